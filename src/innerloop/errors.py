@@ -1,0 +1,18 @@
+"""The one error class that users meet.
+
+Its message says who complains, what was wrong, what was received and what to do. The command turns it into one
+sentence and exit code 2.
+"""
+
+
+class InnerloopError(ValueError):
+    """Bad input, told in one sentence: who, what was wrong, what it got, what to do."""
+
+    def __init__(self, who: str, wrong: str, *, got: object = None, do: str = "") -> None:
+        self.who = who
+        message = f"{who}: {wrong}"
+        if got is not None:
+            message += f", got {got}"
+        if do:
+            message += f"; {do}"
+        super().__init__(message + ("" if message.endswith((".", "?")) else "."))

@@ -1,0 +1,45 @@
+"""The nouns: one task's data, and the vocabulary of axis names.
+
+Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `query` (examples of one task),
+`examples` (either of them), `ways` (classes of an episode), `shots` and `queries` (examples per class),
+`steps` (inner steps), `height width channels`, `classes`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+Params = PyTree[Array]
+"""Any pytree of arrays. The engine never sees a framework class."""
+
+LossFn = Callable[[Params, Any], Float[Array, ""]]
+"""`loss_fn(params, batch) -> scalar`: all that a user has to write."""
+
+
+class Batch(NamedTuple):
+    """Labelled examples: every leaf has the leading axis `examples`.
+
+    The engine accepts any pytree with that leading axis; the built-in losses read these two fields.
+    """
+
+    inputs: Any
+    targets: Any
+
+
+class Task(NamedTuple):
+    """One task: `support` to adapt on, `query` to be judged on, disjoint.
+
+    A batch of tasks is the same pytree with a leading axis `tasks` on every leaf.
+    """
+
+    support: Any
+    query: Any
+
+
+class TaskDistribution(Protocol):
+    """A distribution over tasks, p(T)."""
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one task; pure, so that it runs inside `jit`, on the device."""
+        ...
