@@ -1,0 +1,158 @@
+"""Reading archives without trusting them: members come to memory by name, nothing is extracted to disk.
+
+Refused, each with an `InnerloopError` that names the archive: names that leave the folder (absolute, `..`,
+drive letters, backslashes), links and devices, encrypted or repeated members, members or totals beyond a
+bound, contents that expand beyond a ratio (bombs), and archives that are truncated or no archive at all.
+"""
+
+import gzip
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from innerloop.errors import InnerloopError
+
+REFUSED = "get the archive again from its official source"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what an archive may hold: bytes of one member, bytes of all, expansion, number of members."""
+
+    member: int = 1 << 20
+    total: int = 1 << 30
+    ratio: float = 100.0
+    members: int = 500_000
+
+
+def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tuple[str, bytes]]:
+    """Yield `(name, content)` of the members whose whole name matches `wanted`, sorted by name.
+
+    All members are checked before the first is read.
+
+    Raises:
+        InnerloopError: a refused member or a damaged archive, as the module says.
+    """
+    with _damage_told(path, "zip"), zipfile.ZipFile(path) as archive:
+        members = _checked_zip(path, archive.infolist(), limits)
+        for member in sorted(members, key=lambda m: m.filename):
+            if wanted.fullmatch(member.filename):
+                yield member.filename, archive.read(member)
+
+
+def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tuple[str, bytes]]:
+    """Yield `(name, content)` of the files in a `.tar.gz` whose whole name matches, in the order of the
+    archive.
+
+    The archive is one compressed stream, so a member is checked when the stream comes to it.
+
+    Raises:
+        InnerloopError: a refused member or a damaged archive, as the module says.
+    """
+    seen: set[str] = set()
+    with _damage_told(path, "tar.gz"), gzip.open(path) as raw:
+        bounded = _Bounded(raw, path, limits)
+        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # pyright: ignore[reportArgumentType, reportCallIssue]
+            for member in archive:
+                _check_tar(path, member, seen, limits)
+                if member.isfile() and wanted.fullmatch(member.name):
+                    yield member.name, _content(archive, member)
+        while bounded.read(1 << 20):  # to the end: the checksum of the compressed stream stands there
+            pass
+
+
+def _checked_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> list[zipfile.ZipInfo]:
+    seen: set[str] = set()
+    for member in members:
+        _check_name(path, member.filename, seen, limits)
+        mode = stat.S_IFMT(member.external_attr >> 16)
+        if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise _refused(path, f"member {member.filename!r} is a link or a device")
+        if member.flag_bits & 1:
+            raise _refused(path, f"member {member.filename!r} is encrypted")
+        _check_size(path, member.filename, member.file_size, limits.member)
+        if member.file_size > limits.ratio * max(member.compress_size, 64):
+            raise _refused(path, f"member {member.filename!r} expands more than {limits.ratio:g} times")
+    _check_size(path, "all members together", sum(m.file_size for m in members), limits.total)
+    return members
+
+
+def _check_tar(path: Path, member: tarfile.TarInfo, seen: set[str], limits: Limits) -> None:
+    _check_name(path, member.name, seen, limits)
+    if not (member.isfile() or member.isdir()):
+        raise _refused(path, f"member {member.name!r} is a link or a device")
+    _check_size(path, member.name, member.size, limits.member)
+
+
+def _check_name(path: Path, name: str, seen: set[str], limits: Limits) -> None:
+    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+        raise _refused(path, f"member name {name!r} leaves the archive's folder")
+    if name in seen:
+        raise _refused(path, f"member {name!r} stands in it twice")
+    seen.add(name)
+    if len(seen) > limits.members:
+        raise _refused(path, f"it holds more than {limits.members} members")
+
+
+def _check_size(path: Path, name: str, size: int, bound: int) -> None:
+    if size > bound:
+        raise _refused(path, f"{name!r} is larger than the bound of {bound} bytes", got=f"{size} bytes")
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    handle = archive.extractfile(member)
+    content = handle.read() if handle else b""
+    if len(content) != member.size:
+        raise EOFError("a member ends early")
+    return content
+
+
+class _Bounded:
+    """A decompressed stream that stops a bomb: counts the bytes it gives and refuses to go on beyond the
+    bound."""
+
+    def __init__(self, raw: IO[bytes], path: Path, limits: Limits) -> None:
+        self.raw, self.path = raw, path
+        self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, while the bound lasts."""
+        chunk = self.raw.read(size)
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise _refused(self.path, "it expands beyond the bound on its total size")
+        return chunk
+
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    gzip.BadGzipFile,
+    NotImplementedError,
+    UnicodeError,
+)
+
+
+@contextmanager
+def _damage_told(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as damage:
+        raise InnerloopError(
+            str(path), f"is damaged or no {kind} archive", got=damage, do=REFUSED
+        ) from damage
+    except OSError as trouble:
+        raise InnerloopError(str(path), "cannot be read", got=trouble, do="check the file") from trouble
+
+
+def _refused(path: Path, wrong: str, got: object = None) -> InnerloopError:
+    return InnerloopError(str(path), wrong, got=got, do=REFUSED)

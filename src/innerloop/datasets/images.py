@@ -1,0 +1,68 @@
+"""Decoding one picture, told by name when it is not what it should be."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+PIXELS = 64_000_000
+"""Largest picture read, in pixels: beyond it a small file may be a decompression bomb."""
+
+
+def open_image(source: Path | bytes, who: str) -> "Image":
+    """Decode a picture fully (the first frame of an animation).
+
+    Raises:
+        InnerloopError: the picture is unreadable, truncated or larger than `PIXELS`; `who` names it.
+    """
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns on odd but readable metadata
+            image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            if image.width * image.height > PIXELS:
+                raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
+            image.load()
+    except InnerloopError:
+        raise
+    except Exception as trouble:  # decoders raise many types on hostile bytes; all mean the same here
+        raise InnerloopError(
+            who, "is no readable picture", got=trouble, do="replace or remove it"
+        ) from trouble
+    return image
+
+
+def channels_of(image: "Image") -> int:
+    """Channels that hold this picture: 1 for grey and bilevel, else 3 (transparency is dropped)."""
+    return 1 if image.mode in ("1", "L", "LA", "I", "I;16", "F") else 3
+
+
+def to_array(image: "Image", size: int | None, channels: int) -> np.ndarray:
+    """Resize to `size` x `size` if given (Lanczos) and give `[height, width, channels]` uint8."""
+    import PIL.Image
+
+    if image.mode in ("I", "I;16"):
+        image = _narrow(image)
+    image = image.convert(
+        MODES[channels]
+    )  # first: Pillow resizes bilevel and palette pictures without a filter
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), PIL.Image.Resampling.LANCZOS)
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+def _narrow(image: "Image") -> "Image":
+    """16-bit grey to 8-bit by dropping the low byte; Pillow's own conversion clips instead."""
+    import PIL.Image
+
+    values = np.asarray(image).astype(np.int64) >> 8
+    return PIL.Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
