@@ -118,7 +118,7 @@ class _Bounded:
     """A decompressed stream that stops a bomb: counts the bytes it gives and refuses to go on beyond the
     bound."""
 
-    def __init__(self, raw: IO[bytes], path: Path, limits: Limits) -> None:
+    def __init__(self, raw: IO[bytes] | gzip.GzipFile, path: Path, limits: Limits) -> None:
         self.raw, self.path = raw, path
         self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
 
