@@ -1,8 +1,8 @@
 """CIFAR-100 (Krizhevsky 2009) divided by class for few-shot learning: CIFAR-FS and FC100.
 
-Source: `cifar-100-binary.tar.gz` from https://www.cs.toronto.edu/~kriz/cifar.html, offered for research with a
-citation. The official train and test files are merged, 600 pictures per class, because the few-shot splits are
-by class: CIFAR-FS 64 / 16 / 20 at random (Bertinetto et al. 2019), FC100 60 / 20 / 20 by superclass
+Source: `cifar-100-binary.tar.gz` from https://www.cs.toronto.edu/~kriz/cifar.html, offered for research with
+a citation. The official train and test files are merged, 600 pictures per class, because the few-shot splits
+are by class: CIFAR-FS 64 / 16 / 20 at random (Bertinetto et al. 2019), FC100 60 / 20 / 20 by superclass
 (Oreshkin et al. 2018).
 """
 
@@ -27,7 +27,8 @@ ARCHIVE = Source(
     "03b5dce01913d631647c71ecec9e9cb8",
 )
 PIXELS = "3d00dc5943c17478aa141d1df81e5db3250bb457e1804f7761026fb8620e122f"
-"""sha256 over the fine labels and the sha256 of every picture, sorted: the content, in whatever order it comes."""
+"""sha256 over the fine labels and the sha256 of every picture, sorted: the content, in whatever order it
+comes."""
 
 FINE_NAMES = "fine_label_names.txt"
 FILES = ("train.bin", "test.bin", FINE_NAMES)

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from innerloop.errors import InnerloopError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB"}
 PIXELS = 64_000_000
 """Largest picture read, in pixels: beyond it a small file may be a decompression bomb."""
 
@@ -23,22 +25,43 @@ def open_image(source: Path | bytes, who: str) -> "Image":
     Raises:
         InnerloopError: the picture is unreadable, truncated or larger than `PIXELS`; `who` names it.
     """
+    with _trouble_told(who):
+        image = _header(source, who)
+        image.load()
+        return image
+
+
+def peek(path: Path) -> tuple[int, int, int]:
+    """Width, height and channels of a picture file from its header.
+
+    Raises:
+        InnerloopError: the header is unreadable.
+    """
+    with _trouble_told(str(path)), _header(path, str(path)) as image:
+        return image.width, image.height, channels_of(image)
+
+
+def _header(source: Path | bytes, who: str) -> "Image":
     import PIL.Image
 
+    image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if image.width * image.height > PIXELS:
+        raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
+    return image
+
+
+@contextmanager
+def _trouble_told(who: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns on odd but readable metadata
-            image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-            if image.width * image.height > PIXELS:
-                raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
-            image.load()
+            yield
     except InnerloopError:
         raise
     except Exception as trouble:  # decoders raise many types on hostile bytes; all mean the same here
         raise InnerloopError(
             who, "is no readable picture", got=trouble, do="replace or remove it"
         ) from trouble
-    return image
 
 
 def channels_of(image: "Image") -> int:

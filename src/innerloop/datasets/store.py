@@ -5,39 +5,44 @@ the classes. Nothing is pickled. Both files are written under another name and t
 first and the new one comes last, so an array without its JSON is one whose writing was broken off.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from innerloop.datasets.arrays import ClassArrays
+from innerloop.datasets.arrays import ClassArrays, starts_of
 from innerloop.errors import InnerloopError
 
 FORMAT = 1
 CHUNK = 1 << 24
 
 
+class Layout(NamedTuple):
+    """What a file of class arrays will hold, known before its examples are."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    counts: np.ndarray
+    names: tuple[str, ...]
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place at the end, or disappears if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        yield Path(name)
-        _sync(Path(name))
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are its owner's alone; a shared cache is not
-        os.replace(name, path)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        temporary.unlink(missing_ok=True)
 
 
 def sidecar(path: Path) -> Path:
@@ -55,28 +60,47 @@ def digest(examples: np.ndarray) -> str:
 
 
 def write(data: ClassArrays, path: Path, source: str) -> None:
-    """Write both files; `source` says where the examples came from.
+    """Write both files, class after class; `source` says where the examples came from.
 
     Raises:
         OSError: the disk is full or cannot be written.
     """
+    shape = (int(data.counts.sum()), *data.shape)
+    layout = Layout(shape, data.examples.dtype, data.counts, data.names)
+    write_blocks((data.rows(i) for i in range(data.classes)), path, layout, source)
+
+
+def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, source: str) -> None:
+    """Write both files from blocks of rows, of which one at a time is in memory.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    about = {
+        "descr": np.lib.format.dtype_to_descr(layout.dtype),
+        "fortran_order": False,
+        "shape": layout.shape,
+    }
+    total = hashlib.sha256()
     sidecar(path).unlink(missing_ok=True)
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array(file, np.asarray(data.examples), allow_pickle=False)
-    write_sidecar(data, path, source, digest(data.examples))
+        np.lib.format.write_array_header_1_0(file, about)
+        for block in blocks:
+            content = np.ascontiguousarray(block).data
+            file.write(content)
+            total.update(content)
+    _write_sidecar(path, layout, source, total.hexdigest())
 
 
-def write_sidecar(data: ClassArrays, path: Path, source: str, sha256: str) -> None:
-    """Write the JSON file of an array file that already stands."""
+def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None:
     content = {
         "format": FORMAT,
         "source": source,
         "sha256": sha256,
-        "shape": list(data.examples.shape),
-        "dtype": data.examples.dtype.name,
-        "starts": data.starts.tolist(),
-        "counts": data.counts.tolist(),
-        "names": list(data.names),
+        "shape": list(layout.shape),
+        "dtype": layout.dtype.name,
+        "counts": layout.counts.tolist(),
+        "names": list(layout.names),
     }
     with whole_file(sidecar(path)) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -121,8 +145,8 @@ def _examples(path: Path, mapped: bool) -> np.ndarray:
 
 def _class_arrays(path: Path, examples: np.ndarray, about: dict[str, Any]) -> ClassArrays:
     try:
-        starts, counts = (np.array(about[field], np.int32) for field in ("starts", "counts"))
-        return ClassArrays(examples, starts, counts, tuple(about["names"]))
+        counts = np.array(about["counts"], np.int32)
+        return ClassArrays(examples, starts_of(counts), counts, tuple(about["names"]))
     except (KeyError, TypeError, ValueError, OverflowError) as trouble:
         raise _damaged(sidecar(path), "does not describe the classes of its array", trouble) from trouble
 
@@ -137,9 +161,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

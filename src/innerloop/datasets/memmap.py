@@ -1,0 +1,81 @@
+"""Class arrays that stay on disk: a memory map, for data larger than memory.
+
+The files are a plain `.npy` and a JSON file beside it, as `store` says. They hold no pickle, and any NumPy
+reads them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from innerloop.datasets import pictures, store
+from innerloop.datasets.arrays import ClassArrays
+from innerloop.errors import InnerloopError
+
+
+def save(data: ClassArrays, path: str | os.PathLike[str]) -> None:
+    """Write class arrays to `path` (a name ending in `.npy`) and the JSON file beside it, class after class.
+
+    Raises:
+        InnerloopError: another ending, or a disk that is full or cannot be written; nothing half-written is
+            left.
+    """
+    target = _npy(path)
+    with _disk_told(target):
+        store.write(data, target, "saved class arrays")
+
+
+def open(path: str | os.PathLike[str], *, verify: bool = False) -> ClassArrays:
+    """Open saved class arrays; `examples` is a read-only `np.memmap`, read from disk as it is used.
+
+    Args:
+        path: the `.npy` file.
+        verify: read the whole file once to check its sha256.
+
+    Raises:
+        InnerloopError: a file is missing, cut short, of another format, or its JSON does not fit it.
+    """
+    return store.read(_npy(path), mapped=True, verify=verify)
+
+
+def build(
+    root_folder: str | os.PathLike[str],
+    out_path: str | os.PathLike[str],
+    size: int | None = None,
+    channels: int | None = None,
+) -> ClassArrays:
+    """Stream a folder `root_folder/CLASS/picture` into a memory map, one picture in memory at a time.
+
+    Returns:
+        The class arrays as `open` gives them: `[examples, height, width, channels]` uint8.
+
+    Raises:
+        InnerloopError: as `folder.read_classes`, `save` and `open`.
+    """
+    target = _npy(out_path)
+    files = pictures.list_classes(Path(root_folder).expanduser(), "memmap.build")
+    shape = pictures.agree(files, size, channels)
+    counts = np.array([len(paths) for paths in files.values()], np.int32)
+    layout = store.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
+    with _disk_told(target):
+        store.write_blocks(pictures.blocks(files, size, shape), target, layout, "a folder of pictures")
+    return open(target)
+
+
+def _npy(path: str | os.PathLike[str]) -> Path:
+    target = Path(path).expanduser()
+    if target.suffix != ".npy":
+        raise InnerloopError("memmap", "the file name must end in .npy", got=repr(str(path)))
+    return target
+
+
+@contextmanager
+def _disk_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as trouble:
+        do = "check the free space and the permissions"
+        raise InnerloopError(str(path), "cannot be written", got=trouble, do=do) from trouble
