@@ -24,7 +24,10 @@ REFUSED = "get the archive again from its official source"
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what an archive may hold: bytes of one member, bytes of all, expansion, number of members."""
+    """Bounds on an archive: bytes of a member, bytes of all, how far they expand, number of members.
+
+    For a tar archive the bytes of all are those of the whole stream, headers and padding too.
+    """
 
     member: int = 1 << 20
     total: int = 1 << 30

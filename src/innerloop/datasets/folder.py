@@ -73,7 +73,7 @@ def _shuffled(files: pictures.Files, split: tuple[float, float, float], seed: in
         raise InnerloopError(WHO, "a split needs at least three classes", got=len(files))
     names = list(files)
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    test = max(1, round(split[2] * len(names)))
+    test = min(max(1, round(split[2] * len(names))), len(names) - 2)
     validation = min(max(1, round(split[1] * len(names))), len(names) - test - 1)
     ends = (len(names) - test - validation, len(names) - test, len(names))
     starts = (0, *ends[:2])

@@ -61,7 +61,7 @@ def load(
         got = f"size {size}, drawers {drawers}"
         raise InnerloopError(WHO, "size must be between 8 and 256 and drawers between 1 and 1000", got=got)
     name = f"glyphs-v{RECIPE}-{size}-{drawers}-{seed}"
-    source = f"fonts of matplotlib, recipe {RECIPE}"
+    source = f"glyphs of matplotlib's fonts, recipe {RECIPE}"
     return class_splits.apply(cached(name, source, lambda: _build(size, drawers, seed), root), "glyphs")
 
 
@@ -100,14 +100,14 @@ def _draw_distortion(pictures: int, rng: np.random.Generator) -> _Distortion:
     0.06."""
     angle = np.deg2rad(rng.uniform(-14, 14, pictures))
     shear = rng.uniform(-0.25, 0.25, pictures)
-    scale = rng.uniform(0.8, 1.1, (pictures, 2))
+    scale = rng.uniform(0.75, 1.02, (pictures, 2))
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
     lean = np.zeros((pictures, 2, 2))
     lean[:, 0, 0] = lean[:, 1, 1] = 1
     lean[:, 1, 0] = shear  # x moves with y
     return _Distortion(
         affine=turn @ lean / scale[:, None, :],
-        shift=rng.uniform(-0.1, 0.1, (pictures, 2)),
+        shift=rng.uniform(-0.08, 0.08, (pictures, 2)),
         elastic=rng.normal(0, 0.06, (pictures, 2, NODES, NODES)),
         weight=rng.uniform(-0.12, 0.12, pictures),
     )

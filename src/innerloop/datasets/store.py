@@ -2,7 +2,7 @@
 
 The JSON holds the format version, where the data came from, the shape, the dtype, the sha256 of the array and
 the classes. Nothing is pickled. Both files are written under another name and then renamed; the old JSON goes
-first and the new one comes last, so an array without its JSON is one whose writing was broken off.
+just before the array is replaced and the new one comes last, so the two never belong to different data.
 """
 
 import hashlib
@@ -76,20 +76,23 @@ def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, sourc
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    about = {
-        "descr": np.lib.format.dtype_to_descr(layout.dtype),
-        "fortran_order": False,
-        "shape": layout.shape,
-    }
+    with whole_file(path) as temporary:
+        sha256 = _write_npy(blocks, temporary, layout)
+        sidecar(path).unlink(missing_ok=True)
+    _write_sidecar(path, layout, source, sha256)
+
+
+def _write_npy(blocks: Iterable[np.ndarray], path: Path, layout: Layout) -> str:
+    descr = np.lib.format.dtype_to_descr(layout.dtype)
     total = hashlib.sha256()
-    sidecar(path).unlink(missing_ok=True)
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, about)
+    with path.open("wb") as file:
+        header = {"descr": descr, "fortran_order": False, "shape": layout.shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             content = np.ascontiguousarray(block).data
             file.write(content)
             total.update(content)
-    _write_sidecar(path, layout, source, total.hexdigest())
+    return total.hexdigest()
 
 
 def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None:
@@ -121,9 +124,10 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
     examples = _examples(path, mapped)
     if [*examples.shape] != about.get("shape") or examples.dtype.name != about.get("dtype"):
         raise _damaged(path, "does not have the shape and dtype that its JSON file states", examples.shape)
+    data = _class_arrays(path, examples, about)
     if verify and digest(examples) != about.get("sha256"):
         raise _damaged(path, "does not match its checksum")
-    return _class_arrays(path, examples, about)
+    return data
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -138,6 +142,8 @@ def _about(path: Path) -> dict[str, Any]:
 
 def _examples(path: Path, mapped: bool) -> np.ndarray:
     try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)  # np.load alone would also open other kinds of files
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as trouble:
         raise _damaged(path, "is missing, cut short or no array file", trouble) from trouble
