@@ -174,3 +174,32 @@ def test_build_from_a_bad_picture_leaves_nothing(tmp_path, picture_tree):
     with pytest.raises(InnerloopError, match="01.png: is no readable picture"):
         memmap.build(tmp_path / "tree", tmp_path / "out.npy")
     assert [f.name for f in tmp_path.iterdir()] == ["tree"]
+
+
+def test_a_write_broken_off_between_the_two_files_is_told(some_arrays, tmp_path, monkeypatch):
+    """Same shape, other content: only the missing JSON can tell that the old one does not belong to it."""
+    path = tmp_path / "a.npy"
+    memmap.save(some_arrays, path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_write_sidecar", stop)
+        with pytest.raises(KeyboardInterrupt):
+            memmap.save(some_arrays.select(["d", "c", "b", "a"]), path)
+    with pytest.raises(InnerloopError, match="or no JSON"):
+        memmap.open(path)
+
+
+def test_build_holds_one_picture_at_a_time(tmp_path, picture_tree):
+    import tracemalloc
+
+    picture_tree(tmp_path / "tree", {"ant": 60, "bee": 40}, size=(120, 120))
+    memmap.build(tmp_path / "tree", tmp_path / "warm.npy", size=8)  # the decoders are loaded now
+    tracemalloc.start()
+    built = memmap.build(tmp_path / "tree", tmp_path / "out.npy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert built.examples.nbytes == 100 * 120 * 120 * 3
+    assert peak < built.examples.nbytes / 4
