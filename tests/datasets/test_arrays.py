@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from innerloop.datasets import ClassArrays
+from innerloop.datasets import ClassArrays, memmap
 from innerloop.errors import InnerloopError
 
 
@@ -81,3 +81,14 @@ def test_from_lists_refuses_mixed_shapes_and_missing_names():
         ClassArrays.from_lists([np.zeros((1, 2, 2, 1), np.uint8)], ["a", "b"])
     with pytest.raises(InnerloopError, match="0 arrays"):
         ClassArrays.from_lists([], [])
+
+
+def test_gather_copies_out_of_a_memory_map(some_arrays, tmp_path):
+    memmap.save(some_arrays, tmp_path / "a.npy")
+    mapped = memmap.open(tmp_path / "a.npy")
+    gathered = mapped.gather(["c", "a"])
+    assert not isinstance(gathered.examples, np.memmap)
+    assert not np.shares_memory(gathered.examples, mapped.examples)
+    np.testing.assert_array_equal(
+        gathered.examples, np.concatenate([some_arrays.rows(2), some_arrays.rows(0)])
+    )

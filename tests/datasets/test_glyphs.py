@@ -18,7 +18,7 @@ def splits(cache):
 
 
 def test_hundreds_of_classes_of_twenty(splits):
-    assert [part.classes for part in splits] == [663, 100, 182]
+    assert [part.classes for part in splits] == [663, 85, 152]
     for part in splits:
         assert part.shape == (28, 28, 1)
         assert part.examples.dtype == np.uint8
@@ -33,16 +33,14 @@ def test_scripts_are_in_one_part_only(splits):
 
 
 def test_no_two_classes_share_a_shape():
-    codes = [
-        int(name.split("+")[1], 16)
-        for part in class_splits.PARTS
-        for name in class_splits.names("glyphs", part)
-    ]
-    overlap = glyph_classes.overlaps(codes)
+    names = [class_splits.names("glyphs", part) for part in class_splits.PARTS]
+    overlap = glyph_classes.overlaps([int(name.split("+")[1], 16) for part in names for name in part])
     np.fill_diagonal(overlap, 0)
-    assert (
-        overlap.max() < 0.93
-    )  # the lists were chosen below 0.92; other FreeType versions draw a little differently
+    part = np.repeat(np.arange(3), [len(part) for part in names])
+    across = part[:, None] != part[None, :]
+    # a little above the bounds the lists were chosen by: other FreeType versions draw a little differently
+    assert overlap.max() < 0.93
+    assert overlap[across].max() < 0.91
     lookalikes = glyph_classes.overlaps([ord(c) for c in "AАΑcC"])  # Latin, Cyrillic and Greek A; c and C
     assert lookalikes[:3, :3].min() > 0.98
     assert lookalikes[3, 4] > 0.92
@@ -73,7 +71,7 @@ def test_glyphs_are_whole_visible_and_centred(splits):
         assert amount.min() > 0.01
         assert amount.max() < 0.6
         border = np.concatenate([ink[:, 0], ink[:, -1], ink[:, :, 0], ink[:, :, -1]], 1)
-        assert (border.max(1) > 0.5).mean() < 0.005  # a glyph hardly ever touches the border
+        assert (border.max(1) > 0.5).mean() < 0.01  # a glyph hardly ever touches the border
         line = np.arange(28) - 13.5
         centre = np.stack([(ink.sum(axis) @ line) / ink.sum((1, 2)) for axis in (1, 2)])
         assert np.abs(centre.mean(1)).max() < 1.0

@@ -66,7 +66,16 @@ class ClassArrays:
         index = _indices(self.names, names)
         if isinstance(self.examples, np.memmap):
             return ClassArrays(self.examples, self.starts[index], self.counts[index], tuple(names))
-        return ClassArrays.from_lists([self.rows(i) for i in index], names)
+        return self.gather(names)
+
+    def gather(self, names: Sequence[str]) -> "ClassArrays":
+        """Copy these classes, in this order, into memory; unlike `select`, from a memory map too.
+
+        Raises:
+            InnerloopError: as `select`.
+        """
+        index = _indices(self.names, names)
+        return ClassArrays.from_lists([np.asarray(self.rows(i)) for i in index], names)
 
     @classmethod
     def from_lists(cls, per_class: Sequence[np.ndarray], names: Sequence[str]) -> "ClassArrays":

@@ -16,8 +16,8 @@ def cached(
 ) -> ClassArrays:
     """The class arrays called `name`, from the cache if they are there and whole, else built and then kept.
 
-    A damaged cache is told in a warning and built again; a cache that cannot be written is told and done
-    without.
+    From the cache the examples come as a memory map, their checksum checked. A damaged cache is told in a
+    warning and built again; a cache that cannot be written is told and done without.
 
     Args:
         name: file name without ending; it carries every parameter that changes the content.
@@ -43,7 +43,7 @@ def _kept(path: Path, source: str) -> ClassArrays | None:
     if not path.exists() and not store.sidecar(path).exists():
         return None
     try:
-        return store.read(path, mapped=False, verify=True, source=source)
+        return store.read(path, mapped=True, verify=True, source=source)
     except InnerloopError as damage:
         warnings.warn(f"innerloop: the cache is not used and made again: {damage}", stacklevel=4)
         return None

@@ -14,8 +14,8 @@ SHA256 = {
     "fc100_train.txt": "007d0bdb2d1d339e1864423361b0c25508e30e58c3a44186e578e47a168e9bdd",
     "fc100_validation.txt": "77ec98102601dd7bbbf4c9a983e3cf17b42b3ac8e2aed6df53af7b0db4957a9f",
     "glyphs_train.txt": "fb0b02e69587feae099095f03f21cb9db23205c14a3d52532ac2a3ef4bb767f9",
-    "glyphs_validation.txt": "691847bdff1200dedc9332da58bf8fc13e662f9baa5a3c8ce5e20d8b1d048390",
-    "glyphs_test.txt": "de14ddc0985bb32210d3bf3535a4ea0b5dfd6b3813832796a471ce995e741929",
+    "glyphs_validation.txt": "be8a6a0b9bf3452b03364de9868820a67d95521c59265bcffba6dcdacd9104a7",
+    "glyphs_test.txt": "975ba84872824fe498bc50d760fa24f9cfdfc2f68a731010bc9d75e4e29f9a24",
     "omniglot_evaluation_test.txt": "d6766f41d9c8fea1d2aab9ec6fb357b2f0c84cc80aaf6c4ab5f12016c01f6fa3",
     "omniglot_maml_test.txt": "6c51976d7c16ca9a8b2b3215847a529fb961a19df7d15f5706cfbc345b244748",
     "omniglot_maml_train.txt": "5db7f21e25125d35ddee42bb747ab423264e20b224efb534ee904c31112461e2",
@@ -41,4 +41,4 @@ def names(split: str, part: str) -> tuple[str, ...]:
 
 def apply(data: ClassArrays, split: str) -> Splits:
     """Divide the classes of a data set by a committed split."""
-    return Splits(*(data.select(names(split, part)) for part in PARTS))
+    return Splits(*(data.gather(names(split, part)) for part in PARTS))

@@ -4,8 +4,8 @@ loaded.
 Candidates are all letters and digits of the scripts below that some DejaVu face carries and that are no
 composition of others (no accents, ligatures or presentation forms). They are taken script by script, the
 train scripts first, and a candidate is left out when in some face it looks like one that is already in:
-Cyrillic A goes because Latin A is there, c because C is. So no shape stands on both sides of the split or
-twice in one part.
+Cyrillic A goes because Latin A is there, c because C is. Between parts the measure is stricter. So no shape
+stands on both sides of the split or twice in one part.
 
 `python -m innerloop.datasets.glyph_classes FOLDER` writes the lists.
 """
@@ -25,9 +25,9 @@ SCRIPTS = {
 }
 UPRIGHT = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic")
 SIDE = 28
-ALIKE = 0.92
+ALIKE, ALIKE_ACROSS = 0.92, 0.90
 """Two characters count as one shape when, in some face, at least this part of the ink of each lies within one
-pixel of the other's ink."""
+pixel of the other's ink; between two parts of the split less is enough."""
 
 
 def choose() -> dict[str, list[str]]:
@@ -38,7 +38,8 @@ def choose() -> dict[str, list[str]]:
     overlap = overlaps([code for _, _, code in candidates])
     chosen: list[int] = []
     for i in range(len(candidates)):
-        if not (overlap[i, chosen] >= ALIKE).any():
+        bounds = [ALIKE if candidates[i][0] == candidates[j][0] else ALIKE_ACROSS for j in chosen]
+        if not (overlap[i, chosen] >= bounds).any():
             chosen.append(i)
     parts: dict[str, list[str]] = {part: [] for part in SCRIPTS}
     for i in chosen:

@@ -1,6 +1,6 @@
 """Glyphs: a few-shot data set that is always there, drawn from the fonts that matplotlib carries.
 
-945 characters of 15 scripts are the classes, split by script: no script and no shape is in two parts
+900 characters of 15 scripts are the classes, split by script: no script and no shape is in two parts
 (how they were chosen stands in `glyph_classes`). Each of the "drawers" of a character is one of the font
 faces that carry it, under its own affine and elastic distortion and stroke weight. The pictures have the form
 of Omniglot's, but are
@@ -44,7 +44,7 @@ def load(
     """Glyphs as class arrays `[drawers * classes, size, size, 1]` uint8, ink 255 on background 0.
 
     Train on Latin, Greek, Canadian, Arabic, Coptic, Ogham and Lisu letters and some digits (663 classes),
-    validate on Lao, N'Ko and Tifinagh (100), test on Cyrillic, Armenian, Georgian and Hebrew (182). Class
+    validate on Lao, N'Ko and Tifinagh (85), test on Cyrillic, Armenian, Georgian and Hebrew (152). Class
     names are `Script/U+XXXX`. The same arguments give the same pictures with the same versions of Pillow and
     NumPy.
 
@@ -61,7 +61,7 @@ def load(
         got = f"size {size}, drawers {drawers}"
         raise InnerloopError(WHO, "size must be between 8 and 256 and drawers between 1 and 1000", got=got)
     name = f"glyphs-v{RECIPE}-{size}-{drawers}-{seed}"
-    source = f"glyphs of matplotlib's fonts, recipe {RECIPE}"
+    source = f"glyphs of matplotlib's fonts, recipe {RECIPE}, 900 classes"
     return class_splits.apply(cached(name, source, lambda: _build(size, drawers, seed), root), "glyphs")
 
 

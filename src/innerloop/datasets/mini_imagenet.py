@@ -30,8 +30,9 @@ def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
     """mini-ImageNet as class arrays `[600 * classes, size, size, 3]` uint8, resized with Lanczos as MAML
     does.
 
-    The decoded pictures are kept in the cache, under the names, sizes and times of the files they came from.
-    Other numbers of classes or pictures than the published ones are told in a warning.
+    The decoded pictures are kept in the cache, under the names, sizes and times of the files they came from,
+    and come from there as a memory map. Other numbers of classes or pictures than the published ones are told
+    in a warning.
 
     Args:
         root: the folder, in either layout.

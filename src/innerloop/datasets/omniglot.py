@@ -77,7 +77,7 @@ def _by_alphabet(data: ClassArrays) -> Splits:
     background = [name for name in data.names if name not in set(test)]
     validation = [name for name in background if name.split("/")[0] in VALIDATION_ALPHABETS]
     train = [name for name in background if name not in set(validation)]
-    return Splits(data.select(train), data.select(validation), data.select(test))
+    return Splits(data.gather(train), data.gather(validation), data.gather(test))
 
 
 def _build(size: int, resample: Resample, root: str | os.PathLike[str] | None) -> ClassArrays:
