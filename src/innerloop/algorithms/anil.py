@@ -1,0 +1,26 @@
+r"""ANIL, almost no inner loop: only the head is adapted; the outer loop moves everything.
+
+    theta = (body, head),   head_{i+1} = head_i - alpha grad_head L(body, head_i; support)
+    g = grad_theta L(body, head_k; query)
+
+It is MAML whose inner loop selects the head. The head is carried through the scan as a partition of its own and the
+body's features of the support set are computed once per task (`innerloop.hoist`), not once per step.
+
+Raghu, Raghu, Bengio and Vinyals 2020, "Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
+MAML", section 4, arXiv 1909.09157.
+"""
+
+from dataclasses import replace
+
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.algorithms.maml import maml
+from innerloop.inner import InnerLoop
+from innerloop.task import LossFn
+from innerloop.tree import Selection
+
+
+def anil(
+    loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
+) -> Algorithm:
+    """ANIL on `loss_fn`; `head` selects what the inner loop adapts (every parameter: MAML; none: joint training)."""
+    return maml(loss_fn, replace(inner, select=head), outer_loss_fn=outer_loss_fn)

@@ -1,0 +1,23 @@
+r"""BOIL, body only in the inner loop: ANIL's complement, the head stands still while the features move.
+
+    body_{i+1} = body_i - alpha grad_body L(body_i, head; support)
+    g = grad_theta L(body_k, head; query)
+
+Oh, Yoo, Kim and Yun 2021, "BOIL: Towards Representation Change for Few-shot Learning", arXiv 2008.08882.
+"""
+
+from dataclasses import replace
+
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.algorithms.maml import maml
+from innerloop.inner import InnerLoop
+from innerloop.task import LossFn
+from innerloop.tree import Selection, chosen
+
+
+def boil(
+    loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
+) -> Algorithm:
+    """BOIL on `loss_fn`; `head` selects what the inner loop leaves alone."""
+    body = lambda path: not chosen(head, path)
+    return maml(loss_fn, replace(inner, select=body), outer_loss_fn=outer_loss_fn)

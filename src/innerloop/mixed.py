@@ -1,0 +1,63 @@
+r"""Mixed-mode differentiation of the inner gradient (MixFlow-MG, Kemaev et al., ICML 2025, arXiv 2505.00793).
+
+The inner step uses g(theta, phi) = grad_theta L(theta, phi), where phi is whatever else the loss depends on (frozen
+parameters, data). Reverse mode through g would record the whole backward pass. But the transpose of g's derivative
+is, because second derivatives commute, a derivative of the full gradient in the direction v:
+
+    (dg/dtheta)^T v = d/de grad_theta L(theta + e v, phi)          (the Hessian is symmetric)
+    (dg/dphi)^T   v = d/de grad_phi   L(theta + e v, phi)
+
+so one forward-mode derivative of one reverse-mode gradient gives both, and only (theta, phi) is kept. The tangent of
+phi is zero: that is what makes it right for a head/body split as well.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def is_float(x: Any) -> bool:
+    """Whether a leaf can carry a derivative."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def mixed_value_and_grad(loss: Callable[[Any, Any], Array]) -> Callable[[Any, Any], tuple[Array, Any]]:
+    """`jax.value_and_grad(loss)` in the first argument, with the backward pass above."""
+
+    def gradient(theta: Any, rest: Any) -> tuple[Array, Any]:
+        leaves, structure = jax.tree.flatten(rest)
+        floats = [x if is_float(x) else None for x in leaves]
+        others = [None if is_float(x) else x for x in leaves]
+
+        def loss_of(theta: Any, floats: list, others: list) -> Array:
+            merged = [o if f is None else f for f, o in zip(floats, others, strict=True)]
+            return loss(theta, structure.unflatten(merged))
+
+        return forward_over_reverse(loss_of)(theta, floats, others)
+
+    return gradient
+
+
+def forward_over_reverse(loss: Callable[[Any, list, list], Array]) -> Callable:
+    """value_and_grad in theta of loss(theta, phi, constants) with a Hessian-vector product as its vjp."""
+
+    @jax.custom_vjp
+    def value_and_grad(theta: Any, phi: list, constants: list) -> tuple[Array, Any]:
+        return jax.value_and_grad(loss)(theta, phi, constants)
+
+    def forward(theta: Any, phi: list, constants: list) -> tuple[Any, Any]:
+        return value_and_grad(theta, phi, constants), (theta, phi, constants)
+
+    def backward(kept: Any, cotangents: Any) -> Any:
+        theta, phi, constants = kept
+        loss_bar, v = cotangents
+        full = lambda theta: jax.grad(loss, (0, 1))(theta, phi, constants)
+        grads, products = jax.jvp(full, (theta,), (v,))
+        theta_bar, phi_bar = jax.tree.map(lambda g, hv: hv + loss_bar * g, grads, products)
+        return theta_bar, phi_bar, None
+
+    value_and_grad.defvjp(forward, backward)
+    return value_and_grad

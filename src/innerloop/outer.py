@@ -1,0 +1,119 @@
+r"""The outer loop: the only file that knows there is more than one task.
+
+    theta <- optimizer(theta, mean over tasks of g(theta, task))
+
+Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count); on each device they are taken in
+vectorised chunks, and only the running sum of their gradients is kept. Many meta-steps are one scan, so the host
+is not asked between them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
+
+from innerloop.algorithms.algorithm import Algorithm, MetaInfo
+from innerloop.errors import InnerloopError
+from innerloop.task import Params, TaskDistribution
+from innerloop.tree import check_trainable, global_norm
+
+
+class MetaState(NamedTuple):
+    """What the next meta-step needs, and nothing else. Task keys are folded from `key` and `step`."""
+
+    params: Params
+    opt_state: Any
+    key: PRNGKeyArray
+    step: Array
+
+
+class StepInfo(NamedTuple):
+    """Means over one meta-batch, stacked over meta-steps."""
+
+    outer_loss: Array
+    inner_losses: Array
+    grad_norm: Array
+
+
+def init(params: Params, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> MetaState:
+    """The state before the first meta-step."""
+    check_trainable(params, "init")
+    params = jax.tree.map(jnp.array, params)  # a copy: `meta_steps` consumes the state that it is given
+    return MetaState(params, optimizer.init(params), jnp.array(key), jnp.zeros((), jnp.int32))
+
+
+def task_mesh(meta_batch: int, devices: list | None = None) -> Mesh:
+    """A mesh over as many devices as divide the meta-batch evenly."""
+    devices = jax.devices() if devices is None else devices
+    count = max(n for n in range(1, len(devices) + 1) if meta_batch % n == 0)
+    return Mesh(np.array(devices[:count]), ("tasks",))
+
+
+def mean_over_tasks(
+    algorithm: Algorithm, distribution: TaskDistribution, params: Params, keys: Array, chunk: int
+) -> tuple[Params, MetaInfo]:
+    """Mean meta-gradient and info over the tasks drawn by `keys`, `chunk` of them vectorised at a time."""
+
+    def one(key: PRNGKeyArray) -> tuple[Params, MetaInfo]:
+        return algorithm.meta_grad(params, distribution.sample(key))
+
+    def add_chunk(total: Any, keys: Array) -> tuple[Any, None]:
+        # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
+        part = one(keys[0]) if chunk == 1 else jax.vmap(one)(keys)
+        part = part if chunk == 1 else jax.tree.map(lambda x: x.sum(0), part)
+        return jax.tree.map(jnp.add, total, part), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, keys[0]))
+    total, _ = jax.lax.scan(add_chunk, zeros, keys.reshape(-1, chunk))
+    return jax.tree.map(lambda x: x / keys.size, total)
+
+
+def meta_steps(
+    algorithm: Algorithm,
+    optimizer: optax.GradientTransformation,
+    distribution: TaskDistribution,
+    *,
+    meta_batch: int,
+    steps: int,
+    chunk: int | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[MetaState], tuple[MetaState, StepInfo]]:
+    """`run(state) -> (state, info)`: `steps` meta-steps of `meta_batch` tasks as one compiled call.
+
+    `chunk` tasks are vectorised at a time on each device (None: all of a device's share). `run` consumes the state
+    it is given. Raises InnerloopError if the meta-batch does not divide over devices and chunks.
+    """
+    mesh = task_mesh(meta_batch) if mesh is None else mesh
+    share = meta_batch // mesh.size
+    chunk = share if chunk is None else chunk
+    if meta_batch < 1 or share * mesh.size != meta_batch or share % chunk:
+        raise InnerloopError(
+            "meta_steps",
+            "`meta_batch` must be a multiple of devices x chunk",
+            got=f"{meta_batch} tasks on {mesh.size} devices in chunks of {chunk}",
+        )
+
+    def one_step(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), meta_batch)
+        own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
+        mean = mean_over_tasks(algorithm, distribution, state.params, own, chunk)
+        grads, info = jax.lax.pmean(mean, "tasks")
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
+        return MetaState(params, opt_state, state.key, state.step + 1), seen
+
+    def many(state: MetaState) -> tuple[MetaState, StepInfo]:
+        return jax.lax.scan(one_step, state, None, length=steps)
+
+    everywhere = PartitionSpec()
+    # The state is the same on every device after pmean; the check cannot see that through the scan.
+    shared = jax.shard_map(many, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    compiled = jax.jit(shared, donate_argnums=0)
+    # Placed where it will come back, so that the second call is not compiled anew for another placement.
+    return lambda state: compiled(jax.device_put(state, NamedSharding(mesh, everywhere)))

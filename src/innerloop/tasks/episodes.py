@@ -1,0 +1,119 @@
+"""N-way K-shot episodes from class arrays, sampled inside `jit`, on the device.
+
+An episode draws `ways` classes, then `shots + queries` distinct examples of each; the first `shots` are the support
+set and the rest the query set, so the two are disjoint. Classes are numbered in the order drawn, which is random, so
+labels are permuted in every episode. The support set is shuffled, so that consecutive runs of it are random
+minibatches.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from innerloop.datasets.arrays import ClassArrays
+from innerloop.errors import InnerloopError
+from innerloop.task import Batch, Task
+
+
+def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
+    """`count` distinct numbers below `total` in random order, at a cost that does not grow with `total`.
+
+    The first `count` swaps of a Fisher-Yates shuffle, on the few places that they touch: place i is swapped with a
+    place r_i drawn from i..total-1, and a place holds its own number until it is written.
+    """
+    drawn = jax.random.randint(key, (count,), jnp.arange(count), total)
+
+    def holds(places: Array, values: Array, place: Array) -> Array:
+        last = jnp.max(jnp.where(places == place, jnp.arange(count), -1))
+        return jnp.where(last >= 0, values[last], place)
+
+    def swap(written: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
+        places, values = written
+        value = holds(places, values, drawn[i])
+        values = values.at[i].set(holds(places, values, i))
+        return (places.at[i].set(drawn[i]), values), value
+
+    untouched = (jnp.full(count, -1), jnp.full(count, -1))
+    return jax.lax.scan(swap, untouched, jnp.arange(count))[1]
+
+
+def with_rotations(arrays: ClassArrays) -> ClassArrays:
+    """Four classes from each: the images turned by 0, 90, 180 and 270 degrees (Omniglot, MAML section 5.2)."""
+    turned = [np.rot90(arrays.examples, quarter, axes=(1, 2)) for quarter in range(4)]
+    starts = [arrays.starts + quarter * len(arrays.examples) for quarter in range(4)]
+    names = tuple(f"{name}/{90 * quarter}" for quarter in range(4) for name in arrays.names)
+    return ClassArrays(np.concatenate(turned), np.concatenate(starts), np.tile(arrays.counts, 4), names)
+
+
+@dataclass(frozen=True, eq=False)
+class Episodes:
+    """The distribution of N-way K-shot episodes over a set of classes.
+
+    arrays: examples sorted by class; integer images are scaled to [0, 1] when drawn.
+    ways, shots, queries: classes of an episode, and support and query examples of each class.
+
+    Raises InnerloopError when there are too few classes, or too few examples of a class.
+    """
+
+    arrays: ClassArrays
+    ways: int
+    shots: int
+    queries: int
+
+    def __post_init__(self) -> None:
+        if self.ways < 1 or self.shots < 1 or self.queries < 0:
+            raise InnerloopError(
+                "Episodes",
+                "ways and shots must be 1 or more and queries 0 or more",
+                got=(self.ways, self.shots, self.queries),
+            )
+        if self.arrays.classes < self.ways:
+            raise InnerloopError(
+                "Episodes",
+                f"{self.ways} ways need as many classes",
+                got=self.arrays.classes,
+                do="lower ways or bring more classes",
+            )
+        smallest = int(np.argmin(self.arrays.counts))
+        needed = self.shots + self.queries
+        if self.arrays.counts[smallest] < needed:
+            raise InnerloopError(
+                "Episodes",
+                f"{self.shots} shots and {self.queries} queries need {needed} examples of every class",
+                got=f"{self.arrays.counts[smallest]} of {self.arrays.names[smallest]!r}",
+                do="lower shots or queries, or leave the class out",
+            )
+        object.__setattr__(self, "examples", jnp.asarray(self.arrays.examples))
+        object.__setattr__(self, "starts", jnp.asarray(self.arrays.starts))
+        object.__setattr__(self, "counts", jnp.asarray(self.arrays.counts))
+
+    examples: Array = None  # pyright: ignore[reportAssignmentType]
+    starts: Array = None  # pyright: ignore[reportAssignmentType]
+    counts: Array = None  # pyright: ignore[reportAssignmentType]
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; query alike."""
+        key_classes, key_examples, key_order = jax.random.split(key, 3)
+        classes = draw_distinct(key_classes, self.ways, self.arrays.classes)
+        keys = jax.random.split(key_examples, self.ways)
+        per_class = lambda key, total: draw_distinct(key, self.shots + self.queries, total)
+        rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
+        order = jax.random.permutation(key_order, self.ways * self.shots)
+        support = self.batch(rows[:, : self.shots], order)
+        return Task(support, self.batch(rows[:, self.shots :], None))
+
+    def batch(self, rows: Int[Array, "ways each"], order: Int[Array, " examples"] | None) -> Batch:
+        """The examples in `rows`, labelled by their row's number, in `order` if given."""
+        labels = jnp.repeat(jnp.arange(self.ways), rows.shape[1])
+        flat = rows.reshape(-1)
+        if order is not None:
+            labels, flat = labels[order], flat[order]
+        return Batch(unit_scale(self.examples[flat]), labels)
+
+
+def unit_scale(images: Array) -> Float[Array, "..."]:
+    """Unsigned bytes to [0, 1]; floats as they are."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images

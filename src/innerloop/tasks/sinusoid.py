@@ -1,0 +1,68 @@
+r"""Sinusoid regression: y = A sin(x - phase), or A sin(x + phase) in Reptile's protocol.
+
+MAML (section 5.1, arXiv 1703.03400): A in U[0.1, 5], phase in U[0, pi], x in U[-5, 5], drawn anew for every example.
+Reptile (section 4.1 and its published script, arXiv 1803.02999): phase in U[0, 2 pi]; x are 50 points equally spaced
+on [-5, 5]; training uses all 50 as the support set, a test draws 10 of them with replacement; the error is taken on
+all 50.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.errors import InnerloopError
+from innerloop.task import Batch, Task
+
+GRID_POINTS = 50
+
+
+@dataclass(frozen=True)
+class Sinusoid:
+    """A task is one wave; the support set has `shots` points of it and the query set `queries`.
+
+    protocol: "maml" or "reptile"; in Reptile's, `queries` is not used: the query set is the grid.
+    oracle: give amplitude and phase as two more inputs (the MAML paper's upper bound).
+    """
+
+    shots: int = 10
+    queries: int = 10
+    protocol: Literal["maml", "reptile"] = "maml"
+    oracle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shots < 1 or self.queries < 1:
+            raise InnerloopError(
+                "Sinusoid", "shots and queries must be 1 or more", got=(self.shots, self.queries)
+            )
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one wave and its points: inputs `[examples, 1]` (3 with the oracle), targets `[examples, 1]`."""
+        key_amplitude, key_phase, key_support, key_query = jax.random.split(key, 4)
+        amplitude = jax.random.uniform(key_amplitude, minval=0.1, maxval=5.0)
+        top = math.pi if self.protocol == "maml" else 2 * math.pi
+        phase = jax.random.uniform(key_phase, maxval=top)
+        if self.protocol == "maml":
+            support = jax.random.uniform(key_support, (self.shots, 1), minval=-5.0, maxval=5.0)
+            query = jax.random.uniform(key_query, (self.queries, 1), minval=-5.0, maxval=5.0)
+        else:
+            query = jnp.linspace(-5.0, 5.0, GRID_POINTS)[:, None]
+            support = self.grid_support(key_support, query)
+        return Task(self.batch(support, amplitude, phase), self.batch(query, amplitude, phase))
+
+    def grid_support(self, key: PRNGKeyArray, grid: Float[Array, "points 1"]) -> Float[Array, "shots 1"]:
+        """The whole grid in random order, or `shots` of its points drawn with replacement."""
+        if self.shots == GRID_POINTS:
+            return jax.random.permutation(key, grid)
+        return grid[jax.random.randint(key, (self.shots,), 0, GRID_POINTS)]
+
+    def batch(self, x: Float[Array, "examples 1"], amplitude: Array, phase: Array) -> Batch:
+        """The wave at x."""
+        sign = -1 if self.protocol == "maml" else 1
+        targets = amplitude * jnp.sin(x + sign * phase)
+        if self.oracle:
+            x = jnp.concatenate([x, jnp.full_like(x, amplitude), jnp.full_like(x, phase)], axis=1)
+        return Batch(x, targets)
