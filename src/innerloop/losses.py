@@ -19,47 +19,53 @@ def call(params: Params, inputs: Any, **keywords: Any) -> Array:
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 
 
-def mean_squared_error(apply: Apply = call) -> LossFn:
+def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
     """Mean over examples of the squared distance to the targets (MAML, equation 2, as a mean)."""
-
-    def loss_fn(params: Params, batch: Batch) -> Float[Array, ""]:
-        errors = jnp.square(apply(params, batch.inputs) - batch.targets)
-        return jnp.mean(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1))
-
-    return loss_fn
+    errors = jnp.square(outputs - targets)
+    return jnp.mean(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1))
 
 
-def cross_entropy(apply: Apply = call) -> LossFn:
-    """Mean over examples of the softmax cross-entropy; targets are class numbers.
+def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
+    """Mean over examples of -log softmax(scores) at the target class number.
 
     MAML's code sums N per-class means instead, so its inner step size is N times smaller than the one for this
     mean (0.4 printed for 5 ways is 2.0 here).
     """
+    log_f = jax.nn.log_softmax(scores)
+    # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
+    return -jnp.mean(jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1))
+
+
+def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
+    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores); targets are 0 or 1."""
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
+
+
+def on_batches(measure: Callable[[Array, Array], Array], apply: Apply) -> LossFn:
+    """`loss_fn(params, batch)` that measures the outputs for a batch's inputs against its targets."""
 
     def loss_fn(params: Params, batch: Batch) -> Float[Array, ""]:
-        log_f = jax.nn.log_softmax(apply(params, batch.inputs))
-        # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
-        picked = log_f * jax.nn.one_hot(batch.targets, log_f.shape[-1], dtype=log_f.dtype)
-        return -jnp.mean(jnp.sum(picked, axis=-1))
+        return measure(apply(params, batch.inputs), batch.targets)
 
     return loss_fn
+
+
+def mean_squared_error(apply: Apply = call) -> LossFn:
+    """The loss of regression: `squared_error` on batches."""
+    return on_batches(squared_error, apply)
+
+
+def cross_entropy(apply: Apply = call) -> LossFn:
+    """The loss of classification: `softmax_cross_entropy` on batches with class numbers as targets."""
+    return on_batches(softmax_cross_entropy, apply)
 
 
 def binary_cross_entropy(apply: Apply = call) -> LossFn:
-    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(outputs); targets are 0 or 1."""
-
-    def loss_fn(params: Params, batch: Batch) -> Float[Array, ""]:
-        scores = apply(params, batch.inputs)
-        return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, batch.targets.astype(scores.dtype)))
-
-    return loss_fn
+    """The loss of two-class problems with one output: `sigmoid_cross_entropy` on batches."""
+    return on_batches(sigmoid_cross_entropy, apply)
 
 
 def accuracy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
     """Fraction of examples whose highest score is the target's."""
     return jnp.mean((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32))
 
-
-def probabilities(scores: Float[Array, "examples ways"]) -> Float[Array, "examples ways"]:
-    """Softmax of the scores."""
-    return jax.nn.softmax(scores, axis=-1)

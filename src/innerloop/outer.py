@@ -10,6 +10,7 @@ is not asked between them.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,22 +99,27 @@ def meta_steps(
             got=f"{meta_batch} tasks on {mesh.size} devices in chunks of {chunk}",
         )
 
-    def one_step(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
+    # Arrays of the distribution are arguments: as constants of the program they would be compiled into it.
+    arrays, static = eqx.partition(distribution, eqx.is_array)
+
+    def one_step(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), meta_batch)
         own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
-        mean = mean_over_tasks(algorithm, distribution, state.params, own, chunk)
+        mean = mean_over_tasks(algorithm, eqx.combine(arrays, static), state.params, own, chunk)
         grads, info = jax.lax.pmean(mean, "tasks")
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
         return MetaState(params, opt_state, state.key, state.step + 1), seen
 
-    def many(state: MetaState) -> tuple[MetaState, StepInfo]:
-        return jax.lax.scan(one_step, state, None, length=steps)
+    def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
+        return jax.lax.scan(lambda state, _: one_step(state, arrays), state, None, length=steps)
 
     everywhere = PartitionSpec()
     # The state is the same on every device after pmean; the check cannot see that through the scan.
     shared = jax.shard_map(many, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
     compiled = jax.jit(shared, donate_argnums=0)
     # Placed where it will come back, so that the second call is not compiled anew for another placement.
-    return lambda state: compiled(jax.device_put(state, NamedSharding(mesh, everywhere)))
+    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
+    arrays = place(arrays)
+    return lambda state: compiled(place(state), arrays)

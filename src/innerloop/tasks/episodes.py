@@ -6,8 +6,7 @@ labels are permuted in every episode. The support set is shuffled, so that conse
 minibatches.
 """
 
-from dataclasses import dataclass
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,56 +47,34 @@ def with_rotations(arrays: ClassArrays) -> ClassArrays:
     return ClassArrays(np.concatenate(turned), np.concatenate(starts), np.tile(arrays.counts, 4), names)
 
 
-@dataclass(frozen=True, eq=False)
-class Episodes:
-    """The distribution of N-way K-shot episodes over a set of classes.
+class Episodes(eqx.Module):
+    """The distribution of N-way K-shot episodes over a set of classes: a pytree whose leaves are the examples.
 
-    arrays: examples sorted by class; integer images are scaled to [0, 1] when drawn.
-    ways, shots, queries: classes of an episode, and support and query examples of each class.
-
-    Raises InnerloopError when there are too few classes, or too few examples of a class.
+    ways, shots, queries: classes of an episode, and support and query examples of each class. Unsigned bytes are
+    scaled to [0, 1] when drawn.
     """
 
-    arrays: ClassArrays
-    ways: int
-    shots: int
-    queries: int
+    examples: Array
+    starts: Int[Array, " classes"]
+    counts: Int[Array, " classes"]
+    ways: int = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
 
-    def __post_init__(self) -> None:
-        if self.ways < 1 or self.shots < 1 or self.queries < 0:
-            raise InnerloopError(
-                "Episodes",
-                "ways and shots must be 1 or more and queries 0 or more",
-                got=(self.ways, self.shots, self.queries),
-            )
-        if self.arrays.classes < self.ways:
-            raise InnerloopError(
-                "Episodes",
-                f"{self.ways} ways need as many classes",
-                got=self.arrays.classes,
-                do="lower ways or bring more classes",
-            )
-        smallest = int(np.argmin(self.arrays.counts))
-        needed = self.shots + self.queries
-        if self.arrays.counts[smallest] < needed:
-            raise InnerloopError(
-                "Episodes",
-                f"{self.shots} shots and {self.queries} queries need {needed} examples of every class",
-                got=f"{self.arrays.counts[smallest]} of {self.arrays.names[smallest]!r}",
-                do="lower shots or queries, or leave the class out",
-            )
-        object.__setattr__(self, "examples", jnp.asarray(self.arrays.examples))
-        object.__setattr__(self, "starts", jnp.asarray(self.arrays.starts))
-        object.__setattr__(self, "counts", jnp.asarray(self.arrays.counts))
+    def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
+        """Put the examples on the device.
 
-    examples: Array = None  # pyright: ignore[reportAssignmentType]
-    starts: Array = None  # pyright: ignore[reportAssignmentType]
-    counts: Array = None  # pyright: ignore[reportAssignmentType]
+        Raises InnerloopError when there are too few classes, or too few examples of a class.
+        """
+        check_episode(arrays, ways, shots, queries)
+        self.examples = jnp.asarray(arrays.examples)
+        self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
+        self.ways, self.shots, self.queries = ways, shots, queries
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; query alike."""
         key_classes, key_examples, key_order = jax.random.split(key, 3)
-        classes = draw_distinct(key_classes, self.ways, self.arrays.classes)
+        classes = draw_distinct(key_classes, self.ways, len(self.starts))
         keys = jax.random.split(key_examples, self.ways)
         per_class = lambda key, total: draw_distinct(key, self.shots + self.queries, total)
         rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
@@ -112,6 +89,24 @@ class Episodes:
         if order is not None:
             labels, flat = labels[order], flat[order]
         return Batch(unit_scale(self.examples[flat]), labels)
+
+
+def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int) -> None:
+    """Raise InnerloopError unless every class has the examples for such an episode."""
+    if ways < 1 or shots < 1 or queries < 0:
+        wrong = "ways and shots must be 1 or more and queries 0 or more"
+        raise InnerloopError("Episodes", wrong, got=(ways, shots, queries))
+    if arrays.classes < ways:
+        wrong, do = f"{ways} ways need as many classes", "lower `ways` or bring more classes"
+        raise InnerloopError("Episodes", wrong, got=arrays.classes, do=do)
+    smallest = int(np.argmin(arrays.counts))
+    if arrays.counts[smallest] < shots + queries:
+        raise InnerloopError(
+            "Episodes",
+            f"{shots} shots and {queries} queries need {shots + queries} examples of every class",
+            got=f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}",
+            do="lower `shots` or `queries`, or leave the class out",
+        )
 
 
 def unit_scale(images: Array) -> Float[Array, "..."]:

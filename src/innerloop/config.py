@@ -1,0 +1,188 @@
+"""Everything that decides a run, as frozen dataclasses: one definition gives the API, `--help` and `config.json`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from innerloop.errors import InnerloopError
+
+Dataset = Literal["sinusoid", "glyphs", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "folder"]
+AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
+Normalization = Literal["transductive", "inductive", "support"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which tasks."""
+
+    dataset: Dataset = "glyphs"
+    """Where tasks come from."""
+    ways: int = 5
+    """Classes of an episode."""
+    shots: int = 1
+    """Support examples of each class at test (for sinusoids: of the task)."""
+    train_shots: int | None = None
+    """Support examples of each class while training; None: as at test (Reptile trains with more)."""
+    queries: int = 1
+    """Query examples of each class while training (for sinusoids: of the task)."""
+    rotations: bool = False
+    """Each training, validation and test class gives four: its images turned by quarters (Omniglot)."""
+    split: str = ""
+    """Which published split of the classes; empty: the data set's usual one."""
+    folder: str = ""
+    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    size: int = 0
+    """Side that the images of `folder` are resized to; 0: as they are."""
+    protocol: Literal["maml", "reptile"] = "maml"
+    """Whose sinusoids."""
+    oracle: bool = False
+    """Give the sinusoid's amplitude and phase as inputs."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network."""
+
+    kind: Literal["conv4", "mlp"] = "conv4"
+    """Four convolutional blocks, or fully connected layers."""
+    filters: int = 64
+    """Filters of each convolution."""
+    downsample: Literal["stride", "pool"] = "stride"
+    """How each block halves the image."""
+    features: Literal["mean", "flatten"] = "mean"
+    """What the head sees of the last block's places."""
+    hidden: tuple[int, ...] = (40, 40)
+    """Widths of the fully connected layers."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """Activation of the fully connected layers."""
+    normalize: bool = False
+    """Batch normalisation after the fully connected layers."""
+    scale: float | None = None
+    """Deviation of the fully connected layers' initial weights; None: Glorot's."""
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """The inner loop."""
+
+    steps: int = 1
+    """Inner steps while training."""
+    learning_rate: float = 0.01
+    """Inner step size, for a loss that is a mean over examples."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Gradient descent, or Adam with beta1 = 0 (Reptile)."""
+    minibatch: int | None = None
+    """Support examples per inner step while training; None: all."""
+    derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
+    """How the loop is differentiated: changes time and memory, not the result."""
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """The outer loop."""
+
+    meta_steps: int = 60_000
+    """Outer updates."""
+    meta_batch: int = 32
+    """Tasks per outer update."""
+    learning_rate: float = 0.001
+    """Outer step size (Reptile's epsilon)."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Outer optimiser."""
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """How the outer step size falls to nothing over the run."""
+    clip: float | None = None
+    """Each element of the meta-gradient is clipped to +-clip; None: not at all."""
+    chunk: int | None = None
+    """Tasks vectorised at a time on a device; None: one for convolutions on a CPU, else all."""
+    log_every: int = 100
+    """Outer updates per dispatch and log line."""
+    validate_every: int = 1000
+    """Outer updates between validations; 0: never. Rounded to whole log lines."""
+    checkpoint_every: int = 1000
+    """Outer updates between checkpoints. Rounded to whole log lines."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a number is made."""
+
+    tasks: int = 10_000
+    """Held-out tasks."""
+    steps: int = 10
+    """Inner steps at test; may exceed those of training."""
+    minibatch: int | None = None
+    """Support examples per inner step at test; None: all."""
+    queries: int = 1
+    """Query examples of each class (for sinusoids: of the task)."""
+    normalization: Normalization = "transductive"
+    """Which batch gives the normalisation's statistics: all queries of a task together (transductive), each query
+    with the support set (inductive), or the support set alone (support)."""
+    validation_tasks: int = 600
+    """Tasks of each validation while training."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. Same config and same number of devices: same bits."""
+
+    name: str = "custom"
+    """The preset that this came from."""
+    algorithm: AlgorithmName = "maml"
+    """Which meta-gradient."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+    """Seed of the initial weights and of the training tasks."""
+
+
+def to_json(config: Config) -> str:
+    """The config as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str, who: str = "config.json") -> Config:
+    """Read a config back. Raises InnerloopError for broken JSON, unknown or missing fields and wrong types."""
+    try:
+        return from_dict(Config, json.loads(text), who)
+    except json.JSONDecodeError as error:
+        raise InnerloopError(who, f"is not JSON ({error})", do="restore the file") from None
+
+
+def from_dict(cls: type, values: Any, who: str) -> Any:
+    """Build a config dataclass from plain values, strictly."""
+    if not isinstance(values, dict):
+        raise InnerloopError(who, "must be an object with named fields", got=type(values).__name__)
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InnerloopError(who, f"unknown field {unknown[0]!r}", do="choose among: " + ", ".join(hints))
+    return cls(**{name: value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
+
+
+def value_of(hint: Any, value: Any, who: str) -> Any:
+    """One field's value, checked against its type."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
+    if isinstance(value, list):
+        value = tuple(value)
+    if not matches(hint, value):
+        raise InnerloopError(who, "has the wrong value", got=repr(value), do=f"expected {hint}")
+    return float(value) if hint in (float, float | None) and isinstance(value, int) else value
+
+
+def matches(hint: Any, value: Any) -> bool:
+    """Whether a plain value fits a field's type: literals, numbers, strings, tuples of them, unions with None."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(matches(get_args(hint)[0], v) for v in value)
+    if get_args(hint):
+        return any(matches(option, value) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -1,0 +1,150 @@
+"""Adaptation curves on held-out tasks: mean and 95 % interval over thousands of tasks.
+
+For each task the parameters are adapted on the support set and scored on the query set after chosen numbers of inner
+steps. The interval is 1.96 standard deviations over tasks divided by the square root of their number.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
+
+from innerloop.errors import InnerloopError
+from innerloop.inner import InnerLoop, unroll
+from innerloop.outer import task_mesh
+from innerloop.task import LossFn, Params, Task, TaskDistribution
+
+Score = Callable[[Params, Task], dict[str, Array]]
+"""`score(adapted, task) -> {"accuracy": ..., "loss": ...}`, one number each for one task."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores after `steps` inner steps: per task `[tasks, len(steps)]`, by name."""
+
+    steps: tuple[int, ...]
+    scores: dict[str, np.ndarray]
+
+    def mean(self, name: str) -> np.ndarray:
+        """Mean over tasks, `[len(steps)]`."""
+        return self.scores[name].mean(0)
+
+    def ci95(self, name: str) -> np.ndarray:
+        """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
+        values = self.scores[name]
+        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+
+
+def steps_to_record(steps: int) -> tuple[int, ...]:
+    """0..steps where that is short, else a spread of step numbers with both ends."""
+    if steps <= 10:
+        return tuple(range(steps + 1))
+    spread = (0, 1, 2, 3, 5, 10, 15, 20, 32, 50, 75, 100, 150, 200, 300, 500)
+    return tuple(s for s in spread if s < steps) + (steps,)
+
+
+def task_curve(
+    score: Score, loss_fn: LossFn, inner: InnerLoop, record: Sequence[int]
+) -> Callable[[Params, Task], dict[str, Array]]:
+    """One task's scores at the recorded steps, `[len(record)]` each."""
+    wanted = jnp.asarray(record)
+
+    def curve(params: Params, task: Task) -> dict[str, Array]:
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(score, params, task))
+
+        def observe(adapted: Params, i: Array) -> dict[str, Array]:
+            return jax.lax.cond(jnp.any(wanted == i), lambda: score(adapted, task), lambda: blank)
+
+        seen = unroll(loss_fn, inner, params, task.support, observe).observed
+        return jax.tree.map(lambda x: x[wanted], seen)
+
+    return curve
+
+
+def evaluate_in_parts(
+    score: Score,
+    loss_fn: LossFn,
+    inner: InnerLoop,
+    params: Params,
+    distribution: TaskDistribution,
+    *,
+    key: PRNGKeyArray,
+    tasks: int,
+    record: Sequence[int] | None = None,
+    part: int = 200,
+    chunk: int = 1,
+) -> Iterator[Curve]:
+    """`evaluate`, yielding a Curve for every `part` tasks, so that progress can be shown."""
+    if tasks < 2:
+        raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
+    record = steps_to_record(inner.steps) if record is None else tuple(record)
+    if min(record) < 0 or max(record) > inner.steps:
+        raise InnerloopError("evaluate", f"recorded steps must lie in 0..{inner.steps}", got=record)
+    part = min(part, tasks)
+    mesh = task_mesh(part)
+    chunk = chunk if (part // mesh.size) % chunk == 0 else 1
+    curve = task_curve(score, loss_fn, inner, record)
+    arrays, static = eqx.partition(distribution, eqx.is_array)
+
+    def scores(params: Params, arrays: Any, keys: Array) -> dict[str, Array]:
+        one = lambda key: curve(params, eqx.combine(arrays, static).sample(key))
+        # A batch of one is not vmapped: batched convolutions are slower on a CPU, and a condition becomes a choice.
+        return jax.lax.map(one, keys, batch_size=None if chunk == 1 else chunk)
+
+    everywhere, split = PartitionSpec(), PartitionSpec("tasks")
+    run = jax.jit(
+        jax.shard_map(
+            scores, mesh=mesh, in_specs=(everywhere, everywhere, split), out_specs=split, check_vma=False
+        )
+    )
+    # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
+    key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+    for first in range(0, tasks, part):
+        values = run(params, arrays, key_of(key, jnp.arange(first, first + part)))
+        yield Curve(record, {name: np.asarray(x)[: tasks - first] for name, x in values.items()})
+
+
+def join(curves: Sequence[Curve]) -> Curve:
+    """Curves over different tasks as one."""
+    names = curves[0].scores
+    return Curve(curves[0].steps, {n: np.concatenate([c.scores[n] for c in curves]) for n in names})
+
+
+def evaluate(
+    score: Score,
+    loss_fn: LossFn,
+    inner: InnerLoop,
+    params: Params,
+    distribution: TaskDistribution,
+    *,
+    key: PRNGKeyArray,
+    tasks: int = 10_000,
+    record: Sequence[int] | None = None,
+    chunk: int = 1,
+) -> Curve:
+    """Adaptation curve over `tasks` held-out tasks drawn from `distribution` with `key`.
+
+    `record` names the numbers of inner steps after which `score` is taken (None: a spread of 0..inner.steps).
+    Raises InnerloopError for fewer than two tasks and for recorded steps outside 0..inner.steps.
+    """
+    return join(
+        list(
+            evaluate_in_parts(
+                score,
+                loss_fn,
+                inner,
+                params,
+                distribution,
+                key=key,
+                tasks=tasks,
+                record=record,
+                chunk=chunk,
+            )
+        )
+    )

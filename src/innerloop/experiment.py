@@ -1,0 +1,198 @@
+"""From a config to the parts of a run: data, model, loss, algorithm, optimisers."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from innerloop import algorithms
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.config import Config, InnerConfig, Normalization, OuterConfig
+from innerloop.datasets.arrays import ClassArrays, Splits
+from innerloop.errors import InnerloopError
+from innerloop.evaluate import Score
+from innerloop.inner import InnerLoop
+from innerloop.losses import (
+    accuracy,
+    call,
+    cross_entropy,
+    mean_squared_error,
+    softmax_cross_entropy,
+    squared_error,
+)
+from innerloop.models import MLP, Conv4
+from innerloop.normalization import predict
+from innerloop.task import LossFn, Params, Task, TaskDistribution
+from innerloop.tasks.episodes import Episodes, with_rotations
+from innerloop.tasks.sinusoid import Sinusoid
+from innerloop.tree import Selection, chosen
+
+
+class Keys(NamedTuple):
+    """The named keys of a run, split once from its seed."""
+
+    init: PRNGKeyArray
+    tasks: PRNGKeyArray
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of one run. `splits` is None for sinusoids, whose sets of tasks differ by key alone."""
+
+    config: Config
+    splits: Splits | None
+
+    @property
+    def classification(self) -> bool:
+        """Whether tasks are episodes of classes."""
+        return self.splits is not None
+
+    def keys(self) -> Keys:
+        """The run's keys."""
+        return Keys(*jax.random.split(jax.random.key(self.config.seed), 2))
+
+    def init_params(self) -> Params:
+        """The model before training."""
+        c = self.config
+        key = self.keys().init
+        shape = self.splits.train.shape if self.splits else (3 if c.data.oracle else 1,)
+        outputs = c.data.ways if self.classification else 1
+        if c.model.kind == "mlp":
+            inputs = 1
+            for side in shape:
+                inputs *= side
+            m = c.model
+            return MLP(
+                inputs,
+                outputs,
+                hidden=m.hidden,
+                activation=m.activation,
+                normalize=m.normalize,
+                scale=m.scale,
+                key=key,
+            )
+        if len(shape) != 3:
+            raise InnerloopError("model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`")
+        m = c.model
+        return Conv4(
+            outputs,
+            image_shape=shape,
+            filters=m.filters,
+            downsample=m.downsample,
+            features=m.features,
+            key=key,
+        )
+
+    def train_tasks(self) -> TaskDistribution:
+        """The distribution that training draws from."""
+        data = self.config.data
+        shots = data.shots if data.train_shots is None else data.train_shots
+        if self.splits is None:
+            return Sinusoid(shots, data.queries, data.protocol, data.oracle)
+        queries = 0 if self.config.algorithm == "reptile" else data.queries
+        return Episodes(self.classes(self.splits.train), data.ways, shots, queries)
+
+    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
+        """Tasks of the validation or test classes (for sinusoids: of the same family)."""
+        data = self.config.data
+        queries = self.config.evaluation.queries if queries is None else queries
+        if self.splits is None:
+            return Sinusoid(data.shots, queries, data.protocol, data.oracle)
+        return Episodes(self.classes(getattr(self.splits, part)), data.ways, data.shots, queries)
+
+    def classes(self, arrays: ClassArrays) -> ClassArrays:
+        """The classes, turned by quarters where the protocol has it."""
+        return with_rotations(arrays) if self.config.data.rotations else arrays
+
+    @property
+    def loss_fn(self) -> LossFn:
+        """Cross-entropy for episodes, mean squared error for sinusoids."""
+        return cross_entropy() if self.classification else mean_squared_error()
+
+    @property
+    def chunk(self) -> int | None:
+        """Tasks vectorised at a time: convolutions on a CPU are faster one task after the other."""
+        conv_on_cpu = self.config.model.kind == "conv4" and jax.default_backend() == "cpu"
+        return 1 if self.config.outer.chunk is None and conv_on_cpu else self.config.outer.chunk
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The configured algorithm on the configured loss."""
+        return getattr(algorithms, self.config.algorithm)(self.loss_fn, inner_loop(self.config.inner))
+
+    @property
+    def test_inner(self) -> InnerLoop:
+        """The inner loop at test: more steps, and what the algorithm moves."""
+        e = self.config.evaluation
+        inner = inner_loop(replace(self.config.inner, steps=e.steps, minibatch=e.minibatch))
+        return replace(inner, select=adapted_by(self.config.algorithm))
+
+    def score(self, normalization: Normalization | None = None) -> Score:
+        """What is measured on a held-out task: accuracy and loss, or loss alone for regression."""
+        mode = self.config.evaluation.normalization if normalization is None else normalization
+
+        def scores(params: Params, task: Task) -> dict[str, Array]:
+            outputs = predict(call, params, task.support.inputs, task.query.inputs, mode)
+            targets = task.query.targets
+            if not self.classification:
+                return {"loss": squared_error(outputs, targets)}
+            return {"accuracy": accuracy(outputs, targets), "loss": softmax_cross_entropy(outputs, targets)}
+
+        return scores
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The outer optimiser."""
+        return outer_optimizer(self.config.outer)
+
+
+def adapted_by(algorithm: str) -> Selection:
+    """What each algorithm's inner loop moves."""
+    if algorithm == "anil":
+        return "head"
+    return (lambda path: not chosen("head", path)) if algorithm == "boil" else None
+
+
+def inner_loop(c: InnerConfig) -> InnerLoop:
+    """The inner loop that a config describes."""
+    rule = optax.sgd(c.learning_rate) if c.optimizer == "sgd" else optax.adam(c.learning_rate, b1=0.0)
+    return InnerLoop(rule, c.steps, minibatch=c.minibatch, derivative=c.derivative)
+
+
+def outer_optimizer(c: OuterConfig) -> optax.GradientTransformation:
+    """The outer optimiser that a config describes."""
+    schedules: dict[str, Any] = {
+        "constant": lambda: c.learning_rate,
+        "linear": lambda: optax.linear_schedule(c.learning_rate, 0.0, c.meta_steps),
+        "cosine": lambda: optax.cosine_decay_schedule(c.learning_rate, c.meta_steps),
+    }
+    rate = schedules[c.decay]()
+    rule = optax.adam(rate) if c.optimizer == "adam" else optax.sgd(rate)
+    return rule if c.clip is None else optax.chain(optax.clip(c.clip), rule)
+
+
+def load_splits(config: Config) -> Splits | None:
+    """Read the configured data set (None for sinusoids)."""
+    from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
+
+    data = config.data
+    if data.dataset == "sinusoid":
+        return None
+    if data.dataset == "omniglot":
+        return omniglot.load(data.split or "maml")  # pyright: ignore[reportArgumentType]
+    if data.dataset in ("cifar_fs", "fc100"):
+        return cifar.load(data.dataset)
+    if data.dataset == "glyphs":
+        return glyphs.load()
+    if not data.folder:
+        raise InnerloopError(data.dataset, "needs a folder of images", do="give --data.folder PATH")
+    if data.dataset == "mini_imagenet":
+        return mini_imagenet.load(data.folder)
+    return folder.load(data.folder, size=data.size or None)
+
+
+def build(config: Config) -> Experiment:
+    """Load the data and check that the parts fit together."""
+    return Experiment(config, load_splits(config))

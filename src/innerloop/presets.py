@@ -1,0 +1,145 @@
+"""Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM` or `sinusoid-ALGORITHM`.
+
+Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
+examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
+length of training, which here ends with the step size decayed to nothing; `--outer.meta-steps` sets it.
+"""
+
+import difflib
+from dataclasses import replace
+
+from innerloop.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    InnerConfig,
+    ModelConfig,
+    OuterConfig,
+)
+from innerloop.errors import InnerloopError
+
+SINUSOID = ModelConfig(kind="mlp", hidden=(40, 40), scale=0.01)
+OMNIGLOT = ModelConfig(kind="conv4", filters=64, downsample="stride", features="mean")
+POOLED = ModelConfig(kind="conv4", filters=32, downsample="pool", features="flatten")
+
+
+def sinusoid(algorithm: str) -> Config:
+    """MAML's sinusoid (section 5.1): 10 shots, one step of 0.01, Adam 0.001, 25 tasks, 70 000 meta-steps."""
+    return Config(
+        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        data=DataConfig(dataset="sinusoid", ways=1, shots=10, queries=10),
+        model=SINUSOID,
+        inner=InnerConfig(steps=1, learning_rate=0.01),
+        outer=OuterConfig(
+            meta_steps=70_000,
+            meta_batch=25,
+            log_every=1000,
+            validate_every=5000,
+            checkpoint_every=5000,
+        ),
+        evaluation=EvaluationConfig(steps=10, queries=100),
+    )
+
+
+def sinusoid_reptile() -> Config:
+    """Reptile's sinusoid: all 50 points, 5 steps of 0.02 on 10 of them, outer step 0.1 falling to 0, 30 000 tasks."""
+    return Config(
+        algorithm="reptile",
+        data=DataConfig(
+            dataset="sinusoid", ways=1, shots=10, train_shots=50, queries=50, protocol="reptile"
+        ),
+        model=ModelConfig(kind="mlp", hidden=(64, 64), activation="tanh"),
+        inner=InnerConfig(steps=5, learning_rate=0.02, minibatch=10),
+        outer=OuterConfig(
+            meta_steps=30_000,
+            meta_batch=1,
+            learning_rate=0.1,
+            optimizer="sgd",
+            decay="linear",
+            log_every=1000,
+            validate_every=5000,
+            checkpoint_every=5000,
+        ),
+        evaluation=EvaluationConfig(steps=32, queries=50),
+    )
+
+
+def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
+    """MAML's image protocols (section 5.2, appendix A.1) for everything but Reptile."""
+    omniglot_like = dataset in ("omniglot", "glyphs")
+    if omniglot_like:
+        steps, test_steps, meta_batch = (1, 3, 32) if ways == 5 else (5, 5, 16)
+        inner = InnerConfig(steps=steps, learning_rate=2.0)
+        outer = OuterConfig(meta_steps=15_000, meta_batch=meta_batch, decay="cosine")
+        queries, test_queries = shots, shots
+    else:
+        inner, test_steps = InnerConfig(steps=5, learning_rate=0.05), 10
+        outer = OuterConfig(meta_steps=10_000, meta_batch=4, decay="cosine", clip=10.0)
+        queries, test_queries = 15, 15
+    return Config(
+        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        data=DataConfig(
+            dataset=dataset,  # pyright: ignore[reportArgumentType]
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            rotations=dataset == "omniglot",
+        ),
+        model=OMNIGLOT if omniglot_like else POOLED,
+        inner=inner,
+        outer=outer,
+        evaluation=EvaluationConfig(steps=test_steps, queries=test_queries),
+    )
+
+
+def images_reptile(dataset: str, ways: int, shots: int) -> Config:
+    """Reptile's image protocols (its published commands): Adam inside, 5 tasks, outer step 1 falling to 0."""
+    omniglot_like = dataset in ("omniglot", "glyphs")
+    if omniglot_like:
+        rate, batch, steps, train_shots = (0.001, 10, 5, 10) if ways == 5 else (0.0005, 20, 10, 10)
+    else:
+        rate, batch, steps, train_shots = 0.001, 10, 8, 15
+    test_batch = (5 if shots == 1 else 15) if ways == 5 else 10
+    return Config(
+        algorithm="reptile",
+        data=DataConfig(
+            dataset=dataset,  # pyright: ignore[reportArgumentType]
+            ways=ways,
+            shots=shots,
+            train_shots=train_shots,
+            rotations=dataset == "omniglot",
+        ),
+        model=replace(OMNIGLOT if omniglot_like else POOLED, features="flatten"),
+        inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="adam", minibatch=batch),
+        outer=OuterConfig(
+            meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
+        ),
+        evaluation=EvaluationConfig(steps=50, minibatch=test_batch, queries=1),
+    )
+
+
+def all_presets() -> dict[str, Config]:
+    """Every preset by name."""
+    found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
+    found["sinusoid-reptile"] = sinusoid_reptile()
+    joint = found["sinusoid-joint"]
+    found["sinusoid-oracle"] = replace(joint, data=replace(joint.data, oracle=True))
+    settings = [("omniglot", 5, 1), ("omniglot", 5, 5), ("omniglot", 20, 1), ("omniglot", 20, 5)]
+    settings += [("glyphs", 5, 1), ("glyphs", 5, 5)]
+    settings += [(d, 5, shots) for d in ("cifar_fs", "fc100", "mini_imagenet") for shots in (1, 5)]
+    for dataset, ways, shots in settings:
+        stem = f"{dataset.replace('_', '-')}-{ways}way-{shots}shot"
+        for algorithm in ("maml", "fomaml", "anil", "boil"):
+            found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
+        found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
+    return {name: replace(config, name=name) for name, config in found.items()}
+
+
+def preset(name: str) -> Config:
+    """One preset. Raises InnerloopError for an unknown name, with the nearest ones."""
+    known = all_presets()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    do = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` names them all"
+    raise InnerloopError("preset", "there is none of this name", got=repr(name), do=do)

@@ -1,0 +1,92 @@
+"""A run's folder: config.json, metrics.jsonl, environment.json, checkpoints/, tensorboard/, weights.safetensors."""
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from innerloop.config import Config, from_json, to_json
+from innerloop.errors import InnerloopError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(text)
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InnerloopError(str(path), f"cannot be written ({error.strerror})", do="free some room") from None
+
+
+def environment() -> dict[str, Any]:
+    """What the run was made with."""
+    packages = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
+        "packages": {name: metadata.version(name) for name in packages},
+    }
+
+
+class RunFolder:
+    """Reads and writes one run."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Orbax keeps the states."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The trained initialisation."""
+        return self.path / "weights.safetensors"
+
+    def create(self, config: Config) -> None:
+        """Make the folder of a new run. Raises InnerloopError if there is a run already."""
+        if (self.path / "config.json").exists():
+            raise InnerloopError(
+                str(self.path), "holds a run already", do="give --resume to go on with it, or another folder"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InnerloopError(str(self.path), f"cannot be made ({error.strerror})") from None
+        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_atomically(self.path / "config.json", to_json(config))
+
+    def config(self) -> Config:
+        """The run's config. Raises InnerloopError if this is no run."""
+        path = self.path / "config.json"
+        if not path.is_file():
+            raise InnerloopError(str(self.path), "is not a run (it has no config.json)", do="give a run's folder")
+        return from_json(path.read_text(), str(path))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add one line of metrics."""
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics; a last line cut short by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text().split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics after `step`: they will be made again."""
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))

@@ -1,0 +1,218 @@
+"""The training run: meta-steps in long dispatches, validation, logging, checkpoints, resume.
+
+A run is a pure function of its config: task keys are folded from the seed and the step number, so a run that was
+stopped anywhere and resumed ends with the same bits as one that never was.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from innerloop import checkpoint, outer, weights
+from innerloop.config import Config
+from innerloop.errors import InnerloopError
+from innerloop.evaluate import evaluate
+from innerloop.experiment import Experiment, build
+from innerloop.outer import MetaState, StepInfo
+from innerloop.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run says of itself after each dispatch."""
+
+    step: int
+    total: int
+    tasks_per_second: float
+    seconds_left: float
+    metrics: dict[str, float]
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and saved its state first."""
+
+    def __init__(self, signal_number: int, step: int, folder: Path):
+        self.signal_number, self.step, self.folder = signal_number, step, folder
+        super().__init__(f"stopped at meta-step {step}; state saved; go on with --resume")
+
+
+def train(
+    config: Config | None,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> MetaState:
+    """Meta-train into `folder` and return the final state.
+
+    With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
+    InnerloopError for bad settings and a diverging run, and Stopped after saving when a SIGINT or SIGTERM came.
+    """
+    run = RunFolder(folder)
+    if resume:
+        config = run.config()
+    if config is None:
+        raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
+    experiment = build(config)
+    if not resume:
+        run.create(config)
+    checkpoints = checkpoint.manager(run.checkpoints)
+    try:
+        return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
+    finally:
+        checkpoints.close()
+
+
+class TrainingLoop:
+    """One run in progress."""
+
+    def __init__(
+        self, experiment: Experiment, run: RunFolder, checkpoints: Any, watch: Callable[[Progress], None]
+    ):
+        self.experiment, self.run, self.checkpoints, self.watch = experiment, run, checkpoints, watch
+        self.config = experiment.config.outer
+        self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, StepInfo]]] = {}
+        self.distribution = experiment.train_tasks()
+        fresh = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+        saved = checkpoint.restore(checkpoints, fresh)
+        self.state = fresh if saved is None else saved
+        run.rewind(int(self.state.step))
+
+    def run_to_end(self) -> MetaState:
+        """All remaining meta-steps, then the final weights."""
+        total, step = self.config.meta_steps, int(self.state.step)
+        with tensorboard(self.run.path) as board, asked_to_stop() as asked:
+            self.begun, self.first = time.monotonic(), step
+            while step < total:
+                before = self.state
+                length = min(self.config.log_every, total - step)
+                self.state, info = self.dispatch(length)(before)
+                step += length
+                metrics = self.metrics(info, step)
+                self.run.log({"step": step, **metrics})
+                for name, value in metrics.items():
+                    board.add_scalar(name, value, step)
+                self.watch(self.progress(step, metrics))
+                if due(self.config.checkpoint_every, step, length) or step == total or asked:
+                    checkpoint.save(self.checkpoints, self.state)
+                if asked and step < total:
+                    self.checkpoints.wait_until_finished()
+                    raise Stopped(asked[0], step, self.run.path)
+        self.checkpoints.wait_until_finished()
+        weights.save(self.run.weights, self.state.params, self.experiment.config, {"meta_steps": total})
+        return self.state
+
+    def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, StepInfo]]:
+        """The compiled run of `length` meta-steps."""
+        if length not in self.compiled:
+            self.compiled[length] = outer.meta_steps(
+                self.experiment.algorithm,
+                self.experiment.optimizer,
+                self.distribution,
+                meta_batch=self.config.meta_batch,
+                steps=length,
+                chunk=self.experiment.chunk,
+            )
+        return self.compiled[length]
+
+    def metrics(self, info: StepInfo, step: int) -> dict[str, float]:
+        """Means over the dispatch, and the validation scores where they are due."""
+        check_finite(info, step, self.run.path)
+        first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
+        series = {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
+        means = {name: float(np.mean(np.asarray(x, np.float64))) for name, x in series.items()}
+        if due(self.config.validate_every, step, info.outer_loss.shape[0]) or step == self.config.meta_steps:
+            means |= self.validate()
+        return means
+
+    def validate(self) -> dict[str, float]:
+        """Scores on validation tasks after the last inner step."""
+        e = self.experiment
+        curve = evaluate(
+            e.score(),
+            e.loss_fn,
+            e.test_inner,
+            self.state.params,
+            e.held_out_tasks("validation"),
+            key=jax.random.key(1),
+            tasks=e.config.evaluation.validation_tasks,
+            record=(e.test_inner.steps,),
+            chunk=e.chunk or 50,
+        )
+        return {f"validation_{name}": float(curve.mean(name)[-1]) for name in curve.scores}
+
+    def progress(self, step: int, metrics: dict[str, float]) -> Progress:
+        """Speed so far and time left."""
+        seconds = max(time.monotonic() - self.begun, 1e-9)
+        per_second = (step - self.first) / seconds
+        return Progress(
+            step,
+            self.config.meta_steps,
+            per_second * self.config.meta_batch,
+            (self.config.meta_steps - step) / per_second,
+            metrics,
+        )
+
+
+def due(every: int, step: int, length: int) -> bool:
+    """Whether a multiple of `every` was reached or passed in the last `length` steps."""
+    return every > 0 and step // every > (step - length) // every
+
+
+def check_finite(info: StepInfo, step: int, folder: Path) -> None:
+    """Raise InnerloopError at the first meta-step whose loss or gradient is not finite, naming the inner step."""
+    inner = np.asarray(info.inner_losses)
+    sound = np.isfinite(np.asarray(info.outer_loss)) & np.isfinite(np.asarray(info.grad_norm))
+    sound &= np.isfinite(inner).all(axis=1)
+    if sound.all():
+        return
+    bad = int(np.argmin(sound))
+    lost = np.flatnonzero(~np.isfinite(inner[bad]))
+    where = f"inner step {lost[0]}" if len(lost) else "the query loss or its gradient"
+    raise InnerloopError(
+        "train",
+        f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {where}",
+        got=f"outer loss {info.outer_loss[bad]}",
+        do=f"lower --inner.learning-rate or --outer.learning-rate; the last good checkpoint is kept in {folder}",
+    )
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that gets the number of a SIGINT or SIGTERM; a second signal acts at once."""
+    asked: list[int] = []
+    kept = {}
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(number, kept[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread: signals are the caller's business
+        pass
+    try:
+        yield asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[Any]:
+    """A TensorBoard writer on the run's folder."""
+    from tensorboardX import SummaryWriter
+
+    board = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+    try:
+        yield board
+    finally:
+        board.close()
