@@ -1,0 +1,1 @@
+"""innerloop: gradient-based meta-learning in JAX."""

@@ -74,7 +74,9 @@ class Experiment:
                 key=key,
             )
         if len(shape) != 3:
-            raise InnerloopError("model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`")
+            raise InnerloopError(
+                "model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`"
+            )
         m = c.model
         return Conv4(
             outputs,

@@ -129,4 +129,6 @@ def check_scalar_loss(loss_fn: LossFn, params: Params, batch: Any) -> None:
     shape = jax.eval_shape(loss_fn, params, batch)
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
-        raise InnerloopError("loss_fn", "the loss must be one float", got=got, do="take the mean over examples")
+        raise InnerloopError(
+            "loss_fn", "the loss must be one float", got=got, do="take the mean over examples"
+        )

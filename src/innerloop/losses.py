@@ -68,4 +68,3 @@ def binary_cross_entropy(apply: Apply = call) -> LossFn:
 def accuracy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
     """Fraction of examples whose highest score is the target's."""
     return jnp.mean((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32))
-

@@ -31,7 +31,9 @@ def predict(
     if mode == "transductive":
         return apply(params, query_inputs)
     if mode == "inductive":
-        alone = lambda query: apply(params, joined(support_inputs, jax.tree.map(lambda x: x[None], query)))[-1]
+        alone = lambda query: apply(params, joined(support_inputs, jax.tree.map(lambda x: x[None], query)))[
+            -1
+        ]
         return jax.vmap(alone)(query_inputs)
     if mode == "support":
         examples = jax.tree.leaves(support_inputs)[0].shape[0]

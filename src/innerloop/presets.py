@@ -45,9 +45,7 @@ def sinusoid_reptile() -> Config:
     """Reptile's sinusoid: all 50 points, 5 steps of 0.02 on 10 of them, outer step 0.1 falling to 0, 30 000 tasks."""
     return Config(
         algorithm="reptile",
-        data=DataConfig(
-            dataset="sinusoid", ways=1, shots=10, train_shots=50, queries=50, protocol="reptile"
-        ),
+        data=DataConfig(dataset="sinusoid", ways=1, shots=10, train_shots=50, queries=50, protocol="reptile"),
         model=ModelConfig(kind="mlp", hidden=(64, 64), activation="tanh"),
         inner=InnerConfig(steps=5, learning_rate=0.02, minibatch=10),
         outer=OuterConfig(

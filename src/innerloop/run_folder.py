@@ -19,7 +19,9 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(draft, path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise InnerloopError(str(path), f"cannot be written ({error.strerror})", do="free some room") from None
+        raise InnerloopError(
+            str(path), f"cannot be written ({error.strerror})", do="free some room"
+        ) from None
 
 
 def environment() -> dict[str, Any]:
@@ -70,7 +72,9 @@ class RunFolder:
         """The run's config. Raises InnerloopError if this is no run."""
         path = self.path / "config.json"
         if not path.is_file():
-            raise InnerloopError(str(self.path), "is not a run (it has no config.json)", do="give a run's folder")
+            raise InnerloopError(
+                str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
+            )
         return from_json(path.read_text(), str(path))
 
     def log(self, record: dict[str, Any]) -> None:

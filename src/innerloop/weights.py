@@ -36,7 +36,9 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         return arrays, from_json(metadata["config"], str(path)), json.loads(metadata["facts"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise InnerloopError(str(path), f"holds no trained weights ({type(error).__name__}: {error})") from None
+        raise InnerloopError(
+            str(path), f"holds no trained weights ({type(error).__name__}: {error})"
+        ) from None
 
 
 def into(params: Params, arrays: dict[str, np.ndarray], who: str) -> Params:
@@ -50,7 +52,9 @@ def shipped() -> list[str]:
     """Names of the presets whose trained weights come with the package."""
     if not SHIPPED.is_dir():
         return []
-    return sorted(f.name.removesuffix(".safetensors") for f in SHIPPED.iterdir() if f.name.endswith(".safetensors"))
+    return sorted(
+        f.name.removesuffix(".safetensors") for f in SHIPPED.iterdir() if f.name.endswith(".safetensors")
+    )
 
 
 def shipped_path(name: str) -> Path:

@@ -1,0 +1,137 @@
+"""A trained initialisation with the experiment that it belongs to, and the numbers that are reported of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from innerloop import weights
+from innerloop.config import Config, Normalization
+from innerloop.errors import InnerloopError
+from innerloop.evaluate import Curve, evaluate_in_parts, join, steps_to_record
+from innerloop.experiment import Experiment, build
+from innerloop.presets import preset
+from innerloop.run_folder import RunFolder
+from innerloop.task import Params
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An initialisation, where it came from, and the experiment that made it."""
+
+    params: Params
+    experiment: Experiment
+    source: str
+    facts: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        """The config that it was trained with."""
+        return self.experiment.config
+
+
+def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
+    """A run's folder, a `.safetensors` file, or the name of a preset whose weights ship with the package.
+
+    `data_folder` replaces the image folder of the config. Raises InnerloopError if there is nothing of that name.
+    """
+    path = weights_path(source)
+    arrays, config, facts = weights.load(path)
+    if data_folder:
+        config = replace(config, data=replace(config.data, folder=data_folder))
+    experiment = build(config)
+    params = weights.into(experiment.init_params(), arrays, str(path))
+    return Trained(params, experiment, str(source), facts)
+
+
+def weights_path(source: str | Path) -> Path:
+    """The weights file that a source names."""
+    path = Path(source)
+    if path.is_dir():
+        run = RunFolder(path)
+        run.config()  # a clear error for a folder that is no run
+        if not run.weights.is_file():
+            raise InnerloopError(
+                str(path), "the run has not ended", do=f"go on with `innerloop train --resume {path}`"
+            )
+        return run.weights
+    if path.is_file():
+        return path
+    if str(source) in weights.shipped():
+        return weights.shipped_path(str(source))
+    name = preset(str(source)).name  # a clear error for an unknown name
+    raise InnerloopError(
+        name,
+        "no trained weights of this preset ship with the package",
+        do=f"train it: `innerloop train {name}`; weights ship for "
+        + (", ".join(weights.shipped()) or "none"),
+    )
+
+
+def measure(
+    trained: Trained,
+    *,
+    tasks: int | None = None,
+    steps: int | None = None,
+    queries: int | None = None,
+    normalization: Normalization | None = None,
+    seed: int = 0,
+    part: str = "test",
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """The adaptation curve on held-out tasks as a plain record (None: as the config says).
+
+    `accuracy` (or `loss` for regression) and `ci95` are those after the last step; `curve` has every recorded step.
+    `watch(done, total)` is told the tasks done so far.
+    """
+    changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
+    changed = replace(trained.config.evaluation, **{k: v for k, v in changes.items() if v is not None})
+    e = replace(trained.experiment, config=replace(trained.config, evaluation=changed))
+    curves: list[Curve] = []
+    begun, done = time.monotonic(), 0
+    for curve in evaluate_in_parts(
+        e.score(),
+        e.loss_fn,
+        e.test_inner,
+        trained.params,
+        e.held_out_tasks(part),
+        key=jax.random.key(seed),
+        tasks=changed.tasks,
+        record=steps_to_record(changed.steps),
+        chunk=e.chunk or 50,
+    ):
+        curves.append(curve)
+        done += len(curve.scores["loss"])
+        watch(done, changed.tasks)
+    return record_of(trained, e.config, join(curves), seed, part, time.monotonic() - begun)
+
+
+def record_of(
+    trained: Trained, config: Config, curve: Curve, seed: int, part: str, seconds: float
+) -> dict[str, Any]:
+    """One measurement with everything that it depends on."""
+    headline = "accuracy" if "accuracy" in curve.scores else "loss"
+    by_step = {
+        name: {"mean": curve.mean(name).tolist(), "ci95": curve.ci95(name).tolist()} for name in curve.scores
+    }
+    return {
+        headline: by_step[headline]["mean"][-1],
+        "ci95": by_step[headline]["ci95"][-1],
+        "tasks": len(curve.scores[headline]),
+        "normalization": config.evaluation.normalization,
+        "ways": config.data.ways,
+        "shots": config.data.shots,
+        "queries_per_class": config.evaluation.queries,
+        "inner_steps": config.evaluation.steps,
+        "seed": seed,
+        "classes": part,
+        "source": trained.source,
+        "preset": config.name,
+        "algorithm": config.algorithm,
+        "trained_meta_steps": trained.facts.get("meta_steps"),
+        "seconds": round(seconds, 2),
+        "curve": {"steps": list(curve.steps), **by_step},
+    }
