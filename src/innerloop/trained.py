@@ -76,6 +76,7 @@ def measure(
     *,
     tasks: int | None = None,
     steps: int | None = None,
+    shots: int | None = None,
     queries: int | None = None,
     normalization: Normalization | None = None,
     seed: int = 0,
@@ -89,7 +90,8 @@ def measure(
     """
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changed = replace(trained.config.evaluation, **{k: v for k, v in changes.items() if v is not None})
-    e = replace(trained.experiment, config=replace(trained.config, evaluation=changed))
+    data = replace(trained.config.data, shots=trained.config.data.shots if shots is None else shots)
+    e = replace(trained.experiment, config=replace(trained.config, evaluation=changed, data=data))
     curves: list[Curve] = []
     begun, done = time.monotonic(), 0
     for curve in evaluate_in_parts(

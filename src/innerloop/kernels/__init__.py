@@ -1,0 +1,1 @@
+"""Compute kernels: the operations whose derivatives of every order must stay fast."""
