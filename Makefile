@@ -1,0 +1,118 @@
+# `make quickstart` trains and tests a small model; `make test` is what CI runs. Both set themselves up.
+# Everything is installed into .venv from lock files with hashes; a second run installs nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+# Test processes. Each also compiles on a thread of its own, so more than the number of cores gains nothing.
+WORKERS ?= 2
+CHECKED := $(wildcard src tests examples benchmarks)
+LOCKS := requirements/runtime.txt requirements/test.txt requirements/docs.txt
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up ---------------------------------------------------------------------------------------------------
+
+# PYTHON=/path/to/python chooses one; otherwise the first of these that is 3.11 or later and can make a venv.
+PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14 python
+
+$(VENV)/made:
+	@if [ ! -x $(PY) ]; then \
+	  for python in $(PYTHON); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "making $(VENV) with $$("$$python" --version 2>&1)"; "$$python" -m venv $(VENV); break; \
+	    fi; \
+	  done; \
+	fi
+	@if [ ! -x $(PY) ]; then \
+	  echo "innerloop needs Python 3.11 or later with venv and ensurepip; none of these is one: $(PYTHON)." >&2; \
+	  echo "Install one (on Debian and Ubuntu also python3-venv), or run: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; \
+	  exit 1; \
+	fi
+	@if ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "$(VENV) is older than Python 3.11 or has no pip; remove it with: make clean" >&2; exit 1; \
+	fi
+	@touch $@
+
+# $(call install,LOCK FILE): exactly what the lock file holds, then this package in place.
+define install
+	@echo "installing $(1)"
+	@$(PIP) install --require-hashes -r $(1)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+$(VENV)/installed-runtime: $(VENV)/made requirements/runtime.txt pyproject.toml
+	$(call install,requirements/runtime.txt)
+
+$(VENV)/installed-test: $(VENV)/made requirements/test.txt pyproject.toml
+	$(call install,requirements/test.txt)
+	@touch $(VENV)/installed-runtime
+
+$(VENV)/installed-docs: $(VENV)/made requirements/docs.txt pyproject.toml
+	$(call install,requirements/docs.txt)
+
+# --- for everybody --------------------------------------------------------------------------------------------
+
+.PHONY: quickstart
+quickstart: $(VENV)/installed-runtime ## set up, train a small model, measure it, write a report
+	@$(VENV)/bin/innerloop quickstart
+
+.PHONY: test
+test: lint pytest ## set up, then lint, types and all tests with coverage: what CI runs
+
+# --- for developers -------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: $(VENV)/installed-test ## ruff and pyright
+	$(VENV)/bin/ruff check $(CHECKED)
+	$(VENV)/bin/ruff format --check $(CHECKED)
+	$(VENV)/bin/pyright
+
+.PHONY: pytest
+pytest: $(VENV)/installed-test ## all tests, with at least 95 % of the lines of src
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=95
+
+.PHONY: format
+format: $(VENV)/installed-test ## rewrite the sources in the common format
+	$(VENV)/bin/ruff check --fix $(CHECKED)
+	$(VENV)/bin/ruff format $(CHECKED)
+
+.PHONY: docs
+docs: $(VENV)/installed-docs ## build the documentation into site/
+	$(PY) -m mkdocs build --strict
+
+.PHONY: wheel
+wheel: $(VENV)/installed-runtime ## build the wheel and the source archive into dist/
+	@rm -rf dist
+	$(PY) -m hatchling build
+
+.PHONY: results
+results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/results.md
+	$(PY) -m benchmarks.results
+
+# One version of a package for all Pythons, so that a number does not depend on which Python made it.
+UV = $(or $(wildcard $(VENV)/bin/uv),$(shell command -v uv),$(error `make lock` needs uv: pip install uv))
+COMPILE = $(UV) pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 \
+  --fork-strategy fewest --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+
+.PHONY: lock
+lock: ## resolve the newest versions into requirements/ (needs uv)
+	rm -f $(LOCKS)
+	$(COMPILE) --group build --group test --group lint -o requirements/test.txt
+	$(COMPILE) --group build -c requirements/test.txt -o requirements/runtime.txt
+	$(COMPILE) --group build --group docs -c requirements/test.txt -o requirements/docs.txt
+	@! grep -nE '://|^-|^/|file:' $(LOCKS) || { echo "a lock file names a place" >&2; exit 1; }
+
+.PHONY: clean
+clean: ## remove what make made: .venv, dist, site and tool caches; runs and data stay
+	rm -rf $(VENV) dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
