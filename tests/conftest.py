@@ -1,0 +1,46 @@
+"""Set before `innerloop` is imported: two CPU devices, shapes checked at run time, data and cache folders."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+# Every signature of the package is checked when it is called: shapes and dtypes, not types alone.
+jaxtyping.install_import_hook("innerloop", "beartype.beartype")
+
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("deterministic")
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+if "INNERLOOP_DATA" not in os.environ and BESIDE.is_dir():
+    os.environ["INNERLOOP_DATA"] = str(BESIDE)
+
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "INNERLOOP_CACHE" not in os.environ:
+        config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="innerloop-cache-")
+        os.environ["INNERLOOP_CACHE"] = config.stash[CACHE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if CACHE in config.stash:
+        config.stash[CACHE].cleanup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = os.environ.get("INNERLOOP_DATA", "")
+    if Path(folder or "missing").is_dir():
+        return
+    reason = f"INNERLOOP_DATA names no folder ({folder!r}): the real data sets are absent"
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason=reason))

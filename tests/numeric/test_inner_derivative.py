@@ -1,0 +1,105 @@
+"""The derivative through the inner loop: limits where algorithms coincide, and the product of Hessians."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from numeric_cases import assert_close, differ, gradient, mlp_case, sgd
+
+from innerloop.algorithms import anil, boil, fomaml, joint, maml
+from innerloop.task import Batch, Task
+
+
+def test_zero_steps_make_maml_fomaml_and_the_plain_gradient_equal():
+    """theta_0 = theta, and an empty product is I."""
+    loss, params, task = mlp_case()
+    plain = jax.grad(loss)(params, task.query)
+    for algorithm in (maml(loss, sgd(0)), fomaml(loss, sgd(0)), joint(loss, sgd(0))):
+        assert_close(gradient(algorithm, params, task), plain, 1e-14)
+
+
+def test_a_linear_inner_loss_makes_maml_and_fomaml_equal():
+    """Its Hessian is zero, so every I - alpha H_i is I; the query loss is still curved."""
+    loss, params, task = mlp_case()
+
+    def linear(params: dict, batch: Batch) -> jax.Array:
+        weights = jnp.sin(jnp.arange(params["body"]["w"].size).reshape(3, 4)) * batch.inputs.mean()
+        return jnp.sum(params["body"]["w"] * weights) + jnp.sum(params["head"]["b"])
+
+    second = gradient(maml(linear, sgd(3), outer_loss_fn=loss), params, task)
+    first = gradient(fomaml(linear, sgd(3), outer_loss_fn=loss), params, task)
+    assert_close(second, first, 1e-13)
+
+
+def test_a_curved_inner_loss_does_not():
+    loss, params, task = mlp_case()
+    assert differ(gradient(fomaml(loss, sgd(3)), params, task), gradient(maml(loss, sgd(3)), params, task)) > 0.1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_product_of_hessians(steps: int):
+    """prod_i (I - alpha H_i), first step on the left, times grad L(theta_k; query); the H_i do not commute."""
+    alpha = 0.1
+    loss, params, task = mlp_case()
+    theta, unravel = ravel_pytree(params)
+    on_vector = lambda theta, batch: loss(unravel(theta), batch)
+    slope = jax.jit(jax.grad(on_vector))
+    hessian = jax.jit(jax.hessian(on_vector))
+    product = np.eye(theta.size)
+    for _ in range(steps):
+        product = product @ (np.eye(theta.size) - alpha * np.asarray(hessian(theta, task.support)))
+        theta = theta - alpha * slope(theta, task.support)
+    expected = unravel(jnp.asarray(product @ np.asarray(slope(theta, task.query))))
+    assert_close(gradient(maml(loss, sgd(steps, alpha)), params, task), expected, 1e-12)
+
+
+def test_anil_between_maml_and_joint_training():
+    """Head = everything: the inner loop moves all, as MAML's. Head = nothing: it moves nothing."""
+    loss, params, task = mlp_case()
+    everything = gradient(anil(loss, sgd(3), head=("body", "head")), params, task)
+    assert_close(everything, gradient(maml(loss, sgd(3)), params, task), 1e-13)
+    nothing = gradient(anil(loss, sgd(3), head=()), params, task)
+    assert_close(nothing, gradient(joint(loss, sgd(3)), params, task), 1e-13)
+
+
+def test_boil_between_maml_and_joint_training():
+    """ANIL's complement."""
+    loss, params, task = mlp_case()
+    everything = gradient(boil(loss, sgd(3), head=()), params, task)
+    assert_close(everything, gradient(maml(loss, sgd(3)), params, task), 1e-13)
+    nothing = gradient(boil(loss, sgd(3), head=("body", "head")), params, task)
+    assert_close(nothing, gradient(joint(loss, sgd(3)), params, task), 1e-13)
+    as_anil = gradient(anil(loss, sgd(3), head="body"), params, task)
+    assert_close(gradient(boil(loss, sgd(3)), params, task), as_anil, 1e-13)
+
+
+@pytest.mark.parametrize(("make", "still"), [(anil, "body"), (boil, "head")])
+def test_what_the_inner_loop_leaves_alone(make, still: str):
+    """It stays bit for bit, while the rest moves; its meta-gradient is not zero."""
+    loss, params, task = mlp_case()
+    adapted = make(loss, sgd(3)).adapt(params, task.support)
+    moving = "head" if still == "body" else "body"
+    for name in ("w", "b"):
+        np.testing.assert_array_equal(adapted[still][name], params[still][name])
+        assert np.abs(adapted[moving][name] - params[moving][name]).min() > 0
+    grads = gradient(make(loss, sgd(3)), params, task)
+    assert all(np.abs(g).max() > 1e-6 for g in jax.tree.leaves(grads))
+
+
+def test_adapt_never_reads_the_query():
+    """A query of NaN and of another size leaves the adapted parameters bit for bit."""
+    loss, params, task = mlp_case()
+    other = Task(task.support, jax.tree.map(lambda x: jnp.full((2, *x.shape[1:]), jnp.nan), task.query))
+    for make in (maml, fomaml, anil, boil):
+        algorithm = make(loss, sgd(2))
+        adapted = jax.jit(lambda task, a=algorithm: a.adapt(params, task.support))
+        jax.tree.map(np.testing.assert_array_equal, adapted(task), adapted(other))
+
+
+def test_the_support_gradient_reaches_the_meta_gradient():
+    """Perturbing the support set moves MAML's gradient: the query alone does not decide it."""
+    loss, params, task = mlp_case()
+    moved = task._replace(support=task.support._replace(targets=task.support.targets + 0.1))
+    algorithm = maml(loss, sgd(2))
+    assert differ(gradient(algorithm, params, moved), gradient(algorithm, params, task)) > 1e-3
