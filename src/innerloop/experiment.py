@@ -1,5 +1,6 @@
 """From a config to the parts of a run: data, model, loss, algorithm, optimisers."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -55,37 +56,8 @@ class Experiment:
 
     def init_params(self) -> Params:
         """The model before training."""
-        c = self.config
-        key = self.keys().init
-        shape = self.splits.train.shape if self.splits else (3 if c.data.oracle else 1,)
-        outputs = c.data.ways if self.classification else 1
-        if c.model.kind == "mlp":
-            inputs = 1
-            for side in shape:
-                inputs *= side
-            m = c.model
-            return MLP(
-                inputs,
-                outputs,
-                hidden=m.hidden,
-                activation=m.activation,
-                normalize=m.normalize,
-                scale=m.scale,
-                key=key,
-            )
-        if len(shape) != 3:
-            raise InnerloopError(
-                "model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`"
-            )
-        m = c.model
-        return Conv4(
-            outputs,
-            image_shape=shape,
-            filters=m.filters,
-            downsample=m.downsample,
-            features=m.features,
-            key=key,
-        )
+        shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
+        return fresh_model(self.config, shape, self.keys().init)
 
     def train_tasks(self) -> TaskDistribution:
         """The distribution that training draws from."""
@@ -148,6 +120,37 @@ class Experiment:
     def optimizer(self) -> optax.GradientTransformation:
         """The outer optimiser."""
         return outer_optimizer(self.config.outer)
+
+
+def sinusoid_shape(config: Config) -> tuple[int]:
+    """Shape of one input of the sinusoids."""
+    return (3,) if config.data.oracle else (1,)
+
+
+def fresh_model(config: Config, shape: tuple[int, ...], key: PRNGKeyArray) -> Params:
+    """The configured model before training, for examples of `shape`."""
+    m = config.model
+    outputs = 1 if config.data.dataset == "sinusoid" else config.data.ways
+    if m.kind == "mlp":
+        return MLP(
+            math.prod(shape),
+            outputs,
+            hidden=m.hidden,
+            activation=m.activation,
+            normalize=m.normalize,
+            scale=m.scale,
+            key=key,
+        )
+    if len(shape) != 3:
+        raise InnerloopError("model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`")
+    return Conv4(
+        outputs,
+        image_shape=shape,
+        filters=m.filters,
+        downsample=m.downsample,
+        features=m.features,
+        key=key,
+    )
 
 
 def adapted_by(algorithm: str) -> Selection:

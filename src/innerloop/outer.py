@@ -74,6 +74,47 @@ def mean_over_tasks(
     return jax.tree.map(lambda x: x / keys.size, total)
 
 
+def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
+    """Tasks per device and per chunk. Raises InnerloopError if the meta-batch does not divide over them."""
+    share = meta_batch // mesh.size
+    chunk = share if chunk is None else chunk
+    if meta_batch < 1 or share * mesh.size != meta_batch or share % chunk:
+        raise InnerloopError(
+            "meta_steps",
+            "`meta_batch` must be a multiple of devices x chunk",
+            got=f"{meta_batch} tasks on {mesh.size} devices in chunks of {chunk}",
+        )
+    return share, chunk
+
+
+def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
+    """The keys of one meta-step's tasks, `[tasks]`: a function of the run's key and the step number alone."""
+    return jax.random.split(jax.random.fold_in(key, step), meta_batch)
+
+
+def outer_update(
+    optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo]
+) -> tuple[MetaState, StepInfo]:
+    """One meta-step from each device's mean over its tasks; runs inside the mesh."""
+    grads, info = jax.lax.pmean(mean, "tasks")
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
+    return MetaState(params, opt_state, state.key, state.step + 1), seen
+
+
+def on_mesh(
+    many: Callable[[MetaState, Any], tuple[MetaState, StepInfo]], mesh: Mesh, data: PartitionSpec
+) -> Callable[[MetaState, Any], tuple[MetaState, StepInfo]]:
+    """Compile `many(state, data)`: the state on every device, the data split as `data` says."""
+    everywhere = PartitionSpec()
+    # The state is the same on every device after pmean; the check cannot see that through the scan.
+    shared = jax.shard_map(
+        many, mesh=mesh, in_specs=(everywhere, data), out_specs=everywhere, check_vma=False
+    )
+    return jax.jit(shared, donate_argnums=0)
+
+
 def meta_steps(
     algorithm: Algorithm,
     optimizer: optax.GradientTransformation,
@@ -90,35 +131,22 @@ def meta_steps(
     it is given. Raises InnerloopError if the meta-batch does not divide over devices and chunks.
     """
     mesh = task_mesh(meta_batch) if mesh is None else mesh
-    share = meta_batch // mesh.size
-    chunk = share if chunk is None else chunk
-    if meta_batch < 1 or share * mesh.size != meta_batch or share % chunk:
-        raise InnerloopError(
-            "meta_steps",
-            "`meta_batch` must be a multiple of devices x chunk",
-            got=f"{meta_batch} tasks on {mesh.size} devices in chunks of {chunk}",
-        )
+    share, chunk = split_evenly(meta_batch, mesh, chunk)
 
     # Arrays of the distribution are arguments: as constants of the program they would be compiled into it.
     arrays, static = eqx.partition(distribution, eqx.is_array)
 
     def one_step(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), meta_batch)
+        keys = task_keys(state.key, state.step, meta_batch)
         own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
         mean = mean_over_tasks(algorithm, eqx.combine(arrays, static), state.params, own, chunk)
-        grads, info = jax.lax.pmean(mean, "tasks")
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
-        return MetaState(params, opt_state, state.key, state.step + 1), seen
+        return outer_update(optimizer, state, mean)
 
     def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
         return jax.lax.scan(lambda state, _: one_step(state, arrays), state, None, length=steps)
 
     everywhere = PartitionSpec()
-    # The state is the same on every device after pmean; the check cannot see that through the scan.
-    shared = jax.shard_map(many, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    compiled = jax.jit(shared, donate_argnums=0)
+    compiled = on_mesh(many, mesh, everywhere)
     # Placed where it will come back, so that the second call is not compiled anew for another placement.
     place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
     arrays = place(arrays)
