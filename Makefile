@@ -72,9 +72,15 @@ test: lint pytest ## set up, then lint, types and all tests with coverage: what 
 # --- for developers -------------------------------------------------------------------------------------------
 
 .PHONY: lint
-lint: $(VENV)/installed-test ## ruff and pyright
+lint: style types ## ruff and pyright
+
+.PHONY: style
+style: $(VENV)/installed-test
 	$(VENV)/bin/ruff check $(CHECKED)
 	$(VENV)/bin/ruff format --check $(CHECKED)
+
+.PHONY: types
+types: $(VENV)/installed-test
 	$(VENV)/bin/pyright
 
 .PHONY: pytest
