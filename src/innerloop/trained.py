@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from innerloop import weights
 from innerloop.config import Config, Normalization
@@ -130,6 +131,7 @@ def record_of(
         "inner_steps": config.evaluation.steps,
         "seed": seed,
         "classes": part,
+        "diverged_tasks": int((~np.isfinite(curve.scores["loss"][:, -1])).sum()),
         "source": trained.source,
         "preset": config.name,
         "algorithm": config.algorithm,
