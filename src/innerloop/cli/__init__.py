@@ -1,0 +1,94 @@
+"""The command `innerloop`: one module per subcommand, imported when it is called, so that help is quick.
+
+Bad input ends in one sentence on stderr and exit code 2; a signal ends in 128 plus its number.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from innerloop.errors import InnerloopError
+
+COMMANDS = {
+    "list": "name the presets: every paper protocol",
+    "train": "meta-train a preset into a run folder, or resume a run",
+    "evaluate": "measure a trained initialisation on held-out tasks",
+    "adapt": "adapt to your own few examples and predict new ones",
+    "report": "write one HTML page about one or more runs",
+    "quickstart": "train, measure and compare the four algorithms in minutes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(argv)
+    except InnerloopError as error:
+        return fail(str(error), 2)
+    except KeyboardInterrupt:
+        return fail("interrupted.", 130)
+    except BrokenPipeError:  # the reader went away, as in `innerloop list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return fail(f"{error.filename}: {error.strerror}.", 2)
+    except SystemExit as asked:  # tyro ends so after --help (0) and bad arguments (2)
+        return asked.code if isinstance(asked.code, int) else 0
+
+
+def dispatch(argv: list[str]) -> int:
+    """Hand over to the subcommand that the first argument names."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(version())
+        return 0
+    if argv[0] not in COMMANDS:
+        raise unknown(argv[0])
+    return importlib.import_module(f"innerloop.cli.{argv[0]}").run(argv[1:])
+
+
+def unknown(name: str) -> InnerloopError:
+    """The error for a word that is no command."""
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    do = f"did you mean {near[0]}?" if near else "choose among: " + ", ".join(COMMANDS)
+    return InnerloopError("command", "there is none of this name", got=repr(name), do=do)
+
+
+def usage() -> str:
+    """The help of the whole command."""
+    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: innerloop COMMAND ...",
+            "",
+            "Gradient-based meta-learning: learn an initialisation from which a few gradient steps solve a new",
+            "task.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`innerloop COMMAND --help` tells more; `innerloop --version` names the version.",
+            "A first look: innerloop quickstart",
+        ]
+    )
+
+
+def version() -> str:
+    """Name and version."""
+    from importlib import metadata
+
+    return f"innerloop {metadata.version('innerloop')}"
+
+
+def fail(message: str, code: int) -> int:
+    """Tell what was wrong in one sentence; the exit code."""
+    print(f"innerloop: {message}", file=sys.stderr)
+    return code

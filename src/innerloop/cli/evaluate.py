@@ -1,0 +1,142 @@
+"""`innerloop evaluate`: the adaptation curve of a trained initialisation on held-out tasks."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import tyro
+from tyro.conf import arg
+
+from innerloop.cli.shared import Count, Devices, console, counted, parse, start_jax, with_interval
+from innerloop.config import Normalization
+from innerloop.errors import InnerloopError
+
+if TYPE_CHECKING:
+    from innerloop.trained import Trained
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained initialisation on held-out tasks: the mean after each inner step with its 95 % interval.
+
+    Example: innerloop evaluate runs/omniglot-5way-1shot-maml --tasks 1000
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A run's folder, a weights file, or a preset whose weights ship."""
+    tasks: Count = None
+    """Held-out tasks."""
+    steps: Count = None
+    """Inner steps."""
+    queries: Count = None
+    """Query examples of each class (for sinusoids: of the task)."""
+    normalization: Annotated[
+        Literal["transductive", "inductive", "support", "all"] | None,
+        arg(metavar="{transductive,inductive,support,all}", help_behavior_hint="(default: as trained)"),
+    ] = None
+    """Which batch gives a query's normalisation statistics: all queries of the task, the query with the support
+    set, or the support set alone; all: each in turn."""
+    part: Literal["test", "validation", "train"] = "test"
+    """Which classes."""
+    seed: int = 0
+    """Seed of the tasks."""
+    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    devices: Devices = None
+    """CPU devices that tasks are split over."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure and print."""
+    arguments = parse(Evaluate, argv)
+    check(arguments)
+    start_jax(arguments.devices)
+    from innerloop.trained import load_trained
+
+    trained = load_trained(arguments.source, data_folder=arguments.data_folder)
+    records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
+    if arguments.json:
+        print(json.dumps(as_one(records)))
+    else:
+        show(records)
+    return 0
+
+
+def check(arguments: Evaluate) -> None:
+    """Raise InnerloopError for numbers that mean nothing."""
+    for name, least in (("tasks", 2), ("steps", 0), ("queries", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
+
+
+def modes(trained: "Trained", arguments: Evaluate) -> list[Normalization]:
+    """The normalisation modes to measure; with `all`, the run's own comes first."""
+    own = trained.config.evaluation.normalization
+    if arguments.normalization == "all":
+        return sorted(get_args(Normalization), key=lambda mode: mode != own)
+    return [arguments.normalization or own]
+
+
+def measured(trained: "Trained", arguments: Evaluate, mode: Normalization) -> dict[str, Any]:
+    """One measurement, with a bar on stderr if someone sees it."""
+    from innerloop.progress import counting
+    from innerloop.trained import measure
+
+    settings = {name: getattr(arguments, name) for name in ("tasks", "steps", "queries", "seed", "part")}
+    err = console(stderr=True)
+    if not err.is_terminal:
+        return measure(trained, normalization=mode, **settings)
+    with counting(err, f"{trained.config.name}, {mode}") as watch:
+        return measure(trained, normalization=mode, watch=watch, **settings)
+
+
+def as_one(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """One object: the record itself, with those of all modes under `modes` where several were asked for."""
+    if len(records) == 1:
+        return records[0]
+    return {**records[0], "modes": {record["normalization"]: record for record in records}}
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    """The adaptation curve as a table, one column per mode, and what the numbers depend on."""
+    from rich import box
+    from rich.table import Table
+
+    first = records[0]
+    name = "accuracy" if "accuracy" in first else "loss"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("inner steps", justify="right")
+    for record in records:
+        heading = f"{name}, {record['normalization']}" if len(records) > 1 else name
+        table.add_column(heading, justify="right")
+    for i, step in enumerate(first["curve"]["steps"]):
+        curves = [record["curve"][name] for record in records]
+        table.add_row(str(step), *(with_interval(c["mean"][i], c["ci95"][i], name) for c in curves))
+    out = console()
+    out.print(f"{first['source']}: {title(first)}")
+    out.print(table)
+    out.print(conditions(first, [record["normalization"] for record in records]))
+
+
+def title(record: dict[str, Any]) -> str:
+    """What was learnt, in words."""
+    if "accuracy" not in record:
+        return f"{record['algorithm']}, {counted(record['shots'], 'shot')}, mean squared error"
+    return f"{record['algorithm']}, {record['ways']}-way {record['shots']}-shot"
+
+
+def conditions(record: dict[str, Any], modes: Sequence[str]) -> str:
+    """Everything that the numbers depend on, in one line."""
+    queries = counted(record["queries_per_class"], "query", "queries")
+    queries += " per class" if "accuracy" in record else ""
+    length = record["trained_meta_steps"]
+    return (
+        f"Mean ± 95 % interval over {counted(record['tasks'], record['classes'] + ' task')}; "
+        f"normalisation {', '.join(modes)}; {queries}; seed {record['seed']}; "
+        f"{'' if length is None else 'trained for ' + counted(length, 'meta-step') + '; '}"
+        f"took {record['seconds']:.0f} s."
+    )

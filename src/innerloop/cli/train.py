@@ -1,0 +1,165 @@
+"""`innerloop train`: meta-train a preset, or resume a run."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+from innerloop.cli.shared import Devices, console, counted, parse, start_jax
+from innerloop.config import (
+    AlgorithmName,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    InnerConfig,
+    ModelConfig,
+    OuterConfig,
+)
+from innerloop.errors import InnerloopError
+from innerloop.presets import all_presets, preset
+
+
+@dataclass(frozen=True)
+class Basics:
+    """Meta-train a preset into a run folder, or resume a run.
+
+    Example: innerloop train omniglot-5way-1shot-maml --outer.meta-steps 2000
+
+    Every setting of the preset can be changed: --data.*, --model.*, --inner.*, --outer.*
+    and --evaluation.*; `innerloop train PRESET -H` lists them with the
+    preset's values.
+    """
+
+    preset: Annotated[str | None, tyro.conf.Positional, arg(metavar="[PRESET]", help_behavior_hint="")] = None
+    """Which protocol; `innerloop list` names them."""
+    folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
+    """Where the run is kept."""
+    resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Go on with the run in this folder, with its own settings."""
+    devices: Devices = None
+    """CPU devices that tasks are split over."""
+    algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
+    """Which meta-gradient."""
+    seed: int = 0
+    """Seed of the initial weights and of the training tasks."""
+
+
+@dataclass(frozen=True)
+class Train(Basics):
+    """Meta-train a preset into a run folder, or resume a run. Defaults are the preset's."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+SETTINGS = ("algorithm", "seed", "data", "model", "inner", "outer", "evaluation")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train to the end, or until a signal."""
+    if {"-h", "--help"} & set(argv):
+        parse(Basics, argv, name="train")
+    named = next((word for word in argv if word in all_presets()), None)
+    base = all_presets()[named] if named else Config()
+    arguments = parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
+    config, folder = plan(arguments, base)
+    start_jax(arguments.devices)
+    return train_into(folder, config)
+
+
+def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
+    """The config of a new run (None: resume) and its folder. Raises InnerloopError for what does not fit."""
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    changed = [name for name, value in settings.items() if value != getattr(base, name)]
+    if arguments.resume is not None:
+        check_resume(arguments, changed)
+        return None, arguments.resume
+    if arguments.preset is None:
+        do = "name one (`innerloop list`), or --resume FOLDER"
+        raise InnerloopError("train", "needs a preset", do=do)
+    config = dataclasses.replace(preset(arguments.preset), **settings)
+    folder = arguments.folder or Path("runs") / config.name
+    if (folder / "config.json").exists():
+        do = f"go on with it by `innerloop train --resume {folder}`, or give another --folder"
+        raise InnerloopError(str(folder), "holds a run already", do=do)
+    return config, folder
+
+
+def check_resume(arguments: Train, changed: list[str]) -> None:
+    """Raise InnerloopError unless `--resume` stands alone or beside the run's own preset."""
+    from innerloop.run_folder import RunFolder
+
+    if not arguments.resume.is_dir():  # pyright: ignore[reportOptionalMemberAccess]
+        raise InnerloopError("--resume", "there is no such folder", got=str(arguments.resume))
+    config = RunFolder(arguments.resume).config()  # pyright: ignore[reportArgumentType]
+    if arguments.folder is not None:
+        raise InnerloopError("train", "--resume names the folder already", do="leave --folder out")
+    if arguments.preset not in (None, config.name):
+        wrong = f"the run in {arguments.resume} is of {config.name}"
+        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), do="leave the preset out")
+    if changed:
+        do = "leave the changes out, or start a new run"
+        raise InnerloopError(
+            "--resume", "a run keeps its own settings", got=f"changes of {changed[0]!r}", do=do
+        )
+
+
+def train_into(folder: Path, config: Config | None) -> int:
+    """Train with progress; say where things are, or how to go on."""
+    from innerloop.progress import training
+    from innerloop.run_folder import RunFolder
+    from innerloop.train import Stopped, train
+
+    out, new = console(), not folder.exists()
+    shown = config or RunFolder(folder).config()
+    announce(shown, folder)
+    try:
+        with training(out, shown.name) as watch:
+            train(config, folder, resume=config is None, watch=watch)
+    except Stopped as stopped:
+        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
+        out.print(f"  innerloop train --resume {folder}", style="bold")
+        return 128 + stopped.signal_number
+    except InnerloopError:
+        if new and not any((folder / "checkpoints").glob("[0-9]*")):
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # nothing was learnt: the same command can be tried again
+        raise
+    tell_end(folder)
+    return 0
+
+
+def announce(config: Config, folder: Path) -> None:
+    """What begins, and how it can be stopped."""
+    outer = config.outer
+    out = console()
+    out.print(
+        f"{config.name}: {config.algorithm}, {counted(outer.meta_steps, 'meta-step')} of "
+        f"{counted(outer.meta_batch, 'task')}, into {folder}"
+    )
+    block = counted(min(outer.log_every, outer.meta_steps), "meta-step")
+    out.print(f"Ctrl-C saves and stops at the end of a block of {block}.")
+
+
+def tell_end(folder: Path) -> None:
+    """Where things are, the last validation score, and what to type next."""
+    from innerloop.progress import in_words
+    from innerloop.run_folder import RunFolder
+
+    run_folder, out = RunFolder(folder), console()
+    metrics = run_folder.metrics()
+    last = {k: v for record in metrics for k, v in record.items() if k.startswith("validation_")}
+    out.print(f"Trained: {in_words(last)}." if last else "Trained.")
+    out.print(f"Weights:  {run_folder.weights}")
+    out.print(f"Measures: {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
+    out.print(f"Next:     innerloop evaluate {folder}", style="bold")
+    out.print(f"          innerloop report {folder}")
