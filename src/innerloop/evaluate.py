@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.errors import InnerloopError
@@ -103,6 +103,8 @@ def evaluate_in_parts(
             scores, mesh=mesh, in_specs=(everywhere, everywhere, split), out_specs=split, check_vma=False
         )
     )
+    # Training may have left the parameters on fewer devices (as many as divide its meta-batch).
+    params, arrays = jax.device_put((params, arrays), NamedSharding(mesh, everywhere))
     # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
     key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
     for first in range(0, tasks, part):
