@@ -41,7 +41,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | 
         return None
     wanted = as_arrays(like)
     try:
-        found = checkpoints.restore(step, args=ocp.args.StandardRestore())
+        found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
     except Exception as error:
         raise InnerloopError(
             f"checkpoint {step}",

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import optax
 from jaxtyping import Array, PRNGKeyArray
@@ -24,9 +25,11 @@ from innerloop.losses import (
     squared_error,
 )
 from innerloop.models import MLP, Conv4
+from innerloop.models.layers import Linear
 from innerloop.normalization import predict
 from innerloop.task import LossFn, Params, Task, TaskDistribution
 from innerloop.tasks.episodes import Episodes, with_rotations
+from innerloop.tasks.pooled import Pooled
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tree import Selection, chosen
 
@@ -57,7 +60,20 @@ class Experiment:
     def init_params(self) -> Params:
         """The model before training."""
         shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
-        return fresh_model(self.config, shape, self.keys().init)
+        outputs = self.classes(self.splits.train).classes if self.splits and self.pretrains else None
+        return fresh_model(self.config, shape, self.keys().init, outputs)
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether training is ordinary classification of all training classes (the pre-trained baseline)."""
+        return self.classification and self.config.algorithm == "joint"
+
+    def for_tasks(self, params: Params) -> Params:
+        """The parameters that meet held-out tasks: with a new head of `ways` outputs if the old had all classes."""
+        if not self.pretrains:
+            return params
+        head = Linear(params.head.weight.shape[0], self.config.data.ways, key=self.keys().init, scale=0.0)
+        return eqx.tree_at(lambda model: model.head, params, head)
 
     def train_tasks(self) -> TaskDistribution:
         """The distribution that training draws from."""
@@ -65,6 +81,8 @@ class Experiment:
         shots = data.shots if data.train_shots is None else data.train_shots
         if self.splits is None:
             return Sinusoid(shots, data.queries, data.protocol, data.oracle)
+        if self.pretrains:
+            return Pooled(self.classes(self.splits.train), data.ways * (shots + data.queries))
         queries = 0 if self.config.algorithm == "reptile" else data.queries
         return Episodes(self.classes(self.splits.train), data.ways, shots, queries)
 
@@ -127,10 +145,13 @@ def sinusoid_shape(config: Config) -> tuple[int]:
     return (3,) if config.data.oracle else (1,)
 
 
-def fresh_model(config: Config, shape: tuple[int, ...], key: PRNGKeyArray) -> Params:
-    """The configured model before training, for examples of `shape`."""
+def fresh_model(
+    config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None = None
+) -> Params:
+    """The configured model before training, for examples of `shape` (`outputs`: other than one per way)."""
     m = config.model
-    outputs = 1 if config.data.dataset == "sinusoid" else config.data.ways
+    if outputs is None:
+        outputs = 1 if config.data.dataset == "sinusoid" else config.data.ways
     if m.kind == "mlp":
         return MLP(
             math.prod(shape),

@@ -87,11 +87,13 @@ def unroll(
         frozen, batch = rest
         return loss_fn(combine(fast, frozen), batch)
 
-    rest = (frozen, support)
+    rest: Any = (frozen, support)
     if inner.minibatch is None and jax.tree.leaves(frozen) and inner.steps > 0:
-        loss_of, rest = hoist(loss_of, fast, rest)
+        step_loss, rest = hoist(loss_of, fast, rest)
+    else:
+        step_loss = loss_of
     watch = None if observe is None else lambda fast, i: observe(combine(fast, frozen), i)
-    step = inner_step(loss_of, inner, rest, watch)
+    step = inner_step(step_loss, inner, rest, watch)
     carry = (fast, inner.rule.init(fast))
     (fast, _), (losses, seen) = jax.lax.scan(step, carry, jnp.arange(inner.steps), unroll=inner.steps == 1)
     if watch is not None:

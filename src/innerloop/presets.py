@@ -123,6 +123,18 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
     )
 
 
+def images_pretrained(dataset: str, ways: int, shots: int) -> Config:
+    """The pre-trained baseline: classify all training classes, then fine-tune a new head and the body on each task."""
+    like = images(dataset, ways, shots, "joint")
+    return replace(
+        like,
+        data=replace(like.data, queries=64 // ways),
+        inner=InnerConfig(steps=1, learning_rate=0.1),
+        outer=replace(like.outer, meta_steps=4000, meta_batch=1),
+        evaluation=replace(like.evaluation, steps=20),
+    )
+
+
 def all_presets() -> dict[str, Config]:
     """Every preset by name."""
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
@@ -137,6 +149,7 @@ def all_presets() -> dict[str, Config]:
         for algorithm in ("maml", "fomaml", "anil", "boil"):
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
+        found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
     return {name: replace(config, name=name) for name, config in found.items()}
 
 

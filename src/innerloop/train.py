@@ -139,7 +139,7 @@ class TrainingLoop:
             e.score(),
             e.loss_fn,
             e.test_inner,
-            self.state.params,
+            e.for_tasks(self.state.params),
             e.held_out_tasks("validation"),
             key=jax.random.key(1),
             tasks=e.config.evaluation.validation_tasks,

@@ -45,7 +45,15 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
         config = replace(config, data=replace(config.data, folder=data_folder))
     experiment = build(config)
     params = weights.into(experiment.init_params(), arrays, str(path))
-    return Trained(params, experiment, str(source), facts)
+    return Trained(experiment.for_tasks(params), experiment, str(source), facts)
+
+
+def untrained(name: str, *, seed: int = 0) -> Trained:
+    """A preset's model before any training: the baseline that is fine-tuned from random weights."""
+    experiment = build(replace(preset(name), seed=seed))
+    return Trained(
+        experiment.for_tasks(experiment.init_params()), experiment, "random weights", {"meta_steps": 0}
+    )
 
 
 def weights_path(source: str | Path) -> Path:
@@ -80,6 +88,7 @@ def measure(
     shots: int | None = None,
     queries: int | None = None,
     normalization: Normalization | None = None,
+    learning_rate: float | None = None,
     seed: int = 0,
     part: str = "test",
     watch: Callable[[int, int], None] = lambda done, total: None,
@@ -92,7 +101,11 @@ def measure(
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changed = replace(trained.config.evaluation, **{k: v for k, v in changes.items() if v is not None})
     data = replace(trained.config.data, shots=trained.config.data.shots if shots is None else shots)
-    e = replace(trained.experiment, config=replace(trained.config, evaluation=changed, data=data))
+    inner = trained.config.inner
+    inner = inner if learning_rate is None else replace(inner, learning_rate=learning_rate)
+    e = replace(
+        trained.experiment, config=replace(trained.config, evaluation=changed, data=data, inner=inner)
+    )
     curves: list[Curve] = []
     begun, done = time.monotonic(), 0
     for curve in evaluate_in_parts(
@@ -129,6 +142,7 @@ def record_of(
         "shots": config.data.shots,
         "queries_per_class": config.evaluation.queries,
         "inner_steps": config.evaluation.steps,
+        "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,
         "classes": part,
         "diverged_tasks": int((~np.isfinite(curve.scores["loss"][:, -1])).sum()),

@@ -23,6 +23,11 @@ SHIPPED = resources.files("innerloop") / "shipped"
 def save(path: Path, params: Params, config: Config, facts: dict[str, Any]) -> None:
     """Write parameters by path, with the config and `facts` (training length, seed, ...) as metadata."""
     arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
+    save_arrays(path, arrays, config, facts)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: dict[str, Any]) -> None:
+    """`save`, for arrays by path."""
     draft = path.with_suffix(".tmp")
     save_file(arrays, draft, metadata={"config": to_json(config), "facts": json.dumps(facts)})
     draft.replace(path)

@@ -1,0 +1,1 @@
+"""Our figures, made again by one command."""

@@ -1,0 +1,108 @@
+"""Accuracy and error on held-out tasks, into result files and from there into the tables of the docs.
+
+    python -m benchmarks.results                 evaluate every shipped initialisation and baseline, write the tables
+    python -m benchmarks.results NAME ...        evaluate these alone, then write the tables
+    python -m benchmarks.results --table         write the tables from the result files that are there
+
+One file a subject in benchmarks/results: every measurement with its settings, the training's length, commit, machine
+and wall time.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from innerloop import weights
+from innerloop.run_folder import environment, write_atomically
+from innerloop.trained import Trained, load_trained, measure, untrained
+
+FOLDER = Path(__file__).parent / "results"
+TASKS = 10_000
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
+
+
+def measured(trained: Trained, **settings: Any) -> dict[str, Any]:
+    """One measurement, with a line of progress."""
+    show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
+    record = measure(trained, tasks=TASKS, watch=show, **settings)
+    name = "accuracy" if "accuracy" in record else "loss"
+    print(f"\r  {settings}: {name} {record[name]:.4f} +- {record['ci95']:.4f}")
+    return record
+
+
+def image_measurements(trained: Trained) -> list[dict[str, Any]]:
+    """The protocol's own number, and all three normalisation modes at the protocol's queries."""
+    return [measured(trained, normalization=mode) for mode in ("transductive", "inductive", "support")]
+
+
+def sinusoid_measurements(trained: Trained) -> list[dict[str, Any]]:
+    """5 and 10 points in MAML's protocol, 10 points in Reptile's."""
+    shots = (10,) if trained.config.data.protocol == "reptile" else (5, 10)
+    return [measured(trained, shots=k) for k in shots]
+
+
+def tuned(trained: Trained) -> list[dict[str, Any]]:
+    """A fine-tuned baseline: step size and number of steps chosen on validation classes, then measured on test."""
+    tried = []
+    for rate in RATES:
+        record = measure(trained, tasks=400, learning_rate=rate, part="validation", steps=20)
+        curve = record["curve"]
+        best = max(range(1, len(curve["steps"])), key=lambda i: curve["accuracy"]["mean"][i])
+        tried.append((curve["accuracy"]["mean"][best], rate, curve["steps"][best]))
+    _, rate, steps = max(tried)
+    modes = ("transductive", "inductive")
+    return [measured(trained, learning_rate=rate, steps=steps, normalization=mode) for mode in modes]
+
+
+def subjects() -> dict[str, Callable[[], list[dict[str, Any]]]]:
+    """What is measured, by name of its result file."""
+    found: dict[str, Callable[[], list[dict[str, Any]]]] = {}
+    for name in weights.shipped():
+        take = sinusoid_measurements if name.startswith("sinusoid") else image_measurements
+        take = tuned if name.endswith("joint") and not name.startswith("sinusoid") else take
+        found[name] = lambda name=name, take=take: take(load_trained(name))
+    found["omniglot-5way-1shot-untrained"] = lambda: tuned(untrained("omniglot-5way-1shot-joint"))
+    return found
+
+
+def commit() -> str:
+    """The commit of the working tree, with a plus if it was changed."""
+    ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+    changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
+    return ask("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def take(name: str, measurements: Callable[[], list[dict[str, Any]]]) -> None:
+    """Measure one subject and write its file."""
+    print(name)
+    shipped = name in weights.shipped()
+    training = weights.load(weights.shipped_path(name))[2] if shipped else {"meta_steps": 0}
+    result = {
+        "subject": name,
+        "training": training,
+        "measurements": measurements(),
+        "commit": commit(),
+        "environment": environment(),
+    }
+    write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+
+
+def main(names: list[str]) -> None:
+    """Measure, then write the tables."""
+    from benchmarks.tables import write_tables
+
+    if "--table" not in names:
+        known = subjects()
+        for name in names or known:
+            take(name, known[name])
+    write_tables(FOLDER)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 2)
+    main(sys.argv[1:])

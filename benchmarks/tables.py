@@ -1,0 +1,155 @@
+"""The docs' result tables, from result files alone."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.papers import ACCURACY, SINUSOID_5_SHOT
+from innerloop.run_folder import write_atomically
+
+ROOT = Path(__file__).parent.parent
+NAMES = {
+    "maml": "MAML",
+    "fomaml": "FOMAML",
+    "anil": "ANIL",
+    "reptile": "Reptile",
+    "boil": "BOIL",
+    "joint": "pre-trained on all classes, fine-tuned",
+    "untrained": "random weights, fine-tuned",
+}
+ORDER = list(NAMES)
+HEAD = """# Results
+
+Made by `make results` from the files in `benchmarks/results`; every number is a mean over held-out tasks with its 95 %
+interval. The training's length, the seed, the commit and the machine are in the files.
+
+"""
+
+
+def load(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every result by subject."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return {result["subject"]: result for result in results}
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def percent(record: dict[str, Any]) -> str:
+    """An accuracy with its interval."""
+    return f"{100 * record['accuracy']:.2f} ± {100 * record['ci95']:.2f}"
+
+
+def label(subject: str, setting: str) -> str:
+    """A subject's algorithm in words."""
+    return NAMES.get(subject.removeprefix(setting + "-"), subject)
+
+
+def training(result: dict[str, Any]) -> str:
+    """How long a subject was trained."""
+    facts = result["training"]
+    minutes = f", {facts['seconds'] / 60:.0f} min" if "seconds" in facts else ""
+    return (
+        f"{facts['meta_steps']:,} meta-steps{minutes}".replace(",", " ", 1) if facts["meta_steps"] else "none"
+    )
+
+
+def image_rows(results: dict[str, dict[str, Any]], setting: str) -> list[list[str]]:
+    """One row a subject and normalisation mode."""
+    own = [s for s in results if s.startswith(setting + "-")]
+    own.sort(key=lambda s: ORDER.index(s.removeprefix(setting + "-")))
+    rows = []
+    for subject in own:
+        for record in results[subject]["measurements"]:
+            mode = record["normalization"]
+            paper, source = ACCURACY.get((subject, mode), ("", ""))
+            rows.append(
+                [
+                    label(subject, setting),
+                    mode,
+                    percent(record),
+                    f"{paper} ({source})" if paper else "",
+                    f"{record['inner_steps']} x {record['inner_learning_rate']:g}",
+                    str(record["queries_per_class"]),
+                    str(record["tasks"]),
+                    training(results[subject]),
+                ]
+            )
+    return rows
+
+
+def image_tables(results: dict[str, dict[str, Any]]) -> str:
+    """A table for each data set, ways and shots."""
+    found = {m.group(0) for s in results if (m := re.match(r".*-\d+way-\d+shot", s))}
+    header = [
+        "",
+        "normalisation",
+        "accuracy, %",
+        "published",
+        "test steps",
+        "queries a class",
+        "tasks",
+        "training",
+    ]
+    return "\n".join(
+        f"## {setting}\n\n{table(header, image_rows(results, setting))}"
+        for setting in sorted(found, reverse=True)
+    )
+
+
+def error(record: dict[str, Any], step: int) -> str:
+    """The error after `step` steps, with its interval."""
+    curve = record["curve"]
+    at = curve["steps"].index(step)
+    return f"{curve['loss']['mean'][at]:.3f} ± {curve['loss']['ci95'][at]:.3f}"
+
+
+def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
+    """Errors after 0, 1, 5 and 10 steps, ours and the paper's."""
+    rows = []
+    for subject in [s for s in results if s.startswith("sinusoid")]:
+        for record in results[subject]["measurements"]:
+            paper = SINUSOID_5_SHOT.get(subject) if record["shots"] == 5 else None
+            rows.append(
+                [
+                    subject.removeprefix("sinusoid-").upper(),
+                    str(record["shots"]),
+                    *(error(record, step) for step in (0, 1, 5, 10)),
+                    " / ".join(paper) if paper else "",
+                    training(results[subject]),
+                ]
+            )
+    header = ["", "points", "0 steps", "1", "5", "10", "published, 1 / 5 / 10", "training"]
+    note = "Mean squared error; the published numbers are those of Finn et al. 2017, table 2 (5 points).\n\n"
+    return f"## Sinusoid\n\n{note}{table(header, rows)}\n"
+
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
+    """The README's short table: the protocol's own number of every trained subject."""
+    rows = []
+    for subject, result in results.items():
+        record = result["measurements"][0]
+        if "accuracy" not in record or subject.endswith(("untrained", "joint")):
+            continue
+        setting, _, algorithm = subject.rpartition("-")
+        paper = ACCURACY.get((subject, record["normalization"]), ("", ""))[0]
+        rows.append([setting, NAMES[algorithm], percent(record), record["normalization"], paper])
+    rows.sort(key=lambda row: (row[0] != "omniglot-5way-1shot", row[0]))
+    return table(["tasks", "algorithm", "accuracy, %", "normalisation", "published"], rows)
+
+
+def write_tables(folder: Path) -> None:
+    """docs/results.md, and the table between the README's markers."""
+    results = load(folder)
+    text = HEAD + sinusoid_table(results) + image_tables(results)
+    write_atomically(ROOT / "docs" / "results.md", text)
+    readme = (ROOT / "README.md").read_text()
+    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
+    if begin in readme:
+        head, rest = readme.split(begin)
+        filled = f"{head}{begin}\n{summary(results)}{end}{rest.split(end)[1]}"
+        write_atomically(ROOT / "README.md", filled)
