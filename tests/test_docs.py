@@ -1,0 +1,132 @@
+"""What the README and the documentation say is so: their code runs, their commands, options, links and pages exist."""
+
+import importlib.metadata
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from innerloop import algorithms
+from innerloop.cli import COMMANDS, main
+from innerloop.presets import all_presets
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+ALGORITHM_PAGES = ROOT / "docs" / "algorithms"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands() -> list[list[str]]:
+    """Every `innerloop ...` line of the console blocks, as words."""
+    lines = [line for page in PAGES for block in blocks(page, "console") for line in block.splitlines()]
+    told = [line.removeprefix("$ ").split("#")[0].split() for line in lines]
+    return [words for words in told if words[:1] == ["innerloop"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+def test_the_code_of_a_page_runs(page: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(code, name_of(page), "exec"), names)
+    assert len(names) > 2
+
+
+def test_the_readme_s_example_is_twenty_lines() -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in ROOT.glob("docs/**/*.md"):
+        assert str(page.relative_to(ROOT / "docs")) in navigation
+
+
+@pytest.mark.parametrize("name", algorithms.__all__)
+def test_every_algorithm_has_a_page(name: str) -> None:
+    text = (ALGORITHM_PAGES / f"{name}.md").read_text()
+    for part in ("meta-gradient", "## Use", "## What is tested", "## Left out", "## Reference"):
+        assert part in text
+    assert f"`src/innerloop/algorithms/{name}.py`" in text
+    assert f"[`{name}.py`](src/innerloop/algorithms/{name}.py)" in (ROOT / "README.md").read_text()
+
+
+def test_no_page_without_an_algorithm() -> None:
+    assert {page.stem for page in ALGORITHM_PAGES.glob("*.md")} == set(algorithms.__all__)
+
+
+def test_commands_exist() -> None:
+    told = commands()
+    assert {words[1] for words in told} == set(COMMANDS)
+    presets = all_presets()
+    for words in told:
+        if words[1] == "train" and not words[2].startswith("-"):
+            assert words[2] in presets
+
+
+@cache
+def help_of(command: str) -> str:
+    import contextlib
+    import io
+
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        code = main([command, *(["sinusoid-maml", "-H"] if command == "train" else ["--help"])])
+    assert code == 0
+    return told.getvalue()
+
+
+def options() -> list[tuple[str, str]]:
+    found = {(words[1], word) for words in commands() for word in words[2:] if word.startswith("--")}
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("command", "option"), options())
+def test_options_exist(command: str, option: str) -> None:
+    assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command))
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    for page in PAGES:
+        for target in re.findall(r"`make ([a-z]+)`|^\$ make ([a-z]+)", page.read_text(), re.MULTILINE):
+            assert (target[0] or target[1]) in targets
+
+
+def test_results_have_their_place() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert readme.count("<!-- results:begin -->") == readme.count("<!-- results:end -->") == 1
+    assert readme.index("<!-- results:begin -->") < readme.index("<!-- results:end -->")
+    assert (ROOT / "docs" / "results.md").exists()
+
+
+def test_versions_agree() -> None:
+    version = importlib.metadata.version("innerloop")
+    heads = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heads[:2] == ["Unreleased", version]
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
