@@ -1,0 +1,48 @@
+"""What a model answers on one task after every inner step."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from innerloop.config import Normalization
+from innerloop.experiment import Experiment
+from innerloop.inner import unroll
+from innerloop.losses import call, cross_entropy, mean_squared_error
+from innerloop.normalization import predict
+from innerloop.task import Batch, Params
+
+
+def outputs_by_step(
+    experiment: Experiment,
+    params: Params,
+    support: Batch,
+    query_inputs: Any,
+    *,
+    steps: int,
+    normalization: Normalization,
+    classes: int | None = None,
+) -> Float[np.ndarray, "steps1 query outputs"]:
+    """Outputs for the queries after 0..steps inner steps on the support set.
+
+    With `classes`, only the model's first so many outputs take part, in the loss and in the answer.
+    """
+
+    def apply(params: Params, inputs: Any, **keywords: Any) -> Array:
+        return call(params, inputs, **keywords)[:, :classes]
+
+    loss_fn = cross_entropy(apply) if experiment.classification else mean_squared_error(apply)
+    inner = replace(experiment.test_inner, steps=steps)
+
+    def answers(params: Params, support: Batch, query_inputs: Any) -> Array:
+        observe = lambda adapted, i: predict(apply, adapted, support.inputs, query_inputs, normalization)
+        return unroll(loss_fn, inner, params, support, observe).observed
+
+    return np.asarray(jax.jit(answers)(params, support, query_inputs))
+
+
+def probabilities(outputs: Float[np.ndarray, "... outputs"]) -> Float[np.ndarray, "... outputs"]:
+    """Softmax over the outputs."""
+    return np.asarray(jax.nn.softmax(outputs, axis=-1))
