@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, environment.json, checkpoints/, tensorboard/, weights.safetensors."""
+"""A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, tensorboard/, weights.safetensors."""
 
 import json
 import os
@@ -76,6 +76,15 @@ class RunFolder:
                 str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
             )
         return from_json(path.read_text(), str(path))
+
+    def seconds(self) -> float:
+        """Training time so far, over all its sittings."""
+        path = self.path / "clock.json"
+        return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
+
+    def write_seconds(self, seconds: float) -> None:
+        """Keep the training time."""
+        write_atomically(self.path / "clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""

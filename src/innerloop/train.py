@@ -21,7 +21,7 @@ from innerloop.errors import InnerloopError
 from innerloop.evaluate import evaluate
 from innerloop.experiment import Experiment, build
 from innerloop.outer import MetaState, StepInfo
-from innerloop.run_folder import RunFolder
+from innerloop.run_folder import RunFolder, environment
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class TrainingLoop:
         """All remaining meta-steps, then the final weights."""
         total, step = self.config.meta_steps, int(self.state.step)
         with tensorboard(self.run.path) as board, asked_to_stop() as asked:
-            self.begun, self.first = time.monotonic(), step
+            self.begun, self.first, self.earlier = time.monotonic(), step, self.run.seconds()
             while step < total:
                 before = self.state
                 length = min(self.config.log_every, total - step)
@@ -101,13 +101,19 @@ class TrainingLoop:
                     board.add_scalar(name, value, step)
                 self.watch(self.progress(step, metrics))
                 if due(self.config.checkpoint_every, step, length) or step == total or asked:
-                    checkpoint.save(self.checkpoints, self.state)
+                    self.save()
                 if asked and step < total:
                     self.checkpoints.wait_until_finished()
                     raise Stopped(asked[0], step, self.run.path)
         self.checkpoints.wait_until_finished()
-        weights.save(self.run.weights, self.state.params, self.experiment.config, {"meta_steps": total})
+        facts = {"meta_steps": total, "seconds": self.run.seconds(), "environment": environment()}
+        weights.save(self.run.weights, self.state.params, self.experiment.config, facts)
         return self.state
+
+    def save(self) -> None:
+        """Write a checkpoint, and the time that it took to get there."""
+        checkpoint.save(self.checkpoints, self.state)
+        self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
 
     def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, StepInfo]]:
         """The compiled run of `length` meta-steps."""
