@@ -1,0 +1,137 @@
+"""What a report tells: every run measured on the same held-out tasks, and grouped by the problem that it solves."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from innerloop.run_folder import RunFolder
+from innerloop.trained import Trained, load_trained, measure
+
+Watch = Callable[[int, int], None]
+Watching = Callable[[str], AbstractContextManager[Watch]]
+"""`watching(title)` gives a `watch(done, total)` for one measurement."""
+
+
+def unwatched(title: str) -> AbstractContextManager[Watch]:
+    """No progress at all."""
+    return nullcontext(lambda done, total: None)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One initialisation with its measurement; `label` names it in figures."""
+
+    label: str
+    trained: Trained
+    record: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    environment: dict[str, Any]
+    folder: Path | None
+    baseline: bool = False
+
+    @property
+    def score(self) -> str:
+        """What counts: `accuracy`, or `loss` for regression."""
+        return "accuracy" if "accuracy" in self.record else "loss"
+
+    @property
+    def value(self) -> float:
+        """The score after the last inner step."""
+        return self.record[self.score]
+
+    def at(self, step: int) -> tuple[float, float] | None:
+        """Mean and interval after `step` inner steps, if it was recorded."""
+        curve = self.record["curve"]
+        if step not in curve["steps"]:
+            return None
+        i = curve["steps"].index(step)
+        return curve[self.score]["mean"][i], curve[self.score]["ci95"][i]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs on one problem, and the untrained network as their baseline."""
+
+    title: str
+    runs: list[Result]
+    baselines: list[Result]
+
+    @property
+    def results(self) -> list[Result]:
+        """The runs, best first, then the baselines."""
+        sign = -1 if self.runs[0].score == "accuracy" else 1
+        return sorted(self.runs, key=lambda run: sign * run.value) + self.baselines
+
+
+def gather(sources: Sequence[str | Path], tasks: int, watching: Watching = unwatched) -> list[Group]:
+    """Load and measure all sources (as `load_trained` takes them), and the untrained networks.
+
+    Raises InnerloopError for what is no run, has not ended or is broken, before anything is measured.
+    """
+    loaded = [load_trained(source) for source in sources]
+    together: dict[str, list[Trained]] = {}
+    for trained in loaded:
+        together.setdefault(problem(trained), []).append(trained)
+    return [group(title, members, tasks, watching) for title, members in together.items()]
+
+
+def problem(trained: Trained) -> str:
+    """What is to be learnt, in words: runs with the same words are compared."""
+    data = trained.config.data
+    if data.dataset == "sinusoid":
+        whose = "" if data.protocol == "maml" else ", Reptile's protocol"
+        return f"Sinusoid regression, {data.shots} points{whose}"
+    turned = " with rotations" if data.rotations else ""
+    names = {"omniglot": "Omniglot", "glyphs": "Glyphs", "cifar_fs": "CIFAR-FS", "fc100": "FC100"}
+    names |= {"mini_imagenet": "mini-ImageNet", "folder": f"Images of {Path(data.folder).name}"}
+    return f"{names[data.dataset]}{turned}, {data.ways}-way {data.shots}-shot"
+
+
+def group(title: str, members: list[Trained], tasks: int, watching: Watching) -> Group:
+    """Measure runs on one problem, and the first one's network untrained."""
+    labels = labels_of(members)
+    runs = [measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
+    first = members[0]
+    blank = replace(first, params=first.experiment.init_params(), source="untrained", facts={"meta_steps": 0})
+    # The members' own untrained network: only what moves and how fast differs between algorithms.
+    baseline = measured("untrained", blank, tasks, watching)
+    return Group(title, runs, [replace(baseline, baseline=True, metrics=[], folder=None)])
+
+
+def labels_of(members: Sequence[Trained]) -> list[str]:
+    """Short names that differ: the algorithm, else the folder's name, else the whole source."""
+    choices: list[Callable[[Trained], str]] = [
+        lambda t: NAMES[t.config.algorithm],
+        lambda t: Path(t.source).name,
+        lambda t: t.source,
+    ]
+    for name in choices:
+        labels = [name(trained) for trained in members]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
+
+
+NAMES = {
+    "maml": "MAML",
+    "fomaml": "FOMAML",
+    "reptile": "Reptile",
+    "anil": "ANIL",
+    "boil": "BOIL",
+    "joint": "joint training",
+}
+
+
+def measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Result:
+    """One measurement, with what the run's folder tells besides."""
+    with watching(f"measuring {label}") as watch:
+        record = measure(trained, tasks=tasks, watch=watch)
+    path = Path(trained.source)
+    if not path.is_dir():
+        return Result(label, trained, record, [], {}, None)
+    environment = path / "environment.json"
+    known = json.loads(environment.read_text()) if environment.is_file() else {}
+    return Result(label, trained, record, RunFolder(path).metrics(), known, path)

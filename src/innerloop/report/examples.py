@@ -1,0 +1,89 @@
+"""Held-out tasks to look at: episodes with the answers after each inner step, waves with the fitted curves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from innerloop.evaluate import steps_to_record
+from innerloop.report import figures
+from innerloop.report.collect import Result
+from innerloop.report.trace import outputs_by_step
+from innerloop.trained import Trained
+
+SEED = 2
+"""Seed of the examples, apart from the measurement's 0 and the validation's 1."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode: a picture of each support example and of one query per class, and the answers by step."""
+
+    support: np.ndarray
+    support_labels: np.ndarray
+    query: np.ndarray
+    labels: np.ndarray
+    answers: dict[int, np.ndarray]
+
+
+def answers_on(trained: Trained, task: Any) -> np.ndarray:
+    """Outputs on a task's queries after every inner step, as the run is evaluated."""
+    e = trained.config.evaluation
+    return outputs_by_step(
+        trained.experiment,
+        trained.params,
+        task.support,
+        task.query.inputs,
+        steps=e.steps,
+        normalization=e.normalization,
+    )
+
+
+def shown_steps(steps: int, most: int) -> list[int]:
+    """At most `most` step numbers of 0..steps, with 0, 1 and the last."""
+    recorded = list(steps_to_record(steps))
+    if len(recorded) <= most:
+        return recorded
+    middle = np.linspace(1, len(recorded) - 1, most - 1).round().astype(int)
+    return [0, *(recorded[i] for i in middle)]
+
+
+def episodes(result: Result, count: int = 2) -> list[Episode]:
+    """Test episodes with the answers of one run; all runs on a problem get the same ones."""
+    trained = result.trained
+    tasks = trained.experiment.held_out_tasks()
+    return [episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+
+
+def episode(trained: Trained, task: Any) -> Episode:
+    """One task with the answers on the first query of each class."""
+    chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
+    outputs = answers_on(trained, task).argmax(-1)[:, chosen]
+    order = np.argsort(np.asarray(task.support.targets), kind="stable")
+    return Episode(
+        support=np.asarray(task.support.inputs)[order],
+        support_labels=np.asarray(task.support.targets)[order],
+        query=np.asarray(task.query.inputs)[chosen],
+        labels=np.asarray(task.query.targets)[chosen],
+        answers={step: outputs[step] for step in shown_steps(trained.config.evaluation.steps, 5)},
+    )
+
+
+def waves(result: Result, count: int = 3) -> list[Figure]:
+    """Sinusoids with the prediction before adapting, after one step and after the last."""
+    trained = result.trained
+    tasks = trained.experiment.held_out_tasks(queries=300)
+    return [wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+
+
+def wave(trained: Trained, task: Any) -> Figure:
+    """One sinusoid; its many queries, in the order of x, draw the curves."""
+    x = np.asarray(task.query.inputs)[:, 0]
+    order = np.argsort(x)
+    outputs = answers_on(trained, task)[..., 0]
+    steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
+    support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
+    truth = np.asarray(task.query.targets)[order, 0]
+    return figures.wave(x[order], truth, support, {step: outputs[step][order] for step in steps})

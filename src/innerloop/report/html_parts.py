@@ -1,0 +1,121 @@
+"""Pieces of HTML: tables, embedded figures and pictures, one episode."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from importlib import resources
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from innerloop.cli.shared import counted, with_interval
+from innerloop.report.collect import Group, Result
+from innerloop.report.examples import Episode
+
+CSS = (resources.files("innerloop.report") / "style.css").read_text()
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def svg(figure: Figure, what: str) -> str:
+    """A figure as an image inside the page; an `img` of its own, because identifiers of inline SVGs would clash."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f'<img alt="{html.escape(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
+
+
+def img(picture: np.ndarray, what: str) -> str:
+    """A `[height, width, channels]` picture of 0..1 as a PNG inside the page; drawings become dark on white."""
+    import PIL.Image
+
+    values = np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    if values.shape[-1] == 1:
+        values = values[..., 0]
+        values = 255 - values if values.mean() < 127.5 else values
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(values).save(buffer, "PNG", optimize=True)
+    return f'<img class="px" alt="{html.escape(what)}" src="data:image/png;base64,{encoded(buffer)}">'
+
+
+def encoded(buffer: io.BytesIO) -> str:
+    """Bytes as base64 text."""
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left: int = 1) -> str:
+    """A table from `(row class, cells)`; the first `left` columns hold words, the others numbers. Cells are HTML."""
+    kind = lambda i: "" if i < left else ' class="n"'
+    head = "".join(f"<th{kind(i)}>{h}</th>" for i, h in enumerate(heads))
+    body = "".join(
+        f'<tr class="{name}">{"".join(f"<td{kind(i)}>{c}</td>" for i, c in enumerate(cells))}</tr>'
+        for name, cells in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def results_table(group: Group) -> str:
+    """All results on one problem, the best first."""
+    score = "accuracy" if group.runs[0].score == "accuracy" else "squared error"
+    heads = [
+        "run",
+        f"{score} before adapting",
+        "after 1 step",
+        "after all steps",
+        "inner steps",
+        "meta-steps",
+    ]
+    heads += ["normalisation", "queries", "tasks"]
+    rows = [
+        ("base" if r.baseline else "best" if i == 0 else "", result_row(r))
+        for i, r in enumerate(group.results)
+    ]
+    return table(heads, rows)
+
+
+def result_row(result: Result) -> list[str]:
+    """One result's cells."""
+    record = result.record
+    points = [result.at(step) for step in (0, 1, record["inner_steps"])]
+    length = record["trained_meta_steps"]
+    per = " per class" if result.score == "accuracy" else ""
+    return [
+        html.escape(result.label),
+        *("" if point is None else with_interval(*point, result.score) for point in points),
+        str(record["inner_steps"]),
+        "" if length is None else counted(length, "").strip(),
+        record["normalization"],
+        f"{record['queries_per_class']}{per}",
+        counted(record["tasks"], "").strip(" s"),
+    ]
+
+
+def episode_block(episode: Episode) -> str:
+    """One episode: the support strip, then every query with the answer after each inner step."""
+    support = zip(episode.support, episode.support_labels, strict=True)
+    strip = "".join(
+        f"<figure>{img(x, f'support of class {letter(y)}')}<figcaption>{letter(y)}</figcaption></figure>"
+        for x, y in support
+    )
+    heads = ["query", "true", *(f"{step}" for step in episode.answers)]
+    rows = [("", query_row(episode, i)) for i in range(len(episode.labels))]
+    return (
+        f'<div><p class="soft">Support</p><div class="strip">{strip}</div>'
+        f'<p class="soft">Queries, and answers after 0, 1, ... inner steps</p>{table(heads, rows, len(heads))}</div>'
+    )
+
+
+def query_row(episode: Episode, i: int) -> list[str]:
+    """One query's cells."""
+    true = int(episode.labels[i])
+    cells = [img(episode.query[i], f"query of class {letter(true)}"), f"<b>{letter(true)}</b>"]
+    for answers in episode.answers.values():
+        right = int(answers[i]) == true
+        kind, sign = ("right", "✓") if right else ("wrong", "✗")
+        cells.append(f'<span class="mark {kind}">{letter(answers[i])} {sign}</span>')
+    return cells
+
+
+def letter(label: int) -> str:
+    """A class of an episode by a letter: it has no name that the model knows."""
+    return LETTERS[int(label)] if int(label) < len(LETTERS) else str(int(label) + 1)

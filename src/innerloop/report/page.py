@@ -1,0 +1,140 @@
+"""The report itself: one HTML file that needs nothing beside it."""
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from innerloop.errors import InnerloopError
+from innerloop.report import examples, figures, settings
+from innerloop.report.collect import Group, Result
+from innerloop.report.html_parts import CSS, episode_block, results_table, svg
+from innerloop.report.words import conditions, verdict
+from innerloop.run_folder import write_atomically
+
+Kept = dict[str, Figure]
+"""Figures by file name."""
+
+
+def write(groups: Sequence[Group], out: Path, done: Callable[[str], None] = lambda what: None) -> Path:
+    """Write the page, and every run's figures into its own folder; the page's path.
+
+    `done(what)` is told each finished part. Raises InnerloopError where a file cannot be written.
+    """
+    check_writable(out)
+    sections = []
+    for number, group in enumerate(groups):
+        sections.append(section(group, number))
+        done(group.title)
+    write_atomically(out, page(groups, sections))
+    return out
+
+
+def check_writable(out: Path) -> None:
+    """Make the page's folder. Raises InnerloopError if that is not possible."""
+    if out.is_dir():
+        do = "name the file, as in --out report.html"
+        raise InnerloopError("--out", "is a folder", got=repr(str(out)), do=do)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InnerloopError(str(out), f"cannot be written ({error.strerror})") from None
+
+
+def page(groups: Sequence[Group], sections: Sequence[str]) -> str:
+    """The whole page."""
+    runs = [run for group in groups for run in group.runs]
+    title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
+    links = "".join(f'<a href="#g{i}">{html.escape(g.title)}</a>' for i, g in enumerate(groups))
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body>",
+            f"<h1>{html.escape(title)}</h1>",
+            f"<nav>{links}</nav>" if len(groups) > 1 else "",
+            *sections,
+            "<h2>Settings and environment</h2>",
+            settings.config_tables(groups),
+            settings.environment_table(runs),
+            "</body></html>\n",
+        ]
+    )
+
+
+def section(group: Group, number: int) -> str:
+    """Everything about one problem."""
+    curves = {"adaptation": figures.adaptation(group)}
+    if (trained := figures.training(group)) is not None:
+        curves["training"] = trained
+    keep(group.runs, curves)
+    captions = {
+        "adaptation": "Score on queries after each inner step; bands are 95 % intervals of the mean over tasks.",
+        "training": "Means over each block of meta-steps. Algorithms differ in what their outer loss is (Reptile's "
+        "is that of its last inner step): compare them by validation.",
+    }
+    shown = "".join(
+        f"<figure>{svg(figure, name)}<figcaption>{captions[name]}</figcaption></figure>"
+        for name, figure in curves.items()
+    )
+    return "\n".join(
+        [
+            f'<h2 id="g{number}">{html.escape(group.title)}</h2>',
+            f'<p class="verdict">{html.escape(verdict(group))}</p>',
+            results_table(group),
+            f'<p class="soft">{html.escape(conditions(group))}</p>',
+            f'<div class="figures">{shown}</div>',
+            "<h3>Examples: held-out tasks</h3>",
+            wave_blocks(group) if group.runs[0].score == "loss" else episode_blocks(group),
+        ]
+    )
+
+
+def keep(runs: Sequence[Result], curves: Kept) -> None:
+    """Save figures as PNG and SVG in `figures/` of each run's folder. Raises InnerloopError if that fails."""
+    for run in runs:
+        if run.folder is None:
+            continue
+        target = run.folder / "figures"
+        try:
+            target.mkdir(exist_ok=True)
+            for name, figure in curves.items():
+                figure.savefig(target / f"{name}.png", dpi=160)
+                figure.savefig(target / f"{name}.svg")
+        except OSError as error:
+            do = "make the run's folder writable"
+            raise InnerloopError(str(target), f"cannot be written ({error.strerror})", do=do) from None
+
+
+def wave_blocks(group: Group) -> str:
+    """The fitted waves of every run, the first run's in view."""
+    blocks = []
+    for run in group.runs:
+        drawn = examples.waves(run)
+        keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
+        shown = "".join(f"<figure>{svg(figure, 'a wave')}</figure>" for figure in drawn)
+        blocks.append(folded(run, f'<div class="waves">{shown}</div>', run is group.runs[0]))
+    return "".join(blocks)
+
+
+def episode_blocks(group: Group) -> str:
+    """The answered episodes of every run, the first run's in view."""
+    drawn = [
+        f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
+        for run in group.runs
+    ]
+    hint = (
+        '<p class="soft">Support: the labelled examples adapted on. Each query with its true label, then the answer '
+        'after that many inner steps: <span class="mark right">B ✓</span> right, '
+        '<span class="mark wrong">C ✗</span> wrong.</p>'
+    )
+    return hint + "".join(
+        folded(run, d, run is group.runs[0]) for run, d in zip(group.runs, drawn, strict=True)
+    )
+
+
+def folded(run: Result, body: str, shown: bool) -> str:
+    """One run's examples behind its name."""
+    name = html.escape(f"{run.label}: {run.trained.source}" if run.folder else run.label)
+    return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"
