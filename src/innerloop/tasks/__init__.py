@@ -1,0 +1,6 @@
+"""Task distributions: sinusoids, and episodes from class arrays on the device or streamed from a memory map."""
+
+from innerloop.tasks.episodes import Episodes as Episodes
+from innerloop.tasks.sinusoid import Sinusoid as Sinusoid
+from innerloop.tasks.stream import StreamedEpisodes as StreamedEpisodes
+from innerloop.tasks.stream import streamed_meta_steps as streamed_meta_steps
