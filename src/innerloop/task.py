@@ -6,7 +6,7 @@ Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `q
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -37,6 +37,7 @@ class Task(NamedTuple):
     query: Any
 
 
+@runtime_checkable
 class TaskDistribution(Protocol):
     """A distribution over tasks, p(T)."""
 
