@@ -34,7 +34,9 @@ def test_a_linear_inner_loss_makes_maml_and_fomaml_equal():
 
 def test_a_curved_inner_loss_does_not():
     loss, params, task = mlp_case()
-    assert differ(gradient(fomaml(loss, sgd(3)), params, task), gradient(maml(loss, sgd(3)), params, task)) > 0.1
+    assert (
+        differ(gradient(fomaml(loss, sgd(3)), params, task), gradient(maml(loss, sgd(3)), params, task)) > 0.1
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])

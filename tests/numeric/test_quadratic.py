@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numeric_cases import assert_close, gradient, sgd
+from numeric_cases import assert_close, gradient, normal, sgd
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
 from innerloop.inner import Derivative
@@ -38,10 +38,9 @@ def query_loss(params: dict, q: jax.Array) -> jax.Array:
 
 
 def problem() -> tuple[dict, Task]:
-    k = jax.random.split(jax.random.key(0), 4)
-    root = jax.random.normal(k[0], (4, 4))
-    support = Quadratic(root @ root.T / 2, jax.random.normal(k[1], (4,)))
-    return {"theta": jax.random.normal(k[2], (4,))}, Task(support, jax.random.normal(k[3], (4,)))
+    draw = normal(0)
+    root = draw(4, 4)
+    return {"theta": draw(4)}, Task(Quadratic(root @ root.T / 2, draw(4)), draw(4))
 
 
 def closed_form(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

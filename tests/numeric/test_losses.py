@@ -1,0 +1,78 @@
+"""Losses against numbers worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from innerloop.losses import (
+    accuracy,
+    binary_cross_entropy,
+    cross_entropy,
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    squared_error,
+)
+from innerloop.task import Batch
+
+
+def test_squared_error():
+    """Two examples of two outputs: (1 + 4 + 0 + 9) / 2; one output per example without an axis: (1 + 4) / 2."""
+    outputs, targets = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[2.0, 0.0], [3.0, 1.0]])
+    assert squared_error(outputs, targets) == 7.0
+    assert squared_error(jnp.array([1.0, 2.0]), jnp.array([2.0, 0.0])) == 2.5
+
+
+def test_softmax_cross_entropy():
+    """Scores log(1, 2, 5) are probabilities 1/8, 2/8, 5/8; targets 2 and 0: -(log 5/8 + log 1/8) / 2."""
+    scores = jnp.log(jnp.array([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]))
+    expected = -(np.log(5 / 8) + np.log(1 / 8)) / 2
+    np.testing.assert_allclose(softmax_cross_entropy(scores, jnp.array([2, 0])), expected, rtol=1e-14)
+
+
+def test_softmax_cross_entropy_of_large_scores():
+    """No overflow: the loss of a score 1000 below the best is 1000."""
+    np.testing.assert_allclose(
+        softmax_cross_entropy(jnp.array([[1e3, 0.0]]), jnp.array([1])), 1e3, rtol=1e-14
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.bool_, np.float64])
+def test_sigmoid_cross_entropy(dtype):
+    """f = 3/4 with target 1 and f = 1/4 with target 1: -(log 3/4 + log 1/4) / 2. Positive: it is minus a mean."""
+    scores = jnp.log(jnp.array([3.0, 1 / 3]))
+    expected = -(np.log(3 / 4) + np.log(1 / 4)) / 2
+    found = sigmoid_cross_entropy(scores, jnp.asarray(np.array([1, 1], dtype)))
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert found > 0
+
+
+def test_binary_cross_entropy_falls_towards_the_target():
+    """Its sign: a gradient step raises the output where the target is 1 and lowers it where it is 0."""
+    loss = binary_cross_entropy(lambda params, inputs: params["bias"] + inputs)
+    batch = Batch(jnp.zeros(1), jnp.array([1]))
+    params = {"bias": jnp.zeros(())}
+    np.testing.assert_allclose(jax.grad(loss)(params, batch)["bias"], -0.5)
+    np.testing.assert_allclose(jax.grad(loss)(params, batch._replace(targets=jnp.array([0])))["bias"], 0.5)
+
+
+def test_softmax_gradient_is_probability_minus_target():
+    scores = jnp.log(jnp.array([[1.0, 2.0, 5.0]]))
+    slope = jax.grad(softmax_cross_entropy)(scores, jnp.array([1]))
+    np.testing.assert_allclose(slope, [[1 / 8, 2 / 8 - 1, 5 / 8]], rtol=1e-14)
+
+
+def test_accuracy():
+    assert (
+        accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]]), jnp.array([1, 0, 0, 0])) == 0.75
+    )
+
+
+def test_losses_read_batches():
+    """Parameters that are the model itself, and an `apply` beside them."""
+    batch = Batch(jnp.ones((2, 1)), jnp.array([[3.0], [5.0]]))
+    apply = lambda params, inputs: params * inputs
+    assert mean_squared_error(apply)(jnp.array(1.0), batch) == (4 + 16) / 2
+    scores = Batch(jnp.log(jnp.array([[1.0, 3.0]])), jnp.array([1]))
+    np.testing.assert_allclose(cross_entropy(apply)(jnp.array(1.0), scores), -np.log(3 / 4), rtol=1e-14)

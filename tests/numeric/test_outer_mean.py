@@ -1,0 +1,85 @@
+"""The outer loop takes a mean: the order of tasks, chunks and devices change nothing but rounding."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numeric_cases import assert_close, flat, mlp, normal, sgd
+
+from innerloop import outer
+from innerloop.algorithms import fomaml, maml, reptile
+from innerloop.losses import mean_squared_error
+from innerloop.task import Batch, Task
+
+TASKS = 8
+
+
+class Linear(NamedTuple):
+    """Tasks whose targets are scaled by the key; a pytree, as distributions of arrays are."""
+
+    inputs: jax.Array
+    targets: jax.Array
+
+    def sample(self, key: jax.Array) -> Task:
+        scale = jax.random.uniform(key, minval=0.5, maxval=2.0)
+        batch = Batch(self.inputs, self.targets * scale)
+        return Task(batch, jax.tree.map(lambda x: x[::-1] + 0.1, batch))
+
+
+def problem() -> tuple[Any, Any, Linear]:
+    draw = normal(5)
+    params = {"body": {"w": draw(3, 4), "b": draw(4)}, "head": {"w": draw(4, 2), "b": draw(2)}}
+    return mean_squared_error(mlp), params, Linear(draw(5, 3), draw(5, 2))
+
+
+def mean_gradient(chunk: int | None, devices: int, make=maml) -> Any:
+    """The meta-gradient that a plain step of size 1 subtracts."""
+    loss, params, distribution = problem()
+    optimizer = optax.sgd(1.0)
+    run = outer.meta_steps(
+        make(loss, sgd(2)),
+        optimizer,
+        distribution,
+        meta_batch=TASKS,
+        steps=1,
+        chunk=chunk,
+        mesh=outer.task_mesh(TASKS, jax.devices()[:devices]),
+    )
+    state, _ = run(outer.init(params, optimizer, jax.random.key(3)))
+    return jax.tree.map(jnp.subtract, params, state.params)
+
+
+@pytest.mark.parametrize(("chunk", "devices"), [(1, 1), (2, 1), (None, 1), (1, 2), (4, 2)])
+def test_chunks_and_devices(chunk: int | None, devices: int):
+    """Against the mean of single gradients, one task at a time in Python."""
+    loss, params, distribution = problem()
+    algorithm = maml(loss, sgd(2))
+    one = jax.jit(lambda key: algorithm.meta_grad(params, distribution.sample(key))[0])
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(3), 0), TASKS)
+    expected = jax.tree.map(lambda *g: np.mean(np.stack(g), 0), *[one(key) for key in keys])
+    assert_close(mean_gradient(chunk, devices), expected, 1e-13)
+
+
+def test_reptile_batched_is_the_mean_of_serial_displacements():
+    loss, params, distribution = problem()
+    algorithm = reptile(loss, sgd(2))
+    one = jax.jit(lambda key: algorithm.adapt(params, distribution.sample(key).support))
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(3), 0), TASKS)
+    moved = [flat(one(key)) for key in keys]
+    batched = flat(mean_gradient(2, 2, reptile))
+    np.testing.assert_allclose(batched, flat(params) - np.mean(moved, 0), rtol=1e-10, atol=1e-13)
+
+
+def test_permuting_tasks_permutes_nothing():
+    """The mean over tasks is the same for every order of them, and another set of tasks gives another."""
+    loss, params, distribution = problem()
+    algorithm = fomaml(loss, sgd(2))
+    mean = jax.jit(lambda keys: outer.mean_over_tasks(algorithm, distribution, params, keys, 2))
+    keys = jax.random.split(jax.random.key(4), TASKS)
+    order = np.random.default_rng(0).permutation(TASKS)
+    assert_close(mean(keys[order]), mean(keys), 1e-13)
+    different = mean(jax.random.split(jax.random.key(5), TASKS))
+    assert np.abs(flat(different) - flat(mean(keys))).max() > 1e-3
