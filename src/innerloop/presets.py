@@ -37,7 +37,6 @@ def sinusoid(algorithm: str) -> Config:
         outer=OuterConfig(
             meta_steps=70_000,
             meta_batch=25,
-            decay="cosine",
             log_every=1000,
             validate_every=5000,
             checkpoint_every=5000,
