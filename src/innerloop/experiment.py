@@ -31,7 +31,7 @@ from innerloop.task import LossFn, Params, Task, TaskDistribution
 from innerloop.tasks.episodes import Episodes, with_rotations
 from innerloop.tasks.pooled import Pooled
 from innerloop.tasks.sinusoid import Sinusoid
-from innerloop.tree import Selection, chosen
+from innerloop.tree import Except, Selection
 
 
 class Keys(NamedTuple):
@@ -178,7 +178,7 @@ def adapted_by(algorithm: str) -> Selection:
     """What each algorithm's inner loop moves."""
     if algorithm == "anil":
         return "head"
-    return (lambda path: not chosen("head", path)) if algorithm == "boil" else None
+    return Except("head") if algorithm == "boil" else None
 
 
 def inner_loop(c: InnerConfig) -> InnerLoop:

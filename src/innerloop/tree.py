@@ -4,6 +4,7 @@ A path is written with slashes, as in `body/0/weight` or `head/bias`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +14,17 @@ from innerloop.errors import InnerloopError
 
 Selection = str | Sequence[str] | Callable[[str], bool] | None
 """What moves: None for everything, a path prefix, several prefixes, or a function of the path."""
+
+
+@dataclass(frozen=True)
+class Except:
+    """Everything but a selection: a function of the path that still knows the names it was given."""
+
+    selection: Selection
+
+    def __call__(self, path: str) -> bool:
+        """Whether the path is outside the selection."""
+        return not chosen(self.selection, path)
 
 
 def paths(params: Any) -> list[str]:
@@ -37,9 +49,11 @@ def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
     Raises InnerloopError if a selection by name matches no parameter, and lists the paths there are.
     """
     mask = [chosen(selection, path) for path in paths(params)]
-    if not any(mask) and selection is not None and not callable(selection) and len(selection) > 0:
+    named = selection.selection if isinstance(selection, Except) else selection
+    by_name = named is not None and not callable(named) and len(named) > 0
+    if by_name and not any(chosen(named, path) for path in paths(params)):
         raise InnerloopError(
-            "select", f"{selection!r} matches no parameter", do="choose among: " + ", ".join(paths(params))
+            "select", f"{named!r} matches no parameter", do="choose among: " + ", ".join(paths(params))
         )
     leaves, structure = jax.tree.flatten(params)
     selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])

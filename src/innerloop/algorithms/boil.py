@@ -12,12 +12,11 @@ from innerloop.algorithms.algorithm import Algorithm
 from innerloop.algorithms.maml import maml
 from innerloop.inner import InnerLoop
 from innerloop.task import LossFn
-from innerloop.tree import Selection, chosen
+from innerloop.tree import Except, Selection
 
 
 def boil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
 ) -> Algorithm:
     """BOIL on `loss_fn`; `head` selects what the inner loop leaves alone."""
-    body = lambda path: not chosen(head, path)
-    return maml(loss_fn, replace(inner, select=body), outer_loss_fn=outer_loss_fn)
+    return maml(loss_fn, replace(inner, select=Except(head)), outer_loss_fn=outer_loss_fn)
