@@ -84,7 +84,9 @@ def evaluate_in_parts(
     if tasks < 2:
         raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
     record = steps_to_record(inner.steps) if record is None else tuple(record)
-    if min(record) < 0 or max(record) > inner.steps:
+    if chunk < 1:
+        raise InnerloopError("evaluate", "`chunk` must be 1 or more", got=chunk)
+    if not record or min(record) < 0 or max(record) > inner.steps:
         raise InnerloopError("evaluate", f"recorded steps must lie in 0..{inner.steps}", got=record)
     part = min(part, tasks)
     mesh = task_mesh(part)

@@ -78,7 +78,7 @@ def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, i
     """Tasks per device and per chunk. Raises InnerloopError if the meta-batch does not divide over them."""
     share = meta_batch // mesh.size
     chunk = share if chunk is None else chunk
-    if meta_batch < 1 or share * mesh.size != meta_batch or share % chunk:
+    if meta_batch < 1 or chunk < 1 or share * mesh.size != meta_batch or share % chunk:
         raise InnerloopError(
             "meta_steps",
             "`meta_batch` must be a multiple of devices x chunk",
