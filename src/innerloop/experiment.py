@@ -112,13 +112,17 @@ class Experiment:
     @property
     def algorithm(self) -> Algorithm:
         """The configured algorithm on the configured loss."""
-        return getattr(algorithms, self.config.algorithm)(self.loss_fn, inner_loop(self.config.inner))
+        return getattr(algorithms, self.config.algorithm)(self.loss_fn, self.inner(self.config.inner))
+
+    def inner(self, c: InnerConfig) -> InnerLoop:
+        """The inner loop of these settings, fit to be differentiated where the algorithm does that."""
+        return inner_loop(c, differentiated=self.config.algorithm in ("maml", "anil", "boil"))
 
     @property
     def test_inner(self) -> InnerLoop:
         """The inner loop at test: more steps, and what the algorithm moves."""
         e = self.config.evaluation
-        inner = inner_loop(replace(self.config.inner, steps=e.steps, minibatch=e.minibatch))
+        inner = self.inner(replace(self.config.inner, steps=e.steps, minibatch=e.minibatch))
         return replace(inner, select=adapted_by(self.config.algorithm))
 
     def score(self, normalization: Normalization | None = None) -> Score:
@@ -181,9 +185,14 @@ def adapted_by(algorithm: str) -> Selection:
     return Except("head") if algorithm == "boil" else None
 
 
-def inner_loop(c: InnerConfig) -> InnerLoop:
-    """The inner loop that a config describes."""
-    rule = optax.sgd(c.learning_rate) if c.optimizer == "sgd" else optax.adam(c.learning_rate, b1=0.0)
+def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
+    """The inner loop that a config describes.
+
+    Adam divides by sqrt(nu), whose derivative at nu = 0 (a dead ReLU) is infinite, and the meta-gradient through it
+    NaN. Where the loop is differentiated, eps_root keeps it under 1e6; elsewhere Adam is the published one.
+    """
+    adam = optax.adam(c.learning_rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0)
+    rule = optax.sgd(c.learning_rate) if c.optimizer == "sgd" else adam
     return InnerLoop(rule, c.steps, minibatch=c.minibatch, derivative=c.derivative)
 
 

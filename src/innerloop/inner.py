@@ -30,7 +30,8 @@ Derivative = Literal["unrolled", "rematerialised", "mixed"]
 class InnerLoop:
     """How a task is learnt.
 
-    rule: any Optax optimiser; its state starts anew for every task.
+    rule: any Optax optimiser; its state starts anew for every task. Adam needs `eps_root` > 0 where the loop is
+        differentiated (MAML, ANIL, BOIL): its square root has no derivative where an element's gradient is zero.
     steps: k, the number of inner steps; 0 leaves the parameters as they are.
     select: which parameters move (None: all); a path prefix, several, or a function of the path.
     minibatch: examples per step, taken in turn from the support set and wrapping around (None: all of them). The
