@@ -103,6 +103,11 @@ class OuterConfig:
     checkpoint_every: int = 1000
     """Outer updates between checkpoints. Rounded to whole log lines."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("meta_steps", 0), ("meta_batch", 1), ("log_every", 1)):
+            if getattr(self, name) < least:
+                raise InnerloopError("outer", f"`{name}` must be {least} or more", got=getattr(self, name))
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:

@@ -80,6 +80,7 @@ class TrainingLoop:
         self.config = experiment.config.outer
         self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, StepInfo]]] = {}
         self.distribution = experiment.train_tasks()
+        self.held_out = experiment.held_out_tasks("validation")  # now: too few classes are told before training
         fresh = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
         saved = checkpoint.restore(checkpoints, fresh)
         self.state = fresh if saved is None else saved
@@ -146,7 +147,7 @@ class TrainingLoop:
             e.loss_fn,
             e.test_inner,
             e.for_tasks(self.state.params),
-            e.held_out_tasks("validation"),
+            self.held_out,
             key=jax.random.key(1),
             tasks=e.config.evaluation.validation_tasks,
             record=(e.test_inner.steps,),
