@@ -1,0 +1,148 @@
+"""Examples and labels as people have them, checked and made into arrays."""
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from innerloop.errors import InnerloopError
+
+Shape = tuple[int | None, ...]
+"""Shape of one example; None where any size will do."""
+
+
+def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
+    """`x` as `[examples, ...]`: bytes scaled to [0, 1], other floats as float32, integers as they are.
+
+    Raises InnerloopError for no examples, values that are not finite numbers, and examples that are not of `shape`.
+    """
+    values = numbers(x, "x", who)
+    if values.ndim < 1 or len(values) == 0:
+        got = f"shape {values.shape}"
+        raise InnerloopError(who, "x must hold at least one example", got=got, do="give [examples, ...]")
+    check_example_shape(values.shape[1:], shape, who)
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    return values
+
+
+def numbers(values: Any, name: str, who: str) -> np.ndarray:
+    """A NumPy array of finite float32, uint8 or int32. Raises InnerloopError for anything else."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InnerloopError(who, f"{name} must be one array", got="rows of different lengths") from None
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind in "iu":
+        narrow = array.astype(np.int32)
+        if (narrow != array).any():
+            raise InnerloopError(who, f"whole numbers in {name} must fit 32 bits", do="pass them as floats")
+        return narrow
+    # bfloat16 and its kin are of kind V, yet they are numbers.
+    if array.dtype.kind not in "bf" and not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
+        raise InnerloopError(who, f"{name} must hold real numbers", got=f"dtype {array.dtype}")
+    array = array.astype(np.float32)
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        do = "remove or fill those examples"
+        raise InnerloopError(who, f"{name} must be finite", got=f"{bad} NaN or infinite values", do=do)
+    return array
+
+
+def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) -> None:
+    """Raise InnerloopError unless one example has the shape that the model was made for."""
+    if wanted is None:
+        return
+    if len(got) == len(wanted) and all(w in (None, g) for g, w in zip(got, wanted, strict=True)):
+        return
+    shown = f"({', '.join('any' if w is None else str(w) for w in wanted)}{',' if len(wanted) == 1 else ''})"
+    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, do=advice(got, wanted))
+
+
+def advice(got: tuple[int, ...], wanted: Shape) -> str:
+    """What to do about examples of the wrong shape."""
+    if len(got) == len(wanted) - 1 and wanted[-1] == 1:
+        return "add the last axis: x[..., None]"
+    if len(got) == len(wanted) and len(wanted) == 3 and got[-1] == wanted[-1]:
+        return "resize the images"
+    if len(wanted) == 3:
+        return "images are [height, width, channels], with the channels that the model was trained on"
+    return "give the features that the model was trained on"
+
+
+def check_unit_range(x: np.ndarray, who: str) -> None:
+    """Raise InnerloopError for images that are not within [0, 1], as the model saw them while training."""
+    low, high = float(x.min()), float(x.max())
+    if low < 0 or high > 1:
+        do = "pass bytes (uint8), or divide by 255"
+        raise InnerloopError(who, "pixels must lie in 0..1", got=f"{low:g} to {high:g}", do=do)
+
+
+def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
+    """One hashable label per example. Raises InnerloopError for other lengths, NaN and unhashable labels."""
+    if hasattr(y, "ndim") and y.ndim != 1:
+        do = "give one label per example, not one-hot rows"
+        raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", do=do)
+    # tolist: plain Python labels hash and compare as people expect; jax scalars do not hash at all.
+    labels = np.asarray(y).tolist() if hasattr(y, "ndim") else list(y)
+    check_length(len(labels), examples, who)
+    for label in labels:
+        if not isinstance(label, Hashable):
+            raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, do="use tuples")
+        if isinstance(label, float) and math.isnan(label):
+            raise InnerloopError(who, "a label is missing", got="NaN", do="remove the example")
+    return labels
+
+
+def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray]:
+    """The distinct labels, and each example's number among them, for outputs of `shape`."""
+    if len(shape) != 2:
+        raise InnerloopError("apply", "scores must be [examples, classes]", got=f"shape {shape}")
+    labels = as_labels(y, shape[0], "Learner.fit")
+    classes = distinct(labels)
+    most = max(shape[1], 2)
+    if len(classes) < 2:
+        do = "give examples of at least two classes"
+        raise InnerloopError("Learner.fit", "there is nothing to tell apart", got="one class", do=do)
+    if len(classes) > most:
+        do = "fit fewer classes, or start from a model with more outputs"
+        wrong = f"this model tells at most {most} classes apart"
+        raise InnerloopError("Learner.fit", wrong, got=len(classes), do=do)
+    number = {label: i for i, label in enumerate(classes)}
+    return classes, np.array([number[label] for label in labels], np.int32)
+
+
+def values(y: Any, shape: tuple[int, ...], who: str) -> np.ndarray:
+    """y as float32 of the outputs' shape; only axes of length one may differ, so that nothing is broadcast."""
+    targets = numbers(y, "y", who).astype(np.float32)
+    check_length(len(targets) if targets.ndim else 0, shape[0], who)
+    squeeze = lambda sides: tuple(side for side in sides[1:] if side != 1)
+    if squeeze(targets.shape) != squeeze(shape):
+        raise InnerloopError(who, f"y must have the shape {shape}", got=targets.shape)
+    return targets.reshape(shape)
+
+
+def check_length(got: int, examples: int, who: str) -> None:
+    """Raise InnerloopError unless x and y are equally long."""
+    if got != examples:
+        raise InnerloopError(who, "x and y must be equally long", got=f"{examples} examples and {got} in y")
+
+
+def distinct(labels: Sequence[Hashable]) -> list[Any]:
+    """The labels once each: sorted, or in the order met where they do not compare."""
+    met = list(dict.fromkeys(labels))
+    try:
+        return sorted(met)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return met
+
+
+def as_array(labels: Sequence[Any]) -> np.ndarray:
+    """Labels as a one-axis array: of their own kind if they are all strings or all numbers, else of objects."""
+    kinds = {type(label) for label in labels}
+    if len(kinds) == 1 and kinds <= {str, int, float, bool}:
+        return np.array(labels)
+    return np.fromiter(labels, object, len(labels))  # np.array would make rows of tuples

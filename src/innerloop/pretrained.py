@@ -1,0 +1,58 @@
+"""A trained initialisation without the data that it was trained on: the model is built from the config alone."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from innerloop import weights
+from innerloop.config import Config
+from innerloop.experiment import fresh_model, sinusoid_shape
+from innerloop.labelled import Shape
+from innerloop.task import Params
+from innerloop.trained import weights_path
+
+IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
+    "glyphs": (28, 28, 1),
+    "omniglot": (28, 28, 1),
+    "cifar_fs": (32, 32, 3),
+    "fc100": (32, 32, 3),
+    "mini_imagenet": (84, 84, 3),
+}
+"""What each data set is read as, `(height, width, channels)`."""
+
+
+def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | None]:
+    """Parameters, config and the shape of one example (None where the model takes any).
+
+    `source` is a run's folder, a `.safetensors` file, or a preset whose weights ship with the package. Raises
+    InnerloopError if there is nothing of that name, or the weights are not of the config's model.
+    """
+    path = weights_path(source)
+    arrays, config, _ = weights.load(path)
+    shape = example_shape(config, arrays)
+    like = fresh_model(config, shape_to_build(config, shape, arrays), jax.random.key(0))
+    return weights.into(like, arrays, str(path)), config, shape
+
+
+def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
+    """What one example must look like, as far as config and weights tell."""
+    if config.data.dataset == "sinusoid":
+        return sinusoid_shape(config)
+    if config.data.dataset in IMAGE_SHAPES:
+        return IMAGE_SHAPES[config.data.dataset]
+    side = config.data.size or None
+    if config.model.kind == "conv4":
+        return side, side, arrays["body/0/weight"].shape[2]
+    return None if side is None else (side, side, len(arrays["body/0/weight"]) // side**2)
+
+
+def shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+    """A shape without gaps for which the model has the weights' shapes."""
+    if shape is None:
+        return (len(arrays["body/0/weight"]),)
+    if None not in shape:
+        return tuple(side for side in shape if side is not None)
+    # Four halvings leave one place of 16 by 16, so a strip of n such squares gives the head its n places.
+    places = len(arrays["head/weight"]) // config.model.filters
+    return 16, 16 * places, int(arrays["body/0/weight"].shape[2])

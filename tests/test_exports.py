@@ -1,0 +1,92 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import innerloop
+
+HEAVY = (
+    "orbax",
+    "matplotlib",
+    "tyro",
+    "PIL",
+    "pooch",
+    "tensorboardX",
+    "safetensors",
+    "rich",
+    "flax",
+    "mujoco",
+)
+
+
+def run(code):
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.split()
+
+
+def test_import_is_light_and_starts_no_device():
+    lines = run(
+        "import sys, time; import jax; before = set(sys.modules); begun = time.process_time()\n"
+        "import innerloop; seconds = time.process_time() - begun\n"
+        "from jax._src import xla_bridge\n"
+        "print(seconds, len(xla_bridge._backends))\n"
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}; print(*new)"
+    )
+    assert float(lines[0]) < 0.3
+    assert lines[1] == "0"
+    assert not set(lines[2:]) & {*HEAVY, "equinox", "optax"}
+
+
+def test_what_twenty_lines_need_loads_nothing_heavy_and_starts_no_device():
+    names = "Task, Batch, InnerLoop, maml, init, meta_steps, evaluate, Sinusoid, Episodes, MLP, Learner"
+    lines = run(
+        f"from innerloop import {names}\nimport sys\nfrom jax._src import xla_bridge\n"
+        "print(len(xla_bridge._backends)); print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    assert lines[0] == "0"
+    assert "equinox" in lines
+    assert not set(lines) & set(HEAVY)
+
+
+def test_functions_are_not_hidden_by_modules_of_their_name():
+    lines = run(
+        "import innerloop.evaluate, innerloop.train\nimport innerloop\n"
+        "from innerloop import evaluate\nfrom innerloop.train import Progress\n"
+        "print(callable(innerloop.evaluate), callable(innerloop.train), callable(evaluate))"
+    )
+    assert lines == ["True"] * 3
+
+
+@pytest.mark.parametrize("name", sorted(innerloop.HOMES))
+def test_every_public_name_is_there(name):
+    value = getattr(innerloop, name)
+    assert callable(value)
+    assert value.__name__ == name
+    assert getattr(innerloop, name) is value
+    assert name in dir(innerloop)
+
+
+def test_type_checkers_are_told_the_same():
+    source = ast.parse(Path(innerloop.__file__).read_text())
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    told = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == {name: f"innerloop.{home}" for name, home in innerloop.HOMES.items()}
+
+
+def test_version_is_that_of_the_package():
+    assert innerloop.__version__.count(".") == 2
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'mamml'"):
+        innerloop.mamml  # noqa: B018
