@@ -1,0 +1,109 @@
+"""Adaptation curves: the interval by hand, recorded steps, and tasks that depend on nothing but their number."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop.errors import InnerloopError
+from innerloop.evaluate import Curve, evaluate, evaluate_in_parts, join, steps_to_record
+from innerloop.inner import InnerLoop
+from innerloop.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Means:
+    """Find a number: the support set holds it exactly."""
+
+    def sample(self, key: jax.Array) -> Task:
+        batch = Batch(jnp.zeros(1), jax.random.uniform(key, (1,)))
+        return Task(batch, batch)
+
+
+def loss(params: dict, batch: Batch) -> jax.Array:
+    return jnp.mean(jnp.square(params["w"] - batch.targets)) / 2
+
+
+def score(params: dict, task: Task) -> dict[str, jax.Array]:
+    return {"distance": jnp.abs(params["w"] - task.query.targets[0]), "number": task.query.targets[0]}
+
+
+PARAMS = {"w": jnp.zeros(())}
+INNER = InnerLoop(optax.sgd(0.5), 4)
+KEY = jax.random.key(0)
+
+
+def curve(tasks: int = 10, record=None, **keywords) -> Curve:
+    parts = evaluate_in_parts(
+        score, loss, INNER, PARAMS, Means(), key=KEY, tasks=tasks, record=record, **keywords
+    )
+    return join(list(parts))
+
+
+def test_every_step_halves_the_distance():
+    found = curve()
+    assert found.steps == (0, 1, 2, 3, 4)
+    expected = found.scores["number"][:, :1] * 0.5 ** np.arange(5)
+    np.testing.assert_allclose(found.scores["distance"], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_interval_by_hand():
+    """Numbers 1, 2, 3, 6: mean 3, squared deviations 4 + 1 + 0 + 9 over n - 1 = 3."""
+    found = Curve((0,), {"x": np.array([[1.0], [2.0], [3.0], [6.0]])})
+    np.testing.assert_allclose(found.mean("x"), [3.0])
+    np.testing.assert_allclose(found.ci95("x"), [1.96 * np.sqrt(14 / 3) / 2])
+
+
+def test_recorded_steps():
+    found = curve(record=(0, 4, 2))
+    assert found.steps == (0, 4, 2)
+    np.testing.assert_array_equal(found.scores["distance"], curve().scores["distance"][:, [0, 4, 2]])
+
+
+@pytest.mark.parametrize("keywords", [{"part": 3}, {"part": 4, "chunk": 2}, {"part": 1}, {"chunk": 5}])
+def test_parts_chunks_and_devices_do_not_change_the_tasks(keywords: dict):
+    """A part of 3 runs on one device, of 4 on two; the last part is filled up and cut."""
+    found = curve(**keywords)
+    assert found.scores["number"].shape == (10, 5)
+    np.testing.assert_array_equal(found.scores["number"], curve().scores["number"])
+
+
+def test_more_tasks_begin_with_the_same():
+    np.testing.assert_array_equal(curve(14).scores["number"][:10], curve(10).scores["number"])
+    assert len(np.unique(curve(14).scores["number"][:, 0])) == 14
+
+
+def test_evaluate_joins_the_parts():
+    found = evaluate(score, loss, INNER, PARAMS, Means(), key=KEY, tasks=10, record=(4,))
+    np.testing.assert_array_equal(found.scores["distance"][:, 0], curve().scores["distance"][:, 4])
+    other = evaluate(score, loss, INNER, PARAMS, Means(), key=jax.random.key(1), tasks=10, record=(4,))
+    assert (other.scores["number"] != found.scores["number"]).all()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "record", "message"),
+    [
+        (1, None, "at least two tasks, got 1"),
+        (5, (0, 5), "must lie in 0..4"),
+        (5, (-1,), "must lie in 0..4"),
+        (5, (), "must lie in 0..4"),
+    ],
+)
+def test_errors(tasks: int, record, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        curve(tasks, record)
+
+
+def test_chunk_of_nothing():
+    with pytest.raises(InnerloopError, match="chunk"):
+        curve(chunk=0)
+
+
+def test_steps_to_record():
+    assert steps_to_record(0) == (0,)
+    assert steps_to_record(3) == (0, 1, 2, 3)
+    assert steps_to_record(50) == (0, 1, 2, 3, 5, 10, 15, 20, 32, 50)
+    assert steps_to_record(60)[-2:] == (50, 60)

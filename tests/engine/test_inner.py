@@ -1,0 +1,136 @@
+"""The inner loop's observations, minibatches and errors; parameter trees by path."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop.algorithms import anil, boil, maml, reptile
+from innerloop.errors import InnerloopError
+from innerloop.inner import InnerLoop, unroll
+from innerloop.task import Batch
+from innerloop.tree import Except, check_trainable, combine, partition, paths
+
+SGD = optax.sgd(0.5)
+
+
+def loss(params: Any, batch: Batch) -> jax.Array:
+    return jnp.mean(jnp.square(params["w"] - batch.inputs)) / 2 + jnp.mean(
+        params["head"]["b"] * batch.targets
+    )
+
+
+def problem(examples: int = 4) -> tuple[dict, Batch]:
+    params = {"head": {"b": jnp.zeros(())}, "w": jnp.zeros(())}
+    return params, Batch(jnp.arange(examples) * 1.0, jnp.ones(examples))
+
+
+def test_observations_before_every_step_and_at_the_end():
+    """w_{i+1} = w_i - 0.5 (w_i - 1.5); b falls by 0.5 a step."""
+    params, batch = problem()
+    seen = unroll(loss, InnerLoop(SGD, 3), params, batch, lambda p, i: (p["w"], p["head"]["b"], i))
+    np.testing.assert_allclose(seen.observed[0], [0.0, 0.75, 1.125, 1.3125])
+    np.testing.assert_allclose(seen.observed[1], [0.0, -0.5, -1.0, -1.5])
+    np.testing.assert_array_equal(seen.observed[2], [0, 1, 2, 3])
+    assert seen.adapted["w"] == 1.3125
+    assert seen.losses.shape == (3,)
+    assert unroll(loss, InnerLoop(SGD, 3), params, batch).observed is None
+
+
+def test_observations_of_a_frozen_body():
+    params, batch = problem()
+    seen = unroll(
+        loss, InnerLoop(SGD, 2, select="head"), params, batch, lambda p, i: (p["w"], p["head"]["b"])
+    )
+    np.testing.assert_array_equal(seen.observed[0], np.zeros(3))
+    np.testing.assert_allclose(seen.observed[1], [0.0, -0.5, -1.0])
+
+
+@pytest.mark.parametrize("select", [None, "w"])
+def test_minibatches_are_taken_in_turn_and_wrap(select):
+    """Steps of size 1 put w at the minibatch's mean: rows 0-2, 3-5, 6 0 1 of seven."""
+    params, batch = problem(7)
+    inner = InnerLoop(optax.sgd(1.0), 3, minibatch=3, select=select)
+    seen = unroll(loss, inner, params, batch, lambda p, i: p["w"]).observed
+    np.testing.assert_allclose(seen, [0.0, 1.0, 4.0, 7 / 3], rtol=1e-6)
+
+
+def test_a_minibatch_larger_than_the_support_set_is_all_of_it():
+    params, batch = problem()
+    seen = unroll(
+        loss, InnerLoop(optax.sgd(1.0), 2, minibatch=9), params, batch, lambda p, i: p["w"]
+    ).observed
+    np.testing.assert_allclose(seen, [0.0, 1.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": -1}, "`steps` must be 0 or more, got -1"),
+        ({"minibatch": 0}, "`minibatch` must be 1 or more, got 0"),
+    ],
+)
+def test_settings(fields: dict, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        InnerLoop(SGD, **fields)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "got"),
+    [
+        (lambda p, b: jnp.square(p["w"] - b.inputs), r"shape \(4,\) of float32"),
+        (lambda p, b: jnp.argmax(b.inputs), r"shape \(\) of int32"),
+        (lambda p, b: (p["w"], 1.0), "tuple"),
+    ],
+)
+def test_a_loss_that_is_not_one_float(loss_fn, got: str):
+    params, batch = problem()
+    for algorithm in (maml(loss_fn, InnerLoop(SGD)), reptile(loss_fn, InnerLoop(SGD))):
+        with pytest.raises(InnerloopError, match=f"loss must be one float, got {got}; take the mean"):
+            algorithm.adapt(params, batch)
+
+
+def test_reptile_refuses_no_steps():
+    with pytest.raises(InnerloopError, match="at least one step, got 0"):
+        reptile(loss, InnerLoop(SGD, 0))
+
+
+@pytest.mark.parametrize("make", [anil, boil])
+def test_a_head_of_another_name(make):
+    """Both name what they select; BOIL's complement must not silently become everything."""
+    params, batch = problem()
+    with pytest.raises(InnerloopError, match="'haed' matches no parameter; choose among: head/b, w"):
+        make(loss, InnerLoop(SGD), head="haed").adapt(params, batch)
+
+
+def test_partition_and_combine():
+    tree = {"body": [jnp.zeros(1), jnp.ones(2)], "head": jnp.ones(3), "headless": jnp.ones(4)}
+    assert paths(tree) == ["body/0", "body/1", "head", "headless"]
+    for selection, count in [
+        (None, 4),
+        ("head", 1),  # a whole name, not the start of one
+        ("body/1", 1),
+        ("body/", 2),
+        (("head", "body/0"), 2),
+        ((), 0),
+        (lambda path: path.endswith("1"), 1),
+        (Except("head"), 3),
+        (Except(("head", "body")), 1),
+        (Except(()), 4),
+    ]:
+        selected, rest = partition(tree, selection)
+        assert len(jax.tree.leaves(selected)) == count
+        assert len(jax.tree.leaves(rest)) == 4 - count
+        jax.tree.map(np.testing.assert_array_equal, combine(selected, rest), tree)
+
+
+def test_parameters_are_floats():
+    with pytest.raises(InnerloopError, match="tree has no array"):
+        check_trainable({}, "x")
+    with pytest.raises(InnerloopError, match="`a/1` is not a float array, got int32; keep only float arrays"):
+        check_trainable({"a": [jnp.ones(1), jnp.ones(1, jnp.int32)]}, "x")
+    with pytest.raises(InnerloopError, match="`a` is not a float array, got float"):
+        check_trainable({"a": 1.0}, "x")

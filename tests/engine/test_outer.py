@@ -1,0 +1,117 @@
+"""Meta-steps: the same bits however they are dispatched, and the user's own arrays left alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop import outer
+from innerloop.algorithms import maml
+from innerloop.errors import InnerloopError
+from innerloop.inner import InnerLoop
+from innerloop.losses import mean_squared_error
+from innerloop.models import MLP
+from innerloop.tasks.sinusoid import Sinusoid
+
+OPTIMIZER = optax.adam(0.01)
+ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.01), 1))
+
+
+def run(steps: int, meta_batch: int = 4, **keywords):
+    return outer.meta_steps(
+        ALGORITHM, OPTIMIZER, Sinusoid(3, 3), meta_batch=meta_batch, steps=steps, **keywords
+    )
+
+
+def fresh() -> tuple[MLP, outer.MetaState]:
+    params = MLP(1, 1, hidden=(4,), key=jax.random.key(0))
+    return params, outer.init(params, OPTIMIZER, jax.random.key(1))
+
+
+def same_bits(a, b) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = (jax.random.key_data(z) if jnp.issubdtype(z.dtype, jax.dtypes.prng_key) else z for z in (x, y))
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.fixture(scope="module")
+def six():
+    """Six steps as one dispatch."""
+    return run(6)(fresh()[1])
+
+
+def test_dispatch_length_changes_no_bit(six):
+    """3 x 2 = 1 x 6 = 6, and every step is recorded."""
+    state, info = six
+    two, stepwise, seen = run(2), fresh()[1], []
+    for _ in range(3):
+        stepwise, part = two(stepwise)
+        seen.append(part)
+    same_bits(stepwise, state)
+    same_bits(jax.tree.map(lambda *x: jnp.concatenate(x), *seen), info)
+    assert int(state.step) == 6
+    assert info.outer_loss.shape == info.grad_norm.shape == (6,)
+    assert info.inner_losses.shape == (6, 1)
+
+
+def test_repetition_gives_the_same_bits(six):
+    same_bits(run(6)(fresh()[1]), six)
+
+
+def test_the_state_is_consumed_and_the_users_parameters_are_not(six):
+    params, state = fresh()
+    run(1)(run(1)(state)[0])
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(params))
+    same_bits(params, fresh()[0])
+    assert any(
+        np.any(np.asarray(a) != np.asarray(b))
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(six[0].params), strict=True)
+    )
+
+
+def test_a_step_is_the_optimisers(six):
+    """The first step by hand: mean gradient over the four tasks, Adam's update, the recorded norm."""
+    params, state = fresh()
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 4)
+    grads = jax.jit(jax.vmap(lambda key: ALGORITHM.meta_grad(params, Sinusoid(3, 3).sample(key))[0]))(keys)
+    mean = jax.tree.map(lambda g: g.mean(0), grads)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(mean)))
+    np.testing.assert_allclose(six[1].grad_norm[0], norm, rtol=1e-5)
+    updates, _ = OPTIMIZER.update(mean, state.opt_state, params)
+    once = run(1)(state)[0]
+    for a, b in zip(
+        jax.tree.leaves(once.params), jax.tree.leaves(optax.apply_updates(params, updates)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_every_step_has_tasks_of_its_own(six):
+    losses = np.asarray(six[1].outer_loss)
+    assert len(np.unique(losses)) == 6
+
+
+def test_meshes():
+    assert outer.task_mesh(4).size == 2
+    assert outer.task_mesh(3).size == 1  # 3 tasks do not split evenly over 2 devices
+    assert outer.task_mesh(4, jax.devices()[:1]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("meta_batch", "chunk", "message"),
+    [(4, 3, "chunks of 3"), (0, None, "got 0 tasks"), (4, 0, "chunks of 0"), (4, -1, "chunks of -1")],
+)
+def test_sizes_that_do_not_divide(meta_batch: int, chunk: int | None, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        run(1, meta_batch, chunk=chunk)
+
+
+def test_init_refuses_integers():
+    with pytest.raises(InnerloopError, match="init: parameter `n` is not a float array"):
+        outer.init({"n": jnp.arange(2)}, OPTIMIZER, jax.random.key(0))
+
+
+def test_distributions_are_values():
+    assert dataclasses.replace(Sinusoid(3, 3), shots=4) == Sinusoid(4, 3)
