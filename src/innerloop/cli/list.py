@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from innerloop.cli.shared import console, parse
+from innerloop.cli.shared import console, grouped, parse
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets
@@ -89,7 +89,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     table.add_column("weights")
     for r in rows:
         cells = (r["name"], r["data"], r["algorithm"], r["ways"] or "", r["shots"], r["inner"])
-        cells = (*cells, f"{r['meta_steps']:,}".replace(",", " "), "ship" if r["weights"] else "")
+        cells = (*cells, grouped(r["meta_steps"]), "ship" if r["weights"] else "")
         table.add_row(*map(str, cells))
     out = console()
     out.print(table)

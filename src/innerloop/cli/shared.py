@@ -80,4 +80,9 @@ def with_interval(mean: float, ci95: float, name: str) -> str:
 
 def counted(number: int, one: str, many: str = "") -> str:
     """A number with its noun: `1 step`, `3 steps`, `10 000 tasks`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}".replace(",", " ")
+    return f"{grouped(number)} {one if number == 1 else many or one + 's'}"
+
+
+def grouped(number: int) -> str:
+    """A whole number with its thousands apart."""
+    return f"{number:,}".replace(",", " ")

@@ -9,7 +9,7 @@ from importlib import resources
 import numpy as np
 from matplotlib.figure import Figure
 
-from innerloop.cli.shared import counted, with_interval
+from innerloop.cli.shared import grouped, with_interval
 from innerloop.report.collect import Group, Result
 from innerloop.report.examples import Episode
 
@@ -54,6 +54,11 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def together(text: str) -> str:
+    """Escaped text whose numbers are never parted from their units and intervals by a line's end."""
+    return html.escape(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
+
+
 def results_table(group: Group) -> str:
     """All results on one problem, the best first."""
     score = "accuracy" if group.runs[0].score == "accuracy" else "squared error"
@@ -81,12 +86,12 @@ def result_row(result: Result) -> list[str]:
     per = " per class" if result.score == "accuracy" else ""
     return [
         html.escape(result.label),
-        *("" if point is None else with_interval(*point, result.score) for point in points),
+        *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(record["inner_steps"]),
-        "" if length is None else counted(length, "").strip(),
+        "" if length is None else grouped(length),
         record["normalization"],
         f"{record['queries_per_class']}{per}",
-        counted(record["tasks"], "").strip(" s"),
+        grouped(record["tasks"]),
     ]
 
 

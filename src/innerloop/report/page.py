@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from innerloop.errors import InnerloopError
 from innerloop.report import examples, figures, settings
 from innerloop.report.collect import Group, Result
-from innerloop.report.html_parts import CSS, episode_block, results_table, svg
+from innerloop.report.html_parts import CSS, episode_block, results_table, svg, together
 from innerloop.report.words import conditions, verdict
 from innerloop.run_folder import write_atomically
 
@@ -81,9 +81,9 @@ def section(group: Group, number: int) -> str:
     return "\n".join(
         [
             f'<h2 id="g{number}">{html.escape(group.title)}</h2>',
-            f'<p class="verdict">{html.escape(verdict(group))}</p>',
+            f'<p class="verdict">{together(verdict(group))}</p>',
             results_table(group),
-            f'<p class="soft">{html.escape(conditions(group))}</p>',
+            f'<p class="soft">{together(conditions(group))}</p>',
             f'<div class="figures">{shown}</div>',
             "<h3>Examples: held-out tasks</h3>",
             wave_blocks(group) if group.runs[0].score == "loss" else episode_blocks(group),

@@ -18,7 +18,7 @@ def reached(best: Result) -> str:
         with_interval(best.value, record["ci95"], best.score),
     )
     if best.score == "accuracy":
-        what = f"classifies {value} of the queries of new classes rightly"
+        what = f"classifies {value} of the queries of new classes correctly"
         return f"After {steps} on {counted(record['shots'], 'example')} of each class, {best.label} {what}."
     before = best.at(0)
     was = f", from {before[0]:.2f} before adapting" if before else ""

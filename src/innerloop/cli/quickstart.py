@@ -1,0 +1,171 @@
+"""`innerloop quickstart`: train, measure and compare the four algorithms on two small problems, in minutes."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from innerloop.cli.shared import console, parse, start_jax, with_interval
+from innerloop.config import Config
+from innerloop.errors import InnerloopError
+from innerloop.presets import preset
+
+if TYPE_CHECKING:
+    from innerloop.report.collect import Group
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Meta-train MAML, FOMAML, ANIL and Reptile on sinusoids and on glyphs, measure them on held-out tasks, print a
+    table and write a report. Takes a few minutes; what is there already is used again.
+    """
+
+    folder: Annotated[Path, arg(metavar="DIR")] = Path("runs/quickstart")
+    """Where the runs and the report are kept."""
+    tasks: Annotated[int, arg(metavar="N")] = 400
+    """Held-out tasks for every measurement."""
+    effort: Annotated[float, arg(metavar="X")] = 1.0
+    """Length of training, as a multiple of the usual."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train what is missing, measure all, tell."""
+    arguments = parse(Quickstart, argv)
+    if arguments.tasks < 2:
+        raise InnerloopError("--tasks", "must be 2 or more", got=arguments.tasks)
+    if not 0 < arguments.effort < 1000:
+        raise InnerloopError("--effort", "must be above 0 and below 1000", got=arguments.effort)
+    start_jax()
+    begun, plan = time.monotonic(), configs(arguments.effort)
+    check_folder(arguments.folder, plan)
+    for number, config in enumerate(plan, 1):
+        code = trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
+        if code:
+            return code
+    measure_and_tell([str(arguments.folder / config.name) for config in plan], arguments)
+    console().print(f"Took {(time.monotonic() - begun) / 60:.1f} minutes.")
+    return 0
+
+
+def configs(effort: float) -> list[Config]:
+    """Short runs: fewer meta-steps and filters than the papers', the same tasks for all algorithms of a problem."""
+    sinusoids = [sinusoid(name) for name in ("maml", "fomaml", "anil", "reptile", "joint")]
+    glyphs = [glyph(name) for name in ("maml", "fomaml", "anil", "reptile")]
+    return [shortened(config, effort) for config in sinusoids + glyphs]
+
+
+def sinusoid(algorithm: str) -> Config:
+    """MAML's sinusoids; Reptile learns the same waves, from its own 50 points each."""
+    config = preset(f"sinusoid-{algorithm}")
+    data = replace(config.data, protocol="maml", queries=10)
+    evaluation = replace(config.evaluation, queries=100, validation_tasks=200, steps=10)
+    if algorithm == "reptile":
+        return replace(
+            config, data=data, evaluation=evaluation, outer=replace(config.outer, meta_steps=20_000)
+        )
+    # Ten times the preset's step: few meta-steps need it, and ten steps on ten points stay stable.
+    inner = replace(config.inner, learning_rate=0.01)
+    return replace(
+        config, data=data, evaluation=evaluation, inner=inner, outer=replace(config.outer, meta_steps=5000)
+    )
+
+
+def glyph(algorithm: str) -> Config:
+    """5-way 1-shot glyphs with half the papers' filters and small meta-batches."""
+    config = preset(f"glyphs-5way-1shot-{algorithm}")
+    meta_batch, meta_steps = (4, 600) if algorithm == "reptile" else (8, 500)
+    return replace(
+        config,
+        model=replace(config.model, filters=32),
+        outer=replace(config.outer, meta_batch=meta_batch, meta_steps=meta_steps),
+        evaluation=replace(config.evaluation, validation_tasks=100),
+    )
+
+
+def shortened(config: Config, effort: float) -> Config:
+    """The config with its training length multiplied, and ten log lines, five of them with a validation."""
+    steps = max(10, round(config.outer.meta_steps * effort))
+    block = -(-steps // 10)
+    outer = replace(
+        config.outer,
+        meta_steps=10 * block,
+        log_every=block,
+        validate_every=2 * block,
+        checkpoint_every=5 * block,
+    )
+    return dataclasses.replace(config, outer=outer)
+
+
+def check_folder(folder: Path, plan: Sequence[Config]) -> None:
+    """Raise InnerloopError if one of the runs is there with other settings."""
+    from innerloop.run_folder import RunFolder
+
+    for config in plan:
+        run_folder = RunFolder(folder / config.name)
+        if (run_folder.path / "config.json").exists() and run_folder.config() != config:
+            do = "give another --folder"
+            raise InnerloopError(str(run_folder.path), "holds a run with other settings", do=do)
+
+
+def trained(folder: Path, config: Config, title: str) -> int:
+    """Train one run, unless it has ended; 0, or the exit code after a signal."""
+    from innerloop.progress import training
+    from innerloop.run_folder import RunFolder
+    from innerloop.train import Stopped, train
+
+    out = console()
+    if RunFolder(folder).weights.is_file():
+        out.print(f"{title}: trained before, used again")
+        return 0
+    try:
+        with training(out, title) as watch:
+            train(config, folder, resume=(folder / "config.json").exists(), watch=watch)
+    except Stopped as stopped:
+        out.print(f"Stopped in {config.name}; everything is saved. The same command goes on.")
+        return 128 + stopped.signal_number
+    return 0
+
+
+def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
+    """Measure all runs, print the table, write the report."""
+    from innerloop.cli.report import watching
+    from innerloop.report import collect, page
+
+    out = arguments.folder / "report.html"
+    groups = collect.gather(sources, arguments.tasks, watching)
+    show(groups)
+    page.write(groups, out)
+    console().print(f"Report: {out}", style="bold")
+    console().print(f"Next:   innerloop evaluate {sources[0]}")
+
+
+def show(groups: "Sequence[Group]") -> None:
+    """All results in one table."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("problem", "initialisation"):
+        table.add_column(heading)
+    for heading in ("before adapting", "after 1 step", "after all steps", "inner steps", "tasks"):
+        table.add_column(heading, justify="right")
+    for group in groups:
+        for i, result in enumerate(group.results):
+            points = [result.at(step) for step in (0, 1, result.record["inner_steps"])]
+            scores = [with_interval(*point, result.score) if point else "" for point in points]
+            facts = (str(result.record["inner_steps"]), str(result.record["tasks"]))
+            table.add_row("" if i else group.title, result.label, *scores, *facts)
+        table.add_section()
+    out = console()
+    out.print(table)
+    modes = {
+        f"{g.title}: {g.runs[0].record['normalization']}" for g in groups if g.runs[0].score == "accuracy"
+    }
+    out.print(
+        f"Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval; seed 0; "
+        f"normalisation: {', '.join(sorted(modes))}."
+    )
