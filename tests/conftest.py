@@ -25,6 +25,15 @@ if "INNERLOOP_DATA" not in os.environ and BESIDE.is_dir():
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
+@pytest.fixture
+def quick_compilation():
+    """Where compiling costs more than running: the same mathematics from a compiler that tries less."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if "INNERLOOP_CACHE" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="innerloop-cache-")

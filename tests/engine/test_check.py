@@ -18,11 +18,7 @@ from innerloop.task import Batch, LossFn, Task
 INNER = InnerLoop(optax.sgd(0.1), 2)
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def problem() -> tuple[dict, Task]:

@@ -13,6 +13,8 @@ from innerloop.evaluate import Curve, evaluate, evaluate_in_parts, join, steps_t
 from innerloop.inner import InnerLoop
 from innerloop.task import Batch, Task
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @dataclass(frozen=True)
 class Means:

@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_model_or_optimiser(saved):
 
 def test_a_broken_checkpoint_is_named(saved):
     """The message says what to delete to go on from the one before."""
-    for path in (saved.directory / "7").rglob("*"):
+    for path in Path(str(saved.directory / "7")).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.raises(InnerloopError, match=r"cannot be read .*; delete .*checkpoints/7 to go on"):

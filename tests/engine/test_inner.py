@@ -14,6 +14,8 @@ from innerloop.inner import InnerLoop, unroll
 from innerloop.task import Batch
 from innerloop.tree import Except, check_trainable, combine, partition, paths
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SGD = optax.sgd(0.5)
 
 

@@ -11,6 +11,8 @@ from innerloop.models import MLP, Conv4
 from innerloop.models.layers import Linear, glorot_uniform, max_pool
 from innerloop.tree import check_trainable, paths
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 
 

@@ -9,6 +9,8 @@ from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
 from innerloop.tasks.episodes import Episodes, draw_distinct, with_rotations
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 COUNTS = (4, 7, 5, 9)
 
 

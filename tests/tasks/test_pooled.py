@@ -8,6 +8,8 @@ from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
 from innerloop.tasks.pooled import Pooled
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 COUNTS = (2, 6, 4)
 
 

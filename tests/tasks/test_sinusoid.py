@@ -9,6 +9,8 @@ from innerloop.errors import InnerloopError
 from innerloop.task import Task
 from innerloop.tasks.sinusoid import Sinusoid
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 TASKS = 3000
 
 
