@@ -94,7 +94,7 @@ format: $(VENV)/installed-test ## rewrite the sources in the common format
 
 .PHONY: docs
 docs: $(VENV)/installed-docs ## build the documentation into site/
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 .PHONY: wheel
 wheel: $(VENV)/installed-runtime ## build the wheel and the source archive into dist/

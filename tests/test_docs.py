@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import innerloop
 from innerloop import algorithms
 from innerloop.cli import COMMANDS, main
 from innerloop.presets import all_presets
@@ -39,6 +40,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_code_of_a_page_runs(page: Path) -> None:
     code = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": "page"}
@@ -115,6 +117,20 @@ def test_make_targets_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make ([a-z]+)`|^\$ make ([a-z]+)", page.read_text(), re.MULTILINE):
             assert (target[0] or target[1]) in targets
+
+
+def test_the_python_page_names_all_that_is_public() -> None:
+    told = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "api.md").read_text()))
+    assert set(innerloop.HOMES) - told == set()
+
+
+def test_the_map_of_the_source_is_complete() -> None:
+    told = (ROOT / "docs" / "architecture.md").read_text()
+    source = ROOT / "src" / "innerloop"
+    for path in source.iterdir():
+        if path.name.startswith("_") or path.name in ("py.typed", "shipped"):
+            continue
+        assert path.name in told, path.name
 
 
 def test_results_have_their_place() -> None:
