@@ -1,0 +1,80 @@
+"""Your own pictures: a folder of class folders becomes few-shot tasks, and new classes are learnt from five examples.
+
+python examples/own_images.py --folder pictures    # pictures/CLASS/anything.png
+python examples/own_images.py                      # draws a few symbols as a stand-in
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from innerloop import Conv4, Episodes, InnerLoop, Learner, cross_entropy, init, maml, meta_steps
+from innerloop.datasets import folder
+from innerloop.losses import call
+
+
+def draw_symbols(root, classes=12, pictures=12):
+    """Stand-in data: each class is a random pattern of 4 by 4 tiles, each picture a noisy copy."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for c in range(classes):
+        pattern = np.kron(rng.integers(0, 2, (4, 4)), np.ones((4, 4)))
+        (root / f"class-{c:02}").mkdir()
+        for i in range(pictures):
+            pixels = np.clip(pattern * 160 + rng.normal(40, 40, pattern.shape), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / f"class-{c:02}" / f"{i}.png")
+
+
+def meta_train(classes, ways, steps):
+    """An initialisation for telling `ways` classes apart from five examples of each."""
+    model = Conv4(ways, image_shape=classes.shape, filters=8, key=jax.random.key(0))
+    inner, optimizer = InnerLoop(optax.sgd(0.5), steps=1), optax.adam(3e-3)
+    run = meta_steps(
+        maml(cross_entropy(), inner),
+        optimizer,
+        Episodes(classes, ways=ways, shots=5, queries=5),
+        meta_batch=4,
+        steps=steps,
+        chunk=1,
+    )
+    state, info = run(init(model, optimizer, jax.random.key(1)))
+    first, last = info.outer_loss[:3].mean(), info.outer_loss[-3:].mean()
+    print(f"loss after adapting: {first:.3f} -> {last:.3f}")
+    return state.params
+
+
+def learn_new_classes(params, classes):
+    """Fit five pictures of each of two classes that were never seen, and name the others."""
+    learner = Learner(params, call, InnerLoop(optax.sgd(0.5), steps=5))
+    names = classes.names[:2]
+    pictures = [classes.rows(i) for i in range(2)]
+    learner.fit(np.concatenate([p[:5] for p in pictures]), [name for name in names for _ in range(5)])
+    rest = np.concatenate([p[5:] for p in pictures])
+    truth = [name for name, p in zip(names, pictures, strict=True) for _ in p[5:]]
+    print(f"new classes {', '.join(names)}: {learner.score(rest, truth):.0%} of {len(rest)} pictures right")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
+    parser.add_argument(
+        "--folder", type=Path, help="a folder of class folders; at least ten pictures a class"
+    )
+    parser.add_argument("--size", type=int, default=16, help="side that the pictures are resized to")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as stand_in:
+        if options.folder is None:
+            draw_symbols(Path(stand_in))
+        splits = folder.load(options.folder or stand_in, size=options.size, split=(0.6, 0.15, 0.25))
+    ways = min(3, splits.train.classes)
+    params = meta_train(splits.train, ways, 20 if options.smoke else 300)
+    learn_new_classes(params, splits.test)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+NUMBER = r"(\d+\.\d+)"
+
+
+def run(path, *options):
+    # Most of the time would go into optimising programs that run for a second.
+    fast = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", str(path), "--smoke", *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | fast,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def example(name):
+    return next(path for path in EXAMPLES if path.stem == name)
+
+
+def found(pattern, text):
+    """The numbers that the pattern captures in the text."""
+    match = re.search(pattern, text)
+    assert match, text
+    return [float(x) for x in match.groups()]
+
+
+def test_sinusoid_from_scratch(tmp_path):
+    text = run(example("sinusoid_from_scratch"), "--plot", str(tmp_path / "wave.png"))
+    (before,), (after,) = (found(f"after {n} steps: {NUMBER}", text) for n in (" 0", "10"))
+    assert after < 0.7 * before
+    assert (tmp_path / "wave.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_own_equinox_model():
+    text = run(example("own_equinox_model"))
+    for name in ("MAML", "ANIL"):
+        first, last = found(f"{name}: .* {NUMBER} -> {NUMBER}", text)
+        assert last < first
+
+
+def test_own_flax_model():
+    pytest.importorskip("flax")
+    text = run(example("own_flax_model"))
+    for name in ("NNX", "Linen"):
+        first, last = found(f"{name}: .* {NUMBER} -> {NUMBER}", text)
+        assert last < first
+
+
+def test_own_images():
+    (right,) = found(r": (\d+)% of \d+ pictures right", run(example("own_images")))
+    assert right >= 80
+
+
+def test_own_algorithm():
+    text = run(example("own_algorithm"))
+    assert "Meta-SGD's gradient is MAML's" in text
+    low, high = found(f"from {NUMBER} to {NUMBER}", text)
+    assert low < 0.01 < high
+
+
+def test_sensors():
+    text = run(example("sensors"))
+    (pooled,), (ours,) = (found(f"{name}: error {NUMBER}", text) for name in ("all", "MAML"))
+    assert ours < pooled
+
+
+def test_each_example_is_tested_and_short():
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert {path.stem for path in EXAMPLES} <= tests
+    for path in EXAMPLES:
+        assert len(path.read_text().splitlines()) <= 120, path
