@@ -1,14 +1,16 @@
 """From a config to the parts of a run, and from a run to the numbers that are reported."""
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from innerloop import experiment, trained, weights
+from innerloop import trained, weights
 from innerloop.config import Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig
 from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
 from innerloop.datasets.arrays import ClassArrays, Splits
@@ -19,8 +21,9 @@ from innerloop.models import MLP, Conv4
 from innerloop.presets import preset
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.sinusoid import Sinusoid
-from innerloop.train import train
 from innerloop.tree import Except
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def classes(count: int, side: int = 4) -> ClassArrays:
@@ -54,7 +57,9 @@ def test_task_distributions():
     held_out = EPISODES.held_out_tasks("test")
     assert isinstance(held_out, Episodes)
     assert (held_out.shots, held_out.queries, len(held_out.starts)) == (2, 2, 4)
-    assert EPISODES.held_out_tasks("validation", queries=1).queries == 1
+    fewer = EPISODES.held_out_tasks("validation", queries=1)
+    assert isinstance(fewer, Episodes)
+    assert fewer.queries == 1
     reptile = replace(EPISODES, config=replace(CONFIG, algorithm="reptile")).train_tasks()
     assert isinstance(reptile, Episodes)
     assert reptile.queries == 0
@@ -117,8 +122,11 @@ def test_inner_optimisers():
 
 def test_outer_optimisers():
     """Step sizes that fall to nothing over the run, and clipping before the step."""
-    for decay, middle in (("constant", 0.1), ("linear", 0.05), ("cosine", 0.05)):
-        rule = outer_optimizer(OuterConfig(meta_steps=8, learning_rate=0.1, optimizer="sgd", decay=decay))
+    decays: tuple[tuple[Any, float], ...] = (("constant", 0.1), ("linear", 0.05), ("cosine", 0.05))
+    for decay, middle in decays:
+        rule: Any = outer_optimizer(
+            OuterConfig(meta_steps=8, learning_rate=0.1, optimizer="sgd", decay=decay)
+        )
         state, sizes = rule.init(np.float32(0)), []
         for _ in range(9):
             update, state = rule.update(np.float32(1), state)
@@ -126,7 +134,7 @@ def test_outer_optimisers():
         assert sizes[0] == pytest.approx(0.1)
         assert sizes[4] == pytest.approx(middle)
         assert sizes[8] == pytest.approx(0.1 if decay == "constant" else 0.0, abs=1e-8)
-    clipped = outer_optimizer(OuterConfig(learning_rate=0.1, optimizer="sgd", clip=2.0))
+    clipped: Any = outer_optimizer(OuterConfig(learning_rate=0.1, optimizer="sgd", clip=2.0))
     assert float(clipped.update(np.float32(9), clipped.init(np.float32(0)))[0]) == pytest.approx(-0.2)
     assert first_update(outer_optimizer(OuterConfig(learning_rate=0.1)), 7.0) == pytest.approx(-0.1, rel=1e-4)
 
@@ -136,7 +144,7 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
     for module in (omniglot, cifar, glyphs, mini_imagenet, folder):
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, "load", lambda *a, name=name, **k: (name, *a, *k.items()))
-    load = lambda **fields: load_splits(Config(data=DataConfig(**fields)))
+    load = lambda **fields: inspect.unwrap(load_splits)(Config(data=DataConfig(**fields)))
     assert load(dataset="sinusoid") is None
     assert load(dataset="omniglot") == ("omniglot", "maml")
     assert load(dataset="omniglot", split="evaluation") == ("omniglot", "evaluation")
@@ -151,20 +159,10 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
             load(dataset=name)
 
 
-@pytest.fixture(scope="module")
-def episodes_run(tmp_path_factory: pytest.TempPathFactory):
-    """A run on images, with the data set's reader replaced."""
-    path = tmp_path_factory.mktemp("runs") / "images"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "load_splits", lambda config: SPLITS)
-        train(CONFIG, path)
-        yield path
-
-
-def test_measuring_classification(episodes_run: Path):
+def test_measuring_classification():
     """The record says all that the number depends on; its curve is evaluate's; another mode is another number."""
     told: list[tuple[int, int]] = []
-    loaded = trained.load_trained(episodes_run)
+    loaded = trained.Trained(EPISODES.init_params(), EPISODES, "here", {"meta_steps": 4})
     record = trained.measure(loaded, tasks=6, watch=lambda done, total: told.append((done, total)))
     assert told == [(6, 6)]
     assert (record["ways"], record["shots"], record["queries_per_class"], record["classes"]) == (
@@ -213,5 +211,5 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
         trained.load_trained(tmp_path)
 
 
-def test_another_image_folder(episodes_run: Path):
-    assert trained.load_trained(episodes_run, data_folder="elsewhere").config.data.folder == "elsewhere"
+def test_another_image_folder(finished: Path):
+    assert trained.load_trained(finished, data_folder="elsewhere").config.data.folder == "elsewhere"

@@ -1,6 +1,7 @@
 """Meta-steps: the same bits however they are dispatched, and the user's own arrays left alone."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def run(steps: int, meta_batch: int = 4, **keywords):
     )
 
 
-def fresh() -> tuple[MLP, outer.MetaState]:
+def fresh() -> tuple[Any, outer.MetaState]:
     params = MLP(1, 1, hidden=(4,), key=jax.random.key(0))
     return params, outer.init(params, OPTIMIZER, jax.random.key(1))
 

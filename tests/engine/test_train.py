@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,9 +161,10 @@ def test_an_inner_rate_of_a_million_names_the_inner_step(tiny: Config, tmp_path:
 )
 def test_where_a_run_diverged(field: str, index: tuple, where: str):
     """The last of three steps of this dispatch is number 10."""
-    sound = StepInfo(np.ones(3), np.ones((3, 4)), np.ones(3))
+    values: list[Any] = [np.ones(shape) for shape in (3, (3, 4), 3)]
+    sound = StepInfo(*values)
     check_finite(sound, 10, Path("run"))
-    check_finite(sound._replace(inner_losses=np.ones((3, 0))), 10, Path("run"))
+    check_finite(sound._replace(inner_losses=jnp.ones((3, 0))), 10, Path("run"))
     getattr(sound, field)[index] = np.nan
     with pytest.raises(InnerloopError, match=where):
         check_finite(StepInfo(*map(jnp.asarray, sound)), 10, Path("run"))

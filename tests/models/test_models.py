@@ -1,5 +1,7 @@
 """Built-in models: shapes of every variant, features, initial weights, errors."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,7 +62,8 @@ def test_small_images_are_refused():
 
 def test_mlp_by_hand():
     """Two layers in NumPy; images are flattened; without hidden layers it is linear."""
-    for activation, function in (("relu", lambda x: np.maximum(x, 0)), ("tanh", np.tanh)):
+    activations: dict[Any, Any] = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
+    for activation, function in activations.items():
         model = MLP(4, 2, hidden=(3,), activation=activation, key=KEY)
         x = np.random.default_rng(0).normal(size=(5, 2, 2, 1)).astype(np.float32)
         body, head = model.body[0], model.head

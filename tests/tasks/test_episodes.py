@@ -1,5 +1,7 @@
 """Episodes: disjoint, shuffled, uniform."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 COUNTS = (4, 7, 5, 9)
 
 
-def arrays(dtype=np.float32) -> ClassArrays:
+def arrays(dtype: Any = np.float32) -> ClassArrays:
     """Pixel value = row number, so that every example says which it is; classes of unequal size."""
     rows = np.arange(sum(COUNTS), dtype=dtype).reshape(-1, 1, 1, 1)
     ends = np.cumsum(COUNTS)
