@@ -87,10 +87,6 @@ def test_other_gradients_are_told(make, kind: str):
     assert found.angle > 1
 
 
-def test_zero_steps_are_exact_for_all():
-    assert checked(fomaml, inner=InnerLoop(optax.sgd(0.1), 0)).kind == "exact"
-
-
 def test_stop_gradient_in_the_inner_loop():
     """It makes MAML first order, and jax.grad of the objective as wrong: only finite differences see it."""
     cut = optax.stateless(lambda updates, params: jax.lax.stop_gradient(updates))

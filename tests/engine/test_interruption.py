@@ -1,0 +1,126 @@
+"""Interrupted anywhere and resumed, a run ends with the same bits as one that never was."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from innerloop import checkpoint, weights
+from innerloop.config import Config, to_json
+from innerloop.run_folder import RunFolder
+from innerloop.train import Progress, Stopped, asked_to_stop, train
+
+
+def same_run(folder: Path, other: Path) -> None:
+    """Weights to the bit and metrics to the letter."""
+    assert (folder / "weights.safetensors").read_bytes()
+    a, b = (weights.load(path / "weights.safetensors")[0] for path in (folder, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+
+
+def stop_at(step: int, number: int = signal.SIGTERM):
+    """Sends the process a signal when that step is reported."""
+    return lambda progress: os.kill(os.getpid(), number) if progress.step == step else None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_a_resumed_run_is_the_same(
+    tiny: Config, finished: Path, tmp_path: Path, number: int
+):
+    """Stopped at step 6, which is no checkpoint of its own."""
+    handler = signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped at meta-step 6; state saved") as stopped:
+        train(tiny, tmp_path / "run", watch=stop_at(6, number))
+    assert (stopped.value.signal_number, stopped.value.step) == (number, 6)
+    assert signal.getsignal(number) is handler
+    assert checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
+    seen: list[Progress] = []
+    state = train(None, tmp_path / "run", resume=True, watch=seen.append)
+    assert int(state.step) == 12
+    assert [progress.step for progress in seen] == [8, 10, 12]
+    assert seen[-1].seconds_left == 0
+    assert seen[-1].tasks_per_second > 0
+    same_run(tmp_path / "run", finished)
+
+
+def test_a_signal_at_the_last_step_ends_the_run(tiny: Config, finished: Path, tmp_path: Path):
+    train(tiny, tmp_path / "run", watch=stop_at(12))
+    same_run(tmp_path / "run", finished)
+
+
+SLOW = """
+import sys, time
+from innerloop.config import from_json
+from innerloop.train import train
+train(from_json(sys.argv[1]), sys.argv[2], resume=sys.argv[3] == "resume", watch=lambda p: time.sleep(0.02))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tiny: Config, tmp_path: Path):
+    """SIGKILL three times, at moments drawn at random after a line was written, then resumed to the end."""
+    config = replace(
+        tiny, outer=replace(tiny.outer, meta_steps=90, log_every=1, checkpoint_every=2, validate_every=0)
+    )
+    whole = tmp_path / "whole"
+    train(config, whole)
+    folder, draw, reached = tmp_path / "killed", random.Random(0), 0
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    for attempt in range(3):
+        mode = "resume" if attempt else "new"
+        command = [sys.executable, "-c", SLOW, to_json(config), str(folder), mode]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            target, deadline = reached + draw.randint(3, 20), time.monotonic() + 300
+            while reached < target and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+                reached = len(RunFolder(folder).metrics())
+            time.sleep(draw.random() * 0.02)
+            process.kill()
+            assert process.stderr is not None
+            assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
+        assert not (folder / "weights.safetensors").exists()
+    train(None, folder, resume=True)
+    same_run(folder, whole)
+
+
+def test_a_second_signal_acts_at_once():
+    asked_twice: list[int] = []
+
+    def body() -> None:
+        with asked_to_stop() as asked:
+            os.kill(os.getpid(), signal.SIGINT)
+            asked_twice.extend(asked)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        body()
+    assert asked_twice == [signal.SIGINT]
+
+
+def test_signals_outside_the_main_thread():
+    """They are the caller's business: nothing is installed."""
+    import threading
+
+    seen: list[list[int]] = []
+
+    def body() -> None:
+        with asked_to_stop() as asked:
+            seen.append(asked)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [[]]
+    assert signal.getsignal(signal.SIGTERM) is before
