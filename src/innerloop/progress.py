@@ -3,24 +3,22 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
 
-    from innerloop.train import Progress
+from innerloop.train import Progress
 
 EVERY = 5.0
 """Seconds between plain lines."""
 
 
 @contextmanager
-def training(console: "Console", title: str) -> "Iterator[Callable[[Progress], None]]":
+def training(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
     """A `watch` for `innerloop.train.train`."""
     with lines_or_bar(console, title, "meta-steps") as tell:
         best: dict[str, float] = {}
 
-        def watch(progress: "Progress") -> None:
+        def watch(progress: Progress) -> None:
             best.update(progress.metrics)  # validation scores stay until there are new ones
             speed = f"{progress.tasks_per_second:,.0f} tasks/s".replace(",", " ")
             tell(progress.step, progress.total, progress.seconds_left, f"{speed}  {in_words(best)}")
@@ -29,7 +27,7 @@ def training(console: "Console", title: str) -> "Iterator[Callable[[Progress], N
 
 
 @contextmanager
-def counting(console: "Console", title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
+def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
     """A `watch(done, total)` for `innerloop.trained.measure`."""
     with lines_or_bar(console, title, unit) as tell:
         begun = time.monotonic()
@@ -45,12 +43,13 @@ Tell = Callable[[int, int, float, str], None]
 
 
 @contextmanager
-def lines_or_bar(console: "Console", title: str, unit: str) -> Iterator[Tell]:
+def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
     """A bar that stays on screen, or plain lines."""
     if not console.is_terminal:
         yield plain_lines(console, title, unit)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         SpinnerColumn(),
@@ -59,7 +58,7 @@ def lines_or_bar(console: "Console", title: str, unit: str) -> Iterator[Tell]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[more]}"),
     )
-    with Progress(*columns, console=console, expand=True) as bar:
+    with Bar(*columns, console=console, expand=True) as bar:
         job = bar.add_task(title, total=None, more="compiling")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
@@ -69,7 +68,7 @@ def lines_or_bar(console: "Console", title: str, unit: str) -> Iterator[Tell]:
         yield tell
 
 
-def plain_lines(console: "Console", title: str, unit: str) -> Tell:
+def plain_lines(console: Console, title: str, unit: str) -> Tell:
     """One line every `EVERY` seconds, and always the last one."""
     last = time.monotonic()
     console.print(f"{title}: compiling")

@@ -19,6 +19,9 @@ COMMANDS = {
     "quickstart": "train, measure and compare the four algorithms in minutes",
 }
 
+MODULES = {"list": "list_presets"}
+"""Modules that are not named like their command: one named `list` would hide the built-in from this file."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
@@ -50,7 +53,7 @@ def dispatch(argv: list[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         raise unknown(argv[0])
-    return importlib.import_module(f"innerloop.cli.{argv[0]}").run(argv[1:])
+    return importlib.import_module(f"innerloop.cli.{MODULES.get(argv[0], argv[0])}").run(argv[1:])
 
 
 def unknown(name: str) -> InnerloopError:

@@ -13,7 +13,7 @@ from innerloop.config import Normalization
 from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
-    from innerloop.trained import Trained
+    import innerloop.trained
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def check(arguments: Evaluate) -> None:
             raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
 
 
-def modes(trained: "Trained", arguments: Evaluate) -> list[Normalization]:
+def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if arguments.normalization == "all":
@@ -81,7 +81,9 @@ def modes(trained: "Trained", arguments: Evaluate) -> list[Normalization]:
     return [arguments.normalization or own]
 
 
-def measured(trained: "Trained", arguments: Evaluate, mode: Normalization) -> dict[str, Any]:
+def measured(
+    trained: "innerloop.trained.Trained", arguments: Evaluate, mode: Normalization
+) -> dict[str, Any]:
     """One measurement, with a bar on stderr if someone sees it."""
     from innerloop.progress import counting
     from innerloop.trained import measure

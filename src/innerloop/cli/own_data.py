@@ -15,6 +15,14 @@ from innerloop.errors import InnerloopError
 Ink = Literal["dark", "light"]
 
 
+class Own(NamedTuple):
+    """Where a person's examples are."""
+
+    data: Path
+    query: tuple[Path, ...]
+    ink: Ink | None
+
+
 class Points(NamedTuple):
     """The rows of a CSV file: those with y, and those without."""
 

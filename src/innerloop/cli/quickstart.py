@@ -15,7 +15,7 @@ from innerloop.errors import InnerloopError
 from innerloop.presets import preset
 
 if TYPE_CHECKING:
-    from innerloop.report.collect import Group
+    import innerloop.report.collect
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ def glyph(algorithm: str) -> Config:
 
 
 def shortened(config: Config, effort: float) -> Config:
-    """The config with its training length multiplied, and ten log lines, five of them with a validation."""
+    """The config with its training length multiplied, and ten log lines, two of them with a validation."""
     steps = max(10, round(config.outer.meta_steps * effort))
     block = -(-steps // 10)
     outer = replace(
         config.outer,
         meta_steps=10 * block,
         log_every=block,
-        validate_every=2 * block,
+        validate_every=5 * block,
         checkpoint_every=5 * block,
     )
     return dataclasses.replace(config, outer=outer)
@@ -143,7 +143,7 @@ def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
     console().print(f"Next:   innerloop evaluate {sources[0]}")
 
 
-def show(groups: "Sequence[Group]") -> None:
+def show(groups: "Sequence[innerloop.report.collect.Group]") -> None:
     """All results in one table."""
     from rich import box
     from rich.table import Table

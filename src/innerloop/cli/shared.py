@@ -3,14 +3,12 @@
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from rich.console import Console
 
 from innerloop.errors import InnerloopError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Arguments = TypeVar("Arguments")
 
@@ -60,10 +58,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def console(*, stderr: bool = False) -> "Console":
+def console(*, stderr: bool = False) -> Console:
     """Where people read: as wide as the terminal, and wide enough for every table in a pipe."""
-    from rich.console import Console
-
     plain = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if plain.is_terminal:
         return plain

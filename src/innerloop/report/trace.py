@@ -45,4 +45,4 @@ def outputs_by_step(
 
 def probabilities(outputs: Float[np.ndarray, "... outputs"]) -> Float[np.ndarray, "... outputs"]:
     """Softmax over the outputs."""
-    return np.asarray(jax.nn.softmax(outputs, axis=-1))
+    return np.asarray(jax.nn.softmax(jax.numpy.asarray(outputs), axis=-1))
