@@ -6,6 +6,7 @@ Run with: python examples/own_flax_model.py
 """
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import optax
 from flax import linen, nnx
 
 from innerloop import InnerLoop, Sinusoid, init, maml, mean_squared_error, meta_steps
+from innerloop.losses import Apply
 
 
 class Regressor(nnx.Module):
@@ -32,7 +34,7 @@ class LinenRegressor(linen.Module):
         return linen.Dense(1, name="head")(x)
 
 
-def from_nnx():
+def from_nnx() -> tuple[Any, Apply]:
     """(params, apply) of an NNX model. State that is no parameter, such as dropout keys, would go in `rest`."""
     graph, params, rest = nnx.split(Regressor(nnx.Rngs(0)), nnx.Param, ...)
     # A pure dict of arrays: variables carry metadata that would have to agree between params and gradients.
@@ -46,7 +48,7 @@ def with_values(params, pure):
     return state
 
 
-def from_linen():
+def from_linen() -> tuple[Any, Any]:
     """(params, apply) of a Linen model."""
     model = LinenRegressor()
     return model.init(jax.random.key(0), jnp.zeros((1, 1)))["params"], lambda p, x: model.apply(

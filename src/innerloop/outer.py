@@ -63,15 +63,24 @@ def mean_over_tasks(
     def one(key: PRNGKeyArray) -> tuple[Params, MetaInfo]:
         return algorithm.meta_grad(params, distribution.sample(key))
 
-    def add_chunk(total: Any, keys: Array) -> tuple[Any, None]:
+    return mean_in_chunks(one, keys, chunk)
+
+
+def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
+    """Mean of `one(item)` over the leading axis of `items`; only the running sum is kept."""
+
+    def add_chunk(total: Any, items: Any) -> tuple[Any, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
-        part = one(keys[0]) if chunk == 1 else jax.vmap(one)(keys)
+        part = one(first(items)) if chunk == 1 else jax.vmap(one)(items)
         part = part if chunk == 1 else jax.tree.map(lambda x: x.sum(0), part)
         return jax.tree.map(jnp.add, total, part), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, keys[0]))
-    total, _ = jax.lax.scan(add_chunk, zeros, keys.reshape(-1, chunk))
-    return jax.tree.map(lambda x: x / keys.size, total)
+    first = lambda tree: jax.tree.map(lambda x: x[0], tree)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first(items)))
+    chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), items)
+    total, _ = jax.lax.scan(add_chunk, zeros, chunks)
+    count = jax.tree.leaves(items)[0].shape[0]
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:

@@ -270,7 +270,7 @@ def test_errors_say_what_to_do(classes, episodes):
         StreamedEpisodes(classes, 3, 4, 4)
     with (
         pytest.raises(InnerloopError, match="`prefetch` and `steps` must be 1 or more"),
-        streamed(classes, prefetch=0),
+        streamed(episodes, prefetch=0),
     ):
         pass
     with pytest.raises(InnerloopError, match="multiple of devices x chunk"), streamed(episodes, chunk=3):

@@ -12,7 +12,6 @@ that wait, one being made, and two that were handed out. The map itself is never
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ from innerloop.errors import InnerloopError
 from innerloop.outer import (
     MetaState,
     StepInfo,
-    mean_over_tasks,
+    mean_in_chunks,
     on_mesh,
     outer_update,
     split_evenly,
@@ -104,16 +103,9 @@ def on_the_host() -> Iterator[Any]:
         yield host
 
 
-@dataclass(frozen=True)
-class Given:
-    """A distribution over the tasks of a batch, for `mean_over_tasks`: its key is the task's number."""
-
-    tasks: Task
-
-    def sample(self, key: Array) -> Task:
-        """Task number `key`, bytes scaled to [0, 1]."""
-        task = jax.tree.map(lambda x: x[key], self.tasks)
-        return Task(*(Batch(unit_scale(b.inputs), b.targets) for b in task))
+def scaled(task: Task) -> Task:
+    """The task with bytes scaled to [0, 1]."""
+    return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
 
 @contextmanager
@@ -155,11 +147,11 @@ def steps_on_batches(
 
     The tasks are split over the devices of the mesh. `run` consumes the state it is given.
     """
-    share, chunk = split_evenly(meta_batch, mesh, chunk)
+    chunk = split_evenly(meta_batch, mesh, chunk)[1]
 
     def one_step(state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
-        mean = mean_over_tasks(algorithm, Given(tasks), state.params, jnp.arange(share), chunk)
-        return outer_update(optimizer, state, mean)
+        one = lambda task: algorithm.meta_grad(state.params, scaled(task))
+        return outer_update(optimizer, state, mean_in_chunks(one, tasks, chunk))
 
     many = lambda state, tasks: jax.lax.scan(one_step, state, tasks)
     return on_mesh(many, mesh, PartitionSpec(None, "tasks"))
