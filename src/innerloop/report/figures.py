@@ -53,7 +53,7 @@ def adaptation(group: Group) -> Figure:
     figure, (axes,) = blank()
     results = group.runs + group.baselines
     accuracy = results[0].score == "accuracy"
-    scale = 100 if accuracy else 1
+    scale = 100.0 if accuracy else 1.0
     for result, look in zip(results, looks(results), strict=True):
         curve = result.record["curve"]
         steps, mean = np.array(curve["steps"]), scale * np.array(curve[result.score]["mean"])
@@ -96,11 +96,11 @@ def training(group: Group) -> Figure | None:
         return None
     figure, (above, below) = blank(2, 5.4)
     score = f"validation_{kept[0].score}"
-    scale = 100 if kept[0].score == "accuracy" else 1
+    scale = 100.0 if kept[0].score == "accuracy" else 1.0
     for result, look in zip(group.runs, looks(group.runs), strict=True):
         look = {**look, "linewidth": 1.6, "label": result.label}
         every = max(1, len(result.metrics) // 12)
-        draw(above, result.metrics, "outer_loss", 1, {**look, "markevery": every, "markersize": 4})
+        draw(above, result.metrics, "outer_loss", 1.0, {**look, "markevery": every, "markersize": 4})
         draw(below, result.metrics, score, scale, {**look, "markersize": 5})
     above.set_ylabel("outer loss")
     below.set_ylabel("validation accuracy, %" if scale == 100 else "validation squared error")

@@ -97,7 +97,7 @@ def result_row(result: Result) -> list[str]:
 
 def episode_block(episode: Episode) -> str:
     """One episode: the support strip, then every query with the answer after each inner step."""
-    support = zip(episode.support, episode.support_labels, strict=True)
+    support = zip(episode.support, episode.support_labels.tolist(), strict=True)
     strip = "".join(
         f"<figure>{img(x, f'support of class {letter(y)}')}<figcaption>{letter(y)}</figcaption></figure>"
         for x, y in support
@@ -117,10 +117,10 @@ def query_row(episode: Episode, i: int) -> list[str]:
     for answers in episode.answers.values():
         right = int(answers[i]) == true
         kind, sign = ("right", "✓") if right else ("wrong", "✗")
-        cells.append(f'<span class="mark {kind}">{letter(answers[i])} {sign}</span>')
+        cells.append(f'<span class="mark {kind}">{letter(int(answers[i]))} {sign}</span>')
     return cells
 
 
 def letter(label: int) -> str:
     """A class of an episode by a letter: it has no name that the model knows."""
-    return LETTERS[int(label)] if int(label) < len(LETTERS) else str(int(label) + 1)
+    return LETTERS[label] if label < len(LETTERS) else str(label + 1)

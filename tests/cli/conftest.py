@@ -1,0 +1,69 @@
+import pytest
+
+from innerloop.cli import main
+
+SINUSOID = ("sinusoid-maml", "--outer.meta-steps", "200", "--outer.log-every", "100")
+SINUSOID += (
+    "--outer.validate-every",
+    "200",
+    "--evaluation.validation-tasks",
+    "20",
+    "--evaluation.steps",
+    "2",
+)
+GLYPHS = (
+    "glyphs-5way-1shot-fomaml",
+    "--outer.meta-steps",
+    "4",
+    "--outer.log-every",
+    "2",
+    "--model.filters",
+    "8",
+)
+GLYPHS += ("--outer.meta-batch", "2", "--evaluation.validation-tasks", "4")
+
+
+@pytest.fixture
+def command(capsys):
+    """`command(*words) -> (exit code, stdout, stderr)`."""
+
+    def run(*words):
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def complaint(command):
+    """The one sentence on stderr of a command that must fail with code 2."""
+
+    def run(*words):
+        code, _, err = command(*words)
+        assert code == 2
+        assert err.startswith("innerloop: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return run
+
+
+@pytest.fixture
+def sinusoid_words():
+    return SINUSOID
+
+
+@pytest.fixture(scope="session")
+def sinusoid_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "waves"
+    assert main(["train", *SINUSOID, "--folder", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def glyph_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "glyphs"
+    assert main(["train", *GLYPHS, "--folder", str(folder)]) == 0
+    return folder

@@ -1,0 +1,180 @@
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from innerloop.cli.adapting import ink_taken, regress
+from innerloop.cli.own_data import Own, read_picture
+from innerloop.config import Config, DataConfig
+from innerloop.datasets import glyphs
+from innerloop.errors import InnerloopError
+from innerloop.experiment import Experiment
+from innerloop.trained import Trained
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """Three letters, drawn dark on light; the new pictures are the labelled ones again."""
+    root, classes = tmp_path_factory.mktemp("letters"), glyphs.load().test
+    for number, name in ((5, "be"), (60, "zhe"), (140, "shin")):
+        (root / "support" / name).mkdir(parents=True)
+        (root / "query").mkdir(exist_ok=True)
+        picture = PIL.Image.fromarray(255 - classes.rows(number)[0][:, :, 0])
+        picture.save(root / "support" / name / "1.png")
+        picture.resize((60, 60)).save(root / "query" / f"{name}.png")
+    return root
+
+
+def inverted(letters, root):
+    """The same drawings, light on dark."""
+    for path in letters.rglob("*.png"):
+        target = root / path.relative_to(letters)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(255 - np.asarray(PIL.Image.open(path))).save(target)
+    return root
+
+
+def test_new_pictures_get_the_labels_of_their_like(command, glyph_run, letters, tmp_path):
+    code, out, _ = command("adapt", glyph_run, letters, "--steps", 60, "--csv", tmp_path / "o.csv", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["classes"], result["ink"], result["steps"]) == (["be", "shin", "zhe"], "dark", 60)
+    for prediction in result["predictions"]:
+        assert prediction["file"].endswith(f"{prediction['label']}.png")
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    lines = (tmp_path / "o.csv").read_text().splitlines()
+    assert lines[0] == "file,label,probability"
+    assert len(lines) == 4
+
+
+def test_ink_is_told_from_the_pictures(command, glyph_run, letters, tmp_path):
+    dark = json.loads(command("adapt", glyph_run, letters, "--json")[1])
+    light = json.loads(command("adapt", glyph_run, inverted(letters, tmp_path), "--json")[1])
+    assert (dark["ink"], light["ink"]) == ("dark", "light")
+    for a, b in zip(dark["predictions"], light["predictions"], strict=True):
+        assert a["probability"] == pytest.approx(b["probability"], abs=0.02)  # resizing rounds
+    told = json.loads(command("adapt", glyph_run, letters, "--ink", "light", "--json")[1])
+    assert told["ink"] == "light"
+
+
+def test_the_table_says_how_it_was_made(command, glyph_run, letters):
+    query = letters / "query" / "be.png"
+    code, out, _ = command("adapt", glyph_run, letters, "--query", query, "--normalization", "support")
+    assert code == 0
+    assert str(query) in out
+    assert "zhe.png" not in out
+    assert "3 inner steps on 3 examples of 3 classes; normalisation support" in out
+    assert "Took the drawings as dark on light; --ink light would say otherwise." in out
+
+
+def picture(path, mode="L", size=(28, 28), colour=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new(mode, size, colour).save(path)
+
+
+def test_layouts_that_are_wrong(complaint, glyph_run, tmp_path):
+    assert "there is no such folder" in complaint("adapt", glyph_run, tmp_path / "none")
+    assert "holds no folder `support`" in complaint("adapt", glyph_run, tmp_path)
+    (tmp_path / "support").mkdir()
+    assert "no class folders" in complaint("adapt", glyph_run, tmp_path)
+    picture(tmp_path / "support/a/1.png")
+    assert "must hold at least two classes, got 1" in complaint("adapt", glyph_run, tmp_path)
+    (tmp_path / "support/b").mkdir()
+    assert "holds no pictures" in complaint("adapt", glyph_run, tmp_path)
+    picture(tmp_path / "support/b/1.png")
+    assert "holds no pictures" in complaint("adapt", glyph_run, tmp_path)
+    assert "there is no such file" in complaint("adapt", glyph_run, tmp_path, "--query", tmp_path / "no.png")
+
+
+def test_more_classes_than_the_model_has_outputs(complaint, glyph_run, tmp_path):
+    for name in "abcdef":
+        picture(tmp_path / "support" / name / "1.png")
+    said = complaint("adapt", glyph_run, tmp_path)
+    assert "tells 5 classes apart, got 6" in said
+    assert "--data.ways 6" in said
+
+
+def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
+    for name in "ab":
+        picture(tmp_path / "support" / name / "1.png")
+    (tmp_path / "query").mkdir()
+    (tmp_path / "query" / "broken.png").write_bytes(b"no picture")
+    assert "broken.png: is no readable picture" in complaint("adapt", glyph_run, tmp_path)
+
+
+def test_see_through_parts_are_white(tmp_path):
+    picture(tmp_path / "clear.png", "RGBA", colour=(0, 0, 0, 0))
+    assert read_picture(tmp_path / "clear.png", (28, 28, 1)).min() == 255
+
+
+def test_oblong_models_want_their_own_size(tmp_path):
+    picture(tmp_path / "x.png", size=(20, 30))
+    assert read_picture(tmp_path / "x.png", (30, 20, 3)).shape == (30, 20, 3)
+    with pytest.raises(InnerloopError, match="must be 16 x 30 pixels, got 20 x 30"):
+        read_picture(tmp_path / "x.png", (30, 16, 1))
+
+
+def untaught(**data):
+    config = Config(data=DataConfig(**data))
+    return Trained({}, Experiment(config, None), "somewhere", {})
+
+
+def test_photographs_have_no_ink():
+    pictures = np.zeros((1, 4, 4, 3), np.uint8)
+    assert ink_taken(untaught(dataset="cifar_fs"), None, pictures) is None
+    with pytest.raises(InnerloopError, match="cifar_fs holds no drawings"):
+        ink_taken(untaught(dataset="cifar_fs"), "dark", pictures)
+
+
+def test_the_oracle_cannot_adapt(tmp_path):
+    with pytest.raises(InnerloopError, match="oracle"):
+        regress(untaught(dataset="sinusoid", oracle=True), Own(tmp_path, (), None), 1, "inductive")
+
+
+def points(tmp_path, text):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    return path
+
+
+def test_points_are_predicted(command, sinusoid_run, tmp_path):
+    path = points(tmp_path, "\ufeffX, y\n0,0\n1.5,2\n\n-1.5,-2\n0.5,\n1\n")
+    code, out, _ = command("adapt", sinusoid_run, path, "--steps", 200, "--json")
+    result = json.loads(out)
+    assert (code, result["examples"]) == (0, 3)
+    assert [p["x"] for p in result["predictions"]] == [0.5, 1.0]
+    assert all(0 < p["y"] < 3 for p in result["predictions"])
+    assert "Adapted by sinusoid-maml, 2 inner steps on 3 examples." in command("adapt", sinusoid_run, path)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must begin with the header x,y"),
+        ("0,0\n1,\n", "must begin with the header x,y"),
+        ("x,y\n0,zero\n1,\n", "line 2: is no number, got 'zero'"),
+        ("x,y\n0,0\nnan,\n", "line 3: must be a finite number"),
+        ("x,y\n0,inf\n1,\n", "line 2: must be a finite number"),
+        ("x,y\n0,0,0\n1,\n", "line 2: must hold x,y"),
+        ("x,y\n0,0\n", "got 1 and 0"),
+        ("x,y\n0,\n", "got 0 and 1"),
+    ],
+)
+def test_bad_points_are_told_by_their_line(complaint, sinusoid_run, tmp_path, text, words):
+    assert words in complaint("adapt", sinusoid_run, points(tmp_path, text))
+
+
+def test_points_that_are_no_text(complaint, sinusoid_run, tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_bytes(b"\xff\xfe\x00x")
+    assert "is no text file" in complaint("adapt", sinusoid_run, path)
+    assert "need a file of points" in complaint("adapt", sinusoid_run, tmp_path)
+    assert "must be 0 or more" in complaint("adapt", sinusoid_run, path, "--steps", -1)
+
+
+def test_a_csv_that_cannot_be_written(complaint, sinusoid_run, tmp_path):
+    path = points(tmp_path, "x,y\n0,0\n1,\n")
+    assert "No such file or directory" in complaint(
+        "adapt", sinusoid_run, path, "--csv", tmp_path / "no/o.csv"
+    )

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from innerloop.cli.shared import with_interval
+
+FEW = ("--tasks", 20)
+
+
+def test_json_is_one_object_and_nothing_else(command, glyph_run):
+    code, out, err = command("evaluate", glyph_run, *FEW, "--json")
+    record = json.loads(out)
+    assert (code, err) == (0, "")
+    assert 0 <= record["accuracy"] <= 1
+    assert record["ci95"] > 0
+    assert (record["tasks"], record["normalization"]) == (20, "transductive")
+
+
+def test_the_table_names_everything_a_number_depends_on(command, sinusoid_run):
+    code, out, _ = command("evaluate", sinusoid_run, *FEW, "--seed", 5, "--queries", 7)
+    record = json.loads(command("evaluate", sinusoid_run, *FEW, "--seed", 5, "--queries", 7, "--json")[1])
+    assert code == 0
+    assert with_interval(record["loss"], record["ci95"], "loss") in out
+    for words in ("20 test tasks", "7 queries", "seed 5", "transductive", "trained for 200 meta-steps"):
+        assert words in out
+
+
+def test_a_weights_file_is_the_run(command, sinusoid_run):
+    of_run = json.loads(command("evaluate", sinusoid_run, *FEW, "--json")[1])
+    of_file = json.loads(command("evaluate", sinusoid_run / "weights.safetensors", *FEW, "--json")[1])
+    assert of_run["loss"] == of_file["loss"]
+
+
+def test_all_modes_in_turn(command, glyph_run):
+    code, out, _ = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert list(record["modes"]) == ["transductive", "inductive", "support"]
+    assert record["modes"]["transductive"]["curve"] == record["curve"]
+    assert len({str(mode["curve"]) for mode in record["modes"].values()}) == 3
+
+
+def test_modes_stand_side_by_side(command, sinusoid_run):
+    out = command("evaluate", sinusoid_run, *FEW, "--normalization", "all", "--part", "validation")[1]
+    assert "loss, inductive" in out
+    assert "normalisation transductive, inductive, support" in out
+    assert "20 validation tasks" in out
+
+
+def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
+    assert "did you mean" in complaint("evaluate", "omniglot-5way-1shot-mam")
+    assert "is not a run" in complaint("evaluate", tmp_path)
+    (tmp_path / "config.json").write_bytes((sinusoid_run / "config.json").read_bytes())
+    assert f"innerloop train --resume {tmp_path}" in complaint("evaluate", tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes((sinusoid_run / "weights.safetensors").read_bytes()[:500])
+    assert "holds no trained weights" in complaint("evaluate", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--tasks", 1), ("--steps", -1), ("--queries", 0), ("--seed", -1)]
+)
+def test_numbers_that_mean_nothing(complaint, option, value):
+    assert f"{option}: must be" in complaint("evaluate", "anything", option, value)
+
+
+def test_an_unknown_mode_ends_with_2(command):
+    assert command("evaluate", "x", "--normalization", "magic")[0] == 2
+
+
+def test_a_terminal_sees_progress_on_stderr_alone(command, sinusoid_run, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, out, err = command("evaluate", sinusoid_run, *FEW, "--json")
+    assert json.loads(out)["tasks"] == 20
+    assert "sinusoid-maml" in err

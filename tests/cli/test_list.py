@@ -1,0 +1,25 @@
+import json
+
+from innerloop.presets import all_presets
+
+
+def test_every_preset_is_listed(command):
+    code, out, _ = command("list")
+    assert code == 0
+    assert all(name in out for name in all_presets())
+
+
+def test_words_narrow_the_list(command):
+    _, out, _ = command("list", "omniglot", "5way-1shot", "--json")
+    names = [row["name"] for row in json.loads(out)]
+    assert names == [name for name in all_presets() if name.startswith("omniglot-5way-1shot")]
+
+
+def test_json_holds_the_settings(command):
+    row = json.loads(command("list", "omniglot-20way-5shot-maml", "--json")[1])[0]
+    assert (row["ways"], row["shots"], row["algorithm"], row["weights"]) == (20, 5, "maml", row["weights"])
+    assert row["inner_steps_training"] == all_presets()["omniglot-20way-5shot-maml"].inner.steps
+
+
+def test_words_that_no_preset_has(complaint):
+    assert "no preset's name holds these words, got imagenet2" in complaint("list", "imagenet2")

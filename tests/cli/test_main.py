@@ -1,0 +1,110 @@
+import subprocess
+import sys
+
+import pytest
+
+from innerloop import cli
+from innerloop.cli import shared
+from innerloop.cli.shared import counted, with_interval
+
+
+def test_without_arguments_it_names_the_commands(command):
+    code, out, _ = command()
+    assert code == 0
+    assert all(f"  {name} " in out for name in ("list", "train", "evaluate", "adapt", "report", "quickstart"))
+    assert command("--help")[1] == out
+
+
+def test_version(command):
+    code, out, _ = command("--version")
+    assert (code, out.split()[0]) == (0, "innerloop")
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(complaint):
+    assert "did you mean evaluate?" in complaint("evalute", "x")
+    assert "choose among: list, train" in complaint("zzzz")
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_has_help_of_one_screen(name, command):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert f"usage: innerloop {name} " in out
+    assert out.count("\n") < 45
+
+
+def test_an_unknown_option_ends_with_2(command):
+    code, _, err = command("list", "--nonsense")
+    assert code == 2
+    assert "--nonsense" in err
+
+
+def test_help_and_list_do_not_wait_for_jax():
+    script = (
+        "import sys; from innerloop.cli import main; main(['list', 'sinusoid']); main(['train', '--help']);"
+        "sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "innerloop", "lst"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean list?" in done.stderr
+
+
+def raising(error):
+    def dispatch(argv):
+        raise error
+
+    return dispatch
+
+
+def test_ctrl_c_outside_training_ends_with_130(command, monkeypatch):
+    monkeypatch.setattr(cli, "dispatch", raising(KeyboardInterrupt()))
+    assert command("list")[0] == 130
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(complaint, monkeypatch):
+    monkeypatch.setattr(cli, "dispatch", raising(PermissionError(13, "Permission denied", "runs/x")))
+    assert complaint("list") == "innerloop: runs/x: Permission denied.\n"
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(cli, "dispatch", raising(OSError("no file named")))
+    with pytest.raises(OSError, match="no file named"):
+        cli.main(["list"])
+
+
+def test_a_closed_pipe_is_no_error():
+    script = f"{sys.executable} -m innerloop list | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_devices_are_checked(complaint):
+    assert "must be 1 or more" in complaint("evaluate", "x", "--devices", "0")
+    assert "JAX has started already" in complaint("evaluate", "x", "--devices", "77")
+
+
+def test_cores_without_affinity(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    assert shared.cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("mean", "ci95", "name", "words"),
+    [
+        (0.98765, 0.00123, "accuracy", "98.77 ± 0.12 %"),
+        (0.65432, 0.116, "loss", "0.65 ± 0.12"),
+        (12.3, 1.23, "loss", "12.3 ± 1.2"),
+        (0.5, 0.0, "loss", "0.5000 ± 0.0000"),
+    ],
+)
+def test_numbers_with_their_intervals(mean, ci95, name, words):
+    assert with_interval(mean, ci95, name) == words
+
+
+def test_counting():
+    assert (counted(1, "step"), counted(12345, "step")) == ("1 step", "12 345 steps")
+    assert counted(2, "query", "queries") == "2 queries"

@@ -1,0 +1,47 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from innerloop import progress
+from innerloop.train import Progress
+
+
+def lines(every, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", every)
+    out = io.StringIO()
+    with progress.training(Console(file=out, width=200), "run") as watch:
+        for step in range(1, 5):
+            metrics = {"outer_loss": 1 / step} | ({"validation_accuracy": 0.5} if step == 2 else {})
+            watch(Progress(step, 4, 1234.5, 60.0 * (4 - step), metrics))
+    return out.getvalue().splitlines()
+
+
+def test_plain_lines_come_rarely_but_the_last_always(monkeypatch):
+    assert len(lines(1e9, monkeypatch)) == 2
+    shown = lines(0.0, monkeypatch)
+    assert len(shown) == 5
+    assert shown[1].endswith("1/4 meta-steps, 3 min 00 s left  1 234 tasks/s  outer loss 1.0000")
+    assert "done" in shown[4]
+    assert "validation accuracy 50.0 %" in shown[4]
+
+
+def test_a_terminal_gets_a_bar():
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, width=120)
+    with progress.counting(terminal, "measuring") as watch:
+        watch(200, 400)
+        watch(400, 400)
+    assert "400/400" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(41.6, "42 s"), (125.0, "2 min 05 s"), (7620.0, "2 h 07 min"), (3599.9, "1 h 00 min")],
+)
+def test_durations(seconds, words):
+    assert progress.duration(seconds) == words
+
+
+def test_validation_loss_in_words():
+    assert progress.in_words({"validation_loss": 0.5}) == "validation loss 0.5000"

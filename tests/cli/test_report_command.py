@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from innerloop.cli.report import default_out
+
+
+def test_the_page_lies_in_the_first_run(command, sinusoid_run):
+    code, out, _ = command("report", sinusoid_run, "--tasks", 4)
+    assert code == 0
+    assert f"Report: {sinusoid_run / 'report.html'}" in out
+    assert (sinusoid_run / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_page_on_a_weights_file_lies_here(sinusoid_run):
+    assert default_out([str(sinusoid_run / "weights.safetensors")]) == Path("report.html")
+
+
+def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path):
+    assert "needs a run" in complaint("report")
+    assert "must be 2 or more" in complaint("report", sinusoid_run, "--tasks", 1)
+    assert "is not a run" in complaint("report", tmp_path)
+    assert "is a folder" in complaint("report", sinusoid_run, "--out", tmp_path)

@@ -1,0 +1,119 @@
+import json
+import re
+import signal
+
+import pytest
+
+from innerloop import progress, weights
+from innerloop.run_folder import RunFolder
+
+TINY = ("--outer.meta-steps", "2", "--outer.log-every", "1", "--evaluation.validation-tasks", "4")
+
+
+def test_a_run_ends_with_weights_and_the_next_command(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command("train", "sinusoid-joint", *TINY)
+    assert code == 0
+    assert (tmp_path / "runs/sinusoid-joint/weights.safetensors").is_file()
+    assert re.search(r"Trained: validation loss \d+\.\d+\.", out)
+    assert "innerloop evaluate runs/sinusoid-joint" in out
+
+
+def test_overrides_reach_the_config(sinusoid_run):
+    config = RunFolder(sinusoid_run).config()
+    assert (config.name, config.outer.meta_steps, config.evaluation.steps) == ("sinusoid-maml", 200, 2)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(complaint, sinusoid_run, sinusoid_words):
+    said = complaint("train", *sinusoid_words, "--folder", sinusoid_run)
+    assert f"innerloop train --resume {sinusoid_run}" in said
+
+
+def signalled(monkeypatch, number):
+    """Send a signal to the next training run after its first block."""
+    asked = []
+
+    def ask_once(metrics):
+        if not asked:
+            asked.append(signal.raise_signal(number))
+        return ""
+
+    monkeypatch.setattr(progress, "in_words", ask_once)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+
+
+def test_a_terminated_run_ends_with_143(command, tmp_path, monkeypatch):
+    signalled(monkeypatch, signal.SIGTERM)
+    assert command("train", "sinusoid-joint", *TINY, "--folder", tmp_path / "run")[0] == 143
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(command, sinusoid_run, sinusoid_words, tmp_path, monkeypatch):
+    signalled(monkeypatch, signal.SIGINT)
+    got, out, _ = command("train", *sinusoid_words, "--folder", tmp_path / "run")
+    assert got == 130
+    assert "Stopped at meta-step 100" in out
+    again = re.search(r"innerloop (train --resume .*)", out)
+    assert again is not None
+    assert command(*again[1].split())[0] == 0
+    folders = (sinusoid_run, tmp_path / "run")
+    whole, parted = (weights.load(folder / "weights.safetensors")[0] for folder in folders)
+    assert all((whole[name] == parted[name]).all() for name in whole)
+    series = [[record["outer_loss"] for record in RunFolder(folder).metrics()] for folder in folders]
+    assert series[0] == series[1]
+
+
+def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
+    before = weights.load(sinusoid_run / "weights.safetensors")[0]
+    assert command("train", "sinusoid-maml", "--resume", sinusoid_run)[0] == 0
+    after = weights.load(sinusoid_run / "weights.safetensors")[0]
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_resume_of_nothing(complaint, tmp_path):
+    assert "there is no such folder" in complaint("train", "--resume", tmp_path / "none")
+    assert "is not a run" in complaint("train", "--resume", tmp_path)
+
+
+def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
+    assert "changes of 'seed'" in complaint("train", "--resume", sinusoid_run, "--seed", 3)
+    assert "leave --folder out" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
+    assert "is of sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
+
+
+def test_unknown_and_missing_presets(complaint):
+    assert "did you mean sinusoid-maml" in complaint("train", "sinusoid-mml")
+    assert "needs a preset" in complaint("train")
+
+
+@pytest.mark.parametrize(
+    "words", [("--outer.meta-steps", "many"), ("--inner.optimizer", "lbfgs"), ("--x.y", "1")]
+)
+def test_bad_option_values_end_with_2(command, words):
+    code, _, err = command("train", "sinusoid-maml", *words)
+    assert code == 2
+    assert words[0] in err
+
+
+def test_a_run_that_never_learnt_leaves_no_folder(complaint, tmp_path):
+    said = complaint("train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run")
+    assert "multiple of devices x chunk" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made(complaint, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be made" in complaint("train", "sinusoid-maml", *TINY, "--folder", tmp_path / "file/run")
+
+
+def test_a_broken_config_is_named(complaint, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    assert "is not JSON" in complaint("train", "--resume", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"nmae": "x"}))
+    assert "unknown field 'nmae'" in complaint("train", "--resume", tmp_path)
+
+
+def test_all_settings_are_listed_on_demand(command):
+    code, out, _ = command("train", "sinusoid-reptile", "-H")
+    assert code == 0
+    assert "--inner.minibatch" in out
+    assert re.search(r"default: 30000", out)

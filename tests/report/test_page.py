@@ -1,0 +1,156 @@
+import html.parser
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from innerloop.cli.shared import with_interval
+from innerloop.errors import InnerloopError
+from innerloop.report import examples, figures, page, settings
+from innerloop.report.html_parts import img, letter, results_table
+
+VOID = {"meta", "img", "br"}
+
+
+class Balance(html.parser.HTMLParser):
+    """Checks that every tag is closed, and collects what the page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.loaded += [value for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(groups, tmp_path_factory):
+    done = []
+    out = page.write(groups, tmp_path_factory.mktemp("out") / "deep" / "report.html", done.append)
+    assert done == [group.title for group in groups]
+    return out.read_text()
+
+
+def test_the_page_is_whole_and_needs_nothing_beside_it(written):
+    parsed = Balance()
+    parsed.feed(written)
+    assert parsed.open == []
+    assert all(address.startswith(("data:image/", "#")) for address in parsed.loaded)
+    assert "url(" not in written
+    assert "@import" not in written
+
+
+def test_the_page_tells_results_settings_and_environment(written, groups):
+    parsed = Balance()
+    parsed.feed(written)
+    text = " ".join(parsed.text)
+    for result in (groups[0].runs[0], groups[1].baselines[0]):
+        assert with_interval(result.value, result.record["ci95"], result.score) in text.replace("\xa0", " ")
+    assert "untrained" in text
+    assert "inner.learning_rate" in text
+    assert "packages.jax" in text
+
+
+def test_figures_are_kept_with_the_runs(written, runs):
+    for run, names in ((runs[0], ("adaptation", "training", "wave-1", "wave-3")), (runs[2], ("adaptation",))):
+        for name in names:
+            assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            assert "<svg" in (run / "figures" / f"{name}.svg").read_text()[:2000]
+
+
+def test_names_are_escaped(groups):
+    hostile = replace(groups[0].runs[0], label="<script>x</script>")
+    shown = results_table(replace(groups[0], runs=[hostile]))
+    shown += settings.config_table(replace(groups[0], runs=[hostile])) + page.folded(hostile, "", True)
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_answers_are_marked_as_they_are(groups):
+    run = groups[1].runs[0]
+    (episode,) = examples.episodes(run, 1)
+    assert list(episode.answers) == [0, 1, 2, 3]
+    right = sum((answers == episode.labels).sum() for answers in episode.answers.values())
+    drawn = page.episode_block(episode)
+    assert drawn.count('class="mark right"') == right
+    assert drawn.count('class="mark wrong"') == 20 - right
+    assert sorted(episode.support_labels) == list(episode.support_labels)
+
+
+def test_all_runs_get_the_same_episodes(groups):
+    a, b = examples.episodes(groups[1].runs[0], 1)[0], examples.episodes(groups[1].baselines[0], 1)[0]
+    np.testing.assert_array_equal(a.query, b.query)
+    np.testing.assert_array_equal(a.support, b.support)
+
+
+def test_answers_before_adapting_are_the_models_own(groups):
+    trained = groups[0].runs[0].trained
+    import jax
+
+    task = trained.experiment.held_out_tasks(queries=5).sample(jax.random.key(0))
+    outputs = examples.answers_on(trained, task)
+    assert outputs.shape == (15, 5, 1)
+    np.testing.assert_allclose(outputs[0], trained.params(task.query.inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "shown"), [(0, [0]), (3, [0, 1, 2, 3]), (50, None)])
+def test_at_most_five_steps_are_shown(steps, shown):
+    got = examples.shown_steps(steps, 5)
+    assert got == (shown or got)
+    assert len(got) <= 5
+    assert (got[0], got[-1]) == (0, steps)
+
+
+def test_drawings_are_dark_on_white_and_photographs_as_they_are():
+    import base64
+    import io
+
+    import PIL.Image
+
+    def pixel(picture):
+        data = re.search(r"base64,([^\"]*)", img(picture, "x"))
+        assert data is not None
+        return PIL.Image.open(io.BytesIO(base64.b64decode(data[1]))).getpixel((0, 0))
+
+    assert pixel(np.zeros((4, 4, 1))) == 255
+    assert pixel(np.full((4, 4, 3), 0.2)) == (51, 51, 51)
+
+
+def test_classes_beyond_the_alphabet_have_numbers():
+    assert (letter(0), letter(25), letter(26)) == ("A", "Z", "27")
+
+
+def test_runs_without_measures_have_no_training_figure(groups):
+    bare = replace(groups[0], runs=[replace(run, metrics=[]) for run in groups[0].runs])
+    assert figures.training(bare) is None
+
+
+def test_environments_that_differ_stand_side_by_side(groups):
+    one, two = groups[0].runs
+    assert "all runs" in settings.environment_table([one, two])
+    other = replace(two, environment={**two.environment, "python": "9.9"})
+    assert "<th>joint training</th>" in settings.environment_table([one, other])
+    assert settings.environment_table([replace(one, environment={})]) == ""
+
+
+def test_a_run_folder_that_cannot_be_written(groups, tmp_path):
+    (tmp_path / "figures").write_text("in the way")
+    with pytest.raises(InnerloopError, match="make the run's folder writable"):
+        page.keep([replace(groups[0].runs[0], folder=tmp_path)], {})
+
+
+def test_a_page_that_cannot_be_written(tmp_path):
+    with pytest.raises(InnerloopError, match="is a folder"):
+        page.check_writable(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InnerloopError, match="cannot be written"):
+        page.check_writable(tmp_path / "file" / "x" / "report.html")
