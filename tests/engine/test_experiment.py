@@ -17,6 +17,7 @@ from innerloop.experiment import Experiment, adapted_by, inner_loop, load_splits
 from innerloop.models import MLP, Conv4
 from innerloop.presets import preset
 from innerloop.tasks.episodes import Episodes
+from innerloop.tasks.pooled import Pooled
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tree import Except
 
@@ -66,6 +67,21 @@ def test_models():
     assert isinstance(Experiment(conv, large).init_params(), Conv4)
     with pytest.raises(InnerloopError, match=r"`conv4` needs images, got inputs of shape \(1,\); use `mlp`"):
         Experiment(replace(preset("sinusoid-maml"), model=ModelConfig()), None).init_params()
+
+
+def test_the_pretrained_baseline():
+    """Joint training classifies all training classes at once, and meets tasks with a new head of zeros."""
+    joint = replace(EPISODES, config=replace(CONFIG, algorithm="joint"))
+    tasks = joint.train_tasks()
+    assert isinstance(tasks, Pooled)
+    assert tasks.batch == 3 * (2 + 3)
+    model = joint.init_params()
+    assert model.head.weight.shape == (4, 6)
+    fresh = joint.for_tasks(model)
+    assert fresh.head.weight.shape == (4, 3)
+    assert not np.asarray(fresh.head.weight).any()
+    np.testing.assert_array_equal(fresh.body[0].weight, model.body[0].weight)
+    assert EPISODES.for_tasks(model) is model
 
 
 def test_chunks():

@@ -1,5 +1,6 @@
 """The inner loop's observations, minibatches and errors; parameter trees by path."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -78,6 +79,16 @@ def test_a_minibatch_larger_than_the_support_set_is_all_of_it():
 def test_settings(fields: dict, message: str):
     with pytest.raises(InnerloopError, match=message):
         InnerLoop(SGD, **fields)
+
+
+def test_an_unknown_derivative():
+    """As met by users, whose programs do not check types at run time."""
+    inner = InnerLoop(SGD)
+    object.__setattr__(inner, "derivative", "forward")
+    with pytest.raises(
+        InnerloopError, match="`derivative` is unknown, got 'forward'; choose unrolled, remat"
+    ):
+        inspect.unwrap(InnerLoop.__post_init__)(inner)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from engine_cases import EPISODES
 
@@ -65,6 +66,13 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InnerloopError, match="the run has not ended; go on with `innerloop train --resume"):
         trained.load_trained(tmp_path)
+
+
+def test_the_untrained_baseline():
+    """A preset's weights before training, by seed."""
+    one, other = trained.untrained("sinusoid-maml"), trained.untrained("sinusoid-maml", seed=1)
+    assert (one.source, one.facts) == ("random weights", {"meta_steps": 0})
+    assert not np.array_equal(one.params.head.weight, other.params.head.weight)
 
 
 def test_another_image_folder(finished: Path):

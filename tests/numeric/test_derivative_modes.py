@@ -14,7 +14,8 @@ from innerloop.losses import mean_squared_error
 from innerloop.task import Batch
 
 SPLITS = {"all": maml, "head": anil, "body": boil}
-MLP = [("mlp", rule, split, 3) for rule in RULES for split in SPLITS]
+SHORT = [("sgd", "head"), ("momentum", "body"), ("momentum", "all"), ("adam", "all"), ("adam", "head")]
+MLP = [("mlp", rule, split, 3) for rule, split in SHORT]
 LONG = [("mlp", "sgd", "all", 5), ("conv4", "sgd", "all", 5)]
 CONV = [("smooth conv", "adam", "all", 2), ("smooth conv", "momentum", "head", 3)]
 
@@ -25,10 +26,11 @@ def test_every_mode_gives_the_same_gradient(case: str, rule: str, split: str, st
     modes = {
         mode: SPLITS[split](loss, InnerLoop(RULES[rule](), steps, derivative=mode))
         for mode in ("unrolled", "rematerialised", "mixed")
+        if not (case == "conv4" and mode == "rematerialised")  # slow to compile
     }
     together = jax.jit(lambda params, task: {m: a.meta_grad(params, task) for m, a in modes.items()})
     found = together(params, task)
-    for mode in ("rematerialised", "mixed"):
+    for mode in modes:
         assert_close(found[mode][0], found["unrolled"][0], 1e-9)
         np.testing.assert_allclose(found[mode][1].inner_losses, found["unrolled"][1].inner_losses, rtol=1e-12)
 

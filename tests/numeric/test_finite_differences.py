@@ -38,8 +38,10 @@ def errors(make, case: str, rule: optax.GradientTransformation, h: float) -> np.
     return np.array(found)
 
 
-@pytest.mark.parametrize("rule", ["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("make", [maml, anil, boil])
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [(maml, "sgd"), (maml, "momentum"), (maml, "adam"), (anil, "sgd"), (anil, "adam"), (boil, "momentum")],
+)
 def test_mlp(make, rule: str):
     assert errors(make, "mlp", RULES[rule](), 1e-6).max() < 1e-7
 

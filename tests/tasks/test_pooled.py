@@ -21,7 +21,8 @@ def arrays() -> ClassArrays:
 def test_classes_and_examples_are_equally_likely():
     """Labels are class numbers; counts within 4 standard deviations of a binomial's."""
     draws = 6000
-    task = jax.jit(Pooled(arrays(), draws).sample)(jax.random.key(0))
+    pooled = Pooled(arrays(), draws)
+    task = jax.jit(lambda key: pooled.sample(key))(jax.random.key(0))
     rows, labels = np.asarray(task.query.inputs).ravel().astype(int), np.asarray(task.query.targets)
     np.testing.assert_array_equal(labels, np.repeat(np.arange(3), COUNTS)[rows])
     seen = np.bincount(rows, minlength=sum(COUNTS))
