@@ -80,7 +80,9 @@ class TrainingLoop:
         self.config = experiment.config.outer
         self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, StepInfo]]] = {}
         self.distribution = experiment.train_tasks()
-        self.held_out = experiment.held_out_tasks("validation")  # now: too few classes are told before training
+        self.held_out = experiment.held_out_tasks(
+            "validation"
+        )  # now: too few classes are told before training
         fresh = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
         saved = checkpoint.restore(checkpoints, fresh)
         self.state = fresh if saved is None else saved

@@ -68,7 +68,7 @@ def test_the_table_says_how_it_was_made(command, glyph_run, letters):
     assert "Took the drawings as dark on light; --ink light would say otherwise." in out
 
 
-def picture(path, mode="L", size=(28, 28), colour=0):
+def picture(path, mode="L", size=(28, 28), colour: int | tuple[int, ...] = 0):
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.new(mode, size, colour).save(path)
 

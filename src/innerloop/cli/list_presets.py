@@ -86,10 +86,10 @@ def show(rows: list[dict[str, Any]]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("inner loop")
     table.add_column("meta-steps", justify="right")
-    table.add_column("weights")
+    table.add_column("weights ship")
     for r in rows:
         cells = (r["name"], r["data"], r["algorithm"], r["ways"] or "", r["shots"], r["inner"])
-        cells = (*cells, grouped(r["meta_steps"]), "ship" if r["weights"] else "")
+        cells = (*cells, grouped(r["meta_steps"]), "yes" if r["weights"] else "")
         table.add_row(*map(str, cells))
     out = console()
     out.print(table)

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.report.collect import Group, Result
 
@@ -102,9 +103,16 @@ def training(group: Group) -> Figure | None:
         every = max(1, len(result.metrics) // 12)
         draw(above, result.metrics, "outer_loss", 1.0, {**look, "markevery": every, "markersize": 4})
         draw(below, result.metrics, score, scale, {**look, "markersize": 5})
+    if kept[0].score == "loss":  # an error spans decades, and one task that diverges would flatten the rest
+        for axes in (above, below):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
     above.set_ylabel("outer loss")
     below.set_ylabel("validation accuracy, %" if scale == 100 else "validation squared error")
     below.set_xlabel("meta-steps")
+    below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
     legend(above, len(kept))
     return figure
