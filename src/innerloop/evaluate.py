@@ -67,27 +67,23 @@ def task_curve(
     return curve
 
 
-def evaluate_in_parts(
+def evaluator(
     score: Score,
     loss_fn: LossFn,
     inner: InnerLoop,
-    params: Params,
     distribution: TaskDistribution,
     *,
-    key: PRNGKeyArray,
     tasks: int,
     record: Sequence[int] | None = None,
     part: int = 200,
     chunk: int = 1,
-) -> Iterator[Curve]:
-    """`evaluate`, yielding a Curve for every `part` tasks, so that progress can be shown."""
-    if tasks < 2:
-        raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
+) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
+    """`run(params, key)`: `evaluate`, yielding a Curve for every `part` tasks so that progress can be shown.
+
+    It is compiled at its first call only. Raises InnerloopError as `evaluate`.
+    """
     record = steps_to_record(inner.steps) if record is None else tuple(record)
-    if chunk < 1:
-        raise InnerloopError("evaluate", "`chunk` must be 1 or more", got=chunk)
-    if not record or min(record) < 0 or max(record) > inner.steps:
-        raise InnerloopError("evaluate", f"recorded steps must lie in 0..{inner.steps}", got=record)
+    check_request(tasks, chunk, record, inner.steps)
     part = min(part, tasks)
     mesh = task_mesh(part)
     chunk = chunk if (part // mesh.size) % chunk == 0 else 1
@@ -100,18 +96,30 @@ def evaluate_in_parts(
         return jax.lax.map(one, keys, batch_size=None if chunk == 1 else chunk)
 
     everywhere, split = PartitionSpec(), PartitionSpec("tasks")
-    run = jax.jit(
-        jax.shard_map(
-            scores, mesh=mesh, in_specs=(everywhere, everywhere, split), out_specs=split, check_vma=False
-        )
-    )
-    # Training may have left the parameters on fewer devices (as many as divide its meta-batch).
-    params, arrays = jax.device_put((params, arrays), NamedSharding(mesh, everywhere))
+    specs = (everywhere, everywhere, split)
+    scored = jax.jit(jax.shard_map(scores, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
+    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
+    arrays = place(arrays)
     # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
     key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
-    for first in range(0, tasks, part):
-        values = run(params, arrays, key_of(key, jnp.arange(first, first + part)))
-        yield Curve(record, {name: np.asarray(x)[: tasks - first] for name, x in values.items()})
+
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
+        params = place(params)  # training may have left them on fewer devices
+        for first in range(0, tasks, part):
+            values = scored(params, arrays, key_of(key, jnp.arange(first, first + part)))
+            yield Curve(record, {name: np.asarray(x)[: tasks - first] for name, x in values.items()})
+
+    return run
+
+
+def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
+    """Raise InnerloopError unless such an evaluation can be made."""
+    if tasks < 2:
+        raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
+    if chunk < 1:
+        raise InnerloopError("evaluate", "`chunk` must be 1 or more", got=chunk)
+    if not record or min(record) < 0 or max(record) > steps:
+        raise InnerloopError("evaluate", f"recorded steps must lie in 0..{steps}", got=record)
 
 
 def join(curves: Sequence[Curve]) -> Curve:
@@ -137,18 +145,5 @@ def evaluate(
     `record` names the numbers of inner steps after which `score` is taken (None: a spread of 0..inner.steps).
     Raises InnerloopError for fewer than two tasks and for recorded steps outside 0..inner.steps.
     """
-    return join(
-        list(
-            evaluate_in_parts(
-                score,
-                loss_fn,
-                inner,
-                params,
-                distribution,
-                key=key,
-                tasks=tasks,
-                record=record,
-                chunk=chunk,
-            )
-        )
-    )
+    run = evaluator(score, loss_fn, inner, distribution, tasks=tasks, record=record, chunk=chunk)
+    return join(list(run(params, key)))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from innerloop import checkpoint, outer, weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import evaluate
+from innerloop.evaluate import Curve, evaluator, join
 from innerloop.experiment import Experiment, build
 from innerloop.outer import MetaState, StepInfo
 from innerloop.run_folder import RunFolder, environment
@@ -141,20 +142,24 @@ class TrainingLoop:
             means |= self.validate()
         return means
 
-    def validate(self) -> dict[str, float]:
-        """Scores on validation tasks after the last inner step."""
+    @cached_property
+    def validation(self) -> Callable[[Any, Any], Iterator[Curve]]:
+        """The evaluation on validation tasks, compiled once for the whole run."""
         e = self.experiment
-        curve = evaluate(
+        return evaluator(
             e.score(),
             e.loss_fn,
             e.test_inner,
-            e.for_tasks(self.state.params),
             self.held_out,
-            key=jax.random.key(1),
             tasks=e.config.evaluation.validation_tasks,
             record=(e.test_inner.steps,),
             chunk=e.chunk or 50,
         )
+
+    def validate(self) -> dict[str, float]:
+        """Scores on validation tasks after the last inner step."""
+        params = self.experiment.for_tasks(self.state.params)
+        curve = join(list(self.validation(params, jax.random.key(1))))
         return {f"validation_{name}": float(curve.mean(name)[-1]) for name in curve.scores}
 
     def progress(self, step: int, metrics: dict[str, float]) -> Progress:

@@ -12,7 +12,7 @@ import numpy as np
 from innerloop import weights
 from innerloop.config import Config, Normalization
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import Curve, evaluate_in_parts, join, steps_to_record
+from innerloop.evaluate import Curve, evaluator, join, steps_to_record
 from innerloop.experiment import Experiment, build
 from innerloop.presets import preset
 from innerloop.run_folder import RunFolder
@@ -108,17 +108,16 @@ def measure(
     )
     curves: list[Curve] = []
     begun, done = time.monotonic(), 0
-    for curve in evaluate_in_parts(
+    run = evaluator(
         e.score(),
         e.loss_fn,
         e.test_inner,
-        trained.params,
         e.held_out_tasks(part),
-        key=jax.random.key(seed),
         tasks=changed.tasks,
         record=steps_to_record(changed.steps),
         chunk=e.chunk or 50,
-    ):
+    )
+    for curve in run(trained.params, jax.random.key(seed)):
         curves.append(curve)
         done += len(curve.scores["loss"])
         watch(done, changed.tasks)

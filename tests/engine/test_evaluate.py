@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import Curve, evaluate, evaluate_in_parts, join, steps_to_record
+from innerloop.evaluate import Curve, evaluate, evaluator, join, steps_to_record
 from innerloop.inner import InnerLoop
 from innerloop.task import Batch, Task
 
@@ -39,10 +39,8 @@ KEY = jax.random.key(0)
 
 
 def curve(tasks: int = 10, record=None, **keywords) -> Curve:
-    parts = evaluate_in_parts(
-        score, loss, INNER, PARAMS, Means(), key=KEY, tasks=tasks, record=record, **keywords
-    )
-    return join(list(parts))
+    run = evaluator(score, loss, INNER, Means(), tasks=tasks, record=record, **keywords)
+    return join(list(run(PARAMS, KEY)))
 
 
 def test_every_step_halves_the_distance():
@@ -109,3 +107,19 @@ def test_steps_to_record():
     assert steps_to_record(3) == (0, 1, 2, 3)
     assert steps_to_record(50) == (0, 1, 2, 3, 5, 10, 15, 20, 32, 50)
     assert steps_to_record(60)[-2:] == (50, 60)
+
+
+def test_an_evaluator_is_traced_once_for_many_parameters():
+    """Validation during training must not compile anew each time."""
+    traced = []
+
+    def counted(params: dict, task: Task) -> dict[str, jax.Array]:
+        traced.append(1)
+        return score(params, task)
+
+    run = evaluator(counted, loss, INNER, Means(), tasks=4)
+    first = join(list(run(PARAMS, KEY)))
+    after_first = len(traced)
+    second = join(list(run({"w": jnp.ones(())}, KEY)))
+    assert len(traced) == after_first
+    assert not np.array_equal(first.scores["distance"], second.scores["distance"])
