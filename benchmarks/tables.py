@@ -22,7 +22,8 @@ ORDER = list(NAMES)
 HEAD = """# Results
 
 Made by `make results` from the files in `benchmarks/results`; every number is a mean over held-out tasks with its 95 %
-interval. The training's length, the seed, the commit and the machine are in the files.
+interval. The training's length, the seed, the commit and the machine are in the files. Training times are wall times
+on two cores that did other work too, so they are upper bounds.
 
 """
 
