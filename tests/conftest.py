@@ -29,13 +29,17 @@ if "INNERLOOP_DATA" not in os.environ and BESIDE.is_dir():
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick_compilation():
-    """Where compiling costs more than running: the same mathematics from a compiler that tries less."""
+    """Where compiling costs more than running: the same mathematics from a compiler that tries less.
+
+    It rounds otherwise, and JAX keeps what it compiled whatever the options are by then, so all is forgotten after.
+    """
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
 
 
 def pytest_configure(config: pytest.Config) -> None:

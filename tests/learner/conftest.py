@@ -1,11 +1,6 @@
-import jax
 import pytest
 
 
-@pytest.fixture(scope="package", autouse=True)
-def compile_quickly():
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(quick_compilation: None):
     """Most of the time here would go into optimising programs that run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)

@@ -10,7 +10,7 @@ import optax
 
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.inner import Derivative, InnerLoop
-from innerloop.kernels.conv import conv_by_patches
+from innerloop.kernels.conv import conv
 from innerloop.losses import cross_entropy, mean_squared_error
 from innerloop.models import Conv4
 from innerloop.task import Batch, LossFn, Task
@@ -50,7 +50,7 @@ def mlp_case() -> Case:
 def smooth_conv_net(params: Any, x: jax.Array) -> jax.Array:
     """Two convolutions, softplus and average pooling: no kink, so finite differences are exact to rounding."""
     for w in params["body"]:
-        x = jax.nn.softplus(conv_by_patches(x, w))
+        x = jax.nn.softplus(conv(x, w))
         n, height, width, channels = x.shape
         x = x.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
     return x.reshape(x.shape[0], -1) @ params["head"]
@@ -62,12 +62,12 @@ def images(seed: int, side: int, count: int) -> Batch:
 
 def smooth_conv_case() -> Case:
     draw = normal(1)
-    params = {"body": [0.5 * draw(3, 3, 1, 2), 0.5 * draw(3, 3, 2, 2)], "head": draw(2 * 2 * 2, 3)}
+    params = {"body": [0.5 * draw(3, 3, 1, 4), 0.5 * draw(3, 3, 4, 2)], "head": draw(2 * 2 * 2, 3)}
     return cross_entropy(smooth_conv_net), params, Task(images(2, 8, 3), images(3, 8, 6))
 
 
 def conv4_case() -> Case:
-    model = Conv4(3, image_shape=(16, 16, 1), filters=3, key=jax.random.key(2))
+    model = Conv4(3, image_shape=(16, 16, 1), filters=4, key=jax.random.key(2))
     return cross_entropy(), model, Task(images(4, 16, 3), images(5, 16, 6))
 
 

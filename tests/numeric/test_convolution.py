@@ -6,25 +6,62 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.kernels.conv import conv, conv_by_patches, conv_by_xla, patches, same_padding
+from innerloop.kernels.bilinear import conv_by_xla, conv_p
+from innerloop.kernels.conv import conv
+from innerloop.kernels.patches import conv_by_patches, images_in_a_block, patches, same_padding
+
+
+def bound(x, w, stride):
+    return conv_p.bind(x, w, stride=stride)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_value_and_derivatives(kernel: int, stride: int):
-    """Value, gradient in both arguments, and the Hessian-vector product of a curved function of the output."""
+def test_value_and_derivatives_of_three_orders(kernel: int, stride: int):
+    """Value, gradients, forward over reverse, reverse over reverse and a third order, against XLA's own."""
     draw = normal(kernel + 10 * stride)
-    x, w, dx, dw = draw(2, 5, 8, 2), draw(kernel, kernel, 2, 3), draw(2, 5, 8, 2), draw(kernel, kernel, 2, 3)
+    x, w, dx, dw = draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3), draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3)
 
     def everything(convolve) -> tuple:
         curved = lambda x, w: jnp.sum(jnp.tanh(convolve(x, w, stride)))
         slopes = jax.grad(curved, (0, 1))
-        return convolve(x, w, stride), *jax.jvp(slopes, (x, w), (dx, dw))
+        along = lambda x, w: sum(jnp.vdot(a, b) for a, b in zip(slopes(x, w), (dx, dw), strict=True))
+        second = jax.grad(along, (0, 1))
+        third = jax.grad(lambda x, w: sum(jnp.sin(a).sum() for a in second(x, w)), (0, 1))
+        return convolve(x, w, stride), jax.jvp(slopes, (x, w), (dx, dw)), second(x, w), third(x, w)
 
-    ours, xla = jax.jit(lambda: (everything(conv_by_patches), everything(conv_by_xla)))()
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(xla), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
-        assert np.abs(b).max() > 1e-3
+    ours, products, xla = jax.jit(lambda: [everything(c) for c in (bound, conv_by_patches, conv_by_xla)])()
+    for a, b, c in zip(*map(jax.tree.leaves, (ours, products, xla)), strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-11)
+        assert np.abs(c).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("own_kernels", [True, False])
+def test_vectorised_over_tasks(own_kernels: bool, dtype):
+    """vmap of the gradient, and the gradient of a vmap, are those of each task."""
+    draw = normal(5)
+    x, w = jnp.asarray(draw(3, 4, 6, 6, 5), dtype), jnp.asarray(draw(3, 3, 3, 5, 4), dtype)
+    w = w if own_kernels else w[0]
+    axes = (0, 0 if own_kernels else None)
+    curved = lambda x, w: jnp.sum(jnp.sin(conv(x, w, 2)))
+    total = lambda x, w: jnp.sum(jax.vmap(curved, axes)(x, w))
+    each = [jax.grad(curved, (0, 1))(x[i], w[i] if own_kernels else w) for i in range(3)]
+    found = jax.vmap(jax.grad(curved, (0, 1)), axes)(x, w)
+    for i, one in enumerate(each):
+        np.testing.assert_allclose(found[0][i], one[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[1][i], one[1], rtol=1e-4, atol=1e-5)
+    in_w = jax.grad(total, 1)(x, w)
+    expected = found[1] if own_kernels else found[1].sum(0)
+    np.testing.assert_allclose(in_w, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_of_images_fit_the_cache_and_divide():
+    """28 x 28 x 64 in float64: 3.6 MB of patches an image, so one at a time; small ones all at once."""
+    assert images_in_a_block(jnp.zeros((6, 28, 28, 64)), 3, 1) == 1
+    assert images_in_a_block(jnp.zeros((6, 4, 4, 2)), 3, 1) == 6
+    assert images_in_a_block(jnp.zeros((10, 14, 14, 8), jnp.float32), 3, 1) == 5
 
 
 @pytest.mark.parametrize("side", range(3, 9))
@@ -44,11 +81,16 @@ def test_patches_hold_every_window():
     np.testing.assert_array_equal(rows[1, 2, 3], x[1, 1:4, 2:5].reshape(-1))
 
 
-def test_the_backend_decides(monkeypatch: pytest.MonkeyPatch):
-    """A CPU takes patches, anything else XLA's own operation."""
-    used = lambda: str(
-        jax.make_jaxpr(lambda x, w: conv(x, w))(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))
-    )
-    assert "conv_general_dilated" not in used()
+def test_the_backend_and_the_channels_decide(monkeypatch: pytest.MonkeyPatch):
+    """On a CPU patches of images and own kernels for the rest; anything else takes XLA's own operation."""
+
+    def used(channels: int) -> str:
+        x, w = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, 1))
+        return str(jax.make_jaxpr(lambda x, w: conv(x, w))(x, w))
+
+    assert " conv[" not in used(3)
+    assert "concatenate" in used(3)
+    assert " conv[" in used(4)
+    assert "conv_general_dilated" not in used(4)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "conv_general_dilated" in used()
+    assert "conv_general_dilated" in used(4)
