@@ -1,7 +1,6 @@
 """Set before `innerloop` is imported: two CPU devices, shapes checked at run time, data and cache folders."""
 
 import os
-import pkgutil
 import tempfile
 from pathlib import Path
 
@@ -13,11 +12,8 @@ import jaxtyping
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-# Every signature of the package is checked when it is called: shapes and dtypes, not types alone. Not so for the
-# readers of outside bytes, whose tests hand them wrong types to see them refused in words.
-PACKAGE = Path(__file__).resolve().parents[1] / "src" / "innerloop"
-CHECKED = [f"innerloop.{m.name}" for m in pkgutil.iter_modules([str(PACKAGE)]) if m.name != "datasets"]
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+# Every signature of the package is checked when it is called: shapes and dtypes, not types alone.
+jaxtyping.install_import_hook("innerloop", "beartype.beartype")
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")

@@ -135,6 +135,7 @@ def test_a_changed_byte_is_told(tmp_path, zip_of):
     assert "damaged" in refusal(read_tar, path)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_wrong_types_and_missing_files_are_told(tmp_path, zip_of):
     text = tmp_path / "text"
     text.write_text("not an archive " * 100)

@@ -53,6 +53,7 @@ def test_select_of_nothing_or_of_one_class_twice_is_refused(some_arrays, names):
         ({"starts": np.array([-1, 2, 7, 8], np.int32)}, "rows -1"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_inconsistent_fields_are_refused(some_arrays, change, message):
     with pytest.raises(InnerloopError, match=message):
         replace(some_arrays, **change)

@@ -93,6 +93,7 @@ def test_wrong_content_is_told(small):
         cifar.load()
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_an_unknown_split_is_told():
     with pytest.raises(InnerloopError, match="'cifar_fs' or 'fc100', got 'cifar'"):
         cifar.load("cifar")  # pyright: ignore[reportArgumentType]

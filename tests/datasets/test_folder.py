@@ -136,6 +136,7 @@ def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
         {"size": 0},
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_arguments_are_told(tmp_path, picture_tree, bad):
     picture_tree(tmp_path, TEN)
     with pytest.raises(InnerloopError, match=f"{next(iter(bad))}.* must be"):

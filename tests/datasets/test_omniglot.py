@@ -80,6 +80,7 @@ def test_a_bad_picture_inside_is_named(small, content, message):
 
 
 @pytest.mark.parametrize("bad", [{"split": "none"}, {"size": 0}, {"resample": "cubic"}])
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_arguments_are_told(bad):
     with pytest.raises(InnerloopError, match="omniglot.load"):
         omniglot.load(**bad)

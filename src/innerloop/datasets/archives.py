@@ -6,6 +6,7 @@ bound, contents that expand beyond a ratio (bombs), and archives that are trunca
 """
 
 import gzip
+import io
 import re
 import stat
 import tarfile
@@ -15,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from innerloop.errors import InnerloopError
 
@@ -121,7 +121,7 @@ class _Bounded:
     """A decompressed stream that stops a bomb: counts the bytes it gives and refuses to go on beyond the
     bound."""
 
-    def __init__(self, raw: IO[bytes] | gzip.GzipFile, path: Path, limits: Limits) -> None:
+    def __init__(self, raw: io.BufferedIOBase, path: Path, limits: Limits) -> None:
         self.raw, self.path = raw, path
         self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
 
