@@ -14,7 +14,7 @@ from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment
 from innerloop.report.trace import outputs_by_step, probabilities
 from innerloop.task import Batch
-from innerloop.tasks.episodes import unit_scale
+from innerloop.tasks.resident import unit_scale
 from innerloop.trained import Trained, load_trained, weights_path
 
 SHAPES = {

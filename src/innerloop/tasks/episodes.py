@@ -10,11 +10,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
 from innerloop.task import Batch, Task
+from innerloop.tasks.resident import Resident
 
 
 def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
@@ -54,7 +55,7 @@ class Episodes(eqx.Module):
     scaled to [0, 1] when drawn.
     """
 
-    examples: Array
+    examples: Resident
     starts: Int[Array, " classes"]
     counts: Int[Array, " classes"]
     ways: int = eqx.field(static=True)
@@ -67,7 +68,7 @@ class Episodes(eqx.Module):
         Raises InnerloopError when there are too few classes, or too few examples of a class.
         """
         check_episode(arrays, ways, shots, queries)
-        self.examples = jnp.asarray(arrays.examples)
+        self.examples = Resident(arrays.examples)
         self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
         self.ways, self.shots, self.queries = ways, shots, queries
 
@@ -88,7 +89,7 @@ class Episodes(eqx.Module):
         flat = rows.reshape(-1)
         if order is not None:
             labels, flat = labels[order], flat[order]
-        return Batch(unit_scale(self.examples[flat]), labels)
+        return Batch(self.examples[flat], labels)
 
 
 def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int) -> None:
@@ -107,8 +108,3 @@ def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int) -> N
             got=f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}",
             do="lower `shots` or `queries`, or leave the class out",
         )
-
-
-def unit_scale(images: Array) -> Float[Array, "..."]:
-    """Unsigned bytes to [0, 1]; floats as they are."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images

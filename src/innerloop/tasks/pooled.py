@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
 from innerloop.task import Batch, Task
-from innerloop.tasks.episodes import unit_scale
+from innerloop.tasks.resident import Resident
 
 
 class Pooled(eqx.Module):
@@ -17,7 +17,7 @@ class Pooled(eqx.Module):
     It serves `joint` training alone, which reads the query only; episodes are drawn from it nowhere.
     """
 
-    examples: Array
+    examples: Resident
     starts: Int[Array, " classes"]
     counts: Int[Array, " classes"]
     batch: int = eqx.field(static=True)
@@ -26,7 +26,7 @@ class Pooled(eqx.Module):
         """Put the examples on the device. Raises InnerloopError for an empty batch."""
         if batch < 1:
             raise InnerloopError("Pooled", "`batch` must be 1 or more", got=batch)
-        self.examples = jnp.asarray(arrays.examples)
+        self.examples = Resident(arrays.examples)
         self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
         self.batch = batch
 
@@ -35,5 +35,5 @@ class Pooled(eqx.Module):
         key_classes, key_rows = jax.random.split(key)
         classes = jax.random.randint(key_classes, (self.batch,), 0, len(self.starts))
         rows = self.starts[classes] + jax.random.randint(key_rows, (self.batch,), 0, self.counts[classes])
-        batch = Batch(unit_scale(self.examples[rows]), classes)
+        batch = Batch(self.examples[rows], classes)
         return Task(batch, batch)

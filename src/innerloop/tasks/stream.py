@@ -36,7 +36,8 @@ from innerloop.outer import (
 )
 from innerloop.task import Batch, Task
 from innerloop.tasks.ahead import ReadAhead
-from innerloop.tasks.episodes import Episodes, check_episode, unit_scale
+from innerloop.tasks.episodes import Episodes, check_episode
+from innerloop.tasks.resident import Resident, unit_scale
 
 
 class EpisodeRows(Episodes):
@@ -45,7 +46,7 @@ class EpisodeRows(Episodes):
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
         """Keep where the classes are, and no example. Raises InnerloopError as `Episodes`."""
         check_episode(arrays, ways, shots, queries)
-        self.examples = jnp.zeros(0)
+        self.examples = Resident(jnp.zeros(0))
         self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
         self.ways, self.shots, self.queries = ways, shots, queries
 

@@ -1,0 +1,44 @@
+"""Examples that lie on the device, fetched by row number: what lets episodes be drawn inside `jit`."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+WORD = 4
+"""Bytes of the words in which bytes are stored: a quarter of the elements to fetch, so half the time."""
+
+
+class Resident(eqx.Module):
+    """Examples `[rows, ...]` on the device; unsigned bytes are packed into words and scaled to [0, 1] when fetched."""
+
+    stored: Array
+    shape: tuple[int, ...] = eqx.field(static=True)
+    packed: bool = eqx.field(static=True)
+
+    def __init__(self, examples: np.ndarray | Array):
+        """Copy to the device, packed if they are bytes whose number in an example is a multiple of four."""
+        self.shape = examples.shape[1:]
+        size = math.prod(self.shape)
+        self.packed = examples.dtype == np.uint8 and size % WORD == 0
+        self.stored = jnp.asarray(examples)
+        if self.packed:
+            words = self.stored.reshape(len(examples), size // WORD, WORD)
+            self.stored = lax.bitcast_convert_type(words, jnp.uint32)
+
+    def __getitem__(self, rows: Int[Array, " examples"]) -> Array:
+        """The examples of these rows, `[examples, ...]`, as floats. A row that is not there is not looked for."""
+        found = self.stored.at[rows].get(mode="promise_in_bounds")
+        if self.packed:
+            # Kept apart from the unpacking, which would otherwise fetch every word once for each of its bytes.
+            words = lax.optimization_barrier(found)
+            found = lax.bitcast_convert_type(words, jnp.uint8).reshape(len(rows), *self.shape)
+        return unit_scale(found)
+
+
+def unit_scale(images: Array) -> Float[Array, "..."]:
+    """Unsigned bytes to [0, 1]; floats as they are."""
+    return images.astype(jnp.float32) * (1 / 255) if images.dtype == jnp.uint8 else images
