@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 WORD = 4
 """Bytes of the words in which bytes are stored: a quarter of the elements to fetch, so half the time."""
@@ -30,7 +30,7 @@ class Resident(eqx.Module):
             self.stored = lax.bitcast_convert_type(words, jnp.uint32)
 
     def __getitem__(self, rows: Int[Array, " examples"]) -> Array:
-        """The examples of these rows, `[examples, ...]`, as floats. A row that is not there is not looked for."""
+        """The examples of these rows, `[examples, ...]`. A row that is not there is not looked for."""
         found = self.stored.at[rows].get(mode="promise_in_bounds")
         if self.packed:
             # Kept apart from the unpacking, which would otherwise fetch every word once for each of its bytes.
@@ -39,6 +39,6 @@ class Resident(eqx.Module):
         return unit_scale(found)
 
 
-def unit_scale(images: Array) -> Float[Array, "..."]:
-    """Unsigned bytes to [0, 1]; floats as they are."""
+def unit_scale(images: Array) -> Array:
+    """Unsigned bytes to [0, 1]; anything else as it is."""
     return images.astype(jnp.float32) * (1 / 255) if images.dtype == jnp.uint8 else images
