@@ -61,7 +61,9 @@ class Experiment:
         """The model before training."""
         shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
         outputs = self.classes(self.splits.train).classes if self.splits and self.pretrains else None
-        return fresh_model(self.config, shape, self.keys().init, outputs)
+        # As one program: the many small ones of a model's layers take seconds to compile.
+        draw = eqx.filter_jit(lambda key: fresh_model(self.config, shape, key, outputs))
+        return draw(self.keys().init)
 
     @property
     def pretrains(self) -> bool:

@@ -44,7 +44,7 @@ def start_jax(devices: int | None = None) -> None:
     from innerloop.datasets.download import cache_folder
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     try:
         jax.config.update("jax_num_cpu_devices", cores() if devices is None else devices)
     except RuntimeError:  # JAX has started: this is not the first command of the process
