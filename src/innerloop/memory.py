@@ -1,0 +1,66 @@
+"""Peak memory of a program, predicted from its trace: before the minutes of compiling, not after.
+
+Walk the equations in order and add up what is alive: a value from the equation that makes it to the last that reads it.
+The body of a loop is alive once, its stacked results as a whole. A value that an elementwise operation makes and
+another one reads, once, is not counted, since compilers fuse the two.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+
+# Not elementwise, so that they are fused with nothing.
+CONVOLUTIONS = {"conv", "conv_kernel_gradient", "conv_input_gradient", "conv_general_dilated"}
+COPIES = {"concatenate", "gather", "scatter", "scatter-add", "dynamic_update_slice", "sort", "cumsum"}
+STANDS_ALONE = CONVOLUTIONS | COPIES | {"dot_general", "scan", "while", "cond"}
+
+
+def size_of(variable: Any) -> int:
+    """Bytes of a variable of a traced program."""
+    aval = variable.aval
+    itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
+    return math.prod(getattr(aval, "shape", ())) * itemsize
+
+
+def peak_of(jaxpr: Jaxpr) -> int:
+    """Bytes alive at once at most, of the values that the equations make (arguments are the caller's)."""
+    readers: dict[Any, list[int]] = {
+        v: [len(jaxpr.eqns)] for v in jaxpr.outvars if not isinstance(v, Literal)
+    }
+    for i, equation in enumerate(jaxpr.eqns):
+        for v in equation.invars:
+            if not isinstance(v, Literal):
+                readers.setdefault(v, []).append(i)
+    alone = [stands_alone(equation) for equation in jaxpr.eqns] + [True]
+    alive = peak = 0
+    freed: Counter[int] = Counter()
+    for i, equation in enumerate(jaxpr.eqns):
+        for v in equation.outvars:
+            by = readers.get(v, [i])
+            size = size_of(v) if alone[i] or alone[by[0]] or len(by) > 1 else 0
+            alive += size
+            freed[max(by)] += size
+        inside = max((peak_of(inner) for inner in inner_jaxprs(equation)), default=0)
+        peak = max(peak, alive + inside)
+        alive -= freed[i]
+    return peak
+
+
+def stands_alone(equation: JaxprEqn) -> bool:
+    """Whether operands and results must lie in memory, not fused with what makes or reads them."""
+    return equation.primitive.name in STANDS_ALONE or bool(inner_jaxprs(equation))
+
+
+def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
+    """Bodies of loops and calls."""
+    found = jaxprs_in_params(equation.params)
+    return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in found]
+
+
+def predicted_peak(function: Callable[..., Any], *arguments: Any) -> int:
+    """Bytes that `function(*arguments)` holds at most, arguments aside. Arrays may be `jax.ShapeDtypeStruct`s."""
+    return peak_of(jax.make_jaxpr(function)(*arguments).jaxpr)
