@@ -129,7 +129,7 @@ def over_tasks(
         params = place(params)  # training may have left them on fewer devices
         for first in range(0, tasks, part):
             found = compiled(params, arrays, key_of(key, jnp.arange(first, first + part)))
-            yield jax.tree.map(lambda x: np.asarray(x)[: tasks - first], found)
+            yield jax.tree.map(lambda x, most=tasks - first: np.asarray(x)[:most], found)
 
     return run
 

@@ -10,6 +10,7 @@ from innerloop.analysis.cca import pwcca as pwcca
 from innerloop.analysis.cca import svcca as svcca
 from innerloop.analysis.cka import linear_cka as linear_cka
 from innerloop.analysis.cka import rbf_cka as rbf_cka
+from innerloop.analysis.early import along_training as along_training
 from innerloop.analysis.freeze import contiguous as contiguous
 from innerloop.analysis.freeze import freezing as freezing
 from innerloop.analysis.landscape import line as line

@@ -6,7 +6,7 @@ body's features are reused, nothing is lost until the head is frozen too.
 Raghu et al. 2020, section 3.2, table 1, arXiv 1909.09157.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray
 from innerloop.analysis.subject import Subject, Watch, check_tasks, interval, unwatched
 from innerloop.evaluate import evaluator, join
 from innerloop.inner import InnerLoop
+from innerloop.task import Params
 
 Frozen = tuple[str, ...]
 
@@ -46,16 +47,21 @@ def freezing(
     for loop in loops:
         moving = subject.moving(loop)
         if moving not in known:  # ANIL's inner loop is the same whichever body layers are frozen
-            told = tasks * len(known)
-            known[moving] = scores(subject, loop, metric, tasks, key, lambda done: watch(told + done, total))
+            told = later(watch, tasks * len(known), total)
+            known[moving] = scorer(subject, loop, metric, tasks)(subject.params, key, told)
     values = [known[subject.moving(loop)] for loop in loops]
     return [record(names, metric, v, values[0]) for names, v in zip(sets, values, strict=True)]
 
 
-def scores(
-    subject: Subject, inner: InnerLoop, metric: str, tasks: int, key: PRNGKeyArray, told: Any
-) -> np.ndarray:
-    """The score of every task after the last inner step, `[tasks]`."""
+def later(watch: Watch, before: int, total: int) -> Watch:
+    """A watch for one of several measurements, `before` tasks into all of them."""
+    return lambda done, own: watch(before + done, total)
+
+
+def scorer(
+    subject: Subject, inner: InnerLoop, metric: str, tasks: int
+) -> Callable[[Params, PRNGKeyArray, Watch], np.ndarray]:
+    """`run(params, key, watch)`: the score of every task after the last inner step, `[tasks]`. Compiled once."""
     run = evaluator(
         subject.score,
         subject.loss_fn,
@@ -63,13 +69,18 @@ def scores(
         subject.tasks,
         tasks=tasks,
         record=(inner.steps,),
+        part=min(tasks, 100),
         chunk=subject.chunk,
     )
-    curves = []
-    for curve in run(subject.params, key):
-        curves.append(curve)
-        told(sum(len(c.scores[metric]) for c in curves))
-    return join(curves).scores[metric][:, 0]
+
+    def scores(params: Params, key: PRNGKeyArray, watch: Watch) -> np.ndarray:
+        curves = []
+        for curve in run(params, key):
+            curves.append(curve)
+            watch(sum(len(c.scores[metric]) for c in curves), tasks)
+        return join(curves).scores[metric][:, 0]
+
+    return scores
 
 
 def record(names: Sequence[str], metric: str, values: np.ndarray, first: np.ndarray) -> dict[str, Any]:

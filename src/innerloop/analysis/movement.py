@@ -7,7 +7,6 @@ over all parameters of layer l together.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -36,7 +35,10 @@ def angle(a: Array, b: Array) -> Float[Array, ""]:
 def movement(
     subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, watch: Watch = unwatched
 ) -> list[dict[str, Any]]:
-    """One record a layer: `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`."""
+    """One record a layer.
+
+    `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`.
+    """
     layers = subject.layers
 
     def one(params: Params, task: Task) -> dict[str, dict[str, Array]]:
@@ -56,8 +58,3 @@ def record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> d
     for what in ("relative", "angle"):
         line[what], line[f"{what}_ci95"] = interval(values[what])
     return line
-
-
-def numbers(tree: Any) -> Any:
-    """A tree of arrays as plain lists."""
-    return jax.tree.map(lambda x: np.asarray(x).tolist(), tree)

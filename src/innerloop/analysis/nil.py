@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from innerloop.analysis.freeze import record, scores
+from innerloop.analysis.freeze import later, record, scorer
 from innerloop.analysis.subject import Subject, Watch, unwatched
 from innerloop.errors import InnerloopError
 from innerloop.losses import accuracy
@@ -72,13 +72,11 @@ def nil(
         raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
     still = replace(subject.inner, steps=0)
     total = tasks * (1 + len(bodies))
-    found = {"": scores(subject, subject.inner, "accuracy", tasks, key, lambda done: watch(done, total))}
+    own = scorer(subject, subject.inner, "accuracy", tasks)
+    found = {"": own(subject.params, key, later(watch, 0, total))}
+    features = scorer(replace(subject, score=nil_score(subject)), still, "accuracy", tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):
-        judged = replace(subject, params=params, score=nil_score(subject))
-        told = i * tasks
-        found[name] = scores(
-            judged, still, "accuracy", tasks, key, lambda done, at=told: watch(at + done, total)
-        )
+        found[name] = features(params, key, later(watch, i * tasks, total))
     return [line(name, values, found[""]) for name, values in found.items()]
 
 

@@ -25,6 +25,9 @@ from innerloop.evaluate import over_tasks
 from innerloop.inner import unroll
 from innerloop.task import Params, Task
 
+Compare = Callable[[Params, Task], tuple[dict[str, Array], dict[str, Array]]]
+"""Two sets of activations of one task, layer by layer, at the same points."""
+
 MOST_POINTS = 1000
 """Points of a layer that are compared: enough for hundreds of channels, and kernel matrices stay small."""
 
@@ -49,11 +52,17 @@ def before_and_after(
     ..., "cka": ..., "cka_debiased": ..., "cka_rbf": ..., "chance": {"cca": ..., "cka": ...}}`.
     """
 
+    return comparer(subject, adapting(subject, layout), tasks)(subject.params, key, watch)
+
+
+def adapting(subject: Subject, layout: Layout) -> Compare:
+    """Activations of one task before and after the inner loop."""
+
     def one(params: Params, task: Task) -> tuple[Any, Any]:
         adapted = unroll(subject.loss_fn, subject.inner, params, task.support).adapted
         return both(subject, params, subject, adapted, task, layout)
 
-    return compared(subject, one, tasks, key, watch)
+    return one
 
 
 def across(
@@ -82,7 +91,7 @@ def across(
             second = unroll(other.loss_fn, other.inner, second, task.support).adapted
         return both(subject, params, other, second, task, layout)
 
-    return compared(subject, one, tasks, key, watch)
+    return comparer(subject, one, tasks)(subject.params, key, watch)
 
 
 def both(
@@ -102,31 +111,32 @@ def some(points: Array) -> Array:
     return points[np.sort(rows)]
 
 
-def compared(
-    subject: Subject, one: Callable, tasks: int, key: PRNGKeyArray, watch: Watch
-) -> list[dict[str, Any]]:
-    """All measures on all layers, averaged over tasks."""
+def comparer(
+    subject: Subject, one: Compare, tasks: int
+) -> Callable[[Params, PRNGKeyArray, Watch], list[dict[str, Any]]]:
+    """`run(params, key, watch)`: all measures on all layers, averaged over tasks. Compiled once."""
     check_tasks(tasks)
     distribution = subject.close_up if subject.close_up is not None else subject.tasks
-    run = over_tasks(one, distribution, tasks=tasks, part=min(tasks, 4 * len(jax.devices())), chunk=1)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in subject.layers.names}
-    shapes: dict[str, tuple[int, int]] = {}
-    for before, after in run(subject.params, key):
-        for i in range(len(next(iter(before.values())))):
-            for name, values in found.items():
-                shapes[name] = before[name][i].shape
-                values.append(measured(before[name][i], after[name][i]))
-            watch(len(values), tasks)
-    return [
-        {
-            "layer": name,
-            "head": name == subject.layers.head,
-            "points": shapes[name][0],
-            "neurons": shapes[name][1],
-        }
-        | averaged(values)
-        for name, values in found.items()
-    ]
+    activations = over_tasks(one, distribution, tasks=tasks, part=min(tasks, 4 * len(jax.devices())))
+    names = subject.layers.names
+
+    def run(params: Params, key: PRNGKeyArray, watch: Watch) -> list[dict[str, Any]]:
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        shapes: dict[str, tuple[int, int]] = {}
+        for before, after in activations(params, key):
+            for i in range(len(before[names[0]])):
+                for name, values in found.items():
+                    shapes[name] = before[name][i].shape
+                    values.append(measured(before[name][i], after[name][i]))
+                watch(len(found[names[0]]), tasks)
+        return [line(name, name == names[-1], shapes[name], found[name]) for name in names]
+
+    return run
+
+
+def line(name: str, head: bool, shape: tuple[int, int], values: list[dict[str, float]]) -> dict[str, Any]:
+    """One layer's record."""
+    return {"layer": name, "head": head, "points": shape[0], "neurons": shape[1]} | averaged(values)
 
 
 def measured(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
