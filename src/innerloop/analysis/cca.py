@@ -7,7 +7,8 @@ For centred activations X `[points, p]` and Y `[points, q]` with orthonormal bas
 mean CCA = mean_i rho_i;  SVCCA: the same after each side keeps the leading singular directions that hold 99 % of its
 variance;  PWCCA = sum_i w_i rho_i with w_i proportional to sum_j |<h_i, x_j>|, x_j the columns of X.
 
-All are invariant to orthogonal maps and scaling of either side, mean CCA to every invertible linear map.
+Mean CCA is invariant to every invertible linear map of either side, SVCCA to orthogonal maps and scaling. PWCCA is
+invariant to scaling and to every invertible map of Y; its weights count the neurons of X one by one.
 
 Hotelling 1936; Raghu et al. 2017 (SVCCA), arXiv 1706.05806; Morcos, Raghu and Bengio 2018 (PWCCA), arXiv 1806.05759.
 

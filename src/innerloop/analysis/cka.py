@@ -18,9 +18,13 @@ fewer columns than rows. Invariant to orthogonal maps and scaling of either side
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from innerloop.analysis.points import Points, centred, pair
 from innerloop.errors import InnerloopError
+
+Others = Float[np.ndarray, "points others"]
+Kernel = Float[np.ndarray, "points points"]
 
 
 def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float64) -> float:
@@ -59,17 +63,20 @@ def ratio(xy: float, xx: float, yy: float) -> float:
 
 def unit(x: Points) -> Points:
     """Scaled to Frobenius norm 1, so that products of large and small activations neither overflow nor vanish."""
-    norm = np.linalg.norm(x)
-    return x / norm if norm > 0 else x
+    largest = np.abs(x).max(initial=0.0)
+    if largest == 0:
+        return x
+    x = x / largest  # squares of float32 overflow beyond 1e19
+    return x / np.linalg.norm(x)
 
 
-def linear_hsic(x: Points, y: Points) -> float:
+def linear_hsic(x: Points, y: Others) -> float:
     """tr(XX^T YY^T) = ||X^T Y||^2 of centred activations."""
     wide = x.shape[1] * y.shape[1] > len(x) ** 2
     return float(np.sum((x @ x.T) * (y @ y.T))) if wide else float(np.sum((x.T @ y) ** 2))
 
 
-def linear_hsic1(x: Points, y: Points) -> float:
+def linear_hsic1(x: Points, y: Others) -> float:
     """HSIC_1 of linear kernels without forming them, up to the factor 1 / (n (n-3))."""
     n = len(x)
     dx, dy = np.sum(x * x, 1), np.sum(y * y, 1)  # the diagonals
@@ -79,7 +86,7 @@ def linear_hsic1(x: Points, y: Points) -> float:
     return trace + both - 2 * float(rows_x @ rows_y) / (n - 2)
 
 
-def hsic1(k: Points, m: Points) -> float:
+def hsic1(k: Kernel, m: Kernel) -> float:
     """HSIC_1 of kernel matrices, up to the factor 1 / (n (n-3))."""
     n = len(k)
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
@@ -87,13 +94,13 @@ def hsic1(k: Points, m: Points) -> float:
     return float(np.sum(k * m)) + both - 2 * float(k.sum(0) @ m.sum(0)) / (n - 2)
 
 
-def centred_kernel(k: Points) -> Points:
+def centred_kernel(k: Kernel) -> Kernel:
     """H K H."""
     rows = k.mean(0)
     return k - rows[None] - rows[:, None] + rows.mean()
 
 
-def gaussian(x: Points, width: float) -> Points:
+def gaussian(x: Points, width: float) -> Kernel:
     """Gaussian kernel matrix with the median distance between different points as its unit."""
     x = centred(x)  # smaller numbers: squared distances by the product lose less
     norms = np.sum(x * x, 1)

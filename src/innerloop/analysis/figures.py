@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from innerloop.report.figures import COLOURS, GREY, MARKERS, STYLE, legend
 
@@ -45,8 +46,15 @@ def chance(axes: Axes, results: Results) -> None:
         return
     level = 100 / results["ways"]
     axes.axhline(level, color=GREY, linewidth=1, linestyle=":")
-    at = dict(xycoords=("axes fraction", "data"), ha="left", va="bottom", color=GREY, fontsize=9)
-    axes.annotate("chance", (0.01, level), **at)  # pyright: ignore[reportArgumentType]
+    axes.annotate(
+        "chance",
+        (0.01, level),
+        xycoords=("axes fraction", "data"),
+        ha="left",
+        va="bottom",
+        color=GREY,
+        fontsize=9,
+    )
 
 
 @matplotlib.rc_context(STYLE)
@@ -293,7 +301,7 @@ def early(results: Results) -> Figure:
     for one in axes[0]:
         one.set_xlabel("meta-steps")
         one.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
-        one.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+        one.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 

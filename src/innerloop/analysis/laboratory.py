@@ -261,6 +261,7 @@ def analyze(
         "inner_learning_rate": lab.config.inner.learning_rate,
         "normalization": lab.config.evaluation.normalization,
         "trained_meta_steps": lab.facts.get("meta_steps"),
+        "training_seed": lab.config.seed,
         "tasks": request.tasks,
         "tasks_looked_at_closely": request.close,
         "seed": request.seed,

@@ -15,13 +15,14 @@ from innerloop.run_folder import write_atomically
 Results = dict[str, Any]
 
 QUESTION = """
-<p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a few
-gradient steps on a handful of examples, the inner loop, solve a new task. That works. But why? There are two
+<p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
+few gradient steps on a handful of examples, the inner loop, solve a new task. That works. But why? There are two
 explanations:</p>
 <ul><li><b>Rapid learning.</b> θ lies where a few steps can change the whole network: on each new task its layers learn
 features of that task's own.</li>
 <li><b>Feature reuse.</b> θ's layers compute features that are good for all tasks as they are. The inner loop hardly
-changes them; only the last layer, the <em>head</em>, has to learn which features mean which class of this task.</li></ul>
+changes them; only the last layer, the <em>head</em>, has to learn which features mean which class of this
+task.</li></ul>
 <p>The experiments below tell the two apart for this model. All layers but the head are called the <em>body</em>. Every
 task is made of classes that training never saw.</p>
 """
@@ -39,13 +40,14 @@ TITLES = {
 }
 
 WHAT = {
-    "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as ever. If the "
-    "score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, so the "
-    "changes are exact to their own, smaller intervals.",
+    "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as ever. If "
+    "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
+    "so the changes are exact to their own, smaller intervals.",
     "similarity": "The queries of a task pass through the network before and after its inner loop, and the two sets of "
     "activations are compared, layer by layer. 1 means the same up to a change of basis. CCA forgives any invertible "
-    "linear map, PWCCA does too but counts directions by how much they matter, CKA forgives rotations and scaling only. "
-    "Hollow marks: the same with the points shuffled, which is what chance gives; CCA's is high where points are few.",
+    "linear map, PWCCA does too but counts directions by how much they matter, CKA forgives rotations and scaling "
+    "only. Hollow marks: the same with the points shuffled, which is what chance gives; CCA's is high with few "
+    "points.",
     "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
     "in the most similar direction. What it reaches is due to the body's features alone. The untrained body is the "
     "same network before training.",
@@ -53,9 +55,9 @@ WHAT = {
     "the angle by which its weights turn.",
     "steps": "Scores on the queries, losses, the norm of each layer's gradient on the support set, and how far each "
     "layer has gone from θ, after every inner step.",
-    "paths": "The upper pictures show the outer loop's way from the initial weights to θ, and from there the inner loops "
-    "of several tasks, in one projection; the lower ones the inner loops alone. Body and head have the same scale in "
-    "each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while those "
+    "paths": "The upper pictures show the outer loop's way from the initial weights to θ, and from there the inner "
+    "loops of several tasks, in one projection; the lower ones the inner loops alone. Body and head have the same "
+    "scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while those "
     "of the head spread.",
     "landscape": "Left: the loss of each task along its own first inner step, averaged. The others: the losses of two "
     "tasks on the plane of their first steps, with both inner loops' paths.",
@@ -68,7 +70,8 @@ PAPER = {
     "freeze": "In the paper (mini-ImageNet, 5-way): 1-shot 46.9 % with nothing frozen, 46.3 % with the body frozen; "
     "5-shot 63.1 % and 61.0 %.",
     "similarity": "In the paper (mini-ImageNet): CCA above 0.9 for the body, below 0.5 for the head.",
-    "nil": "In the paper (mini-ImageNet, 5-way 1-shot): MAML 46.9 %, NIL on its body 48.4 %, on random features 32.9 %.",
+    "nil": "In the paper (mini-ImageNet, 5-way 1-shot): MAML 46.9 %, NIL on its body 48.4 %, on random features "
+    "32.9 %.",
     "early": "In the paper this holds from early on (10 000 of 30 000 meta-steps).",
     "against": "In the paper, mean over the body: MAML-MAML CCA 0.51 and CKA 0.83, ANIL-MAML 0.50 and 0.83.",
 }
@@ -124,11 +127,12 @@ LINKS = {
 }
 
 RULE = """
-<p class="soft">Two numbers say whether the body <em>must</em> change: the share of adaptation's gain that is left with the
-body frozen, and that of NIL. One of them at least 90 % means that it need not; less than 50 % left with the body frozen
-that it must. One number says whether it <em>does</em>: linear CKA of the body layer that changes most, at least 0.8
-meaning no. It does not and need not: feature reuse. It does and must: rapid learning. Everything else is between. The
-thresholds are conventions of innerloop. The definitions and the paper's results are those of Raghu, Raghu, Bengio and Vinyals,
+<p class="soft">Two numbers say whether the body <em>must</em> change: the share of adaptation's gain that is left with
+the body frozen, and that of NIL. One of them at least 90 % means that it need not; less than 50 % left with the body
+frozen that it must. One number says whether it <em>does</em>: linear CKA of the body layer that changes most, at least
+0.8 meaning no. It does not and need not: feature reuse. It does and must: rapid learning. Everything else is between.
+The thresholds are conventions of innerloop. The definitions and the paper's results are those of Raghu, Raghu, Bengio
+and Vinyals,
 <a href="https://arxiv.org/abs/1909.09157">Rapid Learning or Feature Reuse?</a> (2020).</p>
 """
 
@@ -182,7 +186,8 @@ def told(name: str, results: Results) -> str:
         return f"Against {other}, mean over the body: CCA {mean('cca'):.2f}, CKA {mean('cka'):.2f}."
     if name == "weights":
         most = max(results["weights"], key=lambda x: x["relative"])
-        return f"{most['layer']} moves most: by {100 * most['relative']:.1f} % of its norm, turning by {most['angle']:.1f}°."
+        far, turn = 100 * most["relative"], most["angle"]
+        return f"{most['layer']} moves most: by {far:.1f} % of its norm, turning by {turn:.1f}°."
     if name == "paths":
         return path_words(results["paths"])
     if name == "steps" and results["metric"] == "accuracy":

@@ -104,7 +104,7 @@ def sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[st
             opening,
             "Adaptation brings nothing that this measurement shows, so there is nothing to explain.",
         ]
-    return [opening, *must(m, told, results), *does(m), conclusion(kind, results["algorithm"])]
+    return [opening, *must(m, told, results), *does(m), conclusion(kind)]
 
 
 def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> list[str]:
@@ -150,13 +150,7 @@ def does(m: dict[str, Any]) -> list[str]:
     """Whether the body changes."""
     if m["alike"] is None:
         return []
-    how = (
-        "stays the same"
-        if m["alike"] >= SAME
-        else "becomes another"
-        if m["alike"] <= CHANGED
-        else "changes in part"
-    )
+    how = "stays nearly the same" if m["alike"] >= SAME else "changes"
     layer = m["changed_most"]
     return [
         f"What the body computes {how}: the layer that changes most, {layer}, has a similarity (linear CKA) of "
@@ -164,7 +158,7 @@ def does(m: dict[str, Any]) -> list[str]:
     ]
 
 
-def conclusion(kind: Kind, algorithm: str) -> str:
+def conclusion(kind: Kind) -> str:
     """The last sentence."""
     if kind == "feature reuse":
         return (
