@@ -92,7 +92,9 @@ def plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) 
 
 def projected(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
     """An inner-loop path in units of the two first steps, `[steps + 1, 2]`: least squares on their plane."""
-    gram = flat @ flat.T + 1e-12 * jnp.eye(2)  # two tasks that do not move: no plane, and the path stays at 0
+    gram = flat @ flat.T
+    # Parallel steps, or none at all, span no plane: of the many solutions the smallest one.
+    gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:
         return jnp.linalg.solve(gram, flat @ vector(jax.tree.leaves(subtract(now, params))))

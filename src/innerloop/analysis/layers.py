@@ -86,7 +86,7 @@ class NamedLayers:
                 raise InnerloopError("NamedLayers", f"layer {name!r} has no parameter", do=do)
 
 
-def named_layers(model: Params) -> NamedLayers:
+def named_layers(model: Any) -> NamedLayers:
     """The layers of a built-in network. Raises InnerloopError for any other model."""
     if isinstance(model, Conv4):
         body: dict[str, Selection] = {f"conv{i}": f"body/{i - 1}" for i in range(1, len(model.body) + 1)}

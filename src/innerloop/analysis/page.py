@@ -57,8 +57,8 @@ WHAT = {
     "layer has gone from θ, after every inner step.",
     "paths": "The upper pictures show the outer loop's way from the initial weights to θ, and from there the inner "
     "loops of several tasks, in one projection; the lower ones the inner loops alone. Body and head have the same "
-    "scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while those "
-    "of the head spread.",
+    "scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while "
+    "those of the head spread.",
     "landscape": "Left: the loss of each task along its own first inner step, averaged. The others: the losses of two "
     "tasks on the plane of their first steps, with both inner loops' paths.",
     "early": "The same two measurements at snapshots along the run.",
