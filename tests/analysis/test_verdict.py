@@ -106,6 +106,7 @@ def test_words_follow_from_the_numbers():
     assert maml.endswith("and the head learns.")
     slow = told(0.95, 0.60, 0.2, 0.95, [0.99, 0.9])
     assert "it is the head that does not find them" in slow
+    assert slow.endswith("although this inner loop also works by what it changes in the body.")
     boil = told(0.9, 0.2, 0.2, 0.5, [0.9, 0.4], algorithm="boil", moves="body")
     assert "adapts the body alone" in boil
     assert "What the body computes changes" in boil

@@ -73,7 +73,7 @@ def freeze(results: Results) -> Figure:
     axes.set_xlabel("layers whose inner loop is switched off")
     axes.set_ylabel(score_name(results))
     axes.set_ylim(0, 106 if by == 100 else None)
-    axes.tick_params(axis="x", labelsize=9.5)
+    axes.tick_params(axis="x", labelsize=8.5)
     chance(axes, results)
     return figure
 

@@ -44,10 +44,9 @@ WHAT = {
     "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
     "so the changes are exact to their own, smaller intervals.",
     "similarity": "The queries of a task pass through the network before and after its inner loop, and the two sets of "
-    "activations are compared, layer by layer. 1 means the same up to a change of basis. CCA forgives any invertible "
-    "linear map, PWCCA does too but counts directions by how much they matter, CKA forgives rotations and scaling "
-    "only. Hollow marks: the same with the points shuffled, which is what chance gives; CCA's is high with few "
-    "points.",
+    "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA forgives any invertible "
+    "linear map, CKA rotations and scaling only. PWCCA is CCA with directions weighed by how much of the layer they "
+    "carry. Hollow marks: the same with the points shuffled, which is what chance gives; CCA's is high with few points.",
     "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
     "in the most similar direction. What it reaches is due to the body's features alone. The untrained body is the "
     "same network before training.",
@@ -163,13 +162,14 @@ def verdict(results: Results) -> str:
 def section(name: str, results: Results, shown: dict[str, str]) -> str:
     """One experiment: what was done, what came out, what the paper found."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
+    narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
     rows = TABLES[name](results) if name in TABLES else ""
     paper = f'<p class="soft">{together(PAPER[name])}</p>' if name in PAPER else ""
     return "\n".join(
         [
             f'<h2 id="{name}">{TITLES[name]}</h2>',
             f"<p>{html.escape(WHAT[name])}</p>",
-            f'<div class="figures">{"".join(pictures)}</div>',
+            f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
             f"<p>{together(told(name, results))}</p>" if told(name, results) else "",
             rows,
             paper,

@@ -104,7 +104,7 @@ def sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[st
             opening,
             "Adaptation brings nothing that this measurement shows, so there is nothing to explain.",
         ]
-    return [opening, *must(m, told, results), *does(m), conclusion(kind)]
+    return [opening, *must(m, told, results), *does(m), conclusion(kind, m)]
 
 
 def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> list[str]:
@@ -158,12 +158,14 @@ def does(m: dict[str, Any]) -> list[str]:
     ]
 
 
-def conclusion(kind: Kind) -> str:
+def conclusion(kind: Kind, m: dict[str, Any]) -> str:
     """The last sentence."""
-    if kind == "feature reuse":
-        return (
-            "This is feature reuse: the body's features were good before the task came, and the head learns."
-        )
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."
-    return "This is neither pure feature reuse nor pure rapid learning: part of the learning is in the body."
+    if kind == "between":
+        return (
+            "This is neither pure feature reuse nor pure rapid learning: part of the learning is in the body."
+        )
+    if m["kept"] < ENOUGH:
+        return "This is feature reuse, although this inner loop also works by what it changes in the body."
+    return "This is feature reuse: the body's features were good before the task came, and the head learns."
