@@ -43,10 +43,10 @@ WHAT = {
     "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as ever. If "
     "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
     "so the changes are exact to their own, smaller intervals.",
-    "similarity": "The queries of a task pass through the network before and after its inner loop, and the two sets of "
+    "similarity": "The queries of a task pass through the network before and after its inner loop, and both sets of "
     "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA forgives any invertible "
     "linear map, CKA rotations and scaling only. PWCCA is CCA with directions weighed by how much of the layer they "
-    "carry. Hollow marks: the same with the points shuffled, which is what chance gives; CCA's is high with few points.",
+    "carry. Hollow marks: the same with the points shuffled, what chance gives: much, for CCA with few points.",
     "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
     "in the most similar direction. What it reaches is due to the body's features alone. The untrained body is the "
     "same network before training.",
