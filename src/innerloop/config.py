@@ -102,9 +102,12 @@ class OuterConfig:
     """Outer updates between validations; 0: never. Rounded to whole log lines."""
     checkpoint_every: int = 1000
     """Outer updates between checkpoints. Rounded to whole log lines."""
+    snapshots: int = 10
+    """Initialisations kept along the run for `innerloop analyze`, evenly apart, beside that before the first update;
+    0: none at all. Rounded to whole log lines."""
 
     def __post_init__(self) -> None:
-        for name, least in (("meta_steps", 0), ("meta_batch", 1), ("log_every", 1)):
+        for name, least in (("meta_steps", 0), ("meta_batch", 1), ("log_every", 1), ("snapshots", 0)):
             if getattr(self, name) < least:
                 raise InnerloopError("outer", f"`{name}` must be {least} or more", got=getattr(self, name))
 

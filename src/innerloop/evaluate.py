@@ -84,30 +84,52 @@ def evaluator(
     """
     record = steps_to_record(inner.steps) if record is None else tuple(record)
     check_request(tasks, chunk, record, inner.steps)
+    curve = task_curve(score, loss_fn, inner, record)
+    measured = over_tasks(curve, distribution, tasks=tasks, part=part, chunk=chunk)
+
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
+        for values in measured(params, key):
+            yield Curve(record, values)
+
+    return run
+
+
+def over_tasks(
+    one: Callable[[Params, Task], Any],
+    distribution: TaskDistribution,
+    *,
+    tasks: int,
+    part: int = 200,
+    chunk: int = 1,
+) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
+    """`run(params, key)`: what `one(params, task)` gives for `tasks` tasks, `part` of them at a time.
+
+    Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
+    that two measurements with one key are paired. Compiled at the first call only.
+    """
     part = min(part, tasks)
     mesh = task_mesh(part)
     chunk = chunk if (part // mesh.size) % chunk == 0 else 1
-    curve = task_curve(score, loss_fn, inner, record)
     arrays, static = eqx.partition(distribution, eqx.is_array)
 
-    def scores(params: Params, arrays: Any, keys: Array) -> dict[str, Array]:
-        one = lambda key: curve(params, eqx.combine(arrays, static).sample(key))
+    def values(params: Params, arrays: Any, keys: Array) -> Any:
+        of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
         # A batch of one is not vmapped: batched convolutions are slower on a CPU, and a condition becomes a choice.
-        return jax.lax.map(one, keys, batch_size=None if chunk == 1 else chunk)
+        return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 
     everywhere, split = PartitionSpec(), PartitionSpec("tasks")
     specs = (everywhere, everywhere, split)
-    scored = jax.jit(jax.shard_map(scores, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
+    compiled = jax.jit(jax.shard_map(values, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
     place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
     arrays = place(arrays)
     # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
     key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
-    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
         params = place(params)  # training may have left them on fewer devices
         for first in range(0, tasks, part):
-            values = scored(params, arrays, key_of(key, jnp.arange(first, first + part)))
-            yield Curve(record, {name: np.asarray(x)[: tasks - first] for name, x in values.items()})
+            found = compiled(params, arrays, key_of(key, jnp.arange(first, first + part)))
+            yield jax.tree.map(lambda x, most=tasks - first: np.asarray(x)[:most], found)
 
     return run
 

@@ -1,4 +1,4 @@
-"""A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, tensorboard/, weights.safetensors."""
+"""A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights."""
 
 import json
 import os
@@ -54,6 +54,15 @@ class RunFolder:
     def weights(self) -> Path:
         """The trained initialisation."""
         return self.path / "weights.safetensors"
+
+    def snapshot(self, step: int) -> Path:
+        """The initialisation as it was after `step` meta-steps."""
+        return self.path / "snapshots" / f"{step:08d}.safetensors"
+
+    def snapshots(self) -> dict[int, Path]:
+        """All kept initialisations by meta-step, the first ones first."""
+        found = sorted((self.path / "snapshots").glob("*.safetensors"))
+        return {int(path.stem): path for path in found if path.stem.isdigit()}
 
     def create(self, config: Config) -> None:
         """Make the folder of a new run. Raises InnerloopError if there is a run already."""

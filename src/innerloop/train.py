@@ -94,6 +94,8 @@ class TrainingLoop:
         total, step = self.config.meta_steps, int(self.state.step)
         with tensorboard(self.run.path) as board, asked_to_stop() as asked:
             self.begun, self.first, self.earlier = time.monotonic(), step, self.run.seconds()
+            if step == 0 and self.config.snapshots:
+                self.snapshot(step)
             while step < total:
                 before = self.state
                 length = min(self.config.log_every, total - step)
@@ -104,6 +106,8 @@ class TrainingLoop:
                 for name, value in metrics.items():
                     board.add_scalar(name, value, step)
                 self.watch(self.progress(step, metrics))
+                if reached(self.config.snapshots, total, step, length):
+                    self.snapshot(step)
                 if due(self.config.checkpoint_every, step, length) or step == total or asked:
                     self.save()
                 if asked and step < total:
@@ -118,6 +122,12 @@ class TrainingLoop:
         """Write a checkpoint, and the time that it took to get there."""
         checkpoint.save(self.checkpoints, self.state)
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
+
+    def snapshot(self, step: int) -> None:
+        """Keep the initialisation of this moment; a resumed run writes the same bits again."""
+        path = self.run.snapshot(step)
+        path.parent.mkdir(exist_ok=True)
+        weights.save(path, self.state.params, self.experiment.config, {"meta_steps": step})
 
     def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, StepInfo]]:
         """The compiled run of `length` meta-steps."""
@@ -178,6 +188,11 @@ class TrainingLoop:
 def due(every: int, step: int, length: int) -> bool:
     """Whether a multiple of `every` was reached or passed in the last `length` steps."""
     return every > 0 and step // every > (step - length) // every
+
+
+def reached(parts: int, total: int, step: int, length: int) -> bool:
+    """Whether the end of one of `parts` equal parts of the run was reached or passed in the last `length` steps."""
+    return step * parts // total > (step - length) * parts // total
 
 
 def check_finite(info: StepInfo, step: int, folder: Path) -> None:

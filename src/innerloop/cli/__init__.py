@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "meta-train a preset into a run folder, or resume a run",
     "evaluate": "measure a trained initialisation on held-out tasks",
     "adapt": "adapt to your own few examples and predict new ones",
+    "analyze": "rapid learning or feature reuse? The laboratory on a trained run",
     "report": "write one HTML page about one or more runs",
     "quickstart": "train, measure and compare the four algorithms in minutes",
 }

@@ -1,0 +1,187 @@
+"""The laboratory's numbers on trained models, into result files and from there into docs/analysis.md.
+
+    python -m benchmarks.analysis                     everything below, then the page
+    python -m benchmarks.analysis model SOURCE ...    every experiment on shipped weights or run folders
+    python -m benchmarks.analysis across A B ...      similarity of each pair of models
+    python -m benchmarks.analysis speed               ANIL's speed against MAML's, training and inference
+    python -m benchmarks.analysis --page              the page from the result files that are there
+
+One file a subject in benchmarks/results/analysis, with settings, commit, machine and wall time. Several runs of one
+preset that differ by their seed are averaged over seeds in the page.
+"""
+
+import itertools
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks.results import commit
+from innerloop import outer, weights
+from innerloop.analysis.laboratory import Request, analyze
+from innerloop.analysis.subject import unwatched
+from innerloop.evaluate import evaluator
+from innerloop.experiment import Experiment, build
+from innerloop.outer import meta_steps
+from innerloop.presets import preset
+from innerloop.run_folder import environment, write_atomically
+
+FOLDER = Path(__file__).parent / "results" / "analysis"
+TASKS = 2000
+SPEED = ("omniglot-5way-1shot", "omniglot-20way-1shot", "cifar-fs-5way-1shot", "cifar-fs-5way-5shot")
+DETAILS = ("landscape", "paths")
+"""Left out of the result files: thousands of coordinates that no table shows."""
+
+
+@contextmanager
+def watching(title: str) -> Any:
+    """A line of progress for each experiment."""
+    begun = time.monotonic()
+    print(f"  {title}", end="", flush=True)
+    yield unwatched
+    print(f": {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Write one result file."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    facts = {"commit": commit(), "environment": environment()}
+    write_atomically(
+        FOLDER / f"{name}.json", json.dumps({"subject": name, **result, **facts}, indent=1) + "\n"
+    )
+
+
+def name_of(source: str) -> str:
+    """A short name for a source."""
+    return Path(source).stem
+
+
+def model(source: str) -> None:
+    """Every experiment that goes into a table."""
+    print(source)
+    begun = time.monotonic()
+    wanted = ["freeze", "similarity", "nil", "weights", "steps"]
+    if (Path(source) / "snapshots").is_dir():
+        wanted.append("early")
+    results = analyze(Request(source, tasks=TASKS), wanted, watching=watching)
+    results["source"] = name_of(source)
+    keep(
+        name_of(source), {"kind": "model", "results": results, "seconds": round(time.monotonic() - begun, 1)}
+    )
+
+
+def across(first: str, second: str) -> None:
+    """Similarity of two models."""
+    print(f"{first} and {second}")
+    results = analyze(Request(first, tasks=TASKS, against=second), ["against"], watching=watching)
+    names = [name_of(first), name_of(second)]
+    keep("--".join(names), {"kind": "across", "models": names, "results": results["against"]})
+
+
+# --- speed ----------------------------------------------------------------------------------------------------
+
+
+def seconds_of(calls: dict[str, Any], repeats: int = 7) -> dict[str, list[float]]:
+    """Wall seconds of each call, taken in turn so that what else the machine does hits all alike."""
+    for call in calls.values():
+        call()  # compiled here
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            found[name].append(time.perf_counter() - begun)
+    return found
+
+
+def training_call(experiment: Experiment, steps: int) -> Any:
+    """`steps` meta-steps from the initial weights."""
+    run = meta_steps(
+        experiment.algorithm,
+        experiment.optimizer,
+        experiment.train_tasks(),
+        meta_batch=experiment.config.outer.meta_batch,
+        steps=steps,
+        chunk=experiment.chunk,
+    )
+    fresh = lambda: outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+    return lambda: jax.block_until_ready(run(fresh())[0].params)
+
+
+def inference_call(experiment: Experiment, tasks: int) -> Any:
+    """Adaptation and prediction on held-out tasks, the score taken after the last step alone."""
+    inner = experiment.test_inner
+    run = evaluator(
+        experiment.score(),
+        experiment.loss_fn,
+        inner,
+        experiment.held_out_tasks(),
+        tasks=tasks,
+        record=(inner.steps,),
+        chunk=experiment.chunk or 1,
+    )
+    params = experiment.for_tasks(experiment.init_params())
+    return lambda: list(run(params, jax.random.key(0)))
+
+
+def speed(setting: str) -> None:
+    """ANIL beside MAML on one setting, at the presets' own inner steps."""
+    print(f"speed of {setting}")
+    experiments = {name: build(preset(f"{setting}-{name}")) for name in ("maml", "anil", "fomaml")}
+    training = seconds_of({name: training_call(e, 2) for name, e in experiments.items()})
+    inference = seconds_of({name: inference_call(e, 16) for name, e in experiments.items()})
+    maml = experiments["maml"].config
+    settings = {
+        "inner_steps": maml.inner.steps,
+        "test_steps": maml.evaluation.steps,
+        "meta_batch": maml.outer.meta_batch,
+    }
+    per = {
+        "training_seconds_per_meta_step": {n: [s / 2 for s in x] for n, x in training.items()},
+        "inference_seconds_per_task": {n: [s / 16 for s in x] for n, x in inference.items()},
+    }
+    keep(f"speed-{setting}", {"kind": "speed", "setting": setting, "settings": settings, **per})
+
+
+def everything() -> None:
+    """All shipped image classifiers, each pair of one setting, and speeds."""
+    images = [name for name in weights.shipped() if not name.startswith("sinusoid")]
+    for name in images:
+        model(name)
+    for a, b in itertools.combinations(images, 2):
+        if a.rsplit("-", 1)[0] == b.rsplit("-", 1)[0]:
+            across(a, b)
+    for setting in SPEED:
+        speed(setting)
+
+
+def main(words: list[str]) -> None:
+    """Measure what is asked, then write the page."""
+    from benchmarks.analysis_page import write_page
+
+    match words:
+        case []:
+            everything()
+        case ["model", *sources]:
+            for source in sources:
+                model(source)
+        case ["across", *sources]:
+            for a, b in itertools.combinations(sources, 2):
+                across(a, b)
+        case ["speed", *settings]:
+            for setting in settings or SPEED:
+                speed(setting)
+        case ["--page"]:
+            pass
+        case _:
+            sys.exit(__doc__)
+    write_page(FOLDER)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 2)
+    main(sys.argv[1:])

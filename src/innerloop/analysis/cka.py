@@ -1,0 +1,119 @@
+r"""Centred kernel alignment of two layers on the same points: linear (biased and debiased) and RBF.
+
+For kernel matrices K, L of the two sides, `[points, points]`, and H = I - 11^T / n,
+
+    CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),      HSIC(K, L) = tr(K H L H) / (n - 1)^2      (biased)
+
+    HSIC_1(K, L) = [ tr(K~ L~) + 1^T K~ 1 1^T L~ 1 / ((n-1)(n-2)) - 2 1^T K~ L~ 1 / (n-2) ] / (n (n-3))   (debiased)
+
+with K~ = K without its diagonal. The biased value is high for independent activations when neurons outnumber points;
+the debiased one is then near 0 (and may fall below it).
+
+Kornblith, Norouzi, Lee and Hinton 2019, arXiv 1905.00414; HSIC_1: Song et al. 2012, equation 5, arXiv 1203.4521.
+
+For linear kernels everything is computed from the smaller of neurons and points: K = X X^T is never formed where X has
+fewer columns than rows. Invariant to orthogonal maps and scaling of either side, not to every invertible map.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from innerloop.analysis.points import Points, centred, pair
+from innerloop.errors import InnerloopError
+
+Others = Float[np.ndarray, "points others"]
+Kernel = Float[np.ndarray, "points points"]
+
+
+def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float64) -> float:
+    """Linear CKA of activations `[points, neurons]` (or `[images, ..., channels]`); NaN where a side is constant.
+
+    In [0, 1], or with `debiased` at most 1. Raises InnerloopError for different points, values that are not finite,
+    and, debiased, fewer than four points.
+    """
+    x, y = (unit(centred(a)) for a in pair(x, y, "CKA", dtype))
+    inner = linear_hsic1 if debiased else linear_hsic
+    if debiased:
+        check_four(len(x))
+    return ratio(inner(x, y), inner(x, x), inner(y, y))
+
+
+def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype: Any = np.float64) -> float:
+    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)), s = `width` times the median distance of the side's own points.
+
+    Memory grows with the square of the points. Errors as `linear_cka`, and for a width that is not above 0.
+    """
+    if not width > 0:
+        raise InnerloopError("CKA", "`width` must be above 0", got=width)
+    x, y = pair(x, y, "CKA", dtype)
+    k, m = gaussian(x, width), gaussian(y, width)
+    if debiased:
+        check_four(len(x))
+        return ratio(hsic1(k, m), hsic1(k, k), hsic1(m, m))
+    k, m = centred_kernel(k), centred_kernel(m)
+    return ratio(*(float(np.sum(a * b)) for a, b in ((k, m), (k, k), (m, m))))
+
+
+def ratio(xy: float, xx: float, yy: float) -> float:
+    """HSIC to CKA; NaN where a side has no variance."""
+    return float(xy / np.sqrt(xx * yy)) if xx > 0 and yy > 0 else float("nan")
+
+
+def unit(x: Points) -> Points:
+    """Scaled to Frobenius norm 1, so that products of large and small activations neither overflow nor vanish."""
+    largest = np.abs(x).max(initial=0.0)
+    if largest == 0:
+        return x
+    x = x / largest  # squares of float32 overflow beyond 1e19
+    return x / np.linalg.norm(x)
+
+
+def linear_hsic(x: Points, y: Others) -> float:
+    """tr(XX^T YY^T) = ||X^T Y||^2 of centred activations."""
+    wide = x.shape[1] * y.shape[1] > len(x) ** 2
+    return float(np.sum((x @ x.T) * (y @ y.T))) if wide else float(np.sum((x.T @ y) ** 2))
+
+
+def linear_hsic1(x: Points, y: Others) -> float:
+    """HSIC_1 of linear kernels without forming them, up to the factor 1 / (n (n-3))."""
+    n = len(x)
+    dx, dy = np.sum(x * x, 1), np.sum(y * y, 1)  # the diagonals
+    rows_x, rows_y = x @ x.sum(0) - dx, y @ y.sum(0) - dy  # K~ 1
+    trace = linear_hsic(x, y) - float(dx @ dy)
+    both = float(rows_x.sum() * rows_y.sum()) / ((n - 1) * (n - 2))
+    return trace + both - 2 * float(rows_x @ rows_y) / (n - 2)
+
+
+def hsic1(k: Kernel, m: Kernel) -> float:
+    """HSIC_1 of kernel matrices, up to the factor 1 / (n (n-3))."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    both = float(k.sum() * m.sum()) / ((n - 1) * (n - 2))
+    return float(np.sum(k * m)) + both - 2 * float(k.sum(0) @ m.sum(0)) / (n - 2)
+
+
+def centred_kernel(k: Kernel) -> Kernel:
+    """H K H."""
+    rows = k.mean(0)
+    return k - rows[None] - rows[:, None] + rows.mean()
+
+
+def gaussian(x: Points, width: float) -> Kernel:
+    """Gaussian kernel matrix with the median distance between different points as its unit."""
+    x = centred(x)  # smaller numbers: squared distances by the product lose less
+    norms = np.sum(x * x, 1)
+    squared = np.maximum(norms[:, None] + norms[None] - 2 * x @ x.T, 0.0)
+    np.fill_diagonal(squared, 0.0)
+    apart = squared[~np.eye(len(x), dtype=bool)]
+    median = float(np.median(apart))
+    # Where more than half of the pairs coincide (a layer that is mostly off) the median says nothing of the rest.
+    median = median if median > 0 else float(apart[apart > 0].mean()) if (apart > 0).any() else 1.0
+    return np.exp(-squared / (2 * width**2 * median))
+
+
+def check_four(points: int) -> None:
+    """Raise InnerloopError where HSIC_1 is not defined."""
+    if points < 4:
+        raise InnerloopError("CKA", "debiased CKA needs at least four points", got=points)

@@ -1,0 +1,55 @@
+"""Activations as points and neurons: what every similarity is measured on.
+
+A convolutional layer gives `[images, height, width, channels]`. Read by `positions`, every place of every image is a
+data point and every channel a neuron (Raghu, Gilmer, Yosinski and Sohl-Dickstein 2017, section 4.2: right for layers
+of equal size, whose places correspond). Read `flatten`ed, an image is a point and every channel at every place a
+neuron; then there are soon more neurons than points, and CCA can tell nothing (see `innerloop.analysis.cca`).
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from innerloop.errors import InnerloopError
+
+Layout = Literal["positions", "flatten"]
+Points = Float[np.ndarray, "points neurons"]
+
+
+def as_points(activations: Any, layout: Layout = "positions") -> Any:
+    """`[examples, ..., neurons]` as `[points, neurons]`; arrays of NumPy or JAX.
+
+    Raises InnerloopError for an unknown layout and for activations without a neuron axis.
+    """
+    if activations.ndim < 2:
+        got = f"shape {tuple(activations.shape)}"
+        raise InnerloopError("activations", "must be [examples, ..., neurons]", got=got)
+    if layout == "positions":
+        return activations.reshape(-1, activations.shape[-1])
+    if layout == "flatten":
+        return activations.reshape(activations.shape[0], -1)
+    raise InnerloopError("layout", "is unknown", got=repr(layout), do="choose positions or flatten")
+
+
+def pair(x: Any, y: Any, who: str, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of activations on the same points as `[points, neurons]` of `dtype`, not centred.
+
+    Raises InnerloopError unless both have the same points, at least three of them, and finite values.
+    """
+    x, y = (as_points(np.asarray(a)).astype(dtype) for a in (x, y))
+    if len(x) != len(y):
+        got = f"{len(x)} and {len(y)}"
+        raise InnerloopError(
+            who, "both sides need the same points", got=got, do="give the same inputs to both"
+        )
+    if len(x) < 3:
+        raise InnerloopError(who, "needs at least three points", got=len(x))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InnerloopError(who, "activations must be finite", do="lower the inner step size")
+    return x, y
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    """Every neuron with mean zero over the points; a constant one is exactly zero, not rounding error."""
+    return np.where(x.max(0) == x.min(0), 0.0, x - x.mean(0)).astype(x.dtype)

@@ -1,0 +1,171 @@
+"""Rapid learning or feature reuse: what the numbers of one model say, by a rule that is written down.
+
+Let s(F) be the score with the layers F frozen, and the gain of adaptation s(none) - s(all). Two questions:
+
+*Does the body change?*  `alike` = linear CKA before and after adaptation, averaged over tasks, of the body layer that
+    changes most. At least 0.8: it does not.
+*Must it change?*  `kept` = (s(body) - s(all)) / gain, the share of the gain that is left when the head alone adapts,
+    and `nil` = (s(NIL) - s(all)) / gain, that of cosine similarity to the support set with nothing adapted at all.
+    One of them at least 0.9: it need not. `kept` at most 0.5: it must.
+
+Feature reuse: it does not and need not. Rapid learning: it does and must. Anything else is between. NIL counts because
+freezing tests the features *and* whether the inner loop's steps suit a head that learns alone; where the two differ,
+the features were there. An experiment that was not made has no say. Without a gain (its interval reaches 0) there is
+nothing to explain. The paper has no thresholds; these are conventions of this package.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from innerloop.cli.shared import with_interval
+
+Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
+
+ENOUGH, LITTLE = 0.9, 0.5
+"""Shares of the gain that count as all of it, and as having lost it."""
+SAME = 0.8
+"""Linear CKA of a layer that counts as unchanged."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The kind, the numbers that decided it, and sentences for people."""
+
+    kind: Kind
+    measures: dict[str, Any]
+    sentences: list[str]
+
+
+def judge(results: dict[str, Any]) -> Verdict | None:
+    """The verdict on the results of `innerloop.analysis.laboratory`; None where freezing was not measured."""
+    if not {"none", "body", "all"} <= set(frozen_lines(results)):
+        return None
+    found = measures(results)
+    kind = decide(found)
+    return Verdict(kind, found, sentences(kind, found, results))
+
+
+def frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The lines of the freezing table that the rule reads."""
+    layers = results.get("layers", [])
+    wanted = {"none": [], "body": layers[:-1], "all": layers}
+    lines = results.get("freeze") or []
+    found = {name: next((x for x in lines if x["frozen"] == w), None) for name, w in wanted.items()}
+    return {name: x for name, x in found.items() if x is not None}
+
+
+def measures(results: dict[str, Any]) -> dict[str, Any]:
+    """What the rule reads: gain and its interval, kept, nil, alike and the layer it is of."""
+    lines, metric = frozen_lines(results), results["metric"]
+    gain = abs(lines["all"]["change"]) if better(lines["all"]["change"], metric) < 0 else 0.0
+    floor = lines["all"][metric]
+    sure = gain > lines["all"]["change_ci95"]
+    nil = next((x for x in results.get("nil") or [] if x["body"] == "trained" and not x["inner_loop"]), None)
+    body = [x for x in results.get("similarity") or [] if not x["head"] and x["cka"]["mean"] is not None]
+    lowest = min(body, key=lambda x: x["cka"]["mean"]) if body else None
+    return {
+        "gain": gain if sure else 0.0,
+        "kept": share_of(lines["body"][metric], floor, gain, metric),
+        "nil": None if nil is None else share_of(nil[metric], floor, gain, metric),
+        "alike": None if lowest is None else lowest["cka"]["mean"],
+        "changed_most": None if lowest is None else lowest["layer"],
+    }
+
+
+def better(change: float, metric: str) -> float:
+    """A change with the sign that makes more better."""
+    return change if metric == "accuracy" else -change
+
+
+def share_of(value: float, floor: float, gain: float, metric: str) -> float | None:
+    """Share of the gain above the floor; negative where it is worse than not adapting at all."""
+    return better(value - floor, metric) / gain if gain else None
+
+
+def decide(m: dict[str, Any]) -> Kind:
+    """The rule."""
+    if not m["gain"]:
+        return "no gain"
+    enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
+    must = m["kept"] <= LITTLE
+    changes = must and not enough if m["alike"] is None else m["alike"] < SAME
+    if enough and not changes:
+        return "feature reuse"
+    return "rapid learning" if must and changes else "between"
+
+
+def sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """The verdict in words that follow from the numbers."""
+    lines, metric = frozen_lines(results), results["metric"]
+    told = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
+    opening = f"With the whole inner loop this model reaches {told['none']}; without it, {told['all']}."
+    if kind == "no gain":
+        return [
+            opening,
+            "Adaptation brings nothing that this measurement shows, so there is nothing to explain.",
+        ]
+    return [opening, *must(m, told, results), *does(m), conclusion(kind, m)]
+
+
+def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> list[str]:
+    """Whether the body must change."""
+    moves = results["moves"]
+    if moves == "body":
+        found = [
+            f"This algorithm adapts the body alone, so with the body frozen nothing learns: {told['body']}."
+        ]
+    elif moves == "head":
+        found = [
+            "This algorithm adapts the head alone: freezing the body takes nothing away, by construction."
+        ]
+    else:
+        found = [
+            f"With the body frozen and the head alone adapting it reaches {told['body']}: {part(m['kept'])}."
+        ]
+    if m["nil"] is None or moves == "head":
+        return found
+    line = next(x for x in results["nil"] if x["body"] == "trained" and not x["inner_loop"])
+    value = with_interval(line["accuracy"], line["ci95"], "accuracy")
+    found.append(
+        f"With the head dropped and nothing adapted, cosine similarity of its features reaches {value}."
+    )
+    if m["nil"] >= ENOUGH > m["kept"] and moves == "all":
+        found.append(
+            "So the features are there before any adaptation; with the body frozen it is the head that does not find "
+            "them in these few steps of this size."
+        )
+    return found
+
+
+def part(kept: float) -> str:
+    """A share of the gain in words."""
+    if kept >= 1:
+        return "nothing of the gain is lost"
+    if kept <= 0:
+        return "the whole gain is lost"
+    return f"{100 * kept:.0f} % of the gain is left"
+
+
+def does(m: dict[str, Any]) -> list[str]:
+    """Whether the body changes."""
+    if m["alike"] is None:
+        return []
+    how = "stays nearly the same" if m["alike"] >= SAME else "changes"
+    layer = m["changed_most"]
+    return [
+        f"What the body computes {how}: the layer that changes most, {layer}, has a similarity (linear CKA) of "
+        f"{m['alike']:.2f} before and after adaptation, where 1 is unchanged."
+    ]
+
+
+def conclusion(kind: Kind, m: dict[str, Any]) -> str:
+    """The last sentence."""
+    if kind == "rapid learning":
+        return "This is rapid learning: on every task the body learns features that it did not have before."
+    if kind == "between":
+        return (
+            "This is neither pure feature reuse nor pure rapid learning: part of the learning is in the body."
+        )
+    if m["kept"] < ENOUGH:
+        return "This is feature reuse, although this inner loop also works by what it changes in the body."
+    return "This is feature reuse: the body's features were good before the task came, and the head learns."

@@ -1,0 +1,153 @@
+"""`innerloop analyze`: rapid learning or feature reuse? The laboratory on one trained run."""
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import arg
+
+from innerloop.cli.shared import Devices, console, counted, parse, start_jax, with_interval
+from innerloop.errors import InnerloopError
+
+Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early", "against"]
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """Rapid learning or feature reuse? Freezing, similarity, NIL and more on a trained run, as one HTML page with
+    tables (CSV, JSON) and figures (PNG, SVG). Results are kept, so that a second call is instant.
+
+    Example: innerloop analyze omniglot-5way-1shot-maml --only freeze nil --tasks 500
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A run's folder, a weights file, or a preset whose weights ship."""
+    only: Annotated[
+        tuple[Name, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
+    ] = ()
+    """Experiments: freeze, similarity, nil, weights, steps, landscape, paths, early (needs the run's snapshots),
+    against (needs --against)."""
+    tasks: Annotated[int, arg(metavar="N")] = 1000
+    """Held-out tasks for scores; experiments that look at activations or parameters take at most 60."""
+    frozen: Annotated[
+        tuple[str, ...], arg(metavar="LAYER[,LAYER...] ...", help_behavior_hint="(default: none more)")
+    ] = ()
+    """Further sets of layers to freeze, as in: --frozen head conv3,conv4"""
+    against: Annotated[str | None, arg(metavar="RUN2", help_behavior_hint="")] = None
+    """A second run whose layers are compared with this one's."""
+    shots: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as trained)")] = None
+    """Support examples of each class."""
+    out: Annotated[
+        Path | None,
+        arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-SOURCE)"),
+    ] = None
+    """Where page, tables and figures are written; with --json only if given."""
+    seed: int = 0
+    """Seed of the tasks."""
+    fresh: bool = False
+    """Make all experiments again, even if their results are kept."""
+    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    devices: Devices = None
+    """CPU devices that tasks are split over."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Experiment, write, and tell the verdict."""
+    arguments = parse(Analyze, argv)
+    check(arguments)
+    start_jax(arguments.devices)
+    from innerloop.analysis.laboratory import EXPERIMENTS, analyze
+
+    out = arguments.out or (None if arguments.json else default_out(arguments.source))
+    if out is not None:
+        make_folder(out)
+    results = analyze(request(arguments), arguments.only, watching=watching, fresh=arguments.fresh)
+    made = [name for name in EXPERIMENTS if name in results]
+    if out is not None:
+        from innerloop.analysis.page import write
+
+        write(results, made, out)
+    if arguments.json:
+        print(json.dumps(results))
+        return 0
+    show(results)
+    console().print(f"Page:     {out}/index.html", style="bold")
+    console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in made)}")
+    console().print(f"Figures:  {out}/figures/")
+    return 0
+
+
+def check(arguments: Analyze) -> None:
+    """Raise InnerloopError for numbers that mean nothing."""
+    for name, least in (("tasks", 2), ("seed", 0), ("shots", 1)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
+
+
+def request(arguments: Analyze) -> Any:
+    """The laboratory's request."""
+    from innerloop.analysis.laboratory import Request
+
+    return Request(
+        source=arguments.source,
+        tasks=arguments.tasks,
+        seed=arguments.seed,
+        shots=arguments.shots,
+        frozen=tuple(tuple(names.split(",")) for names in arguments.frozen),
+        against=arguments.against,
+        data_folder=arguments.data_folder,
+    )
+
+
+def default_out(source: str) -> Path:
+    """`analysis` in the run's folder, or beside where the command is called."""
+    path = Path(source)
+    return path / "analysis" if path.is_dir() else Path(f"analysis-{path.stem}")
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder before anything is measured. Raises InnerloopError if that is not possible."""
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InnerloopError(
+            str(out), f"cannot be made ({error.strerror})", do="give another --out"
+        ) from None
+
+
+def watching(title: str) -> "AbstractContextManager":
+    """Progress of one experiment, beside the results."""
+    from innerloop.progress import counting
+
+    return counting(console(stderr=True), title)
+
+
+def show(results: dict[str, Any]) -> None:
+    """The freezing table and the verdict."""
+    from rich import box
+    from rich.table import Table
+
+    out, metric = console(), results["metric"]
+    if "freeze" in results:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading, side in (("frozen layers", "left"), (metric, "right"), ("change", "right")):
+            table.add_column(heading, justify=side)  # pyright: ignore[reportArgumentType]
+        for line in results["freeze"]:
+            change = with_interval(line["change"], line["change_ci95"], metric) if line["frozen"] else ""
+            value = with_interval(line[metric], line["ci95"], metric)
+            table.add_row(", ".join(line["frozen"]) or "none", value, change)
+        out.print(table)
+    tasks = counted(results["tasks"], "held-out task")
+    out.print(f"{results['source']}: mean ± 95 % interval over {tasks}; changes are paired.")
+    if "verdict" in results:
+        out.print(f"Verdict: {results['verdict']['kind']}.", style="bold")
+        for sentence in results["verdict"]["sentences"]:
+            out.print(f"  {sentence}")

@@ -1,0 +1,68 @@
+"""Small subjects with every experiment's needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from engine_cases import EPISODES, SPLITS
+
+from innerloop.analysis import NamedLayers, Subject, subject_of
+from innerloop.inner import InnerLoop
+from innerloop.task import Batch, Task
+from innerloop.tasks import Episodes
+from innerloop.trained import Trained
+
+KEY = jax.random.key(0)
+
+
+def small() -> Subject:
+    """The built-in network of the engine's tests on noisy images, as a trained run would give it."""
+    return subject_of(Trained(EPISODES.init_params(), EPISODES, "here", {}))
+
+
+class Lines:
+    """Tasks y = slope * x with four points: a linear model of two layers can be followed by hand."""
+
+    def sample(self, key):
+        slope_key, x_key = jax.random.split(key)
+        slope = jax.random.uniform(slope_key, minval=1.0, maxval=3.0)
+        x = jax.random.normal(x_key, (8, 1))
+        batch = lambda x: Batch(x, slope * x)
+        return Task(batch(x[:4]), batch(x[4:]))
+
+
+def apply(params, x):
+    return x @ params["deep"]["first"] @ params["out"]
+
+
+def activations(params, x):
+    return {"first": x @ params["deep"]["first"], "out": apply(params, x)}
+
+
+def loss(params, batch):
+    return jnp.mean((apply(params, batch.inputs) - batch.targets) ** 2)
+
+
+LAYERS = NamedLayers({"first": "deep/first", "out": "out"}, activations)
+
+
+def own(select=None, steps: int = 3, rate: float = 0.05) -> Subject:
+    """A model of one's own: a plain dictionary, regression."""
+    rng = np.random.default_rng(0)
+    params = {"deep": {"first": rng.normal(size=(1, 2))}, "out": rng.normal(size=(2, 1))}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    inner = InnerLoop(optax.sgd(rate), steps, select=select)
+    return Subject(params, LAYERS, loss, inner, lambda p, task: {"loss": loss(p, task.query)}, Lines())
+
+
+def separable() -> Episodes:
+    """Episodes of classes that any features tell apart: one bright pixel each, without noise."""
+    from innerloop.datasets.arrays import ClassArrays
+
+    images = [
+        np.tile(255 * np.eye(16, dtype=np.uint8)[i].reshape(1, 4, 4, 1), (8, 1, 1, 1)) for i in range(6)
+    ]
+    return Episodes(ClassArrays.from_lists(images, list("abcdef")), 3, 2, 3)
+
+
+__all__ = ["EPISODES", "SPLITS"]

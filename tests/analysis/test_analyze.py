@@ -1,0 +1,149 @@
+"""The command: everything on one run, one experiment alone, results kept by content, snapshots, bad input."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from innerloop import weights
+from innerloop.analysis import laboratory
+from innerloop.analysis.figures import frozen_name
+from innerloop.analysis.laboratory import EXPERIMENTS, Laboratory, Request, analyze
+from innerloop.cli import main
+from innerloop.errors import InnerloopError
+from innerloop.run_folder import RunFolder
+from innerloop.train import reached
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture
+def complaint(capsys):
+    def ask(*words):
+        assert main(["analyze", *map(str, words)]) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        return told
+
+    return ask
+
+
+def test_everything_on_one_run(run, store, capsys):
+    """Page, tables and figures of every experiment; the second call reads them all."""
+    words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "frozen layers" in told.out
+    assert "freezing" in told.err
+    assert len(list(store.glob("*.json"))) == len(EXPERIMENTS)
+    out = run / "analysis"
+    results = json.loads((out / "results.json").read_text())
+    for name in EXPERIMENTS:
+        rows = list(csv.DictReader((out / f"{name}.csv").open()))
+        assert rows, name
+        assert all(None not in row.values() for row in rows), name
+    figures = {path.name for path in (out / "figures").iterdir()}
+    drawn = {*EXPERIMENTS, "landscape-line", "landscape-plane"} - {"landscape"}
+    assert figures == {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
+    page = (out / "index.html").read_text()
+    assert page.count("<h2") == len(EXPERIMENTS) + 2
+    assert not re.search(r"<(script|link|iframe)|src=\"(?!data:)", page)
+    assert all(sentence.split("±")[0] in page for sentence in results["verdict"]["sentences"])
+    assert [x["frozen"] for x in results["freeze"]] == [[], ["hidden1"], ["hidden1", "head"], ["head"]]
+    assert [x["meta_step"] for x in results["early"]] == [0, 2, 4]
+    assert all(x["cka"]["mean"] == 1 for x in results["against"])
+    assert len(results["paths"]["body"]["outer"]) == 4  # three snapshots, and theta itself
+
+    def forbidden(*anything):
+        raise AssertionError("measured again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laboratory, "load_trained", forbidden)
+        assert main(words) == 0
+    assert json.loads((out / "results.json").read_text()) == results
+    assert "compiling" not in capsys.readouterr().err
+
+
+def test_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
+    """One object, and no file unless asked for."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["analyze", str(run), "--only", "freeze", "--tasks", "3", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [x["frozen"] for x in results["freeze"]] == [[], ["hidden1"], ["hidden1", "head"]]
+    assert {"accuracy", "ci95"} <= set(results["freeze"][0])
+    assert results["tasks"] == 3
+    assert not {"nil", "similarity"} & set(results)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_a_kept_result_depends_on(run):
+    """Weights, settings and the second run; not the tasks of other experiments, and not the name of the source."""
+    depends = lambda name, **changes: Laboratory(Request(**{"source": str(run), **changes})).depends(name)
+    copy = str(run / "weights.safetensors")
+    first = str(RunFolder(run).snapshots()[0])
+    assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)
+    for changes in ({"tasks": 5}, {"seed": 1}, {"shots": 2}, {"frozen": (("head",),)}):
+        assert depends("freeze", **changes) != depends("freeze")
+    assert depends("similarity", tasks=500) == depends("similarity", tasks=400)
+    assert depends("against", against=first) != depends("against", against=copy)
+
+
+def test_a_broken_kept_result_is_made_again(run, store):
+    request = Request(str(run), tasks=3)
+    results = analyze(request, ["freeze"])
+    (kept,) = store.glob("*.json")
+    kept.write_text(kept.read_text()[:20])
+    assert analyze(request, ["freeze"]) == results
+
+
+def test_snapshots(run):
+    """Before the first meta-step, and after each part of the run; the last is what was learnt."""
+    found = RunFolder(run).snapshots()
+    assert list(found) == [0, 2, 4]
+    arrays, config, facts = weights.load(found[4])
+    final = weights.load(run / "weights.safetensors")[0]
+    assert all((arrays[name] == final[name]).all() for name in final)
+    assert facts == {"meta_steps": 4}
+    assert config.outer.snapshots == 2
+    start = weights.load(found[0])[0]
+    assert any((start[name] != final[name]).any() for name in final)
+
+
+def test_when_snapshots_are_due():
+    """Ten parts of 1000 in blocks of 150: at the first block's end after each tenth."""
+    at = [s for s in (150, 300, 450, 600, 750, 900, 1000) if reached(10, 1000, s, 100 if s == 1000 else 150)]
+    assert at == [150, 300, 450, 600, 750, 900, 1000]
+    assert [s for s in range(1, 101) if reached(4, 100, s, 1)] == [25, 50, 75, 100]
+    assert not any(reached(0, 100, s, 1) for s in range(1, 101))
+
+
+def test_names_of_frozen_sets():
+    layers = ["a", "b", "c", "head"]
+    sets = [[], ["a"], ["a", "b"], ["a", "b", "c"], layers, ["a", "c"], ["head"]]
+    assert [frozen_name(x, layers) for x in sets] == ["none", "a", "a–b", "body", "all", "a + c", "head"]
+
+
+def test_bad_input(run, store, complaint, tmp_path):
+    assert "there is none of this name, got 'nothing'" in complaint("nothing")
+    assert "--tasks: must be 2 or more, got 1" in complaint(run, "--tasks", "1")
+    assert "needs a second run; give --against RUN" in complaint(run, "--only", "against")
+    assert "none of this name, got 'conv9'" in complaint(run, "--only", "freeze", "--frozen", "conv9")
+    file = run / "weights.safetensors"
+    assert "has no snapshots; train with --outer.snapshots 10" in complaint(
+        file, "--only", "early", "--out", tmp_path
+    )
+    (tmp_path / "blocked").write_text("")
+    assert "cannot be made" in complaint(run, "--out", tmp_path / "blocked")
+    with pytest.raises(InnerloopError, match="no such experiment, got 'frieze'"):
+        analyze(Request(str(run)), ["frieze"])
+
+
+def test_regression_has_no_nil(store):
+    """Shipped sinusoid weights: losses, layers of the regressor, and all experiments but NIL."""
+    lab = Laboratory(Request("sinusoid-maml"))
+    assert lab.layers == ["hidden1", "hidden2", "head"]
+    assert "nil" not in lab.default()
+    results = analyze(Request("sinusoid-maml", tasks=20), ["freeze"])
+    assert results["freeze"][0]["loss"] < results["freeze"][-1]["loss"]
+    assert results["metric"] == "loss"

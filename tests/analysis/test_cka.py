@@ -1,0 +1,128 @@
+"""CKA: definitions with explicit kernel matrices, closed forms, invariances, independent implementations."""
+
+import numpy as np
+import pytest
+
+from innerloop.analysis import linear_cka, rbf_cka
+from innerloop.analysis.points import as_points
+from innerloop.errors import InnerloopError
+
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(40, 6))
+Y = X[:, :4] + RNG.normal(size=(40, 4))
+
+
+def by_definition(k: np.ndarray, m: np.ndarray) -> float:
+    n = len(k)
+    h = np.eye(n) - 1 / n
+    hsic = lambda a, b: np.trace(a @ h @ b @ h)
+    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def debiased_by_definition(k: np.ndarray, m: np.ndarray) -> float:
+    """Song et al. 2012, equation 5, term by term."""
+    n, one = len(k), np.ones(len(k))
+
+    def hsic(a, b):
+        a, b = a - np.diag(np.diag(a)), b - np.diag(np.diag(b))
+        both = (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2))
+        return (np.trace(a @ b) + both - 2 / (n - 2) * one @ a @ b @ one) / (n * (n - 3))
+
+    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def squared_distances(x: np.ndarray) -> np.ndarray:
+    return ((x[:, None] - x[None]) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("neurons", [6, 90])
+def test_definitions(neurons):
+    x = RNG.normal(size=(40, neurons))
+    k, m = x @ x.T, Y @ Y.T
+    assert linear_cka(x, Y) == pytest.approx(by_definition(k, m))
+    assert linear_cka(x, Y, debiased=True) == pytest.approx(debiased_by_definition(k, m))
+    kernels = []
+    for side in (x, Y):
+        d = squared_distances(side)
+        kernels.append(np.exp(-d / (2 * 0.8**2 * np.median(d[np.triu_indices(40, 1)]))))
+    assert rbf_cka(x, Y, width=0.8) == pytest.approx(by_definition(*kernels))
+    assert rbf_cka(x, Y, width=0.8, debiased=True) == pytest.approx(debiased_by_definition(*kernels))
+
+
+def test_against_independent_implementations():
+    """Centring and kernels of scikit-learn; U-centred products of dcor (Szekely and Rizzo) for the debiased one."""
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    centre = lambda k: preprocessing.KernelCenterer().fit_transform(k)
+    k, m = centre(X @ X.T), centre(Y @ Y.T)
+    expected = np.sum(k * m) / np.linalg.norm(k) / np.linalg.norm(m)
+    assert linear_cka(X, Y) == pytest.approx(expected, abs=1e-12)
+    dcor = pytest.importorskip("dcor")
+    product = lambda a, b: dcor.u_product(dcor.u_centered(a), dcor.u_centered(b))
+    blank = lambda x: x @ x.T - np.diag(np.diag(x @ x.T))
+    k, m = blank(X - X.mean(0)), blank(Y - Y.mean(0))
+    expected = product(k, m) / np.sqrt(product(k, k) * product(m, m))
+    assert linear_cka(X, Y, debiased=True) == pytest.approx(expected, abs=1e-12)
+
+
+def test_by_hand():
+    """Linear CKA of single neurons is their squared correlation: (3 / sqrt(2 * 6))^2."""
+    x, y = np.array([[-1.0], [0], [1]]), np.array([[-1.0], [-1], [2]])
+    assert linear_cka(x, y) == pytest.approx(9 / 12)
+
+
+def test_closed_form():
+    """X of orthonormal columns a, b and Y of a alone: ||X^T Y||^2 / (||X^T X|| ||Y^T Y||) = 1 / sqrt(2)."""
+    q = np.linalg.qr(np.column_stack([np.ones(9), RNG.normal(size=(9, 2))]))[0][:, 1:]
+    assert linear_cka(q, q[:, :1]) == pytest.approx(1 / np.sqrt(2))
+
+
+def test_invariances():
+    turn = np.linalg.qr(RNG.normal(size=(6, 6)))[0]
+    for debiased in (False, True):
+        for measure in (linear_cka, rbf_cka):
+            base = measure(X, Y, debiased=debiased)
+            assert measure(9 * X @ turn + 4, Y, debiased=debiased) == pytest.approx(base)
+            assert measure(Y, X, debiased=debiased) == pytest.approx(base)
+            assert measure(X, X, debiased=debiased) == pytest.approx(1)
+    stretch = np.diag([10, 1, 1, 1, 1, 0.1])
+    assert (
+        abs(linear_cka(X @ stretch, Y) - linear_cka(X, Y)) > 0.05
+    )  # not to every invertible map, unlike CCA
+
+
+def test_debiased_is_near_zero_for_independent_activations():
+    x, y = RNG.normal(size=(30, 500)), RNG.normal(size=(30, 500))
+    assert linear_cka(x, y) > 0.8
+    assert abs(linear_cka(x, y, debiased=True)) < 0.1
+
+
+def test_extremes():
+    tiny = X * 1e-30
+    assert linear_cka(tiny, Y) == pytest.approx(linear_cka(X, Y))
+    assert linear_cka(X.astype(np.float32) * 1e30, Y, dtype=np.float32) == pytest.approx(
+        linear_cka(X, Y), abs=1e-4
+    )
+    constant = np.full((40, 3), 0.1)
+    assert np.isnan(linear_cka(constant, Y))
+    assert np.isnan(rbf_cka(constant, Y))
+    mostly_off = np.where(np.arange(40)[:, None] < 5, X, 0.0)
+    assert 0 < rbf_cka(mostly_off, mostly_off + 0.01 * X) <= 1
+
+
+def test_layouts():
+    images = RNG.normal(size=(4, 3, 2, 5))
+    assert as_points(images).shape == (24, 5)
+    assert as_points(images, "flatten").shape == (4, 30)
+    assert np.array_equal(as_points(images)[7], images[1, 0, 1])
+    with pytest.raises(InnerloopError, match=r"must be \[examples, ..., neurons\], got shape \(4,\)"):
+        as_points(np.ones(4))
+
+
+def test_errors():
+    with pytest.raises(InnerloopError, match="`width` must be above 0, got 0.0"):
+        rbf_cka(X, Y, width=0.0)
+    for measure in (linear_cka, rbf_cka):
+        with pytest.raises(InnerloopError, match="debiased CKA needs at least four points, got 3"):
+            measure(X[:3], Y[:3], debiased=True)
+    with pytest.raises(InnerloopError, match="at least three points"):
+        linear_cka(X[:2], Y[:2])

@@ -1,0 +1,266 @@
+"""Every experiment against the same computed by hand, on a built-in network and on a model of one's own."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, separable, small
+
+from innerloop import analysis
+from innerloop.analysis import NamedLayers, named_layers
+from innerloop.analysis.landscape import first_step
+from innerloop.analysis.movement import angle
+from innerloop.analysis.nil import cosine_scores
+from innerloop.analysis.similarity import MEASURES
+from innerloop.errors import InnerloopError
+from innerloop.inner import unroll
+from innerloop.models import MLP, Conv4
+from innerloop.tree import paths
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def tasks_of(subject, count):
+    return [subject.tasks.sample(jax.random.fold_in(KEY, i)) for i in range(count)]
+
+
+def adapted(subject, task, frozen=()):
+    """The inner loop by hand: plain gradient descent on the dictionary's layers that are not frozen."""
+    params = {"first": subject.params["deep"]["first"], "out": subject.params["out"]}
+    tree = lambda p: {"deep": {"first": p["first"]}, "out": p["out"]}
+    for _ in range(subject.inner.steps):
+        grads = jax.grad(lambda p: loss(tree(p), task.support))(params)
+        params = {n: x if n in frozen else x - 0.05 * grads[n] for n, x in params.items()}
+    return tree(params)
+
+
+def test_freezing_is_plain_gradient_descent_on_the_other_layers():
+    subject = own()
+    told = []
+    lines = analysis.freezing(subject, tasks=6, key=KEY, watch=lambda done, total: told.append((done, total)))
+    assert [x["frozen"] for x in lines] == [[], ["first"], ["first", "out"]]
+    assert told[-1] == (18, 18)
+    values = []
+    for line in lines:
+        by_hand = [loss(adapted(subject, t, line["frozen"]), t.query) for t in tasks_of(subject, 6)]
+        values.append(np.array(by_hand))
+        assert line["loss"] == pytest.approx(np.mean(by_hand), rel=1e-5)
+        assert line["ci95"] == pytest.approx(1.96 * np.std(by_hand, ddof=1) / np.sqrt(6), rel=1e-4)
+    paired = values[2] - values[0]
+    assert lines[2]["change"] == pytest.approx(paired.mean(), rel=1e-4)
+    assert lines[2]["change_ci95"] == pytest.approx(1.96 * np.std(paired, ddof=1) / np.sqrt(6), rel=1e-4)
+
+
+def test_freezing_chosen_sets_and_what_the_algorithm_moves():
+    """A head-only inner loop (ANIL) is measured once for all body sets; all frozen is no adaptation at all."""
+    head = own(select="out")
+    lines = analysis.freezing(head, [(), ("first",), ("out",)], tasks=4, key=KEY)
+    assert lines[0]["loss"] == lines[1]["loss"]
+    before = [loss(head.params, t.query) for t in tasks_of(head, 4)]
+    assert lines[2]["loss"] == pytest.approx(np.mean(before), rel=1e-5)
+    with pytest.raises(InnerloopError, match="none of this name, got 'third'; choose among: first, out"):
+        analysis.freezing(head, [("third",)], tasks=4, key=KEY)
+    with pytest.raises(InnerloopError, match="at least two tasks"):
+        analysis.freezing(head, tasks=1, key=KEY)
+
+
+def test_layers_of_the_built_in_networks():
+    """Names, parameters and activations; the last activation is what the network answers."""
+    conv = Conv4(5, image_shape=(16, 16, 1), filters=4, features="mean", key=KEY)
+    mlp = MLP(16, 5, hidden=(8, 6), normalize=True, key=KEY)
+    images = jax.random.normal(KEY, (7, 16, 16, 1))
+    for model, inputs, names in ((conv, images, 5), (mlp, images[:, :4, :4], 3)):
+        layers = named_layers(model)
+        layers.check(model)
+        parts = layers.parts(model)
+        assert len(layers.names) == names
+        assert sum(len(x) for x in parts.values()) == len(paths(model))
+        seen = layers.activations(model, inputs)
+        assert tuple(seen) == layers.names
+        assert jnp.allclose(seen["head"], model(inputs), atol=1e-6)
+        assert jnp.allclose(layers.embed(model, inputs), model.embed(inputs), atol=1e-6)
+    assert jnp.allclose(seen["hidden2"], mlp.embed(images[:, :4, :4]), atol=1e-6)
+
+
+def test_layers_of_ones_own():
+    assert (LAYERS.body, LAYERS.head) == (("first",), "out")
+    x = jnp.ones((3, 1))
+    assert jnp.array_equal(LAYERS.embed(own().params, x), activations(own().params, x)["first"])
+    with pytest.raises(InnerloopError, match="two layers at least, got \\['a'\\]"):
+        NamedLayers({"a": "a"}, activations)
+    with pytest.raises(InnerloopError, match="layer 'lost' has no parameter; choose among: deep/first, out"):
+        replace(own(), layers=NamedLayers({"lost": "nowhere", "out": "out"}, activations))
+    with pytest.raises(InnerloopError, match="the model is none of ours, got dict; name its layers"):
+        named_layers({"a": 1})
+
+
+def test_similarity_before_and_after():
+    """A frozen body is itself; a linear layer that only scales stays alike; shuffled points are not."""
+    lines = analysis.before_and_after(replace(small(), inner=small().without(("hidden1",))), tasks=3, key=KEY)
+    body, head = lines
+    assert (body["layer"], body["head"], head["layer"], head["head"]) == ("hidden1", False, "head", True)
+    for name in MEASURES:
+        assert body[name] == {"mean": 1.0, "ci95": 0.0}
+        assert head[name]["mean"] <= 1 + 1e-6
+    assert head["cka"]["mean"] < 1 - 1e-4
+    assert body["chance"]["cka"]["mean"] < 0.8
+    assert (body["points"], body["neurons"], head["neurons"]) == (
+        18,
+        4,
+        3,
+    )  # 3 ways x 6 queries: all there are
+
+
+def test_similarity_is_that_of_the_activations():
+    subject = small()
+    found = analysis.before_and_after(subject, tasks=2, key=KEY)
+    values = []
+    for i in range(2):
+        task = subject.close_up.sample(jax.random.fold_in(KEY, i))
+        after = unroll(subject.loss_fn, subject.inner, subject.params, task.support).adapted
+        pair = (subject.layers.activations(p, task.query.inputs)["hidden1"] for p in (subject.params, after))
+        values.append(analysis.linear_cka(*pair))
+    assert found[0]["cka"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
+
+
+def test_similarity_of_two_models():
+    """A model against itself is 1 everywhere; against another one it is not; other layers are refused."""
+    a = small()
+    b = replace(a, params=jax.tree.map(lambda x: jnp.flip(x) + 0.1, a.params))
+    assert all(x["cka"]["mean"] == 1 for x in analysis.across(a, a, tasks=2, key=KEY))
+    assert analysis.across(a, b, tasks=2, key=KEY)[0]["cka"]["mean"] < 0.99
+    assert analysis.across(a, a, tasks=2, key=KEY, adapted=True)[1]["cca"]["mean"] == 1
+    with pytest.raises(InnerloopError, match="need the same layers, got hidden1, head and first, out"):
+        analysis.across(a, own(), tasks=2, key=KEY)
+
+
+def test_cosine_scores_by_hand():
+    query, support = jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+    found = cosine_scores(query, support, jnp.array([0, 1, 1]), 2)
+    weights = np.exp([1.0, 0.0, -1.0])
+    assert found[0] == pytest.approx(
+        [weights[0] / weights.sum(), weights[1:].sum() / weights.sum()], abs=1e-6
+    )
+
+
+def test_nil():
+    """Classes that any features tell apart are told apart without a head; a constant body is at chance or worse."""
+    subject = replace(small(), tasks=separable())
+    scrambled = jax.tree.map(jnp.zeros_like, subject.params)
+    told = []
+    bodies = {"trained": subject.params, "none": scrambled}
+    lines = analysis.nil(subject, bodies, tasks=4, key=KEY, watch=lambda *now: told.append(now))
+    assert [(x["body"], x["inner_loop"]) for x in lines] == [
+        ("trained", True),
+        ("trained", False),
+        ("none", False),
+    ]
+    assert lines[1]["accuracy"] > 0.9
+    assert lines[2]["accuracy"] == pytest.approx(1 / 3)
+    assert lines[1]["change"] == pytest.approx(lines[1]["accuracy"] - lines[0]["accuracy"])
+    assert told[-1] == (12, 12)
+    with pytest.raises(InnerloopError, match="there is no NIL for regression"):
+        analysis.nil(own(), {}, tasks=4, key=KEY)
+
+
+def test_movement():
+    subject = own(select="out")
+    lines = analysis.movement(subject, tasks=5, key=KEY)
+    assert (lines[0]["relative"], lines[0]["angle"]) == (0, 0)
+    old = subject.params["out"]
+    moved = [adapted(subject, t, ("first",))["out"] for t in tasks_of(subject, 5)]
+    relative = [float(jnp.linalg.norm(new - old) / jnp.linalg.norm(old)) for new in moved]
+    cosines = [float(jnp.vdot(new, old) / jnp.linalg.norm(new) / jnp.linalg.norm(old)) for new in moved]
+    assert lines[1]["relative"] == pytest.approx(np.mean(relative), rel=1e-4)
+    assert lines[1]["angle"] == pytest.approx(np.mean(np.degrees(np.arccos(cosines))), rel=1e-2)
+    assert (lines[0]["parameters"], lines[1]["head"]) == (2, True)
+
+
+def test_small_angles():
+    """1e-5 radians, which the arccos of a float32 cosine cannot tell from 0."""
+    a, b = jnp.array([1.0, 0.0]), jnp.array([3.0, 3e-5])
+    assert float(angle(a, b)) == pytest.approx(np.degrees(1e-5), rel=1e-3)
+
+
+def test_steps():
+    subject = own()
+    found = analysis.by_step(subject, tasks=3, key=KEY)
+    assert found["steps"] == [0, 1, 2, 3]
+    tasks = tasks_of(subject, 3)
+    for steps in (0, 2):
+        after = [adapted(replace(subject, inner=replace(subject.inner, steps=steps)), t) for t in tasks]
+        for name, part in (("loss", "query"), ("support_loss", "support")):
+            values = [loss(p, getattr(t, part)) for p, t in zip(after, tasks, strict=True)]
+            assert found[name]["mean"][steps] == pytest.approx(np.mean(values), rel=1e-4)
+        norms = [
+            jnp.linalg.norm(jax.grad(loss)(p, t.support)["out"]) for p, t in zip(after, tasks, strict=True)
+        ]
+        assert found["layers"]["out"]["gradient"]["mean"][steps] == pytest.approx(np.mean(norms), rel=1e-4)
+    assert found["layers"]["first"]["moved"]["mean"][0] == 0
+
+
+def test_landscape():
+    """At 0 and 1 the line has the losses before and after the first step; so has the plane at (1, 0) and (0, 1)."""
+    subject = own()
+    line = analysis.line(subject, tasks=2, key=KEY, along=(0.0, 1.0))
+    plane = analysis.plane(subject, key=KEY, grid=(0.0, 1.0))
+    tasks = tasks_of(subject, 2)
+    once = replace(subject, inner=replace(subject.inner, steps=1))
+    for at, params in ((0, [subject.params] * 2), (1, [adapted(once, t) for t in tasks])):
+        values = [float(loss(p, t.query)) for p, t in zip(params, tasks, strict=True)]
+        assert line["query_loss"]["mean"][at] == pytest.approx(np.mean(values), rel=1e-5)
+        assert plane["losses"][0][0][at] == pytest.approx(values[0], rel=1e-5)
+        assert plane["losses"][1][at][0] == pytest.approx(values[1], rel=1e-5)
+    paths = np.array(
+        analysis.plane(small(), key=KEY, grid=(0.0,))["paths"]
+    )  # these tasks' steps are not parallel
+    assert paths[:, 0] == pytest.approx(np.zeros((2, 2)), abs=1e-5)
+    assert paths[:, 1] == pytest.approx(np.eye(2), abs=1e-3)
+    step = first_step(subject, subject.params, tasks[0])
+    assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - subject.params["out"], atol=1e-6)
+
+
+def test_paths():
+    """In a plane nothing is lost: with two parameters a part the projection keeps every length."""
+    subject = replace(own(), initial=jax.tree.map(lambda x: 2 * x, own().params))
+    found = analysis.inner_paths(subject, tasks=4, key=KEY)
+    for part, name in (("body", "first"), ("head", "out")):
+        get = lambda p, name=name: np.ravel(p["deep"]["first"] if name == "first" else p["out"])
+        norm = np.linalg.norm(get(subject.params))
+        ends = [get(adapted(subject, t)) - get(subject.params) for t in tasks_of(subject, 4)]
+        lengths = np.linalg.norm(ends, axis=1) / norm
+        shown = found[part]
+        assert shown["lengths"]["inner"] == pytest.approx(lengths.mean(), rel=1e-3)
+        assert shown["lengths"]["outer"] == pytest.approx(1, rel=1e-5)  # from 2 theta to theta
+        for view in ("wide", "close"):
+            assert np.linalg.norm(np.array(shown[view])[:, -1], axis=1) == pytest.approx(lengths, rel=1e-3)
+            assert shown["shown"][view] == pytest.approx(1, abs=1e-4)
+        assert np.array(shown["outer"]) == pytest.approx(np.array([[-1, 0], [0, 0]]), abs=1e-5)
+
+
+def test_paths_of_what_does_not_move():
+    found = analysis.inner_paths(own(select="out"), tasks=3, key=KEY)
+    assert np.abs(found["body"]["close"]).max() == 0
+    assert found["body"]["shown"] == {"wide": None, "close": None}
+    assert found["body"]["outer"] == []
+
+
+def test_along_training():
+    """Each snapshot's lines are those of the same experiments on it."""
+    subject = own()
+    other = jax.tree.map(lambda x: 0.5 * x, subject.params)
+    found = analysis.along_training(subject, {0: other, 7: subject.params}, tasks=4, close_tasks=2, key=KEY)
+    assert [x["meta_step"] for x in found] == [0, 7]
+    expected = analysis.freezing(subject, [(), ("first",)], tasks=4, key=KEY)
+    assert found[1]["freeze"] == expected
+    assert found[0]["freeze"] != expected
+    assert found[1]["similarity"] == analysis.before_and_after(subject, tasks=2, key=KEY)
+
+
+def test_the_lines_task_is_what_it_says():
+    task = Lines().sample(KEY)
+    slope = task.support.targets / task.support.inputs
+    assert jnp.allclose(slope, slope[0], rtol=1e-5)
+    assert apply(own().params, task.support.inputs).shape == (4, 1)
