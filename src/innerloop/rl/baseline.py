@@ -10,6 +10,7 @@ after the other (modified Gram-Schmidt): the normal equations of t, t^2 and t^3 
 XLA's QR decomposition takes a hundred times as long on a CPU.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -34,7 +35,9 @@ def linear_baseline(
     phi = features(observations)
     size = phi.shape[-1]
     rows = (phi * mask[..., None]).reshape(-1, size)
-    columns = jnp.concatenate([rows, jnp.sqrt(jnp.asarray(ridge, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)])
+    columns = jnp.concatenate(
+        [rows, jnp.sqrt(jnp.asarray(ridge, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)]
+    )
     wanted = jnp.concatenate([(returns * mask).ravel(), jnp.zeros(size, phi.dtype)])
     fitted = project(columns.T, wanted)[: rows.shape[0]]
     return fitted.reshape(mask.shape)
@@ -42,9 +45,11 @@ def linear_baseline(
 
 def project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
     """The part of `wanted` that lies in the span of the columns."""
-    left = wanted
-    for i in range(columns.shape[0]):
+
+    def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        columns, left = carry
         unit = columns[i] / jnp.linalg.norm(columns[i])
-        columns = columns - jnp.outer(columns @ unit, unit)
-        left = left - (unit @ left) * unit
+        return columns - jnp.outer(columns @ unit, unit), left - (unit @ left) * unit
+
+    _, left = jax.lax.fori_loop(0, columns.shape[0], take, (columns, wanted))
     return wanted - left

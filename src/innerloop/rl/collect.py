@@ -1,6 +1,7 @@
 r"""Collection: from an environment's task to an ordinary `Task`, for whose sake alternate acting and adapting.
 
-    for i = 0 .. k-1:   support_i = K trajectories with theta_i,   theta_{i+1} = theta_i + rule(grad L(theta_i; support_i))
+    for i = 0 .. k-1:   support_i = K trajectories with theta_i
+                        theta_{i+1} = theta_i + rule(grad L(theta_i; support_i))
     query = K trajectories with theta_k
 
 Every step has trajectories of its own. The support set holds them one after the other, so that an inner loop whose
@@ -61,10 +62,9 @@ class Collector:
         return replace(self.inner, minibatch=None if one else self.trajectories)
 
     def collect(
-        self, policy: Params, keys: PRNGKeyArray, worlds: Any, chunk: int | None = None
+        self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None
     ) -> tuple[Task, Float[Array, "tasks policies"]]:
-        """Act and adapt in many tasks of the environment: their data, and the mean undiscounted return of each task with
-        theta_0 .. theta_k."""
+        """Act and adapt in many tasks: their data, and each one's mean undiscounted returns with theta_0 .. theta_k."""
         rolled = self.walk(policy, keys, worlds, chunk)
         samples = [over_tasks(self.judge, t, chunk) for t in rolled]
         support = samples[:-1] or [jax.tree.map(lambda x: x[:, :0], samples[0])]
@@ -73,7 +73,7 @@ class Collector:
         return Task(joined, samples[-1]), returns
 
     def walk(
-        self, policy: Params, keys: PRNGKeyArray, worlds: Any, chunk: int | None = None
+        self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None
     ) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.
 
@@ -117,7 +117,7 @@ class Collector:
 
 
 def sampled(
-    collector: Collector, policy: Params, keys: PRNGKeyArray, chunk: int | None = None
+    collector: Collector, policy: Params, keys: Array, chunk: int | None = None
 ) -> tuple[Task, Float[Array, "tasks policies"]]:
     """Draw a task for each key and collect in it: keys for the task and for acting are apart."""
     pairs = jax.vmap(jax.random.split)(keys)

@@ -12,7 +12,6 @@ are linearised once; a product then costs one pass forward and one back, and no 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp

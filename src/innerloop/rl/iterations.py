@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -35,8 +34,8 @@ def meta_iterations(
 ) -> Callable[[MetaState], tuple[MetaState, IterationInfo]]:
     """`run(state) -> (state, info)`: `steps` meta-iterations of `meta_batch` tasks. `run` consumes the state.
 
-    `chunk` tasks are adapted side by side on each device (None: all of its share). Raises InnerloopError if the meta-batch
-    does not divide over devices and chunks.
+    `chunk` tasks are adapted side by side on each device (None: all of its share). Raises InnerloopError if the
+    meta-batch does not divide over devices and chunks.
     """
     mesh = task_mesh(meta_batch) if mesh is None else mesh
     share, chunk = split_evenly(meta_batch, mesh, chunk)

@@ -15,8 +15,8 @@ from innerloop.rl.rollout import Trajectories
 class Samples(NamedTuple):
     """What a surrogate reads; the leading axis is `trajectories`, so that it is a batch of examples for the engine.
 
-    `answers` and `log_probs` are those of the policy that acted. `weights` are zero after the end, and over the trajectories of one
-    rollout they add up to 1: a mean over the steps that were taken.
+    `answers` and `log_probs` are those of the policy that acted. `weights` are zero after the end, and over the
+    trajectories of one rollout they add up to 1: a mean over the steps that were taken.
     """
 
     observations: Float[Array, "trajectories steps observation"]

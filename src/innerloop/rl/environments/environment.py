@@ -1,6 +1,6 @@
 """What an environment is: pure functions of a key, a task and a state, so that everything can be vectorised."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -14,6 +14,7 @@ class Transition(NamedTuple):
     done: Bool[Array, ""]
 
 
+@runtime_checkable
 class Environment(Protocol):
     """A family of decision processes that differ by their task. Everything concerns ONE trajectory.
 
