@@ -72,9 +72,7 @@ class Collector:
         returns = jnp.stack([jax.vmap(lambda t: t.returns().mean())(t) for t in rolled], 1)
         return Task(joined, samples[-1]), returns
 
-    def walk(
-        self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None
-    ) -> list[Trajectories]:
+    def walk(self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.
 
         All tasks act side by side; `chunk` of them are adapted at a time (None: all).

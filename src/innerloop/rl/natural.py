@@ -2,7 +2,8 @@ r"""The trust region step: as far along the natural gradient as the mean KL dive
 
     x = (F + damping)^-1 g  by conjugate gradients,   theta - r sqrt(2 delta / x^T (F + damping) x) x
 
-with r = 1, c, c^2, ... until the loss has fallen and the divergence is at most delta. Where none of them will do, the
+with r = 1 and then smaller until the loss has fallen and the divergence is at most delta: c times the last r, or at once
+0.95 of the r at which the divergence, quadratic to leading order, would be delta. Where none will do, the
 parameters stay. F is the Hessian of the divergence at theta.
 
 Schulman et al. 2015, "Trust Region Policy Optimization", appendix C, arXiv 1502.05477.
@@ -73,7 +74,9 @@ def natural_step(
 
     def search(carry: tuple[Array, Moved]) -> tuple[Array, Moved]:
         tried, moved = carry
-        return tried + 1, at(moved.length * region.ratio)
+        too_far = moved.kl > region.max_kl
+        factor = jnp.where(too_far, 0.95 * jnp.sqrt(region.max_kl / moved.kl), region.ratio)
+        return tried + 1, at(moved.length * factor)
 
     goes_on = lambda carry: refused(carry[1]) & (carry[0] < region.backtracks)
     _, last = jax.lax.while_loop(goes_on, search, (jnp.ones((), int), at(jnp.ones_like(full))))
