@@ -23,7 +23,9 @@ def measured(trained: Trained) -> dict[str, Any]:
     """The returns over held-out goals, the same for every policy."""
     record = measure(trained, tasks=GOALS)
     record["source"] = trained.config.name  # not where the run happens to lie
-    told = ", ".join(f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(record["returns"], record["ci95"], strict=True))
+    told = ", ".join(
+        f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(record["returns"], record["ci95"], strict=True)
+    )
     print(f"{trained.config.name}, seed {trained.config.seed}: {told}")
     return record
 

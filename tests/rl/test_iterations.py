@@ -69,7 +69,7 @@ def test_other_seeds_differ(trpo: Any):
 @pytest.mark.parametrize(
     "config",
     [
-        tiny("navigation-fomaml-trpo"),
+        tiny("navigation-fomaml-trpo", horizon=4),
         tiny("navigation-anil-trpo", surrogate="log_probability"),
         tiny("navigation-reptile"),
         tiny("navigation-oracle"),
@@ -125,8 +125,8 @@ def test_evaluation_draws_the_same_tasks_in_any_parts():
 def test_the_first_test_step_is_whole_and_the_others_half():
     e = RLExperiment(tiny())
     rule = e.test_collector.inner.rule
-    state, taken = rule.init(np.ones(1)), []
+    state, taken = rule.init(np.ones(1, np.float32)), []
     for _ in range(3):
-        update, state = rule.update(np.ones(1), state)
+        update, state = rule.update(np.ones(1, np.float32), state)
         taken.append(float(update[0]))
     np.testing.assert_allclose(taken, [-0.5, -0.25, -0.25])

@@ -64,13 +64,15 @@ class Collector:
     def collect(
         self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None
     ) -> tuple[Task, Float[Array, "tasks policies"]]:
-        """Act and adapt in many tasks: their data, and each one's mean undiscounted returns with theta_0 .. theta_k."""
+        """Act and adapt in many tasks: their data, and each one's mean undiscounted returns with theta_0 .. theta_k.
+
+        Without inner steps there is no support set (None).
+        """
         rolled = self.walk(policy, keys, worlds, chunk)
         samples = [over_tasks(self.judge, t, chunk) for t in rolled]
-        support = samples[:-1] or [jax.tree.map(lambda x: x[:, :0], samples[0])]
-        joined = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *support)
+        support = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *samples[:-1]) if samples[1:] else None
         returns = jnp.stack([jax.vmap(lambda t: t.returns().mean())(t) for t in rolled], 1)
-        return Task(joined, samples[-1]), returns
+        return Task(support, samples[-1]), returns
 
     def walk(self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.

@@ -2,8 +2,8 @@ r"""The trust region step: as far along the natural gradient as the mean KL dive
 
     x = (F + damping)^-1 g  by conjugate gradients,   theta - r sqrt(2 delta / x^T (F + damping) x) x
 
-with r = 1 and then smaller until the loss has fallen and the divergence is at most delta: c times the last r, or at once
-0.95 of the r at which the divergence, quadratic to leading order, would be delta. Where none will do, the
+with r = 1, and then smaller until the loss has fallen and the divergence is at most delta: r falls by the line search's
+ratio, or at once to 0.95 of where the divergence, quadratic to leading order, would be delta. Where none will do, the
 parameters stay. F is the Hessian of the divergence at theta.
 
 Schulman et al. 2015, "Trust Region Policy Optimization", appendix C, arXiv 1502.05477.

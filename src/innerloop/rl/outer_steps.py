@@ -92,7 +92,8 @@ def trust_region(outer: Outer, region: TrustRegion) -> OuterStep:
         grads, info = outer.gradient(params, tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
-        product = fisher(outer.adapt, params, some, outer.chunk)
+        # All of them at once: a scan would keep what it linearised in memory of its own, and read it ten times.
+        product = fisher(outer.adapt, params, some, None)
         everywhere = lambda v: jax.lax.pmean(product(v), "tasks")
         judge = lambda p: outer.judged(p, tasks)
         moved = natural_step(params, grads, info.outer_loss, everywhere, judge, region)
