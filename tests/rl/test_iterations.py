@@ -27,59 +27,59 @@ def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:
     )
 
 
-def after(config: Config, steps: int = 2) -> tuple[Any, Any, Any]:
-    """Parameters before and after, and the info of the iterations."""
-    e = RLExperiment(config)
-    state = outer.init(e.init_params(), e.optimizer, e.keys().tasks)
-    before = ravel_pytree(state.params)[0]
-    state, info = e.meta_steps(e.environment, steps)(state)
-    return before, ravel_pytree(state.params)[0], info
+def begin(e: RLExperiment, seed: int = 0) -> outer.MetaState:
+    return outer.init(e.init_params(), e.optimizer, jax.random.key(seed))
+
+
+def flat(state: outer.MetaState) -> np.ndarray:
+    return np.asarray(ravel_pytree(state.params)[0])
 
 
 @pytest.fixture(scope="module")
-def trpo() -> tuple[Any, Any, Any]:
-    return after(tiny(fisher_share=1.0, max_kl=0.003))
+def trpo() -> tuple[RLExperiment, Any]:
+    """An experiment with the exact curvature, and one meta-iteration of it, compiled once."""
+    e = RLExperiment(tiny(fisher_share=1.0, max_kl=0.003))
+    return e, e.meta_steps(e.environment, 1)
 
 
-def test_the_constraint_is_kept(trpo: Any):
-    """Every step goes somewhere, lowers nothing by chance, and stays within the divergence that is allowed."""
-    before, now, info = trpo
-    kl, length = np.asarray(info.kl), np.asarray(info.length)
-    assert np.abs(before - now).max() > 0
-    assert (length > 0).all()
-    assert (kl > 0).all()
-    assert (kl <= 0.003).all()
+def test_the_constraint_is_kept(trpo: tuple[RLExperiment, Any]):
+    """A step stays within the divergence that is allowed, and one that was refused moves nothing."""
+    e, run = trpo
+    state, moved = begin(e), 0
+    for _ in range(6):
+        before = flat(state)
+        state, info = run(state)
+        length, kl = float(info.length[0]), float(info.kl[0])
+        assert (np.abs(before - flat(state)).max() > 0) == (length > 0) == (kl > 0)
+        assert kl <= 0.003
+        moved += length > 0
+    assert moved >= 3
 
 
-def test_the_same_key_gives_the_same_bits_and_one_call_is_two(trpo: Any):
-    config = tiny(fisher_share=1.0, max_kl=0.003)
-    e = RLExperiment(config)
-    state = outer.init(e.init_params(), e.optimizer, e.keys().tasks)
-    run = e.meta_steps(e.environment, 1)
-    state, _ = run(state)
-    state, _ = run(state)
-    np.testing.assert_array_equal(ravel_pytree(state.params)[0], trpo[1])
-
-
-def test_other_seeds_differ(trpo: Any):
-    other = after(replace(tiny(fisher_share=1.0, max_kl=0.003), seed=1))
-    assert np.abs(other[1] - trpo[1]).max() > 1e-3
+def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):
+    e, run = trpo
+    first, again, other = (flat(run(begin(e, seed))[0]) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-4
 
 
 @pytest.mark.parametrize(
     "config",
     [
         tiny("navigation-fomaml-trpo", horizon=4),
-        tiny("navigation-anil-trpo", surrogate="log_probability"),
+        tiny("navigation-anil-trpo", outer="ppo", surrogate="ratio", epochs=2),
         tiny("navigation-reptile"),
         tiny("navigation-oracle"),
-        tiny("navigation-maml-trpo", outer="ppo", surrogate="ratio", epochs=2),
         tiny("navigation-maml-trpo", outer="gradient", reward="squared", baseline="none"),
     ],
-    ids=["fomaml", "anil", "reptile", "oracle", "ppo", "gradient"],
+    ids=["fomaml", "anil-ppo", "reptile", "oracle", "gradient"],
 )
 def test_every_algorithm_and_outer_step(config: Config):
-    before, now, info = after(config, 1)
+    e = RLExperiment(config)
+    state = begin(e)
+    before = flat(state)
+    state, info = e.meta_steps(e.environment, 1)(state)
+    now = flat(state)
     assert np.isfinite(now).all()
     assert np.abs(before - now).max() > 0
     assert np.isfinite(np.asarray(info.returns)).all()
@@ -104,29 +104,11 @@ def test_bad_settings(changes: dict, message: str):
         RLConfig(**changes)
 
 
-def test_evaluation_draws_the_same_tasks_in_any_parts():
-    from innerloop.rl.evaluate import evaluator
-
-    e = RLExperiment(tiny())
-    params = e.init_params()
-    whole, parts = (
-        np.concatenate(
-            [
-                c.scores["return"]
-                for c in evaluator(e.test_collector, tasks=4, part=p)(params, jax.random.key(0))
-            ]
-        )
-        for p in (4, 2)
-    )
-    assert whole.shape == (4, 3)
-    np.testing.assert_allclose(whole, parts, rtol=1e-5)
-
-
 def test_the_first_test_step_is_whole_and_the_others_half():
     e = RLExperiment(tiny())
     rule = e.test_collector.inner.rule
     state, taken = rule.init(np.ones(1, np.float32)), []
     for _ in range(3):
         update, state = rule.update(np.ones(1, np.float32), state)
-        taken.append(float(update[0]))
+        taken.append(float(np.asarray(update)[0]))
     np.testing.assert_allclose(taken, [-0.5, -0.25, -0.25])
