@@ -20,3 +20,11 @@ SINUSOID_5_SHOT: dict[str, tuple[str, str, str]] = {
     "sinusoid-joint": ("2.41", "2.23", "2.19"),
 }
 """Error after 1, 5 and 10 steps (Finn et al. 2017, table 2)."""
+
+NAVIGATION: dict[str, tuple[str, str, str, str]] = {
+    "navigation-maml-trpo": ("-40.4 ± 4.0", "-11.7 ± 2.2", "-3.3 ± 0.6", "-3.2 ± 0.6"),
+    "navigation-pretrained": ("-40.8", "-19.7", "-11.7", "-8.5"),
+    "navigation-random": ("-82.7", "-58.0", "-53.8", "-46.8"),
+    "navigation-oracle": ("-2.3", "", "", ""),
+}
+"""Return after 0 to 3 updates over 40 goals (Finn et al. 2017, tables 4 and 5, and the files of its published code)."""

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.papers import ACCURACY, SINUSOID_5_SHOT
+from benchmarks.papers import ACCURACY, NAVIGATION, SINUSOID_5_SHOT
 from innerloop.run_folder import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +129,30 @@ def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
     return f"## Sinusoid\n\n{note}{table(header, rows)}\n"
 
 
+def navigation_table(results: dict[str, dict[str, Any]]) -> str:
+    """Returns after 0 to 3 updates of every trained policy, and the paper's beneath."""
+    rows = []
+    for subject in [s for s in results if s.startswith("navigation")]:
+        name = subject.removeprefix("navigation-")
+        for record, facts in zip(results[subject]["measurements"], results[subject]["runs"], strict=True):
+            points = zip(record["returns"], record["ci95"], strict=True)
+            cells = [f"{mean:.1f} ± {ci95:.1f}" for mean, ci95 in points]
+            length = f"{facts['meta_steps']} iterations" if facts["meta_steps"] else "none"
+            rows.append([name, str(facts["seed"]), *cells, str(record["tasks"]), length])
+        if subject in NAVIGATION:
+            rows.append([f"{name}, published", "", *NAVIGATION[subject], "40", ""])
+    return table(["", "seed", "0 updates", "1", "2", "3", "goals", "training"], rows)
+
+
+def between_markers(path: Path, name: str, text: str) -> None:
+    """Put `text` between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->` of a page that has them."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    page = path.read_text()
+    if begin in page:
+        head, rest = page.split(begin)
+        write_atomically(path, f"{head}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
+
+
 def summary(results: dict[str, dict[str, Any]]) -> str:
     """The README's short table: the protocol's own number of every trained subject."""
     rows = []
@@ -148,6 +172,7 @@ def write_tables(folder: Path) -> None:
     results = load(folder)
     text = HEAD + sinusoid_table(results) + image_tables(results)
     write_atomically(ROOT / "docs" / "results.md", text)
+    between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
     readme = (ROOT / "README.md").read_text()
     begin, end = "<!-- results:begin -->", "<!-- results:end -->"
     if begin in readme:

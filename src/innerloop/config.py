@@ -7,7 +7,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from innerloop.errors import InnerloopError
 
-Dataset = Literal["sinusoid", "glyphs", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "folder"]
+Dataset = Literal[
+    "sinusoid", "glyphs", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "folder", "navigation"
+]
+REINFORCEMENT = ("navigation",)
+"""The families of environments among them."""
 AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
 Normalization = Literal["transductive", "inductive", "support"]
 
@@ -37,7 +41,7 @@ class DataConfig:
     protocol: Literal["maml", "reptile"] = "maml"
     """Whose sinusoids."""
     oracle: bool = False
-    """Give the sinusoid's amplitude and phase as inputs."""
+    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,51 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class RLConfig:
+    """Reinforcement learning: how trajectories are made and judged, and the outer step."""
+
+    trajectories: int = 20
+    """Trajectories of every inner step and of the query while training."""
+    test_trajectories: int = 40
+    """The same at test."""
+    horizon: int = 100
+    """Steps after which a trajectory is cut."""
+    reward: Literal["distance", "squared"] = "distance"
+    """Navigation's reward: minus the distance (published code), or minus its square (the paper's text)."""
+    discount: float = 0.99
+    """Weight of the next step's reward."""
+    gae: float = 1.0
+    """Lambda of the generalised advantages; 1: returns minus the baseline."""
+    baseline: Literal["linear", "none"] = "linear"
+    """What advantages are measured against."""
+    surrogate: Literal["dice", "log_probability", "ratio"] = "dice"
+    """The loss of the inner loop; dice alone has the right second derivative over several steps."""
+    outer: Literal["trpo", "ppo", "gradient"] = "trpo"
+    """The outer step: trust region, clipped objective, or the outer optimiser along the meta-gradient."""
+    max_kl: float = 0.01
+    """TRPO: mean divergence of the adapted policies that a step may make."""
+    fisher_share: float = 1.0
+    """TRPO: part of the tasks whose divergence gives the curvature."""
+    clip: float = 0.2
+    """PPO: how far the ratio of probabilities counts."""
+    epochs: int = 5
+    """PPO: gradient steps on the same trajectories."""
+    test_rate_decay: float = 0.5
+    """Inner step size at test after the first step, as a part of the first."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("trajectories", 2), ("test_trajectories", 2), ("horizon", 1), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise InnerloopError("rl", f"`{name}` must be {least} or more", got=getattr(self, name))
+        for name in ("discount", "gae", "fisher_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InnerloopError("rl", f"`{name}` must lie in (0, 1]", got=getattr(self, name))
+        for name in ("max_kl", "clip"):
+            if not getattr(self, name) > 0:
+                raise InnerloopError("rl", f"`{name}` must be above 0", got=getattr(self, name))
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run. Same config and same number of devices: same bits."""
 
@@ -144,6 +193,7 @@ class Config:
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
     seed: int = 0
     """Seed of the initial weights and of the training tasks."""
 

@@ -1,6 +1,7 @@
 """From a config to the parts of a run: data, model, loss, algorithm, optimisers."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,10 +12,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
-from innerloop.config import Config, InnerConfig, Normalization, OuterConfig
+from innerloop.config import REINFORCEMENT, Config, InnerConfig, Normalization, OuterConfig
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import Score
+from innerloop.evaluate import Curve, Score, evaluator
 from innerloop.inner import InnerLoop
 from innerloop.losses import (
     accuracy,
@@ -27,6 +28,7 @@ from innerloop.losses import (
 from innerloop.models import MLP, Conv4
 from innerloop.models.layers import Linear
 from innerloop.normalization import predict
+from innerloop.outer import MetaState, meta_steps
 from innerloop.task import LossFn, Params, Task, TaskDistribution
 from innerloop.tasks.episodes import Episodes, with_rotations
 from innerloop.tasks.pooled import Pooled
@@ -46,7 +48,7 @@ class Experiment:
     """The parts of one run. `splits` is None for sinusoids, whose sets of tasks differ by key alone."""
 
     config: Config
-    splits: Splits | None
+    splits: Splits | None = None
 
     @property
     def classification(self) -> bool:
@@ -145,6 +147,29 @@ class Experiment:
         """The outer optimiser."""
         return outer_optimizer(self.config.outer)
 
+    def meta_steps(self, tasks: Any, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
+        """The compiled run of `length` meta-steps on what `train_tasks` gave."""
+        c = self.config.outer
+        return meta_steps(
+            self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, steps=length, chunk=self.chunk
+        )
+
+    def evaluator(
+        self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
+    ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
+        """The compiled evaluation on what `held_out_tasks` gave."""
+        settings = {"tasks": tasks, "record": record, "chunk": self.chunk or 50}
+        return evaluator(self.score(), self.loss_fn, self.test_inner, held_out, **settings)
+
+    def series(self, info: Any) -> dict[str, Any]:
+        """What is logged besides losses and norm, by name: one value for each meta-step of a dispatch."""
+        return {}
+
+    @property
+    def environment_steps(self) -> int:
+        """Steps of an environment in one meta-step: none outside reinforcement learning."""
+        return 0
+
 
 def sinusoid_shape(config: Config) -> tuple[int]:
     """Shape of one input of the sinusoids."""
@@ -232,4 +257,8 @@ def load_splits(config: Config) -> Splits | None:
 
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
+    if config.data.dataset in REINFORCEMENT:
+        from innerloop.rl.experiment import RLExperiment  # it builds on this module
+
+        return RLExperiment(config)
     return Experiment(config, load_splits(config))

@@ -1,4 +1,4 @@
-"""Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM` or `sinusoid-ALGORITHM`.
+"""Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM` or `navigation-...`.
 
 Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
 examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
@@ -15,6 +15,7 @@ from innerloop.config import (
     InnerConfig,
     ModelConfig,
     OuterConfig,
+    RLConfig,
 )
 from innerloop.errors import InnerloopError
 
@@ -134,6 +135,45 @@ def images_pretrained(dataset: str, ways: int, shots: int) -> Config:
     )
 
 
+def navigation(algorithm: str) -> Config:
+    """MAML's 2D navigation (section 5.3, appendix A.2): 20 trajectories of 20 goals, inner step 0.5 (published code).
+
+    At test 40 trajectories, the first step 0.5 and the others half of it.
+    """
+    return Config(
+        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        data=DataConfig(dataset="navigation"),
+        model=ModelConfig(kind="mlp", hidden=(100, 100)),
+        inner=InnerConfig(steps=1, learning_rate=0.5),
+        outer=OuterConfig(
+            meta_steps=300,
+            meta_batch=20,
+            log_every=5,
+            validate_every=25,
+            checkpoint_every=25,
+        ),
+        evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=40),
+        rl=RLConfig(fisher_share=0.2),
+    )
+
+
+def navigation_presets() -> dict[str, Config]:
+    """MAML, its relatives and the baselines of the paper."""
+    found = {f"navigation-{a}-trpo": navigation(a) for a in ("maml", "anil", "fomaml")}
+    reptile = navigation("reptile")
+    found["navigation-reptile"] = replace(
+        reptile,
+        inner=replace(reptile.inner, steps=3),
+        outer=replace(reptile.outer, optimizer="sgd", learning_rate=0.1, decay="linear"),
+        rl=replace(reptile.rl, outer="gradient"),
+    )
+    joint = navigation("joint")
+    found["navigation-pretrained"] = joint
+    found["navigation-oracle"] = replace(joint, data=replace(joint.data, oracle=True))
+    found["navigation-random"] = replace(joint, outer=replace(joint.outer, meta_steps=0))
+    return found
+
+
 def all_presets() -> dict[str, Config]:
     """Every preset by name."""
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
@@ -149,6 +189,7 @@ def all_presets() -> dict[str, Config]:
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
+    found |= navigation_presets()
     return {name: replace(config, name=name) for name, config in found.items()}
 
 

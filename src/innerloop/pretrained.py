@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from innerloop import weights
-from innerloop.config import Config
+from innerloop.config import REINFORCEMENT, Config
+from innerloop.errors import InnerloopError
 from innerloop.experiment import fresh_model, sinusoid_shape
 from innerloop.labelled import Shape
 from innerloop.task import Params
@@ -22,6 +23,13 @@ IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
 """What each data set is read as, `(height, width, channels)`."""
 
 
+def refuse_policies(config: Config) -> None:
+    """Raise InnerloopError for a policy: it adapts by acting, not on examples."""
+    if config.data.dataset in REINFORCEMENT:
+        do = "measure it by `innerloop evaluate`, or act with it by `innerloop.rl`"
+        raise InnerloopError(config.name, "is a policy and learns from no examples", do=do)
+
+
 def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | None]:
     """Parameters, config and the shape of one example (None where the model takes any).
 
@@ -30,6 +38,7 @@ def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | Non
     """
     path = weights_path(source)
     arrays, config, _ = weights.load(path)
+    refuse_policies(config)
     shape = example_shape(config, arrays)
     like = fresh_model(config, shape_to_build(config, shape, arrays), jax.random.key(0))
     return weights.into(like, arrays, str(path)), config, shape

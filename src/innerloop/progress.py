@@ -20,7 +20,10 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
 
         def watch(progress: Progress) -> None:
             best.update(progress.metrics)  # validation scores stay until there are new ones
-            speed = f"{progress.tasks_per_second:,.0f} tasks/s".replace(",", " ")
+            speed = f"{progress.tasks_per_second:,.0f} tasks/s"
+            if progress.environment_steps_per_second:
+                speed = f"{progress.environment_steps_per_second:,.0f} environment steps/s"
+            speed = speed.replace(",", " ")
             tell(progress.step, progress.total, progress.seconds_left, f"{speed}  {in_words(best)}")
 
         yield watch
@@ -85,9 +88,14 @@ def plain_lines(console: Console, title: str, unit: str) -> Tell:
 
 
 def in_words(metrics: dict[str, float]) -> str:
-    """The numbers worth watching: outer loss and the validation score."""
+    """The numbers worth watching: outer loss or returns, and the validation score."""
     words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
-    if "validation_accuracy" in metrics:
+    returns = sorted(name for name in metrics if name.startswith("return_after_"))
+    if returns:
+        words = ["return " + " → ".join(f"{metrics[name]:.1f}" for name in returns)]
+    if "validation_return" in metrics:
+        words.append(f"validation return {metrics['validation_return']:.1f}")
+    elif "validation_accuracy" in metrics:
         words.append(f"validation accuracy {100 * metrics['validation_accuracy']:.1f} %")
     elif "validation_loss" in metrics:
         words.append(f"validation loss {metrics['validation_loss']:.4f}")

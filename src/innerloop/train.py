@@ -19,9 +19,9 @@ import numpy as np
 from innerloop import checkpoint, outer, weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import Curve, evaluator, join
+from innerloop.evaluate import Curve, join
 from innerloop.experiment import Experiment, build
-from innerloop.outer import MetaState, StepInfo
+from innerloop.outer import MetaState
 from innerloop.run_folder import RunFolder, environment
 
 
@@ -32,6 +32,7 @@ class Progress:
     step: int
     total: int
     tasks_per_second: float
+    environment_steps_per_second: float
     seconds_left: float
     metrics: dict[str, float]
 
@@ -79,7 +80,7 @@ class TrainingLoop:
     ):
         self.experiment, self.run, self.checkpoints, self.watch = experiment, run, checkpoints, watch
         self.config = experiment.config.outer
-        self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, StepInfo]]] = {}
+        self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, Any]]] = {}
         self.distribution = experiment.train_tasks()
         self.held_out = experiment.held_out_tasks(
             "validation"
@@ -129,24 +130,18 @@ class TrainingLoop:
         path.parent.mkdir(exist_ok=True)
         weights.save(path, self.state.params, self.experiment.config, {"meta_steps": step})
 
-    def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, StepInfo]]:
+    def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
         """The compiled run of `length` meta-steps."""
         if length not in self.compiled:
-            self.compiled[length] = outer.meta_steps(
-                self.experiment.algorithm,
-                self.experiment.optimizer,
-                self.distribution,
-                meta_batch=self.config.meta_batch,
-                steps=length,
-                chunk=self.experiment.chunk,
-            )
+            self.compiled[length] = self.experiment.meta_steps(self.distribution, length)
         return self.compiled[length]
 
-    def metrics(self, info: StepInfo, step: int) -> dict[str, float]:
+    def metrics(self, info: Any, step: int) -> dict[str, float]:
         """Means over the dispatch, and the validation scores where they are due."""
         check_finite(info, step, self.run.path)
         first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
         series = {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
+        series |= self.experiment.series(info)
         means = {name: float(np.mean(np.asarray(x, np.float64))) for name, x in series.items()}
         if due(self.config.validate_every, step, info.outer_loss.shape[0]) or step == self.config.meta_steps:
             means |= self.validate()
@@ -156,15 +151,8 @@ class TrainingLoop:
     def validation(self) -> Callable[[Any, Any], Iterator[Curve]]:
         """The evaluation on validation tasks, compiled once for the whole run."""
         e = self.experiment
-        return evaluator(
-            e.score(),
-            e.loss_fn,
-            e.test_inner,
-            self.held_out,
-            tasks=e.config.evaluation.validation_tasks,
-            record=(e.test_inner.steps,),
-            chunk=e.chunk or 50,
-        )
+        tasks, last = e.config.evaluation.validation_tasks, (e.config.evaluation.steps,)
+        return e.evaluator(self.held_out, tasks=tasks, record=last)
 
     def validate(self) -> dict[str, float]:
         """Scores on validation tasks after the last inner step."""
@@ -180,6 +168,7 @@ class TrainingLoop:
             step,
             self.config.meta_steps,
             per_second * self.config.meta_batch,
+            per_second * self.experiment.environment_steps,
             (self.config.meta_steps - step) / per_second,
             metrics,
         )
@@ -195,7 +184,7 @@ def reached(parts: int, total: int, step: int, length: int) -> bool:
     return step * parts // total > (step - length) * parts // total
 
 
-def check_finite(info: StepInfo, step: int, folder: Path) -> None:
+def check_finite(info: Any, step: int, folder: Path) -> None:
     """Raise InnerloopError at the first meta-step whose loss or gradient is not finite, naming the inner step."""
     inner = np.asarray(info.inner_losses)
     sound = np.isfinite(np.asarray(info.outer_loss)) & np.isfinite(np.asarray(info.grad_norm))

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from innerloop import weights
-from innerloop.config import Config, Normalization
+from innerloop.config import REINFORCEMENT, Config, Normalization
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import Curve, evaluator, join, steps_to_record
+from innerloop.evaluate import Curve, join, steps_to_record
 from innerloop.experiment import Experiment, build
 from innerloop.presets import preset
 from innerloop.run_folder import RunFolder
@@ -108,20 +108,13 @@ def measure(
     )
     curves: list[Curve] = []
     begun, done = time.monotonic(), 0
-    run = evaluator(
-        e.score(),
-        e.loss_fn,
-        e.test_inner,
-        e.held_out_tasks(part),
-        tasks=changed.tasks,
-        record=steps_to_record(changed.steps),
-        chunk=e.chunk or 50,
-    )
+    run = e.evaluator(e.held_out_tasks(part), tasks=changed.tasks, record=steps_to_record(changed.steps))
     for curve in run(trained.params, jax.random.key(seed)):
         curves.append(curve)
-        done += len(curve.scores["loss"])
+        done += len(next(iter(curve.scores.values())))
         watch(done, changed.tasks)
-    return record_of(trained, e.config, join(curves), seed, part, time.monotonic() - begun)
+    make = record_of_returns if e.config.data.dataset in REINFORCEMENT else record_of
+    return make(trained, e.config, join(curves), seed, part, time.monotonic() - begun)
 
 
 def record_of(
@@ -151,4 +144,31 @@ def record_of(
         "trained_meta_steps": trained.facts.get("meta_steps"),
         "seconds": round(seconds, 2),
         "curve": {"steps": list(curve.steps), **by_step},
+    }
+
+
+def record_of_returns(
+    trained: Trained, config: Config, curve: Curve, seed: int, part: str, seconds: float
+) -> dict[str, Any]:
+    """The same in reinforcement learning: undiscounted returns after 0..n updates with their intervals."""
+    mean, ci95 = curve.mean("return").tolist(), curve.ci95("return").tolist()
+    return {
+        "returns": mean,
+        "ci95": ci95,
+        "tasks": len(curve.scores["return"]),
+        "updates": list(curve.steps),
+        "trajectories": config.rl.test_trajectories,
+        "horizon": config.rl.horizon,
+        "reward": config.rl.reward,
+        "inner_steps": config.evaluation.steps,
+        "inner_learning_rate": config.inner.learning_rate,
+        "later_learning_rate": config.inner.learning_rate * config.rl.test_rate_decay,
+        "seed": seed,
+        "classes": part,
+        "diverged_tasks": int((~np.isfinite(curve.scores["return"]).all(1)).sum()),
+        "source": trained.source,
+        "preset": config.name,
+        "algorithm": config.algorithm,
+        "trained_meta_steps": trained.facts.get("meta_steps"),
+        "seconds": round(seconds, 2),
     }

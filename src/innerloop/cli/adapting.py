@@ -12,6 +12,7 @@ from innerloop.config import Normalization
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment
+from innerloop.pretrained import refuse_policies
 from innerloop.report.trace import outputs_by_step, probabilities
 from innerloop.task import Batch
 from innerloop.tasks.resident import unit_scale
@@ -44,6 +45,7 @@ def load_without_data(source: str, data_folder: str) -> Trained:
     """A trained initialisation, without reading the data set that it was trained on where its shape is known."""
     path = weights_path(source)
     arrays, config, facts = weights.load(path)
+    refuse_policies(config)
     if config.data.dataset not in SHAPES:
         return load_trained(source, data_folder=data_folder)
     blank = ClassArrays.from_lists([np.zeros((1, *SHAPES[config.data.dataset]), np.uint8)], ["blank"])

@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import arg
 
 from innerloop.cli.shared import Count, Devices, console, counted, parse, start_jax, with_interval
-from innerloop.config import Normalization
+from innerloop.config import REINFORCEMENT, Normalization
 from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ def check(arguments: Evaluate) -> None:
 def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
+    if trained.config.data.dataset in REINFORCEMENT:
+        if arguments.normalization is not None:
+            raise InnerloopError("--normalization", "policies have none", do="leave it out")
+        return [own]
     if arguments.normalization == "all":
         return sorted(get_args(Normalization), key=lambda mode: mode != own)
     return [arguments.normalization or own]
@@ -109,6 +113,8 @@ def show(records: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     first = records[0]
+    if "returns" in first:
+        return show_returns(first)
     name = "accuracy" if "accuracy" in first else "loss"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("inner steps", justify="right")
@@ -122,6 +128,31 @@ def show(records: list[dict[str, Any]]) -> None:
     out.print(f"{first['source']}: {title(first)}")
     out.print(table)
     out.print(conditions(first, [record["normalization"] for record in records]))
+    return None
+
+
+def show_returns(record: dict[str, Any]) -> None:
+    """Returns after every update, and what the numbers depend on."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("updates", justify="right")
+    table.add_column("return", justify="right")
+    for updates, mean, ci95 in zip(record["updates"], record["returns"], record["ci95"], strict=True):
+        table.add_row(str(updates), with_interval(mean, ci95, "return"))
+    out = console()
+    out.print(f"{record['source']}: {record['algorithm']}, undiscounted return")
+    out.print(table)
+    length = record["trained_meta_steps"]
+    out.print(
+        f"Mean ± 95 % interval over {counted(record['tasks'], record['classes'] + ' task')}; "
+        f"{counted(record['trajectories'], 'trajectory', 'trajectories')} of {record['horizon']} steps each; "
+        f"reward {record['reward']}; step size {record['inner_learning_rate']:g}, then "
+        f"{record['later_learning_rate']:g}; seed {record['seed']}; "
+        f"{'' if length is None else 'trained for ' + counted(length, 'meta-iteration') + '; '}"
+        f"took {record['seconds']:.0f} s."
+    )
 
 
 def title(record: dict[str, Any]) -> str:

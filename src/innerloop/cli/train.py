@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from innerloop.cli.shared import Devices, console, counted, parse, start_jax
 from innerloop.config import (
+    REINFORCEMENT,
     AlgorithmName,
     Config,
     DataConfig,
@@ -19,6 +20,7 @@ from innerloop.config import (
     InnerConfig,
     ModelConfig,
     OuterConfig,
+    RLConfig,
 )
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets, preset
@@ -30,8 +32,8 @@ class Basics:
 
     Example: innerloop train omniglot-5way-1shot-maml --outer.meta-steps 2000
 
-    Every setting of the preset can be changed: --data.*, --model.*, --inner.*, --outer.*
-    and --evaluation.*; `innerloop train PRESET -H` lists them with the
+    Every setting of the preset can be changed: --data.*, --model.*, --inner.*, --outer.*,
+    --evaluation.* and in reinforcement learning --rl.*; `innerloop train PRESET -H` lists them with the
     preset's values.
     """
 
@@ -60,6 +62,13 @@ class Train(Basics):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
+@dataclass(frozen=True)
+class TrainRL(Train):
+    """The same in reinforcement learning."""
+
+    rl: RLConfig = field(default_factory=RLConfig)
+
+
 SETTINGS = ("algorithm", "seed", "data", "model", "inner", "outer", "evaluation")
 
 
@@ -69,15 +78,24 @@ def run(argv: Sequence[str]) -> int:
         parse(Basics, argv, name="train")
     named = next((word for word in argv if word in all_presets()), None)
     base = all_presets()[named] if named else Config()
-    arguments = parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
+    arguments = arguments_of(argv, base)
     config, folder = plan(arguments, base)
     start_jax(arguments.devices)
     return train_into(folder, config)
 
 
+def arguments_of(argv: Sequence[str], base: Config) -> Train:
+    """The arguments, with the settings of `base` where none is given."""
+    if base.data.dataset in REINFORCEMENT:
+        own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
+        return parse(TrainRL, argv, TrainRL(**own), name="train")
+    return parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
+
+
 def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
     """The config of a new run (None: resume) and its folder. Raises InnerloopError for what does not fit."""
-    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    names = (*SETTINGS, "rl") if isinstance(arguments, TrainRL) else SETTINGS
+    settings = {name: getattr(arguments, name) for name in names}
     changed = [name for name, value in settings.items() if value != getattr(base, name)]
     if arguments.resume is not None:
         check_resume(arguments, changed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from innerloop.config import REINFORCEMENT
 from innerloop.run_folder import RunFolder
 from innerloop.trained import Trained, load_trained, measure
 
@@ -34,21 +35,39 @@ class Result:
 
     @property
     def score(self) -> str:
-        """What counts: `accuracy`, or `loss` for regression."""
+        """What counts: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
+        if "returns" in self.record:
+            return "return"
         return "accuracy" if "accuracy" in self.record else "loss"
 
     @property
     def value(self) -> float:
         """The score after the last inner step."""
-        return self.record[self.score]
+        return self.curve["mean"][-1]
+
+    @property
+    def ci95(self) -> float:
+        """The interval of `value`."""
+        return self.curve["ci95"][-1]
+
+    @property
+    def steps(self) -> list[int]:
+        """The recorded numbers of inner steps."""
+        return self.record["updates"] if self.score == "return" else self.record["curve"]["steps"]
+
+    @property
+    def curve(self) -> dict[str, list[float]]:
+        """Mean and interval after each of them."""
+        if self.score == "return":
+            return {"mean": self.record["returns"], "ci95": self.record["ci95"]}
+        return self.record["curve"][self.score]
 
     def at(self, step: int) -> tuple[float, float] | None:
         """Mean and interval after `step` inner steps, if it was recorded."""
-        curve = self.record["curve"]
-        if step not in curve["steps"]:
+        if step not in self.steps:
             return None
-        i = curve["steps"].index(step)
-        return curve[self.score]["mean"][i], curve[self.score]["ci95"][i]
+        i = self.steps.index(step)
+        return self.curve["mean"][i], self.curve["ci95"][i]
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ class Group:
     @property
     def results(self) -> list[Result]:
         """The runs, best first, then the baselines."""
-        sign = -1 if self.runs[0].score == "accuracy" else 1
+        sign = 1 if self.runs[0].score == "loss" else -1
         return sorted(self.runs, key=lambda run: sign * run.value) + self.baselines
 
 
@@ -80,7 +99,9 @@ def gather(sources: Sequence[str | Path], tasks: int, watching: Watching = unwat
 
 def problem(trained: Trained) -> str:
     """What is to be learnt, in words: runs with the same words are compared."""
-    data = trained.config.data
+    data, rl = trained.config.data, trained.config.rl
+    if data.dataset in REINFORCEMENT:
+        return f"2D navigation, reward {rl.reward}, {rl.horizon} steps"
     if data.dataset == "sinusoid":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
         return f"Sinusoid regression, {data.shots} points{whose}"

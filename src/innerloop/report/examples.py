@@ -1,6 +1,6 @@
 """Held-out tasks to look at: episodes with the answers after each inner step, waves with the fitted curves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -87,3 +87,14 @@ def wave(trained: Trained, task: Any) -> Figure:
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
     return figures.wave(x[order], truth, support, {step: outputs[step][order] for step in steps})
+
+
+def walks(result: Result, count: int = 4) -> Figure:
+    """Navigation towards a few held-out goals before and after each update; all runs get the same goals."""
+    from innerloop.rl.evaluate import paths
+
+    trained = result.trained
+    collector = replace(trained.experiment.test_collector, trajectories=10)  # pyright: ignore[reportAttributeAccessIssue]
+    goals, rolled = paths(collector, trained.params, jax.random.key(SEED), count)
+    positions = [np.asarray(t.observations)[..., :2] for t in rolled]
+    return figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

@@ -15,6 +15,16 @@ from innerloop.report.collect import Group, Result
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#767676"
+LABELS = {
+    "accuracy": "accuracy on queries, %",
+    "loss": "squared error on queries",
+    "return": "undiscounted return",
+}
+VALIDATION = {
+    "accuracy": "validation accuracy, %",
+    "loss": "validation squared error",
+    "return": "validation return",
+}
 STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -56,14 +66,13 @@ def adaptation(group: Group) -> Figure:
     accuracy = results[0].score == "accuracy"
     scale = 100.0 if accuracy else 1.0
     for result, look in zip(results, looks(results), strict=True):
-        curve = result.record["curve"]
-        steps, mean = np.array(curve["steps"]), scale * np.array(curve[result.score]["mean"])
-        half = scale * np.array(curve[result.score]["ci95"])
+        steps, mean = np.array(result.steps), scale * np.array(result.curve["mean"])
+        half = scale * np.array(result.curve["ci95"])
         axes.plot(steps, mean, label=result.label, markersize=5, linewidth=1.8, **look)
         axes.fill_between(steps, mean - half, mean + half, color=look["color"], alpha=0.18, linewidth=0)
     spread_steps(axes, results)
     axes.set_xlabel("inner steps")
-    axes.set_ylabel("accuracy on queries, %" if accuracy else "squared error on queries")
+    axes.set_ylabel(LABELS[results[0].score])
     if accuracy:
         ways = results[0].record["ways"]
         axes.axhline(100 / ways, color=GREY, linewidth=1, linestyle=":")
@@ -71,7 +80,7 @@ def adaptation(group: Group) -> Figure:
             "chance", (1, 100 / ways), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
         )
         axes.set_ylim(0, 102)
-    else:
+    elif results[0].score == "loss":
         axes.set_ylim(bottom=0)
     legend(axes, len(results))
     return figure
@@ -101,7 +110,8 @@ def training(group: Group) -> Figure | None:
     for result, look in zip(group.runs, looks(group.runs), strict=True):
         look = {**look, "linewidth": 1.6, "label": result.label}
         every = max(1, len(result.metrics) // 12)
-        draw(above, result.metrics, "outer_loss", 1.0, {**look, "markevery": every, "markersize": 4})
+        above_name = watched(result)
+        draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
         draw(below, result.metrics, score, scale, {**look, "markersize": 5})
     if kept[0].score == "loss":  # an error spans decades, and one task that diverges would flatten the rest
         for axes in (above, below):
@@ -109,13 +119,19 @@ def training(group: Group) -> Figure | None:
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-    above.set_ylabel("outer loss")
-    below.set_ylabel("validation accuracy, %" if scale == 100 else "validation squared error")
+    above.set_ylabel("training return, adapted" if kept[0].score == "return" else "outer loss")
+    below.set_ylabel(VALIDATION[kept[0].score])
     below.set_xlabel("meta-steps")
     below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
     legend(above, len(kept))
     return figure
+
+
+def watched(result: Result) -> str:
+    """The measure of training that is worth a curve: in reinforcement learning the return after the last update."""
+    names = [name for name in result.metrics[0] if name.startswith("return_after_")] if result.metrics else []
+    return max(names, default="outer_loss")
 
 
 def draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
@@ -146,4 +162,31 @@ def wave(x: np.ndarray, truth: np.ndarray, support: Any, answers: dict[int, np.n
     axes.legend(
         loc="lower left", bbox_to_anchor=(-0.12, 1), ncols=2, fontsize=9, handlelength=1.5, columnspacing=1
     )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def walks(goals: np.ndarray, positions: list[np.ndarray], masks: list[np.ndarray]) -> Figure:
+    """Paths on the plane: a row for each goal `[goals, 2]`, a column for the policy after each update.
+
+    `positions` are `[goals, trajectories, steps, 2]` for each policy, `masks` the same without the last axis.
+    """
+    rows, columns = len(goals), len(positions)
+    figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    reach = float(max(0.6, min(2.0, np.percentile(np.abs(positions[-1]), 99) + 0.1)))
+    for i, goal in enumerate(goals):
+        for j, (walked, mask) in enumerate(zip(positions, masks, strict=True)):
+            axes: Axes = grid[i, j]
+            for path, alive in zip(walked[i], mask[i], strict=True):
+                seen = path[alive > 0]
+                axes.plot(*seen.T, color=COLOURS[0], linewidth=0.9, alpha=0.45)
+                axes.plot(*seen[-1], ".", color=COLOURS[0], markersize=3, alpha=0.7)
+            axes.plot(0, 0, "o", color="black", markersize=4)
+            axes.plot(*goal, "*", color=COLOURS[1], markersize=13, markeredgecolor="white", zorder=4)
+            axes.set_xlim(-reach, reach)
+            axes.set_ylim(-reach, reach)
+            axes.set_aspect("equal")
+            if i == 0:
+                axes.set_title(f"after {j} update{'s' if j != 1 else ''}" if j else "before", fontsize=11)
     return figure

@@ -61,6 +61,8 @@ def together(text: str) -> str:
 
 def results_table(group: Group) -> str:
     """All results on one problem, the best first."""
+    if group.runs[0].score == "return":
+        return returns_table(group)
     score = "accuracy" if group.runs[0].score == "accuracy" else "squared error"
     heads = [
         "run",
@@ -75,6 +77,21 @@ def results_table(group: Group) -> str:
         ("base" if r.baseline else "best" if i == 0 else "", result_row(r))
         for i, r in enumerate(group.results)
     ]
+    return table(heads, rows)
+
+
+def returns_table(group: Group) -> str:
+    """Returns after every update, the best run first."""
+    steps = group.runs[0].steps
+    heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
+    heads += ["meta-iterations", "trajectories", "tasks"]
+    rows = []
+    for number, result in enumerate(group.results):
+        points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
+        length, record = result.record["trained_meta_steps"], result.record
+        cells = [html.escape(result.label), *points, "" if length is None else grouped(length)]
+        cells += [str(record["trajectories"]), grouped(record["tasks"])]
+        rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
     return table(heads, rows)
 
 

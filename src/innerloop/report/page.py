@@ -70,7 +70,8 @@ def section(group: Group, number: int) -> str:
         curves["training"] = trained
     keep(group.runs, curves)
     captions = {
-        "adaptation": "Score on queries after each inner step; bands are 95 % intervals of the mean over tasks.",
+        "adaptation": f"{SCORED[group.runs[0].score]} after each inner step; bands are 95 % intervals of the mean over "
+        "tasks.",
         "training": "Means over each block of meta-steps. Algorithms differ in what their outer loss is (Reptile's "
         "is that of its last inner step): compare them by validation.",
     }
@@ -86,7 +87,7 @@ def section(group: Group, number: int) -> str:
             f'<p class="soft">{together(conditions(group))}</p>',
             f'<div class="figures">{shown}</div>',
             "<h3>Examples: held-out tasks</h3>",
-            wave_blocks(group) if group.runs[0].score == "loss" else episode_blocks(group),
+            EXAMPLES[group.runs[0].score](group),
         ]
     )
 
@@ -132,6 +133,24 @@ def episode_blocks(group: Group) -> str:
     return hint + "".join(
         folded(run, d, run is group.runs[0]) for run, d in zip(group.runs, drawn, strict=True)
     )
+
+
+def walk_blocks(group: Group) -> str:
+    """The paths of every run, the first run's in view."""
+    hint = (
+        '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
+        "update; a dot is where a trajectory ended.</p>"
+    )
+    blocks = []
+    for run in group.runs:
+        figure = examples.walks(run)
+        keep([run], {"paths": figure})
+        blocks.append(folded(run, f"<figure>{svg(figure, 'paths')}</figure>", run is group.runs[0]))
+    return hint + "".join(blocks)
+
+
+EXAMPLES = {"accuracy": episode_blocks, "loss": wave_blocks, "return": walk_blocks}
+SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": "Undiscounted return"}
 
 
 def folded(run: Result, body: str, shown: bool) -> str:

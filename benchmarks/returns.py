@@ -1,0 +1,53 @@
+"""Returns of policies that learn, on held-out goals, into one result file a subject; then the tables of the docs.
+
+python -m benchmarks.returns RUN [RUN ...]
+
+Runs of one preset with different seeds are measured into the same file.
+"""
+
+import json
+import sys
+from typing import Any
+
+import jax
+
+from benchmarks.results import FOLDER, commit
+from benchmarks.tables import write_tables
+from innerloop.run_folder import environment, write_atomically
+from innerloop.trained import Trained, load_trained, measure
+
+GOALS = 200
+
+
+def measured(trained: Trained) -> dict[str, Any]:
+    """The returns over held-out goals, the same for every policy."""
+    record = measure(trained, tasks=GOALS)
+    record["source"] = trained.config.name  # not where the run happens to lie
+    told = ", ".join(
+        f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(record["returns"], record["ci95"], strict=True)
+    )
+    print(f"{trained.config.name}, seed {trained.config.seed}: {told}")
+    return record
+
+
+def main(sources: list[str]) -> None:
+    """Measure runs, write their files, then the tables."""
+    together: dict[str, list[Trained]] = {}
+    for trained in map(load_trained, sources):
+        together.setdefault(trained.config.name, []).append(trained)
+    for name, members in together.items():
+        result = {
+            "subject": name,
+            "training": members[0].facts,
+            "runs": [{"seed": t.config.seed, **t.facts} for t in members],
+            "measurements": [measured(t) for t in members],
+            "commit": commit(),
+            "environment": environment(),
+        }
+        write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_tables(FOLDER)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 2)
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning: environments, policies, collection of trajectories, and the outer steps."""

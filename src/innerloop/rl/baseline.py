@@ -1,0 +1,55 @@
+r"""The linear feature baseline: returns as a ridge regression on features of observation and time.
+
+    phi_t = [o, o^2, t, t^2, t^3, 1],  o clipped to +-10, t in hundreds of steps
+    w = argmin |phi w - R|^2 + ridge |w|^2,   V(s_t) = phi_t w
+
+fitted for each task in each iteration on the very trajectories that it judges (Duan et al. 2016, "Benchmarking Deep
+Reinforcement Learning", arXiv 1604.06778; published code of MAML, `linear_feature_baseline.py`). Only the fitted values
+are wanted, so the returns are projected on the columns of the stacked system [phi; sqrt(ridge)], made orthogonal one
+after the other (modified Gram-Schmidt): the normal equations of t, t^2 and t^3 lose too many digits in float32, and
+XLA's QR decomposition takes a hundred times as long on a CPU.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def features(
+    observations: Float[Array, "trajectories steps observation"],
+) -> Float[Array, "trajectories steps features"]:
+    """[o, o^2, t, t^2, t^3, 1] of every step."""
+    o = jnp.clip(observations, -10, 10)
+    trajectories, steps, _ = o.shape
+    t = jnp.broadcast_to(jnp.arange(steps, dtype=o.dtype)[:, None] / 100, (trajectories, steps, 1))
+    return jnp.concatenate([o, jnp.square(o), t, t**2, t**3, jnp.ones_like(t)], -1)
+
+
+def linear_baseline(
+    observations: Float[Array, "trajectories steps observation"],
+    returns: Float[Array, "trajectories steps"],
+    mask: Float[Array, "trajectories steps"],
+    ridge: float = 1e-5,
+) -> Float[Array, "trajectories steps"]:
+    """The fitted values at every step; steps after the end take no part in the fit."""
+    phi = features(observations)
+    size = phi.shape[-1]
+    rows = (phi * mask[..., None]).reshape(-1, size)
+    columns = jnp.concatenate(
+        [rows, jnp.sqrt(jnp.asarray(ridge, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)]
+    )
+    wanted = jnp.concatenate([(returns * mask).ravel(), jnp.zeros(size, phi.dtype)])
+    fitted = project(columns.T, wanted)[: rows.shape[0]]
+    return fitted.reshape(mask.shape)
+
+
+def project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    """The part of `wanted` that lies in the span of the columns."""
+
+    def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        columns, left = carry
+        unit = columns[i] / jnp.linalg.norm(columns[i])
+        return columns - jnp.outer(columns @ unit, unit), left - (unit @ left) * unit
+
+    _, left = jax.lax.fori_loop(0, columns.shape[0], take, (columns, wanted))
+    return wanted - left

@@ -1,0 +1,73 @@
+"""2D navigation: walk from the origin to a goal that is not seen, only felt by the reward.
+
+Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400; published code `point_env_randgoal.py`.
+The goal is uniform on [-0.5, 0.5]^2, the observation is the position, a trajectory ends within 0.01 of the goal in
+both coordinates or after 100 steps. The action in [-1, 1]^2 is a velocity of up to 0.1 a step and is clipped, as by
+the normalising wrapper of the published code.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.errors import InnerloopError
+from innerloop.rl.environments.environment import Transition
+
+LONGEST_STEP = 0.1
+CLOSE = 0.01
+
+
+class NavigationState(NamedTuple):
+    """Where one is, and where one should be."""
+
+    position: Float[Array, " 2"]
+    goal: Float[Array, " 2"]
+
+
+@dataclass(frozen=True)
+class Navigation:
+    """A point in the plane; the task is its goal.
+
+    reward: "distance", minus the distance to the goal (the published code, whose numbers are reported), or
+        "squared", minus its square (the paper's text).
+    """
+
+    reward: Literal["distance", "squared"] = "distance"
+    horizon: int = 100
+    observation_size: int = 2
+    action_size: int = 2
+    discrete: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reward not in ("distance", "squared"):
+            do = "choose distance or squared"
+            raise InnerloopError("Navigation", "`reward` is unknown", got=repr(self.reward), do=do)
+        if self.horizon < 1:
+            raise InnerloopError("Navigation", "`horizon` must be 1 or more", got=self.horizon)
+
+    def sample_task(self, key: PRNGKeyArray) -> Float[Array, " 2"]:
+        """A goal."""
+        return jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)
+
+    def task_vector(self, task: Float[Array, " 2"]) -> Float[Array, " 2"]:
+        """The goal."""
+        return task
+
+    def reset(
+        self, key: PRNGKeyArray, task: Float[Array, " 2"]
+    ) -> tuple[NavigationState, Float[Array, " 2"]]:
+        """At the origin."""
+        origin = jnp.zeros_like(task)
+        return NavigationState(origin, task), origin
+
+    def step(self, key: PRNGKeyArray, state: NavigationState, action: Float[Array, " 2"]) -> Transition:
+        """Move, and be judged at the new position."""
+        position = state.position + LONGEST_STEP * jnp.clip(action, -1.0, 1.0)
+        away = position - state.goal
+        squared = jnp.sum(jnp.square(away))
+        reward = -squared if self.reward == "squared" else -jnp.sqrt(squared)
+        done = jnp.all(jnp.abs(away) < CLOSE)
+        return Transition(NavigationState(position, state.goal), position, reward, done)

@@ -1,0 +1,109 @@
+"""Finite decision processes and bandits: small enough that every trajectory can be written down.
+
+The meta-gradient of such a process is known exactly, which is what the estimators are tested against. The families
+are those of Duan et al. 2016, arXiv 1611.02779, section 3.1: arms that pay 1 with probability uniform on [0, 1], and
+processes with normal mean rewards and transitions from a flat Dirichlet distribution.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from innerloop.rl.environments.environment import Transition
+
+
+class TabularTask(NamedTuple):
+    """Mean rewards and transition probabilities."""
+
+    rewards: Float[Array, "states actions"]
+    transitions: Float[Array, "states actions states"]
+
+
+class TabularState(NamedTuple):
+    """The state's number, and the process that it is in."""
+
+    number: Int[Array, ""]
+    task: TabularTask
+
+
+@dataclass(frozen=True)
+class TabularMDP:
+    """Finite states and actions; begins in state 0; the observation is the state's indicator.
+
+    `noise` is the standard deviation of a reward around its mean.
+    """
+
+    states: int = 10
+    action_size: int = 5
+    horizon: int = 10
+    noise: float = 0.0
+    discrete: bool = True
+
+    @property
+    def observation_size(self) -> int:
+        """One indicator for each state."""
+        return self.states
+
+    def sample_task(self, key: PRNGKeyArray) -> TabularTask:
+        """Mean rewards from N(1, 1), transitions from a flat Dirichlet distribution."""
+        for_rewards, for_transitions = jax.random.split(key)
+        shape = (self.states, self.action_size)
+        rewards = 1 + jax.random.normal(for_rewards, shape)
+        return TabularTask(rewards, jax.random.dirichlet(for_transitions, jnp.ones(self.states), shape))
+
+    def task_vector(self, task: TabularTask) -> Float[Array, " description"]:
+        """All its numbers."""
+        return jnp.concatenate([task.rewards.ravel(), task.transitions.ravel()])
+
+    def reset(
+        self, key: PRNGKeyArray, task: TabularTask
+    ) -> tuple[TabularState, Float[Array, " observation"]]:
+        """In state 0."""
+        number = jnp.zeros((), int)
+        return TabularState(number, task), self.seen(number, task)
+
+    def step(self, key: PRNGKeyArray, state: TabularState, action: Int[Array, ""]) -> Transition:
+        """Be paid for the action in this state, then move."""
+        for_state, for_reward = jax.random.split(key)
+        task = state.task
+        number = jax.random.categorical(for_state, jnp.log(task.transitions[state.number, action]))
+        reward = task.rewards[state.number, action]
+        if self.noise:
+            reward += self.noise * jax.random.normal(for_reward, dtype=reward.dtype)
+        return Transition(TabularState(number, task), self.seen(number, task), reward, jnp.zeros((), bool))
+
+    def seen(self, number: Int[Array, ""], task: TabularTask) -> Float[Array, " observation"]:
+        """The state's indicator."""
+        return jax.nn.one_hot(number, self.states, dtype=task.rewards.dtype)
+
+
+@dataclass(frozen=True)
+class Bandit:
+    """Arms that pay 1 with a probability of their own; the task is these probabilities. One pull, no state."""
+
+    action_size: int = 5
+    horizon: int = 1
+    observation_size: int = 1
+    discrete: bool = True
+
+    def sample_task(self, key: PRNGKeyArray) -> Float[Array, " actions"]:
+        """Probabilities uniform on [0, 1]."""
+        return jax.random.uniform(key, (self.action_size,))
+
+    def task_vector(self, task: Float[Array, " actions"]) -> Float[Array, " actions"]:
+        """The probabilities."""
+        return task
+
+    def reset(
+        self, key: PRNGKeyArray, task: Float[Array, " actions"]
+    ) -> tuple[Float[Array, " actions"], Float[Array, " 1"]]:
+        """There is nothing to see."""
+        return task, jnp.ones(1, task.dtype)
+
+    def step(self, key: PRNGKeyArray, state: Float[Array, " actions"], action: Int[Array, ""]) -> Transition:
+        """Pull one arm."""
+        paid = jax.random.bernoulli(key, state[action]).astype(state.dtype)
+        return Transition(state, jnp.ones(1, state.dtype), paid, jnp.zeros((), bool))

@@ -1,0 +1,57 @@
+"""What is reported of a policy that learns: undiscounted returns after 0..n updates on held-out tasks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
+
+from innerloop.evaluate import Curve, check_request
+from innerloop.outer import task_mesh
+from innerloop.rl.collect import Collector, sampled
+from innerloop.task import Params
+
+
+def evaluator(
+    collector: Collector, *, tasks: int, part: int = 20
+) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
+    """`run(params, key)`: a Curve of `return` for every `part` tasks, each drawn by its own key.
+
+    The return after i updates is that of the trajectories with theta_i, which the next update then learns from: they
+    are drawn after theta_i was made, so they judge it fairly. It is compiled at its first call only. Raises
+    InnerloopError for fewer than two tasks.
+    """
+    check_request(tasks, 1, (0,), collector.inner.steps)
+    part = min(part, tasks)
+    mesh = task_mesh(part)
+    everywhere, split = PartitionSpec(), PartitionSpec("tasks")
+
+    def returns(params: Params, keys: Array) -> Array:
+        return sampled(collector, params, keys)[1]
+
+    scored = jax.jit(
+        jax.shard_map(returns, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
+    )
+    # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
+    key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+    record = tuple(range(collector.inner.steps + 1))
+
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
+        params = jax.device_put(
+            params, NamedSharding(mesh, everywhere)
+        )  # training may have left them elsewhere
+        for first in range(0, tasks, part):
+            values = np.asarray(scored(params, key_of(key, jnp.arange(first, first + part))))
+            yield Curve(record, {"return": values[: tasks - first]})
+
+    return run
+
+
+def paths(collector: Collector, params: Params, key: PRNGKeyArray, tasks: int) -> tuple[Any, list[Any]]:
+    """Tasks, and the trajectories in them before and after each update, for looking at."""
+    worlds = jax.vmap(collector.environment.sample_task)(jax.random.split(key, tasks))
+    keys = jax.random.split(jax.random.fold_in(key, 1), tasks)
+    return worlds, jax.jit(lambda p: collector.walk(p, keys, worlds))(params)

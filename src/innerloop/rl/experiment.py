@@ -1,0 +1,169 @@
+"""From a config to the parts of a run in reinforcement learning."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from innerloop import algorithms
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.errors import InnerloopError
+from innerloop.evaluate import Curve
+from innerloop.experiment import Experiment, adapted_by, inner_loop, outer_optimizer
+from innerloop.inner import InnerLoop
+from innerloop.outer import MetaState
+from innerloop.rl import surrogates
+from innerloop.rl.collect import Collector
+from innerloop.rl.environments import Environment, Navigation, Oracle
+from innerloop.rl.evaluate import evaluator
+from innerloop.rl.iterations import IterationInfo, environment_steps, meta_iterations
+from innerloop.rl.natural import TrustRegion
+from innerloop.rl.outer_steps import Outer, OuterStep, first_order, plain, proximal, trust_region, unadapted
+from innerloop.rl.policies import HEADS, CategoricalPolicy, GaussianPolicy
+from innerloop.rl.samples import Judge
+from innerloop.task import LossFn, Params
+from innerloop.tree import Except, Selection
+
+
+@dataclass(frozen=True)
+class RLExperiment(Experiment):
+    """The parts of one run: those of supervised learning, with an environment in place of data."""
+
+    @property
+    def environment(self) -> Environment:
+        """The family of tasks."""
+        rl = self.config.rl
+        family = Navigation(rl.reward, rl.horizon)
+        return Oracle(family) if self.config.data.oracle else family
+
+    def init_params(self) -> Params:
+        """The policy before training."""
+        e, m = self.environment, self.config.model
+        make = CategoricalPolicy if e.discrete else GaussianPolicy
+        return make(
+            e.observation_size,
+            e.action_size,
+            hidden=m.hidden,
+            activation=m.activation,
+            key=self.keys().init,
+        )
+
+    def for_tasks(self, params: Params) -> Params:
+        """Held-out tasks meet the policy as it is."""
+        return params
+
+    @property
+    def surrogate(self) -> LossFn:
+        """The loss of the inner loop."""
+        return getattr(surrogates, self.config.rl.surrogate)
+
+    @property
+    def query_loss(self) -> LossFn:
+        """The loss of the query: clipped for PPO, else importance-weighted."""
+        rl = self.config.rl
+        return surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio
+
+    @property
+    def moves(self) -> Selection:
+        """What the inner loop moves: for ANIL the layers that make the distribution."""
+        if self.config.algorithm not in ("anil", "boil"):
+            return None
+        return HEADS if adapted_by(self.config.algorithm) == "head" else Except(HEADS)
+
+    @property
+    def collector(self) -> Collector:
+        """How training trajectories are made; joint training acts without adapting."""
+        joint = self.config.algorithm == "joint"
+        c = replace(self.config.inner, steps=0) if joint else self.config.inner
+        inner = replace(inner_loop(c, differentiated=True), select=self.moves)
+        return Collector(self.environment, self.surrogate, inner, self.judge, self.config.rl.trajectories)
+
+    @property
+    def test_collector(self) -> Collector:
+        """The same at test: more trajectories, more steps, smaller ones after the first."""
+        rl, inner = self.config.rl, self.config.inner
+        rate = inner.learning_rate
+        falling = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
+        loop = InnerLoop(optax.sgd(falling), self.config.evaluation.steps, select=self.moves)
+        return Collector(self.environment, self.surrogate, loop, self.judge, rl.test_trajectories)
+
+    @property
+    def judge(self) -> Judge:
+        """How trajectories are judged."""
+        rl = self.config.rl
+        return Judge(rl.discount, rl.gae, rl.baseline)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The configured algorithm, from the same file as in supervised learning."""
+        name, inner = self.config.algorithm, self.collector.replayed
+        if name == "joint":
+            return algorithms.joint(self.query_loss, inner)
+        if name == "reptile":
+            return algorithms.reptile(self.surrogate, inner)
+        if name in ("anil", "boil"):
+            make = algorithms.anil if name == "anil" else algorithms.boil
+            return make(self.surrogate, inner, head=HEADS, outer_loss_fn=self.query_loss)
+        return getattr(algorithms, name)(self.surrogate, inner, outer_loss_fn=self.query_loss)
+
+    @property
+    def chunk(self) -> int | None:
+        """Tasks adapted at a time: on a CPU one after the other is faster, elsewhere all at once."""
+        on_cpu = jax.default_backend() == "cpu"
+        return 1 if self.config.outer.chunk is None and on_cpu else self.config.outer.chunk
+
+    @property
+    def outer_step(self) -> OuterStep:
+        """The configured outer step."""
+        rl, algorithm, name = self.config.rl, self.algorithm, self.config.algorithm
+        if name == "reptile" and rl.outer != "gradient":
+            do = "use --rl.outer gradient"
+            raise InnerloopError("reptile", "it has no query loss for this outer step", got=rl.outer, do=do)
+        adapt = {"joint": unadapted, "fomaml": first_order(algorithm.adapt)}.get(name, algorithm.adapt)
+        outer = Outer(algorithm, adapt, self.query_loss, self.chunk)
+        if rl.outer == "trpo":
+            return trust_region(outer, TrustRegion(max_kl=rl.max_kl, share=rl.fisher_share))
+        if rl.outer == "ppo":
+            return proximal(outer, self.optimizer, rl.epochs)
+        return plain(outer, self.optimizer)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The outer optimiser; TRPO has none."""
+        return optax.identity() if self.config.rl.outer == "trpo" else outer_optimizer(self.config.outer)
+
+    def train_tasks(self) -> Any:
+        """What training draws its tasks from."""
+        return self.environment
+
+    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> Any:
+        """The same family: held-out tasks differ by their keys alone."""
+        return self.environment
+
+    def meta_steps(self, tasks: Any, length: int) -> Callable[[MetaState], tuple[MetaState, IterationInfo]]:
+        """The compiled run of `length` meta-iterations."""
+        c = self.config.outer
+        return meta_iterations(
+            self.collector, self.outer_step, meta_batch=c.meta_batch, steps=length, chunk=self.chunk
+        )
+
+    def evaluator(
+        self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
+    ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
+        """The compiled evaluation: returns after every update, whatever `record` says."""
+        return evaluator(self.test_collector, tasks=tasks)
+
+    def series(self, info: Any) -> dict[str, Any]:
+        """What is logged of each meta-iteration."""
+        returns = np.asarray(info.returns)
+        named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
+        return {**named, "kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
+
+    @property
+    def environment_steps(self) -> int:
+        """Steps of the environment in one meta-iteration."""
+        return environment_steps(self.collector, self.config.outer.meta_batch)

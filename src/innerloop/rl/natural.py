@@ -1,0 +1,85 @@
+r"""The trust region step: as far along the natural gradient as the mean KL divergence allows.
+
+    x = (F + damping)^-1 g  by conjugate gradients,   theta - r sqrt(2 delta / x^T (F + damping) x) x
+
+with r = 1, and then smaller until the loss has fallen and the divergence is at most delta: r falls by the line search's
+ratio, or at once to 0.95 of where the divergence, quadratic to leading order, would be delta. Where none will do, the
+parameters stay. F is the Hessian of the divergence at theta.
+
+Schulman et al. 2015, "Trust Region Policy Optimization", appendix C, arXiv 1502.05477.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from innerloop.task import Params
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """The published code's settings: delta, conjugate gradients, damping, and the line search.
+
+    `share` is the part of the tasks whose divergence makes F (TRPO, appendix C.1, takes a tenth of the data); the
+    line search judges by all of them.
+    """
+
+    max_kl: float = 0.01
+    iterations: int = 10
+    damping: float = 1e-5
+    share: float = 1.0
+    backtracks: int = 15
+    ratio: float = 0.8
+
+
+class Moved(NamedTuple):
+    """Where the step led: parameters, loss and divergence there, and the length r (0: nowhere)."""
+
+    params: Params
+    loss: Float[Array, ""]
+    kl: Float[Array, ""]
+    length: Float[Array, ""]
+
+
+def dot(a: Params, b: Params) -> Float[Array, ""]:
+    """The inner product of two trees."""
+    return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # pyright: ignore[reportReturnType]
+
+
+def natural_step(
+    params: Params,
+    gradient: Params,
+    before: Float[Array, ""],
+    fisher: Callable[[Params], Params],
+    judge: Callable[[Params], tuple[Array, Array]],
+    region: TrustRegion,
+) -> Moved:
+    """One step from where the loss is `before`; `fisher(v)` is F v, `judge(params)` the loss and the divergence."""
+    damped = lambda v: jax.tree.map(lambda f, x: f + region.damping * x, fisher(v), v)
+    direction, _ = jax.scipy.sparse.linalg.cg(damped, gradient, tol=0.0, maxiter=region.iterations)
+    # x^T A x = x^T g for every iterate of conjugate gradients: its residual is orthogonal to it.
+    curved = dot(direction, gradient)
+    full = jnp.sqrt(2 * region.max_kl / jnp.maximum(curved, jnp.finfo(curved.dtype).tiny))
+
+    def at(length: Array) -> Moved:
+        there = jax.tree.map(lambda p, x: p - length * full * x, params, direction)
+        return Moved(there, *judge(there), length)
+
+    def refused(moved: Moved) -> Array:
+        return ~((moved.loss < before) & (moved.kl <= region.max_kl))
+
+    def search(carry: tuple[Array, Moved]) -> tuple[Array, Moved]:
+        tried, moved = carry
+        too_far = moved.kl > region.max_kl
+        factor = jnp.where(too_far, 0.95 * jnp.sqrt(region.max_kl / moved.kl), region.ratio)
+        return tried + 1, at(moved.length * factor)
+
+    goes_on = lambda carry: refused(carry[1]) & (carry[0] < region.backtracks)
+    _, last = jax.lax.while_loop(goes_on, search, (jnp.ones((), int), at(jnp.ones_like(full))))
+    lost = refused(last)
+    stay = Moved(params, before, jnp.zeros_like(last.kl), jnp.zeros_like(last.length))
+    return jax.tree.map(lambda a, b: jnp.where(lost, a, b), stay, last)

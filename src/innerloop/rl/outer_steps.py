@@ -1,0 +1,135 @@
+r"""Outer steps: from the data of many tasks and the parameters to the next parameters.
+
+`trust_region` is TRPO at the adapted policies, as the MAML paper has it; `proximal` is ProMP's: several gradient steps
+on the clipped objective with the same data; `plain` is one step of any Optax optimiser along the meta-gradient.
+
+ProMP's penalty on the divergence of the policies before adaptation is left out.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.outer import mean_in_chunks
+from innerloop.rl.collect import Adapt, over_tasks
+from innerloop.rl.divergence import fisher, mean_kl
+from innerloop.rl.natural import TrustRegion, natural_step
+from innerloop.task import LossFn, Params, Task
+from innerloop.tree import global_norm
+
+
+class OuterInfo(NamedTuple):
+    """What an outer step did. `kl`: mean divergence of the adapted policies; `length`: r, 0 if it stood still."""
+
+    outer_loss: Float[Array, ""]
+    inner_losses: Float[Array, " steps"]
+    grad_norm: Float[Array, ""]
+    kl: Float[Array, ""]
+    length: Float[Array, ""]
+
+
+OuterStep = Callable[[Params, Any, Task], tuple[Params, Any, OuterInfo]]
+"""`step(params, opt_state, tasks) -> (params, opt_state, info)`; runs inside the mesh, on this device's tasks."""
+
+
+@dataclass(frozen=True)
+class Outer:
+    """What all outer steps need: the algorithm, how a policy is adapted, and the query loss.
+
+    `adapt` is differentiated for the divergence; `first_order` of an adaptation counts it as a shift by a constant.
+    """
+
+    algorithm: Algorithm
+    adapt: Adapt
+    query_loss: LossFn
+    chunk: int | None = None
+
+    def gradient(self, params: Params, tasks: Task) -> tuple[Params, Any]:
+        """Mean meta-gradient and info over all devices' tasks."""
+        count = jax.tree.leaves(tasks)[0].shape[0]
+        one = lambda task: self.algorithm.meta_grad(params, task)
+        return jax.lax.pmean(mean_in_chunks(one, tasks, self.chunk or count), "tasks")
+
+    def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
+        """Mean query loss after adapting, and mean divergence from the policies that acted."""
+
+        def one(task: Task) -> tuple[Array, Array]:
+            adapted = self.adapt(params, task.support)
+            new = adapted(task.query.observations)
+            return self.query_loss(adapted, task.query), mean_kl(task.query.answers, new, task.query)
+
+        loss, kl = over_tasks(one, tasks, self.chunk)
+        return jax.lax.pmean((loss.mean(), kl.mean()), "tasks")
+
+
+def first_order(adapt: Adapt) -> Adapt:
+    """The same adaptation, whose derivative is the identity."""
+
+    def shifted(params: Params, support: Any) -> Params:
+        # First-order algorithms take the displacement as a constant: that is their definition.
+        shift = jax.tree.map(lambda a, p: jax.lax.stop_gradient(a - p), adapt(params, support), params)
+        return jax.tree.map(jnp.add, params, shift)
+
+    return shifted
+
+
+def unadapted(params: Params, support: Any) -> Params:
+    """No adaptation at all: joint training."""
+    return params
+
+
+def trust_region(outer: Outer, region: TrustRegion) -> OuterStep:
+    """TRPO's step on the meta-objective, the divergence taken at the adapted policies."""
+
+    def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
+        grads, info = outer.gradient(params, tasks)
+        count = jax.tree.leaves(tasks)[0].shape[0]
+        some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
+        # All of them at once: a scan would keep what it linearised in memory of its own, and read it ten times.
+        product = fisher(outer.adapt, params, some, None)
+        everywhere = lambda v: jax.lax.pmean(product(v), "tasks")
+        judge = lambda p: outer.judged(p, tasks)
+        moved = natural_step(params, grads, info.outer_loss, everywhere, judge, region)
+        seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
+        return moved.params, opt_state, seen
+
+    return step
+
+
+def proximal(outer: Outer, optimizer: optax.GradientTransformation, epochs: int) -> OuterStep:
+    """`epochs` steps of an optimiser on the same data; the algorithm's outer loss should be the clipped one."""
+
+    def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
+        def once(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], tuple]:
+            params, opt_state = carry
+            grads, info = outer.gradient(params, tasks)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), (info, global_norm(grads))
+
+        (after, opt_state), (info, norms) = jax.lax.scan(once, (params, opt_state), None, length=epochs)
+        _, kl = outer.judged(after, tasks)
+        first = jax.tree.map(lambda x: x[0], info)
+        seen = OuterInfo(first.outer_loss, first.inner_losses, norms[0], kl, jnp.ones_like(kl))
+        return after, opt_state, seen
+
+    return step
+
+
+def plain(outer: Outer, optimizer: optax.GradientTransformation) -> OuterStep:
+    """One step along the meta-gradient; also Reptile's, which has no query loss. The divergence is not measured."""
+
+    def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
+        grads, info = outer.gradient(params, tasks)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        norm = global_norm(grads)
+        seen = OuterInfo(info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm))
+        return optax.apply_updates(params, updates), opt_state, seen
+
+    return step

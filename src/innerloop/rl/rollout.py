@@ -1,0 +1,56 @@
+"""Trajectories of one task: K of them side by side, H steps as one scan."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.rl.distributions import Distribution
+from innerloop.rl.environments.environment import Environment
+from innerloop.task import Params
+
+
+class Trajectories(NamedTuple):
+    """What was seen, answered, done and paid, one after the other.
+
+    `answers` are the acting policy's distributions. `mask` is 1 up to and with the step that ended the trajectory,
+    then 0.
+    """
+
+    observations: Float[Array, "trajectories steps observation"]
+    answers: Distribution
+    actions: Array
+    rewards: Float[Array, "trajectories steps"]
+    mask: Float[Array, "trajectories steps"]
+
+    def returns(self) -> Float[Array, " trajectories"]:
+        """Undiscounted return of every trajectory."""
+        return jnp.sum(self.rewards * self.mask, -1)
+
+
+def rollout(
+    environment: Environment, policy: Params, key: PRNGKeyArray, task: object, trajectories: int
+) -> Trajectories:
+    """`trajectories` of them in one task under `policy` (any pytree that is called on observations).
+
+    Rewards after the end are zero. The end by `horizon` is not told from any other: no value is added there, as in
+    the published code.
+    """
+    for_reset, for_steps = jax.random.split(key)
+    begin = jax.vmap(environment.reset, (0, None))
+    state, seen = begin(jax.random.split(for_reset, trajectories), task)
+
+    def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Trajectories]:
+        state, seen, alive = carry
+        for_action, for_world = jax.random.split(key)
+        answer = policy(seen)
+        action = answer.sample(for_action)
+        worlds = jax.random.split(for_world, trajectories)
+        after = jax.vmap(environment.step)(worlds, state, action)
+        kept = Trajectories(seen, answer, action, after.reward * alive, alive)
+        return (after.state, after.observation, alive * (1 - after.done)), kept
+
+    alive = jnp.ones(trajectories, seen.dtype)
+    _, kept = jax.lax.scan(step, (state, seen, alive), jax.random.split(for_steps, environment.horizon))
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), kept)

@@ -1,0 +1,114 @@
+"""Whole meta-iterations: the constraint is kept, keys decide everything, every outer step and algorithm runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from innerloop import outer
+from innerloop.config import Config, EvaluationConfig, ModelConfig, RLConfig
+from innerloop.errors import InnerloopError
+from innerloop.presets import preset
+from innerloop.rl.experiment import RLExperiment
+
+
+def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:
+    """Two iterations of four tasks, four short trajectories, one narrow layer."""
+    base = preset(name)
+    return replace(
+        base,
+        model=ModelConfig(kind="mlp", hidden=(6,)),
+        outer=replace(base.outer, meta_steps=2, meta_batch=4, log_every=2),
+        evaluation=EvaluationConfig(tasks=4, steps=2, validation_tasks=4),
+        rl=replace(base.rl, **{"trajectories": 4, "test_trajectories": 4, "horizon": 8, **rl}),
+    )
+
+
+def begin(e: RLExperiment, seed: int = 0) -> outer.MetaState:
+    return outer.init(e.init_params(), e.optimizer, jax.random.key(seed))
+
+
+def flat(state: outer.MetaState) -> np.ndarray:
+    return np.asarray(ravel_pytree(state.params)[0])
+
+
+@pytest.fixture(scope="module")
+def trpo() -> tuple[RLExperiment, Any]:
+    """An experiment with the exact curvature, and one meta-iteration of it, compiled once."""
+    e = RLExperiment(tiny(fisher_share=1.0, max_kl=0.003))
+    return e, e.meta_steps(e.environment, 1)
+
+
+def test_the_constraint_is_kept(trpo: tuple[RLExperiment, Any]):
+    """A step stays within the divergence that is allowed, and one that was refused moves nothing."""
+    e, run = trpo
+    state, moved = begin(e), 0
+    for _ in range(6):
+        before = flat(state)
+        state, info = run(state)
+        length, kl = float(info.length[0]), float(info.kl[0])
+        assert (np.abs(before - flat(state)).max() > 0) == (length > 0) == (kl > 0)
+        assert kl <= 0.003
+        moved += length > 0
+    assert moved >= 3
+
+
+def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):
+    e, run = trpo
+    first, again, other = (flat(run(begin(e, seed))[0]) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny("navigation-fomaml-trpo", horizon=4),
+        tiny("navigation-anil-trpo", outer="ppo", surrogate="ratio", epochs=2),
+        tiny("navigation-reptile"),
+        tiny("navigation-oracle"),
+        tiny("navigation-maml-trpo", outer="gradient", reward="squared", baseline="none"),
+    ],
+    ids=["fomaml", "anil-ppo", "reptile", "oracle", "gradient"],
+)
+def test_every_algorithm_and_outer_step(config: Config):
+    e = RLExperiment(config)
+    state = begin(e)
+    before = flat(state)
+    state, info = e.meta_steps(e.environment, 1)(state)
+    now = flat(state)
+    assert np.isfinite(now).all()
+    assert np.abs(before - now).max() > 0
+    assert np.isfinite(np.asarray(info.returns)).all()
+    assert info.returns.shape == (1, {"joint": 0, "reptile": 3}.get(config.algorithm, 1) + 1)
+
+
+def test_reptile_has_no_trust_region():
+    with pytest.raises(InnerloopError, match="reptile: it has no query loss"):
+        _ = RLExperiment(tiny("navigation-reptile", outer="trpo")).outer_step
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trajectories": 1}, "`trajectories` must be 2 or more"),
+        ({"discount": 1.5}, r"`discount` must lie in \(0, 1\]"),
+        ({"max_kl": 0.0}, "`max_kl` must be above 0"),
+    ],
+)
+def test_bad_settings(changes: dict, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        RLConfig(**changes)
+
+
+def test_the_first_test_step_is_whole_and_the_others_half():
+    e = RLExperiment(tiny())
+    rule = e.test_collector.inner.rule
+    state, taken = rule.init(np.ones(1, np.float32)), []
+    for _ in range(3):
+        update, state = rule.update(np.ones(1, np.float32), state)
+        taken.append(float(np.asarray(update)[0]))
+    np.testing.assert_allclose(taken, [-0.5, -0.25, -0.25])
