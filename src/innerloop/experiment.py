@@ -55,6 +55,11 @@ class Experiment:
         """Whether tasks are episodes of classes."""
         return self.splits is not None
 
+    @property
+    def reinforcement(self) -> bool:
+        """Whether tasks are environments to act in."""
+        return self.config.data.dataset in REINFORCEMENT
+
     def keys(self) -> Keys:
         """The run's keys."""
         return Keys(*jax.random.split(jax.random.key(self.config.seed), 2))

@@ -22,6 +22,7 @@ from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
 from innerloop.experiment import Experiment, build
 from innerloop.outer import MetaState
+from innerloop.plan import Plan, fitted, plan
 from innerloop.run_folder import RunFolder, environment
 
 
@@ -32,9 +33,9 @@ class Progress:
     step: int
     total: int
     tasks_per_second: float
-    environment_steps_per_second: float
     seconds_left: float
     metrics: dict[str, float]
+    environment_steps_per_second: float = 0.0
 
 
 class Stopped(Exception):
@@ -51,8 +52,11 @@ def train(
     *,
     resume: bool = False,
     watch: Callable[[Progress], None] = lambda progress: None,
+    told: Callable[[Plan], None] = lambda plan: None,
 ) -> MetaState:
     """Meta-train into `folder` and return the final state.
+
+    `told` hears how the training fits into memory, before anything is compiled; `watch` hears of every log line.
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
     InnerloopError for bad settings and a diverging run, and Stopped after saving when a SIGINT or SIGTERM came.
@@ -63,6 +67,10 @@ def train(
     if config is None:
         raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
     experiment = build(config)
+    if not experiment.reinforcement:
+        fit = plan(experiment)
+        told(fit)
+        experiment = fitted(experiment, fit)
     if not resume:
         run.create(config)
     checkpoints = checkpoint.manager(run.checkpoints)
@@ -168,9 +176,9 @@ class TrainingLoop:
             step,
             self.config.meta_steps,
             per_second * self.config.meta_batch,
-            per_second * self.experiment.environment_steps,
             (self.config.meta_steps - step) / per_second,
             metrics,
+            per_second * self.experiment.environment_steps,
         )
 
 

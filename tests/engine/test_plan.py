@@ -99,3 +99,12 @@ def test_an_accelerator_s_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_plan_says_what_it_found():
     assert str(Plan(4, "unrolled", 2**30, 2**33, False)) == "memory: about 1.0 GiB of 8.0 GiB at the peak"
+
+
+def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):
+    from innerloop.train import train
+
+    seen: list[object] = []
+    train(tiny, tmp_path / "run", told=seen.append, watch=seen.append)
+    assert isinstance(seen[0], Plan)
+    assert not any(isinstance(later, Plan) for later in seen[1:])

@@ -141,7 +141,8 @@ def train_into(folder: Path, config: Config | None) -> int:
     announce(shown, folder)
     try:
         with training(out, shown.name) as watch:
-            train(config, folder, resume=config is None, watch=watch)
+            told = lambda plan: out.print(str(plan).capitalize() + ".")
+            train(config, folder, resume=config is None, watch=watch, told=told)
     except Stopped as stopped:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
