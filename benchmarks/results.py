@@ -3,11 +3,13 @@
     python -m benchmarks.results                 evaluate every shipped initialisation and baseline, write the tables
     python -m benchmarks.results NAME ...        evaluate these alone, then write the tables
     python -m benchmarks.results --table         write the tables from the result files that are there
+    python -m benchmarks.results --tasks 1000    on fewer held-out tasks than the usual 10 000
 
 One file a subject in benchmarks/results: every measurement with its settings, the training's length, commit, machine
 and wall time.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -22,31 +24,35 @@ from innerloop.run_folder import environment, write_atomically
 from innerloop.trained import Trained, load_trained, measure, untrained
 
 FOLDER = Path(__file__).parent / "results"
-TASKS = 10_000
+MODES = ("transductive", "inductive", "support")
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
 
 
-def measured(trained: Trained, **settings: Any) -> dict[str, Any]:
+Measurements = Callable[[int], list[dict[str, Any]]]
+"""From a number of held-out tasks to records."""
+
+
+def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     """One measurement, with a line of progress."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
-    record = measure(trained, tasks=TASKS, watch=show, **settings)
+    record = measure(trained, tasks=count, watch=show, **settings)
     name = "accuracy" if "accuracy" in record else "loss"
     print(f"\r  {settings}: {name} {record[name]:.4f} +- {record['ci95']:.4f}")
     return record
 
 
-def image_measurements(trained: Trained) -> list[dict[str, Any]]:
+def image_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
     """The protocol's own number, and the same tasks with every query predicted alone."""
-    return [measured(trained, normalization=mode) for mode in ("transductive", "inductive")]
+    return [measured(trained, count, normalization=mode) for mode in MODES]
 
 
-def sinusoid_measurements(trained: Trained) -> list[dict[str, Any]]:
+def sinusoid_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
     """5 and 10 points in MAML's protocol, 10 points in Reptile's."""
     shots = (10,) if trained.config.data.protocol == "reptile" else (5, 10)
-    return [measured(trained, shots=k) for k in shots]
+    return [measured(trained, count, shots=k) for k in shots]
 
 
-def tuned(trained: Trained) -> list[dict[str, Any]]:
+def tuned(trained: Trained, count: int) -> list[dict[str, Any]]:
     """A fine-tuned baseline: step size and number of steps chosen on validation classes, then measured on test."""
     tried = []
     for rate in RATES:
@@ -55,20 +61,21 @@ def tuned(trained: Trained) -> list[dict[str, Any]]:
         best = max(range(1, len(curve["steps"])), key=lambda i: curve["accuracy"]["mean"][i])
         tried.append((curve["accuracy"]["mean"][best], rate, curve["steps"][best]))
     _, rate, steps = max(tried)
-    modes = ("transductive", "inductive")
-    return [measured(trained, learning_rate=rate, steps=steps, normalization=mode) for mode in modes]
+    return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in MODES]
 
 
-def subjects() -> dict[str, Callable[[], list[dict[str, Any]]]]:
+def subjects() -> dict[str, Measurements]:
     """What is measured, by name of its result file."""
-    found: dict[str, Callable[[], list[dict[str, Any]]]] = {}
+    found: dict[str, Measurements] = {}
     for name in weights.shipped():
         if name.startswith("navigation"):
             continue  # benchmarks.returns measures policies, several seeds of each
         take = sinusoid_measurements if name.startswith("sinusoid") else image_measurements
         take = tuned if name.endswith("joint") and not name.startswith("sinusoid") else take
-        found[name] = lambda name=name, take=take: take(load_trained(name))
-    found["omniglot-5way-1shot-untrained"] = lambda: tuned(untrained("omniglot-5way-1shot-joint"))
+        found[name] = lambda count, name=name, take=take: take(load_trained(name), count)
+    found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
+        untrained("omniglot-5way-1shot-joint"), count
+    )
     return found
 
 
@@ -79,7 +86,7 @@ def commit() -> str:
     return ask("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
-def take(name: str, measurements: Callable[[], list[dict[str, Any]]]) -> None:
+def take(name: str, measurements: Measurements, count: int) -> None:
     """Measure one subject and write its file."""
     print(name)
     shipped = name in weights.shipped()
@@ -87,21 +94,26 @@ def take(name: str, measurements: Callable[[], list[dict[str, Any]]]) -> None:
     result = {
         "subject": name,
         "training": training,
-        "measurements": measurements(),
+        "measurements": measurements(count),
         "commit": commit(),
         "environment": environment(),
     }
     write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
-def main(names: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Measure, then write the tables."""
     from benchmarks.tables import write_tables
 
-    if "--table" not in names:
+    reader = argparse.ArgumentParser(prog="python -m benchmarks.results")
+    reader.add_argument("names", nargs="*", metavar="NAME")
+    reader.add_argument("--tasks", type=int, default=10_000)
+    reader.add_argument("--table", action="store_true")
+    asked = reader.parse_args(words)
+    if not asked.table:
         known = subjects()
-        for name in names or known:
-            take(name, known[name])
+        for name in asked.names or known:
+            take(name, known[name], asked.tasks)
     write_tables(FOLDER)
 
 
