@@ -24,6 +24,7 @@ from benchmarks.results import commit
 from innerloop import outer, weights
 from innerloop.analysis.laboratory import Request, analyze
 from innerloop.analysis.subject import unwatched
+from innerloop.cli.shared import start_jax
 from innerloop.evaluate import evaluator
 from innerloop.experiment import Experiment, build
 from innerloop.outer import meta_steps
@@ -31,7 +32,7 @@ from innerloop.presets import preset
 from innerloop.run_folder import environment, write_atomically
 
 FOLDER = Path(__file__).parent / "results" / "analysis"
-TASKS = 2000
+TASKS = 1000
 SPEED = ("omniglot-5way-1shot", "omniglot-20way-1shot", "cifar-fs-5way-1shot", "cifar-fs-5way-5shot")
 DETAILS = ("landscape", "paths")
 """Left out of the result files: thousands of coordinates that no table shows."""
@@ -183,5 +184,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 2)
+    start_jax()
     main(sys.argv[1:])

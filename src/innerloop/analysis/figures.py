@@ -190,7 +190,7 @@ def steps(results: Results) -> Figure:
     return figure
 
 
-def band(axes: Axes, x: Sequence[float], curve: Any, colour: str, label: str, by: float = 1.0) -> None:
+def band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by: float = 1.0) -> None:
     """A curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
     axes.plot(x, mean, color=colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
@@ -235,8 +235,9 @@ def landscape_plane(results: Results) -> Figure:
         one.set_xlabel("steps of task 1")
         one.grid(visible=False)
     axes[0][0].set_ylabel("steps of task 2")
-    bar = figure.colorbar(shown, ax=axes[0])  # pyright: ignore[reportArgumentType]
-    bar.set_label("log10 of the query loss")
+    bar = figure.colorbar(shown, ax=axes[0], ticks=MaxNLocator(5))  # pyright: ignore[reportArgumentType]
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{10**value:.2g}")
+    bar.set_label("query loss, on a log scale")
     return figure
 
 
