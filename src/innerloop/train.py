@@ -32,9 +32,9 @@ class Progress:
     step: int
     total: int
     tasks_per_second: float
-    environment_steps_per_second: float
     seconds_left: float
     metrics: dict[str, float]
+    environment_steps_per_second: float = 0.0
 
 
 class Stopped(Exception):
@@ -158,9 +158,9 @@ class TrainingLoop:
             step,
             self.config.meta_steps,
             per_second * self.config.meta_batch,
-            per_second * self.experiment.environment_steps,
             (self.config.meta_steps - step) / per_second,
             metrics,
+            per_second * self.experiment.environment_steps,
         )
 
 
