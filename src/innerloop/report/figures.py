@@ -174,7 +174,7 @@ def walks(goals: np.ndarray, positions: list[np.ndarray], masks: list[np.ndarray
     rows, columns = len(goals), len(positions)
     figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    reach = float(max(0.6, min(2.0, np.percentile(np.abs(positions[-1]), 99) + 0.1)))
+    reach = float(max(0.75, min(2.0, np.percentile(np.abs(positions[-1]), 99) + 0.1)))
     for i, goal in enumerate(goals):
         for j, (walked, mask) in enumerate(zip(positions, masks, strict=True)):
             axes: Axes = grid[i, j]
