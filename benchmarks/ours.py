@@ -80,7 +80,9 @@ class Ours:
         params, distribution, key = experiment.init_params(), experiment.train_tasks(), jax.random.key(1)
         keys = outer.task_keys(key, jnp.zeros((), jnp.int32), w.tasks)
         tasks = jax.jit(lambda keys: jax.lax.map(distribution.sample, keys))(keys)
-        arrays = {f"weights:{path}": x for path, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
+        arrays = {
+            f"weights:{path}": x for path, x in zip(paths(params), jax.tree.leaves(params), strict=True)
+        }
         arrays |= {"support_x": tasks.support.inputs, "support_y": tasks.support.targets}
         arrays |= {"query_x": tasks.query.inputs, "query_y": tasks.query.targets}
         np.savez(problem, **{name: np.asarray(x) for name, x in arrays.items()})  # pyright: ignore

@@ -9,7 +9,6 @@ and wall time.
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.circumstances import commit
 from innerloop import weights
 from innerloop.run_folder import environment, write_atomically
 from innerloop.trained import Trained, load_trained, measure, untrained
@@ -68,13 +68,6 @@ def subjects() -> dict[str, Callable[[], list[dict[str, Any]]]]:
         found[name] = lambda name=name, take=take: take(load_trained(name))
     found["omniglot-5way-1shot-untrained"] = lambda: tuned(untrained("omniglot-5way-1shot-joint"))
     return found
-
-
-def commit() -> str:
-    """The commit of the working tree, with a plus if it was changed."""
-    ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
-    changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
-    return ask("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def take(name: str, measurements: Callable[[], list[dict[str, Any]]]) -> None:

@@ -1,6 +1,7 @@
 """A contender's process: reads one JSON request a line, answers with one JSON line. Standard library alone.
 
-Requests: {"do": NAME, ...} calls the contender's method NAME with the rest as keywords. Anything raised is answered as
+Requests: {"do": NAME, ...} calls the contender's method NAME with the rest as keywords; {"do": "ready"} is answered once
+the contender's libraries are imported. Anything raised is answered as
 {"error": ...}, so that one contender's failure does not end the others' run.
 """
 
@@ -75,9 +76,11 @@ def serve(make: Callable[[], Contender], threads: int) -> None:
     contender = make()
     for line in sys.stdin:
         request = json.loads(line)
+        name = request.pop("do")
         try:
-            answer = getattr(contender, request.pop("do"))(**request)
+            answer = {} if name == "ready" else getattr(contender, name)(**request)
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"[:300]}
+            words = str(error).strip().splitlines() or [""]
+            answer = {"error": f"{type(error).__name__}: {words[0]}"[:300]}
         answers.write(json.dumps({**answer, "peak_mb": peak_mb()}) + "\n")
         answers.flush()

@@ -115,7 +115,9 @@ def samplers() -> list[Workload]:
 
 def workloads() -> dict[str, Workload]:
     """Every workload by name, in the table's order."""
-    found = [w for base in BASES for w in (base, with_algorithm(base, "fomaml"), with_algorithm(base, "anil"))]
+    found = [
+        w for base in BASES for w in (base, with_algorithm(base, "fomaml"), with_algorithm(base, "anil"))
+    ]
     found += [with_algorithm(base, "reptile") for base in (OMNIGLOT, CIFAR)]
     found += many_steps() + many_tasks() + samplers()
     return {w.name: w for w in found}

@@ -83,7 +83,9 @@ def func_vmap(w: Workload, net: Net, tasks: Tasks) -> None:
     def query_loss(params: dict[str, Tensor], xq: Tensor, yq: Tensor) -> Tensor:
         return loss_of(functional_call(net, params, (xq,)), yq)
 
-    def meta_grad(params: dict[str, Tensor], xs: Tensor, ys: Tensor, xq: Tensor, yq: Tensor) -> dict[str, Tensor]:
+    def meta_grad(
+        params: dict[str, Tensor], xs: Tensor, ys: Tensor, xq: Tensor, yq: Tensor
+    ) -> dict[str, Tensor]:
         if w.algorithm == "fomaml":
             return grad(query_loss)(adapt(params, xs, ys), xq, yq)
         if w.algorithm == "reptile":
