@@ -49,7 +49,8 @@ class ContenderProcess:
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
         """One request and its answer. Raises ContenderError for an error, a dead process and no answer."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
             self.process.stdin.flush()
@@ -75,7 +76,8 @@ class ContenderProcess:
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             self.process.stdin.close()
             self.process.wait(timeout=10)

@@ -1,11 +1,11 @@
 r"""Floating-point operations of a meta-step, from its shapes alone: products of the convolutions and linear layers.
 
-A layer's forward product costs P = 2 x examples x places x (numbers in a window) x filters. Each derivative of a product
-is a product of the same size, so with l = 1 the first layer, whose input is data and needs no derivative:
+A layer's forward product costs P = 2 x examples x places x (numbers in a window) x filters. Each derivative of a
+product is a product of the same size. The first layer's input is data and needs no derivative:
 
-    loss                                        P
-    its gradient (FOMAML, a query set)          P + P [weights] + P [inputs, l > 1]                     = 3P,  2P if l = 1
-    backward through that gradient (MAML)       two products for each of those three, less those by data = 6P, 2P if l = 1
+                                                                          first layer    others
+    a loss and its gradient (FOMAML, a query set)                             2P           3P
+    backward through that: two products for each of those, less by data       2P           6P
 
 ANIL runs the body once over the support set and once back through it, and only the head at every step. Normalisation,
 pooling and activations are left out: their operations are few, though their time is not. What an implementation runs

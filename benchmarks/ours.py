@@ -1,4 +1,7 @@
-"""Our contender: `python -m benchmarks.ours THREADS`. What is timed is what a training run calls, `outer.meta_steps`."""
+"""Our contender: `python -m benchmarks.ours THREADS`.
+
+What is timed is what a training run calls, `outer.meta_steps`.
+"""
 
 import sys
 import time

@@ -1,8 +1,8 @@
 """A contender's process: reads one JSON request a line, answers with one JSON line. Standard library alone.
 
-Requests: {"do": NAME, ...} calls the contender's method NAME with the rest as keywords; {"do": "ready"} is answered once
-the contender's libraries are imported. Anything raised is answered as
-{"error": ...}, so that one contender's failure does not end the others' run.
+Requests: {"do": NAME, ...} calls the contender's method NAME with the rest as keywords; {"do": "ready"} is answered
+once its libraries are imported. Anything raised is answered as {"error": ...}, so that one contender's failure does not
+end the others' run.
 """
 
 import json

@@ -15,7 +15,7 @@ class Workload:
     """One meta-training step, or drawing tasks.
 
     image: (height, width, channels), or None for sinusoids, whose tasks are generated inside the timed step.
-    rate: inner step size for a loss that is a mean over examples. per_dispatch: meta-steps of ours in one compiled call.
+    rate: inner step size for a loss that is a mean over examples. per_dispatch: meta-steps of ours in one call.
     derivative: how ours differentiates the inner loop; changes cost alone. threads: cores of every contender.
     """
 

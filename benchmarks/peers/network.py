@@ -1,7 +1,8 @@
 """The workloads' networks as PyTorch modules, and the way of weights, images and gradients between the two layouts.
 
-Ours pads a convolution of stride 2 as XLA's SAME does, on the right and the bottom; PyTorch's `padding=1` keeps the left
-and the top. Images and kernels turned by 180 degrees make one the other, so the peers need no padding of their own.
+Ours pads a convolution of stride 2 as XLA's SAME does, on the right and the bottom; PyTorch's `padding=1` keeps the
+left and the top. Images and kernels turned by 180 degrees make one the other, so the peers need no padding of their
+own.
 """
 
 import math
