@@ -12,7 +12,7 @@ from benchmarks.workloads import Workload
 def record(
     w: Workload,
     times: dict[str, list[float]],
-    memory: dict[str, float],
+    memory: dict[str, tuple[float, float]],
     peaks: list[float],
     errors: dict[str, float],
     refused: dict[str, str],
@@ -20,7 +20,8 @@ def record(
 ) -> dict[str, Any]:
     """Medians and what follows from them.
 
-    times: seconds per meta-step of every turn; memory: peak resident MB of the processes; peaks: GFLOP/s of large
+    times: seconds per meta-step of every turn; memory: peak resident MB of each process while it was
+    timed, and over its whole life, compilation included; peaks: GFLOP/s of large
     matrix products, of which the largest is the machine's; errors: relative errors of the peers' meta-gradients;
     refused: peers that were not timed, with the reason.
     """
@@ -39,7 +40,8 @@ def record(
         "refused": refused,
         "gradient_error": errors,
         "tasks_per_second": {name: w.tasks / value for name, value in ({OURS: ours} | medians).items()},
-        "memory_mb": {name: round(memory[name], 1) for name in (OURS, *medians)},
+        "memory_mb": {name: round(memory[name][0], 1) for name in (OURS, *medians)},
+        "whole_memory_mb": {name: round(memory[name][1], 1) for name in (OURS, *medians)},
         "compile_s": facts["compile_s"],
         "gflop": work / 1e9,
         "peak_gflops": peak,

@@ -58,7 +58,7 @@ def test_a_race_times_who_is_right_and_tells_why_not_the_others(script: Path) ->
     assert found["refused"]["raises"] == "RuntimeError: cannot"
     assert found["turns"] == {OURS: race.LEAST, "right": race.LEAST}
     assert found["peak_gflops"] == 100.0
-    assert found["memory_mb"][OURS] > 1
+    assert found["whole_memory_mb"][OURS] >= found["memory_mb"][OURS] > 1
     assert any("round" in line for line in told)
 
 
@@ -76,6 +76,28 @@ def test_a_contender_that_does_not_answer_is_given_up(script: Path, monkeypatch:
     with pytest.raises(ContenderError, match="no answer"):
         silent.ask("ready")
     silent.close()
+
+
+MEMORY = """
+from benchmarks.serve import serve
+class Contender:
+    def load(self):
+        much = bytearray(b"1" * 50_000_000)
+        return {}
+    def steps(self):
+        return {}
+serve(Contender, 1)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the peak anew")
+@pytest.mark.usefixtures("script")
+def test_memory_is_counted_from_where_it_is_asked(tmp_path: Path) -> None:
+    one = ContenderProcess("one", [sys.executable, "-c", MEMORY], tmp_path / "log")
+    before = one.ask("load")["peak_mb"]
+    one.ask("forget_peak")
+    assert one.ask("steps")["peak_mb"] < before - 40
+    one.close()
 
 
 def test_relative_error(tmp_path: Path) -> None:
