@@ -17,7 +17,7 @@ LOCKS := requirements/runtime.txt requirements/test.txt requirements/docs.txt
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up ---------------------------------------------------------------------------------------------------
 
@@ -105,6 +105,24 @@ wheel: $(VENV)/installed-runtime ## build the wheel and the source archive into 
 results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/results.md
 	$(PY) -m benchmarks.results
 
+BENCH := .venv-bench
+
+$(BENCH)/installed: benchmarks/requirements.txt | $(VENV)/made
+	@test -x $(BENCH)/bin/python || $(PY) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/requirements.txt
+	@touch $@
+
+.PHONY: bench-setup
+bench-setup: $(VENV)/installed-runtime $(BENCH)/installed ## make .venv-bench, which holds the peers
+
+.PHONY: bench-quick
+bench-quick: bench-setup ## a few workloads beside the peers, under 3 minutes
+	$(PY) -m benchmarks --quick
+
+.PHONY: bench
+bench: bench-setup ## all workloads beside the peers; writes benchmarks/results.json and docs/performance.md
+	$(PY) -m benchmarks --all
+
 # One version of a package for all Pythons, so that a number does not depend on which Python made it.
 UV = $(or $(wildcard $(VENV)/bin/uv),$(shell command -v uv),$(error `make lock` needs uv: pip install uv))
 COMPILE = $(UV) pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 \
@@ -119,6 +137,6 @@ lock: ## resolve the newest versions into requirements/ (needs uv)
 	@! grep -nE '://|^-|^/|file:' $(LOCKS) || { echo "a lock file names a place" >&2; exit 1; }
 
 .PHONY: clean
-clean: ## remove what make made: .venv, dist, site and tool caches; runs and data stay
-	rm -rf $(VENV) dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+clean: ## remove what make made: environments, dist, site and tool caches; runs and data stay
+	rm -rf $(VENV) $(BENCH) dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

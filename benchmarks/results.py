@@ -11,7 +11,6 @@ and wall time.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.circumstances import commit
 from innerloop import weights
 from innerloop.run_folder import environment, write_atomically
 from innerloop.trained import Trained, load_trained, measure, untrained
@@ -79,6 +79,7 @@ def subjects() -> dict[str, Measurements]:
     return found
 
 
+<<<<<<< HEAD
 def commit() -> str:
     """The commit of the working tree, with a plus if it was changed."""
     ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
@@ -87,6 +88,9 @@ def commit() -> str:
 
 
 def take(name: str, measurements: Measurements, count: int) -> None:
+=======
+def take(name: str, measurements: Callable[[], list[dict[str, Any]]]) -> None:
+>>>>>>> bench
     """Measure one subject and write its file."""
     print(name)
     shipped = name in weights.shipped()

@@ -1,0 +1,116 @@
+"""Ours beside the peers, in one process tree.
+
+python -m benchmarks --workload omniglot --json     one workload, as one JSON object
+python -m benchmarks --workload cifar-fs-anil       one workload, in words
+python -m benchmarks --list                         the workloads' names
+python -m benchmarks --quick                        a few, under 3 minutes, into results.json and the docs
+python -m benchmarks --all                          all of them, likewise
+python -m benchmarks --table                        the docs' table from results.json, nothing timed
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from benchmarks import performance
+from benchmarks.circumstances import circumstances
+from benchmarks.contender import OURS, ContenderError, peers_python
+from benchmarks.race import race
+from benchmarks.workloads import QUICK, workloads
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workload", metavar="NAME", help="one workload")
+    what.add_argument("--quick", action="store_true", help="a few workloads")
+    what.add_argument("--all", action="store_true", help="all workloads")
+    what.add_argument("--table", action="store_true", help="write the table from results.json")
+    what.add_argument("--list", action="store_true", help="the workloads' names")
+    made.add_argument("--json", action="store_true", help="with --workload: print one JSON object")
+    made.add_argument(
+        "--seconds", type=float, help="timed seconds of each workload (default: 12, quick 5, all 20)"
+    )
+    made.add_argument("--threads", type=int, help="cores of every contender (default: the workload's)")
+    return made
+
+
+def progress(name: str, start: float):
+    """A line of progress on stderr, rewritten where that is a terminal."""
+    live = sys.stderr.isatty()
+
+    def tell(words: str) -> None:
+        line = f"{name}: {words} ({time.monotonic() - start:.0f} s)"
+        print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def run(name: str, seconds: float, threads: int | None) -> dict[str, Any]:
+    """One workload's record, with when, where and on what it was made."""
+    workload = workloads()[name]
+    workload = workload if threads is None else replace(workload, threads=threads)
+    load = os.getloadavg()[0]
+    made = race(workload, seconds, progress(name, time.monotonic()))
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return {**made, **circumstances(), "load_before": round(load, 2)}
+
+
+def run_many(names: list[str], seconds: float, threads: int | None) -> int:
+    """Workload after workload; what is done is on disk whatever comes next."""
+    failed = 0
+    for number, name in enumerate(names, 1):
+        try:
+            made = run(name, seconds, threads)
+        except ContenderError as error:
+            failed += 1
+            print(f"[{number}/{len(names)}] {name}: ours failed: {error}", file=sys.stderr, flush=True)
+            continue
+        performance.add(made)
+        print(f"[{number}/{len(names)}] {performance.in_words(made)}", flush=True)
+    performance.write_table()
+    return 1 if failed else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and give its exit code: 2 for bad input, 1 where ours failed."""
+    arguments, known = parser().parse_args(argv), workloads()
+    if arguments.list or arguments.table:
+        print("\n".join(known)) if arguments.list else performance.write_table()
+        return 0
+    names = [arguments.workload] if arguments.workload else list(QUICK if arguments.quick else known)
+    if names[0] not in known:
+        print(
+            f"--workload: there is none named {names[0]!r}; choose among: {', '.join(known)}.",
+            file=sys.stderr,
+        )
+        return 2
+    if arguments.threads is not None and arguments.threads < 1:
+        print(f"--threads: must be 1 or more, got {arguments.threads}.", file=sys.stderr)
+        return 2
+    if not peers_python().exists():
+        print(f"{OURS} has no peers to run beside; run `make bench-setup` once.", file=sys.stderr)
+        return 2
+    default = 12.0 if arguments.workload else 5.0 if arguments.quick else 20.0
+    seconds = default if arguments.seconds is None else arguments.seconds
+    if not arguments.workload:
+        return run_many(names, seconds, arguments.threads)
+    try:
+        made = run(names[0], seconds, arguments.threads)
+    except ContenderError as error:
+        print(f"{names[0]}: ours failed: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(made) if arguments.json else performance.in_words(made))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

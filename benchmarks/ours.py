@@ -1,0 +1,208 @@
+"""Our contender: `python -m benchmarks.ours THREADS`.
+
+What is timed is what a training run calls, `outer.meta_steps`.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.serve import memory_kb, serve
+from benchmarks.workloads import Workload, from_dict
+from innerloop import outer
+from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.datasets import memmap
+from innerloop.datasets.arrays import ClassArrays, Splits
+from innerloop.experiment import Experiment
+from innerloop.tasks.episodes import Episodes
+from innerloop.tasks.stream import StreamedEpisodes
+from innerloop.tree import paths
+
+SAMPLING_CLASSES, EACH = 4800, 20  # Omniglot's training classes with their turns
+
+
+class FirstGradient(NamedTuple):
+    """The meta-gradient of the first step, kept to be compared with the peers'."""
+
+    seen: jax.Array
+    gradient: Any
+
+
+def keep_first_gradient() -> optax.GradientTransformation:
+    """Change nothing, and remember the first gradient: so the program that is checked is the one that is timed."""
+
+    def update(grads: Any, state: FirstGradient, params: Any = None) -> tuple[Any, FirstGradient]:
+        kept = jax.tree.map(lambda old, new: jnp.where(state.seen, old, new), state.gradient, grads)
+        return grads, FirstGradient(jnp.ones((), bool), kept)
+
+    init = lambda params: FirstGradient(jnp.zeros((), bool), jax.tree.map(jnp.zeros_like, params))
+    return optax.GradientTransformation(init, update)
+
+
+def config(w: Workload) -> Config:
+    """The workload as a run's config."""
+    if w.image is None:
+        data = DataConfig(dataset="sinusoid", ways=1, shots=w.shots, queries=w.queries)
+        model = ModelConfig(kind="mlp", hidden=w.hidden, scale=0.1)
+    else:
+        data = DataConfig(dataset="glyphs", ways=w.ways, shots=w.shots, queries=w.queries)
+        look: Any = {"downsample": w.downsample, "features": w.features}
+        model = ModelConfig(kind="conv4", filters=w.filters, **look)
+    inner: Any = {"steps": w.steps, "learning_rate": w.rate, "derivative": w.derivative}
+    return Config(
+        algorithm=w.algorithm,  # pyright: ignore[reportArgumentType]
+        data=data,
+        model=model,
+        inner=InnerConfig(**inner),
+        outer=OuterConfig(meta_batch=w.tasks, learning_rate=1e-3),
+    )
+
+
+def noise(image: tuple[int, int, int], classes: int, each: int) -> ClassArrays:
+    """Random bytes as images: without the ties between equal numbers that pooling would have to break."""
+    examples = np.random.default_rng(0).integers(0, 256, (classes * each, *image), np.uint8)
+    starts, counts = np.arange(classes) * each, np.full(classes, each)
+    names = tuple(f"c{i}" for i in range(classes))
+    return ClassArrays(examples, starts.astype(np.int32), counts.astype(np.int32), names)
+
+
+class Ours:
+    """Meta-steps of a workload."""
+
+    def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
+        """Make the weights and the tasks of the first meta-step, write them, and compile."""
+        w = self.w = from_dict(workload)
+        classes = noise(w.image, 64, w.shots + w.queries) if w.image else None
+        experiment = Experiment(config(w), Splits(classes, classes, classes) if classes else None)
+        params, distribution, key = experiment.init_params(), experiment.train_tasks(), jax.random.key(1)
+        keys = outer.task_keys(key, jnp.zeros((), jnp.int32), w.tasks)
+        tasks = jax.jit(lambda keys: jax.lax.map(distribution.sample, keys))(keys)
+        arrays = {
+            f"weights:{path}": x for path, x in zip(paths(params), jax.tree.leaves(params), strict=True)
+        }
+        arrays |= {"support_x": tasks.support.inputs, "support_y": tasks.support.targets}
+        arrays |= {"query_x": tasks.query.inputs, "query_y": tasks.query.targets}
+        np.savez(problem, **{name: np.asarray(x) for name, x in arrays.items()})  # pyright: ignore
+        optimizer = optax.chain(keep_first_gradient(), experiment.optimizer)
+        self.state = outer.init(params, optimizer, key)
+        self.run = outer.meta_steps(
+            experiment.algorithm,
+            optimizer,
+            distribution,
+            meta_batch=w.tasks,
+            steps=w.per_dispatch,
+            chunk=experiment.chunk,
+        )
+        first = self.steps(w.per_dispatch)["seconds"]
+        second = self.steps(w.per_dispatch)["seconds"]
+        return {"compile_s": max(0.0, first - second), "versions": versions()}
+
+    def gradient(self, path: str) -> dict[str, Any]:
+        """The meta-gradient of the first meta-step."""
+        gradient = self.state.opt_state[0].gradient
+        leaves = zip(paths(gradient), jax.tree.leaves(gradient), strict=True)
+        np.savez(path, **{name: np.asarray(x) for name, x in leaves})  # pyright: ignore[reportArgumentType]
+        return {}
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Meta-steps; `count` is a multiple of those in one dispatch."""
+        start = time.perf_counter()
+        for _ in range(count // self.w.per_dispatch):
+            self.state, info = self.run(self.state)
+        jax.block_until_ready((self.state, info))
+        return {"seconds": time.perf_counter() - start}
+
+    def peak(self) -> dict[str, Any]:
+        """XLA's product of two large matrices."""
+        a, product = jnp.ones((1536, 1536)), jax.jit(jnp.matmul)
+        product(a, a).block_until_ready()
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            product(a, a).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return {"gflops": 2 * 1536**3 / min(times) / 1e9}
+
+
+class Sampler(Ours):
+    """Drawing tasks: on the device, split over its cores as training does, or from a memory map."""
+
+    def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
+        """Put the examples on the device or into a memory map, and compile."""
+        w = self.w = from_dict(workload)
+        assert w.image is not None
+        classes = noise(w.image, SAMPLING_CLASSES, EACH)
+        np.savez(problem, examples=classes.examples.reshape(SAMPLING_CLASSES, EACH, *w.image))
+        self.key, self.at = jax.random.key(0), 0
+        if w.kind == "streaming":
+            path = Path(problem).with_suffix(".npy")
+            memmap.save(classes, path)
+            self.stream = StreamedEpisodes(memmap.open(path), w.ways, w.shots, w.queries)
+        else:
+            self.draw = self.compiled(Episodes(classes, w.ways, w.shots, w.queries))
+        first = self.steps(w.per_dispatch)["seconds"]
+        second = self.steps(w.per_dispatch)["seconds"]
+        return {"compile_s": max(0.0, first - second), "versions": versions()}
+
+    def compiled(self, episodes: Episodes) -> Any:
+        """`draw(keys)`: one meta-batch, its tasks on the device that drew them."""
+        mesh = outer.task_mesh(self.w.tasks)
+        by_task = jax.sharding.PartitionSpec("tasks")
+        everywhere = jax.sharding.PartitionSpec()
+        draw = lambda episodes, keys: jax.lax.map(episodes.sample, keys)
+        split = jax.shard_map(
+            draw, mesh=mesh, in_specs=(everywhere, by_task), out_specs=by_task, check_vma=False
+        )
+        function = jax.jit(split)
+        episodes = jax.device_put(episodes, jax.sharding.NamedSharding(mesh, everywhere))
+        return lambda keys: function(episodes, keys)
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Meta-batches of tasks as float32 in [0, 1]; from a memory map as the bytes that travel."""
+        start = time.perf_counter()
+        for _ in range(count):
+            if self.w.kind == "streaming":
+                self.stream.read(self.key, self.at, 1, self.w.tasks)
+            else:
+                keys = outer.task_keys(self.key, jnp.int32(self.at), self.w.tasks)
+                jax.block_until_ready(self.draw(keys))
+            self.at += 1
+        return {"seconds": time.perf_counter() - start}
+
+
+class Either:
+    """Ours, whichever the workload is."""
+
+    def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
+        """Become the contender of the workload's kind."""
+        self.chosen = Ours() if workload["kind"] == "training" else Sampler()
+        started = memory_kb("/proc/self/status", "VmRSS") / 1024
+        return {**self.chosen.load(workload, problem), "started_mb": started}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.chosen, name)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what ours runs on."""
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("innerloop", "jax", "jaxlib")}
+
+
+def start() -> Either:
+    """One CPU device for each core that this process may use."""
+    from innerloop.cli.shared import cores
+
+    jax.config.update("jax_num_cpu_devices", cores())
+    return Either()
+
+
+if __name__ == "__main__":
+    serve(start, int(sys.argv[1]))

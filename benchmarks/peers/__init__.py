@@ -1,0 +1,1 @@
+"""Contenders in PyTorch, run by the Python of .venv-bench."""
