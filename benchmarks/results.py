@@ -79,18 +79,7 @@ def subjects() -> dict[str, Measurements]:
     return found
 
 
-<<<<<<< HEAD
-def commit() -> str:
-    """The commit of the working tree, with a plus if it was changed."""
-    ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
-    changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
-    return ask("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
 def take(name: str, measurements: Measurements, count: int) -> None:
-=======
-def take(name: str, measurements: Callable[[], list[dict[str, Any]]]) -> None:
->>>>>>> bench
     """Measure one subject and write its file."""
     print(name)
     shipped = name in weights.shipped()
