@@ -12,6 +12,7 @@ from innerloop.analysis.figures import frozen_name
 from innerloop.analysis.laboratory import EXPERIMENTS, Laboratory, Request, analyze
 from innerloop.cli import main
 from innerloop.errors import InnerloopError
+from innerloop.report.html_parts import together
 from innerloop.run_folder import RunFolder
 from innerloop.train import reached
 
@@ -49,7 +50,7 @@ def test_everything_on_one_run(run, store, capsys):
     page = (out / "index.html").read_text()
     assert page.count("<h2") == len(EXPERIMENTS) + 2
     assert not re.search(r"<(script|link|iframe)|src=\"(?!data:)", page)
-    assert all(sentence.split("±")[0] in page for sentence in results["verdict"]["sentences"])
+    assert all(together(sentence) in page for sentence in results["verdict"]["sentences"])
     assert [x["frozen"] for x in results["freeze"]] == [[], ["hidden1"], ["hidden1", "head"], ["head"]]
     assert [x["meta_step"] for x in results["early"]] == [0, 2, 4]
     assert all(x["cka"]["mean"] == 1 for x in results["against"])
@@ -133,6 +134,7 @@ def test_bad_input(run, store, complaint, tmp_path):
     assert "has no snapshots; train with --outer.snapshots 10" in complaint(
         file, "--only", "early", "--out", tmp_path
     )
+    assert "there is no NIL for regression" in complaint("sinusoid-maml", "--only", "nil", "--out", tmp_path)
     (tmp_path / "blocked").write_text("")
     assert "cannot be made" in complaint(run, "--out", tmp_path / "blocked")
     with pytest.raises(InnerloopError, match="no such experiment, got 'frieze'"):

@@ -82,10 +82,7 @@ class Laboratory:
     @cached_property
     def subject(self) -> Subject:
         """What experiments are made on."""
-        subject = subject_of(self.trained, shots=self.request.shots)
-        for names in self.request.frozen:
-            subject.layers.owns(names)
-        return subject
+        return subject_of(self.trained, shots=self.request.shots)
 
     @property
     def key(self) -> Any:
@@ -165,17 +162,13 @@ class Laboratory:
 
     def early(self, watch: Watch) -> Any:
         """Freezing and similarity at the run's snapshots."""
-        if not self.snapshots:
-            do = "train with --outer.snapshots 10 and analyze the run's folder"
-            raise InnerloopError("early", f"{self.request.source} has no snapshots", do=do)
         kept = {step: self.restored(path) for step, path in self.snapshots.items()}
         tasks, close = min(self.request.tasks, 300), min(self.request.tasks, 20)
         return along_training(self.subject, kept, tasks=tasks, close_tasks=close, key=self.key, watch=watch)
 
     def against(self, watch: Watch) -> Any:
         """Layers of this model and another one."""
-        if self.request.against is None:
-            raise InnerloopError("against", "needs a second run", do="give --against RUN")
+        assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
         other_subject = subject_of(other, shots=self.request.shots)
         return across(self.subject, other_subject, tasks=self.request.close, key=self.key, watch=watch)
@@ -200,6 +193,23 @@ class Laboratory:
         left_out |= set() if self.snapshots else {"early"}
         left_out |= set() if self.request.against else {"against"}
         return [name for name in EXPERIMENTS if name not in left_out]
+
+    def check(self, chosen: Sequence[str]) -> None:
+        """Raise InnerloopError for experiments that cannot be made, before any is."""
+        for name in chosen:
+            if name not in EXPERIMENTS:
+                do = "choose among: " + ", ".join(EXPERIMENTS)
+                raise InnerloopError("analyze", "there is no such experiment", got=repr(name), do=do)
+        for layer in {layer for names in self.request.frozen for layer in names} - set(self.layers):
+            do = "choose among: " + ", ".join(self.layers)
+            raise InnerloopError("layers", "there is none of this name", got=repr(layer), do=do)
+        if "nil" in chosen and self.regression:
+            raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
+        if "early" in chosen and not self.snapshots:
+            do = "train with --outer.snapshots 10 and analyze the run's folder"
+            raise InnerloopError("early", f"{self.request.source} has no snapshots", do=do)
+        if "against" in chosen and self.request.against is None:
+            raise InnerloopError("against", "needs a second run", do="give --against RUN")
 
     def result(self, name: str, watching: Watching, fresh: bool) -> Any:
         """One experiment, from the store if it was made before."""
@@ -243,10 +253,7 @@ def analyze(
     """
     lab = Laboratory(request)
     chosen = list(only) or lab.default()
-    for name in chosen:
-        if name not in EXPERIMENTS:
-            do = "choose among: " + ", ".join(EXPERIMENTS)
-            raise InnerloopError("analyze", "there is no such experiment", got=repr(name), do=do)
+    lab.check(chosen)
     data = lab.config.data
     results: dict[str, Any] = {
         "source": request.source,
