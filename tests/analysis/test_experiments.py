@@ -116,6 +116,7 @@ def test_similarity_before_and_after():
 def test_similarity_is_that_of_the_activations():
     subject = small()
     found = analysis.before_and_after(subject, tasks=2, key=KEY)
+    assert subject.close_up is not None
     values = []
     for i in range(2):
         task = subject.close_up.sample(jax.random.fold_in(KEY, i))
