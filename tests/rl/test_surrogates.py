@@ -40,7 +40,7 @@ def all_samples(policy: Any, task: TabularTask, horizon: int) -> Any:
 def derivatives(f: Any, policy: Any) -> tuple[np.ndarray, np.ndarray]:
     flat, back = ravel_pytree(policy)
     of_flat = lambda x: f(back(x))
-    return np.asarray(jax.grad(of_flat)(flat)), np.asarray(jax.hessian(of_flat)(flat))
+    return np.asarray(jax.jit(jax.grad(of_flat))(flat)), np.asarray(jax.jit(jax.hessian(of_flat))(flat))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -73,7 +73,7 @@ def test_dice_is_right_at_the_third_order():
     policy, task, horizon = case("process")
     flat, back = ravel_pytree(policy)
     samples = all_samples(policy, task, horizon)
-    third = lambda f: jax.jacfwd(jax.hessian(lambda x: f(back(x))))(flat)
+    third = lambda f: jax.jit(jax.jacfwd(jax.hessian(lambda x: f(back(x)))))(flat)
     of_dice = third(lambda p: -surrogates.dice(p, samples))
     np.testing.assert_allclose(of_dice, third(lambda p: mean_return(p, task, horizon)), atol=1e-12)
 
@@ -85,7 +85,7 @@ def exact_meta_gradient(policy: Any, task: TabularTask, horizon: int) -> np.ndar
         inner = jax.grad(mean_return)(policy, task, horizon)
         return mean_return(jax.tree.map(lambda p, g: p + ALPHA * g, policy, inner), task, horizon)
 
-    return np.asarray(ravel_pytree(jax.grad(objective)(policy))[0])
+    return np.asarray(ravel_pytree(jax.jit(jax.grad(objective))(policy))[0])
 
 
 @pytest.mark.parametrize("name", CASES)
