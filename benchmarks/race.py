@@ -34,6 +34,7 @@ class Race:
         self.refused: dict[str, str] = {}
         self.errors: dict[str, float] = {}
         self.times: dict[str, list[float]] = {}
+        self.cpu: dict[str, list[float]] = {}
         self.peaks: list[float] = []
         self.whole: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class Race:
             }
             for contender in self.contenders.values():
                 contender.close()
-        return record(self.w, self.times, memory, self.peaks, self.errors, self.refused, self.facts)
+        return record(self.w, self.times, self.cpu, memory, self.peaks, self.errors, self.refused, self.facts)
 
     def prepare(self) -> None:
         """Load ours, which writes the problem, then every peer, and compare their gradients."""
@@ -120,7 +121,9 @@ class Race:
         """Seconds per meta-step over at least `count` of them."""
         if contender.name == OURS:
             count = -(-count // self.w.per_dispatch) * self.w.per_dispatch
-        return contender.ask("steps", count=count)["seconds"] / count
+        answer = contender.ask("steps", count=count)
+        self.cpu.setdefault(contender.name, []).append(answer["cpu_s"] / count)
+        return answer["seconds"] / count
 
 
 def relative_error(path: str, reference: str) -> float:
