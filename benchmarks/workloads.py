@@ -123,5 +123,5 @@ def workloads() -> dict[str, Workload]:
     return {w.name: w for w in found}
 
 
-QUICK = ("sinusoid", "omniglot", "omniglot-pooled", "cifar-fs", "cifar-fs-anil", "sampling")
+QUICK = ("sinusoid", "omniglot", "omniglot-pooled", "cifar-fs", "sampling")
 """What `--quick` runs."""
