@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--list", action="store_true", help="the workloads' names")
     made.add_argument("--json", action="store_true", help="with --workload: print one JSON object")
     made.add_argument(
-        "--seconds", type=float, help="timed seconds of each workload (default: 12, quick 5, all 20)"
+        "--seconds", type=float, help="timed seconds of each workload (default: 12, quick 3, all 20)"
     )
     made.add_argument("--threads", type=int, help="cores of every contender (default: the workload's)")
     return made
@@ -53,23 +53,23 @@ def progress(name: str, start: float):
     return tell
 
 
-def run(name: str, seconds: float, threads: int | None) -> dict[str, Any]:
+def run(name: str, seconds: float, least: int, threads: int | None) -> dict[str, Any]:
     """One workload's record, with when, where and on what it was made."""
     workload = workloads()[name]
     workload = workload if threads is None else replace(workload, threads=threads)
     load = os.getloadavg()[0]
-    made = race(workload, seconds, progress(name, time.monotonic()))
+    made = race(workload, seconds, least, progress(name, time.monotonic()))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     return {**made, **circumstances(), "load_before": round(load, 2)}
 
 
-def run_many(names: list[str], seconds: float, threads: int | None) -> int:
+def run_many(names: list[str], seconds: float, least: int, threads: int | None) -> int:
     """Workload after workload; what is done is on disk whatever comes next."""
     failed = 0
     for number, name in enumerate(names, 1):
         try:
-            made = run(name, seconds, threads)
+            made = run(name, seconds, least, threads)
         except ContenderError as error:
             failed += 1
             print(f"[{number}/{len(names)}] {name}: ours failed: {error}", file=sys.stderr, flush=True)
@@ -99,12 +99,13 @@ def main(argv: list[str] | None = None) -> int:
     if not peers_python().exists():
         print(f"{OURS} has no peers to run beside; run `make bench-setup` once.", file=sys.stderr)
         return 2
-    default = 12.0 if arguments.workload else 5.0 if arguments.quick else 20.0
+    default = 12.0 if arguments.workload else 3.0 if arguments.quick else 20.0
     seconds = default if arguments.seconds is None else arguments.seconds
+    least = 2 if arguments.quick else 3
     if not arguments.workload:
-        return run_many(names, seconds, arguments.threads)
+        return run_many(names, seconds, least, arguments.threads)
     try:
-        made = run(names[0], seconds, arguments.threads)
+        made = run(names[0], seconds, least, arguments.threads)
     except ContenderError as error:
         print(f"{names[0]}: ours failed: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 All processes live at once and wait while another computes, so that whatever else the machine does meets all alike.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +21,8 @@ TOLERANCE = 1e-2
 pooling), right gradients differ by thousandths; a wrong second order is off by several percent."""
 SLICE = 0.1
 """Seconds that a contender computes in its turn, at least."""
-LEAST = 3
-"""Turns of every contender, at least."""
+FAR = 2.0
+"""A peer this many times slower than the fastest is timed once."""
 
 Tell = Callable[[str], None]
 
@@ -34,7 +35,9 @@ class Race:
         self.refused: dict[str, str] = {}
         self.errors: dict[str, float] = {}
         self.times: dict[str, list[float]] = {}
+        self.cpu: dict[str, list[float]] = {}
         self.peaks: list[float] = []
+        self.estimates: dict[str, float] = {}
         self.whole: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
         names = (OURS, *workload.peers)
@@ -43,11 +46,11 @@ class Race:
             for name in names
         }
 
-    def run(self, seconds: float) -> dict[str, Any]:
+    def run(self, seconds: float, least: int) -> dict[str, Any]:
         """Everything, into one record. Raises ContenderError where ours fails."""
         try:
             self.prepare()
-            self.alternate(seconds)
+            self.alternate(seconds, least)
         finally:
             memory = {
                 name: (contender.peak_mb, max(contender.peak_mb, self.whole.get(name, 0.0)))
@@ -55,7 +58,7 @@ class Race:
             }
             for contender in self.contenders.values():
                 contender.close()
-        return record(self.w, self.times, memory, self.peaks, self.errors, self.refused, self.facts)
+        return record(self.w, self.times, self.cpu, memory, self.peaks, self.errors, self.refused, self.facts)
 
     def prepare(self) -> None:
         """Load ours, which writes the problem, then every peer, and compare their gradients."""
@@ -92,35 +95,42 @@ class Race:
             one.name: str(self.folder / f"gradient-{one.name}.npz") for one in (self.contenders[OURS], peer)
         }
         self.contenders[OURS].ask("gradient", path=paths[OURS])
+        start = time.monotonic()
         peer.ask("gradient", path=paths[peer.name])
+        self.estimates[peer.name] = time.monotonic() - start  # also its warm-up
         error = self.errors[peer.name] = relative_error(paths[peer.name], paths[OURS])
         if not error < TOLERANCE:
             raise ContenderError(f"wrong meta-gradient: relative error {error:.2g}")
 
-    def alternate(self, seconds: float) -> None:
-        """Turns of all contenders one after the other, for about `seconds` but at least `LEAST` rounds."""
-        counts = {}
-        for name in list(self.contenders):
-            once = self.attempt(name, lambda one: self.timed(one, 1))  # warm-up
-            if once is not None:
-                counts[name] = max(1, round(SLICE / once))
+    def alternate(self, seconds: float, least: int) -> None:
+        """Turns of all contenders one after the other, for about `seconds` but at least `least` rounds."""
+        for name in [name for name in self.contenders if name not in self.estimates]:
+            self.estimates[name] = self.attempt(name, lambda one: self.timed(one, 1)) or math.inf  # warm-up
         self.whole = {name: contender.peak_mb for name, contender in self.contenders.items()}
         for name in list(self.contenders):
             self.attempt(name, lambda one: one.ask("forget_peak"))
         start, rounds = time.monotonic(), 0
-        while rounds < LEAST or (time.monotonic() - start) * (rounds + 1) / rounds < seconds:
-            for name in [name for name in counts if name in self.contenders]:
-                taken = self.attempt(name, lambda one: self.timed(one, counts[one.name]))
+        while rounds < least or (time.monotonic() - start) * (rounds + 1) / rounds < seconds:
+            for name in [name for name in self.contenders if rounds == 0 or name not in self.far_behind()]:
+                count = max(1, round(SLICE / self.estimates[name]))
+                taken = self.attempt(name, lambda one, count=count: self.timed(one, count))
                 if taken is not None:
                     self.times.setdefault(name, []).append(taken)
             rounds += 1
             self.tell(f"round {rounds}, {time.monotonic() - start:.0f} of {seconds:.0f} s")
 
+    def far_behind(self) -> set[str]:
+        """The peers that cannot become the best: one turn is enough for them."""
+        peers = {name: min(turns) for name, turns in self.times.items() if name != OURS}
+        return {name for name, best in peers.items() if best > FAR * min(peers.values())}
+
     def timed(self, contender: ContenderProcess, count: int) -> float:
         """Seconds per meta-step over at least `count` of them."""
         if contender.name == OURS:
             count = -(-count // self.w.per_dispatch) * self.w.per_dispatch
-        return contender.ask("steps", count=count)["seconds"] / count
+        answer = contender.ask("steps", count=count)
+        self.cpu.setdefault(contender.name, []).append(answer["cpu_s"] / count)
+        return answer["seconds"] / count
 
 
 def relative_error(path: str, reference: str) -> float:
@@ -133,7 +143,7 @@ def relative_error(path: str, reference: str) -> float:
     return (apart / size) ** 0.5
 
 
-def race(workload: Workload, seconds: float, tell: Tell) -> dict[str, Any]:
-    """Run one workload with all its contenders and return its record."""
+def race(workload: Workload, seconds: float, least: int, tell: Tell) -> dict[str, Any]:
+    """Run one workload with all its contenders, at least `least` rounds, and return its record."""
     with tempfile.TemporaryDirectory(prefix="innerloop-bench-") as folder:
-        return Race(workload, Path(folder), tell).run(seconds)
+        return Race(workload, Path(folder), tell).run(seconds, least)

@@ -12,6 +12,7 @@ from benchmarks.workloads import Workload
 def record(
     w: Workload,
     times: dict[str, list[float]],
+    cpu: dict[str, list[float]],
     memory: dict[str, tuple[float, float]],
     peaks: list[float],
     errors: dict[str, float],
@@ -20,7 +21,8 @@ def record(
 ) -> dict[str, Any]:
     """Medians and what follows from them.
 
-    times: seconds per meta-step of every turn; memory: peak resident MB of each process while it was
+    times: seconds per meta-step of every turn; cpu: the same in processor time, which other work on
+    the machine changes less; memory: peak resident MB of each process while it was
     timed, and over its whole life, compilation included; peaks: GFLOP/s of large
     matrix products, of which the largest is the machine's; errors: relative errors of the peers' meta-gradients;
     refused: peers that were not timed, with the reason.
@@ -35,6 +37,7 @@ def record(
         "kind": w.kind,
         "ours_ms": 1e3 * ours,
         "peers_ms": {name: 1e3 * value for name, value in medians.items()},
+        "cpu_ms": {name: 1e3 * median(cpu[name]) for name in (OURS, *medians)},
         "ratio": medians[best] / ours if best else None,
         "best_peer": best,
         "refused": refused,

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -87,7 +88,7 @@ def serve(make: Callable[[], Contender], threads: int) -> None:
     contender = make()
     for line in sys.stdin:
         request = json.loads(line)
-        name = request.pop("do")
+        name, cpu = request.pop("do"), time.process_time()
         try:
             if name == "forget_peak":
                 forget_peak()
@@ -95,5 +96,5 @@ def serve(make: Callable[[], Contender], threads: int) -> None:
         except Exception as error:
             words = str(error).strip().splitlines() or [""]
             answer = {"error": f"{type(error).__name__}: {words[0]}"[:300]}
-        answers.write(json.dumps({**answer, "peak_mb": peak_mb()}) + "\n")
+        answers.write(json.dumps({**answer, "cpu_s": time.process_time() - cpu, "peak_mb": peak_mb()}) + "\n")
         answers.flush()

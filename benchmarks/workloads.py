@@ -57,7 +57,8 @@ class Workload:
 
 def from_dict(values: dict[str, Any]) -> Workload:
     """What `as_dict` gave, after JSON made lists of tuples."""
-    return Workload(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Workload(**fields)
 
 
 SINUSOID = Workload(
@@ -123,5 +124,5 @@ def workloads() -> dict[str, Workload]:
     return {w.name: w for w in found}
 
 
-QUICK = ("sinusoid", "omniglot", "omniglot-pooled", "cifar-fs", "cifar-fs-anil", "sampling")
+QUICK = ("sinusoid", "omniglot", "omniglot-pooled", "cifar-fs", "sampling")
 """What `--quick` runs."""

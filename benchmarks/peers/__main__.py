@@ -81,7 +81,7 @@ class NumpySampler:
         return {"versions": {"numpy": np.__version__}}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Draw `count` meta-batches of tasks as float32 in [0, 1]."""
+        """Draw `count` meta-batches of tasks."""
         start = time.perf_counter()
         for _ in range(count * self.w.tasks):
             self.draw()
@@ -92,7 +92,8 @@ class NumpySampler:
         classes = self.random.choice(len(self.examples), self.w.ways, replace=False)
         order = self.random.permuted(np.tile(np.arange(self.examples.shape[1]), (self.w.ways, 1)), axis=1)
         drawn = self.examples[classes[:, None], order[:, : self.w.shots + self.w.queries]]
-        drawn = drawn.astype(np.float32) / 255
+        if self.w.kind == "sampling":  # from a memory map ours too gives bytes, to be scaled on the device
+            drawn = drawn.astype(np.float32) / 255
         return drawn[:, : self.w.shots], drawn[:, self.w.shots :]
 
 

@@ -24,7 +24,7 @@ def made(w: Workload = SMALL, **changes: Any) -> dict[str, Any]:
     memory = {OURS: (100.0, 400.0), "higher": (300.0, 300.0), "pytorch-loop": (200.0, 210.0)}
     facts = {"compile_s": 1.5, "versions": {"jax": "1"}}
     refused = {"torchopt": "wrong meta-gradient: relative error 0.04"}
-    found = record(w, times, memory, [10.0, 20.0], {"higher": 1e-6}, refused, facts)
+    found = record(w, times, times, memory, [10.0, 20.0], {"higher": 1e-6}, refused, facts)
     around = {
         "commit": "abc",
         "date": "2026-01-01 00:00 UTC",
@@ -107,6 +107,7 @@ def test_a_record_has_medians_and_the_ratio_to_the_best_peer() -> None:
     assert found["ratio"] == pytest.approx(2)
     assert found["tasks_per_second"][OURS] == pytest.approx(15)
     assert found["fraction_of_peak"] == pytest.approx(flops.meta_step(SMALL) / 0.2 / 20e9)
+    assert found["cpu_ms"] == pytest.approx({OURS: 200, "higher": 600, "pytorch-loop": 400})
     assert (found["memory_mb"][OURS], found["whole_memory_mb"][OURS]) == (100.0, 400.0)
     assert found["refused"].keys() == {"torchopt"}
     assert json.loads(json.dumps(found)) == found
@@ -116,6 +117,7 @@ def test_a_record_without_peers_has_no_ratio() -> None:
     alone = record(
         replace(SMALL, kind="sampling"),
         {OURS: [1.0]},
+        {OURS: [2.0]},
         {OURS: (1.0, 2.0)},
         [],
         {},

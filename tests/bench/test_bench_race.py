@@ -25,7 +25,7 @@ class Contender:
         np.savez(path, a=np.array([1.0, 2.0]) * (1.04 if behaviour == "wrong" else 1.0))
         return {}
     def steps(self, count):
-        return {"seconds": count * (0.01 if behaviour == "ours" else 0.03)}
+        return {"seconds": count * {"ours": 0.01, "slow": 0.09}.get(behaviour, 0.03)}
     def peak(self):
         return {"gflops": 100.0}
 serve(Contender, 1)
@@ -47,16 +47,18 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_race_times_who_is_right_and_tells_why_not_the_others(script: Path) -> None:
     told: list[str] = []
-    w = Workload("race", peers=("right", "wrong", "dies", "raises"), image=(16, 16, 1), per_dispatch=4)
-    found: dict[str, Any] = race.race(w, 0.0, told.append)
-    assert found["peers_ms"] == pytest.approx({"right": 30.0})
+    w = Workload(
+        "race", peers=("right", "slow", "wrong", "dies", "raises"), image=(16, 16, 1), per_dispatch=4
+    )
+    found: dict[str, Any] = race.race(w, 0.0, 2, told.append)
+    assert found["peers_ms"] == pytest.approx({"right": 30.0, "slow": 90.0})
     assert found["ours_ms"] == pytest.approx(10.0)
     assert found["ratio"] == pytest.approx(3.0)
     assert set(found["refused"]) == {"wrong", "dies", "raises"}
     assert "relative error 0.04" in found["refused"]["wrong"]
     assert "ended with 7" in found["refused"]["dies"]
     assert found["refused"]["raises"] == "RuntimeError: cannot"
-    assert found["turns"] == {OURS: race.LEAST, "right": race.LEAST}
+    assert found["turns"] == {OURS: 2, "right": 2, "slow": 1}
     assert found["peak_gflops"] == 100.0
     assert found["whole_memory_mb"][OURS] >= found["memory_mb"][OURS] > 1
     assert any("round" in line for line in told)
@@ -65,7 +67,7 @@ def test_a_race_times_who_is_right_and_tells_why_not_the_others(script: Path) ->
 def test_ours_failing_ends_the_race(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "command", lambda name, threads: [sys.executable, str(script), "raises"])
     with pytest.raises(ContenderError, match="cannot"):
-        race.race(Workload("race", peers=()), 0.0, lambda words: None)
+        race.race(Workload("race", peers=()), 0.0, 1, lambda words: None)
 
 
 def test_a_contender_that_does_not_answer_is_given_up(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
