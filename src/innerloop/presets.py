@@ -138,8 +138,8 @@ def images_pretrained(dataset: str, ways: int, shots: int) -> Config:
 def navigation(algorithm: str) -> Config:
     """MAML's 2D navigation (section 5.3, appendix A.2): 20 trajectories of 20 goals, inner step 0.5 (published code).
 
-    At test 40 trajectories, the first step 0.5 and the others half of it. The surrogate is the published code's: with one
-    inner step on 20 trajectories DiCE's second derivative is exact but so noisy that it learns more slowly.
+    At test 40 trajectories, the first step 0.5 and the others half of it. The surrogate is the published code's:
+    with one inner step on 20 trajectories DiCE's second derivative is exact but so noisy that it learns more slowly.
     """
     return Config(
         algorithm=algorithm,  # pyright: ignore[reportArgumentType]
@@ -147,7 +147,7 @@ def navigation(algorithm: str) -> Config:
         model=ModelConfig(kind="mlp", hidden=(100, 100)),
         inner=InnerConfig(steps=1, learning_rate=0.5),
         outer=OuterConfig(
-            meta_steps=300,
+            meta_steps=500,
             meta_batch=20,
             log_every=5,
             validate_every=25,
