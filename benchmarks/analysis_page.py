@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables import ROOT, table
+from innerloop.analysis.verdict import judge
 from innerloop.run_folder import write_atomically
 
 PAGE = ROOT / "docs" / "analysis.md"
@@ -97,7 +98,7 @@ def drops(found: list[dict[str, Any]]) -> str:
         trained, random = nil["trained", False], nil["random", False]
         change = "change", "change_ci95"
         cells = [percent(body, *change), percent(trained), percent(trained, *change), percent(random)]
-        verdict = results["verdict"]["kind"]
+        verdict = judge(results).kind  # pyright: ignore[reportOptionalMemberAccess]
         length = f"{results['trained_meta_steps']:,}".replace(",", " ")
         steps = f"{results['inner_steps']} x {results['inner_learning_rate']:g}"
         rows.append([r["subject"], length, steps, *cells, verdict])

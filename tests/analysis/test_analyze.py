@@ -30,6 +30,7 @@ def complaint(capsys):
     return ask
 
 
+@pytest.mark.slow
 def test_everything_on_one_run(run, store, capsys):
     """Page, tables and figures of every experiment; the second call reads them all."""
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
@@ -84,7 +85,7 @@ def test_what_a_kept_result_depends_on(run):
     copy = str(run / "weights.safetensors")
     first = str(RunFolder(run).snapshots()[0])
     assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)
-    for changes in ({"tasks": 5}, {"seed": 1}, {"shots": 2}, {"frozen": (("head",),)}):
+    for changes in ({"tasks": 5}, {"seed": 1}, {"shots": 2}, {"steps": 1}, {"frozen": (("head",),)}):
         assert depends("freeze", **changes) != depends("freeze")
     assert depends("similarity", tasks=500) == depends("similarity", tasks=400)
     assert depends("against", against=first) != depends("against", against=copy)

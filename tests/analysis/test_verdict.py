@@ -43,6 +43,8 @@ def test_maml_and_boil_are_told_apart():
     """The paper's MAML (46.9, 46.3; CKA near 1) and a BOIL model, whose body alone learns and changes."""
     assert kind(0.469, 0.463, 0.2, 0.484, [0.99, 0.97]) == "feature reuse"
     assert kind(0.757, 0.191, 0.191, 0.470, [0.93, 0.70], algorithm="boil", moves="body") == "rapid learning"
+    # even where NIL does well: what moves nothing but the body learns by the body
+    assert kind(0.957, 0.2, 0.2, 0.94, [0.97, 0.69], algorithm="boil", moves="body") == "rapid learning"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,8 @@ def test_maml_and_boil_are_told_apart():
         (0.40, 0.50, [0.90, 0.60], "rapid learning"),
         (0.40, 0.50, [0.99, 0.90], "between"),  # it must change, but hardly does
         (0.70, 0.70, [0.90, 0.60], "between"),
+        (0.40, 0.94, [0.90, 0.60], "between"),  # NIL says that it need not, and yet it does
+        (0.40, 0.94, None, "feature reuse"),
     ],
 )
 def test_the_rule(body: float, nil: float | None, alike: list[float] | None, expected: str):
@@ -110,6 +114,8 @@ def test_words_follow_from_the_numbers():
     boil = told(0.9, 0.2, 0.2, 0.5, [0.9, 0.4], algorithm="boil", moves="body")
     assert "adapts the body alone" in boil
     assert "What the body computes changes" in boil
+    assert "its features would do as they are" in told(0.95, 0.4, 0.2, 0.94, [0.9, 0.6])
+    assert "part of the learning is in the body" in told(0.95, 0.7, 0.2, 0.7, [0.9, 0.6])
     anil = told(0.95, 0.95, 0.2, 0.93, [1.0, 1.0], algorithm="anil", moves="head")
     assert "by construction" in anil
     assert "nothing to explain" in told(0.2, 0.2, 0.2, None, None)

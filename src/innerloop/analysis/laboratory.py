@@ -43,13 +43,14 @@ class Request:
 
     source: as `load_trained` takes it. tasks: held-out tasks of the experiments that measure scores; those that look
     at activations and parameters take fewer. frozen: further sets of layers to freeze. against: a second run to be
-    compared with. shots: other than trained with.
+    compared with. shots, steps: support examples of each class and inner steps (None: as the run is evaluated).
     """
 
     source: str
     tasks: int = 1000
     seed: int = 0
     shots: int | None = None
+    steps: int | None = None
     frozen: tuple[tuple[str, ...], ...] = ()
     against: str | None = None
     data_folder: str = ""
@@ -82,7 +83,7 @@ class Laboratory:
     @cached_property
     def subject(self) -> Subject:
         """What experiments are made on."""
-        return subject_of(self.trained, shots=self.request.shots)
+        return subject_of(self.trained, shots=self.request.shots, steps=self.request.steps)
 
     @property
     def key(self) -> Any:
@@ -122,7 +123,7 @@ class Laboratory:
     def identity(self) -> dict[str, Any]:
         """What every result depends on."""
         shown = {"source": store.of_file(self.path), "images": store.of_images(self.config)}
-        return shown | {"seed": self.request.seed, "shots": self.request.shots}
+        return shown | {"seed": self.request.seed, "shots": self.request.shots, "steps": self.request.steps}
 
     # --- the experiments --------------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Laboratory:
         """Layers of this model and another one."""
         assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
-        other_subject = subject_of(other, shots=self.request.shots)
+        other_subject = subject_of(other, shots=self.request.shots, steps=self.request.steps)
         return across(self.subject, other_subject, tasks=self.request.close, key=self.key, watch=watch)
 
     # --- one after the other ----------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def analyze(
         "layers": lab.layers,
         "ways": data.ways,
         "shots": data.shots if request.shots is None else request.shots,
-        "inner_steps": lab.config.evaluation.steps,
+        "inner_steps": lab.config.evaluation.steps if request.steps is None else request.steps,
         "inner_learning_rate": lab.config.inner.learning_rate,
         "normalization": lab.config.evaluation.normalization,
         "trained_meta_steps": lab.facts.get("meta_steps"),

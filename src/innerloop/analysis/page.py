@@ -127,9 +127,10 @@ LINKS = {
 
 RULE = """
 <p class="soft">Two numbers say whether the body <em>must</em> change: the share of adaptation's gain that is left with
-the body frozen, and that of NIL. One of them at least 90 % means that it need not; less than 50 % left with the body
-frozen that it must. One number says whether it <em>does</em>: linear CKA of the body layer that changes most, at least
-0.8 meaning no. It does not and need not: feature reuse. It does and must: rapid learning. Everything else is between.
+the body frozen, and that of NIL. One of them at least 90 % means that it need not; otherwise, at most 50 % left with
+the body frozen means that it must (and it must where an algorithm adapts nothing else). One number says whether it
+<em>does</em>: linear CKA of the body layer that changes most, at least 0.8 meaning no.
+It does not and need not: feature reuse. It does and must: rapid learning. Everything else is between.
 The thresholds are conventions of innerloop. The definitions and the paper's results are those of Raghu, Raghu, Bengio
 and Vinyals,
 <a href="https://arxiv.org/abs/1909.09157">Rapid Learning or Feature Reuse?</a> (2020).</p>

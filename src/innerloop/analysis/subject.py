@@ -106,9 +106,13 @@ def selected(selection: Selection, tree: Params) -> list[Array]:
     return [leaf for path, leaf in leaves if chosen(selection, path)]
 
 
-def subject_of(trained: Trained, *, shots: int | None = None, part: str = "test") -> Subject:
-    """A trained run as it is evaluated by its config (`shots`: other than trained with)."""
+def subject_of(
+    trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
+) -> Subject:
+    """A trained run as it is evaluated by its config (`shots`, inner `steps`: other than there)."""
     config = trained.config
+    if steps is not None:
+        config = replace(config, evaluation=replace(config.evaluation, steps=steps))
     if shots is not None:
         config = replace(config, data=replace(config.data, shots=shots))
     e = replace(trained.experiment, config=config)

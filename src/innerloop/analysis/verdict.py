@@ -6,7 +6,8 @@ Let s(F) be the score with the layers F frozen, and the gain of adaptation s(non
     changes most. At least 0.8: it does not.
 *Must it change?*  `kept` = (s(body) - s(all)) / gain, the share of the gain that is left when the head alone adapts,
     and `nil` = (s(NIL) - s(all)) / gain, that of cosine similarity to the support set with nothing adapted at all.
-    One of them at least 0.9: it need not. `kept` at most 0.5: it must.
+    One of them at least 0.9: it need not. Else, with `kept` at most 0.5: it must. Where the inner loop moves the body
+    alone (BOIL), it must whatever NIL says.
 
 Feature reuse: it does not and need not. Rapid learning: it does and must. Anything else is between. NIL counts because
 freezing tests the features *and* whether the inner loop's steps suit a head that learns alone; where the two differ,
@@ -25,6 +26,9 @@ ENOUGH, LITTLE = 0.9, 0.5
 """Shares of the gain that count as all of it, and as having lost it."""
 SAME = 0.8
 """Linear CKA of a layer that counts as unchanged."""
+
+
+PARTLY = "part of the learning is in the body"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def measures(results: dict[str, Any]) -> dict[str, Any]:
     lowest = min(body, key=lambda x: x["cka"]["mean"]) if body else None
     return {
         "gain": gain if sure else 0.0,
+        "moves": results["moves"],
         "kept": share_of(lines["body"][metric], floor, gain, metric),
         "nil": None if nil is None else share_of(nil[metric], floor, gain, metric),
         "alike": None if lowest is None else lowest["cka"]["mean"],
@@ -87,8 +92,8 @@ def decide(m: dict[str, Any]) -> Kind:
     if not m["gain"]:
         return "no gain"
     enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
-    must = m["kept"] <= LITTLE
-    changes = must and not enough if m["alike"] is None else m["alike"] < SAME
+    must = m["kept"] <= LITTLE and (m["moves"] == "body" or not enough)
+    changes = must if m["alike"] is None else m["alike"] < SAME
     if enough and not changes:
         return "feature reuse"
     return "rapid learning" if must and changes else "between"
@@ -163,9 +168,9 @@ def conclusion(kind: Kind, m: dict[str, Any]) -> str:
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."
     if kind == "between":
-        return (
-            "This is neither pure feature reuse nor pure rapid learning: part of the learning is in the body."
-        )
+        enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
+        how = "its features would do as they are, and yet the inner loop changes them" if enough else ""
+        return f"This is neither pure feature reuse nor pure rapid learning: {how or PARTLY}."
     if m["kept"] < ENOUGH:
         return "This is feature reuse, although this inner loop also works by what it changes in the body."
     return "This is feature reuse: the body's features were good before the task came, and the head learns."

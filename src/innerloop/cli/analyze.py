@@ -41,6 +41,8 @@ class Analyze:
     """A second run whose layers are compared with this one's."""
     shots: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as trained)")] = None
     """Support examples of each class."""
+    steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as evaluated)")] = None
+    """Inner steps."""
     out: Annotated[
         Path | None,
         arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-SOURCE)"),
@@ -86,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
 
 def check(arguments: Analyze) -> None:
     """Raise InnerloopError for numbers that mean nothing."""
-    for name, least in (("tasks", 2), ("seed", 0), ("shots", 1)):
+    for name, least in (("tasks", 2), ("seed", 0), ("shots", 1), ("steps", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
@@ -101,6 +103,7 @@ def request(arguments: Analyze) -> Any:
         tasks=arguments.tasks,
         seed=arguments.seed,
         shots=arguments.shots,
+        steps=arguments.steps,
         frozen=tuple(tuple(names.split(",")) for names in arguments.frozen),
         against=arguments.against,
         data_folder=arguments.data_folder,
