@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.papers import ACCURACY, NAVIGATION, SINUSOID_5_SHOT
+from innerloop import weights
 from innerloop.run_folder import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -51,12 +52,16 @@ def label(subject: str, setting: str) -> str:
 
 
 def training(result: dict[str, Any]) -> str:
-    """How long a subject was trained."""
+    """How long a subject was trained, on what meta-batch and with how many inner steps."""
     facts = result["training"]
+    if not facts["meta_steps"]:
+        return "none"
+    with_what = ""
+    if result["subject"] in weights.shipped():
+        config = weights.load(weights.shipped_path(result["subject"]))[1]
+        with_what = f" of {config.outer.meta_batch} tasks, {config.inner.steps} inner"
     minutes = f", {facts['seconds'] / 60:.0f} min" if "seconds" in facts else ""
-    return (
-        f"{facts['meta_steps']:,} meta-steps{minutes}".replace(",", " ", 1) if facts["meta_steps"] else "none"
-    )
+    return f"{facts['meta_steps']:,}".replace(",", " ") + f" meta-steps{with_what}{minutes}"
 
 
 def image_rows(results: dict[str, dict[str, Any]], setting: str) -> list[list[str]]:
