@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from engine_cases import EPISODES, SPLITS
+from engine_cases import EPISODES  # pyright: ignore[reportMissingImports]
 
 from innerloop.analysis import NamedLayers, Subject, subject_of
 from innerloop.inner import InnerLoop
@@ -63,6 +63,3 @@ def separable() -> Episodes:
         np.tile(255 * np.eye(16, dtype=np.uint8)[i].reshape(1, 4, 4, 1), (8, 1, 1, 1)) for i in range(6)
     ]
     return Episodes(ClassArrays.from_lists(images, list("abcdef")), 3, 2, 3)
-
-
-__all__ = ["EPISODES", "SPLITS"]

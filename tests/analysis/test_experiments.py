@@ -115,6 +115,7 @@ def test_similarity_before_and_after():
 
 def test_similarity_is_that_of_the_activations():
     subject = small()
+    assert subject.close_up is not None
     found = analysis.before_and_after(subject, tasks=2, key=KEY)
     assert subject.close_up is not None
     values = []
