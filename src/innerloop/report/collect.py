@@ -43,12 +43,12 @@ class Result:
     @property
     def value(self) -> float:
         """The score after the last inner step."""
-        return self.curve["mean"][-1]
+        return self.record["returns"][-1] if self.score == "return" else self.record[self.score]
 
     @property
     def ci95(self) -> float:
         """The interval of `value`."""
-        return self.curve["ci95"][-1]
+        return self.record["ci95"][-1] if self.score == "return" else self.record["ci95"]
 
     @property
     def steps(self) -> list[int]:
