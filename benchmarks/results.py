@@ -105,6 +105,8 @@ def main(words: list[str]) -> None:
     asked = reader.parse_args(words)
     if not asked.table:
         known = subjects()
+        if unknown := set(asked.names) - set(known):
+            reader.error(f"nothing is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         for name in asked.names or known:
             take(name, known[name], asked.tasks)
     write_tables(FOLDER)
