@@ -75,7 +75,7 @@ CIFAR = Workload(
     shots=5,
     tasks=4,
     steps=5,
-    rate=0.05,
+    rate=0.01,
 )
 MINI_IMAGENET = replace(CIFAR, name="mini-imagenet", image=(84, 84, 3))
 BASES = (SINUSOID, OMNIGLOT, POOLED, CIFAR, MINI_IMAGENET)
