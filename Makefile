@@ -42,10 +42,11 @@ $(VENV)/made:
 	fi
 	@touch $@
 
-# $(call install,LOCK FILE): exactly what the lock file holds, then this package in place.
+# $(call install,LOCK FILE): exactly what the lock file holds, then this package in place. The file is complete, and
+# pip may not look further: older ones meet `coverage[toml]` and take a newer release than the one that has a hash.
 define install
 	@echo "installing $(1)"
-	@$(PIP) install --require-hashes -r $(1)
+	@$(PIP) install --no-deps --require-hashes -r $(1)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 endef

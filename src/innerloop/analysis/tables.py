@@ -6,20 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from innerloop.report.settings import flattened
 from innerloop.run_folder import write_atomically
 
 Rows = list[dict[str, Any]]
 
 
-def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(record: dict[str, Any]) -> dict[str, Any]:
     """A nested record with dotted names; lists of names joined by a plus."""
-    found: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = "+".join(map(str, value)) if isinstance(value, list) else value
-    return found
+    return {
+        name: "+".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in flattened(record).items()
+    }
 
 
 def rows_of(name: str, result: Any) -> Rows:

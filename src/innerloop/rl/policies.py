@@ -13,6 +13,12 @@ LEAST_LOG_STD = -13.815510557964274
 """log 1e-6, the published code's least standard deviation."""
 
 
+def over_any_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:
+    """The network's answers `[*batch, outputs]`; the network itself knows one axis of examples."""
+    answers = network(observations.reshape(-1, observations.shape[-1]))
+    return answers.reshape(*observations.shape[:-1], answers.shape[-1])
+
+
 class GaussianPolicy(eqx.Module):
     """Normal actions: the mean from a network, a learnt standard deviation that no observation changes.
 
@@ -37,8 +43,7 @@ class GaussianPolicy(eqx.Module):
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Normal:
         """Distributions over actions."""
-        flat = observations.reshape(-1, observations.shape[-1])
-        mean = self.mean(flat).reshape(*observations.shape[:-1], self.log_std.shape[0])
+        mean = over_any_batch(self.mean, observations)
         return Normal(mean, jnp.broadcast_to(jnp.maximum(self.log_std, LEAST_LOG_STD), mean.shape))
 
 
@@ -61,9 +66,7 @@ class CategoricalPolicy(eqx.Module):
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Categorical:
         """Distributions over actions."""
-        flat = observations.reshape(-1, observations.shape[-1])
-        logits = self.logits(flat)
-        return Categorical(logits.reshape(*observations.shape[:-1], logits.shape[-1]))
+        return Categorical(over_any_batch(self.logits, observations))
 
 
 HEADS = ("mean/head", "log_std", "logits/head")
