@@ -13,7 +13,12 @@ from innerloop.kernels.bilinear import conv_by_xla, conv_p
 from innerloop.kernels.patches import conv_by_patches
 
 FEW = 32
-"""Numbers in a window up to which patches are kept: those of the images themselves serve every inner step."""
+"""Numbers in a window up to which a convolution costs less than moving its output to memory and back."""
+
+
+def has_few_inputs(w: Float[Array, "kernel kernel channels filters"]) -> bool:
+    """Whether `kernels.blockwise` is the way to go: images of few channels, on a CPU."""
+    return jax.default_backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
 
 
 def conv(
@@ -24,6 +29,6 @@ def conv(
     """SAME convolution: zeros around the image so that the output has ceil(size / stride) places a side."""
     if jax.default_backend() != "cpu":
         return conv_by_xla(x, w, stride)
-    if w.shape[0] * w.shape[1] * w.shape[2] <= FEW:
+    if has_few_inputs(w):
         return conv_by_patches(x, w, stride)
     return conv_p.bind(x, w, stride=stride)

@@ -59,8 +59,12 @@ def images_in_a_block(x: Float[Array, "examples height width channels"], kernel:
     """The most images, a divisor of `examples`, whose patches take at most `BLOCK_BYTES` (at least one)."""
     examples, height, width, channels = x.shape
     places = -(-height // stride) * -(-width // stride)
-    most = BLOCK_BYTES // (places * kernel * kernel * channels * x.dtype.itemsize)
-    return max((n for n in range(1, min(most, examples) + 1) if examples % n == 0), default=1)
+    return divisor_up_to(examples, BLOCK_BYTES // (places * kernel * kernel * channels * x.dtype.itemsize))
+
+
+def divisor_up_to(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`; at least 1."""
+    return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)
 
 
 def kernel_gradient_by_patches(
