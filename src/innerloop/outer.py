@@ -8,6 +8,7 @@ is not asked between them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,8 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
+from innerloop.blocks import divisor_up_to
 from innerloop.errors import InnerloopError
-from innerloop.task import Params, TaskDistribution
+from innerloop.task import Params, Task, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
 
@@ -55,15 +57,16 @@ def task_mesh(meta_batch: int, devices: list | None = None) -> Mesh:
     return Mesh(np.array(devices[:count]), ("tasks",))
 
 
-def mean_over_tasks(
-    algorithm: Algorithm, distribution: TaskDistribution, params: Params, keys: Array, chunk: int
-) -> tuple[Params, MetaInfo]:
-    """Mean meta-gradient and info over the tasks drawn by `keys`, `chunk` of them vectorised at a time."""
+AHEAD_BYTES = 2_000_000
+"""Small tasks are drawn for so many meta-steps at once that they stay in a core's cache: random numbers for one
+meta-step at a time cost as much as the step of a small network."""
 
-    def one(key: PRNGKeyArray) -> tuple[Params, MetaInfo]:
-        return algorithm.meta_grad(params, distribution.sample(key))
 
-    return mean_in_chunks(one, keys, chunk)
+def steps_ahead(draw: Callable[[Array], Any], keys: Array, steps: int) -> int:
+    """For how many meta-steps, a divisor of `steps`, `AHEAD_BYTES` hold all tasks that `keys` draw for one."""
+    leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    return divisor_up_to(steps, AHEAD_BYTES // max(size, 1))
 
 
 def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
@@ -145,14 +148,27 @@ def meta_steps(
     # Arrays of the distribution are arguments: as constants of the program they would be compiled into it.
     arrays, static = eqx.partition(distribution, eqx.is_array)
 
-    def one_step(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
-        keys = task_keys(state.key, state.step, meta_batch)
-        own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
-        mean = mean_over_tasks(algorithm, eqx.combine(arrays, static), state.params, own, chunk)
-        return outer_update(optimizer, state, mean)
+    def own_keys(key: PRNGKeyArray, step: Array) -> Array:
+        keys = task_keys(key, step, meta_batch)
+        return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
+
+    def one_step(task_of: Callable[[Any], Task], state: MetaState, items: Any) -> tuple[MetaState, StepInfo]:
+        one = lambda item: algorithm.meta_grad(state.params, task_of(item))
+        return outer_update(optimizer, state, mean_in_chunks(one, items, chunk))
 
     def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
-        return jax.lax.scan(lambda state, _: one_step(state, arrays), state, None, length=steps)
+        draw = eqx.combine(arrays, static).sample
+        ahead = steps_ahead(draw, own_keys(state.key, state.step), steps)
+
+        def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
+            items = jax.vmap(own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
+            # Tasks too large to be kept are drawn from their keys, one chunk at a time.
+            kept = ahead > 1
+            items = jax.vmap(jax.vmap(draw))(items) if kept else items
+            return jax.lax.scan(partial(one_step, (lambda task: task) if kept else draw), state, items)
+
+        state, info = jax.lax.scan(some, state, None, length=steps // ahead)
+        return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
     everywhere = PartitionSpec()
     compiled = on_mesh(many, mesh, everywhere)

@@ -77,9 +77,29 @@ def test_permuting_tasks_permutes_nothing():
     """The mean over tasks is the same for every order of them, and another set of tasks gives another."""
     loss, params, distribution = problem()
     algorithm = fomaml(loss, sgd(2))
-    mean = jax.jit(lambda keys: outer.mean_over_tasks(algorithm, distribution, params, keys, 2))
+    one = lambda key: algorithm.meta_grad(params, distribution.sample(key))
+    mean = jax.jit(lambda keys: outer.mean_in_chunks(one, keys, 2)[0])
     keys = jax.random.split(jax.random.key(4), TASKS)
     order = np.random.default_rng(0).permutation(TASKS)
     assert_close(mean(keys[order]), mean(keys), 1e-13)
     different = mean(jax.random.split(jax.random.key(5), TASKS))
     assert np.abs(flat(different) - flat(mean(keys))).max() > 1e-3
+
+
+@pytest.mark.parametrize(("bytes_kept", "ahead"), [(0, 1), (7000, 2), (10**6, 6)])
+def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monkeypatch: pytest.MonkeyPatch):
+    """Six meta-steps drawn one at a time from their keys, two at a time, or all at once: the same run."""
+    loss, params, distribution = problem()
+    monkeypatch.setattr(outer, "AHEAD_BYTES", bytes_kept)
+    draw, keys = distribution.sample, jax.random.split(jax.random.key(0), TASKS)
+    assert outer.steps_ahead(draw, keys, 6) == ahead
+    run = outer.meta_steps(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS, steps=6)
+    state, info = run(outer.init(params, optax.adam(1e-2), jax.random.key(3)))
+    assert info.outer_loss.shape == (6,)
+    assert int(state.step) == 6
+    steps = outer.meta_steps(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS, steps=1)
+    one = outer.init(params, optax.adam(1e-2), jax.random.key(3))
+    for i in range(6):
+        one, each = steps(one)
+        np.testing.assert_allclose(each.outer_loss[0], info.outer_loss[i], rtol=1e-12)
+    assert_close(state.params, one.params, 1e-12)

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.kernels.patches import conv_by_patches, divisor_up_to, patches
+from innerloop.blocks import divisor_up_to
+from innerloop.kernels.patches import conv_by_patches, patches
 
 BLOCK_BYTES = 450_000
 """Outputs of so many images are made at a time: they stay in a core's cache (measured)."""

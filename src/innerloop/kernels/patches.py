@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from innerloop.blocks import divisor_up_to
+
 BLOCK_BYTES = 400_000
 """Patches of so many images are made at a time that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
 
@@ -60,11 +62,6 @@ def images_in_a_block(x: Float[Array, "examples height width channels"], kernel:
     examples, height, width, channels = x.shape
     places = -(-height // stride) * -(-width // stride)
     return divisor_up_to(examples, BLOCK_BYTES // (places * kernel * kernel * channels * x.dtype.itemsize))
-
-
-def divisor_up_to(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`; at least 1."""
-    return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)
 
 
 def kernel_gradient_by_patches(
