@@ -89,6 +89,7 @@ class Ours:
         arrays |= {"support_x": tasks.support.inputs, "support_y": tasks.support.targets}
         arrays |= {"query_x": tasks.query.inputs, "query_y": tasks.query.targets}
         np.savez(problem, **{name: np.asarray(x) for name, x in arrays.items()})  # pyright: ignore
+        self.experiment, self.problem = experiment, (params, tasks)
         optimizer = optax.chain(keep_first_gradient(), experiment.optimizer)
         self.state = outer.init(params, optimizer, key)
         self.run = outer.meta_steps(
@@ -103,12 +104,21 @@ class Ours:
         second = self.steps(w.per_dispatch)["seconds"]
         return {"compile_s": max(0.0, first - second), "versions": versions()}
 
-    def gradient(self, path: str) -> dict[str, Any]:
-        """The meta-gradient of the first meta-step."""
-        gradient = self.state.opt_state[0].gradient
+    def gradient(self, path: str, double: bool) -> dict[str, Any]:
+        """The meta-gradient of the first meta-step: as it was computed, or anew in double precision."""
+        gradient = self.in_double() if double else self.state.opt_state[0].gradient
         leaves = zip(paths(gradient), jax.tree.leaves(gradient), strict=True)
         np.savez(path, **{name: np.asarray(x) for name, x in leaves})  # pyright: ignore[reportArgumentType]
         return {}
+
+    def in_double(self) -> Any:
+        """The same gradient from the same weights and tasks, in float64."""
+        with jax.enable_x64(True):
+            wide = lambda x: jnp.asarray(np.asarray(x), np.float64 if x.dtype == np.float32 else x.dtype)
+            params, tasks = jax.tree.map(wide, self.problem)
+            one = lambda task: self.experiment.algorithm.meta_grad(params, task)[0]
+            mean = lambda tasks: jax.tree.map(lambda g: g.mean(0), jax.lax.map(one, tasks))
+            return jax.tree.map(np.asarray, jax.jit(mean)(tasks))
 
     def steps(self, count: int) -> dict[str, Any]:
         """Meta-steps; `count` is a multiple of those in one dispatch."""
@@ -186,9 +196,9 @@ class Either:
         self.chosen = Ours() if workload["kind"] == "training" else Sampler()
         return self.chosen.load(workload, problem)
 
-    def gradient(self, path: str) -> dict[str, Any]:
+    def gradient(self, path: str, double: bool) -> dict[str, Any]:
         """As the chosen one."""
-        return self.chosen.gradient(path)
+        return self.chosen.gradient(path, double)
 
     def steps(self, count: int) -> dict[str, Any]:
         """As the chosen one."""

@@ -42,6 +42,7 @@ def record(
         "best_peer": best,
         "refused": refused,
         "gradient_error": errors,
+        "checked_in_double": facts.get("checked_in_double", []),
         "tasks_per_second": {name: w.tasks / value for name, value in ({OURS: ours} | medians).items()},
         "memory_mb": {name: round(memory[name][0], 1) for name in (OURS, *medians)},
         "whole_memory_mb": {name: round(memory[name][1], 1) for name in (OURS, *medians)},

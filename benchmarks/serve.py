@@ -21,8 +21,8 @@ class Contender(Protocol):
         """Get ready for a workload; ours writes the weights and tasks to `problem`, the peers read them."""
         ...
 
-    def gradient(self, path: str) -> dict[str, Any]:
-        """Write the meta-gradient on the problem's weights and tasks."""
+    def gradient(self, path: str, double: bool) -> dict[str, Any]:
+        """Write the meta-gradient on the problem's weights and tasks, in float32 or float64."""
         ...
 
     def steps(self, count: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One PyTorch contender: `python -m benchmarks.peers NAME THREADS`."""
 
+import copy
 import sys
 import time
 from typing import Any
@@ -35,13 +36,17 @@ class Peer:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3)
         return {"versions": versions()}
 
-    def gradient(self, path: str) -> dict[str, Any]:
+    def gradient(self, path: str, double: bool) -> dict[str, Any]:
         """The meta-gradient on the problem, before any step."""
+        import torch
+
         from benchmarks.peers import network
 
-        self.optimizer.zero_grad()
-        self.method(self.w, self.net, self.tasks)
-        np.savez(path, **network.gradients(self.w, self.net))  # pyright: ignore[reportArgumentType]
+        wide = lambda x: x.double() if double and x.is_floating_point() else x
+        net = copy.deepcopy(self.net).double() if double else self.net
+        net.zero_grad()
+        self.method(self.w, net, torch.utils._pytree.tree_map(wide, self.tasks))
+        np.savez(path, **network.gradients(self.w, net))  # pyright: ignore[reportArgumentType]
         return {}
 
     def steps(self, count: int) -> dict[str, Any]:

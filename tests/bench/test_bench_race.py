@@ -21,8 +21,9 @@ class Contender:
         if behaviour == "dies": sys.exit(7)
         if behaviour == "raises": raise RuntimeError("cannot\\nsecond line")
         return {"compile_s": 1.0, "versions": {behaviour: "1"}}
-    def gradient(self, path):
-        np.savez(path, a=np.array([1.0, 2.0]) * (1.04 if behaviour == "wrong" else 1.0))
+    def gradient(self, path, double):
+        off = {"wrong": 1.04, "kink": 1.0 if double else 1.04}.get(behaviour, 1.0)
+        np.savez(path, a=np.array([1.0, 2.0]) * off)
         return {}
     def steps(self, count):
         return {"seconds": count * {"ours": 0.01, "slow": 0.09}.get(behaviour, 0.03)}
@@ -48,17 +49,18 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_race_times_who_is_right_and_tells_why_not_the_others(script: Path) -> None:
     told: list[str] = []
     w = Workload(
-        "race", peers=("right", "slow", "wrong", "dies", "raises"), image=(16, 16, 1), per_dispatch=4
+        "race", peers=("right", "slow", "kink", "wrong", "dies", "raises"), image=(16, 16, 1), per_dispatch=4
     )
     found: dict[str, Any] = race.race(w, 0.0, 2, told.append)
-    assert found["peers_ms"] == pytest.approx({"right": 30.0, "slow": 90.0})
+    assert found["peers_ms"] == pytest.approx({"right": 30.0, "slow": 90.0, "kink": 30.0})
     assert found["ours_ms"] == pytest.approx(10.0)
     assert found["ratio"] == pytest.approx(3.0)
     assert set(found["refused"]) == {"wrong", "dies", "raises"}
     assert "relative error 0.04" in found["refused"]["wrong"]
     assert "ended with 7" in found["refused"]["dies"]
     assert found["refused"]["raises"] == "RuntimeError: cannot"
-    assert found["turns"] == {OURS: 2, "right": 2, "slow": 1}
+    assert found["turns"] == {OURS: 2, "right": 2, "slow": 1, "kink": 2}
+    assert found["checked_in_double"] == ["kink", "wrong"]
     assert found["peak_gflops"] == 100.0
     assert found["whole_memory_mb"][OURS] >= found["memory_mb"][OURS] > 1
     assert any("round" in line for line in told)
