@@ -13,7 +13,7 @@ from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve
-from innerloop.experiment import Experiment, adapted_by, inner_loop, outer_optimizer
+from innerloop.experiment import Experiment, adapted_by, falling, inner_loop, outer_optimizer
 from innerloop.inner import InnerLoop
 from innerloop.outer import MetaState
 from innerloop.rl import surrogates
@@ -87,8 +87,8 @@ class RLExperiment(Experiment):
         """The same at test: more trajectories, more steps, smaller ones after the first."""
         rl, inner = self.config.rl, self.config.inner
         rate = inner.learning_rate
-        falling = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
-        loop = InnerLoop(optax.sgd(falling), self.config.evaluation.steps, select=self.moves)
+        rates = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
+        loop = InnerLoop(optax.sgd(rates), self.config.evaluation.steps, select=self.moves)
         return Collector(self.environment, self.surrogate, loop, self.judge, rl.test_trajectories)
 
     @property
@@ -126,15 +126,20 @@ class RLExperiment(Experiment):
         adapt = {"joint": unadapted, "fomaml": first_order(algorithm.adapt)}.get(name, algorithm.adapt)
         outer = Outer(algorithm, adapt, self.query_loss, self.chunk)
         if rl.outer == "trpo":
-            return trust_region(outer, TrustRegion(max_kl=rl.max_kl, share=rl.fisher_share))
+            return trust_region(outer, TrustRegion(max_kl=rl.max_kl, share=rl.fisher_share), self.optimizer)
         if rl.outer == "ppo":
             return proximal(outer, self.optimizer, rl.epochs)
         return plain(outer, self.optimizer)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """The outer optimiser; TRPO has none."""
-        return optax.identity() if self.config.rl.outer == "trpo" else outer_optimizer(self.config.outer)
+        """The outer optimiser; TRPO has none, but how large its steps are may fall over the run."""
+        c = self.config.outer
+        if self.config.rl.outer != "trpo":
+            return outer_optimizer(c)
+        if c.decay == "constant":
+            return optax.identity()
+        return optax.scale_by_schedule(falling(c.decay, 1.0, c.meta_steps))
 
     def train_tasks(self) -> Any:
         """What training draws its tasks from."""

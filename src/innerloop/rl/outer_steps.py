@@ -85,8 +85,14 @@ def unadapted(params: Params, support: Any) -> Params:
     return params
 
 
-def trust_region(outer: Outer, region: TrustRegion) -> OuterStep:
-    """TRPO's step on the meta-objective, the divergence taken at the adapted policies."""
+def trust_region(
+    outer: Outer, region: TrustRegion, sizes: optax.GradientTransformation | None = None
+) -> OuterStep:
+    """TRPO's step on the meta-objective, the divergence taken at the adapted policies.
+
+    `sizes` makes of 1 how large a part of the region's step is taken (None: the whole); its state is the outer state.
+    """
+    scale = optax.identity() if sizes is None else sizes
 
     def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
@@ -96,7 +102,8 @@ def trust_region(outer: Outer, region: TrustRegion) -> OuterStep:
         product = fisher(outer.adapt, params, some, None)
         everywhere = lambda v: jax.lax.pmean(product(v), "tasks")
         judge = lambda p: outer.judged(p, tasks)
-        moved = natural_step(params, grads, info.outer_loss, everywhere, judge, region)
+        size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
+        moved = natural_step(params, grads, info.outer_loss, everywhere, judge, region, size)
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, seen
 
