@@ -154,7 +154,7 @@ def navigation(algorithm: str) -> Config:
             checkpoint_every=25,
         ),
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=40),
-        rl=RLConfig(surrogate="log_probability", fisher_share=0.2),
+        rl=RLConfig(surrogate="log_probability", fisher_share=0.2, test_restarts=True),
     )
 
 

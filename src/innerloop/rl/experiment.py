@@ -89,7 +89,8 @@ class RLExperiment(Experiment):
         rate = inner.learning_rate
         rates = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
         loop = InnerLoop(optax.sgd(rates), self.config.evaluation.steps, select=self.moves)
-        return Collector(self.environment, self.surrogate, loop, self.judge, rl.test_trajectories)
+        many, restarts = rl.test_trajectories, rl.test_restarts
+        return Collector(self.environment, self.surrogate, loop, self.judge, many, restarts)
 
     @property
     def judge(self) -> Judge:
