@@ -61,7 +61,9 @@ def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, ite
     It starts at x = 0, where the residual is known, so that no product is spent on it (jax.scipy's spends one).
     """
 
-    def improve(_: Array, carry: tuple[Params, Params, Params, Array]) -> tuple[Params, Params, Params, Array]:
+    def improve(
+        _: Array, carry: tuple[Params, Params, Params, Array]
+    ) -> tuple[Params, Params, Params, Array]:
         x, left, p, size = carry
         curved = product(p)
         # Where nothing is left, 0 / 0 would be: the step is then nothing.
