@@ -129,7 +129,7 @@ class Navigator:
             pairs.append((support, self.rollout(adapted, goal)))
         loss, _ = self.judged(pairs)
         gradient = self.flat(self.torch.autograd.grad(loss, self.params)).detach()
-        self.move(pairs, float(loss), gradient)
+        self.move(pairs, float(loss.detach()), gradient)
         return tuple(float(np.mean([pair[i].returns for pair in pairs])) for i in (0, 1))  # pyright: ignore[reportReturnType]
 
     def move(self, pairs: list[tuple[Batch, Batch]], before: float, gradient: Any) -> None:
@@ -153,8 +153,8 @@ class Navigator:
         start = [p.detach().clone() for p in self.params]
         for i in range(BACKTRACKS):
             self.put(start, RATIO**i * full)
-            loss, kl = self.judged(pairs, differentiated=False)
-            if float(loss) < before and float(kl) <= MAX_KL:
+            loss, kl = (float(x.detach()) for x in self.judged(pairs, differentiated=False))
+            if loss < before and kl <= MAX_KL:
                 return
         self.put(start, torch.zeros_like(full))
 
