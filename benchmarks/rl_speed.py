@@ -1,52 +1,142 @@
-"""Seconds of one meta-iteration of 2D navigation (20 tasks, 20 trajectories, H 100, one inner step, TRPO), compiled.
+"""One meta-iteration of 2D navigation by MAML and TRPO (20 tasks, 20 trajectories, H 100), beside PyTorch and NumPy.
 
-python -m benchmarks.rl_speed [SHARE]
+python -m benchmarks.rl_speed                    both, in turn, as one JSON object
+python -m benchmarks.rl_speed --share 1          curvature from all tasks, as the PyTorch ports take it
+python -m benchmarks.rl_speed --alone            ours without the peer
 
-SHARE is the part of the tasks that TRPO's curvature is taken from (default: the preset's). Wall seconds say what one
-waits, CPU seconds what it costs where other work runs beside it.
+Wall seconds say what one waits, CPU seconds what it costs where other work runs beside it. The peer is
+`benchmarks.peers.navigation`, written as the PyTorch ports of MAML write it; both take the same settings, shapes and
+number of cores, and neither is timed while it compiles or starts. Environment steps count those that were simulated,
+whether or not the trajectory had ended.
 """
 
+import argparse
 import json
+import os
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import jax
-
-from innerloop import outer
+from benchmarks.circumstances import circumstances
+from benchmarks.contender import ContenderProcess, peers_python
+from benchmarks.serve import serve
 from innerloop.presets import preset
-from innerloop.rl.experiment import RLExperiment
 
-STEPS = 5
+PRESET = "navigation-maml-trpo"
+AT_ONCE = 5
+"""Iterations of one dispatch of ours."""
 
 
-def main(share: float | None) -> None:
-    """Time some dispatches after the first and print a record."""
-    config = preset("navigation-maml-trpo")
-    if share is not None:
-        config = replace(config, rl=replace(config.rl, fisher_share=share))
-    e = RLExperiment(config)
-    state = outer.init(e.init_params(), e.optimizer, e.keys().tasks)
-    run = e.meta_steps(e.train_tasks(), STEPS)
-    state, _ = jax.block_until_ready(run(state))
-    wall, cpu = [], []
-    for _ in range(6):
-        begun = time.perf_counter(), time.process_time()
-        state, _ = jax.block_until_ready(run(state))
-        wall.append((time.perf_counter() - begun[0]) / STEPS)
-        cpu.append((time.process_time() - begun[1]) / STEPS)
-    record = {
+class Ours:
+    """Meta-iterations as a training run dispatches them."""
+
+    def __init__(self, share: float, threads: int):
+        import jax
+
+        from innerloop import outer
+        from innerloop.rl.experiment import RLExperiment
+
+        jax.config.update("jax_num_cpu_devices", threads)
+        config = preset(PRESET)
+        e = RLExperiment(replace(config, rl=replace(config.rl, fisher_share=share)))
+        self.state = outer.init(e.init_params(), e.optimizer, e.keys().tasks)
+        self.run, self.wait = e.meta_steps(e.train_tasks(), AT_ONCE), jax.block_until_ready
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """So many iterations, in whole dispatches (one at least)."""
+        dispatches = max(1, count // AT_ONCE)
+        begun = time.perf_counter()
+        for _ in range(dispatches):
+            self.state, _ = self.wait(self.run(self.state))
+        return {"seconds": time.perf_counter() - begun}
+
+
+def processes(share: float, threads: int, python: Path | None) -> dict[str, list[str]]:
+    """How the contenders are started."""
+    settings = [str(share), str(threads)]
+    found = {"innerloop": [sys.executable, "-m", "benchmarks.rl_speed", "--serve", *settings]}
+    if python is not None:
+        found["pytorch"] = [str(python), "-m", "benchmarks.peers.navigation", *settings]
+    return found
+
+
+def timed(commands: dict[str, list[str]], turns: int, iterations: int) -> dict[str, dict[str, float]]:
+    """Medians over turns, one contender at a time."""
+    with tempfile.TemporaryDirectory() as logs:
+        running = {name: ContenderProcess(name, argv, Path(logs) / name) for name, argv in commands.items()}
+        try:
+            for process in running.values():
+                process.ask("steps", count=1)
+            rows = [
+                {name: p.ask("steps", count=iterations) for name, p in running.items()} for _ in range(turns)
+            ]
+        finally:
+            for process in running.values():
+                process.close()
+    return {name: summary([row[name] for row in rows], iterations) for name in running}
+
+
+def summary(answers: list[dict[str, Any]], iterations: int) -> dict[str, float]:
+    """Seconds of one iteration, and environment steps a second."""
+    c = preset(PRESET)
+    walked = c.outer.meta_batch * (c.inner.steps + 1) * c.rl.trajectories * c.rl.horizon
+    wall = [answer["seconds"] / iterations for answer in answers]
+    cpu = [answer["cpu_s"] / iterations for answer in answers]
+    return {
         "seconds": round(statistics.median(wall), 4),
         "best_seconds": round(min(wall), 4),
         "cpu_seconds": round(statistics.median(cpu), 4),
-        "environment_steps_per_second": round(e.environment_steps / statistics.median(wall)),
-        "fisher_share": config.rl.fisher_share,
-        "devices": len(jax.devices()),
+        "environment_steps_per_second": round(walked / statistics.median(wall)),
     }
-    print(json.dumps(record))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Time both and print a record."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--share", type=float, default=preset(PRESET).rl.fisher_share, help="of the curvature")
+    made.add_argument("--threads", type=int, default=2, help="cores of each")
+    made.add_argument("--turns", type=int, default=5, help="of each")
+    made.add_argument("--iterations", type=int, default=AT_ONCE, help="of each turn, a multiple of 5")
+    made.add_argument("--python", type=Path, default=peers_python(), help="a Python that has torch")
+    made.add_argument("--alone", action="store_true", help="ours alone")
+    made.add_argument("--serve", nargs=2, metavar=("SHARE", "THREADS"), help=argparse.SUPPRESS)
+    a = made.parse_args(argv)
+    if a.serve:
+        share, threads = float(a.serve[0]), int(a.serve[1])
+        serve(lambda: Ours(share, threads), threads)  # pyright: ignore
+        return 0
+    if a.iterations % AT_ONCE or min(a.iterations, a.turns, a.threads) < 1 or not 0 < a.share <= 1:
+        print(
+            "rl_speed: counts must be 1 or more, --iterations a multiple of 5, --share in (0, 1].",
+            file=sys.stderr,
+        )
+        return 2
+    if not a.alone and not a.python.exists():
+        print(
+            f"rl_speed: there is no {a.python}; run `make bench-setup` once, or give --alone.",
+            file=sys.stderr,
+        )
+        return 2
+    load = round(os.getloadavg()[0], 2)
+    found = timed(processes(a.share, a.threads, None if a.alone else a.python), a.turns, a.iterations)
+    settings = {"fisher_share": a.share, "threads": a.threads, "turns": a.turns, "load_before": load}
+    ratios = {} if a.alone else ratio(found)
+    print(json.dumps({**found, **ratios, **settings, **circumstances()}))
+    return 0
+
+
+def ratio(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The peer's time over ours."""
+    ours, peer = found["innerloop"], found["pytorch"]
+    return {
+        name: round(peer[key] / ours[key], 2)
+        for name, key in (("ratio", "seconds"), ("cpu_ratio", "cpu_seconds"))
+    }
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 2)
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else None)
+    sys.exit(main())

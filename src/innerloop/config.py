@@ -143,6 +143,9 @@ class RLConfig:
     """Trajectories of every inner step and of the query while training."""
     test_trajectories: int = 40
     """The same at test."""
+    test_restarts: bool = False
+    """At test, where a trajectory ends before the horizon others follow in its place, until as many steps are seen as
+    without early ends."""
     horizon: int = 100
     """Steps after which a trajectory is cut."""
     reward: Literal["distance", "squared"] = "distance"

@@ -228,14 +228,19 @@ def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
     return InnerLoop(rule, c.steps, minibatch=c.minibatch, derivative=c.derivative)
 
 
+def falling(decay: str, begin: float, steps: int) -> Any:
+    """What is `begin` at first, and falls to nothing over so many steps unless it is constant."""
+    schedules: dict[str, Any] = {
+        "constant": lambda: begin,
+        "linear": lambda: optax.linear_schedule(begin, 0.0, steps),
+        "cosine": lambda: optax.cosine_decay_schedule(begin, steps),
+    }
+    return schedules[decay]()
+
+
 def outer_optimizer(c: OuterConfig) -> optax.GradientTransformation:
     """The outer optimiser that a config describes."""
-    schedules: dict[str, Any] = {
-        "constant": lambda: c.learning_rate,
-        "linear": lambda: optax.linear_schedule(c.learning_rate, 0.0, c.meta_steps),
-        "cosine": lambda: optax.cosine_decay_schedule(c.learning_rate, c.meta_steps),
-    }
-    rate = schedules[c.decay]()
+    rate = falling(c.decay, c.learning_rate, c.meta_steps)
     rule = optax.adam(rate) if c.optimizer == "adam" else optax.sgd(rate)
     return rule if c.clip is None else optax.chain(optax.clip(c.clip), rule)
 

@@ -158,6 +158,7 @@ def record_of_returns(
         "tasks": len(curve.scores["return"]),
         "updates": list(curve.steps),
         "trajectories": config.rl.test_trajectories,
+        "restarts": config.rl.test_restarts,
         "horizon": config.rl.horizon,
         "reward": config.rl.reward,
         "inner_steps": config.evaluation.steps,

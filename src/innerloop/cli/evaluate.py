@@ -147,7 +147,8 @@ def show_returns(record: dict[str, Any]) -> None:
     length = record["trained_meta_steps"]
     out.print(
         f"Mean ± 95 % interval over {counted(record['tasks'], record['classes'] + ' task')}; "
-        f"{counted(record['trajectories'], 'trajectory', 'trajectories')} of {record['horizon']} steps each; "
+        f"{counted(record['trajectories'], 'trajectory', 'trajectories')} of {record['horizon']} steps each"
+        f"{', more where they end early' if record['restarts'] else ''}; "
         f"reward {record['reward']}; step size {record['inner_learning_rate']:g}, then "
         f"{record['later_learning_rate']:g}; seed {record['seed']}; "
         f"{'' if length is None else 'trained for ' + counted(length, 'meta-iteration') + '; '}"

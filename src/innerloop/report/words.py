@@ -78,7 +78,8 @@ def conditions(group: Group) -> str:
     if group.runs[0].score == "return":
         return (
             f"Mean ± 95 % interval over {counted(record['tasks'], 'held-out task')}, drawn with seed {record['seed']}; "
-            f"{counted(record['trajectories'], 'trajectory', 'trajectories')} for each update. "
+            f"{counted(record['trajectories'], 'trajectory', 'trajectories')} for each update"
+            f"{', more where they end early' if record.get('restarts') else ''}. "
             "Untrained is the policy of the first run before any training, adapted in the same way."
         )
     images = group.runs[0].score == "accuracy"

@@ -3,8 +3,9 @@ r"""Returns, generalised advantages, and their normalisation, for trajectories t
     R_t = r_t + gamma R_{t+1}
     delta_t = r_t + gamma V(s_{t+1}) - V(s_t),     A_t = delta_t + gamma lambda A_{t+1}
 
-with V = 0 after the end. Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage
-Estimation", equations 11 to 16, arXiv 1506.02438. With lambda = 1, A_t = R_t - V(s_t).
+with R = V = A = 0 after the end. Where a lane holds several trajectories, `ends` is 1 at the last step of each.
+Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equations 11 to 16,
+arXiv 1506.02438. With lambda = 1, A_t = R_t - V(s_t).
 """
 
 import jax
@@ -13,15 +14,19 @@ from jaxtyping import Array, Float
 
 
 def discounted(
-    rewards: Float[Array, "trajectories steps"], discount: float
+    rewards: Float[Array, "trajectories steps"],
+    discount: float,
+    ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
     """What is still to come from each step on: R_t. Rewards after the end must be zero."""
+    weights = jnp.full_like(rewards, discount) if ends is None else discount * (1 - ends)
 
-    def back(later: Array, reward: Array) -> tuple[Array, Array]:
-        total = reward + discount * later
+    def back(later: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
+        reward, weight = here
+        total = reward + weight * later
         return total, total
 
-    _, totals = jax.lax.scan(back, jnp.zeros_like(rewards[:, 0]), rewards.T, reverse=True)
+    _, totals = jax.lax.scan(back, jnp.zeros_like(rewards[:, 0]), (rewards.T, weights.T), reverse=True)
     return totals.T
 
 
@@ -32,11 +37,13 @@ def generalised(
     *,
     discount: float,
     gae: float,
+    ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
     """Generalised advantages A_t; zero after the end. `gae` is lambda."""
     values = values * mask
     following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], 1)
-    return discounted((rewards + discount * following - values) * mask, discount * gae)
+    following = following if ends is None else following * (1 - ends)
+    return discounted((rewards + discount * following - values) * mask, discount * gae, ends)
 
 
 def normalised(

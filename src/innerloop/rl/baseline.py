@@ -14,14 +14,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.rl.rollout import ages
+
 
 def features(
     observations: Float[Array, "trajectories steps observation"],
+    ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps features"]:
-    """[o, o^2, t, t^2, t^3, 1] of every step."""
+    """[o, o^2, t, t^2, t^3, 1] of every step, t from the beginning of its own trajectory."""
     o = jnp.clip(observations, -10, 10)
     trajectories, steps, _ = o.shape
-    t = jnp.broadcast_to(jnp.arange(steps, dtype=o.dtype)[:, None] / 100, (trajectories, steps, 1))
+    age = jnp.arange(steps) if ends is None else ages(ends)
+    t = jnp.broadcast_to(age[..., None].astype(o.dtype) / 100, (trajectories, steps, 1))
     return jnp.concatenate([o, jnp.square(o), t, t**2, t**3, jnp.ones_like(t)], -1)
 
 
@@ -30,9 +34,10 @@ def linear_baseline(
     returns: Float[Array, "trajectories steps"],
     mask: Float[Array, "trajectories steps"],
     ridge: float = 1e-5,
+    ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
     """The fitted values at every step; steps after the end take no part in the fit."""
-    phi = features(observations)
+    phi = features(observations, ends)
     size = phi.shape[-1]
     rows = (phi * mask[..., None]).reshape(-1, size)
     columns = jnp.concatenate(

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop, inner_step
 from innerloop.rl.environments.environment import Environment
+from innerloop.rl.lanes import lanes
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.samples import Judge
 from innerloop.task import LossFn, Params, Task
@@ -42,7 +43,8 @@ class Collector:
     """How the data of one task are made.
 
     surrogate: the loss that is adapted by. inner: rule, number of steps and what moves; its minibatch is not read.
-    trajectories: K, of each step and of the query.
+    trajectories: K, of each step and of the query. restarts: these are lanes (`innerloop.rl.lanes`): where a trajectory
+    ends early, others follow it, until as many steps are seen as without early ends.
     """
 
     environment: Environment
@@ -50,6 +52,7 @@ class Collector:
     inner: InnerLoop
     judge: Judge
     trajectories: int = 20
+    restarts: bool = False
 
     def __post_init__(self) -> None:
         if self.trajectories < 2:
@@ -112,8 +115,9 @@ class Collector:
         return self.surrogate(combine(fast, frozen), samples)
 
     def act(self, policy: Params, key: PRNGKeyArray, task: Any) -> Trajectories:
-        """K trajectories."""
-        return rollout(self.environment, policy, key, task, self.trajectories)
+        """K trajectories, or lanes of them."""
+        draw = lanes if self.restarts else rollout
+        return draw(self.environment, policy, key, task, self.trajectories)
 
 
 def sampled(

@@ -22,13 +22,16 @@ from innerloop.rl.distributions import Distribution
 from innerloop.rl.samples import Samples
 from innerloop.task import Params, Task
 
+Product = Callable[[Params], Params]
+"""`v -> F v`."""
+
 
 def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Float[Array, ""]:
     """Mean divergence over the steps of one task."""
     return jnp.sum(samples.weights * old.kl(new))  # pyright: ignore[reportArgumentType]
 
 
-def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Callable[[Params], Params]:
+def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Product:
     """`v -> F v`, a mean over these tasks."""
 
     def answers(params: Params) -> Distribution:

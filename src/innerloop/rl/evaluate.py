@@ -54,4 +54,5 @@ def paths(collector: Collector, params: Params, key: PRNGKeyArray, tasks: int) -
     """Tasks, and the trajectories in them before and after each update, for looking at."""
     worlds = jax.vmap(collector.environment.sample_task)(jax.random.split(key, tasks))
     keys = jax.random.split(jax.random.fold_in(key, 1), tasks)
-    return worlds, jax.jit(lambda p: collector.walk(p, keys, worlds))(params)
+    walked = jax.jit(lambda p: [jax.vmap(lambda t: t.first())(t) for t in collector.walk(p, keys, worlds)])
+    return worlds, walked(params)

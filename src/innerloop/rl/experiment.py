@@ -13,19 +13,21 @@ from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve
-from innerloop.experiment import Experiment, adapted_by, inner_loop, outer_optimizer
+from innerloop.experiment import Experiment, adapted_by, falling, inner_loop, outer_optimizer
 from innerloop.inner import InnerLoop
 from innerloop.outer import MetaState
 from innerloop.rl import surrogates
 from innerloop.rl.collect import Collector
+from innerloop.rl.divergence import Product
 from innerloop.rl.environments import Environment, Navigation, Oracle
 from innerloop.rl.evaluate import evaluator
 from innerloop.rl.iterations import IterationInfo, environment_steps, meta_iterations
 from innerloop.rl.natural import TrustRegion
 from innerloop.rl.outer_steps import Outer, OuterStep, first_order, plain, proximal, trust_region, unadapted
 from innerloop.rl.policies import HEADS, CategoricalPolicy, GaussianPolicy
+from innerloop.rl.rectified import fisher as rectified_fisher
 from innerloop.rl.samples import Judge
-from innerloop.task import LossFn, Params
+from innerloop.task import LossFn, Params, Task
 from innerloop.tree import Except, Selection
 
 
@@ -87,9 +89,10 @@ class RLExperiment(Experiment):
         """The same at test: more trajectories, more steps, smaller ones after the first."""
         rl, inner = self.config.rl, self.config.inner
         rate = inner.learning_rate
-        falling = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
-        loop = InnerLoop(optax.sgd(falling), self.config.evaluation.steps, select=self.moves)
-        return Collector(self.environment, self.surrogate, loop, self.judge, rl.test_trajectories)
+        rates = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
+        loop = InnerLoop(optax.sgd(rates), self.config.evaluation.steps, select=self.moves)
+        many, restarts = rl.test_trajectories, rl.test_restarts
+        return Collector(self.environment, self.surrogate, loop, self.judge, many, restarts)
 
     @property
     def judge(self) -> Judge:
@@ -124,17 +127,33 @@ class RLExperiment(Experiment):
             do = "use --rl.outer gradient"
             raise InnerloopError("reptile", "it has no query loss for this outer step", got=rl.outer, do=do)
         adapt = {"joint": unadapted, "fomaml": first_order(algorithm.adapt)}.get(name, algorithm.adapt)
-        outer = Outer(algorithm, adapt, self.query_loss, self.chunk)
+        outer = Outer(algorithm, adapt, self.query_loss, self.chunk, self.curvature)
         if rl.outer == "trpo":
-            return trust_region(outer, TrustRegion(max_kl=rl.max_kl, share=rl.fisher_share))
+            return trust_region(outer, TrustRegion(max_kl=rl.max_kl, share=rl.fisher_share), self.optimizer)
         if rl.outer == "ppo":
             return proximal(outer, self.optimizer, rl.epochs)
         return plain(outer, self.optimizer)
 
     @property
+    def curvature(self) -> Callable[[Params, Task], Product] | None:
+        """A faster product for TRPO, where the policy and the inner loop are of the kind that has one."""
+        c, environment = self.config, self.environment
+        plain = c.algorithm == "maml" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
+        rectified = len(c.model.hidden) == 2 and c.model.activation == "relu" and not environment.discrete
+        if not (plain and rectified):
+            return None
+        adapt, rate = self.algorithm.adapt, c.inner.learning_rate
+        return lambda policy, tasks: rectified_fisher(self.surrogate, adapt, rate, policy, tasks)
+
+    @property
     def optimizer(self) -> optax.GradientTransformation:
-        """The outer optimiser; TRPO has none."""
-        return optax.identity() if self.config.rl.outer == "trpo" else outer_optimizer(self.config.outer)
+        """The outer optimiser; TRPO has none, but how large its steps are may fall over the run."""
+        c = self.config.outer
+        if self.config.rl.outer != "trpo":
+            return outer_optimizer(c)
+        if c.decay == "constant":
+            return optax.identity()
+        return optax.scale_by_schedule(falling(c.decay, 1.0, c.meta_steps))
 
     def train_tasks(self) -> Any:
         """What training draws its tasks from."""

@@ -50,6 +50,32 @@ def dot(a: Params, b: Params) -> Float[Array, ""]:
     return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # pyright: ignore[reportReturnType]
 
 
+def along(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params:
+    """a + scale b."""
+    return jax.tree.map(lambda x, y: x + scale * y, a, b)
+
+
+def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, iterations: int) -> Params:
+    """An approximate solution x of A x = wanted from as many products A p; A symmetric and positive definite.
+
+    It starts at x = 0, where the residual is known, so that no product is spent on it (jax.scipy's spends one).
+    """
+
+    def improve(
+        _: Array, carry: tuple[Params, Params, Params, Array]
+    ) -> tuple[Params, Params, Params, Array]:
+        x, left, p, size = carry
+        curved = product(p)
+        # Where nothing is left, 0 / 0 would be: the step is then nothing.
+        length = jnp.where(size > 0, size / dot(p, curved), 0.0)
+        left = along(left, -length, curved)
+        smaller = dot(left, left)
+        return along(x, length, p), left, along(left, jnp.where(size > 0, smaller / size, 0.0), p), smaller
+
+    start = (jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, dot(wanted, wanted))
+    return jax.lax.fori_loop(0, iterations, improve, start)[0]
+
+
 def natural_step(
     params: Params,
     gradient: Params,
@@ -57,25 +83,30 @@ def natural_step(
     fisher: Callable[[Params], Params],
     judge: Callable[[Params], tuple[Array, Array]],
     region: TrustRegion,
+    size: Float[Array, ""] | float = 1.0,
 ) -> Moved:
-    """One step from where the loss is `before`; `fisher(v)` is F v, `judge(params)` the loss and the divergence."""
-    damped = lambda v: jax.tree.map(lambda f, x: f + region.damping * x, fisher(v), v)
-    direction, _ = jax.scipy.sparse.linalg.cg(damped, gradient, tol=0.0, maxiter=region.iterations)
+    """One step from where the loss is `before`; `fisher(v)` is F v, `judge(params)` the loss and the divergence.
+
+    `size` shortens the step: the divergence allowed, quadratic in the length, is then delta = size^2 max_kl.
+    """
+    max_kl = region.max_kl * jnp.square(size)
+    damped = lambda v: along(fisher(v), region.damping, v)
+    direction = conjugate_gradients(damped, gradient, region.iterations)
     # x^T A x = x^T g for every iterate of conjugate gradients: its residual is orthogonal to it.
     curved = dot(direction, gradient)
-    full = jnp.sqrt(2 * region.max_kl / jnp.maximum(curved, jnp.finfo(curved.dtype).tiny))
+    full = jnp.sqrt(2 * max_kl / jnp.maximum(curved, jnp.finfo(curved.dtype).tiny))
 
     def at(length: Array) -> Moved:
         there = jax.tree.map(lambda p, x: p - length * full * x, params, direction)
         return Moved(there, *judge(there), length)
 
     def refused(moved: Moved) -> Array:
-        return ~((moved.loss < before) & (moved.kl <= region.max_kl))
+        return ~((moved.loss < before) & (moved.kl <= max_kl))
 
     def search(carry: tuple[Array, Moved]) -> tuple[Array, Moved]:
         tried, moved = carry
-        too_far = moved.kl > region.max_kl
-        factor = jnp.where(too_far, 0.95 * jnp.sqrt(region.max_kl / moved.kl), region.ratio)
+        too_far = moved.kl > max_kl
+        factor = jnp.where(too_far, 0.95 * jnp.sqrt(max_kl / moved.kl), region.ratio)
         return tried + 1, at(moved.length * factor)
 
     goes_on = lambda carry: refused(carry[1]) & (carry[0] < region.backtracks)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.outer import mean_in_chunks
 from innerloop.rl.collect import Adapt, over_tasks
-from innerloop.rl.divergence import fisher, mean_kl
+from innerloop.rl.divergence import Product, fisher, mean_kl
 from innerloop.rl.natural import TrustRegion, natural_step
 from innerloop.task import LossFn, Params, Task
 from innerloop.tree import global_norm
@@ -44,12 +44,24 @@ class Outer:
     """What all outer steps need: the algorithm, how a policy is adapted, and the query loss.
 
     `adapt` is differentiated for the divergence; `first_order` of an adaptation counts it as a shift by a constant.
+    `curvature(params, tasks)` is the divergence's product where it is known better than by differentiating.
     """
 
     algorithm: Algorithm
     adapt: Adapt
     query_loss: LossFn
     chunk: int | None = None
+    curvature: Callable[[Params, Task], Product] | None = None
+
+    def product(self, params: Params, tasks: Task) -> Product:
+        """`v -> F v` over all devices' tasks."""
+        # All of them at once: a scan would keep what it linearised in memory of its own, and read it ten times.
+        known = (
+            fisher(self.adapt, params, tasks, None)
+            if self.curvature is None
+            else self.curvature(params, tasks)
+        )
+        return lambda v: jax.lax.pmean(known(v), "tasks")
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, Any]:
         """Mean meta-gradient and info over all devices' tasks."""
@@ -85,18 +97,23 @@ def unadapted(params: Params, support: Any) -> Params:
     return params
 
 
-def trust_region(outer: Outer, region: TrustRegion) -> OuterStep:
-    """TRPO's step on the meta-objective, the divergence taken at the adapted policies."""
+def trust_region(
+    outer: Outer, region: TrustRegion, sizes: optax.GradientTransformation | None = None
+) -> OuterStep:
+    """TRPO's step on the meta-objective, the divergence taken at the adapted policies.
+
+    `sizes` makes of 1 how large a part of the region's step is taken (None: the whole); its state is the outer state.
+    """
+    scale = optax.identity() if sizes is None else sizes
 
     def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
-        # All of them at once: a scan would keep what it linearised in memory of its own, and read it ten times.
-        product = fisher(outer.adapt, params, some, None)
-        everywhere = lambda v: jax.lax.pmean(product(v), "tasks")
+        product = outer.product(params, some)
         judge = lambda p: outer.judged(p, tasks)
-        moved = natural_step(params, grads, info.outer_loss, everywhere, judge, region)
+        size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
+        moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, seen
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.environments.environment import Environment
@@ -15,7 +15,8 @@ class Trajectories(NamedTuple):
     """What was seen, answered, done and paid, one after the other.
 
     `answers` are the acting policy's distributions. `mask` is 1 up to and with the step that ended the trajectory,
-    then 0.
+    then 0. Where several trajectories follow each other in a lane (`innerloop.rl.lanes`), `ends` is 1 at each one's
+    last step; None: there is one in each.
     """
 
     observations: Float[Array, "trajectories steps observation"]
@@ -23,10 +24,26 @@ class Trajectories(NamedTuple):
     actions: Array
     rewards: Float[Array, "trajectories steps"]
     mask: Float[Array, "trajectories steps"]
+    ends: Float[Array, "trajectories steps"] | None = None
+
+    def first(self) -> "Trajectories":
+        """Each lane's first trajectory alone."""
+        if self.ends is None:
+            return self
+        before = jnp.cumsum(self.ends, -1) - self.ends
+        return self._replace(mask=self.mask * (before == 0), ends=None)
 
     def returns(self) -> Float[Array, " trajectories"]:
-        """Undiscounted return of every trajectory."""
-        return jnp.sum(self.rewards * self.mask, -1)
+        """Undiscounted return of every lane's first trajectory: of whole ones, none chosen by its length."""
+        own = self.first()
+        return jnp.sum(own.rewards * own.mask, -1)
+
+
+def ages(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories steps"]:
+    """Steps since the beginning of each step's own trajectory."""
+    steps = jnp.arange(ends.shape[1])
+    begun = jnp.concatenate([jnp.zeros_like(ends[:, :1]), ends[:, :-1]], 1) * steps
+    return steps - jax.lax.cummax(begun.astype(steps.dtype), 1)
 
 
 def rollout(

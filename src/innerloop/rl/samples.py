@@ -16,7 +16,7 @@ class Samples(NamedTuple):
     """What a surrogate reads; the leading axis is `trajectories`, so that it is a batch of examples for the engine.
 
     `answers` and `log_probs` are those of the policy that acted. `weights` are zero after the end, and over the
-    trajectories of one rollout they add up to 1: a mean over the steps that were taken.
+    trajectories of one rollout they add up to 1: a mean over the steps that were taken. `ends`: as of `Trajectories`.
     """
 
     observations: Float[Array, "trajectories steps observation"]
@@ -25,6 +25,7 @@ class Samples(NamedTuple):
     log_probs: Float[Array, "trajectories steps"]
     advantages: Float[Array, "trajectories steps"]
     weights: Float[Array, "trajectories steps"]
+    ends: Float[Array, "trajectories steps"] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Judge:
 
     def __call__(self, t: Trajectories) -> Samples:
         """Judge the trajectories of one rollout; they share one baseline."""
-        returns = discounted(t.rewards, self.discount)
+        returns = discounted(t.rewards, self.discount, t.ends)
         values = jnp.zeros_like(returns)
         if self.baseline == "linear":
-            values = linear_baseline(t.observations, returns, t.mask)
-        advantages = generalised(t.rewards, values, t.mask, discount=self.discount, gae=self.gae)
+            values = linear_baseline(t.observations, returns, t.mask, ends=t.ends)
+        advantages = generalised(t.rewards, values, t.mask, discount=self.discount, gae=self.gae, ends=t.ends)
         if self.normalise:
             advantages = normalised(advantages, t.mask)
         return Samples(
@@ -56,4 +57,5 @@ class Judge:
             t.answers.log_prob(t.actions),
             advantages,
             t.mask / jnp.sum(t.mask),
+            t.ends,
         )

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.rl.rollout import ages
 from innerloop.rl.samples import Samples
 from innerloop.task import Params
 
@@ -23,6 +24,9 @@ def dice(policy: Params, samples: Samples) -> Float[Array, ""]:
     """The loss of `policy` on samples of one task."""
     log_probs = policy(samples.observations).log_prob(samples.actions)
     so_far = jnp.cumsum(log_probs, -1)
+    if samples.ends is not None:  # the sum begins anew with every trajectory of a lane
+        begun = jnp.arange(so_far.shape[-1]) - ages(samples.ends)
+        so_far = so_far - jnp.take_along_axis(so_far - log_probs, begun, -1)
     box = magic_box(so_far) - magic_box(so_far - log_probs)
     return -jnp.sum(samples.weights * samples.advantages * box)
 

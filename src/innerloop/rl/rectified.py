@@ -1,0 +1,142 @@
+r"""The divergence's Hessian through one inner step, for rectified networks of two hidden layers.
+
+    F v = mean over tasks of  J_U J_f^T M J_f J_U v,    J_U = I - alpha H    (symmetric),
+    H v = J^T (d2 L / d answers2) J v  +  sum_n  delta_n . (d2 mean(x_n) / d theta2) v,    delta = d L / d mean
+
+the same as `innerloop.rl.divergence` finds by differentiating, from two facts.
+
+1. With E_l = d mean / d z_l kept for every sample, J v = sum_l E_l (V_l h_{l-1} + v_l): one large product, not two.
+2. Between its kinks a rectified network is linear in each of its layers, so that the second sum, whatever the number
+   of samples, is the Hessian of one small polynomial in the weights,
+
+       sum_n delta_n . mean(x_n) = sum_{kjio} S_{kjio} W1_{kj} W2_{ji} W3_{io} + sum_{io} s_{io} b2_i W3_{io} + ...
+       S_{kjio} = sum_n delta_{no} x_{nk} [z1_{nj} > 0] [z2_{ni} > 0],      b1 being the row of W1 for x = 1,
+
+   whose coefficients are summed once and serve every product.
+
+So a product costs six large matrix products, where derivatives of derivatives take sixteen.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from innerloop.rl.collect import Adapt
+from innerloop.rl.distributions import Normal
+from innerloop.rl.divergence import Product, mean_kl
+from innerloop.rl.policies import LEAST_LOG_STD, GaussianPolicy
+from innerloop.rl.samples import Samples
+from innerloop.task import LossFn, Task
+
+
+class Slopes(NamedTuple):
+    """A policy at some observations: inputs of each layer, second mask, and how the mean depends on the first layer."""
+
+    x: Float[Array, "samples observation"]
+    first: Float[Array, "samples hidden"]
+    second: Float[Array, "samples hidden"]
+    open1: Float[Array, "samples hidden"]
+    open2: Float[Array, "samples hidden"]
+    e1: Float[Array, "action samples hidden"]
+
+
+class Prepared(NamedTuple):
+    """What one task's products have in common."""
+
+    adapted: GaussianPolicy
+    before: Slopes
+    after: Slopes
+    cubic: Float[Array, "inputs action hidden hidden"]
+    square: Float[Array, "action hidden"]
+
+
+class Told(eqx.Module):
+    """A policy whose answers are given: a surrogate becomes a function of them."""
+
+    answers: Normal
+
+    def __call__(self, observations: Float[Array, "*batch observation"]) -> Normal:
+        """As given."""
+        return self.answers
+
+
+def slopes(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> Slopes:
+    """Go through the network once, and back once for every output."""
+    (one, two), head = policy.mean.body, policy.mean.head
+    x = observations.reshape(-1, observations.shape[-1])
+    z1 = one(x)
+    first = jax.nn.relu(z1)
+    z2 = two(first)
+    open1, open2 = (z1 > 0).astype(x.dtype), (z2 > 0).astype(x.dtype)
+    e2 = head.weight.T[:, None] * open2
+    return Slopes(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
+
+
+def push(policy: GaussianPolicy, s: Slopes, like: Normal, v: GaussianPolicy) -> Normal:
+    """J v: how the answers move, if the policy moves by v."""
+    (one, two), head = v.mean.body, v.mean.head
+    early = jnp.einsum("onh,nh->no", s.e1, one(s.x))
+    late = (two(s.first) * s.open2) @ policy.mean.head.weight
+    free = policy.log_std > LEAST_LOG_STD
+    mean = (early + late + head(s.second)).reshape(like.mean.shape)
+    return Normal(mean, jnp.broadcast_to(jnp.where(free, v.log_std, 0), mean.shape))
+
+
+def coefficients(s: Slopes, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
+    """S and s of the polynomial."""
+    delta = delta.reshape(-1, delta.shape[-1])
+    inputs = jnp.concatenate([s.x, jnp.ones_like(s.x[:, :1])], -1)
+    rows = (inputs[:, :, None] * delta[:, None])[..., None] * s.open1[:, None, None]
+    samples, k, o, j = rows.shape
+    cubic = (rows.reshape(samples, -1).T @ s.open2).reshape(k, o, j, -1)
+    return cubic, delta.T @ s.open2
+
+
+def polynomial(policy: GaussianPolicy, cubic: Array, square: Array) -> Float[Array, ""]:
+    """sum_n delta_n . mean(x_n), but for what is linear in the parameters."""
+    (one, two), head = policy.mean.body, policy.mean.head
+    w1 = jnp.concatenate([one.weight, one.bias[None]])
+    inner = jnp.sum(w1[:, None, :, None] * cubic, 0)
+    through = jnp.sum(two.weight * inner, 1) + two.bias * square
+    return jnp.sum(through * head.weight.T)
+
+
+def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy, tasks: Task) -> Product:
+    """`v -> F v`, a mean over these tasks, for an `adapt` of one step of size `rate` down the surrogate."""
+
+    def loss(answers: Normal, samples: Samples) -> Array:
+        return surrogate(Told(answers), samples)
+
+    def prepare(task: Task) -> Prepared:
+        adapted = adapt(policy, task.support)
+        before = slopes(policy, task.support.observations)
+        delta = jax.grad(loss)(policy(task.support.observations), task.support).mean
+        return Prepared(
+            adapted, before, slopes(adapted, task.query.observations), *coefficients(before, delta)
+        )
+
+    prepared = jax.vmap(prepare)(tasks)
+
+    def one(p: Prepared, task: Task, v: GaussianPolicy) -> GaussianPolicy:
+        old, now = policy(task.support.observations), task.query.answers
+        ahead = lambda v: push(policy, p.before, old, v)
+        away = lambda v: push(p.adapted, p.after, now, v)
+        curvature = jax.grad(lambda answers: loss(answers, task.support))
+        slope = jax.grad(lambda policy: polynomial(policy, p.cubic, p.square))
+
+        def through(v: GaussianPolicy) -> GaussianPolicy:
+            curved = jax.linear_transpose(ahead, v)(jax.jvp(curvature, (old,), (ahead(v),))[1])[0]
+            bent = jax.jvp(slope, (policy,), (v,))[1]
+            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, bent)
+
+        divergence = jax.grad(lambda answers: mean_kl(now, answers, task.query))
+        moved = jax.jvp(divergence, (now,), (away(through(v)),))[1]
+        return through(jax.linear_transpose(away, v)(moved)[0])
+
+    def product(v: GaussianPolicy) -> GaussianPolicy:
+        return jax.tree.map(lambda x: x.mean(0), jax.vmap(one, (0, 0, None))(prepared, tasks, v))
+
+    return product
