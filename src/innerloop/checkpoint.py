@@ -13,9 +13,15 @@ from innerloop.tree import paths
 
 
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
-    """The checkpoints under `folder`, the newest `keep` of them."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(folder.resolve(), options=options)
+    """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    several = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, **several)
+    return ocp.CheckpointManager(folder, options=options)
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:

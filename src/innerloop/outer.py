@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
 from innerloop.errors import InnerloopError
+from innerloop.mesh import place, task_mesh
 from innerloop.task import Params, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
@@ -46,13 +46,6 @@ def init(params: Params, optimizer: optax.GradientTransformation, key: PRNGKeyAr
     check_trainable(params, "init")
     params = jax.tree.map(jnp.array, params)  # a copy: `meta_steps` consumes the state that it is given
     return MetaState(params, optimizer.init(params), jnp.array(key), jnp.zeros((), jnp.int32))
-
-
-def task_mesh(meta_batch: int, devices: list | None = None) -> Mesh:
-    """A mesh over as many devices as divide the meta-batch evenly."""
-    devices = jax.devices() if devices is None else devices
-    count = max(n for n in range(1, len(devices) + 1) if meta_batch % n == 0)
-    return Mesh(np.array(devices[:count]), ("tasks",))
 
 
 def mean_over_tasks(
@@ -154,9 +147,7 @@ def meta_steps(
     def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
         return jax.lax.scan(lambda state, _: one_step(state, arrays), state, None, length=steps)
 
-    everywhere = PartitionSpec()
-    compiled = on_mesh(many, mesh, everywhere)
+    compiled = on_mesh(many, mesh, PartitionSpec())
     # Placed where it will come back, so that the second call is not compiled anew for another placement.
-    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
-    arrays = place(arrays)
-    return lambda state: compiled(place(state), arrays)
+    arrays = place(arrays, mesh)
+    return lambda state: compiled(place(state, mesh), arrays)

@@ -1,0 +1,88 @@
+"""Devices: which ones share the tasks, and what lies where.
+
+The mesh has the axis `tasks`; its devices may belong to one process or to many, on one machine or on many. In several
+processes every one holds the arrays of its own devices alone, and JAX sees them as one array: the helpers here are what
+makes a program the same in both cases.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from innerloop.errors import InnerloopError
+
+EVERYWHERE = PartitionSpec()
+"""Whole on every device."""
+
+
+def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over as many devices of each process as divide the meta-batch evenly.
+
+    Raises InnerloopError if the meta-batch does not divide over the processes: none may be left without a task.
+    """
+    hosts = by_process(jax.devices() if devices is None else devices)
+    share, rest = divmod(meta_batch, len(hosts))
+    if rest:
+        raise InnerloopError(
+            "meta-batch",
+            "must be a multiple of the processes",
+            got=f"{meta_batch} tasks for {len(hosts)} processes",
+            do="change --outer.meta-batch or the number of processes",
+        )
+    each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
+    return Mesh(np.array([device for host in hosts for device in host[:each]]), ("tasks",))
+
+
+def by_process(devices: Sequence[Any]) -> list[list[Any]]:
+    """The devices of each process, in the order of the processes."""
+    hosts: dict[int, list[Any]] = {}
+    for device in devices:
+        hosts.setdefault(device.process_index, []).append(device)
+    return [hosts[index] for index in sorted(hosts)]
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """The tree whole on every device of the mesh. Every process must bring the same values."""
+    everywhere = NamedSharding(mesh, EVERYWHERE)
+    if mesh.is_multi_process:
+        return jax.tree.map(lambda leaf: on_every_device(leaf, everywhere), tree)
+    return jax.device_put(tree, everywhere)
+
+
+def on_every_device(leaf: Any, everywhere: NamedSharding) -> jax.Array:
+    """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
+        return leaf
+    local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    copies = [jax.device_put(local, device) for device in everywhere.mesh.local_devices]
+    return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
+
+
+def to_host(mesh: Mesh) -> Callable[[Any], Any]:
+    """`fetch(tree)`: NumPy arrays of a tree that is split over the mesh, whole in every process."""
+    if not mesh.is_multi_process:
+        return lambda tree: jax.tree.map(np.asarray, tree)
+    gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))
+    return lambda tree: jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), gather(tree))
+
+
+def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
+    """Which tasks of a meta-batch this process draws."""
+    share = meta_batch // mesh.size
+    own = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    return slice(own[0] * share, (own[-1] + 1) * share)
+
+
+def put_split(tree: Any, split: NamedSharding) -> Any:
+    """A tree of which this process holds its own part, as arrays over the whole mesh."""
+    if split.mesh.is_multi_process:
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
+    return jax.device_put(tree, split)
+
+
+def own_copy(x: jax.Array) -> jax.Array:
+    """An array that is whole on every device, as an array of this process alone."""
+    return x if x.is_fully_addressable else x.addressable_data(0)
