@@ -16,11 +16,11 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}
-    )
-    several = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, **several)
+    whose = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # else Orbax would wait for the others
+        index = jax.process_index()
+        whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=whose)
     return ocp.CheckpointManager(folder, options=options)
 
 

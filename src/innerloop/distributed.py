@@ -6,6 +6,7 @@ the others, so that no file system has to be shared. What processes agree on tra
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ def check(meeting: Meeting) -> None:
         raise InnerloopError("--distributed.process", f"must be below {count}", got=index)
 
 
+def check_free(port: int) -> None:
+    """Raise InnerloopError if something listens on this port already; JAX would end the process without a word."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        do = "choose another port, the same for all processes"
+        raise InnerloopError(
+            "--distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
+        ) from None
+
+
 def join(meeting: Meeting) -> None:
     """Meet the other processes; returns when all are there. Call it before JAX's first use.
 
@@ -75,12 +87,14 @@ def join(meeting: Meeting) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: it saves and stops
     # Collectives of two programs in flight at once would meet the wrong partners.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if meeting.process == 0 and meeting.coordinator is not None:
+        check_free(int(meeting.coordinator.rpartition(":")[2]))
     try:
         jax.distributed.initialize(
             meeting.coordinator,
             meeting.processes,
             meeting.process,
-            initialization_timeout=max(meeting.patience, PATIENCE),
+            initialization_timeout=5 * meeting.patience,  # containers start one after the other
             heartbeat_timeout_seconds=meeting.patience,
         )
     except (ValueError, RuntimeError) as error:
@@ -124,7 +138,10 @@ def shared(data: bytes) -> jax.Array:
 
 def numbers(value: int) -> list[int]:
     """Each process's number."""
-    return [int.from_bytes(data, "little", signed=True) for data in every(value.to_bytes(8, "little", signed=True))]
+    return [
+        int.from_bytes(data, "little", signed=True)
+        for data in every(value.to_bytes(8, "little", signed=True))
+    ]
 
 
 def from_first(data: bytes | None) -> bytes:
@@ -146,7 +163,9 @@ def tree_from_first(tree: Any) -> Any:
     raw = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
     told, found, place = from_first(b"".join(x.tobytes() for x in raw)), [], 0
     for leaf, own in zip(leaves, raw, strict=True):
-        array = jax.numpy.asarray(np.frombuffer(told[place : place + own.nbytes], own.dtype).reshape(own.shape))
+        array = jax.numpy.asarray(
+            np.frombuffer(told[place : place + own.nbytes], own.dtype).reshape(own.shape)
+        )
         found.append(jax.random.wrap_key_data(array) if is_key(leaf) else array)
         place += own.nbytes
     return structure.unflatten(found)
@@ -155,6 +174,10 @@ def tree_from_first(tree: Any) -> Any:
 def is_key(leaf: Any) -> bool:
     """Whether this is an array of random keys."""
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+SIGNS = ("Gloo", "NCCL", "UNAVAILABLE", "Connection")
+"""What the runtime's errors say when a collective lost a partner; it has no class of errors for that."""
 
 
 class Lost(Exception):
@@ -166,8 +189,8 @@ def noticing_losses() -> Iterator[None]:
     """Raise Lost where a collective failed because another process is gone."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not several() or "RESOURCE_EXHAUSTED" in str(error):  # memory is this process's own trouble
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not several() or not any(sign in str(error) for sign in SIGNS):
             raise
         raise Lost(str(error).splitlines()[0]) from error
 

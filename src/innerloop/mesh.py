@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from innerloop.errors import InnerloopError
@@ -57,7 +59,7 @@ def on_every_device(leaf: Any, everywhere: NamedSharding) -> jax.Array:
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
     local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    copies = [jax.device_put(local, device) for device in everywhere.mesh.local_devices]
+    copies = [jax.device_put(local, device) for device in everywhere.addressable_devices]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
 
@@ -86,3 +88,19 @@ def put_split(tree: Any, split: NamedSharding) -> Any:
 def own_copy(x: jax.Array) -> jax.Array:
     """An array that is whole on every device, as an array of this process alone."""
     return x if x.is_fully_addressable else x.addressable_data(0)
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Mean over the mesh axis `tasks`, inside the mesh; the same bits however the devices are spread over processes.
+
+    An all-reduce adds up in an order of its own, another one within a process than between them. Here each device
+    gets its part of every device's numbers, adds them up by device number, and shows the others its sum. That
+    sends what a ring all-reduce sends: 2 (n - 1) / n times the tree's size, by each device.
+    """
+    n = jax.lax.axis_size("tasks")
+    if n <= 2:  # a + b = b + a
+        return jax.lax.pmean(tree, "tasks")
+    flat, restore = ravel_pytree(tree)
+    parts = jnp.pad(flat, (0, -len(flat) % n)).reshape(n, -1)
+    mean = jax.lax.all_to_all(parts, "tasks", 0, 0).sum(0) / n
+    return restore(jax.lax.all_gather(mean, "tasks", tiled=True)[: len(flat)])

@@ -19,7 +19,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
 from innerloop.errors import InnerloopError
-from innerloop.mesh import place, task_mesh
+from innerloop.mesh import mean_over_devices, place, task_mesh
 from innerloop.task import Params, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
@@ -98,7 +98,7 @@ def outer_update(
     optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo]
 ) -> tuple[MetaState, StepInfo]:
     """One meta-step from each device's mean over its tasks; runs inside the mesh."""
-    grads, info = jax.lax.pmean(mean, "tasks")
+    grads, info = mean_over_devices(mean)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))

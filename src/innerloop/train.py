@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, distributed, outer, weights
+from innerloop import checkpoint, distributed, outer, provenance, weights
 from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
@@ -73,10 +73,12 @@ def train(
             fit = plan(experiment, min(distributed.numbers(available_memory())))
             told(fit)
             experiment = fitted(experiment, fit)
+        data = provenance.data_hashes(experiment.splits)
+        distributed.check_same(provenance.digest(config, data), "settings, versions or data")
         if not writes:
             return Follower(experiment, run, None, watch).run_to_end()
         if not resume:
-            run.create(config)
+            run.create(config, data)
         checkpoints = checkpoint.manager(run.checkpoints)
         try:
             return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,9 +47,11 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
 
 def tell_lost(folder: Path) -> None:
     """The sentence for a lost process."""
+    begun = (folder / "config.json").exists()
+    again = f"with --resume {folder} to go on from the last checkpoint" if begun else "from the beginning"
     print(
-        "innerloop: train: another process of this run was lost; start again with any number of processes and "
-        f"--resume {folder} to go on from the last checkpoint.",
+        "innerloop: train: another process of this run was lost or did not come; start any number of processes "
+        f"again, {again}.",
         file=sys.stderr,
         flush=True,
     )
@@ -78,6 +81,9 @@ def as_one(work: Callable[[], int], folder: Path) -> int:
     except Lost:
         tell_lost(folder)
         code = LOST
+    except Exception:
+        traceback.print_exc()
+        code = 1
     if first():
         time.sleep(1)  # the others lose their coordinator with it: let them tell what they met
     sys.stdout.flush()

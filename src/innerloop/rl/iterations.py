@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from innerloop.mesh import place, task_mesh
+from innerloop.mesh import mean_over_devices, place, task_mesh
 from innerloop.outer import MetaState, split_evenly, task_keys
 from innerloop.rl.collect import Collector, sampled
 from innerloop.rl.outer_steps import OuterStep
@@ -46,7 +46,7 @@ def meta_iterations(
         own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
         tasks, returns = sampled(collector, state.params, own, chunk)
         params, opt_state, info = outer_step(state.params, state.opt_state, tasks)
-        seen = IterationInfo(*info, jax.lax.pmean(returns.mean(0), "tasks"))
+        seen = IterationInfo(*info, mean_over_devices(returns.mean(0)))
         return MetaState(params, opt_state, state.key, state.step + 1), seen
 
     def many(state: MetaState) -> tuple[MetaState, IterationInfo]:

@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Float
 
 from innerloop.algorithms.algorithm import Algorithm
+from innerloop.mesh import mean_over_devices
 from innerloop.outer import mean_in_chunks
 from innerloop.rl.collect import Adapt, over_tasks
 from innerloop.rl.divergence import fisher, mean_kl
@@ -55,7 +56,7 @@ class Outer:
         """Mean meta-gradient and info over all devices' tasks."""
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
-        return jax.lax.pmean(mean_in_chunks(one, tasks, self.chunk or count), "tasks")
+        return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
         """Mean query loss after adapting, and mean divergence from the policies that acted."""
@@ -66,7 +67,7 @@ class Outer:
             return self.query_loss(adapted, task.query), mean_kl(task.query.answers, new, task.query)
 
         loss, kl = over_tasks(one, tasks, self.chunk)
-        return jax.lax.pmean((loss.mean(), kl.mean()), "tasks")
+        return mean_over_devices((loss.mean(), kl.mean()))
 
 
 def first_order(adapt: Adapt) -> Adapt:
@@ -94,7 +95,7 @@ def trust_region(outer: Outer, region: TrustRegion) -> OuterStep:
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
         # All of them at once: a scan would keep what it linearised in memory of its own, and read it ten times.
         product = fisher(outer.adapt, params, some, None)
-        everywhere = lambda v: jax.lax.pmean(product(v), "tasks")
+        everywhere = lambda v: mean_over_devices(product(v))
         judge = lambda p: outer.judged(p, tasks)
         moved = natural_step(params, grads, info.outer_loss, everywhere, judge, region)
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
