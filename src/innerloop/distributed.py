@@ -94,6 +94,7 @@ def join(meeting: Meeting) -> None:
             meeting.coordinator,
             meeting.processes,
             meeting.process,
+            cluster_detection_method="deactivate" if told_all(meeting) else None,
             initialization_timeout=5 * meeting.patience,  # containers start one after the other
             heartbeat_timeout_seconds=meeting.patience,
         )
@@ -101,6 +102,11 @@ def join(meeting: Meeting) -> None:
         do = "give --distributed.coordinator HOST:PORT, --distributed.processes N and --distributed.process I"
         told = str(error).strip().splitlines()[0].rstrip(".")
         raise InnerloopError("--distributed", "the processes did not meet", got=told, do=do) from None
+
+
+def told_all(meeting: Meeting) -> bool:
+    """Whether no cluster has to be asked."""
+    return None not in (meeting.coordinator, meeting.processes, meeting.process)
 
 
 def several() -> bool:

@@ -19,6 +19,8 @@ from innerloop.errors import InnerloopError
 CHILD = "INNERLOOP_CHILD"
 """Set in the environment of the child to the command's process number."""
 
+COMMAND = (sys.executable, "-m", "innerloop", "train")
+
 LOST = 75
 """Exit code when another process was lost: a failure that passes, as sysexits.h has it."""
 
@@ -33,9 +35,8 @@ def is_child() -> bool:
 
 def supervise(argv: Sequence[str], folder: Path) -> int:
     """Run `innerloop train` with these arguments as a child; its exit code, or `LOST` after telling so."""
-    command = [sys.executable, "-m", "innerloop", "train", *argv]
     # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
-    child = subprocess.Popen(command, env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True)
+    child = subprocess.Popen([*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
@@ -47,11 +48,11 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
 
 def tell_lost(folder: Path) -> None:
     """The sentence for a lost process."""
-    begun = (folder / "config.json").exists()
-    again = f"with --resume {folder} to go on from the last checkpoint" if begun else "from the beginning"
+    begun = (folder / "config.json").exists()  # another machine may not see it
+    where = f"--resume {folder}" if begun else "--resume if the first has kept a checkpoint"
     print(
-        "innerloop: train: another process of this run was lost or did not come; start any number of processes "
-        f"again, {again}.",
+        "innerloop: train: another process of this run was lost or did not come; to go on from the last "
+        f"checkpoint, start any number of processes again with {where}.",
         file=sys.stderr,
         flush=True,
     )
