@@ -48,18 +48,19 @@ def by_process(devices: Sequence[Any]) -> list[list[Any]]:
 
 def place(tree: Any, mesh: Mesh) -> Any:
     """The tree whole on every device of the mesh. Every process must bring the same values."""
-    everywhere = NamedSharding(mesh, EVERYWHERE)
     if mesh.is_multi_process:
-        return jax.tree.map(lambda leaf: on_every_device(leaf, everywhere), tree)
-    return jax.device_put(tree, everywhere)
+        return jax.tree.map(lambda leaf: on_every_device(leaf, mesh), tree)
+    return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
 
 
-def on_every_device(leaf: Any, everywhere: NamedSharding) -> jax.Array:
+def on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
     """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
+    everywhere = NamedSharding(mesh, EVERYWHERE)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
     local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    copies = [jax.device_put(local, device) for device in everywhere.addressable_devices]
+    # In the order of the mesh, which arrays of random keys go by.
+    copies = [jax.device_put(local, device) for device in own_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
 
@@ -73,9 +74,14 @@ def to_host(mesh: Mesh) -> Callable[[Any], Any]:
 
 def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
     """Which tasks of a meta-batch this process draws."""
-    share = meta_batch // mesh.size
-    own = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
-    return slice(own[0] * share, (own[-1] + 1) * share)
+    own, share = own_devices(mesh), meta_batch // mesh.size
+    first = list(mesh.devices.flat).index(own[0]) * share
+    return slice(first, first + len(own) * share)
+
+
+def own_devices(mesh: Mesh) -> list[Any]:
+    """This process's devices, in the order of the mesh."""
+    return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
 def put_split(tree: Any, split: NamedSharding) -> Any:

@@ -36,7 +36,9 @@ def is_child() -> bool:
 def supervise(argv: Sequence[str], folder: Path) -> int:
     """Run `innerloop train` with these arguments as a child; its exit code, or `LOST` after telling so."""
     # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
-    child = subprocess.Popen([*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True)
+    child = subprocess.Popen(
+        [*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
