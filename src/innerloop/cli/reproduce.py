@@ -37,7 +37,7 @@ class Reproduce:
 def run(argv: Sequence[str]) -> int:
     """Run again and compare; 0 for the same, 1 for anything else."""
     arguments = parse(Reproduce, argv)
-    start_jax(arguments.devices or devices_of(arguments.run))
+    start_jax(devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
         return judged(arguments, arguments.folder)
     with tempfile.TemporaryDirectory(prefix="innerloop-reproduce-") as kept:
