@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks import cost_model, scaling, scaling_page, tables
 from benchmarks.cost_model import Link, efficiency, mean_seconds, sent_by_each, step_seconds
+
 from innerloop.errors import InnerloopError
 
 LINK = Link("test", bandwidth=100.0, latency=0.5)
