@@ -102,6 +102,17 @@ wheel: $(VENV)/installed-runtime ## build the wheel and the source archive into 
 	@rm -rf dist
 	$(PY) -m hatchling build
 
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= 3.11
+
+.PHONY: test-oldest
+test-oldest: wheel ## the tests from the wheel, on the oldest versions that pyproject.toml allows (needs uv)
+	$(UV) venv --quiet --clear --python $(OLDEST_PYTHON) $(OLDEST)
+	$(UV) pip compile pyproject.toml --no-config --quiet --resolution lowest-direct --python-version 3.11 \
+	  --group build --group test -o $(OLDEST)/requirements.txt
+	$(UV) pip install --quiet --python $(OLDEST)/bin/python -r $(OLDEST)/requirements.txt dist/*.whl
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
 .PHONY: results
 results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/results.md
 	$(PY) -m benchmarks.results
@@ -139,5 +150,5 @@ lock: ## resolve the newest versions into requirements/ (needs uv)
 
 .PHONY: clean
 clean: ## remove what make made: environments, dist, site and tool caches; runs and data stay
-	rm -rf $(VENV) $(BENCH) dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) $(BENCH) $(OLDEST) dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,9 +30,9 @@ on two cores that did other work too, so they are upper bounds.
 
 
 def load(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result by subject."""
+    """Every result by subject; what has none is not of a trained initialisation."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return {result["subject"]: result for result in results}
+    return {result["subject"]: result for result in results if "subject" in result}
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

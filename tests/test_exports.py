@@ -53,6 +53,19 @@ def test_what_twenty_lines_need_loads_nothing_heavy_and_starts_no_device():
     assert not set(lines) & set(HEAVY)
 
 
+def test_import_changes_nothing(tmp_path):
+    code = (
+        "import logging, os, sys, threading, warnings; import jax\n"
+        "seen = lambda: (dict(os.environ), threading.active_count(), list(logging.root.handlers),"
+        " dict(jax.config.values), list(warnings.filters), os.listdir(), sys.stdout, sys.excepthook)\n"
+        "before = seen(); import innerloop, innerloop.distributed, innerloop.mesh; print(seen() == before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
+    )
+    assert (done.stdout.split(), done.stderr) == (["True"], "")
+
+
 def test_functions_are_not_hidden_by_modules_of_their_name():
     lines = run(
         "import innerloop.evaluate, innerloop.train\nimport innerloop\n"

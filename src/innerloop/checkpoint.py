@@ -13,9 +13,15 @@ from innerloop.tree import paths
 
 
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
-    """The checkpoints under `folder`, the newest `keep` of them."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(folder.resolve(), options=options)
+    """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    whose = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # else Orbax would wait for the others
+        index = jax.process_index()
+        whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=whose)
+    return ocp.CheckpointManager(folder, options=options)
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:

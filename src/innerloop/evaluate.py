@@ -12,12 +12,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop, unroll
-from innerloop.outer import task_mesh
+from innerloop.mesh import by_process, place, task_mesh, to_host
 from innerloop.task import LossFn, Params, Task, TaskDistribution
 
 Score = Callable[[Params, Task], dict[str, Array]]
@@ -107,7 +107,7 @@ def over_tasks(
     Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
     that two measurements with one key are paired. Compiled at the first call only.
     """
-    part = min(part, tasks)
+    part = whole_part(part, tasks)
     mesh = task_mesh(part)
     chunk = chunk if (part // mesh.size) % chunk == 0 else 1
     arrays, static = eqx.partition(distribution, eqx.is_array)
@@ -120,18 +120,33 @@ def over_tasks(
     everywhere, split = PartitionSpec(), PartitionSpec("tasks")
     specs = (everywhere, everywhere, split)
     compiled = jax.jit(jax.shard_map(values, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
-    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
-    arrays = place(arrays)
-    # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
-    key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+    arrays = place(arrays, mesh)
+    keys, fetch = keys_of(mesh, part), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
-        params = place(params)  # training may have left them on fewer devices
+        params = place(params, mesh)  # training may have left them on fewer devices
         for first in range(0, tasks, part):
-            found = compiled(params, arrays, key_of(key, jnp.arange(first, first + part)))
-            yield jax.tree.map(lambda x, most=tasks - first: np.asarray(x)[:most], found)
+            found = fetch(compiled(params, arrays, keys(key, first)))
+            yield jax.tree.map(lambda x, most=tasks - first: x[:most], found)
 
     return run
+
+
+def whole_part(part: int, tasks: int) -> int:
+    """Tasks measured at a time: no more than there are, rounded up to a multiple of the processes."""
+    processes = len(by_process(jax.devices()))
+    return -(-min(part, tasks) // processes) * processes
+
+
+def keys_of(mesh: Mesh, part: int) -> Callable[[PRNGKeyArray, int], Array]:
+    """`keys(key, first)`: the keys of the tasks first..first+part, each where its task is measured.
+
+    Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
+    """
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    split = NamedSharding(mesh, PartitionSpec("tasks"))
+    folded = jax.jit(lambda key, numbers: fold(key, numbers), out_shardings=split)
+    return lambda key, first: folded(*place((key, np.arange(first, first + part)), mesh))
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 # Not elementwise, so that they are fused with nothing.
 CONVOLUTIONS = {"conv", "conv_kernel_gradient", "conv_input_gradient", "conv_general_dilated"}
@@ -57,7 +57,8 @@ def stands_alone(equation: JaxprEqn) -> bool:
 
 def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
     """Bodies of loops and calls."""
-    found = jaxprs_in_params(equation.params)
+    values = [v if isinstance(v, tuple) else (v,) for v in equation.params.values()]
+    found = [v for several in values for v in several if isinstance(v, Jaxpr | ClosedJaxpr)]
     return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in found]
 
 

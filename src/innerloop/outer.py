@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
 from innerloop.blocks import divisor_up_to
 from innerloop.errors import InnerloopError
+from innerloop.mesh import mean_over_devices, place, task_mesh
 from innerloop.task import Params, Task, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
@@ -48,13 +48,6 @@ def init(params: Params, optimizer: optax.GradientTransformation, key: PRNGKeyAr
     check_trainable(params, "init")
     params = jax.tree.map(jnp.array, params)  # a copy: `meta_steps` consumes the state that it is given
     return MetaState(params, optimizer.init(params), jnp.array(key), jnp.zeros((), jnp.int32))
-
-
-def task_mesh(meta_batch: int, devices: list | None = None) -> Mesh:
-    """A mesh over as many devices as divide the meta-batch evenly."""
-    devices = jax.devices() if devices is None else devices
-    count = max(n for n in range(1, len(devices) + 1) if meta_batch % n == 0)
-    return Mesh(np.array(devices[:count]), ("tasks",))
 
 
 AHEAD_BYTES = 2_000_000
@@ -108,7 +101,7 @@ def outer_update(
     optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo]
 ) -> tuple[MetaState, StepInfo]:
     """One meta-step from each device's mean over its tasks; runs inside the mesh."""
-    grads, info = jax.lax.pmean(mean, "tasks")
+    grads, info = mean_over_devices(mean)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
@@ -170,9 +163,7 @@ def meta_steps(
         state, info = jax.lax.scan(some, state, None, length=steps // ahead)
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
-    everywhere = PartitionSpec()
-    compiled = on_mesh(many, mesh, everywhere)
+    compiled = on_mesh(many, mesh, PartitionSpec())
     # Placed where it will come back, so that the second call is not compiled anew for another placement.
-    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, everywhere))
-    arrays = place(arrays)
-    return lambda state: compiled(place(state), arrays)
+    arrays = place(arrays, mesh)
+    return lambda state: compiled(place(state, mesh), arrays)

@@ -12,6 +12,7 @@ import jax
 from innerloop import outer
 from innerloop.experiment import Experiment
 from innerloop.memory import predicted_peak
+from innerloop.mesh import task_mesh
 
 SAFETY = 2
 """The prediction is right to a factor of about two (see `innerloop.memory`)."""
@@ -46,7 +47,7 @@ class Plan:
 
 def available_memory() -> int:
     """Bytes free for this process: the accelerator's, or the machine's."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * len(jax.local_devices())
     for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):  # macOS lacks the first
@@ -70,7 +71,7 @@ def plan(experiment: Experiment, available: int | None = None) -> Plan:
     """
     config = experiment.config
     available = available_memory() if available is None else available
-    mesh = outer.task_mesh(config.outer.meta_batch)
+    mesh = task_mesh(config.outer.meta_batch)
     share, chunk = outer.split_evenly(config.outer.meta_batch, mesh, experiment.chunk)
     chunks = [chunk]
     if config.outer.chunk is None:
@@ -84,7 +85,7 @@ def plan(experiment: Experiment, available: int | None = None) -> Plan:
         of_a_task = peak_of_a_task(replace(experiment, config=replace(config, inner=inner)))
         for n in chunks:
             changed = (n, derivative) != (chunk, config.inner.derivative)
-            plans.append(Plan(n, derivative, mesh.size * n * of_a_task, available, changed))
+            plans.append(Plan(n, derivative, len(mesh.local_devices) * n * of_a_task, available, changed))
             if plans[-1].fits:
                 return plans[-1]
     return plans[-1]

@@ -2,13 +2,12 @@
 
 import json
 import os
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
+from innerloop.provenance import environment as environment
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -22,21 +21,6 @@ def write_atomically(path: Path, text: str) -> None:
         raise InnerloopError(
             str(path), f"cannot be written ({error.strerror})", do="free some room"
         ) from None
-
-
-def environment() -> dict[str, Any]:
-    """What the run was made with."""
-    packages = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
-    import jax
-
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "devices": [str(device) for device in jax.devices()],
-        "packages": {name: metadata.version(name) for name in packages},
-    }
 
 
 class RunFolder:
@@ -64,8 +48,8 @@ class RunFolder:
         found = sorted((self.path / "snapshots").glob("*.safetensors"))
         return {int(path.stem): path for path in found if path.stem.isdigit()}
 
-    def create(self, config: Config) -> None:
-        """Make the folder of a new run. Raises InnerloopError if there is a run already."""
+    def create(self, config: Config, data: dict[str, str] | None = None) -> None:
+        """Make the folder of a new run on these data. Raises InnerloopError if there is a run already."""
         if (self.path / "config.json").exists():
             raise InnerloopError(
                 str(self.path), "holds a run already", do="give --resume to go on with it, or another folder"
@@ -74,7 +58,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InnerloopError(str(self.path), f"cannot be made ({error.strerror})") from None
-        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        made_with = environment() | {"data": data or {}}
+        write_atomically(self.path / "environment.json", json.dumps(made_with, indent=2) + "\n")
         write_atomically(self.path / "config.json", to_json(config))
 
     def config(self) -> Config:

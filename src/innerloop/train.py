@@ -7,7 +7,7 @@ stopped anywhere and resumed ends with the same bits as one that never was.
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, outer, weights
-from innerloop.config import Config
+from innerloop import checkpoint, distributed, outer, provenance, weights
+from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
 from innerloop.experiment import Experiment, build
+from innerloop.mesh import own_copy
 from innerloop.outer import MetaState
-from innerloop.plan import Plan, fitted, plan
+from innerloop.plan import Plan, available_memory, fitted, plan
 from innerloop.run_folder import RunFolder, environment
 
 
@@ -60,24 +61,39 @@ def train(
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
     InnerloopError for bad settings and a diverging run, and Stopped after saving when a SIGINT or SIGTERM came.
+
+    In several processes (`innerloop.distributed`) all call this alike; the first one's config and folder count, and
+    it alone writes. Raises Lost in all that remain when a process is gone.
     """
-    run = RunFolder(folder)
-    if resume:
-        config = run.config()
-    if config is None:
+    run, writes = RunFolder(folder), distributed.first()
+    with distributed.noticing_losses():
+        config = settings(run.config() if resume and writes else config)
+        experiment = build(config)
+        if not experiment.reinforcement:
+            fit = plan(experiment, min(distributed.numbers(available_memory())))
+            told(fit)
+            experiment = fitted(experiment, fit)
+        data = provenance.data_hashes(experiment.splits)
+        distributed.check_same(provenance.digest(config, data), "settings, versions or data")
+        if not writes:
+            return Follower(experiment, run, None, watch).run_to_end()
+        if not resume:
+            run.create(config, data)
+        checkpoints = checkpoint.manager(run.checkpoints)
+        try:
+            return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
+        finally:
+            checkpoints.close()
+
+
+def settings(config: Config | None) -> Config:
+    """The first process's config, in all. Raises InnerloopError if it has none."""
+    if config is None and distributed.first():
         raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
-    experiment = build(config)
-    if not experiment.reinforcement:
-        fit = plan(experiment)
-        told(fit)
-        experiment = fitted(experiment, fit)
-    if not resume:
-        run.create(config)
-    checkpoints = checkpoint.manager(run.checkpoints)
-    try:
-        return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
-    finally:
-        checkpoints.close()
+    if config is not None and not distributed.several():
+        return config
+    own = b"" if config is None else to_json(config).encode()
+    return from_json(distributed.from_first(own).decode())
 
 
 class TrainingLoop:
@@ -94,14 +110,12 @@ class TrainingLoop:
             "validation"
         )  # now: too few classes are told before training
         fresh = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
-        saved = checkpoint.restore(checkpoints, fresh)
-        self.state = fresh if saved is None else saved
-        run.rewind(int(self.state.step))
+        self.state = distributed.tree_from_first(self.restored(fresh))
 
     def run_to_end(self) -> MetaState:
         """All remaining meta-steps, then the final weights."""
         total, step = self.config.meta_steps, int(self.state.step)
-        with tensorboard(self.run.path) as board, asked_to_stop() as asked:
+        with self.board() as self.tensorboard, asked_to_stop() as asked:
             self.begun, self.first, self.earlier = time.monotonic(), step, self.run.seconds()
             if step == 0 and self.config.snapshots:
                 self.snapshot(step)
@@ -111,25 +125,49 @@ class TrainingLoop:
                 self.state, info = self.dispatch(length)(before)
                 step += length
                 metrics = self.metrics(info, step)
-                self.run.log({"step": step, **metrics})
-                for name, value in metrics.items():
-                    board.add_scalar(name, value, step)
+                self.record(step, metrics)
                 self.watch(self.progress(step, metrics))
+                stop = max(distributed.numbers(asked[0] if asked else 0))  # asked of one, all stop
                 if reached(self.config.snapshots, total, step, length):
                     self.snapshot(step)
-                if due(self.config.checkpoint_every, step, length) or step == total or asked:
+                if due(self.config.checkpoint_every, step, length) or step == total or stop:
                     self.save()
-                if asked and step < total:
-                    self.checkpoints.wait_until_finished()
-                    raise Stopped(asked[0], step, self.run.path)
-        self.checkpoints.wait_until_finished()
+                if stop and step < total:
+                    self.saved()
+                    raise Stopped(stop, step, self.run.path)
+        self.finish(total)
+        return self.state
+
+    def restored(self, fresh: MetaState) -> MetaState:
+        """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
+        saved = checkpoint.restore(self.checkpoints, fresh)
+        state = fresh if saved is None else saved
+        self.run.rewind(int(state.step))
+        return state
+
+    def board(self) -> AbstractContextManager[Any]:
+        """Where TensorBoard's numbers go."""
+        return tensorboard(self.run.path)
+
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """Log one dispatch."""
+        self.run.log({"step": step, **metrics})
+        for name, value in metrics.items():
+            self.tensorboard.add_scalar(name, value, step)
+
+    def finish(self, total: int) -> None:
+        """Write the final weights."""
+        self.saved()
         facts = {"meta_steps": total, "seconds": self.run.seconds(), "environment": environment()}
         weights.save(self.run.weights, self.state.params, self.experiment.config, facts)
-        return self.state
+
+    def saved(self) -> None:
+        """Wait until the last checkpoint is whole."""
+        self.checkpoints.wait_until_finished()
 
     def save(self) -> None:
         """Write a checkpoint, and the time that it took to get there."""
-        checkpoint.save(self.checkpoints, self.state)
+        checkpoint.save(self.checkpoints, jax.tree.map(own_copy, self.state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
 
     def snapshot(self, step: int) -> None:
@@ -180,6 +218,33 @@ class TrainingLoop:
             metrics,
             per_second * self.experiment.environment_steps,
         )
+
+
+class Follower(TrainingLoop):
+    """The same run in a process other than the first: it computes its share and writes nothing."""
+
+    def restored(self, fresh: MetaState) -> MetaState:
+        """Shapes and types; the values come from the first process."""
+        return fresh
+
+    def board(self) -> AbstractContextManager[Any]:
+        """Nowhere."""
+        return nullcontext()
+
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """The first process logs."""
+
+    def snapshot(self, step: int) -> None:
+        """The first process keeps it."""
+
+    def save(self) -> None:
+        """The first process saves."""
+
+    def saved(self) -> None:
+        """Nothing to wait for."""
+
+    def finish(self, total: int) -> None:
+        """The first process writes the weights."""
 
 
 def due(every: int, step: int, length: int) -> bool:

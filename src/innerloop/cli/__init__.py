@@ -17,6 +17,7 @@ COMMANDS = {
     "adapt": "adapt to your own few examples and predict new ones",
     "analyze": "rapid learning or feature reuse? The laboratory on a trained run",
     "report": "write one HTML page about one or more runs",
+    "reproduce": "make a run again from its config, and compare to the bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
 }
 

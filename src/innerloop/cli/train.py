@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import arg
@@ -24,6 +24,11 @@ from innerloop.config import (
 )
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets, preset
+
+
+def own(name: str, metavar: str, hint: str = "") -> Any:
+    """An option `--distributed.NAME`."""
+    return arg(name=f"distributed.{name}", metavar=metavar, help_behavior_hint=hint)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,17 @@ class Basics:
     """Go on with the run in this folder, with its own settings."""
     devices: Devices = None
     """CPU devices that tasks are split over."""
+    distributed: bool = False
+    """This is one of several processes; Slurm, Open MPI or Kubernetes say where the others are, or the next three,
+    or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    coordinator: Annotated[str | None, own("coordinator", "HOST:PORT")] = None
+    """Where the first process listens."""
+    processes: Annotated[int | None, own("processes", "N")] = None
+    """How many there are."""
+    process: Annotated[int | None, own("process", "I")] = None
+    """Which one this is, from 0."""
+    patience: Annotated[int, own("patience", "SECONDS", "(default: 60)")] = 60
+    """Silence after which another counts as lost."""
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
     """Which meta-gradient."""
     seed: int = 0
@@ -79,9 +95,50 @@ def run(argv: Sequence[str]) -> int:
     named = next((word for word in argv if word in all_presets()), None)
     base = all_presets()[named] if named else Config()
     arguments = arguments_of(argv, base)
+    if one_of_several(arguments):
+        return run_as_one(argv, arguments, base)
     config, folder = plan(arguments, base)
     start_jax(arguments.devices)
     return train_into(folder, config)
+
+
+def one_of_several(arguments: Train) -> bool:
+    """Whether other processes take part."""
+    told = (arguments.coordinator, arguments.processes, arguments.process)
+    return arguments.distributed or any(value is not None for value in told)
+
+
+def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
+    """The part of this process, in a child that is watched."""
+    from innerloop.cli import processes
+
+    folder = arguments.resume or arguments.folder or Path("runs") / str(arguments.preset)
+    if not processes.is_child():
+        return processes.supervise(argv, folder)
+    processes.end_with_parent()
+    start_jax(arguments.devices)
+    from innerloop import distributed
+
+    a = arguments
+    distributed.join(distributed.Meeting(a.coordinator, a.processes, a.process, a.patience))
+    return processes.as_one(lambda: lead(arguments, base) if distributed.first() else follow(folder), folder)
+
+
+def lead(arguments: Train, base: Config) -> int:
+    """The first process: it alone reads the run's folder, writes and speaks."""
+    config, folder = plan(arguments, base)
+    return train_into(folder, config)
+
+
+def follow(folder: Path) -> int:
+    """Any other process: settings and state come from the first."""
+    from innerloop.train import Stopped, train
+
+    try:
+        train(None, folder)
+    except Stopped as stopped:
+        return 128 + stopped.signal_number
+    return 0
 
 
 def arguments_of(argv: Sequence[str], base: Config) -> Train:

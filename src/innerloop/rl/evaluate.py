@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.evaluate import Curve, check_request
-from innerloop.outer import task_mesh
+from innerloop.evaluate import Curve, check_request, keys_of, whole_part
+from innerloop.mesh import place, task_mesh, to_host
 from innerloop.rl.collect import Collector, sampled
 from innerloop.task import Params
 
@@ -25,7 +23,7 @@ def evaluator(
     InnerloopError for fewer than two tasks.
     """
     check_request(tasks, 1, (0,), collector.inner.steps)
-    part = min(part, tasks)
+    part = whole_part(part, tasks)
     mesh = task_mesh(part)
     everywhere, split = PartitionSpec(), PartitionSpec("tasks")
 
@@ -35,16 +33,13 @@ def evaluator(
     scored = jax.jit(
         jax.shard_map(returns, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
     )
-    # Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
-    key_of = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+    keys, fetch = keys_of(mesh, part), to_host(mesh)
     record = tuple(range(collector.inner.steps + 1))
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
-        params = jax.device_put(
-            params, NamedSharding(mesh, everywhere)
-        )  # training may have left them elsewhere
+        params = place(params, mesh)  # training may have left them elsewhere
         for first in range(0, tasks, part):
-            values = np.asarray(scored(params, key_of(key, jnp.arange(first, first + part))))
+            values = fetch(scored(params, keys(key, first)))
             yield Curve(record, {"return": values[: tasks - first]})
 
     return run

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from innerloop.outer import MetaState, split_evenly, task_keys, task_mesh
+from innerloop.mesh import mean_over_devices, place, task_mesh
+from innerloop.outer import MetaState, split_evenly, task_keys
 from innerloop.rl.collect import Collector, sampled
 from innerloop.rl.outer_steps import OuterStep
 
@@ -45,7 +46,7 @@ def meta_iterations(
         own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
         tasks, returns = sampled(collector, state.params, own, chunk)
         params, opt_state, info = outer_step(state.params, state.opt_state, tasks)
-        seen = IterationInfo(*info, jax.lax.pmean(returns.mean(0), "tasks"))
+        seen = IterationInfo(*info, mean_over_devices(returns.mean(0)))
         return MetaState(params, opt_state, state.key, state.step + 1), seen
 
     def many(state: MetaState) -> tuple[MetaState, IterationInfo]:
@@ -55,7 +56,7 @@ def meta_iterations(
     # The state is the same on every device after pmean; the check cannot see that through the scan.
     shared = jax.shard_map(many, mesh=mesh, in_specs=(everywhere,), out_specs=everywhere, check_vma=False)
     compiled = jax.jit(shared, donate_argnums=0)
-    return lambda state: compiled(jax.device_put(state, NamedSharding(mesh, everywhere)))
+    return lambda state: compiled(place(state, mesh))
 
 
 def environment_steps(collector: Collector, meta_batch: int) -> int:

@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Float
 
 from innerloop.algorithms.algorithm import Algorithm
+from innerloop.mesh import mean_over_devices
 from innerloop.outer import mean_in_chunks
 from innerloop.rl.collect import Adapt, over_tasks
 from innerloop.rl.divergence import Product, fisher, mean_kl
@@ -61,13 +62,13 @@ class Outer:
             if self.curvature is None
             else self.curvature(params, tasks)
         )
-        return lambda v: jax.lax.pmean(known(v), "tasks")
+        return lambda v: mean_over_devices(known(v))
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, Any]:
         """Mean meta-gradient and info over all devices' tasks."""
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
-        return jax.lax.pmean(mean_in_chunks(one, tasks, self.chunk or count), "tasks")
+        return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
         """Mean query loss after adapting, and mean divergence from the policies that acted."""
@@ -78,7 +79,7 @@ class Outer:
             return self.query_loss(adapted, task.query), mean_kl(task.query.answers, new, task.query)
 
         loss, kl = over_tasks(one, tasks, self.chunk)
-        return jax.lax.pmean((loss.mean(), kl.mean()), "tasks")
+        return mean_over_devices((loss.mean(), kl.mean()))
 
 
 def first_order(adapt: Adapt) -> Adapt:

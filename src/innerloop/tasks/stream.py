@@ -24,6 +24,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
+from innerloop.mesh import own_copy, own_tasks, place, put_split, task_mesh
 from innerloop.outer import (
     MetaState,
     StepInfo,
@@ -32,7 +33,6 @@ from innerloop.outer import (
     outer_update,
     split_evenly,
     task_keys,
-    task_mesh,
 )
 from innerloop.task import Batch, Task
 from innerloop.tasks.ahead import ReadAhead
@@ -75,15 +75,17 @@ class StreamedEpisodes:
         # Not vmapped: that triples the time to compile, and 20 microseconds a task are lost in the background.
         return jax.lax.map(self.sampler.sample, task_keys(key, step, meta_batch))
 
-    def read(self, key: PRNGKeyArray, first: int, steps: int, meta_batch: int) -> Task:
-        """Episodes of the meta-steps first..first+steps, read now.
+    def read(
+        self, key: PRNGKeyArray, first: int, steps: int, meta_batch: int, own: slice = slice(None)
+    ) -> Task:
+        """Episodes of the meta-steps first..first+steps, read now; of each meta-batch the tasks `own` alone.
 
         Inputs `[steps, tasks, examples, height, width, channels]` as stored, targets `[steps, tasks, examples]`.
         """
         with on_the_host() as host:
             key = jax.device_put(key, host)
             drawn = [self.draw(key, np.int32(first + i), meta_batch) for i in range(steps)]
-        rows = jax.tree.map(lambda *step: np.stack(step), *drawn)
+        rows = jax.tree.map(lambda *step: np.stack(step)[:, own], *drawn)
         return Task(*(Batch(self.fetch(batch.inputs), batch.targets) for batch in rows))
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
@@ -172,7 +174,7 @@ class Run:
     ):
         self.compiled, self.episodes, self.prefetch = compiled, episodes, prefetch
         self.meta_batch, self.steps = meta_batch, steps
-        self.everywhere = NamedSharding(mesh, PartitionSpec())
+        self.mesh = mesh
         self.split = NamedSharding(mesh, PartitionSpec(None, "tasks"))
         self.ahead: ReadAhead | None = None
         self.last: tuple[Any, Any] | None = None
@@ -187,7 +189,7 @@ class Run:
         # At most two blocks are handed out: the one being computed and the one behind it.
         while len(self.in_flight) > 1:
             self.in_flight.popleft().block_until_ready()
-        state, info = self.compiled(jax.device_put(state, self.everywhere), tasks)
+        state, info = self.compiled(place(state, self.mesh), tasks)
         self.last = (state.key, state.step)
         self.in_flight.append(info.outer_loss)
         return state, info
@@ -199,11 +201,13 @@ class Run:
     def restart(self, state: MetaState) -> None:
         """Read ahead from this state's step."""
         self.stop()
-        key, first = jnp.array(state.key), int(state.step)  # a copy of the key: the state will be consumed
+        # A copy of the key: the state will be consumed.
+        key, first = jnp.array(own_copy(state.key)), int(state.step)
+        own = own_tasks(self.mesh, self.meta_batch)
 
         def block(number: int) -> Task:
-            tasks = self.episodes.read(key, first + number * self.steps, self.steps, self.meta_batch)
-            return jax.device_put(tasks, self.split)
+            tasks = self.episodes.read(key, first + number * self.steps, self.steps, self.meta_batch, own)
+            return put_split(tasks, self.split)
 
         self.ahead = ReadAhead(block, self.prefetch)
 

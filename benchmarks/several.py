@@ -1,0 +1,94 @@
+"""Several processes of `innerloop train` over loopback: started, killed, waited for."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+WAIT = 240.0
+"""Seconds after which anything here is given up."""
+
+
+def free_port() -> int:
+    """A port that the system says is free."""
+    with socket.create_server(("", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def meeting(count: int, index: int, port: int, patience: int) -> list[str]:
+    """The options with which one of `count` processes finds the others."""
+    told = {"coordinator": f"127.0.0.1:{port}", "processes": count, "process": index, "patience": patience}
+    return [word for name, value in told.items() for word in (f"--distributed.{name}", str(value))]
+
+
+def start(
+    count: int, words: Sequence[str], devices: int = 1, patience: int = 10
+) -> list[subprocess.Popen[str]]:
+    """`innerloop train` in `count` processes of `devices` CPU devices each."""
+    port = free_port()
+    command = [sys.executable, "-m", "innerloop", "train", *words, "--devices", str(devices)]
+    return [
+        subprocess.Popen(
+            [*command, *meeting(count, index, port, patience)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def end(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit code and output of each."""
+    try:
+        told = [process.communicate(timeout=WAIT)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+
+
+def train(count: int, words: Sequence[str], devices: int = 1) -> None:
+    """A training that must end well."""
+    for code, told in end(start(count, words, devices)):
+        if code:
+            raise RuntimeError(f"exit code {code}: {told}")
+
+
+def wait_for_lines(folder: Path, lines: int, processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Wait until the run has logged so many lines."""
+    deadline, path = time.monotonic() + WAIT, folder / "metrics.jsonl"
+    while not path.exists() or path.read_text().count("\n") < lines:
+        if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
+            raise RuntimeError(f"the run did not get to {lines} lines: {end(processes)}")
+        time.sleep(0.02)
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    """The process that trains, whose parent is the command."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[1]) == process.pid:
+            return int(stat.parent.name)
+    raise RuntimeError(f"process {process.pid} has no child")
+
+
+def lose(processes: Sequence[subprocess.Popen[str]], index: int, number: int) -> list[tuple[int, float, str]]:
+    """Send one of them a signal; exit code, seconds until its end and output of each of the others."""
+    victim, begun = child_of(processes[index]), time.monotonic()
+    os.kill(victim, number)
+    others = [process for i, process in enumerate(processes) if i != index]
+    found = []
+    for process in others:
+        told = process.communicate(timeout=WAIT)[0]
+        found.append((process.returncode, time.monotonic() - begun, told))
+    os.kill(victim, signal.SIGKILL) if number == signal.SIGSTOP else None
+    end([processes[index]])
+    return found

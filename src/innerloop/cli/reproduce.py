@@ -1,0 +1,69 @@
+"""`innerloop reproduce`: make a run again from its config, and compare."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+from innerloop.cli.shared import console, parse, start_jax
+from innerloop.errors import InnerloopError
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Make a run again from its config, and compare weights to the bit and metrics to the last digit.
+
+    The exit code is 0 if all is the same, and 1 if anything differs; then what differs in versions, machine, devices,
+    flags and data is named.
+
+    Example: innerloop reproduce runs/sinusoid-maml
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, arg(metavar="RUN", help_behavior_hint="")]
+    """The run's folder."""
+    folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none is kept)")] = None
+    """Where the new run is kept."""
+    devices: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as many as then)")] = None
+    """CPU devices that tasks are split over."""
+    json: bool = False
+    """Print the verdict as JSON."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run again and compare; 0 for the same, 1 for anything else."""
+    arguments = parse(Reproduce, argv)
+    start_jax(devices_of(arguments.run) if arguments.devices is None else arguments.devices)
+    if arguments.folder is not None:
+        return judged(arguments, arguments.folder)
+    with tempfile.TemporaryDirectory(prefix="innerloop-reproduce-") as kept:
+        return judged(arguments, Path(kept) / "run")
+
+
+def devices_of(folder: Path) -> int | None:
+    """How many devices the run had; None if it does not say. Raises InnerloopError if this is no run."""
+    from innerloop.run_folder import RunFolder
+
+    RunFolder(folder).config()
+    path = folder / "environment.json"
+    try:
+        return len(json.loads(path.read_text())["devices"]) if path.is_file() else None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise InnerloopError(
+            str(path), "does not name the devices", do="restore the file, or give --devices"
+        ) from None
+
+
+def judged(arguments: Reproduce, into: Path) -> int:
+    """The verdict in words or JSON, and the exit code."""
+    from innerloop.progress import training
+    from innerloop.reproduce import reproduce
+
+    with training(console(stderr=arguments.json), f"reproduce {arguments.run}") as watch:
+        verdict = reproduce(arguments.run, into, watch=watch)
+    print(json.dumps(asdict(verdict) | {"same": verdict.same}) if arguments.json else verdict)
+    return 0 if verdict.same else 1

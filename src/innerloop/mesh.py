@@ -1,0 +1,112 @@
+"""Devices: which ones share the tasks, and what lies where.
+
+The mesh has the axis `tasks`; its devices may belong to one process or to many, on one machine or on many. In several
+processes every one holds the arrays of its own devices alone, and JAX sees them as one array: the helpers here are what
+makes a program the same in both cases.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from innerloop.errors import InnerloopError
+
+EVERYWHERE = PartitionSpec()
+"""Whole on every device."""
+
+
+def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over as many devices of each process as divide the meta-batch evenly.
+
+    Raises InnerloopError if the meta-batch does not divide over the processes: none may be left without a task.
+    """
+    hosts = by_process(jax.devices() if devices is None else devices)
+    share, rest = divmod(meta_batch, len(hosts))
+    if rest:
+        raise InnerloopError(
+            "meta-batch",
+            "must be a multiple of the processes",
+            got=f"{meta_batch} tasks for {len(hosts)} processes",
+            do="change --outer.meta-batch or the number of processes",
+        )
+    each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
+    return Mesh(np.array([device for host in hosts for device in host[:each]]), ("tasks",))
+
+
+def by_process(devices: Sequence[Any]) -> list[list[Any]]:
+    """The devices of each process, in the order of the processes."""
+    hosts: dict[int, list[Any]] = {}
+    for device in devices:
+        hosts.setdefault(device.process_index, []).append(device)
+    return [hosts[index] for index in sorted(hosts)]
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """The tree whole on every device of the mesh. Every process must bring the same values."""
+    if mesh.is_multi_process:
+        return jax.tree.map(lambda leaf: on_every_device(leaf, mesh), tree)
+    return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
+
+
+def on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
+    """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
+    everywhere = NamedSharding(mesh, EVERYWHERE)
+    if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
+        return leaf
+    local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    # In the order of the mesh, which arrays of random keys go by.
+    copies = [jax.device_put(local, device) for device in own_devices(mesh)]
+    return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
+
+
+def to_host(mesh: Mesh) -> Callable[[Any], Any]:
+    """`fetch(tree)`: NumPy arrays of a tree that is split over the mesh, whole in every process."""
+    if not mesh.is_multi_process:
+        return lambda tree: jax.tree.map(np.asarray, tree)
+    gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))
+    return lambda tree: jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), gather(tree))
+
+
+def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
+    """Which tasks of a meta-batch this process draws."""
+    own, share = own_devices(mesh), meta_batch // mesh.size
+    first = list(mesh.devices.flat).index(own[0]) * share
+    return slice(first, first + len(own) * share)
+
+
+def own_devices(mesh: Mesh) -> list[Any]:
+    """This process's devices, in the order of the mesh."""
+    return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+
+
+def put_split(tree: Any, split: NamedSharding) -> Any:
+    """A tree of which this process holds its own part, as arrays over the whole mesh."""
+    if split.mesh.is_multi_process:
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
+    return jax.device_put(tree, split)
+
+
+def own_copy(x: jax.Array) -> jax.Array:
+    """An array that is whole on every device, as an array of this process alone."""
+    return x if x.is_fully_addressable else x.addressable_data(0)
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Mean over the mesh axis `tasks`, inside the mesh; the same bits however the devices are spread over processes.
+
+    An all-reduce adds up in an order of its own, another one within a process than between them. Here each device
+    gets its part of every device's numbers, adds them up by device number, and shows the others its sum. That
+    sends what a ring all-reduce sends: 2 (n - 1) / n times the tree's size, by each device.
+    """
+    n = jax.lax.axis_size("tasks")
+    if n <= 2:  # a + b = b + a
+        return jax.lax.pmean(tree, "tasks")
+    flat, restore = ravel_pytree(tree)
+    parts = jnp.pad(flat, (0, -len(flat) % n)).reshape(n, -1)
+    mean = jax.lax.all_to_all(parts, "tasks", 0, 0).sum(0) / n
+    return restore(jax.lax.all_gather(mean, "tasks", tiled=True)[: len(flat)])

@@ -1,0 +1,98 @@
+"""What a run was made with: versions, hardware, flags, commit, and hashes of its data.
+
+With the config these decide its bits. `innerloop reproduce` looks here for the reason when bits differ.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from innerloop.config import Config, to_json
+from innerloop.datasets.arrays import ClassArrays, Splits
+
+PACKAGES = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
+
+FLAGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion",
+    "jax_disable_most_optimizations",
+)
+"""Settings of JAX on which the bits may depend."""
+
+VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "NVIDIA_TF32_OVERRIDE")
+"""Variables of the environment that change what is computed, or where."""
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, devices, flags and commit."""
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "commit": commit(),
+        "flags": {name: jax.config.values.get(name) for name in FLAGS}
+        | {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as Linux tells it, else as Python does."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+SOURCE = Path(__file__).resolve().parent
+
+
+def commit(source: Path = SOURCE) -> str:
+    """The commit of this package's source, with a plus if it was changed; empty if it is installed from a wheel."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True)
+
+    try:
+        # The package may be installed inside a folder of somebody else's repository.
+        if git("ls-files", "--error-unmatch", "__init__.py").returncode:
+            return ""
+        changed = git("status", "--porcelain", "--", ".").stdout.strip()
+        return git("rev-parse", "HEAD").stdout.strip() + ("+" if changed else "")
+    except OSError:  # no git here
+        return ""
+
+
+def data_hashes(splits: Splits | None) -> dict[str, str]:
+    """SHA-256 of each part's examples and classes; none for tasks that are drawn from formulas."""
+    return {} if splits is None else {name: hash_of(part) for name, part in splits._asdict().items()}
+
+
+def hash_of(arrays: ClassArrays) -> str:
+    """SHA-256 of the examples and the classes' names and places."""
+    found = hashlib.sha256(json.dumps([arrays.names, arrays.shape, str(arrays.examples.dtype)]).encode())
+    for index in range(arrays.classes):  # class by class: a memory map is never read whole
+        found.update(arrays.rows(index).tobytes())
+    return found.hexdigest()
+
+
+def digest(config: Config, data: dict[str, str]) -> bytes:
+    """What must be the same in all processes of a run."""
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    return hashlib.sha256(json.dumps([to_json(config), data, packages]).encode()).digest()
