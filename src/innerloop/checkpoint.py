@@ -1,5 +1,13 @@
-"""Checkpoints of a run, written atomically by Orbax: everything the next meta-step needs, and nothing else."""
+"""Checkpoints of a run, written atomically by Orbax: everything the next meta-step needs, and nothing else.
 
+Beside the state each checkpoint holds the sha256 of its content, and reading one checks it. Where the newest cannot be
+read or is not what was written, the one before is used and a warning says so. Names and shapes are compared before any
+array is read, so that a file made by somebody else cannot ask for more memory than the run itself.
+"""
+
+import hashlib
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +19,18 @@ from innerloop.errors import InnerloopError
 from innerloop.outer import MetaState
 from innerloop.tree import paths
 
+SHA256 = "sha256"
+"""The leaf that holds the digest of all others."""
+
+DAMAGED = "damaged"
+"""The folder beside the checkpoints into which those are moved that could not be used."""
+
 
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(folder.resolve(), options=options)
+    handler = ocp.StandardCheckpointHandler()
+    return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handler)
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:
@@ -26,34 +41,105 @@ def as_arrays(state: MetaState) -> dict[str, Any]:
     return arrays | {"key": np.asarray(jax.random.key_data(state.key)), "step": np.asarray(state.step)}
 
 
+def digest(arrays: dict[str, Any]) -> np.ndarray:
+    """sha256 over names, dtypes, shapes and bytes, as 32 unsigned bytes."""
+    total = hashlib.sha256()
+    for path in sorted(arrays):
+        array = np.asarray(arrays[path])
+        total.update(f"{path}\0{array.dtype}\0{array.shape}\0".encode() + array.tobytes())
+    return np.frombuffer(total.digest(), np.uint8)
+
+
 def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
-    """Write the state under its step number, atomically, in the background."""
-    checkpoints.save(int(state.step), args=ocp.args.StandardSave(as_arrays(state)))
+    """Write the state under its step number, atomically, in the background.
+
+    Raises InnerloopError if this write cannot begin, or the one before it did not end well.
+    """
+    arrays = as_arrays(state)
+    try:
+        content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
+        checkpoints.save(int(state.step), args=content)
+    except Exception as trouble:
+        raise not_written(checkpoints, trouble) from trouble
+
+
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Wait until all is on disk. Raises InnerloopError if it did not get there."""
+    try:
+        checkpoints.wait_until_finished()
+    except Exception as trouble:
+        raise not_written(checkpoints, trouble) from trouble
+
+
+def not_written(checkpoints: ocp.CheckpointManager, trouble: Exception) -> InnerloopError:
+    """What to say when the disk is full or the folder read-only."""
+    folder = Path(str(checkpoints.directory))
+    whole = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
+    kept = f"; the last whole one is of meta-step {max(whole)}" if whole else ""
+    wrong = f"a checkpoint cannot be written ({str(trouble).splitlines()[0][:160]}){kept}"
+    return InnerloopError(str(folder), wrong, do="free some room or give write access, then --resume")
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | None:
-    """The newest state, with the structure of `like`; None if there is none.
+    """The newest sound state, with the structure of `like`; None if there is no checkpoint.
 
-    Raises InnerloopError for a checkpoint of another model or optimiser, or one that cannot be read.
+    Those that had to be passed over are moved to the folder `damaged`, and a warning names them. Raises InnerloopError
+    if none can be used: of another model or optimiser, or damaged.
     """
-    step = checkpoints.latest_step()
-    if step is None:
-        return None
-    wanted = as_arrays(like)
+    troubles: dict[int, InnerloopError] = {}
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            state = read(checkpoints, step, like)
+        except InnerloopError as trouble:
+            troubles[step] = trouble
+            continue
+        for passed, trouble in troubles.items():
+            set_aside(checkpoints, passed)
+            text = f"innerloop: {trouble} The checkpoint of meta-step {step} is used in its place."
+            warnings.warn(text, stacklevel=2)
+        return state
+    if troubles:
+        raise troubles[max(troubles)]
+    return None
+
+
+def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> MetaState:
+    """The state of one step. Raises InnerloopError if it is damaged or of another model."""
+    who, wanted = f"checkpoint {step}", as_arrays(like)
     try:
+        known = dict(checkpoints.item_metadata(step))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        known.pop(SHA256, None)
+        check_same(wanted, known, who)
         found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
+    except InnerloopError:
+        raise
     except Exception as error:
-        raise InnerloopError(
-            f"checkpoint {step}",
-            f"cannot be read ({type(error).__name__})",
-            do=f"delete {checkpoints.directory / str(step)} to go on from the one before",
-        ) from error
-    check_same(wanted, found, f"checkpoint {step}")
+        wrong = f"cannot be read ({type(error).__name__})"
+        raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.directory / str(step)}") from error
+    check_digest(found, who)
+    check_same(wanted, found, who)
     tree = {"params": like.params, "opt_state": like.opt_state}
     structure = jax.tree.structure(tree)
     tree = structure.unflatten([jax.numpy.asarray(found[path]) for path in paths(tree)])
     key = jax.random.wrap_key_data(jax.numpy.asarray(found["key"]))
     return MetaState(tree["params"], tree["opt_state"], key, jax.numpy.asarray(found["step"]))
+
+
+def check_digest(found: dict[str, Any], who: str) -> None:
+    """Take the digest out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
+    kept = found.pop(SHA256, None)
+    if kept is not None and not np.array_equal(np.asarray(kept), digest(found)):
+        raise InnerloopError(who, "is not what was written: its sha256 does not match")
+
+
+def set_aside(checkpoints: ocp.CheckpointManager, step: int) -> None:
+    """Move a checkpoint that cannot be used out of the way: its step will be written again."""
+    folder = Path(str(checkpoints.directory))
+    target = folder.parent / DAMAGED
+    target.mkdir(exist_ok=True)
+    number = len(list(target.iterdir()))
+    os.replace(folder / str(step), target / f"{step}-{number}")
+    checkpoints.reload()
 
 
 def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:

@@ -70,12 +70,16 @@ class RunFolder:
             raise InnerloopError(
                 str(self.path), "holds a run already", do="give --resume to go on with it, or another folder"
             )
+        self.make()
+        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_atomically(self.path / "config.json", to_json(config))
+
+    def make(self) -> None:
+        """Make the folder itself, unless it is there."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InnerloopError(str(self.path), f"cannot be made ({error.strerror})") from None
-        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-        write_atomically(self.path / "config.json", to_json(config))
 
     def config(self) -> Config:
         """The run's config. Raises InnerloopError if this is no run."""
@@ -97,8 +101,13 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            wrong = f"cannot be written ({error.strerror})"
+            raise InnerloopError(str(path), wrong, do="free some room, then --resume") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a crash is left out."""

@@ -16,11 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, outer, weights
+from innerloop import checkpoint, diagnosis, outer, weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
+from innerloop.exhaustion import memory_told
 from innerloop.experiment import Experiment, build
+from innerloop.lock import alone_on
 from innerloop.outer import MetaState
 from innerloop.plan import Plan, fitted, plan
 from innerloop.run_folder import RunFolder, environment
@@ -59,25 +61,28 @@ def train(
     `told` hears how the training fits into memory, before anything is compiled; `watch` hears of every log line.
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
-    InnerloopError for bad settings and a diverging run, and Stopped after saving when a SIGINT or SIGTERM came.
+    InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
+    training runs, and Stopped after saving when a SIGINT or SIGTERM came.
     """
     run = RunFolder(folder)
     if resume:
         config = run.config()
     if config is None:
         raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
-    experiment = build(config)
+    experiment, fit = build(config), None
     if not experiment.reinforcement:
         fit = plan(experiment)
         told(fit)
         experiment = fitted(experiment, fit)
-    if not resume:
-        run.create(config)
-    checkpoints = checkpoint.manager(run.checkpoints)
-    try:
-        return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
-    finally:
-        checkpoints.close()
+    run.make()
+    with alone_on(run.path), memory_told(fit):
+        if not resume:
+            run.create(config)
+        checkpoints = checkpoint.manager(run.checkpoints)
+        try:
+            return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
+        finally:
+            checkpoints.close()
 
 
 class TrainingLoop:
@@ -103,26 +108,28 @@ class TrainingLoop:
         total, step = self.config.meta_steps, int(self.state.step)
         with tensorboard(self.run.path) as board, asked_to_stop() as asked:
             self.begun, self.first, self.earlier = time.monotonic(), step, self.run.seconds()
+            self.begun_at = time.time()
             if step == 0 and self.config.snapshots:
                 self.snapshot(step)
             while step < total:
-                before = self.state
+                before = diagnosis.keep(self.state)
                 length = min(self.config.log_every, total - step)
-                self.state, info = self.dispatch(length)(before)
+                self.state, info = self.dispatch(length)(self.state)
                 step += length
+                self.check(info, step, before)
                 metrics = self.metrics(info, step)
                 self.run.log({"step": step, **metrics})
                 for name, value in metrics.items():
-                    board.add_scalar(name, value, step)
+                    board.add_scalar(name, value, step, self.now())
                 self.watch(self.progress(step, metrics))
                 if reached(self.config.snapshots, total, step, length):
                     self.snapshot(step)
                 if due(self.config.checkpoint_every, step, length) or step == total or asked:
                     self.save()
                 if asked and step < total:
-                    self.checkpoints.wait_until_finished()
+                    checkpoint.finish(self.checkpoints)
                     raise Stopped(asked[0], step, self.run.path)
-        self.checkpoints.wait_until_finished()
+        checkpoint.finish(self.checkpoints)
         facts = {"meta_steps": total, "seconds": self.run.seconds(), "environment": environment()}
         weights.save(self.run.weights, self.state.params, self.experiment.config, facts)
         return self.state
@@ -131,6 +138,18 @@ class TrainingLoop:
         """Write a checkpoint, and the time that it took to get there."""
         checkpoint.save(self.checkpoints, self.state)
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
+
+    def now(self) -> float:
+        """The time of day as it goes on from the start, even if the clock is set back meanwhile."""
+        return self.begun_at + time.monotonic() - self.begun
+
+    def check(self, info: Any, step: int, before: MetaState) -> None:
+        """Raise InnerloopError unless all is finite after the dispatch that began at `before`."""
+        where = lambda good: diagnosis.located(
+            self.experiment, self.distribution, self.dispatch, before, good
+        )
+        check_finite(info, step, self.run.path, where)
+        diagnosis.check_params(self.state.params, step)
 
     def snapshot(self, step: int) -> None:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
@@ -146,7 +165,6 @@ class TrainingLoop:
 
     def metrics(self, info: Any, step: int) -> dict[str, float]:
         """Means over the dispatch, and the validation scores where they are due."""
-        check_finite(info, step, self.run.path)
         first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
         series = {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
         series |= self.experiment.series(info)
@@ -192,8 +210,11 @@ def reached(parts: int, total: int, step: int, length: int) -> bool:
     return step * parts // total > (step - length) * parts // total
 
 
-def check_finite(info: Any, step: int, folder: Path) -> None:
-    """Raise InnerloopError at the first meta-step whose loss or gradient is not finite, naming the inner step."""
+def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], str] = lambda good: "") -> None:
+    """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
+
+    `located(good)` tells where in the meta-step after so many good ones; else the inner step alone is named.
+    """
     inner = np.asarray(info.inner_losses)
     sound = np.isfinite(np.asarray(info.outer_loss)) & np.isfinite(np.asarray(info.grad_norm))
     sound &= np.isfinite(inner).all(axis=1)
@@ -204,7 +225,7 @@ def check_finite(info: Any, step: int, folder: Path) -> None:
     where = f"inner step {lost[0]}" if len(lost) else "the query loss or its gradient"
     raise InnerloopError(
         "train",
-        f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {where}",
+        f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
         do=f"lower --inner.learning-rate or --outer.learning-rate; the last good checkpoint is kept in {folder}",
     )

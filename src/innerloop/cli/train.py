@@ -132,6 +132,7 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
 
 def train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; say where things are, or how to go on."""
+    from innerloop.lock import Busy
     from innerloop.progress import training
     from innerloop.run_folder import RunFolder
     from innerloop.train import Stopped, train
@@ -147,6 +148,8 @@ def train_into(folder: Path, config: Config | None) -> int:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
         return 128 + stopped.signal_number
+    except Busy:
+        raise
     except InnerloopError:
         if new and not any((folder / "checkpoints").glob("[0-9]*")):
             shutil.rmtree(

@@ -1,0 +1,34 @@
+"""Out of memory, told with what to do about it.
+
+XLA says RESOURCE_EXHAUSTED, Python raises MemoryError; both end a run whose checkpoints are whole.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from innerloop.errors import InnerloopError
+
+ADVICE = (
+    "vectorise fewer tasks at a time (--outer.chunk 1), run inner steps again in the backward pass "
+    "(--inner.derivative rematerialised), or lower --outer.meta-batch"
+)
+
+
+def exhausted(trouble: BaseException) -> bool:
+    """Whether this error, of Python's or of XLA's, says that memory ran out."""
+    return isinstance(trouble, MemoryError) or "RESOURCE_EXHAUSTED" in str(trouble)
+
+
+@contextmanager
+def memory_told(planned: object = None) -> Iterator[None]:
+    """Turn an exhausted memory into an InnerloopError; `planned` is what was said of memory before."""
+    try:
+        yield
+    except InnerloopError:
+        raise
+    except Exception as trouble:
+        if not exhausted(trouble):
+            raise
+        first = (str(trouble) or type(trouble).__name__).splitlines()[0][:160]
+        told = f"the memory ran out ({first})"
+        raise InnerloopError("train", told, got=planned, do=ADVICE) from trouble
