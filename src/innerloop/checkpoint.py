@@ -6,8 +6,13 @@ array is read, so that a file made by somebody else cannot ask for more memory t
 """
 
 import hashlib
+import logging
 import os
+import re
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +27,41 @@ from innerloop.tree import paths
 SHA256 = "sha256"
 """The leaf that holds the digest of all others."""
 
+SPARE = 1 << 14
+"""Bytes that a checkpoint takes besides its arrays."""
+
 DAMAGED = "damaged"
 """The folder beside the checkpoints into which those are moved that could not be used."""
 
 
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them."""
+    logging.getLogger("absl").addFilter(told_by_us)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     handler = ocp.StandardCheckpointHandler()
     return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handler)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """`manager(folder)`, closed at the end. Raises InnerloopError for a folder that cannot be written."""
+    try:
+        checkpoints = manager(folder)
+    except OSError as trouble:
+        wrong = f"cannot be written ({trouble.strerror})"
+        raise InnerloopError(str(folder), wrong, do="free some room or give write access") from None
+    try:
+        yield checkpoints
+    except BaseException:
+        with suppress(Exception):  # what a failed write says again when it is closed
+            checkpoints.close()
+        raise
+    checkpoints.close()
+
+
+def told_by_us(record: logging.LogRecord) -> bool:
+    """Whether a line of absl's log is to be shown: what Orbax logs as an error it raises too, and that is told."""
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:
@@ -56,11 +87,20 @@ def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
     Raises InnerloopError if this write cannot begin, or the one before it did not end well.
     """
     arrays = as_arrays(state)
+    check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
         checkpoints.save(int(state.step), args=content)
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise InnerloopError where the disk cannot hold so many bytes: told before anything is begun."""
+    free = shutil.disk_usage(folder).free
+    if free < size + SPARE:
+        wrong = f"a checkpoint of {size} bytes does not fit on the disk{last_whole(folder)}"
+        raise InnerloopError(str(folder), wrong, got=f"{free} bytes free", do="free some room, then --resume")
 
 
 def finish(checkpoints: ocp.CheckpointManager) -> None:
@@ -74,10 +114,22 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
 def not_written(checkpoints: ocp.CheckpointManager, trouble: Exception) -> InnerloopError:
     """What to say when the disk is full or the folder read-only."""
     folder = Path(str(checkpoints.directory))
-    whole = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
-    kept = f"; the last whole one is of meta-step {max(whole)}" if whole else ""
-    wrong = f"a checkpoint cannot be written ({str(trouble).splitlines()[0][:160]}){kept}"
+    wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
     return InnerloopError(str(folder), wrong, do="free some room or give write access, then --resume")
+
+
+def last_whole(folder: Path) -> str:
+    """From where a run could go on, in words."""
+    whole = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
+    return f"; the last whole one is of meta-step {max(whole)}" if whole else ""
+
+
+def reason(trouble: Exception) -> str:
+    """What the operating system said, which TensorStore wraps in its own words."""
+    if isinstance(trouble, OSError) and trouble.strerror:
+        return trouble.strerror
+    said = re.search(r": ([^:\[\]]+) \[os_error", str(trouble))
+    return said[1] if said else f"{type(trouble).__name__}: {str(trouble)[:160]}"
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | None:

@@ -6,6 +6,8 @@ XLA says RESOURCE_EXHAUSTED, Python raises MemoryError; both end a run whose che
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jax.errors import JaxRuntimeError
+
 from innerloop.errors import InnerloopError
 
 ADVICE = (
@@ -16,7 +18,9 @@ ADVICE = (
 
 def exhausted(trouble: BaseException) -> bool:
     """Whether this error, of Python's or of XLA's, says that memory ran out."""
-    return isinstance(trouble, MemoryError) or "RESOURCE_EXHAUSTED" in str(trouble)
+    if isinstance(trouble, JaxRuntimeError):  # a full disk is exhausted too, in TensorStore's words
+        return "RESOURCE_EXHAUSTED" in str(trouble) or "Out of memory" in str(trouble)
+    return isinstance(trouble, MemoryError)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ stopped anywhere and resumed ends with the same bits as one that never was.
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from innerloop import checkpoint, diagnosis, outer, weights
+from innerloop.board import Board
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
@@ -78,11 +79,8 @@ def train(
     with alone_on(run.path), memory_told(fit):
         if not resume:
             run.create(config)
-        checkpoints = checkpoint.manager(run.checkpoints)
-        try:
+        with checkpoint.opened(run.checkpoints) as checkpoints:
             return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
-        finally:
-            checkpoints.close()
 
 
 class TrainingLoop:
@@ -106,9 +104,8 @@ class TrainingLoop:
     def run_to_end(self) -> MetaState:
         """All remaining meta-steps, then the final weights."""
         total, step = self.config.meta_steps, int(self.state.step)
-        with tensorboard(self.run.path) as board, asked_to_stop() as asked:
+        with closing(Board(self.run.path / "tensorboard")) as board, asked_to_stop() as asked:
             self.begun, self.first, self.earlier = time.monotonic(), step, self.run.seconds()
-            self.begun_at = time.time()
             if step == 0 and self.config.snapshots:
                 self.snapshot(step)
             while step < total:
@@ -120,7 +117,7 @@ class TrainingLoop:
                 metrics = self.metrics(info, step)
                 self.run.log({"step": step, **metrics})
                 for name, value in metrics.items():
-                    board.add_scalar(name, value, step, self.now())
+                    board.add_scalar(name, value, step)
                 self.watch(self.progress(step, metrics))
                 if reached(self.config.snapshots, total, step, length):
                     self.snapshot(step)
@@ -138,10 +135,6 @@ class TrainingLoop:
         """Write a checkpoint, and the time that it took to get there."""
         checkpoint.save(self.checkpoints, self.state)
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
-
-    def now(self) -> float:
-        """The time of day as it goes on from the start, even if the clock is set back meanwhile."""
-        return self.begun_at + time.monotonic() - self.begun
 
     def check(self, info: Any, step: int, before: MetaState) -> None:
         """Raise InnerloopError unless all is finite after the dispatch that began at `before`."""
@@ -251,15 +244,3 @@ def asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def tensorboard(folder: Path) -> Iterator[Any]:
-    """A TensorBoard writer on the run's folder."""
-    from tensorboardX import SummaryWriter
-
-    board = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
-    try:
-        yield board
-    finally:
-        board.close()
