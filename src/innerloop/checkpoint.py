@@ -170,6 +170,9 @@ def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> Meta
         raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.directory / str(step)}") from error
     check_digest(found, who)
     check_same(wanted, found, who)
+    if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
+        wrong = f"is of another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
+        raise InnerloopError(who, wrong, got=found[odd[0]].dtype)
     tree = {"params": like.params, "opt_state": like.opt_state}
     structure = jax.tree.structure(tree)
     tree = structure.unflatten([jax.numpy.asarray(found[path]) for path in paths(tree)])
