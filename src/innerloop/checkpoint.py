@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +37,8 @@ DAMAGED = "damaged"
 
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them."""
-    logging.getLogger("absl").addFilter(told_by_us)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(told_by_us)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     handler = ocp.StandardCheckpointHandler()
     return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handler)
@@ -60,8 +62,20 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
 
 
 def told_by_us(record: logging.LogRecord) -> bool:
-    """Whether a line of absl's log is to be shown: what Orbax logs as an error it raises too, and that is told."""
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+    """Whether a line of the log is to be shown: what Orbax logs as an error it raises too, and that is told."""
+    late = "exception was never retrieved" in record.getMessage() and "OCDBT" in str(record.exc_info)
+    return record.levelno < logging.ERROR or not ("orbax" in record.pathname or late)
+
+
+def quiet_afterwards() -> None:
+    """Let no answer be printed that TensorStore gives after Orbax has closed its event loop: the error was told."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if unraisable.object is not None or "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:

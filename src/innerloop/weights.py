@@ -30,8 +30,12 @@ def save(path: Path, params: Params, config: Config, facts: dict[str, Any]) -> N
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: dict[str, Any]) -> None:
     """`save`, for arrays by path."""
     draft = path.with_suffix(".tmp")
-    save_file(arrays, draft, metadata={"config": to_json(config), "facts": json.dumps(facts)})
-    draft.replace(path)
+    try:
+        save_file(arrays, draft, metadata={"config": to_json(config), "facts": json.dumps(facts)})
+        draft.replace(path)
+    except (SafetensorError, OSError) as error:
+        draft.unlink(missing_ok=True)
+        raise InnerloopError(str(path), f"cannot be written ({error})", do="free some room") from None
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:

@@ -132,6 +132,7 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
 
 def train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; say where things are, or how to go on."""
+    from innerloop import checkpoint
     from innerloop.lock import Busy
     from innerloop.progress import training
     from innerloop.run_folder import RunFolder
@@ -140,6 +141,7 @@ def train_into(folder: Path, config: Config | None) -> int:
     out, new = console(), not folder.exists()
     shown = config or RunFolder(folder).config()
     announce(shown, folder)
+    checkpoint.quiet_afterwards()
     try:
         with training(out, shown.name) as watch:
             told = lambda plan: out.print(str(plan).capitalize() + ".")
