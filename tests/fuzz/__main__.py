@@ -1,6 +1,7 @@
 """`python -m tests.fuzz [--inputs N] [--seconds S] [--reader NAME] [--write]`: the long form of the fuzzing.
 
-Every reader runs in a process of its own, so that a crash of compiled code is seen too.
+Every reader runs in processes of its own, so that a crash of compiled code is seen too. With `--write` the counts are
+kept in the result file after every process, and a later call goes on behind them until there are N of each reader.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import json
 import subprocess
 import sys
 
-from benchmarks.reliability import put
+from benchmarks.reliability import load, put
 from tests.fuzz.guard import Guard
 from tests.fuzz.readers import READERS
 from tests.fuzz.run import fuzz
@@ -36,9 +37,7 @@ def main() -> int:
     for reader in asked.reader or READERS:
         outcome = here(reader, asked) if asked.here else apart(reader, asked)
         print(json.dumps(outcome), flush=True)
-        sound &= not outcome["findings"]
-        if asked.write and not asked.here:
-            put("fuzz", reader, outcome)
+        sound &= not outcome.get("findings")
     return 0 if sound else 1
 
 
@@ -49,13 +48,15 @@ def here(reader: str, asked: argparse.Namespace) -> dict:
 
 def apart(reader: str, asked: argparse.Namespace) -> dict:
     """The inputs in processes of `BATCH` each: the libraries beneath keep a little of every input."""
-    total: dict = {}
-    for first in range(asked.first, asked.first + asked.inputs, BATCH):
-        left = asked.seconds - total.get("seconds", 0.0)
-        if left <= 0:
+    total: dict = load().get("fuzz", {}).get(reader, {}) if asked.write else {}
+    spent = 0.0
+    for first in range(asked.first + total.get("inputs", 0), asked.first + asked.inputs, BATCH):
+        part = batch(reader, first, min(BATCH, asked.first + asked.inputs - first), asked.seconds - spent)
+        total, spent = joined(total, part) if total else part, spent + part.get("seconds", 0.0)
+        if asked.write:
+            put("fuzz", reader, total)
+        if spent >= asked.seconds or not part["inputs"]:
             break
-        part = batch(reader, first, min(BATCH, asked.first + asked.inputs - first), left)
-        total = joined(total, part) if total else part
     return total
 
 
