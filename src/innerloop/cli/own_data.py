@@ -119,6 +119,6 @@ def number(path: Path, line: int, cell: str) -> float:
         value = float(cell)
     except ValueError:
         raise InnerloopError(f"{path}, line {line}", "is no number", got=repr(cell)) from None
-    if not np.isfinite(np.float64(value).astype(np.float32)):  # beyond float32 it would be infinite later
+    if not abs(value) <= float(np.finfo(np.float32).max):  # NaN, or infinite as a float32
         raise InnerloopError(f"{path}, line {line}", "must be a finite number", got=repr(cell))
     return value
