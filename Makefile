@@ -88,6 +88,20 @@ types: $(VENV)/installed-test
 pytest: $(VENV)/installed-test ## all tests, with at least 95 % of the lines of src
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=95
 
+.PHONY: test-faults
+test-faults: $(VENV)/installed-test ## every fault that a run must survive, with 50 kills; rewrites docs/reliability.md
+	INNERLOOP_KILLS=50 INNERLOOP_RELIABILITY=1 $(PY) -m pytest tests/faults
+	$(PY) -m benchmarks.reliability
+
+.PHONY: fuzz
+fuzz: $(VENV)/installed-test ## 100 000 hostile inputs for every reader, hours; rewrites docs/reliability.md
+	$(PY) -m tests.fuzz --write
+	$(PY) -m benchmarks.reliability
+
+.PHONY: sbom
+sbom: $(VENV)/installed-runtime ## the bill of materials, requirements/sbom.cdx.json, with licences
+	$(PY) -m benchmarks.sbom
+
 .PHONY: format
 format: $(VENV)/installed-test ## rewrite the sources in the common format
 	$(VENV)/bin/ruff check --fix $(CHECKED)

@@ -1,5 +1,6 @@
 """What is shipped and what is locked, looked at without a network."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -115,3 +116,13 @@ def test_make_without_a_python_says_what_to_do(project_copy: Path) -> None:
     assert "Python 3.11 or later" in told.stderr
     assert "make PYTHON=/path/to/python test" in told.stderr
     assert not (project_copy / ".venv").exists()
+
+
+def test_the_bill_of_materials_is_that_of_the_lock_file() -> None:
+    """Every package once, in its locked version, with a licence; `make sbom` writes it."""
+    bill = json.loads((ROOT / "requirements" / "sbom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {part["name"]: part["version"] for part in bill["components"]}
+    assert listed == pins(ROOT / "requirements" / "runtime.txt")
+    assert len(listed) == len(bill["components"])
+    assert all(part["licenses"][0]["license"]["name"] for part in bill["components"])

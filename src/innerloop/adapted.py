@@ -1,6 +1,7 @@
 """A fitted learner's task as one safetensors file: adapted parameters, examples, classes. It holds no pickle."""
 
 import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from innerloop import labelled, weights
 from innerloop.errors import InnerloopError
+from innerloop.outside import parse_json
 from innerloop.tree import paths
 
 if TYPE_CHECKING:
@@ -39,21 +41,36 @@ def load(learner: "Learner", path: Path) -> None:
     """Give the learner the saved task. Raises InnerloopError for a file that is none, or of another model."""
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["learner"])
+            text = (file.metadata() or {})["learner"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        support, losses = arrays.pop("support"), arrays.pop("losses")
+    except (SafetensorError, OSError, KeyError) as error:
         wrong = f"holds no adapted learner ({type(error).__name__}: {error})"
         raise InnerloopError(str(path), wrong) from None
-    if (facts["classes"] is not None) != learner.classification:
+    classes, target_shape = facts_of(text, str(path))
+    if (classes is not None) != learner.classification:
         raise InnerloopError(str(path), "one of the two is a classifier and the other a regressor")
-    support, losses = arrays.pop("support"), arrays.pop("losses")
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
-    learner.params_ = weights.into(learner.params, found, str(path))
-    learner.support, learner.losses_ = support, losses
-    if learner.classification:
-        learner.classes_ = labelled.as_array([hashable(label) for label in facts["classes"]])
+    params = weights.into(learner.params, found, str(path))
+    support = labelled.as_inputs(support, learner.shape, str(path))
+    learner.params_, learner.support, learner.losses_ = params, support, losses
+    if classes is not None:
+        learner.classes_ = labelled.as_array(classes)
     else:
-        learner.target_shape = tuple(facts["target_shape"])
+        learner.target_shape = target_shape
+
+
+def facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:
+    """Classes (None: a regressor) and shape of a target. Raises InnerloopError for anything else."""
+    facts = parse_json(text, who)
+    facts = facts if isinstance(facts, dict) else {}
+    classes, shape = facts.get("classes"), facts.get("target_shape") or []
+    shaped = isinstance(shape, list) and all(isinstance(side, int) and 0 <= side < 2**31 for side in shape)
+    labels = [hashable(label) for label in classes] if isinstance(classes, list) else None
+    told = "classes" in facts and (classes is None or labels)
+    if not shaped or not told or not all(isinstance(label, Hashable) for label in labels or ()):
+        raise InnerloopError(who, "holds no adapted learner: its classes are not told", got=text[:80])
+    return labels, tuple(shape)
 
 
 def hashable(label: Any) -> Any:

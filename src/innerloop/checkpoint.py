@@ -1,5 +1,16 @@
-"""Checkpoints of a run, written atomically by Orbax: everything the next meta-step needs, and nothing else."""
+"""Checkpoints of a run, written atomically by Orbax: everything the next meta-step needs, and nothing else.
 
+Beside the state each checkpoint holds the sha256 of its content, and reading one checks it. Where the newest cannot be
+read or is not what was written, the one before is used and a warning says so. Names and shapes are compared before any
+array is read, so that a file made by somebody else cannot ask for more memory than the run itself.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +22,20 @@ from innerloop.errors import InnerloopError
 from innerloop.outer import MetaState
 from innerloop.tree import paths
 
+SHA256 = "sha256"
+"""The leaf that holds the digest of all others."""
+
+SPARE = 1 << 14
+"""Bytes that a checkpoint takes besides its arrays."""
+
+DAMAGED = "damaged"
+"""The folder beside the checkpoints into which those are moved that could not be used."""
+
 
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(told_by_us)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     whose = ocp.options.MultiprocessingOptions()
@@ -21,7 +43,8 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
         index = jax.process_index()
         whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=whose)
-    return ocp.CheckpointManager(folder, options=options)
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
+    return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:
@@ -32,34 +55,129 @@ def as_arrays(state: MetaState) -> dict[str, Any]:
     return arrays | {"key": np.asarray(jax.random.key_data(state.key)), "step": np.asarray(state.step)}
 
 
+def digest(arrays: dict[str, Any]) -> np.ndarray:
+    """sha256 over names, dtypes, shapes and bytes, as 32 unsigned bytes."""
+    total = hashlib.sha256()
+    for path in sorted(arrays):
+        array = np.asarray(arrays[path])
+        total.update(f"{path}\0{array.dtype}\0{array.shape}\0".encode() + array.tobytes())
+    return np.frombuffer(total.digest(), np.uint8)
+
+
 def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
-    """Write the state under its step number, atomically, in the background."""
-    checkpoints.save(int(state.step), args=ocp.args.StandardSave(as_arrays(state)))
+    """Write the state under its step number, atomically, in the background.
+
+    Raises InnerloopError if this write cannot begin, or the one before it did not end well.
+    """
+    arrays = as_arrays(state)
+    check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
+    try:
+        content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
+        checkpoints.save(int(state.step), args=content)
+    except Exception as trouble:
+        raise not_written(checkpoints, trouble) from trouble
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise InnerloopError where the disk cannot hold so many bytes: told before anything is begun."""
+    free = shutil.disk_usage(folder).free
+    if free < size + SPARE:
+        wrong = f"a checkpoint of {size} bytes does not fit on the disk{last_whole(folder)}"
+        raise InnerloopError(str(folder), wrong, got=f"{free} bytes free", do="free some room, then --resume")
+
+
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Wait until all is on disk. Raises InnerloopError if it did not get there."""
+    try:
+        checkpoints.wait_until_finished()
+    except Exception as trouble:
+        raise not_written(checkpoints, trouble) from trouble
+
+
+def not_written(checkpoints: ocp.CheckpointManager, trouble: Exception) -> InnerloopError:
+    """What to say when the disk is full or the folder read-only."""
+    folder = Path(str(checkpoints.directory))
+    wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
+    return InnerloopError(str(folder), wrong, do="free some room or give write access, then --resume")
+
+
+def last_whole(folder: Path) -> str:
+    """From where a run could go on, in words."""
+    whole = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
+    return f"; the last whole one is of meta-step {max(whole)}" if whole else ""
+
+
+def reason(trouble: Exception) -> str:
+    """What the operating system said, which TensorStore wraps in its own words."""
+    if isinstance(trouble, OSError) and trouble.strerror:
+        return trouble.strerror
+    said = re.search(r": ([^:\[\]]+) \[os_error", str(trouble))
+    return said[1] if said else f"{type(trouble).__name__}: {str(trouble)[:160]}"
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | None:
-    """The newest state, with the structure of `like`; None if there is none.
+    """The newest sound state, with the structure of `like`; None if there is no checkpoint.
 
-    Raises InnerloopError for a checkpoint of another model or optimiser, or one that cannot be read.
+    Those that had to be passed over are moved to the folder `damaged`, and a warning names them. Raises InnerloopError
+    if none can be used: of another model or optimiser, or damaged.
     """
-    step = checkpoints.latest_step()
-    if step is None:
-        return None
-    wanted = as_arrays(like)
+    troubles: dict[int, InnerloopError] = {}
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            state = read(checkpoints, step, like)
+        except InnerloopError as trouble:
+            troubles[step] = trouble
+            continue
+        for passed, trouble in troubles.items():
+            set_aside(checkpoints, passed)
+            text = f"innerloop: {trouble} The checkpoint of meta-step {step} is used in its place."
+            warnings.warn(text, stacklevel=2)
+        return state
+    if troubles:
+        raise troubles[max(troubles)]
+    return None
+
+
+def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> MetaState:
+    """The state of one step. Raises InnerloopError if it is damaged or of another model."""
+    who, wanted = f"checkpoint {step}", as_arrays(like)
     try:
+        known = dict(checkpoints.item_metadata(step))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        known.pop(SHA256, None)
+        check_same(wanted, known, who)
         found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
+    except InnerloopError:
+        raise
     except Exception as error:
-        raise InnerloopError(
-            f"checkpoint {step}",
-            f"cannot be read ({type(error).__name__})",
-            do=f"delete {checkpoints.directory / str(step)} to go on from the one before",
-        ) from error
-    check_same(wanted, found, f"checkpoint {step}")
+        wrong = f"cannot be read ({type(error).__name__})"
+        raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.directory / str(step)}") from error
+    check_digest(found, who)
+    check_same(wanted, found, who)
+    if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
+        wrong = f"is of another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
+        raise InnerloopError(who, wrong, got=found[odd[0]].dtype)
     tree = {"params": like.params, "opt_state": like.opt_state}
     structure = jax.tree.structure(tree)
     tree = structure.unflatten([jax.numpy.asarray(found[path]) for path in paths(tree)])
     key = jax.random.wrap_key_data(jax.numpy.asarray(found["key"]))
     return MetaState(tree["params"], tree["opt_state"], key, jax.numpy.asarray(found["step"]))
+
+
+def check_digest(found: dict[str, Any], who: str) -> None:
+    """Take the digest out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
+    kept = found.pop(SHA256, None)
+    if kept is not None and not np.array_equal(np.asarray(kept), digest(found)):
+        raise InnerloopError(who, "is not what was written: its sha256 does not match")
+
+
+def set_aside(checkpoints: ocp.CheckpointManager, step: int) -> None:
+    """Move a checkpoint that cannot be used out of the way: its step will be written again."""
+    folder = Path(str(checkpoints.directory))
+    target = folder.parent / DAMAGED
+    target.mkdir(exist_ok=True)
+    number = len(list(target.iterdir()))
+    os.replace(folder / str(step), target / f"{step}-{number}")
+    checkpoints.reload()
 
 
 def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from innerloop.errors import InnerloopError
+from innerloop.outside import is_number, parse_json
 
 Dataset = Literal[
     "sinusoid", "glyphs", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "folder", "navigation"
@@ -208,10 +210,7 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str, who: str = "config.json") -> Config:
     """Read a config back. Raises InnerloopError for broken JSON, unknown or missing fields and wrong types."""
-    try:
-        return from_dict(Config, json.loads(text), who)
-    except json.JSONDecodeError as error:
-        raise InnerloopError(who, f"is not JSON ({error})", do="restore the file") from None
+    return from_dict(Config, parse_json(text, who), who)
 
 
 def from_dict(cls: type, values: Any, who: str) -> Any:
@@ -221,7 +220,9 @@ def from_dict(cls: type, values: Any, who: str) -> Any:
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise InnerloopError(who, f"unknown field {unknown[0]!r}", do="choose among: " + ", ".join(hints))
+        raise InnerloopError(
+            who, f"unknown field {unknown[0][:80]!r}", do="choose among: " + ", ".join(hints)
+        )
     return cls(**{name: value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
 
 
@@ -232,7 +233,7 @@ def value_of(hint: Any, value: Any, who: str) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     if not matches(hint, value):
-        raise InnerloopError(who, "has the wrong value", got=repr(value), do=f"expected {hint}")
+        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], do=f"expected {hint}")
     return float(value) if hint in (float, float | None) and isinstance(value, int) else value
 
 
@@ -245,5 +246,5 @@ def matches(hint: Any, value: Any) -> bool:
     if get_args(hint):
         return any(matches(option, value) for option in get_args(hint))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

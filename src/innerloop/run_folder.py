@@ -7,6 +7,7 @@ from typing import Any
 
 from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
+from innerloop.outside import is_number, parse_json, read_object, read_text
 from innerloop.provenance import environment as environment
 
 
@@ -21,6 +22,16 @@ def write_atomically(path: Path, text: str) -> None:
         raise InnerloopError(
             str(path), f"cannot be written ({error.strerror})", do="free some room"
         ) from None
+
+
+def checked_record(line: str, who: str) -> dict[str, Any]:
+    """One line of metrics. Raises InnerloopError if it is none."""
+    record = parse_json(line, who)
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        raise InnerloopError(who, "must be an object with a step", got=line[:80])
+    if not all(is_number(value) for value in record.values()):
+        raise InnerloopError(who, "must hold numbers alone", got=line[:80])
+    return record
 
 
 class RunFolder:
@@ -46,7 +57,7 @@ class RunFolder:
     def snapshots(self) -> dict[int, Path]:
         """All kept initialisations by meta-step, the first ones first."""
         found = sorted((self.path / "snapshots").glob("*.safetensors"))
-        return {int(path.stem): path for path in found if path.stem.isdigit()}
+        return {int(path.stem): path for path in found if path.stem.isdecimal()}
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
         """Make the folder of a new run on these data. Raises InnerloopError if there is a run already."""
@@ -54,13 +65,17 @@ class RunFolder:
             raise InnerloopError(
                 str(self.path), "holds a run already", do="give --resume to go on with it, or another folder"
             )
+        self.make()
+        made_with = environment() | {"data": data or {}}
+        write_atomically(self.path / "environment.json", json.dumps(made_with, indent=2) + "\n")
+        write_atomically(self.path / "config.json", to_json(config))
+
+    def make(self) -> None:
+        """Make the folder itself, unless it is there."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InnerloopError(str(self.path), f"cannot be made ({error.strerror})") from None
-        made_with = environment() | {"data": data or {}}
-        write_atomically(self.path / "environment.json", json.dumps(made_with, indent=2) + "\n")
-        write_atomically(self.path / "config.json", to_json(config))
 
     def config(self) -> Config:
         """The run's config. Raises InnerloopError if this is no run."""
@@ -69,12 +84,20 @@ class RunFolder:
             raise InnerloopError(
                 str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
             )
-        return from_json(path.read_text(), str(path))
+        return from_json(read_text(path), str(path))
+
+    def known(self) -> dict[str, Any]:
+        """What the run was made with, as `environment` gave it then; empty if that is lost."""
+        path = self.path / "environment.json"
+        return read_object(path) if path.is_file() else {}
 
     def seconds(self) -> float:
         """Training time so far, over all its sittings."""
         path = self.path / "clock.json"
-        return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
+        seconds: Any = read_object(path).get("seconds") if path.exists() else 0.0
+        if not is_number(seconds) or not 0 <= seconds < 1e12:
+            raise InnerloopError(str(path), "must hold seconds", got=repr(seconds)[:80], do="remove the file")
+        return float(seconds)
 
     def write_seconds(self, seconds: float) -> None:
         """Keep the training time."""
@@ -82,16 +105,24 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            wrong = f"cannot be written ({error.strerror})"
+            raise InnerloopError(str(path), wrong, do="free some room, then --resume") from None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics; a last line cut short by a crash is left out."""
+        """All lines of metrics; a last line cut short by a crash is left out.
+
+        Raises InnerloopError for any other line that is not an object of numbers with a step.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        lines = path.read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        lines = list(enumerate(read_text(path).split("\n"), 1))[:-1]
+        return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
 
     def rewind(self, step: int) -> None:
         """Forget metrics after `step`: they will be made again."""

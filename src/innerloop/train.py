@@ -7,7 +7,7 @@ stopped anywhere and resumed ends with the same bits as one that never was.
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, distributed, outer, provenance, weights
+from innerloop import checkpoint, diagnosis, distributed, outer, provenance, weights
+from innerloop.board import Board
 from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
+from innerloop.exhaustion import memory_told
 from innerloop.experiment import Experiment, build
+from innerloop.lock import alone_on
 from innerloop.mesh import own_copy
 from innerloop.outer import MetaState
 from innerloop.plan import Plan, available_memory, fitted, plan
@@ -60,12 +63,13 @@ def train(
     `told` hears how the training fits into memory, before anything is compiled; `watch` hears of every log line.
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
-    InnerloopError for bad settings and a diverging run, and Stopped after saving when a SIGINT or SIGTERM came.
+    InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
+    training runs, and Stopped after saving when a SIGINT or SIGTERM came.
 
     In several processes (`innerloop.distributed`) all call this alike; the first one's config and folder count, and
     it alone writes. Raises Lost in all that remain when a process is gone.
     """
-    run, writes = RunFolder(folder), distributed.first()
+    run, writes, fit = RunFolder(folder), distributed.first(), None
     with distributed.noticing_losses():
         config = settings(run.config() if resume and writes else config)
         experiment = build(config)
@@ -76,14 +80,14 @@ def train(
         data = provenance.data_hashes(experiment.splits)
         distributed.check_same(provenance.digest(config, data), "settings, versions or data")
         if not writes:
-            return Follower(experiment, run, None, watch).run_to_end()
-        if not resume:
-            run.create(config, data)
-        checkpoints = checkpoint.manager(run.checkpoints)
-        try:
-            return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
-        finally:
-            checkpoints.close()
+            with memory_told(fit):
+                return Follower(experiment, run, None, watch).run_to_end()
+        run.make()
+        with alone_on(run.path), memory_told(fit):
+            if not resume:
+                run.create(config, data)
+            with checkpoint.opened(run.checkpoints) as checkpoints:
+                return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
 
 
 def settings(config: Config | None) -> Config:
@@ -120,10 +124,11 @@ class TrainingLoop:
             if step == 0 and self.config.snapshots:
                 self.snapshot(step)
             while step < total:
-                before = self.state
+                before = diagnosis.keep(jax.tree.map(own_copy, self.state))
                 length = min(self.config.log_every, total - step)
-                self.state, info = self.dispatch(length)(before)
+                self.state, info = self.dispatch(length)(self.state)
                 step += length
+                self.check(info, step, before)
                 metrics = self.metrics(info, step)
                 self.record(step, metrics)
                 self.watch(self.progress(step, metrics))
@@ -147,7 +152,7 @@ class TrainingLoop:
 
     def board(self) -> AbstractContextManager[Any]:
         """Where TensorBoard's numbers go."""
-        return tensorboard(self.run.path)
+        return closing(Board(self.run.path / "tensorboard"))
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
         """Log one dispatch."""
@@ -163,12 +168,20 @@ class TrainingLoop:
 
     def saved(self) -> None:
         """Wait until the last checkpoint is whole."""
-        self.checkpoints.wait_until_finished()
+        checkpoint.finish(self.checkpoints)
 
     def save(self) -> None:
         """Write a checkpoint, and the time that it took to get there."""
         checkpoint.save(self.checkpoints, jax.tree.map(own_copy, self.state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
+
+    def check(self, info: Any, step: int, before: MetaState) -> None:
+        """Raise InnerloopError unless all is finite after the dispatch that began at `before`."""
+        where = lambda good: diagnosis.located(
+            self.experiment, self.distribution, self.dispatch, before, good
+        )
+        check_finite(info, step, self.run.path, where)
+        diagnosis.check_params(self.state.params, step)
 
     def snapshot(self, step: int) -> None:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
@@ -184,7 +197,6 @@ class TrainingLoop:
 
     def metrics(self, info: Any, step: int) -> dict[str, float]:
         """Means over the dispatch, and the validation scores where they are due."""
-        check_finite(info, step, self.run.path)
         first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
         series = {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
         series |= self.experiment.series(info)
@@ -257,8 +269,11 @@ def reached(parts: int, total: int, step: int, length: int) -> bool:
     return step * parts // total > (step - length) * parts // total
 
 
-def check_finite(info: Any, step: int, folder: Path) -> None:
-    """Raise InnerloopError at the first meta-step whose loss or gradient is not finite, naming the inner step."""
+def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], str] = lambda good: "") -> None:
+    """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
+
+    `located(good)` tells where in the meta-step after so many good ones; else the inner step alone is named.
+    """
     inner = np.asarray(info.inner_losses)
     sound = np.isfinite(np.asarray(info.outer_loss)) & np.isfinite(np.asarray(info.grad_norm))
     sound &= np.isfinite(inner).all(axis=1)
@@ -269,7 +284,7 @@ def check_finite(info: Any, step: int, folder: Path) -> None:
     where = f"inner step {lost[0]}" if len(lost) else "the query loss or its gradient"
     raise InnerloopError(
         "train",
-        f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {where}",
+        f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
         do=f"lower --inner.learning-rate or --outer.learning-rate; the last good checkpoint is kept in {folder}",
     )
@@ -295,15 +310,3 @@ def asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def tensorboard(folder: Path) -> Iterator[Any]:
-    """A TensorBoard writer on the run's folder."""
-    from tensorboardX import SummaryWriter
-
-    board = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
-    try:
-        yield board
-    finally:
-        board.close()

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from innerloop.checkpoint import check_same
 from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
+from innerloop.outside import parse_json
 from innerloop.task import Params
 from innerloop.tree import paths
 
@@ -29,8 +30,12 @@ def save(path: Path, params: Params, config: Config, facts: dict[str, Any]) -> N
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: dict[str, Any]) -> None:
     """`save`, for arrays by path."""
     draft = path.with_suffix(".tmp")
-    save_file(arrays, draft, metadata={"config": to_json(config), "facts": json.dumps(facts)})
-    draft.replace(path)
+    try:
+        save_file(arrays, draft, metadata={"config": to_json(config), "facts": json.dumps(facts)})
+        draft.replace(path)
+    except (SafetensorError, OSError) as error:
+        draft.unlink(missing_ok=True)
+        raise InnerloopError(str(path), f"cannot be written ({error})", do="free some room") from None
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
@@ -39,17 +44,29 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return arrays, from_json(metadata["config"], str(path)), json.loads(metadata["facts"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        config, facts = from_json(metadata["config"], str(path)), metadata["facts"]
+    except (SafetensorError, OSError, KeyError) as error:
         raise InnerloopError(
             str(path), f"holds no trained weights ({type(error).__name__}: {error})"
         ) from None
+    return arrays, config, facts_of(facts, path)
+
+
+def facts_of(text: str, path: Path) -> dict[str, Any]:
+    """The facts beside the weights. Raises InnerloopError unless they are a JSON object."""
+    facts = parse_json(text, f"{path} holds no trained weights: its facts")
+    if not isinstance(facts, dict):
+        raise InnerloopError(str(path), "holds no trained weights: its facts are no object")
+    return facts
 
 
 def into(params: Params, arrays: dict[str, np.ndarray], who: str) -> Params:
     """`params` with the values of `arrays`. Raises InnerloopError if they are of another model."""
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
     check_same(leaves, arrays, who)
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise InnerloopError(who, f"`{name}` must hold floats", got=array.dtype)
     return jax.tree.structure(params).unflatten([jnp.asarray(arrays[path]) for path in leaves])
 
 

@@ -152,11 +152,11 @@ def test_a_checkpoint_of_another_model_or_optimiser(saved):
 
 
 def test_a_broken_checkpoint_is_named(saved):
-    """The message says what to delete to go on from the one before."""
+    """With no other to go on from, the message says where it lies."""
     for path in Path(str(saved.directory / "7")).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(InnerloopError, match=r"cannot be read .*; delete .*checkpoints/7 to go on"):
+    with pytest.raises(InnerloopError, match=r"cannot be read .*; it lies in .*checkpoints/7"):
         checkpoint.restore(saved, state())
 
 

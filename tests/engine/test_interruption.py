@@ -1,20 +1,15 @@
 """Interrupted anywhere and resumed, a run ends with the same bits as one that never was."""
 
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from innerloop import checkpoint, weights
-from innerloop.config import Config, to_json
-from innerloop.run_folder import RunFolder
+from innerloop.config import Config
 from innerloop.train import Progress, Stopped, asked_to_stop, train
 
 
@@ -56,41 +51,6 @@ def test_a_signal_saves_and_a_resumed_run_is_the_same(
 def test_a_signal_at_the_last_step_ends_the_run(tiny: Config, finished: Path, tmp_path: Path):
     train(tiny, tmp_path / "run", watch=stop_at(12))
     same_run(tmp_path / "run", finished)
-
-
-SLOW = """
-import sys, time
-from innerloop.config import from_json
-from innerloop.train import train
-train(from_json(sys.argv[1]), sys.argv[2], resume=sys.argv[3] == "resume", watch=lambda p: time.sleep(0.02))
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments(tiny: Config, tmp_path: Path):
-    """SIGKILL twice, at moments drawn at random after a line was written, then resumed to the end."""
-    config = replace(
-        tiny, outer=replace(tiny.outer, meta_steps=90, log_every=1, checkpoint_every=2, validate_every=0)
-    )
-    whole, folder, draw, reached = tmp_path / "whole", tmp_path / "killed", random.Random(0), 0
-    # Every run in a process of its own: programs that other tests left compiled with other options differ in bits.
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    command = lambda folder, mode: [sys.executable, "-c", SLOW, to_json(config), str(folder), mode]
-    subprocess.run(command(whole, "new"), env=environment, check=True)
-    for attempt in range(2):
-        mode = "resume" if attempt else "new"
-        with subprocess.Popen(command(folder, mode), env=environment, stderr=subprocess.PIPE) as process:
-            target, deadline = reached + draw.randint(3, 20), time.monotonic() + 300
-            while reached < target and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
-                reached = len(RunFolder(folder).metrics())
-            time.sleep(draw.random() * 0.02)
-            process.kill()
-            assert process.stderr is not None
-            assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
-        assert not (folder / "weights.safetensors").exists()
-    subprocess.run(command(folder, "resume"), env=environment, check=True)
-    same_run(folder, whole)
 
 
 def test_a_second_signal_acts_at_once():

@@ -1,7 +1,6 @@
 """People's own examples for `innerloop adapt`: pictures in folders, or a CSV file of points."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -120,6 +119,6 @@ def number(path: Path, line: int, cell: str) -> float:
         value = float(cell)
     except ValueError:
         raise InnerloopError(f"{path}, line {line}", "is no number", got=repr(cell)) from None
-    if not math.isfinite(value):
+    if not abs(value) <= float(np.finfo(np.float32).max):  # NaN, or infinite as a float32
         raise InnerloopError(f"{path}, line {line}", "must be a finite number", got=repr(cell))
     return value

@@ -189,6 +189,8 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
 
 def train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; say where things are, or how to go on."""
+    from innerloop import checkpoint
+    from innerloop.lock import Busy
     from innerloop.progress import training
     from innerloop.run_folder import RunFolder
     from innerloop.train import Stopped, train
@@ -196,6 +198,7 @@ def train_into(folder: Path, config: Config | None) -> int:
     out, new = console(), not folder.exists()
     shown = config or RunFolder(folder).config()
     announce(shown, folder)
+    checkpoint.quiet_afterwards()
     try:
         with training(out, shown.name) as watch:
             told = lambda plan: out.print(str(plan).capitalize() + ".")
@@ -204,6 +207,8 @@ def train_into(folder: Path, config: Config | None) -> int:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
         return 128 + stopped.signal_number
+    except Busy:
+        raise
     except InnerloopError:
         if new and not any((folder / "checkpoints").glob("[0-9]*")):
             shutil.rmtree(

@@ -18,12 +18,15 @@ MODES = {1: "L", 3: "RGB"}
 PIXELS = 64_000_000
 """Largest picture read, in pixels: beyond it a small file may be a decompression bomb."""
 
+SIDE = 65_535
+"""Longest side read, JPEG's own bound: to shrink a picture of millions of rows takes long and much memory."""
+
 
 def open_image(source: Path | bytes, who: str) -> "Image":
     """Decode a picture fully (the first frame of an animation).
 
     Raises:
-        InnerloopError: the picture is unreadable, truncated or larger than `PIXELS`; `who` names it.
+        InnerloopError: the picture is unreadable, truncated or larger than `PIXELS` or `SIDE`; `who` names it.
     """
     with _trouble_told(who):
         image = _header(source, who)
@@ -47,6 +50,8 @@ def _header(source: Path | bytes, who: str) -> "Image":
     image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     if image.width * image.height > PIXELS:
         raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
+    if max(image.size) > SIDE:
+        raise InnerloopError(who, f"the picture has a side of more than {SIDE} pixels", got=image.size)
     return image
 
 
@@ -87,5 +92,7 @@ def _narrow(image: "Image") -> "Image":
     """16-bit grey to 8-bit by dropping the low byte; Pillow's own conversion clips instead."""
     import PIL.Image
 
-    values = np.asarray(image).astype(np.int64) >> 8
-    return PIL.Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    values = np.asarray(image) >> 8  # in the picture's own type: a large one is hundreds of megabytes
+    return PIL.Image.fromarray(
+        np.clip(values, 0, 255, out=np.empty(values.shape, np.uint8), casting="unsafe")
+    )

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from innerloop.datasets import pictures
@@ -79,19 +80,30 @@ def _parts(root: Path) -> list[pictures.Files]:
 def _table(table: Path, images: Path) -> pictures.Files:
     """Read one csv file: the picture files of each label, in the order of the file."""
     files: dict[str, list[Path]] = {}
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        if not {"filename", "label"} <= set(rows.fieldnames or ()):
-            raise InnerloopError(str(table), "must have the header filename,label", got=rows.fieldnames)
-        for row in rows:
-            files.setdefault(row["label"], []).append(_image(row["filename"], images, table))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            for name, label in _rows(lines, table):
+                files.setdefault(label, []).append(_image(name, images, table))
+    except (UnicodeDecodeError, csv.Error) as trouble:
+        raise InnerloopError(str(table), "is no table of text", got=trouble) from None
     if not files:
         raise InnerloopError(str(table), "must list at least one picture", got=0)
     return files
 
 
+def _rows(lines: Iterable[str], table: Path) -> Iterator[tuple[str | None, str]]:
+    """File name and label of each row."""
+    rows = csv.DictReader(lines)
+    if not {"filename", "label"} <= set(rows.fieldnames or ()):
+        raise InnerloopError(str(table), "must have the header filename,label", got=rows.fieldnames)
+    for number, row in enumerate(rows, 2):
+        if row["label"] is None:
+            raise InnerloopError(f"{table}, row {number}", "must hold a file name and a label")
+        yield row["filename"], row["label"]
+
+
 def _image(name: str | None, images: Path, table: Path) -> Path:
-    if not name or Path(name).name != name:
+    if not name or Path(name).name != name or "\0" in name or len(name) > 255:
         raise InnerloopError(str(table), "must list plain file names", got=repr(name))
     if not (images / name).is_file():
         raise InnerloopError(str(table), f"lists a picture that is not in {images}", got=repr(name))

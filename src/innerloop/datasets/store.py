@@ -9,15 +9,18 @@ import hashlib
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from innerloop.datasets.arrays import ClassArrays, starts_of
 from innerloop.errors import InnerloopError
+from innerloop.outside import parse_json
 
 FORMAT = 1
 CHUNK = 1 << 24
@@ -132,7 +135,7 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        about = parse_json(sidecar(path).read_text(encoding="utf-8"), str(sidecar(path)))
     except (OSError, ValueError) as trouble:
         raise _damaged(sidecar(path), "is missing or no JSON", trouble) from trouble
     if not isinstance(about, dict):
@@ -144,8 +147,10 @@ def _examples(path: Path, mapped: bool) -> np.ndarray:
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)  # np.load alone would also open other kinds of files
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as trouble:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError, TokenError, MemoryError, RecursionError, OverflowError) as trouble:
         raise _damaged(path, "is missing, cut short or no array file", trouble) from trouble
 
 

@@ -1,6 +1,5 @@
 """What a report tells: every run measured on the same held-out tasks, and grouped by the problem that it solves."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -153,6 +152,5 @@ def measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Re
     path = Path(trained.source)
     if not path.is_dir():
         return Result(label, trained, record, [], {}, None)
-    environment = path / "environment.json"
-    known = json.loads(environment.read_text()) if environment.is_file() else {}
-    return Result(label, trained, record, RunFolder(path).metrics(), known, path)
+    run = RunFolder(path)
+    return Result(label, trained, record, run.metrics(), run.known(), path)

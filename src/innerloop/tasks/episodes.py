@@ -41,7 +41,14 @@ def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) ->
 
 
 def with_rotations(arrays: ClassArrays) -> ClassArrays:
-    """Four classes from each: the images turned by 0, 90, 180 and 270 degrees (Omniglot, MAML section 5.2)."""
+    """Four classes from each: the images turned by 0, 90, 180 and 270 degrees (Omniglot, MAML section 5.2).
+
+    Raises InnerloopError for images that are not square.
+    """
+    if arrays.shape[0] != arrays.shape[1]:
+        got = "{} x {}".format(*arrays.shape[:2])
+        do = "resize the images, or leave the rotations out"
+        raise InnerloopError("rotations", "only square images can be turned by quarters", got=got, do=do)
     turned = [np.rot90(arrays.examples, quarter, axes=(1, 2)) for quarter in range(4)]
     starts = [arrays.starts + quarter * len(arrays.examples) for quarter in range(4)]
     names = tuple(f"{name}/{90 * quarter}" for quarter in range(4) for name in arrays.names)

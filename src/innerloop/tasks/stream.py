@@ -9,6 +9,7 @@ Memory: at most `prefetch + 3` blocks of `steps * meta_batch` episodes, on the h
 that wait, one being made, and two that were handed out. The map itself is never read whole.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,9 +91,26 @@ class StreamedEpisodes:
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
         """The examples of `rows`, copied out of the map in the order of the file."""
+        check_whole(self.examples)
         # Ascending and each once: a disk reads forwards, and an example that several tasks share is read once.
         wanted, places = np.unique(rows, return_inverse=True)
         return np.asarray(self.examples[wanted])[places.reshape(rows.shape)]
+
+
+def check_whole(examples: np.ndarray) -> None:
+    """Raise InnerloopError if the file under a memory map was cut short: reading beyond its end kills the process.
+
+    A file that was deleted is no trouble, since the map keeps it.
+    """
+    path = getattr(examples, "filename", None)
+    if path is None or not os.path.exists(path):
+        return
+    missing = examples.offset + examples.nbytes - os.path.getsize(path)  # pyright: ignore[reportAttributeAccessIssue]
+    if missing > 0:
+        do = "put the file back, then --resume"
+        raise InnerloopError(
+            str(path), "was cut short while it was in use", got=f"{missing} bytes less", do=do
+        )
 
 
 @contextmanager

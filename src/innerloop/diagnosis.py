@@ -1,0 +1,139 @@
+"""Where a run lost finiteness: the task of the meta-batch, the inner step, the layer.
+
+A meta-step is a function of the state and its step number alone. So the state before the dispatch, of which a copy is
+kept, is taken forward again to the meta-step that went wrong, and that one is taken apart: task by task, inner step by
+inner step. A healthy run pays one copy of its state per dispatch.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from innerloop.errors import InnerloopError
+from innerloop.experiment import Experiment, adapted_by
+from innerloop.inner import InnerLoop, unroll
+from innerloop.outer import MetaState, task_keys
+from innerloop.task import Batch, Params, Task
+from innerloop.tree import paths
+
+Dispatch = Callable[[int], Callable[[MetaState], tuple[MetaState, Any]]]
+
+
+class Finite(NamedTuple):
+    """What of one task's meta-gradient is finite: losses and parameters by inner step, the outcome by parameter."""
+
+    losses: Bool[Array, " steps"]
+    adapted: Bool[Array, " steps+1"]
+    outer_loss: Bool[Array, ""]
+    grads: Bool[Array, " parameters"]
+
+
+def keep(state: MetaState) -> MetaState:
+    """A copy on the host: a dispatch consumes the state that it is given."""
+    return jax.tree.map(np.array, state._replace(key=jax.random.key_data(state.key)))
+
+
+def given_back(kept: MetaState) -> MetaState:
+    """The state that was kept."""
+    state = jax.tree.map(jnp.array, kept)
+    return state._replace(key=jax.random.wrap_key_data(state.key))
+
+
+def is_finite(tree: Any) -> Bool[Array, " parameters"]:
+    """Leaf by leaf, whether all values are finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+
+
+def check_params(params: Params, step: int) -> None:
+    """Raise InnerloopError for parameters that are not finite though all losses were: the outer step overflowed."""
+    sound = np.asarray(jax.jit(is_finite)(params))
+    if not sound.all():
+        lost = paths(params)[int(np.argmin(sound))]
+        wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
+        do = "lower --outer.learning-rate; the last good checkpoint is kept"
+        raise InnerloopError("train", wrong, do=do)
+
+
+def located(experiment: Experiment, tasks: Any, dispatch: Dispatch, kept: MetaState, bad: int) -> str:
+    """In words, where the meta-step after `bad` good ones lost finiteness; empty if that cannot be told."""
+    if experiment.reinforcement:  # its tasks are acted in, not drawn
+        return ""
+    state = given_back(kept)
+    try:
+        state = dispatch(bad)(state)[0] if bad > 0 else state
+        return first_lost(experiment, tasks, state)
+    except Exception:  # whatever goes wrong here, the divergence itself must be told
+        return ""
+
+
+def first_lost(experiment: Experiment, tasks: Any, state: MetaState) -> str:
+    """The first task whose meta-gradient at this state is not finite, taken apart; empty if there is none."""
+    inner = inner_of(experiment)
+    see = eqx.filter_jit(lambda tasks, params, key: look(experiment, inner, params, tasks.sample(key)))
+    for number, key in enumerate(task_keys(state.key, state.step, experiment.config.outer.meta_batch)):
+        seen = jax.tree.map(np.asarray, see(tasks, state.params, key))
+        if all(part.all() for part in seen):
+            continue
+        step = inner_step_lost(seen)
+        which = f"of task {number} of the meta-batch (counted from 0)"
+        task = jax.tree.map(jnp.asarray, tasks.sample(key))
+        begun = inner if step is None else replace(inner, steps=step)
+        params = unroll(experiment.loss_fn, begun, state.params, task.support).adapted
+        batch = task.query if step is None and jax.tree.leaves(task.query)[0].size else task.support
+        when = "the query loss or its gradient" if step is None else f"inner step {step}"
+        return f"{when} {which}, {layer_lost(experiment, params, batch, seen)}"
+    return ""
+
+
+def inner_of(experiment: Experiment) -> InnerLoop:
+    """The inner loop as the algorithm runs it; joint training runs none."""
+    config = experiment.config
+    inner = replace(experiment.inner(config.inner), select=adapted_by(config.algorithm))
+    return replace(inner, steps=0) if config.algorithm == "joint" else inner
+
+
+def look(experiment: Experiment, inner: InnerLoop, params: Params, task: Task) -> Finite:
+    """One task's meta-gradient, reduced to what is finite of it."""
+    grads, info = experiment.algorithm.meta_grad(params, task)
+    watch = lambda params, i: is_finite(params).all()
+    trajectory = unroll(experiment.loss_fn, inner, params, task.support, observe=watch)
+    finite = jnp.isfinite(trajectory.losses)
+    return Finite(finite, trajectory.observed, jnp.isfinite(info.outer_loss), is_finite(grads))
+
+
+def inner_step_lost(seen: Finite) -> int | None:
+    """The first inner step whose loss, or whose result, is not finite; None if all are."""
+    sound = np.asarray(seen.losses) & np.asarray(seen.adapted)[1:]
+    return None if sound.all() else int(np.argmin(sound))
+
+
+def layer_lost(experiment: Experiment, params: Params, batch: Batch, seen: Finite) -> str:
+    """Where it began: the data, a layer's output, or the parameter nearest the output whose gradient is lost."""
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(batch)):
+        return "in its data"
+    for name, output in outputs_by_layer(params, batch).items():
+        if not np.isfinite(np.asarray(output)).all():
+            return f"at the output of layer `{name}`"
+    loss, grads = jax.value_and_grad(experiment.loss_fn)(params, batch)
+    if not np.isfinite(loss):
+        return "at the loss"
+    sound = np.asarray(is_finite(grads))
+    sound = np.asarray(seen.grads) if sound.all() else sound
+    lost = np.flatnonzero(~sound)
+    return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else "at the step itself"
+
+
+def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:
+    """Every layer's output of a built-in network, first to last; nothing for any other."""
+    from innerloop.analysis.layers import named_layers
+
+    try:
+        return named_layers(params).activations(params, batch.inputs)
+    except InnerloopError:
+        return {}

@@ -1,0 +1,34 @@
+"""docs/reliability.md is what its result file says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks import reliability, sbom
+
+
+def test_the_document_is_made_from_the_results() -> None:
+    text = reliability.DOCUMENT.read_text()
+    assert reliability.document(text) == text
+
+
+def test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reliability, "RESULTS", tmp_path / "r.json")
+    assert reliability.load() == {}
+    fault = {"fault": "power cut", "tried": 2, "outcome": "fine", "lost": "nothing", "test": "x::y"}
+    reliability.put("faults", "power cut", fault)
+    counts = {"inputs": 12345, "read": 1, "refused": 12344, "findings": {"x": [1]}, "megabytes": 3}
+    reliability.put("fuzz", "tables", counts)
+    known = json.loads((tmp_path / "r.json").read_text())
+    assert "| power cut | 2 | fine | nothing | `pytest x::y` |" in reliability.faults(known)
+    assert "| tables | 12 345 | 1 | 12 344 | 1 | 3 MB |" in reliability.fuzzed(known)
+    marked = "a <!-- m -->\nold\n<!-- end of m --> b"
+    assert reliability.between(marked, "m", "new") == marked.replace("old", "new")
+
+
+def test_licences_in_few_words() -> None:
+    assert sbom.licence("numpy").startswith("BSD-3-Clause")
+    assert sbom.licence("no-such-package") == sbom.UNKNOWN
+    pins = sbom.pins()
+    assert len({pin["name"] for pin in pins}) == len(pins) > 20
+    assert all(pin["hashes"] for pin in pins)

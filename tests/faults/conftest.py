@@ -1,0 +1,47 @@
+"""Rows of the table in docs/reliability.md: written where `make test-faults` asks for it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from benchmarks.reliability import put
+from tests.faults.child import SHORT
+
+from innerloop.config import Config
+
+
+@pytest.fixture
+def survived(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """`survived(fault, tried=, outcome=, lost=)`: one row, kept once the test has come to its end."""
+    rows: list[dict[str, object]] = []
+
+    def note(fault: str, tried: int, outcome: str, lost: str) -> None:
+        where = f"tests/faults/{Path(request.node.path).name}::{request.node.name}"
+        rows.append({"fault": fault, "tried": tried, "outcome": outcome, "lost": lost, "test": where})
+
+    yield note
+    assert rows, "the test says nothing of what it survived"
+    if os.environ.get("INNERLOOP_RELIABILITY"):
+        for row in rows:
+            put("faults", str(row["fault"]), row)
+
+
+@pytest.fixture(scope="session")
+def short() -> Config:
+    """12 meta-steps of 2 sinusoids, a line every 2, a checkpoint every 4."""
+    return SHORT
+
+
+@pytest.fixture(scope="session")
+def finished(short: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `short` that was never disturbed, compiled as `quick_compilation` does."""
+    from innerloop.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    train(short, folder)
+    jax.config.update("jax_disable_most_optimizations", before)
+    return folder

@@ -1,0 +1,116 @@
+"""SIGKILL at random moments of training, in processes of their own; then one SIGTERM; then the run goes to its end."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.faults.child import EVERY, LONG
+
+from innerloop import checkpoint, outer, weights
+from innerloop.experiment import build
+from innerloop.run_folder import RunFolder
+
+KILLS = int(os.environ.get("INNERLOOP_KILLS", "3"))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Trainings:
+    """Child processes that train, with JAX's compiled programs shared between them."""
+
+    def __init__(self, cache: Path):
+        self.environment = os.environ | {
+            "JAX_NUM_CPU_DEVICES": "2",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+    def start(self, folder: Path, mode: str) -> "subprocess.Popen[str]":
+        words = [sys.executable, "-m", "tests.faults.child", str(folder), mode]
+        where = {"cwd": ROOT, "env": self.environment}
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where)
+
+    def to_end(self, folder: Path, mode: str) -> None:
+        with self.start(folder, mode) as process:
+            said = process.communicate()[0]
+        assert process.returncode == 0, said
+
+    def stopped(self, folder: Path, mode: str, draw: random.Random, number: int) -> "tuple[int, str]":
+        """Send the signal at a random moment: after a line of metrics, or (one in five) at any time since the start."""
+        reached, anywhere = lines(folder), number == signal.SIGKILL and draw.random() < 0.2
+        with self.start(folder, mode) as process:
+            deadline = time.monotonic() + 300
+            while not anywhere and lines(folder) <= reached and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            time.sleep(draw.random() * (5.0 if anywhere else 0.5))
+            process.send_signal(number)
+            said = process.communicate()[0]
+        return process.returncode, said
+
+
+def lines(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def readable(folder: Path) -> list[int]:
+    """The steps of all checkpoints, after reading every one."""
+    if not (folder / "checkpoints").is_dir():
+        return []
+    experiment = build(LONG)
+    like = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+    manager = checkpoint.manager(folder / "checkpoints")
+    for step in manager.all_steps():
+        assert int(checkpoint.read(manager, step, like).step) == step
+    manager.close()
+    return sorted(manager.all_steps())
+
+
+def same_run(folder: Path, other: Path) -> None:
+    """Weights to the bit and metrics to the letter."""
+    a, b = (weights.load(path / "weights.safetensors")[0] for path in (folder, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path, survived):
+    trainings, draw = Trainings(tmp_path / "cache"), random.Random(0)
+    whole, folder = tmp_path / "whole", tmp_path / "run-0"
+    trainings.to_end(whole, "new")
+    kills = ended = 0
+    lost: list[int] = []
+    while kills < KILLS:
+        mode = "resume" if (folder / "config.json").exists() else "new"
+        code, said = trainings.stopped(folder, mode, draw, signal.SIGKILL)
+        if code == 0:  # the run was quicker: another one
+            same_run(folder, whole)
+            ended += 1
+            folder = tmp_path / f"run-{ended}"
+            continue
+        assert code == -signal.SIGKILL, said
+        kills += 1
+        last = max(readable(folder), default=0)
+        lost.append(2 * lines(folder) - last)
+    assert 0 < max(lost) <= 2 * EVERY  # in training; one interval, and the one under way to the disk
+    mode = "resume" if (folder / "config.json").exists() else "new"
+    code, said = trainings.stopped(folder, mode, draw, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM, said
+    assert "everything is saved" in said
+    assert max(readable(folder)) == RunFolder(folder).metrics()[-1]["step"]
+    trainings.to_end(folder, "resume")
+    same_run(folder, whole)
+    told = "every checkpoint readable, the resumed run equal to the uninterrupted one to the bit"
+    survived(
+        "SIGKILL at random moments", KILLS, told, f"at most {max(lost)} meta-steps, checkpoints every {EVERY}"
+    )
+    survived("SIGTERM (preemption)", 1, "saved, exit code 143, the resumed run equal to the bit", "nothing")

@@ -1,0 +1,129 @@
+"""A clock that goes backwards, memory that runs out, compiled programs damaged on disk."""
+
+import itertools
+import resource
+import struct
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+from innerloop import weights
+from innerloop.board import Board
+from innerloop.config import Config, ModelConfig
+from innerloop.errors import InnerloopError
+from innerloop.exhaustion import exhausted, memory_told
+from innerloop.run_folder import RunFolder
+from innerloop.train import train
+
+TOLD = "the memory ran out .*got memory: about .*--outer.chunk 1.*rematerialised.*--outer.meta-batch"
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def events(folder: Path) -> list[Event]:
+    """The records of a TensorBoard file, read by their lengths."""
+    (path,) = folder.iterdir()
+    content, found = path.read_bytes(), []
+    while content:
+        (size,) = struct.unpack("<Q", content[:8])
+        found.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    return found
+
+
+def test_a_clock_that_goes_backwards(short: Config, finished: Path, tmp_path: Path, monkeypatch, survived):
+    """An hour back at every look: times in the logs go on, and so does the run."""
+    hours, now = itertools.count(), time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(hours))
+    train(short, tmp_path / "run")
+    seconds = RunFolder(tmp_path / "run").seconds()
+    assert 0 <= seconds < 3600
+    times = [event.wall_time for event in events(tmp_path / "run" / "tensorboard")]
+    assert len(times) > 6
+    assert times == sorted(times)
+    assert max(times) - min(times) < 3600
+    a, b = (weights.load(path / "weights.safetensors")[0] for path in (tmp_path / "run", finished))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    survived("clock going backwards", 1, "times in the logs go on; the run has the same bits", "nothing")
+
+
+def test_memory_that_runs_out(short: Config, tmp_path: Path, survived):
+    """A meta-step that asks for terabytes, with the address space bounded so that no machine promises them."""
+    config = replace(
+        short,
+        data=replace(short.data, shots=100_000_000),
+        model=ModelConfig(kind="mlp", hidden=(4000,)),
+        outer=replace(short.outer, snapshots=0),
+    )
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 41, before[1]))
+    try:
+        with pytest.raises(InnerloopError, match=TOLD):
+            train(config, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    survived("out of memory", 1, "told with the plan and what to change", "one checkpoint interval")
+
+
+def test_what_says_that_memory_ran_out():
+    assert exhausted(MemoryError())
+    assert not exhausted(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
+    with pytest.raises(InnerloopError, match="the memory ran out .MemoryError.; vectorise"), memory_told():
+        raise MemoryError
+    with pytest.raises(ZeroDivisionError), memory_told():
+        raise ZeroDivisionError
+    with pytest.raises(InnerloopError, match="x: y"), memory_told():
+        raise InnerloopError("x", "y")
+
+
+def test_compiled_programs_damaged_on_disk(tmp_path: Path, survived):
+    """Every one cut short or overwritten: compiled anew, with the same answer."""
+    program = jax.jit(lambda x: jnp.sin(x) @ x.T + 17)
+    x = jnp.arange(12.0).reshape(3, 4)
+    settings = {"jax_compilation_cache_dir": str(tmp_path), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        wanted = program(x)
+        kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert kept
+        for number, path in enumerate(kept):
+            path.write_bytes(path.read_bytes()[:40] if number % 2 else b"\0" * 100)
+        jax.clear_caches()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            np.testing.assert_array_equal(program(x), wanted)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+    survived("compiled programs damaged on disk", len(kept), "compiled anew, same answer", "nothing")
+
+
+def test_a_board_that_cannot_be_written_says_so_once(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="no more is written for TensorBoard in .*file"):
+        board = Board(tmp_path / "file")
+    board.add_scalar("loss", 1.0, 1)
+    board.close()
+    first = Board(tmp_path / "board")
+    board = Board(tmp_path / "board")
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    first.close()
+    resource_before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource_before[1]))
+    try:
+        with pytest.warns(UserWarning, match="File too large"):
+            board.add_scalar("loss", 1.0, 1)
+        board.add_scalar("loss", 1.0, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, resource_before)
