@@ -8,9 +8,21 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from innerloop.errors import InnerloopError
 
 Dataset = Literal[
-    "sinusoid", "glyphs", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "folder", "navigation"
+    "sinusoid",
+    "glyphs",
+    "omniglot",
+    "cifar_fs",
+    "fc100",
+    "mini_imagenet",
+    "folder",
+    "navigation",
+    "half_cheetah_direction",
+    "half_cheetah_velocity",
+    "ant_direction",
+    "ant_velocity",
 ]
-REINFORCEMENT = ("navigation",)
+LOCOMOTION = ("half_cheetah_direction", "half_cheetah_velocity", "ant_direction", "ant_velocity")
+REINFORCEMENT = ("navigation", *LOCOMOTION)
 """The families of environments among them."""
 AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
 Normalization = Literal["transductive", "inductive", "support"]
@@ -41,7 +53,8 @@ class DataConfig:
     protocol: Literal["maml", "reptile"] = "maml"
     """Whose sinusoids."""
     oracle: bool = False
-    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation."""
+    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation, the direction or
+    speed of a body."""
 
 
 @dataclass(frozen=True)

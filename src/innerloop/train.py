@@ -110,8 +110,9 @@ class TrainingLoop:
                 length = min(self.config.log_every, total - step)
                 self.state, info = self.dispatch(length)(before)
                 step += length
+                incidents = self.experiment.incidents(info, step, self.run.path)
                 metrics = self.metrics(info, step)
-                self.run.log({"step": step, **metrics})
+                self.run.log({"step": step, **metrics, **incidents})
                 for name, value in metrics.items():
                     board.add_scalar(name, value, step)
                 self.watch(self.progress(step, metrics))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.environments.environment import Environment
@@ -15,7 +15,7 @@ class Trajectories(NamedTuple):
     """What was seen, answered, done and paid, one after the other.
 
     `answers` are the acting policy's distributions. `mask` is 1 up to and with the step that ended the trajectory,
-    then 0.
+    then 0. A reward that is no finite number says that the environment broke there.
     """
 
     observations: Float[Array, "trajectories steps observation"]
@@ -25,8 +25,19 @@ class Trajectories(NamedTuple):
     mask: Float[Array, "trajectories steps"]
 
     def returns(self) -> Float[Array, " trajectories"]:
-        """Undiscounted return of every trajectory."""
-        return jnp.sum(self.rewards * self.mask, -1)
+        """Undiscounted return of every trajectory, up to where it broke."""
+        whole = self.whole()
+        return jnp.sum(whole.rewards * whole.mask, -1)
+
+    def whole(self) -> "Trajectories":
+        """The same, ending before the step that broke."""
+        kept = jnp.isfinite(self.rewards)
+        return self._replace(rewards=jnp.where(kept, self.rewards, 0), mask=self.mask * kept)
+
+    def broken(self) -> Int[Array, " trajectories"]:
+        """The step at which each one broke, or -1."""
+        at = ~jnp.isfinite(self.rewards)
+        return jnp.where(at.any(-1), at.argmax(-1), -1)
 
 
 def rollout(
@@ -48,8 +59,9 @@ def rollout(
         action = answer.sample(for_action)
         worlds = jax.random.split(for_world, trajectories)
         after = jax.vmap(environment.step)(worlds, state, action)
-        kept = Trajectories(seen, answer, action, after.reward * alive, alive)
-        return (after.state, after.observation, alive * (1 - after.done)), kept
+        reward = jnp.where(alive > 0, after.reward, 0)
+        kept = Trajectories(seen, answer, action, reward, alive)
+        return (after.state, after.observation, alive * (1 - after.done) * jnp.isfinite(reward)), kept
 
     alive = jnp.ones(trajectories, seen.dtype)
     _, kept = jax.lax.scan(step, (state, seen, alive), jax.random.split(for_steps, environment.horizon))
