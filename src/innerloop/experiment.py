@@ -172,7 +172,7 @@ class Experiment:
         return {}
 
     def incidents(self, info: Any, step: int, folder: Path) -> dict[str, Any]:
-        """What went wrong without stopping the dispatch that ended at `step`: nothing outside reinforcement learning."""
+        """What went wrong in the dispatch that ended at `step` and is only logged: nothing in supervised learning."""
         return {}
 
     @property

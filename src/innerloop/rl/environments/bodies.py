@@ -1,7 +1,7 @@
 """The bodies that walk: Gymnasium's own MuJoCo models of the half-cheetah and the ant, with what is measured on them.
 
-Three sensors are added to each model: the centre of mass of the whole body, its velocity, and (where contacts count)
-a force, whose only purpose is that MuJoCo then computes the contact forces `cfrc_ext`. Both engines read the same model.
+Sensors are added to each model: the centre of mass of the whole body, its velocity, and (where contacts count) a
+force, whose only purpose is that MuJoCo then computes the contact forces `cfrc_ext`. Both engines read the same model.
 """
 
 from dataclasses import dataclass

@@ -24,12 +24,12 @@ LOCK = threading.Lock()
 
 def advance(
     body: Body, state: Float[Array, " state"], action: Float[Array, " action"]
-) -> Float[Array, " state+sensed"]:
+) -> Float[Array, " numbers"]:
     """The state after one step of the environment, followed by what is measured there."""
     return on_host(body, state, action, SUBSTEPS)
 
 
-def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " state+sensed"]:
+def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]:
     """The same without a step: what is measured in `state`."""
     return on_host(body, state, jnp.zeros(body.actuators, state.dtype), 0)
 
@@ -43,7 +43,8 @@ def on_host(body: Body, state: Array, action: Array, substeps: int) -> Array:
         after = stepped(
             body, states.reshape(-1, states.shape[-1]), actions.reshape(-1, actions.shape[-1]), substeps
         )
-        return after.reshape(*states.shape[:-1], -1).astype(states.dtype)
+        with np.errstate(over="ignore"):  # exploded numbers become infinite, and are found as such
+            return after.reshape(*states.shape[:-1], -1).astype(states.dtype)
 
     return jax.pure_callback(call, out, state, action, vmap_method="broadcast_all")
 
@@ -53,11 +54,12 @@ def stepped(body: Body, states: np.ndarray, actions: np.ndarray, substeps: int) 
     batch = borrowed(body, len(states))
     try:
         write(batch, body, states, actions)
-        stage = needed("mujoco", body.name).mjtStage
+        stages = needed("mujoco", body.name).mjtStage
+        stage = stages.mjSTAGE_ACC if body.contacts else stages.mjSTAGE_VEL
         if substeps:
-            batch.step(nstep=substeps, stage=stage.mjSTAGE_VEL.value)
+            batch.step(nstep=substeps, stage=stage.value)
         else:
-            batch.forward()
+            batch.forward(stage=stage.value)
         return read(batch, body)
     finally:
         with LOCK:
@@ -91,7 +93,7 @@ def write(batch: Any, body: Body, states: np.ndarray, actions: np.ndarray) -> No
 
 
 def read(batch: Any, body: Body) -> np.ndarray:
-    """States and measurements of all simulations. Contact forces are those of the last step of physics."""
+    """States and measurements of all simulations."""
     parts = [batch.bind(name) for name in ("qpos", "qvel", "qacc_warmstart")]
     parts.append(batch.bind("sensordata")[:, :6])
     if body.contacts:

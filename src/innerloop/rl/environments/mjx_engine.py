@@ -14,18 +14,20 @@ from innerloop.rl.environments.bodies import SUBSTEPS, Body, load_model, needed
 
 def advance(
     body: Body, state: Float[Array, " state"], action: Float[Array, " action"]
-) -> Float[Array, " state+sensed"]:
+) -> Float[Array, " numbers"]:
     """The state after one step of the environment, followed by what is measured there."""
     mjx, model, data = placed(body, state)
     data = jax.lax.fori_loop(0, SUBSTEPS, lambda _, d: mjx.step(model, d), data.replace(ctrl=action))
     after = numbers(body, data)
-    data = mjx.sensor_vel(
-        model, mjx.sensor_pos(model, mjx.com_vel(model, mjx.com_pos(model, mjx.kinematics(model, data))))
-    )
+    if body.contacts:
+        data = mjx.forward(model, data)
+    else:
+        data = mjx.com_vel(model, mjx.com_pos(model, mjx.kinematics(model, data)))
+        data = mjx.sensor_vel(model, mjx.sensor_pos(model, data))
     return measured(body, after, data)
 
 
-def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " state+sensed"]:
+def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]:
     """The same without a step: what is measured in `state`."""
     mjx, model, data = placed(body, state)
     data = mjx.forward(model, data)
