@@ -2,7 +2,7 @@
 
 They are cut before that step and the rest is learnt from; a run that hits one rare explosion would otherwise hit the
 same one whenever it is resumed. Each meta-step that had any names the first in `metrics.jsonl`. Where more than a
-tenth of a meta-step's trajectories broke, the policy itself is at fault, and the run stops.
+tenth of a meta-step's trajectories broke, or all of one task, the policy itself is at fault, and the run stops.
 """
 
 from pathlib import Path
@@ -20,13 +20,14 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     """What is logged of a dispatch that ended at meta-step `last_step`: nothing, if no trajectory broke.
 
     `broken` is `[meta-steps, tasks, policies, trajectories]`: a step, or -1. Raises InnerloopError, naming the first
-    trajectory, where more than a tenth of them broke in one meta-step.
+    trajectory, where too many broke in one meta-step.
     """
     if (broken < 0).all():
         return {}
     parts = (broken >= 0).mean((1, 2, 3))
-    worst = int(np.argmax(parts > MOST))
-    if parts[worst] > MOST:
+    fatal = (parts > MOST) | (broken >= 0).all(3).any((1, 2))
+    worst = int(np.argmax(fatal))
+    if fatal[worst]:
         at = first(broken[worst])
         number = last_step - len(broken) + worst + 1
         raise InnerloopError(

@@ -31,7 +31,10 @@ Adapt = Callable[[Params, Any], Params]
 
 
 class Collected(NamedTuple):
-    """The data of many tasks; mean undiscounted returns with theta_0 .. theta_k; where trajectories broke, or -1."""
+    """The data of many tasks; mean undiscounted returns with theta_0 .. theta_k; where trajectories broke, or -1.
+
+    The mean is that of the trajectories that did not break.
+    """
 
     tasks: Task
     returns: Float[Array, "tasks policies"]
@@ -74,7 +77,7 @@ class Collector:
         rolled = self.walk(policy, keys, worlds, chunk)
         samples = [over_tasks(self.judge, t, chunk) for t in rolled]
         support = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *samples[:-1]) if samples[1:] else None
-        returns = jnp.stack([jax.vmap(lambda t: t.returns().mean())(t) for t in rolled], 1)
+        returns = jnp.stack([jax.vmap(lambda t: jnp.nanmean(t.returns()))(t) for t in rolled], 1)
         broken = jnp.stack([jax.vmap(Trajectories.broken)(t) for t in rolled], 1)
         return Collected(Task(support, samples[-1]), returns, broken)
 

@@ -25,12 +25,11 @@ class Trajectories(NamedTuple):
     mask: Float[Array, "trajectories steps"]
 
     def returns(self) -> Float[Array, " trajectories"]:
-        """Undiscounted return of every trajectory, up to where it broke."""
-        whole = self.whole()
-        return jnp.sum(whole.rewards * whole.mask, -1)
+        """Undiscounted return of every trajectory; of one that broke it is no finite number."""
+        return jnp.sum(self.rewards * self.mask, -1)
 
     def whole(self) -> "Trajectories":
-        """The same, ending before the step that broke."""
+        """The same, with every trajectory that broke ending before that step."""
         kept = jnp.isfinite(self.rewards)
         return self._replace(rewards=jnp.where(kept, self.rewards, 0), mask=self.mask * kept)
 

@@ -22,15 +22,17 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from innerloop.errors import InnerloopError
-from innerloop.rl.environments.bodies import ANT, HALF_CHEETAH, Body, load_model
+from innerloop.rl.environments import c_engine
+from innerloop.rl.environments.bodies import ANT, HALF_CHEETAH, SUBSTEPS, Body, load_model
 from innerloop.rl.environments.environment import Transition
 from innerloop.rl.environments.physics import Engine, Physics, at_rest, sound, step
 
 BODIES = {"half-cheetah": HALF_CHEETAH, "ant": ANT}
-FASTEST_GOAL = {"half-cheetah": 2.0, "ant": 3.0}
+TOP_SPEED = {"half-cheetah": 2.0, "ant": 3.0}
 LOWEST, HIGHEST = 0.2, 1.0
 """Heights of the ant's torso between which its trajectory goes on."""
 NOISE = 0.1
@@ -90,7 +92,28 @@ class Locomotion:
         """A direction or a speed."""
         if self.goal == "direction":
             return jnp.where(jax.random.bernoulli(key, shape=(1,)), 1.0, -1.0)
-        return jax.random.uniform(key, (1,), maxval=FASTEST_GOAL[self.body])
+        return jax.random.uniform(key, (1,), maxval=self.top_speed)
+
+    @property
+    def top_speed(self) -> float:
+        """The highest speed that may be wanted."""
+        return TOP_SPEED[self.body]
+
+    @property
+    def seconds(self) -> float:
+        """Time that one step takes."""
+        return SUBSTEPS * float(load_model(self.parts).opt.timestep)
+
+    def pose(self, observation: np.ndarray) -> np.ndarray:
+        """qpos, read back from what was seen of it; the half-cheetah's place from its centre of mass."""
+        if self.body == "ant":
+            return observation[: self.parts.positions]
+        pose = np.concatenate([[0.0], observation[: self.parts.positions - 1]])
+        state = np.pad(pose, (0, 2 * self.parts.velocities))[None]
+        shift = (
+            observation[-3] - c_engine.stepped(self.parts, state, np.zeros((1, self.action_size)), 0)[0, -6]
+        )
+        return np.concatenate([[shift], pose[1:]])
 
     def task_vector(self, task: Float[Array, " 1"]) -> Float[Array, " 1"]:
         """The direction or speed."""
