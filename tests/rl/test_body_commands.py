@@ -15,7 +15,8 @@ from PIL import Image
 from innerloop.cli import main
 from innerloop.presets import preset
 from innerloop.report import collect, film, page
-from innerloop.rl.environments.bodies import HALF_CHEETAH, load_model
+from innerloop.rl.environments import Locomotion
+from innerloop.rl.environments.bodies import HALF_CHEETAH, load_model, needed
 from innerloop.run_folder import RunFolder
 from innerloop.trained import load_trained
 
@@ -65,11 +66,7 @@ def test_a_report_shows_the_film(finished: Path):
 
 def test_a_pose_is_read_back_from_what_was_seen():
     """The half-cheetah's own place on the track is not observed; its centre of mass tells it."""
-    import mujoco
-
-    from innerloop.rl.environments import Locomotion
-
-    model = load_model(HALF_CHEETAH)
+    mujoco, model = needed("mujoco", "test"), load_model(HALF_CHEETAH)
     data = mujoco.MjData(model)
     data.qpos = np.linspace(-0.4, 0.4, 9) + 3
     mujoco.mj_kinematics(model, data)

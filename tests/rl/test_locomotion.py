@@ -6,17 +6,17 @@ from typing import Any
 import gymnasium
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 import pytest
 
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Locomotion, Oracle
-from innerloop.rl.environments.bodies import ANT, HALF_CHEETAH, Body, load_model
+from innerloop.rl.environments.bodies import ANT, HALF_CHEETAH, Body, load_model, needed
 from innerloop.rl.environments.c_engine import stepped
 from innerloop.rl.environments.locomotion import LocomotionState, rotation
 from innerloop.rl.environments.physics import Physics, unpacked
 
+mujoco = needed("mujoco", "test")  # its parts are found at run time only
 CHEETAH, WALKER = Locomotion("half-cheetah"), Locomotion("ant", "velocity")
 BODIES = pytest.mark.parametrize(
     ("body", "name"), [(HALF_CHEETAH, "HalfCheetah-v5"), (ANT, "Ant-v5")], ids=["half-cheetah", "ant"]

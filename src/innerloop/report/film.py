@@ -78,11 +78,9 @@ def filmed(environment: Any, title: str, t: Any) -> Strip:
 
 def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
     """Where the centre of mass is along the track, and every part's outline `[points, 2]`, the farthest first."""
-    import mujoco
+    from innerloop.rl.environments.bodies import load_model, needed
 
-    from innerloop.rl.environments.bodies import load_model
-
-    model = load_model(body)
+    mujoco, model = needed("mujoco", body.name), load_model(body)
     data = mujoco.MjData(model)
     data.qpos[:] = pose
     mujoco.mj_kinematics(model, data)
@@ -92,8 +90,8 @@ def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.nda
     shapes = []
     for i in parts:
         axis = data.geom_xmat[i].reshape(3, 3)[:, 2] * model.geom_size[i][1]
-        ends = [(data.geom_xpos[i] + sign * axis)[[0, 2]] for sign in (-1, 1)]
-        shapes.append((i, capsule(*ends, model.geom_size[i][0])))
+        a, b = ((data.geom_xpos[i] + sign * axis)[[0, 2]] for sign in (-1, 1))
+        shapes.append((i, capsule(a, b, model.geom_size[i][0])))
     return float(data.subtree_com[1][0]), shapes
 
 

@@ -25,7 +25,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     if (broken < 0).all():
         return {}
     parts = (broken >= 0).mean((1, 2, 3))
-    fatal = (parts > MOST) | (broken >= 0).all(3).any((1, 2))
+    fatal = (parts > MOST) | (broken >= 0).all(3).any(2).any(1)
     worst = int(np.argmax(fatal))
     if fatal[worst]:
         at = first(broken[worst])

@@ -96,14 +96,14 @@ class GymnasiumFamily:
         """A copy set to its task and seeded by the key."""
         seed = jax.random.randint(key, (), 0, 2**31 - 1, jnp.int32)
         number, seen = jax.ShapeDtypeStruct((), jnp.int32), self.seen
-        out = (Ticket(number, number, number), seen)
+        out = (Ticket._make([number] * 3), seen)
         return jax.pure_callback(self.groups.reset, out, seed, task, vmap_method="broadcast_all")
 
     def step(self, key: PRNGKeyArray, state: Ticket, action: Array) -> Transition:
         """One step of the copy; its own randomness needs no key. Past its end it stays where it was."""
         number, seen = jax.ShapeDtypeStruct((), jnp.int32), self.seen
         paid, over = jax.ShapeDtypeStruct((), seen.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
-        out = (Ticket(number, number, number), seen, paid, over)
+        out = (Ticket._make([number] * 3), seen, paid, over)
         found = jax.pure_callback(self.groups.step, out, state, action, vmap_method="broadcast_all")
         return Transition(*found)
 
@@ -170,7 +170,7 @@ class Groups:
         number, group = self.take(seeds.size)
         group.reset(seeds.ravel(), tasks.reshape(seeds.size, *tasks.shape[len(shape) :]))
         copies = np.arange(seeds.size, dtype=np.int32).reshape(shape)
-        ticket = Ticket(np.full(shape, number, np.int32), copies, np.zeros(shape, np.int32))  # pyright: ignore[reportArgumentType]
+        ticket = Ticket._make([np.full(shape, number, np.int32), copies, np.zeros(shape, np.int32)])
         return ticket, self.shown(group, shape)
 
     def step(self, ticket: Ticket, actions: Any) -> tuple[Ticket, np.ndarray, np.ndarray, np.ndarray]:
@@ -186,7 +186,7 @@ class Groups:
         if group.time >= self.family.horizon:
             self.give_back(int(numbers.flat[0]))
         seen = self.shown(group, shape)
-        after = Ticket(numbers, copies, time + np.int32(1))  # pyright: ignore[reportArgumentType]
+        after = Ticket._make([numbers, copies, time + np.int32(1)])
         return after, seen, rewards.reshape(shape).astype(seen.dtype), group.over.reshape(shape).copy()
 
     def shown(self, group: Group, shape: tuple[int, ...]) -> np.ndarray:

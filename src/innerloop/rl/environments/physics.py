@@ -4,6 +4,7 @@ On a CPU MuJoCo's C engine does it, on an accelerator MJX, which is the same phy
 give `[qpos, qvel, warm start]` and follow it by the same measurements.
 """
 
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import jax
@@ -42,7 +43,7 @@ def step(body: Body, engine: Engine, before: Physics, action: Float[Array, " act
     return unpacked(body, chosen(engine).advance(body, state, jnp.nan_to_num(action)))
 
 
-def chosen(engine: Engine):  # noqa: ANN201
+def chosen(engine: Engine) -> ModuleType:
     """The engine's module."""
     if engine == "c" or (engine == "auto" and jax.default_backend() == "cpu"):
         return c_engine
@@ -56,7 +57,7 @@ def unpacked(body: Body, numbers: Float[Array, " numbers"]) -> Physics:
     p, v = body.positions, body.velocities
     ends = (p, p + v, p + 2 * v, p + 2 * v + 3, p + 2 * v + 6)
     *state, forces = jnp.split(numbers, ends)
-    return Physics(*state, jnp.clip(forces, -1, 1))
+    return Physics._make([*state, jnp.clip(forces, -1, 1)])
 
 
 def sound(after: Physics) -> Bool[Array, ""]:
