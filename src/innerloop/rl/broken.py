@@ -25,7 +25,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     if (broken < 0).all():
         return {}
     parts = (broken >= 0).mean((1, 2, 3))
-    fatal = (parts > MOST) | (broken >= 0).all(3).any(2).any(1)
+    fatal = (parts > MOST) | np.any(np.all(broken >= 0, axis=3), axis=(1, 2))
     worst = int(np.argmax(fatal))
     if fatal[worst]:
         at = first(broken[worst])
