@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from innerloop.errors import InnerloopError
+from innerloop.rl.environments.copies import Group
 from innerloop.rl.environments.gymnasium_family import GymnasiumFamily
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
@@ -95,8 +96,6 @@ def test_keys_decide_everything(told: tuple):
 
 
 def test_actions_are_stretched_to_the_bounds():
-    from innerloop.rl.environments.gymnasium_family import Group
-
     group = Group(family(), 1)
     bounds = [float(group.stretched(np.array([a]))[0]) for a in (-3.0, -1.0, 0.0, 1.0, 2.0)]
     np.testing.assert_allclose(bounds, [-0.5, -0.5, -0.125, 0.25, 0.25])
