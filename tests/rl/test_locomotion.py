@@ -68,6 +68,8 @@ def test_the_body_moves_as_gymnasiums(body: Body, name: str):
     after = stepped(body, before, action, 5)[0]
     np.testing.assert_allclose(after[:p], env.data.qpos, rtol=0, atol=1e-9)
     np.testing.assert_allclose(after[p : p + v], env.data.qvel, rtol=0, atol=1e-9)
+    environment = Locomotion(body.name)  # pyright: ignore[reportArgumentType]
+    assert environment.seconds == pytest.approx(env.dt)
     env.close()
 
 
