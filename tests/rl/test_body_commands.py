@@ -71,7 +71,7 @@ def test_a_pose_is_read_back_from_what_was_seen():
     data.qpos = np.linspace(-0.4, 0.4, 9) + 3
     mujoco.mj_kinematics(model, data)
     mujoco.mj_comPos(model, data)
-    seen = np.concatenate([data.qpos[1:], np.zeros(9), data.subtree_com[1]])
+    seen = np.concatenate([data.qpos[1:], np.zeros(9), data.subtree_com[1], [1.0]])  # and an oracle's word
     np.testing.assert_allclose(Locomotion().pose(seen), data.qpos, atol=1e-9)
 
 

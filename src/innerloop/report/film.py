@@ -35,13 +35,19 @@ class Strip:
 
 def strip(result: Result) -> Figure:
     """Both directions or two speeds, before the first update and after the last; all runs get the same tasks."""
-    return drawn(result.trained.experiment.environment.parts, strips(result))  # pyright: ignore[reportAttributeAccessIssue]
+    return drawn(body_of(result).parts, strips(result))
+
+
+def body_of(result: Result) -> Any:
+    """The environment, within the oracle where it is one."""
+    environment = result.trained.experiment.environment  # pyright: ignore[reportAttributeAccessIssue]
+    return getattr(environment, "environment", environment)
 
 
 def strips(result: Result) -> list[Strip]:
     """Two tasks, each before and after."""
-    e = result.trained.experiment
-    environment, collector = e.environment, e.test_collector  # pyright: ignore[reportAttributeAccessIssue]
+    environment, e = body_of(result), result.trained.experiment
+    collector = e.test_collector  # pyright: ignore[reportAttributeAccessIssue]
     tasks = wanted(environment)
     worlds = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))

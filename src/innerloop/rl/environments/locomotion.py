@@ -108,12 +108,13 @@ class Locomotion:
         """qpos, read back from what was seen of it; the half-cheetah's place from its centre of mass."""
         if self.body == "ant":
             return observation[: self.parts.positions]
-        pose = np.concatenate([[0.0], observation[: self.parts.positions - 1]])
-        state = np.pad(pose, (0, 2 * self.parts.velocities))[None]
-        shift = (
-            observation[-3] - c_engine.stepped(self.parts, state, np.zeros((1, self.action_size)), 0)[0, -6]
+        p, v = self.parts.positions, self.parts.velocities
+        pose = np.concatenate([[0.0], observation[: p - 1]])
+        at_zero = c_engine.stepped(
+            self.parts, np.pad(pose, (0, 2 * v))[None], np.zeros((1, self.action_size)), 0
         )
-        return np.concatenate([[shift], pose[1:]])
+        pose[0] = observation[p - 1 + v] - at_zero[0, -6]
+        return pose
 
     def task_vector(self, task: Float[Array, " 1"]) -> Float[Array, " 1"]:
         """The direction or speed."""
