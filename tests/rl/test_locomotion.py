@@ -109,8 +109,8 @@ def test_measuring_moves_nothing():
 
 
 def test_a_trajectory_does_not_depend_on_its_neighbours():
-    states, actions = moving(HALF_CHEETAH), np.full((3, 6), 0.3)
-    alone = stepped(HALF_CHEETAH, states[1:2], actions[:1], 5)
+    states, actions = moving(HALF_CHEETAH), np.random.default_rng(2).uniform(-1, 1, (3, 6))
+    alone = stepped(HALF_CHEETAH, states[1:2], actions[1:2], 5)
     np.testing.assert_array_equal(stepped(HALF_CHEETAH, states, actions, 5)[1:2], alone)
 
 
