@@ -28,3 +28,17 @@ NAVIGATION: dict[str, tuple[str, str, str, str]] = {
     "navigation-oracle": ("-2.3", "", "", ""),
 }
 """Return after 0 to 3 updates over 40 goals (Finn et al. 2017, tables 4 and 5, and the files of its published code)."""
+
+LOCOMOTION: dict[str, tuple[str, str, str, str]] = {
+    "half-cheetah-direction-maml-trpo": ("-50.7 ± 5.7", "293.2 ± 17.0", "313.5 ± 15.8", "315.7 ± 13.8"),
+    "half-cheetah-velocity-maml-trpo": ("-129.5 ± 16.5", "-78.6 ± 9.9", "-66.6 ± 8.9", "-60.8 ± 8.6"),
+    "ant-direction-maml-trpo": ("8.7 ± 14.2", "499.1 ± 32.1", "500.7 ± 31.5", "499.1 ± 32.5"),
+    "ant-velocity-maml-trpo": ("30.6 ± 30.0", "96.7 ± 20.7", "100.1 ± 21.5", "101.4 ± 21.0"),
+}
+PUBLISHED_ITERATIONS = {
+    "half-cheetah-direction-maml-trpo": 100,
+    "half-cheetah-velocity-maml-trpo": 475,
+    "ant-direction-maml-trpo": 575,
+    "ant-velocity-maml-trpo": 375,
+}
+"""The same over 40 tasks, and the meta-iteration whose policy it is."""

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.papers import ACCURACY, NAVIGATION, SINUSOID_5_SHOT
+from benchmarks.papers import ACCURACY, LOCOMOTION, NAVIGATION, PUBLISHED_ITERATIONS, SINUSOID_5_SHOT
 from innerloop import weights
 from innerloop.run_folder import write_atomically
 
@@ -139,14 +139,33 @@ def navigation_table(results: dict[str, dict[str, Any]]) -> str:
     rows = []
     for subject in [s for s in results if s.startswith("navigation")]:
         name = subject.removeprefix("navigation-")
-        for record, facts in zip(results[subject]["measurements"], results[subject]["runs"], strict=True):
-            points = zip(record["returns"], record["ci95"], strict=True)
-            cells = [f"{mean:.1f} ± {ci95:.1f}" for mean, ci95 in points]
-            length = f"{facts['meta_steps']} iterations" if facts["meta_steps"] else "none"
-            rows.append([name, str(facts["seed"]), *cells, str(record["tasks"]), length])
+        rows += policy_rows(name, results[subject])
         if subject in NAVIGATION:
             rows.append([f"{name}, published", "", *NAVIGATION[subject], "40", ""])
     return table(["", "seed", "0 updates", "1", "2", "3", "goals", "training"], rows)
+
+
+def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
+    """The same of bodies; what is published stands there also where nothing of ours does."""
+    ours = {s for s in results if s.startswith(("half-cheetah", "ant-"))}
+    rows = []
+    for subject in sorted(ours | set(LOCOMOTION), reverse=True):
+        rows += policy_rows(subject, results[subject]) if subject in ours else []
+        if subject in LOCOMOTION:
+            length = f"{PUBLISHED_ITERATIONS[subject]} iterations"
+            rows.append([f"{subject}, published", "", *LOCOMOTION[subject], "40", length])
+    return table(["", "seed", "0 updates", "1", "2", "3", "tasks", "training"], rows)
+
+
+def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
+    """One row for every run of a subject."""
+    rows = []
+    for record, facts in zip(result["measurements"], result["runs"], strict=True):
+        points = zip(record["returns"], record["ci95"], strict=True)
+        cells = [f"{mean:.1f} ± {ci95:.1f}" for mean, ci95 in points]
+        length = f"{facts['meta_steps']} iterations" if facts["meta_steps"] else "none"
+        rows.append([name, str(facts["seed"]), *cells, str(record["tasks"]), length])
+    return rows
 
 
 def between_markers(path: Path, name: str, text: str) -> None:
@@ -178,6 +197,7 @@ def write_tables(folder: Path) -> None:
     text = HEAD + sinusoid_table(results) + image_tables(results)
     write_atomically(ROOT / "docs" / "results.md", text)
     between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
+    between_markers(ROOT / "docs" / "rl.md", "locomotion", locomotion_table(results))
     readme = (ROOT / "README.md").read_text()
     begin, end = "<!-- results:begin -->", "<!-- results:end -->"
     if begin in readme:

@@ -10,7 +10,10 @@ import logging
 import os
 import re
 import shutil
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,40 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=whose)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
     return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """`manager(folder)`, closed at the end. Raises InnerloopError for a folder that cannot be written."""
+    try:
+        checkpoints = manager(folder)
+    except OSError as trouble:
+        wrong = f"cannot be written ({trouble.strerror})"
+        raise InnerloopError(str(folder), wrong, do="free some room or give write access") from None
+    try:
+        yield checkpoints
+    except BaseException:
+        with suppress(Exception):  # what a failed write says again when it is closed
+            checkpoints.close()
+        raise
+    checkpoints.close()
+
+
+def told_by_us(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is to be shown: what Orbax logs as an error it raises too, and that is told."""
+    late = "exception was never retrieved" in record.getMessage() and "OCDBT" in str(record.exc_info)
+    return record.levelno < logging.ERROR or not ("orbax" in record.pathname or late)
+
+
+def quiet_afterwards() -> None:
+    """Let no answer be printed that TensorStore gives after Orbax has closed its event loop: the error was told."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if unraisable.object is not None or "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def as_arrays(state: MetaState) -> dict[str, Any]:

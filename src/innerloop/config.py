@@ -10,9 +10,21 @@ from innerloop.errors import InnerloopError
 from innerloop.outside import is_number, parse_json
 
 Dataset = Literal[
-    "sinusoid", "glyphs", "omniglot", "cifar_fs", "fc100", "mini_imagenet", "folder", "navigation"
+    "sinusoid",
+    "glyphs",
+    "omniglot",
+    "cifar_fs",
+    "fc100",
+    "mini_imagenet",
+    "folder",
+    "navigation",
+    "half_cheetah_direction",
+    "half_cheetah_velocity",
+    "ant_direction",
+    "ant_velocity",
 ]
-REINFORCEMENT = ("navigation",)
+LOCOMOTION = ("half_cheetah_direction", "half_cheetah_velocity", "ant_direction", "ant_velocity")
+REINFORCEMENT = ("navigation", *LOCOMOTION)
 """The families of environments among them."""
 AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
 Normalization = Literal["transductive", "inductive", "support"]
@@ -43,7 +55,8 @@ class DataConfig:
     protocol: Literal["maml", "reptile"] = "maml"
     """Whose sinusoids."""
     oracle: bool = False
-    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation."""
+    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation, the direction or
+    speed of a body."""
 
 
 @dataclass(frozen=True)

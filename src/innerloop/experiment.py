@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -168,6 +169,10 @@ class Experiment:
 
     def series(self, info: Any) -> dict[str, Any]:
         """What is logged besides losses and norm, by name: one value for each meta-step of a dispatch."""
+        return {}
+
+    def incidents(self, info: Any, step: int, folder: Path) -> dict[str, Any]:
+        """What went wrong in the dispatch that ended at `step` and is only logged: nothing in supervised learning."""
         return {}
 
     @property

@@ -1,4 +1,5 @@
-"""Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM` or `navigation-...`.
+"""Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM`, `navigation-...` or
+`BODY-GOAL-ALGORITHM-trpo`.
 
 Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
 examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
@@ -9,6 +10,7 @@ import difflib
 from dataclasses import replace
 
 from innerloop.config import (
+    LOCOMOTION,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -179,6 +181,47 @@ def navigation_presets() -> dict[str, Config]:
     return found
 
 
+def locomotion(family: str, algorithm: str) -> Config:
+    """MAML's half-cheetah and ant (section 5.3, appendix A.2): 40 tasks, 20 trajectories of 200 steps, inner step 0.1.
+
+    The ant's directions take 40 trajectories, and at test a hundredth of the step after the first; the others half of
+    it. The half-cheetah's directions may move by 0.02, as the published policy did, the others by 0.01.
+    """
+    many = family == "ant_direction"
+    return Config(
+        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        data=DataConfig(dataset=family),  # pyright: ignore[reportArgumentType]
+        model=ModelConfig(kind="mlp", hidden=(100, 100)),
+        inner=InnerConfig(steps=1, learning_rate=0.1),
+        outer=OuterConfig(
+            meta_steps=500,
+            meta_batch=40,
+            log_every=1,
+            validate_every=25,
+            checkpoint_every=5,
+        ),
+        evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=20),
+        rl=RLConfig(
+            trajectories=40 if many else 20,
+            test_trajectories=40 if many else 20,
+            horizon=200,
+            surrogate="log_probability",
+            max_kl=0.02 if family == "half_cheetah_direction" else 0.01,
+            fisher_share=0.2,
+            test_rate_decay=0.01 if many else 0.5,
+        ),
+    )
+
+
+def locomotion_presets() -> dict[str, Config]:
+    """MAML and ANIL on every body and goal."""
+    return {
+        f"{family.replace('_', '-')}-{algorithm}-trpo": locomotion(family, algorithm)
+        for family in LOCOMOTION
+        for algorithm in ("maml", "anil")
+    }
+
+
 def all_presets() -> dict[str, Config]:
     """Every preset by name."""
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
@@ -194,7 +237,7 @@ def all_presets() -> dict[str, Config]:
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
-    found |= navigation_presets()
+    found |= navigation_presets() | locomotion_presets()
     return {name: replace(config, name=name) for name, config in found.items()}
 
 

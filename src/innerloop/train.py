@@ -128,9 +128,10 @@ class TrainingLoop:
                 length = min(self.config.log_every, total - step)
                 self.state, info = self.dispatch(length)(self.state)
                 step += length
+                incidents = self.experiment.incidents(info, step, self.run.path)
                 self.check(info, step, before)
                 metrics = self.metrics(info, step)
-                self.record(step, metrics)
+                self.record(step, metrics, incidents)
                 self.watch(self.progress(step, metrics))
                 stop = max(distributed.numbers(asked[0] if asked else 0))  # asked of one, all stop
                 if reached(self.config.snapshots, total, step, length):
@@ -154,9 +155,9 @@ class TrainingLoop:
         """Where TensorBoard's numbers go."""
         return closing(Board(self.run.path / "tensorboard"))
 
-    def record(self, step: int, metrics: dict[str, float]) -> None:
+    def record(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
         """Log one dispatch."""
-        self.run.log({"step": step, **metrics})
+        self.run.log({"step": step, **metrics, **incidents})
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, step)
 
@@ -243,7 +244,7 @@ class Follower(TrainingLoop):
         """Nowhere."""
         return nullcontext()
 
-    def record(self, step: int, metrics: dict[str, float]) -> None:
+    def record(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
         """The first process logs."""
 
     def snapshot(self, step: int) -> None:

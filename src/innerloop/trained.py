@@ -147,6 +147,11 @@ def record_of(
     }
 
 
+def reward_of(config: Config) -> str:
+    """What a policy is paid for, in a word: navigation's reward, or a body's goal."""
+    return config.rl.reward if config.data.dataset == "navigation" else config.data.dataset.rpartition("_")[2]
+
+
 def record_of_returns(
     trained: Trained, config: Config, curve: Curve, seed: int, part: str, seconds: float
 ) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def record_of_returns(
         "trajectories": config.rl.test_trajectories,
         "restarts": config.rl.test_restarts,
         "horizon": config.rl.horizon,
-        "reward": config.rl.reward,
+        "reward": reward_of(config),
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
         "later_learning_rate": config.inner.learning_rate * config.rl.test_rate_decay,

@@ -44,7 +44,7 @@ class Poisoned(eqx.Module):
 
 def poison(monkeypatch: pytest.MonkeyPatch, config: Config, field: str, value: float) -> None:
     key = task_keys(build(config).keys().tasks, jnp.asarray(STEP), config.outer.meta_batch)[TASK]
-    clean = Experiment.train_tasks
+    clean: Any = Experiment.train_tasks
     spoilt = lambda self: Poisoned(clean(self), jax.random.key_data(key), field, value)
     monkeypatch.setattr(Experiment, "train_tasks", spoilt)
 

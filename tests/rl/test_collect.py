@@ -32,7 +32,7 @@ def collected() -> Any:
 
 
 def test_every_step_and_the_query_have_trajectories_of_their_own(collected: Any):
-    task, _ = collected
+    task = collected.tasks
     actions = np.concatenate([task.support.actions, task.query.actions], 1)
     assert actions.shape == (2, (STEPS + 1) * K, H, 2)
     rows = actions.reshape(2 * (STEPS + 1) * K, -1)
@@ -41,7 +41,7 @@ def test_every_step_and_the_query_have_trajectories_of_their_own(collected: Any)
 
 def test_the_query_acts_with_the_adapted_policy_and_the_support_does_not(collected: Any):
     """The recorded answers are those of theta_0 on the first step's states, of theta_k on the query's."""
-    task, _ = collected
+    task = collected.tasks
     first = jax.tree.map(lambda x: x[0], task)
     adapted = maml(surrogates.dice, COLLECTOR.replayed).adapt(POLICY, first.support)
     own = lambda policy, samples: policy(samples.observations).mean
@@ -60,7 +60,7 @@ def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
 
 
 def test_anil_moves_the_head_alone(collected: Any):
-    task, _ = collected
+    task = collected.tasks
     one = jax.tree.map(lambda x: x[0], task)
     inner = replace(COLLECTOR.replayed, select=HEADS)
     adapted = anil(surrogates.dice, inner, head=HEADS).adapt(POLICY, one.support)

@@ -88,6 +88,7 @@ def test_every_trajectory_is_whole_and_none_begins_late():
     begins, lane = index[:, 0, 1], index[:, 0, 0]
     assert begins.max() == H - 1
     assert (np.asarray(t.mask).sum(1) >= H).all()
+    assert t.ends is not None
     np.testing.assert_array_equal(np.asarray(ages(t.ends))[lane, begins], 0)
     last = index[np.arange(len(index)), lengths.astype(int) - 1]
     np.testing.assert_array_equal(np.asarray(ages(t.ends))[last[:, 0], last[:, 1]], lengths - 1)

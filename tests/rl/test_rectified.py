@@ -35,7 +35,7 @@ def test_it_is_the_product_by_differentiation(name: str):
 
     @jax.jit
     def products(policy: Any) -> Any:
-        tasks, _ = sampled(collector, policy, jax.random.split(jax.random.key(1), 2))
+        tasks = sampled(collector, policy, jax.random.split(jax.random.key(1), 2)).tasks
         ways = (
             divergence.fisher(adapt, policy, tasks, None),
             rectified.fisher(surrogate, adapt, RATE, policy, tasks),

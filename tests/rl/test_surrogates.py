@@ -106,7 +106,7 @@ def test_the_estimated_meta_gradient(surrogate: str, name: str):
 
     @jax.jit
     def estimates(keys: Any) -> Any:
-        tasks, _ = collector.collect(policy, keys, worlds)
+        tasks, *_ = collector.collect(policy, keys, worlds)
         return jax.vmap(lambda t: -ravel_pytree(algorithm.meta_grad(policy, t)[0])[0])(tasks)
 
     found = np.asarray(estimates(jax.random.split(jax.random.key(7), repeats)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from innerloop.config import REINFORCEMENT
+from innerloop.config import LOCOMOTION, REINFORCEMENT
 from innerloop.run_folder import RunFolder
 from innerloop.trained import Trained, load_trained, measure
 
@@ -99,6 +99,9 @@ def gather(sources: Sequence[str | Path], tasks: int, watching: Watching = unwat
 def problem(trained: Trained) -> str:
     """What is to be learnt, in words: runs with the same words are compared."""
     data, rl = trained.config.data, trained.config.rl
+    if data.dataset in LOCOMOTION:
+        body, _, goal = data.dataset.rpartition("_")
+        return f"{body.replace('_', '-').capitalize()}, {goal}, {rl.horizon} steps"
     if data.dataset in REINFORCEMENT:
         return f"2D navigation, reward {rl.reward}, {rl.horizon} steps"
     if data.dataset == "sinusoid":

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from innerloop.errors import InnerloopError
-from innerloop.report import examples, figures, settings
+from innerloop.report import examples, figures, film, settings
 from innerloop.report.collect import Group, Result
 from innerloop.report.html_parts import CSS, episode_block, results_table, svg, together
 from innerloop.report.words import conditions, verdict
@@ -135,6 +135,26 @@ def episode_blocks(group: Group) -> str:
     )
 
 
+def film_blocks(group: Group) -> str:
+    """The film strips of every run, the first run's in view."""
+    hint = (
+        '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
+        "from its model; the ground is marked every half metre, and the view goes along.</p>"
+    )
+    blocks = []
+    for run in group.runs:
+        figure = film.strip(run)
+        keep([run], {"film": figure})
+        blocks.append(folded(run, f"<figure>{svg(figure, 'film strip')}</figure>", run is group.runs[0]))
+    return hint + "".join(blocks)
+
+
+def policy_blocks(group: Group) -> str:
+    """Paths in the plane for navigation, films for bodies."""
+    walks = group.runs[0].trained.config.data.dataset == "navigation"
+    return walk_blocks(group) if walks else film_blocks(group)
+
+
 def walk_blocks(group: Group) -> str:
     """The paths of every run, the first run's in view."""
     hint = (
@@ -149,7 +169,7 @@ def walk_blocks(group: Group) -> str:
     return hint + "".join(blocks)
 
 
-EXAMPLES = {"accuracy": episode_blocks, "loss": wave_blocks, "return": walk_blocks}
+EXAMPLES = {"accuracy": episode_blocks, "loss": wave_blocks, "return": policy_blocks}
 SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": "Undiscounted return"}
 
 

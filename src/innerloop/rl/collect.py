@@ -12,11 +12,11 @@ Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop, inner_step
@@ -29,6 +29,17 @@ from innerloop.tree import combine, partition
 
 Adapt = Callable[[Params, Any], Params]
 """`adapt(params, support) -> adapted`: an algorithm's, or what stands for it where a step is judged."""
+
+
+class Collected(NamedTuple):
+    """The data of many tasks; mean undiscounted returns with theta_0 .. theta_k; where trajectories broke, or -1.
+
+    The mean is that of the trajectories that did not break.
+    """
+
+    tasks: Task
+    returns: Float[Array, "tasks policies"]
+    broken: Int[Array, "tasks policies trajectories"]
 
 
 def over_tasks(one: Callable, items: Any, chunk: int | None) -> Any:
@@ -64,18 +75,14 @@ class Collector:
         one = self.inner.steps <= 1  # then the whole support set is the step's
         return replace(self.inner, minibatch=None if one else self.trajectories)
 
-    def collect(
-        self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None
-    ) -> tuple[Task, Float[Array, "tasks policies"]]:
-        """Act and adapt in many tasks: their data, and each one's mean undiscounted returns with theta_0 .. theta_k.
-
-        Without inner steps there is no support set (None).
-        """
+    def collect(self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None) -> Collected:
+        """Act and adapt in many tasks. Without inner steps there is no support set (None)."""
         rolled = self.walk(policy, keys, worlds, chunk)
         samples = [over_tasks(self.judge, t, chunk) for t in rolled]
         support = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *samples[:-1]) if samples[1:] else None
-        returns = jnp.stack([jax.vmap(lambda t: t.returns().mean())(t) for t in rolled], 1)
-        return Task(support, samples[-1]), returns
+        returns = jnp.stack([jax.vmap(lambda t: jnp.nanmean(t.returns()))(t) for t in rolled], 1)
+        broken = jnp.stack([jax.vmap(Trajectories.broken)(t) for t in rolled], 1)
+        return Collected(Task(support, samples[-1]), returns, broken)
 
     def walk(self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.
@@ -120,9 +127,7 @@ class Collector:
         return draw(self.environment, policy, key, task, self.trajectories)
 
 
-def sampled(
-    collector: Collector, policy: Params, keys: Array, chunk: int | None = None
-) -> tuple[Task, Float[Array, "tasks policies"]]:
+def sampled(collector: Collector, policy: Params, keys: Array, chunk: int | None = None) -> Collected:
     """Draw a task for each key and collect in it: keys for the task and for acting are apart."""
     pairs = jax.vmap(jax.random.split)(keys)
     worlds = jax.vmap(collector.environment.sample_task)(pairs[:, 0])

@@ -28,7 +28,7 @@ def evaluator(
     everywhere, split = PartitionSpec(), PartitionSpec("tasks")
 
     def returns(params: Params, keys: Array) -> Array:
-        return sampled(collector, params, keys)[1]
+        return sampled(collector, params, keys).returns
 
     scored = jax.jit(
         jax.shard_map(returns, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +18,10 @@ from innerloop.experiment import Experiment, adapted_by, falling, inner_loop, ou
 from innerloop.inner import InnerLoop
 from innerloop.outer import MetaState
 from innerloop.rl import surrogates
+from innerloop.rl.broken import incidents
 from innerloop.rl.collect import Collector
 from innerloop.rl.divergence import Product
-from innerloop.rl.environments import Environment, Navigation, Oracle
+from innerloop.rl.environments import Environment, Oracle, named
 from innerloop.rl.evaluate import evaluator
 from innerloop.rl.iterations import IterationInfo, environment_steps, meta_iterations
 from innerloop.rl.natural import TrustRegion
@@ -39,7 +41,7 @@ class RLExperiment(Experiment):
     def environment(self) -> Environment:
         """The family of tasks."""
         rl = self.config.rl
-        family = Navigation(rl.reward, rl.horizon)
+        family = named(self.config.data.dataset, rl.horizon, rl.reward)
         return Oracle(family) if self.config.data.oracle else family
 
     def init_params(self) -> Params:
@@ -181,6 +183,10 @@ class RLExperiment(Experiment):
         returns = np.asarray(info.returns)
         named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
         return {**named, "kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
+
+    def incidents(self, info: Any, step: int, folder: Path) -> dict[str, Any]:
+        """The trajectories that broke. Raises InnerloopError where they are many."""
+        return incidents(np.asarray(info.broken), self.config.data.dataset, step, folder)
 
     @property
     def environment_steps(self) -> int:

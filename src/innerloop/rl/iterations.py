@@ -14,7 +14,10 @@ from innerloop.rl.outer_steps import OuterStep
 
 
 class IterationInfo(NamedTuple):
-    """Means over one meta-batch, stacked over meta-iterations. `returns`: undiscounted, after 0..k inner steps."""
+    """Means over one meta-batch, stacked over meta-iterations. `returns`: undiscounted, after 0..k inner steps.
+
+    `broken` is no mean: the step at which each trajectory broke, or -1, `[tasks, policies, trajectories]`.
+    """
 
     outer_loss: Array
     inner_losses: Array
@@ -22,6 +25,7 @@ class IterationInfo(NamedTuple):
     kl: Array
     length: Array
     returns: Array
+    broken: Array
 
 
 def meta_iterations(
@@ -44,9 +48,10 @@ def meta_iterations(
     def one_step(state: MetaState) -> tuple[MetaState, IterationInfo]:
         keys = task_keys(state.key, state.step, meta_batch)
         own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
-        tasks, returns = sampled(collector, state.params, own, chunk)
-        params, opt_state, info = outer_step(state.params, state.opt_state, tasks)
-        seen = IterationInfo(*info, mean_over_devices(returns.mean(0)))
+        found = sampled(collector, state.params, own, chunk)
+        params, opt_state, info = outer_step(state.params, state.opt_state, found.tasks)
+        returns = mean_over_devices(found.returns.mean(0))
+        seen = IterationInfo(*info, returns, jax.lax.all_gather(found.broken, "tasks", tiled=True))
         return MetaState(params, opt_state, state.key, state.step + 1), seen
 
     def many(state: MetaState) -> tuple[MetaState, IterationInfo]:

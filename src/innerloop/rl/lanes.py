@@ -38,7 +38,7 @@ def lanes(
         answer = policy(seen)
         action = answer.sample(for_action)
         after = jax.vmap(environment.step)(jax.random.split(for_world, count), state, action)
-        over = after.done | (age + 1 == horizon)
+        over = after.done | (age + 1 == horizon) | ~jnp.isfinite(after.reward)
         kept = Trajectories(seen, answer, action, after.reward * acting, acting, acting * over)
         state, seen = where(over, begin(for_begin), (after.state, after.observation))
         acting = jnp.where(over & (time + 1 >= horizon), 0.0, acting)

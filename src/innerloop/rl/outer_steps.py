@@ -114,6 +114,7 @@ def trust_region(
         product = outer.product(params, some)
         judge = lambda p: outer.judged(p, tasks)
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
+        assert isinstance(size, Array)
         moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, seen

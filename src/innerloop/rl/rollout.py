@@ -16,7 +16,7 @@ class Trajectories(NamedTuple):
 
     `answers` are the acting policy's distributions. `mask` is 1 up to and with the step that ended the trajectory,
     then 0. Where several trajectories follow each other in a lane (`innerloop.rl.lanes`), `ends` is 1 at each one's
-    last step; None: there is one in each.
+    last step; None: there is one in each. A reward that is no finite number says that the environment broke there.
     """
 
     observations: Float[Array, "trajectories steps observation"]
@@ -34,9 +34,22 @@ class Trajectories(NamedTuple):
         return self._replace(mask=self.mask * (before == 0), ends=None)
 
     def returns(self) -> Float[Array, " trajectories"]:
-        """Undiscounted return of every lane's first trajectory: of whole ones, none chosen by its length."""
+        """Undiscounted return of every lane's first trajectory: of whole ones, none chosen by its length.
+
+        Of one that broke it is no finite number.
+        """
         own = self.first()
         return jnp.sum(own.rewards * own.mask, -1)
+
+    def whole(self) -> "Trajectories":
+        """The same, with every trajectory that broke ending before that step."""
+        kept = jnp.isfinite(self.rewards)
+        return self._replace(rewards=jnp.where(kept, self.rewards, 0), mask=self.mask * kept)
+
+    def broken(self) -> Int[Array, " trajectories"]:
+        """The step at which each one broke, or -1."""
+        at = ~jnp.isfinite(self.rewards)
+        return jnp.where(at.any(-1), at.argmax(-1), -1)
 
 
 def ages(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories steps"]:
@@ -65,8 +78,9 @@ def rollout(
         action = answer.sample(for_action)
         worlds = jax.random.split(for_world, trajectories)
         after = jax.vmap(environment.step)(worlds, state, action)
-        kept = Trajectories(seen, answer, action, after.reward * alive, alive)
-        return (after.state, after.observation, alive * (1 - after.done)), kept
+        reward = jnp.where(alive > 0, after.reward, 0)
+        kept = Trajectories(seen, answer, action, reward, alive)
+        return (after.state, after.observation, alive * (1 - after.done) * jnp.isfinite(reward)), kept
 
     alive = jnp.ones(trajectories, seen.dtype)
     _, kept = jax.lax.scan(step, (state, seen, alive), jax.random.split(for_steps, environment.horizon))

@@ -42,7 +42,8 @@ class Judge:
     normalise: bool = True
 
     def __call__(self, t: Trajectories) -> Samples:
-        """Judge the trajectories of one rollout; they share one baseline."""
+        """Judge the trajectories of one rollout; they share one baseline. What broke counts up to there."""
+        t = t.whole()
         returns = discounted(t.rewards, self.discount, t.ends)
         values = jnp.zeros_like(returns)
         if self.baseline == "linear":

@@ -1,0 +1,98 @@
+"""The bodies that walk: Gymnasium's own MuJoCo models of the half-cheetah and the ant, with what is measured on them.
+
+Sensors are added to each model: the centre of mass of the whole body, its velocity, and (where contacts count) a
+force, whose only purpose is that MuJoCo then computes the contact forces `cfrc_ext`. Both engines read the same model.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from innerloop.errors import InnerloopError
+
+SUBSTEPS = 5
+"""Steps of physics in one step of the environment: Gymnasium's frame skip, 0.05 s."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """One model: its file, its sizes, and whether contact forces are felt.
+
+    positions, velocities, actuators: lengths of qpos, qvel and the action. parts: bodies of the tree, ground left out.
+    """
+
+    name: str
+    file: str
+    positions: int
+    velocities: int
+    actuators: int
+    parts: int
+    contacts: bool
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that the next step needs: positions, velocities, and the solver's warm start."""
+        return self.positions + 2 * self.velocities
+
+    @property
+    def sensed_size(self) -> int:
+        """Numbers that are measured: centre of mass, its velocity, contact forces on every part."""
+        return 6 + 6 * self.parts * self.contacts
+
+
+HALF_CHEETAH = Body("half-cheetah", "half_cheetah.xml", 9, 9, 6, 7, False)
+ANT = Body("ant", "ant.xml", 15, 14, 8, 13, True)
+
+
+def needed(module: str, who: str) -> Any:
+    """A module of the extra `rl`. Raises InnerloopError naming the extra where it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        missing = error.name or module
+        do = "pip install 'innerloop[rl]'"
+        raise InnerloopError(who, f"needs the package `{missing}`, which is not installed", do=do) from None
+
+
+def model_text(body: Body) -> str:
+    """The XML of the model as Gymnasium ships it; Gymnasium itself is not imported."""
+    needed("mujoco", body.name)
+    found = find_spec("gymnasium")
+    if found is None or found.origin is None:
+        do = "pip install 'innerloop[rl]'"
+        raise InnerloopError(body.name, "needs the package `gymnasium`, which is not installed", do=do)
+    path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / body.file
+    try:
+        return path.read_text()
+    except OSError as error:
+        do = "install a newer gymnasium"
+        raise InnerloopError(
+            body.name, f"its model {path} cannot be read ({error.strerror})", do=do
+        ) from None
+
+
+MASS = ' settotalmass="14"'
+"""What the half-cheetah's file asks for in words that MuJoCo is giving up; done by a call instead."""
+
+
+@cache
+def load_model(body: Body) -> Any:
+    """The compiled model with its sensors. It does not reset itself where physics explodes: that would hide it."""
+    mujoco, text = needed("mujoco", body.name), model_text(body)
+    spec = mujoco.MjSpec.from_string(text.replace(MASS, ""))
+    sensor, torso = mujoco.mjtSensor, {"objtype": mujoco.mjtObj.mjOBJ_BODY, "objname": "torso"}
+    spec.add_sensor(name="com", type=sensor.mjSENS_SUBTREECOM, **torso)
+    spec.add_sensor(name="com_velocity", type=sensor.mjSENS_SUBTREELINVEL, **torso)
+    if body.contacts:
+        spec.body("torso").add_site(name="felt")
+        at = {"objtype": mujoco.mjtObj.mjOBJ_SITE, "objname": "felt"}
+        spec.add_sensor(name="force", type=sensor.mjSENS_FORCE, **at)
+    model = spec.compile()
+    if MASS in text:
+        mujoco.mj_setTotalmass(model, 14.0)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model

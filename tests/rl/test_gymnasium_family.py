@@ -1,0 +1,137 @@
+"""A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
+
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from innerloop.errors import InnerloopError
+from innerloop.rl.environments.copies import Group
+from innerloop.rl.environments.gymnasium_family import GymnasiumFamily
+from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
+from innerloop.rl.rollout import rollout
+
+
+class Line(gymnasium.Env):
+    """A place on a line that drifts at random; paid for being near the task; over beyond 1.5."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Box(-0.5, 0.25, (1,), np.float64)
+
+    def __init__(self):
+        self.task = np.zeros(1)
+        self.steps_after_end = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.task = options["task"] if options else self.task
+        self.place, self.time, self.ended = float(self.np_random.normal()), 0, False
+        return np.array([self.place, 0.0]), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert not self.ended
+        assert action.shape == (1,)
+        self.place += float(action[0]) + 0.1 * float(self.np_random.normal())
+        self.time += 1
+        self.ended = abs(self.place) > 1.5
+        return (
+            np.array([self.place, self.time]),
+            -abs(self.place - float(self.task[0])),
+            self.ended,
+            False,
+            {},
+        )
+
+
+def family(**settings: Any) -> GymnasiumFamily:
+    return GymnasiumFamily(Line, lambda key: jax.random.uniform(key, (1,)), **{"horizon": 7, **settings})
+
+
+POLICY = GaussianPolicy(2, 1, hidden=(4,), key=jax.random.key(0))
+
+
+def acted(environment: GymnasiumFamily, seed: int = 1) -> Any:
+    """Three tasks with four trajectories each."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    tasks = jax.vmap(environment.sample_task)(keys)
+    act = lambda key, task: rollout(environment, POLICY, key, task, 4)
+    return tasks, jax.jit(jax.vmap(act))(keys, tasks)
+
+
+@pytest.fixture(scope="module")
+def told() -> tuple[GymnasiumFamily, Any, Any]:
+    environment = family()
+    return environment, *acted(environment)
+
+
+def test_rewards_are_those_of_each_task(told: tuple):
+    """Reward at a step is minus the distance of the next place to the task of that row."""
+    _, tasks, t = told
+    places = np.asarray(t.observations)[..., 0]
+    expected = -np.abs(places[:, :, 1:] - np.asarray(tasks)[:, None])
+    alive = np.asarray(t.mask)[:, :, 1:] > 0
+    np.testing.assert_allclose(np.asarray(t.rewards)[:, :, :-1][alive], expected[alive], rtol=1e-5)
+    assert np.asarray(t.observations)[0, 0, 1, 1] == 1
+
+
+def test_the_ended_stay_ended(told: tuple):
+    """The environment itself asserts that nobody steps it after its end; afterwards nothing is paid."""
+    _, _, t = told
+    mask = np.asarray(t.mask)
+    assert (mask.sum(-1) < 7).any()
+    assert (np.diff(mask, axis=-1) <= 0).all()
+    assert (np.asarray(t.rewards)[mask == 0] == 0).all()
+
+
+def test_keys_decide_everything(told: tuple):
+    environment, _, first = told
+    _, again = acted(environment)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    _, other = acted(environment, seed=2)
+    assert not np.array_equal(first.observations, other.observations)
+    assert len(environment.groups.free) == 1, "a set of copies is used again"
+
+
+def test_actions_are_stretched_to_the_bounds():
+    group = Group(family(), 1)
+    bounds = [float(group.stretched(np.array([a]))[0]) for a in (-3.0, -1.0, 0.0, 1.0, 2.0)]
+    np.testing.assert_allclose(bounds, [-0.5, -0.5, -0.125, 0.25, 0.25])
+
+
+def test_a_hook_of_ones_own():
+    def put(environment: Any, task: np.ndarray) -> None:
+        environment.task = task + 100
+
+    _, t = acted(family(set_task=put))
+    assert np.asarray(t.rewards)[:, :, 0].max() < -90
+
+
+def test_stepping_out_of_turn_is_told():
+    environment = family()
+    keys = jax.random.split(jax.random.key(0), 2)
+    state, _ = jax.vmap(environment.reset, (0, None))(keys, jnp.zeros(1))
+    go = jax.vmap(environment.step)
+    go(keys, state, jnp.zeros((2, 1)))
+    with pytest.raises(Exception, match="stepped out of turn"):
+        jax.block_until_ready(go(keys, state, jnp.zeros((2, 1))))
+
+
+def test_discrete_actions():
+    chosen = GymnasiumFamily(
+        lambda: gymnasium.make("CartPole-v1"), lambda key: jnp.zeros(1), 5, lambda e, t: None
+    )
+    assert (chosen.discrete, chosen.action_size, chosen.observation_size) == (True, 2, 4)
+    policy = CategoricalPolicy(4, 2, hidden=(), key=jax.random.key(0))
+    t = jax.jit(lambda key: rollout(chosen, policy, key, jnp.zeros(1), 2))(jax.random.key(0))
+    np.testing.assert_array_equal(t.rewards, np.ones((2, 5)))
+
+
+def test_an_action_space_that_does_not_fit():
+    class Unbounded(Line):
+        action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+    with pytest.raises(InnerloopError, match="the action space does not fit"):
+        GymnasiumFamily(Unbounded, lambda key: jnp.zeros(1))
