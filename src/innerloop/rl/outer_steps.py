@@ -112,6 +112,7 @@ def trust_region(
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
         product = outer.product(params, some)
         judge = lambda p: outer.judged(p, tasks)
+        size: Any
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
         moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
