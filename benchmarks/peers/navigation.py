@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     returns: float
 
 
-def steps_of(position: np.ndarray, action: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, ...]:
+def steps_of(position: np.ndarray, action: np.ndarray, goal: np.ndarray) -> tuple[Any, Any, Any]:
     """The vectorised environment: next positions, rewards and ends."""
     position = position + 0.1 * np.clip(action, -1, 1)
     away = position - goal
@@ -92,10 +92,12 @@ class Navigator:
                 alive = alive * ~done
             seen, actions, rewards, mask = (np.stack(x) for x in zip(*rows, strict=True))
             judged = advantages_of(seen, rewards, mask)
-            arrays = [torch.from_numpy(x.astype(np.float32)) for x in (seen, actions, judged, mask)]
-            answers = self.act(params, arrays[0])
-            log_probs = answers.log_prob(arrays[1]).sum(-1)
-        return Batch(*arrays, log_probs, answers.mean, params[-1].detach(), rewards.sum(0).mean())
+            tensor = lambda x: torch.from_numpy(x.astype(np.float32))
+            answers, acted = self.act(params, tensor(seen)), tensor(actions)
+            log_probs, log_std = answers.log_prob(acted).sum(-1), params[-1].detach()
+        returns = float(rewards.sum(0).mean())
+        facts = (log_probs, answers.mean, log_std, returns)
+        return Batch(tensor(seen), acted, tensor(judged), tensor(mask), *facts)
 
     def adapt(self, batch: Batch, differentiated: bool = True) -> list:
         """One step of REINFORCE."""

@@ -152,7 +152,7 @@ def navigation(algorithm: str) -> Config:
         model=ModelConfig(kind="mlp", hidden=(100, 100)),
         inner=InnerConfig(steps=1, learning_rate=0.5),
         outer=OuterConfig(
-            meta_steps=200,
+            meta_steps=400,
             meta_batch=20,
             decay="linear",
             log_every=5,

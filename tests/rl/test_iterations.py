@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
@@ -38,7 +39,8 @@ def flat(state: outer.MetaState) -> np.ndarray:
 @pytest.fixture(scope="module")
 def trpo() -> tuple[RLExperiment, Any]:
     """An experiment with the exact curvature, and one meta-iteration of it, compiled once."""
-    e = RLExperiment(tiny(fisher_share=1.0, max_kl=0.003))
+    config = tiny(fisher_share=1.0, max_kl=0.003)
+    e = RLExperiment(replace(config, outer=replace(config.outer, decay="constant")))
     return e, e.meta_steps(e.environment, 1)
 
 
@@ -54,6 +56,19 @@ def test_the_constraint_is_kept(trpo: tuple[RLExperiment, Any]):
         assert kl <= 0.003
         moved += length > 0
     assert moved >= 3
+
+
+def test_steps_fall_over_the_run():
+    """The second of two iterations may go half as far; a constant size keeps no count."""
+    config = tiny(horizon=4)
+    sizes, state = RLExperiment(config).optimizer, RLExperiment(config).optimizer.init(np.float32(0))
+    taken = []
+    for _ in range(2):
+        size, state = sizes.update(np.float32(1), state)
+        taken.append(float(np.asarray(size)))
+    assert taken == [1.0, 0.5]
+    still = RLExperiment(replace(config, outer=replace(config.outer, decay="constant"))).optimizer
+    assert still.init(np.float32(0)) == optax.EmptyState()
 
 
 def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):

@@ -83,6 +83,7 @@ def test_without_early_ends_they_are_ordinary_trajectories():
 def test_every_trajectory_is_whole_and_none_begins_late():
     t = drawn(count=200)
     own, index = apart(t)
+    assert t.ends is not None
     lengths = np.asarray(own.mask.sum(1))
     assert set(lengths) == set(range(1, H + 1))
     begins, lane = index[:, 0, 1], index[:, 0, 0]

@@ -17,7 +17,7 @@ from innerloop.rl.collect import Collector, sampled
 from innerloop.rl.distributions import Categorical, Normal
 from innerloop.rl.divergence import fisher, mean_kl
 from innerloop.rl.environments import Navigation
-from innerloop.rl.natural import TrustRegion, natural_step
+from innerloop.rl.natural import TrustRegion, conjugate_gradients, natural_step
 from innerloop.rl.outer_steps import first_order
 from innerloop.rl.policies import GaussianPolicy
 from innerloop.rl.samples import Judge
@@ -48,6 +48,28 @@ def test_the_step_is_the_natural_gradient_in_closed_form():
     np.testing.assert_allclose(moved.params, wanted, rtol=1e-7)
     np.testing.assert_allclose(moved.kl, 0.02, rtol=1e-7)
     assert float(moved.length) == 1
+
+
+def test_half_the_size_is_half_the_step():
+    """So a fourth of the divergence: what a step size that falls over the run asks for."""
+    g, f, start = quadratic()
+    judge = lambda x: (g @ x, 0.5 * x @ f @ x)
+    region = TrustRegion(max_kl=0.02, damping=1e-9)
+    whole, half = (
+        natural_step(start, g, jnp.zeros(()), lambda v: f @ v, judge, region, s) for s in (1.0, 0.5)
+    )
+    np.testing.assert_allclose(half.params, 0.5 * whole.params, rtol=1e-9)
+    np.testing.assert_allclose(half.kl, 0.005, rtol=1e-7)
+
+
+def test_conjugate_gradients_solve_and_stay_where_nothing_is_left():
+    """Exact after as many products as there are unknowns; further ones, and a zero right side, change nothing."""
+    g, f, start = quadratic()
+    solve = lambda wanted, products: conjugate_gradients(lambda v: f @ v, wanted, products)
+    np.testing.assert_allclose(solve(g, 6), np.linalg.solve(f, g), rtol=1e-8)
+    np.testing.assert_allclose(solve(g, 40), np.linalg.solve(f, g), rtol=1e-8)
+    np.testing.assert_array_equal(solve(start, 5), start)
+    np.testing.assert_allclose(solve(g, 1), (g @ g) / (g @ f @ g) * g, rtol=1e-12)
 
 
 def test_too_long_a_step_comes_back_within_the_region():

@@ -113,6 +113,7 @@ def trust_region(
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
         product = outer.product(params, some)
         judge = lambda p: outer.judged(p, tasks)
+        size: Any
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
         assert isinstance(size, Array)
         moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
