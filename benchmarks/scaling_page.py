@@ -92,10 +92,10 @@ def losses(part: dict[str, Any]) -> str:
 def model(part: dict[str, Any]) -> str:
     """The cost model with the measured task time and gradient, up to 1 024 devices."""
     one = next(row for row in part["measured"]["rows"]["omniglot"] if row["processes"] == 1)
-    task, gradient = one["seconds"] / one["tasks"], one["mean_bytes"]
+    task, gradient = one["cpu_seconds"] / one["tasks"], one["mean_bytes"]
     parts = [
-        f"Omniglot 5-way 1-shot MAML: {count_of(gradient)} bytes, {seconds(task)} a task on one core as measured "
-        f"above; a meta-batch of {LARGE} tasks.\n",
+        f"Omniglot 5-way 1-shot MAML: {count_of(gradient)} bytes, {seconds(task)} of CPU time a task as measured "
+        f"above; a meta-batch of {count_of(LARGE)} tasks.\n",
         paper(task, gradient),
         f"\nThe same if a device did a task in a hundredth of that time, {seconds(task / 100)}:\n",
         paper(task / 100, gradient),
@@ -115,7 +115,7 @@ def paper(task: float, gradient: float) -> str:
             f"{100 * efficiency(LARGE, task, gradient, n, link):.0f} %"
             for link in LINKS
         ]
-        rows.append([str(n), str(-(-LARGE // n)), count_of(sent_by_each(gradient, n)), *cells])
+        rows.append([count_of(n), count_of(-(-LARGE // n)), count_of(sent_by_each(gradient, n)), *cells])
     return table(header, rows)
 
 

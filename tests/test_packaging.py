@@ -126,3 +126,27 @@ def test_the_bill_of_materials_is_that_of_the_lock_file() -> None:
     assert listed == pins(ROOT / "requirements" / "runtime.txt")
     assert len(listed) == len(bill["components"])
     assert all(part["licenses"][0]["license"]["name"] for part in bill["components"])
+
+
+def test_the_image_is_built_from_what_travels_and_runs_without_rights() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    travels = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
+    assert copied == travels
+    assert all((ROOT / source).exists() for source in copied)
+    assert "USER innerloop" in lines
+    assert any("--require-hashes -r requirements/runtime.txt" in line for line in lines)
+
+
+def test_the_oldest_jax_computes_convolutions_rightly() -> None:
+    bounds = [line for line in PROJECT["project"]["dependencies"] if line.startswith("jax>=")]
+    assert bounds == ["jax>=0.8.2"]  # 0.8.0 and 0.8.1 fail tests/numeric/test_convolution.py
+    assert PROJECT["project"]["optional-dependencies"]["cuda"] == ["jax[cuda13]>=0.8.2"]
+
+
+def test_the_examples_for_clusters_are_well_formed() -> None:
+    deploy = ROOT / "docs" / "deploy"
+    assert subprocess.run(["bash", "-n", str(deploy / "slurm.sh")]).returncode == 0
+    text = (deploy / "kubernetes.yaml").read_text()
+    assert text.count("JAX_") == 3
+    assert "\t" not in text

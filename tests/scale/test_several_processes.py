@@ -57,8 +57,8 @@ def test_as_many_devices_in_several_processes_give_the_same_bits(found, count):
         np.testing.assert_array_equal(many[name], one[name], err_msg=name)
 
 
-SHORT = ("sinusoid-maml", "--model.hidden", "8", "--outer.meta-batch", "4", "--outer.meta-steps", "4000")
-SHORT += ("--outer.log-every", "20", "--outer.checkpoint-every", "40", "--outer.validate-every", "0")
+SHORT = ("sinusoid-maml", "--model.hidden", "8", "--outer.meta-batch", "4", "--outer.meta-steps", "2000")
+SHORT += ("--outer.log-every", "5", "--outer.checkpoint-every", "10", "--outer.validate-every", "0")
 SHORT += ("--evaluation.validation-tasks", "6", "--evaluation.steps", "1", "--outer.snapshots", "2")
 
 
@@ -85,7 +85,7 @@ def test_stopped_lost_and_resumed_to_the_same_bits(tmp_path):
     assert (run / "checkpoints" / str(stopped)).is_dir()
 
     both = several.start(2, ["--resume", str(run)])
-    several.wait_for_lines(run, stopped // 20 + 5, both)
+    several.wait_for_lines(run, stopped // 5 + 4, both)
     ((code, seconds, said),) = several.lose(both, 1, signal.SIGKILL)
     assert code == 75, said
     assert "another process of this run was lost or did not come; to go on" in said
