@@ -31,6 +31,9 @@ SHA256 = "sha256"
 SPARE = 1 << 14
 """Bytes that a checkpoint takes besides its arrays."""
 
+DELETED = "deleted"
+"""Where Orbax moves old checkpoints in one step, so that none is met half-removed by a run that was killed meanwhile."""
+
 DAMAGED = "damaged"
 """The folder beside the checkpoints into which those are moved that could not be used."""
 
@@ -39,9 +42,15 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(told_by_us)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, todelete_subdir=DELETED)
+    remove_deleted(folder)
     handler = ocp.StandardCheckpointHandler()
     return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handler)
+
+
+def remove_deleted(folder: Path) -> None:
+    """Remove the old checkpoints that were moved out of the way."""
+    shutil.rmtree(folder / DELETED, ignore_errors=True)
 
 
 @contextmanager
@@ -101,6 +110,7 @@ def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
     Raises InnerloopError if this write cannot begin, or the one before it did not end well.
     """
     arrays = as_arrays(state)
+    remove_deleted(Path(str(checkpoints.directory)))
     check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
@@ -121,6 +131,7 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
     """Wait until all is on disk. Raises InnerloopError if it did not get there."""
     try:
         checkpoints.wait_until_finished()
+        remove_deleted(Path(str(checkpoints.directory)))
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
 
