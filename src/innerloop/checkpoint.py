@@ -32,7 +32,7 @@ SPARE = 1 << 14
 """Bytes that a checkpoint takes besides its arrays."""
 
 DELETED = "deleted"
-"""Where Orbax moves old checkpoints in one step, so that none is met half-removed by a run that was killed meanwhile."""
+"""Where Orbax moves old checkpoints in one step, so that a run that is killed meanwhile leaves no half of one."""
 
 DAMAGED = "damaged"
 """The folder beside the checkpoints into which those are moved that could not be used."""
