@@ -109,8 +109,8 @@ def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
 
     Raises InnerloopError if this write cannot begin, or the one before it did not end well.
     """
+    finish(checkpoints)  # Orbax would wait here too; now nothing moves while old ones are removed
     arrays = as_arrays(state)
-    remove_deleted(Path(str(checkpoints.directory)))
     check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
