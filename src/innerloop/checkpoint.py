@@ -31,6 +31,9 @@ SHA256 = "sha256"
 SPARE = 1 << 14
 """Bytes that a checkpoint takes besides its arrays."""
 
+DELETED = "deleted"
+"""Where Orbax moves old checkpoints in one step, so that a run that is killed meanwhile leaves no half of one."""
+
 DAMAGED = "damaged"
 """The folder beside the checkpoints into which those are moved that could not be used."""
 
@@ -45,9 +48,17 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     if jax.process_count() > 1:  # else Orbax would wait for the others
         index = jax.process_index()
         whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=whose)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=False, todelete_subdir=DELETED, multiprocessing_options=whose
+    )
+    remove_deleted(folder)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
     return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
+
+
+def remove_deleted(folder: Path) -> None:
+    """Remove the old checkpoints that were moved out of the way."""
+    shutil.rmtree(folder / DELETED, ignore_errors=True)
 
 
 @contextmanager
@@ -106,6 +117,7 @@ def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
 
     Raises InnerloopError if this write cannot begin, or the one before it did not end well.
     """
+    finish(checkpoints)  # Orbax would wait here too; now nothing moves while old ones are removed
     arrays = as_arrays(state)
     check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
     try:
@@ -127,6 +139,7 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
     """Wait until all is on disk. Raises InnerloopError if it did not get there."""
     try:
         checkpoints.wait_until_finished()
+        remove_deleted(Path(str(checkpoints.directory)))
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
 

@@ -16,8 +16,7 @@ from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment, build
 from innerloop.outer import MetaState, task_keys
-from innerloop.task import Batch, LossFn, Task
-from innerloop.tasks.sinusoid import Sinusoid
+from innerloop.task import Batch, LossFn, Task, TaskDistribution
 from innerloop.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -27,7 +26,7 @@ STEP, TASK = 5, 1
 class Poisoned(eqx.Module):
     """Sinusoids, of which one task, known by its key, is spoilt."""
 
-    clean: Sinusoid = eqx.field(static=True)
+    clean: TaskDistribution = eqx.field(static=True)
     key: jax.Array
     field: str = eqx.field(static=True)
     value: float = eqx.field(static=True)

@@ -41,8 +41,9 @@ def events(folder: Path) -> list[Event]:
 def test_a_clock_that_goes_backwards(short: Config, finished: Path, tmp_path: Path, monkeypatch, survived):
     """An hour back at every look: times in the logs go on, and so does the run."""
     hours, now = itertools.count(), time.time()
-    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(hours))
-    train(short, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now - 3600 * next(hours))
+        train(short, tmp_path / "run")
     seconds = RunFolder(tmp_path / "run").seconds()
     assert 0 <= seconds < 3600
     times = [event.wall_time for event in events(tmp_path / "run" / "tensorboard")]
