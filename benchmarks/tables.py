@@ -12,6 +12,7 @@ from innerloop.run_folder import write_atomically
 ROOT = Path(__file__).parent.parent
 NAMES = {
     "maml": "MAML",
+    "maml-published": "MAML, protocol as published",
     "fomaml": "FOMAML",
     "anil": "ANIL",
     "reptile": "Reptile",
@@ -184,11 +185,18 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
         record = result["measurements"][0]
         if "accuracy" not in record or subject.endswith(("untrained", "joint")):
             continue
-        setting, _, algorithm = subject.rpartition("-")
+        setting, algorithm = subject_parts(subject)
         paper = ACCURACY.get((subject, record["normalization"]), ("", ""))[0]
         rows.append([setting, NAMES[algorithm], percent(record), record["normalization"], paper])
     rows.sort(key=lambda row: (row[0] != "omniglot-5way-1shot", row[0]))
     return table(["tasks", "algorithm", "accuracy, %", "normalisation", "published"], rows)
+
+
+def subject_parts(subject: str) -> tuple[str, str]:
+    """Data, ways and shots; and what was trained on them."""
+    setting = re.match(r".*-\d+way-\d+shot", subject)
+    assert setting, subject
+    return setting.group(0), subject[setting.end() + 1 :]
 
 
 def write_tables(folder: Path) -> None:

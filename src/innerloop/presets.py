@@ -125,6 +125,27 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
     )
 
 
+def shorter(published: Config) -> Config:
+    """Omniglot 5-way in a fraction of the papers' length; the protocol as published is `...-published`.
+
+    MAML: the head sees all places of the last block, which makes one step of the head worth more, and 0.4 is the step
+    of a mean loss, not of a sum over classes. It learns faster, and the head alone is enough at test (feature reuse).
+    Reptile: gradient descent inside instead of Adam, whose state starts anew with every task here, so that its first
+    step has the same length in every weight, however small the gradient.
+    """
+    outer, evaluation = published.outer, published.evaluation
+    if published.algorithm == "reptile":
+        inner = replace(published.inner, optimizer="sgd", learning_rate=0.1)
+        return replace(published, inner=inner, outer=replace(outer, meta_steps=20_000))
+    return replace(
+        published,
+        model=replace(published.model, features="flatten"),
+        inner=replace(published.inner, learning_rate=0.4),
+        outer=replace(outer, meta_steps=18_000, meta_batch=16, learning_rate=0.002),
+        evaluation=replace(evaluation, steps=10),
+    )
+
+
 def images_pretrained(dataset: str, ways: int, shots: int) -> Config:
     """The pre-trained baseline: classify all training classes, then fine-tune a new head and the body on each task."""
     like = images(dataset, ways, shots, "joint")
@@ -237,6 +258,9 @@ def all_presets() -> dict[str, Config]:
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
+        for name in (f"{stem}-maml", f"{stem}-reptile") if (dataset, ways) == ("omniglot", 5) else ():
+            found[f"{name}-published"] = found[name]
+            found[name] = shorter(found[name])
     found |= navigation_presets() | locomotion_presets()
     return {name: replace(config, name=name) for name, config in found.items()}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -27,14 +28,23 @@ def test_every_preset(name: str):
 
 def test_the_papers_settings_that_are_easy_to_get_wrong():
     """Step sizes are for a mean loss: 0.4 for 5 ways is 2.0; Reptile's Adam and minibatches; mini-ImageNet's."""
-    omniglot = preset("omniglot-5way-1shot-maml")
+    omniglot = preset("omniglot-5way-1shot-maml-published")
     assert (omniglot.inner.learning_rate, omniglot.inner.steps, omniglot.evaluation.steps) == (2.0, 1, 3)
     assert omniglot.data.rotations
     twenty = preset("omniglot-20way-1shot-maml")
     assert (twenty.inner.learning_rate, twenty.inner.steps, twenty.outer.meta_batch) == (2.0, 5, 16)
     assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
-    reptile = preset("omniglot-5way-1shot-reptile")
+    reptile = preset("omniglot-5way-1shot-reptile-published")
     assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == ("adam", 10, 10)
+
+
+def test_shorter_recipes_change_no_data():
+    """What is trained longer in the papers keeps its tasks, and its evaluation but for MAML's more steps."""
+    for algorithm in ("maml", "reptile"):
+        ours, published = (preset(f"omniglot-5way-1shot-{algorithm}{end}") for end in ("", "-published"))
+        assert ours.data == published.data
+        assert replace(ours.evaluation, steps=0) == replace(published.evaluation, steps=0)
+        assert ours != replace(published, name=ours.name)
 
 
 def test_unknown_presets_get_neighbours():
