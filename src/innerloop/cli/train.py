@@ -201,7 +201,7 @@ def train_into(folder: Path, config: Config | None) -> int:
     checkpoint.quiet_afterwards()
     try:
         with training(out, shown.name) as watch:
-            told = lambda plan: out.print(str(plan).capitalize() + ".")
+            told = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
             train(config, folder, resume=config is None, watch=watch, told=told)
     except Stopped as stopped:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
