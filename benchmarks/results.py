@@ -4,6 +4,7 @@
     python -m benchmarks.results NAME ...        evaluate these alone, then write the tables
     python -m benchmarks.results --table         write the tables from the result files that are there
     python -m benchmarks.results --tasks 1000    on fewer held-out tasks than the usual 10 000
+    python -m benchmarks.results NAME --modes transductive inductive    in these modes of normalisation alone
 
 One file a subject in benchmarks/results: every measurement with its settings, the training's length, commit, machine
 and wall time.
@@ -12,7 +13,8 @@ and wall time.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,9 @@ def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     return record
 
 
-def image_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
+def image_measurements(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
     """The protocol's own number, and the same tasks with every query predicted alone."""
-    return [measured(trained, count, normalization=mode) for mode in MODES]
+    return [measured(trained, count, normalization=mode) for mode in modes]
 
 
 def sinusoid_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
@@ -64,13 +66,14 @@ def tuned(trained: Trained, count: int) -> list[dict[str, Any]]:
     return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in MODES]
 
 
-def subjects() -> dict[str, Measurements]:
-    """What is measured, by name of its result file."""
+def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
+    """What is measured, by name of its result file; `modes`: of normalisation."""
+    images = partial(image_measurements, modes=modes)
     found: dict[str, Measurements] = {}
     for name in weights.shipped():
         if name.startswith(("navigation", "half-cheetah", "ant-")):
             continue  # benchmarks.returns measures policies, several seeds of each
-        take = sinusoid_measurements if name.startswith("sinusoid") else image_measurements
+        take = sinusoid_measurements if name.startswith("sinusoid") else images
         take = tuned if name.endswith("joint") and not name.startswith("sinusoid") else take
         found[name] = lambda count, name=name, take=take: take(load_trained(name), count)
     found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
@@ -101,10 +104,11 @@ def main(words: list[str]) -> None:
     reader = argparse.ArgumentParser(prog="python -m benchmarks.results")
     reader.add_argument("names", nargs="*", metavar="NAME")
     reader.add_argument("--tasks", type=int, default=10_000)
+    reader.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     reader.add_argument("--table", action="store_true")
     asked = reader.parse_args(words)
     if not asked.table:
-        known = subjects()
+        known = subjects(asked.modes)
         if unknown := set(asked.names) - set(known):
             reader.error(f"nothing is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         for name in asked.names or known:
