@@ -23,6 +23,8 @@ from innerloop.train import Progress, train
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
+# Where compiling took long, JAX writes the program to its cache, and warns that this fails too.
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache:UserWarning")
 def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
     """No file may grow beyond 10 kB after step 6: the checkpoint of step 8 fails, that of step 4 stays and is used."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -93,11 +93,16 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def test_nothing_is_pickled_and_nothing_evaluated():
-    """No import of pickle or its kin, no eval or exec, no np.load without `allow_pickle=False`, no shell."""
+    """No import of pickle or its kin, no eval or exec, no np.load without `allow_pickle=False`, no shell.
+
+    Programs are started in two places alone, git and this command itself, by fixed words.
+    """
     never = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess"}
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        assert not {name.split(".")[0] for name in imported(tree)} & never, path
+        starts = {"subprocess"} if path.name in ("provenance.py", "processes.py") else set()
+        assert not {name.split(".")[0] for name in imported(tree)} & (never - starts), path
+        assert "shell=True" not in path.read_text(), path
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = ast.unparse(call.func)
             assert name not in ("eval", "exec", "os.system"), path
