@@ -97,7 +97,7 @@ class StreamedEpisodes:
         return np.asarray(self.examples[wanted])[places.reshape(rows.shape)]
 
 
-def check_whole(examples: np.ndarray) -> None:
+def check_whole(examples: Any) -> None:
     """Raise InnerloopError if the file under a memory map was cut short: reading beyond its end kills the process.
 
     A file that was deleted is no trouble, since the map keeps it.
@@ -105,7 +105,7 @@ def check_whole(examples: np.ndarray) -> None:
     path = getattr(examples, "filename", None)
     if path is None or not os.path.exists(path):
         return
-    missing = examples.offset + examples.nbytes - os.path.getsize(path)  # pyright: ignore[reportAttributeAccessIssue]
+    missing = examples.offset + examples.nbytes - os.path.getsize(path)
     if missing > 0:
         do = "put the file back, then --resume"
         raise InnerloopError(
