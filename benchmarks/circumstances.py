@@ -3,7 +3,8 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
+
+from innerloop.provenance import processor
 
 
 def commit() -> str:
@@ -11,16 +12,6 @@ def commit() -> str:
     ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
     changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
     return ask("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as Linux tells it, else as Python does."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def circumstances() -> dict[str, str]:
