@@ -10,6 +10,7 @@ import hypothesis
 import jax
 import jaxtyping
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 2)
 # Every signature of the package is checked when it is called: shapes and dtypes, not types alone.
@@ -36,6 +37,19 @@ def quick_compilation():
     yield
     jax.config.update("jax_disable_most_optimizations", before)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def no_compilation_cache():
+    """What a command that ran earlier in this process made JAX keep on disk is neither read nor written."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    kept = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in kept.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def pytest_configure(config: pytest.Config) -> None:

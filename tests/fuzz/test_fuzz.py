@@ -1,14 +1,10 @@
 """The short form of `make fuzz`: some hundred hostile inputs for every reader, and what they once found."""
 
 import ast
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from tests.fuzz.guard import Guard
 from tests.fuzz.mutate import BYTES, mutated
 from tests.fuzz.readers import READERS
@@ -21,24 +17,11 @@ from innerloop.datasets.images import open_image
 from innerloop.errors import InnerloopError
 from innerloop.outside import parse_json, read_object, read_text
 
+# Command lines are read in this process and set its cache; writing there is none of the readers' business.
+pytestmark = pytest.mark.usefixtures("no_compilation_cache")
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 INPUTS = {"checkpoints": 60, "picture folders": 150}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def settings_restored() -> Iterator[None]:
-    """Command lines are read in this process, and set its cache to a folder that is gone afterwards."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    kept = {name: getattr(jax.config, name) for name in names}
-    folder = os.environ.get("INNERLOOP_CACHE")
-    yield
-    for name, value in kept.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if folder is None:
-        os.environ.pop("INNERLOOP_CACHE", None)
-    else:
-        os.environ["INNERLOOP_CACHE"] = folder
 
 
 @pytest.fixture(scope="module")
