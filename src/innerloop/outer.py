@@ -73,9 +73,10 @@ def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
 
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first(items)))
-    chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), items)
-    total, _ = jax.lax.scan(add_chunk, zeros, chunks)
     count = jax.tree.leaves(items)[0].shape[0]
+    # Not -1: an array may hold nothing, as the query set of a task for Reptile.
+    chunks = jax.tree.map(lambda x: x.reshape(count // chunk, chunk, *x.shape[1:]), items)
+    total, _ = jax.lax.scan(add_chunk, zeros, chunks)
     return jax.tree.map(lambda x: x / count, total)
 
 

@@ -103,3 +103,19 @@ def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monke
         one, each = steps(one)
         np.testing.assert_allclose(each.outer_loss[0], info.outer_loss[i], rtol=1e-12)
     assert_close(state.params, one.params, 1e-12)
+
+
+def test_tasks_without_queries_are_drawn_ahead_too():
+    """Reptile's training tasks hold no query example: arrays of size zero are split over chunks like any other."""
+    loss, params, distribution = problem()
+
+    class NoQueries(Linear):
+        def sample(self, key: jax.Array) -> Task:
+            task = super().sample(key)
+            return task._replace(query=jax.tree.map(lambda x: x[:0], task.query))
+
+    states = []
+    for tasks in (distribution, NoQueries(*distribution)):
+        run = outer.meta_steps(reptile(loss, sgd(2)), optax.sgd(1.0), tasks, meta_batch=4, steps=2, chunk=2)
+        states.append(run(outer.init(params, optax.sgd(1.0), jax.random.key(3)))[0])
+    assert_close(states[1].params, states[0].params, 1e-13)
