@@ -79,6 +79,9 @@ class ModelConfig:
     """Batch normalisation after the fully connected layers."""
     scale: float | None = None
     """Deviation of the fully connected layers' initial weights; None: Glorot's."""
+    start: str = ""
+    """Begin with the weights of this run folder, weights file or shipped model (a head of another shape begins anew);
+    empty: random weights."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, diagnosis, distributed, outer, provenance, weights
+from innerloop import checkpoint, diagnosis, distributed, outer, provenance, start, weights
 from innerloop.board import Board
 from innerloop.config import Config, from_json, to_json
 from innerloop.errors import InnerloopError
@@ -85,7 +85,7 @@ def train(
         run.make()
         with alone_on(run.path), memory_told(fit):
             if not resume:
-                run.create(config, data)
+                run.create(config, data | start.hash_of_start(config))
             with checkpoint.opened(run.checkpoints) as checkpoints:
                 return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
 
@@ -113,8 +113,7 @@ class TrainingLoop:
         self.held_out = experiment.held_out_tasks(
             "validation"
         )  # now: too few classes are told before training
-        fresh = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
-        self.state = distributed.tree_from_first(self.restored(fresh))
+        self.state = distributed.tree_from_first(self.restored())
 
     def run_to_end(self) -> MetaState:
         """All remaining meta-steps, then the final weights."""
@@ -144,10 +143,14 @@ class TrainingLoop:
         self.finish(total)
         return self.state
 
-    def restored(self, fresh: MetaState) -> MetaState:
+    def fresh(self, params: Any) -> MetaState:
+        """The state before the first meta-step."""
+        return outer.init(params, self.experiment.optimizer, self.experiment.keys().tasks)
+
+    def restored(self) -> MetaState:
         """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
-        saved = checkpoint.restore(self.checkpoints, fresh)
-        state = fresh if saved is None else saved
+        saved = checkpoint.restore(self.checkpoints, self.fresh(self.experiment.init_params()))
+        state = self.fresh(start.first_params(self.experiment)) if saved is None else saved
         self.run.rewind(int(state.step))
         return state
 
@@ -236,9 +239,9 @@ class TrainingLoop:
 class Follower(TrainingLoop):
     """The same run in a process other than the first: it computes its share and writes nothing."""
 
-    def restored(self, fresh: MetaState) -> MetaState:
+    def restored(self) -> MetaState:
         """Shapes and types; the values come from the first process."""
-        return fresh
+        return self.fresh(self.experiment.init_params())
 
     def board(self) -> AbstractContextManager[Any]:
         """Nowhere."""
