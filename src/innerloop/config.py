@@ -80,8 +80,8 @@ class ModelConfig:
     scale: float | None = None
     """Deviation of the fully connected layers' initial weights; None: Glorot's."""
     start: str = ""
-    """Begin with the weights of this run folder, weights file or shipped model (a head of another shape begins anew);
-    empty: random weights."""
+    """Begin with the weights of this run folder, weights file or shipped model, and with a head of zeros where its own
+    has another shape; empty: random weights."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class OuterConfig:
     """Each element of the meta-gradient is clipped to +-clip; None: not at all."""
     chunk: int | None = None
     """Tasks vectorised at a time on a device; None: one for convolutions on a CPU, else all."""
+    parts: int = 1
+    """Devices that share one copy of the parameters, each holding its piece, for models too large for one."""
     log_every: int = 100
     """Outer updates per dispatch and log line."""
     validate_every: int = 1000
@@ -129,7 +131,13 @@ class OuterConfig:
     0: none at all. Rounded to whole log lines."""
 
     def __post_init__(self) -> None:
-        for name, least in (("meta_steps", 0), ("meta_batch", 1), ("log_every", 1), ("snapshots", 0)):
+        for name, least in (
+            ("meta_steps", 0),
+            ("meta_batch", 1),
+            ("parts", 1),
+            ("log_every", 1),
+            ("snapshots", 0),
+        ):
             if getattr(self, name) < least:
                 raise InnerloopError("outer", f"`{name}` must be {least} or more", got=getattr(self, name))
 

@@ -4,6 +4,7 @@ For each task the parameters are adapted on the support set and scored on the qu
 steps. The interval is 1.96 standard deviations over tasks divided by the square root of their number.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop, unroll
 from innerloop.mesh import by_process, place, task_mesh, to_host
+from innerloop.parts import compiler_options, place_cut
 from innerloop.task import LossFn, Params, Task, TaskDistribution
 
 Score = Callable[[Params, Task], dict[str, Array]]
@@ -77,15 +79,17 @@ def evaluator(
     record: Sequence[int] | None = None,
     part: int = 200,
     chunk: int = 1,
+    parts: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
     """`run(params, key)`: `evaluate`, yielding a Curve for every `part` tasks so that progress can be shown.
 
-    It is compiled at its first call only. Raises InnerloopError as `evaluate`.
+    `parts` devices share one copy of the parameters, where there are so many. It is compiled at its first call only.
+    Raises InnerloopError as `evaluate`.
     """
     record = steps_to_record(inner.steps) if record is None else tuple(record)
     check_request(tasks, chunk, record, inner.steps)
     curve = task_curve(score, loss_fn, inner, record)
-    measured = over_tasks(curve, distribution, tasks=tasks, part=part, chunk=chunk)
+    measured = over_tasks(curve, distribution, tasks=tasks, part=part, chunk=chunk, parts=parts)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         for values in measured(params, key):
@@ -101,6 +105,7 @@ def over_tasks(
     tasks: int,
     part: int = 200,
     chunk: int = 1,
+    parts: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
     """`run(params, key)`: what `one(params, task)` gives for `tasks` tasks, `part` of them at a time.
 
@@ -108,8 +113,9 @@ def over_tasks(
     that two measurements with one key are paired. Compiled at the first call only.
     """
     part = whole_part(part, tasks)
-    mesh = task_mesh(part)
-    chunk = chunk if (part // mesh.size) % chunk == 0 else 1
+    # A model that was trained in parts may be measured where there are fewer devices.
+    mesh = task_mesh(part, parts=math.gcd(parts, *map(len, by_process(jax.devices()))))
+    chunk = chunk if (part // mesh.shape["tasks"]) % chunk == 0 else 1
     arrays, static = eqx.partition(distribution, eqx.is_array)
 
     def values(params: Params, arrays: Any, keys: Array) -> Any:
@@ -119,12 +125,15 @@ def over_tasks(
 
     everywhere, split = PartitionSpec(), PartitionSpec("tasks")
     specs = (everywhere, everywhere, split)
-    compiled = jax.jit(jax.shard_map(values, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
+    mapped = jax.shard_map(
+        values, mesh=mesh, in_specs=specs, out_specs=split, axis_names={"tasks"}, check_vma=False
+    )
+    compiled = jax.jit(mapped, compiler_options=compiler_options(mesh))
     arrays = place(arrays, mesh)
     keys, fetch = keys_of(mesh, part), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
-        params = place(params, mesh)  # training may have left them on fewer devices
+        params = place_cut(params, mesh)  # training may have left them on fewer devices
         for first in range(0, tasks, part):
             found = fetch(compiled(params, arrays, keys(key, first)))
             yield jax.tree.map(lambda x, most=tasks - first: x[:most], found)

@@ -26,6 +26,7 @@ from innerloop.losses import (
     softmax_cross_entropy,
     squared_error,
 )
+from innerloop.mesh import task_mesh
 from innerloop.models import MLP, Conv4
 from innerloop.models.layers import Linear
 from innerloop.normalization import predict
@@ -157,14 +158,25 @@ class Experiment:
         """The compiled run of `length` meta-steps on what `train_tasks` gave."""
         c = self.config.outer
         return meta_steps(
-            self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, steps=length, chunk=self.chunk
+            self.algorithm,
+            self.optimizer,
+            tasks,
+            meta_batch=c.meta_batch,
+            steps=length,
+            chunk=self.chunk,
+            mesh=task_mesh(c.meta_batch, parts=c.parts),
         )
 
     def evaluator(
         self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
     ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
         """The compiled evaluation on what `held_out_tasks` gave."""
-        settings = {"tasks": tasks, "record": record, "chunk": self.chunk or 50}
+        settings = {
+            "tasks": tasks,
+            "record": record,
+            "chunk": self.chunk or 50,
+            "parts": self.config.outer.parts,
+        }
         return evaluator(self.score(), self.loss_fn, self.test_inner, held_out, **settings)
 
     def series(self, info: Any) -> dict[str, Any]:
@@ -275,5 +287,9 @@ def build(config: Config) -> Experiment:
     if config.data.dataset in REINFORCEMENT:
         from innerloop.rl.experiment import RLExperiment  # it builds on this module
 
+        if config.outer.parts > 1:
+            raise InnerloopError(
+                "--outer.parts", "policies are whole on every device", got=config.outer.parts
+            )
         return RLExperiment(config)
     return Experiment(config, load_splits(config))

@@ -1,6 +1,7 @@
 """Devices: which ones share the tasks, and what lies where.
 
-The mesh has the axis `tasks`; its devices may belong to one process or to many, on one machine or on many. In several
+The mesh has the axis `tasks`, and in larger ones the axis `parts`, over which one copy of the parameters is split
+(`innerloop.parts`); its devices may belong to one process or to many, on one machine or on many. In several
 processes every one holds the arrays of its own devices alone, and JAX sees them as one array: the helpers here are what
 makes a program the same in both cases.
 """
@@ -20,12 +21,14 @@ EVERYWHERE = PartitionSpec()
 """Whole on every device."""
 
 
-def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over as many devices of each process as divide the meta-batch evenly.
+def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, parts: int = 1) -> Mesh:
+    """A mesh over as many devices (groups of `parts` devices) of each process as divide the meta-batch evenly.
 
-    Raises InnerloopError if the meta-batch does not divide over the processes: none may be left without a task.
+    Raises InnerloopError if the meta-batch does not divide over the processes, since none may be left without a task,
+    and if the groups leave devices over.
     """
-    hosts = by_process(jax.devices() if devices is None else devices)
+    every = by_process(jax.devices() if devices is None else devices)
+    hosts = [grouped(host, parts) for host in every]
     share, rest = divmod(meta_batch, len(hosts))
     if rest:
         raise InnerloopError(
@@ -35,7 +38,22 @@ def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None) -> Mesh:
             do="change --outer.meta-batch or the number of processes",
         )
     each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
-    return Mesh(np.array([device for host in hosts for device in host[:each]]), ("tasks",))
+    groups = [group for host in hosts for group in host[:each]]
+    return (
+        Mesh(np.array(groups), ("tasks", "parts")) if parts > 1 else Mesh(np.array(groups)[:, 0], ("tasks",))
+    )
+
+
+def grouped(devices: list[Any], parts: int) -> list[list[Any]]:
+    """The devices of one process in groups of `parts`. Raises InnerloopError if some are left over."""
+    if parts < 1 or len(devices) % parts:
+        raise InnerloopError(
+            "--outer.parts",
+            "must divide the devices of each process",
+            got=f"{parts} parts on {len(devices)} devices",
+            do="change --outer.parts, or --devices",
+        )
+    return [devices[first : first + parts] for first in range(0, len(devices), parts)]
 
 
 def by_process(devices: Sequence[Any]) -> list[list[Any]]:
@@ -74,9 +92,10 @@ def to_host(mesh: Mesh) -> Callable[[Any], Any]:
 
 def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
     """Which tasks of a meta-batch this process draws."""
-    own, share = own_devices(mesh), meta_batch // mesh.size
-    first = list(mesh.devices.flat).index(own[0]) * share
-    return slice(first, first + len(own) * share)
+    groups, own = mesh.shape["tasks"], own_devices(mesh)
+    share, parts = meta_batch // groups, mesh.size // groups
+    first = list(mesh.devices.flat).index(own[0]) // parts * share
+    return slice(first, first + len(own) // parts * share)
 
 
 def own_devices(mesh: Mesh) -> list[Any]:
@@ -91,20 +110,30 @@ def put_split(tree: Any, split: NamedSharding) -> Any:
     return jax.device_put(tree, split)
 
 
-def own_copy(x: jax.Array) -> jax.Array:
-    """An array that is whole on every device, as an array of this process alone."""
-    return x if x.is_fully_addressable else x.addressable_data(0)
+def own_copy(x: Any) -> Any:
+    """An array of which this process holds every piece, as an array of this process alone."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return x
+    if x.is_fully_replicated:
+        return x.addressable_data(0)
+    whole = np.empty(x.shape, x.dtype)
+    for piece in x.addressable_shards:
+        whole[piece.index] = piece.data
+    return whole
 
 
-def mean_over_devices(tree: Any) -> Any:
+def mean_over_devices(tree: Any, cut: bool = False) -> Any:
     """Mean over the mesh axis `tasks`, inside the mesh; the same bits however the devices are spread over processes.
 
     An all-reduce adds up in an order of its own, another one within a process than between them. Here each device
     gets its part of every device's numbers, adds them up by device number, and shows the others its sum. That
-    sends what a ring all-reduce sends: 2 (n - 1) / n times the tree's size, by each device.
+    sends what a ring all-reduce sends: 2 (n - 1) / n times the tree's size, by each device. Where arrays are `cut`
+    over other devices they are not put together for that, and an all-reduce it is.
     """
     n = jax.lax.axis_size("tasks")
-    if n <= 2:  # a + b = b + a
+    if n == 1:
+        return tree
+    if cut or n <= 2:  # a + b = b + a
         return jax.lax.pmean(tree, "tasks")
     flat, restore = ravel_pytree(tree)
     parts = jnp.pad(flat, (0, -len(flat) % n)).reshape(n, -1)

@@ -2,9 +2,9 @@ r"""The outer loop: the only file that knows there is more than one task.
 
     theta <- optimizer(theta, mean over tasks of g(theta, task))
 
-Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count); on each device they are taken in
-vectorised chunks, and only the running sum of their gradients is kept. Many meta-steps are one scan, so the host
-is not asked between them.
+Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count), and large models over a second
+axis `parts`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
+Many meta-steps are one scan, so the host is not asked between them.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,8 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
 from innerloop.blocks import divisor_up_to
 from innerloop.errors import InnerloopError
-from innerloop.mesh import mean_over_devices, place, task_mesh
+from innerloop.mesh import EVERYWHERE, mean_over_devices, place, task_mesh
+from innerloop.parts import compiler_options, cut, parts_of, place_cut
 from innerloop.task import Params, Task, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
@@ -82,13 +83,14 @@ def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
     """Tasks per device and per chunk. Raises InnerloopError if the meta-batch does not divide over them."""
-    share = meta_batch // mesh.size
+    groups: int = mesh.shape["tasks"]
+    share = meta_batch // groups
     chunk = share if chunk is None else chunk
-    if meta_batch < 1 or chunk < 1 or share * mesh.size != meta_batch or share % chunk:
+    if meta_batch < 1 or chunk < 1 or share * groups != meta_batch or share % chunk:
         raise InnerloopError(
             "meta_steps",
             "`meta_batch` must be a multiple of devices x chunk",
-            got=f"{meta_batch} tasks on {mesh.size} devices in chunks of {chunk}",
+            got=f"{meta_batch} tasks on {groups} devices in chunks of {chunk}",
         )
     return share, chunk
 
@@ -99,26 +101,30 @@ def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
 
 
 def outer_update(
-    optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo]
+    optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo], mesh: Mesh
 ) -> tuple[MetaState, StepInfo]:
     """One meta-step from each device's mean over its tasks; runs inside the mesh."""
-    grads, info = mean_over_devices(mean)
+    grads, info = mean_over_devices(mean, cut=parts_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
-    return MetaState(params, opt_state, state.key, state.step + 1), seen
+    return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 
 def on_mesh(
     many: Callable[[MetaState, Any], tuple[MetaState, StepInfo]], mesh: Mesh, data: PartitionSpec
 ) -> Callable[[MetaState, Any], tuple[MetaState, StepInfo]]:
-    """Compile `many(state, data)`: the state on every device, the data split as `data` says."""
-    everywhere = PartitionSpec()
+    """Compile `many(state, data)`: the state on every device (or cut over `parts`), the data split as `data` says."""
     # The state is the same on every device after pmean; the check cannot see that through the scan.
     shared = jax.shard_map(
-        many, mesh=mesh, in_specs=(everywhere, data), out_specs=everywhere, check_vma=False
+        many,
+        mesh=mesh,
+        in_specs=(EVERYWHERE, data),
+        out_specs=EVERYWHERE,
+        axis_names={"tasks"},
+        check_vma=False,
     )
-    return jax.jit(shared, donate_argnums=0)
+    return jax.jit(shared, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
 def meta_steps(
@@ -148,7 +154,7 @@ def meta_steps(
 
     def one_step(task_of: Callable[[Any], Task], state: MetaState, items: Any) -> tuple[MetaState, StepInfo]:
         one = lambda item: algorithm.meta_grad(state.params, task_of(item))
-        return outer_update(optimizer, state, mean_in_chunks(one, items, chunk))
+        return outer_update(optimizer, state, mean_in_chunks(one, items, chunk), mesh)
 
     def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
         draw = eqx.combine(arrays, static).sample
@@ -164,7 +170,7 @@ def meta_steps(
         state, info = jax.lax.scan(some, state, None, length=steps // ahead)
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
-    compiled = on_mesh(many, mesh, PartitionSpec())
+    compiled = on_mesh(many, mesh, EVERYWHERE)
     # Placed where it will come back, so that the second call is not compiled anew for another placement.
     arrays = place(arrays, mesh)
-    return lambda state: compiled(place(state, mesh), arrays)
+    return lambda state: compiled(place_cut(state, mesh), arrays)

@@ -71,7 +71,7 @@ def plan(experiment: Experiment, available: int | None = None) -> Plan:
     """
     config = experiment.config
     available = available_memory() if available is None else available
-    mesh = task_mesh(config.outer.meta_batch)
+    mesh = task_mesh(config.outer.meta_batch, parts=config.outer.parts)
     share, chunk = outer.split_evenly(config.outer.meta_batch, mesh, experiment.chunk)
     chunks = [chunk]
     if config.outer.chunk is None:

@@ -8,7 +8,7 @@ Classification", begin so throughout).
 import hashlib
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from innerloop import weights
 from innerloop.config import Config
@@ -26,7 +26,7 @@ def first_params(experiment: Experiment) -> Params:
 
 
 def with_body(fresh: Params, source: str) -> Params:
-    """`fresh` with the values of a trained model, apart from a head of another shape.
+    """`fresh` with the values of a trained model, and zeros for a head of another shape.
 
     `source` is a run's folder, a weights file, or the name of a shipped model. Raises InnerloopError if there is no
     such model, or if its body is another one.
@@ -36,7 +36,7 @@ def with_body(fresh: Params, source: str) -> Params:
     head = {path for path in own if chosen("head", path)}
     if any(path not in arrays or arrays[path].shape != own[path].shape for path in head):
         arrays = {path: x for path, x in arrays.items() if path not in head}
-        arrays |= {path: jnp.asarray(own[path]) for path in head}
+        arrays |= {path: np.zeros_like(own[path]) for path in head}
     try:
         return weights.into(fresh, arrays, source)
     except InnerloopError as error:

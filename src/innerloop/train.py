@@ -113,7 +113,9 @@ class TrainingLoop:
         self.held_out = experiment.held_out_tasks(
             "validation"
         )  # now: too few classes are told before training
-        self.state = distributed.tree_from_first(self.restored())
+        # What is too large for one device is first made on the host.
+        with jax.default_device(jax.local_devices(backend="cpu")[0] if self.config.parts > 1 else None):
+            self.state = distributed.tree_from_first(self.restored())
 
     def run_to_end(self) -> MetaState:
         """All remaining meta-steps, then the final weights."""
@@ -168,7 +170,9 @@ class TrainingLoop:
         """Write the final weights."""
         self.saved()
         facts = {"meta_steps": total, "seconds": self.run.seconds(), "environment": environment()}
-        weights.save(self.run.weights, self.state.params, self.experiment.config, facts)
+        weights.save(
+            self.run.weights, jax.tree.map(own_copy, self.state.params), self.experiment.config, facts
+        )
 
     def saved(self) -> None:
         """Wait until the last checkpoint is whole."""
@@ -191,7 +195,9 @@ class TrainingLoop:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
         path = self.run.snapshot(step)
         path.parent.mkdir(exist_ok=True)
-        weights.save(path, self.state.params, self.experiment.config, {"meta_steps": step})
+        weights.save(
+            path, jax.tree.map(own_copy, self.state.params), self.experiment.config, {"meta_steps": step}
+        )
 
     def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
         """The compiled run of `length` meta-steps."""

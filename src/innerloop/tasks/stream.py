@@ -25,7 +25,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
-from innerloop.mesh import own_copy, own_tasks, place, put_split, task_mesh
+from innerloop.mesh import own_copy, own_tasks, put_split, task_mesh
 from innerloop.outer import (
     MetaState,
     StepInfo,
@@ -35,6 +35,7 @@ from innerloop.outer import (
     split_evenly,
     task_keys,
 )
+from innerloop.parts import place_cut
 from innerloop.task import Batch, Task
 from innerloop.tasks.ahead import ReadAhead
 from innerloop.tasks.episodes import Episodes, check_episode
@@ -172,7 +173,7 @@ def steps_on_batches(
 
     def one_step(state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         one = lambda task: algorithm.meta_grad(state.params, scaled(task))
-        return outer_update(optimizer, state, mean_in_chunks(one, tasks, chunk))
+        return outer_update(optimizer, state, mean_in_chunks(one, tasks, chunk), mesh)
 
     many = lambda state, tasks: jax.lax.scan(one_step, state, tasks)
     return on_mesh(many, mesh, PartitionSpec(None, "tasks"))
@@ -207,7 +208,7 @@ class Run:
         # At most two blocks are handed out: the one being computed and the one behind it.
         while len(self.in_flight) > 1:
             self.in_flight.popleft().block_until_ready()
-        state, info = self.compiled(place(state, self.mesh), tasks)
+        state, info = self.compiled(place_cut(state, self.mesh), tasks)
         self.last = (state.key, state.step)
         self.in_flight.append(info.outer_loss)
         return state, info

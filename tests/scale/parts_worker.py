@@ -1,0 +1,76 @@
+"""One of several processes, in float64: meta-steps of models whose parameters are in pieces, written by the first.
+
+parts_worker.py COUNT INDEX PORT FILE DEVICES PARTS: this process's number of devices, and how many share a copy.
+"""
+
+import sys
+
+import jax
+import numpy as np
+import optax
+
+from innerloop import distributed, outer
+from innerloop.algorithms import maml
+from innerloop.datasets.arrays import ClassArrays
+from innerloop.evaluate import evaluator
+from innerloop.inner import InnerLoop
+from innerloop.losses import cross_entropy, mean_squared_error
+from innerloop.mesh import own_copy, task_mesh
+from innerloop.models import MLP, Conv4
+from innerloop.parts import axis_to_cut
+from innerloop.tasks import Episodes, Sinusoid, StreamedEpisodes, streamed_meta_steps
+
+TASKS = 4
+PICTURES = np.random.default_rng(0).integers(0, 256, (6, 6, 16, 16, 1), np.uint8)
+CLASSES = ClassArrays.from_lists(list(PICTURES), list("abcdef"))
+
+
+def whole(tree):
+    return [np.asarray(own_copy(x)) for x in jax.tree.leaves(tree)]
+
+
+def check_pieces(params, parts):
+    """Every large array is in as many pieces."""
+    cut = [x for x in jax.tree.leaves(params) if axis_to_cut(x.shape, parts) is not None]
+    assert bool(cut) == (parts > 1)
+    assert all(x.addressable_shards[0].data.size * parts == x.size for x in cut)
+
+
+def ran(model, loss, tasks, mesh, parts):
+    """Three meta-steps of MAML with Adam outside, and what the result scores."""
+    inner, optimizer = InnerLoop(optax.sgd(0.05), 1), optax.adam(0.01)
+    run = outer.meta_steps(maml(loss, inner), optimizer, tasks, meta_batch=TASKS, steps=3, chunk=1, mesh=mesh)
+    state, info = run(outer.init(model, optimizer, jax.random.key(1)))
+    check_pieces(state.params, parts)
+    score = lambda adapted, task: {"loss": loss(adapted, task.query)}
+    curves = evaluator(score, loss, inner, tasks, tasks=4, parts=parts)(state.params, jax.random.key(2))
+    scores = [curve.scores["loss"] for curve in curves]
+    return whole(state.params) + whole(info) + scores
+
+
+def streamed(mesh):
+    """Parameters after two meta-steps on pictures read ahead."""
+    episodes = StreamedEpisodes(CLASSES, 2, 1, 1)
+    optimizer, algorithm = optax.sgd(0.1), maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1))
+    state = outer.init(MLP(256, 2, hidden=(8,), key=jax.random.key(0)), optimizer, jax.random.key(1))
+    with streamed_meta_steps(algorithm, optimizer, episodes, meta_batch=TASKS, steps=2, mesh=mesh) as run:
+        return whole(run(state)[0].params)
+
+
+def main(count, index, port, file, *on):
+    devices, parts = on
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", devices)
+    if count > 1:
+        distributed.join(distributed.Meeting(f"127.0.0.1:{port}", count, index, 30))
+    mesh = task_mesh(TASKS, parts=parts)
+    dense = MLP(1, 1, hidden=(32, 32), key=jax.random.key(0))
+    conv = Conv4(2, image_shape=(16, 16, 1), filters=8, downsample="pool", key=jax.random.key(0))
+    found = ran(dense, mean_squared_error(), Sinusoid(5, 5), mesh, parts)
+    found += ran(conv, cross_entropy(), Episodes(CLASSES, 2, 1, 2), mesh, parts) + streamed(mesh)
+    if index == 0:
+        np.savez(file, *found)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]), sys.argv[4], *map(int, sys.argv[5:]))
