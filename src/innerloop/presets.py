@@ -3,8 +3,8 @@
 
 Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
 examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
-length of training, which here ends with the step size decayed to nothing; `--outer.meta-steps` sets it. For Omniglot
-5-way, MAML and Reptile follow recipes of their own (`shorter`), and `...-published` is the paper's protocol.
+length of training, which here ends with the step size decayed to nothing; `--outer.meta-steps` sets it. Some follow
+recipes of their own (`innerloop.recipes`), and `...-published` is then the paper's protocol.
 """
 
 import difflib
@@ -21,6 +21,7 @@ from innerloop.config import (
     RLConfig,
 )
 from innerloop.errors import InnerloopError
+from innerloop.recipes import RECIPES
 
 SINUSOID = ModelConfig(kind="mlp", hidden=(40, 40), scale=0.01)
 OMNIGLOT = ModelConfig(kind="conv4", filters=64, downsample="stride", features="mean")
@@ -123,27 +124,6 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
             meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
         ),
         evaluation=EvaluationConfig(steps=50, minibatch=test_batch, queries=1),
-    )
-
-
-def shorter(published: Config) -> Config:
-    """Omniglot 5-way in a fraction of the papers' length; the protocol as published is `...-published`.
-
-    MAML: the head sees all places of the last block, which makes one step of the head worth more, and 0.4 is the step
-    of a mean loss, not of a sum over classes. It learns faster, and the head alone is enough at test (feature reuse).
-    Reptile: gradient descent inside instead of Adam, whose state starts anew with every task here, so that its first
-    step has the same length in every weight, however small the gradient.
-    """
-    outer, evaluation = published.outer, published.evaluation
-    if published.algorithm == "reptile":
-        inner = replace(published.inner, optimizer="sgd", learning_rate=0.1)
-        return replace(published, inner=inner, outer=replace(outer, meta_steps=20_000))
-    return replace(
-        published,
-        model=replace(published.model, features="flatten"),
-        inner=replace(published.inner, learning_rate=0.4),
-        outer=replace(outer, meta_steps=18_000, meta_batch=16, learning_rate=0.002),
-        evaluation=replace(evaluation, steps=10),
     )
 
 
@@ -259,9 +239,9 @@ def all_presets() -> dict[str, Config]:
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
-        for name in (f"{stem}-maml", f"{stem}-reptile") if (dataset, ways) == ("omniglot", 5) else ():
-            found[f"{name}-published"] = found[name]
-            found[name] = shorter(found[name])
+    for name, recipe in RECIPES.items():
+        found[f"{name}-published"] = found[name]
+        found[name] = recipe(found[name])
     found |= navigation_presets() | locomotion_presets()
     return {name: replace(config, name=name) for name, config in found.items()}
 

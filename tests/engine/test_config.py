@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from innerloop import experiment
+from innerloop import experiment, weights
 from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig, from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets, preset
+from innerloop.recipes import RECIPES
 
 PRESETS = all_presets()
 
@@ -31,20 +32,21 @@ def test_the_papers_settings_that_are_easy_to_get_wrong():
     omniglot = preset("omniglot-5way-1shot-maml-published")
     assert (omniglot.inner.learning_rate, omniglot.inner.steps, omniglot.evaluation.steps) == (2.0, 1, 3)
     assert omniglot.data.rotations
-    twenty = preset("omniglot-20way-1shot-maml")
+    twenty = preset("omniglot-20way-1shot-maml-published")
     assert (twenty.inner.learning_rate, twenty.inner.steps, twenty.outer.meta_batch) == (2.0, 5, 16)
     assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
     reptile = preset("omniglot-5way-1shot-reptile-published")
     assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == ("adam", 10, 10)
 
 
-def test_shorter_recipes_change_no_data():
-    """What is trained longer in the papers keeps its tasks, and its evaluation but for MAML's more steps."""
-    for algorithm in ("maml", "reptile"):
-        ours, published = (preset(f"omniglot-5way-1shot-{algorithm}{end}") for end in ("", "-published"))
-        assert ours.data == published.data
-        assert replace(ours.evaluation, steps=0) == replace(published.evaluation, steps=0)
-        assert ours != replace(published, name=ours.name)
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_change_no_data(name: str):
+    """What is trained longer in the papers keeps its tasks, and its evaluation but for the number of steps."""
+    ours, published = preset(name), preset(f"{name}-published")
+    assert ours.data == published.data
+    assert replace(ours.evaluation, steps=0) == replace(published.evaluation, steps=0)
+    assert ours != replace(published, name=ours.name)
+    assert ours.model.start in ("", *weights.shipped())
 
 
 def test_unknown_presets_get_neighbours():
