@@ -52,6 +52,11 @@ def label(subject: str, setting: str) -> str:
     return NAMES.get(subject.removeprefix(setting + "-"), subject)
 
 
+def begun_with(subject: str) -> str:
+    """The trained model whose body a shipped one began with; empty for random weights."""
+    return weights.load(weights.shipped_path(subject))[1].model.start if subject in weights.shipped() else ""
+
+
 def training(result: dict[str, Any]) -> str:
     """How long a subject was trained, on what meta-batch and with how many inner steps."""
     facts = result["training"]
@@ -61,6 +66,7 @@ def training(result: dict[str, Any]) -> str:
     if result["subject"] in weights.shipped():
         config = weights.load(weights.shipped_path(result["subject"]))[1]
         with_what = f" of {config.outer.meta_batch} tasks, {config.inner.steps} inner"
+        with_what += f", begun with `{start}`" if (start := config.model.start) else ""
     minutes = f", {facts['seconds'] / 60:.0f} min" if "seconds" in facts else ""
     return f"{facts['meta_steps']:,}".replace(",", " ") + f" meta-steps{with_what}{minutes}"
 
@@ -187,7 +193,8 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
             continue
         setting, algorithm = subject_parts(subject)
         paper = ACCURACY.get((subject, record["normalization"]), ("", ""))[0]
-        rows.append([setting, NAMES[algorithm], percent(record), record["normalization"], paper])
+        name = NAMES[algorithm] + (f", begun with `{start}`" if (start := begun_with(subject)) else "")
+        rows.append([setting, name, percent(record), record["normalization"], paper])
     rows.sort(key=lambda row: (row[0] != "omniglot-5way-1shot", row[0]))
     return table(["tasks", "algorithm", "accuracy, %", "normalisation", "published"], rows)
 
