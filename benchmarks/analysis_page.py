@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables import ROOT, table
+from innerloop.analysis.figures import early
 from innerloop.analysis.verdict import judge
 from innerloop.run_folder import write_atomically
 
@@ -185,3 +186,14 @@ def write_page(folder: Path) -> None:
         head, rest = text.split(begin)
         text = f"{head}{begin}\n\n{content}\n{end}{rest.split(end)[1]}"
     write_atomically(PAGE, text)
+    draw_snapshots(folder)
+
+
+def draw_snapshots(folder: Path) -> None:
+    """The figure of every run whose snapshots were looked at, as `docs/figures/early-SUBJECT.png`."""
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        if "early" in result.get("results", {}):
+            place = PAGE.parent / "figures" / f"early-{result['subject']}.png"
+            place.parent.mkdir(exist_ok=True)
+            early(result["results"]).savefig(place, dpi=110, metadata={"Software": None})

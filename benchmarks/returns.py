@@ -20,10 +20,24 @@ GOALS = 200
 """Of navigation; bodies are measured on as many tasks as their preset says, 40 as in the paper."""
 
 
+RATES = (0.5, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+def rate_for(trained: Trained) -> float | None:
+    """The step a policy is fine-tuned by; None: the one that it was trained for.
+
+    Joint training knows no inner step. The best of `RATES` after one update, on tasks that serve for nothing else.
+    """
+    if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
+        return None
+    after_one = lambda rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1)["returns"][1]
+    return max(RATES, key=after_one)
+
+
 def measured(trained: Trained) -> dict[str, Any]:
     """The returns over held-out goals, the same for every policy."""
     walks = trained.config.data.dataset == "navigation"
-    record = measure(trained, tasks=GOALS if walks else None)
+    record = measure(trained, tasks=GOALS if walks else None, learning_rate=rate_for(trained))
     record["source"] = trained.config.name  # not where the run happens to lie
     told = ", ".join(
         f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(record["returns"], record["ci95"], strict=True)

@@ -148,8 +148,8 @@ def navigation_table(results: dict[str, dict[str, Any]]) -> str:
         name = subject.removeprefix("navigation-")
         rows += policy_rows(name, results[subject])
         if subject in NAVIGATION:
-            rows.append([f"{name}, published", "", *NAVIGATION[subject], "40", ""])
-    return table(["", "seed", "0 updates", "1", "2", "3", "goals", "training"], rows)
+            rows.append([f"{name}, published", "", "", *NAVIGATION[subject], "40", ""])
+    return table(["", "seed", "step", "0 updates", "1", "2", "3", "goals", "training"], rows)
 
 
 def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
@@ -160,8 +160,8 @@ def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
         rows += policy_rows(subject, results[subject]) if subject in ours else []
         if subject in LOCOMOTION:
             length = f"{PUBLISHED_ITERATIONS[subject]} iterations"
-            rows.append([f"{subject}, published", "", *LOCOMOTION[subject], "40", length])
-    return table(["", "seed", "0 updates", "1", "2", "3", "tasks", "training"], rows)
+            rows.append([f"{subject}, published", "", "", *LOCOMOTION[subject], "40", length])
+    return table(["", "seed", "step", "0 updates", "1", "2", "3", "tasks", "training"], rows)
 
 
 def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
@@ -171,7 +171,8 @@ def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
         points = zip(record["returns"], record["ci95"], strict=True)
         cells = [f"{mean:.1f} ± {ci95:.1f}" for mean, ci95 in points]
         length = f"{facts['meta_steps']} iterations" if facts["meta_steps"] else "none"
-        rows.append([name, str(facts["seed"]), *cells, str(record["tasks"]), length])
+        step = f"{record['inner_learning_rate']:g}"
+        rows.append([name, str(facts["seed"]), step, *cells, str(record["tasks"]), length])
     return rows
 
 

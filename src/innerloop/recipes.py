@@ -52,11 +52,24 @@ def gradient_descent_inside(published: Config) -> Config:
     )
 
 
+def all_classes_longer(published: Config) -> Config:
+    """The pre-trained baseline on CIFAR-FS: more, and larger, outer steps."""
+    return replace(published, outer=replace(published.outer, meta_steps=10_000, learning_rate=0.002))
+
+
+def from_all_classes(published: Config) -> Config:
+    """MAML on CIFAR-FS: the protocol as published, begun with the body of the shipped pre-trained baseline."""
+    model = replace(published.model, start="cifar-fs-5way-1shot-joint")
+    return replace(published, model=model, outer=replace(published.outer, meta_steps=8000))
+
+
 RECIPES: dict[str, Callable[[Config], Config]] = {
     "omniglot-5way-1shot-maml": head_of_all_places,
     "omniglot-5way-5shot-maml": head_of_all_places,
     "omniglot-5way-1shot-reptile": gradient_descent_inside,
     "omniglot-5way-5shot-reptile": gradient_descent_inside,
     "omniglot-20way-1shot-maml": from_five_ways,
+    "cifar-fs-5way-1shot-joint": all_classes_longer,
+    "cifar-fs-5way-1shot-maml": from_all_classes,
 }
 """By the preset's name: from the published protocol to ours."""

@@ -40,7 +40,9 @@ def with_body(fresh: Params, source: str) -> Params:
     try:
         return weights.into(fresh, arrays, source)
     except InnerloopError as error:
-        do = "start from a model of the same --model.* settings and size of images, or anew (--model.start '')"
+        do = (
+            "start from a model of the same --model.* settings and size of images, or anew (--model.start '')"
+        )
         raise InnerloopError("--model.start", f"does not fit: {error}", do=do) from None
 
 

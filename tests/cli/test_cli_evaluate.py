@@ -31,6 +31,14 @@ def test_a_weights_file_is_the_run(command, sinusoid_run):
     assert of_run["loss"] == of_file["loss"]
 
 
+def test_other_shots_than_trained(command, complaint, glyph_run):
+    """More examples of each class are other tasks, and better ones; policies have no such thing."""
+    one, five = (json.loads(command("evaluate", glyph_run, *FEW, "--shots", n, "--json")[1]) for n in (1, 5))
+    assert (one["shots"], five["shots"]) == (1, 5)
+    assert five["curve"]["loss"]["mean"][-1] < one["curve"]["loss"]["mean"][-1]
+    assert "--shots: policies learn from" in complaint("evaluate", "navigation-maml-trpo", "--shots", 5)
+
+
 def test_all_modes_in_turn(command, glyph_run):
     code, out, _ = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--json")
     record = json.loads(out)
@@ -57,7 +65,7 @@ def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--tasks", 1), ("--steps", -1), ("--queries", 0), ("--seed", -1)]
+    ("option", "value"), [("--tasks", 1), ("--steps", -1), ("--shots", 0), ("--queries", 0), ("--seed", -1)]
 )
 def test_numbers_that_mean_nothing(complaint, option, value):
     assert f"{option}: must be" in complaint("evaluate", "anything", option, value)

@@ -29,6 +29,8 @@ class Evaluate:
     """Held-out tasks."""
     steps: Count = None
     """Inner steps."""
+    shots: Count = None
+    """Support examples of each class (for sinusoids: of the task)."""
     queries: Count = None
     """Query examples of each class (for sinusoids: of the task)."""
     normalization: Annotated[
@@ -57,6 +59,10 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.trained import load_trained
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
+    if trained.config.data.dataset in REINFORCEMENT and arguments.shots is not None:
+        raise InnerloopError(
+            "--shots", "policies learn from trajectories", got=arguments.shots, do="leave it out"
+        )
     records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
     if arguments.json:
         print(json.dumps(as_one(records)))
@@ -67,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
 
 def check(arguments: Evaluate) -> None:
     """Raise InnerloopError for numbers that mean nothing."""
-    for name, least in (("tasks", 2), ("steps", 0), ("queries", 1), ("seed", 0)):
+    for name, least in (("tasks", 2), ("steps", 0), ("shots", 1), ("queries", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
@@ -92,7 +98,9 @@ def measured(
     from innerloop.progress import counting
     from innerloop.trained import measure
 
-    settings = {name: getattr(arguments, name) for name in ("tasks", "steps", "queries", "seed", "part")}
+    settings = {
+        name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "part")
+    }
     err = console(stderr=True)
     if not err.is_terminal:
         return measure(trained, normalization=mode, **settings)
