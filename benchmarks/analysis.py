@@ -2,6 +2,7 @@
 
     python -m benchmarks.analysis                     everything below, then the page
     python -m benchmarks.analysis model SOURCE ...    every experiment on shipped weights or run folders
+    python -m benchmarks.analysis model --tasks 300 SOURCE ...    on fewer held-out tasks than the usual 1000
     python -m benchmarks.analysis across A B ...      similarity of each pair of models
     python -m benchmarks.analysis speed               ANIL's speed against MAML's, training and inference
     python -m benchmarks.analysis --page              the page from the result files that are there
@@ -62,14 +63,14 @@ def name_of(source: str) -> str:
     return Path(source).stem
 
 
-def model(source: str) -> None:
+def model(source: str, tasks: int = TASKS) -> None:
     """Every experiment that goes into a table."""
     print(source)
     begun = time.monotonic()
     wanted = ["freeze", "similarity", "nil", "weights", "steps"]
     if (Path(source) / "snapshots").is_dir():
         wanted.append("early")
-    results = analyze(Request(source, tasks=TASKS), wanted, watching=watching)
+    results = analyze(Request(source, tasks=tasks), wanted, watching=watching)
     results["source"] = name_of(source)
     keep(
         name_of(source), {"kind": "model", "results": results, "seconds": round(time.monotonic() - begun, 1)}
@@ -172,6 +173,9 @@ def main(words: list[str]) -> None:
     match words:
         case []:
             everything()
+        case ["model", "--tasks", count, *sources] if count.isdecimal():
+            for source in sources:
+                model(source, int(count))
         case ["model", *sources]:
             for source in sources:
                 model(source)
