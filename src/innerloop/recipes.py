@@ -63,6 +63,13 @@ def from_all_classes(published: Config) -> Config:
     return replace(published, model=model, outer=replace(published.outer, meta_steps=8000))
 
 
+def from_one_shot(published: Config) -> Config:
+    """MAML on CIFAR-FS with 5 shots: the shipped 1-shot model, head and all, trained a little further."""
+    model = replace(published.model, start="cifar-fs-5way-1shot-maml")
+    outer = replace(published.outer, meta_steps=600, learning_rate=0.0005)
+    return replace(published, model=model, outer=outer)
+
+
 RECIPES: dict[str, Callable[[Config], Config]] = {
     "omniglot-5way-1shot-maml": head_of_all_places,
     "omniglot-5way-5shot-maml": head_of_all_places,
@@ -71,5 +78,6 @@ RECIPES: dict[str, Callable[[Config], Config]] = {
     "omniglot-20way-1shot-maml": from_five_ways,
     "cifar-fs-5way-1shot-joint": all_classes_longer,
     "cifar-fs-5way-1shot-maml": from_all_classes,
+    "cifar-fs-5way-5shot-maml": from_one_shot,
 }
 """By the preset's name: from the published protocol to ours."""
