@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.results import FOLDER, commit
 from benchmarks.tables import write_tables
@@ -26,12 +27,14 @@ RATES = (0.5, 0.1, 0.03, 0.01, 0.003, 0.001)
 def rate_for(trained: Trained) -> float | None:
     """The step a policy is fine-tuned by; None: the one that it was trained for.
 
-    Joint training knows no inner step. The best of `RATES` after one update, on tasks that serve for nothing else.
+    Joint training knows no inner step. The best of `RATES` after one update, on the tasks of the run's validation.
     """
     if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
         return None
-    after_one = lambda rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1)["returns"][1]
-    return max(RATES, key=after_one)
+    tried = {
+        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1)["returns"][1] for rate in RATES
+    }
+    return max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))
 
 
 def measured(trained: Trained) -> dict[str, Any]:

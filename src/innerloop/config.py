@@ -211,7 +211,7 @@ class RLConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. Same config and same number of devices: same bits."""
+    """A whole run. Same config and same number of devices (with `outer.parts`, also of processes): same bits."""
 
     name: str = "custom"
     """The preset that this came from."""

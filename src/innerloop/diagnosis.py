@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment, adapted_by
 from innerloop.inner import InnerLoop, unroll
+from innerloop.mesh import own_copy
 from innerloop.outer import MetaState, task_keys
 from innerloop.task import Batch, Params, Task
 from innerloop.tree import paths
@@ -75,6 +76,7 @@ def located(experiment: Experiment, tasks: Any, dispatch: Dispatch, kept: MetaSt
 def first_lost(experiment: Experiment, tasks: Any, state: MetaState) -> str:
     """The first task whose meta-gradient at this state is not finite, taken apart; empty if there is none."""
     inner = inner_of(experiment)
+    state = state._replace(params=jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params))
     see = eqx.filter_jit(lambda tasks, params, key: look(experiment, inner, params, tasks.sample(key)))
     for number, key in enumerate(task_keys(state.key, state.step, experiment.config.outer.meta_batch)):
         seen = jax.tree.map(np.asarray, see(tasks, state.params, key))

@@ -6,7 +6,8 @@ processes every one holds the arrays of its own devices alone, and JAX sees them
 makes a program the same in both cases.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -80,6 +81,17 @@ def on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
     # In the order of the mesh, which arrays of random keys go by.
     copies = [jax.device_put(local, device) for device in own_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
+
+
+@contextmanager
+def on_the_host() -> Iterator[Any]:
+    """Compute on the CPU: what should not queue behind an accelerator's work, or is too large for one of them."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        host = jax.local_devices()[0]
+    with jax.default_device(host):
+        yield host
 
 
 def to_host(mesh: Mesh) -> Callable[[Any], Any]:

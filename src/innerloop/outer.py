@@ -107,7 +107,7 @@ def outer_update(
     grads, info = mean_over_devices(mean, cut=parts_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads))
+    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), mesh)
     return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 

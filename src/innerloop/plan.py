@@ -85,7 +85,9 @@ def plan(experiment: Experiment, available: int | None = None) -> Plan:
         of_a_task = peak_of_a_task(replace(experiment, config=replace(config, inner=inner)))
         for n in chunks:
             changed = (n, derivative) != (chunk, config.inner.derivative)
-            plans.append(Plan(n, derivative, len(mesh.local_devices) * n * of_a_task, available, changed))
+            # Devices that share a model share its tasks' memory too.
+            groups = len(mesh.local_devices) // config.outer.parts
+            plans.append(Plan(n, derivative, groups * n * of_a_task, available, changed))
             if plans[-1].fits:
                 return plans[-1]
     return plans[-1]

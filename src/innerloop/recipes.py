@@ -1,6 +1,7 @@
 """Recipes of our own for presets whose published training is long; `...-published` is the protocol as published.
 
-What they change is how the initialisation is trained. Tasks, classes and the way of measuring stay the papers'.
+What they change is how the initialisation is trained, and the number and size of inner steps. Tasks, classes and the
+rest of the measurement stay the papers'.
 """
 
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def all_classes_longer(published: Config) -> Config:
 
 
 def from_all_classes(published: Config) -> Config:
-    """MAML on CIFAR-FS: the protocol as published, begun with the body of the shipped pre-trained baseline."""
+    """MAML on CIFAR-FS: begun with the body of the shipped pre-trained baseline, 8000 meta-steps."""
     model = replace(published.model, start="cifar-fs-5way-1shot-joint")
     return replace(published, model=model, outer=replace(published.outer, meta_steps=8000))
 

@@ -6,6 +6,9 @@ Classification", begin so throughout).
 """
 
 import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,29 +28,59 @@ def first_params(experiment: Experiment) -> Params:
     return with_body(fresh, source) if source else fresh
 
 
+def check(experiment: Experiment) -> None:
+    """Raise InnerloopError unless the model to start from, if there is one, is there and fits."""
+    if experiment.config.model.start:
+        first_params(experiment)
+
+
 def with_body(fresh: Params, source: str) -> Params:
     """`fresh` with the values of a trained model, and zeros for a head of another shape.
 
-    `source` is a run's folder, a weights file, or the name of a shipped model. Raises InnerloopError if there is no
+    `source` is the name of a shipped model, a run's folder or a weights file. Raises InnerloopError if there is no
     such model, or if its body is another one.
     """
-    arrays = weights.load(weights_path(source))[0]
+    arrays = weights.load(file_of(source))[0]
     own = dict(zip(paths(fresh), jax.tree.leaves(fresh), strict=True))
     head = {path for path in own if chosen("head", path)}
     if any(path not in arrays or arrays[path].shape != own[path].shape for path in head):
         arrays = {path: x for path, x in arrays.items() if path not in head}
-        arrays |= {path: np.zeros_like(own[path]) for path in head}
+        arrays |= {path: np.zeros(own[path].shape, own[path].dtype) for path in head}
     try:
-        return weights.into(fresh, arrays, source)
+        found = weights.into(fresh, arrays, source)
     except InnerloopError as error:
         do = (
             "start from a model of the same --model.* settings and size of images, or anew (--model.start '')"
         )
         raise InnerloopError("--model.start", f"does not fit: {error}", do=do) from None
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
+
+
+def file_of(source: str) -> Path:
+    """The weights file; a shipped model goes before a folder that happens to have its name."""
+    return weights.shipped_path(source) if source in weights.shipped() else weights_path(source)
 
 
 def hash_of_start(config: Config) -> dict[str, str]:
     """SHA-256 of the file that training begins from, by the name `start`; nothing for random weights."""
     if not config.model.start:
         return {}
-    return {"start": hashlib.sha256(weights_path(config.model.start).read_bytes()).hexdigest()}
+    return {"start": hashlib.sha256(file_of(config.model.start).read_bytes()).hexdigest()}
+
+
+def check_unchanged(config: Config, known: dict[str, Any]) -> None:
+    """Raise InnerloopError if the file that a run began from, as its folder knows it, is another one by now."""
+    then = known.get("data", {}).get("start")
+    if then is not None and hash_of_start(config).get("start") != then:
+        do = "bring it back, or start a new run"
+        raise InnerloopError(
+            "--model.start", "has changed since the run began", got=config.model.start, do=do
+        )
+
+
+def absolute(config: Config) -> Config:
+    """The config with a path that holds wherever the run is resumed or made again from."""
+    source = config.model.start
+    if not source or source in weights.shipped() or not Path(source).exists():
+        return config
+    return replace(config, model=replace(config.model, start=str(Path(source).resolve())))

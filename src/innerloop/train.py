@@ -24,7 +24,7 @@ from innerloop.evaluate import Curve, join
 from innerloop.exhaustion import memory_told
 from innerloop.experiment import Experiment, build
 from innerloop.lock import alone_on
-from innerloop.mesh import own_copy
+from innerloop.mesh import on_the_host, own_copy
 from innerloop.outer import MetaState
 from innerloop.plan import Plan, available_memory, fitted, plan
 from innerloop.run_folder import RunFolder, environment
@@ -85,6 +85,7 @@ def train(
         run.make()
         with alone_on(run.path), memory_told(fit):
             if not resume:
+                start.check(experiment)  # before anything is written
                 run.create(config, data | start.hash_of_start(config))
             with checkpoint.opened(run.checkpoints) as checkpoints:
                 return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
@@ -94,6 +95,7 @@ def settings(config: Config | None) -> Config:
     """The first process's config, in all. Raises InnerloopError if it has none."""
     if config is None and distributed.first():
         raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
+    config = None if config is None else start.absolute(config)
     if config is not None and not distributed.several():
         return config
     own = b"" if config is None else to_json(config).encode()
@@ -114,7 +116,7 @@ class TrainingLoop:
             "validation"
         )  # now: too few classes are told before training
         # What is too large for one device is first made on the host.
-        with jax.default_device(jax.local_devices(backend="cpu")[0] if self.config.parts > 1 else None):
+        with on_the_host() if self.config.parts > 1 else nullcontext():
             self.state = distributed.tree_from_first(self.restored())
 
     def run_to_end(self) -> MetaState:
@@ -152,6 +154,8 @@ class TrainingLoop:
     def restored(self) -> MetaState:
         """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
         saved = checkpoint.restore(self.checkpoints, self.fresh(self.experiment.init_params()))
+        if saved is None:
+            start.check_unchanged(self.experiment.config, self.run.known())
         state = self.fresh(start.first_params(self.experiment)) if saved is None else saved
         self.run.rewind(int(state.step))
         return state

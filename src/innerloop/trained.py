@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from innerloop.config import REINFORCEMENT, Config, Normalization
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join, steps_to_record
 from innerloop.experiment import Experiment, build
+from innerloop.mesh import on_the_host
 from innerloop.presets import preset
 from innerloop.run_folder import RunFolder
 from innerloop.task import Params
@@ -44,8 +46,10 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     if data_folder:
         config = replace(config, data=replace(config.data, folder=data_folder))
     experiment = build(config)
-    params = weights.into(experiment.init_params(), arrays, str(path))
-    return Trained(experiment.for_tasks(params), experiment, str(source), facts)
+    # What is too large for one device is cut where it is used.
+    with on_the_host() if config.outer.parts > 1 else nullcontext():
+        params = weights.into(experiment.init_params(), arrays, str(path))
+        return Trained(experiment.for_tasks(params), experiment, str(source), facts)
 
 
 def untrained(name: str, *, seed: int = 0) -> Trained:

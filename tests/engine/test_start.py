@@ -12,8 +12,9 @@ from engine_cases import CONFIG, EPISODES
 from innerloop import weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
+from innerloop.experiment import build
 from innerloop.run_folder import RunFolder
-from innerloop.start import with_body
+from innerloop.start import absolute, check_unchanged, file_of, hash_of_start, with_body
 from innerloop.train import train
 
 
@@ -65,6 +66,47 @@ def test_another_body_is_refused(tmp_path: Path):
     weights.save(tmp_path / "other.safetensors", other.init_params(), other.config, {})
     with pytest.raises(InnerloopError, match=r"--model.start: does not fit: .*body/0.*same --model"):
         with_body(EPISODES.init_params(), str(tmp_path / "other.safetensors"))
+
+
+def test_a_start_that_does_not_fit_leaves_nothing_behind(tiny: Config, tmp_path: Path):
+    """So that the right command can be given with the same folder."""
+    other = replace(tiny, model=replace(tiny.model, hidden=(5,)))
+    weights.save(tmp_path / "other.safetensors", build(other).init_params(), other, {})
+    with pytest.raises(InnerloopError, match=r"--model.start: does not fit"):
+        train(started(tiny, tmp_path / "other.safetensors"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_start_that_changed_is_told_where_it_is_read_again(tiny: Config, finished: Path, tmp_path: Path):
+    """A run that was stopped before its first checkpoint."""
+    config = started(tiny, finished)
+    check_unchanged(config, {"data": hash_of_start(config)})
+    check_unchanged(config, {})  # a folder that lost its record
+    check_unchanged(tiny, {"data": {"train": "0"}})
+    with pytest.raises(InnerloopError, match=r"--model.start: has changed since the run began"):
+        check_unchanged(config, {"data": {"start": "0"}})
+
+
+def test_where_a_start_is_looked_for(
+    tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A shipped model goes before a folder of its name; a relative path is kept as an absolute one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sinusoid-maml").mkdir()
+    assert file_of("sinusoid-maml") == weights.shipped_path("sinusoid-maml")
+    assert absolute(started(tiny, "sinusoid-maml")).model.start == "sinusoid-maml"
+    (tmp_path / "near").symlink_to(finished)
+    assert absolute(started(tiny, "near")).model.start == str(finished.resolve())
+    assert absolute(tiny) == tiny
+    assert absolute(started(tiny, "nowhere")).model.start == "nowhere"  # told where it is read
+
+
+def test_the_types_are_those_of_the_run(finished: Path):
+    """Under double precision the whole model is double, or its checkpoints could not be read back."""
+    with jax.enable_x64(True):
+        fresh = build(RunFolder(finished).config()).init_params()
+        found = with_body(fresh, str(finished))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float64"}
 
 
 def test_a_missing_start_is_told_before_training(tiny: Config, tmp_path: Path):

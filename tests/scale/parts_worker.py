@@ -45,7 +45,7 @@ def ran(model, loss, tasks, mesh, parts):
     score = lambda adapted, task: {"loss": loss(adapted, task.query)}
     curves = evaluator(score, loss, inner, tasks, tasks=4, parts=parts)(state.params, jax.random.key(2))
     scores = [curve.scores["loss"] for curve in curves]
-    return whole(state.params) + whole(info) + scores
+    return whole(state.params) + [np.asarray(x) for x in info] + scores
 
 
 def streamed(mesh):

@@ -25,7 +25,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
-from innerloop.mesh import own_copy, own_tasks, put_split, task_mesh
+from innerloop.mesh import on_the_host, own_copy, own_tasks, put_split, task_mesh
 from innerloop.outer import (
     MetaState,
     StepInfo,
@@ -112,17 +112,6 @@ def check_whole(examples: Any) -> None:
         raise InnerloopError(
             str(path), "was cut short while it was in use", got=f"{missing} bytes less", do=do
         )
-
-
-@contextmanager
-def on_the_host() -> Iterator[Any]:
-    """Compute on the CPU, so that drawing rows does not queue behind a meta-step."""
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out: the device draws the rows between meta-steps
-        host = jax.local_devices()[0]
-    with jax.default_device(host):
-        yield host
 
 
 def scaled(task: Task) -> Task:
