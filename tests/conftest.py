@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -24,6 +25,12 @@ if "INNERLOOP_DATA" not in os.environ and BESIDE.is_dir():
     os.environ["INNERLOOP_DATA"] = str(BESIDE)
 
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads_are_not_traced():
+    """In Python 3.11 a thread may die at its start, and a save with it, while another installs coverage's tracing."""
+    threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
