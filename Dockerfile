@@ -9,10 +9,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-RUN useradd --uid 1000 --create-home innerloop && install -d -o innerloop /work /work/runs /work/data
+RUN useradd --uid 1000 --create-home innerloop && install -d -o innerloop /srv/innerloop /srv/innerloop/runs /srv/innerloop/data
 USER innerloop
-WORKDIR /work
-ENV INNERLOOP_DATA=/work/data INNERLOOP_CACHE=/home/innerloop/.cache/innerloop
-VOLUME /work/runs
+WORKDIR /srv/innerloop
+ENV INNERLOOP_DATA=/srv/innerloop/data INNERLOOP_CACHE=/home/innerloop/.cache/innerloop
+VOLUME /srv/innerloop/runs
 ENTRYPOINT ["innerloop"]
 CMD ["--help"]
