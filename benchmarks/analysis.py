@@ -135,9 +135,8 @@ def speed(setting: str) -> None:
     """ANIL beside MAML on one setting, at the presets' own inner steps."""
     print(f"speed of {setting}")
     # All three of the published protocol: they must differ by the algorithm alone.
-    maml = f"{setting}-maml"
-    names = {"maml": f"{maml}-published" if maml in RECIPES else maml}
-    names |= {name: f"{setting}-{name}" for name in ("anil", "fomaml")}
+    ours = {algorithm: f"{setting}-{algorithm}" for algorithm in ("maml", "anil", "fomaml")}
+    names = {algorithm: f"{name}-published" if name in RECIPES else name for algorithm, name in ours.items()}
     experiments = {name: build(preset(published)) for name, published in names.items()}
     training = seconds_of({name: training_call(e, 2) for name, e in experiments.items()})
     inference = seconds_of({name: inference_call(e, 16) for name, e in experiments.items()})

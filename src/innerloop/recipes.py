@@ -27,7 +27,7 @@ def head_of_all_places(published: Config) -> Config:
 
 
 def from_five_ways(published: Config) -> Config:
-    """MAML on Omniglot 20-way: the body of the shipped 5-way model, under a head of zeros.
+    """MAML and ANIL on Omniglot 20-way: the body of the shipped 5-way model, under a head of zeros.
 
     Four times the classes want four times the step: the loss is a mean over them.
     """
@@ -59,14 +59,14 @@ def all_classes_longer(published: Config) -> Config:
 
 
 def from_all_classes(published: Config) -> Config:
-    """MAML on CIFAR-FS: begun with the body of the shipped pre-trained baseline, 8000 meta-steps."""
+    """MAML and ANIL on CIFAR-FS: begun with the body of the shipped pre-trained baseline, 8000 meta-steps."""
     model = replace(published.model, start="cifar-fs-5way-1shot-joint")
     return replace(published, model=model, outer=replace(published.outer, meta_steps=8000))
 
 
 def from_one_shot(published: Config) -> Config:
-    """MAML on CIFAR-FS with 5 shots: the shipped 1-shot model, head and all, trained a little further."""
-    model = replace(published.model, start="cifar-fs-5way-1shot-maml")
+    """CIFAR-FS with 5 shots: the algorithm's shipped 1-shot model, head and all, trained a little further."""
+    model = replace(published.model, start=f"cifar-fs-5way-1shot-{published.algorithm}")
     outer = replace(published.outer, meta_steps=600, learning_rate=0.0005)
     return replace(published, model=model, outer=outer)
 
@@ -77,8 +77,11 @@ RECIPES: dict[str, Callable[[Config], Config]] = {
     "omniglot-5way-1shot-reptile": gradient_descent_inside,
     "omniglot-5way-5shot-reptile": gradient_descent_inside,
     "omniglot-20way-1shot-maml": from_five_ways,
+    "omniglot-20way-1shot-anil": from_five_ways,
     "cifar-fs-5way-1shot-joint": all_classes_longer,
     "cifar-fs-5way-1shot-maml": from_all_classes,
+    "cifar-fs-5way-1shot-anil": from_all_classes,
     "cifar-fs-5way-5shot-maml": from_one_shot,
+    "cifar-fs-5way-5shot-anil": from_one_shot,
 }
 """By the preset's name: from the published protocol to ours."""
