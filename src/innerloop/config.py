@@ -190,6 +190,8 @@ class RLConfig:
     """TRPO: mean divergence of the adapted policies that a step may make."""
     fisher_share: float = 1.0
     """TRPO: part of the tasks whose divergence gives the curvature."""
+    conjugate_gradients: int = 10
+    """TRPO: products with the curvature that find the step's direction."""
     clip: float = 0.2
     """PPO: how far the ratio of probabilities counts."""
     epochs: int = 5
@@ -198,7 +200,8 @@ class RLConfig:
     """Inner step size at test after the first step, as a part of the first."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trajectories", 2), ("test_trajectories", 2), ("horizon", 1), ("epochs", 1)):
+        for name in ("trajectories", "test_trajectories", "horizon", "epochs", "conjugate_gradients"):
+            least = 2 if name.endswith("trajectories") else 1
             if getattr(self, name) < least:
                 raise InnerloopError("rl", f"`{name}` must be {least} or more", got=getattr(self, name))
         for name in ("discount", "gae", "fisher_share"):

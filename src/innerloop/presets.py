@@ -146,7 +146,9 @@ def navigation(algorithm: str) -> Config:
     of it (both as in the published code). The surrogate is the published code's: with one inner step on 20 trajectories
     DiCE's second derivative is exact but so noisy that it learns more slowly. After some 200 iterations steps
     of one size only follow the noise of their 20 goals, so they fall over the run. The curvature comes from a fifth of
-    the tasks; from a tenth the policies before adaptation wander off (returns below -100).
+    the tasks; from a tenth the policies before adaptation wander off (returns below -100). Five conjugate gradients are
+    faster than the published ten and end no worse: returns after three updates of -2.9 to -3.1 on two seeds that had
+    -3.0 and -4.0 with ten.
     """
     return Config(
         algorithm=algorithm,  # pyright: ignore[reportArgumentType]
@@ -162,7 +164,7 @@ def navigation(algorithm: str) -> Config:
             checkpoint_every=25,
         ),
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=40),
-        rl=RLConfig(surrogate="log_probability", fisher_share=0.2, test_restarts=True),
+        rl=RLConfig(surrogate="log_probability", fisher_share=0.2, conjugate_gradients=5, test_restarts=True),
     )
 
 

@@ -179,7 +179,7 @@ TOKENS = (
         "é",
         "\udcff",
     ),
-    *("../../x", "a" * 5000, "--a=b", "[", "{}", "--inner.steps=2", "--rl.horizon", "navigation-maml-trpo"),
+    *("../../x", "a" * 5000, "--a=b", "[", "{}", "--inner.steps=2", "--rl.horizon", "navigation-random"),
 )
 
 

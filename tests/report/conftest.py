@@ -23,4 +23,4 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def groups(runs):
     """All runs measured on a few tasks, grouped by problem."""
-    return collect.gather(runs, 6)
+    return collect.gather(collect.load(runs), 6)

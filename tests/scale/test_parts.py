@@ -1,6 +1,7 @@
 """Parameters in pieces over the mesh axis `parts`: where they lie, and that nothing else changes."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,6 +130,28 @@ def test_a_run_in_pieces_is_saved_whole_and_goes_on(tmp_path: Path):
     assert record["loss"] == pytest.approx(
         measure(load_trained(tmp_path / "plain"), tasks=6)["loss"], rel=1e-3
     )
+
+
+LONG = ("sinusoid-maml", "--model.hidden", "32", "32", "--outer.meta-batch", "4", "--outer.parts", "2")
+LONG += ("--outer.meta-steps", "60", "--outer.log-every", "5", "--outer.checkpoint-every", "20")
+LONG += ("--outer.validate-every", "0", "--evaluation.validation-tasks", "6", "--evaluation.steps", "1")
+
+
+@pytest.mark.slow
+def test_a_run_in_pieces_over_processes_goes_on_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two processes of one group each, both killed behind a checkpoint; then one process of two groups, to the end."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    both = several.start(2, [*LONG, "--folder", str(run)], devices=2)
+    several.wait_for_lines(run, 6, both)
+    several.lose(both, 1, signal.SIGKILL)
+    assert not (run / "weights.safetensors").exists()
+    several.train(1, ["--resume", str(run)], devices=4)
+    several.train(1, [*LONG, "--folder", str(whole)], devices=4)
+    a, b = (weights.load(folder / "weights.safetensors")[0] for folder in (run, whole))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def refused(config: Config, tmp_path: Path, words: str) -> None:

@@ -136,7 +136,7 @@ def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
     from innerloop.report import collect, page
 
     out = arguments.folder / "report.html"
-    groups = collect.gather(sources, arguments.tasks, watching)
+    groups = collect.gather(collect.load(sources), arguments.tasks, watching)
     show(groups)
     page.write(groups, out)
     console().print(f"Report: {out}", style="bold")

@@ -47,8 +47,9 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.report import collect, page
 
     out = arguments.out or default_out(arguments.runs)
-    page.check_writable(out)
-    groups = collect.gather(arguments.runs, arguments.tasks, watching)
+    loaded = collect.load(arguments.runs)
+    page.check_writable(out)  # makes its folder: not before it is known that there are runs
+    groups = collect.gather(loaded, arguments.tasks, watching)
     page.write(groups, out, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0

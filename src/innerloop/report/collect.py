@@ -84,12 +84,13 @@ class Group:
         return sorted(self.runs, key=lambda run: sign * run.value) + self.baselines
 
 
-def gather(sources: Sequence[str | Path], tasks: int, watching: Watching = unwatched) -> list[Group]:
-    """Load and measure all sources (as `load_trained` takes them), and the untrained networks.
+def load(sources: Sequence[str | Path]) -> list[Trained]:
+    """All sources, as `load_trained` takes them. Raises InnerloopError for what is no run, unfinished or broken."""
+    return [load_trained(source) for source in sources]
 
-    Raises InnerloopError for what is no run, has not ended or is broken, before anything is measured.
-    """
-    loaded = [load_trained(source) for source in sources]
+
+def gather(loaded: Sequence[Trained], tasks: int, watching: Watching = unwatched) -> list[Group]:
+    """Measure what was loaded, and the untrained networks."""
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
         together.setdefault(problem(trained), []).append(trained)

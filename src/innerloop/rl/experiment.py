@@ -131,7 +131,8 @@ class RLExperiment(Experiment):
         adapt = {"joint": unadapted, "fomaml": first_order(algorithm.adapt)}.get(name, algorithm.adapt)
         outer = Outer(algorithm, adapt, self.query_loss, self.chunk, self.curvature)
         if rl.outer == "trpo":
-            return trust_region(outer, TrustRegion(max_kl=rl.max_kl, share=rl.fisher_share), self.optimizer)
+            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
+            return trust_region(outer, region, self.optimizer)
         if rl.outer == "ppo":
             return proximal(outer, self.optimizer, rl.epochs)
         return plain(outer, self.optimizer)

@@ -12,12 +12,12 @@ the same as `innerloop.rl.divergence` finds by differentiating, from two facts.
        sum_n delta_n . mean(x_n) = sum_{kjio} S_{kjio} W1_{kj} W2_{ji} W3_{io} + sum_{io} s_{io} b2_i W3_{io} + ...
        S_{kjio} = sum_n delta_{no} x_{nk} [z1_{nj} > 0] [z2_{ni} > 0],      b1 being the row of W1 for x = 1,
 
-   whose coefficients are summed once and serve every product.
+   whose coefficients, and second derivatives, are summed once and serve every product.
 
 So a product costs six large matrix products, where derivatives of derivatives take sixteen.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,14 +43,22 @@ class Slopes(NamedTuple):
     e1: Float[Array, "action samples hidden"]
 
 
+class Bends(NamedTuple):
+    """The second derivatives of the polynomial, for every two of its layers; `square` is that of b2 and W3."""
+
+    first_second: Float[Array, "inputs hidden hidden"]
+    second_head: Float[Array, "action hidden hidden"]
+    first_head: Float[Array, "inputs hidden action hidden"]
+    square: Float[Array, "action hidden"]
+
+
 class Prepared(NamedTuple):
     """What one task's products have in common."""
 
     adapted: GaussianPolicy
     before: Slopes
     after: Slopes
-    cubic: Float[Array, "inputs action hidden hidden"]
-    square: Float[Array, "action hidden"]
+    bends: Bends
 
 
 class Told(eqx.Module):
@@ -95,13 +103,38 @@ def coefficients(s: Slopes, delta: Float[Array, "*batch action"]) -> tuple[Array
     return cubic, delta.T @ s.open2
 
 
-def polynomial(policy: GaussianPolicy, cubic: Array, square: Array) -> Float[Array, ""]:
-    """sum_n delta_n . mean(x_n), but for what is linear in the parameters."""
+def bends(policy: GaussianPolicy, s: Slopes, delta: Float[Array, "*batch action"]) -> Bends:
+    """The polynomial's coefficients, each summed over the weights that a pair of layers leaves out."""
     (one, two), head = policy.mean.body, policy.mean.head
+    cubic, square = coefficients(s, delta)
     w1 = jnp.concatenate([one.weight, one.bias[None]])
-    inner = jnp.sum(w1[:, None, :, None] * cubic, 0)
-    through = jnp.sum(two.weight * inner, 1) + two.bias * square
-    return jnp.sum(through * head.weight.T)
+    return Bends(
+        jnp.einsum("koji,io->kji", cubic, head.weight),
+        jnp.einsum("koji,kj->oji", cubic, w1),
+        jnp.einsum("koji,ji->kjoi", cubic, two.weight),
+        square,
+    )
+
+
+def bend(b: Bends, v: GaussianPolicy) -> GaussianPolicy:
+    """The polynomial's Hessian times v."""
+    (one, two), head = v.mean.body, v.mean.head
+    v1, v3 = jnp.concatenate([one.weight, one.bias[None]]), head.weight.T
+    across = b.first_head.reshape(v1.size, v3.size)
+    w1 = jnp.sum(b.first_second * two.weight, -1) + (across @ v3.ravel()).reshape(v1.shape)
+    w2 = jnp.sum(b.first_second * v1[..., None], 0) + jnp.sum(b.second_head * v3[:, None], 0)
+    w3 = (
+        jnp.sum(b.second_head * two.weight, 1) + (v1.ravel() @ across).reshape(v3.shape) + b.square * two.bias
+    )
+    moved = (w1[:-1], w1[-1], w2, jnp.sum(b.square * v3, 0), w3.T)
+    still = jax.tree.map(jnp.zeros_like, v)
+    return eqx.tree_at(bent_parts, still, moved)
+
+
+def bent_parts(policy: GaussianPolicy) -> tuple[Any, ...]:
+    """What the polynomial depends on."""
+    (one, two), head = policy.mean.body, policy.mean.head
+    return one.weight, one.bias, two.weight, two.bias, head.weight
 
 
 def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy, tasks: Task) -> Product:
@@ -115,7 +148,7 @@ def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy,
         before = slopes(policy, task.support.observations)
         delta = jax.grad(loss)(policy(task.support.observations), task.support).mean
         return Prepared(
-            adapted, before, slopes(adapted, task.query.observations), *coefficients(before, delta)
+            adapted, before, slopes(adapted, task.query.observations), bends(policy, before, delta)
         )
 
     prepared = jax.vmap(prepare)(tasks)
@@ -125,12 +158,10 @@ def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy,
         ahead = lambda v: push(policy, p.before, old, v)
         away = lambda v: push(p.adapted, p.after, now, v)
         curvature = jax.grad(lambda answers: loss(answers, task.support))
-        slope = jax.grad(lambda policy: polynomial(policy, p.cubic, p.square))
 
         def through(v: GaussianPolicy) -> GaussianPolicy:
             curved = jax.linear_transpose(ahead, v)(jax.jvp(curvature, (old,), (ahead(v),))[1])[0]
-            bent = jax.jvp(slope, (policy,), (v,))[1]
-            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, bent)
+            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, bend(p.bends, v))
 
         divergence = jax.grad(lambda answers: mean_kl(now, answers, task.query))
         moved = jax.jvp(divergence, (now,), (away(through(v)),))[1]
