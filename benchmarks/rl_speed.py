@@ -3,6 +3,7 @@
 python -m benchmarks.rl_speed                    both, in turn, as one JSON object
 python -m benchmarks.rl_speed --share 1          curvature from all tasks, as the PyTorch ports take it
 python -m benchmarks.rl_speed --alone            ours without the peer
+python -m benchmarks.rl_speed --write            both, and the table in docs/rl.md
 
 Wall seconds say what one waits, CPU seconds what it costs where other work runs beside it. The peer is
 `benchmarks.peers.navigation`, written as the PyTorch ports of MAML write it; both take the same settings, shapes and
@@ -23,10 +24,14 @@ from typing import Any
 
 from benchmarks.circumstances import circumstances
 from benchmarks.contender import ContenderProcess, peers_python
+from benchmarks.results import FOLDER
 from benchmarks.serve import serve
+from benchmarks.tables import ITERATION, write_tables
 from innerloop.presets import preset
+from innerloop.run_folder import write_atomically
 
 PRESET = "navigation-maml-trpo"
+RECORD = FOLDER / ITERATION
 AT_ONCE = 5
 """Iterations of one dispatch of ours."""
 
@@ -103,6 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--iterations", type=int, default=AT_ONCE, help="of each turn, a multiple of 5")
     made.add_argument("--python", type=Path, default=peers_python(), help="a Python that has torch")
     made.add_argument("--alone", action="store_true", help="ours alone")
+    made.add_argument("--write", action="store_true", help="keep the record and write the docs' table")
     made.add_argument("--serve", nargs=2, metavar=("SHARE", "THREADS"), help=argparse.SUPPRESS)
     a = made.parse_args(argv)
     if a.serve:
@@ -125,7 +131,11 @@ def main(argv: list[str] | None = None) -> int:
     found = timed(processes(a.share, a.threads, None if a.alone else a.python), a.turns, a.iterations)
     settings = {"fisher_share": a.share, "threads": a.threads, "turns": a.turns, "load_before": load}
     ratios = {} if a.alone else ratio(found)
-    print(json.dumps({**found, **ratios, **settings, **circumstances()}))
+    record = {**found, **ratios, **settings, **circumstances()}
+    print(json.dumps(record))
+    if a.write:
+        write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
+        write_tables(FOLDER)
     return 0
 
 

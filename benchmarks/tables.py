@@ -21,6 +21,8 @@ NAMES = {
     "untrained": "random weights, fine-tuned",
 }
 ORDER = list(NAMES)
+ITERATION = "navigation-iteration.json"
+"""Among the result files: what `benchmarks.rl_speed` writes."""
 HEAD = """# Results
 
 Made by `make results` from the files in `benchmarks/results`; every number is a mean over held-out tasks with its 95 %
@@ -164,6 +166,21 @@ def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
     return table(["", "seed", "step", "0 updates", "1", "2", "3", "tasks", "training"], rows)
 
 
+def iteration_table(record: dict[str, Any]) -> str:
+    """One meta-iteration of navigation, ours and the peer's."""
+    rows = []
+    for key, name in (("innerloop", "innerloop"), ("pytorch", "PyTorch and NumPy")):
+        if key in record:
+            r = record[key]
+            walked = f"{r['environment_steps_per_second']:,}".replace(",", " ")
+            rows.append([name, f"{r['seconds']:.2f}", f"{r['cpu_seconds']:.2f}", walked])
+    machine = (
+        f"{record['threads']} cores of {record['processor']}, load average {record['load_before']} before"
+    )
+    made = f"\n{machine}; commit {record['commit']}, {record['date']}; medians of {record['turns']} turns.\n"
+    return table(["", "seconds", "CPU seconds", "environment steps/s"], rows) + made
+
+
 def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
     """One row for every run of a subject."""
     rows = []
@@ -214,6 +231,9 @@ def write_tables(folder: Path) -> None:
     write_atomically(ROOT / "docs" / "results.md", text)
     between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
     between_markers(ROOT / "docs" / "rl.md", "locomotion", locomotion_table(results))
+    if (folder / ITERATION).exists():
+        iteration = json.loads((folder / ITERATION).read_text())
+        between_markers(ROOT / "docs" / "rl.md", "iteration", iteration_table(iteration))
     readme = (ROOT / "README.md").read_text()
     begin, end = "<!-- results:begin -->", "<!-- results:end -->"
     if begin in readme:

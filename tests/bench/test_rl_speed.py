@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import rl_speed
+from benchmarks import rl_speed, tables
 from benchmarks.peers import navigation as peer
 
 from innerloop.presets import preset
@@ -67,6 +67,7 @@ def test_the_settings_are_the_preset_s():
     )
     assert (c.inner.learning_rate, c.rl.max_kl, c.rl.discount) == (peer.RATE, peer.MAX_KL, peer.DISCOUNT)
     assert c.model.hidden == (peer.HIDDEN, peer.HIDDEN)
+    assert (c.rl.conjugate_gradients, c.rl.fisher_share) == (peer.PRODUCTS, 0.2)
 
 
 def test_medians_and_ratios_by_hand():
@@ -100,10 +101,17 @@ class Scripted:
     def close(self) -> None: ...
 
 
-def test_one_json_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_one_json_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
+    """Printed, and kept where the docs' table is made from it."""
     monkeypatch.setattr(rl_speed, "ContenderProcess", Scripted)
-    assert rl_speed.main(["--python", sys.executable, "--turns", "2"]) == 0
+    monkeypatch.setattr(rl_speed, "RECORD", tmp_path / "speed.json")
+    monkeypatch.setattr(rl_speed, "write_tables", lambda folder: None)
+    assert rl_speed.main(["--python", sys.executable, "--turns", "2", "--write"]) == 0
     record = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "speed.json").read_text()) == record
+    told = tables.iteration_table(record).splitlines()
+    assert told[2].startswith("| innerloop | 0.20 | 0.40 | 400 000 |")
+    assert told[3].startswith("| PyTorch and NumPy | 1.00 | 2.00 | 80 000 |")
     assert record["ratio"] == record["cpu_ratio"] == 5.0
     assert record["innerloop"]["environment_steps_per_second"] == 400_000
     assert record["fisher_share"] == preset(rl_speed.PRESET).rl.fisher_share
