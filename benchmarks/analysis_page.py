@@ -68,25 +68,20 @@ def over_seeds(group: list[dict[str, Any]], frozen: str) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
 
 
-def heading(found: list[dict[str, Any]]) -> list[str]:
-    """The models' names."""
-    return [result["subject"] for result in found]
-
-
 def freezing(found: list[dict[str, Any]]) -> str:
-    """Freezing beside the paper's."""
+    """Freezing, a model a row, beneath the paper's."""
     sets = list(dict.fromkeys(numbers(x["frozen"]) for r in found for x in r["results"]["freeze"]))
-    rows, groups = [], seeds(found)
-    for frozen in sets:
-        lines = [
-            next((x for x in r["results"]["freeze"] if numbers(x["frozen"]) == frozen), None) for r in found
-        ]
-        ours = ["" if x is None else percent(x) for x in lines]
-        spread = [over_seeds(group, frozen) for group in groups]
-        rows.append([frozen, *FREEZING.get(frozen, ("", "")), *ours, *spread])
-    paper = ["paper, mini-ImageNet 1-shot", "paper, 5-shot"]
-    more = [f"{g[0]['results']['preset']}, {len(g)} seeds, deviation over them" for g in groups]
-    return table(["frozen layers", *paper, *heading(found), *more], rows)
+    rows = [
+        [f"paper, mini-ImageNet {shots}", *(FREEZING[s][i] if s in FREEZING else "" for s in sets)]
+        for i, shots in enumerate(("1-shot", "5-shot"))
+    ]
+    for r in found:
+        ours = {numbers(x["frozen"]): percent(x) for x in r["results"]["freeze"]}
+        rows.append([r["subject"], *(ours.get(s, "") for s in sets)])
+    for group in seeds(found):
+        name = f"{group[0]['results']['preset']}, {len(group)} seeds, deviation over them"
+        rows.append([name, *(over_seeds(group, s) for s in sets)])
+    return table(["frozen layers", *sets], rows)
 
 
 def drops(found: list[dict[str, Any]]) -> str:
