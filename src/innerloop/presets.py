@@ -147,8 +147,8 @@ def navigation(algorithm: str) -> Config:
     DiCE's second derivative is exact but so noisy that it learns more slowly. After some 200 iterations steps
     of one size only follow the noise of their 20 goals, so they fall over the run. The curvature comes from a fifth of
     the tasks; from a tenth the policies before adaptation wander off (returns below -100). Five conjugate gradients are
-    faster than the published ten and end no worse: returns after three updates of -2.9 to -3.1 on two seeds that had
-    -3.0 and -4.0 with ten.
+    faster than the published ten and end no worse: three seeds have returns of -2.9, -3.1 and -3.1 after three updates,
+    and had -3.0, -3.2 and -4.0 with ten.
     """
     return Config(
         algorithm=algorithm,  # pyright: ignore[reportArgumentType]
