@@ -81,7 +81,7 @@ def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):
 @pytest.mark.parametrize(
     "config",
     [
-        tiny("navigation-fomaml-trpo", horizon=4),
+        tiny("navigation-fomaml-trpo", horizon=6),
         tiny("navigation-anil-trpo", outer="ppo", surrogate="ratio", epochs=2),
         tiny("navigation-reptile"),
         tiny("navigation-oracle"),
