@@ -68,7 +68,9 @@ def main(count, index, port, file, *on):
     conv = Conv4(2, image_shape=(16, 16, 1), filters=8, downsample="pool", key=jax.random.key(0))
     found = ran(dense, mean_squared_error(), Sinusoid(5, 5), mesh, parts)
     found += streamed(mesh)
-    if count == 1:  # two compilers at a time are slow, and which process a device is in is nothing to a convolution
+    if (
+        count == 1
+    ):  # two compilers at a time are slow, and which process a device is in is nothing to a convolution
         found += ran(conv, cross_entropy(), Episodes(CLASSES, 2, 1, 2), mesh, parts)
     if index == 0:
         np.savez(file, *found)
