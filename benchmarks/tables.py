@@ -234,9 +234,4 @@ def write_tables(folder: Path) -> None:
     if (folder / ITERATION).exists():
         iteration = json.loads((folder / ITERATION).read_text())
         between_markers(ROOT / "docs" / "rl.md", "iteration", iteration_table(iteration))
-    readme = (ROOT / "README.md").read_text()
-    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
-    if begin in readme:
-        head, rest = readme.split(begin)
-        filled = f"{head}{begin}\n{summary(results)}{end}{rest.split(end)[1]}"
-        write_atomically(ROOT / "README.md", filled)
+    between_markers(ROOT / "README.md", "results", summary(results))

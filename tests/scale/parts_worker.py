@@ -66,14 +66,16 @@ def main(count, index, port, file, *on):
     mesh = task_mesh(TASKS, parts=parts)
     dense = MLP(1, 1, hidden=(32, 32), key=jax.random.key(0))
     conv = Conv4(2, image_shape=(16, 16, 1), filters=8, downsample="pool", key=jax.random.key(0))
-    found = ran(dense, mean_squared_error(), Sinusoid(5, 5), mesh, parts)
-    found += streamed(mesh)
-    if (
-        count == 1
-    ):  # two compilers at a time are slow, and which process a device is in is nothing to a convolution
-        found += ran(conv, cross_entropy(), Episodes(CLASSES, 2, 1, 2), mesh, parts)
+    found = {
+        "dense": ran(dense, mean_squared_error(), Sinusoid(5, 5), mesh, parts),
+        "streamed": streamed(mesh),
+    }
+    # Two compilers at a time are slow, and which process a device is in is nothing to a convolution.
+    if count == 1:
+        found["conv"] = ran(conv, cross_entropy(), Episodes(CLASSES, 2, 1, 2), mesh, parts)
     if index == 0:
-        np.savez(file, *found)
+        named = {f"{name} {i}": x for name, several in found.items() for i, x in enumerate(several)}
+        np.savez(file, **named)  # pyright: ignore[reportArgumentType]
 
 
 if __name__ == "__main__":
