@@ -3,7 +3,7 @@
 python -m benchmarks --workload omniglot --json     one workload, as one JSON object
 python -m benchmarks --workload cifar-fs-anil       one workload, in words
 python -m benchmarks --list                         the workloads' names
-python -m benchmarks --quick                        a few, about 4 minutes, into results.json and the docs
+python -m benchmarks --quick                        a few, under 3 minutes, into results.json and the docs
 python -m benchmarks --all                          all of them, likewise
 python -m benchmarks --table                        the docs' table from results.json, nothing timed
 """
@@ -20,7 +20,7 @@ from benchmarks import performance
 from benchmarks.circumstances import circumstances
 from benchmarks.contender import OURS, ContenderError, peers_python
 from benchmarks.race import race
-from benchmarks.workloads import QUICK, workloads
+from benchmarks.workloads import Workload, quick, workloads
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,29 +53,30 @@ def progress(name: str, start: float):
     return tell
 
 
-def run(name: str, seconds: float, least: int, threads: int | None) -> dict[str, Any]:
+def run(workload: Workload, seconds: float, least: int, threads: int | None) -> dict[str, Any]:
     """One workload's record, with when, where and on what it was made."""
-    workload = workloads()[name]
     workload = workload if threads is None else replace(workload, threads=threads)
     load = os.getloadavg()[0]
-    made = race(workload, seconds, least, progress(name, time.monotonic()))
+    made = race(workload, seconds, least, progress(workload.name, time.monotonic()))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     return {**made, **circumstances(), "load_before": round(load, 2)}
 
 
-def run_many(names: list[str], seconds: float, least: int, threads: int | None) -> int:
+def run_many(asked: list[Workload], seconds: float, least: int, threads: int | None) -> int:
     """Workload after workload; what is done is on disk whatever comes next."""
     failed = 0
-    for number, name in enumerate(names, 1):
+    for number, workload in enumerate(asked, 1):
         try:
-            made = run(name, seconds, least, threads)
+            made = run(workload, seconds, least, threads)
         except ContenderError as error:
             failed += 1
-            print(f"[{number}/{len(names)}] {name}: ours failed: {error}", file=sys.stderr, flush=True)
+            print(
+                f"[{number}/{len(asked)}] {workload.name}: ours failed: {error}", file=sys.stderr, flush=True
+            )
             continue
         performance.add(made)
-        print(f"[{number}/{len(names)}] {performance.in_words(made)}", flush=True)
+        print(f"[{number}/{len(asked)}] {performance.in_words(made)}", flush=True)
     performance.write_table()
     return 1 if failed else 0
 
@@ -86,10 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.list or arguments.table:
         print("\n".join(known)) if arguments.list else performance.write_table()
         return 0
-    names = [arguments.workload] if arguments.workload else list(QUICK if arguments.quick else known)
-    if names[0] not in known:
+    if arguments.workload is not None and arguments.workload not in known:
         print(
-            f"--workload: there is none named {names[0]!r}; choose among: {', '.join(known)}.",
+            f"--workload: there is none named {arguments.workload!r}; choose among: {', '.join(known)}.",
             file=sys.stderr,
         )
         return 2
@@ -103,11 +103,12 @@ def main(argv: list[str] | None = None) -> int:
     seconds = default if arguments.seconds is None else arguments.seconds
     least = 2 if arguments.quick else 3
     if not arguments.workload:
-        return run_many(names, seconds, least, arguments.threads)
+        asked = quick() if arguments.quick else known
+        return run_many(list(asked.values()), seconds, least, arguments.threads)
     try:
-        made = run(names[0], seconds, least, arguments.threads)
+        made = run(known[arguments.workload], seconds, least, arguments.threads)
     except ContenderError as error:
-        print(f"{names[0]}: ours failed: {error}", file=sys.stderr)
+        print(f"{arguments.workload}: ours failed: {error}", file=sys.stderr)
         return 1
     print(json.dumps(made) if arguments.json else performance.in_words(made))
     return 0

@@ -161,11 +161,19 @@ class Sampler(Ours):
         return {"compile_s": max(0.0, first - second), "versions": versions()}
 
     def compiled(self, episodes: Episodes) -> Any:
-        """`draw(keys)`: one meta-batch, its tasks on the device that drew them."""
+        """`draw(keys)`: one meta-batch on the cores that share it, each task in the place of the one before.
+
+        So they are drawn while training, and so NumPy draws them: nobody keeps a task once the next is drawn.
+        """
         mesh = outer.task_mesh(self.w.tasks)
         by_task = jax.sharding.PartitionSpec("tasks")
         everywhere = jax.sharding.PartitionSpec()
-        draw = lambda episodes, keys: jax.lax.map(episodes.sample, keys)
+
+        def draw(episodes: Episodes, keys: jax.Array) -> Any:
+            place = jax.tree.map(jnp.zeros_like, jax.eval_shape(episodes.sample, keys[0]))
+            last, _ = jax.lax.scan(lambda place, key: (episodes.sample(key), None), place, keys)
+            return jax.tree.map(lambda x: x[None], last)
+
         split = jax.shard_map(
             draw, mesh=mesh, in_specs=(everywhere, by_task), out_specs=by_task, check_vma=False
         )

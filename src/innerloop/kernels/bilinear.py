@@ -7,8 +7,9 @@ orders, forward and reverse, run the same hand-picked code and never XLA's own d
 second order is slower on a CPU by a factor of ten and more. They are JAX primitives because no other rule of JAX's
 serves forward over reverse over reverse.
 
-Which code: XLA's (Eigen's) convolution forward in float32, which packs patches inside the product and runs at
-two thirds of a core's peak; products with patches that stay in cache for the kernel's gradient and for strides.
+Which code: Winograd's for 3x3 windows and stride 1 where the images are large enough for tiles; otherwise XLA's
+(Eigen's) convolution forward in float32, which packs patches inside the product, and products with patches that stay in
+cache for the kernel's gradient and for strides.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from innerloop.kernels import winograd
 from innerloop.kernels.patches import (
     conv_by_patches,
     input_gradient_by_patches,
@@ -43,11 +45,16 @@ def conv_by_xla(
 
 def fast_conv(x: Array, w: Array, *, stride: int) -> Array:
     """conv(x, w) on a CPU. Eigen has no fast double precision."""
+    if winograd.pays(x, w.shape, stride):
+        return winograd.conv_by_tiles(x, w)
     return conv_by_xla(x, w, stride) if x.dtype == jnp.float32 else conv_by_patches(x, w, stride)
 
 
 def fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
     """kernel_gradient(x, y) on a CPU."""
+    shape = (kernel, kernel, x.shape[-1], y.shape[-1])
+    if winograd.pays(x, shape, stride, winograd.LEAST_CHANNELS_OF_A_GRADIENT):
+        return winograd.kernel_gradient_by_tiles(x, y)
     return kernel_gradient_by_patches(x, y, stride, kernel)
 
 
