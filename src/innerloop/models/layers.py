@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.kernels.blockwise import conv_then, output_moments
 from innerloop.kernels.conv import conv, has_few_inputs
+from innerloop.kernels.patches import patches
 
 
 def glorot_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
@@ -100,11 +101,12 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Apply to a batch of images."""
         if has_few_inputs(self.weight):
+            windows = patches(x, self.weight.shape[0], self.stride)
             mean, variance = output_moments(
-                x if reference is None else x[:reference], self.weight, self.stride
+                windows if reference is None else windows[:reference], self.weight
             )
             after = lambda y: self.activate(y, mean, self.norm.multiplier(variance))
-            return conv_then(after, x, self.weight, self.stride)
+            return conv_then(after, windows, self.weight)
         y = conv(x, self.weight, self.stride)
         mean, variance = moments(y if reference is None else y[:reference])
         return self.activate(y, mean, self.norm.multiplier(variance))
