@@ -8,7 +8,6 @@ from numeric_cases import normal
 
 from innerloop.kernels.bilinear import conv_by_xla
 from innerloop.kernels.blockwise import conv_then, images_in_a_block, output_moments
-from innerloop.kernels.patches import patches
 from innerloop.models.layers import ConvBlock, moments
 
 
@@ -18,9 +17,7 @@ def test_moments_of_the_output_without_the_output(side: int, stride: int):
     """w^T m and w^T C w, with padding counted, around images that are far from zero."""
     draw = normal(side)
     x, w = draw(6, side, side, 3) + 5, draw(3, 3, 3, 4)
-    for found, expected in zip(
-        output_moments(patches(x, 3, stride), w), moments(conv_by_xla(x, w, stride)), strict=True
-    ):
+    for found, expected in zip(output_moments(x, w, stride), moments(conv_by_xla(x, w, stride)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -62,10 +59,10 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
     """All images at once or one at a time, also in the derivative of the images."""
     draw = normal(4)
     x, w = jnp.asarray(draw(6, 5, 5, 2)), jnp.asarray(draw(3, 3, 2, 3))
-    total = lambda x, w: jnp.sum(conv_then(jnp.tanh, patches(x, 3, 1), w))
-    assert images_in_a_block(x, 3) == 6
+    total = lambda x, w: jnp.sum(conv_then(jnp.tanh, x, w, 1))
+    assert images_in_a_block(x, 3, 1) == 6
     at_once = jax.value_and_grad(total, (0, 1))(x, w)
     monkeypatch.setattr("innerloop.kernels.blockwise.BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
-    assert images_in_a_block(x, 3) == 2
+    assert images_in_a_block(x, 3, 1) == 2
     in_blocks = jax.value_and_grad(total, (0, 1))(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at_once, in_blocks)

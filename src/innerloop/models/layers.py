@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.kernels.blockwise import conv_then, output_moments
 from innerloop.kernels.conv import conv, has_few_inputs
-from innerloop.kernels.patches import patches
 
 
 def glorot_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
@@ -101,12 +100,11 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Apply to a batch of images."""
         if has_few_inputs(self.weight):
-            windows = patches(x, self.weight.shape[0], self.stride)
             mean, variance = output_moments(
-                windows if reference is None else windows[:reference], self.weight
+                x if reference is None else x[:reference], self.weight, self.stride
             )
             after = lambda y: self.activate(y, mean, self.norm.multiplier(variance))
-            return conv_then(after, windows, self.weight)
+            return conv_then(after, x, self.weight, self.stride)
         y = conv(x, self.weight, self.stride)
         mean, variance = moments(y if reference is None else y[:reference])
         return self.activate(y, mean, self.norm.multiplier(variance))
