@@ -54,7 +54,7 @@ def sinusoid_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
     return [measured(trained, count, shots=k) for k in shots]
 
 
-def tuned(trained: Trained, count: int) -> list[dict[str, Any]]:
+def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
     """A fine-tuned baseline: step size and number of steps chosen on validation classes, then measured on test."""
     tried = []
     for rate in RATES:
@@ -63,7 +63,7 @@ def tuned(trained: Trained, count: int) -> list[dict[str, Any]]:
         best = max(range(1, len(curve["steps"])), key=lambda i: curve["accuracy"]["mean"][i])
         tried.append((curve["accuracy"]["mean"][best], rate, curve["steps"][best]))
     _, rate, steps = max(tried)
-    return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in MODES]
+    return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in modes]
 
 
 def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
@@ -74,10 +74,14 @@ def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
         if name.startswith(("navigation", "half-cheetah", "ant-")):
             continue  # benchmarks.returns measures policies, several seeds of each
         take = sinusoid_measurements if name.startswith("sinusoid") else images
-        take = tuned if name.endswith("joint") and not name.startswith("sinusoid") else take
+        take = (
+            partial(tuned, modes=modes)
+            if name.endswith("joint") and not name.startswith("sinusoid")
+            else take
+        )
         found[name] = lambda count, name=name, take=take: take(load_trained(name), count)
     found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
-        untrained("omniglot-5way-1shot-joint"), count
+        untrained("omniglot-5way-1shot-joint"), count, modes
     )
     return found
 
