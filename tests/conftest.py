@@ -1,8 +1,10 @@
 """Set before `innerloop` is imported: two CPU devices, shapes checked at run time, data and cache folders."""
 
+import contextlib
 import os
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -33,17 +35,32 @@ def threads_are_not_traced():
     threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
+@contextlib.contextmanager
+def compiled_quickly() -> Iterator[None]:
     """Where compiling costs more than running: the same mathematics from a compiler that tries less.
 
     It rounds otherwise, and JAX keeps what it compiled whatever the options are by then, so all is forgotten after.
     """
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """A module that is compiled quickly."""
+    with compiled_quickly():
+        yield
+
+
+@pytest.fixture(scope="session")
+def quickly() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """`with quickly():` for what lives longer than a module."""
+    return compiled_quickly
 
 
 @pytest.fixture(scope="module")

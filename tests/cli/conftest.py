@@ -23,6 +23,11 @@ GLYPHS = (
 GLYPHS += ("--outer.meta-batch", "2", "--evaluation.validation-tasks", "4")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(quick_compilation):
+    """Runs are short here."""
+
+
 @pytest.fixture
 def command(capsys):
     """`command(*words) -> (exit code, stdout, stderr)`."""
@@ -56,14 +61,16 @@ def sinusoid_words():
 
 
 @pytest.fixture(scope="session")
-def sinusoid_run(tmp_path_factory):
+def sinusoid_run(tmp_path_factory, quickly):
     folder = tmp_path_factory.mktemp("runs") / "waves"
-    assert main(["train", *SINUSOID, "--folder", str(folder)]) == 0
+    with quickly():
+        assert main(["train", *SINUSOID, "--folder", str(folder)]) == 0
     return folder
 
 
 @pytest.fixture(scope="session")
-def glyph_run(tmp_path_factory):
+def glyph_run(tmp_path_factory, quickly):
     folder = tmp_path_factory.mktemp("runs") / "glyphs"
-    assert main(["train", *GLYPHS, "--folder", str(folder)]) == 0
+    with quickly():
+        assert main(["train", *GLYPHS, "--folder", str(folder)]) == 0
     return folder

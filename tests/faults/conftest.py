@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import pytest
 from benchmarks.reliability import put
 from tests.faults.child import SHORT
@@ -35,13 +34,11 @@ def short() -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(short: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
     """A run of `short` that was never disturbed, compiled as `quick_compilation` does."""
     from innerloop.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    train(short, folder)
-    jax.config.update("jax_disable_most_optimizations", before)
+    with quickly():
+        train(short, folder)
     return folder

@@ -6,8 +6,13 @@ from innerloop.report import collect
 SHORT = ("--outer.meta-steps", "2", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(quick_compilation):
+    """Runs are short here."""
+
+
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, quickly):
     """Folders of two runs on sinusoids and one on glyphs."""
     root = tmp_path_factory.mktemp("runs")
     settings = {
@@ -16,11 +21,13 @@ def runs(tmp_path_factory):
         "glyphs-5way-1shot-fomaml": ("--model.kind", "mlp", "--model.hidden", "32", "--model.normalize"),
     }
     for name, changes in settings.items():
-        assert main(["train", name, *SHORT, *changes, "--folder", str(root / name)]) == 0
+        with quickly():
+            assert main(["train", name, *SHORT, *changes, "--folder", str(root / name)]) == 0
     return [root / name for name in settings]
 
 
 @pytest.fixture(scope="session")
-def groups(runs):
+def groups(runs, quickly):
     """All runs measured on a few tasks, grouped by problem."""
-    return collect.gather(collect.load(runs), 6)
+    with quickly():
+        return collect.gather(collect.load(runs), 6)
