@@ -1,7 +1,8 @@
 """Evaluate once what does not change from one inner step to the next.
 
 Where only a part of the parameters moves (ANIL's head), most of the loss does not depend on it: the body's features
-of the support set are the same at every step. `hoist` splits any loss's computation into what depends on the moving
+of the support set are the same at every step. Where all of them move, what the examples alone decide is (the moments
+of the images' windows in the first layer). `hoist` splits any loss's computation into what depends on the moving
 parameters and what does not, by following the dependencies through its jaxpr; users write nothing.
 """
 

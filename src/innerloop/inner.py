@@ -89,7 +89,7 @@ def unroll(
         return loss_fn(combine(fast, frozen), batch)
 
     rest: Any = (frozen, support)
-    if inner.minibatch is None and jax.tree.leaves(frozen) and inner.steps > 0:
+    if inner.minibatch is None and (inner.steps > 1 or (inner.steps and jax.tree.leaves(frozen))):
         step_loss, rest = hoist(loss_of, fast, rest)
     else:
         step_loss = loss_of

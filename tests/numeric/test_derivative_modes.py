@@ -60,7 +60,7 @@ def test_mixed_mode_differentiates_the_data():
 
 
 @pytest.mark.parametrize("mode", ["unrolled", "mixed"])
-@pytest.mark.parametrize("make", [anil, boil])
+@pytest.mark.parametrize("make", [anil, boil, maml])
 def test_hoisting_changes_no_gradient(make, mode, monkeypatch: pytest.MonkeyPatch):
     """For what moves and for what is frozen."""
     loss, params, task = mlp_case()
@@ -104,6 +104,14 @@ def equations(jaxpr: Any, name: str, inside: bool = False) -> tuple[int, int]:
                 a, b = equations(within, name, inside or equation.primitive.name == "scan")
                 outside_count, inside_count = outside_count + a, inside_count + b
     return outside_count, inside_count
+
+
+def test_what_the_examples_alone_decide_is_computed_once():
+    """Where all parameters move too: a sort of the support set stands before the three steps."""
+    loss, params, task = mlp_case()
+    sorting = lambda params, batch: loss(params, Batch(jnp.sort(batch.inputs, 0), batch.targets))
+    adapt = maml(sorting, InnerLoop(RULES["sgd"](), 3)).adapt
+    assert equations(jax.make_jaxpr(adapt)(params, task.support).jaxpr, "sort") == (1, 0)
 
 
 def features_in(make, steps: int) -> tuple[int, int]:
