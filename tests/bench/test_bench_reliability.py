@@ -27,7 +27,7 @@ def test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_licences_in_few_words() -> None:
-    assert sbom.licence("numpy").startswith("BSD-3-Clause")
+    assert sbom.licence("numpy").startswith("BSD")
     assert sbom.licence("no-such-package") == sbom.UNKNOWN
     pins = sbom.pins()
     assert len({pin["name"] for pin in pins}) == len(pins) > 20
