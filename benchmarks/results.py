@@ -1,7 +1,7 @@
 """Accuracy and error on held-out tasks, into result files and from there into the tables of the docs.
 
     python -m benchmarks.results                 evaluate every shipped initialisation and baseline, write the tables
-    python -m benchmarks.results NAME ...        evaluate these alone, then write the tables
+    python -m benchmarks.results NAME ...        evaluate these, or run folders, alone, then write the tables
     python -m benchmarks.results --table         write the tables from the result files that are there
     python -m benchmarks.results --tasks 1000    on fewer held-out tasks than the usual 10 000
     python -m benchmarks.results NAME --modes transductive inductive    in these modes of normalisation alone
@@ -22,7 +22,7 @@ import jax
 
 from benchmarks.circumstances import commit
 from innerloop import weights
-from innerloop.run_folder import environment, write_atomically
+from innerloop.run_folder import RunFolder, environment, write_atomically
 from innerloop.trained import Trained, load_trained, measure, untrained
 
 FOLDER = Path(__file__).parent / "results"
@@ -66,31 +66,36 @@ def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[di
     return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in modes]
 
 
+def of_model(source: str, modes: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """A shipped model or a run folder, as its problem and algorithm have it."""
+    trained = load_trained(source)
+    if trained.config.data.dataset == "sinusoid":
+        return sinusoid_measurements(trained, count)
+    return (tuned if trained.config.algorithm == "joint" else image_measurements)(trained, count, modes)
+
+
 def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
     """What is measured, by name of its result file; `modes`: of normalisation."""
-    images = partial(image_measurements, modes=modes)
     found: dict[str, Measurements] = {}
     for name in weights.shipped():
         if name.startswith(("navigation", "half-cheetah", "ant-")):
             continue  # benchmarks.returns measures policies, several seeds of each
-        take = sinusoid_measurements if name.startswith("sinusoid") else images
-        take = (
-            partial(tuned, modes=modes)
-            if name.endswith("joint") and not name.startswith("sinusoid")
-            else take
-        )
-        found[name] = lambda count, name=name, take=take: take(load_trained(name), count)
+        found[name] = partial(of_model, name, modes)
     found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
         untrained("omniglot-5way-1shot-joint"), count, modes
     )
     return found
 
 
-def take(name: str, measurements: Measurements, count: int) -> None:
+def take(source: str, measurements: Measurements, count: int) -> None:
     """Measure one subject and write its file."""
-    print(name)
-    shipped = name in weights.shipped()
-    training = weights.load(weights.shipped_path(name))[2] if shipped else {"meta_steps": 0}
+    print(source)
+    name, training = source, {"meta_steps": 0}
+    if source in weights.shipped():
+        training = weights.load(weights.shipped_path(source))[2]
+    elif is_run(source):
+        _, config, training = weights.load(RunFolder(source).weights)
+        name = config.name
     result = {
         "subject": name,
         "training": training,
@@ -99,6 +104,11 @@ def take(name: str, measurements: Measurements, count: int) -> None:
         "environment": environment(),
     }
     write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+
+
+def is_run(source: str) -> bool:
+    """Whether it is the folder of a run that has come to its end."""
+    return RunFolder(source).weights.is_file()
 
 
 def main(words: list[str]) -> None:
@@ -113,6 +123,7 @@ def main(words: list[str]) -> None:
     asked = reader.parse_args(words)
     if not asked.table:
         known = subjects(asked.modes)
+        known |= {name: partial(of_model, name, asked.modes) for name in asked.names if is_run(name)}
         if unknown := set(asked.names) - set(known):
             reader.error(f"nothing is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         for name in asked.names or known:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,27 +26,32 @@ def meeting(count: int, index: int, port: int, patience: int) -> list[str]:
     return [word for name, value in told.items() for word in (f"--distributed.{name}", str(value))]
 
 
-def start(
-    count: int, words: Sequence[str], devices: int = 1, patience: int = 10
-) -> list[subprocess.Popen[str]]:
+class Process(subprocess.Popen[str]):
+    """A process that tells what it says into a file: a pipe that nobody reads fills up and holds it."""
+
+    def __init__(self, words: Sequence[str]):
+        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115  read when the process has ended
+        super().__init__(words, stdout=self.file, stderr=subprocess.STDOUT, text=True)
+
+    def told(self) -> str:
+        """All that it said, once it has ended."""
+        self.wait(timeout=WAIT)
+        with self.file:
+            self.file.seek(0)
+            return self.file.read()
+
+
+def start(count: int, words: Sequence[str], devices: int = 1, patience: int = 10) -> list[Process]:
     """`innerloop train` in `count` processes of `devices` CPU devices each."""
     port = free_port()
     command = [sys.executable, "-m", "innerloop", "train", *words, "--devices", str(devices)]
-    return [
-        subprocess.Popen(
-            [*command, *meeting(count, index, port, patience)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(count)
-    ]
+    return [Process([*command, *meeting(count, index, port, patience)]) for index in range(count)]
 
 
-def end(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+def end(processes: Sequence[Process]) -> list[tuple[int, str]]:
     """Exit code and output of each."""
     try:
-        told = [process.communicate(timeout=WAIT)[0] for process in processes]
+        told = [process.told() for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -59,7 +65,7 @@ def train(count: int, words: Sequence[str], devices: int = 1) -> None:
             raise RuntimeError(f"exit code {code}: {told}")
 
 
-def wait_for_lines(folder: Path, lines: int, processes: Sequence[subprocess.Popen[str]]) -> None:
+def wait_for_lines(folder: Path, lines: int, processes: Sequence[Process]) -> None:
     """Wait until the run has logged so many lines."""
     deadline, path = time.monotonic() + WAIT, folder / "metrics.jsonl"
     while not path.exists() or path.read_text().count("\n") < lines:
@@ -68,7 +74,7 @@ def wait_for_lines(folder: Path, lines: int, processes: Sequence[subprocess.Pope
         time.sleep(0.02)
 
 
-def child_of(process: subprocess.Popen[str]) -> int:
+def child_of(process: Process) -> int:
     """The process that trains, whose parent is the command."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -80,14 +86,14 @@ def child_of(process: subprocess.Popen[str]) -> int:
     raise RuntimeError(f"process {process.pid} has no child")
 
 
-def lose(processes: Sequence[subprocess.Popen[str]], index: int, number: int) -> list[tuple[int, float, str]]:
+def lose(processes: Sequence[Process], index: int, number: int) -> list[tuple[int, float, str]]:
     """Send one of them a signal; exit code, seconds until its end and output of each of the others."""
     victim, begun = child_of(processes[index]), time.monotonic()
     os.kill(victim, number)
     others = [process for i, process in enumerate(processes) if i != index]
     found = []
     for process in others:
-        told = process.communicate(timeout=WAIT)[0]
+        told = process.told()
         found.append((process.returncode, time.monotonic() - begun, told))
     os.kill(victim, signal.SIGKILL) if number == signal.SIGSTOP else None
     end([processes[index]])

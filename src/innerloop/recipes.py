@@ -70,7 +70,7 @@ def gradient_descent_inside(published: Config) -> Config:
     return replace(
         published,
         inner=replace(published.inner, optimizer="sgd", learning_rate=0.1),
-        outer=replace(published.outer, meta_steps=45_000),
+        outer=replace(published.outer, meta_steps=20_000),
     )
 
 

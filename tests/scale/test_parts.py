@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -81,8 +80,7 @@ def work(count: int, file: Path, devices: int, parts: int) -> dict[str, np.ndarr
     port = several.free_port()
     words = lambda index: map(str, (count, index, port, file, devices, parts))
     command = lambda index: [sys.executable, str(WORKER), *words(index)]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    for code, told in several.end([subprocess.Popen(command(i), **pipe) for i in range(count)]):
+    for code, told in several.end([several.Process(command(i)) for i in range(count)]):
         assert code == 0, told
     return dict(np.load(file))
 

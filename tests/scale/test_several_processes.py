@@ -19,11 +19,7 @@ WORKER = Path(__file__).with_name("worker.py")
 def work(count: int, file: Path, *devices: int) -> None:
     port = several.free_port()
     command = lambda index: [sys.executable, str(WORKER), *map(str, (count, index, port, file, *devices))]
-    processes = [
-        subprocess.Popen(command(i), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for i in range(count)
-    ]
-    for code, told in several.end(processes):
+    for code, told in several.end([several.Process(command(i)) for i in range(count)]):
         assert code == 0, told
 
 
