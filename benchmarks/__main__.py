@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--list", action="store_true", help="the workloads' names")
     made.add_argument("--json", action="store_true", help="with --workload: print one JSON object")
     made.add_argument(
-        "--seconds", type=float, help="timed seconds of each workload (default: 12, quick 3, all 20)"
+        "--seconds", type=float, help="timed seconds of each workload (default: 12, quick 2, all 20)"
     )
     made.add_argument("--threads", type=int, help="cores of every contender (default: the workload's)")
     return made
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     if not peers_python().exists():
         print(f"{OURS} has no peers to run beside; run `make bench-setup` once.", file=sys.stderr)
         return 2
-    default = 12.0 if arguments.workload else 3.0 if arguments.quick else 20.0
+    default = 12.0 if arguments.workload else 2.0 if arguments.quick else 20.0
     seconds = default if arguments.seconds is None else arguments.seconds
     least = 2 if arguments.quick else 3
     if not arguments.workload:
