@@ -142,7 +142,7 @@ $(BENCH)/installed: benchmarks/requirements.txt | $(VENV)/made
 bench-setup: $(VENV)/installed-runtime $(BENCH)/installed ## make .venv-bench, which holds the peers
 
 .PHONY: bench-quick
-bench-quick: bench-setup ## a few workloads beside the fastest peers, under 3 minutes
+bench-quick: bench-setup ## a few workloads beside the fastest peers, about 3 minutes
 	$(PY) -m benchmarks --quick
 
 .PHONY: bench

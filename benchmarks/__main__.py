@@ -3,7 +3,7 @@
 python -m benchmarks --workload omniglot --json     one workload, as one JSON object
 python -m benchmarks --workload cifar-fs-anil       one workload, in words
 python -m benchmarks --list                         the workloads' names
-python -m benchmarks --quick                        a few, under 3 minutes, into results.json and the docs
+python -m benchmarks --quick                        a few, about 3 minutes, into results.json and the docs
 python -m benchmarks --all                          all of them, likewise
 python -m benchmarks --table                        the docs' table from results.json, nothing timed
 """
