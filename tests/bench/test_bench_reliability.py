@@ -28,7 +28,7 @@ def test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_licences_in_few_words() -> None:
-    told = metadata.metadata("numpy").get("License-Expression")  # numpy 2.0 has classifiers alone
+    told = "License-Expression" in metadata.metadata("numpy")  # numpy 2.0 has classifiers alone
     assert sbom.licence("numpy").startswith("BSD-3-Clause" if told else "BSD")
     assert sbom.licence("no-such-package") == sbom.UNKNOWN
     pins = sbom.pins()
