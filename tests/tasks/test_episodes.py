@@ -9,7 +9,7 @@ import pytest
 
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
-from innerloop.tasks.episodes import Episodes, draw_distinct, with_rotations
+from innerloop.tasks.episodes import Episodes, after_swaps, draw_distinct, with_rotations
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -79,6 +79,23 @@ def test_distinct_numbers_are_uniform(count: int, total: int):
         ordered = int(np.prod(np.arange(total, total - count, -1)))
         assert (seen > 0).sum() == ordered
         assert chi_square(seen[seen > 0]) < 4
+
+
+@pytest.mark.parametrize(("count", "total"), [(1, 1), (2, 2), (5, 6), (16, 16), (16, 20), (33, 40)])
+def test_swaps_at_once_are_swaps_in_turn(count: int, total: int):
+    """Against a shuffle that swaps one pair after the other, for random partners and the longest chain of moves."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(np.arange(count), total, size=(200, count))
+    next_ones = np.minimum(np.arange(count) + 1, total - 1)  # place 0's number travels through all places
+    at_once = jax.jit(jax.vmap(after_swaps))
+    for partners in (drawn, next_ones[None], np.full((1, count), total - 1)):
+        expected = []
+        for row in partners:
+            places = np.arange(total)
+            for i, r in enumerate(row):
+                places[[i, r]] = places[[r, i]]
+            expected.append(places[:count])
+        np.testing.assert_array_equal(at_once(jnp.asarray(partners)), expected)
 
 
 def test_total_may_be_traced():

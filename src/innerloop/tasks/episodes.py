@@ -21,23 +21,32 @@ from innerloop.tasks.resident import Resident
 def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
     """`count` distinct numbers below `total` in random order, at a cost that does not grow with `total`.
 
-    The first `count` swaps of a Fisher-Yates shuffle, on the few places that they touch: place i is swapped with a
-    place r_i drawn from i..total-1, and a place holds its own number until it is written.
+    The first `count` swaps of a Fisher-Yates shuffle: place i is swapped with a place r_i drawn from i..total-1, and
+    what lands in place i is drawn.
     """
-    drawn = jax.random.randint(key, (count,), jnp.arange(count), total)
+    return after_swaps(jax.random.randint(key, (count,), jnp.arange(count), total))
 
-    def holds(places: Array, values: Array, place: Array) -> Array:
-        last = jnp.max(jnp.where(places == place, jnp.arange(count), -1))
-        return jnp.where(last >= 0, values[last], place)
 
-    def swap(written: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
-        places, values = written
-        value = holds(places, values, drawn[i])
-        values = values.at[i].set(holds(places, values, i))
-        return (places.at[i].set(drawn[i]), values), value
+def after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
+    """What lies in places 0..count-1 when place i of 0, 1, 2, ... has been swapped with place r_i >= i, in turn.
 
-    untouched = (jnp.full(count, -1), jnp.full(count, -1))
-    return jax.lax.scan(swap, untouched, jnp.arange(count))[1]
+    All at once, not swap after swap. Place p holds p until a swap j puts there what place j held just before. So step i
+    finds r_i, or what place j held before swap j if j < i was the last with r_j = r_i; and place j held j, or what place
+    k held before swap k if k < j was the last with r_k = j. Following the latter to its end takes log2(count) doublings.
+    """
+    count = len(partners)
+    swap = jnp.arange(count)
+
+    def last_before(places: Array) -> Array:
+        """For each i the last j < i with r_j = places_i, or -1."""
+        hits = (partners == places[:, None]) & (swap < swap[:, None])
+        return jnp.where(hits, swap, -1).max(1)
+
+    found, before = last_before(partners), last_before(swap)
+    origin = jnp.where(before < 0, swap, before)
+    for _ in range((count - 1).bit_length()):
+        origin = origin[origin]
+    return jnp.where(found < 0, partners, origin[found])
 
 
 def with_rotations(arrays: ClassArrays) -> ClassArrays:
