@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 WAIT = 240.0
 """Seconds after which anything here is given up."""
@@ -29,9 +30,9 @@ def meeting(count: int, index: int, port: int, patience: int) -> list[str]:
 class Process(subprocess.Popen[str]):
     """A process that tells what it says into a file: a pipe that nobody reads fills up and holds it."""
 
-    def __init__(self, words: Sequence[str]):
+    def __init__(self, words: Sequence[str], **options: Any):
         self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115  read when the process has ended
-        super().__init__(words, stdout=self.file, stderr=subprocess.STDOUT, text=True)
+        super().__init__(words, stdout=self.file, stderr=subprocess.STDOUT, text=True, **options)
 
     def told(self) -> str:
         """All that it said, once it has ended."""

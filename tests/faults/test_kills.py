@@ -3,13 +3,13 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.several import Process
 from tests.faults.child import EVERY, LONG
 
 from innerloop import checkpoint, outer, weights
@@ -31,14 +31,13 @@ class Trainings:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
 
-    def start(self, folder: Path, mode: str) -> "subprocess.Popen[str]":
+    def start(self, folder: Path, mode: str) -> Process:
         words = [sys.executable, "-m", "tests.faults.child", str(folder), mode]
-        where = {"cwd": ROOT, "env": self.environment}
-        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where)
+        return Process(words, cwd=ROOT, env=self.environment)
 
     def to_end(self, folder: Path, mode: str) -> None:
         with self.start(folder, mode) as process:
-            said = process.communicate()[0]
+            said = process.told()
         assert process.returncode == 0, said
 
     def stopped(self, folder: Path, mode: str, draw: random.Random, number: int) -> "tuple[int, str]":
@@ -51,7 +50,7 @@ class Trainings:
                 time.sleep(0.005)
             time.sleep(draw.random() * (5.0 if anywhere else 0.5))
             process.send_signal(number)
-            said = process.communicate()[0]
+            said = process.told()
         return process.returncode, said
 
 
