@@ -86,6 +86,7 @@ def changed(**fields) -> str:
         (changed(meta_batch=0), "`meta_batch` must be 1 or more, got 0"),
         (changed(log_every=0), "`log_every` must be 1 or more, got 0"),
     ],
+    ids=lambda value: value if len(value) < 100 else "config",
 )
 def test_wrong_json(text: str, message: str):
     with pytest.raises(InnerloopError, match=message):
