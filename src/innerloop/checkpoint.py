@@ -38,6 +38,14 @@ DAMAGED = "damaged"
 """The folder beside the checkpoints into which those are moved that could not be used."""
 
 
+class Manager(ocp.CheckpointManager):
+    """Orbax's, but for preemption: SIGTERM is ours, and JAX's service that Orbax would ask is off."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never (JAX 0.8 raises an error where its service is off)."""
+        return False
+
+
 def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
     for name in ("absl", "asyncio"):
@@ -53,7 +61,7 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
     )
     remove_deleted(folder)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
-    return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
+    return Manager(folder, options=options, item_handlers=handler)
 
 
 def remove_deleted(folder: Path) -> None:

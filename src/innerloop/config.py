@@ -92,8 +92,9 @@ class InnerConfig:
     """Inner steps while training."""
     learning_rate: float = 0.01
     """Inner step size, for a loss that is a mean over examples."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """Gradient descent, or Adam with beta1 = 0 (Reptile)."""
+    optimizer: Literal["sgd", "adam", "kept_adam"] = "sgd"
+    """Gradient descent, or Adam with beta1 = 0: begun anew with every task, or with second moments that tasks hand on
+    (Reptile's published code)."""
     minibatch: int | None = None
     """Support examples per inner step while training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"

@@ -18,6 +18,7 @@ from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, Score, evaluator
 from innerloop.inner import InnerLoop
+from innerloop.kept_adam import kept_adam, with_moments
 from innerloop.losses import (
     accuracy,
     call,
@@ -202,6 +203,12 @@ def fresh_model(
     config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None = None
 ) -> Params:
     """The configured model before training, for examples of `shape` (`outputs`: other than one per way)."""
+    model = network(config, shape, key, outputs)
+    return with_moments(model) if config.inner.optimizer == "kept_adam" else model
+
+
+def network(config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None) -> Params:
+    """The network alone."""
     m = config.model
     if outputs is None:
         outputs = 1 if config.data.dataset == "sinusoid" else config.data.ways
@@ -240,9 +247,12 @@ def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
     Adam divides by sqrt(nu), whose derivative at nu = 0 (a dead ReLU) is infinite, and the meta-gradient through it
     NaN. Where the loop is differentiated, eps_root keeps it under 1e6; elsewhere Adam is the published one.
     """
-    adam = optax.adam(c.learning_rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0)
-    rule = optax.sgd(c.learning_rate) if c.optimizer == "sgd" else adam
-    return InnerLoop(rule, c.steps, minibatch=c.minibatch, derivative=c.derivative)
+    rules: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "sgd": lambda: optax.sgd(c.learning_rate),
+        "adam": lambda: optax.adam(c.learning_rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0),
+        "kept_adam": lambda: kept_adam(c.learning_rate),
+    }
+    return InnerLoop(rules[c.optimizer](), c.steps, minibatch=c.minibatch, derivative=c.derivative)
 
 
 def falling(decay: str, begin: float, steps: int) -> Any:
@@ -282,8 +292,21 @@ def load_splits(config: Config) -> Splits | None:
     return folder.load(data.folder, size=data.size or None)
 
 
+def check_inner(config: Config) -> None:
+    """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
+    fits = config.algorithm == "reptile" and config.data.dataset not in REINFORCEMENT
+    if config.inner.optimizer == "kept_adam" and not fits:
+        raise InnerloopError(
+            "--inner.optimizer",
+            "`kept_adam` is for Reptile on examples",
+            got=f"{config.algorithm} on {config.data.dataset}",
+            do="choose sgd or adam",
+        )
+
+
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
+    check_inner(config)
     if config.data.dataset in REINFORCEMENT:
         from innerloop.rl.experiment import RLExperiment  # it builds on this module
 

@@ -102,7 +102,7 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
 
 
 def images_reptile(dataset: str, ways: int, shots: int) -> Config:
-    """Reptile's image protocols (its published commands): Adam inside, 5 tasks, outer step 1 falling to 0."""
+    """Reptile's image protocols (its published commands): Adam inside, kept, 5 tasks, outer step 1 falling to 0."""
     omniglot_like = dataset in ("omniglot", "glyphs")
     if omniglot_like:
         rate, batch, steps, train_shots = (0.001, 10, 5, 10) if ways == 5 else (0.0005, 20, 10, 10)
@@ -119,7 +119,7 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
             rotations=dataset == "omniglot",
         ),
         model=replace(OMNIGLOT if omniglot_like else POOLED, features="flatten"),
-        inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="adam", minibatch=batch),
+        inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="kept_adam", minibatch=batch),
         outer=OuterConfig(
             meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
         ),

@@ -39,8 +39,9 @@ def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | Non
     path = weights_path(source)
     arrays, config, _ = weights.load(path)
     refuse_policies(config)
-    shape = example_shape(config, arrays)
-    like = fresh_model(config, shape_to_build(config, shape, arrays), jax.random.key(0))
+    network = {name.removeprefix("model/"): x for name, x in arrays.items()}
+    shape = example_shape(config, network)
+    like = fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
     return weights.into(like, arrays, str(path)), config, shape
 
 

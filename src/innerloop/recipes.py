@@ -61,16 +61,12 @@ def from_five_ways(published: Config) -> Config:
     )
 
 
-def gradient_descent_inside(published: Config) -> Config:
-    """Reptile: gradient descent inside instead of Adam.
-
-    Adam's state starts anew with every task here, so its first step has the same length in every weight, however small
-    the gradient.
-    """
+def twice_the_step(published: Config) -> Config:
+    """Reptile on Omniglot 5-way: less than half the meta-steps, with inner steps of twice the size."""
     return replace(
         published,
-        inner=replace(published.inner, optimizer="sgd", learning_rate=0.1),
-        outer=replace(published.outer, meta_steps=20_000),
+        inner=replace(published.inner, learning_rate=0.002),
+        outer=replace(published.outer, meta_steps=45_000, validate_every=5000),
     )
 
 
@@ -97,8 +93,8 @@ RECIPES: dict[str, Callable[[Config], Config]] = {
     "omniglot-5way-5shot-maml": from_one_shot_of_omniglot,
     "omniglot-5way-1shot-fomaml": first_order_longer,
     "omniglot-5way-5shot-fomaml": first_order_longer,
-    "omniglot-5way-1shot-reptile": gradient_descent_inside,
-    "omniglot-5way-5shot-reptile": gradient_descent_inside,
+    "omniglot-5way-1shot-reptile": twice_the_step,
+    "omniglot-5way-5shot-reptile": twice_the_step,
     "omniglot-20way-1shot-maml": from_five_ways,
     "omniglot-20way-1shot-anil": from_five_ways,
     "cifar-fs-5way-1shot-joint": all_classes_longer,

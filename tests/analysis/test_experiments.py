@@ -16,6 +16,7 @@ from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES
 from innerloop.errors import InnerloopError
 from innerloop.inner import unroll
+from innerloop.kept_adam import with_moments
 from innerloop.models import MLP, Conv4
 from innerloop.tree import paths
 
@@ -81,6 +82,14 @@ def test_layers_of_the_built_in_networks():
         assert tuple(seen) == layers.names
         assert jnp.allclose(seen["head"], model(inputs), atol=1e-6)
         assert jnp.allclose(layers.embed(model, inputs), model.embed(inputs), atol=1e-6)
+        kept = with_moments(model)
+        inside = named_layers(kept)
+        inside.check(kept)
+        assert {name: len(x) for name, x in inside.parts(kept).items()} == {
+            n: len(x) for n, x in parts.items()
+        }
+        assert jnp.array_equal(inside.activations(kept, inputs)["head"], seen["head"])
+        assert jnp.array_equal(inside.embed(kept, inputs), layers.embed(model, inputs))
     assert jnp.allclose(seen["hidden2"], mlp.embed(images[:, :4, :4]), atol=1e-6)
 
 

@@ -36,7 +36,11 @@ def test_the_papers_settings_that_are_easy_to_get_wrong():
     assert (twenty.inner.learning_rate, twenty.inner.steps, twenty.outer.meta_batch) == (2.0, 5, 16)
     assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
     reptile = preset("omniglot-5way-1shot-reptile-published")
-    assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == ("adam", 10, 10)
+    assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == (
+        "kept_adam",
+        10,
+        10,
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)

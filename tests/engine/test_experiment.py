@@ -13,7 +13,7 @@ from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, Outer
 from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
 from innerloop.datasets.arrays import Splits
 from innerloop.errors import InnerloopError
-from innerloop.experiment import Experiment, adapted_by, inner_loop, load_splits, outer_optimizer
+from innerloop.experiment import Experiment, adapted_by, build, inner_loop, load_splits, outer_optimizer
 from innerloop.models import MLP, Conv4
 from innerloop.presets import preset
 from innerloop.tasks.episodes import Episodes
@@ -112,6 +112,13 @@ def test_inner_optimisers():
     assert first_update(inner_loop(adam, True).rule, 1e-3) == pytest.approx(-0.1, rel=1e-3)
     slope = jax.grad(lambda g: inner_loop(adam, True).rule.update(g, loop.rule.init(g), g)[0])
     assert np.isfinite(slope(np.float32(0)))
+
+
+@pytest.mark.parametrize("name", ["omniglot-5way-1shot-maml", "navigation-reptile"])
+def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
+    config = preset(name)
+    with pytest.raises(InnerloopError, match="`kept_adam` is for Reptile on examples, got .*; choose sgd or adam"):
+        build(replace(config, inner=replace(config.inner, optimizer="kept_adam")))
 
 
 def test_outer_optimisers():

@@ -7,8 +7,8 @@ outside). With `alpha` given, g is divided by it: (theta - W) / alpha, the "Rept
 gradient descent is the plain gradient of the support loss.
 
 Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithms 1 and 2, arXiv 1803.02999.
-Left out: the authors' code keeps Adam's second moments from one task to the next; here they start anew with every
-task, so that the gradient is a function of the task alone. The query set is not read.
+The authors' code keeps Adam's second moments from one task to the next: `innerloop.kept_adam` makes them a part of
+theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
 """
 
 from typing import Any

@@ -30,9 +30,10 @@ def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) ->
 def after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
     """What lies in places 0..count-1 when place i of 0, 1, 2, ... has been swapped with place r_i >= i, in turn.
 
-    All at once, not swap after swap. Place p holds p until a swap j puts there what place j held just before. So step i
-    finds r_i, or what place j held before swap j if j < i was the last with r_j = r_i; and place j held j, or what place
-    k held before swap k if k < j was the last with r_k = j. Following the latter to its end takes log2(count) doublings.
+    All at once, not swap after swap. Place p holds p until a swap j puts there what place j held just before. So step
+    i finds r_i, or what place j held before swap j if j < i was the last with r_j = r_i; and place j held j, or what
+    place k held before swap k if k < j was the last with r_k = j. Following the latter to its end takes log2(count)
+    doublings.
     """
     count = len(partners)
     swap = jnp.arange(count)

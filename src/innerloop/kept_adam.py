@@ -1,0 +1,59 @@
+r"""Adam without momentum whose second moments belong to the initialisation, so that tasks hand them on.
+
+    theta = (w, v):   v <- beta2 v + (1 - beta2) g^2,   w <- w - alpha g / (sqrt(v) + eps)
+
+Reptile's published code keeps v from one task to the next, and begins with it at test: every weight has a step size of
+its own, learned along with it. Being part of theta, v is moved by the outer step as w is, towards what the tasks made
+of it, and a task's gradient remains a function of theta and the task alone.
+
+Kingma and Ba 2015, "Adam", algorithm 1 with beta1 = 0, arXiv 1412.6980; Nichol, Achiam and Schulman 2018, section 6.1.
+Left out: the correction for where v begins. It begins at `FIRST`, above the squares of usual gradients, so that the
+first steps are short ones of gradient descent.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from innerloop.task import Params
+from innerloop.tree import subtract
+
+FIRST = 1e-3
+
+
+class WithMoments(eqx.Module):
+    """A model, w, and of each of its parameters the second moment, v. Called as the model."""
+
+    model: Any
+    moments: Any
+
+    def __call__(self, inputs: Any, reference: int | None = None) -> Array:
+        """What the model gives."""
+        return self.model(inputs, reference)
+
+
+def with_moments(model: Params) -> WithMoments:
+    """A model and where its second moments begin."""
+    return WithMoments(model, jax.tree.map(lambda w: jnp.full_like(w, FIRST), model))
+
+
+def kept_adam(
+    learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """The rule for `WithMoments`: stateless, since the moments are among the parameters. Frozen weights keep theirs."""
+
+    def moment(g: Array | None, v: Array) -> Array:
+        return v if g is None else beta2 * v + (1 - beta2) * jnp.square(g)
+
+    def update(grads: WithMoments, state: Any, params: WithMoments) -> tuple[WithMoments, Any]:
+        absent = lambda g: g is None
+        moments = jax.tree.map(moment, grads.model, params.moments, is_leaf=absent)
+        step = lambda g, v: None if g is None else -learning_rate * g / (jnp.sqrt(v) + eps)
+        steps = jax.tree.map(step, grads.model, moments, is_leaf=absent)
+        return WithMoments(steps, subtract(moments, params.moments)), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # pyright: ignore
