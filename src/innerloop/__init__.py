@@ -63,6 +63,8 @@ PUBLIC = {
 }
 """Where each public name lives; the imports above tell the same to type checkers, and a test compares the two."""
 
+__all__ = [name for names in PUBLIC.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]
+
 HOMES = {name: home for home, names in PUBLIC.items() for name in names}
 
 

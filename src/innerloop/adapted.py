@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def save(learner: "Learner", path: Path) -> None:
-    """Write the task. Raises InnerloopError for labels that JSON does not hold."""
+    """Write the task. Raises InnerloopError for labels that JSON does not hold, and where it cannot be written."""
     leaves = zip(paths(learner.params_), jax.tree.leaves(learner.params_), strict=True)
     arrays = {f"params/{name}": np.asarray(leaf) for name, leaf in leaves}
     # The examples too: predictions may be normalised by their statistics.
@@ -33,8 +34,14 @@ def save(learner: "Learner", path: Path) -> None:
         do = "use strings, numbers or tuples of them as labels"
         raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
     draft = path.with_name(f".{path.name}.tmp")
-    save_file(arrays, draft, metadata={"learner": text})
-    draft.replace(path)
+    try:
+        save_file(arrays, draft, metadata={"learner": text})
+        draft.replace(path)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):
+            draft.unlink()
+        do = "give a path in a folder that is there"
+        raise InnerloopError(str(path), f"cannot be written ({error})", do=do) from None
 
 
 def load(learner: "Learner", path: Path) -> None:

@@ -10,19 +10,19 @@ meta-gradient.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from innerloop.algorithms.algorithm import Algorithm
+from innerloop.check_words import Findings, Kind, verdict
 from innerloop.errors import InnerloopError
 from innerloop.inner import check_scalar_loss
 from innerloop.task import LossFn, Params, Task
 from innerloop.tree import check_trainable, paths, subtract
 
-Kind = Literal["exact", "first order", "displacement", "joint", "wrong"]
 STEPS = tuple(10.0**-i for i in range(2, 9))
 
 
@@ -77,12 +77,11 @@ def check_meta_gradient(
     check_trainable(params, "check_meta_gradient")
     with jax.enable_x64(True):
         params, task = in_float64(params), in_float64(task)
-        check_scalar_loss(loss_fn, params, task.support)
         check_scalar_loss(loss_fn, params, task.query)
         objective = lambda params: loss_fn(algorithm.adapt(params, task.support), task.query)
         grads = jax.jit(algorithm.meta_grad)(params, task)[0]
         check_finite(grads, "the meta-gradient")
-        check_finite([jax.jit(objective)(params)], "the query loss")
+        check_finite(jax.jit(objective)(params), "the query loss")
         found = compare(
             jax.jit(objective), params, grads, directions, STEPS if step is None else (step, step / 10)
         )
@@ -151,46 +150,29 @@ def judge(
     worst = int(np.argmax(errors))
     constant = not (np.abs(found.finite) + np.abs(found.product)).any()
     passed = bool(errors[worst] <= tolerance) and not constant
-    exact = jax.jit(jax.grad(objective))(params)
     kind: Kind = "exact" if passed else "wrong"
     if not passed and not constant:
         kind = name_of(algorithm, loss_fn, params, task, grads)
+    exact = jax.jit(jax.grad(objective))(params)
     sound = passed or compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
     angle, ratio = angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
-    depends = np.abs(found.finite) > found.floor + 10 * found.unsure
-    zero = [not np.any(np.asarray(g)) for g in jax.tree.leaves(grads)]
-    parameters = list(zip(found.names, zero, depends, strict=False))
-    silent = tuple(name for name, none, used in parameters if none and used)
-    unused = tuple(name for name, none, used in parameters if none and not used)
+    silent, unused = without_gradient(found, grads)
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
-    tail = f"; the objective does not depend on {', '.join(unused)}" if unused and not constant else ""
-    if constant:
-        verdict = "the query loss depends on no parameter (rounded, or cut off from all of them?)"
-    elif passed:
-        verdict = (
-            f"the meta-gradient agrees with finite differences to {int(-np.log10(max(error, 1e-12)))} digits"
-        )
-    elif kind != "wrong":
-        verdict = sentence(kind, error, angle, ratio)
-    elif unsure > error / 3:
-        verdict = (
-            f"undecided at `{found.names[worst]}`: finite differences are themselves unsure by {unsure:.0%} there "
-            "(kinks such as ReLU and max-pooling, or float32 inside the loss)"
-        )
-    else:
-        verdict = (
-            f"the meta-gradient differs from finite differences by {error:.2g} at `{found.names[worst]}`"
-        )
-        verdict += f"; no gradient flows to {', '.join(silent)}" if silent else ""
-        verdict += ": look for stop_gradient, " + (
-            "a missing second derivative or another loss on the query set"
-            if sound
-            else "a custom derivative, or a kink inside the loss; jax.grad of the objective is as wrong"
-        )
+    facts = Findings(
+        kind, constant, bool(sound), found.names[worst], error, unsure, angle, ratio, silent, unused
+    )
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
     return MetaGradientCheck(
-        passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, verdict + tail
+        passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, verdict(facts)
     )
+
+
+def without_gradient(found: Directions, grads: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parameters whose gradient is zero: those that the objective depends on, and those that it does not."""
+    depends = np.abs(found.finite) > found.floor + 10 * found.unsure
+    zero = [not np.any(np.asarray(g)) for g in jax.tree.leaves(grads)]
+    none = [(name, used) for name, nothing, used in zip(found.names, zero, depends, strict=False) if nothing]
+    return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
 
 
 def name_of(algorithm: Algorithm, loss_fn: LossFn, params: Params, task: Task, grads: Any) -> Kind:
@@ -209,19 +191,6 @@ def name_of(algorithm: Algorithm, loss_fn: LossFn, params: Params, task: Task, g
     return "wrong"
 
 
-def sentence(kind: Kind, error: float, angle: float, ratio: float) -> str:
-    """What a gradient of another kind is, and how far from the meta-gradient."""
-    what = {
-        "first order": "a first-order gradient: the query gradient at the adapted parameters, without second "
-        "derivatives (right for FOMAML; for MAML, look for stop_gradient in the inner loop)",
-        "joint": "the query gradient before adapting (right for joint training)",
-        "displacement": "the displacement of the inner loop (right for Reptile)",
-    }[kind]
-    if np.isnan(angle):
-        return f"{what}; it differs from finite differences by {error:.2g}"
-    return f"{what}; {angle:.2g} degrees from the meta-gradient and {ratio:.3g} times its length"
-
-
 def in_float64(tree: Any) -> Any:
     """Floats as float64, everything else as it is."""
     floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
@@ -229,12 +198,12 @@ def in_float64(tree: Any) -> Any:
 
 
 def check_finite(tree: Any, what: str) -> None:
-    """Raise InnerloopError at the first leaf that is not finite."""
+    """Raise InnerloopError at the first leaf that is not finite, which is named unless the tree is one array."""
     for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         if not np.isfinite(np.asarray(leaf)).all():
             raise InnerloopError(
                 "check_meta_gradient",
-                f"{what} is not finite" + (f" at `{path}`" if len(path) > 1 else ""),
+                f"{what} is not finite" + (f" at `{path}`" if path else ""),
                 got="NaN or infinity",
                 do="look for a square root, a norm or a logarithm at zero; Adam inside needs `eps_root`",
             )

@@ -86,6 +86,12 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
     checkpoints.close()
 
 
+def kept(folder: Path) -> str:
+    """The end of an error's advice: where the last good checkpoint of a run is, if there is one."""
+    there = any((folder / "checkpoints").glob("[0-9]*"))
+    return f"; the last good checkpoint is kept in {folder}" if there else ""
+
+
 def told_by_us(record: logging.LogRecord) -> bool:
     """Whether a line of the log is to be shown: what Orbax logs as an error it raises too, and that is told."""
     late = "exception was never retrieved" in record.getMessage() and "OCDBT" in str(record.exc_info)

@@ -1,13 +1,9 @@
 """Everything that decides a run, as frozen dataclasses: one definition gives the API, `--help` and `config.json`."""
 
-import dataclasses
-import json
-import sys
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from innerloop.errors import InnerloopError
-from innerloop.outside import is_number, parse_json
 
 Dataset = Literal[
     "sinusoid",
@@ -28,6 +24,20 @@ REINFORCEMENT = ("navigation", *LOCOMOTION)
 """The families of environments among them."""
 AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
 Normalization = Literal["transductive", "inductive", "support"]
+
+
+def at_least(section: str, settings: Any, **least: int) -> None:
+    """Raise InnerloopError for a number below its least value; None is no number."""
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise InnerloopError(section, f"`{name}` must be {bound} or more", got=value)
+
+
+def check_seed(seed: int) -> None:
+    """Raise InnerloopError for a seed that is no 64-bit number."""
+    if not -(2**63) <= seed < 2**63:
+        raise InnerloopError("--seed", "must be a number of at most 64 bits", got=seed)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,11 @@ class ModelConfig:
     """Begin with the weights of this run folder, weights file or shipped model, and with a head of zeros where its own
     has another shape; empty: random weights."""
 
+    def __post_init__(self) -> None:
+        at_least("model", self, filters=1)
+        if min(self.hidden, default=1) < 1:
+            raise InnerloopError("model", "`hidden` widths must be 1 or more", got=self.hidden)
+
 
 @dataclass(frozen=True)
 class InnerConfig:
@@ -99,6 +114,9 @@ class InnerConfig:
     """Support examples per inner step while training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
     """How the loop is differentiated: changes time and memory, not the result."""
+
+    def __post_init__(self) -> None:
+        at_least("inner", self, steps=0, minibatch=1)
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,7 @@ class OuterConfig:
     log_every: int = 100
     """Outer updates per dispatch and log line."""
     validate_every: int = 1000
-    """Outer updates between validations; 0: never. Rounded to whole log lines."""
+    """Outer updates between validations, and one at the end; 0: none at all. Rounded to whole log lines."""
     checkpoint_every: int = 1000
     """Outer updates between checkpoints. Rounded to whole log lines."""
     snapshots: int = 10
@@ -132,15 +150,11 @@ class OuterConfig:
     0: none at all. Rounded to whole log lines."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("meta_steps", 0),
-            ("meta_batch", 1),
-            ("parts", 1),
-            ("log_every", 1),
-            ("snapshots", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InnerloopError("outer", f"`{name}` must be {least} or more", got=getattr(self, name))
+        at_least("outer", self, meta_steps=0, meta_batch=1, parts=1, log_every=1, snapshots=0)
+        if self.clip is not None and not self.clip > 0:
+            raise InnerloopError(
+                "outer", "`clip` must be above 0", got=self.clip, do="give none for no clipping"
+            )
 
 
 @dataclass(frozen=True)
@@ -160,6 +174,9 @@ class EvaluationConfig:
     with the support set (inductive), or the support set alone (support)."""
     validation_tasks: int = 600
     """Tasks of each validation while training."""
+
+    def __post_init__(self) -> None:
+        at_least("evaluation", self, tasks=2, steps=0, minibatch=1, queries=1, validation_tasks=2)
 
 
 @dataclass(frozen=True)
@@ -201,10 +218,7 @@ class RLConfig:
     """Inner step size at test after the first step, as a part of the first."""
 
     def __post_init__(self) -> None:
-        for name in ("trajectories", "test_trajectories", "horizon", "epochs", "conjugate_gradients"):
-            least = 2 if name.endswith("trajectories") else 1
-            if getattr(self, name) < least:
-                raise InnerloopError("rl", f"`{name}` must be {least} or more", got=getattr(self, name))
+        at_least("rl", self, trajectories=2, test_trajectories=2, horizon=1, epochs=1, conjugate_gradients=1)
         for name in ("discount", "gae", "fisher_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise InnerloopError("rl", f"`{name}` must lie in (0, 1]", got=getattr(self, name))
@@ -230,49 +244,5 @@ class Config:
     seed: int = 0
     """Seed of the initial weights and of the training tasks."""
 
-
-def to_json(config: Config) -> str:
-    """The config as JSON text."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str, who: str = "config.json") -> Config:
-    """Read a config back. Raises InnerloopError for broken JSON, unknown or missing fields and wrong types."""
-    return from_dict(Config, parse_json(text, who), who)
-
-
-def from_dict(cls: type, values: Any, who: str) -> Any:
-    """Build a config dataclass from plain values, strictly."""
-    if not isinstance(values, dict):
-        raise InnerloopError(who, "must be an object with named fields", got=type(values).__name__)
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise InnerloopError(
-            who, f"unknown field {unknown[0][:80]!r}", do="choose among: " + ", ".join(hints)
-        )
-    return cls(**{name: value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
-
-
-def value_of(hint: Any, value: Any, who: str) -> Any:
-    """One field's value, checked against its type."""
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
-    if isinstance(value, list):
-        value = tuple(value)
-    if not matches(hint, value):
-        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], do=f"expected {hint}")
-    return float(value) if hint in (float, float | None) and isinstance(value, int) else value
-
-
-def matches(hint: Any, value: Any) -> bool:
-    """Whether a plain value fits a field's type: literals, numbers, strings, tuples of them, unions with None."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(matches(get_args(hint)[0], v) for v in value)
-    if get_args(hint):
-        return any(matches(option, value) for option in get_args(hint))
-    if hint is float:
-        return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    def __post_init__(self) -> None:
+        check_seed(self.seed)

@@ -7,6 +7,7 @@ inner step. A healthy run pays one copy of its state per dispatch.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from innerloop.checkpoint import kept
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment, adapted_by
 from innerloop.inner import InnerLoop, unroll
@@ -51,14 +53,13 @@ def is_finite(tree: Any) -> Bool[Array, " parameters"]:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
 
 
-def check_params(params: Params, step: int) -> None:
+def check_params(params: Params, step: int, folder: Path) -> None:
     """Raise InnerloopError for parameters that are not finite though all losses were: the outer step overflowed."""
     sound = np.asarray(jax.jit(is_finite)(params))
     if not sound.all():
         lost = paths(params)[int(np.argmin(sound))]
         wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
-        do = "lower --outer.learning-rate; the last good checkpoint is kept"
-        raise InnerloopError("train", wrong, do=do)
+        raise InnerloopError("train", wrong, do="lower --outer.learning-rate" + kept(folder))
 
 
 def located(experiment: Experiment, tasks: Any, dispatch: Dispatch, kept: MetaState, bad: int) -> str:

@@ -4,6 +4,16 @@ Its message says who complains, what was wrong, what was received and what to do
 sentence and exit code 2.
 """
 
+from collections.abc import Iterable
+
+
+def check_choice(who: str, name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise InnerloopError unless the value is one of the choices."""
+    known = list(choices)
+    if value not in known:
+        do = "choose among: " + ", ".join(map(str, known))
+        raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), do=do)
+
 
 class InnerloopError(ValueError):
     """Bad input, told in one sentence: who, what was wrong, what it got, what to do."""

@@ -115,7 +115,6 @@ def over_tasks(
     part = whole_part(part, tasks)
     # A model that was trained in parts may be measured where there are fewer devices.
     mesh = task_mesh(part, parts=math.gcd(parts, *map(len, by_process(jax.devices()))))
-    chunk = chunk if (part // mesh.shape["tasks"]) % chunk == 0 else 1
     arrays, static = eqx.partition(distribution, eqx.is_array)
 
     def values(params: Params, arrays: Any, keys: Array) -> Any:

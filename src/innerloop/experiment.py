@@ -13,12 +13,12 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
-from innerloop.config import REINFORCEMENT, Config, InnerConfig, Normalization, OuterConfig
+from innerloop.config import REINFORCEMENT, Config, InnerConfig, Normalization
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, Score, evaluator
 from innerloop.inner import InnerLoop
-from innerloop.kept_adam import kept_adam, with_moments
+from innerloop.kept_adam import with_moments
 from innerloop.losses import (
     accuracy,
     call,
@@ -31,9 +31,10 @@ from innerloop.mesh import task_mesh
 from innerloop.models import MLP, Conv4
 from innerloop.models.layers import Linear
 from innerloop.normalization import predict
+from innerloop.optimizers import inner_loop, outer_optimizer
 from innerloop.outer import MetaState, meta_steps
 from innerloop.task import LossFn, Params, Task, TaskDistribution
-from innerloop.tasks.episodes import Episodes, with_rotations
+from innerloop.tasks.episodes import Episodes, check_episode, with_rotations
 from innerloop.tasks.pooled import Pooled
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tree import Except, Selection
@@ -104,7 +105,9 @@ class Experiment:
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:
             return Sinusoid(data.shots, queries, data.protocol, data.oracle)
-        return Episodes(self.classes(getattr(self.splits, part)), data.ways, data.shots, queries)
+        classes = self.classes(getattr(self.splits, part))
+        check_episode(classes, data.ways, data.shots, queries, who=f"{part} classes")
+        return Episodes(classes, data.ways, data.shots, queries)
 
     def classes(self, arrays: ClassArrays) -> ClassArrays:
         """The classes, turned by quarters where the protocol has it."""
@@ -241,37 +244,6 @@ def adapted_by(algorithm: str) -> Selection:
     return Except("head") if algorithm == "boil" else None
 
 
-def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
-    """The inner loop that a config describes.
-
-    Adam divides by sqrt(nu), whose derivative at nu = 0 (a dead ReLU) is infinite, and the meta-gradient through it
-    NaN. Where the loop is differentiated, eps_root keeps it under 1e6; elsewhere Adam is the published one.
-    """
-    rules: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "sgd": lambda: optax.sgd(c.learning_rate),
-        "adam": lambda: optax.adam(c.learning_rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0),
-        "kept_adam": lambda: kept_adam(c.learning_rate),
-    }
-    return InnerLoop(rules[c.optimizer](), c.steps, minibatch=c.minibatch, derivative=c.derivative)
-
-
-def falling(decay: str, begin: float, steps: int) -> Any:
-    """What is `begin` at first, and falls to nothing over so many steps unless it is constant."""
-    schedules: dict[str, Any] = {
-        "constant": lambda: begin,
-        "linear": lambda: optax.linear_schedule(begin, 0.0, steps),
-        "cosine": lambda: optax.cosine_decay_schedule(begin, steps),
-    }
-    return schedules[decay]()
-
-
-def outer_optimizer(c: OuterConfig) -> optax.GradientTransformation:
-    """The outer optimiser that a config describes."""
-    rate = falling(c.decay, c.learning_rate, c.meta_steps)
-    rule = optax.adam(rate) if c.optimizer == "adam" else optax.sgd(rate)
-    return rule if c.clip is None else optax.chain(optax.clip(c.clip), rule)
-
-
 def load_splits(config: Config) -> Splits | None:
     """Read the configured data set (None for sinusoids)."""
     from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
@@ -308,8 +280,9 @@ def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
     check_inner(config)
     if config.data.dataset in REINFORCEMENT:
-        from innerloop.rl.experiment import RLExperiment  # it builds on this module
+        from innerloop.rl.experiment import RLExperiment, check_policy  # it builds on this module
 
+        check_policy(config)
         if config.outer.parts > 1:
             raise InnerloopError(
                 "--outer.parts", "policies are whole on every device", got=config.outer.parts

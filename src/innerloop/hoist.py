@@ -54,5 +54,8 @@ def crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
 
 def evaluator(jaxpr: jex.ClosedJaxpr, equations: list, inputs: list, outputs: list) -> Callable[..., list]:
     """A function that runs `equations` on values for `inputs` and returns those of `outputs`."""
-    part = jex.Jaxpr(jaxpr.jaxpr.constvars, list(inputs), list(outputs), equations, jaxpr.jaxpr.effects)
+    whole = jaxpr.jaxpr
+    part = jex.Jaxpr(
+        whole.constvars, list(inputs), list(outputs), equations, whole.effects, debug_info=whole.debug_info
+    )
     return jex.jaxpr_as_fun(jex.ClosedJaxpr(part, jaxpr.consts))

@@ -10,14 +10,14 @@ taken forward over reverse (`innerloop.mixed`). All three give the same gradient
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.hoist import hoist
 from innerloop.mixed import mixed_value_and_grad
 from innerloop.task import LossFn, Params
@@ -50,13 +50,10 @@ class InnerLoop:
             raise InnerloopError("InnerLoop", "`steps` must be 0 or more", got=self.steps)
         if self.minibatch is not None and self.minibatch < 1:
             raise InnerloopError("InnerLoop", "`minibatch` must be 1 or more", got=self.minibatch)
-        if self.derivative not in ("unrolled", "rematerialised", "mixed"):
-            raise InnerloopError(
-                "InnerLoop",
-                "`derivative` is unknown",
-                got=repr(self.derivative),
-                do="choose unrolled, rematerialised or mixed",
-            )
+        check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
+        if not hasattr(self.rule, "update"):
+            do = "pass optax.sgd(0.1), for example"
+            raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)
 
 
 class Trajectory(NamedTuple):
@@ -105,13 +102,16 @@ def unroll(
 
 def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable | None) -> Callable:
     """One step of the scan: (fast parameters, rule's state), i -> the same, (loss, observation)."""
+    rule = optax.with_extra_args_support(inner.rule)
     gradient = mixed_value_and_grad(loss_of) if inner.derivative == "mixed" else jax.value_and_grad(loss_of)
 
     def step(carry: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], tuple[Array, Any]]:
         fast, state = carry
         seen = None if watch is None else watch(fast, i)
-        loss, grads = gradient(fast, at_step(rest, inner.minibatch, i))
-        updates, state = inner.rule.update(grads, state, fast)
+        batch = at_step(rest, inner.minibatch, i)
+        loss, grads = gradient(fast, batch)
+        again = lambda fast: loss_of(fast, batch)  # for rules that search along a line
+        updates, state = rule.update(grads, state, fast, value=loss, grad=grads, value_fn=again)
         return (optax.apply_updates(fast, updates), state), (loss, seen)
 
     return jax.checkpoint(step) if inner.derivative == "rematerialised" else step

@@ -1,6 +1,5 @@
 """Examples and labels as people have them, checked and made into arrays."""
 
-import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -82,19 +81,41 @@ def check_unit_range(x: np.ndarray, who: str) -> None:
 
 
 def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
-    """One hashable label per example. Raises InnerloopError for other lengths, NaN and unhashable labels."""
+    """One hashable label per example. Raises InnerloopError for other lengths, missing and unhashable labels."""
     if hasattr(y, "ndim") and y.ndim != 1:
         do = "give one label per example, not one-hot rows"
         raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", do=do)
-    # tolist: plain Python labels hash and compare as people expect; jax scalars do not hash at all.
-    labels = np.asarray(y).tolist() if hasattr(y, "ndim") else list(y)
-    check_length(len(labels), examples, who)
-    for label in labels:
-        if not isinstance(label, Hashable):
-            raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, do="use tuples")
-        if isinstance(label, float) and math.isnan(label):
-            raise InnerloopError(who, "a label is missing", got="NaN", do="remove the example")
-    return labels
+    try:
+        given = list(np.asarray(y) if hasattr(y, "ndim") else y)
+    except TypeError:
+        got, do = type(y).__name__, "give a list or an array"
+        raise InnerloopError(who, "y must hold one label per example", got=got, do=do) from None
+    check_length(len(given), examples, who)
+    return [as_label(label, who) for label in given]
+
+
+def as_label(label: Any, who: str) -> Hashable:
+    """A label as plain Python has it. Raises InnerloopError for a missing one and for one that is not hashable."""
+    if type(label) is tuple:
+        return tuple(as_label(part, who) for part in label)
+    # Scalars of NumPy are no numbers to JSON, and those of JAX do not hash.
+    plain = label.item() if getattr(label, "ndim", None) == 0 else label
+    try:
+        hash(plain)
+    except TypeError:
+        do = "use strings, numbers or tuples of them"
+        raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, do=do) from None
+    if is_missing(label):
+        raise InnerloopError(who, "a label is missing", got=label, do="remove the example")
+    return plain
+
+
+def is_missing(label: Any) -> bool:
+    """Whether it is a NaN of any kind, NaT or pandas's NA."""
+    try:
+        return bool(label != label)
+    except TypeError:  # NA is neither equal nor unequal to anything
+        return True
 
 
 def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray]:

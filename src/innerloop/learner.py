@@ -1,6 +1,6 @@
 """Fit, predict and score for people with arrays: a few labelled examples in, a classifier or regressor out.
 
-    learner = Learner.from_pretrained("glyphs-5way-1shot-maml")
+    learner = Learner.from_pretrained("omniglot-5way-1shot-maml")
     learner.fit(images, ["alpha", "beta", "gamma"]).predict(more_images)
 
 `fit` runs the inner loop from the initialisation, always from the same one: fitting again forgets the last task.
@@ -159,10 +159,10 @@ class Learner:
             labels = labelled.as_labels(y, len(found), "Learner.score")
             return float(np.mean([a == b for a, b in zip(found.tolist(), labels, strict=True)]))
         wanted = labelled.values(y, found.shape, "Learner.score")
-        spread = float(np.square(wanted - wanted.mean(0)).sum())
-        if spread == 0:
+        if (wanted == wanted[0]).all():
             do = "give at least two different values"
             raise InnerloopError("Learner.score", "R^2 needs values that differ", do=do)
+        spread = float(np.square(wanted - wanted.mean(0)).sum())
         return 1 - float(np.square(wanted - found).sum()) / spread
 
     def save_adapted(self, path: str | Path) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from innerloop.errors import InnerloopError
 from innerloop.task import Batch, LossFn, Params
 
 Apply = Callable[..., Array]
@@ -19,8 +20,19 @@ def call(params: Params, inputs: Any, **keywords: Any) -> Array:
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 
 
+def check_targets(targets: Array, shape: tuple[int, ...]) -> None:
+    """Raise InnerloopError for targets of another shape: the difference would be broadcast into a wrong number."""
+    if jnp.shape(targets) != shape:
+        do = "reshape them, as by targets[:, None] or targets[:, 0]"
+        raise InnerloopError("loss", f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
+
+
 def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
-    """Mean over examples of the squared distance to the targets (MAML, equation 2, as a mean)."""
+    """Mean over examples of the squared distance to the targets (MAML, equation 2, as a mean).
+
+    Raises InnerloopError for targets of another shape than the outputs.
+    """
+    check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - targets)
     return jnp.mean(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1))
 
@@ -29,15 +41,23 @@ def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array)
     """Mean over examples of -log softmax(scores) at the target class number.
 
     MAML's code sums N per-class means instead, so its inner step size is N times smaller than the one for this
-    mean (0.4 printed for 5 ways is 2.0 here).
+    mean (0.4 printed for 5 ways is 2.0 here). NaN where a class number is none of the scores'. Raises InnerloopError
+    for targets that are not one number for each example.
     """
+    check_targets(targets, scores.shape[:1])
     log_f = jax.nn.log_softmax(scores)
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
-    return -jnp.mean(jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1))
+    log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
+    known = (targets >= 0) & (targets < scores.shape[-1])
+    return -jnp.mean(jnp.where(known, log_likelihood, jnp.nan))
 
 
 def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
-    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores); targets are 0 or 1."""
+    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores); targets are 0 or 1.
+
+    Raises InnerloopError for targets of another shape than the scores.
+    """
+    check_targets(targets, scores.shape)
     return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
 
 

@@ -10,6 +10,7 @@ from innerloop.config import REINFORCEMENT, Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import fresh_model, sinusoid_shape
 from innerloop.labelled import Shape
+from innerloop.start import blank_head
 from innerloop.task import Params
 from innerloop.trained import weights_path
 
@@ -42,6 +43,8 @@ def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | Non
     network = {name.removeprefix("model/"): x for name, x in arrays.items()}
     shape = example_shape(config, network)
     like = fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
+    if config.algorithm == "joint" and config.data.dataset != "sinusoid":
+        arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
     return weights.into(like, arrays, str(path)), config, shape
 
 

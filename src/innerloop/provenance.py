@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from innerloop.config import Config, to_json
+from innerloop.config import Config
+from innerloop.config_json import to_json
 from innerloop.datasets.arrays import ClassArrays, Splits
 
 PACKAGES = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")

@@ -49,36 +49,51 @@ class Verdict:
         return f"Not reproduced: weights differ by up to {self.weights:.1e} of the largest, {where}. {why}"
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What is compared of an ended run: weights by path, log lines, and what it was made with."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    metrics: list[dict[str, Any]]
+    made_with: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "Ended":
+        """Raises InnerloopError if the run has not ended, or a file of it is damaged."""
+        run = RunFolder(folder)
+        run.config()  # a clear error for a folder that is no run
+        if not run.weights.is_file():
+            do = f"go on with it by `innerloop train --resume {folder}`"
+            raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", do=do)
+        return cls(run.path, weights.load(run.weights)[0], run.metrics(), run.known())
+
+
 def reproduce(
     folder: Path | str, into: Path | str, *, watch: Callable[[Progress], None] = lambda progress: None
 ) -> Verdict:
     """Run the config of the run in `folder` again into the folder `into`, and compare.
 
-    Raises InnerloopError if the run has not ended, or `into` holds a run.
+    Raises InnerloopError if the run has not ended or is damaged, or `into` holds a run.
     """
-    run, again = RunFolder(folder), RunFolder(into)
-    config = run.config()
-    if not run.weights.is_file():
-        do = f"go on with it by `innerloop train --resume {folder}`"
-        raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", do=do)
-    train(config, into, watch=watch)
-    return compare(run, again)
+    then = Ended.read(folder)  # before hours of training
+    train(RunFolder(folder).config(), into, watch=watch)
+    return compare(then, Ended.read(into))
 
 
-def compare(run: RunFolder, again: RunFolder) -> Verdict:
+def compare(run: Ended, again: Ended) -> Verdict:
     """Two ended runs."""
-    a, b = (weights.load(r.weights)[0] for r in (run, again))
+    a, b = run.arrays, again.arrays
     if {n: x.shape for n, x in a.items()} != {n: x.shape for n, x in b.items()}:
         raise InnerloopError(
             str(again.path), f"is of another model than {run.path}", do="compare runs of one config"
         )
-    old, new = run.metrics(), again.metrics()
     return Verdict(
         len(a),
         max((difference(a[name], b[name]) for name in a), default=0.0),
-        len(new),
-        first_different(old, new),
-        changed(made_with(run), made_with(again)),
+        len(again.metrics),
+        first_different(run.metrics, again.metrics),
+        changed(run.made_with, again.made_with),
     )
 
 
@@ -97,12 +112,6 @@ def first_different(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> int
             return int(b["step"])
     longer = max(old, new, key=len)[min(len(old), len(new)) :]
     return int(longer[0]["step"]) if longer else None
-
-
-def made_with(run: RunFolder) -> dict[str, Any]:
-    """What a run recorded of its circumstances."""
-    path = run.path / "environment.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:

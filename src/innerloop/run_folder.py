@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from innerloop.config import Config, from_json, to_json
+from innerloop.config import Config
+from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.outside import is_number, parse_json, read_object, read_text
 from innerloop.provenance import environment as environment
@@ -62,9 +63,8 @@ class RunFolder:
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
         """Make the folder of a new run on these data. Raises InnerloopError if there is a run already."""
         if (self.path / "config.json").exists():
-            raise InnerloopError(
-                str(self.path), "holds a run already", do="give --resume to go on with it, or another folder"
-            )
+            do = f"give another folder, or go on with it by `innerloop train --resume {self.path}`"
+            raise InnerloopError(str(self.path), "holds a run already", do=do)
         self.make()
         made_with = environment() | {"data": data or {}}
         write_atomically(self.path / "environment.json", json.dumps(made_with, indent=2) + "\n")

@@ -6,6 +6,7 @@ Classification", begin so throughout).
 """
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,9 @@ def with_body(fresh: Params, source: str) -> Params:
     `source` is the name of a shipped model, a run's folder or a weights file. Raises InnerloopError if there is no
     such model, or if its body is another one.
     """
-    arrays = weights.load(file_of(source))[0]
-    own = dict(zip(paths(fresh), jax.tree.leaves(fresh), strict=True))
-    head = {path for path in own if chosen("head", path)}
-    if any(path not in arrays or arrays[path].shape != own[path].shape for path in head):
-        arrays = {path: x for path, x in arrays.items() if path not in head}
-        arrays |= {path: np.zeros(own[path].shape, own[path].dtype) for path in head}
+    arrays, head = weights.load(file_of(source))[0], blank_head(fresh)
+    if any(path not in arrays or arrays[path].shape != x.shape for path, x in head.items()):
+        arrays = arrays | head
     try:
         found = weights.into(fresh, arrays, source)
     except InnerloopError as error:
@@ -54,6 +52,12 @@ def with_body(fresh: Params, source: str) -> Params:
         )
         raise InnerloopError("--model.start", f"does not fit: {error}", do=do) from None
     return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
+
+
+def blank_head(model: Params) -> dict[str, np.ndarray]:
+    """Zeros in the shapes of a model's head, by path."""
+    own = zip(paths(model), jax.tree.leaves(model), strict=True)
+    return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path)}
 
 
 def file_of(source: str) -> Path:
@@ -79,8 +83,17 @@ def check_unchanged(config: Config, known: dict[str, Any]) -> None:
 
 
 def absolute(config: Config) -> Config:
-    """The config with a path that holds wherever the run is resumed or made again from."""
-    source = config.model.start
-    if not source or source in weights.shipped() or not Path(source).exists():
-        return config
-    return replace(config, model=replace(config.model, start=str(Path(source).resolve())))
+    """The config with paths that hold wherever the run is resumed, measured or made again from."""
+    source, folder = config.model.start, config.data.folder
+    source = source if source in weights.shipped() else resolved(source)
+    return replace(
+        config,
+        model=replace(config.model, start=source),
+        data=replace(config.data, folder=resolved(folder)),
+    )
+
+
+def resolved(path: str) -> str:
+    """From the root on; as it is where it names nothing, which is told where it is read."""
+    place = os.path.expanduser(path)
+    return os.path.realpath(place) if os.path.exists(place) else path

@@ -18,7 +18,8 @@ import numpy as np
 
 from innerloop import checkpoint, diagnosis, distributed, outer, provenance, start, weights
 from innerloop.board import Board
-from innerloop.config import Config, from_json, to_json
+from innerloop.config import Config
+from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join
 from innerloop.exhaustion import memory_told
@@ -95,7 +96,8 @@ def settings(config: Config | None) -> Config:
     """The first process's config, in all. Raises InnerloopError if it has none."""
     if config is None and distributed.first():
         raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
-    config = None if config is None else start.absolute(config)
+    if config is not None:
+        config = start.absolute(from_json(to_json(config), "config"))  # as it will be read: nothing is NaN
     if config is not None and not distributed.several():
         return config
     own = b"" if config is None else to_json(config).encode()
@@ -193,7 +195,7 @@ class TrainingLoop:
             self.experiment, self.distribution, self.dispatch, before, good
         )
         check_finite(info, step, self.run.path, where)
-        diagnosis.check_params(self.state.params, step)
+        diagnosis.check_params(self.state.params, step, self.run.path)
 
     def snapshot(self, step: int) -> None:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
@@ -215,7 +217,8 @@ class TrainingLoop:
         series = {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
         series |= self.experiment.series(info)
         means = {name: float(np.mean(np.asarray(x, np.float64))) for name, x in series.items()}
-        if due(self.config.validate_every, step, info.outer_loss.shape[0]) or step == self.config.meta_steps:
+        every = self.config.validate_every
+        if due(every, step, info.outer_loss.shape[0]) or (every and step == self.config.meta_steps):
             means |= self.validate()
         return means
 
@@ -300,7 +303,7 @@ def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], st
         "train",
         f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
-        do=f"lower --inner.learning-rate or --outer.learning-rate; the last good checkpoint is kept in {folder}",
+        do="lower --inner.learning-rate or --outer.learning-rate" + checkpoint.kept(folder),
     )
 
 

@@ -113,12 +113,20 @@ def measure(
     curves: list[Curve] = []
     begun, done = time.monotonic(), 0
     run = e.evaluator(e.held_out_tasks(part), tasks=changed.tasks, record=steps_to_record(changed.steps))
-    for curve in run(trained.params, jax.random.key(seed)):
+    for curve in run(trained.params, key_of(e, seed, part)):
         curves.append(curve)
         done += len(next(iter(curve.scores.values())))
         watch(done, changed.tasks)
     make = record_of_returns if e.config.data.dataset in REINFORCEMENT else record_of
     return make(trained, e.config, join(curves), seed, part, time.monotonic() - begun)
+
+
+def key_of(experiment: Experiment, seed: int, part: str) -> jax.Array:
+    """The key of the tasks. Tasks of no classes (sinusoids, environments) differ between parts by their key alone."""
+    key = jax.random.key(seed)
+    if experiment.classification or part == "test":
+        return key
+    return jax.random.fold_in(key, ("validation", "train").index(part))
 
 
 def record_of(

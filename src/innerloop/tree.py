@@ -46,19 +46,24 @@ def chosen(selection: Selection, path: str) -> bool:
 def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
     """Split into (selected, rest), each with the tree's structure and None in the other's places.
 
-    Raises InnerloopError if a selection by name matches no parameter, and lists the paths there are.
+    Raises InnerloopError if a name of the selection matches no parameter, and lists the paths there are.
     """
+    check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
-    named = selection.selection if isinstance(selection, Except) else selection
-    by_name = named is not None and not callable(named) and len(named) > 0
-    if by_name and not any(chosen(named, path) for path in paths(params)):
-        raise InnerloopError(
-            "select", f"{named!r} matches no parameter", do="choose among: " + ", ".join(paths(params))
-        )
     leaves, structure = jax.tree.flatten(params)
     selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
     rest = structure.unflatten([None if m else x for x, m in zip(leaves, mask, strict=True)])
     return selected, rest
+
+
+def check_names(params: Any, selection: Selection) -> None:
+    """Raise InnerloopError for a name that matches no parameter."""
+    if selection is None or callable(selection):
+        return
+    for name in (selection,) if isinstance(selection, str) else selection:
+        if not any(chosen(name, path) for path in paths(params)):
+            do = "choose among: " + ", ".join(paths(params))
+            raise InnerloopError("select", f"{name!r} matches no parameter", do=do)
 
 
 def combine(selected: Any, rest: Any) -> Any:

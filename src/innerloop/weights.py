@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from innerloop.checkpoint import check_same
-from innerloop.config import Config, from_json, to_json
+from innerloop.config import Config
+from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.outside import parse_json
 from innerloop.task import Params

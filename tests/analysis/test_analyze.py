@@ -126,8 +126,17 @@ def test_names_of_frozen_sets():
     assert [frozen_name(x, layers) for x in sets] == ["none", "a", "a–b", "body", "all", "a + c", "head"]
 
 
-def test_bad_input(run, store, complaint, tmp_path):
+def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, monkeypatch):
+    """Nor is a policy's owner told to name layers in Python."""
+    monkeypatch.chdir(tmp_path)
     assert "there is none of this name, got 'nothing'" in complaint("nothing")
+    assert "is a policy and learns from no examples" in complaint("navigation-maml-trpo")
+    assert "is a policy" in complaint("sinusoid-maml", "--against", "navigation-maml-trpo")
+    assert "there is no NIL for regression" in complaint("sinusoid-maml", "--only", "nil")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input(run, store, complaint, tmp_path):
     assert "--tasks: must be 2 or more, got 1" in complaint(run, "--tasks", "1")
     assert "needs a second run; give --against RUN" in complaint(run, "--only", "against")
     assert "none of this name, got 'conv9'" in complaint(run, "--only", "freeze", "--frozen", "conv9")
@@ -135,7 +144,6 @@ def test_bad_input(run, store, complaint, tmp_path):
     assert "has no snapshots; train with --outer.snapshots 10" in complaint(
         file, "--only", "early", "--out", tmp_path
     )
-    assert "there is no NIL for regression" in complaint("sinusoid-maml", "--only", "nil", "--out", tmp_path)
     (tmp_path / "blocked").write_text("")
     assert "cannot be made" in complaint(run, "--out", tmp_path / "blocked")
     with pytest.raises(InnerloopError, match="no such experiment, got 'frieze'"):

@@ -1,16 +1,19 @@
 import json
+from dataclasses import replace
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
-from innerloop.cli.adapting import ink_taken, regress
-from innerloop.cli.own_data import Own, read_picture
+from innerloop import weights
+from innerloop.cli.adapting import ink_taken
+from innerloop.cli.own_data import read_picture
 from innerloop.config import Config, DataConfig
 from innerloop.datasets import glyphs
 from innerloop.errors import InnerloopError
-from innerloop.experiment import Experiment
-from innerloop.trained import Trained
+from innerloop.experiment import fresh_model
+from innerloop.presets import preset
 
 
 @pytest.fixture(scope="module")
@@ -115,21 +118,17 @@ def test_oblong_models_want_their_own_size(tmp_path):
         read_picture(tmp_path / "x.png", (30, 16, 1))
 
 
-def untaught(**data):
-    config = Config(data=DataConfig(**data))
-    return Trained({}, Experiment(config, None), "somewhere", {})
-
-
 def test_photographs_have_no_ink():
-    pictures = np.zeros((1, 4, 4, 3), np.uint8)
-    assert ink_taken(untaught(dataset="cifar_fs"), None, pictures) is None
+    config, pictures = Config(data=DataConfig(dataset="cifar_fs")), np.zeros((1, 4, 4, 3), np.uint8)
+    assert ink_taken(config, None, pictures) is None
     with pytest.raises(InnerloopError, match="cifar_fs holds no drawings"):
-        ink_taken(untaught(dataset="cifar_fs"), "dark", pictures)
+        ink_taken(config, "dark", pictures)
 
 
-def test_the_oracle_cannot_adapt(tmp_path):
-    with pytest.raises(InnerloopError, match="oracle"):
-        regress(untaught(dataset="sinusoid", oracle=True), Own(tmp_path, (), None), 1, "inductive")
+def test_the_oracle_cannot_adapt(complaint, tmp_path):
+    config = replace(preset("sinusoid-maml"), data=DataConfig(dataset="sinusoid", oracle=True))
+    weights.save(tmp_path / "w.safetensors", fresh_model(config, (3,), jax.random.key(0)), config, {})
+    assert "oracle" in complaint("adapt", tmp_path / "w.safetensors", tmp_path)
 
 
 def points(tmp_path, text):
@@ -171,6 +170,12 @@ def test_points_that_are_no_text(complaint, sinusoid_run, tmp_path):
     assert "is no text file" in complaint("adapt", sinusoid_run, path)
     assert "need a file of points" in complaint("adapt", sinusoid_run, tmp_path)
     assert "must be 0 or more" in complaint("adapt", sinusoid_run, path, "--steps", -1)
+
+
+@pytest.mark.parametrize("words", [("--query", "missing.png"), ("--ink", "dark")])
+def test_points_take_no_options_of_pictures(complaint, sinusoid_run, tmp_path, words):
+    path = points(tmp_path, "x,y\n0,0\n1,\n")
+    assert f"{words[0]}: is for pictures" in complaint("adapt", sinusoid_run, path, *words)
 
 
 def test_a_csv_that_cannot_be_written(complaint, sinusoid_run, tmp_path):

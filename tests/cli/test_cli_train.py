@@ -94,6 +94,48 @@ def test_bad_option_values_end_with_2(command, words):
     assert words[0] in err
 
 
+def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch):
+    """It is not the preset, wherever it stands."""
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--folder", "sinusoid-anil", "sinusoid-joint", *TINY)[0] == 0
+    config = RunFolder(tmp_path / "sinusoid-anil").config()
+    assert (config.name, config.algorithm) == ("sinusoid-joint", "joint")
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (("--outer.clip", "inf"), "clip: has the wrong value, got inf; expected a finite number"),
+        (("--inner.learning-rate", "nan"), "learning_rate: has the wrong value, got nan"),
+        (("--evaluation.validation-tasks", "1"), "`validation_tasks` must be 2 or more, got 1"),
+        (("--model.hidden", "0"), "`hidden` widths must be 1 or more, got (0,)"),
+        (("--seed", str(2**70)), "must be a number of at most 64 bits"),
+    ],
+)
+def test_settings_that_mean_nothing_are_told_before_training(command, tmp_path, words, wrong):
+    """In a sentence, or in the box that option errors have."""
+    code, _, err = command("train", "sinusoid-maml", *TINY, *words, "--folder", tmp_path / "run")
+    assert code == 2
+    assert wrong in re.sub(r"[\s│]+", " ", err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_no_steps_and_one_without_validation(command, tmp_path):
+    none = ("--outer.meta-steps", "0", "--outer.decay", "cosine")
+    assert command("train", "sinusoid-maml", *TINY, *none, "--folder", tmp_path / "none")[0] == 0
+    never = ("--outer.validate-every", "0", "--folder", tmp_path / "never")
+    assert command("train", "sinusoid-maml", *TINY, *never)[0] == 0
+    assert not any("validation_loss" in record for record in RunFolder(tmp_path / "never").metrics())
+
+
+def test_a_checkpoint_that_is_not_there_is_not_promised(complaint, tmp_path):
+    said = complaint(
+        "train", "sinusoid-maml", *TINY, "--inner.learning-rate", "1e30", "--folder", tmp_path / "run"
+    )
+    assert "diverged" in said
+    assert "checkpoint" not in said
+
+
 def test_a_run_that_never_learnt_leaves_no_folder(complaint, tmp_path):
     said = complaint("train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run")
     assert "multiple of devices x chunk" in said

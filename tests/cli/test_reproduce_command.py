@@ -1,5 +1,10 @@
 import json
+import shutil
+import signal
 
+import pytest
+
+from innerloop import progress
 from innerloop.run_folder import RunFolder
 
 
@@ -17,8 +22,46 @@ def test_a_run_is_reproduced_and_a_changed_one_is_not(command, sinusoid_run, tmp
     assert "200/200" in err
 
 
-def test_what_is_no_run(complaint, tmp_path, sinusoid_run):
+@pytest.fixture
+def copy(sinusoid_run, tmp_path):
+    return shutil.copytree(sinusoid_run, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe", "environment.json: is no text"),
+        (b"x", "environment.json: is not JSON"),
+        (b"[]", "environment.json: must hold one JSON object"),
+        (b'{"python": "3.11"}', "does not name the devices; restore the file, or give --devices"),
+        (b'{"devices": []}', "does not name the devices"),
+    ],
+)
+def test_a_damaged_record_is_one_sentence(complaint, copy, content, words):
+    (copy / "environment.json").write_bytes(content)
+    assert words in complaint("reproduce", copy)
+
+
+def test_a_damaged_record_is_told_before_training(command, copy, tmp_path):
+    """Though the devices are given, and it is not needed until the two are compared."""
+    (copy / "environment.json").write_text("x")
+    code, _, err = command("reproduce", copy, "--devices", 2, "--folder", tmp_path / "again")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "environment.json: is not JSON" in err
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_cannot_be_reproduced(complaint, command, tmp_path, sinusoid_run):
+    """No run; and a run in the folder of the new one, with what can be done in words of commands that there are."""
     assert "is not a run" in complaint("reproduce", tmp_path)
-    (tmp_path / "config.json").write_text((sinusoid_run / "config.json").read_text())
-    (tmp_path / "environment.json").write_text("[]")
-    assert "does not name the devices" in complaint("reproduce", tmp_path)
+    code, _, err = command("reproduce", sinusoid_run, "--folder", sinusoid_run)
+    assert code == 2
+    assert f"give another folder, or go on with it by `innerloop train --resume {sinusoid_run}`" in err
+
+
+def test_ctrl_c_ends_it_without_a_verdict(command, sinusoid_run, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "in_words", lambda metrics: signal.raise_signal(signal.SIGINT) or "")
+    code, out, err = command("reproduce", sinusoid_run)
+    assert (code, err) == (130, "")
+    assert "Stopped at meta-step 100; nothing was compared." in out

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from innerloop import experiment, weights
-from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig, from_json, to_json
+from innerloop.config import Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets, preset
 from innerloop.recipes import RECIPES
@@ -111,3 +114,45 @@ def test_configs_are_values():
     assert hash(Config()) == hash(Config())
     assert Config(data=DataConfig(ways=3)) != Config()
     assert Config(inner=InnerConfig(steps=2)).inner.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OuterConfig(clip=-1.0), "outer: `clip` must be above 0, got -1.0"),
+        (lambda: InnerConfig(steps=-1), "inner: `steps` must be 0 or more, got -1"),
+        (lambda: InnerConfig(minibatch=0), "inner: `minibatch` must be 1 or more, got 0"),
+        (lambda: ModelConfig(filters=0), "model: `filters` must be 1 or more, got 0"),
+        (lambda: ModelConfig(hidden=(4, 0)), r"model: `hidden` widths must be 1 or more, got \(4, 0\)"),
+        (lambda: EvaluationConfig(tasks=1), "evaluation: `tasks` must be 2 or more, got 1"),
+        (lambda: EvaluationConfig(steps=-1), "evaluation: `steps` must be 0 or more, got -1"),
+        (
+            lambda: EvaluationConfig(validation_tasks=1),
+            "evaluation: `validation_tasks` must be 2 or more, got 1",
+        ),
+        (lambda: Config(seed=2**63), "--seed: must be a number of at most 64 bits, got 9223372036854775808"),
+    ],
+)
+def test_settings_that_mean_nothing(make, message: str):
+    """Told when the config is made, not when a run ends."""
+    with pytest.raises(InnerloopError, match=message):
+        make()
+
+
+def test_an_unknown_word_is_told_by_the_library_itself():
+    """Not by the type checker of these tests: in a process without it."""
+    script = (
+        "import jax\nfrom innerloop import MLP, Conv4, Sinusoid\n"
+        "key, image = jax.random.key(0), (16, 16, 1)\n"
+        "for make in (lambda: Sinusoid(1, 1, 'MAML'), lambda: MLP(1, 1, activation='gelu', key=key),\n"
+        "             lambda: Conv4(5, image_shape=image, downsample='strided', key=key),\n"
+        "             lambda: Conv4(5, image_shape=image, features='average', key=key)):\n"
+        "    try:\n        make()\n    except ValueError as error:\n        print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        "Sinusoid: `protocol` is unknown, got 'MAML'; choose among: maml, reptile.",
+        "MLP: `activation` is unknown, got 'gelu'; choose among: relu, tanh.",
+        "Conv4: `downsample` is unknown, got 'strided'; choose among: stride, pool.",
+        "Conv4: `features` is unknown, got 'average'; choose among: mean, flatten.",
+    ]

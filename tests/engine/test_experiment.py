@@ -13,8 +13,9 @@ from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, Outer
 from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
 from innerloop.datasets.arrays import Splits
 from innerloop.errors import InnerloopError
-from innerloop.experiment import Experiment, adapted_by, build, inner_loop, load_splits, outer_optimizer
+from innerloop.experiment import Experiment, adapted_by, build, load_splits
 from innerloop.models import MLP, Conv4
+from innerloop.optimizers import inner_loop, outer_optimizer
 from innerloop.presets import preset
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.pooled import Pooled
@@ -117,7 +118,9 @@ def test_inner_optimisers():
 @pytest.mark.parametrize("name", ["omniglot-5way-1shot-maml", "navigation-reptile"])
 def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
     config = preset(name)
-    with pytest.raises(InnerloopError, match="`kept_adam` is for Reptile on examples, got .*; choose sgd or adam"):
+    with pytest.raises(
+        InnerloopError, match="`kept_adam` is for Reptile on examples, got .*; choose sgd or adam"
+    ):
         build(replace(config, inner=replace(config.inner, optimizer="kept_adam")))
 
 

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from innerloop import checkpoint, outer, weights
-from innerloop.config import Config, to_json
+from innerloop.config import Config
+from innerloop.config_json import to_json
 from innerloop.errors import InnerloopError
 from innerloop.models import MLP
 from innerloop.run_folder import RunFolder, write_atomically
@@ -31,7 +32,7 @@ def test_a_new_run(tmp_path: Path):
     facts = json.loads((run.path / "environment.json").read_text())
     assert {"python", "devices", "packages", "cores"} <= set(facts)
     assert len(facts["devices"]) == 2
-    with pytest.raises(InnerloopError, match="holds a run already; give --resume"):
+    with pytest.raises(InnerloopError, match="holds a run already; give another.* train --resume /.*/b`"):
         run.create(Config())
     with pytest.raises(InnerloopError, match="is not a run"):
         RunFolder(tmp_path).config()

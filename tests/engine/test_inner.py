@@ -81,12 +81,28 @@ def test_settings(fields: dict, message: str):
         InnerLoop(SGD, **fields)
 
 
+def test_a_rule_that_is_none():
+    inner = InnerLoop(SGD)
+    object.__setattr__(inner, "rule", 0.1)
+    with pytest.raises(InnerloopError, match="`rule` must be an Optax optimiser, got 0.1; pass optax.sgd"):
+        inspect.unwrap(InnerLoop.__post_init__)(inner)
+
+
+@pytest.mark.parametrize("rule", [optax.lbfgs(), optax.polyak_sgd(), optax.noisy_sgd(0.1, key=0)])
+def test_rules_that_read_the_loss_too(rule: optax.GradientTransformation):
+    """A line search reads the loss and evaluates it again; a step of Polyak's is as long as the loss is large."""
+    params, batch = problem()
+    bowl = lambda params, batch: jnp.mean(jnp.square(params["w"] - batch.inputs))
+    found = unroll(bowl, InnerLoop(rule, 3, select="w"), params, batch)
+    assert found.losses[-1] < found.losses[0]
+
+
 def test_an_unknown_derivative():
     """As met by users, whose programs do not check types at run time."""
     inner = InnerLoop(SGD)
     object.__setattr__(inner, "derivative", "forward")
     with pytest.raises(
-        InnerloopError, match="`derivative` is unknown, got 'forward'; choose unrolled, remat"
+        InnerloopError, match="`derivative` is unknown, got 'forward'; choose among: unrolled, remat"
     ):
         inspect.unwrap(InnerLoop.__post_init__)(inner)
 
@@ -117,6 +133,13 @@ def test_a_head_of_another_name(make):
     params, batch = problem()
     with pytest.raises(InnerloopError, match="'haed' matches no parameter; choose among: head/b, w"):
         make(loss, InnerLoop(SGD), head="haed").adapt(params, batch)
+
+
+@pytest.mark.parametrize("selection", ["", ("w", "haed"), Except(("haed", "w"))])
+def test_every_name_must_match(selection):
+    """A misspelt one beside a right one would change the algorithm without a word."""
+    with pytest.raises(InnerloopError, match="matches no parameter; choose among: head/b, w"):
+        partition(problem()[0], selection)
 
 
 def test_partition_and_combine():

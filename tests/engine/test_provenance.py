@@ -10,12 +10,11 @@ from engine_cases import SPLITS, classes
 from innerloop import provenance
 from innerloop.config import Config
 from innerloop.datasets.arrays import ClassArrays, Splits
-from innerloop.reproduce import made_with
 from innerloop.run_folder import RunFolder
 
 
 def test_versions_machine_flags_and_data_are_recorded(finished: Path):
-    told = made_with(RunFolder(finished))
+    told = RunFolder(finished).known()
     assert {"python", "processor", "devices", "processes", "packages", "commit", "flags", "data"} <= set(told)
     assert told["flags"]["jax_enable_x64"] is False
     assert told["flags"]["jax_default_prng_impl"] == "threefry2x32"

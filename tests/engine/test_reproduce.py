@@ -9,7 +9,7 @@ import pytest
 
 from innerloop import weights
 from innerloop.errors import InnerloopError
-from innerloop.reproduce import Verdict, changed, compare, difference, first_different, reproduce
+from innerloop.reproduce import Ended, Verdict, changed, compare, difference, first_different, reproduce
 from innerloop.run_folder import RunFolder
 
 
@@ -39,7 +39,7 @@ def test_one_bit_of_a_weight(finished: Path, copy: RunFolder):
     arrays[name] = arrays[name].copy()
     arrays[name][largest] = np.nextafter(arrays[name][largest], np.float32(0))
     weights.save_arrays(copy.weights, arrays, config, facts)
-    verdict = compare(RunFolder(finished), copy)
+    verdict = compare(Ended.read(finished), Ended.read(copy.path))
     assert not verdict.same
     assert 2e-8 < verdict.weights < 2e-7
     assert "in no log line. Nothing recorded of the circumstances differs." in str(verdict)
@@ -52,7 +52,7 @@ def test_one_digit_of_a_metric_and_other_circumstances(finished: Path, copy: Run
     told = json.loads((copy.path / "environment.json").read_text())
     told["packages"]["jax"], told["devices"] = "0.1.2", ["cpu:0"]
     (copy.path / "environment.json").write_text(json.dumps(told))
-    verdict = compare(RunFolder(finished), copy)
+    verdict = compare(Ended.read(finished), Ended.read(copy.path))
     assert (verdict.same, verdict.weights, verdict.metrics) == (False, 0, 8)
     assert "from the log line of meta-step 8 on" in str(verdict)
     assert "packages.jax: then " in str(verdict)
@@ -90,7 +90,7 @@ def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path:
     arrays.pop(next(iter(arrays)))
     weights.save_arrays(copy.weights, arrays, config, facts)
     with pytest.raises(InnerloopError, match="is of another model"):
-        compare(RunFolder(finished), copy)
+        compare(Ended.read(finished), Ended.read(copy.path))
     copy.weights.unlink()
     with pytest.raises(InnerloopError, match="has not ended.*innerloop train --resume"):
         reproduce(copy.path, tmp_path / "x")
@@ -98,6 +98,14 @@ def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path:
         reproduce(tmp_path / "none", tmp_path / "x")
     with pytest.raises(InnerloopError, match="holds a run already"):
         reproduce(finished, finished)
+
+
+@pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl", "weights.safetensors"])
+def test_a_damaged_run_is_told_before_training(copy: RunFolder, tmp_path: Path, name: str):
+    (copy.path / name).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InnerloopError, match=name):
+        reproduce(copy.path, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_verdict_without_a_difference_in_the_weights():

@@ -101,6 +101,17 @@ def test_where_a_start_is_looked_for(
     assert absolute(started(tiny, "nowhere")).model.start == "nowhere"  # told where it is read
 
 
+def test_where_pictures_are_looked_for(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run on one's own pictures is measured, resumed and made again from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    in_folder = lambda folder: replace(tiny, data=replace(tiny.data, folder=folder))
+    for folder in ("pictures", "../" + tmp_path.name + "/pictures", "~/pictures"):
+        assert absolute(in_folder(folder)).data.folder == str((tmp_path / "pictures").resolve())
+    assert absolute(in_folder("nowhere")) == in_folder("nowhere")  # told where it is read
+
+
 def test_the_types_are_those_of_the_run(finished: Path):
     """Under double precision the whole model is double, or its checkpoints could not be read back."""
     with jax.enable_x64(True):

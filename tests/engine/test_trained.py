@@ -51,6 +51,14 @@ def test_measuring_regression(finished: Path):
     assert (record["tasks"], record["seed"]) == (6, 3)
 
 
+def test_validation_tasks_without_classes_are_others_than_test_tasks(finished: Path):
+    """Else steps chosen on them would be chosen on the test tasks."""
+    loaded = trained.load_trained(finished / "weights.safetensors")
+    losses = [trained.measure(loaded, tasks=6, part=part)["loss"] for part in ("test", "validation", "train")]
+    assert len(set(losses)) == 3
+    assert losses[0] == trained.measure(loaded, tasks=6)["loss"]
+
+
 def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
     (tmp_path / "sinusoid-maml.safetensors").write_bytes((finished / "weights.safetensors").read_bytes())

@@ -15,7 +15,8 @@ import optax
 from tests.fuzz.mutate import json_of, mutated
 
 from innerloop import checkpoint, outer, weights
-from innerloop.config import Config, from_json, to_json
+from innerloop.config import Config
+from innerloop.config_json import from_json, to_json
 from innerloop.inner import InnerLoop
 from innerloop.learner import Learner
 from innerloop.losses import call

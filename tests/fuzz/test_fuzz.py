@@ -11,7 +11,7 @@ from tests.fuzz.readers import READERS
 from tests.fuzz.run import fuzz
 
 from innerloop.cli.own_data import read_points
-from innerloop.config import from_json
+from innerloop.config_json import from_json
 from innerloop.datasets import images, mini_imagenet
 from innerloop.datasets.images import open_image
 from innerloop.errors import InnerloopError

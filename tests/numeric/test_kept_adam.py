@@ -35,7 +35,8 @@ def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
     loss, params, task = mlp_case()
     other = Task(Batch(*jax.tree.map(lambda x: 2.0 - x, task.support)), task.query)
     rule = optax.rmsprop(RATE, decay=0.999, eps=1e-8, initial_scale=FIRST, eps_in_sqrt=False)
-    expected, state = params, rule.init(params)
+    state: Any = rule.init(params)
+    expected = params
     theta = with_moments(params)
     for one in (task, other, task):
         for i in range(STEPS):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from innerloop.errors import InnerloopError
 from innerloop.losses import (
     accuracy,
     binary_cross_entropy,
@@ -46,6 +47,22 @@ def test_sigmoid_cross_entropy(dtype):
     found = sigmoid_cross_entropy(scores, jnp.asarray(np.array([1, 1], dtype)))
     np.testing.assert_allclose(found, expected, rtol=1e-14)
     assert found > 0
+
+
+@pytest.mark.parametrize("loss", [squared_error, sigmoid_cross_entropy])
+def test_targets_of_another_shape_are_not_broadcast(loss):
+    """[n] against [n, 1] would be n x n differences."""
+    with pytest.raises(InnerloopError, match=r"targets must have shape \(3, 1\), got \(3,\); reshape them"):
+        loss(jnp.zeros((3, 1)), jnp.zeros(3))
+
+
+def test_class_numbers_that_are_none():
+    """One for each example, and below the number of scores; a number beyond would count as no class at all."""
+    with pytest.raises(InnerloopError, match=r"targets must have shape \(3,\), got \(3, 1\)"):
+        softmax_cross_entropy(jnp.zeros((3, 2)), jnp.zeros((3, 1), int))
+    for wrong in (2, -1):
+        assert np.isnan(softmax_cross_entropy(jnp.zeros((3, 2)), jnp.array([0, wrong, 1])))
+    assert np.isfinite(softmax_cross_entropy(jnp.zeros((3, 2)), jnp.array([0, 1, 1])))
 
 
 def test_binary_cross_entropy_falls_towards_the_target():

@@ -15,7 +15,7 @@ from innerloop.inner import InnerLoop
 from innerloop.rl import surrogates
 from innerloop.rl.collect import Collector, sampled
 from innerloop.rl.environments import Navigation, Oracle, TabularMDP
-from innerloop.rl.policies import HEADS, CategoricalPolicy, GaussianPolicy
+from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
 from innerloop.rl.samples import Judge
 
@@ -62,8 +62,8 @@ def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
 def test_anil_moves_the_head_alone(collected: Any):
     task = collected.tasks
     one = jax.tree.map(lambda x: x[0], task)
-    inner = replace(COLLECTOR.replayed, select=HEADS)
-    adapted = anil(surrogates.dice, inner, head=HEADS).adapt(POLICY, one.support)
+    inner = replace(COLLECTOR.replayed, select=POLICY.HEAD)
+    adapted = anil(surrogates.dice, inner, head=POLICY.HEAD).adapt(POLICY, one.support)
     np.testing.assert_array_equal(adapted.mean.body[0].weight, POLICY.mean.body[0].weight)
     assert np.abs(adapted.mean.head.weight - POLICY.mean.head.weight).max() > 0
     assert np.abs(adapted.log_std - POLICY.log_std).max() > 0

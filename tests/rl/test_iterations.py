@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from innerloop import outer
 from innerloop.config import Config, EvaluationConfig, ModelConfig, RLConfig
 from innerloop.errors import InnerloopError
+from innerloop.experiment import build
 from innerloop.presets import preset
 from innerloop.rl.experiment import RLExperiment
 
@@ -69,6 +70,26 @@ def test_steps_fall_over_the_run():
     assert taken == [1.0, 0.5]
     still = RLExperiment(replace(config, outer=replace(config.outer, decay="constant"))).optimizer
     assert still.init(np.float32(0)) == optax.EmptyState()
+
+
+def test_the_rule_at_test_is_that_of_training():
+    """With the first step size, then a part of it: Adam's first step has the length of its rate."""
+    config = tiny(test_rate_decay=0.5)
+    for name, lengths in (("sgd", [0.2, 0.1]), ("adam", [0.1, 0.05])):
+        inner = replace(config.inner, optimizer=name, learning_rate=0.1)
+        rule = RLExperiment(replace(config, inner=inner)).test_collector.inner.rule
+        state, moved = rule.init(np.float32(0)), []
+        for _ in range(2):
+            update, state = rule.update(np.float32(2), state, np.float32(0))
+            moved.append(-np.asarray(update).item())
+        assert moved == pytest.approx(lengths, rel=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"kind": "conv4"}, {"normalize": True}, {"scale": 0.1}])
+def test_settings_that_policies_do_not_have(fields: dict):
+    config = tiny()
+    with pytest.raises(InnerloopError, match="a policy is a plain network of layers"):
+        build(replace(config, model=replace(config.model, **fields)))
 
 
 def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):

@@ -109,10 +109,12 @@ def named_layers(model: Any) -> NamedLayers:
     raise InnerloopError("layers", "the model is none of ours", got=type(model).__name__, do=do)
 
 
-def within(part: str, selection: Selection) -> list[str]:
+def within(part: str, selection: Selection) -> Selection:
     """A selection by name, of what lies in a part of the tree."""
+    assert selection is not None
+    assert not callable(selection)
     names = [selection] if isinstance(selection, str) else selection
-    return [f"{part}/{name}" for name in names]  # pyright: ignore[reportOptionalIterable]
+    return [f"{part}/{name}" for name in names]
 
 
 def embed(model: Any, inputs: Any) -> Array:

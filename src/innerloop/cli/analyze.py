@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import arg
 
 from innerloop.cli.shared import Devices, console, counted, parse, start_jax, with_interval
 from innerloop.errors import InnerloopError
+
+if TYPE_CHECKING:
+    import innerloop.analysis.laboratory
 
 Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early", "against"]
 
@@ -67,10 +70,12 @@ def run(argv: Sequence[str]) -> int:
     start_jax(arguments.devices)
     from innerloop.analysis.laboratory import EXPERIMENTS, analyze
 
+    asked = request(arguments)
+    check_source(asked, arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else default_out(arguments.source))
     if out is not None:
         make_folder(out)
-    results = analyze(request(arguments), arguments.only, watching=watching, fresh=arguments.fresh)
+    results = analyze(asked, arguments.only, watching=watching, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if out is not None:
         from innerloop.analysis.page import write
@@ -94,7 +99,7 @@ def check(arguments: Analyze) -> None:
             raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
 
 
-def request(arguments: Analyze) -> Any:
+def request(arguments: Analyze) -> "innerloop.analysis.laboratory.Request":
     """The laboratory's request."""
     from innerloop.analysis.laboratory import Request
 
@@ -108,6 +113,19 @@ def request(arguments: Analyze) -> Any:
         against=arguments.against,
         data_folder=arguments.data_folder,
     )
+
+
+def check_source(asked: "innerloop.analysis.laboratory.Request", only: Sequence[str]) -> None:
+    """Raise InnerloopError for what is no run on examples, and experiments that cannot be made on it."""
+    from innerloop import weights
+    from innerloop.analysis.laboratory import Laboratory
+    from innerloop.pretrained import refuse_policies
+    from innerloop.trained import weights_path
+
+    for source in filter(None, (asked.source, asked.against)):
+        refuse_policies(weights.load(weights_path(source))[1])
+    laboratory = Laboratory(asked)
+    laboratory.check(only or laboratory.default())
 
 
 def default_out(source: str) -> Path:

@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import arg
 
 from innerloop.cli.shared import Count, Devices, console, counted, parse, start_jax, with_interval
-from innerloop.config import REINFORCEMENT, Normalization
+from innerloop.config import REINFORCEMENT, Normalization, check_seed
 from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
@@ -59,10 +59,8 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.trained import load_trained
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
-    if trained.config.data.dataset in REINFORCEMENT and arguments.shots is not None:
-        raise InnerloopError(
-            "--shots", "policies learn from trajectories", got=arguments.shots, do="leave it out"
-        )
+    if trained.config.data.dataset in REINFORCEMENT:
+        refuse_examples(arguments)
     records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
     if arguments.json:
         print(json.dumps(as_one(records)))
@@ -71,12 +69,23 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def refuse_examples(arguments: Evaluate) -> None:
+    """Raise InnerloopError for numbers of examples, which policies have none of."""
+    for name in ("shots", "queries"):
+        value = getattr(arguments, name)
+        if value is not None:
+            raise InnerloopError(
+                f"--{name}", "policies learn from trajectories", got=value, do="leave it out"
+            )
+
+
 def check(arguments: Evaluate) -> None:
     """Raise InnerloopError for numbers that mean nothing."""
     for name, least in (("tasks", 2), ("steps", 0), ("shots", 1), ("queries", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
+    check_seed(arguments.seed)
 
 
 def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Normalization]:

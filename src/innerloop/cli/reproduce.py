@@ -45,25 +45,31 @@ def run(argv: Sequence[str]) -> int:
 
 
 def devices_of(folder: Path) -> int | None:
-    """How many devices the run had; None if it does not say. Raises InnerloopError if this is no run."""
+    """How many devices the run had; None if its record is lost. Raises InnerloopError if this is no run."""
     from innerloop.run_folder import RunFolder
 
-    RunFolder(folder).config()
-    path = folder / "environment.json"
-    try:
-        return len(json.loads(path.read_text())["devices"]) if path.is_file() else None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise InnerloopError(
-            str(path), "does not name the devices", do="restore the file, or give --devices"
-        ) from None
+    run = RunFolder(folder)
+    run.config()
+    known = run.known()
+    devices = known.get("devices")
+    if known and not (isinstance(devices, list) and devices):
+        path, do = folder / "environment.json", "restore the file, or give --devices"
+        raise InnerloopError(str(path), "does not name the devices", do=do)
+    return len(known["devices"]) if known else None
 
 
 def judged(arguments: Reproduce, into: Path) -> int:
-    """The verdict in words or JSON, and the exit code."""
+    """The verdict in words or JSON, and the exit code; 128 and the signal's number if one came."""
     from innerloop.progress import training
     from innerloop.reproduce import reproduce
+    from innerloop.train import Stopped
 
-    with training(console(stderr=arguments.json), f"reproduce {arguments.run}") as watch:
-        verdict = reproduce(arguments.run, into, watch=watch)
+    told = console(stderr=arguments.json)
+    try:
+        with training(told, f"reproduce {arguments.run}") as watch:
+            verdict = reproduce(arguments.run, into, watch=watch)
+    except Stopped as stopped:
+        told.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
+        return 128 + stopped.signal_number
     print(json.dumps(asdict(verdict) | {"same": verdict.same}) if arguments.json else verdict)
     return 0 if verdict.same else 1

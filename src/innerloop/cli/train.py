@@ -92,9 +92,7 @@ def run(argv: Sequence[str]) -> int:
     """Train to the end, or until a signal."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
-    named = next((word for word in argv if word in all_presets()), None)
-    base = all_presets()[named] if named else Config()
-    arguments = arguments_of(argv, base)
+    arguments, base = understood(argv)
     if one_of_several(arguments):
         return run_as_one(argv, arguments, base)
     config, folder = plan(arguments, base)
@@ -139,6 +137,18 @@ def follow(folder: Path) -> int:
     except Stopped as stopped:
         return 128 + stopped.signal_number
     return 0
+
+
+def understood(argv: Sequence[str]) -> tuple[Train, Config]:
+    """The arguments, and the preset whose settings are their defaults."""
+    presets = all_presets()
+    named = next((word for word in argv if word in presets), None)
+    base = presets[named] if named else Config()
+    arguments = arguments_of(argv, base)
+    if arguments.preset in (None, named) or arguments.preset not in presets:
+        return arguments, base
+    base = presets[arguments.preset]  # the first that is called as a preset was an option's value
+    return arguments_of(argv, base), base
 
 
 def arguments_of(argv: Sequence[str], base: Config) -> Train:

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.models.layers import ConvBlock, Linear
 
 
@@ -32,7 +32,12 @@ class Conv4(eqx.Module):
         features: Literal["mean", "flatten"] = "mean",
         key: PRNGKeyArray,
     ):
-        """`image_shape` is (height, width, channels). Raises InnerloopError for images under 16 by 16."""
+        """`image_shape` is (height, width, channels).
+
+        Raises InnerloopError for images under 16 by 16, and for an unknown `downsample` or `features`.
+        """
+        check_choice("Conv4", "downsample", downsample, ("stride", "pool"))
+        check_choice("Conv4", "features", features, ("mean", "flatten"))
         height, width, channels = image_shape
         if min(height, width) < 16:
             raise InnerloopError(

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.errors import check_choice
 from innerloop.models.layers import BatchNorm, Linear
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.numpy.tanh}
@@ -35,7 +36,11 @@ class MLP(eqx.Module):
         scale: float | None = None,
         key: PRNGKeyArray,
     ):
-        """`scale` is the deviation of truncated normal weights (None: Glorot)."""
+        """`scale` is the deviation of truncated normal weights (None: Glorot).
+
+        Raises InnerloopError for an unknown activation.
+        """
+        check_choice("MLP", "activation", activation, ACTIVATIONS)
         keys = jax.random.split(key, len(hidden) + 1)
         widths = (inputs, *hidden)
         self.body = tuple(

@@ -12,10 +12,12 @@ from jaxtyping import PRNGKeyArray
 
 from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
+from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve
-from innerloop.experiment import Experiment, adapted_by, falling, inner_loop, outer_optimizer
+from innerloop.experiment import Experiment, adapted_by
 from innerloop.inner import InnerLoop
+from innerloop.optimizers import falling, inner_loop, inner_rule, outer_optimizer
 from innerloop.outer import MetaState
 from innerloop.rl import surrogates
 from innerloop.rl.broken import incidents
@@ -26,7 +28,7 @@ from innerloop.rl.evaluate import evaluator
 from innerloop.rl.iterations import IterationInfo, environment_steps, meta_iterations
 from innerloop.rl.natural import TrustRegion
 from innerloop.rl.outer_steps import Outer, OuterStep, first_order, plain, proximal, trust_region, unadapted
-from innerloop.rl.policies import HEADS, CategoricalPolicy, GaussianPolicy
+from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rectified import fisher as rectified_fisher
 from innerloop.rl.samples import Judge
 from innerloop.task import LossFn, Params, Task
@@ -44,11 +46,15 @@ class RLExperiment(Experiment):
         family = named(self.config.data.dataset, rl.horizon, rl.reward)
         return Oracle(family) if self.config.data.oracle else family
 
+    @property
+    def policy(self) -> type[CategoricalPolicy] | type[GaussianPolicy]:
+        """The kind of policy that these actions need."""
+        return CategoricalPolicy if self.environment.discrete else GaussianPolicy
+
     def init_params(self) -> Params:
         """The policy before training."""
         e, m = self.environment, self.config.model
-        make = CategoricalPolicy if e.discrete else GaussianPolicy
-        return make(
+        return self.policy(
             e.observation_size,
             e.action_size,
             hidden=m.hidden,
@@ -76,7 +82,8 @@ class RLExperiment(Experiment):
         """What the inner loop moves: for ANIL the layers that make the distribution."""
         if self.config.algorithm not in ("anil", "boil"):
             return None
-        return HEADS if adapted_by(self.config.algorithm) == "head" else Except(HEADS)
+        head = self.policy.HEAD
+        return head if adapted_by(self.config.algorithm) == "head" else Except(head)
 
     @property
     def collector(self) -> Collector:
@@ -92,7 +99,7 @@ class RLExperiment(Experiment):
         rl, inner = self.config.rl, self.config.inner
         rate = inner.learning_rate
         rates = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
-        loop = InnerLoop(optax.sgd(rates), self.config.evaluation.steps, select=self.moves)
+        loop = InnerLoop(inner_rule(inner.optimizer, rates), self.config.evaluation.steps, select=self.moves)
         many, restarts = rl.test_trajectories, rl.test_restarts
         return Collector(self.environment, self.surrogate, loop, self.judge, many, restarts)
 
@@ -112,7 +119,7 @@ class RLExperiment(Experiment):
             return algorithms.reptile(self.surrogate, inner)
         if name in ("anil", "boil"):
             make = algorithms.anil if name == "anil" else algorithms.boil
-            return make(self.surrogate, inner, head=HEADS, outer_loss_fn=self.query_loss)
+            return make(self.surrogate, inner, head=self.policy.HEAD, outer_loss_fn=self.query_loss)
         return getattr(algorithms, name)(self.surrogate, inner, outer_loss_fn=self.query_loss)
 
     @property
@@ -193,3 +200,11 @@ class RLExperiment(Experiment):
     def environment_steps(self) -> int:
         """Steps of the environment in one meta-iteration."""
         return environment_steps(self.collector, self.config.outer.meta_batch)
+
+
+def check_policy(config: Config) -> None:
+    """Raise InnerloopError for settings of a model that policies do not have."""
+    model = config.model
+    if model.kind != "mlp" or model.normalize or model.scale is not None:
+        do = "leave --model.kind, --model.normalize and --model.scale as they are"
+        raise InnerloopError("--model", "a policy is a plain network of layers", got=model.kind, do=do)

@@ -1,6 +1,6 @@
 """Policies: pytrees of parameters that answer observations with distributions over actions."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ class GaussianPolicy(eqx.Module):
     MAML's policies (appendix A.2): hidden (100, 100), ReLU, standard deviation 1 at first and 1e-6 at least.
     """
 
+    HEAD: ClassVar = ("mean/head", "log_std")
+    """What ANIL adapts: all that makes the distribution from the features."""
     mean: MLP
     log_std: Float[Array, " action"]
 
@@ -50,6 +52,8 @@ class GaussianPolicy(eqx.Module):
 class CategoricalPolicy(eqx.Module):
     """One of so many actions, by the softmax of a network; `hidden=()` is a table for indicator observations."""
 
+    HEAD: ClassVar = ("logits/head",)
+    """What ANIL adapts."""
     logits: MLP
 
     def __init__(
@@ -67,7 +71,3 @@ class CategoricalPolicy(eqx.Module):
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Categorical:
         """Distributions over actions."""
         return Categorical(over_any_batch(self.logits, observations))
-
-
-HEADS = ("mean/head", "log_std", "logits/head")
-"""What ANIL adapts: all that makes the distribution from the features."""

@@ -109,18 +109,18 @@ class Episodes(eqx.Module):
         return Batch(self.examples[flat], labels)
 
 
-def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int) -> None:
-    """Raise InnerloopError unless every class has the examples for such an episode."""
+def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int, who: str = "Episodes") -> None:
+    """Raise InnerloopError, in the name of `who`, unless every class has the examples for such an episode."""
     if ways < 1 or shots < 1 or queries < 0:
         wrong = "ways and shots must be 1 or more and queries 0 or more"
-        raise InnerloopError("Episodes", wrong, got=(ways, shots, queries))
+        raise InnerloopError(who, wrong, got=(ways, shots, queries))
     if arrays.classes < ways:
         wrong, do = f"{ways} ways need as many classes", "lower `ways` or bring more classes"
-        raise InnerloopError("Episodes", wrong, got=arrays.classes, do=do)
+        raise InnerloopError(who, wrong, got=arrays.classes, do=do)
     smallest = int(np.argmin(arrays.counts))
     if arrays.counts[smallest] < shots + queries:
         raise InnerloopError(
-            "Episodes",
+            who,
             f"{shots} shots and {queries} queries need {shots + queries} examples of every class",
             got=f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}",
             do="lower `shots` or `queries`, or leave the class out",

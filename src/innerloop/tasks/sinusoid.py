@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.task import Batch, Task
 
 GRID_POINTS = 50
@@ -34,6 +34,7 @@ class Sinusoid:
     oracle: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("Sinusoid", "protocol", self.protocol, ("maml", "reptile"))
         if self.shots < 1 or self.queries < 1:
             raise InnerloopError(
                 "Sinusoid", "shots and queries must be 1 or more", got=(self.shots, self.queries)

@@ -1,0 +1,71 @@
+"""What `check_meta_gradient` found, as a sentence."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["exact", "first order", "displacement", "joint", "wrong"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the directions showed, before it is put into words.
+
+    constant: the objective depends on nothing. sound: automatic differentiation of the objective is right.
+    """
+
+    kind: Kind
+    constant: bool
+    sound: bool
+    worst: str
+    error: float
+    unsure: float
+    angle: float
+    ratio: float
+    silent: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def verdict(f: Findings) -> str:
+    """The findings in a sentence."""
+    if f.constant:
+        return "the query loss depends on no parameter (rounded, or cut off from all of them?)"
+    tail = f"; the objective does not depend on {', '.join(f.unused)}" if f.unused else ""
+    if f.kind == "exact":
+        digits = int(-math.log10(max(f.error, 1e-12)))
+        return f"the meta-gradient agrees with finite differences to {digits} digits{tail}"
+    if f.kind != "wrong":
+        return sentence(f.kind, f.error, f.angle, f.ratio) + tail
+    if f.unsure > f.error / 3:
+        return (
+            f"undecided at `{f.worst}`: finite differences are themselves unsure by {f.unsure:.0%} there "
+            f"(kinks such as ReLU and max-pooling, or float32 inside the loss){tail}"
+        )
+    return f"{difference(f)}{tail}"
+
+
+def difference(f: Findings) -> str:
+    """How wrong a gradient of no known kind is, and where to look."""
+    silent = f"; no gradient flows to {', '.join(f.silent)}" if f.silent else ""
+    suspects = (
+        "a missing second derivative or another loss on the query set"
+        if f.sound
+        else "a custom derivative, or a kink inside the loss; jax.grad of the objective is as wrong"
+    )
+    return (
+        f"the meta-gradient differs from finite differences by {f.error:.2g} at `{f.worst}`{silent}: "
+        f"look for stop_gradient, {suspects}"
+    )
+
+
+def sentence(kind: Kind, error: float, angle: float, ratio: float) -> str:
+    """What a gradient of another kind is, and how far from the meta-gradient."""
+    what = {
+        "first order": "a first-order gradient: the query gradient at the adapted parameters, without second "
+        "derivatives (right for FOMAML; for MAML, look for stop_gradient in the inner loop)",
+        "joint": "the query gradient before adapting (right for joint training)",
+        "displacement": "the displacement of the inner loop (right for Reptile)",
+    }[kind]
+    if math.isnan(angle):
+        return f"{what}; it differs from finite differences by {error:.2g}"
+    return f"{what}; {angle:.2g} degrees from the meta-gradient and {ratio:.3g} times its length"
