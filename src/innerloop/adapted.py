@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Hashable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from innerloop import labelled, weights
+from innerloop import labelled, tensors, weights
 from innerloop.errors import InnerloopError
 from innerloop.outside import parse_json
 from innerloop.tree import paths
@@ -33,15 +31,7 @@ def save(learner: "Learner", path: Path) -> None:
     except TypeError as error:
         do = "use strings, numbers or tuples of them as labels"
         raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(arrays, draft, metadata={"learner": text})
-        draft.replace(path)
-    except (SafetensorError, OSError) as error:
-        with suppress(OSError):
-            draft.unlink()
-        do = "give a path in a folder that is there"
-        raise InnerloopError(str(path), f"cannot be written ({error})", do=do) from None
+    tensors.write(path, arrays, {"learner": text}, do="give a path in a folder that is there")
 
 
 def load(learner: "Learner", path: Path) -> None:

@@ -93,11 +93,19 @@ def unroll(
     watch = None if observe is None else lambda fast, i: observe(combine(fast, frozen), i)
     step = inner_step(step_loss, inner, rest, watch)
     carry = (fast, inner.rule.init(fast))
-    (fast, _), (losses, seen) = jax.lax.scan(step, carry, jnp.arange(inner.steps), unroll=inner.steps == 1)
+    (fast, _), (losses, seen) = all_steps(step, carry, inner.steps)
     if watch is not None:
         last = watch(fast, jnp.asarray(inner.steps))
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, last)
     return Trajectory(combine(fast, frozen), losses, seen)
+
+
+def all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
+    """The scan of so many steps. A single one is taken outside: under `vmap` a scan would copy theta for every task."""
+    if steps != 1:
+        return jax.lax.scan(step, carry, jnp.arange(steps))
+    carry, seen = step(carry, jnp.asarray(0))
+    return carry, jax.tree.map(lambda x: x[None], seen)
 
 
 def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable | None) -> Callable:

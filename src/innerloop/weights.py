@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from innerloop import tensors
 from innerloop.checkpoint import check_same
 from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
@@ -30,13 +30,8 @@ def save(path: Path, params: Params, config: Config, facts: dict[str, Any]) -> N
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: dict[str, Any]) -> None:
     """`save`, for arrays by path."""
-    draft = path.with_suffix(".tmp")
-    try:
-        save_file(arrays, draft, metadata={"config": to_json(config), "facts": json.dumps(facts)})
-        draft.replace(path)
-    except (SafetensorError, OSError) as error:
-        draft.unlink(missing_ok=True)
-        raise InnerloopError(str(path), f"cannot be written ({error})", do="free some room") from None
+    metadata = {"config": to_json(config), "facts": json.dumps(facts)}
+    tensors.write(path, arrays, metadata, do="free some room")
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:

@@ -38,6 +38,14 @@ def test_a_new_run(tmp_path: Path):
         RunFolder(tmp_path).config()
 
 
+def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
+    """safetensors gives its files to their owner alone; those of a run are shared as its others are."""
+    (tmp_path / "other").touch()
+    weights.save(tmp_path / "w.safetensors", state().params, Config(), {})
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "w.safetensors"]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InnerloopError, match="cannot be made"):

@@ -12,14 +12,10 @@ Which code: Winograd's for 3x3 windows and stride 1 where the images are large e
 cache for the kernel's gradient and for strides.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jaxtyping import Array, Float
 
 from innerloop.kernels import winograd
@@ -29,6 +25,7 @@ from innerloop.kernels.patches import (
     kernel_gradient_by_patches,
     same_padding,
 )
+from innerloop.kernels.primitive import primitive
 
 
 def conv_by_xla(
@@ -63,24 +60,6 @@ def fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, i
     if stride == 1 and w.shape[0] % 2:
         return fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
     return input_gradient_by_patches(y, w, stride, places)
-
-
-def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primitive:
-    """A primitive of two arrays of rank 4 whose value, shape and code are those of `compute(a, b, **static)`."""
-    made = Primitive(name)
-    made.def_impl(jax.jit(compute, static_argnames=static))
-    made.def_abstract_eval(
-        lambda a, b, **static: a.update(
-            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(plain, (a, b))).shape
-        )
-    )
-    mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
-    return made
-
-
-def plain(aval: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype alone."""
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 conv_p = primitive("conv", fast_conv, "stride")

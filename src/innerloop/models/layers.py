@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.kernels.blockwise import conv_then, output_moments
 from innerloop.kernels.conv import conv, has_few_inputs
+from innerloop.kernels.linear import linear
 
 
 def glorot_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
@@ -39,7 +40,7 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, "examples features_in"]) -> Float[Array, "examples features_out"]:
         """Apply to a batch."""
-        return x @ self.weight + self.bias
+        return linear(x, self.weight) + self.bias
 
 
 class BatchNorm(eqx.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from innerloop.config import Normalization
 from innerloop.experiment import Experiment
 from innerloop.inner import unroll
-from innerloop.losses import call, cross_entropy, mean_squared_error
+from innerloop.losses import call
 from innerloop.normalization import predict
 from innerloop.task import Batch, Params
 
@@ -23,22 +23,13 @@ def outputs_by_step(
     *,
     steps: int,
     normalization: Normalization,
-    classes: int | None = None,
 ) -> Float[np.ndarray, "steps1 query outputs"]:
-    """Outputs for the queries after 0..steps inner steps on the support set.
-
-    With `classes`, only the model's first so many outputs take part, in the loss and in the answer.
-    """
-
-    def apply(params: Params, inputs: Any, **keywords: Any) -> Array:
-        return call(params, inputs, **keywords)[:, :classes]
-
-    loss_fn = cross_entropy(apply) if experiment.classification else mean_squared_error(apply)
+    """Outputs for the queries after 0..steps inner steps on the support set."""
     inner = replace(experiment.test_inner, steps=steps)
 
     def answers(params: Params, support: Batch, query_inputs: Any) -> Array:
-        observe = lambda adapted, i: predict(apply, adapted, support.inputs, query_inputs, normalization)
-        return unroll(loss_fn, inner, params, support, observe).observed
+        observe = lambda adapted, i: predict(call, adapted, support.inputs, query_inputs, normalization)
+        return unroll(experiment.loss_fn, inner, params, support, observe).observed
 
     return np.asarray(jax.jit(answers)(params, support, query_inputs))
 

@@ -1,0 +1,27 @@
+"""JAX primitives of two arrays, made from a function that computes them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+from jaxtyping import Array
+
+
+def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primitive:
+    """A primitive of two arrays whose value, shape and code are those of `compute(a, b, **static)`."""
+    made = Primitive(name)
+    made.def_impl(jax.jit(compute, static_argnames=static))
+    made.def_abstract_eval(
+        lambda a, b, **static: a.update(
+            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(plain, (a, b))).shape
+        )
+    )
+    mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
+    return made
+
+
+def plain(aval: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype alone."""
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
