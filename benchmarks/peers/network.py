@@ -122,7 +122,7 @@ def load_tasks(w: Workload, problem: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
         if x.ndim == 5:
             x = x[:, :, ::-1, ::-1] if w.downsample == "stride" else x
             x = x.transpose(0, 1, 4, 2, 3)
-        return torch.tensor(np.ascontiguousarray(x))
+        return torch.tensor(x.copy())  # torch takes no negative strides
 
     def targets(y: np.ndarray) -> Tensor:
         return torch.tensor(y, dtype=torch.long if w.image else torch.float32)

@@ -178,6 +178,7 @@ class Watched:
 
     def __init__(self, examples, fail_at=None, wait=0.0):
         self.examples, self.fail_at, self.wait, self.read = examples, fail_at, wait, []
+        self.shape, self.dtype = examples.shape, examples.dtype
 
     def __getitem__(self, rows):
         time.sleep(self.wait)
