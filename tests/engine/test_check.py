@@ -191,3 +191,19 @@ def test_parameters_without_floats():
     _, task = problem()
     with pytest.raises(InnerloopError, match="not a float array"):
         check_meta_gradient(maml(loss, INNER), loss, {"body": jnp.arange(3)}, task)
+
+
+def test_a_query_loss_that_reads_more_than_the_support_set_has():
+    """It is a loss on queries alone."""
+    inner_loss = lambda params, batch: jnp.sum((params["w"] - batch["x"]) ** 2)
+    weighted = lambda params, batch: jnp.sum(batch["weight"] * (params["w"] - batch["x"]) ** 2)
+    task = Task({"x": jnp.ones(2)}, {"x": jnp.zeros(2), "weight": jnp.arange(2.0)})
+    algorithm = maml(inner_loss, InnerLoop(optax.sgd(0.1)), outer_loss_fn=weighted)
+    assert check_meta_gradient(algorithm, weighted, {"w": jnp.full(2, 3.0)}, task).passed
+
+
+def test_a_parameter_of_one_letter_is_named_too():
+    root = lambda params, batch: jnp.sum(jnp.sqrt(params["w"] * batch["x"]))
+    task = Task({"x": jnp.ones(2)}, {"x": jnp.ones(2)})
+    with pytest.raises(InnerloopError, match="the meta-gradient is not finite at `w`"):
+        check_meta_gradient(maml(root, InnerLoop(optax.sgd(0.0), 0)), root, {"w": jnp.zeros(2)}, task)
