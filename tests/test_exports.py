@@ -103,3 +103,9 @@ def test_version_is_that_of_the_package():
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'mamml'"):
         innerloop.mamml  # noqa: B018
+
+
+def test_a_star_imports_every_public_name():
+    found: dict = {}
+    exec("from innerloop import *", found)
+    assert set(innerloop.HOMES) <= set(found)

@@ -63,7 +63,9 @@ def test_recorded_steps():
     np.testing.assert_array_equal(found.scores["distance"], curve().scores["distance"][:, [0, 4, 2]])
 
 
-@pytest.mark.parametrize("keywords", [{"part": 3}, {"part": 4, "chunk": 2}, {"part": 1}, {"chunk": 5}])
+@pytest.mark.parametrize(
+    "keywords", [{"part": 3}, {"part": 4, "chunk": 2}, {"part": 1}, {"chunk": 5}, {"part": 10, "chunk": 3}]
+)
 def test_parts_chunks_and_devices_do_not_change_the_tasks(keywords: dict):
     """A part of 3 runs on one device, of 4 on two; the last part is filled up and cut."""
     found = curve(**keywords)

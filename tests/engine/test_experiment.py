@@ -49,7 +49,7 @@ def test_task_distributions():
     waves = Experiment(preset("sinusoid-reptile"), None)
     assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
     assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")
-    with pytest.raises(InnerloopError, match="5 ways need as many classes, got 3"):
+    with pytest.raises(InnerloopError, match="validation classes: 5 ways need as many classes, got 3"):
         data(ways=5).held_out_tasks("validation")
 
 
