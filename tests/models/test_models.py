@@ -10,7 +10,7 @@ import pytest
 
 from innerloop.errors import InnerloopError
 from innerloop.models import MLP, Conv4
-from innerloop.models.layers import Linear, glorot_uniform, max_pool
+from innerloop.models.layers import Linear, glorot_uniform
 from innerloop.tree import check_trainable, paths
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -97,11 +97,3 @@ def test_initial_weights():
     assert not np.asarray(Linear(3, 2, key=KEY).bias).any()
     keys = MLP(4, 4, hidden=(4, 4), key=KEY)
     assert not np.array_equal(keys.body[0].weight, keys.body[1].weight)
-
-
-@pytest.mark.parametrize("side", [4, 5])
-def test_max_pool(side: int):
-    """The largest of each 2x2; an odd last row or column is dropped."""
-    x = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
-    expected = np.stack([[x[:, i : i + 2, j : j + 2].max((1, 2)) for j in (0, 2)] for i in (0, 2)])
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x)), np.moveaxis(expected, 2, 0))

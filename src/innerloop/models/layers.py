@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.kernels.blockwise import conv_then, output_moments
 from innerloop.kernels.conv import conv, has_few_inputs
 from innerloop.kernels.linear import linear
+from innerloop.kernels.pool import max_pool
 
 
 def glorot_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
@@ -63,11 +64,13 @@ class BatchNorm(eqx.Module):
         """Normalise; `reference` leading examples give the statistics (None: all)."""
         mean, variance = moments(x if reference is None else x[:reference])
         flat = x.reshape(-1, x.shape[-1])
-        return ((flat - mean) * self.multiplier(variance) + self.offset).reshape(x.shape)
+        return ((flat - mean) * self.multiplier(variance, self.scale) + self.offset).reshape(x.shape)
 
-    def multiplier(self, variance: Float[Array, " channels"]) -> Float[Array, " channels"]:
+    def multiplier(
+        self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
+    ) -> Float[Array, " channels"]:
         """scale / sqrt(variance + epsilon): what the centred input is multiplied by."""
-        return lax.rsqrt(variance + self.epsilon) * self.scale
+        return lax.rsqrt(variance + self.epsilon) * scale
 
 
 def moments(
@@ -83,7 +86,8 @@ class ConvBlock(eqx.Module):
     """3x3 convolution, batch normalisation, ReLU, and 2x2 max-pooling unless the convolution strides by 2.
 
     In another order with the same result: ReLU is increasing, and so is the normalisation of a channel, or
-    decreasing where its scale is negative. So pooling comes first, and the rest works on a quarter of the numbers.
+    decreasing where its scale is negative: there the signs of the kernel and the scale are turned. So pooling comes
+    first, and the rest works on a quarter of the numbers.
     The convolution has no bias: the normalisation would remove it.
     """
 
@@ -100,38 +104,22 @@ class ConvBlock(eqx.Module):
         self, x: Float[Array, "examples height width channels"], reference: int | None = None
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Apply to a batch of images."""
-        if has_few_inputs(self.weight):
-            mean, variance = output_moments(
-                x if reference is None else x[:reference], self.weight, self.stride
-            )
-            after = lambda y: self.activate(y, mean, self.norm.multiplier(variance))
-            return conv_then(after, x, self.weight, self.stride)
-        y = conv(x, self.weight, self.stride)
+        turn = jnp.where(self.norm.scale < 0, -1.0, 1.0)  # the largest of -y is minus the smallest of y
+        w, scale = self.weight * turn, self.norm.scale * turn
+        if has_few_inputs(w):
+            mean, variance = output_moments(x if reference is None else x[:reference], w, self.stride)
+            return conv_then(lambda y: self.activate(y, mean, variance, scale), x, w, self.stride)
+        y = conv(x, w, self.stride)
         mean, variance = moments(y if reference is None else y[:reference])
-        return self.activate(y, mean, self.norm.multiplier(variance))
+        return self.activate(y, mean, variance, scale)
 
     def activate(
         self,
         y: Float[Array, "examples height width filters"],
         mean: Float[Array, " filters"],
-        multiplier: Float[Array, " filters"],
+        variance: Float[Array, " filters"],
+        scale: Float[Array, " filters"],
     ) -> Float[Array, "examples out_height out_width filters"]:
-        """What follows the convolution, for its mean and the normalisation's multiplier."""
-        if self.stride == 1:
-            turn = jnp.where(multiplier < 0, -1.0, 1.0)  # the largest of -y is minus the smallest of y
-            y, mean, multiplier = max_pool(y * turn), mean * turn, multiplier * turn
-        return jax.nn.relu((y - mean) * multiplier + self.norm.offset)
-
-
-def max_pool(
-    x: Float[Array, "examples height width channels"],
-) -> Float[Array, "examples half_height half_width channels"]:
-    """2x2 max-pooling; an odd last row or column is dropped, as the papers' VALID pooling does.
-
-    As maxima of halves, whose derivatives are selections: `max` over axes would look for ties in every window.
-    """
-    examples, height, width, channels = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    x = x.reshape(examples, height // 2, 2, width // 2, 2, channels)
-    rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
-    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
+        """What follows the convolution, for its mean and variance and a scale that is nowhere negative."""
+        y = max_pool(y) if self.stride == 1 else y
+        return jax.nn.relu((y - mean) * self.norm.multiplier(variance, scale) + self.norm.offset)
