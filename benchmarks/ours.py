@@ -17,6 +17,7 @@ from benchmarks.serve import serve
 from benchmarks.workloads import Workload, from_dict
 from innerloop import outer
 from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.cores import use_cores
 from innerloop.datasets import memmap
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.experiment import Experiment
@@ -226,9 +227,7 @@ def versions() -> dict[str, str]:
 
 def start() -> Either:
     """One CPU device for each core that this process may use."""
-    from innerloop.cli.shared import cores
-
-    jax.config.update("jax_num_cpu_devices", cores())
+    use_cores()
     return Either()
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.circumstances import circumstances
+from innerloop.cores import use_cores
 from innerloop.rl.environments import Locomotion
 from innerloop.run_folder import write_atomically
 
@@ -117,5 +118,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    use_cores()
     main()

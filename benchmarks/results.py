@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from benchmarks.circumstances import commit
 from innerloop import weights
+from innerloop.cores import use_cores
 from innerloop.run_folder import RunFolder, environment, write_atomically
 from innerloop.trained import Trained, load_trained, measure, untrained
 
@@ -132,5 +131,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 2)
+    use_cores(2)
     main(sys.argv[1:])

@@ -9,11 +9,11 @@ import json
 import sys
 from typing import Any
 
-import jax
 import numpy as np
 
 from benchmarks.results import FOLDER, commit
 from benchmarks.tables import write_tables
+from innerloop.cores import use_cores
 from innerloop.run_folder import environment, write_atomically
 from innerloop.trained import Trained, load_trained, measure
 
@@ -68,5 +68,5 @@ def main(sources: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 2)
+    use_cores(2)
     main(sys.argv[1:])

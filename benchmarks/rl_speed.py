@@ -27,6 +27,7 @@ from benchmarks.contender import ContenderProcess, peers_python
 from benchmarks.results import FOLDER
 from benchmarks.serve import serve
 from benchmarks.tables import ITERATION, write_tables
+from innerloop.cores import use_cores
 from innerloop.presets import preset
 from innerloop.run_folder import write_atomically
 
@@ -45,7 +46,7 @@ class Ours:
         from innerloop import outer
         from innerloop.rl.experiment import RLExperiment
 
-        jax.config.update("jax_num_cpu_devices", threads)
+        use_cores(threads)
         config = preset(PRESET)
         e = RLExperiment(replace(config, rl=replace(config.rl, fisher_share=share)))
         self.state = outer.init(e.init_params(), e.optimizer, e.keys().tasks)

@@ -12,6 +12,7 @@ import numpy as np
 
 from innerloop import distributed, outer
 from innerloop.config import Config
+from innerloop.cores import use_cores
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.experiment import Experiment
 from innerloop.presets import preset
@@ -74,7 +75,7 @@ def measure(name: str) -> dict[str, float]:
 
 def main(name: str, count: int, index: int, port: int) -> None:
     """Measure as process `index` of `count`."""
-    jax.config.update("jax_num_cpu_devices", 1)
+    use_cores(1)
     if count > 1:
         distributed.join(distributed.Meeting(f"127.0.0.1:{port}", count, index, 60))
     found = measure(name)

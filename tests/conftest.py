@@ -15,9 +15,11 @@ import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-jax.config.update("jax_num_cpu_devices", 2)
+import innerloop
+
 # Every signature of the package is checked when it is called: shapes and dtypes, not types alone.
 jaxtyping.install_import_hook("innerloop", "beartype.beartype")
+innerloop.use_cores(2)
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")

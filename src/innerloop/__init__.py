@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from innerloop.algorithms.algorithm import Algorithm as Algorithm
     from innerloop.algorithms.algorithm import MetaInfo as MetaInfo
     from innerloop.check import check_meta_gradient as check_meta_gradient
+    from innerloop.cores import use_cores as use_cores
     from innerloop.datasets import ClassArrays as ClassArrays
     from innerloop.errors import InnerloopError as InnerloopError
     from innerloop.evaluate import evaluate as evaluate
@@ -47,6 +48,7 @@ PUBLIC = {
     "algorithms": ("anil", "boil", "fomaml", "joint", "maml", "reptile"),
     "algorithms.algorithm": ("Algorithm", "MetaInfo"),
     "check": ("check_meta_gradient",),
+    "cores": ("use_cores",),
     "datasets": ("ClassArrays",),
     "errors": ("InnerloopError",),
     "evaluate": ("evaluate",),

@@ -1,11 +1,12 @@
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from innerloop import cli
-from innerloop.cli import shared
 from innerloop.cli.shared import counted, with_interval
+from innerloop.cores import cores
 
 
 def test_without_arguments_it_names_the_commands(command):
@@ -83,13 +84,14 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_devices_are_checked(complaint):
+    jax.devices()  # starts JAX
     assert "must be 1 or more" in complaint("evaluate", "x", "--devices", "0")
     assert "JAX has started already" in complaint("evaluate", "x", "--devices", "77")
 
 
 def test_cores_without_affinity(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
-    assert shared.cores() >= 1
+    assert cores() >= 1
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """What the subcommands share: parsing, JAX's settings, consoles, numbers in words."""
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
 
-from innerloop.errors import InnerloopError
+from innerloop.cores import use_cores
 
 Arguments = TypeVar("Arguments")
 
@@ -37,25 +36,13 @@ def start_jax(devices: int | None = None) -> None:
 
     Raises InnerloopError for a number of devices under one, and if JAX already runs with another number.
     """
-    if devices is not None and devices < 1:
-        raise InnerloopError("--devices", "must be 1 or more", got=devices)
+    use_cores(devices)
     import jax
 
     from innerloop.datasets.download import cache_folder
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    try:
-        jax.config.update("jax_num_cpu_devices", cores() if devices is None else devices)
-    except RuntimeError:  # JAX has started: this is not the first command of the process
-        if devices not in (None, len(jax.devices())):
-            do = "start a new process"
-            raise InnerloopError("--devices", "JAX has started already", got=devices, do=do) from None
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def console(*, stderr: bool = False) -> Console:
