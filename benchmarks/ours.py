@@ -162,7 +162,7 @@ class Sampler(Ours):
         return {"compile_s": max(0.0, first - second), "versions": versions()}
 
     def compiled(self, episodes: Episodes) -> Any:
-        """`draw(keys)`: one meta-batch on the cores that share it, each task in the place of the one before.
+        """`draw(key, step)`: one meta-batch on the cores that share it, each task in the place of the one before.
 
         So they are drawn while training, and so NumPy draws them: nobody keeps a task once the next is drawn.
         """
@@ -172,15 +172,16 @@ class Sampler(Ours):
 
         def draw(episodes: Episodes, keys: jax.Array) -> Any:
             place = jax.tree.map(jnp.zeros_like, jax.eval_shape(episodes.sample, keys[0]))
-            last, _ = jax.lax.scan(lambda place, key: (episodes.sample(key), None), place, keys)
+            drawn = jax.vmap(episodes.draw)(keys)
+            last, _ = jax.lax.scan(lambda place, rows: (episodes.fetch(rows), None), place, drawn)
             return jax.tree.map(lambda x: x[None], last)
 
         split = jax.shard_map(
             draw, mesh=mesh, in_specs=(everywhere, by_task), out_specs=by_task, check_vma=False
         )
-        function = jax.jit(split)
+        function = jax.jit(lambda e, key, step: split(e, outer.task_keys(key, step, self.w.tasks)))
         episodes = jax.device_put(episodes, jax.sharding.NamedSharding(mesh, everywhere))
-        return lambda keys: function(episodes, keys)
+        return lambda key, step: function(episodes, key, step)
 
     def steps(self, count: int) -> dict[str, Any]:
         """Meta-batches of tasks as float32 in [0, 1]; from a memory map as the bytes that travel."""
@@ -189,8 +190,7 @@ class Sampler(Ours):
             if self.w.kind == "streaming":
                 self.stream.read(self.key, self.at, 1, self.w.tasks)
             else:
-                keys = outer.task_keys(self.key, jnp.int32(self.at), self.w.tasks)
-                jax.block_until_ready(self.draw(keys))
+                jax.block_until_ready(self.draw(self.key, np.int32(self.at)))
             self.at += 1
         return {"seconds": time.perf_counter() - start}
 

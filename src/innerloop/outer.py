@@ -23,7 +23,7 @@ from innerloop.blocks import divisor_up_to
 from innerloop.errors import InnerloopError
 from innerloop.mesh import EVERYWHERE, mean_over_devices, place, task_mesh
 from innerloop.parts import compiler_options, cut, parts_of, place_cut
-from innerloop.task import Params, Task, TaskDistribution
+from innerloop.task import DrawnApart, Params, Task, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
 
@@ -61,6 +61,11 @@ def steps_ahead(draw: Callable[[Array], Any], keys: Array, steps: int) -> int:
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return divisor_up_to(steps, AHEAD_BYTES // max(size, 1))
+
+
+def apart(tasks: TaskDistribution) -> tuple[Callable[[Any], Any], Callable[[Any], Task]]:
+    """What to draw for all tasks of a meta-step at once, and how each task comes of it: at least of its key."""
+    return (tasks.draw, tasks.fetch) if isinstance(tasks, DrawnApart) else (lambda key: key, tasks.sample)
 
 
 def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
@@ -157,15 +162,14 @@ def meta_steps(
         return outer_update(optimizer, state, mean_in_chunks(one, items, chunk), mesh)
 
     def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
-        draw = eqx.combine(arrays, static).sample
-        ahead = steps_ahead(draw, own_keys(state.key, state.step), steps)
+        tasks = eqx.combine(arrays, static)
+        ahead = steps_ahead(tasks.sample, own_keys(state.key, state.step), steps)
+        # Tasks too large to be kept are fetched one chunk at a time.
+        draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else apart(tasks)
 
         def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
-            items = jax.vmap(own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
-            # Tasks too large to be kept are drawn from their keys, one chunk at a time.
-            kept = ahead > 1
-            items = jax.vmap(jax.vmap(draw))(items) if kept else items
-            return jax.lax.scan(partial(one_step, (lambda task: task) if kept else draw), state, items)
+            keys = jax.vmap(own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
+            return jax.lax.scan(partial(one_step, fetch), state, jax.vmap(jax.vmap(draw))(keys))
 
         state, info = jax.lax.scan(some, state, None, length=steps // ahead)
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)

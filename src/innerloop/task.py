@@ -44,3 +44,19 @@ class TaskDistribution(Protocol):
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one task; pure, so that it runs inside `jit`, on the device."""
         ...
+
+
+@runtime_checkable
+class DrawnApart(TaskDistribution, Protocol):
+    """A distribution whose random numbers are drawn apart from what they choose: sample(key) = fetch(draw(key)).
+
+    The outer loop then draws for all tasks of a meta-step at once, and fetches each task's data in its turn.
+    """
+
+    def draw(self, key: PRNGKeyArray) -> Any:
+        """What is random in one task, as a small pytree of arrays."""
+        ...
+
+    def fetch(self, drawn: Any) -> Task:
+        """The task."""
+        ...

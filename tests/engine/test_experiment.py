@@ -36,7 +36,7 @@ def test_task_distributions():
     assert (train_tasks.shots, train_tasks.queries, train_tasks.ways) == (4, 3, 3)
     held_out = EPISODES.held_out_tasks("test")
     assert isinstance(held_out, Episodes)
-    assert (held_out.shots, held_out.queries, len(held_out.starts)) == (2, 2, 4)
+    assert (held_out.shots, held_out.queries, len(held_out.rows.starts)) == (2, 2, 4)
     fewer = EPISODES.held_out_tasks("validation", queries=1)
     assert isinstance(fewer, Episodes)
     assert fewer.queries == 1
@@ -45,7 +45,7 @@ def test_task_distributions():
     assert reptile.queries == 0
     turned = data(rotations=True).held_out_tasks("test")
     assert isinstance(turned, Episodes)
-    assert len(turned.starts) == 16
+    assert len(turned.rows.starts) == 16
     waves = Experiment(preset("sinusoid-reptile"), None)
     assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
     assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")

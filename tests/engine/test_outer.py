@@ -116,3 +116,31 @@ def test_init_refuses_integers():
 
 def test_distributions_are_values():
     assert dataclasses.replace(Sinusoid(3, 3), shots=4) == Sinusoid(4, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Apart:
+    """Waves whose amplitude and phase are drawn apart from their points."""
+
+    waves: Sinusoid = Sinusoid(3, 3)
+
+    def sample(self, key):
+        return self.fetch(self.draw(key))
+
+    def draw(self, key):
+        return {"key": key}
+
+    def fetch(self, drawn):
+        return self.waves.sample(drawn["key"])
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_what_is_drawn_apart_changes_no_bit(monkeypatch, chunk):
+    """Where tasks are too large to be kept: drawn at once and fetched one after the other."""
+    monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
+    together = outer.meta_steps(ALGORITHM, OPTIMIZER, Apart(), meta_batch=4, steps=2, chunk=chunk)
+    same_bits(together(fresh()[1]), run(2, chunk=chunk)(fresh()[1]))
+    draw, fetch = outer.apart(Apart())
+    same_bits(fetch(draw(jax.random.key(0))), Sinusoid(3, 3).sample(jax.random.key(0)))
+    draw, fetch = outer.apart(Sinusoid(3, 3))
+    same_bits(fetch(draw(jax.random.key(0))), Sinusoid(3, 3).sample(jax.random.key(0)))

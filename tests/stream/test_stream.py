@@ -19,8 +19,8 @@ from innerloop.inner import InnerLoop
 from innerloop.losses import cross_entropy
 from innerloop.models import MLP
 from innerloop.tasks import stream
-from innerloop.tasks.episodes import Episodes
-from innerloop.tasks.stream import EpisodeRows, StreamedEpisodes, streamed_meta_steps
+from innerloop.tasks.episodes import EpisodeRows, Episodes
+from innerloop.tasks.stream import StreamedEpisodes, streamed_meta_steps
 
 COUNTS = np.array([6, 9, 5, 7, 8, 12], np.int32)
 OPTIMIZER = optax.adam(1e-2)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
-from innerloop.tasks.episodes import Episodes, with_rotations
-from innerloop.tasks.stream import EpisodeRows
+from innerloop.tasks.episodes import EpisodeRows, Episodes, with_rotations
 
 
 class Kind(NamedTuple):

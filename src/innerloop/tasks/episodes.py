@@ -65,6 +65,40 @@ def with_rotations(arrays: ClassArrays) -> ClassArrays:
     return ClassArrays(np.concatenate(turned), np.concatenate(starts), np.tile(arrays.counts, 4), names)
 
 
+class EpisodeRows(eqx.Module):
+    """Which examples make an episode: what of `Episodes` is random.
+
+    ways, shots, queries: classes of an episode, and support and query examples of each class.
+    """
+
+    starts: Int[Array, " classes"]
+    counts: Int[Array, " classes"]
+    ways: int = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
+
+    def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
+        """Raises InnerloopError when there are too few classes, or too few examples of a class."""
+        check_episode(arrays, ways, shots, queries)
+        self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
+        self.ways, self.shots, self.queries = ways, shots, queries
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one episode: row numbers and labels, `[ways*shots]` and `[ways*queries]` each."""
+        key_classes, key_examples, key_order = jax.random.split(key, 3)
+        classes = draw_distinct(key_classes, self.ways, len(self.starts))
+        keys = jax.random.split(key_examples, self.ways)
+        per_class = lambda key, total: draw_distinct(key, self.shots + self.queries, total)
+        rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
+        order = jax.random.permutation(key_order, self.ways * self.shots)
+        support, query = self.labelled(rows[:, : self.shots]), self.labelled(rows[:, self.shots :])
+        return Task(Batch(support.inputs[order], support.targets[order]), query)
+
+    def labelled(self, rows: Int[Array, "ways each"]) -> Batch:
+        """The rows one after the other, labelled by the number of their class."""
+        return Batch(rows.reshape(-1), jnp.repeat(jnp.arange(self.ways), rows.shape[1]))
+
+
 class Episodes(eqx.Module):
     """The distribution of N-way K-shot episodes over a set of classes: a pytree whose leaves are the examples.
 
@@ -73,40 +107,31 @@ class Episodes(eqx.Module):
     """
 
     examples: Resident
-    starts: Int[Array, " classes"]
-    counts: Int[Array, " classes"]
-    ways: int = eqx.field(static=True)
-    shots: int = eqx.field(static=True)
-    queries: int = eqx.field(static=True)
+    rows: EpisodeRows
 
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
         """Put the examples on the device.
 
         Raises InnerloopError when there are too few classes, or too few examples of a class.
         """
-        check_episode(arrays, ways, shots, queries)
+        self.rows = EpisodeRows(arrays, ways, shots, queries)
         self.examples = Resident(arrays.examples)
-        self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
-        self.ways, self.shots, self.queries = ways, shots, queries
+
+    ways = property(lambda self: self.rows.ways)
+    shots = property(lambda self: self.rows.shots)
+    queries = property(lambda self: self.rows.queries)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; query alike."""
-        key_classes, key_examples, key_order = jax.random.split(key, 3)
-        classes = draw_distinct(key_classes, self.ways, len(self.starts))
-        keys = jax.random.split(key_examples, self.ways)
-        per_class = lambda key, total: draw_distinct(key, self.shots + self.queries, total)
-        rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
-        order = jax.random.permutation(key_order, self.ways * self.shots)
-        support = self.batch(rows[:, : self.shots], order)
-        return Task(support, self.batch(rows[:, self.shots :], None))
+        return self.fetch(self.draw(key))
 
-    def batch(self, rows: Int[Array, "ways each"], order: Int[Array, " examples"] | None) -> Batch:
-        """The examples in `rows`, labelled by their row's number, in `order` if given."""
-        labels = jnp.repeat(jnp.arange(self.ways), rows.shape[1])
-        flat = rows.reshape(-1)
-        if order is not None:
-            labels, flat = labels[order], flat[order]
-        return Batch(self.examples[flat], labels)
+    def draw(self, key: PRNGKeyArray) -> Task:
+        """What is random in an episode: its rows and labels."""
+        return self.rows.sample(key)
+
+    def fetch(self, drawn: Task) -> Task:
+        """The examples of the rows drawn."""
+        return Task(*(Batch(self.examples[batch.inputs], batch.targets) for batch in drawn))
 
 
 def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int, who: str = "Episodes") -> None:

@@ -13,7 +13,11 @@ WORD = 4
 
 
 class Resident(eqx.Module):
-    """Examples `[rows, ...]` on the device; unsigned bytes are packed into words and scaled to [0, 1] when fetched."""
+    """Examples `[rows, ...]` on the device; unsigned bytes are packed into words and scaled to [0, 1] when fetched.
+
+    Of an example's bytes the first quarter lies in the lowest bytes of its words, and so on: unpacked, neighbours are
+    neighbours, and many are unpacked at once.
+    """
 
     stored: Array
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -26,19 +30,25 @@ class Resident(eqx.Module):
         self.packed = examples.dtype == np.uint8 and size % WORD == 0
         self.stored = jnp.asarray(examples)
         if self.packed:
-            words = self.stored.reshape(len(examples), size // WORD, WORD)
-            self.stored = lax.bitcast_convert_type(words, jnp.uint32)
+            quarters = self.stored.reshape(len(examples), WORD, size // WORD)
+            self.stored = lax.bitcast_convert_type(quarters.swapaxes(1, 2), jnp.uint32)
 
     def __getitem__(self, rows: Int[Array, " examples"]) -> Array:
         """The examples of these rows, `[examples, ...]`. A row that is not there is not looked for."""
         found = self.stored.at[rows].get(mode="promise_in_bounds")
-        if self.packed:
-            # Kept apart from the unpacking, which would otherwise fetch every word once for each of its bytes.
-            words = lax.optimization_barrier(found)
-            found = lax.bitcast_convert_type(words, jnp.uint8).reshape(len(rows), *self.shape)
-        return unit_scale(found)
+        if not self.packed:
+            return unit_scale(found)
+        # Kept apart from the unpacking, which would otherwise fetch every word once for each of its bytes.
+        words = lax.optimization_barrier(found)[:, None]
+        quarters = (words >> jnp.arange(0, 8 * WORD, 8, jnp.uint32)[:, None]) & 255
+        return scaled_bytes(quarters).reshape(len(rows), *self.shape)
 
 
 def unit_scale(images: Array) -> Array:
     """Unsigned bytes to [0, 1]; anything else as it is."""
-    return images.astype(jnp.float32) * (1 / 255) if images.dtype == jnp.uint8 else images
+    return scaled_bytes(images) if images.dtype == jnp.uint8 else images
+
+
+def scaled_bytes(numbers: Array) -> Array:
+    """Whole numbers of 0..255 to [0, 1]."""
+    return numbers.astype(jnp.float32) * (1 / 255)

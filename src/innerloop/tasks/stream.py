@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.datasets.arrays import ClassArrays
@@ -38,28 +38,11 @@ from innerloop.outer import (
 from innerloop.parts import place_cut
 from innerloop.task import Batch, Task
 from innerloop.tasks.ahead import ReadAhead
-from innerloop.tasks.episodes import Episodes, check_episode
-from innerloop.tasks.resident import Resident, unit_scale
+from innerloop.tasks.episodes import EpisodeRows
+from innerloop.tasks.resident import unit_scale
 
 COPY_BYTES = 200_000
 """Examples are copied so many bytes at a time, which stay in a core's cache between the map and their place."""
-
-
-class EpisodeRows(Episodes):
-    """`Episodes` that gives row numbers in place of the examples."""
-
-    def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
-        """Keep where the classes are, and no example. Raises InnerloopError as `Episodes`."""
-        check_episode(arrays, ways, shots, queries)
-        self.examples = Resident(jnp.zeros(0))
-        self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
-        self.ways, self.shots, self.queries = ways, shots, queries
-
-    def batch(self, rows: Int[Array, "ways each"], order: Int[Array, " examples"] | None) -> Batch:
-        """The rows as inputs, labelled and ordered as `Episodes.batch` does."""
-        labels = jnp.repeat(jnp.arange(self.ways), rows.shape[1])
-        flat = rows.reshape(-1)
-        return Batch(flat, labels) if order is None else Batch(flat[order], labels[order])
 
 
 class StreamedEpisodes:
