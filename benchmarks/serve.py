@@ -34,7 +34,7 @@ class Contender(Protocol):
         ...
 
 
-def use_cores(count: int) -> None:
+def stay_on_cores(count: int) -> None:
     """Stay on `count` cores, and let every thread pool that is made later see no more."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:count]))
@@ -84,7 +84,7 @@ def serve(make: Callable[[], Contender], threads: int) -> None:
     # Whatever a library prints must not stand among the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    use_cores(threads)
+    stay_on_cores(threads)
     contender = make()
     for line in sys.stdin:
         request = json.loads(line)

@@ -15,23 +15,35 @@ def cores() -> int:
 
 
 def use_cores(devices: int | None = None) -> None:
-    """Make JAX see a CPU's cores as devices (default: all of them), and compile for them as fast as it can.
+    """Make JAX see a CPU's cores as devices, and compile for them as fast as it can; the command does so.
 
-    To be called before JAX's first use; the command does. It changes nothing on an accelerator, and leaves XLA's
-    extra options alone where the variable `XLA_FLAGS` has some. Raises InnerloopError for a number of devices under
-    one, and if JAX already runs with another number.
+    devices: how many (default: what JAX is set to, by `JAX_NUM_CPU_DEVICES` for example, else one for each core that
+    the process may use). To be called before JAX's first use. It does not change what an accelerator computes, and
+    leaves XLA's extra options alone where the variable `XLA_FLAGS` has some. Raises InnerloopError for a number of
+    devices under one, and if JAX has started.
     """
-    if devices is not None and devices < 1:
-        raise InnerloopError("devices", "must be 1 or more", got=devices)
     import jax
 
-    try:
-        jax.config.update("jax_num_cpu_devices", cores() if devices is None else devices)
-    except RuntimeError:  # JAX has started: this is not the first call in the process
-        if devices not in (None, len(jax.devices())):
-            do = "start a new process"
-            raise InnerloopError("devices", "JAX has started already", got=devices, do=do) from None
-        return
+    if devices is not None and devices < 1:
+        raise InnerloopError("use_cores", "the number of devices must be 1 or more", got=devices)
+    if has_started():
+        raise InnerloopError("use_cores", "JAX has started already", do="call it before JAX's first use")
+    chosen = jax.config.values["jax_num_cpu_devices"]
+    jax.config.update("jax_num_cpu_devices", devices or (chosen if chosen > 0 else cores()))
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_backend_extra_options" not in flags:
+    # Without a dash it is the name of a file.
+    if "xla_backend_extra_options" not in flags and (not flags or flags.startswith("-")):
         os.environ["XLA_FLAGS"] = f"{flags} {VECTORISED}".strip()
+
+
+def has_started() -> bool:
+    """Whether JAX has devices already. It refuses to change their number then; it has no way to be asked."""
+    import jax
+
+    before = jax.config.values["jax_num_cpu_devices"]
+    try:
+        jax.config.update("jax_num_cpu_devices", before + 2)
+    except RuntimeError:
+        return True
+    jax.config.update("jax_num_cpu_devices", before)
+    return False

@@ -65,7 +65,9 @@ def steps_ahead(draw: Callable[[Array], Any], keys: Array, steps: int) -> int:
 
 def apart(tasks: TaskDistribution) -> tuple[Callable[[Any], Any], Callable[[Any], Task]]:
     """What to draw for all tasks of a meta-step at once, and how each task comes of it: at least of its key."""
-    return (tasks.draw, tasks.fetch) if isinstance(tasks, DrawnApart) else (lambda key: key, tasks.sample)
+    if isinstance(tasks, DrawnApart) and type(tasks).sample is DrawnApart.sample:
+        return tasks.draw, tasks.fetch
+    return (lambda key: key), tasks.sample  # also where a subclass has a `sample` of its own
 
 
 def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:

@@ -46,17 +46,22 @@ class TaskDistribution(Protocol):
         ...
 
 
-@runtime_checkable
-class DrawnApart(TaskDistribution, Protocol):
-    """A distribution whose random numbers are drawn apart from what they choose: sample(key) = fetch(draw(key)).
+class DrawnApart:
+    """A base class for distributions whose random numbers are drawn apart from what they choose.
 
-    The outer loop then draws for all tasks of a meta-step at once, and fetches each task's data in its turn.
+    `draw(key)` gives what is random in one task, as a small pytree of arrays, and `fetch(drawn)` the task. The outer
+    loop draws for all tasks of a meta-step at once and fetches each task's data in its turn, where tasks are too
+    large to be kept.
     """
 
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one task."""
+        return self.fetch(self.draw(key))
+
     def draw(self, key: PRNGKeyArray) -> Any:
-        """What is random in one task, as a small pytree of arrays."""
-        ...
+        """What is random in one task."""
+        raise NotImplementedError
 
     def fetch(self, drawn: Any) -> Task:
-        """The task."""
-        ...
+        """The task of what was drawn."""
+        raise NotImplementedError

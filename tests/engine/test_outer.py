@@ -15,6 +15,7 @@ from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop
 from innerloop.losses import mean_squared_error
 from innerloop.models import MLP
+from innerloop.task import DrawnApart
 from innerloop.tasks.sinusoid import Sinusoid
 
 OPTIMIZER = optax.adam(0.01)
@@ -119,13 +120,10 @@ def test_distributions_are_values():
 
 
 @dataclasses.dataclass(frozen=True)
-class Apart:
-    """Waves whose amplitude and phase are drawn apart from their points."""
+class Apart(DrawnApart):
+    """Waves whose key is drawn apart from the rest."""
 
     waves: Sinusoid = Sinusoid(3, 3)
-
-    def sample(self, key):
-        return self.fetch(self.draw(key))
 
     def draw(self, key):
         return {"key": key}
@@ -134,13 +132,39 @@ class Apart:
         return self.waves.sample(drawn["key"])
 
 
+class OwnSample(Apart):
+    def sample(self, key):
+        return self.waves.sample(jax.random.fold_in(key, 1))
+
+
+class Forwarding:
+    """Not drawn apart, though it finds `draw` and `fetch` where it looks for what it has not."""
+
+    def __init__(self):
+        self.inside = Apart()
+
+    def __getattr__(self, name):
+        return getattr(self.inside, name)
+
+    def sample(self, key):
+        return OwnSample().sample(key)
+
+
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_what_is_drawn_apart_changes_no_bit(monkeypatch, chunk):
     """Where tasks are too large to be kept: drawn at once and fetched one after the other."""
     monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
     together = outer.meta_steps(ALGORITHM, OPTIMIZER, Apart(), meta_batch=4, steps=2, chunk=chunk)
     same_bits(together(fresh()[1]), run(2, chunk=chunk)(fresh()[1]))
+
+
+def test_what_is_drawn_apart():
+    """All of a task comes of what was drawn, unless a class has a `sample` of its own."""
+    key = jax.random.key(0)
     draw, fetch = outer.apart(Apart())
-    same_bits(fetch(draw(jax.random.key(0))), Sinusoid(3, 3).sample(jax.random.key(0)))
-    draw, fetch = outer.apart(Sinusoid(3, 3))
-    same_bits(fetch(draw(jax.random.key(0))), Sinusoid(3, 3).sample(jax.random.key(0)))
+    assert draw(key) == {"key": key}
+    same_bits(fetch(draw(key)), Sinusoid(3, 3).sample(key))
+    for other in (Sinusoid(3, 3), OwnSample(), Forwarding()):
+        draw, fetch = outer.apart(other)
+        assert draw(key) is key
+        same_bits(fetch(key), other.sample(key))

@@ -70,3 +70,16 @@ def test_what_is_kept_is_a_byte_for_each_window():
     _, back = jax.vjp(max_pool, jnp.ones((2, 8, 8, 3)))
     kept = [leaf for leaf in jax.tree.leaves(back) if hasattr(leaf, "nbytes")]
     assert sum(leaf.nbytes for leaf in kept) == 2 * 4 * 4 * 3
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_what_is_no_number_is_seen(place: tuple[int, int]):
+    x = jnp.arange(4.0).reshape(1, 2, 2, 1).at[0, *place, 0].set(jnp.nan)
+    assert jnp.isnan(max_pool(x)).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 3), (2, 4, 1, 3), (2, 4, 4, 0), (0, 4, 4, 3)])
+def test_nothing_to_pool(shape: tuple[int, ...]):
+    x = jnp.ones((TASKS, *shape))
+    assert jax.vmap(max_pool)(x).shape == jax.vmap(by_maximum)(x).shape
+    assert jax.vmap(jax.grad(lambda x: max_pool(x).sum()))(x).shape == x.shape

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from rich.console import Console
 
-from innerloop.cores import use_cores
+from innerloop.cores import has_started, use_cores
+from innerloop.errors import InnerloopError
 
 Arguments = TypeVar("Arguments")
 
@@ -36,13 +37,18 @@ def start_jax(devices: int | None = None) -> None:
 
     Raises InnerloopError for a number of devices under one, and if JAX already runs with another number.
     """
-    use_cores(devices)
+    if devices is not None and devices < 1:
+        raise InnerloopError("--devices", "must be 1 or more", got=devices)
     import jax
 
     from innerloop.datasets.download import cache_folder
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if not has_started():
+        use_cores(devices)
+    elif devices not in (None, len(jax.devices())):  # this is not the first command of the process
+        raise InnerloopError("--devices", "JAX has started already", got=devices, do="start a new process")
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Bool, Float, Int8
 
 from innerloop.kernels.primitive import primitive
 
@@ -34,12 +34,17 @@ def corners(x: Images) -> list[Pooled]:
 
 
 def which(x: Images) -> Which:
-    """The place of each window's largest number, 0 to 3; of equals the first, as in PyTorch."""
+    """The place of each window's largest number, 0 to 3; of equals the first, and NaN before all, as in PyTorch."""
     first, second, third, fourth = corners(x)
-    above, below = first < second, third < fourth
-    lower = jnp.where(above, second, first) < jnp.where(below, fourth, third)
+    above, below = exceeds(second, first), exceeds(fourth, third)
+    lower = exceeds(jnp.where(below, fourth, third), jnp.where(above, second, first))
     one, two, three = jnp.int8(1), jnp.int8(2), jnp.int8(3)
     return jnp.where(lower, jnp.where(below, three, two), jnp.where(above, one, jnp.int8(0)))
+
+
+def exceeds(x: Pooled, y: Pooled) -> Bool[Array, "examples half_height half_width channels"]:
+    """Where x is larger than y, or NaN."""
+    return (y < x) | (x != x)
 
 
 def pick(x: Images, place: Which) -> Pooled:
@@ -78,8 +83,9 @@ def linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> No
             jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
             for a, axis in zip(arrays, axes, strict=True)
         ]
-        out = made.bind(*(a.reshape(-1, *a.shape[2:]) for a in both), **static)
-        return out.reshape(size, -1, *out.shape[1:]), 0
+        examples = both[0].shape[1]
+        out = made.bind(*(a.reshape(size * examples, *a.shape[2:]) for a in both), **static)
+        return out.reshape(size, examples, *out.shape[1:]), 0
 
     ad.primitive_transposes[made] = transpose
     batching.primitive_batchers[made] = batch

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
-from innerloop.task import Batch, Task
+from innerloop.task import Batch, DrawnApart, Task
 from innerloop.tasks.resident import Resident
 
 
@@ -99,7 +99,7 @@ class EpisodeRows(eqx.Module):
         return Batch(rows.reshape(-1), jnp.repeat(jnp.arange(self.ways), rows.shape[1]))
 
 
-class Episodes(eqx.Module):
+class Episodes(DrawnApart, eqx.Module):
     """The distribution of N-way K-shot episodes over a set of classes: a pytree whose leaves are the examples.
 
     ways, shots, queries: classes of an episode, and support and query examples of each class. Unsigned bytes are
@@ -121,16 +121,12 @@ class Episodes(eqx.Module):
     shots = property(lambda self: self.rows.shots)
     queries = property(lambda self: self.rows.queries)
 
-    def sample(self, key: PRNGKeyArray) -> Task:
-        """Draw one episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; query alike."""
-        return self.fetch(self.draw(key))
-
     def draw(self, key: PRNGKeyArray) -> Task:
         """What is random in an episode: its rows and labels."""
         return self.rows.sample(key)
 
     def fetch(self, drawn: Task) -> Task:
-        """The examples of the rows drawn."""
+        """Its examples: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; query alike."""
         return Task(*(Batch(self.examples[batch.inputs], batch.targets) for batch in drawn))
 
 

@@ -28,10 +28,10 @@ class Resident(eqx.Module):
         self.shape = examples.shape[1:]
         size = math.prod(self.shape)
         self.packed = examples.dtype == np.uint8 and size % WORD == 0
-        self.stored = jnp.asarray(examples)
         if self.packed:
-            quarters = self.stored.reshape(len(examples), WORD, size // WORD)
-            self.stored = lax.bitcast_convert_type(quarters.swapaxes(1, 2), jnp.uint32)
+            quarters = np.asarray(examples).reshape(len(examples), WORD, size // WORD)
+            examples = np.ascontiguousarray(quarters.swapaxes(1, 2)).view("<u4")[..., 0]
+        self.stored = jnp.asarray(examples)
 
     def __getitem__(self, rows: Int[Array, " examples"]) -> Array:
         """The examples of these rows, `[examples, ...]`. A row that is not there is not looked for."""
