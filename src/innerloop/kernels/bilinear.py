@@ -25,7 +25,7 @@ from innerloop.kernels.patches import (
     kernel_gradient_by_patches,
     same_padding,
 )
-from innerloop.kernels.primitive import primitive
+from innerloop.kernels.primitive import batch_first, primitive
 
 
 def conv_by_xla(
@@ -103,12 +103,7 @@ def batched(made: Primitive, shares_kernel: bool) -> None:
             first = jnp.moveaxis(first, axes[0], 0)
             out = made.bind(first.reshape(-1, *first.shape[2:]), second, **static)
             return out.reshape(*first.shape[:2], *out.shape[1:]), 0
-        size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-        both = [
-            jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
-            for a, axis in zip(arrays, axes, strict=True)
-        ]
-        return lax.map(lambda pair: made.bind(*pair, **static), tuple(both)), 0
+        return lax.map(lambda pair: made.bind(*pair, **static), batch_first(arrays, axes)), 0
 
     batching.primitive_batchers[made] = rule
 

@@ -16,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jaxtyping import Array, Float, Num
 
-from innerloop.kernels.primitive import primitive
+from innerloop.kernels.primitive import batch_first, primitive
 
 
 def product(x: Array, w: Array) -> Array:
@@ -67,12 +67,7 @@ def batched(made: Primitive, shares_weights: bool) -> None:
             first = jnp.moveaxis(first, axes[0], 0)
             out = made.bind(first.reshape(-1, first.shape[-1]), second)
             return out.reshape(*first.shape[:-1], out.shape[-1]), 0
-        size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-        both = [
-            jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
-            for a, axis in zip(arrays, axes, strict=True)
-        ]
-        return made.bind(*both), 0
+        return made.bind(*batch_first(arrays, axes)), 0
 
     batching.primitive_batchers[made] = rule
 

@@ -20,7 +20,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jaxtyping import Array, Bool, Float, Int8
 
-from innerloop.kernels.primitive import primitive
+from innerloop.kernels.primitive import batch_first, primitive
 
 Images = Float[Array, "examples height width channels"]
 Pooled = Float[Array, "examples half_height half_width channels"]
@@ -78,12 +78,8 @@ def linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> No
     def batch(
         arrays: tuple[Array, Array], axes: tuple[int | None, int | None], **static
     ) -> tuple[Array, int]:
-        size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-        both = [
-            jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
-            for a, axis in zip(arrays, axes, strict=True)
-        ]
-        examples = both[0].shape[1]
+        both = batch_first(arrays, axes)
+        size, examples = both[0].shape[:2]
         out = made.bind(*(a.reshape(size * examples, *a.shape[2:]) for a in both), **static)
         return out.reshape(size, examples, *out.shape[1:]), 0
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxtyping import Array
@@ -25,3 +26,13 @@ def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primiti
 def plain(aval: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype alone."""
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+def batch_first(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, Array]:
+    """Two arguments of a batching rule with the batch as their first axis; one that has none is repeated."""
+    size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+    first, second = (
+        jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
+        for a, axis in zip(arrays, axes, strict=True)
+    )
+    return first, second
