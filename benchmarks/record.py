@@ -1,12 +1,12 @@
 """What a race becomes: one record of plain numbers a workload."""
 
-import os
 from statistics import median
 from typing import Any
 
 from benchmarks import flops
 from benchmarks.contender import OURS
 from benchmarks.workloads import Workload
+from innerloop.cores import cores
 
 
 def record(
@@ -58,8 +58,3 @@ def record(
         "threads": min(w.threads, cores()),
         "versions": facts["versions"],
     }
-
-
-def cores() -> int:
-    """The cores that this process and its children may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,7 +6,8 @@ from innerloop.errors import InnerloopError
 
 VECTORISED = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=1"
 """XLA unrolls loops over a few dozen numbers (a layer's channels) before it could vectorise them, and adding two arrays
-then takes six times as long; left as loops they are vectorised (measured: a tenth less time a meta-step)."""
+then takes six times as long; left as loops they are vectorised (measured: a tenth less time
+a meta-step of small networks)."""
 
 
 def cores() -> int:

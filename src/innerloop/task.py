@@ -5,6 +5,7 @@ Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `q
 `steps` (inner steps), `height width channels`, `classes`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -46,7 +47,7 @@ class TaskDistribution(Protocol):
         ...
 
 
-class DrawnApart:
+class DrawnApart(ABC):
     """A base class for distributions whose random numbers are drawn apart from what they choose.
 
     `draw(key)` gives what is random in one task, as a small pytree of arrays, and `fetch(drawn)` the task. The outer
@@ -58,10 +59,10 @@ class DrawnApart:
         """Draw one task."""
         return self.fetch(self.draw(key))
 
+    @abstractmethod
     def draw(self, key: PRNGKeyArray) -> Any:
         """What is random in one task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fetch(self, drawn: Any) -> Task:
         """The task of what was drawn."""
-        raise NotImplementedError

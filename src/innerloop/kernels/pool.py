@@ -1,6 +1,6 @@
 r"""2x2 max-pooling, fast in every order of derivative.
 
-    max_pool(x) = picked(x, which(x)),    <picked(x, i), y> = <x, put_back(y, i)>
+    max_pool(x) = pick(x, which(x)),    <pick(x, i), y> = <x, put(y, i)>
 
 Once it is known which of its four places a window takes, pooling is linear: it picks one number, and its transpose
 puts a number back at its place, among zeros. Each is the other's derivative, so every order of derivative runs these
