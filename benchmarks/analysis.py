@@ -28,10 +28,11 @@ from innerloop.analysis.subject import unwatched
 from innerloop.cli.shared import start_jax
 from innerloop.evaluate import evaluator
 from innerloop.experiment import Experiment, build
+from innerloop.files import write_text
 from innerloop.outer import meta_steps
 from innerloop.presets import preset
 from innerloop.recipes import RECIPES
-from innerloop.run_folder import environment, write_atomically
+from innerloop.run_folder import environment
 
 FOLDER = Path(__file__).parent / "results" / "analysis"
 TASKS = 1000
@@ -53,9 +54,7 @@ def keep(name: str, result: dict[str, Any]) -> None:
     """Write one result file."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     facts = {"commit": commit(), "environment": environment()}
-    write_atomically(
-        FOLDER / f"{name}.json", json.dumps({"subject": name, **result, **facts}, indent=1) + "\n"
-    )
+    write_text(FOLDER / f"{name}.json", json.dumps({"subject": name, **result, **facts}, indent=1) + "\n")
 
 
 def name_of(source: str) -> str:

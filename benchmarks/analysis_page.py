@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.tables import ROOT, table
 from innerloop.analysis.figures import early
 from innerloop.analysis.verdict import judge
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 PAGE = ROOT / "docs" / "analysis.md"
 FREEZING = {
@@ -180,7 +180,7 @@ def write_page(folder: Path) -> None:
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         head, rest = text.split(begin)
         text = f"{head}{begin}\n\n{content}\n{end}{rest.split(end)[1]}"
-    write_atomically(PAGE, text)
+    write_text(PAGE, text)
     draw_snapshots(folder)
 
 

@@ -8,7 +8,7 @@ from benchmarks.contender import OURS
 from benchmarks.tables import table
 from benchmarks.workloads import ALL_PEERS, workloads
 from innerloop.errors import InnerloopError
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -28,7 +28,7 @@ def add(record: Record, path: Path = RESULTS) -> None:
     """Put one record among the others, in place of an older one of its workload."""
     records = {**load(path), record["workload"]: record}
     ordered = {name: records[name] for name in workloads() if name in records}
-    write_atomically(path, json.dumps(ordered, indent=1) + "\n")
+    write_text(path, json.dumps(ordered, indent=1) + "\n")
 
 
 def significant(value: float) -> str:
@@ -164,4 +164,4 @@ def between_markers(page: str, text: str) -> str:
 
 def write_table(results: Path = RESULTS, page: Path = PAGE) -> None:
     """Write the tables into the page."""
-    write_atomically(page, between_markers(page.read_text(), tables(load(results))))
+    write_text(page, between_markers(page.read_text(), tables(load(results))))

@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.circumstances import circumstances
 from innerloop.cores import use_cores
+from innerloop.files import write_text
 from innerloop.rl.environments import Locomotion
-from innerloop.run_folder import write_atomically
 
 ROUNDS = 5
 OURS, STEPS = 800, 25
@@ -113,7 +113,7 @@ def main() -> None:
         **circumstances(),
     }
     text = json.dumps(record, indent=1) + "\n"
-    write_atomically(Path(__file__).with_name("physics.json"), text)
+    write_text(Path(__file__).with_name("physics.json"), text)
     print(text, end="")
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
@@ -16,7 +16,7 @@ def put(part: str, name: str, result: dict[str, Any]) -> None:
     known = load()
     today = datetime.date.today().isoformat()
     known.setdefault(part, {})[name] = result | {"date": today}
-    write_atomically(RESULTS, json.dumps(known, indent=1) + "\n")
+    write_text(RESULTS, json.dumps(known, indent=1) + "\n")
 
 
 def load() -> dict[str, Any]:
@@ -89,4 +89,4 @@ def document(text: str) -> str:
 
 
 if __name__ == "__main__":
-    write_atomically(DOCUMENT, document(DOCUMENT.read_text()))
+    write_text(DOCUMENT, document(DOCUMENT.read_text()))

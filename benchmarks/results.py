@@ -21,7 +21,8 @@ from typing import Any
 from benchmarks.circumstances import commit
 from innerloop import weights
 from innerloop.cores import use_cores
-from innerloop.run_folder import RunFolder, environment, write_atomically
+from innerloop.files import write_text
+from innerloop.run_folder import RunFolder, environment
 from innerloop.trained import Trained, load_trained, measure, untrained
 
 FOLDER = Path(__file__).parent / "results"
@@ -102,7 +103,7 @@ def take(source: str, measurements: Measurements, count: int) -> None:
         "commit": commit(),
         "environment": environment(),
     }
-    write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def is_run(source: str) -> bool:

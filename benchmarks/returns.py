@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.results import FOLDER, commit
 from benchmarks.tables import write_tables
 from innerloop.cores import use_cores
-from innerloop.run_folder import environment, write_atomically
+from innerloop.files import write_text
+from innerloop.run_folder import environment
 from innerloop.trained import Trained, load_trained, measure
 
 GOALS = 200
@@ -63,7 +64,7 @@ def main(sources: list[str]) -> None:
             "commit": commit(),
             "environment": environment(),
         }
-        write_atomically(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
     write_tables(FOLDER)
 
 

@@ -28,8 +28,8 @@ from benchmarks.results import FOLDER
 from benchmarks.serve import serve
 from benchmarks.tables import ITERATION, write_tables
 from innerloop.cores import use_cores
+from innerloop.files import write_text
 from innerloop.presets import preset
-from innerloop.run_folder import write_atomically
 
 PRESET = "navigation-maml-trpo"
 RECORD = FOLDER / ITERATION
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     record = {**found, **ratios, **settings, **circumstances()}
     print(json.dumps(record))
     if a.write:
-        write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
+        write_text(RECORD, json.dumps(record, indent=1) + "\n")
         write_tables(FOLDER)
     return 0
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements" / "runtime.txt"
@@ -93,7 +93,7 @@ def bill() -> dict[str, Any]:
 
 def main() -> None:
     made = bill()
-    write_atomically(BILL, json.dumps(made, indent=1) + "\n")
+    write_text(BILL, json.dumps(made, indent=1) + "\n")
     for part in made["components"]:
         print(f"{part['name']:24}{part['version']:14}{part['licenses'][0]['license']['name']}")
 

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import scaling_page, scaling_trust
 from benchmarks.circumstances import circumstances
 from benchmarks.several import WAIT, free_port
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 COUNTS = (1, 2, 4)
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         if name in asked or "all" in asked:
             with tempfile.TemporaryDirectory(prefix="innerloop-scaling-") as folder:
                 found = {**load(), name: {"measured": part(Path(folder)), **circumstances()}}
-            write_atomically(RESULTS, json.dumps(found, indent=1) + "\n")
+            write_text(RESULTS, json.dumps(found, indent=1) + "\n")
             print(f"{name}: done", flush=True)
     scaling_page.write(load())
     return 0

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.cost_model import DEVICES, LINKS, efficiency, mean_seconds, sent_by_each, step_seconds
 from benchmarks.tables import table
 from innerloop.errors import InnerloopError
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scale.md"
 BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
@@ -139,4 +139,4 @@ def write(results: dict[str, Any], page: Path = PAGE) -> None:
             text = filled(text, name, section(results[name]))
     if "speed" in results:
         text = filled(text, "model", model(results["speed"]))
-    write_atomically(page, text)
+    write_text(page, text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.papers import ACCURACY, LOCOMOTION, NAVIGATION, PUBLISHED_ITERATIONS, SINUSOID_5_SHOT
 from innerloop import weights
-from innerloop.run_folder import write_atomically
+from innerloop.files import write_text
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
@@ -199,7 +199,7 @@ def between_markers(path: Path, name: str, text: str) -> None:
     page = path.read_text()
     if begin in page:
         head, rest = page.split(begin)
-        write_atomically(path, f"{head}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
+        write_text(path, f"{head}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def summary(results: dict[str, dict[str, Any]]) -> str:
@@ -228,7 +228,7 @@ def write_tables(folder: Path) -> None:
     """docs/results.md, and the table between the README's markers."""
     results = load(folder)
     text = HEAD + sinusoid_table(results) + image_tables(results)
-    write_atomically(ROOT / "docs" / "results.md", text)
+    write_text(ROOT / "docs" / "results.md", text)
     between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
     between_markers(ROOT / "docs" / "rl.md", "locomotion", locomotion_table(results))
     if (folder / ITERATION).exists():

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from innerloop import labelled, tensors, weights
 from innerloop.errors import InnerloopError
+from innerloop.files import cannot_write, new_output, output
 from innerloop.outside import parse_json
 from innerloop.tree import paths
 
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from innerloop.learner import Learner
 
 
-def save(learner: "Learner", path: Path) -> None:
-    """Write the task. Raises InnerloopError for labels that JSON does not hold, and where it cannot be written."""
+def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
+    """Write the task.
+
+    Raises InnerloopError for labels that JSON does not hold, a file that exists without `overwrite`, and a path that
+    cannot be written.
+    """
     leaves = zip(paths(learner.params_), jax.tree.leaves(learner.params_), strict=True)
     arrays = {f"params/{name}": np.asarray(leaf) for name, leaf in leaves}
     # The examples too: predictions may be normalised by their statistics.
@@ -31,7 +36,10 @@ def save(learner: "Learner", path: Path) -> None:
     except TypeError as error:
         do = "use strings, numbers or tuples of them as labels"
         raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
-    tensors.write(path, arrays, {"learner": text}, do="give a path in a folder that is there")
+    do = "give a path in a folder that is there"
+    target = output(path, overwrite=overwrite)
+    with cannot_write(target, do), new_output(target, overwrite=overwrite) as draft:
+        tensors.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
 
 
 def load(learner: "Learner", path: Path) -> None:

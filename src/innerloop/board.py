@@ -24,9 +24,10 @@ class Board:
     def __init__(self, folder: Path):
         self.folder, self.begun, self.begun_at = folder, time.monotonic(), time.time()
         self.handle: int | None = None
+        self.about: os.stat_result | None = None
+        self.path = self.new_path()
         try:
-            folder.mkdir(exist_ok=True)
-            self.handle = os.open(self.new_path(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except OSError as trouble:
             self.stop(trouble)
         self.write(Event(wall_time=self.now(), file_version="brain.Event:2"))
@@ -68,4 +69,5 @@ class Board:
         """Nothing comes after this."""
         handle, self.handle = self.handle, None
         if handle is not None:
+            self.about = os.fstat(handle)
             os.close(handle)

@@ -6,11 +6,13 @@ array is read, so that a file made by somebody else cannot ask for more memory t
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import re
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +24,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from innerloop.errors import InnerloopError
+from innerloop.files import OwnFolder, cannot_write, remove_folders
 from innerloop.outer import MetaState
+from innerloop.run_folder import NotWritten, RunFolder
 from innerloop.tree import paths
 
 SHA256 = "sha256"
@@ -38,20 +42,48 @@ DAMAGED = "damaged"
 """The folder beside the checkpoints into which those are moved that could not be used."""
 
 
+PLAIN = re.compile(r"[\w/.,:=@+ -]+", re.ASCII)
+"""Paths that Orbax and TensorStore take as they are."""
+
+LAYOUT = re.compile(
+    r"_CHECKPOINT_METADATA|default(/(_METADATA|_sharding|manifest\.ocdbt|array_metadatas/.*|d/.*|ocdbt\.process_\d+/.*))?"
+)
+"""What Orbax writes into a checkpoint: nothing else is removed with one."""
+
+
 class Manager(ocp.CheckpointManager):
-    """Orbax's, but for preemption: SIGTERM is ours, and JAX's service that Orbax would ask is off."""
+    """Orbax's, but for preemption: SIGTERM is ours, and JAX's service that Orbax would ask is off.
+
+    Orbax expands wildcards in paths and cannot write some others, so it may be given a link to the folder.
+    """
+
+    def __init__(self, folder: Path, **settings: Any):
+        self.folder, self.link, self.proven = folder, None, False
+        if not PLAIN.fullmatch(str(folder)):
+            self.link = tempfile.TemporaryDirectory(prefix="innerloop-")
+            os.symlink(folder, Path(self.link.name) / "checkpoints")
+        super().__init__(Path(self.link.name) / "checkpoints" if self.link else folder, **settings)
+
+    def close(self) -> None:
+        """Close it, and remove the link."""
+        super().close()
+        if self.link is not None:
+            self.link.cleanup()
 
     def reached_preemption(self, step: int) -> bool:
         """Never (JAX 0.8 raises an error where its service is off)."""
         return False
 
 
-def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
-    """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
+def manager(folder: Path, keep: int = 3) -> Manager:
+    """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it.
+
+    Raises InnerloopError for a folder that cannot be made, or is a link.
+    """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(told_by_us)
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    own = OwnFolder(folder.parent)
+    folder = own.make(folder.name)
     whose = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:  # else Orbax would wait for the others
         index = jax.process_index()
@@ -65,18 +97,23 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
 
 
 def remove_deleted(folder: Path) -> None:
-    """Remove the old checkpoints that were moved out of the way."""
-    shutil.rmtree(folder / DELETED, ignore_errors=True)
+    """Remove the old checkpoints that were moved out of the way; files that Orbax did not write stay."""
+    deleted = OwnFolder(folder).place(DELETED)
+    for place, folders, files in os.walk(deleted, topdown=False):
+        inside = Path(place).relative_to(deleted)
+        for name in files:
+            if len(inside.parts) and LAYOUT.fullmatch("/".join([*inside.parts[1:], name])):
+                with suppress(OSError):
+                    (Path(place) / name).unlink()
+        remove_folders([Path(place) / name for name in folders])
+    remove_folders([deleted])
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
+def opened(folder: Path) -> Iterator[Manager]:
     """`manager(folder)`, closed at the end. Raises InnerloopError for a folder that cannot be written."""
-    try:
+    with cannot_write(folder):
         checkpoints = manager(folder)
-    except OSError as trouble:
-        wrong = f"cannot be written ({trouble.strerror})"
-        raise InnerloopError(str(folder), wrong, do="free some room or give write access") from None
     try:
         yield checkpoints
     except BaseException:
@@ -88,7 +125,7 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
 
 def kept(folder: Path) -> str:
     """The end of an error's advice: where the last good checkpoint of a run is, if there is one."""
-    there = any((folder / "checkpoints").glob("[0-9]*"))
+    there = RunFolder(folder).has_checkpoint()
     return f"; the last good checkpoint is kept in {folder}" if there else ""
 
 
@@ -126,19 +163,24 @@ def digest(arrays: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(total.digest(), np.uint8)
 
 
-def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
+def save(checkpoints: Manager, state: MetaState) -> None:
     """Write the state under its step number, atomically, in the background.
 
-    Raises InnerloopError if this write cannot begin, or the one before it did not end well.
+    The first one is waited for and read back. Raises InnerloopError if this write cannot begin, the one before it did
+    not end well, or the first one is not what was written.
     """
     finish(checkpoints)  # Orbax would wait here too; now nothing moves while old ones are removed
     arrays = as_arrays(state)
-    check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
+    check_room(checkpoints.folder, sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
         checkpoints.save(int(state.step), args=content)
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
+    if not checkpoints.proven:
+        finish(checkpoints)
+        read(checkpoints, int(state.step), state)
+        checkpoints.proven = True
 
 
 def check_room(folder: Path, size: int) -> None:
@@ -146,23 +188,23 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         wrong = f"a checkpoint of {size} bytes does not fit on the disk{last_whole(folder)}"
-        raise InnerloopError(str(folder), wrong, got=f"{free} bytes free", do="free some room, then --resume")
+        raise NotWritten(str(folder), wrong, got=f"{free} bytes free", do="free some room, then --resume")
 
 
-def finish(checkpoints: ocp.CheckpointManager) -> None:
+def finish(checkpoints: Manager) -> None:
     """Wait until all is on disk. Raises InnerloopError if it did not get there."""
     try:
         checkpoints.wait_until_finished()
-        remove_deleted(Path(str(checkpoints.directory)))
+        remove_deleted(checkpoints.folder)
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
 
 
-def not_written(checkpoints: ocp.CheckpointManager, trouble: Exception) -> InnerloopError:
+def not_written(checkpoints: Manager, trouble: Exception) -> InnerloopError:
     """What to say when the disk is full or the folder read-only."""
-    folder = Path(str(checkpoints.directory))
+    folder = checkpoints.folder
     wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
-    return InnerloopError(str(folder), wrong, do="free some room or give write access, then --resume")
+    return NotWritten(str(folder), wrong, do="free some room or give write access, then --resume")
 
 
 def last_whole(folder: Path) -> str:
@@ -179,7 +221,7 @@ def reason(trouble: Exception) -> str:
     return said[1] if said else f"{type(trouble).__name__}: {str(trouble)[:160]}"
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | None:
+def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
     """The newest sound state, with the structure of `like`; None if there is no checkpoint.
 
     Those that had to be passed over are moved to the folder `damaged`, and a warning names them. Raises InnerloopError
@@ -202,7 +244,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | 
     return None
 
 
-def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> MetaState:
+def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     """The state of one step. Raises InnerloopError if it is damaged or of another model."""
     who, wanted = f"checkpoint {step}", as_arrays(like)
     try:
@@ -214,7 +256,7 @@ def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> Meta
         raise
     except Exception as error:
         wrong = f"cannot be read ({type(error).__name__})"
-        raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.directory / str(step)}") from error
+        raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.folder / str(step)}") from error
     check_digest(found, who)
     check_same(wanted, found, who)
     if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
@@ -234,13 +276,12 @@ def check_digest(found: dict[str, Any], who: str) -> None:
         raise InnerloopError(who, "is not what was written: its sha256 does not match")
 
 
-def set_aside(checkpoints: ocp.CheckpointManager, step: int) -> None:
+def set_aside(checkpoints: Manager, step: int) -> None:
     """Move a checkpoint that cannot be used out of the way: its step will be written again."""
-    folder = Path(str(checkpoints.directory))
-    target = folder.parent / DAMAGED
-    target.mkdir(exist_ok=True)
-    number = len(list(target.iterdir()))
-    os.replace(folder / str(step), target / f"{step}-{number}")
+    target = OwnFolder(checkpoints.folder.parent).make(DAMAGED)
+    number = next(n for n in itertools.count() if not os.path.lexists(target / f"{step}-{n}"))
+    with cannot_write(target):
+        os.replace(checkpoints.folder / str(step), target / f"{step}-{number}")
     checkpoints.reload()
 
 

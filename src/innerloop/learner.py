@@ -165,12 +165,15 @@ class Learner:
         spread = float(np.square(wanted - wanted.mean(0)).sum())
         return 1 - float(np.square(wanted - found).sum()) / spread
 
-    def save_adapted(self, path: str | Path) -> None:
-        """Write the fitted learner's task as safetensors. Raises InnerloopError before `fit`."""
+    def save_adapted(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the fitted learner's task as safetensors.
+
+        Raises InnerloopError before `fit`, and for a file that exists already unless `overwrite` is true.
+        """
         from innerloop import adapted
 
         self.check_fitted("Learner.save_adapted")
-        adapted.save(self, Path(path))
+        adapted.save(self, Path(path), overwrite=overwrite)
 
     def load_adapted(self, path: str | Path) -> "Learner":
         """Take up a task that a learner on the same model saved. Raises InnerloopError for another model's."""

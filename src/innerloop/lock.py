@@ -5,7 +5,9 @@ A process that is killed holds nothing any more, and a folder copied elsewhere i
 """
 
 import os
+import re
 import socket
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from innerloop.errors import InnerloopError
+from innerloop.files import OwnFolder, cannot_write
 
 NAME = "lock"
+HOLDER = re.compile(r"process \d+ on [^\n]*\n?")
+"""What the file holds."""
 
 
 class Busy(InnerloopError):
@@ -22,23 +27,48 @@ class Busy(InnerloopError):
 
 
 @contextmanager
-def alone_on(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises Busy if another training has it, InnerloopError if nothing can be written."""
-    try:
-        file = open(folder / NAME, "a+")  # noqa: SIM115 (closed below, by its own block)
-    except OSError as trouble:
-        do = "give write access, or copy the run to another folder"
-        raise InnerloopError(str(folder), f"cannot be written ({trouble.strerror})", do=do) from None
-    with file:
-        if not taken(file):
-            file.seek(0)
+def alone_on(folder: OwnFolder) -> Iterator[None]:
+    """Hold the folder's lock.
+
+    Raises Busy if another training has it, InnerloopError if nothing can be written or `lock` is somebody else's file.
+    """
+    new = not os.path.lexists(folder.place(NAME))
+    with opened(folder) as file:
+        holder = held_by(file, folder.path)
+        if not taken(file) or not stands(file, folder.path / NAME):
             do = "wait until it ends, or give another folder"
-            holder = file.read(200).strip() or "another process"
-            raise Busy(str(folder), "another training is running in it", got=holder, do=do)
+            raise Busy(str(folder.path), "another training is running in it", got=holder, do=do)
         with suppress(OSError):  # who holds it is for people to read: a full disk does not matter here
-            os.truncate(folder / NAME, 0)
+            os.truncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        if new:
+            folder.note(folder.path / NAME, os.fstat(file.fileno()))
         yield  # closing the file releases the lock
+
+
+def opened(folder: OwnFolder) -> IO[str]:
+    """The file, made if it is not there."""
+    path = folder.place(NAME)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with cannot_write(folder.path, "give write access, or copy the run to another folder"):
+        return open(os.open(path, flags, 0o644), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
+
+
+def held_by(file: IO[str], folder: Path) -> str:
+    """Who held it last. Raises InnerloopError if this is not a lock of ours."""
+    regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    if regular:
+        file.seek(0)
+    text = file.read(300) if regular else ""
+    if not regular or (text and not HOLDER.fullmatch(text)):
+        do = "move it away, or give another folder"
+        raise InnerloopError(str(folder / NAME), "was not written by innerloop", do=do)
+    return text.strip() or "another process"
+
+
+def stands(file: IO[str], path: Path) -> bool:
+    """Whether the open file is still the one at this path: a run that fails at once removes its lock."""
+    return os.path.lexists(path) and os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
 
 
 def taken(file: IO[str]) -> bool:

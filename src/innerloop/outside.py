@@ -46,7 +46,9 @@ def open_regular(path: Path, limit: int, *, follow: bool = True) -> BinaryIO:
         _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act on being opened
         handle = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except OSError as trouble:
-        wrong = "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
+        wrong = (
+            "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
+        )
         raise InnerloopError(str(path), wrong) from None
     except ValueError as trouble:  # a NUL or a lone surrogate in the name
         raise InnerloopError(repr(str(path)), f"is no file name ({trouble})") from None

@@ -2,27 +2,17 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
+from innerloop.files import OwnFolder
 from innerloop.outside import is_number, parse_json, read_object, read_text
 from innerloop.provenance import environment as environment
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text)
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InnerloopError(
-            str(path), f"cannot be written ({error.strerror})", do="free some room"
-        ) from None
 
 
 def checked_record(line: str, who: str) -> dict[str, Any]:
@@ -35,11 +25,26 @@ def checked_record(line: str, who: str) -> dict[str, Any]:
     return record
 
 
-class RunFolder:
-    """Reads and writes one run."""
+class NotWritten(InnerloopError):
+    """A checkpoint could not be written: the run is whole, and can go on from the one before, or from its start."""
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+
+RESERVED = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "clock.json",
+    "weights.safetensors",
+    "checkpoints",
+    "damaged",
+    "snapshots",
+    "tensorboard",
+)
+"""What a run writes into its folder, beside its lock."""
+
+
+class RunFolder(OwnFolder):
+    """Reads and writes one run."""
 
     @property
     def checkpoints(self) -> Path:
@@ -61,21 +66,39 @@ class RunFolder:
         return {int(path.stem): path for path in found if path.stem.isdecimal()}
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
-        """Make the folder of a new run on these data. Raises InnerloopError if there is a run already."""
-        if (self.path / "config.json").exists():
+        """Make the folder of a new run on these data.
+
+        Raises InnerloopError if there is a run already, or anything that has the name of a run's file.
+        """
+        if self.place("config.json").exists():
             do = f"give another folder, or go on with it by `innerloop train --resume {self.path}`"
             raise InnerloopError(str(self.path), "holds a run already", do=do)
+        if taken := [name for name in RESERVED if os.path.lexists(self.path / name)]:
+            wrong = f"holds `{taken[0]}`, which this run did not write"
+            raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
         self.make()
         made_with = environment() | {"data": data or {}}
-        write_atomically(self.path / "environment.json", json.dumps(made_with, indent=2) + "\n")
-        write_atomically(self.path / "config.json", to_json(config))
+        self.write("environment.json", json.dumps(made_with, indent=2) + "\n")
+        self.write("config.json", to_json(config))
 
-    def make(self) -> None:
-        """Make the folder itself, unless it is there."""
+    def has_checkpoint(self) -> bool:
+        """Whether the run could go on from somewhere."""
+        return any(self.checkpoints.glob("[0-9]*"))
+
+    @contextmanager
+    def undone_unless_resumable(self, new: bool) -> Iterator[None]:
+        """Make the folder, and undo what a new run wrote if it fails before its first checkpoint.
+
+        The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
+        once there is room.
+        """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InnerloopError(str(self.path), f"cannot be made ({error.strerror})") from None
+            self.make()
+            yield
+        except InnerloopError as error:
+            if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
+                self.undo()
+            raise
 
     def config(self) -> Config:
         """The run's config. Raises InnerloopError if this is no run."""
@@ -101,17 +124,11 @@ class RunFolder:
 
     def write_seconds(self, seconds: float) -> None:
         """Keep the training time."""
-        write_atomically(self.path / "clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
+        self.write("clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""
-        path = self.path / "metrics.jsonl"
-        try:
-            with open(path, "a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            wrong = f"cannot be written ({error.strerror})"
-            raise InnerloopError(str(path), wrong, do="free some room, then --resume") from None
+        self.append("metrics.jsonl", json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a crash is left out.
@@ -127,4 +144,4 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Forget metrics after `step`: they will be made again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        self.write("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))

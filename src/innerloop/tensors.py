@@ -1,6 +1,6 @@
 """Writing safetensors files whole or not at all."""
 
-from contextlib import suppress
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +8,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from innerloop.errors import InnerloopError
+from innerloop.files import cannot_write, replacing
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], do: str) -> None:
     """Write the arrays by name, in place of what is there. Raises InnerloopError, with `do`, where it cannot be."""
-    draft = path.with_name(f".{path.name}.tmp")
+    with cannot_write(path, do), replacing(path) as draft:
+        write_draft(draft, arrays, metadata, path=path, do=do)
+
+
+def write_draft(
+    draft: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], *, path: Path, do: str
+) -> None:
+    """Write the arrays into the draft of `path`. Raises InnerloopError, with `do`, where that is not possible."""
     try:
-        draft.touch()
-        mode = draft.stat().st_mode  # as any new file's; safetensors gives its own to the owner alone
         save_file(arrays, draft, metadata=metadata)
-        draft.chmod(mode)
-        draft.replace(path)
-    except (SafetensorError, OSError) as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise InnerloopError(str(path), f"cannot be written ({error})", do=do) from None
+    except SafetensorError as error:
+        said = re.sub(r"^.*Error: ", "", str(error)).partition(" (os error")[0]
+        raise InnerloopError(str(path), f"cannot be written ({said})", do=do) from None

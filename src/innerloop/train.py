@@ -7,7 +7,7 @@ stopped anywhere and resumed ends with the same bits as one that never was.
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,12 +83,12 @@ def train(
         if not writes:
             with memory_told(fit):
                 return Follower(experiment, run, None, watch).run_to_end()
-        run.make()
-        with alone_on(run.path), memory_told(fit):
+        new = run.undone_unless_resumable(new=not resume)
+        with new, alone_on(run), memory_told(fit):
             if not resume:
                 start.check(experiment)  # before anything is written
                 run.create(config, data | start.hash_of_start(config))
-            with checkpoint.opened(run.checkpoints) as checkpoints:
+            with checkpoint.opened(run.make("checkpoints")) as checkpoints:
                 return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
 
 
@@ -162,9 +162,15 @@ class TrainingLoop:
         self.run.rewind(int(state.step))
         return state
 
-    def board(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def board(self) -> Iterator[Any]:
         """Where TensorBoard's numbers go."""
-        return closing(Board(self.run.path / "tensorboard"))
+        board = Board(self.run.make("tensorboard"))
+        try:
+            yield board
+        finally:
+            board.close()
+            self.run.note(board.path, board.about)
 
     def record(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
         """Log one dispatch."""
@@ -177,7 +183,10 @@ class TrainingLoop:
         self.saved()
         facts = {"meta_steps": total, "seconds": self.run.seconds(), "environment": environment()}
         weights.save(
-            self.run.weights, jax.tree.map(own_copy, self.state.params), self.experiment.config, facts
+            self.run.place(self.run.weights.name),
+            jax.tree.map(own_copy, self.state.params),
+            self.experiment.config,
+            facts,
         )
 
     def saved(self) -> None:
@@ -199,11 +208,12 @@ class TrainingLoop:
 
     def snapshot(self, step: int) -> None:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
-        path = self.run.snapshot(step)
-        path.parent.mkdir(exist_ok=True)
+        self.run.make("snapshots")
+        path = self.run.place(f"snapshots/{self.run.snapshot(step).name}")
         weights.save(
             path, jax.tree.map(own_copy, self.state.params), self.experiment.config, {"meta_steps": step}
         )
+        self.run.note(path)
 
     def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
         """The compiled run of `length` meta-steps."""

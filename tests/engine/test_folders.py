@@ -14,8 +14,9 @@ from innerloop import checkpoint, outer, weights
 from innerloop.config import Config
 from innerloop.config_json import to_json
 from innerloop.errors import InnerloopError
+from innerloop.files import write_text
 from innerloop.models import MLP
-from innerloop.run_folder import RunFolder, write_atomically
+from innerloop.run_folder import RunFolder
 
 ADAM = optax.adam(0.1)
 
@@ -51,7 +52,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path):
     with pytest.raises(InnerloopError, match="cannot be made"):
         RunFolder(tmp_path / "file" / "run").create(Config())
     with pytest.raises(InnerloopError, match="cannot be written .*; free some room"):
-        write_atomically(tmp_path / "missing" / "x.json", "{}")
+        write_text(tmp_path / "missing" / "x.json", "{}")
 
 
 def test_metrics_survive_a_crash(tmp_path: Path):

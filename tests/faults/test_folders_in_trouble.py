@@ -17,6 +17,7 @@ from innerloop import cli, weights
 from innerloop.cli.train import train_into
 from innerloop.config import Config, ModelConfig
 from innerloop.errors import InnerloopError
+from innerloop.files import OwnFolder
 from innerloop.lock import Busy, alone_on
 from innerloop.train import Progress, train
 
@@ -124,9 +125,9 @@ def test_a_folder_that_cannot_be_written(finished: Path, survived):
 
 HOLD = """
 import sys, time
-from pathlib import Path
+from innerloop.files import OwnFolder
 from innerloop.lock import alone_on
-with alone_on(Path(sys.argv[1])):
+with alone_on(OwnFolder(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -150,7 +151,7 @@ def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
         assert [path.name for path in folder.iterdir()] == ["lock"]
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with alone_on(folder), pytest.raises(Busy), alone_on(folder):
+    with alone_on(OwnFolder(folder)), pytest.raises(Busy), alone_on(OwnFolder(folder)):
         pass
     survived(
         "two trainings on one run folder", 2, "the second refuses; free once the first is killed", "nothing"

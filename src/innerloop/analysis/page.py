@@ -8,9 +8,9 @@ from typing import Any
 from innerloop.analysis import figures, tables
 from innerloop.analysis.figures import frozen_name, nil_name
 from innerloop.cli.shared import counted, grouped, with_interval
+from innerloop.files import OutputFolder
 from innerloop.report.collect import NAMES
-from innerloop.report.html_parts import CSS, svg, table, together
-from innerloop.run_folder import write_atomically
+from innerloop.report.html_parts import CSS, save_figures, svg, table, together
 
 Results = dict[str, Any]
 
@@ -76,18 +76,15 @@ PAPER = {
 }
 
 
-def write(results: Results, names: Sequence[str], folder: Path) -> Path:
-    """Page, tables and figures into `folder`, which exists; the page's path."""
-    (folder / "figures").mkdir(exist_ok=True)
+def write(results: Results, names: Sequence[str], folder: OutputFolder) -> Path:
+    """Page, tables and figures into `folder`; the page's path. Raises InnerloopError where one cannot be written."""
+    folder.make()
     tables.write(results, list(names), folder)
     drawn = figures.drawn(results)
-    for name, figure in drawn.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
-        figure.savefig(folder / "figures" / f"{name}.svg")
+    save_figures(folder, drawn)
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
-    path = folder / "index.html"
-    write_atomically(path, page(results, [n for n in TITLES if n in names], shown))
-    return path
+    folder.write("index.html", page(results, [n for n in TITLES if n in names], shown))
+    return folder.path / "index.html"
 
 
 def page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from innerloop.config import Config
 from innerloop.datasets.download import cache_folder
-from innerloop.run_folder import write_atomically
+from innerloop.files import OwnFolder
 
 
 def folder() -> Path:
@@ -65,5 +65,6 @@ def load(name: str) -> Any:
 
 def save(name: str, result: Any) -> None:
     """Keep a result."""
-    folder().mkdir(parents=True, exist_ok=True)
-    write_atomically(folder() / f"{name}.json", json.dumps(result) + "\n")
+    kept = OwnFolder(folder())
+    kept.make()
+    kept.write(f"{name}.json", json.dumps(result) + "\n")

@@ -3,11 +3,10 @@
 import csv
 import io
 import json
-from pathlib import Path
 from typing import Any
 
+from innerloop.files import OutputFolder
 from innerloop.report.settings import flattened
-from innerloop.run_folder import write_atomically
 
 Rows = list[dict[str, Any]]
 
@@ -75,8 +74,8 @@ def as_csv(rows: Rows) -> str:
     return text.getvalue()
 
 
-def write(results: dict[str, Any], names: list[str], folder: Path) -> None:
+def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> None:
     """`results.json`, and `NAME.csv` for every experiment."""
-    write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    folder.write("results.json", json.dumps(results, indent=1) + "\n")
     for name in names:
-        write_atomically(folder / f"{name}.csv", as_csv(rows_of(name, results[name])))
+        folder.write(f"{name}.csv", as_csv(rows_of(name, results[name])))

@@ -14,6 +14,7 @@ from innerloop.cli.own_data import Ink, Own
 from innerloop.cli.shared import Count, console, counted, parse, start_jax
 from innerloop.config import Normalization
 from innerloop.errors import InnerloopError
+from innerloop.files import new_output, output, resolved
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Adapt:
     """Print one JSON object and nothing else."""
     csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the predictions to this file too."""
+    overwrite: bool = False
+    """Replace the file of --csv if it is there already."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -59,10 +62,14 @@ def run(argv: Sequence[str]) -> int:
     start_jax()
     from innerloop.cli.adapting import answer
 
+    if arguments.csv is not None:
+        inputs = (arguments.source, arguments.data, *arguments.query)
+        output(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
     own = Own(arguments.data, arguments.query, arguments.ink)
     result = answer(arguments.source, arguments.data_folder, own, arguments.steps, arguments.normalization)
     if arguments.csv is not None:
-        write_csv(arguments.csv, result["predictions"])
+        with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
+            write_csv(draft, result["predictions"])
     if arguments.json:
         print(json.dumps(result))
     else:
@@ -73,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
 def write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
     """The predictions as a CSV file."""
     names = [name for name in predictions[0] if name != "probabilities"]
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(predictions)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import arg
 
 from innerloop.cli.shared import Devices, console, counted, parse, start_jax, with_interval
 from innerloop.errors import InnerloopError
+from innerloop.files import OutputFolder
 
 if TYPE_CHECKING:
     import innerloop.analysis.laboratory
@@ -51,6 +52,8 @@ class Analyze:
         arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-SOURCE)"),
     ] = None
     """Where page, tables and figures are written; with --json only if given."""
+    overwrite: bool = False
+    """Replace files in DIR that are not as an analysis wrote them."""
     seed: int = 0
     """Seed of the tasks."""
     fresh: bool = False
@@ -73,14 +76,15 @@ def run(argv: Sequence[str]) -> int:
     asked = request(arguments)
     check_source(asked, arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else default_out(arguments.source))
-    if out is not None:
-        make_folder(out)
+    folder = None if out is None else OutputFolder(out, overwrite=arguments.overwrite)
+    if folder is not None:
+        check_folder(folder)
     results = analyze(asked, arguments.only, watching=watching, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
-    if out is not None:
+    if folder is not None:
         from innerloop.analysis.page import write
 
-        write(results, made, out)
+        write(results, made, folder)
     if arguments.json:
         print(json.dumps(results))
         return 0
@@ -134,14 +138,11 @@ def default_out(source: str) -> Path:
     return path / "analysis" if path.is_dir() else Path(f"analysis-{path.stem}")
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder before anything is measured. Raises InnerloopError if that is not possible."""
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InnerloopError(
-            str(out), f"cannot be made ({error.strerror})", do="give another --out"
-        ) from None
+def check_folder(folder: OutputFolder) -> None:
+    """Make the folder before anything is measured. Raises InnerloopError if it cannot be, or holds files of others."""
+    folder.make("figures")
+    for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
+        folder.check(name)
 
 
 def watching(title: str) -> "AbstractContextManager":

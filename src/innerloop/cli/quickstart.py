@@ -12,6 +12,7 @@ from tyro.conf import arg
 from innerloop.cli.shared import console, parse, start_jax, with_interval
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
+from innerloop.files import OutputFolder
 from innerloop.presets import preset
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run(argv: Sequence[str]) -> int:
     start_jax()
     begun, plan = time.monotonic(), configs(arguments.effort)
     check_folder(arguments.folder, plan)
+    OutputFolder(arguments.folder).check("report.html")
     for number, config in enumerate(plan, 1):
         code = trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
         if code:
@@ -135,11 +137,10 @@ def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
     from innerloop.cli.report import watching
     from innerloop.report import collect, page
 
-    out = arguments.folder / "report.html"
     groups = collect.gather(collect.load(sources), arguments.tasks, watching)
     show(groups)
-    page.write(groups, out)
-    console().print(f"Report: {out}", style="bold")
+    page.write(groups, OutputFolder(arguments.folder).replacing("report.html"))
+    console().print(f"Report: {arguments.folder / 'report.html'}", style="bold")
     console().print(f"Next:   innerloop evaluate {sources[0]}")
 
 

@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from innerloop.cli.shared import Devices, console, parse, start_jax
 from innerloop.errors import InnerloopError
+from innerloop.files import OutputFolder, new_output, output
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Report:
         Path | None, arg(metavar="FILE", help_behavior_hint="(default: report.html in the first run)")
     ] = None
     """Where the page is written."""
+    overwrite: bool = False
+    """Replace a file that is there already."""
     tasks: int = 600
     """Held-out tasks for every measurement."""
     devices: Devices = None
@@ -46,19 +49,27 @@ def run(argv: Sequence[str]) -> int:
     start_jax(arguments.devices)
     from innerloop.report import collect, page
 
-    out = arguments.out or default_out(arguments.runs)
     loaded = collect.load(arguments.runs)
-    page.check_writable(out)  # makes its folder: not before it is known that there are runs
+    draft, out = destination(arguments)  # before anything is measured
     groups = collect.gather(loaded, arguments.tasks, watching)
-    page.write(groups, out, lambda what: console().print(f"drawn: {what}"))
+    page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0
 
 
-def default_out(runs: Sequence[str]) -> Path:
-    """`report.html` in the first run's folder, or here if that is no folder."""
-    first = Path(runs[0])
-    return first / "report.html" if first.is_dir() else Path("report.html")
+def destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
+    """A draft of the page, and where it goes: by default `report.html` in the first run's folder, or here.
+
+    Raises InnerloopError for a file there that is not to be replaced.
+    """
+    overwrite, first = arguments.overwrite, Path(arguments.runs[0])
+    if arguments.out is None and first.is_dir():
+        folder = OutputFolder(first, overwrite=overwrite)
+        folder.check("report.html")
+        return folder.replacing("report.html"), first / "report.html"
+    out = arguments.out or Path("report.html")
+    place = output(out, overwrite=overwrite, inputs=arguments.runs)
+    return new_output(place, overwrite=overwrite), out
 
 
 def watching(title: str) -> "AbstractContextManager":

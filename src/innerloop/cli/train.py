@@ -1,7 +1,6 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,12 +199,11 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
 def train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; say where things are, or how to go on."""
     from innerloop import checkpoint
-    from innerloop.lock import Busy
     from innerloop.progress import training
     from innerloop.run_folder import RunFolder
     from innerloop.train import Stopped, train
 
-    out, new = console(), not folder.exists()
+    out = console()
     shown = config or RunFolder(folder).config()
     announce(shown, folder)
     checkpoint.quiet_afterwards()
@@ -217,14 +215,6 @@ def train_into(folder: Path, config: Config | None) -> int:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
         return 128 + stopped.signal_number
-    except Busy:
-        raise
-    except InnerloopError:
-        if new and not any((folder / "checkpoints").glob("[0-9]*")):
-            shutil.rmtree(
-                folder, ignore_errors=True
-            )  # nothing was learnt: the same command can be tried again
-        raise
     tell_end(folder)
     return 0
 

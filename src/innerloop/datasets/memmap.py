@@ -5,8 +5,6 @@ reads them.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +12,18 @@ import numpy as np
 from innerloop.datasets import pictures, store
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
+from innerloop.files import cannot_write, output
 
 
-def save(data: ClassArrays, path: str | os.PathLike[str]) -> None:
+def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write class arrays to `path` (a name ending in `.npy`) and the JSON file beside it, class after class.
 
     Raises:
-        InnerloopError: another ending, or a disk that is full or cannot be written; nothing half-written is
-            left.
+        InnerloopError: another ending, one of the two files exists and `overwrite` is false, or a disk that is full or
+            cannot be written; nothing half-written is left.
     """
-    target = _npy(path)
-    with _disk_told(target):
+    target = _new(path, overwrite)
+    with cannot_write(target):
         store.write(data, target, "saved class arrays")
 
 
@@ -46,6 +45,8 @@ def build(
     out_path: str | os.PathLike[str],
     size: int | None = None,
     channels: int | None = None,
+    *,
+    overwrite: bool = False,
 ) -> ClassArrays:
     """Stream a folder `root_folder/CLASS/picture` into a memory map, one picture in memory at a time.
 
@@ -55,12 +56,12 @@ def build(
     Raises:
         InnerloopError: as `folder.read_classes`, `save` and `open`.
     """
-    target = _npy(out_path)
+    target = _new(out_path, overwrite)
     files = pictures.list_classes(Path(root_folder).expanduser(), "memmap.build")
     shape = pictures.agree(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     layout = store.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
-    with _disk_told(target):
+    with cannot_write(target):
         store.write_blocks(pictures.blocks(files, size, shape), target, layout, "a folder of pictures")
     return open(target)
 
@@ -72,10 +73,8 @@ def _npy(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-@contextmanager
-def _disk_told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as trouble:
-        do = "check the free space and the permissions"
-        raise InnerloopError(str(path), "cannot be written", got=trouble, do=do) from trouble
+def _new(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    target = _npy(path)
+    for file in (target, store.sidecar(target)):
+        output(file, overwrite=overwrite)
+    return target

@@ -7,11 +7,8 @@ just before the array is replaced and the new one comes last, so the two never b
 
 import hashlib
 import json
-import os
-import uuid
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, NamedTuple
@@ -20,6 +17,7 @@ import numpy as np
 
 from innerloop.datasets.arrays import ClassArrays, starts_of
 from innerloop.errors import InnerloopError
+from innerloop.files import make_folder, replacing
 from innerloop.outside import parse_json
 
 FORMAT = 1
@@ -33,19 +31,6 @@ class Layout(NamedTuple):
     dtype: np.dtype
     counts: np.ndarray
     names: tuple[str, ...]
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place at the end, or disappears if the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sidecar(path: Path) -> Path:
@@ -79,7 +64,7 @@ def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, sourc
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    with whole_file(path) as temporary:
+    with make_folder(path.parent), replacing(path) as temporary:
         sha256 = _write_npy(blocks, temporary, layout)
         sidecar(path).unlink(missing_ok=True)
     _write_sidecar(path, layout, source, sha256)
@@ -108,7 +93,7 @@ def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None
         "counts": layout.counts.tolist(),
         "names": list(layout.names),
     }
-    with whole_file(sidecar(path)) as temporary:
+    with replacing(sidecar(path)) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -164,11 +149,3 @@ def _class_arrays(path: Path, examples: np.ndarray, about: dict[str, Any]) -> Cl
 
 def _damaged(path: Path, wrong: str, got: object = None) -> InnerloopError:
     return InnerloopError(str(path), wrong, got=got, do="remove it and make it again")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,13 +3,14 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from innerloop.cli.shared import grouped, with_interval
+from innerloop.files import OutputFolder
 from innerloop.report.collect import Group, Result
 from innerloop.report.examples import Episode
 
@@ -23,6 +24,15 @@ def svg(figure: Figure, what: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f'<img alt="{html.escape(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
+
+
+def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
+    """Save figures as PNG and SVG in `figures/` of a folder. Raises InnerloopError if one cannot be written."""
+    folder.make("figures")
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            with folder.replacing(f"figures/{name}.{kind}") as draft:
+                figure.savefig(draft, format=kind, dpi=160)
 
 
 def img(picture: np.ndarray, what: str) -> str:

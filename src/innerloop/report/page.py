@@ -1,45 +1,41 @@
 """The report itself: one HTML file that needs nothing beside it."""
 
 import html
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from innerloop.errors import InnerloopError
+from innerloop.files import OutputFolder
 from innerloop.report import examples, figures, film, settings
 from innerloop.report.collect import Group, Result
-from innerloop.report.html_parts import CSS, episode_block, results_table, svg, together
+from innerloop.report.html_parts import CSS, episode_block, results_table, save_figures, svg, together
 from innerloop.report.words import conditions, verdict
-from innerloop.run_folder import write_atomically
 
 Kept = dict[str, Figure]
 """Figures by file name."""
 
 
-def write(groups: Sequence[Group], out: Path, done: Callable[[str], None] = lambda what: None) -> Path:
-    """Write the page, and every run's figures into its own folder; the page's path.
+def write(
+    groups: Sequence[Group],
+    draft: AbstractContextManager[Path],
+    done: Callable[[str], None] = lambda what: None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write the page into a draft of it, and every run's figures into its own folder.
 
     `done(what)` is told each finished part. Raises InnerloopError where a file cannot be written.
     """
-    check_writable(out)
     sections = []
     for number, group in enumerate(groups):
         sections.append(section(group, number))
         done(group.title)
-    write_atomically(out, page(groups, sections))
-    return out
-
-
-def check_writable(out: Path) -> None:
-    """Make the page's folder. Raises InnerloopError if that is not possible."""
-    if out.is_dir():
-        do = "name the file, as in --out report.html"
-        raise InnerloopError("--out", "is a folder", got=repr(str(out)), do=do)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InnerloopError(str(out), f"cannot be written ({error.strerror})") from None
+    with draft as path:
+        path.write_text(page(groups, sections), encoding="utf-8")
 
 
 def page(groups: Sequence[Group], sections: Sequence[str]) -> str:
@@ -93,19 +89,14 @@ def section(group: Group, number: int) -> str:
 
 
 def keep(runs: Sequence[Result], curves: Kept) -> None:
-    """Save figures as PNG and SVG in `figures/` of each run's folder. Raises InnerloopError if that fails."""
+    """Save figures as PNG and SVG in `figures/` of each run's folder, too: where that is not possible, warn."""
     for run in runs:
         if run.folder is None:
             continue
-        target = run.folder / "figures"
         try:
-            target.mkdir(exist_ok=True)
-            for name, figure in curves.items():
-                figure.savefig(target / f"{name}.png", dpi=160)
-                figure.savefig(target / f"{name}.svg")
-        except OSError as error:
-            do = "make the run's folder writable"
-            raise InnerloopError(str(target), f"cannot be written ({error.strerror})", do=do) from None
+            save_figures(OutputFolder(run.folder), curves)
+        except InnerloopError as error:
+            warnings.warn(f"innerloop: the page holds the figures, but {error}", stacklevel=2)
 
 
 def wave_blocks(group: Group) -> str:
