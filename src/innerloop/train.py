@@ -7,7 +7,7 @@ stopped anywhere and resumed ends with the same bits as one that never was.
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -266,9 +266,10 @@ class Follower(TrainingLoop):
         """Shapes and types; the values come from the first process."""
         return self.fresh(self.experiment.init_params())
 
-    def board(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def board(self) -> Iterator[Any]:
         """Nowhere."""
-        return nullcontext()
+        yield None
 
     def record(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
         """The first process logs."""
