@@ -1,32 +1,106 @@
-"""Text and JSON that somebody else may have written: read whole, or refused in one sentence.
+"""Files, text and JSON that somebody else may have written: read whole, or refused in one sentence.
+
+A path may name a pipe that never ends, a device, a link to either, or a file of a hundred gigabytes that takes no room
+on the disk. Here only regular files are read, and none beyond a bound that its reader gives.
 
 `json` alone raises five kinds of errors on hostile text: bad bytes, bad syntax, nesting too deep, numbers too long, and
 lone surrogates. Here they are one.
 """
 
+import errno
 import json
+import math
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from innerloop.errors import InnerloopError
 
 RESTORE = "restore the file"
+TEXT = 1 << 24
+"""Bytes of text that are read unless a reader says otherwise, and of JSON in one piece: parsed, it may take 50 times
+as much memory."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
+# Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither flag, and needs O_BINARY.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def read_text(path: Path) -> str:
+def open_regular(path: Path, limit: int, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file of at most `limit` bytes for reading.
+
+    Without `follow` a symbolic link is refused: nothing inside a run's folder is one.
+
+    Raises:
+        InnerloopError: the file is missing, of another kind, too large, or cannot be opened.
+    """
+    try:
+        _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act on being opened
+        handle = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    except OSError as trouble:
+        wrong = "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
+        raise InnerloopError(str(path), wrong) from None
+    except ValueError as trouble:  # a NUL or a lone surrogate in the name
+        raise InnerloopError(repr(str(path)), f"is no file name ({trouble})") from None
+    file = os.fdopen(handle, "rb")
+    try:
+        _check(path, os.fstat(handle), limit)  # it may have been replaced meanwhile
+    except InnerloopError:
+        file.close()
+        raise
+    return file
+
+
+def _check(path: Path, about: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
+        raise InnerloopError(str(path), "cannot be read: it must be a regular file", got=kind)
+    if about.st_size > limit:
+        raise _too_large(path, limit, f"{about.st_size} bytes")
+
+
+def _too_large(path: Path, limit: int, got: str) -> InnerloopError:
+    return InnerloopError(str(path), f"is larger than the bound of {limit} bytes", got=got)
+
+
+def read_bytes(path: Path, limit: int, *, follow: bool = True) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises InnerloopError as `open_regular`."""
+    with open_regular(path, limit, follow=follow) as file:
+        try:
+            content = file.read(limit + 1)  # it may grow, or be one of those that give no size
+        except OSError as trouble:
+            raise InnerloopError(str(path), f"cannot be read ({trouble.strerror})") from None
+    if len(content) > limit:
+        raise _too_large(path, limit, "more")
+    return content
+
+
+def read_text(path: Path, limit: int = TEXT, *, follow: bool = True, encoding: str = "utf-8") -> str:
     """The text of a UTF-8 file. Raises InnerloopError if it cannot be read or is no text."""
     try:
-        return path.read_text("utf-8")
+        return read_bytes(path, limit, follow=follow).decode(encoding)
     except UnicodeDecodeError as trouble:
         raise InnerloopError(str(path), f"is no text ({trouble.reason})", do=RESTORE) from None
-    except OSError as trouble:
-        raise InnerloopError(str(path), f"cannot be read ({trouble.strerror})") from None
 
 
-def parse_json(text: str, who: str) -> Any:
-    """A JSON value. Raises InnerloopError for anything that is none, or is nested too deeply."""
+def parse_json(text: str, who: str, *, finite: bool = True) -> Any:
+    """A JSON value. Raises InnerloopError for anything that is none, is nested too deeply or too long.
+
+    Numbers must be finite, and no larger than the largest float; without `finite` they may be anything.
+    """
+    if len(text) > TEXT:
+        raise InnerloopError(who, f"is longer than the bound of {TEXT} characters", got=len(text))
+    hooks = {"parse_constant": _infinite, "parse_float": _float, "parse_int": _int} if finite else {}
     try:
-        value = json.loads(text)
+        value = json.loads(text, **hooks)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate could not be written again
     except RecursionError:
         raise InnerloopError(who, "is not JSON (nested too deeply)", do=RESTORE) from None
@@ -35,9 +109,23 @@ def parse_json(text: str, who: str) -> Any:
     return value
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def _infinite(digits: str) -> float:
+    raise ValueError(f"a number that is not finite: {digits[:40]}")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _infinite(digits)
+
+
+def _int(digits: str) -> int:
+    _float(digits)
+    return int(digits)
+
+
+def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> dict[str, Any]:
     """A file that holds one JSON object. Raises InnerloopError for anything else."""
-    value = parse_json(read_text(path), str(path))
+    value = parse_json(read_text(path, limit, follow=follow), str(path))
     if not isinstance(value, dict):
         raise InnerloopError(str(path), "must hold one JSON object", got=type(value).__name__, do=RESTORE)
     return value
