@@ -46,7 +46,9 @@ def open_regular(path: Path, limit: int, *, follow: bool = True) -> BinaryIO:
         _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act on being opened
         handle = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except OSError as trouble:
-        wrong = "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
+        wrong = (
+            "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
+        )
         raise InnerloopError(str(path), wrong) from None
     except ValueError as trouble:  # a NUL or a lone surrogate in the name
         raise InnerloopError(repr(str(path)), f"is no file name ({trouble})") from None
@@ -134,3 +136,9 @@ def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> dict[s
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number (true and false are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise InnerloopError for a symbolic link, where there should be none: in a run's folder."""
+    if path.is_symlink():
+        raise InnerloopError(str(path), "is a symbolic link", do="put the file itself there")
