@@ -1,4 +1,4 @@
-"""The files of checkpoints, looked at before Orbax opens any: it follows links, waits at FIFOs and reads all there is."""
+"""The files of checkpoints, looked at before Orbax opens any: it follows links, and waits at FIFOs."""
 
 import os
 import stat

@@ -77,7 +77,10 @@ def read_bytes(path: Path, limit: int, *, follow: bool = True) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises InnerloopError as `open_regular`."""
     with open_regular(path, limit, follow=follow) as file:
         try:
-            content = file.read(limit + 1)  # it may grow, or be one of those that give no size
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size + 1)
+            while size < len(content) <= limit and (more := file.read(1 << 16)):  # it grows, or gives no size
+                content += more
         except OSError as trouble:
             raise InnerloopError(str(path), f"cannot be read ({trouble.strerror})") from None
     if len(content) > limit:

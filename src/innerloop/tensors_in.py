@@ -49,16 +49,16 @@ def largest() -> int:
 
 def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays by name, and the metadata. Raises InnerloopError, `path` holds no `what`, for any other file."""
-    with open_regular(path, largest()) as file:
-        try:
+    try:
+        with open_regular(path, largest()) as file:
             size, header = _header(file)
             told = header.pop("__metadata__", {})
             tensors = _tensors(header, size)
             content = file.read(size)
-            arrays = {tensor.name: _array(content, tensor) for tensor in tensors}
-        except (OSError, ValueError) as trouble:
-            said = trouble.strerror if isinstance(trouble, OSError) else trouble
-            raise InnerloopError(str(path), f"holds no {what} ({said})") from None
+        arrays = {tensor.name: _array(content, tensor) for tensor in tensors}
+    except (OSError, ValueError) as trouble:  # of what is no regular file too
+        said = str(trouble).removeprefix(f"{path}: ").rstrip(".")
+        raise InnerloopError(str(path), f"holds no {what} ({said})") from None
     if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
         raise InnerloopError(str(path), f"holds no {what} (its metadata are no texts)")
     return arrays, told

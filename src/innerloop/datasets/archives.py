@@ -77,6 +77,8 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
             content = bounded.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
             if member.isfile() and wanted.fullmatch(member.name):
                 yield member.name, content[: member.size]
+        if not seen:
+            raise tarfile.ReadError("no member")
         while bounded.read(1 << 20):  # to the end: the checksum of the compressed stream stands there
             pass
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,14 +58,18 @@ def peek(path: Path) -> tuple[int, int, int]:
         return image.width, image.height, channels_of(image)
 
 
-def _opened(source: Path | bytes) -> BinaryIO:
+def _opened(source: Path | bytes) -> Any:
     return io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, FILE)
 
 
-def _header(file: BinaryIO, who: str) -> "Image":
+def _header(file: Any, who: str) -> "Image":
     import PIL.Image
 
-    image = PIL.Image.open(file, formats=FORMATS)
+    try:
+        image = PIL.Image.open(file, formats=FORMATS)
+    except PIL.UnidentifiedImageError:  # its own words show the address of an object
+        do = f"replace or remove it; {', '.join(FORMATS)} are read"
+        raise InnerloopError(who, "is no readable picture", do=do) from None
     if image.width * image.height > PIXELS:
         raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
     if max(image.size) > SIDE:
