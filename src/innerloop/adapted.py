@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from innerloop import labelled, tensors, weights
+from innerloop import labelled, tensors, tensors_in, weights
 from innerloop.errors import InnerloopError
 from innerloop.files import cannot_write, new_output, output
 from innerloop.outside import parse_json
@@ -44,14 +43,11 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
 
 def load(learner: "Learner", path: Path) -> None:
     """Give the learner the saved task. Raises InnerloopError for a file that is none, or of another model."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {})["learner"]
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        support, losses = arrays.pop("support"), arrays.pop("losses")
-    except (SafetensorError, OSError, KeyError) as error:
-        wrong = f"holds no adapted learner ({type(error).__name__}: {error})"
-        raise InnerloopError(str(path), wrong) from None
+    arrays, metadata = tensors_in.read(path, "adapted learner")
+    lacks = [name for name in ("support", "losses") if name not in arrays]
+    if lacks or "learner" not in metadata:
+        raise InnerloopError(str(path), f"holds no adapted learner (no {(lacks or ['learner'])[0]} in it)")
+    support, losses, text = arrays.pop("support"), arrays.pop("losses"), metadata["learner"]
     classes, target_shape = facts_of(text, str(path))
     if (classes is not None) != learner.classification:
         raise InnerloopError(str(path), "one of the two is a classifier and the other a regressor")

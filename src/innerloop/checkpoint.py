@@ -8,6 +8,7 @@ array is read, so that a file made by somebody else cannot ask for more memory t
 import hashlib
 import itertools
 import logging
+import math
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from innerloop import checkpoint_files
 from innerloop.errors import InnerloopError
 from innerloop.files import OwnFolder, cannot_write, remove_folders
 from innerloop.outer import MetaState
@@ -82,8 +84,8 @@ def manager(folder: Path, keep: int = 3) -> Manager:
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(told_by_us)
-    own = OwnFolder(folder.parent)
-    folder = own.make(folder.name)
+    checkpoint_files.check_kinds(folder)
+    folder = OwnFolder(folder.parent).make(folder.name)
     whose = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:  # else Orbax would wait for the others
         index = jax.process_index()
@@ -247,10 +249,13 @@ def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
 def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     """The state of one step. Raises InnerloopError if it is damaged or of another model."""
     who, wanted = f"checkpoint {step}", as_arrays(like)
+    size = sum(array.nbytes for array in wanted.values())
+    checkpoint_files.check_size(checkpoints.folder / str(step), size, who)
     try:
         known = dict(checkpoints.item_metadata(step))  # pyright: ignore[reportArgumentType, reportCallIssue]
         known.pop(SHA256, None)
         check_same(wanted, known, who)
+        check_chunks(known, who)
         found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
     except InnerloopError:
         raise
@@ -267,6 +272,14 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     tree = structure.unflatten([jax.numpy.asarray(found[path]) for path in paths(tree)])
     key = jax.random.wrap_key_data(jax.numpy.asarray(found["key"]))
     return MetaState(tree["params"], tree["opt_state"], key, jax.numpy.asarray(found["step"]))
+
+
+def check_chunks(known: dict[str, Any], who: str) -> None:
+    """Raise InnerloopError for a chunk larger than its array: a few compressed bytes of it may be gigabytes."""
+    for path, array in known.items():
+        chunk = getattr(array.storage, "chunk_shape", None) or array.shape
+        if math.prod(chunk) > max(math.prod(array.shape), 1):
+            raise InnerloopError(who, f"`{path}` is stored in chunks larger than itself", got=chunk)
 
 
 def check_digest(found: dict[str, Any], who: str) -> None:

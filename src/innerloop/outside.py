@@ -77,7 +77,10 @@ def read_bytes(path: Path, limit: int, *, follow: bool = True) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises InnerloopError as `open_regular`."""
     with open_regular(path, limit, follow=follow) as file:
         try:
-            content = file.read(limit + 1)  # it may grow, or be one of those that give no size
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size + 1)
+            while size < len(content) <= limit and (more := file.read(1 << 16)):  # it grows, or gives no size
+                content += more
         except OSError as trouble:
             raise InnerloopError(str(path), f"cannot be read ({trouble.strerror})") from None
     if len(content) > limit:
@@ -136,3 +139,9 @@ def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> dict[s
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number (true and false are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise InnerloopError for a symbolic link, where there should be none: in a run's folder."""
+    if path.is_symlink():
+        raise InnerloopError(str(path), "is a symbolic link", do="put the file itself there")

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from innerloop import weights
+from innerloop import sizes, weights
 from innerloop.config import REINFORCEMENT, Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import fresh_model, sinusoid_shape
@@ -40,12 +40,27 @@ def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | Non
     path = weights_path(source)
     arrays, config, _ = weights.load(path)
     refuse_policies(config)
-    network = {name.removeprefix("model/"): x for name, x in arrays.items()}
+    network = first_layers(config, arrays, str(path))
     shape = example_shape(config, network)
-    like = fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
+    build = lambda: fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
     if config.algorithm == "joint" and config.data.dataset != "sinusoid":
-        arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
-    return weights.into(like, arrays, str(path)), config, shape
+        arrays = arrays | blank_head(
+            jax.eval_shape(build)
+        )  # the trained one tells all training classes apart
+    return weights.into(sizes.shapes_of(build, arrays, str(path)), arrays, str(path)), config, shape
+
+
+def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
+    """The arrays by their names in the network. Raises InnerloopError where they are of no such network."""
+    sizes.check_stored(config, arrays, who)
+    network = {name.removeprefix("model/"): x for name, x in arrays.items()}
+    if "head/weight" in network:
+        network.setdefault("body/0/weight", network["head/weight"])  # where there is no hidden layer
+    for name, axes in (("body/0/weight", 4 if config.model.kind == "conv4" else 2), ("head/weight", 2)):
+        if name not in network or network[name].ndim != axes:
+            got = network[name].shape if name in network else "none of this name"
+            raise InnerloopError(who, f"`{name}` must have {axes} axes", got=got)
+    return network
 
 
 def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:

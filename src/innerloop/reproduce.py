@@ -15,6 +15,7 @@ import numpy as np
 from innerloop import weights
 from innerloop.errors import InnerloopError
 from innerloop.run_folder import RunFolder
+from innerloop.sizes import check_stored
 from innerloop.train import Progress, train
 
 
@@ -62,11 +63,13 @@ class Ended:
     def read(cls, folder: Path | str) -> "Ended":
         """Raises InnerloopError if the run has not ended, or a file of it is damaged."""
         run = RunFolder(folder)
-        run.config()  # a clear error for a folder that is no run
+        config = run.config()  # a clear error for a folder that is no run
         if not run.weights.is_file():
             do = f"go on with it by `innerloop train --resume {folder}`"
             raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", do=do)
-        return cls(run.path, weights.load(run.weights)[0], run.metrics(), run.known())
+        arrays = weights.load(run.weights)[0]
+        check_stored(config, arrays, str(run.weights))
+        return cls(run.path, arrays, run.metrics(), run.known())
 
 
 def reproduce(

@@ -1,7 +1,10 @@
 """A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights."""
 
 import json
+import math
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,18 +14,34 @@ from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.files import OwnFolder
-from innerloop.outside import is_number, parse_json, read_object, read_text
+from innerloop.outside import is_number, parse_json, read_object, read_text, refuse_link
 from innerloop.provenance import environment as environment
+
+METRICS = 1 << 26
+"""Bytes of `metrics.jsonl` that are read: some 300 000 lines."""
 
 
 def checked_record(line: str, who: str) -> dict[str, Any]:
     """One line of metrics. Raises InnerloopError if it is none."""
-    record = parse_json(line, who)
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+    record = parse_json(line, who, finite=False)
+    step = record.get("step") if isinstance(record, dict) else None
+    if type(step) is not int or not 0 <= step < 2**63:
         raise InnerloopError(who, "must be an object with a step", got=line[:80])
-    if not all(is_number(value) for name, value in record.items() if name != "broken"):
+    record = {name: math.nan if value is None else value for name, value in record.items()}
+    if not all(is_float(value) for name, value in record.items() if name != "broken"):
         raise InnerloopError(who, "must hold numbers alone", got=line[:80])
     return record
+
+
+def is_float(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can be: NaN and infinities are, of validation that diverged."""
+    return is_number(value) and (isinstance(value, float) or abs(value) <= sys.float_info.max)
+
+
+def as_line(record: dict[str, Any]) -> str:
+    """A record as JSON, which has null for what is not finite."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(finite) + "\n"
 
 
 class NotWritten(InnerloopError):
@@ -62,8 +81,11 @@ class RunFolder(OwnFolder):
 
     def snapshots(self) -> dict[int, Path]:
         """All kept initialisations by meta-step, the first ones first."""
-        found = sorted((self.path / "snapshots").glob("*.safetensors"))
-        return {int(path.stem): path for path in found if path.stem.isdecimal()}
+        folder = self.path / "snapshots"
+        found = {path for path in folder.glob("*.safetensors") if re.fullmatch(r"[0-9]{8,18}", path.stem)}
+        for path in (folder, *found):
+            refuse_link(path)
+        return {int(path.stem): path for path in sorted(found)}
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
         """Make the folder of a new run on these data.
@@ -107,17 +129,17 @@ class RunFolder(OwnFolder):
             raise InnerloopError(
                 str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
             )
-        return from_json(read_text(path), str(path))
+        return from_json(read_text(path, follow=False), str(path))
 
     def known(self) -> dict[str, Any]:
         """What the run was made with, as `environment` gave it then; empty if that is lost."""
         path = self.path / "environment.json"
-        return read_object(path) if path.is_file() else {}
+        return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def seconds(self) -> float:
         """Training time so far, over all its sittings."""
         path = self.path / "clock.json"
-        seconds: Any = read_object(path).get("seconds") if path.exists() else 0.0
+        seconds: Any = read_object(path, follow=False).get("seconds") if os.path.lexists(path) else 0.0
         if not is_number(seconds) or not 0 <= seconds < 1e12:
             raise InnerloopError(str(path), "must hold seconds", got=repr(seconds)[:80], do="remove the file")
         return float(seconds)
@@ -128,7 +150,7 @@ class RunFolder(OwnFolder):
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""
-        self.append("metrics.jsonl", json.dumps(record) + "\n")
+        self.append("metrics.jsonl", as_line(record))
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a crash is left out.
@@ -136,12 +158,12 @@ class RunFolder(OwnFolder):
         Raises InnerloopError for any other line that is not an object of numbers with a step.
         """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        if not os.path.lexists(path):
             return []
-        lines = list(enumerate(read_text(path).split("\n"), 1))[:-1]
+        lines = list(enumerate(read_text(path, METRICS, follow=False).split("\n"), 1))[:-1]
         return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
 
     def rewind(self, step: int) -> None:
         """Forget metrics after `step`: they will be made again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        self.write("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        self.write("metrics.jsonl", "".join(map(as_line, kept)))

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import weights
+from innerloop import tensors_in, weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment
+from innerloop.outside import open_regular
 from innerloop.task import Params
 from innerloop.trained import weights_path
 from innerloop.tree import chosen, paths
@@ -54,7 +55,7 @@ def with_body(fresh: Params, source: str) -> Params:
     return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
 
 
-def blank_head(model: Params) -> dict[str, np.ndarray]:
+def blank_head(model: Any) -> dict[str, np.ndarray]:
     """Zeros in the shapes of a model's head, by path."""
     own = zip(paths(model), jax.tree.leaves(model), strict=True)
     return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path)}
@@ -69,7 +70,8 @@ def hash_of_start(config: Config) -> dict[str, str]:
     """SHA-256 of the file that training begins from, by the name `start`; nothing for random weights."""
     if not config.model.start:
         return {}
-    return {"start": hashlib.sha256(file_of(config.model.start).read_bytes()).hexdigest()}
+    with open_regular(file_of(config.model.start), tensors_in.largest()) as file:
+        return {"start": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def check_unchanged(config: Config, known: dict[str, Any]) -> None:

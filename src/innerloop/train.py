@@ -29,6 +29,7 @@ from innerloop.mesh import on_the_host, own_copy
 from innerloop.outer import MetaState
 from innerloop.plan import Plan, available_memory, fitted, plan
 from innerloop.run_folder import RunFolder, environment
+from innerloop.sizes import check_kept
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def train(
     run, writes, fit = RunFolder(folder), distributed.first(), None
     with distributed.noticing_losses():
         config = settings(run.config() if resume and writes else config)
+        if resume and writes:
+            check_kept(config, run.checkpoints)
         experiment = build(config)
         if not experiment.reinforcement:
             fit = plan(experiment, min(distributed.numbers(available_memory())))

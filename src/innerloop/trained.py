@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import weights
+from innerloop import sizes, weights
 from innerloop.config import REINFORCEMENT, Config, Normalization
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join, steps_to_record
 from innerloop.experiment import Experiment, build
 from innerloop.mesh import on_the_host
+from innerloop.outside import refuse_link
 from innerloop.presets import preset
 from innerloop.run_folder import RunFolder
 from innerloop.task import Params
@@ -43,12 +44,14 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """
     path = weights_path(source)
     arrays, config, facts = weights.load(path)
+    sizes.check_stored(config, arrays, str(path))
     if data_folder:
         config = replace(config, data=replace(config.data, folder=data_folder))
     experiment = build(config)
+    like = sizes.shapes_of(experiment.init_params, arrays, str(path))
     # What is too large for one device is cut where it is used.
     with on_the_host() if config.outer.parts > 1 else nullcontext():
-        params = weights.into(experiment.init_params(), arrays, str(path))
+        params = weights.into(like, arrays, str(path))
         return Trained(experiment.for_tasks(params), experiment, str(source), facts)
 
 
@@ -70,6 +73,7 @@ def weights_path(source: str | Path) -> Path:
             raise InnerloopError(
                 str(path), "the run has not ended", do=f"go on with `innerloop train --resume {path}`"
             )
+        refuse_link(run.weights)
         return run.weights
     if path.is_file():
         return path

@@ -1,6 +1,7 @@
 """Trained initialisations as safetensors files with their config inside; some ship with the package."""
 
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from innerloop import tensors
+from innerloop import tensors, tensors_in
 from innerloop.checkpoint import check_same
 from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
-from innerloop.outside import parse_json
+from innerloop.outside import is_number, parse_json
 from innerloop.task import Params
 from innerloop.tree import paths
 
@@ -36,34 +36,48 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
     """Read arrays by path, config and facts. Raises InnerloopError for anything that is not such a file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        config, facts = from_json(metadata["config"], str(path)), metadata["facts"]
-    except (SafetensorError, OSError, KeyError) as error:
-        raise InnerloopError(
-            str(path), f"holds no trained weights ({type(error).__name__}: {error})"
-        ) from None
-    return arrays, config, facts_of(facts, path)
+    arrays, metadata = tensors_in.read(path, "trained weights")
+    missing = [name for name in ("config", "facts") if name not in metadata]
+    if missing:
+        raise InnerloopError(str(path), f"holds no trained weights (no {missing[0]} beside them)")
+    return arrays, from_json(metadata["config"], str(path)), facts_of(metadata["facts"], path)
+
+
+FACTS: dict[str, Callable[[Any], bool]] = {
+    "meta_steps": lambda n: type(n) is int and 0 <= n < 2**63,
+    "seconds": lambda n: is_number(n) and 0 <= n < 1e12,
+    "environment": lambda value: isinstance(value, dict),
+}
+"""What is right for each fact that is known."""
 
 
 def facts_of(text: str, path: Path) -> dict[str, Any]:
-    """The facts beside the weights. Raises InnerloopError unless they are a JSON object."""
+    """The facts beside the weights. Raises InnerloopError unless they are a JSON object, the known ones right."""
     facts = parse_json(text, f"{path} holds no trained weights: its facts")
     if not isinstance(facts, dict):
         raise InnerloopError(str(path), "holds no trained weights: its facts are no object")
+    for name, right in FACTS.items():
+        if name in facts and not right(facts[name]):
+            got = repr(facts[name])[:80]
+            raise InnerloopError(str(path), f"holds no trained weights: the fact `{name}` is wrong", got=got)
     return facts
 
 
-def into(params: Params, arrays: dict[str, np.ndarray], who: str) -> Params:
-    """`params` with the values of `arrays`. Raises InnerloopError if they are of another model."""
+def into(params: Any, arrays: dict[str, np.ndarray], who: str) -> Params:
+    """`params` with the values of `arrays`; their shapes and types count alone.
+
+    Raises InnerloopError if the arrays are of another model, or hold a number that is not finite.
+    """
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
     check_same(leaves, arrays, who)
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise InnerloopError(who, f"`{name}` must hold floats", got=array.dtype)
-    return jax.tree.structure(params).unflatten([jnp.asarray(arrays[path]) for path in leaves])
+    found = {path: jnp.asarray(arrays[path], leaf.dtype) for path, leaf in leaves.items()}
+    for name, array in found.items():
+        if not np.isfinite(np.asarray(array)).all():
+            raise InnerloopError(who, f"`{name}` holds a number that is not finite")
+    return jax.tree.structure(params).unflatten(found.values())
 
 
 def shipped() -> list[str]:

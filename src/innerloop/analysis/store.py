@@ -12,7 +12,10 @@ from typing import Any
 
 from innerloop.config import Config
 from innerloop.datasets.download import cache_folder
+from innerloop.errors import InnerloopError
 from innerloop.files import OwnFolder
+from innerloop.outside import parse_json, read_bytes, read_text
+from innerloop.tensors_in import largest
 
 
 def folder() -> Path:
@@ -30,7 +33,7 @@ def digest(*contents: bytes) -> str:
 
 def of_file(path: Path) -> str:
     """A file's hash."""
-    return digest(path.read_bytes())
+    return digest(read_bytes(path, largest()))
 
 
 @functools.cache
@@ -58,8 +61,8 @@ def load(name: str) -> Any:
     """A kept result, or None."""
     path = folder() / f"{name}.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):  # absent, or cut short by a full disk: made again
+        return parse_json(read_text(path), str(path), finite=False)
+    except InnerloopError:  # absent, or cut short by a full disk: made again
         return None
 
 

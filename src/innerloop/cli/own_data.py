@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,6 +11,10 @@ import numpy as np
 from innerloop.datasets.images import open_image, to_array
 from innerloop.datasets.pictures import ENDINGS, list_classes
 from innerloop.errors import InnerloopError
+from innerloop.outside import read_text
+
+LINES = 1_000_000
+"""Lines of a CSV file at most."""
 
 Ink = Literal["dark", "light"]
 
@@ -91,9 +96,12 @@ def ink_of(pictures: np.ndarray) -> Ink:
 def read_points(path: Path) -> Points:
     """Read `x,y` rows. Raises InnerloopError for a bad header or number, by its line, and if nothing is asked."""
     try:
-        lines = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
-    except UnicodeDecodeError:
-        raise InnerloopError(str(path), "is no text file", do="give a CSV file with the header x,y") from None
+        lines = list(islice(csv.reader(read_text(path, encoding="utf-8-sig").splitlines()), LINES + 1))
+    except csv.Error as trouble:
+        do = "give a CSV file with the header x,y"
+        raise InnerloopError(str(path), f"is no table ({trouble})", do=do) from None
+    if len(lines) > LINES:
+        raise InnerloopError(str(path), f"must have {LINES} lines at most")
     if not lines or [cell.strip().lower() for cell in lines[0]] != ["x", "y"]:
         raise InnerloopError(str(path), "must begin with the header x,y", got=",".join((lines or [[]])[0]))
     rows = [point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]

@@ -18,13 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
+from innerloop.outside import open_regular
+
+EXTENDED = 1 << 16
+"""Bytes of an extended tar header at most."""
 
 REFUSED = "get the archive again from its official source"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on an archive: bytes of a member, bytes of all, how far they expand, number of members.
+    """Bounds on an archive: bytes of a member, bytes of all, how far they expand, number of members, and bytes of the
+    archive itself.
 
     For a tar archive the bytes of all are those of the whole stream, headers and padding too.
     """
@@ -33,6 +38,7 @@ class Limits:
     total: int = 1 << 30
     ratio: float = 100.0
     members: int = 500_000
+    file: int = 1 << 30
 
 
 def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tuple[str, bytes]]:
@@ -43,11 +49,11 @@ def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
     Raises:
         InnerloopError: a refused member or a damaged archive, as the module says.
     """
-    with _damage_told(path, "zip"), zipfile.ZipFile(path) as archive:
+    with _damage_told(path, "zip"), open_regular(path, limits.file) as file, zipfile.ZipFile(file) as archive:
         members = _checked_zip(path, archive.infolist(), limits)
         for member in sorted(members, key=lambda m: m.filename):
             if wanted.fullmatch(member.filename):
-                yield member.filename, archive.read(member)
+                yield member.filename, _content(archive, member)
 
 
 def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tuple[str, bytes]]:
@@ -60,13 +66,19 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
         InnerloopError: a refused member or a damaged archive, as the module says.
     """
     seen: set[str] = set()
-    with _damage_told(path, "tar.gz"), gzip.open(path) as raw:
+    with (
+        _damage_told(path, "tar.gz"),
+        open_regular(path, limits.file) as file,
+        gzip.GzipFile(fileobj=file) as raw,
+    ):
         bounded = _Bounded(raw, path, limits)
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # pyright: ignore[reportArgumentType, reportCallIssue]
-            for member in archive:
-                _check_tar(path, member, seen, limits)
-                if member.isfile() and wanted.fullmatch(member.name):
-                    yield member.name, _content(archive, member)
+        while (member := _header(bounded, path)) is not None:
+            _check_tar(path, member, seen, limits)
+            content = bounded.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
+            if member.isfile() and wanted.fullmatch(member.name):
+                yield member.name, content[: member.size]
+        if not seen:
+            raise tarfile.ReadError("no member")
         while bounded.read(1 << 20):  # to the end: the checksum of the compressed stream stands there
             pass
 
@@ -78,6 +90,8 @@ def _checked_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> 
         mode = stat.S_IFMT(member.external_attr >> 16)
         if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _refused(path, f"member {member.filename!r} is a link or a device")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _refused(path, f"member {member.filename!r} is packed in another way than by deflate")
         if member.flag_bits & 1:
             raise _refused(path, f"member {member.filename!r} is encrypted")
         _check_size(path, member.filename, member.file_size, limits.member)
@@ -89,7 +103,7 @@ def _checked_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> 
 
 def _check_tar(path: Path, member: tarfile.TarInfo, seen: set[str], limits: Limits) -> None:
     _check_name(path, member.name, seen, limits)
-    if not (member.isfile() or member.isdir()):
+    if not (member.isfile() or (member.isdir() and not member.size)):
         raise _refused(path, f"member {member.name!r} is a link or a device")
     _check_size(path, member.name, member.size, limits.member)
 
@@ -109,12 +123,36 @@ def _check_size(path: Path, name: str, size: int, bound: int) -> None:
         raise _refused(path, f"{name!r} is larger than the bound of {bound} bytes", got=f"{size} bytes")
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    handle = archive.extractfile(member)
-    content = handle.read() if handle else b""
-    if len(content) != member.size:
+def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """As many bytes as the header states: `archive.read` would unpack all that there is, however little is stated."""
+    with archive.open(member) as handle:
+        content = handle.read(member.file_size)
+    if len(content) != member.file_size:
         raise EOFError("a member ends early")
     return content
+
+
+def _header(stream: "_Bounded", path: Path) -> tarfile.TarInfo | None:
+    """The next header of a member; None at the end.
+
+    `tarfile` would keep all that extended headers hold, as many as there are. They are passed over here where they tell
+    times and owners, and refused where they change a name or a size.
+    """
+    while block := stream.read(tarfile.BLOCKSIZE):
+        try:
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.EOFHeaderError:  # pyright: ignore[reportAttributeAccessIssue]
+            return None
+        if not 0 <= member.size < 1 << 62:
+            raise _refused(path, f"member {member.name!r} has no size", got=member.size)
+        if member.type not in (tarfile.XHDTYPE, tarfile.XGLTYPE):
+            return member
+        if member.size > EXTENDED:
+            raise _refused(path, f"an extended header expands beyond the bound of {EXTENDED} bytes")
+        told = stream.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
+        if re.search(rb" (path|linkpath|size|GNU\.sparse[^=]*)=", told):
+            raise _refused(path, "an extended header changes a name or a size")
+    return None
 
 
 class _Bounded:
@@ -124,6 +162,13 @@ class _Bounded:
     def __init__(self, raw: io.BufferedIOBase, path: Path, limits: Limits) -> None:
         self.raw, self.path = raw, path
         self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
+
+    def exactly(self, size: int) -> bytes:
+        """So many bytes."""
+        content = self.read(size)
+        if len(content) != size:
+            raise EOFError("a member ends early")
+        return content
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, while the bound lasts."""

@@ -7,6 +7,9 @@ asked for there: the readers check the decoded pixels of every source.
 """
 
 import os
+import threading
+import time
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,23 @@ from typing import Any
 from innerloop.errors import InnerloopError
 
 RETRIES = 2
+STALL = 60.0
+"""Seconds in which at least `CHUNK` bytes must come."""
+
+CHUNK = 1 << 14
+SLOWEST = 20_000
+"""Bytes a second on the whole, below which a download is given up."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One official file: its place below a data folder, its address and the md5 of the official archive."""
+    """One official file: its place below a data folder, its address, the md5 of the official archive, and how many
+    bytes are taken at most."""
 
     path: str
     url: str
     md5: str
+    size: int = 1 << 28
 
 
 def cache_folder() -> Path:
@@ -66,14 +77,45 @@ def _download(source: Source) -> Path:
     import pooch
 
     registry, urls = {source.path: f"md5:{source.md5}"}, {source.path: source.url}
-    fetch: Any = pooch.HTTPDownloader(progressbar=_progress(source.path))
+    progress = _progress(source.path, source.size)
+    fetch: Any = pooch.HTTPDownloader(progressbar=progress, chunk_size=CHUNK, timeout=STALL / 2)
     try:
         keeper = pooch.create(
             cache_folder(), base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES
         )
-        return Path(keeper.fetch(source.path, downloader=fetch))
+        return Path(keeper.fetch(source.path, downloader=_in_time(fetch, progress)))
     except (OSError, ValueError) as trouble:  # no network, a refused address, a full disk; a wrong checksum
         raise _nowhere(source, trouble) from None  # the cause is ten screens long
+
+
+def _in_time(fetch: Any, progress: Any) -> Any:
+    """`fetch` in a thread of its own, left behind where it does not come on: a server may send a byte now and then."""
+
+    def fetched(url: str, output_file: str, keeper: Any) -> None:
+        ended = Future[None]()
+        threading.Thread(target=_run, args=(ended, fetch, url, output_file, keeper), daemon=True).start()
+        progress.seen = 0
+        last, seen = time.monotonic() + STALL + progress.limit / SLOWEST, -1
+        while not _is_done(ended):
+            if progress.seen == seen or time.monotonic() > last:
+                progress.limit = -1  # ends the thread with its next bytes
+                raise TimeoutError(f"the server sent {progress.seen} bytes and no more in time")
+            seen = progress.seen
+        ended.result()
+
+    return fetched
+
+
+def _run(ended: "Future[None]", fetch: Any, *arguments: Any) -> None:
+    try:
+        ended.set_result(fetch(*arguments))
+    except BaseException as trouble:
+        ended.set_exception(trouble)
+
+
+def _is_done(ended: "Future[None]") -> bool:
+    """Whether it is, after at most `STALL` seconds."""
+    return bool(wait([ended], STALL).done)
 
 
 def _nowhere(source: Source, trouble: Exception) -> InnerloopError:
@@ -86,9 +128,9 @@ def _nowhere(source: Source, trouble: Exception) -> InnerloopError:
 
 
 class _Progress:
-    """What pooch asks of a progress bar, drawn by rich on standard error."""
+    """What pooch asks of a progress bar, drawn by rich on standard error; and it stops a body that does not end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limit: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -96,14 +138,19 @@ class _Progress:
         self.bar = Progress(*columns, console=Console(stderr=True))
         self.job = self.bar.add_task(name, total=None)
         self.total: float | None = None
+        self.seen, self.limit = 0, limit
 
     def update(self, amount: int) -> None:
-        """`amount` more bytes have come."""
+        """`amount` more bytes have come (pooch counts the last chunk as a whole one)."""
+        self.seen += amount
+        if max(self.seen - CHUNK, self.total or 0) > self.limit:
+            raise OSError(f"the server sends more than {self.limit} bytes")
         self.bar.start()
         self.bar.update(self.job, advance=amount, total=self.total or None)
 
     def reset(self) -> None:
         """Start again from nothing; pooch calls this before it completes the bar."""
+        self.seen = 0
         self.bar.reset(self.job)
 
     def close(self) -> None:
@@ -111,5 +158,5 @@ class _Progress:
         self.bar.stop()
 
 
-def _progress(name: str) -> Any:
-    return _Progress(name)
+def _progress(name: str, limit: int) -> Any:
+    return _Progress(name, limit)

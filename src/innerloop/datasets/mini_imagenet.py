@@ -8,6 +8,7 @@ and `test.csv` (header `filename,label`).
 
 import csv
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,9 +18,11 @@ from innerloop.datasets import pictures
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.datasets.cache import cached
 from innerloop.errors import InnerloopError
+from innerloop.outside import read_text
 
 WHO = "mini_imagenet.load"
 PARTS = (("train",), ("val", "validation"), ("test",))
+COLUMNS = 100
 CLASSES, PER_CLASS = (64, 16, 20), 600
 GET = (
     "make mini-ImageNet from ImageNet (ILSVRC 2012) with the csv files of Ravi and Larochelle 2017, and give"
@@ -81,10 +84,9 @@ def _table(table: Path, images: Path) -> pictures.Files:
     """Read one csv file: the picture files of each label, in the order of the file."""
     files: dict[str, list[Path]] = {}
     try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            for name, label in _rows(lines, table):
-                files.setdefault(label, []).append(_image(name, images, table))
-    except (UnicodeDecodeError, csv.Error) as trouble:
+        for name, label in _rows(io.StringIO(read_text(table, encoding="utf-8-sig"), newline=""), table):
+            files.setdefault(label, []).append(_image(name, images, table))
+    except csv.Error as trouble:
         raise InnerloopError(str(table), "is no table of text", got=trouble) from None
     if not files:
         raise InnerloopError(str(table), "must list at least one picture", got=0)
@@ -94,6 +96,10 @@ def _table(table: Path, images: Path) -> pictures.Files:
 def _rows(lines: Iterable[str], table: Path) -> Iterator[tuple[str | None, str]]:
     """File name and label of each row."""
     rows = csv.DictReader(lines)
+    if len(rows.fieldnames or ()) > COLUMNS:  # each row is given all of them
+        raise InnerloopError(
+            str(table), f"must have {COLUMNS} columns at most", got=len(rows.fieldnames or ())
+        )
     if not {"filename", "label"} <= set(rows.fieldnames or ()):
         raise InnerloopError(str(table), "must have the header filename,label", got=rows.fieldnames)
     for number, row in enumerate(rows, 2):

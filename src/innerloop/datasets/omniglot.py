@@ -21,11 +21,20 @@ from innerloop.datasets.images import open_image
 from innerloop.errors import InnerloopError
 
 _HOME = "https://github.com/brendenlake/omniglot/raw/master/python/"
+FILE = 32 << 20
+"""Bytes of an archive at most; the official ones have 9 and 6 million."""
+
 BACKGROUND = Source(
-    "omniglot/images_background.zip", _HOME + "images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"
+    "omniglot/images_background.zip",
+    _HOME + "images_background.zip",
+    "68d2efa1b9178cc56df9314c21c6e718",
+    FILE,
 )
 EVALUATION = Source(
-    "omniglot/images_evaluation.zip", _HOME + "images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"
+    "omniglot/images_evaluation.zip",
+    _HOME + "images_evaluation.zip",
+    "6b91aef0f799c5bb55b94e3f2daec811",
+    FILE,
 )
 PIXELS = "75a36f7ce605ee617d0c45021613841aec979e079f71594e885aba52a7c003ce"
 """sha256 over all 32 460 pictures sorted by name, as rows of packed bits: the content, however it is
@@ -34,7 +43,7 @@ packed."""
 SIDE, DRAWERS, CLASSES = 105, 20, 1623
 VALIDATION_ALPHABETS = ("Syriac_(Estrangelo)", "Tagalog", "Tifinagh")
 MEMBER = re.compile(r"images_(?:background|evaluation)/([^/]+/character\d+)/\d+_\d+\.png")
-LIMITS = Limits(member=64 << 10, total=64 << 20, members=100_000)
+LIMITS = Limits(member=64 << 10, total=64 << 20, members=100_000, file=FILE)
 
 Resample = Literal["lanczos", "nearest"]
 

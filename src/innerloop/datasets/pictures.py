@@ -11,6 +11,9 @@ from innerloop.errors import InnerloopError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
+LARGEST = 4096
+"""Largest side that pictures are resized to."""
+
 Files = Mapping[str, Sequence[Path]]
 """The picture files of each class."""
 
@@ -40,8 +43,8 @@ def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, in
     """
     if channels not in (None, 1, 3):
         raise InnerloopError("channels", "must be 1 (grey) or 3 (colour)", got=channels)
-    if size is not None and size < 1:
-        raise InnerloopError("size", "must be at least 1", got=size)
+    if size is not None and not 1 <= size <= LARGEST:
+        raise InnerloopError("size", f"must be between 1 and {LARGEST}", got=size)
     if size is not None and channels is not None:
         return size, size, channels
     heads = {path: peek(path) for path in _all(files)}
@@ -84,7 +87,7 @@ def separate(parts: Sequence[Files], who: str) -> None:
     for part in parts:
         if both := sorted(seen & set(part)):
             do = "train, validation and test need different classes: the task is to learn new ones"
-            raise InnerloopError(who, f"class {both[0]!r} is in two of the sets", do=do)
+            raise InnerloopError(who, f"class {both[0][:80]!r} is in two of the sets", do=do)
         seen |= set(part)
 
 

@@ -7,6 +7,7 @@ just before the array is replaced and the new one comes last, so the two never b
 
 import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 from innerloop.datasets.arrays import ClassArrays, starts_of
 from innerloop.errors import InnerloopError
 from innerloop.files import make_folder, replacing
-from innerloop.outside import parse_json
+from innerloop.outside import open_regular, parse_json, read_text
+from innerloop.tensors_in import largest
 
 FORMAT = 1
 CHUNK = 1 << 24
@@ -120,7 +122,7 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        about = parse_json(sidecar(path).read_text(encoding="utf-8"), str(sidecar(path)))
+        about = parse_json(read_text(sidecar(path)), str(sidecar(path)))
     except (OSError, ValueError) as trouble:
         raise _damaged(sidecar(path), "is missing or no JSON", trouble) from trouble
     if not isinstance(about, dict):
@@ -130,11 +132,13 @@ def _about(path: Path) -> dict[str, Any]:
 
 def _examples(path: Path, mapped: bool) -> np.ndarray:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, sys.maxsize if mapped else largest()) as file, warnings.catch_warnings():
             np.lib.format.read_magic(file)  # np.load alone would also open other kinds of files
-        with warnings.catch_warnings():
+            file.seek(0)
             warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
-            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            if not mapped:
+                return np.load(file, allow_pickle=False)
+            return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, TokenError, MemoryError, RecursionError, OverflowError) as trouble:
         raise _damaged(path, "is missing, cut short or no array file", trouble) from trouble
 

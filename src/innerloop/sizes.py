@@ -1,0 +1,70 @@
+"""The size of a config's model, compared with what was stored of it before any of it is made.
+
+A config is text: a few bytes may ask for a layer of 10^18 numbers, or for a hundred thousand layers. Whoever stored the
+model has stored every number of it, so there is no need to try.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from innerloop.checkpoint import check_same
+from innerloop.config import REINFORCEMENT, Config
+from innerloop.errors import InnerloopError
+from innerloop.tree import paths
+
+DO = "use the config that it was trained with"
+
+
+def least_size(config: Config) -> tuple[int, int]:
+    """How many arrays and numbers the model has at least, whatever its inputs are."""
+    m = config.model
+    if m.kind == "conv4" and config.data.dataset not in REINFORCEMENT:
+        return 10, 27 * m.filters**2 + head_size(config, m.filters)
+    inside = sum(a * b for a, b in pairwise(m.hidden))
+    return 2 * len(m.hidden), inside + sum(m.hidden) + head_size(config, m.hidden[-1] if m.hidden else 1)
+
+
+def head_size(config: Config, features: int) -> int:
+    """Numbers of the layer that tells classes apart."""
+    regression = config.data.dataset == "sinusoid" or config.data.dataset in REINFORCEMENT
+    return features * (1 if regression else config.data.ways)
+
+
+def check_stored(config: Config, arrays: dict[str, np.ndarray], who: str) -> None:
+    """Raise InnerloopError unless so large a model can be in these arrays.
+
+    Joint training stores a head of all training classes, which need not have the config's ways.
+    """
+    least, numbers = least_size(config)
+    stored = sum(array.size for array in arrays.values()) + (1 << 22 if config.algorithm == "joint" else 0)
+    if least > len(arrays) or numbers > stored:
+        got = f"one of at least {least} arrays and {numbers} numbers for {len(arrays)} and {stored}"
+        raise InnerloopError(who, "the config asks for a larger model than the weights are", got=got, do=DO)
+
+
+def check_kept(config: Config, checkpoints: Path) -> None:
+    """Raise InnerloopError unless so large a model can be in these checkpoints, if there are any."""
+    kept = [path.lstat().st_size for path in checkpoints.glob("[0-9]*/**/*")]
+    arrays, numbers = least_size(config)
+    needs, bound = 4 * numbers + 256 * arrays, 4 * sum(kept) + (1 << 20)  # compression saves less than that
+    if kept and needs > bound:
+        wrong = "the config asks for a larger model than the checkpoints can hold"
+        raise InnerloopError(str(checkpoints), wrong, got=f"{needs} bytes for {bound}", do=DO)
+
+
+def shapes_of(make: Callable[[], Any], arrays: dict[str, np.ndarray], who: str) -> Any:
+    """What `make` gives as shapes and types alone. Raises InnerloopError unless the arrays have those shapes."""
+    try:
+        like = jax.eval_shape(make)
+    except InnerloopError:
+        raise
+    except (OverflowError, TypeError, ValueError) as trouble:  # sides that no array has
+        wrong = f"its config describes no model ({type(trouble).__name__})"
+        raise InnerloopError(who, wrong, do=DO) from None
+    check_same(dict(zip(paths(like), jax.tree.leaves(like), strict=True)), arrays, who)
+    return like
