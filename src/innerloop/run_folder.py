@@ -1,6 +1,7 @@
 """A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.outside import is_number, parse_json, read_object, read_text
 from innerloop.provenance import environment as environment
+from innerloop.text import as_json
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text)
+        draft.write_text(text, "utf-8")
         os.replace(draft, path)
     except OSError as error:
         draft.unlink(missing_ok=True)
@@ -26,10 +28,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def checked_record(line: str, who: str) -> dict[str, Any]:
-    """One line of metrics. Raises InnerloopError if it is none."""
+    """One line of metrics, with NaN for null: no finite number. Raises InnerloopError if it is none."""
     record = parse_json(line, who)
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
         raise InnerloopError(who, "must be an object with a step", got=line[:80])
+    record = {name: math.nan if value is None else value for name, value in record.items()}
     if not all(is_number(value) for name, value in record.items() if name != "broken"):
         raise InnerloopError(who, "must hold numbers alone", got=line[:80])
     return record
@@ -107,8 +110,8 @@ class RunFolder:
         """Add one line of metrics."""
         path = self.path / "metrics.jsonl"
         try:
-            with open(path, "a") as file:
-                file.write(json.dumps(record) + "\n")
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(as_json(record) + "\n")
         except OSError as error:
             wrong = f"cannot be written ({error.strerror})"
             raise InnerloopError(str(path), wrong, do="free some room, then --resume") from None
@@ -127,4 +130,4 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Forget metrics after `step`: they will be made again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        write_atomically(self.path / "metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))

@@ -7,11 +7,13 @@ weights, settings, images or code have other names.
 import functools
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 from innerloop.config import Config
 from innerloop.datasets.download import cache_folder
+from innerloop.errors import InnerloopError
 from innerloop.run_folder import write_atomically
 
 
@@ -56,14 +58,17 @@ def key(experiment: str, facts: dict[str, Any]) -> str:
 
 def load(name: str) -> Any:
     """A kept result, or None."""
-    path = folder() / f"{name}.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):  # absent, or cut short by a full disk: made again
+        path = folder() / f"{name}.json"
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):  # absent, or cut short by a full disk: made again
         return None
 
 
 def save(name: str, result: Any) -> None:
-    """Keep a result."""
-    folder().mkdir(parents=True, exist_ok=True)
-    write_atomically(folder() / f"{name}.json", json.dumps(result) + "\n")
+    """Keep a result; where that cannot be, it is measured again the next time."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        write_atomically(folder() / f"{name}.json", json.dumps(result) + "\n")
+    except (OSError, InnerloopError) as trouble:
+        warnings.warn(f"innerloop: an experiment's result is not kept ({trouble})", stacklevel=2)

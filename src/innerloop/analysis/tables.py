@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from innerloop.report.settings import flattened
 from innerloop.run_folder import write_atomically
+from innerloop.text import as_json, csv_cell
 
 Rows = list[dict[str, Any]]
 
@@ -71,12 +71,12 @@ def as_csv(rows: Rows) -> str:
         text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
     )
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(x) for name, x in row.items()} for row in rows)
     return text.getvalue()
 
 
 def write(results: dict[str, Any], names: list[str], folder: Path) -> None:
     """`results.json`, and `NAME.csv` for every experiment."""
-    write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_atomically(folder / "results.json", as_json(results, indent=1) + "\n")
     for name in names:
         write_atomically(folder / f"{name}.csv", as_csv(rows_of(name, results[name])))

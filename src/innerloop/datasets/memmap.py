@@ -14,6 +14,7 @@ import numpy as np
 from innerloop.datasets import pictures, store
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
+from innerloop.home import expanded
 
 
 def save(data: ClassArrays, path: str | os.PathLike[str]) -> None:
@@ -56,7 +57,7 @@ def build(
         InnerloopError: as `folder.read_classes`, `save` and `open`.
     """
     target = _npy(out_path)
-    files = pictures.list_classes(Path(root_folder).expanduser(), "memmap.build")
+    files = pictures.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")
     shape = pictures.agree(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     layout = store.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
@@ -66,7 +67,7 @@ def build(
 
 
 def _npy(path: str | os.PathLike[str]) -> Path:
-    target = Path(path).expanduser()
+    target = expanded(path, "memmap")
     if target.suffix != ".npy":
         raise InnerloopError("memmap", "the file name must end in .npy", got=repr(str(path)))
     return target
