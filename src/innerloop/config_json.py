@@ -16,8 +16,11 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str, who: str = "config.json") -> Config:
-    """Read a config back. Raises InnerloopError for broken JSON, unknown or missing fields and wrong types."""
-    return from_dict(Config, parse_json(text, who), who)
+    """Read a config back. Raises InnerloopError for broken JSON, unknown fields, wrong types, numbers out of bounds."""
+    try:
+        return from_dict(Config, parse_json(text, who), who)
+    except InnerloopError as error:  # a config knows its bounds, and not which file it is read from
+        raise error if error.who.startswith(who) else InnerloopError(who, str(error)) from None
 
 
 def from_dict(cls: type, values: Any, who: str) -> Any:

@@ -2,7 +2,9 @@
 
 import os
 
+from innerloop.bounds import DEVICES, wrong_number
 from innerloop.errors import InnerloopError
+from innerloop.text import shown
 
 VECTORISED = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=1"
 """XLA unrolls loops over a few dozen numbers (a layer's channels) before it could vectorise them, and adding two arrays
@@ -21,20 +23,28 @@ def use_cores(devices: int | None = None) -> None:
     devices: how many (default: what JAX is set to, by `JAX_NUM_CPU_DEVICES` for example, else one for each core that
     the process may use). To be called before JAX's first use. It does not change what an accelerator computes, and
     leaves XLA's extra options alone where the variable `XLA_FLAGS` has some. Raises InnerloopError for a number of
-    devices under one, and if JAX has started.
+    devices below 1 or above 1024, and if JAX has started with others.
     """
     import jax
 
-    if devices is not None and devices < 1:
-        raise InnerloopError("use_cores", "the number of devices must be 1 or more", got=devices)
+    if devices is not None and (wrong := wrong_number(devices, DEVICES, integers=True)):
+        raise InnerloopError("use_cores", f"the number of devices {wrong}", got=shown(devices))
+    chosen, flags = jax.config.values["jax_num_cpu_devices"], os.environ.get("XLA_FLAGS", "")
+    wanted = devices or (chosen if chosen > 0 else cores())
     if has_started():
+        if (wanted, with_vectorised(flags)) == (chosen, flags):  # the same cell of a notebook once more
+            return
         raise InnerloopError("use_cores", "JAX has started already", do="call it before JAX's first use")
-    chosen = jax.config.values["jax_num_cpu_devices"]
-    jax.config.update("jax_num_cpu_devices", devices or (chosen if chosen > 0 else cores()))
-    flags = os.environ.get("XLA_FLAGS", "")
-    # Without a dash it is the name of a file.
-    if "xla_backend_extra_options" not in flags and (not flags or flags.startswith("-")):
-        os.environ["XLA_FLAGS"] = f"{flags} {VECTORISED}".strip()
+    jax.config.update("jax_num_cpu_devices", wanted)
+    if with_vectorised(flags) != flags:
+        os.environ["XLA_FLAGS"] = with_vectorised(flags)
+
+
+def with_vectorised(flags: str) -> str:
+    """XLA's flags with ours, unless they have extra options already or (without a dash) name a file."""
+    if "xla_backend_extra_options" in flags or (flags and not flags.startswith("-")):
+        return flags
+    return f"{flags} {VECTORISED}".strip()
 
 
 def has_started() -> bool:

@@ -50,8 +50,8 @@ def available_memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * len(jax.local_devices())
-    for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):  # macOS lacks the first
-        if name in os.sysconf_names and os.sysconf(name) > 0:
+    for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):  # macOS lacks the first, Windows both
+        if name in getattr(os, "sysconf_names", ()) and os.sysconf(name) > 0:
             return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
     return 2**63
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from innerloop.text import printable
 from innerloop.train import Progress
 
 EVERY = 5.0
@@ -56,13 +57,13 @@ def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[more]}"),
+        TextColumn("{task.fields[more]}", markup=False),
     )
     with Bar(*columns, console=console, expand=True) as bar:
-        job = bar.add_task(title, total=None, more="compiling")
+        job = bar.add_task(printable(title), total=None, more="compiling")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
             left = f"{duration(seconds_left)} left" if done < total else "done"

@@ -54,7 +54,7 @@ def environment() -> dict[str, Any]:
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name as Linux tells it, else as Python does."""
     try:
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -68,7 +68,7 @@ def commit(source: Path = SOURCE) -> str:
     """The commit of this package's source, with a plus if it was changed; empty if it is installed from a wheel."""
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True)
+        return subprocess.run(["git", "-C", str(source), *words], capture_output=True, encoding="utf-8")
 
     try:
         # The package may be installed inside a folder of somebody else's repository.

@@ -16,6 +16,7 @@ from innerloop.errors import InnerloopError
 from innerloop.files import OwnFolder
 from innerloop.outside import is_number, parse_json, read_object, read_text, refuse_link
 from innerloop.provenance import environment as environment
+from innerloop.text import as_json
 
 METRICS = 1 << 26
 """Bytes of `metrics.jsonl` that are read: some 300 000 lines."""
@@ -36,12 +37,6 @@ def checked_record(line: str, who: str) -> dict[str, Any]:
 def is_float(value: Any) -> bool:
     """Whether a JSON value is a number that a float can be: NaN and infinities are, of validation that diverged."""
     return is_number(value) and (isinstance(value, float) or abs(value) <= sys.float_info.max)
-
-
-def as_line(record: dict[str, Any]) -> str:
-    """A record as JSON, which has null for what is not finite."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(finite) + "\n"
 
 
 class NotWritten(InnerloopError):
@@ -150,7 +145,7 @@ class RunFolder(OwnFolder):
 
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""
-        self.append("metrics.jsonl", as_line(record))
+        self.append("metrics.jsonl", as_json(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a crash is left out.
@@ -166,4 +161,4 @@ class RunFolder(OwnFolder):
     def rewind(self, step: int) -> None:
         """Forget metrics after `step`: they will be made again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        self.write("metrics.jsonl", "".join(map(as_line, kept)))
+        self.write("metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))

@@ -79,6 +79,9 @@ def weights_path(source: str | Path) -> Path:
         return path
     if str(source) in weights.shipped():
         return weights.shipped_path(str(source))
+    if len(path.parts) > 1 or str(source).startswith((".", "~", "/")):
+        do = "give a run's folder, a weights file, or a preset whose weights ship"
+        raise InnerloopError(str(path), "there is no such folder or file", do=do)
     name = preset(str(source)).name  # a clear error for an unknown name
     raise InnerloopError(
         name,

@@ -105,18 +105,18 @@ def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (("--outer.clip", "inf"), "clip: has the wrong value, got inf; expected a finite number"),
-        (("--inner.learning-rate", "nan"), "learning_rate: has the wrong value, got nan"),
-        (("--evaluation.validation-tasks", "1"), "`validation_tasks` must be 2 or more, got 1"),
-        (("--model.hidden", "0"), "`hidden` widths must be 1 or more, got (0,)"),
+        (("--outer.clip", "inf"), "--outer.clip: must be 1e+30 or less, got inf"),
+        (("--inner.learning-rate", "nan"), "--inner.learning-rate: must be a finite number, got nan"),
+        (("--evaluation.validation-tasks", "1"), "--evaluation.validation-tasks: must be 2 or more, got 1"),
+        (("--model.hidden", "0"), "--model.hidden: each must be 1 or more, got (0,)"),
         (("--seed", str(2**70)), "must be a number of at most 64 bits"),
     ],
 )
 def test_settings_that_mean_nothing_are_told_before_training(command, tmp_path, words, wrong):
-    """In a sentence, or in the box that option errors have."""
+    """In one sentence."""
     code, _, err = command("train", "sinusoid-maml", *TINY, *words, "--folder", tmp_path / "run")
     assert code == 2
-    assert wrong in re.sub(r"[\s│]+", " ", err)
+    assert wrong in err
     assert not (tmp_path / "run").exists()
 
 

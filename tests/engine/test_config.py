@@ -89,9 +89,9 @@ def changed(**fields) -> str:
         (changed(learning_rate=True), "learning_rate: has the wrong value, got True"),
         (changed(model={"hidden": [40, "x"]}), "hidden: has the wrong value"),
         (changed(model={"normalize": 1}), "normalize: has the wrong value, got 1"),
-        (changed(meta_steps=-1), "`meta_steps` must be 0 or more, got -1"),
-        (changed(meta_batch=0), "`meta_batch` must be 1 or more, got 0"),
-        (changed(log_every=0), "`log_every` must be 1 or more, got 0"),
+        (changed(meta_steps=-1), "outer.meta_steps: must be 0 or more, got -1"),
+        (changed(meta_batch=0), "outer.meta_batch: must be 1 or more, got 0"),
+        (changed(log_every=0), "outer.log_every: must be 1 or more, got 0"),
     ],
     ids=lambda value: value if len(value) < 100 else "config",
 )
@@ -119,18 +119,18 @@ def test_configs_are_values():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OuterConfig(clip=-1.0), "outer: `clip` must be above 0, got -1.0"),
-        (lambda: InnerConfig(steps=-1), "inner: `steps` must be 0 or more, got -1"),
-        (lambda: InnerConfig(minibatch=0), "inner: `minibatch` must be 1 or more, got 0"),
-        (lambda: ModelConfig(filters=0), "model: `filters` must be 1 or more, got 0"),
-        (lambda: ModelConfig(hidden=(4, 0)), r"model: `hidden` widths must be 1 or more, got \(4, 0\)"),
-        (lambda: EvaluationConfig(tasks=1), "evaluation: `tasks` must be 2 or more, got 1"),
-        (lambda: EvaluationConfig(steps=-1), "evaluation: `steps` must be 0 or more, got -1"),
+        (lambda: OuterConfig(clip=-1.0), "outer.clip: must be above 0, got -1.0"),
+        (lambda: InnerConfig(steps=-1), "inner.steps: must be 0 or more, got -1"),
+        (lambda: InnerConfig(minibatch=0), "inner.minibatch: must be 1 or more, got 0"),
+        (lambda: ModelConfig(filters=0), "model.filters: must be 1 or more, got 0"),
+        (lambda: ModelConfig(hidden=(4, 0)), r"model.hidden: each must be 1 or more, got \(4, 0\)"),
+        (lambda: EvaluationConfig(tasks=1), "evaluation.tasks: must be 2 or more, got 1"),
+        (lambda: EvaluationConfig(steps=-1), "evaluation.steps: must be 0 or more, got -1"),
         (
             lambda: EvaluationConfig(validation_tasks=1),
-            "evaluation: `validation_tasks` must be 2 or more, got 1",
+            "evaluation.validation_tasks: must be 2 or more, got 1",
         ),
-        (lambda: Config(seed=2**63), "--seed: must be a number of at most 64 bits, got 9223372036854775808"),
+        (lambda: Config(seed=2**63), "seed: must be a number of at most 64 bits, got 9223372036854775808"),
     ],
 )
 def test_settings_that_mean_nothing(make, message: str):

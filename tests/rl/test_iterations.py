@@ -130,9 +130,9 @@ def test_reptile_has_no_trust_region():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trajectories": 1}, "`trajectories` must be 2 or more"),
-        ({"discount": 1.5}, r"`discount` must lie in \(0, 1\]"),
-        ({"max_kl": 0.0}, "`max_kl` must be above 0"),
+        ({"trajectories": 1}, "rl.trajectories: must be 2 or more"),
+        ({"discount": 1.5}, "rl.discount: must be 1 or less, got 1.5"),
+        ({"max_kl": 0.0}, "rl.max_kl: must be above 0"),
     ],
 )
 def test_bad_settings(changes: dict, message: str):

@@ -1,6 +1,5 @@
 """The page of an analysis: the question, the experiments, and the verdict for this model in words."""
 
-import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from innerloop.analysis.figures import frozen_name, nil_name
 from innerloop.cli.shared import counted, grouped, with_interval
 from innerloop.files import OutputFolder
 from innerloop.report.collect import NAMES
-from innerloop.report.html_parts import CSS, save_figures, svg, table, together
+from innerloop.report.html_parts import CSS, escaped, save_figures, svg, table, together
 
 Results = dict[str, Any]
 
@@ -95,7 +94,7 @@ def page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body>",
+            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
             "<h1>Rapid learning or feature reuse?</h1>",
             f'<p class="soft">{together(subject(results))}</p>',
             verdict(results),
@@ -166,7 +165,7 @@ def section(name: str, results: Results, shown: dict[str, str]) -> str:
     return "\n".join(
         [
             f'<h2 id="{name}">{TITLES[name]}</h2>',
-            f"<p>{html.escape(WHAT[name])}</p>",
+            f"<p>{escaped(WHAT[name])}</p>",
             f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
             f"<p>{together(told(name, results))}</p>" if told(name, results) else "",
             rows,

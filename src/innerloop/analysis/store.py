@@ -7,6 +7,7 @@ weights, settings, images or code have other names.
 import functools
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,18 @@ def key(experiment: str, facts: dict[str, Any]) -> str:
 
 def load(name: str) -> Any:
     """A kept result, or None."""
-    path = folder() / f"{name}.json"
     try:
+        path = folder() / f"{name}.json"
         return parse_json(read_text(path), str(path), finite=False)
     except InnerloopError:  # absent, or cut short by a full disk: made again
         return None
 
 
 def save(name: str, result: Any) -> None:
-    """Keep a result."""
-    kept = OwnFolder(folder())
-    kept.make()
-    kept.write(f"{name}.json", json.dumps(result) + "\n")
+    """Keep a result; where that cannot be, it is measured again the next time."""
+    try:
+        kept = OwnFolder(folder())
+        kept.make()
+        kept.write(f"{name}.json", json.dumps(result) + "\n")
+    except InnerloopError as trouble:
+        warnings.warn(f"innerloop: an experiment's result is not kept ({trouble})", stacklevel=2)

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from typing import Any
 
 from innerloop.files import OutputFolder
 from innerloop.report.settings import flattened
+from innerloop.text import as_json, csv_cell
 
 Rows = list[dict[str, Any]]
 
@@ -70,12 +70,12 @@ def as_csv(rows: Rows) -> str:
         text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
     )
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(x) for name, x in row.items()} for row in rows)
     return text.getvalue()
 
 
 def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> None:
     """`results.json`, and `NAME.csv` for every experiment."""
-    folder.write("results.json", json.dumps(results, indent=1) + "\n")
+    folder.write("results.json", as_json(results, indent=1) + "\n")
     for name in names:
         folder.write(f"{name}.csv", as_csv(rows_of(name, results[name])))

@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from innerloop.cli import streams
 from innerloop.errors import InnerloopError
+from innerloop.text import LIMIT, printable
 
 COMMANDS = {
     "list": "name the presets: every paper protocol",
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(argv)
+        with streams.prepared():
+            return dispatch(argv)
     except InnerloopError as error:
         return fail(str(error), 2)
     except KeyboardInterrupt:
@@ -95,5 +98,5 @@ def version() -> str:
 
 def fail(message: str, code: int) -> int:
     """Tell what was wrong in one sentence; the exit code."""
-    print(f"innerloop: {message}", file=sys.stderr)
+    print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
     return code

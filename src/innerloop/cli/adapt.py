@@ -1,7 +1,6 @@
 """`innerloop adapt`: adapt a trained initialisation to a person's own examples, and answer for new ones."""
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ import tyro
 from tyro.conf import arg
 
 from innerloop.cli.own_data import Ink, Own
-from innerloop.cli.shared import Count, console, counted, parse, start_jax
+from innerloop.cli.shared import Steps, console, counted, parse, print_json, start_jax
 from innerloop.config import Normalization
-from innerloop.errors import InnerloopError
 from innerloop.files import new_output, output, resolved
+from innerloop.text import csv_cell
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Adapt:
         tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="(default: DATA/query)")
     ] = ()
     """New pictures."""
-    steps: Count = None
+    steps: Steps = None
     """Inner steps."""
     normalization: Normalization = "inductive"
     """Which batch gives a new picture's normalisation statistics: itself with the support set (inductive), the
@@ -57,8 +56,6 @@ class Adapt:
 def run(argv: Sequence[str]) -> int:
     """Adapt, predict, print."""
     arguments = parse(Adapt, argv)
-    if arguments.steps is not None and arguments.steps < 0:
-        raise InnerloopError("--steps", "must be 0 or more", got=arguments.steps)
     start_jax()
     from innerloop.cli.adapting import answer
 
@@ -71,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
         with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
             write_csv(draft, result["predictions"])
     if arguments.json:
-        print(json.dumps(result))
+        print_json(result)
     else:
         show(result)
     return 0
@@ -81,9 +78,9 @@ def write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
     """The predictions as a CSV file."""
     names = [name for name in predictions[0] if name != "probabilities"]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows(predictions)
+        writer.writerows({name: csv_cell(p[name]) for name in names} for p in predictions)
 
 
 def show(result: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from innerloop.config import Config, Normalization
 from innerloop.datasets.images import peek
 from innerloop.errors import InnerloopError
 from innerloop.experiment import load_splits
+from innerloop.home import expanded
 from innerloop.labelled import Shape
 from innerloop.learner import Learner
 from innerloop.trained import weights_path
@@ -63,7 +64,7 @@ def whole(shape: Shape | None) -> PictureShape | None:
 def trained_shape(config: Config, data_folder: str) -> PictureShape | None:
     """The shape of the pictures that the model was trained on; None where they are gone."""
     folder = data_folder or config.data.folder
-    if not data_folder and not Path(folder).expanduser().is_dir():
+    if not data_folder and not expanded(folder, "data.folder").is_dir():
         return None
     splits = load_splits(replace(config, data=replace(config.data, folder=folder)))
     height, width, channels = splits.train.shape  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,6 +1,5 @@
 """`innerloop analyze`: rapid learning or feature reuse? The laboratory on one trained run."""
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.shared import Devices, console, counted, parse, start_jax, with_interval
-from innerloop.errors import InnerloopError
+from innerloop.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
+from innerloop.cli.shared import Count, Devices, console, counted, parse, print_json, start_jax, with_interval
 from innerloop.files import OutputFolder
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Analyze:
     ] = ()
     """Experiments: freeze, similarity, nil, weights, steps, landscape, paths, early (needs the run's snapshots),
     against (needs --against)."""
-    tasks: Annotated[int, arg(metavar="N")] = 1000
+    tasks: Annotated[int, TASKS, arg(metavar="N")] = 1000
     """Held-out tasks for scores; experiments that look at activations or parameters take at most 60."""
     frozen: Annotated[
         tuple[str, ...], arg(metavar="LAYER[,LAYER...] ...", help_behavior_hint="(default: none more)")
@@ -43,9 +42,11 @@ class Analyze:
     """Further sets of layers to freeze, as in: --frozen head conv3,conv4"""
     against: Annotated[str | None, arg(metavar="RUN2", help_behavior_hint="")] = None
     """A second run whose layers are compared with this one's."""
-    shots: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as trained)")] = None
+    shots: Annotated[Count, MEMBERS] = None
     """Support examples of each class."""
-    steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as evaluated)")] = None
+    steps: Annotated[
+        int | None, Bounds(1, STEPS.high), arg(metavar="N", help_behavior_hint="(default: as evaluated)")
+    ] = None
     """Inner steps."""
     out: Annotated[
         Path | None,
@@ -54,7 +55,7 @@ class Analyze:
     """Where page, tables and figures are written; with --json only if given."""
     overwrite: bool = False
     """Replace files in DIR that are not as an analysis wrote them."""
-    seed: int = 0
+    seed: Annotated[int, TEST_SEED] = 0
     """Seed of the tasks."""
     fresh: bool = False
     """Make all experiments again, even if their results are kept."""
@@ -69,7 +70,6 @@ class Analyze:
 def run(argv: Sequence[str]) -> int:
     """Experiment, write, and tell the verdict."""
     arguments = parse(Analyze, argv)
-    check(arguments)
     start_jax(arguments.devices)
     from innerloop.analysis.laboratory import EXPERIMENTS, analyze
 
@@ -86,21 +86,13 @@ def run(argv: Sequence[str]) -> int:
 
         write(results, made, folder)
     if arguments.json:
-        print(json.dumps(results))
+        print_json(results)
         return 0
     show(results)
     console().print(f"Page:     {out}/index.html", style="bold")
     console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in made)}")
     console().print(f"Figures:  {out}/figures/")
     return 0
-
-
-def check(arguments: Analyze) -> None:
-    """Raise InnerloopError for numbers that mean nothing."""
-    for name, least in (("tasks", 2), ("seed", 0), ("shots", 1), ("steps", 1)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
 
 
 def request(arguments: Analyze) -> "innerloop.analysis.laboratory.Request":

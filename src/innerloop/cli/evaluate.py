@@ -1,6 +1,5 @@
 """`innerloop evaluate`: the adaptation curve of a trained initialisation on held-out tasks."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -8,8 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.shared import Count, Devices, console, counted, parse, start_jax, with_interval
-from innerloop.config import REINFORCEMENT, Normalization, check_seed
+from innerloop.bounds import MEMBERS, TASKS, TEST_SEED
+from innerloop.cli.shared import (
+    Count,
+    Devices,
+    Steps,
+    console,
+    counted,
+    diverged,
+    parse,
+    print_json,
+    start_jax,
+    with_interval,
+)
+from innerloop.config import REINFORCEMENT, Normalization
 from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
@@ -25,13 +36,13 @@ class Evaluate:
 
     source: Annotated[str, tyro.conf.Positional]
     """A run's folder, a weights file, or a preset whose weights ship."""
-    tasks: Count = None
+    tasks: Annotated[Count, TASKS] = None
     """Held-out tasks."""
-    steps: Count = None
+    steps: Steps = None
     """Inner steps."""
-    shots: Count = None
+    shots: Annotated[Count, MEMBERS] = None
     """Support examples of each class (for sinusoids: of the task)."""
-    queries: Count = None
+    queries: Annotated[Count, MEMBERS] = None
     """Query examples of each class (for sinusoids: of the task)."""
     normalization: Annotated[
         Literal["transductive", "inductive", "support", "all"] | None,
@@ -41,7 +52,7 @@ class Evaluate:
     set, or the support set alone; all: each in turn."""
     part: Literal["test", "validation", "train"] = "test"
     """Which classes."""
-    seed: int = 0
+    seed: Annotated[int, TEST_SEED] = 0
     """Seed of the tasks."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
@@ -54,7 +65,6 @@ class Evaluate:
 def run(argv: Sequence[str]) -> int:
     """Measure and print."""
     arguments = parse(Evaluate, argv)
-    check(arguments)
     start_jax(arguments.devices)
     from innerloop.trained import load_trained
 
@@ -63,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
         refuse_examples(arguments)
     records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
     if arguments.json:
-        print(json.dumps(as_one(records)))
+        print_json(as_one(records))
     else:
         show(records)
     return 0
@@ -77,15 +87,6 @@ def refuse_examples(arguments: Evaluate) -> None:
             raise InnerloopError(
                 f"--{name}", "policies learn from trajectories", got=value, do="leave it out"
             )
-
-
-def check(arguments: Evaluate) -> None:
-    """Raise InnerloopError for numbers that mean nothing."""
-    for name, least in (("tasks", 2), ("steps", 0), ("shots", 1), ("queries", 1), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise InnerloopError(f"--{name}", f"must be {least} or more", got=value)
-    check_seed(arguments.seed)
 
 
 def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Normalization]:
@@ -145,6 +146,8 @@ def show(records: list[dict[str, Any]]) -> None:
     out.print(f"{first['source']}: {title(first)}")
     out.print(table)
     out.print(conditions(first, [record["normalization"] for record in records]))
+    for record in records:
+        tell_diverged(record, record["normalization"] if len(records) > 1 else "")
     return None
 
 
@@ -171,6 +174,13 @@ def show_returns(record: dict[str, Any]) -> None:
         f"{'' if length is None else 'trained for ' + counted(length, 'meta-iteration') + '; '}"
         f"took {record['seconds']:.0f} s."
     )
+    tell_diverged(record)
+
+
+def tell_diverged(record: dict[str, Any], mode: str = "") -> None:
+    """How many tasks are in the mean with a loss or return that is no finite number."""
+    if words := diverged(record):
+        console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
 def title(record: dict[str, Any]) -> str:

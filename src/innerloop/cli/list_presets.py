@@ -1,13 +1,12 @@
 """`innerloop list`: the presets."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
 
-from innerloop.cli.shared import console, grouped, parse
+from innerloop.cli.shared import console, grouped, parse, print_json
 from innerloop.config import REINFORCEMENT, Config
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets
@@ -31,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(List, argv)
     rows = [row(config) for config in chosen(arguments.words)]
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows, indent=2)
     else:
         show(rows)
     return 0

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from innerloop.cli import fail
 from innerloop.errors import InnerloopError
 
 CHILD = "INNERLOOP_CHILD"
@@ -52,12 +53,8 @@ def tell_lost(folder: Path) -> None:
     """The sentence for a lost process."""
     begun = (folder / "config.json").exists()  # another machine may not see it
     where = f"--resume {folder}" if begun else "--resume if the first has kept a checkpoint"
-    print(
-        "innerloop: train: another process of this run was lost or did not come; to go on from the last "
-        f"checkpoint, start any number of processes again with {where}.",
-        file=sys.stderr,
-        flush=True,
-    )
+    told = "train: another process of this run was lost or did not come; to go on from the last checkpoint, "
+    fail(f"{told}start any number of processes again with {where}.", LOST)
 
 
 def end_with_parent() -> None:
@@ -79,8 +76,7 @@ def as_one(work: Callable[[], int], folder: Path) -> int:
     try:
         return work()
     except InnerloopError as error:
-        print(f"innerloop: {error}", file=sys.stderr, flush=True)
-        code = 2
+        code = fail(str(error), 2)
     except Lost:
         tell_lost(folder)
         code = LOST

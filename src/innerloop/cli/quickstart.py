@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from innerloop.cli.shared import console, parse, start_jax, with_interval
+from innerloop.bounds import POSITIVE, TASKS, Bounds
+from innerloop.cli.shared import console, diverged, parse, start_jax, with_interval
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.files import OutputFolder
@@ -27,19 +28,15 @@ class Quickstart:
 
     folder: Annotated[Path, arg(metavar="DIR")] = Path("runs/quickstart")
     """Where the runs and the report are kept."""
-    tasks: Annotated[int, arg(metavar="N")] = 400
+    tasks: Annotated[int, TASKS, arg(metavar="N")] = 400
     """Held-out tasks for every measurement."""
-    effort: Annotated[float, arg(metavar="X")] = 1.0
+    effort: Annotated[float, Bounds(POSITIVE.low, 1000), arg(metavar="X")] = 1.0
     """Length of training, as a multiple of the usual."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Train what is missing, measure all, tell."""
     arguments = parse(Quickstart, argv)
-    if arguments.tasks < 2:
-        raise InnerloopError("--tasks", "must be 2 or more", got=arguments.tasks)
-    if not 0 < arguments.effort < 1000:
-        raise InnerloopError("--effort", "must be above 0 and below 1000", got=arguments.effort)
     start_jax()
     begun, plan = time.monotonic(), configs(arguments.effort)
     check_folder(arguments.folder, plan)
@@ -163,6 +160,9 @@ def show(groups: "Sequence[innerloop.report.collect.Group]") -> None:
         table.add_section()
     out = console()
     out.print(table)
+    for result in (result for group in groups for result in group.results):
+        if words := diverged(result.record):
+            out.print(f"{result.label}: {words}.", style="bold")
     modes = {
         f"{g.title}: {g.runs[0].record['normalization']}" for g in groups if g.runs[0].score == "accuracy"
     }

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from innerloop.bounds import TASKS
 from innerloop.cli.shared import Devices, console, parse, start_jax
 from innerloop.errors import InnerloopError
 from innerloop.files import OutputFolder, new_output, output
@@ -33,7 +34,7 @@ class Report:
     """Where the page is written."""
     overwrite: bool = False
     """Replace a file that is there already."""
-    tasks: int = 600
+    tasks: Annotated[int, TASKS] = 600
     """Held-out tasks for every measurement."""
     devices: Devices = None
     """CPU devices that tasks are split over."""
@@ -44,8 +45,6 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Report, argv)
     if not arguments.runs:
         raise InnerloopError("report", "needs a run", do="give a run's folder")
-    if arguments.tasks < 2:
-        raise InnerloopError("--tasks", "must be 2 or more", got=arguments.tasks)
     start_jax(arguments.devices)
     from innerloop.report import collect, page
 

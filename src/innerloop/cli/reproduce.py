@@ -1,6 +1,5 @@
 """`innerloop reproduce`: make a run again from its config, and compare."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.shared import console, parse, start_jax
+from innerloop.bounds import DEVICES
+from innerloop.cli.shared import console, parse, print_json, start_jax
 from innerloop.errors import InnerloopError
 
 
@@ -28,7 +28,9 @@ class Reproduce:
     """The run's folder."""
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none is kept)")] = None
     """Where the new run is kept."""
-    devices: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as many as then)")] = None
+    devices: Annotated[
+        int | None, DEVICES, arg(metavar="N", help_behavior_hint="(default: as many as then)")
+    ] = None
     """CPU devices that tasks are split over."""
     json: bool = False
     """Print the verdict as JSON."""
@@ -71,5 +73,9 @@ def judged(arguments: Reproduce, into: Path) -> int:
     except Stopped as stopped:
         told.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
         return 128 + stopped.signal_number
-    print(json.dumps(asdict(verdict) | {"same": verdict.same}) if arguments.json else verdict)
+    if arguments.json:
+        print_json(asdict(verdict) | {"same": verdict.same})
+    else:
+        for line in str(verdict).splitlines():
+            told.print(line)
     return 0 if verdict.same else 1

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
+from innerloop.bounds import SEED, Bounds
 from innerloop.cli.shared import Devices, console, counted, parse, start_jax
 from innerloop.config import (
     REINFORCEMENT,
@@ -54,15 +55,15 @@ class Basics:
     or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     coordinator: Annotated[str | None, own("coordinator", "HOST:PORT")] = None
     """Where the first process listens."""
-    processes: Annotated[int | None, own("processes", "N")] = None
+    processes: Annotated[int | None, Bounds(1, 100_000), own("processes", "N")] = None
     """How many there are."""
-    process: Annotated[int | None, own("process", "I")] = None
+    process: Annotated[int | None, Bounds(0, 100_000), own("process", "I")] = None
     """Which one this is, from 0."""
-    patience: Annotated[int, own("patience", "SECONDS", "(default: 60)")] = 60
+    patience: Annotated[int, Bounds(1, 1_000_000), own("patience", "SECONDS", "(default: 60)")] = 60
     """Silence after which another counts as lost."""
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
     """Which meta-gradient."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the initial weights and of the training tasks."""
 
 
@@ -113,7 +114,7 @@ def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
     if not processes.is_child():
         return processes.supervise(argv, folder)
     processes.end_with_parent()
-    start_jax(arguments.devices)
+    start_jax(arguments.devices, alone=False)
     from innerloop import distributed
 
     a = arguments

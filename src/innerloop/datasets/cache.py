@@ -25,7 +25,11 @@ def cached(
         build: makes the arrays.
         folder: where the cache lies, by default `arrays/` in the cache folder.
     """
-    path = (Path(folder) if folder else cache_folder() / "arrays") / f"{name}.npy"
+    try:
+        path = (Path(folder) if folder else cache_folder() / "arrays") / f"{name}.npy"
+    except InnerloopError as trouble:
+        warnings.warn(f"innerloop: going on without a cache: {trouble}", stacklevel=3)
+        return build()
     kept = _kept(path, source)
     if kept is not None:
         return kept

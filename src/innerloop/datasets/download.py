@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.errors import InnerloopError
+from innerloop.home import expanded
 
 RETRIES = 2
 STALL = 60.0
@@ -39,10 +40,14 @@ class Source:
 def cache_folder() -> Path:
     """The cache folder: `INNERLOOP_CACHE` if set, else the platform's cache folder for innerloop."""
     if folder := os.environ.get("INNERLOOP_CACHE"):
-        return Path(folder).expanduser()
+        return expanded(folder, "INNERLOOP_CACHE")
     import pooch
 
-    return Path(pooch.os_cache("innerloop"))
+    folder = Path(pooch.os_cache("innerloop"))
+    if not folder.is_absolute():  # this user has no home folder: it would be made in the working folder
+        do = "set INNERLOOP_CACHE to a folder that can be written"
+        raise InnerloopError("cache", "there is no home folder to keep it in", do=do)
+    return folder
 
 
 def data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
@@ -52,7 +57,7 @@ def data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
         InnerloopError: `INNERLOOP_DATA` or `root` names no folder.
     """
     named = [("INNERLOOP_DATA", os.environ.get("INNERLOOP_DATA")), ("root", root)]
-    folders = [(who, Path(folder).expanduser()) for who, folder in named if folder]
+    folders = [(who, expanded(folder, who)) for who, folder in named if folder]
     for who, folder in folders:
         if not folder.is_dir():
             raise InnerloopError(who, "must name an existing folder", got=repr(str(folder)))
@@ -134,7 +139,12 @@ class _Progress:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn(f"downloading {name}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn(f"downloading {name}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+        )
         self.bar = Progress(*columns, console=Console(stderr=True))
         self.job = self.bar.add_task(name, total=None)
         self.total: float | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from innerloop.datasets import pictures
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.errors import InnerloopError
+from innerloop.home import expanded
 
 WHO = "folder.load"
 VALIDATION = ("validation", "val")
@@ -40,7 +41,7 @@ def load(
             unreadable picture, or pictures of mixed size without `size`.
     """
     _check_split(split)
-    parts = _parts(Path(root).expanduser(), split, seed)
+    parts = _parts(expanded(root, "folder.load"), split, seed)
     pictures.separate(parts, WHO)
     everything = {f"{i}/{name}": files for i, part in enumerate(parts) for name, files in part.items()}
     shape = pictures.agree(everything, size, channels)
@@ -52,7 +53,7 @@ def read_classes(
 ) -> ClassArrays:
     """All class folders of `root` as one set of class arrays, not split; arguments and errors as in
     `load`."""
-    files = pictures.list_classes(Path(root).expanduser(), "folder.read_classes")
+    files = pictures.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
     return pictures.read(files, size, pictures.agree(files, size, channels))
 
 

@@ -13,6 +13,7 @@ from innerloop.datasets import pictures, store
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
 from innerloop.files import cannot_write, output
+from innerloop.home import expanded
 
 
 def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -57,7 +58,7 @@ def build(
         InnerloopError: as `folder.read_classes`, `save` and `open`.
     """
     target = _new(out_path, overwrite)
-    files = pictures.list_classes(Path(root_folder).expanduser(), "memmap.build")
+    files = pictures.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")
     shape = pictures.agree(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     layout = store.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
@@ -67,7 +68,7 @@ def build(
 
 
 def _npy(path: str | os.PathLike[str]) -> Path:
-    target = Path(path).expanduser()
+    target = expanded(path, "memmap")
     if target.suffix != ".npy":
         raise InnerloopError("memmap", "the file name must end in .npy", got=repr(str(path)))
     return target

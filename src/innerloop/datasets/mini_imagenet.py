@@ -18,6 +18,7 @@ from innerloop.datasets import pictures
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.datasets.cache import cached
 from innerloop.errors import InnerloopError
+from innerloop.home import expanded
 from innerloop.outside import read_text
 
 WHO = "mini_imagenet.load"
@@ -46,7 +47,7 @@ def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
         InnerloopError: no such folder or layout, a csv file that is not of its form, a missing or unreadable
             picture, or a class in two sets.
     """
-    folder = Path(root).expanduser()
+    folder = expanded(root, WHO)
     parts = _parts(folder)
     pictures.separate(parts, WHO)
     _tell_unusual(parts)

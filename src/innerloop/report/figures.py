@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.report.collect import Group, Result
+from innerloop.text import printable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -58,6 +59,11 @@ def looks(results: Sequence[Result]) -> list[dict[str, Any]]:
     return found
 
 
+def plain(name: str) -> str:
+    """A name from outside as a label: dollars begin no formula."""
+    return printable(name, 80).replace("$", r"\$")
+
+
 @matplotlib.rc_context(STYLE)
 def adaptation(group: Group) -> Figure:
     """The score after each inner step with its 95 % interval."""
@@ -68,7 +74,7 @@ def adaptation(group: Group) -> Figure:
     for result, look in zip(results, looks(results), strict=True):
         steps, mean = np.array(result.steps), scale * np.array(result.curve["mean"])
         half = scale * np.array(result.curve["ci95"])
-        axes.plot(steps, mean, label=result.label, markersize=5, linewidth=1.8, **look)
+        axes.plot(steps, mean, label=plain(result.label), markersize=5, linewidth=1.8, **look)
         axes.fill_between(steps, mean - half, mean + half, color=look["color"], alpha=0.18, linewidth=0)
     spread_steps(axes, results)
     axes.set_xlabel("inner steps")
@@ -108,7 +114,7 @@ def training(group: Group) -> Figure | None:
     score = f"validation_{kept[0].score}"
     scale = 100.0 if kept[0].score == "accuracy" else 1.0
     for result, look in zip(group.runs, looks(group.runs), strict=True):
-        look = {**look, "linewidth": 1.6, "label": result.label}
+        look = {**look, "linewidth": 1.6, "label": plain(result.label)}
         every = max(1, len(result.metrics) // 12)
         above_name = watched(result)
         draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})

@@ -13,8 +13,9 @@ from innerloop.cli.shared import grouped, with_interval
 from innerloop.files import OutputFolder
 from innerloop.report.collect import Group, Result
 from innerloop.report.examples import Episode
+from innerloop.text import LIMIT, printable
 
-CSS = (resources.files("innerloop.report") / "style.css").read_text()
+CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -23,7 +24,7 @@ def svg(figure: Figure, what: str) -> str:
     """A figure as an image inside the page; an `img` of its own, because identifiers of inline SVGs would clash."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return f'<img alt="{html.escape(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
+    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
 
 
 def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
@@ -45,7 +46,7 @@ def img(picture: np.ndarray, what: str) -> str:
         values = 255 - values if values.mean() < 127.5 else values
     buffer = io.BytesIO()
     PIL.Image.fromarray(values).save(buffer, "PNG", optimize=True)
-    return f'<img class="px" alt="{html.escape(what)}" src="data:image/png;base64,{encoded(buffer)}">'
+    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{encoded(buffer)}">'
 
 
 def encoded(buffer: io.BytesIO) -> str:
@@ -64,9 +65,14 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def escaped(text: str) -> str:
+    """Any text as HTML that shows it, and runs none of it."""
+    return html.escape(printable(text, LIMIT))
+
+
 def together(text: str) -> str:
     """Escaped text whose numbers are never parted from their units and intervals by a line's end."""
-    return html.escape(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
+    return escaped(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
 
 
 def results_table(group: Group) -> str:
@@ -99,7 +105,7 @@ def returns_table(group: Group) -> str:
     for number, result in enumerate(group.results):
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         length, record = result.record["trained_meta_steps"], result.record
-        cells = [html.escape(result.label), *points, "" if length is None else grouped(length)]
+        cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
         cells += [str(record["trajectories"]), grouped(record["tasks"])]
         rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
     return table(heads, rows)
@@ -112,7 +118,7 @@ def result_row(result: Result) -> list[str]:
     length = record["trained_meta_steps"]
     per = " per class" if result.score == "accuracy" else ""
     return [
-        html.escape(result.label),
+        escaped(result.label),
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(record["inner_steps"]),
         "" if length is None else grouped(length),

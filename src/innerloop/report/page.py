@@ -1,6 +1,5 @@
 """The report itself: one HTML file that needs nothing beside it."""
 
-import html
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +11,15 @@ from innerloop.errors import InnerloopError
 from innerloop.files import OutputFolder
 from innerloop.report import examples, figures, film, settings
 from innerloop.report.collect import Group, Result
-from innerloop.report.html_parts import CSS, episode_block, results_table, save_figures, svg, together
+from innerloop.report.html_parts import (
+    CSS,
+    episode_block,
+    escaped,
+    results_table,
+    save_figures,
+    svg,
+    together,
+)
 from innerloop.report.words import conditions, verdict
 
 Kept = dict[str, Figure]
@@ -42,13 +49,13 @@ def page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     """The whole page."""
     runs = [run for group in groups for run in group.runs]
     title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
-    links = "".join(f'<a href="#g{i}">{html.escape(g.title)}</a>' for i, g in enumerate(groups))
+    links = "".join(f'<a href="#g{i}">{escaped(g.title)}</a>' for i, g in enumerate(groups))
     return "\n".join(
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body>",
-            f"<h1>{html.escape(title)}</h1>",
+            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
+            f"<h1>{escaped(title)}</h1>",
             f"<nav>{links}</nav>" if len(groups) > 1 else "",
             *sections,
             "<h2>Settings and environment</h2>",
@@ -77,7 +84,7 @@ def section(group: Group, number: int) -> str:
     )
     return "\n".join(
         [
-            f'<h2 id="g{number}">{html.escape(group.title)}</h2>',
+            f'<h2 id="g{number}">{escaped(group.title)}</h2>',
             f'<p class="verdict">{together(verdict(group))}</p>',
             results_table(group),
             f'<p class="soft">{together(conditions(group))}</p>',
@@ -166,5 +173,5 @@ SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": 
 
 def folded(run: Result, body: str, shown: bool) -> str:
     """One run's examples behind its name."""
-    name = html.escape(f"{run.label}: {run.trained.source}" if run.folder else run.label)
+    name = escaped(f"{run.label}: {run.trained.source}" if run.folder else run.label)
     return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"

@@ -1,12 +1,11 @@
 """The settings of all runs side by side, and what they were made with."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from innerloop.report.collect import Group, Result
-from innerloop.report.html_parts import table
+from innerloop.report.html_parts import escaped, table
 
 
 def config_tables(groups: Sequence[Group]) -> str:
@@ -22,11 +21,11 @@ def config_table(group: Group) -> str:
     for name in names:
         values = [str(f[name]) for f in flat]
         same = len(flat) > 1 and len(set(values)) == 1
-        rows.append(("same" if same else "", [html.escape(name), *map(html.escape, values)]))
-    heads = ["setting", *(html.escape(run.label) for run in group.runs)]
+        rows.append(("same" if same else "", [escaped(name), *map(escaped, values)]))
+    heads = ["setting", *(escaped(run.label) for run in group.runs)]
     note = '<p class="soft">Settings that differ come first.</p>' if len(flat) > 1 else ""
     body = note + table(heads, rows, len(heads))
-    return f"<details><summary>Settings: {html.escape(group.title)}</summary>{body}</details>"
+    return f"<details><summary>Settings: {escaped(group.title)}</summary>{body}</details>"
 
 
 def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -50,8 +49,8 @@ def environment_table(runs: Sequence[Result]) -> str:
     if not kept:
         return ""
     names = dict.fromkeys(name for _, facts in kept for name in facts)
-    heads = ["", *(html.escape(", ".join(labels)) if len(kept) > 1 else "all runs" for labels, _ in kept)]
-    rows = [("", [html.escape(n), *(html.escape(worded(f.get(n, ""))) for _, f in kept)]) for n in names]
+    heads = ["", *(escaped(", ".join(labels)) if len(kept) > 1 else "all runs" for labels, _ in kept)]
+    rows = [("", [escaped(n), *(escaped(worded(f.get(n, ""))) for _, f in kept)]) for n in names]
     return f"<details><summary>Environment</summary>{table(heads, rows, len(heads))}</details>"
 
 

@@ -1,6 +1,6 @@
 """The verdict on a group of runs, in a sentence with numbers."""
 
-from innerloop.cli.shared import counted, with_interval
+from innerloop.cli.shared import counted, diverged, with_interval
 from innerloop.report.collect import Group, Result
 
 
@@ -74,6 +74,12 @@ def differ(a: Result, b: Result) -> int:
 
 def conditions(group: Group) -> str:
     """What all numbers of the table depend on."""
+    told = [f" {r.label}: {words}." for r in group.results if (words := diverged(r.record))]
+    return measured_how(group) + "".join(told)
+
+
+def measured_how(group: Group) -> str:
+    """The same without the tasks that diverged."""
     record = group.runs[0].record
     if group.runs[0].score == "return":
         return (

@@ -66,7 +66,7 @@ def model_text(body: Body) -> str:
         raise InnerloopError(body.name, "needs the package `gymnasium`, which is not installed", do=do)
     path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / body.file
     try:
-        return path.read_text()
+        return path.read_text("utf-8")
     except OSError as error:
         do = "install a newer gymnasium"
         raise InnerloopError(

@@ -1,0 +1,41 @@
+"""Standard streams that take what is written to them, whatever their encoding and whether they are open."""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from innerloop.text import LIMIT, printable
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Streams that no character breaks, and warnings as sentences."""
+    open_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of what a latin-1 or ASCII terminal cannot show
+    kept, warnings.formatwarning = warnings.formatwarning, in_a_sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = kept
+
+
+def open_closed() -> None:
+    """Open closed streams as the null device: else the next file gets their number, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 (stays open)
+
+
+def in_a_sentence(message: object, *where: object) -> str:
+    """A warning without the line of code that gave it, which tells people nothing."""
+    return f"{printable(str(message), LIMIT)}\n"
