@@ -31,6 +31,12 @@ SHA256 = "sha256"
 SPARE = 1 << 14
 """Bytes that a checkpoint takes besides its arrays."""
 
+RUN = "run"
+"""The leaf that holds the identity of the run, by which a checkpoint of another one is told apart."""
+
+FOREVER = 10**8
+"""Seconds for a save: Orbax takes them by the clock, which may be set meanwhile."""
+
 DELETED = "deleted"
 """Where Orbax moves old checkpoints in one step, so that a run that is killed meanwhile leaves no half of one."""
 
@@ -41,12 +47,15 @@ DAMAGED = "damaged"
 class Manager(ocp.CheckpointManager):
     """Orbax's, but for preemption: SIGTERM is ours, and JAX's service that Orbax would ask is off."""
 
+    run = b""
+    """The identity of the run whose checkpoints these are; empty: it does not matter."""
+
     def reached_preemption(self, step: int) -> bool:
         """Never (JAX 0.8 raises an error where its service is off)."""
         return False
 
 
-def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
+def manager(folder: Path, keep: int = 3) -> Manager:
     """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(told_by_us)
@@ -57,7 +66,11 @@ def manager(folder: Path, keep: int = 3) -> ocp.CheckpointManager:
         index = jax.process_index()
         whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=False, todelete_subdir=DELETED, multiprocessing_options=whose
+        max_to_keep=keep,
+        create=False,
+        todelete_subdir=DELETED,
+        multiprocessing_options=whose,
+        async_options=ocp.options.AsyncOptions(timeout_secs=FOREVER),
     )
     remove_deleted(folder)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
@@ -70,10 +83,12 @@ def remove_deleted(folder: Path) -> None:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """`manager(folder)`, closed at the end. Raises InnerloopError for a folder that cannot be written."""
+def opened(folder: Path, run: bytes = b"") -> Iterator[Manager]:
+    """`manager(folder)` for the run of this identity, closed at the end. Raises InnerloopError for a folder that
+    cannot be written."""
     try:
         checkpoints = manager(folder)
+        checkpoints.run = run
     except OSError as trouble:
         wrong = f"cannot be written ({trouble.strerror})"
         raise InnerloopError(str(folder), wrong, do="free some room or give write access") from None
@@ -114,7 +129,8 @@ def as_arrays(state: MetaState) -> dict[str, Any]:
     tree = {"params": state.params, "opt_state": state.opt_state}
     leaves = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
     arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
-    return arrays | {"key": np.asarray(jax.random.key_data(state.key)), "step": np.asarray(state.step)}
+    key = state.key if isinstance(state.key, np.ndarray) else jax.random.key_data(state.key)
+    return arrays | {"key": np.asarray(key), "step": np.asarray(state.step)}
 
 
 def digest(arrays: dict[str, Any]) -> np.ndarray:
@@ -126,13 +142,17 @@ def digest(arrays: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(total.digest(), np.uint8)
 
 
-def save(checkpoints: ocp.CheckpointManager, state: MetaState) -> None:
+def save(checkpoints: Manager, state: MetaState) -> None:
     """Write the state under its step number, atomically, in the background.
 
     Raises InnerloopError if this write cannot begin, or the one before it did not end well.
     """
     finish(checkpoints)  # Orbax would wait here too; now nothing moves while old ones are removed
+    if int(state.step) in checkpoints.all_steps():
+        return
     arrays = as_arrays(state)
+    if checkpoints.run:
+        arrays[RUN] = np.frombuffer(checkpoints.run, np.uint8)
     check_room(Path(str(checkpoints.directory)), sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
@@ -149,7 +169,7 @@ def check_room(folder: Path, size: int) -> None:
         raise InnerloopError(str(folder), wrong, got=f"{free} bytes free", do="free some room, then --resume")
 
 
-def finish(checkpoints: ocp.CheckpointManager) -> None:
+def finish(checkpoints: Manager) -> None:
     """Wait until all is on disk. Raises InnerloopError if it did not get there."""
     try:
         checkpoints.wait_until_finished()
@@ -158,7 +178,7 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
         raise not_written(checkpoints, trouble) from trouble
 
 
-def not_written(checkpoints: ocp.CheckpointManager, trouble: Exception) -> InnerloopError:
+def not_written(checkpoints: Manager, trouble: Exception) -> InnerloopError:
     """What to say when the disk is full or the folder read-only."""
     folder = Path(str(checkpoints.directory))
     wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
@@ -179,7 +199,7 @@ def reason(trouble: Exception) -> str:
     return said[1] if said else f"{type(trouble).__name__}: {str(trouble)[:160]}"
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | None:
+def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
     """The newest sound state, with the structure of `like`; None if there is no checkpoint.
 
     Those that had to be passed over are moved to the folder `damaged`, and a warning names them. Raises InnerloopError
@@ -202,12 +222,13 @@ def restore(checkpoints: ocp.CheckpointManager, like: MetaState) -> MetaState | 
     return None
 
 
-def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> MetaState:
+def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     """The state of one step. Raises InnerloopError if it is damaged or of another model."""
     who, wanted = f"checkpoint {step}", as_arrays(like)
     try:
         known = dict(checkpoints.item_metadata(step))  # pyright: ignore[reportArgumentType, reportCallIssue]
-        known.pop(SHA256, None)
+        for name in (SHA256, RUN):
+            known.pop(name, None)
         check_same(wanted, known, who)
         found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
     except InnerloopError:
@@ -216,6 +237,7 @@ def read(checkpoints: ocp.CheckpointManager, step: int, like: MetaState) -> Meta
         wrong = f"cannot be read ({type(error).__name__})"
         raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.directory / str(step)}") from error
     check_digest(found, who)
+    check_run(found, checkpoints.run, who)
     check_same(wanted, found, who)
     if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
         wrong = f"is of another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
@@ -234,7 +256,15 @@ def check_digest(found: dict[str, Any], who: str) -> None:
         raise InnerloopError(who, "is not what was written: its sha256 does not match")
 
 
-def set_aside(checkpoints: ocp.CheckpointManager, step: int) -> None:
+def check_run(found: dict[str, Any], run: bytes, who: str) -> None:
+    """Take the run's identity out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
+    kept = found.pop(RUN, None)
+    if run and kept is not None and np.asarray(kept).tobytes() != run:
+        wrong = "is of a run with other settings or data"
+        raise InnerloopError(who, wrong, do="bring its config.json and data back, or give another folder")
+
+
+def set_aside(checkpoints: Manager, step: int) -> None:
     """Move a checkpoint that cannot be used out of the way: its step will be written again."""
     folder = Path(str(checkpoints.directory))
     target = folder.parent / DAMAGED

@@ -1,11 +1,12 @@
 """What the subcommands share: parsing, JAX's settings, consoles, numbers in words."""
 
+import errno
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from rich.console import Console
+from rich import console as rich_console
 
 from innerloop.cores import has_started, use_cores
 from innerloop.errors import InnerloopError
@@ -49,6 +50,14 @@ def start_jax(devices: int | None = None) -> None:
         use_cores(devices)
     elif devices not in (None, len(jax.devices())):  # this is not the first command of the process
         raise InnerloopError("--devices", "JAX has started already", got=devices, do="start a new process")
+
+
+class Console(rich_console.Console):
+    """Rich's, which would end with 1 when its reader goes away."""
+
+    def on_broken_pipe(self) -> None:
+        """Let `innerloop.cli.main` end it."""
+        raise BrokenPipeError(errno.EPIPE, "nobody reads")
 
 
 def console(*, stderr: bool = False) -> Console:
