@@ -37,6 +37,12 @@ SHA256 = "sha256"
 SPARE = 1 << 14
 """Bytes that a checkpoint takes besides its arrays."""
 
+RUN = "run"
+"""The leaf that holds the identity of the run, by which a checkpoint of another one is told apart."""
+
+FOREVER = 10**8
+"""Seconds for a save: Orbax takes them by the clock, which may be set meanwhile."""
+
 DELETED = "deleted"
 """Where Orbax moves old checkpoints in one step, so that a run that is killed meanwhile leaves no half of one."""
 
@@ -72,6 +78,9 @@ class Manager(ocp.CheckpointManager):
         if self.link is not None:
             self.link.cleanup()
 
+    run = b""
+    """The identity of the run whose checkpoints these are; empty: it does not matter."""
+
     def reached_preemption(self, step: int) -> bool:
         """Never (JAX 0.8 raises an error where its service is off)."""
         return False
@@ -91,7 +100,11 @@ def manager(folder: Path, keep: int = 3) -> Manager:
         index = jax.process_index()
         whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=False, todelete_subdir=DELETED, multiprocessing_options=whose
+        max_to_keep=keep,
+        create=False,
+        todelete_subdir=DELETED,
+        multiprocessing_options=whose,
+        async_options=ocp.options.AsyncOptions(timeout_secs=FOREVER),
     )
     remove_deleted(folder)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
@@ -112,10 +125,14 @@ def remove_deleted(folder: Path) -> None:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Manager]:
-    """`manager(folder)`, closed at the end. Raises InnerloopError for a folder that cannot be written."""
+def opened(folder: Path, run: bytes = b"") -> Iterator[Manager]:
+    """`manager(folder)` for the run of this identity, closed at the end.
+
+    Raises InnerloopError for a folder that cannot be written.
+    """
     with cannot_write(folder):
         checkpoints = manager(folder)
+    checkpoints.run = run
     try:
         yield checkpoints
     except BaseException:
@@ -153,7 +170,8 @@ def as_arrays(state: MetaState) -> dict[str, Any]:
     tree = {"params": state.params, "opt_state": state.opt_state}
     leaves = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
     arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
-    return arrays | {"key": np.asarray(jax.random.key_data(state.key)), "step": np.asarray(state.step)}
+    key = state.key if isinstance(state.key, np.ndarray) else jax.random.key_data(state.key)
+    return arrays | {"key": np.asarray(key), "step": np.asarray(state.step)}
 
 
 def digest(arrays: dict[str, Any]) -> np.ndarray:
@@ -172,7 +190,11 @@ def save(checkpoints: Manager, state: MetaState) -> None:
     not end well, or the first one is not what was written.
     """
     finish(checkpoints)  # Orbax would wait here too; now nothing moves while old ones are removed
+    if int(state.step) in checkpoints.all_steps():
+        return
     arrays = as_arrays(state)
+    if checkpoints.run:
+        arrays[RUN] = np.frombuffer(checkpoints.run, np.uint8)
     check_room(checkpoints.folder, sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
@@ -253,7 +275,8 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     checkpoint_files.check_size(checkpoints.folder / str(step), size, who)
     try:
         known = dict(checkpoints.item_metadata(step))  # pyright: ignore[reportArgumentType, reportCallIssue]
-        known.pop(SHA256, None)
+        for name in (SHA256, RUN):
+            known.pop(name, None)
         check_same(wanted, known, who)
         check_chunks(known, who)
         found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
@@ -263,6 +286,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
         wrong = f"cannot be read ({type(error).__name__})"
         raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.folder / str(step)}") from error
     check_digest(found, who)
+    check_run(found, checkpoints.run, who)
     check_same(wanted, found, who)
     if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
         wrong = f"is of another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
@@ -287,6 +311,14 @@ def check_digest(found: dict[str, Any], who: str) -> None:
     kept = found.pop(SHA256, None)
     if kept is not None and not np.array_equal(np.asarray(kept), digest(found)):
         raise InnerloopError(who, "is not what was written: its sha256 does not match")
+
+
+def check_run(found: dict[str, Any], run: bytes, who: str) -> None:
+    """Take the run's identity out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
+    kept = found.pop(RUN, None)
+    if run and kept is not None and np.asarray(kept).tobytes() != run:
+        wrong = "is of a run with other settings or data"
+        raise InnerloopError(who, wrong, do="bring its config.json and data back, or give another folder")
 
 
 def set_aside(checkpoints: Manager, step: int) -> None:

@@ -1,12 +1,14 @@
 """What a run was made with: versions, hardware, flags, commit, and hashes of its data.
 
-With the config these decide its bits. `innerloop reproduce` looks here for the reason when bits differ.
+With the config these decide its bits. A run that is resumed is compared with them, and `innerloop reproduce` looks here
+for the reason when bits differ.
 """
 
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +45,7 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "cores": os.cpu_count(),
         "devices": [str(device) for device in jax.devices()],
+        "device_kinds": sorted({device.device_kind for device in jax.devices()}),
         "processes": jax.process_count(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "commit": commit(),
@@ -80,6 +83,58 @@ def commit(source: Path = SOURCE) -> str:
         return ""
 
 
+DECIDING = (
+    "python",
+    "machine",
+    "processor",
+    "system",
+    "device_kinds",
+    "devices",
+    "packages",
+    "commit",
+    "flags",
+)
+"""What of the environment may decide the bits."""
+
+
+def deciding(known: dict[str, Any]) -> dict[str, Any]:
+    """That part of it; devices without their numbers, which other processes give other ones."""
+    found = {name: known[name] for name in DECIDING if name in known}
+    if isinstance(devices := found.get("devices"), list):
+        kinds = {re.sub(r"_?(\(id=)?\d+\)?$", "", str(device)) for device in devices}
+        found["devices"] = f"{len(devices)} {' '.join(sorted(kinds))}"
+    return found
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """What may decide the bits and is not as it was, where it is known how it was; as (then, now) by name."""
+    then, now = deciding(then), deciding(now)
+    return changed(then, {name: now.get(name) for name in then})
+
+
+def changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Entries that differ, by their dotted names."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in dict.fromkeys([*then, *now]):
+        a, b = then.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= changed(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = (worded(a), worded(b))
+    return found
+
+
+def worded(value: Any) -> str:
+    """A recorded fact as text."""
+    return (
+        "unknown"
+        if value in (None, "")
+        else ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
+
+
 def data_hashes(splits: Splits | None) -> dict[str, str]:
     """SHA-256 of each part's examples and classes; none for tasks that are drawn from formulas."""
     return {} if splits is None else {name: hash_of(part) for name, part in splits._asdict().items()}
@@ -91,6 +146,15 @@ def hash_of(arrays: ClassArrays) -> str:
     for index in range(arrays.classes):  # class by class: a memory map is never read whole
         found.update(arrays.rows(index).tobytes())
     return found.hexdigest()
+
+
+def identity(config: str, data: dict[str, str]) -> bytes:
+    """SHA-256 of a run's `config.json` and data; where the data and a model to start from lie does not count."""
+    settings = json.loads(config)
+    for group, place in (("data", "folder"), ("model", "start")):
+        if isinstance(settings.get(group), dict):
+            settings[group].pop(place, None)
+    return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).digest()
 
 
 def digest(config: Config, data: dict[str, str]) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 
 from innerloop import weights
 from innerloop.errors import InnerloopError
+from innerloop.provenance import changed
 from innerloop.run_folder import RunFolder
 from innerloop.sizes import check_stored
 from innerloop.train import Progress, train
@@ -115,26 +116,3 @@ def first_different(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> int
             return int(b["step"])
     longer = max(old, new, key=len)[min(len(old), len(new)) :]
     return int(longer[0]["step"]) if longer else None
-
-
-def changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:
-    """Entries that differ, by their dotted names."""
-    found: dict[str, tuple[str, str]] = {}
-    for name in dict.fromkeys([*then, *now]):
-        a, b = then.get(name), now.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= changed(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found[prefix + name] = (worded(a), worded(b))
-    return found
-
-
-def worded(value: Any) -> str:
-    """A recorded fact as text."""
-    return (
-        "unknown"
-        if value in (None, "")
-        else ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from innerloop.config_json import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.files import OwnFolder
 from innerloop.outside import is_number, parse_json, read_object, read_text, refuse_link
+from innerloop.provenance import changes, identity
 from innerloop.provenance import environment as environment
 from innerloop.text import as_json
 
@@ -130,6 +132,35 @@ class RunFolder(OwnFolder):
         """What the run was made with, as `environment` gave it then; empty if that is lost."""
         path = self.path / "environment.json"
         return read_object(path, follow=False) if os.path.lexists(path) else {}
+
+    def identity(self, data: dict[str, str]) -> bytes:
+        """What tells this run's checkpoints from those of another: its config, and the hashes of its data."""
+        return identity(read_text(self.path / "config.json"), data)
+
+    def check_data(self, data: dict[str, str]) -> None:
+        """Raise InnerloopError if a set of the data is not what it was when the run began."""
+        then = self.known().get("data")
+        known = then if isinstance(then, dict) else {}
+        other = [name for name, found in data.items() if known.get(name, found) != found]
+        if other:
+            wrong = (
+                f"the {' and the '.join(other)} set of the data changed since the run in {self.path} began"
+            )
+            raise InnerloopError("--resume", wrong, do="bring the data back, or start a new run")
+
+    def note_circumstances(self, step: int) -> None:
+        """Warn of versions and devices that are not those that the run was made with, and keep them with the rest."""
+        known, now = self.known(), environment()
+        found = changes(known, now)
+        if not found:
+            return
+        told = "; ".join(f"{name}: then {a}, now {b}" for name, (a, b) in found.items())
+        text = f"innerloop: {self.path} goes on in other circumstances, so its bits may differ ({told})"
+        warnings.warn(text, stacklevel=2)
+        earlier = known.get("resumed")
+        here = {"meta_step": step, "changed": {name: list(pair) for name, pair in found.items()}}
+        known["resumed"] = [*(earlier if isinstance(earlier, list) else []), here]
+        self.write("environment.json", json.dumps(known, indent=2) + "\n")
 
     def seconds(self) -> float:
         """Training time so far, over all its sittings."""

@@ -76,7 +76,8 @@ def hash_of_start(config: Config) -> dict[str, str]:
 
 def check_unchanged(config: Config, known: dict[str, Any]) -> None:
     """Raise InnerloopError if the file that a run began from, as its folder knows it, is another one by now."""
-    then = known.get("data", {}).get("start")
+    data = known.get("data")
+    then = data.get("start") if isinstance(data, dict) else None
     if then is not None and hash_of_start(config).get("start") != then:
         do = "bring it back, or start a new run"
         raise InnerloopError(

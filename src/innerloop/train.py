@@ -4,10 +4,10 @@ A run is a pure function of its config: task keys are folded from the seed and t
 stopped anywhere and resumed ends with the same bits as one that never was.
 """
 
-import signal
+import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from innerloop.mesh import on_the_host, own_copy
 from innerloop.outer import MetaState
 from innerloop.plan import Plan, available_memory, fitted, plan
 from innerloop.run_folder import RunFolder, environment
+from innerloop.signals import Guard, asked_to_stop
+from innerloop.signals import Stopped as Stopped
 from innerloop.sizes import check_kept
 
 
@@ -42,14 +44,6 @@ class Progress:
     seconds_left: float
     metrics: dict[str, float]
     environment_steps_per_second: float = 0.0
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and saved its state first."""
-
-    def __init__(self, signal_number: int, step: int, folder: Path):
-        self.signal_number, self.step, self.folder = signal_number, step, folder
-        super().__init__(f"stopped at meta-step {step}; state saved; go on with --resume")
 
 
 def train(
@@ -66,13 +60,15 @@ def train(
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
     InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
-    training runs, and Stopped after saving when a SIGINT or SIGTERM came.
+    training runs, and Stopped after saving when a SIGINT, SIGTERM or SIGHUP came: at the end of the block of
+    `outer.log_every` meta-steps. Where that takes longer than seconds, the state before the block is saved meanwhile.
+    What `watch` raises is raised once the state is saved.
 
     In several processes (`innerloop.distributed`) all call this alike; the first one's config and folder count, and
     it alone writes. Raises Lost in all that remain when a process is gone.
     """
     run, writes, fit = RunFolder(folder), distributed.first(), None
-    with distributed.noticing_losses():
+    with asked_to_stop() as guard, distributed.noticing_losses():
         config = settings(run.config() if resume and writes else config)
         if resume and writes:
             check_kept(config, run.checkpoints)
@@ -85,20 +81,23 @@ def train(
         distributed.check_same(provenance.digest(config, data), "settings, versions or data")
         if not writes:
             with memory_told(fit):
-                return Follower(experiment, run, None, watch).run_to_end()
+                return Follower(experiment, run, None, watch, guard).run_to_end()
         new = run.undone_unless_resumable(new=not resume)
         with new, alone_on(run), memory_told(fit):
-            if not resume:
+            if resume:
+                run.check_data(data)
+            else:
                 start.check(experiment)  # before anything is written
                 run.create(config, data | start.hash_of_start(config))
-            with checkpoint.opened(run.make("checkpoints")) as checkpoints:
-                return TrainingLoop(experiment, run, checkpoints, watch).run_to_end()
+            with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
+                return TrainingLoop(experiment, run, checkpoints, watch, guard).run_to_end()
 
 
 def settings(config: Config | None) -> Config:
-    """The first process's config, in all. Raises InnerloopError if it has none."""
+    """The first process's config, in all. Raises InnerloopError if it has none, or another process has another."""
     if config is None and distributed.first():
         raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
+    check_own(config)
     if config is not None:
         config = start.absolute(from_json(to_json(config), "config"))  # as it will be read: nothing is NaN
     if config is not None and not distributed.several():
@@ -107,13 +106,26 @@ def settings(config: Config | None) -> Config:
     return from_json(distributed.from_first(own).decode())
 
 
+def check_own(config: Config | None) -> None:
+    """Raise InnerloopError in all processes if one was given another config than the first; it may have none."""
+    own = b"" if config is None else hashlib.sha256(to_json(config).encode()).digest()
+    first = distributed.from_first(own)
+    distributed.check_same(own or first, "settings")
+
+
 class TrainingLoop:
     """One run in progress."""
 
     def __init__(
-        self, experiment: Experiment, run: RunFolder, checkpoints: Any, watch: Callable[[Progress], None]
+        self,
+        experiment: Experiment,
+        run: RunFolder,
+        checkpoints: Any,
+        watch: Callable[[Progress], None],
+        guard: Guard,
     ):
         self.experiment, self.run, self.checkpoints, self.watch = experiment, run, checkpoints, watch
+        self.guard = guard
         self.config = experiment.config.outer
         self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, Any]]] = {}
         self.distribution = experiment.train_tasks()
@@ -127,30 +139,56 @@ class TrainingLoop:
     def run_to_end(self) -> MetaState:
         """All remaining meta-steps, then the final weights."""
         total, step = self.config.meta_steps, int(self.state.step)
-        with self.board() as self.tensorboard, asked_to_stop() as asked:
+        # Processes stop together, hence at the end of a block.
+        rescue = None if distributed.several() else self.rescue
+        with self.board() as self.tensorboard, self.guard.saving(rescue):
             self.begun, self.first, self.earlier = time.monotonic(), step, self.run.seconds()
             if step == 0 and self.config.snapshots:
                 self.snapshot(step)
             while step < total:
-                before = diagnosis.keep(jax.tree.map(own_copy, self.state))
                 length = min(self.config.log_every, total - step)
-                self.state, info = self.dispatch(length)(self.state)
                 step += length
-                incidents = self.experiment.incidents(info, step, self.run.path)
-                self.check(info, step, before)
-                metrics = self.metrics(info, step)
-                self.record(step, metrics, incidents)
-                self.watch(self.progress(step, metrics))
-                stop = max(distributed.numbers(asked[0] if asked else 0))  # asked of one, all stop
-                if reached(self.config.snapshots, total, step, length):
-                    self.snapshot(step)
+                self.block(step, length)
+                stop = max(distributed.numbers(max(self.guard.numbers, default=0)))  # asked of one, all stop
                 if due(self.config.checkpoint_every, step, length) or step == total or stop:
-                    self.save()
+                    self.save(self.state)
                 if stop and step < total:
                     self.saved()
                     raise Stopped(stop, step, self.run.path)
-        self.finish(total)
+            self.finish(total)
         return self.state
+
+    def block(self, step: int, length: int) -> None:
+        """The `length` meta-steps up to `step`, with what is logged and said of them."""
+        self.before = diagnosis.keep(jax.tree.map(own_copy, self.state))
+        with self.guard.computing():
+            self.state, info = self.dispatch(length)(self.state)
+            incidents = self.experiment.incidents(info, step, self.run.path)
+            self.check(info, step, self.before)
+            metrics = self.metrics(info, step)
+        with self.saved_first(self.before):  # as if the block had not been: its line is not there
+            self.record(step, metrics, incidents)
+            if reached(self.config.snapshots, self.config.meta_steps, step, length):
+                self.snapshot(step)
+        with self.saved_first(self.state):
+            self.watch(self.progress(step, metrics))
+
+    @contextmanager
+    def saved_first(self, state: MetaState) -> Iterator[None]:
+        """Save this state before an error goes on its way, if it can be saved."""
+        try:
+            yield
+        except (Exception, SystemExit):
+            with suppress(InnerloopError):
+                self.save(state)
+                self.saved()
+            raise
+
+    def rescue(self, number: int) -> Stopped:
+        """Save the state before the block under way, which has not ended in time."""
+        self.save(self.before)
+        self.saved()
+        return Stopped(number, int(self.before.step), self.run.path)
 
     def fresh(self, params: Any) -> MetaState:
         """The state before the first meta-step."""
@@ -163,6 +201,7 @@ class TrainingLoop:
             start.check_unchanged(self.experiment.config, self.run.known())
         state = self.fresh(start.first_params(self.experiment)) if saved is None else saved
         self.run.rewind(int(state.step))
+        self.run.note_circumstances(int(state.step))
         return state
 
     @contextmanager
@@ -196,9 +235,9 @@ class TrainingLoop:
         """Wait until the last checkpoint is whole."""
         checkpoint.finish(self.checkpoints)
 
-    def save(self) -> None:
+    def save(self, state: MetaState) -> None:
         """Write a checkpoint, and the time that it took to get there."""
-        checkpoint.save(self.checkpoints, jax.tree.map(own_copy, self.state))
+        checkpoint.save(self.checkpoints, jax.tree.map(own_copy, state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
 
     def check(self, info: Any, step: int, before: MetaState) -> None:
@@ -280,7 +319,7 @@ class Follower(TrainingLoop):
     def snapshot(self, step: int) -> None:
         """The first process keeps it."""
 
-    def save(self) -> None:
+    def save(self, state: MetaState) -> None:
         """The first process saves."""
 
     def saved(self) -> None:
@@ -319,25 +358,3 @@ def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], st
         got=f"outer loss {info.outer_loss[bad]}",
         do="lower --inner.learning-rate or --outer.learning-rate" + checkpoint.kept(folder),
     )
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """A list that gets the number of a SIGINT or SIGTERM; a second signal acts at once."""
-    asked: list[int] = []
-    kept = {}
-
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-        signal.signal(number, kept[number])
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            kept[number] = signal.signal(number, note)
-    except ValueError:  # not in the main thread: signals are the caller's business
-        pass
-    try:
-        yield asked
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

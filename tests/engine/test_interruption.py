@@ -10,7 +10,8 @@ import pytest
 
 from innerloop import checkpoint, weights
 from innerloop.config import Config
-from innerloop.train import Progress, Stopped, asked_to_stop, train
+from innerloop.signals import asked_to_stop
+from innerloop.train import Progress, Stopped, train
 
 
 def same_run(folder: Path, other: Path) -> None:
@@ -57,9 +58,9 @@ def test_a_second_signal_acts_at_once():
     asked_twice: list[int] = []
 
     def body() -> None:
-        with asked_to_stop() as asked:
+        with asked_to_stop() as guard, guard.saving(None):
             os.kill(os.getpid(), signal.SIGINT)
-            asked_twice.extend(asked)
+            asked_twice.extend(guard.numbers)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
 
@@ -79,8 +80,8 @@ def test_signals_outside_the_main_thread():
     seen: list[list[int]] = []
 
     def body() -> None:
-        with asked_to_stop() as asked:
-            seen.append(asked)
+        with asked_to_stop() as guard, guard.saving(None):
+            seen.append(guard.numbers)
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=body)

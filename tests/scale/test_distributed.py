@@ -157,7 +157,7 @@ def test_the_mean_over_devices_is_the_mean(count):
 @pytest.fixture
 def child(monkeypatch):
     """`child(code)`: the command watches a Python program instead of a training."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield lambda code: monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", code))
     for number, handler in kept.items():
         signal.signal(number, handler)

@@ -3,13 +3,16 @@
 Bad input ends in one sentence on stderr and exit code 2; a signal ends in 128 plus its number.
 """
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from innerloop.cli import streams
 from innerloop.errors import InnerloopError
+from innerloop.signals import Interrupted
 from innerloop.text import LIMIT, printable
 
 COMMANDS = {
@@ -35,17 +38,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             return dispatch(argv)
     except InnerloopError as error:
         return fail(str(error), 2)
-    except KeyboardInterrupt:
-        return fail("interrupted.", 130)
-    except BrokenPipeError:  # the reader went away, as in `innerloop list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except KeyboardInterrupt as asked:
+        return fail("interrupted.", 128 + asked.signal_number if isinstance(asked, Interrupted) else 130)
     except OSError as error:
-        if error.filename is None:
-            raise
-        return fail(f"{error.filename}: {error.strerror}.", 2)
+        return told(error)
     except SystemExit as asked:  # tyro ends so after --help (0) and bad arguments (2)
         return asked.code if isinstance(asked.code, int) else 0
+
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Errors that name no file and are of a standard stream: a full disk behind it, a terminal that is gone."""
+
+
+def told(error: OSError) -> int:
+    """The exit code for an error of the system, told in a sentence. Raises what is an error of the program itself."""
+    if isinstance(error, BrokenPipeError):  # the reader went away, as in `innerloop list | head`
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if error.filename is not None:
+        return fail(f"{error.filename}: {error.strerror}.", 2)
+    if error.errno not in UNWRITABLE:
+        raise error
+    return fail(f"standard output: cannot be written ({error.strerror}); give it room.", 2)
+
+
+def flushed(code: int) -> int:
+    """The exit code, once standard output has taken all."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return code or told(error)
+    return code
 
 
 def dispatch(argv: list[str]) -> int:
@@ -98,5 +122,6 @@ def version() -> str:
 
 def fail(message: str, code: int) -> int:
     """Tell what was wrong in one sentence; the exit code."""
-    print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
     return code

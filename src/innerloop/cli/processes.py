@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from innerloop import signals
 from innerloop.cli import fail
 from innerloop.errors import InnerloopError
 
@@ -40,7 +41,8 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
     child = subprocess.Popen(
         [*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    signals.give_back()
+    for number in signals.NUMBERS:
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
     if code == -signal.SIGABRT:

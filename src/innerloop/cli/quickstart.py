@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.files import OutputFolder
 from innerloop.presets import preset
+from innerloop.signals import Stopped, telling
 
 if TYPE_CHECKING:
     import innerloop.report.collect
@@ -114,19 +116,37 @@ def trained(folder: Path, config: Config, title: str) -> int:
     """Train one run, unless it has ended; 0, or the exit code after a signal."""
     from innerloop.progress import training
     from innerloop.run_folder import RunFolder
-    from innerloop.train import Stopped, train
+    from innerloop.train import train
 
     out = console()
     if RunFolder(folder).weights.is_file():
+        check_weights(RunFolder(folder).weights, config)
         out.print(f"{title}: trained before, used again")
         return 0
+    tell = lambda stopped: out.print(
+        f"Stopped in {config.name}; everything is saved. The same command goes on."
+    )
     try:
-        with training(out, title) as watch:
+        with training(out, title) as watch, telling(tell):
             train(config, folder, resume=(folder / "config.json").exists(), watch=watch)
     except Stopped as stopped:
-        out.print(f"Stopped in {config.name}; everything is saved. The same command goes on.")
+        with suppress(OSError):  # the terminal may be gone
+            tell(stopped)
         return 128 + stopped.signal_number
     return 0
+
+
+def check_weights(path: Path, config: Config) -> None:
+    """Raise InnerloopError for weights of another training: how tasks fit into memory alone may differ."""
+    from innerloop import weights
+
+    found = weights.load(path)[1]
+    decides = lambda c: replace(
+        c, outer=replace(c.outer, chunk=None), inner=replace(c.inner, derivative="mixed")
+    )
+    if decides(found) != decides(config):
+        do = "give another --folder"
+        raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
 def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:

@@ -1,7 +1,8 @@
 """`innerloop reproduce`: make a run again from its config, and compare."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from tyro.conf import arg
 from innerloop.bounds import DEVICES
 from innerloop.cli.shared import console, parse, print_json, start_jax
 from innerloop.errors import InnerloopError
+from innerloop.signals import Stopped, telling
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ def run(argv: Sequence[str]) -> int:
     start_jax(devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
         return judged(arguments, arguments.folder)
-    with tempfile.TemporaryDirectory(prefix="innerloop-reproduce-") as kept:
-        return judged(arguments, Path(kept) / "run")
+    kept = tempfile.TemporaryDirectory(prefix="innerloop-reproduce-", ignore_cleanup_errors=True)
+    with kept:
+        return judged(arguments, Path(kept.name) / "run", kept.cleanup)
 
 
 def devices_of(folder: Path) -> int | None:
@@ -60,18 +63,23 @@ def devices_of(folder: Path) -> int | None:
     return len(known["devices"]) if known else None
 
 
-def judged(arguments: Reproduce, into: Path) -> int:
+def judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
     """The verdict in words or JSON, and the exit code; 128 and the signal's number if one came."""
     from innerloop.progress import training
     from innerloop.reproduce import reproduce
-    from innerloop.train import Stopped
 
     told = console(stderr=arguments.json)
+
+    def tell(stopped: Stopped) -> None:
+        clean_up()  # the process may end here
+        told.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
+
     try:
-        with training(told, f"reproduce {arguments.run}") as watch:
+        with training(told, f"reproduce {arguments.run}") as watch, telling(tell):
             verdict = reproduce(arguments.run, into, watch=watch)
     except Stopped as stopped:
-        told.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
+        with suppress(OSError):  # the terminal may be gone
+            tell(stopped)
         return 128 + stopped.signal_number
     if arguments.json:
         print_json(asdict(verdict) | {"same": verdict.same})

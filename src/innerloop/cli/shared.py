@@ -1,6 +1,7 @@
 """What the subcommands share: parsing, JAX's settings, consoles, numbers in words."""
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -140,6 +141,10 @@ def usable_cache() -> Path | None:
 
 class Terminal(Console):
     """Shows data as what it is: brackets are no markup, and control characters become escapes."""
+
+    def on_broken_pipe(self) -> None:
+        """Let `innerloop.cli.main` end it; rich would end with 1."""
+        raise BrokenPipeError(errno.EPIPE, "nobody reads")
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Every string that is printed, or is a cell of a table, comes through here."""

@@ -1,7 +1,9 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +26,7 @@ from innerloop.config import (
 )
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets, preset
+from innerloop.signals import Stopped, telling
 
 
 def own(name: str, metavar: str, hint: str = "") -> Any:
@@ -119,7 +122,22 @@ def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
 
     a = arguments
     distributed.join(distributed.Meeting(a.coordinator, a.processes, a.process, a.patience))
-    return processes.as_one(lambda: lead(arguments, base) if distributed.first() else follow(folder), folder)
+
+    def work() -> int:
+        distributed.check_same(own_settings(arguments), "settings on its command line")
+        return lead(arguments, base) if distributed.first() else follow(folder)
+
+    return processes.as_one(work, folder)
+
+
+def own_settings(arguments: Train) -> bytes:
+    """A digest of what this process was told to train, or to go on with; where its folder is does not count."""
+    from innerloop.config_json import to_json
+
+    given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
+    settings = to_json(dataclasses.replace(Config(), **given))
+    told = f"{arguments.preset} {arguments.resume is not None} {settings}"
+    return hashlib.sha256(told.encode()).digest()
 
 
 def lead(arguments: Train, base: Config) -> int:
@@ -130,7 +148,7 @@ def lead(arguments: Train, base: Config) -> int:
 
 def follow(folder: Path) -> int:
     """Any other process: settings and state come from the first."""
-    from innerloop.train import Stopped, train
+    from innerloop.train import train
 
     try:
         train(None, folder)
@@ -202,19 +220,24 @@ def train_into(folder: Path, config: Config | None) -> int:
     from innerloop import checkpoint
     from innerloop.progress import training
     from innerloop.run_folder import RunFolder
-    from innerloop.train import Stopped, train
+    from innerloop.train import train
 
     out = console()
     shown = config or RunFolder(folder).config()
     announce(shown, folder)
     checkpoint.quiet_afterwards()
+
+    def tell(stopped: Stopped) -> None:
+        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
+        out.print(f"  innerloop train --resume {folder}", style="bold")
+
     try:
-        with training(out, shown.name) as watch:
+        with training(out, shown.name) as watch, telling(tell):
             told = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
             train(config, folder, resume=config is None, watch=watch, told=told)
     except Stopped as stopped:
-        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
-        out.print(f"  innerloop train --resume {folder}", style="bold")
+        with suppress(OSError):  # the terminal may be gone
+            tell(stopped)
         return 128 + stopped.signal_number
     tell_end(folder)
     return 0
@@ -228,8 +251,7 @@ def announce(config: Config, folder: Path) -> None:
         f"{config.name}: {config.algorithm}, {counted(outer.meta_steps, 'meta-step')} of "
         f"{counted(outer.meta_batch, 'task')}, into {folder}"
     )
-    block = counted(min(outer.log_every, outer.meta_steps), "meta-step")
-    out.print(f"Ctrl-C saves and stops at the end of a block of {block}.")
+    out.print("Ctrl-C saves and stops.")
 
 
 def tell_end(folder: Path) -> None:
