@@ -5,7 +5,6 @@ at all. Inside a folder of our own no symbolic link is followed, and a file that
 nor removed.
 """
 
-import hashlib
 import json
 import os
 import stat
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
-from innerloop.outside import open_regular, read_object
+from innerloop.outside import read_object, sha256_of
 
 RECORD = ".innerloop.json"
 """The file in which a folder of outputs records what was written: sha256 by name."""
@@ -244,7 +243,7 @@ class OutputFolder(OwnFolder):
         path = self.place(name)
         if not os.path.lexists(path) or self.overwrite:
             return
-        if not path.is_file() or self._record().get(name) != sha256_of(path):
+        if not path.is_file() or self._record().get(name) != sha256_of(path, _LARGEST, follow=False):
             raise InnerloopError(
                 str(path), "was not written by innerloop, or was changed since", do=OVERWRITE
             )
@@ -255,7 +254,7 @@ class OutputFolder(OwnFolder):
         self.check(name)
         with super().replacing(name) as draft:
             yield draft
-            written = sha256_of(draft)
+            written = sha256_of(draft, _LARGEST)
         record = self._record() | {name: written}
         with super().replacing(RECORD) as draft:
             draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -266,15 +265,6 @@ class OutputFolder(OwnFolder):
             return read_object(path, follow=False) if path.exists() else {}
         except InnerloopError:  # not a record: nothing here counts as ours
             return {}
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file of outputs."""
-    with open_regular(path, _LARGEST, follow=False) as file:
-        total = hashlib.sha256()
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
 
 
 _LARGEST = 1 << 30

@@ -8,6 +8,7 @@ lone surrogates. Here they are one.
 """
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -86,6 +87,15 @@ def read_bytes(path: Path, limit: int, *, follow: bool = True) -> bytes:
     if len(content) > limit:
         raise _too_large(path, limit, "more")
     return content
+
+
+def sha256_of(path: Path, limit: int, *, follow: bool = True) -> str:
+    """The sha256 of a regular file of at most `limit` bytes. Raises InnerloopError as `open_regular`."""
+    total = hashlib.sha256()
+    with open_regular(path, limit, follow=follow) as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def read_text(path: Path, limit: int = TEXT, *, follow: bool = True, encoding: str = "utf-8") -> str:

@@ -5,7 +5,6 @@ meta-training from it takes a fraction of the steps (Ye and Chao 2022, "How to T
 Classification", begin so throughout).
 """
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from innerloop import tensors_in, weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment
-from innerloop.outside import open_regular
+from innerloop.outside import sha256_of
 from innerloop.task import Params
 from innerloop.trained import weights_path
 from innerloop.tree import chosen, paths
@@ -70,8 +69,7 @@ def hash_of_start(config: Config) -> dict[str, str]:
     """SHA-256 of the file that training begins from, by the name `start`; nothing for random weights."""
     if not config.model.start:
         return {}
-    with open_regular(file_of(config.model.start), tensors_in.largest()) as file:
-        return {"start": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"start": sha256_of(file_of(config.model.start), tensors_in.largest())}
 
 
 def check_unchanged(config: Config, known: dict[str, Any]) -> None:
