@@ -1,9 +1,6 @@
 """`python -m innerloop` is the command `innerloop`."""
 
-import os
-import sys
 import traceback
-from contextlib import suppress
 
 from innerloop import signals
 
@@ -13,7 +10,6 @@ def entry() -> None:
 
     After an error, threads of Orbax or XLA that cannot end any more do not keep it.
     """
-    open_streams()
     signals.take()
     from innerloop.cli import flushed, main
 
@@ -25,20 +21,6 @@ def entry() -> None:
     code = flushed(code)
     if code:
         signals.leave(code)
-
-
-def open_streams() -> None:
-    """Let no file get the place of a standard stream that is closed, and no character be one too many."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (until the process ends)
-        with suppress(AttributeError, ValueError):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -85,20 +85,21 @@ class RunFolder(OwnFolder):
         return {int(path.stem): path for path in sorted(found)}
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
-        """Make the folder of a new run on these data.
+        """Make the folder of a new run on these data. Raises InnerloopError as `check_new`."""
+        self.check_new()
+        self.make()
+        made_with = environment() | {"data": data or {}}
+        self.write("environment.json", json.dumps(made_with, indent=2) + "\n")
+        self.write("config.json", to_json(config))
 
-        Raises InnerloopError if there is a run already, or anything that has the name of a run's file.
-        """
+    def check_new(self) -> None:
+        """Raise InnerloopError if there is a run already, or anything that has the name of a run's file."""
         if self.place("config.json").exists():
             do = f"give another folder, or go on with it by `innerloop train --resume {self.path}`"
             raise InnerloopError(str(self.path), "holds a run already", do=do)
         if taken := [name for name in RESERVED if os.path.lexists(self.path / name)]:
             wrong = f"holds `{taken[0]}`, which this run did not write"
             raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
-        self.make()
-        made_with = environment() | {"data": data or {}}
-        self.write("environment.json", json.dumps(made_with, indent=2) + "\n")
-        self.write("config.json", to_json(config))
 
     def has_checkpoint(self) -> bool:
         """Whether the run could go on from somewhere."""
@@ -111,6 +112,8 @@ class RunFolder(OwnFolder):
         The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
         once there is room.
         """
+        if new:
+            self.check_new()
         try:
             self.make()
             yield

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,24 +56,21 @@ def test_a_run_that_diverges_removes_what_it_wrote_alone(project: Path, folder: 
     assert contents(project.parent) == before
 
 
-def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents):
+def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents, monkeypatch):
     """Beside the run's own files, and in place of one of them."""
 
-    def visit(progress: object) -> None:
-        (project / "runs" / "x" / "tensorboard" / "notes.txt").write_text("mine")
-        (project / "runs" / "x" / "metrics.jsonl").unlink()
-        (project / "runs" / "x" / "metrics.jsonl").write_text("mine")
-        raise InnerloopError("somebody", "has had enough")
+    def visited(*arguments: object, **more: object) -> None:
+        run = project / "runs" / "x"
+        (run / "tensorboard" / "notes.txt").write_text("mine")
+        (run / "config.json").unlink()
+        (run / "config.json").write_text("mine")
+        raise InnerloopError("train", "the run diverged")
 
-    config = tiny(8)
-    with pytest.raises(InnerloopError, match="had enough"):
-        train(config, "runs/x", watch=visit)
-    assert set(contents(project / "runs")) == {
-        "x",
-        "x/metrics.jsonl",
-        "x/tensorboard",
-        "x/tensorboard/notes.txt",
-    }
+    monkeypatch.setattr(sys.modules["innerloop.train"], "check_finite", visited)
+    with pytest.raises(InnerloopError, match="diverged"):
+        train(tiny(8), "runs/x")
+    left = contents(project / "runs")
+    assert set(left) == {"x", "x/config.json", "x/tensorboard", "x/tensorboard/notes.txt"}
 
 
 def test_a_run_whose_first_checkpoint_found_no_room_is_kept_and_resumed(project: Path, monkeypatch):
@@ -185,13 +183,13 @@ def test_a_report_replaces_its_own_page_alone(own: Path, tmp_path: Path, refused
     words, outside = ("report", own, "--tasks", "2"), tmp_path / "outside"
     outside.mkdir()
     (outside / "mine.tex").write_text("my thesis")
+    assert "exists already; give another name, or --overwrite" in refused(
+        *words, "--out", outside / "mine.tex"
+    )
     (own / "figures").mkdir()
     (own / "figures" / "adaptation.png").symlink_to(outside / "mine.tex")
     (own / "figures" / "training.png").symlink_to(outside / "new.png")
     before = contents(outside)
-    assert "exists already; give another name, or --overwrite" in refused(
-        *words, "--out", outside / "mine.tex"
-    )
     for name in ("weights.safetensors", "config.json"):
         wrong = refused(*words, "--out", own / name, "--overwrite")
         assert "is read as an input and is not overwritten" in wrong
@@ -345,6 +343,7 @@ def test_everything_is_written_through_one_place():
         ("lock.py", "open for writing"),  # opened without following links, and checked
         ("datasets/store.py", "open for writing"),  # a draft
         ("cli/adapt.py", "open for writing"),  # a draft
+        ("cli/streams.py", "open for writing"),  # os.devnull, in place of a stream that is closed
     }
     assert found <= allowed, sorted(found - allowed)
 

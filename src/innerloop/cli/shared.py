@@ -18,6 +18,7 @@ from rich.text import Text
 from innerloop.bounds import DEVICES, STEPS, check_bounds
 from innerloop.cores import has_started, use_cores
 from innerloop.errors import InnerloopError
+from innerloop.files import make_folder
 from innerloop.text import LIMIT, as_json, printable
 
 Arguments = TypeVar("Arguments")
@@ -125,8 +126,9 @@ def usable_cache() -> Path | None:
 
     try:
         folder = cache_folder() / "compiled"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
+        with make_folder(folder):
+            writable = os.access(folder, os.W_OK)
+        if writable:
             return folder
         reason = f"{folder} is not writable"
     except InnerloopError as error:
