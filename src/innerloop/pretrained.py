@@ -43,11 +43,10 @@ def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | Non
     network = first_layers(config, arrays, str(path))
     shape = example_shape(config, network)
     build = lambda: fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
+    like = sizes.shapes_of(build, str(path))
     if config.algorithm == "joint" and config.data.dataset != "sinusoid":
-        arrays = arrays | blank_head(
-            jax.eval_shape(build)
-        )  # the trained one tells all training classes apart
-    return weights.into(sizes.shapes_of(build, arrays, str(path)), arrays, str(path)), config, shape
+        arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
+    return weights.into(like, arrays, str(path)), config, shape
 
 
 def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:

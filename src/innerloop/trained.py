@@ -48,7 +48,7 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     if data_folder:
         config = replace(config, data=replace(config.data, folder=data_folder))
     experiment = build(config)
-    like = sizes.shapes_of(experiment.init_params, arrays, str(path))
+    like = sizes.shapes_of(experiment.init_params, str(path))
     # What is too large for one device is cut where it is used.
     with on_the_host() if config.outer.parts > 1 else nullcontext():
         params = weights.into(like, arrays, str(path))

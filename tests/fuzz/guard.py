@@ -33,6 +33,7 @@ WRITES = (
     "os.chmod",
     "os.truncate",
 )
+LINKS = ("os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink")
 MAKES = ("os.link", "os.symlink")
 """These write at their second argument."""
 ACCESS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -75,7 +76,11 @@ class Guard:
     def note(self, event: str, path: Any) -> None:
         if isinstance(path, int) or self.folder is None or self.importing():
             return
-        name = os.path.realpath(os.fsdecode(path))
+        name = os.path.abspath(os.fsdecode(path))
+        if event in LINKS:  # what is done to a link is not done to what it names
+            name = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+        else:
+            name = os.path.realpath(name)
         if not name.startswith(self.folder) and name != os.devnull:
             self.seen.append(f"{event} {name}")
 

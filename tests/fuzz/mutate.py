@@ -1,10 +1,12 @@
 """Seeded mutations of valid inputs: an input is a function of the reader and a number, so each can be had again."""
 
 import json
+import os
 import random
 import re
 import struct
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 EDGES = (
@@ -114,6 +116,7 @@ def mutated(draw: random.Random, seeds: Sequence[bytes], mutations: Sequence[Mut
 
 STRANGE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x",
+    10**9, 10**18, [30_000] * 2, [10**18], [1] * 2000,
     "../..", "\x00", "\ud800", "é" * 100, [], {}, [[]], [None], {"": None}, ["x"] * 1000,
 )  # fmt: skip
 
@@ -143,6 +146,37 @@ def changed(draw: random.Random, value: Any) -> Any:
             return value[:at] + value[at + 1 :]
         return value[:at] + [changed(draw, value[at])] + value[at + 1 :]
     return strange(draw)
+
+
+ODD = ("/dev/zero", "/dev/full", "/dev/tty", "/etc/passwd", "/", "/nowhere", "FIFO", "sparse")
+"""What may stand where a file should: links to these, a pipe without a writer, thirty gigabytes that take no room."""
+
+
+def odd_file(draw: random.Random, path: Path) -> None:
+    """Put something else in the place of a file, or of nothing."""
+    remove_file(path)
+    kind = draw.choice(ODD)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(30 << 30)
+    else:
+        path.symlink_to(kind)
+
+
+def write(draw: random.Random, path: Path, content: bytes) -> None:
+    """The content as a regular file, and now and then something else in its place."""
+    remove_file(path)
+    path.write_bytes(content)
+    if draw.random() < 0.03:
+        odd_file(draw, path)
+
+
+def remove_file(path: Path) -> None:
+    """Whatever it is."""
+    if os.path.lexists(path):
+        path.unlink()
 
 
 def json_of(draw: random.Random, text: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.fuzz.mutate import json_of, mutated
+from tests.fuzz.mutate import json_of, mutated, odd_file, write
 
 from innerloop.cli.own_data import read_points
 from innerloop.datasets import cifar, folder, mini_imagenet, store
@@ -35,8 +35,9 @@ def zips(root: Path) -> Attempt:
 
     def attempt(draw: random.Random) -> None:
         content = zip_of(draw, [draw.choice(NAMES) for _ in range(3)]) if draw.random() < 0.2 else None
+        content = lying(draw, content) if content and draw.random() < 0.5 else content
         path = root / "x.zip"
-        path.write_bytes(mutated(draw, seeds) if content is None else content)
+        write(draw, path, mutated(draw, seeds) if content is None else content)
         for _ in read_zip(path, ANY, BOUNDS):
             pass
 
@@ -50,11 +51,39 @@ def zip_of(hostile: random.Random | None, names: list[str]) -> bytes:
         warnings.simplefilter("ignore")  # of names that stand in it twice
         for name in names:
             member = zipfile.ZipInfo(name or "x")
-            member.compress_type = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
+            ways = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            member.compress_type = draw.choice(
+                (*ways, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2) if hostile else ways
+            )
             modes = (0, 0o120777 << 16, 0o100644 << 16, 0o060666 << 16) if hostile else (0,)
             member.external_attr = draw.choice(modes)
             archive.writestr(member, draw.choice((b"", b"some text " * 9, bytes(1 << 17 if hostile else 9))))
     return file.getvalue()
+
+
+def lying(draw: random.Random, content: bytes) -> bytes:
+    """An archive of which one member states another size, in its own header and in the directory, or in one of them."""
+    found, size = bytearray(content), struct.pack("<I", draw.choice((0, 1, 10, 1 << 16, 1 << 31)))
+    for mark, at in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
+        if (place := found.find(mark)) >= 0 and draw.random() < 0.8:
+            found[place + at : place + at + 4] = size
+    return bytes(found)
+
+
+def extended(draw: random.Random) -> bytes:
+    """Extended headers: many, large, of names and sizes, or of many small records."""
+    record = draw.choice(
+        (b"18 path=../../x\n\n\n", b"11 a=12345\n", b"22 GNU.sparse.major=1\n", b"8 size=9\n")
+    )
+    records = record * draw.choice((1, 1, 1000, 20_000))
+    header = tarfile.TarInfo("pax")
+    header.type = draw.choice(
+        (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE)
+    )
+    header.size = len(records)
+    return (header.tobuf() + records + bytes(-len(records) % 512)) * draw.choice(
+        (1, 1, 1200 if len(records) < 512 else 1)
+    )
 
 
 def tars(root: Path) -> Attempt:
@@ -67,9 +96,10 @@ def tars(root: Path) -> Attempt:
             if draw.random() < 0.2
             else mutated(draw, seeds)
         )
+        plain = extended(draw) + plain if draw.random() < 0.1 else plain
         packed = gzip.compress(resealed(plain) if draw.random() < 0.5 else plain, 1)
         path = root / "x.tar.gz"
-        path.write_bytes(mutated(draw, [packed]) if draw.random() < 0.2 else packed)
+        write(draw, path, mutated(draw, [packed]) if draw.random() < 0.2 else packed)
         for _ in read_tar(path, ANY, BOUNDS):
             pass
 
@@ -133,6 +163,17 @@ def cifar_binary(root: Path) -> Attempt:
     return attempt
 
 
+STARTING = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n",
+    b"\xd7\xcd\xc6\x9a\0\0\0\0\0\0\x09\0\x09\0\x60\0\0\0\0\0\0\0\1\0\x09\0" + bytes(60),
+    b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(60),
+    b"GRIB" + bytes(60),
+    b"\x89HDF\r\n\x1a\n" + bytes(60),
+    b"%PDF-1.4\n",
+)
+"""Formats for which Pillow starts a program, or hands the file to another library."""
+
+
 def picture_seeds() -> list[bytes]:
     rng = np.random.default_rng(0)
     colour = Image.fromarray(rng.integers(0, 255, (9, 7, 3), np.uint8))
@@ -140,9 +181,10 @@ def picture_seeds() -> list[bytes]:
     for kind, mode in (
         ("PNG", "RGB"), ("PNG", "L"), ("PNG", "1"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "I;16"), ("JPEG", "RGB"),
         ("JPEG", "L"), ("GIF", "P"), ("BMP", "RGB"), ("WEBP", "RGB"), ("TIFF", "RGB"), ("TIFF", "L"), ("PPM", "RGB"),
+        ("TIFF", "F"), ("TIFF", "I"), ("TIFF", "CMYK"), ("TIFF", "I;16"), ("JPEG", "CMYK"), ("PPM", "I"),
     ):  # fmt: skip
         file = io.BytesIO()
-        image = colour.convert("L").convert("I;16") if mode == "I;16" else colour.convert(mode)
+        image = colour.convert("L").convert(mode) if mode[0] in "IF" else colour.convert(mode)
         image.save(file, kind)
         found.append(file.getvalue())
     return found
@@ -160,6 +202,8 @@ def with_checksums(png: bytes) -> bytes:
 
 
 def hostile_picture(draw: random.Random, seeds: list[bytes]) -> bytes:
+    if draw.random() < 0.03:
+        return mutated(draw, STARTING) if draw.random() < 0.5 else draw.choice(STARTING)
     content = mutated(draw, seeds)
     return with_checksums(content) if content[:4] == b"\x89PNG" and draw.random() < 0.7 else content
 
@@ -169,7 +213,9 @@ def pictures(root: Path) -> Attempt:
     seeds = picture_seeds()
 
     def attempt(draw: random.Random) -> None:
-        image = open_image(hostile_picture(draw, seeds), "x")
+        content, source = hostile_picture(draw, seeds), root / "x.png"
+        write(draw, source, content)
+        image = open_image(content if draw.random() < 0.7 else source, "x")
         channels = draw.choice((1, 3, channels_of(image)))
         found = to_array(
             image, draw.choice((None, 5)) if image.width * image.height < 1 << 20 else 5, channels
@@ -209,10 +255,18 @@ def make_class(draw: random.Random, place: Path, seeds: list[bytes], wild: float
             continue
         if chance < 0.2:
             path.symlink_to(draw.choice(("/etc/passwd", path.name, "nowhere.png", "/dev/null")))
+        elif chance < 0.25:
+            odd_file(draw, path)
         elif chance < 0.3:
             path.mkdir()
         else:
             path.write_bytes(hostile_picture(draw, seeds))
+
+
+def wide(draw: random.Random, content: bytes) -> bytes:
+    """Now and then with a cell or a row that is far too long."""
+    long = draw.choice((b",x" * 100_000, b"1" * 200_000, b'"' + b"1" * 200_000))
+    return content + long if draw.random() < 0.02 else content
 
 
 def points(root: Path) -> Attempt:
@@ -224,7 +278,7 @@ def points(root: Path) -> Attempt:
     ]
 
     def attempt(draw: random.Random) -> None:
-        (root / "x.csv").write_bytes(mutated(draw, seeds))
+        write(draw, root / "x.csv", wide(draw, mutated(draw, seeds)))
         found = read_points(root / "x.csv")
         assert np.isfinite(found.known_x).all()
         assert np.isfinite(found.known_y).all()
@@ -245,7 +299,7 @@ def tables(root: Path) -> Attempt:
     ]
 
     def attempt(draw: random.Random) -> None:
-        (root / "x.csv").write_bytes(mutated(draw, seeds))
+        write(draw, root / "x.csv", wide(draw, mutated(draw, seeds)))
         for paths in mini_imagenet._table(root / "x.csv", images).values():
             assert all(path.parent == images for path in paths)
 
@@ -261,9 +315,9 @@ def arrays(root: Path) -> Attempt:
 
     def attempt(draw: random.Random) -> None:
         which = draw.random()
-        path.write_bytes(mutated(draw, [array]) if which < 0.6 else array)
+        write(draw, path, mutated(draw, [array]) if which < 0.6 else array)
         told = json_of(draw, about) if which > 0.7 else about
-        store.sidecar(path).write_bytes(mutated(draw, [told]) if 0.5 < which < 0.8 else told)
+        write(draw, store.sidecar(path), mutated(draw, [told]) if 0.5 < which < 0.8 else told)
         store.read(path, mapped=draw.random() < 0.5, verify=draw.random() < 0.5, source="test")
 
     return attempt

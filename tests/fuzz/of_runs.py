@@ -5,6 +5,7 @@ import os
 import random
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tests.fuzz.mutate import json_of, mutated
+from tests.fuzz.mutate import json_of, mutated, odd_file, remove_file, write
 
 from innerloop import checkpoint, outer, weights
 from innerloop.config import Config
@@ -21,7 +22,11 @@ from innerloop.inner import InnerLoop
 from innerloop.learner import Learner
 from innerloop.losses import call
 from innerloop.models import MLP
+from innerloop.presets import preset
+from innerloop.pretrained import load_initialisation
 from innerloop.run_folder import RunFolder
+from innerloop.trained import load_trained
+from innerloop.tree import paths
 
 Attempt = Callable[[random.Random], None]
 
@@ -40,7 +45,7 @@ def configs(root: Path) -> Attempt:
     text = to_json(Config()).encode()
 
     def attempt(draw: random.Random) -> None:
-        (root / "config.json").write_bytes(text_of(draw, text))
+        write(draw, root / "config.json", text_of(draw, text))
         config = RunFolder(root).config()
         again = from_json(to_json(config))
         assert again == config or "NaN" in to_json(config)
@@ -55,14 +60,10 @@ def run_files(root: Path) -> Attempt:
     lines = b"".join(json.dumps({"step": n, "outer_loss": 0.5}).encode() + b"\n" for n in (1, 2, 3))
 
     def attempt(draw: random.Random) -> None:
-        (root / "clock.json").write_bytes(text_of(draw, b'{"seconds": 1.5}\n'))
+        write(draw, root / "clock.json", text_of(draw, b'{"seconds": 1.5}\n'))
         broken = text_of(draw, b'{"step": 4, "outer_loss": 0.1}') + b"\n"
-        (root / "metrics.jsonl").write_bytes(
-            lines + broken if draw.random() < 0.5 else mutated(draw, [lines])
-        )
-        (root / "environment.json").write_bytes(
-            text_of(draw, b'{"python": "3.11", "packages": {"jax": "1"}}')
-        )
+        write(draw, root / "metrics.jsonl", lines + broken if draw.random() < 0.5 else mutated(draw, [lines]))
+        write(draw, root / "environment.json", text_of(draw, b'{"python": "3.11", "packages": {"jax": "1"}}'))
         for read in draw.sample(
             (run.seconds, run.metrics, lambda: run.rewind(2), run.snapshots, run.known), 3
         ):
@@ -85,7 +86,7 @@ def weights_files(root: Path) -> Attempt:
     content = path.read_bytes()
 
     def attempt(draw: random.Random) -> None:
-        path.write_bytes(resealed(draw, content) if draw.random() < 0.5 else mutated(draw, [content]))
+        write(draw, path, resealed(draw, content) if draw.random() < 0.5 else mutated(draw, [content]))
         arrays, config, facts = weights.load(path)
         assert isinstance(config, Config)
         assert isinstance(facts, dict)
@@ -93,6 +94,56 @@ def weights_files(root: Path) -> Attempt:
             assert leaf.dtype == np.float32
 
     return attempt
+
+
+def sizes_in_configs(root: Path) -> Attempt:
+    """Weights of a small model beside a config of another: networks are built from what is accepted alone."""
+    config, path = preset("sinusoid-maml"), root / "w.safetensors"
+    config = replace(config, model=replace(config.model, hidden=(3,)))
+    arrays = {name: np.asarray(x) for name, x in zip(*named(model()), strict=True)}
+    arrays |= {"head/weight": np.ones((3, 1), np.float32), "head/bias": np.ones(1, np.float32)}
+    text, sides = to_json(config), (0, 1, 2, 3, 4, 40, 30_000, 10**9, 10**18, -1)
+
+    def attempt(draw: random.Random) -> None:
+        told = json.loads(text)
+        if draw.random() < 0.9:
+            told["model"]["hidden"] = [draw.choice(sides)] * draw.choice((0, 1, 1, 2, 3, 1000, 10_000))
+        if draw.random() < 0.3:
+            told["model"] |= {"kind": "conv4", "filters": draw.choice(sides)}
+        if draw.random() < 0.3:
+            told["data"] |= {
+                "dataset": draw.choice(("folder", "omniglot", "sinusoid")),
+                "size": draw.choice(sides),
+            }
+            told |= {"algorithm": draw.choice(("maml", "joint", "anil"))}
+            told["data"]["ways"] = draw.choice(sides)
+        weights.save_arrays(path, {k: shaken(draw, x) for k, x in arrays.items()}, config, {"meta_steps": 3})
+        content = path.read_bytes()
+        (size,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + size])
+        header["__metadata__"]["config"] = json.dumps(told)
+        packed = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(packed)) + packed + content[8 + size :])
+        load_initialisation(path)
+        if told["data"]["dataset"] == "sinusoid":
+            load_trained(path)
+
+    return attempt
+
+
+def named(params: Any) -> tuple[list[str], list[Any]]:
+    """Paths and leaves."""
+    return paths(params), jax.tree.leaves(params)
+
+
+def shaken(draw: random.Random, array: np.ndarray) -> np.ndarray:
+    """An array, now and then of another shape or another type, or with a number that is none."""
+    chance = draw.random()
+    if chance < 0.05:
+        return array.reshape(draw.choice(((-1,), (1, -1), (-1, 1), (1, 1, 1, -1))))
+    if chance < 0.08:
+        return array.astype(draw.choice((np.float16, np.float64, np.int32, np.bool_)))
+    return array * np.float32("nan") if chance < 0.1 else array
 
 
 def adapted_files(root: Path) -> Attempt:
@@ -104,7 +155,7 @@ def adapted_files(root: Path) -> Attempt:
     content = path.read_bytes()
 
     def attempt(draw: random.Random) -> None:
-        path.write_bytes(resealed(draw, content) if draw.random() < 0.5 else mutated(draw, [content]))
+        write(draw, path, resealed(draw, content) if draw.random() < 0.5 else mutated(draw, [content]))
         learner.load_adapted(path)
         assert learner.predict(np.zeros((2, 1), np.float32)).shape == (2,)
 
@@ -130,10 +181,13 @@ def checkpoints(root: Path) -> Attempt:
             else mutated(draw, list(whole.values())[:1] + [whole[path]] * 3)
         )
         path.write_bytes(new)
+        if draw.random() < 0.1:
+            odd_file(draw, path)
         try:
             found = checkpoint.read(manager, 7, state)
             assert np.array_equal(checkpoint.digest(checkpoint.as_arrays(found)), wanted)
         finally:
+            remove_file(path)
             path.write_bytes(whole[path])
 
     return attempt

@@ -23,6 +23,7 @@ READERS: dict[str, Callable[[Path], Attempt]] = {
     "config JSON": of_runs.configs,
     "run folders": of_runs.run_files,
     "safetensors weights": of_runs.weights_files,
+    "sizes in configs": of_runs.sizes_in_configs,
     "adapted learners": of_runs.adapted_files,
     "checkpoints": of_runs.checkpoints,
     "command lines": of_runs.command_lines,

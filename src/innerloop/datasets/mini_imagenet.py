@@ -19,7 +19,7 @@ from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.datasets.cache import cached
 from innerloop.errors import InnerloopError
 from innerloop.home import expanded
-from innerloop.outside import read_text
+from innerloop.outside import TEXT, read_bytes
 
 WHO = "mini_imagenet.load"
 PARTS = (("train",), ("val", "validation"), ("test",))
@@ -85,9 +85,10 @@ def _table(table: Path, images: Path) -> pictures.Files:
     """Read one csv file: the picture files of each label, in the order of the file."""
     files: dict[str, list[Path]] = {}
     try:
-        for name, label in _rows(io.StringIO(read_text(table, encoding="utf-8-sig"), newline=""), table):
+        text = io.TextIOWrapper(io.BytesIO(read_bytes(table, TEXT)), encoding="utf-8-sig", newline="")
+        for name, label in _rows(text, table):
             files.setdefault(label, []).append(_image(name, images, table))
-    except csv.Error as trouble:
+    except (UnicodeDecodeError, csv.Error) as trouble:
         raise InnerloopError(str(table), "is no table of text", got=trouble) from None
     if not files:
         raise InnerloopError(str(table), "must list at least one picture", got=0)
