@@ -25,7 +25,7 @@ class Busy(InnerloopError):
 def alone_on(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. Raises Busy if another training has it, InnerloopError if nothing can be written."""
     try:
-        file = open(folder / NAME, "a+")  # noqa: SIM115 (closed below, by its own block)
+        file = open(folder / NAME, "a+", encoding="utf-8")  # noqa: SIM115 (closed below, by its own block)
     except OSError as trouble:
         do = "give write access, or copy the run to another folder"
         raise InnerloopError(str(folder), f"cannot be written ({trouble.strerror})", do=do) from None
