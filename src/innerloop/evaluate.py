@@ -35,12 +35,14 @@ class Curve:
 
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`."""
-        return self.scores[name].mean(0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.scores[name].mean(0)
 
     def ci95(self, name: str) -> np.ndarray:
         """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
         values = self.scores[name]
-        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+        with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
+            return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:

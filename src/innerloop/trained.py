@@ -1,5 +1,6 @@
 """A trained initialisation with the experiment that it belongs to, and the numbers that are reported of it."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -79,7 +80,7 @@ def weights_path(source: str | Path) -> Path:
         return path
     if str(source) in weights.shipped():
         return weights.shipped_path(str(source))
-    if len(path.parts) > 1 or str(source).startswith((".", "~", "/")):
+    if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
         do = "give a run's folder, a weights file, or a preset whose weights ship"
         raise InnerloopError(str(path), "there is no such folder or file", do=do)
     name = preset(str(source)).name  # a clear error for an unknown name

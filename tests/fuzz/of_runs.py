@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,16 @@ import optax
 from tests.fuzz.mutate import json_of, mutated, odd_file, remove_file, write
 
 from innerloop import checkpoint, outer, weights
-from innerloop.config import Config
+from innerloop.bounds import bounds_of
+from innerloop.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    InnerConfig,
+    ModelConfig,
+    OuterConfig,
+    RLConfig,
+)
 from innerloop.config_json import from_json, to_json
 from innerloop.inner import InnerLoop
 from innerloop.learner import Learner
@@ -235,7 +245,65 @@ TOKENS = (
         "\udcff",
     ),
     *("../../x", "a" * 5000, "--a=b", "[", "{}", "--inner.steps=2", "--rl.horizon", "navigation-random"),
+    *(
+        "[/x]",
+        "m/[red]x",
+        "x\x1b[31m",
+        "--\x1b]0;t\x07",
+        "a\r\nb",
+        "\u202ex",
+        "\x9b2J",
+        "$^$",
+        ":smile:",
+        "~nobody/x",
+    ),
 )
+NUMBERS = (
+    "-1",
+    "0",
+    "1e-400",
+    "1e400",
+    "nan",
+    "-inf",
+    str(10**18),
+    str(-(2**63) - 1),
+    "9" * 5000,
+    "1e30",
+    "0x10",
+    "1_0",
+)
+NUMERIC = tuple(
+    f"--{cls.SECTION}{name}".replace("_", "-")
+    for cls in (DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
+    for name in bounds_of(cls)
+)
+NUMERIC += (
+    "--seed",
+    "--devices",
+    "--tasks",
+    "--steps",
+    "--shots",
+    "--queries",
+    "--effort",
+    "--distributed.patience",
+)
+SHOWN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What must never reach a terminal."""
+
+
+def word(draw: random.Random) -> list[str]:
+    """Something to put into a command line: a word of a command, a hostile one, or an option with a number."""
+    kind = draw.random()
+    if kind < 0.3:
+        return [draw.choice(draw.choice(LINES))]
+    if kind < 0.7:
+        return [draw.choice(TOKENS)]
+    value = (
+        draw.choice(NUMBERS)
+        if draw.random() < 0.6
+        else str(draw.randint(-(2**70), 2**70) >> draw.randint(0, 69))
+    )
+    return [f"{draw.choice(NUMERIC)}={value}"]
 
 
 def command_lines(root: Path) -> Attempt:
@@ -248,19 +316,20 @@ def command_lines(root: Path) -> Attempt:
 
     os.environ["INNERLOOP_CACHE"] = str(root / "cache")
     train.train_into = lambda folder, config: 0
-    train.start_jax = lambda devices: None
+    train.start_jax = lambda devices, alone=True: None
     quickstart.run = lambda argv: 0
 
     def attempt(draw: random.Random) -> None:
         words: list[Any] = list(draw.choice(LINES))
         for _ in range(draw.randint(1, 4)):
             at = draw.randrange(len(words) + 1)
-            new = draw.choice(TOKENS) if draw.random() < 0.7 else draw.choice(draw.choice(LINES))
             how = draw.random()
-            words[at : at + (how < 0.6)] = [] if how < 0.2 else [new]
-        silent = io.TextIOWrapper(io.BytesIO(), errors="backslashreplace")
+            words[at : at + (how < 0.6)] = [] if how < 0.2 else word(draw)
+        silent = io.TextIOWrapper(told := io.BytesIO(), encoding="utf-8", errors="backslashreplace")
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
             code = cli.main([word for word in words if isinstance(word, str)])
         assert code in (0, 2), f"exit code {code} of {words}"
+        silent.flush()
+        assert not SHOWN.search(told.getvalue().decode("utf-8")), f"control characters for {words}"
 
     return attempt

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 
@@ -22,6 +22,7 @@ from innerloop.analysis.similarity import across, before_and_after
 from innerloop.analysis.steps import by_step
 from innerloop.analysis.subject import Subject, Watch, subject_of
 from innerloop.analysis.verdict import judge
+from innerloop.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.experiment import adapted_by, fresh_model
 from innerloop.run_folder import RunFolder
@@ -47,13 +48,16 @@ class Request:
     """
 
     source: str
-    tasks: int = 1000
-    seed: int = 0
-    shots: int | None = None
-    steps: int | None = None
+    tasks: Annotated[int, TASKS] = 1000
+    seed: Annotated[int, TEST_SEED] = 0
+    shots: Annotated[int | None, MEMBERS] = None
+    steps: Annotated[int | None, Bounds(1, STEPS.high)] = None
     frozen: tuple[tuple[str, ...], ...] = ()
     against: str | None = None
     data_folder: str = ""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, lambda name: f"analyze.{name}")
 
     @property
     def close(self) -> int:

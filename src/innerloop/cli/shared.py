@@ -104,11 +104,16 @@ def number_of_devices() -> int:
 
     try:
         return len(jax.devices())
-    except RuntimeError as error:
-        reason = str(error).split("(set JAX_PLATFORMS")[0].splitlines()[0]
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # the latter where all kinds of devices fail without a word
+        reason = (str(error).splitlines() or ["no such device"])[0].split("(set JAX_PLATFORMS")[0]
         wanted = os.environ.get("JAX_PLATFORMS")
         do = "unset JAX_PLATFORMS, or install what it asks for"
-        raise InnerloopError("JAX", f"cannot start ({printable(reason, 300)})", got=wanted, do=do) from None
+        raise InnerloopError(
+            "JAX", f"cannot start ({printable(reason.strip(), 300)})", got=wanted, do=do
+        ) from None
 
 
 def keep_compiled() -> None:

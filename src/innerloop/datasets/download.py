@@ -43,8 +43,11 @@ def cache_folder() -> Path:
         return expanded(folder, "INNERLOOP_CACHE")
     import pooch
 
-    folder = Path(pooch.os_cache("innerloop"))
-    if not folder.is_absolute():  # this user has no home folder: it would be made in the working folder
+    try:
+        folder = Path(pooch.os_cache("innerloop"))
+    except RuntimeError:  # this user has no home folder
+        folder = Path("~")
+    if not folder.is_absolute():  # older versions say so in this way
         do = "set INNERLOOP_CACHE to a folder that can be written"
         raise InnerloopError("cache", "there is no home folder to keep it in", do=do)
     return folder

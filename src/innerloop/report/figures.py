@@ -120,7 +120,7 @@ def training(group: Group) -> Figure | None:
         draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
         draw(below, result.metrics, score, scale, {**look, "markersize": 5})
     if kept[0].score == "loss":  # an error spans decades, and one task that diverges would flatten the rest
-        for axes in (above, below):
+        for axes in filter(has_positive, (above, below)):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -132,6 +132,12 @@ def training(group: Group) -> Figure | None:
     below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
     legend(above, len(kept))
     return figure
+
+
+def has_positive(axes: Axes) -> bool:
+    """Whether a logarithm shows any of what is drawn; where all diverged there is nothing."""
+    drawn = (np.asarray(line.get_ydata(), float) for line in axes.lines)
+    return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
 
 
 def watched(result: Result) -> str:

@@ -1,0 +1,220 @@
+"""Variables, encodings, closed streams and missing homes: the work goes on, or one sentence says why not."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from innerloop import cli
+from innerloop.analysis import store
+from innerloop.cli import shared, streams
+from innerloop.cores import use_cores
+from innerloop.datasets import cache, download, folder, memmap, mini_imagenet
+from innerloop.datasets.arrays import ClassArrays
+from innerloop.errors import InnerloopError
+from innerloop.plan import available_memory
+from innerloop.trained import weights_path
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+NOBODY = "~nobody-of-this-name/x"
+LIST = (sys.executable, "-m", "innerloop", "list", "sinusoid-maml")
+
+
+def run(*words: str, redirect: str = "", **changes: str | None) -> subprocess.CompletedProcess[bytes]:
+    """A command of its own, by a shell for its redirections; a variable that is None is taken away."""
+    variables = {name: value for name, value in (os.environ | changes).items() if value is not None}
+    script = f'exec "$@" {redirect}'
+    return subprocess.run(["bash", "-c", script, "bash", *words], env=variables, capture_output=True)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-16"])
+def test_an_encoding_that_lacks_characters(encoding: str):
+    """θ and ± are escaped where they are not to be had."""
+    told = (
+        "import sys; from innerloop.cli import main; from innerloop.cli.shared import console;"
+        "from innerloop import cli; cli.dispatch = lambda argv: console().print('\\u03b8 \\u00b1 \\u2713') or 0;"
+        "sys.exit(main([]))"
+    )
+    done = run(sys.executable, "-c", told, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode(encoding)
+    wanted = "θ ± ✓".encode(encoding, "backslashreplace").decode(encoding)
+    assert text.strip() == wanted
+
+
+def test_the_plain_locale():
+    """Old systems without UTF-8: options, tables and errors."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert run(*LIST, **plain).returncode == 0
+    done = run(*LIST[:-1], "θ/[/x]", **plain)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"innerloop: ")
+    assert done.stderr.isascii()
+    assert b"[/x]" in done.stderr
+
+
+@pytest.mark.parametrize("redirect", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(redirect: str):
+    """Nothing is written into a file that took a closed stream's number, and no stream is missing."""
+    done = run(*LIST[:-1], "nope", redirect=redirect)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr + done.stdout
+
+
+def test_a_closed_number_is_taken_by_the_null_device():
+    script = (
+        "import os, sys; from innerloop.cli import streams; streams.open_closed();"
+        "same = os.path.sameopenfile; null = os.open(os.devnull, os.O_RDWR);"
+        "assert null > 2 and same(null, 1) and same(null, 2); print('x'); print('y', file=sys.stderr)"
+    )
+    assert run(sys.executable, "-c", script, redirect=">&- 2>&-").returncode == 0
+
+
+@pytest.mark.parametrize(("platforms", "named"), [("cuda", "cuda"), ("no-such", "no-such")])
+def test_devices_that_are_not_there(platforms: str, named: str):
+    words = ("evaluate", "sinusoid-maml", "--tasks", "2")
+    done = run(*LIST[:-2], *words, JAX_PLATFORMS=platforms)
+    if platforms == "cuda" and done.returncode == 0:
+        pytest.skip("there is CUDA")
+    assert done.returncode == 2
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith("innerloop: JAX: cannot start (")
+    assert f"got {named}; unset JAX_PLATFORMS" in last
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """In every place that takes a path with `~`."""
+    monkeypatch.setenv("INNERLOOP_CACHE", NOBODY)
+    for named, make in {
+        "INNERLOOP_CACHE": download.cache_folder,
+        "folder.load": lambda: folder.load(NOBODY),
+        "folder.read_classes": lambda: folder.read_classes(NOBODY),
+        "mini_imagenet.load": lambda: mini_imagenet.load(NOBODY),
+        "memmap.build": lambda: memmap.build(NOBODY, tmp_path / "x.npy"),
+        "memmap": lambda: memmap.open(NOBODY),
+        "root": lambda: download.data_folders(NOBODY),
+    }.items():
+        with pytest.raises(
+            InnerloopError, match=f"^{named}: names a home folder that is not there, got '~nobody"
+        ):
+            make()
+    assert cli.main(["train", "sinusoid-maml", "--folder", str(tmp_path / "run")]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_in_a_home_that_is_not_there(command, tmp_path: Path):
+    words = ("--data.dataset", "folder", "--data.folder", NOBODY, "--folder", tmp_path / "run")
+    code, _, err = command("train", "glyphs-5way-1shot-maml", *words)
+    assert code == 2
+    assert "names a home folder that is not there" in err
+    assert "Traceback" not in err
+
+
+def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, as in a container with a number for a user."""
+    for name in ("HOME", "INNERLOOP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, four_classes: ClassArrays):
+    """No folder called `~` is made, and what is only kept for the next time is done without."""
+    monkeypatch.chdir(tmp_path)
+    without_home(monkeypatch)
+    with pytest.raises(InnerloopError, match="no home folder to keep it in; set INNERLOOP_CACHE"):
+        download.cache_folder()
+    with pytest.warns(UserWarning, match="compiled programs are not kept"):
+        assert shared.usable_cache() is None
+    with pytest.warns(UserWarning, match="going on without a cache"):
+        assert cache.cached("x", "x", lambda: four_classes) is four_classes
+    with pytest.warns(UserWarning, match="result is not kept"):
+        store.save("x", {"a": 1})
+    assert store.load("x") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def four_classes() -> ClassArrays:
+    import numpy as np
+
+    examples = np.zeros((4, 2, 2, 1), np.uint8)
+    return ClassArrays(examples, np.arange(4, dtype=np.int32), np.ones(4, np.int32), tuple("abcd"))
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A file where its folder should be, which stops the superuser too."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "x"))
+    with pytest.warns(UserWarning, match="compiled programs are not kept .*Not a directory"):
+        assert shared.usable_cache() is None
+    with pytest.warns(UserWarning, match="result is not kept .*Not a directory"):
+        store.save("x", {"a": 1})
+    assert store.load("x") is None
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    assert shared.usable_cache() == tmp_path / "compiled"
+    for damage in (b"\xff", b"[" * 100_000, b'{"a"'):
+        store.folder().mkdir(exist_ok=True)
+        (store.folder() / "x.json").write_bytes(damage)
+        assert store.load("x") is None
+
+
+def test_warnings_are_sentences(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Without a line of code, and with control characters as escapes."""
+    before = warnings.formatwarning
+    with streams.prepared():
+        told = warnings.formatwarning(UserWarning("innerloop: \x1b[31mx"), UserWarning, "a.py", 1)
+    assert told == "innerloop: \\x1b[31mx\n"
+    assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize("name", ["runs/nope", "./nope", "../nope", "/nope", "~/nope", "nope/"])
+def test_a_path_is_no_preset(name: str, complaint):
+    assert "there is no such folder or file" in complaint("evaluate", name)
+    with pytest.raises(InnerloopError, match="there is no such folder or file; give a run's folder"):
+        weights_path(name)
+
+
+def test_cores_twice():
+    """The first cell of a notebook, run again after the others."""
+    use_cores(2)  # as conftest did, before JAX started
+    use_cores()
+    with pytest.raises(InnerloopError, match="JAX has started already"):
+        use_cores(3)
+    for wrong in (0, 1025, 10**9):
+        with pytest.raises(InnerloopError, match="the number of devices must be 1"):
+            use_cores(wrong)
+
+
+def test_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch):
+    """Windows has none of it."""
+    monkeypatch.delattr(os, "sysconf_names")
+    monkeypatch.delattr(os, "sysconf")
+    assert available_memory() == 2**63
+
+
+def test_files_of_text_are_utf8_everywhere():
+    """No file's encoding is left to the locale."""
+    others = ("os.open", "tarfile.open", "gzip.open", "memmap.open", "PIL.Image.open")
+    for path in SOURCE.rglob("*.py"):
+        for call in (n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)):
+            name, words = ast.unparse(call.func), ast.unparse(call)
+            if name.split(".")[-1] in ("open", "read_text", "write_text") and name not in others:
+                told = ("utf-8", "ascii", "'rb'", "'wb'")
+                assert any(x in words for x in told), f"{path.name}: {words}"
+
+
+def test_the_json_of_a_list_is_ascii():
+    """Whatever reads it needs no encoding."""
+    done = run(*LIST, "--json")
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)[0]["name"] == "sinusoid-maml"

@@ -1,0 +1,185 @@
+"""Every number of a config and of an option has both bounds, and what is beyond them is one sentence."""
+
+import dataclasses
+import json
+import math
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from innerloop import cli, trained
+from innerloop.analysis.laboratory import Request
+from innerloop.bounds import Bounds, Field, bounds_of
+from innerloop.cli import adapt, analyze, evaluate, list_presets, quickstart, report, reproduce, train
+from innerloop.cli.shared import option
+from innerloop.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    InnerConfig,
+    ModelConfig,
+    OuterConfig,
+    RLConfig,
+    Section,
+)
+from innerloop.config_json import from_json
+from innerloop.errors import InnerloopError
+from innerloop.experiment import Experiment
+
+SECTIONS = (Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
+COMMANDS = {
+    "list": list_presets.List,
+    "train": train.TrainRL,
+    "evaluate": evaluate.Evaluate,
+    "adapt": adapt.Adapt,
+    "analyze": analyze.Analyze,
+    "report": report.Report,
+    "reproduce": reproduce.Reproduce,
+    "quickstart": quickstart.Quickstart,
+}
+NEEDED = {"train": ("navigation-random",), "adapt": ("x", "y")} | dict.fromkeys(("list", "quickstart"), ())
+"""Words before the options; the others need one."""
+
+
+def numeric(cls: type) -> list[str]:
+    """The fields of a dataclass that hold numbers."""
+    hints = get_type_hints(cls)
+    kinds = {f.name: {hints[f.name], *get_args(hints[f.name])} for f in dataclasses.fields(cls)}
+    return [name for name, kind in kinds.items() if {int, float} & kind]
+
+
+def beyond(field: Field) -> list[Any]:
+    """Values outside, a little and far; floats also without value."""
+    low, high = field.bounds.low, field.bounds.high
+    outside = [low - 1, high + 1, -(10**30), 10**30] if field.whole else [-1.0, 2.0 * high, 1e300]
+    outside += [] if field.whole else [math.nan, math.inf, -math.inf]
+    outside += [] if field.whole or low == 0 else [0.0]
+    return [(value,) for value in outside] if field.bounds.length else outside
+
+
+SETTINGS = [(cls, name) for cls in SECTIONS for name in numeric(cls)]
+OPTIONS = [(word, name) for word, cls in COMMANDS.items() for name in numeric(cls)]
+
+
+def test_that_all_are_seen():
+    """All sections of a config, all commands; and the walk finds their numbers."""
+    hints = get_type_hints(Config).values()
+    assert {Config, *(h for h in hints if dataclasses.is_dataclass(h))} == set(SECTIONS)
+    assert all(issubclass(cls, Section) for cls in SECTIONS)
+    assert set(COMMANDS) == set(cli.COMMANDS)
+    assert len(SETTINGS) >= 38
+    assert {name for word, name in OPTIONS if word == "evaluate"} == {
+        *("tasks", "steps", "shots", "queries", "seed", "devices")
+    }
+
+
+@pytest.mark.parametrize(("cls", "name"), SETTINGS, ids=lambda x: getattr(x, "__name__", x))
+def test_a_setting(cls: type[Section], name: str):
+    """Refused from Python and from JSON, by its own name; its bounds themselves are fine."""
+    field = bounds_of(cls)[name]
+    make = lambda value: dataclasses.replace(cls(), **{name: value})
+    for value in beyond(field):
+        with pytest.raises(InnerloopError, match=f"^{cls.SECTION}{name}: "):
+            make(value)
+        values: Any = {name: value}
+        values = {cls.SECTION[:-1]: values} if cls.SECTION else values
+        with pytest.raises(InnerloopError, match=f"^x.json: .*{name}"):
+            from_json(json.dumps(values), "x.json")
+    for bound in (field.bounds.low, field.bounds.high):
+        value = int(bound) if field.whole else float(bound)
+        assert make((value,) if field.bounds.length else value)
+
+
+@pytest.mark.parametrize(("cls", "name"), SETTINGS, ids=lambda x: getattr(x, "__name__", x))
+def test_a_setting_on_the_command_line(cls: type[Section], name: str, complaint):
+    """Named as the option that it is."""
+    field = bounds_of(cls)[name]
+    value = beyond(field)[1]
+    words = [f"{value[0] if field.bounds.length else value}"]
+    named = f"--{cls.SECTION}{name}".replace("_", "-")
+    assert f"innerloop: {named}: " in complaint("train", "navigation-random", named, *words)
+
+
+@pytest.mark.parametrize(("word", "name"), OPTIONS)
+def test_an_option(word: str, name: str, complaint):
+    cls = COMMANDS[word]
+    field, named = bounds_of(cls)[name], option(cls, name)
+    for value in beyond(field)[:2]:
+        told = complaint(word, *NEEDED.get(word, ("x",)), f"{named}={value}")
+        assert told.startswith(f"innerloop: {named}: must be ")
+
+
+def test_a_request_from_python():
+    assert set(bounds_of(Request)) == set(numeric(Request))
+    for name, field in bounds_of(Request).items():
+        for value in beyond(field):
+            with pytest.raises(InnerloopError, match=rf"^analyze\.{name}: must be"):
+                Request("x", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data": DataConfig(ways=10_000, shots=10_000)}, "outer.meta_batch x data.ways x data.shots"),
+        ({"model": ModelConfig(hidden=(4, 10**6, 10**6))}, "a layer of model.hidden x the next"),
+        (
+            {"data": DataConfig(dataset="navigation"), "rl": RLConfig(horizon=10**6, trajectories=99)},
+            "rl.horizon",
+        ),
+        (
+            {"outer": OuterConfig(log_every=10**6, meta_steps=10**6), "inner": InnerConfig(steps=10**4)},
+            "outer",
+        ),
+        (
+            {"data": DataConfig(ways=10**4), "evaluation": EvaluationConfig(queries=10**6)},
+            "evaluation.queries",
+        ),
+    ],
+)
+def test_sizes_that_are_too_large_together(changes: dict, named: str):
+    with pytest.raises(InnerloopError, match=f"{named}.*must be 2 147 483 647 or less together, got .* x "):
+        dataclasses.replace(Config(), **changes)
+
+
+def test_more_layers_than_a_network_has():
+    with pytest.raises(
+        InnerloopError, match=r"model.hidden: must be 256 numbers or fewer, got \(1, 1, .{,90}$"
+    ):
+        ModelConfig(hidden=(1,) * 100_000)
+
+
+def test_numbers_that_python_does_not_write(complaint):
+    with pytest.raises(InnerloopError, match="got a number of thousands of digits"):
+        Config(seed=10**5000)
+    code = cli.main(["train", "sinusoid-maml", "--seed", "9" * 5000])
+    assert code == 2
+
+
+def test_a_measurement_from_python_is_bounded_too():
+    """What `measure` is asked for becomes settings; nothing is computed before."""
+    run = trained.Trained({}, Experiment(Config()), "x", {})
+    for name, value in {"tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
+        with pytest.raises(InnerloopError, match=f"^(evaluation|inner).{name}: must be"):
+            trained.measure(run, **{name: value})
+    with pytest.raises(InnerloopError, match=r"^data\.shots: must be"):
+        trained.measure(run, shots=10**10)
+
+
+def test_bounds_are_generous():
+    """Far from every preset: an honest number is never refused."""
+    from innerloop.presets import all_presets
+
+    for config in all_presets().values():
+        for part in (
+            config,
+            *(getattr(config, name) for name in ("data", "inner", "outer", "evaluation", "rl")),
+        ):
+            for name, field in bounds_of(type(part)).items():
+                value = getattr(part, name)
+                if field.whole and isinstance(value, int):
+                    assert 10 * value <= field.bounds.high, name
+
+
+def test_bounds_are_both_there():
+    with pytest.raises(TypeError):
+        Bounds(1)  # pyright: ignore[reportCallIssue]
