@@ -13,8 +13,9 @@ import json
 import math
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from innerloop.errors import InnerloopError
 
@@ -35,7 +36,7 @@ _KINDS = {
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: Path, limit: int, *, follow: bool = True) -> BinaryIO:
+def open_regular(path: Path, limit: int, *, follow: bool = True) -> BufferedReader:
     """Open a regular file of at most `limit` bytes for reading.
 
     Without `follow` a symbolic link is refused: nothing inside a run's folder is one.
@@ -98,10 +99,10 @@ def sha256_of(path: Path, limit: int, *, follow: bool = True) -> str:
     return total.hexdigest()
 
 
-def read_text(path: Path, limit: int = TEXT, *, follow: bool = True, encoding: str = "utf-8") -> str:
+def read_text(path: Path, limit: int = TEXT, *, follow: bool = True) -> str:
     """The text of a UTF-8 file. Raises InnerloopError if it cannot be read or is no text."""
     try:
-        return read_bytes(path, limit, follow=follow).decode(encoding)
+        return read_bytes(path, limit, follow=follow).decode("utf-8")
     except UnicodeDecodeError as trouble:
         raise InnerloopError(str(path), f"is no text ({trouble.reason})", do=RESTORE) from None
 

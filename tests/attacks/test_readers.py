@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import struct
 import tarfile
@@ -25,6 +26,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+import tensorstore
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -351,6 +353,18 @@ def read_state(folder: Path) -> None:
     state = outer.init({"x": jnp.ones(3)}, optax.adam(0.1), jax.random.key(1))
     with checkpoint.opened(folder) as checkpoints:
         checkpoint.read(checkpoints, 7, state)
+
+
+def test_a_checkpoint_in_chunks_larger_than_its_arrays(tmp_path: Path, checkpoint_files: Path, bounded):
+    """Forty megabytes of zeros in a few bytes; it may as well be terabytes."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(checkpoint_files, folder)
+    metadata = {"shape": [3], "chunks": [10_000_000], "dtype": "<f4", "compressor": {"id": "zstd"}}
+    place = {"driver": "ocdbt", "base": f"file://{folder}/7/default/", "path": "params/x/"}
+    spec = {"driver": "zarr", "kvstore": place, "metadata": metadata, "create": True, "delete_existing": True}
+    tensorstore.open(spec).result()[...] = np.zeros(3, np.float32)
+    with pytest.raises(InnerloopError, match="`params/x` is stored in chunks larger than itself"):
+        read_state(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from innerloop.cli.report import default_out
+from innerloop.cli.report import Report, destination
 
 
 def test_the_page_lies_in_the_first_run(command, sinusoid_run):
@@ -10,8 +10,9 @@ def test_the_page_lies_in_the_first_run(command, sinusoid_run):
     assert (sinusoid_run / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_page_on_a_weights_file_lies_here(sinusoid_run):
-    assert default_out([str(sinusoid_run / "weights.safetensors")]) == Path("report.html")
+def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert destination(Report((str(sinusoid_run / "weights.safetensors"),)))[1] == Path("report.html")
 
 
 def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 from innerloop.datasets.images import open_image, to_array
 from innerloop.datasets.pictures import ENDINGS, list_classes
 from innerloop.errors import InnerloopError
-from innerloop.outside import read_text
+from innerloop.outside import TEXT, read_bytes
 
 LINES = 1_000_000
 """Lines of a CSV file at most."""
@@ -96,7 +96,10 @@ def ink_of(pictures: np.ndarray) -> Ink:
 def read_points(path: Path) -> Points:
     """Read `x,y` rows. Raises InnerloopError for a bad header or number, by its line, and if nothing is asked."""
     try:
-        lines = list(islice(csv.reader(read_text(path, encoding="utf-8-sig").splitlines()), LINES + 1))
+        text = read_bytes(path, TEXT).decode("utf-8-sig")
+        lines = list(islice(csv.reader(text.splitlines()), LINES + 1))
+    except UnicodeDecodeError:
+        raise InnerloopError(str(path), "is no text file", do="give a CSV file with the header x,y") from None
     except csv.Error as trouble:
         do = "give a CSV file with the header x,y"
         raise InnerloopError(str(path), f"is no table ({trouble})", do=do) from None
