@@ -15,10 +15,13 @@ def entry() -> None:
 
     try:
         code = main()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
         code = 1
-    code = flushed(code)
+        if signals.interrupted():
+            signals.say(signals.Interrupted(0))
+        else:
+            traceback.print_exception(error)
+    code = signals.interrupted() or flushed(code)
     if code:
         signals.leave(code)
 

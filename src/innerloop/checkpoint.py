@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,9 @@ RUN = "run"
 
 FOREVER = 10**8
 """Seconds for a save: Orbax takes them by the clock, which may be set meanwhile."""
+
+PAUSES = (0.5, 1, 2)
+"""Seconds before each new try of a save that ran out of time."""
 
 DELETED = "deleted"
 """Where Orbax moves old checkpoints in one step, so that a run that is killed meanwhile leaves no half of one."""
@@ -80,6 +84,9 @@ class Manager(ocp.CheckpointManager):
 
     run = b""
     """The identity of the run whose checkpoints these are; empty: it does not matter."""
+
+    under_way: tuple[int, Any] | None = None
+    """Step and content of the last save."""
 
     def reached_preemption(self, step: int) -> bool:
         """Never (JAX 0.8 raises an error where its service is off)."""
@@ -198,6 +205,7 @@ def save(checkpoints: Manager, state: MetaState) -> None:
     check_room(checkpoints.folder, sum(array.nbytes for array in arrays.values()))
     try:
         content = ocp.args.StandardSave(arrays | {SHA256: digest(arrays)})
+        checkpoints.under_way = (int(state.step), content)
         checkpoints.save(int(state.step), args=content)
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
@@ -218,10 +226,29 @@ def check_room(folder: Path, size: int) -> None:
 def finish(checkpoints: Manager) -> None:
     """Wait until all is on disk. Raises InnerloopError if it did not get there."""
     try:
-        checkpoints.wait_until_finished()
+        wait(checkpoints)
         remove_deleted(checkpoints.folder)
     except Exception as trouble:
         raise not_written(checkpoints, trouble) from trouble
+
+
+def wait(checkpoints: Manager) -> None:
+    """Wait until all is on disk. A save that ran out of time is begun again: the clock may have been set."""
+    try:
+        return checkpoints.wait_until_finished()
+    except TimeoutError as error:
+        trouble: Exception = error
+    if checkpoints.under_way is None:
+        raise trouble
+    step, content = checkpoints.under_way
+    for seconds in PAUSES:
+        time.sleep(seconds)  # what was given up may still write
+        try:
+            checkpoints.save(step, args=content)
+            return checkpoints.wait_until_finished()
+        except Exception as error:
+            trouble = error
+    raise trouble
 
 
 def not_written(checkpoints: Manager, trouble: Exception) -> InnerloopError:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
@@ -83,7 +84,7 @@ class Guard:
             self.listener.close()
             self.listener = None
 
-    def handle(self, number: int, frame: Any) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """What Python calls, in the main thread."""
         self.note(number)
         if not self.ours:
@@ -92,6 +93,9 @@ class Guard:
                 signal.raise_signal(number)
         elif not (self.is_saving or self.raised):
             self.raised = True
+            if importing(frame):
+                say(Interrupted(number))
+                leave(128 + number)
             raise Interrupted(number)
 
     def heard(self, number: int) -> None:
@@ -238,6 +242,18 @@ def telling(tell: Callable[[Stopped], object]) -> Iterator[None]:
         yield
     finally:
         OWN[0].tell = before
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: an exception in the middle of an extension's start may abort the process."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def interrupted() -> int:
+    """The exit code if Interrupted was raised in this process, whatever became of it on its way; else 0."""
+    return 128 + OWN[0].numbers[0] if OWN and OWN[0].raised else 0
 
 
 def code_of(outcome: BaseException) -> int:

@@ -1,13 +1,22 @@
-"""Commands called in this process, and what they may not touch."""
+"""Commands called in this process, processes that are attacked, and what neither may touch."""
 
 import hashlib
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from tests.faults.child import SHORT
 
+from innerloop import weights
 from innerloop.cli import main
+from innerloop.config import Config
 
 TINY = (
     "--outer.meta-steps",
@@ -21,13 +30,6 @@ TINY = (
 )
 TINY += ("--outer.validate-every", "0", "--outer.snapshots", "0", "--model.hidden", "4")
 TINY += ("--evaluation.tasks", "2", "--evaluation.steps", "1", "--evaluation.validation-tasks", "2")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_quickly(quickly):
-    """Runs are short here; one compiler setting for all of them keeps their programs."""
-    with quickly():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +98,78 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture(name="contents")
 def contents_fixture() -> Callable[[Path], dict[str, str]]:
     return contents
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Iterator[None]:
+    """The same few programs, again and again."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is settings:
+            with quickly():
+                yield
+
+
+@pytest.fixture(scope="session")
+def short() -> Config:
+    """12 meta-steps of 2 sinusoids, a line every 2, a checkpoint at the end alone."""
+    return replace(SHORT, outer=replace(SHORT.outer, checkpoint_every=100))
+
+
+@pytest.fixture(scope="session")
+def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
+    """A run of `short` that was never disturbed."""
+    from innerloop.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with quickly():
+        train(short, folder)
+    return folder
+
+
+@pytest.fixture
+def same_run(finished: Path) -> Callable[[Path], None]:
+    """Checks weights to the bit and metrics to the letter."""
+
+    def check(folder: Path) -> None:
+        a, b = (weights.load(path / "weights.safetensors")[0] for path in (folder, finished))
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+        assert (folder / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+
+    return check
+
+
+AS_COMMAND = """
+import ctypes, sys, threading, time
+from innerloop import cli, signals
+from innerloop.__main__ import entry
+def main(argv=None):
+{body}
+cli.main = main
+entry()
+"""
+
+
+@pytest.fixture
+def process() -> Callable[..., subprocess.Popen[str]]:
+    """`process(body)`: a process like the command, whose work is this Python code; it has printed a line."""
+
+    def start(body: str, before: Sequence[str] = (), **options: object) -> subprocess.Popen[str]:
+        script = AS_COMMAND.format(body="\n".join("    " + line for line in body.strip().splitlines()))
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = subprocess.Popen([*before, sys.executable, "-c", script], **streams, **options)  # pyright: ignore
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n", started.communicate()
+        return started
+
+    return start

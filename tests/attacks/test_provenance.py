@@ -1,0 +1,109 @@
+"""What a run was made with is compared when it goes on."""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks import several
+
+from innerloop import distributed, provenance
+from innerloop.config import Config
+from innerloop.errors import InnerloopError
+from innerloop.run_folder import RunFolder
+from innerloop.signals import Stopped
+from innerloop.train import settings, train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """An ended run whose weights are lost."""
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    return tmp_path / "run"
+
+
+def test_checkpoints_of_another_run_are_refused(short: Config, run: Path):
+    (run / "config.json").unlink()
+    with pytest.raises(InnerloopError, match="is of a run with other settings or data"):
+        train(replace(short, algorithm="fomaml", seed=3), run)
+    assert not (run / "weights.safetensors").exists()
+
+
+def test_settings_changed_by_hand_are_refused(run: Path):
+    text = (run / "config.json").read_text().replace('"seed": 0', '"seed": 1')
+    assert '"seed": 1' in text
+    (run / "config.json").write_text(text)
+    with pytest.raises(InnerloopError, match="other settings or data"):
+        train(None, run, resume=True)
+
+
+def test_data_that_changed_are_named(short: Config, tmp_path: Path, monkeypatch):
+    hashes = {"train": "a", "validation": "b", "test": "c"}
+    monkeypatch.setattr(provenance, "data_hashes", lambda splits: hashes)
+    stop = lambda progress: os.kill(os.getpid(), 15) if progress.step == 2 else None
+    with pytest.raises(Stopped):
+        train(short, tmp_path / "run", watch=stop)
+    hashes = hashes | {"test": "d"}
+    with pytest.raises(InnerloopError, match="--resume: the test set of the data changed"):
+        train(None, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "environment.json").unlink()  # the checkpoint knows all the same
+    with pytest.raises(InnerloopError, match="other settings or data"):
+        train(None, tmp_path / "run", resume=True)
+
+
+def test_other_devices_and_versions_are_told_and_kept(run: Path):
+    known = json.loads((run / "environment.json").read_text())
+    known["devices"], known["packages"]["jax"] = ["TFRT_CPU_0"], "0.0.1"
+    (run / "environment.json").write_text(json.dumps(known))
+    with pytest.warns(UserWarning, match=r"devices: then 1 TFRT_CPU, now 2 .*packages.jax: then 0.0.1, now"):
+        train(None, run, resume=True)
+    (entry,) = RunFolder(run).known()["resumed"]
+    assert entry["meta_step"] == 12
+    assert sorted(entry["changed"]) == ["devices", "packages.jax"]
+
+
+@pytest.mark.parametrize("odd", [{"data": [1], "devices": 3, "flags": None, "resumed": "x"}, {}])
+def test_an_environment_of_odd_values_breaks_nothing(run: Path, odd: dict):
+    known = json.loads((run / "environment.json").read_text()) | odd
+    (run / "environment.json").write_text(json.dumps(known if odd else {}))
+    if odd:
+        with pytest.warns(UserWarning, match="other circumstances"):
+            train(None, run, resume=True)
+    else:
+        train(None, run, resume=True)
+    assert (run / "weights.safetensors").exists()
+
+
+def test_where_data_lie_is_no_part_of_a_run():
+    here = '{"data": {"folder": "/a", "ways": 5}, "seed": 0}'
+    assert provenance.identity(here, {}) == provenance.identity(here.replace("/a", "/b"), {})
+    assert provenance.identity(here, {}) != provenance.identity(here.replace("5", "6"), {})
+    assert provenance.identity(here, {}) != provenance.identity(here, {"train": "x"})
+
+
+def test_another_config_in_another_process_is_refused(monkeypatch):
+    """From Python; a process without a config takes the first one's."""
+    monkeypatch.setattr(distributed, "from_first", lambda data: b"0" * 32)
+    monkeypatch.setattr(distributed, "every", lambda data: [b"0" * 32, data])
+    with pytest.raises(InnerloopError, match="process 1: has other settings than the first process"):
+        settings(Config(name="mine"))
+
+
+@pytest.mark.slow
+def test_another_seed_in_another_process_is_refused(tmp_path: Path):
+    port, words = several.free_port(), ["sinusoid-maml", "--folder", str(tmp_path / "run"), "--devices", "1"]
+    command = [sys.executable, "-m", "innerloop", "train", *words]
+    seeds = (["--seed", "0"], ["--seed", "3"])
+    both = [
+        several.Process([*command, *own, *several.meeting(2, i, port, 20)]) for i, own in enumerate(seeds)
+    ]
+    codes, told = zip(*several.end(both), strict=True)
+    assert codes == (2, 2), told
+    assert all("process 1: has other settings on its command line than the first" in text for text in told)
+    assert not (tmp_path / "run").exists()

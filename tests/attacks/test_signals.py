@@ -1,0 +1,148 @@
+"""SIGINT, SIGTERM and SIGHUP at any time: the first one is seen and saves, a second one ends the process at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from benchmarks.several import Process
+
+from innerloop import checkpoint, signals
+from innerloop.config import Config
+from innerloop.run_folder import RunFolder
+from innerloop.train import Stopped, TrainingLoop, train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+BLOCKED = "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in 'ab']"
+"""As XLA does: a call that no signal ends, in which Python runs no handler."""
+
+SLOW = (
+    "sinusoid-maml --model.hidden 4 --outer.meta-batch 2 --outer.meta-steps 6000000 --outer.log-every 3000000"
+)
+
+
+def ended(started: subprocess.Popen[str], *numbers: int, pause: float = 0.5) -> tuple[int, str, float]:
+    """Exit code, what was said on standard error, and the seconds since the first of these signals."""
+    time.sleep(0.2)  # it has just printed a line
+    begun = time.monotonic()
+    for number in numbers:
+        started.send_signal(number)
+        if number is not numbers[-1]:
+            time.sleep(pause)
+    said = started.communicate(timeout=60)[1]
+    return started.returncode, said, time.monotonic() - begun
+
+
+@pytest.mark.slow
+def test_a_block_of_minutes_is_given_up_and_the_state_before_it_saved(tmp_path: Path):
+    words = [sys.executable, "-m", "innerloop", "train", *SLOW.split(), "--folder", str(tmp_path / "run")]
+    with Process(words, env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}) as process:
+        while not list((tmp_path / "run" / "tensorboard").glob("*")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(1)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGHUP)
+        said = process.told()
+    assert process.returncode == 128 + signal.SIGHUP, said
+    assert time.monotonic() - begun < 5
+    assert "Stopped at meta-step 0; everything is saved" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "run" / "checkpoints" / "0").is_dir()
+
+
+def test_the_state_before_a_block_given_up_goes_on_to_the_same_bits(
+    short: Config, same_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """From Python: saved while the block goes on, and raised when it ends."""
+    folder, blocks, own = tmp_path / "run", [], TrainingLoop.dispatch
+
+    def third_is_slow(self: TrainingLoop, length: int):
+        blocks.append(length)
+        if len(blocks) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            deadline = time.monotonic() + 60
+            while not (folder / "clock.json").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        return own(self, length)
+
+    monkeypatch.setattr(TrainingLoop, "dispatch", third_is_slow)
+    monkeypatch.setattr(signals, "PATIENCE", 0.1)
+    with pytest.raises(Stopped, match="stopped at meta-step 4"):
+        train(short, folder)
+    assert RunFolder(folder).metrics()[-1]["step"] == 4
+    assert checkpoint.manager(folder / "checkpoints").all_steps() == [4]
+    train(None, folder, resume=True)
+    same_run(folder)
+
+
+def test_a_signal_that_was_swallowed_ends_the_process_in_time(process):
+    """As one is that comes within a callback of the garbage collection."""
+    body = """
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pass
+time.sleep({seconds})
+return 0
+"""
+    code, said, seconds = ended(process(body.format(seconds=60)), signal.SIGINT)
+    assert (code, said) == (130, "innerloop: interrupted.\n")
+    assert seconds < 5
+    assert ended(process(body.format(seconds=0)), signal.SIGTERM)[0] == 143
+
+
+def test_a_call_that_never_returns_is_ended(process):
+    code, said, seconds = ended(process('print("ready", flush=True)\n' + BLOCKED), signal.SIGINT)
+    assert (code, said) == (130, "innerloop: interrupted.\n")
+    assert seconds < 5
+
+
+def test_an_import_is_not_broken_into(process, tmp_path: Path):
+    """An exception in the middle of an extension's start comes out as another one, or aborts the process."""
+    (tmp_path / "slow_module.py").write_text('print("ready", flush=True)\nimport time\ntime.sleep(60)\n')
+    body = f"sys.path.insert(0, {str(tmp_path)!r})\nimport slow_module"
+    code, said, seconds = ended(process(body), signal.SIGINT)
+    assert (code, said) == (130, "innerloop: interrupted.\n")
+    assert seconds < 2
+
+
+SAVING = """
+with signals.OWN[0].saving(None):
+    print("ready", flush=True)
+    {wait}
+"""
+
+
+def test_a_second_signal_ends_at_once(process):
+    started = process(SAVING.format(wait=BLOCKED))
+    code, said, seconds = ended(started, signal.SIGTERM, signal.SIGINT)
+    assert (code, said) == (130, "")
+    assert seconds < 2
+
+
+def test_what_a_launcher_or_a_shell_sends_twice_counts_once(process):
+    wait = "time.sleep(2)\n    return 128 + signals.OWN[0].numbers[0]"
+    assert ended(process(SAVING.format(wait=wait)), signal.SIGINT, signal.SIGINT, pause=0.05)[0] == 130
+    code, said, seconds = ended(process(SAVING.format(wait=wait)), signal.SIGHUP, signal.SIGHUP)
+    assert (code, said) == (129, "")
+    assert seconds > 1
+
+
+def test_nohup_is_respected(process):
+    body = 'print("ready", flush=True)\ntime.sleep(1)\nreturn 0'
+    assert ended(process(body, before=("nohup",)), signal.SIGHUP)[0] == 0
+
+
+def test_after_an_error_no_thread_keeps_the_process(process):
+    """Threads of Orbax and XLA that found no memory or no file handle never end."""
+    body = 'threading.Thread(target=time.sleep, args=(60,)).start()\nprint("ready", flush=True)\n'
+    for end, code in (("return 2", 2), ("raise KeyError", 1)):
+        found, _, seconds = ended(process(body + end))
+        assert found == code
+        assert seconds < 10
