@@ -1,28 +1,17 @@
 """Everything that decides a run, as frozen dataclasses: one definition gives the API, `--help` and `config.json`."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from innerloop.errors import InnerloopError
+from innerloop.specs import ALGORITHMS, DATASETS, AlgorithmSpec, DatasetSpec
 
-Dataset = Literal[
-    "sinusoid",
-    "glyphs",
-    "omniglot",
-    "cifar_fs",
-    "fc100",
-    "mini_imagenet",
-    "folder",
-    "navigation",
-    "half_cheetah_direction",
-    "half_cheetah_velocity",
-    "ant_direction",
-    "ant_velocity",
-]
-LOCOMOTION = ("half_cheetah_direction", "half_cheetah_velocity", "ant_direction", "ant_velocity")
-REINFORCEMENT = ("navigation", *LOCOMOTION)
-"""The families of environments among them."""
-AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
+if TYPE_CHECKING:
+    AlgorithmName = str
+    Dataset = str
+else:
+    AlgorithmName = Literal[tuple(ALGORITHMS)]
+    Dataset = Literal[tuple(DATASETS)]
 Normalization = Literal["transductive", "inductive", "support"]
 
 
@@ -67,6 +56,11 @@ class DataConfig:
     oracle: bool = False
     """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation, the direction or
     speed of a body."""
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What is known of the data set."""
+        return DATASETS[self.dataset]
 
 
 @dataclass(frozen=True)
@@ -246,3 +240,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+
+    @property
+    def spec(self) -> AlgorithmSpec:
+        """What is known of the algorithm."""
+        return ALGORITHMS[self.algorithm]
+
+    @property
+    def reinforcement(self) -> bool:
+        """Whether tasks are environments to act in."""
+        return self.data.spec.kind == "reinforcement"

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, diagnosis, distributed, outer, provenance, start, weights
+from innerloop import checkpoint, diagnosis, distributed, provenance, start, weights
 from innerloop.board import Board
 from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
@@ -74,7 +74,7 @@ def train(
     with distributed.noticing_losses():
         config = settings(run.config() if resume and writes else config)
         experiment = build(config)
-        if not experiment.reinforcement:
+        if not config.reinforcement:
             fit = plan(experiment, min(distributed.numbers(available_memory())))
             told(fit)
             experiment = fitted(experiment, fit)
@@ -112,8 +112,8 @@ class TrainingLoop:
     ):
         self.experiment, self.run, self.checkpoints, self.watch = experiment, run, checkpoints, watch
         self.config = experiment.config.outer
-        self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, Any]]] = {}
         self.distribution = experiment.train_tasks()
+        self.loop = experiment.outer_loop(self.distribution)
         self.held_out = experiment.held_out_tasks(
             "validation"
         )  # now: too few classes are told before training
@@ -131,7 +131,7 @@ class TrainingLoop:
             while step < total:
                 before = diagnosis.keep(jax.tree.map(own_copy, self.state))
                 length = min(self.config.log_every, total - step)
-                self.state, info = self.dispatch(length)(self.state)
+                self.state, info = self.loop.run(self.state, length)
                 step += length
                 incidents = self.experiment.incidents(info, step, self.run.path)
                 self.check(info, step, before)
@@ -151,7 +151,7 @@ class TrainingLoop:
 
     def fresh(self, params: Any) -> MetaState:
         """The state before the first meta-step."""
-        return outer.init(params, self.experiment.optimizer, self.experiment.keys().tasks)
+        return self.loop.start(params, self.experiment.keys().tasks)
 
     def restored(self) -> MetaState:
         """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
@@ -192,7 +192,7 @@ class TrainingLoop:
     def check(self, info: Any, step: int, before: MetaState) -> None:
         """Raise InnerloopError unless all is finite after the dispatch that began at `before`."""
         where = lambda good: diagnosis.located(
-            self.experiment, self.distribution, self.dispatch, before, good
+            self.experiment, self.distribution, self.loop.run, before, good
         )
         check_finite(info, step, self.run.path, where)
         diagnosis.check_params(self.state.params, step, self.run.path)
@@ -204,12 +204,6 @@ class TrainingLoop:
         weights.save(
             path, jax.tree.map(own_copy, self.state.params), self.experiment.config, {"meta_steps": step}
         )
-
-    def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
-        """The compiled run of `length` meta-steps."""
-        if length not in self.compiled:
-            self.compiled[length] = self.experiment.meta_steps(self.distribution, length)
-        return self.compiled[length]
 
     def metrics(self, info: Any, step: int) -> dict[str, float]:
         """Means over the dispatch, and the validation scores where they are due."""

@@ -36,8 +36,14 @@ class OuterInfo(NamedTuple):
     length: Float[Array, ""]
 
 
-OuterStep = Callable[[Params, Any, Task], tuple[Params, Any, OuterInfo]]
-"""`step(params, opt_state, tasks) -> (params, opt_state, info)`; runs inside the mesh, on this device's tasks."""
+class OuterStep(NamedTuple):
+    """`init(params) -> opt_state`, and `step(params, opt_state, tasks) -> (params, opt_state, info)`.
+
+    A step runs inside the mesh, on this device's tasks.
+    """
+
+    init: Callable[[Params], Any]
+    step: Callable[[Params, Any, Task], tuple[Params, Any, OuterInfo]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def trust_region(
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, seen
 
-    return step
+    return OuterStep(scale.init, step)
 
 
 def proximal(outer: Outer, optimizer: optax.GradientTransformation, epochs: int) -> OuterStep:
@@ -139,7 +145,7 @@ def proximal(outer: Outer, optimizer: optax.GradientTransformation, epochs: int)
         seen = OuterInfo(first.outer_loss, first.inner_losses, norms[0], kl, jnp.ones_like(kl))
         return after, opt_state, seen
 
-    return step
+    return OuterStep(optimizer.init, step)
 
 
 def plain(outer: Outer, optimizer: optax.GradientTransformation) -> OuterStep:
@@ -152,4 +158,4 @@ def plain(outer: Outer, optimizer: optax.GradientTransformation) -> OuterStep:
         seen = OuterInfo(info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm))
         return optax.apply_updates(params, updates), opt_state, seen
 
-    return step
+    return OuterStep(optimizer.init, step)
