@@ -15,11 +15,12 @@ import optax
 from tests.fuzz.mutate import json_of, mutated
 
 from innerloop import checkpoint, outer, weights
+from innerloop.algorithms import maml
 from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
 from innerloop.inner import InnerLoop
 from innerloop.learner import Learner
-from innerloop.losses import call
+from innerloop.losses import cross_entropy
 from innerloop.models import MLP
 from innerloop.run_folder import RunFolder
 
@@ -97,7 +98,7 @@ def weights_files(root: Path) -> Attempt:
 
 def adapted_files(root: Path) -> Attempt:
     """The tasks that a learner saves."""
-    learner = Learner(model(), call, InnerLoop(optax.sgd(0.1), 1), shape=(1,))
+    learner = Learner(model(), maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1)), shape=(1,))
     learner.fit(np.array([[0.0], [1.0]], np.float32), ["a", "b"])
     path = root / "a.safetensors"
     learner.save_adapted(path)
@@ -113,8 +114,8 @@ def adapted_files(root: Path) -> Attempt:
 
 def checkpoints(root: Path) -> Attempt:
     """Every file of a checkpoint; what is read is what was written, to the bit, or it is refused."""
-    state = outer.init(model(), optax.adam(0.1), jax.random.key(1))
-    state = state._replace(step=jnp.asarray(7, jnp.int32))
+    opt_state = optax.adam(0.1).init(model())
+    state = outer.MetaState(model(), opt_state, jax.random.key(1), jnp.asarray(7, jnp.int32))
     manager = checkpoint.manager(root / "checkpoints")
     checkpoint.save(manager, state)
     checkpoint.finish(manager)

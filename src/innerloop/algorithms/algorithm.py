@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
 
@@ -62,6 +62,6 @@ class Algorithm(ABC):
         """The loss on the query set."""
         return self.loss_fn if self.outer_loss_fn is None else self.outer_loss_fn
 
-    def with_inner(self, **changes: Any) -> Self:
+    def with_inner(self, **changes: Any) -> "Algorithm":
         """The same algorithm with another inner loop, as for more steps at test: `with_inner(steps=10)`."""
         return replace(self, inner=replace(self.inner, **changes))

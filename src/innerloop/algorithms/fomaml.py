@@ -8,8 +8,6 @@ through the inner loop.
 Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and Schulman 2018, arXiv 1803.02999.
 """
 
-from dataclasses import dataclass
-
 import jax
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
@@ -17,7 +15,6 @@ from innerloop.inner import InnerLoop
 from innerloop.task import LossFn, Params, Task
 
 
-@dataclass(frozen=True)
 class FOMAML(Algorithm):
     """See `fomaml`."""
 

@@ -5,8 +5,6 @@ r"""Joint training, the baseline: one model for all tasks, with no inner loop wh
 At test time it is fine-tuned by the same inner loop as the others ("pretrained" in the MAML paper, section 5.1).
 """
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +13,6 @@ from innerloop.inner import InnerLoop
 from innerloop.task import LossFn, Params, Task
 
 
-@dataclass(frozen=True)
 class Joint(Algorithm):
     """See `joint`."""
 

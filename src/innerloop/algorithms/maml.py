@@ -10,8 +10,6 @@ Finn, Abbeel and Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation 
 arXiv 1703.03400. The paper sums over tasks; `innerloop.outer` takes the mean.
 """
 
-from dataclasses import dataclass
-
 import jax
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
@@ -19,7 +17,6 @@ from innerloop.inner import InnerLoop
 from innerloop.task import LossFn, Params, Task
 
 
-@dataclass(frozen=True)
 class MAML(Algorithm):
     """See `maml`."""
 

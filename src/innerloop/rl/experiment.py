@@ -123,7 +123,7 @@ class RLExperiment(Experiment):
             raise InnerloopError(spec.name, "it has no query loss for this outer step", got=rl.outer, do=do)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
         adapt = adapt if spec.adapts_in_training else unadapted
-        outer = Outer(algorithm, adapt, self.query_loss, self.chunk, self.curvature)
+        outer = Outer(algorithm, adapt, self.chunk, self.curvature)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
             return trust_region(outer, region, self.optimizer)

@@ -22,7 +22,7 @@ from innerloop.outer import mean_in_chunks
 from innerloop.rl.collect import Adapt, over_tasks
 from innerloop.rl.divergence import Product, fisher, mean_kl
 from innerloop.rl.natural import TrustRegion, natural_step
-from innerloop.task import LossFn, Params, Task
+from innerloop.task import Params, Task
 from innerloop.tree import global_norm
 
 
@@ -48,7 +48,7 @@ class OuterStep(NamedTuple):
 
 @dataclass(frozen=True)
 class Outer:
-    """What all outer steps need: the algorithm, how a policy is adapted, and the query loss.
+    """What all outer steps need: the algorithm, and how a policy is adapted.
 
     `adapt` is differentiated for the divergence; `first_order` of an adaptation counts it as a shift by a constant.
     `curvature(params, tasks)` is the divergence's product where it is known better than by differentiating.
@@ -56,7 +56,6 @@ class Outer:
 
     algorithm: Algorithm
     adapt: Adapt
-    query_loss: LossFn
     chunk: int | None = None
     curvature: Callable[[Params, Task], Product] | None = None
 
@@ -82,7 +81,9 @@ class Outer:
         def one(task: Task) -> tuple[Array, Array]:
             adapted = self.adapt(params, task.support)
             new = adapted(task.query.observations)
-            return self.query_loss(adapted, task.query), mean_kl(task.query.answers, new, task.query)
+            return self.algorithm.query_loss(adapted, task.query), mean_kl(
+                task.query.answers, new, task.query
+            )
 
         loss, kl = over_tasks(one, tasks, self.chunk)
         return mean_over_devices((loss.mean(), kl.mean()))

@@ -12,7 +12,7 @@ that wait, one being made, and two that were handed out. The map itself is never
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ class StreamedOuterLoop(OuterLoop):
         self.last: tuple[Any, Any, int] | None = None
         self.in_flight: deque[Array] = deque()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StreamedOuterLoop":
         return self
 
     def __exit__(self, *error: object) -> None:

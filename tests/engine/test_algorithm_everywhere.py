@@ -1,0 +1,184 @@
+"""Every algorithm adapts as it is defined wherever it is used: in `evaluate`, in `Learner`, in training."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.evaluate import evaluate
+from innerloop.inner import InnerLoop, at_step
+from innerloop.kept_adam import FIRST, kept_adam
+from innerloop.learner import Learner
+from innerloop.losses import BatchLoss, mean_squared_error, squared_error
+from innerloop.outer import OuterLoop
+from innerloop.specs import ALGORITHMS, AlgorithmSpec
+from innerloop.task import Batch, Task
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+RATE, STEPS, EACH = 0.1, 3, 2
+KEY = jax.random.key(0)
+
+
+def apply(params: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ params["body"]) @ params["head"]
+
+
+def outer_measure(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.abs(outputs - targets))
+
+
+LOSS, OUTER = mean_squared_error(apply), BatchLoss(outer_measure, apply)
+EVERY = list(ALGORITHMS.values())
+
+
+def draw(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
+
+
+PARAMS = {"body": draw(3, 4), "head": draw(4, 2)}
+
+
+class Tasks:
+    """Random regressions of six examples."""
+
+    def sample(self, key: jax.Array) -> Task:
+        x, y, slope = (jax.random.normal(k, s) for k, s in zip(jax.random.split(key, 3), SHAPES, strict=True))
+        return Task(Batch(x[:6], jnp.sin(x[:6] @ slope)), Batch(x[6:], jnp.sin(x[6:] @ slope) + 0.1 * y))
+
+
+SHAPES = ((10, 3), (4, 2), (3, 2))
+
+
+def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
+    rule = inner.pop("rule", optax.sgd(RATE))
+    return spec.make(LOSS, InnerLoop(rule, STEPS, **inner), outer_loss_fn=OUTER)
+
+
+def moved_by(spec: AlgorithmSpec) -> tuple[str, ...]:
+    return {"all": ("body", "head"), "head": ("head",), "body": ("body",)}[spec.moves]
+
+
+def by_hand(spec: AlgorithmSpec, support: Batch, minibatch: int | None = None) -> list[dict]:
+    """theta_0 .. theta_k: gradient descent of what the definition moves, written out."""
+    thetas = [PARAMS]
+    for i in range(STEPS):
+        batch = at_step((None, support), minibatch, jnp.asarray(i))
+        batch = batch if minibatch is None else batch[1]
+        batch = batch[1] if minibatch is None else batch
+        grads = jax.grad(LOSS)(thetas[-1], batch)
+        now = {k: w - RATE * grads[k] if k in moved_by(spec) else w for k, w in thetas[-1].items()}
+        thetas.append(now)
+    return thetas
+
+
+def close(a: Any, b: Any) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5), a, b)
+
+
+@pytest.mark.parametrize("minibatch", [None, EACH])
+@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+def test_evaluate_adapts_by_the_definition(spec: AlgorithmSpec, minibatch: int | None):
+    """Scored after every step, on the tasks that the key decides; the reported loss is the algorithm's own."""
+    algorithm = made(spec, minibatch=minibatch)
+    curve = evaluate(algorithm, PARAMS, Tasks(), key=KEY, num_tasks=2)
+    loss = OUTER if spec.reads_query else LOSS
+    for number in range(2):
+        task = Tasks().sample(jax.random.fold_in(KEY, number))
+        thetas = by_hand(spec, task.support, minibatch)
+        close(curve.scores["loss"][number], np.stack([loss(theta, task.query) for theta in thetas]))
+        close(algorithm.adapt(PARAMS, task.support), thetas[-1])
+
+
+@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
+    """ANIL's body stands still, and BOIL's head; no second loss or inner loop is there to say otherwise."""
+    task = Tasks().sample(KEY)
+    learner = Learner(PARAMS, made(spec)).fit(*task.support)
+    assert not learner.classification
+    for part in PARAMS:
+        assert np.array_equal(learner.params_[part], PARAMS[part]) == (part not in moved_by(spec))
+    thetas = by_hand(spec, task.support)
+    close(learner.params_, thetas[-1])
+    close(learner.losses_, np.stack([LOSS(theta, task.support) for theta in thetas[:-1]]))
+    close(learner.predict(task.query.inputs), apply(thetas[-1], task.query.inputs))
+
+
+def test_a_learner_of_minibatches_sees_each_example_in_turn():
+    """In an order of its own, since people sort by class."""
+    support = Tasks().sample(KEY).support
+    learner = Learner(PARAMS, made(ALGORITHMS["reptile"], minibatch=EACH)).fit(*support)
+    order = np.random.default_rng(0).permutation(6)
+    shuffled = Batch(support.inputs[order], support.targets[order])
+    close(learner.params_, by_hand(ALGORITHMS["reptile"], shuffled, EACH)[-1])
+
+
+def with_moments_by_hand(support: Batch, moments: dict) -> tuple[dict, dict]:
+    theta = PARAMS
+    for _ in range(STEPS):
+        grads = jax.grad(LOSS)(theta, support)
+        moments = {k: 0.999 * moments[k] + 0.001 * grads[k] ** 2 for k in moments}
+        theta = {k: theta[k] - RATE * grads[k] / (jnp.sqrt(moments[k]) + 1e-8) for k in theta}
+    return theta, moments
+
+
+def test_reptiles_moments_are_meta_parameters():
+    """`init` adds them, training learns them, adaptation begins with them, and what is adapted is the model alone."""
+    algorithm = made(ALGORITHMS["reptile"], rule=kept_adam(RATE))
+    loop = OuterLoop(algorithm, optax.sgd(1.0), Tasks(), meta_batch=1)
+    state = loop.init(PARAMS, KEY)
+    close(algorithm.initialisation(state.params), PARAMS)
+    first = {k: jnp.full_like(w, FIRST) for k, w in PARAMS.items()}
+    close(state.params.moments, first)
+    task = Tasks().sample(jax.random.key(5))
+    theta, _ = with_moments_by_hand(task.support, first)
+    close(Learner(state.params, algorithm).fit(*task.support).params_, theta)
+    curve = evaluate(algorithm, state.params, Tasks(), key=KEY, num_tasks=2)
+    own = Tasks().sample(jax.random.fold_in(KEY, 0))
+    close(curve.scores["loss"][0, -1], LOSS(with_moments_by_hand(own.support, first)[0], own.query))
+    learnt = loop.run(state, 1)[0].params
+    drawn = Tasks().sample(jax.random.split(jax.random.fold_in(KEY, 0), 1)[0])
+    theta, moments = with_moments_by_hand(drawn.support, first)
+    close((learnt.model, learnt.moments), (theta, moments))
+
+
+@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
+    algorithm = made(spec)
+    longer = algorithm.with_inner(steps=7)
+    assert type(longer) is type(algorithm)
+    assert (longer.inner.steps, longer.inner.select) == (7, algorithm.inner.select)
+    assert (longer.loss_fn, longer.query_loss) == (algorithm.loss_fn, algorithm.query_loss)
+    assert algorithm.inner.steps == STEPS
+
+
+def test_meta_gradients_report_the_outer_loss():
+    task = Tasks().sample(KEY)
+    for spec in EVERY:
+        _, info = made(spec).meta_grad(PARAMS, task)
+        thetas = by_hand(spec, task.support)
+        theta = thetas[-1] if spec.adapts_in_training else PARAMS
+        expected = OUTER(theta, task.query) if spec.reads_query else LOSS(thetas[-2], task.support)
+        close(info.outer_loss, expected)
+
+
+def opaque(params: Any, batch: Batch) -> jax.Array:
+    return squared_error(apply(params, batch.inputs), batch.targets)
+
+
+def test_a_loss_that_does_not_tell_its_model():
+    """Needs `apply`; one that tells takes no other."""
+    task, inner = Tasks().sample(KEY), InnerLoop(optax.sgd(RATE), STEPS)
+    hidden = ALGORITHMS["anil"].make(opaque, inner)
+    with pytest.raises(Exception, match="the algorithm's loss does not tell its model; pass `apply`"):
+        Learner(PARAMS, hidden)
+    with pytest.raises(Exception, match="the algorithm's loss is of another model; leave `apply` out"):
+        Learner(PARAMS, ALGORITHMS["anil"].make(LOSS, inner), lambda params, x: x)
+    learner = Learner(PARAMS, hidden, apply, classification=False).fit(*task.support)
+    close(learner.params_, by_hand(ALGORITHMS["anil"], task.support)[-1])
+    classes = Learner(PARAMS, hidden, apply)
+    with pytest.raises(Exception, match="the loss takes 2 classes, got 3|at most 2 classes"):
+        classes.fit(task.support.inputs, [0, 1, 2, 0, 1, 2])
