@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from innerloop.inner import InnerLoop as InnerLoop
     from innerloop.inner import unroll as unroll
     from innerloop.learner import Learner as Learner
+    from innerloop.losses import BatchLoss as BatchLoss
     from innerloop.losses import binary_cross_entropy as binary_cross_entropy
     from innerloop.losses import cross_entropy as cross_entropy
     from innerloop.losses import mean_squared_error as mean_squared_error
@@ -53,7 +54,7 @@ PUBLIC = {
     "evaluate": ("evaluate",),
     "inner": ("InnerLoop", "unroll"),
     "learner": ("Learner",),
-    "losses": ("binary_cross_entropy", "cross_entropy", "mean_squared_error"),
+    "losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "models": ("MLP", "Conv4"),
     "outer": ("OuterLoop",),
     "presets": ("preset",),

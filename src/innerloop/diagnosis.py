@@ -89,7 +89,8 @@ def first_lost(experiment: Experiment, tasks: Any, state: MetaState) -> str:
         params = begun.adapt(state.params, task.support)
         batch = task.query if step is None and jax.tree.leaves(task.query)[0].size else task.support
         when = "the query loss or its gradient" if step is None else f"inner step {step}"
-        return f"{when} {which}, {layer_lost(experiment, params, batch, seen)}"
+        where = layer_lost(algorithm, params, batch) or gradient_lost(state.params, seen.grads)
+        return f"{when} {which}, {where or 'at the step itself'}"
     return ""
 
 
@@ -114,20 +115,21 @@ def inner_step_lost(seen: Finite) -> int | None:
     return None if sound.all() else int(np.argmin(sound))
 
 
-def layer_lost(experiment: Experiment, params: Params, batch: Batch, seen: Finite) -> str:
-    """Where it began: the data, a layer's output, or the parameter nearest the output whose gradient is lost."""
+def layer_lost(algorithm: Algorithm, params: Params, batch: Batch) -> str:
+    """Where it began: the data, a layer's output, the loss, or a parameter's gradient; empty if all are finite."""
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(batch)):
         return "in its data"
     for name, output in outputs_by_layer(params, batch).items():
         if not np.isfinite(np.asarray(output)).all():
             return f"at the output of layer `{name}`"
-    loss, grads = jax.value_and_grad(experiment.loss_fn)(params, batch)
-    if not np.isfinite(loss):
-        return "at the loss"
-    sound = np.asarray(is_finite(grads))
-    sound = np.asarray(seen.grads) if sound.all() else sound
-    lost = np.flatnonzero(~sound)
-    return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else "at the step itself"
+    loss, grads = jax.value_and_grad(algorithm.loss_fn)(params, batch)
+    return gradient_lost(params, is_finite(grads)) if np.isfinite(loss) else "at the loss"
+
+
+def gradient_lost(params: Params, sound: Any) -> str:
+    """The parameter nearest the output whose gradient is lost; empty if none is."""
+    lost = np.flatnonzero(~np.asarray(sound))
+    return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else ""
 
 
 def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:

@@ -19,13 +19,7 @@ from innerloop import labelled
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.config import Normalization
 from innerloop.errors import InnerloopError
-from innerloop.losses import (
-    Apply,
-    BatchLoss,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-    squared_error,
-)
+from innerloop.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.normalization import predict as predict_normalized
 from innerloop.task import Batch, LossFn, Params
 from innerloop.tree import check_trainable
@@ -49,7 +43,6 @@ class Learner:
         self,
         params: Params,
         algorithm: Algorithm,
-        apply: Apply | None = None,
         *,
         classification: bool | None = None,
         normalization: Normalization = "inductive",
@@ -60,9 +53,8 @@ class Learner:
 
         Args:
             params: the meta-parameters, as training left them: any pytree of float arrays.
-            algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps.
-            apply: the model, `apply(params, inputs [examples, ...]) -> outputs [examples, ...]` (None: that of the
-                algorithm's loss, where `innerloop.losses` made it).
+            algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss is
+                one of `innerloop.losses`, or another `BatchLoss(measure, apply)`, and tells the model.
             classification: whether y holds labels; otherwise values (None: unless the loss is the squared error).
             normalization: whose statistics normalise a query, for models with batch normalisation. `inductive` and
                 `support` predict each query as if it were alone; `transductive` lets the queries of one call
@@ -73,10 +65,9 @@ class Learner:
         Raises InnerloopError for parameters that are not float arrays, and for a loss that does not tell its model.
         """
         check_trainable(params, "Learner")
-        self.params, self.algorithm, self.apply = params, algorithm, apply_of(algorithm.loss_fn, apply)
-        self.classification = (
-            is_classification(algorithm.loss_fn) if classification is None else classification
-        )
+        self.params, self.algorithm, self.loss = params, algorithm, batch_loss(algorithm.loss_fn)
+        regression = self.loss.measure is squared_error
+        self.classification = not regression if classification is None else classification
         self.normalization: Normalization = normalization
         self.shape, self.pixels = shape, pixels
         self.params_: Params = None
@@ -92,9 +83,8 @@ class Learner:
 
         `steps` replaces the number of inner steps at test. Raises InnerloopError if there is nothing of that name.
         """
-        from innerloop.pretrained import (
-            load_initialisation,
-        )  # here: reading weights imports the checkpoint library
+        # Here: reading weights imports the checkpoint library.
+        from innerloop.pretrained import load_initialisation
 
         params, experiment, shape = load_initialisation(source)
         algorithm = experiment.test_algorithm
@@ -118,7 +108,6 @@ class Learner:
         shape = self.output_shape(inputs)
         if self.classification:
             classes, targets = labelled.class_numbers(y, shape)
-            check_outputs_in_use(self.algorithm.loss_fn, len(classes), shape)
         else:
             classes, targets = None, labelled.values(y, shape, "Learner.fit")
         batch = Batch(inputs, targets)
@@ -193,7 +182,7 @@ class Learner:
         key = (inputs.shape, inputs.dtype)
         if key not in self.output_shapes:
             try:
-                outputs = jax.eval_shape(self.apply, self.algorithm.initialisation(self.params), inputs)
+                outputs = jax.eval_shape(self.loss.apply, self.algorithm.initialisation(self.params), inputs)
             except (TypeError, ValueError) as error:
                 wrong = f"the model does not take such inputs ({str(error).splitlines()[0]})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
@@ -207,13 +196,13 @@ class Learner:
 
     def adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop on the outputs in use."""
-        loss_fn = loss_in_use(self.algorithm.loss_fn, ways)
+        loss_fn = loss_in_use(self.loss, ways)
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support)
         return trajectory.adapted, trajectory.losses
 
     def outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
         """Outputs in use for the queries."""
-        return in_use(predict_normalized(self.apply, params, support, queries, self.normalization), ways)
+        return in_use(predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways)
 
     def predicted(self, x: Any, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
@@ -234,36 +223,20 @@ class Learner:
             raise InnerloopError(who, "the learner has seen no examples", do="call fit(x, y) first")
 
 
-def apply_of(loss_fn: LossFn, apply: Apply | None) -> Apply:
-    """The model of a loss, or the given one. Raises InnerloopError where there is none, or two."""
-    own = loss_fn.apply if isinstance(loss_fn, BatchLoss) else apply
-    if own is None:
-        do = "pass `apply`, or make the loss by innerloop.losses.BatchLoss(measure, apply)"
-        raise InnerloopError("Learner", "the algorithm's loss does not tell its model", do=do)
-    if apply not in (None, own):
-        raise InnerloopError("Learner", "the algorithm's loss is of another model", do="leave `apply` out")
-    return own
+def batch_loss(loss_fn: LossFn) -> BatchLoss:
+    """The loss that was given. Raises InnerloopError for one that does not tell its model."""
+    if not isinstance(loss_fn, BatchLoss):
+        do = "make it by innerloop.BatchLoss(measure, apply)"
+        raise InnerloopError("Learner", "the algorithm's loss does not tell its model", got=loss_fn, do=do)
+    return loss_fn
 
 
-def is_classification(loss_fn: LossFn) -> bool:
-    """Whether targets are labels, as far as the loss tells."""
-    return not (isinstance(loss_fn, BatchLoss) and loss_fn.measure is squared_error)
-
-
-def loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
+def loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
     """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
-    if ways is None or not isinstance(loss_fn, BatchLoss):
-        return loss_fn
     # Of two classes with one output, the same number.
-    measure = softmax_cross_entropy if loss_fn.measure is sigmoid_cross_entropy else loss_fn.measure
-    return BatchLoss(measure, lambda params, x: in_use(loss_fn.apply(params, x), ways))
-
-
-def check_outputs_in_use(loss_fn: LossFn, ways: int, shape: tuple[int, ...]) -> None:
-    """Raise InnerloopError where outputs have no class and the loss cannot leave them out."""
-    if not isinstance(loss_fn, BatchLoss) and ways != shape[1]:
-        do = "fit as many, or make the loss by innerloop.losses.BatchLoss(measure, apply)"
-        raise InnerloopError("Learner.fit", f"the loss takes {shape[1]} classes", got=ways, do=do)
+    one_output = ways is not None and loss.measure is sigmoid_cross_entropy
+    measure = softmax_cross_entropy if one_output else loss.measure
+    return BatchLoss(measure, lambda params, x: in_use(loss.apply(params, x), ways))
 
 
 def in_use(outputs: Array, ways: int | None) -> Array:

@@ -9,11 +9,12 @@ import optax
 import pytest
 
 from innerloop.algorithms.algorithm import Algorithm
+from innerloop.errors import InnerloopError
 from innerloop.evaluate import evaluate
 from innerloop.inner import InnerLoop, at_step
 from innerloop.kept_adam import FIRST, kept_adam
 from innerloop.learner import Learner
-from innerloop.losses import BatchLoss, mean_squared_error, squared_error
+from innerloop.losses import BatchLoss, binary_cross_entropy, mean_squared_error
 from innerloop.outer import OuterLoop
 from innerloop.specs import ALGORITHMS, AlgorithmSpec
 from innerloop.task import Batch, Task
@@ -165,20 +166,15 @@ def test_meta_gradients_report_the_outer_loss():
         close(info.outer_loss, expected)
 
 
-def opaque(params: Any, batch: Batch) -> jax.Array:
-    return squared_error(apply(params, batch.inputs), batch.targets)
+def test_a_learner_needs_a_loss_that_tells_its_model():
+    opaque = lambda params, batch: LOSS(params, batch)
+    with pytest.raises(InnerloopError, match=r"does not tell its model, got .*; make it by .*BatchLoss"):
+        Learner(PARAMS, ALGORITHMS["anil"].make(opaque, InnerLoop(optax.sgd(RATE), STEPS)))
 
 
-def test_a_loss_that_does_not_tell_its_model():
-    """Needs `apply`; one that tells takes no other."""
-    task, inner = Tasks().sample(KEY), InnerLoop(optax.sgd(RATE), STEPS)
-    hidden = ALGORITHMS["anil"].make(opaque, inner)
-    with pytest.raises(Exception, match="the algorithm's loss does not tell its model; pass `apply`"):
-        Learner(PARAMS, hidden)
-    with pytest.raises(Exception, match="the algorithm's loss is of another model; leave `apply` out"):
-        Learner(PARAMS, ALGORITHMS["anil"].make(LOSS, inner), lambda params, x: x)
-    learner = Learner(PARAMS, hidden, apply, classification=False).fit(*task.support)
-    close(learner.params_, by_hand(ALGORITHMS["anil"], task.support)[-1])
-    classes = Learner(PARAMS, hidden, apply)
-    with pytest.raises(Exception, match="the loss takes 2 classes, got 3|at most 2 classes"):
-        classes.fit(task.support.inputs, [0, 1, 2, 0, 1, 2])
+def test_a_learner_of_two_classes_with_one_output():
+    """The binary loss of the outputs in use is the algorithm's own."""
+    params, loss = {"body": PARAMS["body"], "head": PARAMS["head"][:, :1]}, binary_cross_entropy(apply)
+    algorithm = ALGORITHMS["anil"].make(loss, InnerLoop(optax.sgd(RATE), STEPS))
+    x, y = draw(6, 3), np.arange(6) % 2
+    close(Learner(params, algorithm).fit(x, y).params_, algorithm.adapt(params, Batch(x, y[:, None])))

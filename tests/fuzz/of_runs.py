@@ -114,8 +114,10 @@ def adapted_files(root: Path) -> Attempt:
 
 def checkpoints(root: Path) -> Attempt:
     """Every file of a checkpoint; what is read is what was written, to the bit, or it is refused."""
-    opt_state = optax.adam(0.1).init(model())
-    state = outer.MetaState(model(), opt_state, jax.random.key(1), jnp.asarray(7, jnp.int32))
+    params: Any = model()
+    state = outer.MetaState(
+        params, optax.adam(0.1).init(params), jax.random.key(1), jnp.asarray(7, jnp.int32)
+    )
     manager = checkpoint.manager(root / "checkpoints")
     checkpoint.save(manager, state)
     checkpoint.finish(manager)

@@ -3,6 +3,7 @@ import functools
 import threading
 import time
 import tracemalloc
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +67,8 @@ def model():
     return MLP(16, 3, hidden=(8,), key=jax.random.key(0))
 
 
-def fresh(params=None):
-    params = model() if params is None else params
+def fresh():
+    params: Any = model()
     return outer.MetaState(
         jax.tree.map(jnp.array, params),
         OPTIMIZER.init(params),
