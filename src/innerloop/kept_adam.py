@@ -18,7 +18,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
 from innerloop.inner import InnerLoop
 from innerloop.task import LossFn, Params
@@ -59,14 +58,11 @@ def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
 def kept_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> KeptAdam:
     """The rule: stateless, since the moments are among the parameters."""
 
-    def moment(g: Array | None, v: Array) -> Array:
-        return v if g is None else beta2 * v + (1 - beta2) * jnp.square(g)
-
     def update(grads: WithMoments, state: Any, params: WithMoments) -> tuple[WithMoments, Any]:
-        absent = lambda g: g is None
-        moments = jax.tree.map(moment, grads.model, params.moments, is_leaf=absent)
-        step = lambda g, v: None if g is None else -learning_rate * g / (jnp.sqrt(v) + eps)
-        steps = jax.tree.map(step, grads.model, moments, is_leaf=absent)
+        moment = lambda g, v: beta2 * v + (1 - beta2) * jnp.square(g)
+        moments = jax.tree.map(moment, grads.model, params.moments)
+        step = lambda g, v: -learning_rate * g / (jnp.sqrt(v) + eps)
+        steps = jax.tree.map(step, grads.model, moments)
         return WithMoments(steps, subtract(moments, params.moments)), state
 
     return KeptAdam(lambda params: optax.EmptyState(), update)  # pyright: ignore

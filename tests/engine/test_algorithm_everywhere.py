@@ -1,6 +1,8 @@
 """Every algorithm adapts as it is defined wherever it is used: in `evaluate`, in `Learner`, in training."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import evaluate
-from innerloop.inner import InnerLoop, at_step
+from innerloop.inner import InnerLoop
 from innerloop.kept_adam import FIRST, kept_adam
 from innerloop.learner import Learner
 from innerloop.losses import BatchLoss, binary_cross_entropy, mean_squared_error
@@ -52,6 +54,7 @@ class Tasks:
 
 
 SHAPES = ((10, 3), (4, 2), (3, 2))
+sample = jax.jit(Tasks().sample)
 
 
 def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
@@ -63,60 +66,76 @@ def moved_by(spec: AlgorithmSpec) -> tuple[str, ...]:
     return {"all": ("body", "head"), "head": ("head",), "body": ("body",)}[spec.moves]
 
 
-def by_hand(spec: AlgorithmSpec, support: Batch, minibatch: int | None = None) -> list[dict]:
+class ByHand(NamedTuple):
+    thetas: list[dict]
+    support_losses: jax.Array
+    query_losses: jax.Array
+
+
+@functools.cache
+def definition(name: str, minibatch: int | None) -> Callable[[Task], ByHand]:
     """theta_0 .. theta_k: gradient descent of what the definition moves, written out."""
-    thetas = [PARAMS]
-    for i in range(STEPS):
-        batch = at_step((None, support), minibatch, jnp.asarray(i))
-        batch = batch if minibatch is None else batch[1]
-        batch = batch[1] if minibatch is None else batch
-        grads = jax.grad(LOSS)(thetas[-1], batch)
-        now = {k: w - RATE * grads[k] if k in moved_by(spec) else w for k, w in thetas[-1].items()}
-        thetas.append(now)
-    return thetas
+    spec = ALGORITHMS[name]
+
+    def found(task: Task) -> ByHand:
+        thetas, losses = [PARAMS], []
+        for i in range(STEPS):
+            rows = [(i * EACH + j) % 6 for j in range(EACH)] if minibatch else list(range(6))
+            batch = jax.tree.map(lambda x, rows=tuple(rows): x[np.array(rows)], task.support)
+            loss, grads = jax.value_and_grad(LOSS)(thetas[-1], batch)
+            now = {k: w - RATE * grads[k] if k in moved_by(spec) else w for k, w in thetas[-1].items()}
+            thetas.append(now)
+            losses.append(loss)
+        outer = OUTER if spec.reads_query else LOSS
+        return ByHand(thetas, jnp.stack(losses), jnp.stack([outer(theta, task.query) for theta in thetas]))
+
+    return jax.jit(found)
+
+
+def by_hand(spec: AlgorithmSpec, task: Task, minibatch: int | None = None) -> ByHand:
+    return definition(spec.name, minibatch)(task)
 
 
 def close(a: Any, b: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=1e-5), a, b)
 
 
-@pytest.mark.parametrize("minibatch", [None, EACH])
-@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+CASES = [*((spec, None) for spec in EVERY), (ALGORITHMS["reptile"], EACH), (ALGORITHMS["anil"], EACH)]
+
+
+@pytest.mark.parametrize(("spec", "minibatch"), CASES, ids=str)
 def test_evaluate_adapts_by_the_definition(spec: AlgorithmSpec, minibatch: int | None):
     """Scored after every step, on the tasks that the key decides; the reported loss is the algorithm's own."""
-    algorithm = made(spec, minibatch=minibatch)
-    curve = evaluate(algorithm, PARAMS, Tasks(), key=KEY, num_tasks=2)
-    loss = OUTER if spec.reads_query else LOSS
+    curve = evaluate(made(spec, minibatch=minibatch), PARAMS, Tasks(), key=KEY, num_tasks=2)
     for number in range(2):
-        task = Tasks().sample(jax.random.fold_in(KEY, number))
-        thetas = by_hand(spec, task.support, minibatch)
-        close(curve.scores["loss"][number], np.stack([loss(theta, task.query) for theta in thetas]))
-        close(algorithm.adapt(PARAMS, task.support), thetas[-1])
+        task = sample(jax.random.fold_in(KEY, number))
+        close(curve.scores["loss"][number], by_hand(spec, task, minibatch).query_losses)
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
 def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
     """ANIL's body stands still, and BOIL's head; no second loss or inner loop is there to say otherwise."""
-    task = Tasks().sample(KEY)
+    task = sample(KEY)
     learner = Learner(PARAMS, made(spec)).fit(*task.support)
     assert not learner.classification
     for part in PARAMS:
         assert np.array_equal(learner.params_[part], PARAMS[part]) == (part not in moved_by(spec))
-    thetas = by_hand(spec, task.support)
-    close(learner.params_, thetas[-1])
-    close(learner.losses_, np.stack([LOSS(theta, task.support) for theta in thetas[:-1]]))
-    close(learner.predict(task.query.inputs), apply(thetas[-1], task.query.inputs))
+    found = by_hand(spec, task)
+    close(learner.params_, found.thetas[-1])
+    close(learner.losses_, found.support_losses)
+    close(learner.predict(task.query.inputs), apply(found.thetas[-1], task.query.inputs))
 
 
 def test_a_learner_of_minibatches_sees_each_example_in_turn():
     """In an order of its own, since people sort by class."""
-    support = Tasks().sample(KEY).support
-    learner = Learner(PARAMS, made(ALGORITHMS["reptile"], minibatch=EACH)).fit(*support)
+    task, spec = sample(KEY), ALGORITHMS["reptile"]
+    learner = Learner(PARAMS, made(spec, minibatch=EACH)).fit(*task.support)
     order = np.random.default_rng(0).permutation(6)
-    shuffled = Batch(support.inputs[order], support.targets[order])
-    close(learner.params_, by_hand(ALGORITHMS["reptile"], shuffled, EACH)[-1])
+    shuffled = task._replace(support=jax.tree.map(lambda x: x[order], task.support))
+    close(learner.params_, by_hand(spec, shuffled, EACH).thetas[-1])
 
 
+@jax.jit
 def with_moments_by_hand(support: Batch, moments: dict) -> tuple[dict, dict]:
     theta = PARAMS
     for _ in range(STEPS):
@@ -134,14 +153,14 @@ def test_reptiles_moments_are_meta_parameters():
     close(algorithm.initialisation(state.params), PARAMS)
     first = {k: jnp.full_like(w, FIRST) for k, w in PARAMS.items()}
     close(state.params.moments, first)
-    task = Tasks().sample(jax.random.key(5))
+    task = sample(jax.random.key(5))
     theta, _ = with_moments_by_hand(task.support, first)
     close(Learner(state.params, algorithm).fit(*task.support).params_, theta)
     curve = evaluate(algorithm, state.params, Tasks(), key=KEY, num_tasks=2)
-    own = Tasks().sample(jax.random.fold_in(KEY, 0))
+    own = sample(jax.random.fold_in(KEY, 0))
     close(curve.scores["loss"][0, -1], LOSS(with_moments_by_hand(own.support, first)[0], own.query))
     learnt = loop.run(state, 1)[0].params
-    drawn = Tasks().sample(jax.random.split(jax.random.fold_in(KEY, 0), 1)[0])
+    drawn = sample(jax.random.split(jax.random.fold_in(KEY, 0), 1)[0])
     theta, moments = with_moments_by_hand(drawn.support, first)
     close((learnt.model, learnt.moments), (theta, moments))
 
@@ -156,14 +175,12 @@ def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
     assert algorithm.inner.steps == STEPS
 
 
-def test_meta_gradients_report_the_outer_loss():
-    task = Tasks().sample(KEY)
-    for spec in EVERY:
-        _, info = made(spec).meta_grad(PARAMS, task)
-        thetas = by_hand(spec, task.support)
-        theta = thetas[-1] if spec.adapts_in_training else PARAMS
-        expected = OUTER(theta, task.query) if spec.reads_query else LOSS(thetas[-2], task.support)
-        close(info.outer_loss, expected)
+@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+def test_meta_gradients_report_the_outer_loss(spec: AlgorithmSpec):
+    task = sample(KEY)
+    info, found = jax.jit(made(spec).meta_grad)(PARAMS, task)[1], by_hand(spec, task)
+    trained = found.query_losses[-1 if spec.adapts_in_training else 0]
+    close(info.outer_loss, trained if spec.reads_query else found.support_losses[-1])
 
 
 def test_a_learner_needs_a_loss_that_tells_its_model():
@@ -177,4 +194,6 @@ def test_a_learner_of_two_classes_with_one_output():
     params, loss = {"body": PARAMS["body"], "head": PARAMS["head"][:, :1]}, binary_cross_entropy(apply)
     algorithm = ALGORITHMS["anil"].make(loss, InnerLoop(optax.sgd(RATE), STEPS))
     x, y = draw(6, 3), np.arange(6) % 2
-    close(Learner(params, algorithm).fit(x, y).params_, algorithm.adapt(params, Batch(x, y[:, None])))
+    close(
+        Learner(params, algorithm).fit(x, y).params_, jax.jit(algorithm.adapt)(params, Batch(x, y[:, None]))
+    )
