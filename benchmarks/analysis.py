@@ -22,14 +22,13 @@ from typing import Any
 import jax
 
 from benchmarks.results import commit
-from innerloop import outer, weights
+from innerloop import weights
 from innerloop.analysis.laboratory import Request, analyze
 from innerloop.analysis.subject import unwatched
 from innerloop.cli.shared import start_jax
 from innerloop.evaluate import evaluator
 from innerloop.experiment import Experiment, build
 from innerloop.files import write_text
-from innerloop.outer import meta_steps
 from innerloop.presets import preset
 from innerloop.recipes import RECIPES
 from innerloop.run_folder import environment
@@ -102,28 +101,20 @@ def seconds_of(calls: dict[str, Any], repeats: int = 7) -> dict[str, list[float]
 
 def training_call(experiment: Experiment, steps: int) -> Any:
     """`steps` meta-steps from the initial weights."""
-    run = meta_steps(
-        experiment.algorithm,
-        experiment.optimizer,
-        experiment.train_tasks(),
-        meta_batch=experiment.config.outer.meta_batch,
-        steps=steps,
-        chunk=experiment.chunk,
-    )
-    fresh = lambda: outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
-    return lambda: jax.block_until_ready(run(fresh())[0].params)
+    loop = experiment.outer_loop(experiment.train_tasks())
+    fresh = lambda: loop.start(experiment.init_params(), experiment.keys().tasks)
+    return lambda: jax.block_until_ready(loop.run(fresh(), steps)[0].params)
 
 
 def inference_call(experiment: Experiment, tasks: int) -> Any:
     """Adaptation and prediction on held-out tasks, the score taken after the last step alone."""
-    inner = experiment.test_inner
+    algorithm = experiment.test_algorithm
     run = evaluator(
-        experiment.score(),
-        experiment.loss_fn,
-        inner,
+        algorithm,
         experiment.held_out_tasks(),
-        tasks=tasks,
-        record=(inner.steps,),
+        experiment.score(),
+        num_tasks=tasks,
+        record=(algorithm.inner.steps,),
         chunk=experiment.chunk or 1,
     )
     params = experiment.for_tasks(experiment.init_params())

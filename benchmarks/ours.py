@@ -92,15 +92,10 @@ class Ours:
         np.savez(problem, **{name: np.asarray(x) for name, x in arrays.items()})  # pyright: ignore
         self.experiment, self.problem = experiment, (params, tasks)
         optimizer = optax.chain(keep_first_gradient(), experiment.optimizer)
-        self.state = outer.init(params, optimizer, key)
-        self.run = outer.meta_steps(
-            experiment.algorithm,
-            optimizer,
-            distribution,
-            meta_batch=w.tasks,
-            steps=w.per_dispatch,
-            chunk=experiment.chunk,
+        self.loop = outer.OuterLoop(
+            experiment.algorithm, optimizer, distribution, meta_batch=w.tasks, chunk=experiment.chunk
         )
+        self.state = self.loop.start(params, key)
         first = self.steps(w.per_dispatch)["seconds"]
         second = self.steps(w.per_dispatch)["seconds"]
         return {"compile_s": max(0.0, first - second), "versions": versions()}
@@ -125,7 +120,7 @@ class Ours:
         """Meta-steps; `count` is a multiple of those in one dispatch."""
         start = time.perf_counter()
         for _ in range(count // self.w.per_dispatch):
-            self.state, _ = self.run(self.state)
+            self.state, _ = self.loop.run(self.state, self.w.per_dispatch)
         jax.block_until_ready(self.state)
         return {"seconds": time.perf_counter() - start}
 

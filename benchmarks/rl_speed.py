@@ -43,21 +43,20 @@ class Ours:
     def __init__(self, share: float, threads: int):
         import jax
 
-        from innerloop import outer
         from innerloop.rl.experiment import RLExperiment
 
         use_cores(threads)
         config = preset(PRESET)
         e = RLExperiment(replace(config, rl=replace(config.rl, fisher_share=share)))
-        self.state = outer.init(e.init_params(), e.optimizer, e.keys().tasks)
-        self.run, self.wait = e.meta_steps(e.train_tasks(), AT_ONCE), jax.block_until_ready
+        self.loop, self.wait = e.outer_loop(e.train_tasks()), jax.block_until_ready
+        self.state = self.loop.start(e.init_params(), e.keys().tasks)
 
     def steps(self, count: int) -> dict[str, Any]:
         """So many iterations, in whole dispatches (one at least)."""
         dispatches = max(1, count // AT_ONCE)
         begun = time.perf_counter()
         for _ in range(dispatches):
-            self.state, _ = self.wait(self.run(self.state))
+            self.state, _ = self.wait(self.loop.run(self.state, AT_ONCE))
         return {"seconds": time.perf_counter() - begun}
 
 

@@ -10,7 +10,7 @@ from statistics import median
 import jax
 import numpy as np
 
-from innerloop import distributed, outer
+from innerloop import distributed
 from innerloop.config import Config
 from innerloop.cores import use_cores
 from innerloop.datasets.arrays import ClassArrays, Splits
@@ -48,15 +48,15 @@ def measure(name: str) -> dict[str, float]:
     """Seconds and bytes of one meta-step."""
     config, length = workloads()[name]
     experiment = Experiment(config, random_splits() if config.data.dataset == "omniglot" else None)
-    run = experiment.meta_steps(experiment.train_tasks(), length)
-    state = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
-    state, info = run(state)
+    loop = experiment.outer_loop(experiment.train_tasks())
+    state = loop.start(experiment.init_params(), experiment.keys().tasks)
+    state, info = loop.run(state, length)
     jax.block_until_ready(state)
     distributed.numbers(0)  # all are ready
     wall, cpu, begun = [], time.process_time_ns(), loopback()
     for _ in range(TURNS):
         turn = time.perf_counter()
-        state, _ = jax.block_until_ready(run(state))
+        state, _ = jax.block_until_ready(loop.run(state, length))
         wall.append((time.perf_counter() - turn) / length)
     wire = loopback() - begun
     spent = distributed.numbers(time.process_time_ns() - cpu)

@@ -4,13 +4,14 @@ r"""A new algorithm in one file: Meta-SGD, which learns a step size for every pa
     g = grad_{theta, alpha} L(theta'; query)
 
 An algorithm is two pure functions of one task, `adapt` and `meta_grad`; batching over tasks, devices, the outer
-optimiser and evaluation come from the library. Here the parameters are the pair (theta, log alpha): the logarithm
+optimiser and evaluation come from the library. Here the meta-parameters are the pair (theta, log alpha): the logarithm
 keeps every step size positive. Li, Zhou, Chen and Li 2017, "Meta-SGD", arXiv 1707.09835.
 
 Run with: python examples/own_algorithm.py
 """
 
 import argparse
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -22,50 +23,51 @@ from innerloop import (
     Algorithm,
     InnerLoop,
     MetaInfo,
+    OuterLoop,
     Sinusoid,
-    init,
+    evaluate,
     maml,
     mean_squared_error,
-    meta_steps,
+    unroll,
 )
 
-
-def with_rates(params, rate):
-    """(theta, log alpha) with the same step size everywhere."""
-    return params, jax.tree.map(lambda x: jnp.full_like(x, jnp.log(rate)), params)
+RATE = 0.01
+INNER = InnerLoop(optax.sgd(RATE), steps=1)
 
 
-def meta_sgd(loss_fn, steps=1):
-    """Meta-SGD on `loss_fn`; its parameters are the pair (theta, log alpha)."""
+class MetaSGD(Algorithm):
+    """Meta-SGD; the step sizes that it learns take the place of the inner loop's rule."""
 
-    def descend(params, support):
-        theta, log_rates = params
+    def init(self, params):
+        """(theta, log alpha), with the same step size everywhere."""
+        return params, jax.tree.map(lambda x: jnp.full_like(x, jnp.log(RATE)), params)
 
-        def step(theta, _):
-            loss, grads = jax.value_and_grad(loss_fn)(theta, support)
-            return jax.tree.map(lambda x, g, r: x - jnp.exp(r) * g, theta, grads, log_rates), loss
+    def initialisation(self, meta_params):
+        """theta."""
+        return meta_params[0]
 
-        return jax.lax.scan(step, theta, None, length=steps)
+    def trajectory(self, meta_params, support, observe=None):
+        """The inner loop with the learnt step sizes."""
+        theta, log_rates = meta_params
+        scale = lambda grads, _: jax.tree.map(lambda g, r: -jnp.exp(r) * g, grads, log_rates)
+        return unroll(self.loss_fn, replace(self.inner, rule=optax.stateless(scale)), theta, support, observe)
 
-    def adapt(params, support):
-        return descend(params, support)[0], params[1]
+    def meta_grad(self, meta_params, task):
+        """MAML's, with respect to the pair."""
 
-    def meta_grad(params, task):
-        def outer_loss(params):
-            theta, losses = descend(params, task.support)
-            return loss_fn(theta, task.query), losses
+        def outer_loss(meta_params):
+            trajectory = self.trajectory(meta_params, task.support)
+            return self.query_loss(trajectory.adapted, task.query), trajectory.losses
 
-        (loss, losses), grads = jax.value_and_grad(outer_loss, has_aux=True)(params)
+        (loss, losses), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
         return grads, MetaInfo(loss, losses)
-
-    return Algorithm(adapt, meta_grad)
 
 
 def check_identity(loss_fn, params):
     """With equal step sizes the gradient in theta must be MAML's: the test every algorithm should begin with."""
-    task = Sinusoid().sample(jax.random.key(3))
-    (ours, _), _ = meta_sgd(loss_fn).meta_grad(with_rates(params, 0.01), task)
-    theirs, _ = maml(loss_fn, InnerLoop(optax.sgd(0.01), steps=1)).meta_grad(params, task)
+    task, algorithm = Sinusoid().sample(jax.random.key(3)), MetaSGD(loss_fn, INNER)
+    (ours, _), _ = algorithm.meta_grad(algorithm.init(params), task)
+    theirs, _ = maml(loss_fn, INNER).meta_grad(params, task)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, theirs)
     print("with equal step sizes, Meta-SGD's gradient is MAML's")
 
@@ -76,15 +78,11 @@ def main():
     steps = 500 if parser.parse_args().smoke else 10_000
     loss_fn, params = mean_squared_error(), MLP(1, 1, key=jax.random.key(0))
     check_identity(loss_fn, params)
-    for name, algorithm, start in (
-        ("MAML", maml(loss_fn, InnerLoop(optax.sgd(0.01), steps=1)), params),
-        ("Meta-SGD", meta_sgd(loss_fn), with_rates(params, 0.01)),
-    ):
-        optimizer = optax.adam(1e-3)
-        state = init(start, optimizer, jax.random.key(1))
-        run = meta_steps(algorithm, optimizer, Sinusoid(), meta_batch=10, steps=steps)
-        state, info = run(state)
-        print(f"{name}: loss after one step {np.mean(info.outer_loss[-100:]):.3f}")
+    for name, algorithm in (("MAML", maml(loss_fn, INNER)), ("Meta-SGD", MetaSGD(loss_fn, INNER))):
+        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=10)
+        state, _ = loop.run(loop.init(params, jax.random.key(1)), steps)
+        curve = evaluate(algorithm, state.params, Sinusoid(), key=jax.random.key(2), num_tasks=500)
+        print(f"{name}: loss after one step {curve.mean('loss')[-1]:.3f}")
     rates = jnp.concatenate([jnp.exp(x).ravel() for x in jax.tree.leaves(state.params[1])])
     print(f"learnt step sizes from {rates.min():.4f} to {rates.max():.4f}, where MAML has 0.01")
 

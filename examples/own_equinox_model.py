@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from innerloop import InnerLoop, Learner, Sinusoid, anil, init, maml, mean_squared_error, meta_steps
+from innerloop import InnerLoop, Learner, OuterLoop, Sinusoid, anil, maml, mean_squared_error
 
 
 def main():
@@ -32,14 +32,12 @@ def main():
     inner = InnerLoop(optax.sgd(0.02), steps=3)
     # Any part of the tree may be named; in an eqx.nn.MLP of depth 2 the head is layer number 2.
     for name, algorithm in (("MAML", maml(loss_fn, inner)), ("ANIL", anil(loss_fn, inner, head="layers/2"))):
-        optimizer = optax.adam(1e-3)
-        state = init(params, optimizer, jax.random.key(1))
-        run = meta_steps(algorithm, optimizer, Sinusoid(), meta_batch=8, steps=steps)
-        state, info = run(state)
+        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=8)
+        state, info = loop.run(loop.init(params, jax.random.key(1)), steps)
         first, last = np.mean(info.outer_loss[:50]), np.mean(info.outer_loss[-50:])
         print(f"{name}: loss after adapting {first:.3f} -> {last:.3f} in {steps} meta-steps")
 
-    learner = Learner(state.params, apply, inner, classification=False)
+    learner = Learner(state.params, algorithm)  # ANIL's: it adapts the head alone
     x = jnp.linspace(-5, 5, 10)[:, None]
     learner.fit(x, 2 * np.sin(x))
     print("a new wave's error before each inner step:", np.round(learner.losses_, 3))

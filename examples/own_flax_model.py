@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import linen, nnx
 
-from innerloop import InnerLoop, Sinusoid, init, maml, mean_squared_error, meta_steps
+from innerloop import InnerLoop, OuterLoop, Sinusoid, maml, mean_squared_error
 from innerloop.losses import Apply
 
 
@@ -62,10 +62,8 @@ def main():
     steps = 300 if parser.parse_args().smoke else 10_000
     for name, (params, apply) in (("NNX", from_nnx()), ("Linen", from_linen())):
         algorithm = maml(mean_squared_error(apply), InnerLoop(optax.sgd(0.02), steps=3))
-        optimizer = optax.adam(1e-3)
-        state = init(params, optimizer, jax.random.key(1))
-        run = meta_steps(algorithm, optimizer, Sinusoid(), meta_batch=8, steps=steps)
-        state, info = run(state)
+        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=8)
+        state, info = loop.run(loop.init(params, jax.random.key(1)), steps)
         first, last = np.mean(info.outer_loss[:50]), np.mean(info.outer_loss[-50:])
         print(f"{name}: loss after adapting {first:.3f} -> {last:.3f} in {steps} meta-steps")
 

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import optax
 
-from innerloop import Conv4, Episodes, InnerLoop, Learner, cross_entropy, init, maml, meta_steps
+from innerloop import Conv4, Episodes, InnerLoop, Learner, OuterLoop, cross_entropy, maml
 from innerloop.datasets import folder
-from innerloop.losses import call
+
+ALGORITHM = maml(cross_entropy(), InnerLoop(optax.sgd(0.5), steps=1))
 
 
 def draw_symbols(root, classes=12, pictures=12):
@@ -33,16 +34,9 @@ def draw_symbols(root, classes=12, pictures=12):
 def meta_train(classes, ways, steps):
     """An initialisation for telling `ways` classes apart from five examples of each."""
     model = Conv4(ways, image_shape=classes.shape, filters=8, key=jax.random.key(0))
-    inner, optimizer = InnerLoop(optax.sgd(0.5), steps=1), optax.adam(3e-3)
-    run = meta_steps(
-        maml(cross_entropy(), inner),
-        optimizer,
-        Episodes(classes, ways=ways, shots=5, queries=5),
-        meta_batch=4,
-        steps=steps,
-        chunk=1,
-    )
-    state, info = run(init(model, optimizer, jax.random.key(1)))
+    tasks = Episodes(classes, ways=ways, shots=5, queries=5)
+    loop = OuterLoop(ALGORITHM, optax.adam(3e-3), tasks, meta_batch=4, chunk=1)
+    state, info = loop.run(loop.init(model, jax.random.key(1)), steps)
     first, last = info.outer_loss[:3].mean(), info.outer_loss[-3:].mean()
     print(f"loss after adapting: {first:.3f} -> {last:.3f}")
     return state.params
@@ -50,7 +44,7 @@ def meta_train(classes, ways, steps):
 
 def learn_new_classes(params, classes):
     """Fit five pictures of each of two classes that were never seen, and name the others."""
-    learner = Learner(params, call, InnerLoop(optax.sgd(0.5), steps=5))
+    learner = Learner(params, ALGORITHM.with_inner(steps=5))
     names = classes.names[:2]
     pictures = [classes.rows(i) for i in range(2)]
     learner.fit(np.concatenate([p[:5] for p in pictures]), [name for name in names for _ in range(5)])

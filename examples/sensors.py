@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from innerloop import MLP, Batch, InnerLoop, Learner, Task, init, joint, maml, mean_squared_error, meta_steps
-from innerloop.losses import call
+from innerloop import MLP, Batch, InnerLoop, Learner, OuterLoop, Task, joint, maml, mean_squared_error
 
 READINGS, REFERENCES = 30, 5
 INNER = InnerLoop(optax.sgd(0.05), steps=5)
@@ -51,17 +50,15 @@ class Sensors(NamedTuple):
 
 
 def meta_train(algorithm, sensors, steps):
-    optimizer = optax.adam(2e-3)
-    state = init(
-        MLP(2, 1, hidden=(32, 32), activation="tanh", key=jax.random.key(0)), optimizer, jax.random.key(1)
-    )
-    state, _ = meta_steps(algorithm, optimizer, sensors, meta_batch=16, steps=steps)(state)
+    model = MLP(2, 1, hidden=(32, 32), activation="tanh", key=jax.random.key(0))
+    loop = OuterLoop(algorithm, optax.adam(2e-3), sensors, meta_batch=16)
+    state, _ = loop.run(loop.init(model, jax.random.key(1)), steps)
     return state.params
 
 
-def error(params, inputs, targets):
+def error(params, algorithm, inputs, targets):
     """Typical error on new sensors, each calibrated from its first five readings."""
-    learner = Learner(params, call, INNER, classification=False)
+    learner = Learner(params, algorithm)
     squares = []
     for x, y in zip(inputs, targets, strict=True):
         learner.fit(x[:REFERENCES], y[:REFERENCES])
@@ -78,7 +75,7 @@ def main():
     steps = 300 if smoke else 5000
     loss_fn = mean_squared_error()
     for name, algorithm in (("one model for all", joint(loss_fn, INNER)), ("MAML", maml(loss_fn, INNER))):
-        found = error(meta_train(algorithm, sensors, steps), *new)
+        found = error(meta_train(algorithm, sensors, steps), algorithm, *new)
         print(f"{name}: error {found:.3f} of a range of 2, after five reference readings")
 
 

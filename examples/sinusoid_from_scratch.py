@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from innerloop import InnerLoop, Sinusoid, evaluate, init, maml, meta_steps, unroll
+from innerloop import InnerLoop, OuterLoop, Sinusoid, evaluate, maml
 
 
 def network(params, x):
@@ -31,13 +31,15 @@ def loss_fn(params, batch):
     return jnp.mean((network(params, batch.inputs) - batch.targets) ** 2)
 
 
+ALGORITHM = maml(loss_fn, InnerLoop(optax.sgd(0.01), steps=1))
+LONGER = ALGORITHM.with_inner(steps=10)
+
+
 def train(steps, meta_batch):
-    inner = InnerLoop(optax.sgd(0.01), steps=1)
-    optimizer, waves = optax.adam(1e-3), Sinusoid(shots=10, queries=10)
-    state = init(new_params(jax.random.key(0)), optimizer, jax.random.key(1))
-    run = meta_steps(maml(loss_fn, inner), optimizer, waves, meta_batch=meta_batch, steps=steps // 2)
+    loop = OuterLoop(ALGORITHM, optax.adam(1e-3), Sinusoid(shots=10, queries=10), meta_batch=meta_batch)
+    state = loop.init(new_params(jax.random.key(0)), jax.random.key(1))
     for _ in range(2):
-        state, info = run(state)
+        state, info = loop.run(state, steps // 2)
         print(f"meta-step {int(state.step)}: loss after adapting {np.mean(info.outer_loss[-50:]):.3f}")
     return state.params
 
@@ -47,7 +49,7 @@ def plot(params, path):
     import matplotlib.pyplot as plt
 
     task = Sinusoid(shots=10, queries=200).sample(jax.random.key(7))
-    adapted = unroll(loss_fn, InnerLoop(optax.sgd(0.01), steps=10), params, task.support).adapted
+    adapted = LONGER.adapt(params, task.support)
     x = jnp.sort(task.query.inputs, axis=0)
     order = jnp.argsort(task.query.inputs[:, 0])
     plt.plot(x, task.query.targets[order], label="wave")
@@ -65,13 +67,11 @@ def main():
     options = parser.parse_args()
     params = train(*((2000, 10) if options.smoke else (20_000, 25)))
     curve = evaluate(
-        lambda adapted, task: {"loss": loss_fn(adapted, task.query)},
-        loss_fn,
-        InnerLoop(optax.sgd(0.01), steps=10),
+        LONGER,
         params,
         Sinusoid(shots=10, queries=100),
         key=jax.random.key(2),
-        tasks=100 if options.smoke else 1000,
+        num_tasks=100 if options.smoke else 1000,
     )
     for step in (0, 1, 10):
         print(f"error after {step:2} steps: {curve.mean('loss')[step]:.3f} ± {curve.ci95('loss')[step]:.3f}")

@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from innerloop.inner import InnerLoop as InnerLoop
     from innerloop.inner import unroll as unroll
     from innerloop.learner import Learner as Learner
+    from innerloop.losses import BatchLoss as BatchLoss
     from innerloop.losses import binary_cross_entropy as binary_cross_entropy
     from innerloop.losses import cross_entropy as cross_entropy
     from innerloop.losses import mean_squared_error as mean_squared_error
     from innerloop.models import MLP as MLP
     from innerloop.models import Conv4 as Conv4
-    from innerloop.outer import init as init
-    from innerloop.outer import meta_steps as meta_steps
+    from innerloop.outer import OuterLoop as OuterLoop
     from innerloop.presets import preset as preset
     from innerloop.task import Batch as Batch
     from innerloop.task import Task as Task
     from innerloop.tasks import Episodes as Episodes
     from innerloop.tasks import Sinusoid as Sinusoid
     from innerloop.tasks import StreamedEpisodes as StreamedEpisodes
-    from innerloop.tasks import streamed_meta_steps as streamed_meta_steps
+    from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
     from innerloop.train import train as train
     from innerloop.trained import load_trained as load_trained
     from innerloop.trained import measure as measure
@@ -54,12 +54,12 @@ PUBLIC = {
     "evaluate": ("evaluate",),
     "inner": ("InnerLoop", "unroll"),
     "learner": ("Learner",),
-    "losses": ("binary_cross_entropy", "cross_entropy", "mean_squared_error"),
+    "losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "models": ("MLP", "Conv4"),
-    "outer": ("init", "meta_steps"),
+    "outer": ("OuterLoop",),
     "presets": ("preset",),
     "task": ("Batch", "Task"),
-    "tasks": ("Episodes", "Sinusoid", "StreamedEpisodes", "streamed_meta_steps"),
+    "tasks": ("Episodes", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
     "train": ("train",),
     "trained": ("load_trained", "measure"),
 }

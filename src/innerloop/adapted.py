@@ -52,7 +52,7 @@ def load(learner: "Learner", path: Path) -> None:
     if (classes is not None) != learner.classification:
         raise InnerloopError(str(path), "one of the two is a classifier and the other a regressor")
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
-    params = weights.into(learner.params, found, str(path))
+    params = weights.into(learner.algorithm.initialisation(learner.params), found, str(path))
     support = labelled.as_inputs(support, learner.shape, str(path))
     learner.params_, learner.support, learner.losses_ = params, support, losses
     if classes is not None:

@@ -20,7 +20,7 @@ from innerloop.algorithms.algorithm import Algorithm
 from innerloop.check_words import Findings, Kind, verdict
 from innerloop.errors import InnerloopError
 from innerloop.inner import check_scalar_loss
-from innerloop.task import LossFn, Params, Task
+from innerloop.task import Params, Task
 from innerloop.tree import check_trainable, paths, subtract
 
 STEPS = tuple(10.0**-i for i in range(2, 9))
@@ -60,7 +60,6 @@ class MetaGradientCheck:
 
 def check_meta_gradient(
     algorithm: Algorithm,
-    loss_fn: LossFn,
     params: Params,
     task: Task,
     *,
@@ -68,7 +67,7 @@ def check_meta_gradient(
     step: float | None = None,
     tolerance: float = 1e-5,
 ) -> MetaGradientCheck:
-    """Check `algorithm.meta_grad` on one task; `loss_fn` is the loss on the query set.
+    """Check `algorithm.meta_grad` at the meta-parameters `params` on one task.
 
     Parameters and data are taken to float64. `directions` is the number of directions that move all parameters;
     `step` fixes the finite difference's step relative to a parameter's norm (None: the best of several). Raises
@@ -77,15 +76,15 @@ def check_meta_gradient(
     check_trainable(params, "check_meta_gradient")
     with jax.enable_x64(True):
         params, task = in_float64(params), in_float64(task)
-        check_scalar_loss(loss_fn, params, task.query)
-        objective = lambda params: loss_fn(algorithm.adapt(params, task.support), task.query)
+        check_scalar_loss(algorithm.query_loss, algorithm.initialisation(params), task.query)
+        objective = lambda params: algorithm.query_loss(algorithm.adapt(params, task.support), task.query)
         grads = jax.jit(algorithm.meta_grad)(params, task)[0]
         check_finite(grads, "the meta-gradient")
         check_finite(jax.jit(objective)(params), "the query loss")
         found = compare(
             jax.jit(objective), params, grads, directions, STEPS if step is None else (step, step / 10)
         )
-        return judge(algorithm, loss_fn, objective, params, task, grads, found, tolerance)
+        return judge(algorithm, objective, params, task, grads, found, tolerance)
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,6 @@ def compare(
 
 def judge(
     algorithm: Algorithm,
-    loss_fn: LossFn,
     objective: Callable,
     params: Params,
     task: Task,
@@ -152,7 +150,7 @@ def judge(
     passed = bool(errors[worst] <= tolerance) and not constant
     kind: Kind = "exact" if passed else "wrong"
     if not passed and not constant:
-        kind = name_of(algorithm, loss_fn, params, task, grads)
+        kind = name_of(algorithm, params, task, grads)
     exact = jax.jit(jax.grad(objective))(params)
     sound = passed or compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
     angle, ratio = angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
@@ -175,15 +173,17 @@ def without_gradient(found: Directions, grads: Any) -> tuple[tuple[str, ...], tu
     return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
 
 
-def name_of(algorithm: Algorithm, loss_fn: LossFn, params: Params, task: Task, grads: Any) -> Kind:
+def name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Kind:
     """Which gradient this is, if not the meta-gradient."""
     adapted = jax.jit(algorithm.adapt)(params, task.support)
-    slope = jax.jit(jax.grad(loss_fn))
+    params = algorithm.initialisation(params)
+    slope = jax.jit(jax.grad(algorithm.query_loss))
     kinds: tuple[tuple[Kind, Any], ...] = (
         ("first order", slope(adapted, task.query)),
         ("joint", slope(params, task.query)),
         ("displacement", subtract(params, adapted)),
     )
+    grads = algorithm.initialisation(grads)
     for kind, other in kinds:
         angle, ratio = angle_and_ratio(grads, other)
         if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):

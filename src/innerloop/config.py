@@ -1,7 +1,7 @@
 """Everything that decides a run, as frozen dataclasses: one definition gives the API, `--help` and `config.json`."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from innerloop.bounds import (
     DEVICES,
@@ -16,25 +16,14 @@ from innerloop.bounds import (
     check_bounds,
     check_product,
 )
+from innerloop.specs import ALGORITHMS, DATASETS, AlgorithmSpec, DatasetSpec
 
-Dataset = Literal[
-    "sinusoid",
-    "glyphs",
-    "omniglot",
-    "cifar_fs",
-    "fc100",
-    "mini_imagenet",
-    "folder",
-    "navigation",
-    "half_cheetah_direction",
-    "half_cheetah_velocity",
-    "ant_direction",
-    "ant_velocity",
-]
-LOCOMOTION = ("half_cheetah_direction", "half_cheetah_velocity", "ant_direction", "ant_velocity")
-REINFORCEMENT = ("navigation", *LOCOMOTION)
-"""The families of environments among them."""
-AlgorithmName = Literal["maml", "fomaml", "reptile", "anil", "boil", "joint"]
+if TYPE_CHECKING:
+    AlgorithmName = str
+    Dataset = str
+else:
+    AlgorithmName = Literal[tuple(ALGORITHMS)]
+    Dataset = Literal[tuple(DATASETS)]
 Normalization = Literal["transductive", "inductive", "support"]
 
 
@@ -77,6 +66,11 @@ class DataConfig(Section):
     oracle: bool = False
     """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation, the direction or
     speed of a body."""
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What is known of the data set."""
+        return DATASETS[self.dataset]
 
 
 @dataclass(frozen=True)
@@ -252,10 +246,20 @@ class Config(Section):
             {"outer.log_every": log} | steps,
             *({"a layer of model.hidden": a, "the next": b} for a, b in layers),
         ]
-        if data.dataset in REINFORCEMENT:
+        if self.reinforcement:
             acted = {"rl.trajectories": rl.trajectories, "rl.horizon": rl.horizon}
             tested = {"rl.test_trajectories": rl.test_trajectories, "rl.horizon": rl.horizon}
             return [*found, batch | acted | steps, tested]
         shots = max(data.shots, data.train_shots or 0) + data.queries
         test = {"data.shots + evaluation.queries": data.shots + evaluation.queries}
         return [*found, batch | ways | {"data.shots + data.queries": shots}, ways | test]
+
+    @property
+    def spec(self) -> AlgorithmSpec:
+        """What is known of the algorithm."""
+        return ALGORITHMS[self.algorithm]
+
+    @property
+    def reinforcement(self) -> bool:
+        """Whether tasks are environments to act in."""
+        return self.data.spec.kind == "reinforcement"

@@ -6,7 +6,6 @@ inner step. A healthy run pays one copy of its state per dispatch.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from innerloop.algorithms.algorithm import Algorithm
 from innerloop.checkpoint import kept
 from innerloop.errors import InnerloopError
-from innerloop.experiment import Experiment, adapted_by
-from innerloop.inner import InnerLoop, unroll
+from innerloop.experiment import Experiment
 from innerloop.mesh import own_copy
 from innerloop.outer import MetaState, task_keys
 from innerloop.task import Batch, Params, Task
 from innerloop.tree import paths
 
-Dispatch = Callable[[int], Callable[[MetaState], tuple[MetaState, Any]]]
+Run = Callable[[MetaState, int], tuple[MetaState, Any]]
 
 
 class Finite(NamedTuple):
@@ -62,13 +61,13 @@ def check_params(params: Params, step: int, folder: Path) -> None:
         raise InnerloopError("train", wrong, do="lower --outer.learning-rate" + kept(folder))
 
 
-def located(experiment: Experiment, tasks: Any, dispatch: Dispatch, kept: MetaState, bad: int) -> str:
+def located(experiment: Experiment, tasks: Any, run: Run, kept: MetaState, bad: int) -> str:
     """In words, where the meta-step after `bad` good ones lost finiteness; empty if that cannot be told."""
-    if experiment.reinforcement:  # its tasks are acted in, not drawn
+    if experiment.config.reinforcement:  # its tasks are acted in, not drawn
         return ""
     state = given_back(kept)
     try:
-        state = dispatch(bad)(state)[0] if bad > 0 else state
+        state = run(state, bad)[0] if bad > 0 else state
         return first_lost(experiment, tasks, state)
     except Exception:  # whatever goes wrong here, the divergence itself must be told
         return ""
@@ -76,9 +75,9 @@ def located(experiment: Experiment, tasks: Any, dispatch: Dispatch, kept: MetaSt
 
 def first_lost(experiment: Experiment, tasks: Any, state: MetaState) -> str:
     """The first task whose meta-gradient at this state is not finite, taken apart; empty if there is none."""
-    inner = inner_of(experiment)
+    algorithm = training_algorithm(experiment)
     state = state._replace(params=jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params))
-    see = eqx.filter_jit(lambda tasks, params, key: look(experiment, inner, params, tasks.sample(key)))
+    see = eqx.filter_jit(lambda tasks, params, key: look(algorithm, params, tasks.sample(key)))
     for number, key in enumerate(task_keys(state.key, state.step, experiment.config.outer.meta_batch)):
         seen = jax.tree.map(np.asarray, see(tasks, state.params, key))
         if all(part.all() for part in seen):
@@ -86,26 +85,26 @@ def first_lost(experiment: Experiment, tasks: Any, state: MetaState) -> str:
         step = inner_step_lost(seen)
         which = f"of task {number} of the meta-batch (counted from 0)"
         task = jax.tree.map(jnp.asarray, tasks.sample(key))
-        begun = inner if step is None else replace(inner, steps=step)
-        params = unroll(experiment.loss_fn, begun, state.params, task.support).adapted
+        begun = algorithm if step is None else algorithm.with_inner(steps=step)
+        params = begun.adapt(state.params, task.support)
         batch = task.query if step is None and jax.tree.leaves(task.query)[0].size else task.support
         when = "the query loss or its gradient" if step is None else f"inner step {step}"
-        return f"{when} {which}, {layer_lost(experiment, params, batch, seen)}"
+        where = layer_lost(algorithm, params, batch) or gradient_lost(state.params, seen.grads)
+        return f"{when} {which}, {where or 'at the step itself'}"
     return ""
 
 
-def inner_of(experiment: Experiment) -> InnerLoop:
-    """The inner loop as the algorithm runs it; joint training runs none."""
-    config = experiment.config
-    inner = replace(experiment.inner(config.inner), select=adapted_by(config.algorithm))
-    return replace(inner, steps=0) if config.algorithm == "joint" else inner
+def training_algorithm(experiment: Experiment) -> Algorithm:
+    """The algorithm with the inner steps that it takes in training; joint training takes none."""
+    algorithm = experiment.algorithm
+    return algorithm if experiment.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
 
 
-def look(experiment: Experiment, inner: InnerLoop, params: Params, task: Task) -> Finite:
+def look(algorithm: Algorithm, params: Params, task: Task) -> Finite:
     """One task's meta-gradient, reduced to what is finite of it."""
-    grads, info = experiment.algorithm.meta_grad(params, task)
+    grads, info = algorithm.meta_grad(params, task)
     watch = lambda params, i: is_finite(params).all()
-    trajectory = unroll(experiment.loss_fn, inner, params, task.support, observe=watch)
+    trajectory = algorithm.trajectory(params, task.support, observe=watch)
     finite = jnp.isfinite(trajectory.losses)
     return Finite(finite, trajectory.observed, jnp.isfinite(info.outer_loss), is_finite(grads))
 
@@ -116,20 +115,21 @@ def inner_step_lost(seen: Finite) -> int | None:
     return None if sound.all() else int(np.argmin(sound))
 
 
-def layer_lost(experiment: Experiment, params: Params, batch: Batch, seen: Finite) -> str:
-    """Where it began: the data, a layer's output, or the parameter nearest the output whose gradient is lost."""
+def layer_lost(algorithm: Algorithm, params: Params, batch: Batch) -> str:
+    """Where it began: the data, a layer's output, the loss, or a parameter's gradient; empty if all are finite."""
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(batch)):
         return "in its data"
     for name, output in outputs_by_layer(params, batch).items():
         if not np.isfinite(np.asarray(output)).all():
             return f"at the output of layer `{name}`"
-    loss, grads = jax.value_and_grad(experiment.loss_fn)(params, batch)
-    if not np.isfinite(loss):
-        return "at the loss"
-    sound = np.asarray(is_finite(grads))
-    sound = np.asarray(seen.grads) if sound.all() else sound
-    lost = np.flatnonzero(~sound)
-    return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else "at the step itself"
+    loss, grads = jax.value_and_grad(algorithm.loss_fn)(params, batch)
+    return gradient_lost(params, is_finite(grads)) if np.isfinite(loss) else "at the loss"
+
+
+def gradient_lost(params: Params, sound: Any) -> str:
+    """The parameter nearest the output whose gradient is lost; empty if none is."""
+    lost = np.flatnonzero(~np.asarray(sound))
+    return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else ""
 
 
 def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:

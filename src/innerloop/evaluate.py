@@ -13,14 +13,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray
 
+from innerloop.algorithms.algorithm import Algorithm
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop, unroll
-from innerloop.mesh import by_process, place, task_mesh, to_host
-from innerloop.parts import compiler_options, place_cut
-from innerloop.task import LossFn, Params, Task, TaskDistribution
+from innerloop.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
+from innerloop.parts import on_mesh, place_cut
+from innerloop.task import Params, Task, TaskDistribution
 
 Score = Callable[[Params, Task], dict[str, Array]]
 """`score(adapted, task) -> {"accuracy": ..., "loss": ...}`, one number each for one task."""
@@ -54,30 +54,35 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
 
 
 def task_curve(
-    score: Score, loss_fn: LossFn, inner: InnerLoop, record: Sequence[int]
+    algorithm: Algorithm, score: Score, record: Sequence[int]
 ) -> Callable[[Params, Task], dict[str, Array]]:
     """One task's scores at the recorded steps, `[len(record)]` each."""
     wanted = jnp.asarray(record)
 
     def curve(params: Params, task: Task) -> dict[str, Array]:
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(score, params, task))
+        shapes = jax.eval_shape(score, algorithm.initialisation(params), task)
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:
             return jax.lax.cond(jnp.any(wanted == i), lambda: score(adapted, task), lambda: blank)
 
-        seen = unroll(loss_fn, inner, params, task.support, observe).observed
+        seen = algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[wanted], seen)
 
     return curve
 
 
+def query_score(algorithm: Algorithm) -> Score:
+    """The score that is taken where none is given: the algorithm's own loss on the query set."""
+    return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
+
+
 def evaluator(
-    score: Score,
-    loss_fn: LossFn,
-    inner: InnerLoop,
-    distribution: TaskDistribution,
+    algorithm: Algorithm,
+    tasks: TaskDistribution,
+    score: Score | None = None,
     *,
-    tasks: int,
+    num_tasks: int,
     record: Sequence[int] | None = None,
     part: int = 200,
     chunk: int = 1,
@@ -88,10 +93,10 @@ def evaluator(
     `parts` devices share one copy of the parameters, where there are so many. It is compiled at its first call only.
     Raises InnerloopError as `evaluate`.
     """
-    record = steps_to_record(inner.steps) if record is None else tuple(record)
-    check_request(tasks, chunk, record, inner.steps)
-    curve = task_curve(score, loss_fn, inner, record)
-    measured = over_tasks(curve, distribution, tasks=tasks, part=part, chunk=chunk, parts=parts)
+    record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
+    check_request(num_tasks, chunk, record, algorithm.inner.steps)
+    curve = task_curve(algorithm, query_score(algorithm) if score is None else score, record)
+    measured = over_tasks(curve, tasks, num_tasks=num_tasks, part=part, chunk=chunk, parts=parts)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         for values in measured(params, key):
@@ -102,42 +107,45 @@ def evaluator(
 
 def over_tasks(
     one: Callable[[Params, Task], Any],
-    distribution: TaskDistribution,
+    tasks: TaskDistribution,
     *,
-    tasks: int,
+    num_tasks: int,
     part: int = 200,
     chunk: int = 1,
     parts: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
-    """`run(params, key)`: what `one(params, task)` gives for `tasks` tasks, `part` of them at a time.
+    """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `part` of them at a time.
 
     Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
     that two measurements with one key are paired. Compiled at the first call only.
     """
-    part = whole_part(part, tasks)
+    part = whole_part(part, num_tasks)
     # A model that was trained in parts may be measured where there are fewer devices.
     mesh = task_mesh(part, parts=math.gcd(parts, *map(len, by_process(jax.devices()))))
-    arrays, static = eqx.partition(distribution, eqx.is_array)
+    arrays, static = eqx.partition(tasks, eqx.is_array)
 
     def values(params: Params, arrays: Any, keys: Array) -> Any:
         of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
         # A batch of one is not vmapped: batched convolutions are slower on a CPU, and a condition becomes a choice.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 
-    everywhere, split = PartitionSpec(), PartitionSpec("tasks")
-    specs = (everywhere, everywhere, split)
-    mapped = jax.shard_map(
-        values, mesh=mesh, in_specs=specs, out_specs=split, axis_names={"tasks"}, check_vma=False
-    )
-    compiled = jax.jit(mapped, compiler_options=compiler_options(mesh))
     arrays = place(arrays, mesh)
+    compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
+    measured = lambda params, keys: compiled(params, arrays, keys)
+    return in_turn(measured, mesh, num_tasks, part)
+
+
+def in_turn(
+    measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, part: int
+) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
+    """`run(params, key)`: what `measured(params, keys)` gives, `part` tasks at a time, as trees of NumPy arrays."""
     keys, fetch = keys_of(mesh, part), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
-        for first in range(0, tasks, part):
-            found = fetch(compiled(params, arrays, keys(key, first)))
-            yield jax.tree.map(lambda x, most=tasks - first: x[:most], found)
+        for first in range(0, num_tasks, part):
+            found = fetch(measured(params, keys(key, first)))
+            yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
 
     return run
 
@@ -154,7 +162,7 @@ def keys_of(mesh: Mesh, part: int) -> Callable[[PRNGKeyArray, int], Array]:
     Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
     """
     fold = jax.vmap(jax.random.fold_in, (None, 0))
-    split = NamedSharding(mesh, PartitionSpec("tasks"))
+    split = NamedSharding(mesh, SPLIT)
     folded = jax.jit(lambda key, numbers: fold(key, numbers), out_shardings=split)
     return lambda key, first: folded(*place((key, np.arange(first, first + part)), mesh))
 
@@ -176,21 +184,29 @@ def join(curves: Sequence[Curve]) -> Curve:
 
 
 def evaluate(
-    score: Score,
-    loss_fn: LossFn,
-    inner: InnerLoop,
+    algorithm: Algorithm,
     params: Params,
-    distribution: TaskDistribution,
+    tasks: TaskDistribution,
+    score: Score | None = None,
     *,
     key: PRNGKeyArray,
-    tasks: int = 10_000,
+    num_tasks: int = 10_000,
     record: Sequence[int] | None = None,
     chunk: int = 1,
 ) -> Curve:
-    """Adaptation curve over `tasks` held-out tasks drawn from `distribution` with `key`.
+    """Adaptation curve on held-out tasks.
 
-    `record` names the numbers of inner steps after which `score` is taken (None: a spread of 0..inner.steps).
-    Raises InnerloopError for fewer than two tasks and for recorded steps outside 0..inner.steps.
+    Args:
+        algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps at test.
+        params: the meta-parameters, as training left them.
+        tasks: the distribution of held-out tasks.
+        score: `score(adapted, task)`, numbers by name (None: the algorithm's loss on the query set, as `loss`).
+        key: decides which tasks are drawn.
+        num_tasks: how many.
+        record: the numbers of inner steps after which `score` is taken (None: a spread of 0..steps).
+        chunk: tasks vectorised at a time on each device.
+
+    Raises InnerloopError for fewer than two tasks and for recorded steps outside 0..steps.
     """
-    run = evaluator(score, loss_fn, inner, distribution, tasks=tasks, record=record, chunk=chunk)
+    run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
     return join(list(run(params, key)))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +11,11 @@ import jax
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
-from innerloop.config import REINFORCEMENT, Config, InnerConfig, Normalization
+from innerloop.config import Config, Normalization
 from innerloop.datasets.arrays import ClassArrays, Splits
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, Score, evaluator
-from innerloop.inner import InnerLoop
-from innerloop.kept_adam import with_moments
 from innerloop.losses import (
     accuracy,
     call,
@@ -32,12 +29,11 @@ from innerloop.models import MLP, Conv4
 from innerloop.models.layers import Linear
 from innerloop.normalization import predict
 from innerloop.optimizers import inner_loop, outer_optimizer
-from innerloop.outer import MetaState, meta_steps
+from innerloop.outer import MeshLoop, OuterLoop
 from innerloop.task import LossFn, Params, Task, TaskDistribution
 from innerloop.tasks.episodes import Episodes, check_episode, with_rotations
 from innerloop.tasks.pooled import Pooled
 from innerloop.tasks.sinusoid import Sinusoid
-from innerloop.tree import Except, Selection
 
 
 class Keys(NamedTuple):
@@ -57,29 +53,24 @@ class Experiment:
     @property
     def classification(self) -> bool:
         """Whether tasks are episodes of classes."""
-        return self.splits is not None
-
-    @property
-    def reinforcement(self) -> bool:
-        """Whether tasks are environments to act in."""
-        return self.config.data.dataset in REINFORCEMENT
+        return self.config.data.spec.kind == "images"
 
     def keys(self) -> Keys:
         """The run's keys."""
         return Keys(*jax.random.split(jax.random.key(self.config.seed), 2))
 
     def init_params(self) -> Params:
-        """The model before training."""
+        """The meta-parameters before training."""
         shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
         outputs = self.classes(self.splits.train).classes if self.splits and self.pretrains else None
         # As one program: the many small ones of a model's layers take seconds to compile.
-        draw = eqx.filter_jit(lambda key: fresh_model(self.config, shape, key, outputs))
+        draw = eqx.filter_jit(lambda key: self.algorithm.init(fresh_model(self.config, shape, key, outputs)))
         return draw(self.keys().init)
 
     @property
     def pretrains(self) -> bool:
         """Whether training is ordinary classification of all training classes (the pre-trained baseline)."""
-        return self.classification and self.config.algorithm == "joint"
+        return self.classification and not self.config.spec.adapts_in_training
 
     def for_tasks(self, params: Params) -> Params:
         """The parameters that meet held-out tasks: with a new head of `ways` outputs if the old had all classes."""
@@ -96,7 +87,7 @@ class Experiment:
             return Sinusoid(shots, data.queries, data.protocol, data.oracle)
         if self.pretrains:
             return Pooled(self.classes(self.splits.train), data.ways * (shots + data.queries))
-        queries = 0 if self.config.algorithm == "reptile" else data.queries
+        queries = data.queries if self.config.spec.reads_query else 0
         return Episodes(self.classes(self.splits.train), data.ways, shots, queries)
 
     def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
@@ -127,18 +118,14 @@ class Experiment:
     @property
     def algorithm(self) -> Algorithm:
         """The configured algorithm on the configured loss."""
-        return getattr(algorithms, self.config.algorithm)(self.loss_fn, self.inner(self.config.inner))
-
-    def inner(self, c: InnerConfig) -> InnerLoop:
-        """The inner loop of these settings, fit to be differentiated where the algorithm does that."""
-        return inner_loop(c, differentiated=self.config.algorithm in ("maml", "anil", "boil"))
+        spec = self.config.spec
+        return spec.make(self.loss_fn, inner_loop(self.config.inner, differentiated=spec.second_order))
 
     @property
-    def test_inner(self) -> InnerLoop:
-        """The inner loop at test: more steps, and what the algorithm moves."""
+    def test_algorithm(self) -> Algorithm:
+        """The same with its inner steps at test."""
         e = self.config.evaluation
-        inner = self.inner(replace(self.config.inner, steps=e.steps, minibatch=e.minibatch))
-        return replace(inner, select=adapted_by(self.config.algorithm))
+        return self.algorithm.with_inner(steps=e.steps, minibatch=e.minibatch)
 
     def score(self, normalization: Normalization | None = None) -> Score:
         """What is measured on a held-out task: accuracy and loss, or loss alone for regression."""
@@ -158,30 +145,27 @@ class Experiment:
         """The outer optimiser."""
         return outer_optimizer(self.config.outer)
 
-    def meta_steps(self, tasks: Any, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
-        """The compiled run of `length` meta-steps on what `train_tasks` gave."""
+    def outer_loop(self, tasks: Any) -> MeshLoop:
+        """The outer loop on what `train_tasks` gave."""
         c = self.config.outer
-        return meta_steps(
-            self.algorithm,
-            self.optimizer,
-            tasks,
-            meta_batch=c.meta_batch,
-            steps=length,
-            chunk=self.chunk,
-            mesh=task_mesh(c.meta_batch, parts=c.parts),
+        mesh = task_mesh(c.meta_batch, parts=c.parts)
+        return OuterLoop(
+            self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
     def evaluator(
         self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
     ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
         """The compiled evaluation on what `held_out_tasks` gave."""
-        settings = {
-            "tasks": tasks,
-            "record": record,
-            "chunk": self.chunk or 50,
-            "parts": self.config.outer.parts,
-        }
-        return evaluator(self.score(), self.loss_fn, self.test_inner, held_out, **settings)
+        return evaluator(
+            self.test_algorithm,
+            held_out,
+            self.score(),
+            num_tasks=tasks,
+            record=record,
+            chunk=self.chunk or 50,
+            parts=self.config.outer.parts,
+        )
 
     def series(self, info: Any) -> dict[str, Any]:
         """What is logged besides losses and norm, by name: one value for each meta-step of a dispatch."""
@@ -206,15 +190,9 @@ def fresh_model(
     config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None = None
 ) -> Params:
     """The configured model before training, for examples of `shape` (`outputs`: other than one per way)."""
-    model = network(config, shape, key, outputs)
-    return with_moments(model) if config.inner.optimizer == "kept_adam" else model
-
-
-def network(config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None) -> Params:
-    """The network alone."""
     m = config.model
     if outputs is None:
-        outputs = 1 if config.data.dataset == "sinusoid" else config.data.ways
+        outputs = 1 if config.data.spec.kind == "regression" else config.data.ways
     if m.kind == "mlp":
         return MLP(
             math.prod(shape),
@@ -237,36 +215,19 @@ def network(config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: 
     )
 
 
-def adapted_by(algorithm: str) -> Selection:
-    """What each algorithm's inner loop moves."""
-    if algorithm == "anil":
-        return "head"
-    return Except("head") if algorithm == "boil" else None
-
-
 def load_splits(config: Config) -> Splits | None:
-    """Read the configured data set (None for sinusoids)."""
-    from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
-
+    """Read the configured data set (None where there is nothing to read)."""
     data = config.data
-    if data.dataset == "sinusoid":
+    if data.spec.kind != "images":
         return None
-    if data.dataset == "omniglot":
-        return omniglot.load(data.split or "maml")  # pyright: ignore[reportArgumentType]
-    if data.dataset in ("cifar_fs", "fc100"):
-        return cifar.load(data.dataset)
-    if data.dataset == "glyphs":
-        return glyphs.load()
-    if not data.folder:
+    if data.spec.needs_folder and not data.folder:
         raise InnerloopError(data.dataset, "needs a folder of images", do="give --data.folder PATH")
-    if data.dataset == "mini_imagenet":
-        return mini_imagenet.load(data.folder)
-    return folder.load(data.folder, size=data.size or None)
+    return data.spec.load(data)
 
 
 def check_inner(config: Config) -> None:
     """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
-    fits = config.algorithm == "reptile" and config.data.dataset not in REINFORCEMENT
+    fits = config.spec.persistent_moments and not config.reinforcement
     if config.inner.optimizer == "kept_adam" and not fits:
         raise InnerloopError(
             "--inner.optimizer",
@@ -279,7 +240,7 @@ def check_inner(config: Config) -> None:
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
     check_inner(config)
-    if config.data.dataset in REINFORCEMENT:
+    if config.reinforcement:
         from innerloop.rl.experiment import RLExperiment, check_policy  # it builds on this module
 
         check_policy(config)

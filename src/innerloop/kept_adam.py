@@ -11,29 +11,30 @@ Left out: the correction for where v begins. It begins at `FIRST`, above the squ
 first steps are short ones of gradient descent.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
-from innerloop.task import Params
-from innerloop.tree import subtract
+from innerloop.inner import InnerLoop
+from innerloop.task import LossFn, Params
+from innerloop.tree import chosen, subtract
 
 FIRST = 1e-3
 
 
 class WithMoments(eqx.Module):
-    """A model, w, and of each of its parameters the second moment, v. Called as the model."""
+    """A model, w, and of each of its parameters the second moment, v."""
 
     model: Any
     moments: Any
 
-    def __call__(self, inputs: Any, reference: int | None = None) -> Array:
-        """What the model gives."""
-        return self.model(inputs, reference)
+
+class KeptAdam(optax.GradientTransformation):
+    """A rule for `WithMoments`: Reptile makes the moments a part of its meta-parameters where it finds one."""
 
 
 def with_moments(model: Params) -> WithMoments:
@@ -41,19 +42,27 @@ def with_moments(model: Params) -> WithMoments:
     return WithMoments(model, jax.tree.map(lambda w: jnp.full_like(w, FIRST), model))
 
 
-def kept_adam(
-    learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8
-) -> optax.GradientTransformation:
-    """The rule for `WithMoments`: stateless, since the moments are among the parameters. Frozen weights keep theirs."""
+def of_model(params: WithMoments) -> Params:
+    """The model without its moments."""
+    return params.model
 
-    def moment(g: Array | None, v: Array) -> Array:
-        return v if g is None else beta2 * v + (1 - beta2) * jnp.square(g)
+
+def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
+    """A loss and an inner loop of the model alone, for `WithMoments`. Frozen weights keep their moments."""
+    select = inner.select
+    moves = lambda path: chosen(select, path.removeprefix("model/").removeprefix("moments/"))
+    inner = inner if select is None else replace(inner, select=moves)
+    return lambda params, batch: loss_fn(params.model, batch), inner
+
+
+def kept_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> KeptAdam:
+    """The rule: stateless, since the moments are among the parameters."""
 
     def update(grads: WithMoments, state: Any, params: WithMoments) -> tuple[WithMoments, Any]:
-        absent = lambda g: g is None
-        moments = jax.tree.map(moment, grads.model, params.moments, is_leaf=absent)
-        step = lambda g, v: None if g is None else -learning_rate * g / (jnp.sqrt(v) + eps)
-        steps = jax.tree.map(step, grads.model, moments, is_leaf=absent)
+        moment = lambda g, v: beta2 * v + (1 - beta2) * jnp.square(g)
+        moments = jax.tree.map(moment, grads.model, params.moments)
+        step = lambda g, v: -learning_rate * g / (jnp.sqrt(v) + eps)
+        steps = jax.tree.map(step, grads.model, moments)
         return WithMoments(steps, subtract(moments, params.moments)), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # pyright: ignore
+    return KeptAdam(lambda params: optax.EmptyState(), update)  # pyright: ignore

@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from innerloop import labelled
+from innerloop.algorithms.algorithm import Algorithm
 from innerloop.config import Normalization
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop, unroll
-from innerloop.losses import Apply, call, on_batches, softmax_cross_entropy, squared_error
+from innerloop.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.normalization import predict as predict_normalized
-from innerloop.task import Batch, Params
+from innerloop.task import Batch, LossFn, Params
 from innerloop.tree import check_trainable
 
 QUERIES = 64
@@ -32,7 +32,7 @@ class Learner:
     """An initialisation that learns a task from its examples.
 
     Attributes:
-        params: the initialisation; `fit` never changes it.
+        params: the meta-parameters; `fit` never changes them.
         n_steps: inner steps of a fit.
         params_: the adapted parameters, after `fit`.
         losses_: loss on the examples before each inner step, `[steps]`, after `fit`.
@@ -42,36 +42,33 @@ class Learner:
     def __init__(
         self,
         params: Params,
-        apply: Apply,
-        inner: InnerLoop,
+        algorithm: Algorithm,
         *,
-        loss: Any = None,
-        classification: bool = True,
+        classification: bool | None = None,
         normalization: Normalization = "inductive",
         shape: labelled.Shape | None = None,
         pixels: bool = False,
     ):
-        """A learner on any model, `apply(params, inputs [examples, ...]) -> outputs [examples, ...]`.
+        """A learner on any model.
 
         Args:
-            params: any pytree of float arrays.
-            apply: the model; `innerloop.losses.call` for models that are their own parameters.
-            inner: the inner loop.
-            loss: `loss(outputs, targets) -> scalar` (None: cross-entropy, or squared error for regression).
-            classification: whether y holds labels; otherwise values.
+            params: the meta-parameters, as training left them: any pytree of float arrays.
+            algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss is
+                one of `innerloop.losses`, or another `BatchLoss(measure, apply)`, and tells the model.
+            classification: whether y holds labels; otherwise values (None: unless the loss is the squared error).
             normalization: whose statistics normalise a query, for models with batch normalisation. `inductive` and
                 `support` predict each query as if it were alone; `transductive` lets the queries of one call
                 decide together.
             shape: shape of one example, None where any size will do (None: anything).
             pixels: whether inputs must lie in 0..1 once bytes are scaled.
 
-        Raises InnerloopError for parameters that are not float arrays.
+        Raises InnerloopError for parameters that are not float arrays, and for a loss that does not tell its model.
         """
         check_trainable(params, "Learner")
-        self.params, self.apply, self.inner = params, apply, inner
-        self.classification = classification
+        self.params, self.algorithm, self.loss = params, algorithm, batch_loss(algorithm.loss_fn)
+        regression = self.loss.measure is squared_error
+        self.classification = not regression if classification is None else classification
         self.normalization: Normalization = normalization
-        self.loss = loss or (softmax_cross_entropy if classification else squared_error)
         self.shape, self.pixels = shape, pixels
         self.params_: Params = None
         self.output_shapes: dict[Any, tuple[int, ...]] = {}
@@ -86,27 +83,19 @@ class Learner:
 
         `steps` replaces the number of inner steps at test. Raises InnerloopError if there is nothing of that name.
         """
-        from innerloop.experiment import Experiment  # here: reading weights imports the checkpoint library
+        # Here: reading weights imports the checkpoint library.
         from innerloop.pretrained import load_initialisation
 
-        params, config, shape = load_initialisation(source)
-        inner = Experiment(config, None).test_inner
-        inner = inner if steps is None else replace(inner, steps=steps)
-        images = config.data.dataset != "sinusoid"
-        return cls(
-            params,
-            call,
-            inner,
-            classification=images,
-            normalization=normalization,
-            shape=shape,
-            pixels=images,
-        )
+        params, experiment, shape = load_initialisation(source)
+        algorithm = experiment.test_algorithm
+        algorithm = algorithm if steps is None else algorithm.with_inner(steps=steps)
+        images = experiment.classification
+        return cls(params, algorithm, normalization=normalization, shape=shape, pixels=images)
 
     @property
     def n_steps(self) -> int:
         """Inner steps of a fit."""
-        return self.inner.steps
+        return self.algorithm.inner.steps
 
     def fit(self, x: Any, y: Any) -> "Learner":
         """Adapt to examples x `[examples, ...]` with labels (any hashable, one per example) or values y.
@@ -122,7 +111,9 @@ class Learner:
         else:
             classes, targets = None, labelled.values(y, shape, "Learner.fit")
         batch = Batch(inputs, targets)
-        if self.inner.minibatch is not None:  # consecutive runs are the minibatches, and people sort by class
+        if (
+            self.algorithm.inner.minibatch is not None
+        ):  # consecutive runs are the minibatches, and people sort by class
             order = np.random.default_rng(0).permutation(len(inputs))
             batch = Batch(inputs[order], targets[order])
         adapted, losses = self.adapt_compiled(self.params, batch, None if classes is None else len(classes))
@@ -194,7 +185,7 @@ class Learner:
         key = (inputs.shape, inputs.dtype)
         if key not in self.output_shapes:
             try:
-                outputs = jax.eval_shape(self.apply, self.params, inputs)
+                outputs = jax.eval_shape(self.loss.apply, self.algorithm.initialisation(self.params), inputs)
             except (TypeError, ValueError) as error:
                 wrong = f"the model does not take such inputs ({str(error).splitlines()[0]})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
@@ -208,13 +199,13 @@ class Learner:
 
     def adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop on the outputs in use."""
-        loss_fn = on_batches(self.loss, lambda params, x: in_use(self.apply(params, x), ways))
-        trajectory = unroll(loss_fn, self.inner, params, support)
+        loss_fn = loss_in_use(self.loss, ways)
+        trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support)
         return trajectory.adapted, trajectory.losses
 
     def outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
         """Outputs in use for the queries."""
-        return in_use(predict_normalized(self.apply, params, support, queries, self.normalization), ways)
+        return in_use(predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways)
 
     def predicted(self, x: Any, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
@@ -233,6 +224,22 @@ class Learner:
         """Raise InnerloopError before `fit`."""
         if self.params_ is None:
             raise InnerloopError(who, "the learner has seen no examples", do="call fit(x, y) first")
+
+
+def batch_loss(loss_fn: LossFn) -> BatchLoss:
+    """The loss that was given. Raises InnerloopError for one that does not tell its model."""
+    if not isinstance(loss_fn, BatchLoss):
+        do = "make it by innerloop.BatchLoss(measure, apply)"
+        raise InnerloopError("Learner", "the algorithm's loss does not tell its model", got=loss_fn, do=do)
+    return loss_fn
+
+
+def loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
+    """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
+    # Of two classes with one output, the same number.
+    one_output = ways is not None and loss.measure is sigmoid_cross_entropy
+    measure = softmax_cross_entropy if one_output else loss.measure
+    return BatchLoss(measure, lambda params, x: in_use(loss.apply(params, x), ways))
 
 
 def in_use(outputs: Array, ways: int | None) -> Array:

@@ -1,6 +1,7 @@
 """Losses as `loss_fn(params, batch) -> scalar`, made from any `apply(params, inputs) -> outputs`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from innerloop.errors import InnerloopError
-from innerloop.task import Batch, LossFn, Params
+from innerloop.task import Batch, Params
 
 Apply = Callable[..., Array]
 """`apply(params, inputs) -> outputs`, or with a keyword `reference` for models with batch normalisation."""
@@ -61,28 +62,36 @@ def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
     return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
 
 
-def on_batches(measure: Callable[[Array, Array], Array], apply: Apply) -> LossFn:
-    """`loss_fn(params, batch)` that measures the outputs for a batch's inputs against its targets."""
+@dataclass(frozen=True)
+class BatchLoss:
+    """`loss_fn(params, batch)` that measures the outputs for a batch's inputs against its targets.
 
-    def loss_fn(params: Params, batch: Batch) -> Float[Array, ""]:
-        return measure(apply(params, batch.inputs), batch.targets)
+    Attributes:
+        measure: `measure(outputs, targets) -> scalar`.
+        apply: the model.
+    """
 
-    return loss_fn
+    measure: Callable[[Array, Array], Array]
+    apply: Apply = call
+
+    def __call__(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        """The loss of one batch."""
+        return self.measure(self.apply(params, batch.inputs), batch.targets)
 
 
-def mean_squared_error(apply: Apply = call) -> LossFn:
+def mean_squared_error(apply: Apply = call) -> BatchLoss:
     """The loss of regression: `squared_error` on batches."""
-    return on_batches(squared_error, apply)
+    return BatchLoss(squared_error, apply)
 
 
-def cross_entropy(apply: Apply = call) -> LossFn:
+def cross_entropy(apply: Apply = call) -> BatchLoss:
     """The loss of classification: `softmax_cross_entropy` on batches with class numbers as targets."""
-    return on_batches(softmax_cross_entropy, apply)
+    return BatchLoss(softmax_cross_entropy, apply)
 
 
-def binary_cross_entropy(apply: Apply = call) -> LossFn:
+def binary_cross_entropy(apply: Apply = call) -> BatchLoss:
     """The loss of two-class problems with one output: `sigmoid_cross_entropy` on batches."""
-    return on_batches(sigmoid_cross_entropy, apply)
+    return BatchLoss(sigmoid_cross_entropy, apply)
 
 
 def accuracy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:

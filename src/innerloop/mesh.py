@@ -21,6 +21,9 @@ from innerloop.errors import InnerloopError
 EVERYWHERE = PartitionSpec()
 """Whole on every device."""
 
+SPLIT = PartitionSpec("tasks")
+"""The leading axis split over the tasks' devices."""
+
 
 def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, parts: int = 1) -> Mesh:
     """A mesh over as many devices (groups of `parts` devices) of each process as divide the meta-batch evenly.

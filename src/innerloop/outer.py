@@ -7,22 +7,22 @@ axis `parts`; on each device they are taken in vectorised chunks, and only the r
 Many meta-steps are one scan, so the host is not asked between them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
 from innerloop.blocks import divisor_up_to
 from innerloop.errors import InnerloopError
 from innerloop.mesh import EVERYWHERE, mean_over_devices, place, task_mesh
-from innerloop.parts import compiler_options, cut, parts_of, place_cut
+from innerloop.parts import cut, on_mesh, parts_of, place_cut
 from innerloop.task import DrawnApart, Params, Task, TaskDistribution
 from innerloop.tree import check_trainable, global_norm
 
@@ -42,13 +42,6 @@ class StepInfo(NamedTuple):
     outer_loss: Array
     inner_losses: Array
     grad_norm: Array
-
-
-def init(params: Params, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> MetaState:
-    """The state before the first meta-step."""
-    check_trainable(params, "init")
-    params = jax.tree.map(jnp.array, params)  # a copy: `meta_steps` consumes the state that it is given
-    return MetaState(params, optimizer.init(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
 
 AHEAD_BYTES = 2_000_000
@@ -95,7 +88,7 @@ def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, i
     chunk = share if chunk is None else chunk
     if meta_batch < 1 or chunk < 1 or share * groups != meta_batch or share % chunk:
         raise InnerloopError(
-            "meta_steps",
+            "OuterLoop",
             "`meta_batch` must be a multiple of devices x chunk",
             got=f"{meta_batch} tasks on {groups} devices in chunks of {chunk}",
         )
@@ -118,65 +111,126 @@ def outer_update(
     return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 
-def on_mesh(
-    many: Callable[[MetaState, Any], tuple[MetaState, StepInfo]], mesh: Mesh, data: PartitionSpec
-) -> Callable[[MetaState, Any], tuple[MetaState, StepInfo]]:
-    """Compile `many(state, data)`: the state on every device (or cut over `parts`), the data split as `data` says."""
-    # The state is the same on every device after pmean; the check cannot see that through the scan.
-    shared = jax.shard_map(
-        many,
-        mesh=mesh,
-        in_specs=(EVERYWHERE, data),
-        out_specs=EVERYWHERE,
-        axis_names={"tasks"},
-        check_vma=False,
-    )
-    return jax.jit(shared, donate_argnums=0, compiler_options=compiler_options(mesh))
+def check_unconsumed(state: MetaState) -> None:
+    """Raise InnerloopError for a state whose arrays an earlier run was given to write over."""
+    if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+        do = "go on with the state that `run` returned"
+        raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", do=do)
 
 
-def meta_steps(
-    algorithm: Algorithm,
-    optimizer: optax.GradientTransformation,
-    distribution: TaskDistribution,
-    *,
-    meta_batch: int,
-    steps: int,
-    chunk: int | None = None,
-    mesh: Mesh | None = None,
-) -> Callable[[MetaState], tuple[MetaState, StepInfo]]:
-    """`run(state) -> (state, info)`: `steps` meta-steps of `meta_batch` tasks as one compiled call.
+class MeshLoop(ABC):
+    """States and compiled programs of an outer loop, whatever one update is made of."""
 
-    `chunk` tasks are vectorised at a time on each device (None: all of a device's share). `run` consumes the state
-    it is given. Raises InnerloopError if the meta-batch does not divide over devices and chunks.
-    """
-    mesh = task_mesh(meta_batch) if mesh is None else mesh
-    share, chunk = split_evenly(meta_batch, mesh, chunk)
+    def __init__(
+        self,
+        init_optimizer: Callable[[Params], Any],
+        meta_batch: int,
+        chunk: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
+        self.mesh = task_mesh(meta_batch) if mesh is None else mesh
+        self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
+        self.programs: dict[int, Callable[..., tuple[MetaState, Any]]] = {}
 
-    # Arrays of the distribution are arguments: as constants of the program they would be compiled into it.
-    arrays, static = eqx.partition(distribution, eqx.is_array)
+    def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update, from meta-parameters: those of a trained model, for example."""
+        check_trainable(meta_params, "OuterLoop.init")
+        params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
+        return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
-    def own_keys(key: PRNGKeyArray, step: Array) -> Array:
-        keys = task_keys(key, step, meta_batch)
-        return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
+    def run(self, state: MetaState, steps: int) -> tuple[MetaState, Any]:
+        """`steps` updates as one compiled call, compiled once for each number of them.
 
-    def one_step(task_of: Callable[[Any], Task], state: MetaState, items: Any) -> tuple[MetaState, StepInfo]:
-        one = lambda item: algorithm.meta_grad(state.params, task_of(item))
-        return outer_update(optimizer, state, mean_in_chunks(one, items, chunk), mesh)
+        The state is consumed: its arrays are written over. Raises InnerloopError for one that was consumed before.
+        """
+        check_steps(steps)
+        check_unconsumed(state)
+        if steps not in self.programs:
+            self.programs[steps] = self.program(steps)
+        data = self.data(state, steps)
+        return self.programs[steps](place_cut(state, self.mesh), *data)
 
-    def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
-        tasks = eqx.combine(arrays, static)
-        ahead = steps_ahead(tasks.sample, own_keys(state.key, state.step), steps)
-        # Tasks too large to be kept are fetched one chunk at a time.
-        draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else apart(tasks)
+    @abstractmethod
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, Any]]:
+        """The compiled run of `steps` updates: `program(state, *data)`."""
 
-        def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
-            keys = jax.vmap(own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
-            return jax.lax.scan(partial(one_step, fetch), state, jax.vmap(jax.vmap(draw))(keys))
+    def data(self, state: MetaState, steps: int) -> tuple[Any, ...]:
+        """What a program is given beside the state."""
+        return ()
 
-        state, info = jax.lax.scan(some, state, None, length=steps // ahead)
-        return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
+    def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
+        """Inside the mesh: the keys of this device's tasks."""
+        keys = task_keys(key, step, self.meta_batch)
+        return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * self.share, self.share)
 
-    compiled = on_mesh(many, mesh, EVERYWHERE)
-    # Placed where it will come back, so that the second call is not compiled anew for another placement.
-    arrays = place(arrays, mesh)
-    return lambda state: compiled(place_cut(state, mesh), arrays)
+
+def check_steps(steps: int) -> None:
+    """Raise InnerloopError for a run of no updates."""
+    if steps < 1:
+        raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
+
+
+class OuterLoop(MeshLoop):
+    """How the meta-parameters are learnt: an algorithm's gradients, an optimiser, tasks to draw from."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        optimizer: optax.GradientTransformation,
+        tasks: TaskDistribution,
+        *,
+        meta_batch: int,
+        chunk: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        """An outer loop; nothing is compiled before `run`.
+
+        Args:
+            algorithm: the meta-gradient of one task.
+            optimizer: any Optax optimiser.
+            tasks: the distribution of training tasks.
+            meta_batch: tasks of one update.
+            chunk: tasks vectorised at a time on each device (None: all of its share).
+            mesh: the devices (None: as many as divide the meta-batch evenly).
+
+        Raises InnerloopError if the meta-batch does not divide over devices and chunks.
+        """
+        super().__init__(optimizer.init, meta_batch, chunk, mesh)
+        self.algorithm, self.optimizer, self.tasks = algorithm, optimizer, tasks
+
+    def init(self, params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update, from a model's parameters."""
+        check_trainable(params, "OuterLoop.init")
+        return self.start(self.algorithm.init(params), key)
+
+    def update(
+        self, state: MetaState, items: Any, task_of: Callable[[Any], Task]
+    ) -> tuple[MetaState, StepInfo]:
+        """Inside the mesh: one update on this device's tasks, of which `items` holds what `task_of` makes them."""
+        one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
+        return outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """`steps` updates; tasks are drawn for several updates at once where they are small."""
+        # Arrays of the distribution are arguments: as constants of the program they would be compiled into it.
+        arrays, static = eqx.partition(self.tasks, eqx.is_array)
+
+        def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
+            tasks = eqx.combine(arrays, static)
+            ahead = steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
+            # Tasks too large to be kept are fetched one chunk at a time.
+            draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else apart(tasks)
+
+            def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
+                keys = jax.vmap(self.own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
+                one = lambda state, items: self.update(state, items, fetch)
+                return jax.lax.scan(one, state, jax.vmap(jax.vmap(draw))(keys))
+
+            state, info = jax.lax.scan(some, state, None, length=steps // ahead)
+            return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
+
+        compiled = on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+        # Placed where it will come back, so that the second call is not compiled anew for another placement.
+        arrays = place(arrays, self.mesh)
+        return lambda state: compiled(state, arrays)

@@ -5,6 +5,7 @@ Every large array of the parameters and of the optimiser's state is cut along on
 of its derivative to fit, and puts in what has to be sent. Groups share tasks as single devices do (axis `tasks`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,6 +51,25 @@ def compiler_options(mesh: Mesh) -> dict[str, bool] | None:
     return (
         {"xla_cpu_enable_concurrency_optimized_scheduler": False} if parts_of(mesh) > 1 and on_cpu else None
     )
+
+
+def on_mesh(
+    function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any, **options: Any
+) -> Callable[..., Any]:
+    """Compile a function that every device of the axis `tasks` runs on its own tasks; `options` are those of `jit`.
+
+    What is to be cut over `parts` is cut by the function itself (`cut`).
+    """
+    # What is the same on every device is so by pmean; the check cannot see that through a scan.
+    shared = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        axis_names={"tasks"},
+        check_vma=False,
+    )
+    return jax.jit(shared, compiler_options=compiler_options(mesh), **options)
 
 
 def place_cut(tree: Any, mesh: Mesh) -> Any:

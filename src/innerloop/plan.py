@@ -77,7 +77,7 @@ def plan(experiment: Experiment, available: int | None = None) -> Plan:
     if config.outer.chunk is None:
         chunks = [n for n in range(chunk, 0, -1) if share % n == 0]
     derivatives = [config.inner.derivative]
-    if config.inner.derivative == "unrolled" and config.algorithm in ("maml", "anil", "boil"):
+    if config.inner.derivative == "unrolled" and config.spec.second_order:
         derivatives.append("rematerialised")
     plans: list[Plan] = []
     for derivative in derivatives:

@@ -9,9 +9,9 @@ recipes of their own (`innerloop.recipes`), and `...-published` is then the pape
 
 import difflib
 from dataclasses import replace
+from typing import Any
 
 from innerloop.config import (
-    LOCOMOTION,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -22,6 +22,7 @@ from innerloop.config import (
 )
 from innerloop.errors import InnerloopError
 from innerloop.recipes import RECIPES
+from innerloop.specs import ALGORITHMS, DATASETS
 
 SINUSOID = ModelConfig(kind="mlp", hidden=(40, 40), scale=0.01)
 OMNIGLOT = ModelConfig(kind="conv4", filters=64, downsample="stride", features="mean")
@@ -35,7 +36,7 @@ def sinusoid(algorithm: str) -> Config:
     so sharp that some tasks diverge when adapted for several steps on 5 points.
     """
     return Config(
-        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        algorithm=algorithm,
         data=DataConfig(dataset="sinusoid", ways=1, shots=10, queries=10),
         model=SINUSOID,
         inner=InnerConfig(steps=1, learning_rate=0.001),
@@ -73,12 +74,14 @@ def sinusoid_reptile() -> Config:
 
 def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
     """MAML's image protocols (section 5.2, appendix A.1) for everything but Reptile."""
-    omniglot_like = dataset in ("omniglot", "glyphs")
-    if omniglot_like:
+    spec = DATASETS[dataset]
+    if spec.drawings:
         steps, test_steps, meta_batch = (1, 3, 32) if ways == 5 else (5, 5, 16)
         inner = InnerConfig(steps=steps, learning_rate=2.0)
         outer = OuterConfig(meta_steps=15_000, meta_batch=meta_batch, decay="cosine")
-        if algorithm == "fomaml":  # 2.0 is too long a step for a gradient that does not see it
+        if not ALGORITHMS[
+            algorithm
+        ].second_order:  # 2.0 is too long a step for a gradient that does not see it
             inner = replace(inner, learning_rate=0.5)
         queries, test_queries = shots, shots
     else:
@@ -86,15 +89,15 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
         outer = OuterConfig(meta_steps=10_000, meta_batch=4, decay="cosine", clip=10.0)
         queries, test_queries = 15, 15
     return Config(
-        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        algorithm=algorithm,
         data=DataConfig(
-            dataset=dataset,  # pyright: ignore[reportArgumentType]
+            dataset=dataset,
             ways=ways,
             shots=shots,
             queries=queries,
-            rotations=dataset == "omniglot",
+            rotations=spec.rotations,
         ),
-        model=OMNIGLOT if omniglot_like else POOLED,
+        model=OMNIGLOT if spec.drawings else POOLED,
         inner=inner,
         outer=outer,
         evaluation=EvaluationConfig(steps=test_steps, queries=test_queries),
@@ -103,8 +106,8 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
 
 def images_reptile(dataset: str, ways: int, shots: int) -> Config:
     """Reptile's image protocols (its published commands): Adam inside, kept, 5 tasks, outer step 1 falling to 0."""
-    omniglot_like = dataset in ("omniglot", "glyphs")
-    if omniglot_like:
+    spec = DATASETS[dataset]
+    if spec.drawings:
         rate, batch, steps, train_shots = (0.001, 10, 5, 10) if ways == 5 else (0.0005, 20, 10, 10)
     else:
         rate, batch, steps, train_shots = 0.001, 10, 8, 15
@@ -112,13 +115,13 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
     return Config(
         algorithm="reptile",
         data=DataConfig(
-            dataset=dataset,  # pyright: ignore[reportArgumentType]
+            dataset=dataset,
             ways=ways,
             shots=shots,
             train_shots=train_shots,
-            rotations=dataset == "omniglot",
+            rotations=spec.rotations,
         ),
-        model=replace(OMNIGLOT if omniglot_like else POOLED, features="flatten"),
+        model=replace(OMNIGLOT if spec.drawings else POOLED, features="flatten"),
         inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="kept_adam", minibatch=batch),
         outer=OuterConfig(
             meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
@@ -151,7 +154,7 @@ def navigation(algorithm: str) -> Config:
     and had -3.0, -3.2 and -4.0 with ten. ANIL keeps ten (one seed each: -3.8, with five -9.2).
     """
     return Config(
-        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
+        algorithm=algorithm,
         data=DataConfig(dataset="navigation"),
         model=ModelConfig(kind="mlp", hidden=(100, 100)),
         inner=InnerConfig(steps=1, learning_rate=0.5),
@@ -167,7 +170,7 @@ def navigation(algorithm: str) -> Config:
         rl=RLConfig(
             surrogate="log_probability",
             fisher_share=0.2,
-            conjugate_gradients=10 if algorithm == "anil" else 5,
+            conjugate_gradients=10 if ALGORITHMS[algorithm].moves == "head" else 5,
             test_restarts=True,
         ),
     )
@@ -193,13 +196,14 @@ def navigation_presets() -> dict[str, Config]:
 def locomotion(family: str, algorithm: str) -> Config:
     """MAML's half-cheetah and ant (section 5.3, appendix A.2): 40 tasks, 20 trajectories of 200 steps, inner step 0.1.
 
-    The ant's directions take 40 trajectories, and at test a hundredth of the step after the first; the others half of
-    it. The half-cheetah's directions may move by 0.02, as the published policy did, the others by 0.01.
+    At test half of the step after the first; `LOCOMOTION` has what is otherwise with some.
     """
-    many = family == "ant_direction"
+    rl = RLConfig(
+        test_trajectories=20, horizon=200, surrogate="log_probability", fisher_share=0.2, test_rate_decay=0.5
+    )
     return Config(
-        algorithm=algorithm,  # pyright: ignore[reportArgumentType]
-        data=DataConfig(dataset=family),  # pyright: ignore[reportArgumentType]
+        algorithm=algorithm,
+        data=DataConfig(dataset=family),
         model=ModelConfig(kind="mlp", hidden=(100, 100)),
         inner=InnerConfig(steps=1, learning_rate=0.1),
         outer=OuterConfig(
@@ -210,16 +214,17 @@ def locomotion(family: str, algorithm: str) -> Config:
             checkpoint_every=5,
         ),
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=20),
-        rl=RLConfig(
-            trajectories=40 if many else 20,
-            test_trajectories=40 if many else 20,
-            horizon=200,
-            surrogate="log_probability",
-            max_kl=0.02 if family == "half_cheetah_direction" else 0.01,
-            fisher_share=0.2,
-            test_rate_decay=0.01 if many else 0.5,
-        ),
+        rl=replace(rl, **LOCOMOTION[family]),
     )
+
+
+LOCOMOTION: dict[str, dict[str, Any]] = {
+    "half_cheetah_direction": {"max_kl": 0.02},  # as the published policy moved
+    "half_cheetah_velocity": {},
+    "ant_direction": {"trajectories": 40, "test_trajectories": 40, "test_rate_decay": 0.01},
+    "ant_velocity": {},
+}
+"""The bodies and goals, with their settings of their own."""
 
 
 def locomotion_presets() -> dict[str, Config]:

@@ -6,33 +6,24 @@ import jax
 import numpy as np
 
 from innerloop import sizes, weights
-from innerloop.config import REINFORCEMENT, Config
+from innerloop.config import Config
 from innerloop.errors import InnerloopError
-from innerloop.experiment import fresh_model, sinusoid_shape
+from innerloop.experiment import Experiment, fresh_model, sinusoid_shape
 from innerloop.labelled import Shape
 from innerloop.start import blank_head
 from innerloop.task import Params
 from innerloop.trained import weights_path
 
-IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
-    "glyphs": (28, 28, 1),
-    "omniglot": (28, 28, 1),
-    "cifar_fs": (32, 32, 3),
-    "fc100": (32, 32, 3),
-    "mini_imagenet": (84, 84, 3),
-}
-"""What each data set is read as, `(height, width, channels)`."""
-
 
 def refuse_policies(config: Config) -> None:
     """Raise InnerloopError for a policy: it adapts by acting, not on examples."""
-    if config.data.dataset in REINFORCEMENT:
+    if config.reinforcement:
         do = "measure it by `innerloop evaluate`, or act with it by `innerloop.rl`"
         raise InnerloopError(config.name, "is a policy and learns from no examples", do=do)
 
 
-def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | None]:
-    """Parameters, config and the shape of one example (None where the model takes any).
+def load_initialisation(source: str | Path) -> tuple[Params, Experiment, Shape | None]:
+    """Meta-parameters, experiment without its data, and the shape of one example (None where the model takes any).
 
     `source` is a run's folder, a `.safetensors` file, or a preset whose weights ship with the package. Raises
     InnerloopError if there is nothing of that name, or the weights are not of the config's model.
@@ -42,11 +33,12 @@ def load_initialisation(source: str | Path) -> tuple[Params, Config, Shape | Non
     refuse_policies(config)
     network = first_layers(config, arrays, str(path))
     shape = example_shape(config, network)
+    experiment = Experiment(config)
     build = lambda: fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
-    like = sizes.shapes_of(build, str(path))
-    if config.algorithm == "joint" and config.data.dataset != "sinusoid":
+    like = sizes.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
+    if experiment.pretrains:
         arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
-    return weights.into(like, arrays, str(path)), config, shape
+    return weights.into(like, arrays, str(path)), experiment, shape
 
 
 def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
@@ -64,10 +56,10 @@ def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dic
 
 def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
     """What one example must look like, as far as config and weights tell."""
-    if config.data.dataset == "sinusoid":
+    if config.data.spec.kind == "regression":
         return sinusoid_shape(config)
-    if config.data.dataset in IMAGE_SHAPES:
-        return IMAGE_SHAPES[config.data.dataset]
+    if config.data.spec.image_shape is not None:
+        return config.data.spec.image_shape
     side = config.data.size or None
     if config.model.kind == "conv4":
         return side, side, arrays["body/0/weight"].shape[2]

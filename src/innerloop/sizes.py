@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop.config import REINFORCEMENT, Config
+from innerloop.config import Config
 from innerloop.errors import InnerloopError
 
 DO = "use the config that it was trained with"
@@ -21,7 +21,7 @@ DO = "use the config that it was trained with"
 def least_size(config: Config) -> tuple[int, int]:
     """How many arrays and numbers the model has at least, whatever its inputs are."""
     m = config.model
-    if m.kind == "conv4" and config.data.dataset not in REINFORCEMENT:
+    if m.kind == "conv4" and not config.reinforcement:
         return 10, 27 * m.filters**2 + head_size(config, m.filters)
     inside = sum(a * b for a, b in pairwise(m.hidden))
     return 2 * len(m.hidden), inside + sum(m.hidden) + head_size(config, m.hidden[-1] if m.hidden else 1)
@@ -29,8 +29,7 @@ def least_size(config: Config) -> tuple[int, int]:
 
 def head_size(config: Config, features: int) -> int:
     """Numbers of the layer that tells classes apart."""
-    regression = config.data.dataset == "sinusoid" or config.data.dataset in REINFORCEMENT
-    return features * (1 if regression else config.data.ways)
+    return features * (config.data.ways if config.data.spec.kind == "images" else 1)
 
 
 def check_stored(config: Config, arrays: dict[str, np.ndarray], who: str) -> None:
@@ -39,7 +38,7 @@ def check_stored(config: Config, arrays: dict[str, np.ndarray], who: str) -> Non
     Joint training stores a head of all training classes, which need not have the config's ways.
     """
     least, numbers = least_size(config)
-    stored = sum(array.size for array in arrays.values()) + (1 << 22 if config.algorithm == "joint" else 0)
+    stored = sum(array.size for array in arrays.values()) + (0 if config.spec.adapts_in_training else 1 << 22)
     if least > len(arrays) or numbers > stored:
         got = f"one of at least {least} arrays and {numbers} numbers for {len(arrays)} and {stored}"
         raise InnerloopError(who, "the config asks for a larger model than the weights are", got=got, do=DO)

@@ -19,7 +19,7 @@ from innerloop.inner import InnerLoop
 from innerloop.task import Batch, LossFn, Task
 
 MakeAlgorithm = Callable[[LossFn, InnerLoop], Algorithm]
-"""`make(loss_fn, inner) -> Algorithm`, as the algorithms of this package."""
+"""`make(loss_fn, inner) -> Algorithm`, as the constructors of this package."""
 
 STEPS = 2
 
@@ -71,11 +71,12 @@ def check_algorithm(
 
 
 def check_names(algorithm: Algorithm) -> None:
-    """The two functions and their arguments have the names that the engine and its readers use."""
+    """The functions and their arguments have the names that the engine and its readers use."""
     assert isinstance(algorithm, Algorithm), f"expected an Algorithm, got {type(algorithm).__name__}"
     for function, expected in (
-        (algorithm.adapt, ["params", "support"]),
-        (algorithm.meta_grad, ["params", "task"]),
+        (algorithm.adapt, ["meta_params", "support"]),
+        (algorithm.trajectory, ["meta_params", "support", "observe"]),
+        (algorithm.meta_grad, ["meta_params", "task"]),
     ):
         names = list(inspect.signature(function).parameters)
         assert names == expected, f"{function.__name__} takes {names}, expected {expected}"
@@ -90,33 +91,34 @@ def check_zero_steps(make: MakeAlgorithm, rule: optax.GradientTransformation, ac
         assert not accepted, "refuses an inner loop of 0 steps"
         return
     assert accepted, "accepts an inner loop of 0 steps; pass zero_steps=True"
-    adapted = jax.jit(algorithm.adapt)(params, jax.tree.map(lambda x: x[0], tasks.support))
+    adapted = jax.jit(algorithm.adapt)(algorithm.init(params), jax.tree.map(lambda x: x[0], tasks.support))
     assert same_bits(adapted, params), "0 steps moved the parameters"
 
 
 def check_numbers(algorithm: Algorithm, dtype: Any, nested: bool, lifted: bool = True) -> None:
     """Under jit and vmap: one trace, the parameters' tree, shapes and dtypes, the same bits, finite; no query read."""
     params, tasks = example(dtype, nested)
-    traces = []
+    meta_params, traces = algorithm.init(params), []
+    assert_like(algorithm.initialisation(meta_params), params, "the initialisation")
 
-    def both(params: Any, task: Task) -> Any:
+    def both(meta_params: Any, task: Task) -> Any:
         traces.append(None)
-        return algorithm.meta_grad(params, task), algorithm.adapt(params, task.support)
+        return algorithm.meta_grad(meta_params, task), algorithm.adapt(meta_params, task.support)
 
     compiled = jax.jit(both)
     single = [jax.tree.map(lambda x, i=i: x[i], tasks) for i in range(3)]
-    found = [compiled(params, task) for task in single]
+    found = [compiled(meta_params, task) for task in single]
     assert len(traces) == 1, f"traced {len(traces)} times for tasks of one shape"
-    assert same_bits(found[0], compiled(params, single[0])), "the same inputs gave other bits"
+    assert same_bits(found[0], compiled(meta_params, single[0])), "the same inputs gave other bits"
     (grads, info), adapted = found[0]
-    assert_like(grads, params, "the meta-gradient")
+    assert_like(grads, meta_params, "the meta-gradient")
     assert_like(adapted, params, "adapt")
     assert info.outer_loss.shape == (), "outer_loss is not a scalar"
     assert info.inner_losses.shape in ((STEPS,), (0,)), "inner_losses is not one loss per inner step"
     unread = single[0]._replace(query=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), single[0].query))
-    assert same_bits(adapted, compiled(params, unread)[1]), "adapt read the query set"
+    assert same_bits(adapted, compiled(meta_params, unread)[1]), "adapt read the query set"
     if lifted:
-        together = jax.jit(jax.vmap(both, (None, 0)))(params, tasks)
+        together = jax.jit(jax.vmap(both, (None, 0)))(meta_params, tasks)
         tolerance = 1e-4 if dtype == jnp.float32 else 1e-10
         for a, *b in zip(jax.tree.leaves(together), *map(jax.tree.leaves, found), strict=True):
             assert np.allclose(a, np.stack(b), tolerance, tolerance), "vmap over tasks changes the result"
@@ -128,7 +130,7 @@ def check_zero_gradient(make: MakeAlgorithm, rule: optax.GradientTransformation)
     task = jax.tree.map(lambda x: x[0], tasks)
     flat = lambda params, batch: affine_loss(jax.tree.map(lambda x: 0 * x, params), batch) * 0
     algorithm = make(flat, InnerLoop(rule, STEPS))
-    grads, info = jax.jit(algorithm.meta_grad)(params, task)
+    grads, info = jax.jit(algorithm.meta_grad)(algorithm.init(params), task)
     finite = [bool(np.isfinite(x).all()) for x in jax.tree.leaves((grads, info))]
     assert all(finite), "NaN where the gradient is zero (Adam inside needs `eps_root`)"
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from innerloop import checkpoint, diagnosis, distributed, outer, provenance, start, weights
+from innerloop import checkpoint, diagnosis, distributed, provenance, start, weights
 from innerloop.board import Board
 from innerloop.config import Config
 from innerloop.config_json import from_json, to_json
@@ -73,7 +73,7 @@ def train(
         if resume and writes:
             check_kept(config, run.checkpoints)
         experiment = build(config)
-        if not experiment.reinforcement:
+        if not config.reinforcement:
             fit = plan(experiment, min(distributed.numbers(available_memory())))
             told(fit)
             experiment = fitted(experiment, fit)
@@ -127,8 +127,8 @@ class TrainingLoop:
         self.experiment, self.run, self.checkpoints, self.watch = experiment, run, checkpoints, watch
         self.guard = guard
         self.config = experiment.config.outer
-        self.compiled: dict[int, Callable[[MetaState], tuple[MetaState, Any]]] = {}
         self.distribution = experiment.train_tasks()
+        self.loop = experiment.outer_loop(self.distribution)
         self.held_out = experiment.held_out_tasks(
             "validation"
         )  # now: too few classes are told before training
@@ -162,7 +162,7 @@ class TrainingLoop:
         """The `length` meta-steps up to `step`, with what is logged and said of them."""
         self.before = diagnosis.keep(jax.tree.map(own_copy, self.state))
         with self.guard.computing():
-            self.state, info = self.dispatch(length)(self.state)
+            self.state, info = self.loop.run(self.state, length)
             incidents = self.experiment.incidents(info, step, self.run.path)
             self.check(info, step, self.before)
             metrics = self.metrics(info, step)
@@ -192,7 +192,7 @@ class TrainingLoop:
 
     def fresh(self, params: Any) -> MetaState:
         """The state before the first meta-step."""
-        return outer.init(params, self.experiment.optimizer, self.experiment.keys().tasks)
+        return self.loop.start(params, self.experiment.keys().tasks)
 
     def restored(self) -> MetaState:
         """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
@@ -243,7 +243,7 @@ class TrainingLoop:
     def check(self, info: Any, step: int, before: MetaState) -> None:
         """Raise InnerloopError unless all is finite after the dispatch that began at `before`."""
         where = lambda good: diagnosis.located(
-            self.experiment, self.distribution, self.dispatch, before, good
+            self.experiment, self.distribution, self.loop.run, before, good
         )
         check_finite(info, step, self.run.path, where)
         diagnosis.check_params(self.state.params, step, self.run.path)
@@ -256,12 +256,6 @@ class TrainingLoop:
             path, jax.tree.map(own_copy, self.state.params), self.experiment.config, {"meta_steps": step}
         )
         self.run.note(path)
-
-    def dispatch(self, length: int) -> Callable[[MetaState], tuple[MetaState, Any]]:
-        """The compiled run of `length` meta-steps."""
-        if length not in self.compiled:
-            self.compiled[length] = self.experiment.meta_steps(self.distribution, length)
-        return self.compiled[length]
 
     def metrics(self, info: Any, step: int) -> dict[str, float]:
         """Means over the dispatch, and the validation scores where they are due."""

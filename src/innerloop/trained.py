@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from innerloop import sizes, weights
-from innerloop.config import REINFORCEMENT, Config, Normalization
+from innerloop.config import Config, Normalization
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, join, steps_to_record
 from innerloop.experiment import Experiment, build
@@ -125,7 +125,7 @@ def measure(
         curves.append(curve)
         done += len(next(iter(curve.scores.values())))
         watch(done, changed.tasks)
-    make = record_of_returns if e.config.data.dataset in REINFORCEMENT else record_of
+    make = record_of_returns if e.config.reinforcement else record_of
     return make(trained, e.config, join(curves), seed, part, time.monotonic() - begun)
 
 
@@ -169,7 +169,7 @@ def record_of(
 
 def reward_of(config: Config) -> str:
     """What a policy is paid for, in a word: navigation's reward, or a body's goal."""
-    return config.rl.reward if config.data.dataset == "navigation" else config.data.dataset.rpartition("_")[2]
+    return config.data.spec.goal or config.rl.reward
 
 
 def record_of_returns(

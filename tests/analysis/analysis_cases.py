@@ -6,6 +6,7 @@ import numpy as np
 import optax
 from engine_cases import EPISODES  # pyright: ignore[reportMissingImports]
 
+from innerloop.algorithms import maml
 from innerloop.analysis import NamedLayers, Subject, subject_of
 from innerloop.inner import InnerLoop
 from innerloop.task import Batch, Task
@@ -52,7 +53,8 @@ def own(select=None, steps: int = 3, rate: float = 0.05) -> Subject:
     params = {"deep": {"first": rng.normal(size=(1, 2))}, "out": rng.normal(size=(2, 1))}
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     inner = InnerLoop(optax.sgd(rate), steps, select=select)
-    return Subject(params, LAYERS, loss, inner, lambda p, task: {"loss": loss(p, task.query)}, Lines())
+    algorithm = maml(loss, inner)
+    return Subject(params, LAYERS, algorithm, lambda p, task: {"loss": loss(p, task.query)}, Lines())
 
 
 def separable() -> Episodes:

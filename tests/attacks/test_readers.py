@@ -315,7 +315,7 @@ def run_with(folder: Path, config: Config) -> RunFolder:
     run = RunFolder(folder)
     run.create(small())
     experiment = build(small())
-    state = outer.init(experiment.init_params(), experiment.optimizer, jax.random.key(1))
+    state = fresh(experiment.init_params(), experiment.optimizer)
     with checkpoint.opened(run.checkpoints) as checkpoints:
         checkpoint.save(checkpoints, state._replace(step=jnp.asarray(7, jnp.int32)))
         checkpoint.finish(checkpoints)
@@ -349,8 +349,12 @@ def test_checkpoints_of_other_files(checkpoint_files: Path, name: str, kind: str
         read_state(checkpoint_files)
 
 
+def fresh(params: Any, optimizer: optax.GradientTransformation) -> outer.MetaState:
+    return outer.MetaState(params, optimizer.init(params), jax.random.key(1), jnp.asarray(0, jnp.int32))
+
+
 def read_state(folder: Path) -> None:
-    state = outer.init({"x": jnp.ones(3)}, optax.adam(0.1), jax.random.key(1))
+    state = fresh({"x": jnp.ones(3)}, optax.adam(0.1))
     with checkpoint.opened(folder) as checkpoints:
         checkpoint.read(checkpoints, 7, state)
 
@@ -370,7 +374,7 @@ def test_a_checkpoint_in_chunks_larger_than_its_arrays(tmp_path: Path, checkpoin
 @pytest.fixture(scope="module")
 def checkpoint_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
-    state = outer.init({"x": jnp.ones(3)}, optax.adam(0.1), jax.random.key(1))
+    state = fresh({"x": jnp.ones(3)}, optax.adam(0.1))
     with checkpoint.opened(folder) as checkpoints:
         checkpoint.save(checkpoints, state._replace(step=jnp.asarray(7, jnp.int32)))
         checkpoint.finish(checkpoints)

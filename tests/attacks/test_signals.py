@@ -13,8 +13,9 @@ from benchmarks.several import Process
 
 from innerloop import checkpoint, signals
 from innerloop.config import Config
+from innerloop.outer import MeshLoop, MetaState
 from innerloop.run_folder import RunFolder
-from innerloop.train import Stopped, TrainingLoop, train
+from innerloop.train import Stopped, train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -59,18 +60,18 @@ def test_the_state_before_a_block_given_up_goes_on_to_the_same_bits(
     short: Config, same_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """From Python: saved while the block goes on, and raised when it ends."""
-    folder, blocks, own = tmp_path / "run", [], TrainingLoop.dispatch
+    folder, blocks, own = tmp_path / "run", [], MeshLoop.run
 
-    def third_is_slow(self: TrainingLoop, length: int):
+    def third_is_slow(self: MeshLoop, state: MetaState, length: int):
         blocks.append(length)
         if len(blocks) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
             deadline = time.monotonic() + 60
             while not (folder / "clock.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
-        return own(self, length)
+        return own(self, state, length)
 
-    monkeypatch.setattr(TrainingLoop, "dispatch", third_is_slow)
+    monkeypatch.setattr(MeshLoop, "run", third_is_slow)
     monkeypatch.setattr(signals, "PATIENCE", 0.1)
     with pytest.raises(Stopped, match="stopped at meta-step 4"):
         train(short, folder)

@@ -1,5 +1,7 @@
 """Every algorithm with every inner rule keeps the contract; and the contract catches what breaks it."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,9 @@ import optax
 import pytest
 
 from innerloop import algorithms
-from innerloop.algorithms.algorithm import Algorithm
+from innerloop.algorithms.fomaml import FOMAML
+from innerloop.kept_adam import kept_adam
+from innerloop.specs import ALGORITHMS
 from innerloop.testing import check_algorithm
 
 RULES = {
@@ -21,78 +25,76 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", algorithms.__all__)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_with_every_rule(name: str, rule: str):
-    make = getattr(algorithms, name)
-    by_number = (lambda loss, inner: make(loss, inner, head="1")) if name in ("anil", "boil") else None
+    spec = ALGORITHMS[name]
+    by_number = lambda loss, inner: spec.make(loss, inner, head="1")
     both = (jnp.float32, jnp.float64) if rule == "sgd" else (jnp.float32,)
-    check_algorithm(make, rule=RULES[rule](), zero_steps=name != "reptile", tuple_make=by_number, dtypes=both)
+    check_algorithm(
+        spec.make, rule=RULES[rule](), zero_steps=name != "reptile", tuple_make=by_number, dtypes=both
+    )
 
 
-def altered(change) -> object:
-    """An algorithm like MAML, but for `change(algorithm) -> Algorithm`."""
-    return lambda loss, inner: change(algorithms.fomaml(loss, inner))
+def test_moments_that_tasks_hand_on():
+    """Meta-parameters that hold more than the model's parameters keep the contract too."""
+    check_algorithm(algorithms.reptile, rule=kept_adam(0.01), zero_steps=False, dtypes=(jnp.float32,))
 
 
-def with_grads(change):
-    def make(a: Algorithm) -> Algorithm:
-        def meta_grad(params, task):
-            grads, info = a.meta_grad(params, task)
+def with_grads(change) -> object:
+    """First-order MAML with another gradient."""
+
+    class Altered(FOMAML):
+        def meta_grad(self, meta_params, task):
+            grads, info = super().meta_grad(meta_params, task)
             return change(grads), info
 
-        return Algorithm(a.adapt, meta_grad)
-
-    return altered(make)
+    return Altered
 
 
-def renamed(a: Algorithm) -> Algorithm:
-    return Algorithm(lambda theta, support: a.adapt(theta, support), a.meta_grad)
+class Renamed(FOMAML):
+    def adapt(self, theta, support):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().adapt(theta, support)
 
 
-def restless(a: Algorithm) -> Algorithm:
+class Restless(FOMAML):
     """Every call is another function of its arguments."""
-    calls: list[int] = []
 
-    def adapt(params, support):
-        calls.append(0)
-        return jax.tree.map(lambda x: x + len(calls), a.adapt(params, support))
+    calls: ClassVar[list[int]] = []
 
-    return Algorithm(adapt, a.meta_grad)
+    def adapt(self, meta_params, support):
+        self.calls.append(0)
+        return jax.tree.map(lambda x: x + len(self.calls), super().adapt(meta_params, support))
 
 
-def forgetful(a: Algorithm) -> Algorithm:
+class Forgetful(FOMAML):
     """Draws a number outside of its arguments at every call."""
+
     rng = np.random.default_rng(0)
 
-    def meta_grad(params, task):
-        grads, info = a.meta_grad(params, task)
-        drawn = jax.pure_callback(
-            lambda _: np.float32(rng.normal()), jax.ShapeDtypeStruct((), np.float32), info.outer_loss
-        )
+    def meta_grad(self, meta_params, task):
+        grads, info = super().meta_grad(meta_params, task)
+        draw = lambda _: np.float32(self.rng.normal())
+        drawn = jax.pure_callback(draw, jax.ShapeDtypeStruct((), np.float32), info.outer_loss)
         return grads, info._replace(outer_loss=info.outer_loss + drawn)
 
-    return Algorithm(a.adapt, meta_grad)
 
-
-def odd_losses(a: Algorithm) -> Algorithm:
-    def meta_grad(params, task):
-        grads, info = a.meta_grad(params, task)
+class OddLosses(FOMAML):
+    def meta_grad(self, meta_params, task):
+        grads, info = super().meta_grad(meta_params, task)
         return grads, info._replace(inner_losses=jnp.zeros((3, 3)))
-
-    return Algorithm(a.adapt, meta_grad)
 
 
 BROKEN = {
-    r"takes \['theta', 'support'\]": altered(renamed),
-    "0 steps moved the parameters": altered(restless),
-    "the same inputs gave other bits": altered(forgetful),
+    r"takes \['theta', 'support'\]": Renamed,
+    "0 steps moved the parameters": Restless,
+    "the same inputs gave other bits": Forgetful,
     "another tree": with_grads(lambda g: {"all": g}),
     "shape .* for parameters": with_grads(lambda g: jax.tree.map(lambda x: x[None], g)),
     "is float16 for parameters of float32": with_grads(
         lambda g: jax.tree.map(lambda x: x.astype(jnp.float16), g)
     ),
     "not finite": with_grads(lambda g: jax.tree.map(lambda x: x / 0, g)),
-    "not one loss per inner step": altered(odd_losses),
+    "not one loss per inner step": OddLosses,
     "refuses an inner loop of 0 steps": algorithms.reptile,
 }
 

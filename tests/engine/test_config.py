@@ -26,7 +26,7 @@ def test_every_preset(name: str):
     assert from_json(to_json(config)) == config
     parts = experiment.Experiment(config, None)
     assert parts.algorithm.meta_grad
-    assert parts.test_inner.steps == config.evaluation.steps
+    assert parts.test_algorithm.inner.steps == config.evaluation.steps
     assert parts.optimizer.init({})
 
 

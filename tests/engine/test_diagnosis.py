@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop import checkpoint, diagnosis, outer
+from innerloop import checkpoint, diagnosis
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import Experiment, build
@@ -49,7 +49,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, config: Config, field: str, value: f
 
 
 def fresh(experiment: Experiment) -> MetaState:
-    return outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+    return experiment.outer_loop(experiment.train_tasks()).start(
+        experiment.init_params(), experiment.keys().tasks
+    )
 
 
 def found(config: Config, scale: float = 1.0) -> str:
@@ -94,7 +96,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
 def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
     kept = diagnosis.keep(fresh(experiment))
-    assert diagnosis.located(experiment, None, lambda length: None, kept, 0) == ""  # pyright: ignore[reportArgumentType]
+    assert diagnosis.located(experiment, None, lambda state, steps: None, kept, 0) == ""  # pyright: ignore[reportArgumentType]
 
 
 def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

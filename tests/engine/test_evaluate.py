@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from innerloop.algorithms import maml
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve, evaluate, evaluator, join, steps_to_record
 from innerloop.inner import InnerLoop
@@ -34,12 +35,12 @@ def score(params: dict, task: Task) -> dict[str, jax.Array]:
 
 
 PARAMS = {"w": jnp.zeros(())}
-INNER = InnerLoop(optax.sgd(0.5), 4)
+ALGORITHM = maml(loss, InnerLoop(optax.sgd(0.5), 4))
 KEY = jax.random.key(0)
 
 
 def curve(tasks: int = 10, record=None, **keywords) -> Curve:
-    run = evaluator(score, loss, INNER, Means(), tasks=tasks, record=record, **keywords)
+    run = evaluator(ALGORITHM, Means(), score, num_tasks=tasks, record=record, **keywords)
     return join(list(run(PARAMS, KEY)))
 
 
@@ -79,9 +80,9 @@ def test_more_tasks_begin_with_the_same():
 
 
 def test_evaluate_joins_the_parts():
-    found = evaluate(score, loss, INNER, PARAMS, Means(), key=KEY, tasks=10, record=(4,))
+    found = evaluate(ALGORITHM, PARAMS, Means(), score, key=KEY, num_tasks=10, record=(4,))
     np.testing.assert_array_equal(found.scores["distance"][:, 0], curve().scores["distance"][:, 4])
-    other = evaluate(score, loss, INNER, PARAMS, Means(), key=jax.random.key(1), tasks=10, record=(4,))
+    other = evaluate(ALGORITHM, PARAMS, Means(), score, key=jax.random.key(1), num_tasks=10, record=(4,))
     assert (other.scores["number"] != found.scores["number"]).all()
 
 
@@ -119,7 +120,7 @@ def test_an_evaluator_is_traced_once_for_many_parameters():
         traced.append(1)
         return score(params, task)
 
-    run = evaluator(counted, loss, INNER, Means(), tasks=4)
+    run = evaluator(ALGORITHM, Means(), counted, num_tasks=4)
     first = join(list(run(PARAMS, KEY)))
     after_first = len(traced)
     second = join(list(run({"w": jnp.ones(())}, KEY)))

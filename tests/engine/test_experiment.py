@@ -13,10 +13,11 @@ from innerloop.config import Config, DataConfig, InnerConfig, ModelConfig, Outer
 from innerloop.datasets import cifar, folder, glyphs, mini_imagenet, omniglot
 from innerloop.datasets.arrays import Splits
 from innerloop.errors import InnerloopError
-from innerloop.experiment import Experiment, adapted_by, build, load_splits
+from innerloop.experiment import Experiment, build, load_splits
 from innerloop.models import MLP, Conv4
 from innerloop.optimizers import inner_loop, outer_optimizer
 from innerloop.presets import preset
+from innerloop.specs import ALGORITHMS
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.pooled import Pooled
 from innerloop.tasks.sinusoid import Sinusoid
@@ -94,9 +95,15 @@ def test_chunks():
 
 
 def test_what_the_test_loop_moves():
-    assert adapted_by("anil") == "head"
-    assert adapted_by("boil") == Except("head")
-    assert all(adapted_by(name) is None for name in ("maml", "fomaml", "reptile", "joint"))
+    """As in training, with the steps and minibatches of the evaluation."""
+    moved = {}
+    for name in ALGORITHMS:
+        inner = replace(EPISODES, config=replace(CONFIG, algorithm=name)).test_algorithm.inner
+        assert (inner.steps, inner.minibatch) == (CONFIG.evaluation.steps, CONFIG.evaluation.minibatch)
+        moved[name] = inner.select
+    assert moved["anil"] == "head"
+    assert moved["boil"] == Except("head")
+    assert all(moved[name] is None for name in ("maml", "fomaml", "reptile", "joint"))
 
 
 def first_update(rule, gradient: float) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,8 @@ ADAM = optax.adam(0.1)
 
 
 def state(width: int = 4, optimizer: optax.GradientTransformation = ADAM) -> outer.MetaState:
-    params = MLP(1, 1, hidden=(width,), key=jax.random.key(3))
-    return outer.init(params, optimizer, jax.random.key(4))._replace(step=jnp.asarray(7, jnp.int32))
+    params: Any = MLP(1, 1, hidden=(width,), key=jax.random.key(3))
+    return outer.MetaState(params, optimizer.init(params), jax.random.key(4), jnp.asarray(7, jnp.int32))
 
 
 def test_a_new_run(tmp_path: Path):

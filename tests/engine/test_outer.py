@@ -20,17 +20,19 @@ from innerloop.tasks.sinusoid import Sinusoid
 
 OPTIMIZER = optax.adam(0.01)
 ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.01), 1))
+WAVES = Sinusoid(3, 3)
 
 
-def run(steps: int, meta_batch: int = 4, **keywords):
-    return outer.meta_steps(
-        ALGORITHM, OPTIMIZER, Sinusoid(3, 3), meta_batch=meta_batch, steps=steps, **keywords
-    )
+def loop(meta_batch: int = 4, tasks: Any = WAVES, **keywords: Any) -> outer.OuterLoop:
+    return outer.OuterLoop(ALGORITHM, OPTIMIZER, tasks, meta_batch=meta_batch, **keywords)
+
+
+LOOP = loop()
 
 
 def fresh() -> tuple[Any, outer.MetaState]:
     params = MLP(1, 1, hidden=(4,), key=jax.random.key(0))
-    return params, outer.init(params, OPTIMIZER, jax.random.key(1))
+    return params, LOOP.init(params, jax.random.key(1))
 
 
 def same_bits(a, b) -> None:
@@ -42,15 +44,15 @@ def same_bits(a, b) -> None:
 @pytest.fixture(scope="module")
 def six():
     """Six steps as one dispatch."""
-    return run(6)(fresh()[1])
+    return LOOP.run(fresh()[1], 6)
 
 
 def test_dispatch_length_changes_no_bit(six):
     """3 x 2 = 1 x 6 = 6, and every step is recorded."""
     state, info = six
-    two, stepwise, seen = run(2), fresh()[1], []
+    stepwise, seen = fresh()[1], []
     for _ in range(3):
-        stepwise, part = two(stepwise)
+        stepwise, part = LOOP.run(stepwise, 2)
         seen.append(part)
     same_bits(stepwise, state)
     same_bits(jax.tree.map(lambda *x: jnp.concatenate(x), *seen), info)
@@ -60,18 +62,31 @@ def test_dispatch_length_changes_no_bit(six):
 
 
 def test_repetition_gives_the_same_bits(six):
-    same_bits(run(6)(fresh()[1]), six)
+    same_bits(loop().run(fresh()[1], 6), six)
 
 
 def test_the_state_is_consumed_and_the_users_parameters_are_not(six):
     params, state = fresh()
-    run(1)(run(1)(state)[0])
+    LOOP.run(LOOP.run(state, 1)[0], 1)
     assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(params))
     same_bits(params, fresh()[0])
     assert any(
         np.any(np.asarray(a) != np.asarray(b))
         for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(six[0].params), strict=True)
     )
+
+
+def test_a_consumed_state_is_refused(six):
+    """In words, and not by an error from within JAX."""
+    first, _ = LOOP.run(fresh()[1], 1)
+    LOOP.run(first, 1)
+    with pytest.raises(InnerloopError, match="was consumed by an earlier run; go on with the state"):
+        LOOP.run(first, 1)
+
+
+def test_no_steps_at_all():
+    with pytest.raises(InnerloopError, match="`steps` must be 1 or more, got 0"):
+        LOOP.run(fresh()[1], 0)
 
 
 def test_a_step_is_the_optimisers(six):
@@ -83,7 +98,7 @@ def test_a_step_is_the_optimisers(six):
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(mean)))
     np.testing.assert_allclose(six[1].grad_norm[0], norm, rtol=1e-5)
     updates, _ = OPTIMIZER.update(mean, state.opt_state, params)
-    once = run(1)(state)[0]
+    once = LOOP.run(state, 1)[0]
     for a, b in zip(
         jax.tree.leaves(once.params), jax.tree.leaves(optax.apply_updates(params, updates)), strict=True
     ):
@@ -107,12 +122,12 @@ def test_meshes():
 )
 def test_sizes_that_do_not_divide(meta_batch: int, chunk: int | None, message: str):
     with pytest.raises(InnerloopError, match=message):
-        run(1, meta_batch, chunk=chunk)
+        loop(meta_batch, chunk=chunk)
 
 
 def test_init_refuses_integers():
     with pytest.raises(InnerloopError, match="init: parameter `n` is not a float array"):
-        outer.init({"n": jnp.arange(2)}, OPTIMIZER, jax.random.key(0))
+        LOOP.init({"n": jnp.arange(2)}, jax.random.key(0))
 
 
 def test_distributions_are_values():
@@ -154,8 +169,7 @@ class Forwarding:
 def test_what_is_drawn_apart_changes_no_bit(monkeypatch, chunk):
     """Where tasks are too large to be kept: drawn at once and fetched one after the other."""
     monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
-    together = outer.meta_steps(ALGORITHM, OPTIMIZER, Apart(), meta_batch=4, steps=2, chunk=chunk)
-    same_bits(together(fresh()[1]), run(2, chunk=chunk)(fresh()[1]))
+    same_bits(loop(tasks=Apart(), chunk=chunk).run(fresh()[1], 2), loop(chunk=chunk).run(fresh()[1], 2))
 
 
 def test_what_is_drawn_apart():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop import checkpoint, outer, weights
+from innerloop import checkpoint, weights
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.experiment import build
@@ -57,7 +57,9 @@ def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path
     manager = checkpoint.manager(tmp_path / "run" / "checkpoints")
     assert manager.latest_step() == step - 1 > 0
     experiment = build(wild)
-    like = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+    like = experiment.outer_loop(experiment.train_tasks()).start(
+        experiment.init_params(), experiment.keys().tasks
+    )
     kept = checkpoint.restore(manager, like)
     assert kept is not None
     assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(kept.params))

@@ -33,7 +33,7 @@ def test_measuring_classification():
     assert json.loads(json.dumps(record)) == record
     e = loaded.experiment
     curve = evaluate(
-        e.score(), e.loss_fn, e.test_inner, loaded.params, e.held_out_tasks(), key=jax.random.key(0), tasks=6
+        e.test_algorithm, loaded.params, e.held_out_tasks(), e.score(), key=jax.random.key(0), num_tasks=6
     )
     assert record["curve"]["steps"] == [0, 1, 2]
     assert record["curve"]["accuracy"]["mean"] == pytest.approx(curve.mean("accuracy").tolist())

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from innerloop import checkpoint, outer, weights
+from innerloop import checkpoint, weights
 from innerloop.config import Config
 from innerloop.experiment import build
 from innerloop.outer import MetaState
@@ -29,7 +29,9 @@ def truncated(draw: random.Random, content: bytes) -> bytes:
 
 def fresh(config: Config) -> MetaState:
     experiment = build(config)
-    return outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+    return experiment.outer_loop(experiment.train_tasks()).start(
+        experiment.init_params(), experiment.keys().tasks
+    )
 
 
 def restored(folder: Path, like: MetaState) -> tuple[MetaState, list[str]]:

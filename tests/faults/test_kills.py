@@ -12,7 +12,7 @@ import pytest
 from benchmarks.several import Process
 from tests.faults.child import EVERY, LONG
 
-from innerloop import checkpoint, outer, weights
+from innerloop import checkpoint, weights
 from innerloop.experiment import build
 from innerloop.run_folder import RunFolder
 
@@ -64,7 +64,9 @@ def readable(folder: Path) -> list[int]:
     if not (folder / "checkpoints").is_dir():
         return []
     experiment = build(LONG)
-    like = outer.init(experiment.init_params(), experiment.optimizer, experiment.keys().tasks)
+    like = experiment.outer_loop(experiment.train_tasks()).start(
+        experiment.init_params(), experiment.keys().tasks
+    )
     manager = checkpoint.manager(folder / "checkpoints")
     for step in manager.all_steps():
         assert int(checkpoint.read(manager, step, like).step) == step

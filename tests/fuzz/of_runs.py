@@ -17,6 +17,7 @@ import optax
 from tests.fuzz.mutate import json_of, mutated, odd_file, remove_file, write
 
 from innerloop import checkpoint, outer, weights
+from innerloop.algorithms import maml
 from innerloop.bounds import bounds_of
 from innerloop.config import (
     Config,
@@ -30,7 +31,7 @@ from innerloop.config import (
 from innerloop.config_json import from_json, to_json
 from innerloop.inner import InnerLoop
 from innerloop.learner import Learner
-from innerloop.losses import call
+from innerloop.losses import cross_entropy
 from innerloop.models import MLP
 from innerloop.presets import preset
 from innerloop.pretrained import load_initialisation
@@ -158,7 +159,7 @@ def shaken(draw: random.Random, array: np.ndarray) -> np.ndarray:
 
 def adapted_files(root: Path) -> Attempt:
     """The tasks that a learner saves."""
-    learner = Learner(model(), call, InnerLoop(optax.sgd(0.1), 1), shape=(1,))
+    learner = Learner(model(), maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1)), shape=(1,))
     learner.fit(np.array([[0.0], [1.0]], np.float32), ["a", "b"])
     path = root / "a.safetensors"
     learner.save_adapted(path)
@@ -174,8 +175,10 @@ def adapted_files(root: Path) -> Attempt:
 
 def checkpoints(root: Path) -> Attempt:
     """Every file of a checkpoint; what is read is what was written, to the bit, or it is refused."""
-    state = outer.init(model(), optax.adam(0.1), jax.random.key(1))
-    state = state._replace(step=jnp.asarray(7, jnp.int32))
+    params: Any = model()
+    state = outer.MetaState(
+        params, optax.adam(0.1).init(params), jax.random.key(1), jnp.asarray(7, jnp.int32)
+    )
     manager = checkpoint.manager(root / "checkpoints")
     checkpoint.save(manager, state)
     checkpoint.finish(manager)

@@ -8,20 +8,22 @@ import numpy as np
 import optax
 import pytest
 
+from innerloop.algorithms import maml
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop
 from innerloop.learner import Learner
-from innerloop.losses import call
+from innerloop.losses import cross_entropy, mean_squared_error
 from innerloop.models import MLP
 
 INNER = InnerLoop(optax.sgd(0.5), steps=2)
+ALGORITHM = maml(cross_entropy(), INNER)
 X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
 NUMBER = np.arange(7) % 3
 
 
 @pytest.fixture(scope="module")
 def learner():
-    return Learner(MLP(4, 5, hidden=(), key=jax.random.key(0)), call, INNER)
+    return Learner(MLP(4, 5, hidden=(), key=jax.random.key(0)), ALGORITHM)
 
 
 SCALARS = {
@@ -46,7 +48,7 @@ def test_scalars_of_every_library_are_plain_labels(learner, tmp_path, kind):
     found = learner.predict(X).tolist()
     assert learner.score(X, labels) == np.mean([a == plain[i] for a, i in zip(found, NUMBER, strict=True)])
     learner.save_adapted(tmp_path / "task.safetensors")
-    again = Learner(learner.params, call, INNER).load_adapted(tmp_path / "task.safetensors")
+    again = Learner(learner.params, ALGORITHM).load_adapted(tmp_path / "task.safetensors")
     assert again.classes_.tolist() == plain
 
 
@@ -102,7 +104,7 @@ def test_a_list_within_a_tuple_is_no_label(learner):
 def test_values_that_are_all_equal_have_no_score():
     """Their mean as float32 is another number than they."""
     params = MLP(4, 1, hidden=(), key=jax.random.key(0))
-    regressor = Learner(params, call, INNER, classification=False).fit(X, X[:, 0])
+    regressor = Learner(params, maml(mean_squared_error(), INNER)).fit(X, X[:, 0])
     with pytest.raises(InnerloopError, match="R\\^2 needs values that differ"):
         regressor.score(X, np.full(7, 0.1))
 

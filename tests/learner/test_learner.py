@@ -7,26 +7,28 @@ import optax
 import pytest
 
 from innerloop import weights
+from innerloop.algorithms import maml
 from innerloop.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop, unroll
 from innerloop.learner import Learner
-from innerloop.losses import call, cross_entropy, mean_squared_error
+from innerloop.losses import BatchLoss, cross_entropy, mean_squared_error
 from innerloop.models import MLP
 from innerloop.task import Batch
 
 INNER = InnerLoop(optax.sgd(0.5), steps=20)
+ALGORITHM = maml(cross_entropy(), INNER)
 
 
 @pytest.fixture(scope="module")
 def learner():
     """Five outputs on four features, without batch normalisation."""
-    return Learner(MLP(4, 5, hidden=(), key=jax.random.key(0)), call, INNER)
+    return Learner(MLP(4, 5, hidden=(), key=jax.random.key(0)), ALGORITHM)
 
 
 @pytest.fixture(scope="module")
 def normalized():
-    return Learner(MLP(4, 3, hidden=(6,), normalize=True, key=jax.random.key(0)), call, INNER)
+    return Learner(MLP(4, 3, hidden=(6,), normalize=True, key=jax.random.key(0)), ALGORITHM)
 
 
 def blobs(classes=3, each=4, seed=0):
@@ -93,7 +95,7 @@ def test_fitting_again_starts_from_the_initialisation(learner):
 
 
 def test_two_classes_from_one_output():
-    learner = Learner(MLP(4, 1, hidden=(), key=jax.random.key(0)), call, INNER)
+    learner = Learner(MLP(4, 1, hidden=(), key=jax.random.key(0)), ALGORITHM)
     x, number = blobs(classes=2)
     learner.fit(x, np.array(["no", "yes"])[number])
     assert learner.score(x, np.array(["no", "yes"])[number]) == 1.0
@@ -114,7 +116,7 @@ def test_second_fit_and_predict_do_not_trace_again():
         traced.append(x.shape)
         return x @ params
 
-    learner = Learner(jnp.zeros((4, 5)), apply, INNER)
+    learner = Learner(jnp.zeros((4, 5)), maml(cross_entropy(apply), INNER))
     x, number = blobs()
     learner.fit(x, number).predict(x[:5])
     count = len(traced)
@@ -128,7 +130,7 @@ def test_second_fit_and_predict_do_not_trace_again():
 def test_minibatches_are_shuffled():
     """Sorted classes in minibatches of one class would be learnt one after the other, and forgotten."""
     inner = replace(INNER, minibatch=4, rule=optax.sgd(1.0))
-    learner = Learner(MLP(4, 3, hidden=(), key=jax.random.key(0)), call, inner)
+    learner = Learner(MLP(4, 3, hidden=(), key=jax.random.key(0)), maml(cross_entropy(), inner))
     number = np.repeat(np.arange(3), 4)
     learner.fit(np.eye(4, dtype=np.float32)[number], number)
     assert set(np.asarray(learner.support[:4]).argmax(1).tolist()) != {0}
@@ -138,7 +140,7 @@ def test_minibatches_are_shuffled():
 @pytest.mark.parametrize("mode", ["inductive", "support"])
 def test_one_answer_does_not_depend_on_the_other_queries(normalized, mode):
     x, number = blobs()
-    learner = Learner(normalized.params, call, INNER, normalization=mode).fit(x, number)
+    learner = Learner(normalized.params, ALGORITHM, normalization=mode).fit(x, number)
     queries = np.random.default_rng(1).normal(size=(70, 4))
     together = learner.predict_proba(queries)
     assert together.shape == (70, 3)
@@ -148,14 +150,14 @@ def test_one_answer_does_not_depend_on_the_other_queries(normalized, mode):
 
 def test_transductive_answers_do(normalized):
     x, number = blobs()
-    learner = Learner(normalized.params, call, INNER, normalization="transductive").fit(x, number)
+    learner = Learner(normalized.params, ALGORITHM, normalization="transductive").fit(x, number)
     queries = np.random.default_rng(1).normal(size=(6, 4))
     assert np.abs(learner.predict_proba(queries)[:3] - learner.predict_proba(queries[:3])).max() > 1e-3
 
 
-def regressor(outputs=1, **options):
+def regressor(outputs=1, loss_fn=mean_squared_error(), **options):  # noqa: B008 (a value)
     params = MLP(2, outputs, hidden=(), key=jax.random.key(0))
-    return Learner(params, call, InnerLoop(optax.sgd(0.2), steps=300), classification=False, **options)
+    return Learner(params, maml(loss_fn, InnerLoop(optax.sgd(0.2), steps=300)), **options)
 
 
 def line(examples=20):
@@ -180,7 +182,8 @@ def test_regression_keeps_the_shape_of_y():
 def test_regression_with_its_own_loss_and_more_outputs():
     x, y = line()
     both = np.stack([y, -y], 1)
-    learner = regressor(2, loss=lambda outputs, targets: jnp.mean(jnp.abs(outputs - targets) ** 1.5))
+    loss_fn = BatchLoss(lambda outputs, targets: jnp.mean(jnp.abs(outputs - targets) ** 1.5))
+    learner = regressor(2, loss_fn, classification=False)
     learner.fit(x, both)
     assert learner.predict(x).shape == (20, 2)
     assert learner.score(x, both) > 0.99
@@ -191,7 +194,7 @@ def test_regression_is_the_inner_loop_on_squared_error():
     x, y = line()
     learner = regressor().fit(x, y)
     batch = Batch(jnp.asarray(x), jnp.asarray(y)[:, None])
-    want = unroll(mean_squared_error(), learner.inner, learner.params, batch)
+    want = unroll(mean_squared_error(), learner.algorithm.inner, learner.params, batch)
     np.testing.assert_allclose(learner.losses_, want.losses, rtol=1e-4, atol=1e-6)
 
 
@@ -226,7 +229,7 @@ def test_bad_fits_say_what_is_wrong_and_change_nothing(learner, case):
 
 def test_other_errors(learner):
     x, number = blobs()
-    fresh = Learner(learner.params, call, INNER)
+    fresh = Learner(learner.params, ALGORITHM)
     for use in (lambda: fresh.predict(x), lambda: fresh.score(x, number), lambda: fresh.save_adapted("x")):
         with pytest.raises(InnerloopError, match="has seen no examples; call fit"):
             use()
@@ -234,13 +237,13 @@ def test_other_errors(learner):
     with pytest.raises(InnerloopError, match=r"must have the shape \(4,\), got \(3,\)"):
         learner.predict(x[:, :3])
     with pytest.raises(InnerloopError, match="inner loop diverged"):
-        Learner(learner.params, call, InnerLoop(optax.sgd(1e30), steps=9)).fit(x * 1e9, number)
+        Learner(learner.params, ALGORITHM.with_inner(rule=optax.sgd(1e30), steps=9)).fit(x * 1e9, number)
     with pytest.raises(InnerloopError, match="parameter `0` is not a float array"):
-        Learner([jnp.arange(2)], call, INNER)
+        Learner([jnp.arange(2)], ALGORITHM)
     with pytest.raises(InnerloopError, match=r"one output per example, got shape \(5,\)"):
-        Learner(jnp.zeros((4, 5)), lambda p, x: (x @ p).mean(0), INNER).fit(x, number)
+        Learner(jnp.zeros((4, 5)), maml(cross_entropy(lambda p, x: (x @ p).mean(0)), INNER)).fit(x, number)
     with pytest.raises(InnerloopError, match="scores must be"):
-        Learner(jnp.zeros(4), lambda p, x: x @ p, INNER).fit(x, number)
+        Learner(jnp.zeros(4), maml(cross_entropy(lambda p, x: x @ p), INNER)).fit(x, number)
     with pytest.raises(InnerloopError, match=r"y must have the shape \(20, 1\), got \(20, 2\)"):
         regressor().fit(line()[0], np.zeros((20, 2)))
 
@@ -326,7 +329,7 @@ def test_saved_and_loaded_predicts_the_same(normalized, tmp_path):
     labels = [(("a", 1), ("b", 2), ("c", 3))[i] for i in number]
     want = normalized.fit(x, labels).predict_proba(x)
     normalized.save_adapted(tmp_path / "task.safetensors")
-    other = Learner(normalized.params, call, INNER).load_adapted(tmp_path / "task.safetensors")
+    other = Learner(normalized.params, ALGORITHM).load_adapted(tmp_path / "task.safetensors")
     np.testing.assert_allclose(other.predict_proba(x), want, rtol=1e-5)
     assert other.predict(x).tolist() == labels
     np.testing.assert_array_equal(other.losses_, normalized.losses_)

@@ -9,21 +9,17 @@ import optax
 import pytest
 from numeric_cases import mlp, mlp_case
 
-from innerloop import outer
 from innerloop.algorithms import reptile
-from innerloop.inner import InnerLoop, at_step, unroll
+from innerloop.inner import InnerLoop, at_step
 from innerloop.kept_adam import FIRST, WithMoments, kept_adam, with_moments
 from innerloop.losses import mean_squared_error
+from innerloop.outer import OuterLoop
 from innerloop.task import Batch, Task
 
 RATE, STEPS, EACH = 0.01, 3, 2
 
 
-def called(params: Any, x: jax.Array) -> jax.Array:
-    return mlp(params.model, x)
-
-
-LOSS = mean_squared_error(called)
+LOSS = mean_squared_error(mlp)
 
 
 def inner(**settings: Any) -> InnerLoop:
@@ -59,24 +55,24 @@ def test_batched_reptile_moves_the_moments_by_its_outer_step():
             return task
 
     theta = with_moments(params)
-    optimizer = optax.sgd(0.5)
-    run = outer.meta_steps(reptile(LOSS, inner()), optimizer, Same(), meta_batch=2, steps=1)
-    after = run(outer.init(theta, optimizer, jax.random.key(0)))[0].params
-    adapted = unroll(LOSS, inner(), theta, task.support).adapted
+    algorithm = reptile(LOSS, inner())
+    loop = OuterLoop(algorithm, optax.sgd(0.5), Same(), meta_batch=2)
+    after = loop.run(loop.init(params, jax.random.key(0)), 1)[0].params
+    adapted = algorithm.whole_trajectory(theta, task.support).adapted
     half_way = jax.tree.map(lambda a, b: (a + b) / 2, theta, adapted)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), after, half_way)
 
 
-@pytest.mark.parametrize("frozen", ["model/body", "model/head"])
+@pytest.mark.parametrize("frozen", ["body", "head"])
 def test_a_frozen_weight_keeps_its_moment(frozen: str):
     """Where a layer is held in place, its moments are; the others move."""
     _, params, task = mlp_case()
     theta = with_moments(params)
-    moves = inner(select=lambda path: not path.startswith(frozen))
-    adapted = unroll(LOSS, moves, theta, task.support).adapted
+    algorithm = reptile(LOSS, inner(select=lambda path: not path.startswith(frozen)))
+    adapted = algorithm.whole_trajectory(theta, task.support).adapted
     assert isinstance(adapted, WithMoments)
     for part in ("body", "head"):
-        kept = f"model/{part}" == frozen
+        kept = part == frozen
         for before, after in ((theta.model, adapted.model), (theta.moments, adapted.moments)):
             pairs = zip(jax.tree.leaves(before[part]), jax.tree.leaves(after[part]), strict=True)
             assert all(bool(jnp.array_equal(a, b)) == kept for a, b in pairs)

@@ -12,6 +12,7 @@ from numeric_cases import assert_close, flat, mlp, normal, sgd
 from innerloop import outer
 from innerloop.algorithms import fomaml, maml, reptile
 from innerloop.losses import mean_squared_error
+from innerloop.outer import OuterLoop
 from innerloop.task import Batch, Task
 
 TASKS = 8
@@ -38,17 +39,15 @@ def problem() -> tuple[Any, Any, Linear]:
 def mean_gradient(chunk: int | None, devices: int, make=maml) -> Any:
     """The meta-gradient that a plain step of size 1 subtracts."""
     loss, params, distribution = problem()
-    optimizer = optax.sgd(1.0)
-    run = outer.meta_steps(
+    loop = OuterLoop(
         make(loss, sgd(2)),
-        optimizer,
+        optax.sgd(1.0),
         distribution,
         meta_batch=TASKS,
-        steps=1,
         chunk=chunk,
         mesh=outer.task_mesh(TASKS, jax.devices()[:devices]),
     )
-    state, _ = run(outer.init(params, optimizer, jax.random.key(3)))
+    state, _ = loop.run(loop.init(params, jax.random.key(3)), 1)
     return jax.tree.map(jnp.subtract, params, state.params)
 
 
@@ -93,14 +92,13 @@ def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monke
     monkeypatch.setattr(outer, "AHEAD_BYTES", bytes_kept)
     draw, keys = distribution.sample, jax.random.split(jax.random.key(0), TASKS)
     assert outer.steps_ahead(draw, keys, 6) == ahead
-    run = outer.meta_steps(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS, steps=6)
-    state, info = run(outer.init(params, optax.adam(1e-2), jax.random.key(3)))
+    loop = OuterLoop(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS)
+    state, info = loop.run(loop.init(params, jax.random.key(3)), 6)
     assert info.outer_loss.shape == (6,)
     assert int(state.step) == 6
-    steps = outer.meta_steps(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS, steps=1)
-    one = outer.init(params, optax.adam(1e-2), jax.random.key(3))
+    one = loop.init(params, jax.random.key(3))
     for i in range(6):
-        one, each = steps(one)
+        one, each = loop.run(one, 1)
         np.testing.assert_allclose(each.outer_loss[0], info.outer_loss[i], rtol=1e-12)
     assert_close(state.params, one.params, 1e-12)
 
@@ -116,6 +114,6 @@ def test_tasks_without_queries_are_drawn_ahead_too():
 
     states = []
     for tasks in (distribution, NoQueries(*distribution)):
-        run = outer.meta_steps(reptile(loss, sgd(2)), optax.sgd(1.0), tasks, meta_batch=4, steps=2, chunk=2)
-        states.append(run(outer.init(params, optax.sgd(1.0), jax.random.key(3)))[0])
+        loop = OuterLoop(reptile(loss, sgd(2)), optax.sgd(1.0), tasks, meta_batch=4, chunk=2)
+        states.append(loop.run(loop.init(params, jax.random.key(3)), 2)[0])
     assert_close(states[1].params, states[0].params, 1e-13)

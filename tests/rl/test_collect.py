@@ -21,7 +21,8 @@ from innerloop.rl.samples import Judge
 
 STEPS, K, H = 2, 3, 6
 POLICY = GaussianPolicy(2, 2, hidden=(8,), key=jax.random.key(0))
-COLLECTOR = Collector(Navigation(horizon=H), surrogates.dice, InnerLoop(optax.sgd(0.4), STEPS), Judge(), K)
+ALGORITHM = maml(surrogates.dice, InnerLoop(optax.sgd(0.4), STEPS))
+COLLECTOR = Collector(Navigation(horizon=H), ALGORITHM, Judge(), K)
 KEYS = jax.random.split(jax.random.key(1), 2)
 collect = jax.jit(lambda policy, keys: sampled(COLLECTOR, policy, keys))
 
@@ -43,7 +44,7 @@ def test_the_query_acts_with_the_adapted_policy_and_the_support_does_not(collect
     """The recorded answers are those of theta_0 on the first step's states, of theta_k on the query's."""
     task = collected.tasks
     first = jax.tree.map(lambda x: x[0], task)
-    adapted = maml(surrogates.dice, COLLECTOR.replayed).adapt(POLICY, first.support)
+    adapted = COLLECTOR.replayed.adapt(POLICY, first.support)
     own = lambda policy, samples: policy(samples.observations).mean
     np.testing.assert_allclose(own(adapted, first.query), first.query.answers.mean, atol=1e-5)
     np.testing.assert_allclose(own(POLICY, first.support)[:K], first.support.answers.mean[:K], atol=1e-6)
@@ -62,8 +63,8 @@ def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
 def test_anil_moves_the_head_alone(collected: Any):
     task = collected.tasks
     one = jax.tree.map(lambda x: x[0], task)
-    inner = replace(COLLECTOR.replayed, select=POLICY.HEAD)
-    adapted = anil(surrogates.dice, inner, head=POLICY.HEAD).adapt(POLICY, one.support)
+    head = anil(surrogates.dice, ALGORITHM.inner, head=POLICY.HEAD)
+    adapted = replace(COLLECTOR, algorithm=head).replayed.adapt(POLICY, one.support)
     np.testing.assert_array_equal(adapted.mean.body[0].weight, POLICY.mean.body[0].weight)
     assert np.abs(adapted.mean.head.weight - POLICY.mean.head.weight).max() > 0
     assert np.abs(adapted.log_std - POLICY.log_std).max() > 0
@@ -72,7 +73,7 @@ def test_anil_moves_the_head_alone(collected: Any):
 def test_a_rule_keeps_its_state_between_steps():
     """The second step of a falling schedule is smaller: here it does not move at all."""
     rule = optax.sgd(optax.piecewise_constant_schedule(0.4, {1: 0.0}))
-    collector = replace(COLLECTOR, inner=InnerLoop(rule, STEPS))
+    collector = replace(COLLECTOR, algorithm=ALGORITHM.with_inner(rule=rule))
     worlds = jax.vmap(collector.environment.sample_task)(KEYS)
     rolled = jax.jit(lambda p: collector.walk(p, KEYS, worlds))(POLICY)
     seen = rolled[0].observations[0]

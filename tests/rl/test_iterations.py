@@ -30,7 +30,7 @@ def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:
 
 
 def begin(e: RLExperiment, seed: int = 0) -> outer.MetaState:
-    return outer.init(e.init_params(), e.optimizer, jax.random.key(seed))
+    return e.outer_loop(e.environment).start(e.init_params(), jax.random.key(seed))
 
 
 def flat(state: outer.MetaState) -> np.ndarray:
@@ -42,7 +42,8 @@ def trpo() -> tuple[RLExperiment, Any]:
     """An experiment with the exact curvature, and one meta-iteration of it, compiled once."""
     config = tiny(fisher_share=1.0, max_kl=0.003)
     e = RLExperiment(replace(config, outer=replace(config.outer, decay="constant")))
-    return e, e.meta_steps(e.environment, 1)
+    loop = e.outer_loop(e.environment)
+    return e, lambda state: loop.run(state, 1)
 
 
 def test_the_constraint_is_kept(trpo: tuple[RLExperiment, Any]):
@@ -114,7 +115,7 @@ def test_every_algorithm_and_outer_step(config: Config):
     e = RLExperiment(config)
     state = begin(e)
     before = flat(state)
-    state, info = e.meta_steps(e.environment, 1)(state)
+    state, info = e.outer_loop(e.environment).run(state, 1)
     now = flat(state)
     assert np.isfinite(now).all()
     assert np.abs(before - now).max() > 0

@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from innerloop.algorithms import maml
 from innerloop.inner import InnerLoop
 from innerloop.presets import preset
 from innerloop.rl import surrogates
@@ -153,7 +154,8 @@ def test_they_are_learnt_from_as_if_they_lay_apart(name: str):
 
 def test_collection_and_paths_take_them():
     """An update learns from all of a lane; what is shown is its first trajectory."""
-    one = Collector(Stroll(), surrogates.dice, InnerLoop(optax.sgd(0.3), 1), Judge(), K, restarts=True)
+    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.3), 1))
+    one = Collector(Stroll(), algorithm, Judge(), K, restarts=True)
     keys, worlds = jax.random.split(jax.random.key(2), 2), jnp.full(2, 0.4)
     before, after = jax.jit(lambda p: one.walk(p, keys, worlds))(POLICY)
     assert before.mask.shape == (2, K, 2 * H - 1)

@@ -104,10 +104,10 @@ def test_where_nothing_will_do_the_parameters_stay():
 def small() -> tuple[Collector, GaussianPolicy, Any, Any]:
     policy = GaussianPolicy(2, 2, hidden=(3,), activation="tanh", key=jax.random.key(0))
     surrogate = surrogates.dice
-    collector = Collector(Navigation(horizon=3), surrogate, InnerLoop(optax.sgd(0.3), 1), Judge(), 3)
+    collector = Collector(Navigation(horizon=3), maml(surrogate, InnerLoop(optax.sgd(0.3), 1)), Judge(), 3)
     draw = jax.jit(lambda p: sampled(collector, p, jax.random.split(jax.random.key(1), 3))[0])
     tasks = draw(policy)
-    return collector, policy, tasks, maml(surrogate, collector.replayed).adapt
+    return collector, policy, tasks, collector.replayed.adapt
 
 
 @pytest.mark.parametrize("through", ["full", "first order"])

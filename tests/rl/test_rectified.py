@@ -30,8 +30,8 @@ def test_it_is_the_product_by_differentiation(name: str):
     policy = GaussianPolicy(2, 2, hidden=(4, 3), key=jax.random.key(0))
     flat, back = ravel_pytree(policy)
     policy = back(flat + 0.3 * jnp.sin(jnp.arange(flat.size)))
-    collector = Collector(Navigation(horizon=4), surrogate, InnerLoop(optax.sgd(RATE), 1), Judge(), 3)
-    adapt = maml(surrogate, collector.replayed).adapt
+    collector = Collector(Navigation(horizon=4), maml(surrogate, InnerLoop(optax.sgd(RATE), 1)), Judge(), 3)
+    adapt = collector.replayed.adapt
 
     @jax.jit
     def products(policy: Any) -> Any:

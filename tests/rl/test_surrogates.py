@@ -99,8 +99,9 @@ def test_the_estimated_meta_gradient(surrogate: str, name: str):
     states, actions, _ = CASES[name]
     loss = getattr(surrogates, surrogate)
     inner = InnerLoop(optax.sgd(ALPHA), 1)
-    collector = Collector(TabularMDP(states, actions, horizon), loss, inner, PLAIN, trajectories=2000)
-    algorithm = maml(loss, collector.replayed, outer_loss_fn=surrogates.ratio)
+    algorithm = maml(loss, inner, outer_loss_fn=surrogates.ratio)
+    collector = Collector(TabularMDP(states, actions, horizon), algorithm, PLAIN, trajectories=2000)
+    algorithm = collector.replayed
     repeats = 40
     worlds = jax.tree.map(lambda x: jnp.broadcast_to(x, (repeats, *x.shape)), task)
 

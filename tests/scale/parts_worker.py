@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from innerloop import distributed, outer
+from innerloop import distributed
 from innerloop.algorithms import maml
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.evaluate import evaluator
@@ -17,8 +17,9 @@ from innerloop.inner import InnerLoop
 from innerloop.losses import cross_entropy, mean_squared_error
 from innerloop.mesh import own_copy, task_mesh
 from innerloop.models import MLP, Conv4
+from innerloop.outer import OuterLoop
 from innerloop.parts import axis_to_cut
-from innerloop.tasks import Episodes, Sinusoid, StreamedEpisodes, streamed_meta_steps
+from innerloop.tasks import Episodes, Sinusoid, StreamedEpisodes, StreamedOuterLoop
 
 TASKS = 4
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 6, 16, 16, 1), np.uint8)
@@ -38,12 +39,11 @@ def check_pieces(params, parts):
 
 def ran(model, loss, tasks, mesh, parts):
     """Three meta-steps of MAML with Adam outside, and what the result scores."""
-    inner, optimizer = InnerLoop(optax.sgd(0.05), 1), optax.adam(0.01)
-    run = outer.meta_steps(maml(loss, inner), optimizer, tasks, meta_batch=TASKS, steps=3, chunk=1, mesh=mesh)
-    state, info = run(outer.init(model, optimizer, jax.random.key(1)))
+    algorithm = maml(loss, InnerLoop(optax.sgd(0.05), 1))
+    loop = OuterLoop(algorithm, optax.adam(0.01), tasks, meta_batch=TASKS, chunk=1, mesh=mesh)
+    state, info = loop.run(loop.init(model, jax.random.key(1)), 3)
     check_pieces(state.params, parts)
-    score = lambda adapted, task: {"loss": loss(adapted, task.query)}
-    curves = evaluator(score, loss, inner, tasks, tasks=4, parts=parts)(state.params, jax.random.key(2))
+    curves = evaluator(algorithm, tasks, num_tasks=4, parts=parts)(state.params, jax.random.key(2))
     scores = [curve.scores["loss"] for curve in curves]
     return whole(state.params) + [np.asarray(x) for x in info] + scores
 
@@ -52,9 +52,9 @@ def streamed(mesh):
     """Parameters after two meta-steps on pictures read ahead."""
     episodes = StreamedEpisodes(CLASSES, 2, 1, 1)
     optimizer, algorithm = optax.sgd(0.1), maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1))
-    state = outer.init(MLP(256, 2, hidden=(8,), key=jax.random.key(0)), optimizer, jax.random.key(1))
-    with streamed_meta_steps(algorithm, optimizer, episodes, meta_batch=TASKS, steps=2, mesh=mesh) as run:
-        return whole(run(state)[0].params)
+    with StreamedOuterLoop(algorithm, optimizer, episodes, meta_batch=TASKS, mesh=mesh) as loop:
+        state = loop.init(MLP(256, 2, hidden=(8,), key=jax.random.key(0)), jax.random.key(1))
+        return whole(loop.run(state, 2)[0].params)
 
 
 def main(count, index, port, file, *on):

@@ -21,7 +21,7 @@ from innerloop.inner import InnerLoop
 from innerloop.losses import mean_squared_error
 from innerloop.mesh import task_mesh
 from innerloop.models import MLP
-from innerloop.parts import axis_to_cut, place_cut
+from innerloop.parts import axis_to_cut, on_mesh, place_cut
 from innerloop.presets import preset
 from innerloop.run_folder import RunFolder
 from innerloop.tasks import Sinusoid
@@ -61,12 +61,13 @@ def arguments_of(parts: int) -> int:
     """Bytes of the state on one device, as the compiler counts them."""
     mesh, optimizer = task_mesh(2, parts=parts), optax.adam(0.01)
     algorithm = maml(mean_squared_error(), InnerLoop(optax.sgd(0.05), 1))
-    state = outer.init(MLP(1, 1, hidden=(256, 256), key=jax.random.key(0)), optimizer, jax.random.key(1))
-    one_step = lambda state, _: outer.outer_update(
+    loop = outer.OuterLoop(algorithm, optimizer, Sinusoid(5, 5), meta_batch=2, mesh=mesh)
+    state = loop.init(MLP(1, 1, hidden=(256, 256), key=jax.random.key(0)), jax.random.key(1))
+    one_step = lambda state: outer.outer_update(
         optimizer, state, algorithm.meta_grad(state.params, Sinusoid(5, 5).sample(state.key)), mesh
     )
-    compiled: Any = outer.on_mesh(one_step, mesh, outer.EVERYWHERE)
-    return compiled.lower(place_cut(state, mesh), None).compile().memory_analysis().argument_size_in_bytes
+    compiled: Any = on_mesh(one_step, mesh, (outer.EVERYWHERE,), outer.EVERYWHERE)
+    return compiled.lower(place_cut(state, mesh)).compile().memory_analysis().argument_size_in_bytes
 
 
 def test_each_device_holds_its_piece_of_parameters_and_moments():

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop import distributed, outer
+from innerloop import distributed
 from innerloop.algorithms import maml
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
@@ -19,10 +19,11 @@ from innerloop.inner import InnerLoop
 from innerloop.losses import cross_entropy, mean_squared_error
 from innerloop.mesh import task_mesh
 from innerloop.models import MLP
-from innerloop.tasks import Sinusoid, StreamedEpisodes, streamed_meta_steps
+from innerloop.outer import OuterLoop
+from innerloop.tasks import Sinusoid, StreamedEpisodes, StreamedOuterLoop
 
 TASKS, STEPS, RATE = 8, 50, 0.02
-LOSS, INNER = mean_squared_error(), InnerLoop(optax.sgd(0.05), 1)
+ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.05), 1))
 WAVES = Sinusoid(5, 5)
 
 
@@ -33,20 +34,19 @@ def leaves(tree):
 def ran(mesh):
     """The first meta-gradient, the parameters after 50 meta-steps, and what was seen."""
     params, optimizer = MLP(1, 1, hidden=(8,), key=jax.random.key(0)), optax.sgd(RATE)
-    run = outer.meta_steps(maml(LOSS, INNER), optimizer, WAVES, meta_batch=TASKS, steps=1, mesh=mesh)
-    state, info = run(outer.init(params, optimizer, jax.random.key(1)))
+    loop = OuterLoop(ALGORITHM, optimizer, WAVES, meta_batch=TASKS, mesh=mesh)
+    state, info = loop.run(loop.init(params, jax.random.key(1)), 1)
     gradient = [(a - b) / RATE for a, b in zip(leaves(params), leaves(state.params), strict=True)]
     seen = [leaves(info)]
     for _ in range(STEPS - 1):
-        state, info = run(state)
+        state, info = loop.run(state, 1)
         seen.append(leaves(info))
     return gradient, state.params, [np.stack(x) for x in zip(*seen, strict=True)]
 
 
 def evaluated(params):
     """Scores of 21 tasks, which is not a multiple of anything here."""
-    score = lambda adapted, task: {"loss": LOSS(adapted, task.query)}
-    curve = evaluate(score, LOSS, INNER, params, WAVES, key=jax.random.key(2), tasks=21)
+    curve = evaluate(ALGORITHM, params, WAVES, key=jax.random.key(2), num_tasks=21)
     return [curve.scores["loss"]]
 
 
@@ -55,10 +55,10 @@ def streamed(mesh):
     pictures = np.random.default_rng(0).integers(0, 256, (6, 4, 2, 2, 1), np.uint8)
     episodes = StreamedEpisodes(ClassArrays.from_lists(list(pictures), list("abcdef")), 2, 1, 1)
     optimizer, algorithm = optax.sgd(0.1), maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1))
-    state = outer.init(MLP(4, 2, hidden=(3,), key=jax.random.key(0)), optimizer, jax.random.key(1))
-    with streamed_meta_steps(algorithm, optimizer, episodes, meta_batch=TASKS, steps=3, mesh=mesh) as run:
-        state, _ = run(state)
-        return leaves(run(state)[0].params)
+    with StreamedOuterLoop(algorithm, optimizer, episodes, meta_batch=TASKS, mesh=mesh) as loop:
+        state = loop.init(MLP(4, 2, hidden=(3,), key=jax.random.key(0)), jax.random.key(1))
+        state, _ = loop.run(state, 3)
+        return leaves(loop.run(state, 3)[0].params)
 
 
 def results(mesh):

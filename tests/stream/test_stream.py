@@ -3,6 +3,7 @@ import functools
 import threading
 import time
 import tracemalloc
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,8 @@ from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop
 from innerloop.losses import cross_entropy
 from innerloop.models import MLP
-from innerloop.tasks import stream
 from innerloop.tasks.episodes import EpisodeRows, Episodes
-from innerloop.tasks.stream import StreamedEpisodes, streamed_meta_steps
+from innerloop.tasks.stream import StreamedEpisodes, StreamedOuterLoop
 
 COUNTS = np.array([6, 9, 5, 7, 8, 12], np.int32)
 OPTIMIZER = optax.adam(1e-2)
@@ -50,8 +50,15 @@ def episodes(classes):
 @pytest.fixture(scope="module", autouse=True)
 def compile_once():
     """The tests share their compiled meta-steps."""
+    compiled, program = {}, StreamedOuterLoop.program
+
+    def shared(self, steps):
+        key = (self.algorithm, self.meta_batch, self.mesh, self.chunk)
+        compiled[key] = compiled.get(key) or program(self, steps)
+        return compiled[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "steps_on_batches", functools.cache(stream.steps_on_batches))
+        patch.setattr(StreamedOuterLoop, "program", shared)
         yield
 
 
@@ -61,12 +68,18 @@ def model():
 
 
 def fresh():
-    return outer.init(model(), OPTIMIZER, jax.random.key(7))
+    params: Any = model()
+    return outer.MetaState(
+        jax.tree.map(jnp.array, params),
+        OPTIMIZER.init(params),
+        jax.random.key(7),
+        jnp.zeros((), jnp.int32),
+    )
 
 
 def streamed(episodes, **options):
-    defaults = {"meta_batch": 4, "steps": 3, "mesh": outer.task_mesh(4, jax.devices()[:1])}
-    return streamed_meta_steps(ALGORITHM, OPTIMIZER, episodes, **(defaults | options))
+    defaults = {"meta_batch": 4, "mesh": outer.task_mesh(4, jax.devices()[:1])}
+    return StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, **(defaults | options))
 
 
 def readers():
@@ -103,64 +116,60 @@ def test_support_and_query_are_disjoint_and_of_the_drawn_classes(classes):
 
 
 def test_training_streamed_is_training_resident(classes, episodes):
-    resident = outer.meta_steps(
-        ALGORITHM,
-        OPTIMIZER,
-        Episodes(classes, 3, 2, 2),
-        meta_batch=4,
-        steps=3,
-        mesh=outer.task_mesh(4, jax.devices()[:1]),
-    )
+    mesh = outer.task_mesh(4, jax.devices()[:1])
+    resident = outer.OuterLoop(ALGORITHM, OPTIMIZER, Episodes(classes, 3, 2, 2), meta_batch=4, mesh=mesh)
     want, got = fresh(), fresh()
-    with streamed(episodes) as run:
+    with streamed(episodes) as loop:
         for _ in range(3):
-            want, want_info = resident(want)
-            got, got_info = run(got)
+            want, want_info = resident.run(want, 3)
+            got, got_info = loop.run(got, 3)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), want_info, got_info)
     assert int(got.step) == 9
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), want.params, got.params)
 
 
 def test_goes_on_at_any_step(episodes):
-    with streamed(episodes, steps=4) as run:
-        whole, _ = run(fresh())
-    with streamed(episodes, steps=1) as run:
+    with streamed(episodes) as loop:
+        whole, _ = loop.run(fresh(), 4)
+    with streamed(episodes) as loop:
         state = fresh()
         for _ in range(2):
-            state, _ = run(state)
-    saved = jax.tree.map(lambda x: jnp.array(x), state)
-    with streamed(episodes, steps=2) as run:
-        resumed, _ = run(saved)
+            state, _ = loop.run(state, 1)
+        saved = jax.tree.map(lambda x: jnp.array(x), state)
+        longer, _ = loop.run(state, 2)
+    with streamed(episodes) as loop:
+        resumed, _ = loop.run(saved, 2)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, longer.params)
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
 
 
 def test_another_state_restarts_the_reader(episodes):
-    with streamed(episodes) as run:
-        first, first_info = run(fresh())
-        run(first)
-        _, again_info = run(fresh())
+    with streamed(episodes) as loop:
+        first, first_info = loop.run(fresh(), 3)
+        loop.run(first, 3)
+        _, again_info = loop.run(fresh(), 3)
         np.testing.assert_array_equal(first_info.outer_loss, again_info.outer_loss)
         assert len(readers()) == 1
 
 
 def test_chunks_and_devices_do_not_change_the_tasks(episodes):
     mesh = outer.task_mesh(4, jax.devices()[:2])
-    with streamed(episodes) as run, streamed(episodes, chunk=1, mesh=mesh) as chunked:
-        want, got = run(fresh())[1], chunked(fresh())[1]
+    with streamed(episodes) as loop, streamed(episodes, chunk=1, mesh=mesh) as chunked:
+        want, got = loop.run(fresh(), 3)[1], chunked.run(fresh(), 3)[1]
     np.testing.assert_allclose(want.outer_loss, got.outer_loss, rtol=1e-5)
 
 
 def test_the_reader_ends_with_the_block_and_with_an_error(episodes):
-    with streamed(episodes) as run:
-        run(fresh())
+    with streamed(episodes) as loop:
+        loop.run(fresh(), 3)
         assert len(readers()) == 1
     assert not readers()
 
 
 def test_an_error_of_the_user_ends_the_reader(episodes):
     def broken():
-        with streamed(episodes) as run:
-            run(fresh())
+        with streamed(episodes) as loop:
+            loop.run(fresh(), 3)
             raise KeyError
 
     pytest.raises(KeyError, broken)
@@ -196,19 +205,19 @@ def watched(episodes, **options):
 
 def test_what_the_reader_met_is_raised(episodes):
     episodes = watched(episodes, fail_at=4)  # two reads a block: the third block fails
-    with streamed_meta_steps(ALGORITHM, OPTIMIZER, episodes, meta_batch=4, steps=1) as run:
-        state, _ = run(fresh())
-        state, _ = run(state)
+    with StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, meta_batch=4) as loop:
+        state, _ = loop.run(fresh(), 1)
+        state, _ = loop.run(state, 1)
         for _ in range(2):
             with pytest.raises(OSError, match="the disk is gone"):
-                run(state)
+                loop.run(state, 1)
     assert not readers()
 
 
 def test_reading_ahead_is_bounded(episodes):
     episodes = watched(episodes)
-    with streamed_meta_steps(ALGORITHM, OPTIMIZER, episodes, meta_batch=4, steps=1, prefetch=3) as run:
-        run(fresh())
+    with StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, meta_batch=4, prefetch=3) as loop:
+        loop.run(fresh(), 1)
         # One block taken, three waiting, one in hand; two reads each.
         deadline = time.monotonic() + 5
         while len(episodes.examples.read) < 10 and time.monotonic() < deadline:
@@ -225,11 +234,11 @@ def test_the_map_is_never_loaded_whole(tmp_path):
     data = ClassArrays(examples, starts_of(counts), counts, tuple(map(str, range(classes))))
     tracemalloc.start()
     try:
-        state = outer.init(MLP(1024, 3, hidden=(4,), key=jax.random.key(0)), OPTIMIZER, jax.random.key(1))
         episodes = StreamedEpisodes(data, 3, 2, 2)
-        with streamed_meta_steps(ALGORITHM, OPTIMIZER, episodes, meta_batch=4, steps=5) as run:
+        with StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, meta_batch=4) as loop:
+            state = loop.init(MLP(1024, 3, hidden=(4,), key=jax.random.key(0)), jax.random.key(1))
             for _ in range(6):
-                state, _ = run(state)
+                state, _ = loop.run(state, 5)
             jax.block_until_ready(state.params)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -253,12 +262,12 @@ def test_reading_goes_on_while_the_device_computes(episodes):
     algorithm = fomaml(loss, InnerLoop(optax.sgd(0.1), steps=0))
     slow_reads = watched(episodes, wait=0.05)  # 0.1 s a block
     mesh = outer.task_mesh(4, jax.devices()[:1])
-    with streamed_meta_steps(algorithm, OPTIMIZER, slow_reads, meta_batch=4, steps=1, mesh=mesh) as run:
-        state, _ = run(fresh())
+    with StreamedOuterLoop(algorithm, OPTIMIZER, slow_reads, meta_batch=4, mesh=mesh) as loop:
+        state, _ = loop.run(fresh(), 1)
         jax.block_until_ready(state)
         begun = time.monotonic()
         for _ in range(10):
-            state, _ = run(state)
+            state, _ = loop.run(state, 1)
         jax.block_until_ready(state)
         seconds = time.monotonic() - begun
     assert seconds < 1.6  # 1.0 side by side, 2.0 one after the other
@@ -270,10 +279,12 @@ def test_errors_say_what_to_do(classes, episodes):
     with pytest.raises(InnerloopError, match="of every class, got 5 of 'c'"):
         StreamedEpisodes(classes, 3, 4, 4)
     with (
-        pytest.raises(InnerloopError, match="`prefetch` and `steps` must be 1 or more"),
+        pytest.raises(InnerloopError, match="`prefetch` must be 1 or more"),
         streamed(episodes, prefetch=0),
     ):
         pass
+    with pytest.raises(InnerloopError, match="`steps` must be 1 or more"), streamed(episodes) as loop:
+        loop.run(fresh(), 0)
     with pytest.raises(InnerloopError, match="multiple of devices x chunk"), streamed(episodes, chunk=3):
         pass
 

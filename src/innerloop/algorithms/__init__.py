@@ -1,4 +1,4 @@
-"""The algorithms, one equation a file. The command, the contract tests and the docs read `__all__`."""
+"""The algorithms, one equation a file; `innerloop.specs` has their table."""
 
 from innerloop.algorithms.anil import anil
 from innerloop.algorithms.boil import boil

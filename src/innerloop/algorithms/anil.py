@@ -12,8 +12,7 @@ MAML", section 4, arXiv 1909.09157.
 
 from dataclasses import replace
 
-from innerloop.algorithms.algorithm import Algorithm
-from innerloop.algorithms.maml import maml
+from innerloop.algorithms.maml import MAML, maml
 from innerloop.inner import InnerLoop
 from innerloop.task import LossFn
 from innerloop.tree import Selection
@@ -21,6 +20,6 @@ from innerloop.tree import Selection
 
 def anil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
-) -> Algorithm:
+) -> MAML:
     """ANIL on `loss_fn`; `head` selects what the inner loop adapts (every parameter: MAML; none: joint training)."""
     return maml(loss_fn, replace(inner, select=head), outer_loss_fn=outer_loss_fn)

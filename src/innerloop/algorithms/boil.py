@@ -8,8 +8,7 @@ Oh, Yoo, Kim and Yun 2021, "BOIL: Towards Representation Change for Few-shot Lea
 
 from dataclasses import replace
 
-from innerloop.algorithms.algorithm import Algorithm
-from innerloop.algorithms.maml import maml
+from innerloop.algorithms.maml import MAML, maml
 from innerloop.inner import InnerLoop
 from innerloop.task import LossFn
 from innerloop.tree import Except, Selection
@@ -17,6 +16,6 @@ from innerloop.tree import Except, Selection
 
 def boil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
-) -> Algorithm:
+) -> MAML:
     """BOIL on `loss_fn`; `head` selects what the inner loop leaves alone."""
     return maml(loss_fn, replace(inner, select=Except(head)), outer_loss_fn=outer_loss_fn)

@@ -5,24 +5,23 @@ r"""Joint training, the baseline: one model for all tasks, with no inner loop wh
 At test time it is fine-tuned by the same inner loop as the others ("pretrained" in the MAML paper, section 5.1).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
-from innerloop.inner import InnerLoop, unroll
+from innerloop.inner import InnerLoop
 from innerloop.task import LossFn, Params, Task
 
 
-def joint(loss_fn: LossFn, inner: InnerLoop) -> Algorithm:
-    """Gradient descent on the query losses themselves; `inner` serves only `adapt`."""
+class Joint(Algorithm):
+    """See `joint`."""
 
-    def adapt(params: Params, support: Any) -> Params:
-        return unroll(loss_fn, inner, params, support).adapted
-
-    def meta_grad(params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        loss, grads = jax.value_and_grad(loss_fn)(params, task.query)
+    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+        """Without an inner loop."""
+        loss, grads = jax.value_and_grad(self.query_loss)(meta_params, task.query)
         return grads, MetaInfo(loss, jnp.zeros(0, loss.dtype))
 
-    return Algorithm(adapt, meta_grad)
+
+def joint(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> Joint:
+    """Gradient descent on the query losses themselves; `loss_fn` and `inner` serve adaptation at test."""
+    return Joint(loss_fn, inner, outer_loss_fn)

@@ -10,28 +10,27 @@ Finn, Abbeel and Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation 
 arXiv 1703.03400. The paper sums over tasks; `innerloop.outer` takes the mean.
 """
 
-from typing import Any
-
 import jax
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
-from innerloop.inner import InnerLoop, unroll
+from innerloop.inner import InnerLoop
 from innerloop.task import LossFn, Params, Task
 
 
-def maml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> Algorithm:
-    """MAML on `loss_fn` (the query may have a loss of its own, `outer_loss_fn`)."""
-    query_loss = loss_fn if outer_loss_fn is None else outer_loss_fn
+class MAML(Algorithm):
+    """See `maml`."""
 
-    def adapt(params: Params, support: Any) -> Params:
-        return unroll(loss_fn, inner, params, support).adapted
+    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+        """Through the inner loop."""
 
-    def meta_grad(params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        def outer_loss(params: Params):
-            trajectory = unroll(loss_fn, inner, params, task.support)
-            return query_loss(trajectory.adapted, task.query), trajectory.losses
+        def outer_loss(meta_params: Params):
+            trajectory = self.trajectory(meta_params, task.support)
+            return self.query_loss(trajectory.adapted, task.query), trajectory.losses
 
-        (loss, inner_losses), grads = jax.value_and_grad(outer_loss, has_aux=True)(params)
+        (loss, inner_losses), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
         return grads, MetaInfo(loss, inner_losses)
 
-    return Algorithm(adapt, meta_grad)
+
+def maml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> MAML:
+    """MAML on `loss_fn` (the query may have a loss of its own, `outer_loss_fn`)."""
+    return MAML(loss_fn, inner, outer_loss_fn)

@@ -11,30 +11,72 @@ The authors' code keeps Adam's second moments from one task to the next: `innerl
 theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jaxtyping import Array
 
 from innerloop.algorithms.algorithm import Algorithm, MetaInfo
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop, unroll
+from innerloop.inner import InnerLoop, Trajectory, unroll
+from innerloop.kept_adam import KeptAdam, of_model, on_model, with_moments
 from innerloop.task import LossFn, Params, Task
 from innerloop.tree import subtract
 
 
-def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Algorithm:
-    """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
-    if inner.steps < 1:
-        raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)
+@dataclass(frozen=True)
+class Reptile(Algorithm):
+    """See `reptile`."""
 
-    def adapt(params: Params, support: Any) -> Params:
-        return unroll(loss_fn, inner, params, support).adapted
+    alpha: float | None = None
 
-    def meta_grad(params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        trajectory = unroll(loss_fn, inner, params, task.support)
-        grads = subtract(params, trajectory.adapted)
-        if alpha is not None:
-            grads = jax.tree.map(lambda g: g / alpha, grads)
+    def init(self, params: Params) -> Params:
+        """With `kept_adam` inside, the second moments of all parameters come along."""
+        return with_moments(params) if self.keeps_moments else params
+
+    def initialisation(self, meta_params: Params) -> Params:
+        """Without the moments."""
+        return of_model(meta_params) if self.keeps_moments else meta_params
+
+    @property
+    def keeps_moments(self) -> bool:
+        """Whether second moments are among the meta-parameters."""
+        return isinstance(self.inner.rule, KeptAdam)
+
+    def trajectory(
+        self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
+    ) -> Trajectory:
+        """The inner loop on one task's support set, as the model's parameters alone."""
+        watch = None if observe is None else lambda params, i: observe(self.initialisation(params), i)
+        found = self.whole_trajectory(meta_params, support, watch)
+        return found._replace(adapted=self.initialisation(found.adapted))
+
+    def whole_trajectory(self, meta_params: Params, support: Any, observe: Any = None) -> Trajectory:
+        """The same with the moments."""
+        loss_fn, inner = (
+            on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
+        )
+        return unroll(loss_fn, inner, meta_params, support, observe)
+
+    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+        """From the adapted weights to the initialisation."""
+        check_steps(self.inner)
+        trajectory = self.whole_trajectory(meta_params, task.support)
+        grads = subtract(meta_params, trajectory.adapted)
+        if self.alpha is not None:
+            grads = jax.tree.map(lambda g: g / self.alpha, grads)
         return grads, MetaInfo(trajectory.losses[-1], trajectory.losses)
 
-    return Algorithm(adapt, meta_grad)
+
+def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:
+    """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
+    check_steps(inner)
+    return Reptile(loss_fn, inner, alpha=alpha)
+
+
+def check_steps(inner: InnerLoop) -> None:
+    """Raise InnerloopError for an inner loop that moves nothing."""
+    if inner.steps < 1:
+        raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)

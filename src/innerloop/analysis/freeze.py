@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from innerloop.algorithms.algorithm import Algorithm
 from innerloop.analysis.subject import Subject, Watch, check_tasks, interval, unwatched
 from innerloop.evaluate import evaluator, join
-from innerloop.inner import InnerLoop
 from innerloop.task import Params
 
 Frozen = tuple[str, ...]
@@ -41,15 +41,15 @@ def freezing(
     """
     check_tasks(tasks)
     sets = contiguous(subject.layers.names) if sets is None else [tuple(names) for names in sets]
-    loops = [subject.without(tuple(names)) for names in sets]
+    variants = [subject.without(tuple(names)) for names in sets]
     known: dict[frozenset[str], np.ndarray] = {}
-    metric, total = subject.metric, tasks * len({subject.moving(loop) for loop in loops})
-    for loop in loops:
-        moving = subject.moving(loop)
+    metric, total = subject.metric, tasks * len({subject.moving(variant) for variant in variants})
+    for variant in variants:
+        moving = subject.moving(variant)
         if moving not in known:  # ANIL's inner loop is the same whichever body layers are frozen
             told = later(watch, tasks * len(known), total)
-            known[moving] = scorer(subject, loop, metric, tasks)(subject.params, key, told)
-    values = [known[subject.moving(loop)] for loop in loops]
+            known[moving] = scorer(subject, variant, metric, tasks)(subject.params, key, told)
+    values = [known[subject.moving(variant)] for variant in variants]
     return [record(names, metric, v, values[0]) for names, v in zip(sets, values, strict=True)]
 
 
@@ -59,16 +59,15 @@ def later(watch: Watch, before: int, total: int) -> Watch:
 
 
 def scorer(
-    subject: Subject, inner: InnerLoop, metric: str, tasks: int
+    subject: Subject, algorithm: Algorithm, metric: str, tasks: int
 ) -> Callable[[Params, PRNGKeyArray, Watch], np.ndarray]:
     """`run(params, key, watch)`: the score of every task after the last inner step, `[tasks]`. Compiled once."""
     run = evaluator(
-        subject.score,
-        subject.loss_fn,
-        inner,
+        algorithm,
         subject.tasks,
-        tasks=tasks,
-        record=(inner.steps,),
+        subject.score,
+        num_tasks=tasks,
+        record=(algorithm.inner.steps,),
         part=min(tasks, 100),
         chunk=subject.chunk,
     )

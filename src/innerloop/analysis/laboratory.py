@@ -24,7 +24,7 @@ from innerloop.analysis.subject import Subject, Watch, subject_of
 from innerloop.analysis.verdict import judge
 from innerloop.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
 from innerloop.errors import InnerloopError
-from innerloop.experiment import adapted_by, fresh_model
+from innerloop.experiment import fresh_model
 from innerloop.run_folder import RunFolder
 from innerloop.task import Params
 from innerloop.trained import Trained, load_trained, weights_path
@@ -104,13 +104,12 @@ class Laboratory:
     @property
     def regression(self) -> bool:
         """Whether tasks have no classes."""
-        return self.config.data.dataset == "sinusoid"
+        return self.config.data.spec.kind == "regression"
 
     @property
     def moves(self) -> str:
         """What the algorithm's inner loop moves: `all`, `head` or `body`."""
-        selection = adapted_by(self.config.algorithm)
-        return "all" if selection is None else "head" if selection == "head" else "body"
+        return self.config.spec.moves
 
     @cached_property
     def snapshots(self) -> dict[int, Path]:

@@ -11,7 +11,6 @@ other's.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -21,7 +20,6 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.movement import vector
 from innerloop.analysis.subject import Subject, Watch, interval, unwatched
-from innerloop.inner import unroll
 from innerloop.task import Params, Task
 from innerloop.tree import subtract
 
@@ -31,8 +29,8 @@ GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
 
 def first_step(subject: Subject, params: Params, task: Task) -> Params:
     """The first inner step of a task, as a change of all parameters."""
-    once = replace(subject.inner, steps=1)
-    return subtract(unroll(subject.loss_fn, once, params, task.support).adapted, params)
+    once = subject.algorithm.with_inner(steps=1)
+    return subtract(once.adapt(params, task.support), subject.theta(params))
 
 
 def moved(params: Params, *changes: tuple[Array, Params]) -> Params:
@@ -56,8 +54,8 @@ def line(
         step = first_step(subject, params, task)
 
         def at(a: Array) -> dict[str, Array]:
-            here = moved(params, (a, step))
-            loss = subject.loss_fn
+            here = moved(subject.theta(params), (a, step))
+            loss = subject.algorithm.loss_fn
             return {"support_loss": loss(here, task.support), "query_loss": loss(here, task.query)}
 
         return jax.lax.map(at, jnp.asarray(along))
@@ -75,11 +73,10 @@ def plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) 
     def all_at_once(params: Params, keys: list[Array]) -> tuple[list[Array], list[Array]]:
         tasks = [subject.tasks.sample(k) for k in keys]
         steps = [first_step(subject, params, task) for task in tasks]
+        theta, loss = subject.theta(params), subject.algorithm.loss_fn
 
         def losses(b: Array) -> list[Array]:
-            at = lambda a: [
-                subject.loss_fn(moved(params, (a, steps[0]), (b, steps[1])), task.query) for task in tasks
-            ]
+            at = lambda a: [loss(moved(theta, (a, steps[0]), (b, steps[1])), task.query) for task in tasks]
             return jax.lax.map(at, values)
 
         flat = jnp.stack([vector(jax.tree.leaves(step)) for step in steps])
@@ -97,6 +94,6 @@ def projected(subject: Subject, params: Params, task: Task, flat: Array) -> Arra
     gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:
-        return jnp.linalg.solve(gram, flat @ vector(jax.tree.leaves(subtract(now, params))))
+        return jnp.linalg.solve(gram, flat @ vector(jax.tree.leaves(subtract(now, subject.theta(params)))))
 
-    return unroll(subject.loss_fn, subject.inner, params, task.support, observe).observed
+    return subject.algorithm.trajectory(params, task.support, observe).observed

@@ -16,7 +16,6 @@ import jax
 from jaxtyping import Array, Float
 
 from innerloop.errors import InnerloopError
-from innerloop.kept_adam import WithMoments
 from innerloop.models import MLP, Conv4
 from innerloop.models.mlp import ACTIVATIONS
 from innerloop.task import Params
@@ -97,24 +96,8 @@ def named_layers(model: Any) -> NamedLayers:
         normed = lambda i: [f"body/{i}", f"norms/{i}"] if model.norms else [f"body/{i}"]
         body = {f"hidden{i + 1}": normed(i) for i in range(count)}
         return NamedLayers({**body, "head": "head"}, mlp_activations, embed)
-    if isinstance(model, WithMoments):
-        inside = named_layers(model.model)
-        selections = {name: within("model", moved) for name, moved in inside.selections.items()}
-        return NamedLayers(
-            selections,
-            lambda params, x: inside.activations(params.model, x),
-            lambda params, x: embed(params.model, x),
-        )
     do = "name its layers with `innerloop.analysis.NamedLayers`"
     raise InnerloopError("layers", "the model is none of ours", got=type(model).__name__, do=do)
-
-
-def within(part: str, selection: Selection) -> Selection:
-    """A selection by name, of what lies in a part of the tree."""
-    assert selection is not None
-    assert not callable(selection)
-    names = [selection] if isinstance(selection, str) else selection
-    return [f"{part}/{name}" for name in names]
 
 
 def embed(model: Any, inputs: Any) -> Array:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.analysis.subject import Subject, Watch, interval, unwatched
-from innerloop.inner import unroll
 from innerloop.task import Params, Task
 
 
@@ -42,13 +41,14 @@ def movement(
     layers = subject.layers
 
     def one(params: Params, task: Task) -> dict[str, dict[str, Array]]:
-        adapted = unroll(subject.loss_fn, subject.inner, params, task.support).adapted
-        old, new = layers.parts(params), layers.parts(adapted)
+        adapted = subject.algorithm.adapt(params, task.support)
+        old, new = layers.parts(subject.theta(params)), layers.parts(adapted)
         pairs = {name: (vector(new[name]), vector(old[name])) for name in layers.names}
         return {name: {"relative": relative(*p), "angle": angle(*p)} for name, p in pairs.items()}
 
     found = subject.collect(one, tasks=tasks, key=key, watch=watch)
-    sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in layers.parts(subject.params).items()}
+    own = layers.parts(subject.theta(subject.params))
+    sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
     return [record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
 
 

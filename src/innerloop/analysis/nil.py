@@ -70,9 +70,9 @@ def nil(
     """
     if subject.metric != "accuracy":
         raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
-    still = replace(subject.inner, steps=0)
+    still = subject.algorithm.with_inner(steps=0)
     total = tasks * (1 + len(bodies))
-    own = scorer(subject, subject.inner, "accuracy", tasks)
+    own = scorer(subject, subject.algorithm, "accuracy", tasks)
     found = {"": own(subject.params, key, later(watch, 0, total))}
     features = scorer(replace(subject, score=nil_score(subject)), still, "accuracy", tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):

@@ -8,8 +8,8 @@ from innerloop.analysis import figures, tables
 from innerloop.analysis.figures import frozen_name, nil_name
 from innerloop.cli.shared import counted, grouped, with_interval
 from innerloop.files import OutputFolder
-from innerloop.report.collect import NAMES
 from innerloop.report.html_parts import CSS, escaped, save_figures, svg, table, together
+from innerloop.specs import ALGORITHMS
 
 Results = dict[str, Any]
 
@@ -140,7 +140,7 @@ def subject(results: Results) -> str:
     trained = "" if length is None else f" trained for {counted(length, 'meta-step')}"
     what = "sinusoids" if r["metric"] == "loss" else f"{r['ways']}-way"
     return (
-        f"{r['source']}: {NAMES[r['algorithm']]}{trained}; {what}, {counted(r['shots'], 'shot')}; "
+        f"{r['source']}: {ALGORITHMS[r['algorithm']].title}{trained}; {what}, {counted(r['shots'], 'shot')}; "
         f"{counted(r['inner_steps'], 'inner step')} of size {r['inner_learning_rate']:g}; scores over "
         f"{counted(r['tasks'], 'held-out task')}, activations and weights over {r['tasks_looked_at_closely']}; mean ± "
         f"95 % interval; normalisation {r['normalization']}; seed {r['seed']}."

@@ -24,7 +24,6 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.movement import vector
 from innerloop.analysis.subject import Subject, Watch, unwatched
 from innerloop.evaluate import steps_to_record
-from innerloop.inner import unroll
 from innerloop.task import Params, Task
 
 
@@ -43,7 +42,7 @@ def inner_paths(
     initial weights alone, where the subject has them).
     """
     outer = list(outer) or ([] if subject.initial is None else [subject.initial])
-    recorded = steps_to_record(subject.inner.steps)
+    recorded = steps_to_record(subject.algorithm.inner.steps)
     layers = subject.layers
     split = {"body": layers.owns(layers.body), "head": layers.owns([layers.head])}
 
@@ -55,14 +54,15 @@ def inner_paths(
         }
 
     def one(params: Params, task: Task) -> dict[str, Array]:
-        start = parts(params)
+        start = parts(subject.theta(params))
         observe = lambda now, i: {name: x - start[name] for name, x in parts(now).items()}
-        seen = unroll(subject.loss_fn, subject.inner, params, task.support, observe).observed
+        seen = subject.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
     ways = subject.collect(one, tasks=tasks, key=key, watch=watch)
-    here = parts(subject.params)
-    before = [{name: np.asarray(x - here[name]) for name, x in parts(p).items()} for p in outer]
+    here = parts(subject.theta(subject.params))
+    thetas = [parts(subject.theta(params)) for params in outer]
+    before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]
     found = {
         name: picture(ways[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
         for name in split

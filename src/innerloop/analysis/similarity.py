@@ -22,7 +22,6 @@ from innerloop.analysis.points import Layout, as_points
 from innerloop.analysis.subject import Subject, Watch, check_tasks, interval, unwatched
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import over_tasks
-from innerloop.inner import unroll
 from innerloop.task import Params, Task
 
 Compare = Callable[[Params, Task], tuple[dict[str, Array], dict[str, Array]]]
@@ -59,8 +58,8 @@ def adapting(subject: Subject, layout: Layout) -> Compare:
     """Activations of one task before and after the inner loop."""
 
     def one(params: Params, task: Task) -> tuple[Any, Any]:
-        adapted = unroll(subject.loss_fn, subject.inner, params, task.support).adapted
-        return both(subject, params, subject, adapted, task, layout)
+        adapted = subject.algorithm.adapt(params, task.support)
+        return both(subject, subject.theta(params), subject, adapted, task, layout)
 
     return one
 
@@ -85,11 +84,10 @@ def across(
         raise InnerloopError("similarity", "the models need the same layers", got=got)
 
     def one(params: Params, task: Task) -> tuple[Any, Any]:
-        second = other.params
-        if adapted:
-            params = unroll(subject.loss_fn, subject.inner, params, task.support).adapted
-            second = unroll(other.loss_fn, other.inner, second, task.support).adapted
-        return both(subject, params, other, second, task, layout)
+        start = lambda own, params: (
+            own.algorithm.adapt(params, task.support) if adapted else own.theta(params)
+        )
+        return both(subject, start(subject, params), other, start(other, other.params), task, layout)
 
     return comparer(subject, one, tasks)(subject.params, key, watch)
 
@@ -117,7 +115,7 @@ def comparer(
     """`run(params, key, watch)`: all measures on all layers, averaged over tasks. Compiled once."""
     check_tasks(tasks)
     distribution = subject.close_up if subject.close_up is not None else subject.tasks
-    activations = over_tasks(one, distribution, tasks=tasks, part=min(tasks, 4 * len(jax.devices())))
+    activations = over_tasks(one, distribution, num_tasks=tasks, part=min(tasks, 4 * len(jax.devices())))
     names = subject.layers.names
 
     def run(params: Params, key: PRNGKeyArray, watch: Watch) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.movement import relative, vector
 from innerloop.analysis.subject import Subject, Watch, interval, unwatched
 from innerloop.evaluate import steps_to_record
-from innerloop.inner import unroll
 from innerloop.task import Params, Task
 
 
@@ -25,12 +24,14 @@ def by_step(
 
     NAME: every score (`accuracy`, `loss`) on the queries, and `support_loss`.
     """
-    layers, recorded = subject.layers, steps_to_record(subject.inner.steps)
+    layers, recorded = subject.layers, steps_to_record(subject.algorithm.inner.steps)
 
     def one(params: Params, task: Task) -> dict[str, Any]:
+        theta = subject.theta(params)
+
         def observe(now: Params, i: Array) -> dict[str, Any]:
-            loss, grads = jax.value_and_grad(subject.loss_fn)(now, task.support)
-            grads, old, new = (layers.parts(tree) for tree in (grads, params, now))
+            loss, grads = jax.value_and_grad(subject.algorithm.loss_fn)(now, task.support)
+            grads, old, new = (layers.parts(tree) for tree in (grads, theta, now))
             per_layer = {
                 name: {
                     "gradient": jnp.linalg.norm(vector(grads[name])),
@@ -40,7 +41,7 @@ def by_step(
             }
             return {**subject.score(now, task), "support_loss": loss, "layers": per_layer}
 
-        seen = unroll(subject.loss_fn, subject.inner, params, task.support, observe).observed
+        seen = subject.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
     found = subject.collect(one, tasks=tasks, key=key, watch=watch)

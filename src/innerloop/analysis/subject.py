@@ -1,4 +1,4 @@
-"""What an experiment is made on: an initialisation with its inner loop, its layers, and tasks to try it on."""
+"""What an experiment is made on: an initialisation with its algorithm, its layers, and tasks to try it on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from innerloop.algorithms.algorithm import Algorithm
 from innerloop.analysis.layers import NamedLayers, named_layers
 from innerloop.config import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Score, over_tasks
-from innerloop.inner import InnerLoop
-from innerloop.task import LossFn, Params, Task, TaskDistribution
+from innerloop.task import Params, Task, TaskDistribution
 from innerloop.trained import Trained
 from innerloop.tree import Selection, chosen, paths
 
@@ -30,18 +30,17 @@ def unwatched(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """An initialisation and how it is adapted and judged. Models of one's own: fill in the fields.
+    """An initialisation, the algorithm that adapts it, and how it is judged. Models of one's own: fill in the fields.
 
-    inner: the inner loop at test, which moves what the algorithm moves. score: as in `innerloop.evaluate`; its
+    params: the meta-parameters. algorithm: with its inner steps at test. score: as in `innerloop.evaluate`; its
     `accuracy`, else its `loss`, is what tables show. tasks: held-out tasks. close_up: the same with more queries, for
-    experiments that look at activations (None: `tasks`). initial: the weights before training, where known.
+    experiments that look at activations (None: `tasks`). initial: the meta-parameters before training, where known.
     normalization: whose statistics normalise a query where an experiment predicts by itself (NIL).
     """
 
     params: Params
     layers: NamedLayers
-    loss_fn: LossFn
-    inner: InnerLoop
+    algorithm: Algorithm
     score: Score
     tasks: TaskDistribution
     close_up: TaskDistribution | None = None
@@ -50,22 +49,28 @@ class Subject:
     chunk: int = 1
 
     def __post_init__(self) -> None:
-        self.layers.check(self.params)
+        self.layers.check(self.theta(self.params))
 
     @property
     def metric(self) -> str:
         """What counts: `accuracy` (higher is better), or `loss` for regression."""
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
-        return "accuracy" if "accuracy" in jax.eval_shape(self.score, self.params, task) else "loss"
+        scores = jax.eval_shape(self.score, self.theta(self.params), task)
+        return "accuracy" if "accuracy" in scores else "loss"
 
-    def without(self, frozen: tuple[str, ...]) -> InnerLoop:
-        """The inner loop switched off for some layers."""
-        owned, own = self.layers.owns(frozen), self.inner.select
-        return replace(self.inner, select=lambda path: chosen(own, path) and not owned(path))
+    def theta(self, params: Params) -> Params:
+        """The model's parameters among meta-parameters: where every task begins."""
+        return self.algorithm.initialisation(params)
 
-    def moving(self, inner: InnerLoop) -> frozenset[str]:
-        """The paths that an inner loop moves."""
-        return frozenset(path for path in paths(self.params) if chosen(inner.select, path))
+    def without(self, frozen: tuple[str, ...]) -> Algorithm:
+        """The algorithm with its inner loop switched off for some layers."""
+        owned, own = self.layers.owns(frozen), self.algorithm.inner.select
+        return self.algorithm.with_inner(select=lambda path: chosen(own, path) and not owned(path))
+
+    def moving(self, algorithm: Algorithm) -> frozenset[str]:
+        """The paths that an algorithm's inner loop moves."""
+        every = paths(self.theta(self.params))
+        return frozenset(path for path in every if chosen(algorithm.inner.select, path))
 
     def collect(
         self,
@@ -80,7 +85,7 @@ class Subject:
         """`one(params, task)` for `tasks` tasks: a tree of arrays with a leading axis over tasks."""
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
-        run = over_tasks(one, distribution, tasks=tasks, part=part, chunk=self.chunk)
+        run = over_tasks(one, distribution, num_tasks=tasks, part=part, chunk=self.chunk)
         parts = []
         for values in run(self.params, key):
             parts.append(values)
@@ -119,9 +124,8 @@ def subject_of(
     queries = most_queries(e) if e.classification else None
     return Subject(
         params=trained.params,
-        layers=named_layers(trained.params),
-        loss_fn=e.loss_fn,
-        inner=e.test_inner,
+        layers=named_layers(e.algorithm.initialisation(trained.params)),
+        algorithm=e.test_algorithm,
         score=e.score(),
         tasks=e.held_out_tasks(part),
         close_up=e.held_out_tasks(part, queries),

@@ -19,9 +19,6 @@ from innerloop.trained import weights_path
 PictureShape = tuple[int, int, int]
 """Height, width, channels."""
 
-DRAWINGS = ("omniglot", "glyphs")
-"""Data sets whose ink is 1 and whose background is 0."""
-
 
 def answer(
     source: str, data_folder: str, own: Own, steps: int | None, normalization: Normalization
@@ -80,7 +77,7 @@ def own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
 
 def ink_taken(config: Config, given: Ink | None, support: Any) -> Ink | None:
     """Whether drawings are dark or light; None for data sets of photographs."""
-    if config.data.dataset in DRAWINGS:
+    if config.data.spec.drawings:
         return given or ink_of(support)
     if given is not None:
         do = "leave it out"

@@ -20,7 +20,7 @@ from innerloop.cli.shared import (
     start_jax,
     with_interval,
 )
-from innerloop.config import REINFORCEMENT, Normalization
+from innerloop.config import Normalization
 from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.trained import load_trained
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
-    if trained.config.data.dataset in REINFORCEMENT:
+    if trained.config.reinforcement:
         refuse_examples(arguments)
     records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
     if arguments.json:
@@ -92,7 +92,7 @@ def refuse_examples(arguments: Evaluate) -> None:
 def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
-    if trained.config.data.dataset in REINFORCEMENT:
+    if trained.config.reinforcement:
         if arguments.normalization is not None:
             raise InnerloopError("--normalization", "policies have none", do="leave it out")
         return [own]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from innerloop.cli.shared import console, grouped, parse, print_json
-from innerloop.config import REINFORCEMENT, Config
+from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.presets import all_presets
 
@@ -53,8 +53,8 @@ def row(config: Config) -> dict[str, Any]:
         "name": config.name,
         "data": data.dataset,
         "algorithm": config.algorithm,
-        "ways": data.ways if data.dataset not in ("sinusoid", *REINFORCEMENT) else None,
-        "shots": config.rl.trajectories if data.dataset in REINFORCEMENT else data.shots,
+        "ways": data.ways if data.spec.kind == "images" else None,
+        "shots": config.rl.trajectories if config.reinforcement else data.shots,
         "inner_steps_training": inner.steps,
         "inner_steps_test": config.evaluation.steps,
         "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",

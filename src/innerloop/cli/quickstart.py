@@ -64,21 +64,19 @@ def sinusoid(algorithm: str) -> Config:
     config = preset(f"sinusoid-{algorithm}")
     data = replace(config.data, protocol="maml", queries=10)
     evaluation = replace(config.evaluation, queries=100, validation_tasks=200, steps=10)
-    if algorithm == "reptile":
-        return replace(
-            config, data=data, evaluation=evaluation, outer=replace(config.outer, meta_steps=20_000)
-        )
-    # Ten times the preset's step: few meta-steps need it, and ten steps on ten points stay stable.
-    inner = replace(config.inner, learning_rate=0.01)
-    return replace(
-        config, data=data, evaluation=evaluation, inner=inner, outer=replace(config.outer, meta_steps=5000)
-    )
+    if config.spec.reads_query:
+        # Ten times the preset's step: few meta-steps need it, and ten steps on ten points stay stable.
+        inner, meta_steps = replace(config.inner, learning_rate=0.01), 5000
+    else:
+        inner, meta_steps = config.inner, 20_000
+    outer = replace(config.outer, meta_steps=meta_steps)
+    return replace(config, data=data, evaluation=evaluation, inner=inner, outer=outer)
 
 
 def glyph(algorithm: str) -> Config:
     """5-way 1-shot glyphs with half the papers' filters and small meta-batches."""
     config = preset(f"glyphs-5way-1shot-{algorithm}")
-    meta_batch, meta_steps = (4, 600) if algorithm == "reptile" else (8, 500)
+    meta_batch, meta_steps = (8, 500) if config.spec.reads_query else (4, 600)
     return replace(
         config,
         model=replace(config.model, filters=32),

@@ -14,7 +14,6 @@ from tyro.conf import arg
 from innerloop.bounds import SEED, Bounds
 from innerloop.cli.shared import Devices, console, counted, parse, start_jax
 from innerloop.config import (
-    REINFORCEMENT,
     AlgorithmName,
     Config,
     DataConfig,
@@ -171,7 +170,7 @@ def understood(argv: Sequence[str]) -> tuple[Train, Config]:
 
 def arguments_of(argv: Sequence[str], base: Config) -> Train:
     """The arguments, with the settings of `base` where none is given."""
-    if base.data.dataset in REINFORCEMENT:
+    if base.reinforcement:
         own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
         return parse(TrainRL, argv, TrainRL(**own), name="train")
     return parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from innerloop.config import LOCOMOTION, REINFORCEMENT
 from innerloop.run_folder import RunFolder
 from innerloop.trained import Trained, load_trained, measure
 
@@ -99,19 +98,16 @@ def gather(loaded: Sequence[Trained], tasks: int, watching: Watching = unwatched
 
 def problem(trained: Trained) -> str:
     """What is to be learnt, in words: runs with the same words are compared."""
-    data, rl = trained.config.data, trained.config.rl
-    if data.dataset in LOCOMOTION:
-        body, _, goal = data.dataset.rpartition("_")
-        return f"{body.replace('_', '-').capitalize()}, {goal}, {rl.horizon} steps"
-    if data.dataset in REINFORCEMENT:
-        return f"2D navigation, reward {rl.reward}, {rl.horizon} steps"
-    if data.dataset == "sinusoid":
+    data, rl, spec = trained.config.data, trained.config.rl, trained.config.data.spec
+    if spec.kind == "reinforcement":
+        reward = "" if spec.goal else f", reward {rl.reward}"
+        return f"{spec.title}{reward}, {rl.horizon} steps"
+    if spec.kind == "regression":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
-        return f"Sinusoid regression, {data.shots} points{whose}"
+        return f"{spec.title}, {data.shots} points{whose}"
+    own = "" if spec.image_shape else f" of {Path(data.folder).name}"
     turned = " with rotations" if data.rotations else ""
-    names = {"omniglot": "Omniglot", "glyphs": "Glyphs", "cifar_fs": "CIFAR-FS", "fc100": "FC100"}
-    names |= {"mini_imagenet": "mini-ImageNet", "folder": f"Images of {Path(data.folder).name}"}
-    return f"{names[data.dataset]}{turned}, {data.ways}-way {data.shots}-shot"
+    return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
 def group(title: str, members: list[Trained], tasks: int, watching: Watching) -> Group:
@@ -128,7 +124,7 @@ def group(title: str, members: list[Trained], tasks: int, watching: Watching) ->
 def labels_of(members: Sequence[Trained]) -> list[str]:
     """Short names that differ: the algorithm, else the folder's name, else the whole source."""
     choices: list[Callable[[Trained], str]] = [
-        lambda t: NAMES[t.config.algorithm],
+        lambda t: t.config.spec.title,
         lambda t: Path(t.source).name,
         lambda t: t.source,
     ]
@@ -137,16 +133,6 @@ def labels_of(members: Sequence[Trained]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
-
-
-NAMES = {
-    "maml": "MAML",
-    "fomaml": "FOMAML",
-    "reptile": "Reptile",
-    "anil": "ANIL",
-    "boil": "BOIL",
-    "joint": "joint training",
-}
 
 
 def measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Result:

@@ -149,7 +149,7 @@ def film_blocks(group: Group) -> str:
 
 def policy_blocks(group: Group) -> str:
     """Paths in the plane for navigation, films for bodies."""
-    walks = group.runs[0].trained.config.data.dataset == "navigation"
+    walks = not group.runs[0].trained.config.data.spec.body
     return walk_blocks(group) if walks else film_blocks(group)
 
 

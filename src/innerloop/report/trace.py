@@ -1,6 +1,5 @@
 """What a model answers on one task after every inner step."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,7 +8,6 @@ from jaxtyping import Array, Float
 
 from innerloop.config import Normalization
 from innerloop.experiment import Experiment
-from innerloop.inner import unroll
 from innerloop.losses import call
 from innerloop.normalization import predict
 from innerloop.task import Batch, Params
@@ -25,11 +23,11 @@ def outputs_by_step(
     normalization: Normalization,
 ) -> Float[np.ndarray, "steps1 query outputs"]:
     """Outputs for the queries after 0..steps inner steps on the support set."""
-    inner = replace(experiment.test_inner, steps=steps)
+    algorithm = experiment.test_algorithm.with_inner(steps=steps)
 
     def answers(params: Params, support: Batch, query_inputs: Any) -> Array:
         observe = lambda adapted, i: predict(call, adapted, support.inputs, query_inputs, normalization)
-        return unroll(experiment.loss_fn, inner, params, support, observe).observed
+        return algorithm.trajectory(params, support, observe).observed
 
     return np.asarray(jax.jit(answers)(params, support, query_inputs))
 

@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from innerloop.algorithms.algorithm import Algorithm
 from innerloop.errors import InnerloopError
 from innerloop.inner import InnerLoop, inner_step
 from innerloop.rl.environments.environment import Environment
 from innerloop.rl.lanes import lanes
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.samples import Judge
-from innerloop.task import LossFn, Params, Task
+from innerloop.task import Params, Task
 from innerloop.tree import combine, partition
 
 Adapt = Callable[[Params, Any], Params]
@@ -53,14 +54,13 @@ def over_tasks(one: Callable, items: Any, chunk: int | None) -> Any:
 class Collector:
     """How the data of one task are made.
 
-    surrogate: the loss that is adapted by. inner: rule, number of steps and what moves; its minibatch is not read.
+    algorithm: its loss is the surrogate that is adapted by; of its inner loop the minibatch is not read.
     trajectories: K, of each step and of the query. restarts: these are lanes (`innerloop.rl.lanes`): where a trajectory
     ends early, others follow it, until as many steps are seen as without early ends.
     """
 
     environment: Environment
-    surrogate: LossFn
-    inner: InnerLoop
+    algorithm: Algorithm
     judge: Judge
     trajectories: int = 20
     restarts: bool = False
@@ -70,10 +70,15 @@ class Collector:
             raise InnerloopError("Collector", "`trajectories` must be 2 or more", got=self.trajectories)
 
     @property
-    def replayed(self) -> InnerLoop:
-        """The inner loop that goes through a collected support set step by step."""
+    def inner(self) -> InnerLoop:
+        """The algorithm's inner loop."""
+        return self.algorithm.inner
+
+    @property
+    def replayed(self) -> Algorithm:
+        """The algorithm for collected data: its inner loop goes through the support set step by step."""
         one = self.inner.steps <= 1  # then the whole support set is the step's
-        return replace(self.inner, minibatch=None if one else self.trajectories)
+        return self.algorithm.with_inner(minibatch=None if one else self.trajectories)
 
     def collect(self, policy: Params, keys: Array, worlds: Any, chunk: int | None = None) -> Collected:
         """Act and adapt in many tasks. Without inner steps there is no support set (None)."""
@@ -119,7 +124,7 @@ class Collector:
     def loss_of(self, fast: Any, rest: Any) -> Array:
         """The surrogate as a function of what moves."""
         frozen, samples = rest
-        return self.surrogate(combine(fast, frozen), samples)
+        return self.algorithm.loss_fn(combine(fast, frozen), samples)
 
     def act(self, policy: Params, key: PRNGKeyArray, task: Any) -> Trajectories:
         """K trajectories, or lanes of them."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from innerloop.evaluate import Curve, check_request, keys_of, whole_part
-from innerloop.mesh import place, task_mesh, to_host
+from innerloop.evaluate import Curve, check_request, in_turn, whole_part
+from innerloop.mesh import EVERYWHERE, SPLIT, task_mesh
+from innerloop.parts import on_mesh
 from innerloop.rl.collect import Collector, sampled
 from innerloop.task import Params
 
@@ -25,24 +25,11 @@ def evaluator(
     check_request(tasks, 1, (0,), collector.inner.steps)
     part = whole_part(part, tasks)
     mesh = task_mesh(part)
-    everywhere, split = PartitionSpec(), PartitionSpec("tasks")
-
-    def returns(params: Params, keys: Array) -> Array:
-        return sampled(collector, params, keys).returns
-
-    scored = jax.jit(
-        jax.shard_map(returns, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
-    )
-    keys, fetch = keys_of(mesh, part), to_host(mesh)
+    returns = lambda params, keys: sampled(collector, params, keys).returns
+    scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)
     record = tuple(range(collector.inner.steps + 1))
-
-    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
-        params = place(params, mesh)  # training may have left them elsewhere
-        for first in range(0, tasks, part):
-            values = fetch(scored(params, keys(key, first)))
-            yield Curve(record, {"return": values[: tasks - first]})
-
-    return run
+    measured = in_turn(scored, mesh, tasks, part)
+    return lambda params, key: (Curve(record, {"return": x}) for x in measured(params, key))
 
 
 def paths(collector: Collector, params: Params, key: PRNGKeyArray, tasks: int) -> tuple[Any, list[Any]]:

@@ -1,7 +1,7 @@
 """From a config to the parts of a run in reinforcement learning."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +10,26 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from innerloop import algorithms
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.config import Config
 from innerloop.errors import InnerloopError
 from innerloop.evaluate import Curve
-from innerloop.experiment import Experiment, adapted_by
-from innerloop.inner import InnerLoop
+from innerloop.experiment import Experiment
 from innerloop.optimizers import falling, inner_loop, inner_rule, outer_optimizer
-from innerloop.outer import MetaState
+from innerloop.outer import MeshLoop
 from innerloop.rl import surrogates
 from innerloop.rl.broken import incidents
 from innerloop.rl.collect import Collector
 from innerloop.rl.divergence import Product
 from innerloop.rl.environments import Environment, Oracle, named
 from innerloop.rl.evaluate import evaluator
-from innerloop.rl.iterations import IterationInfo, environment_steps, meta_iterations
+from innerloop.rl.iterations import MetaIterations, environment_steps
 from innerloop.rl.natural import TrustRegion
 from innerloop.rl.outer_steps import Outer, OuterStep, first_order, plain, proximal, trust_region, unadapted
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rectified import fisher as rectified_fisher
 from innerloop.rl.samples import Judge
 from innerloop.task import LossFn, Params, Task
-from innerloop.tree import Except, Selection
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class RLExperiment(Experiment):
     def environment(self) -> Environment:
         """The family of tasks."""
         rl = self.config.rl
-        family = named(self.config.data.dataset, rl.horizon, rl.reward)
+        family = named(self.config.data.spec, rl.horizon, rl.reward)
         return Oracle(family) if self.config.data.oracle else family
 
     @property
@@ -78,30 +75,27 @@ class RLExperiment(Experiment):
         return surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio
 
     @property
-    def moves(self) -> Selection:
-        """What the inner loop moves: for ANIL the layers that make the distribution."""
-        if self.config.algorithm not in ("anil", "boil"):
-            return None
-        head = self.policy.HEAD
-        return head if adapted_by(self.config.algorithm) == "head" else Except(head)
+    def base_algorithm(self) -> Algorithm:
+        """The configured algorithm, from the same file as in supervised learning, before data are collected."""
+        inner = inner_loop(self.config.inner, differentiated=True)
+        losses = {"outer_loss_fn": self.query_loss, "head": self.policy.HEAD}
+        return self.config.spec.make(self.surrogate, inner, **losses)
 
     @property
     def collector(self) -> Collector:
         """How training trajectories are made; joint training acts without adapting."""
-        joint = self.config.algorithm == "joint"
-        c = replace(self.config.inner, steps=0) if joint else self.config.inner
-        inner = replace(inner_loop(c, differentiated=True), select=self.moves)
-        return Collector(self.environment, self.surrogate, inner, self.judge, self.config.rl.trajectories)
+        algorithm = self.base_algorithm
+        algorithm = algorithm if self.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
+        return Collector(self.environment, algorithm, self.judge, self.config.rl.trajectories)
 
     @property
     def test_collector(self) -> Collector:
         """The same at test: more trajectories, more steps, smaller ones after the first."""
         rl, inner = self.config.rl, self.config.inner
-        rate = inner.learning_rate
-        rates = optax.piecewise_constant_schedule(rate, {1: rl.test_rate_decay})
-        loop = InnerLoop(inner_rule(inner.optimizer, rates), self.config.evaluation.steps, select=self.moves)
-        many, restarts = rl.test_trajectories, rl.test_restarts
-        return Collector(self.environment, self.surrogate, loop, self.judge, many, restarts)
+        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_rate_decay})
+        rule = inner_rule(inner.optimizer, rates)
+        algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
+        return Collector(self.environment, algorithm, self.judge, rl.test_trajectories, rl.test_restarts)
 
     @property
     def judge(self) -> Judge:
@@ -111,16 +105,8 @@ class RLExperiment(Experiment):
 
     @property
     def algorithm(self) -> Algorithm:
-        """The configured algorithm, from the same file as in supervised learning."""
-        name, inner = self.config.algorithm, self.collector.replayed
-        if name == "joint":
-            return algorithms.joint(self.query_loss, inner)
-        if name == "reptile":
-            return algorithms.reptile(self.surrogate, inner)
-        if name in ("anil", "boil"):
-            make = algorithms.anil if name == "anil" else algorithms.boil
-            return make(self.surrogate, inner, head=self.policy.HEAD, outer_loss_fn=self.query_loss)
-        return getattr(algorithms, name)(self.surrogate, inner, outer_loss_fn=self.query_loss)
+        """The configured algorithm on collected data."""
+        return self.collector.replayed
 
     @property
     def chunk(self) -> int | None:
@@ -131,12 +117,13 @@ class RLExperiment(Experiment):
     @property
     def outer_step(self) -> OuterStep:
         """The configured outer step."""
-        rl, algorithm, name = self.config.rl, self.algorithm, self.config.algorithm
-        if name == "reptile" and rl.outer != "gradient":
+        rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
+        if not spec.reads_query and rl.outer != "gradient":
             do = "use --rl.outer gradient"
-            raise InnerloopError("reptile", "it has no query loss for this outer step", got=rl.outer, do=do)
-        adapt = {"joint": unadapted, "fomaml": first_order(algorithm.adapt)}.get(name, algorithm.adapt)
-        outer = Outer(algorithm, adapt, self.query_loss, self.chunk, self.curvature)
+            raise InnerloopError(spec.name, "it has no query loss for this outer step", got=rl.outer, do=do)
+        adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
+        adapt = adapt if spec.adapts_in_training else unadapted
+        outer = Outer(algorithm, adapt, self.chunk, self.curvature)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
             return trust_region(outer, region, self.optimizer)
@@ -147,8 +134,10 @@ class RLExperiment(Experiment):
     @property
     def curvature(self) -> Callable[[Params, Task], Product] | None:
         """A faster product for TRPO, where the policy and the inner loop are of the kind that has one."""
-        c, environment = self.config, self.environment
-        plain = c.algorithm == "maml" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
+        c, environment, spec = self.config, self.environment, self.config.spec
+        plain = (
+            spec.second_order and spec.moves == "all" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
+        )
         rectified = len(c.model.hidden) == 2 and c.model.activation == "relu" and not environment.discrete
         if not (plain and rectified):
             return None
@@ -173,11 +162,10 @@ class RLExperiment(Experiment):
         """The same family: held-out tasks differ by their keys alone."""
         return self.environment
 
-    def meta_steps(self, tasks: Any, length: int) -> Callable[[MetaState], tuple[MetaState, IterationInfo]]:
-        """The compiled run of `length` meta-iterations."""
-        c = self.config.outer
-        return meta_iterations(
-            self.collector, self.outer_step, meta_batch=c.meta_batch, steps=length, chunk=self.chunk
+    def outer_loop(self, tasks: Any) -> MeshLoop:
+        """Meta-iterations on the environment."""
+        return MetaIterations(
+            self.collector, self.outer_step, meta_batch=self.config.outer.meta_batch, chunk=self.chunk
         )
 
     def evaluator(

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array
 
-from innerloop.mesh import mean_over_devices, place, task_mesh
-from innerloop.outer import MetaState, split_evenly, task_keys
+from innerloop.mesh import EVERYWHERE, mean_over_devices
+from innerloop.outer import MeshLoop, MetaState
+from innerloop.parts import on_mesh
 from innerloop.rl.collect import Collector, sampled
 from innerloop.rl.outer_steps import OuterStep
 
@@ -28,40 +29,41 @@ class IterationInfo(NamedTuple):
     broken: Array
 
 
-def meta_iterations(
-    collector: Collector,
-    outer_step: OuterStep,
-    *,
-    meta_batch: int,
-    steps: int,
-    chunk: int | None = None,
-    mesh: Mesh | None = None,
-) -> Callable[[MetaState], tuple[MetaState, IterationInfo]]:
-    """`run(state) -> (state, info)`: `steps` meta-iterations of `meta_batch` tasks. `run` consumes the state.
+class MetaIterations(MeshLoop):
+    """The outer loop of reinforcement learning: `start` and `run` as those of `OuterLoop`."""
 
-    `chunk` tasks are adapted side by side on each device (None: all of its share). Raises InnerloopError if the
-    meta-batch does not divide over devices and chunks.
-    """
-    mesh = task_mesh(meta_batch) if mesh is None else mesh
-    share, chunk = split_evenly(meta_batch, mesh, chunk)
+    def __init__(
+        self,
+        collector: Collector,
+        outer_step: OuterStep,
+        *,
+        meta_batch: int,
+        chunk: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        """Meta-iterations of `meta_batch` tasks, `chunk` adapted side by side on each device (None: all of its share).
 
-    def one_step(state: MetaState) -> tuple[MetaState, IterationInfo]:
-        keys = task_keys(state.key, state.step, meta_batch)
-        own = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * share, share)
-        found = sampled(collector, state.params, own, chunk)
-        params, opt_state, info = outer_step(state.params, state.opt_state, found.tasks)
+        Raises InnerloopError if the meta-batch does not divide over devices and chunks.
+        """
+        super().__init__(outer_step.init, meta_batch, chunk, mesh)
+        self.collector, self.outer_step = collector, outer_step
+
+    def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
+        """Inside the mesh: one meta-iteration."""
+        own = self.own_keys(state.key, state.step)
+        found = sampled(self.collector, state.params, own, self.chunk)
+        params, opt_state, info = self.outer_step.step(state.params, state.opt_state, found.tasks)
         returns = mean_over_devices(found.returns.mean(0))
         seen = IterationInfo(*info, returns, jax.lax.all_gather(found.broken, "tasks", tiled=True))
         return MetaState(params, opt_state, state.key, state.step + 1), seen
 
-    def many(state: MetaState) -> tuple[MetaState, IterationInfo]:
-        return jax.lax.scan(lambda state, _: one_step(state), state, None, length=steps)
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
+        """`steps` meta-iterations."""
 
-    everywhere = PartitionSpec()
-    # The state is the same on every device after pmean; the check cannot see that through the scan.
-    shared = jax.shard_map(many, mesh=mesh, in_specs=(everywhere,), out_specs=everywhere, check_vma=False)
-    compiled = jax.jit(shared, donate_argnums=0)
-    return lambda state: compiled(place(state, mesh))
+        def many(state: MetaState) -> tuple[MetaState, IterationInfo]:
+            return jax.lax.scan(lambda state, _: self.update(state), state, None, length=steps)
+
+        return on_mesh(many, self.mesh, (EVERYWHERE,), EVERYWHERE, donate_argnums=0)
 
 
 def environment_steps(collector: Collector, meta_batch: int) -> int:

@@ -22,7 +22,7 @@ from innerloop.outer import mean_in_chunks
 from innerloop.rl.collect import Adapt, over_tasks
 from innerloop.rl.divergence import Product, fisher, mean_kl
 from innerloop.rl.natural import TrustRegion, natural_step
-from innerloop.task import LossFn, Params, Task
+from innerloop.task import Params, Task
 from innerloop.tree import global_norm
 
 
@@ -36,13 +36,19 @@ class OuterInfo(NamedTuple):
     length: Float[Array, ""]
 
 
-OuterStep = Callable[[Params, Any, Task], tuple[Params, Any, OuterInfo]]
-"""`step(params, opt_state, tasks) -> (params, opt_state, info)`; runs inside the mesh, on this device's tasks."""
+class OuterStep(NamedTuple):
+    """`init(params) -> opt_state`, and `step(params, opt_state, tasks) -> (params, opt_state, info)`.
+
+    A step runs inside the mesh, on this device's tasks.
+    """
+
+    init: Callable[[Params], Any]
+    step: Callable[[Params, Any, Task], tuple[Params, Any, OuterInfo]]
 
 
 @dataclass(frozen=True)
 class Outer:
-    """What all outer steps need: the algorithm, how a policy is adapted, and the query loss.
+    """What all outer steps need: the algorithm, and how a policy is adapted.
 
     `adapt` is differentiated for the divergence; `first_order` of an adaptation counts it as a shift by a constant.
     `curvature(params, tasks)` is the divergence's product where it is known better than by differentiating.
@@ -50,7 +56,6 @@ class Outer:
 
     algorithm: Algorithm
     adapt: Adapt
-    query_loss: LossFn
     chunk: int | None = None
     curvature: Callable[[Params, Task], Product] | None = None
 
@@ -76,7 +81,9 @@ class Outer:
         def one(task: Task) -> tuple[Array, Array]:
             adapted = self.adapt(params, task.support)
             new = adapted(task.query.observations)
-            return self.query_loss(adapted, task.query), mean_kl(task.query.answers, new, task.query)
+            return self.algorithm.query_loss(adapted, task.query), mean_kl(
+                task.query.answers, new, task.query
+            )
 
         loss, kl = over_tasks(one, tasks, self.chunk)
         return mean_over_devices((loss.mean(), kl.mean()))
@@ -120,7 +127,7 @@ def trust_region(
         seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, seen
 
-    return step
+    return OuterStep(scale.init, step)
 
 
 def proximal(outer: Outer, optimizer: optax.GradientTransformation, epochs: int) -> OuterStep:
@@ -139,7 +146,7 @@ def proximal(outer: Outer, optimizer: optax.GradientTransformation, epochs: int)
         seen = OuterInfo(first.outer_loss, first.inner_losses, norms[0], kl, jnp.ones_like(kl))
         return after, opt_state, seen
 
-    return step
+    return OuterStep(optimizer.init, step)
 
 
 def plain(outer: Outer, optimizer: optax.GradientTransformation) -> OuterStep:
@@ -152,4 +159,4 @@ def plain(outer: Outer, optimizer: optax.GradientTransformation) -> OuterStep:
         seen = OuterInfo(info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm))
         return optax.apply_updates(params, updates), opt_state, seen
 
-    return step
+    return OuterStep(optimizer.init, step)

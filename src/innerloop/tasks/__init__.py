@@ -3,4 +3,4 @@
 from innerloop.tasks.episodes import Episodes as Episodes
 from innerloop.tasks.sinusoid import Sinusoid as Sinusoid
 from innerloop.tasks.stream import StreamedEpisodes as StreamedEpisodes
-from innerloop.tasks.stream import streamed_meta_steps as streamed_meta_steps
+from innerloop.tasks.stream import StreamedOuterLoop as StreamedOuterLoop

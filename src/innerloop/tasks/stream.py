@@ -11,8 +11,7 @@ that wait, one being made, and two that were handed out. The map itself is never
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,17 +24,9 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.algorithms.algorithm import Algorithm
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
-from innerloop.mesh import on_the_host, own_copy, own_tasks, put_split, task_mesh
-from innerloop.outer import (
-    MetaState,
-    StepInfo,
-    mean_in_chunks,
-    on_mesh,
-    outer_update,
-    split_evenly,
-    task_keys,
-)
-from innerloop.parts import place_cut
+from innerloop.mesh import EVERYWHERE, on_the_host, own_copy, own_tasks, put_split
+from innerloop.outer import MetaState, OuterLoop, StepInfo, task_keys
+from innerloop.parts import on_mesh
 from innerloop.task import Batch, Task
 from innerloop.tasks.ahead import ReadAhead
 from innerloop.tasks.episodes import EpisodeRows
@@ -109,94 +100,75 @@ def scaled(task: Task) -> Task:
     return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
 
-@contextmanager
-def streamed_meta_steps(
-    algorithm: Algorithm,
-    optimizer: optax.GradientTransformation,
-    episodes: StreamedEpisodes,
-    *,
-    meta_batch: int,
-    steps: int,
-    chunk: int | None = None,
-    mesh: Mesh | None = None,
-    prefetch: int = 2,
-) -> Iterator[Callable[[MetaState], tuple[MetaState, StepInfo]]]:
-    """`meta_steps` for streamed episodes: `with streamed_meta_steps(...) as run: state, info = run(state)`.
+class StreamedOuterLoop(OuterLoop):
+    """`OuterLoop` for streamed episodes: `with StreamedOuterLoop(...) as loop: state, info = loop.run(state, steps)`.
 
-    `prefetch` blocks of `steps * meta_batch` episodes wait on the device. Leaving the block stops the reader. Raises
-    InnerloopError for a meta-batch that does not divide over devices and chunks; `run` raises what the reader met.
+    A reader runs ahead of `run`; leaving the block stops it.
     """
-    if prefetch < 1 or steps < 1:
-        raise InnerloopError("stream", "`prefetch` and `steps` must be 1 or more", got=(prefetch, steps))
-    mesh = task_mesh(meta_batch) if mesh is None else mesh
-    compiled = steps_on_batches(algorithm, optimizer, meta_batch, mesh, chunk)
-    run = Run(compiled, episodes, meta_batch, steps, mesh, prefetch)
-    try:
-        yield run
-    finally:
-        run.stop()
-
-
-def steps_on_batches(
-    algorithm: Algorithm,
-    optimizer: optax.GradientTransformation,
-    meta_batch: int,
-    mesh: Mesh,
-    chunk: int | None = None,
-) -> Callable[[MetaState, Task], tuple[MetaState, StepInfo]]:
-    """`run(state, tasks) -> (state, info)`: one meta-step for each meta-batch of `tasks`, `[steps, tasks, ...]`.
-
-    The tasks are split over the devices of the mesh. `run` consumes the state it is given.
-    """
-    chunk = split_evenly(meta_batch, mesh, chunk)[1]
-
-    def one_step(state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
-        one = lambda task: algorithm.meta_grad(state.params, scaled(task))
-        return outer_update(optimizer, state, mean_in_chunks(one, tasks, chunk), mesh)
-
-    many = lambda state, tasks: jax.lax.scan(one_step, state, tasks)
-    return on_mesh(many, mesh, PartitionSpec(None, "tasks"))
-
-
-class Run:
-    """What `streamed_meta_steps` gives: a function of the state with a reader that runs ahead of it."""
 
     def __init__(
         self,
-        compiled: Callable[[MetaState, Task], tuple[MetaState, StepInfo]],
+        algorithm: Algorithm,
+        optimizer: optax.GradientTransformation,
         episodes: StreamedEpisodes,
+        *,
         meta_batch: int,
-        steps: int,
-        mesh: Mesh,
-        prefetch: int,
+        chunk: int | None = None,
+        mesh: Mesh | None = None,
+        prefetch: int = 2,
     ):
-        self.compiled, self.episodes, self.prefetch = compiled, episodes, prefetch
-        self.meta_batch, self.steps = meta_batch, steps
-        self.mesh = mesh
-        self.split = NamedSharding(mesh, PartitionSpec(None, "tasks"))
+        """As an `OuterLoop`; `prefetch` blocks of `steps * meta_batch` episodes wait on the device.
+
+        Raises InnerloopError for a meta-batch that does not divide over devices and chunks; `run` raises what the
+        reader met.
+        """
+        if prefetch < 1:
+            raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
+        super().__init__(algorithm, optimizer, episodes, meta_batch=meta_batch, chunk=chunk, mesh=mesh)  # pyright: ignore[reportArgumentType]
+        self.episodes, self.prefetch = episodes, prefetch
+        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
         self.ahead: ReadAhead | None = None
-        self.last: tuple[Any, Any] | None = None
+        self.last: tuple[Any, Any, int] | None = None
         self.in_flight: deque[Array] = deque()
 
-    def __call__(self, state: MetaState) -> tuple[MetaState, StepInfo]:
-        """`steps` meta-steps from `state`, which is consumed."""
-        if self.ahead is None or not self.follows(state):
-            self.restart(state)
+    def __enter__(self) -> "StreamedOuterLoop":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """One update for each meta-batch of a block, `[steps, tasks, ...]`."""
+        one = lambda state, tasks: self.update(state, tasks, scaled)
+        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
+        specs = (EVERYWHERE, self.split.spec)
+        return on_mesh(many, self.mesh, specs, EVERYWHERE, donate_argnums=0)
+
+    def run(self, state: MetaState, steps: int) -> tuple[MetaState, StepInfo]:
+        """`steps` updates from `state`, which is consumed."""
+        state, info = super().run(state, steps)
+        self.last = (state.key, state.step, steps)
+        self.in_flight.append(info.outer_loss)
+        return state, info
+
+    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+        """The episodes of the next `steps` updates."""
+        if self.ahead is None or not self.follows(state, steps):
+            self.restart(state, steps)
         assert self.ahead is not None
         tasks = self.ahead.next()
         # At most two blocks are handed out: the one being computed and the one behind it.
         while len(self.in_flight) > 1:
             self.in_flight.popleft().block_until_ready()
-        state, info = self.compiled(place_cut(state, self.mesh), tasks)
-        self.last = (state.key, state.step)
-        self.in_flight.append(info.outer_loss)
-        return state, info
+        return (tasks,)
 
-    def follows(self, state: MetaState) -> bool:
+    def follows(self, state: MetaState, steps: int) -> bool:
         """Whether `state` is where the last call ended; asked of the objects, since values would wait."""
-        return self.last is not None and state.key is self.last[0] and state.step is self.last[1]
+        if self.last is None:
+            return False
+        return state.key is self.last[0] and state.step is self.last[1] and steps == self.last[2]
 
-    def restart(self, state: MetaState) -> None:
+    def restart(self, state: MetaState, steps: int) -> None:
         """Read ahead from this state's step."""
         self.stop()
         # A copy of the key: the state will be consumed.
@@ -204,7 +176,7 @@ class Run:
         own = own_tasks(self.mesh, self.meta_batch)
 
         def block(number: int) -> Task:
-            tasks = self.episodes.read(key, first + number * self.steps, self.steps, self.meta_batch, own)
+            tasks = self.episodes.read(key, first + number * steps, steps, self.meta_batch, own)
             return put_split(tasks, self.split)
 
         self.ahead = ReadAhead(block, self.prefetch)

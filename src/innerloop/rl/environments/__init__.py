@@ -9,14 +9,16 @@ from innerloop.rl.environments.navigation import Navigation as Navigation
 from innerloop.rl.environments.oracle import Oracle as Oracle
 from innerloop.rl.environments.tabular import Bandit as Bandit
 from innerloop.rl.environments.tabular import TabularMDP as TabularMDP
+from innerloop.specs import DatasetSpec
 
 
-def named(family: str, horizon: int, reward: Literal["distance", "squared"] = "distance") -> Environment:
-    """The environments of a config's data set: `navigation`, or a body and what it is paid for, `ant_velocity`.
+def named(
+    spec: DatasetSpec, horizon: int, reward: Literal["distance", "squared"] = "distance"
+) -> Environment:
+    """The environments of a data set: navigation, or a body and what it is rewarded for.
 
     `reward` is navigation's. Raises InnerloopError where a body's packages are not installed.
     """
-    if family == "navigation":
+    if not spec.body:
         return Navigation(reward, horizon)
-    body, _, goal = family.replace("half_cheetah", "half-cheetah").partition("_")
-    return Locomotion(body, goal, horizon)  # pyright: ignore[reportArgumentType]
+    return Locomotion(spec.body, spec.goal, horizon)  # pyright: ignore[reportArgumentType]

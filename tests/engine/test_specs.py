@@ -1,0 +1,91 @@
+"""The two tables hold all that is known of a name: no code compares one, and every row works."""
+
+import ast
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import innerloop
+from innerloop.algorithms.algorithm import Algorithm
+from innerloop.config import Config, DataConfig
+from innerloop.inner import InnerLoop
+from innerloop.kept_adam import kept_adam
+from innerloop.presets import all_presets
+from innerloop.specs import ALGORITHMS, DATASETS
+
+SOURCE = Path(innerloop.__file__).parent
+NAMES = {*ALGORITHMS, *DATASETS}
+OTHERS = ("protocol", "split")
+"""Settings whose values bear the same names: whose sinusoids, which division of the classes."""
+
+
+def compared(tree: ast.AST) -> Iterator[ast.expr]:
+    """Comparisons with a name of a table, and matches of one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            constants = [c.value for side in sides for c in ast.walk(side) if isinstance(c, ast.Constant)]
+            if NAMES & {c for c in constants if isinstance(c, str)}:
+                yield node
+        if isinstance(node, ast.MatchValue) and ast.literal_eval(node.value) in NAMES:
+            yield node.value
+
+
+def allowed(node: ast.expr) -> bool:
+    """Whether it is another setting that is compared."""
+    left = ast.unparse(node.left) if isinstance(node, ast.Compare) else ""
+    return left.split(".")[-1] in OTHERS
+
+
+def places() -> list[str]:
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in compared(ast.parse(path.read_text())):
+            if not allowed(node):
+                found.append(f"{path.relative_to(SOURCE)}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_no_code_compares_a_name():
+    assert places() == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'name == "anil"',
+        'x.algorithm in ("maml", "boil")',
+        'd.dataset != "folder"',
+        'a == b == "ant_velocity"',
+    ],
+)
+def test_comparisons_are_found(code: str):
+    assert [node for node in compared(ast.parse(code)) if not allowed(node)]
+
+
+def test_every_algorithm_has_its_constructor():
+    loss = lambda params, batch: params
+    for name, spec in ALGORITHMS.items():
+        assert spec.constructor is getattr(innerloop, name)
+        made = spec.make(loss, InnerLoop(kept_adam(0.1)), outer_loss_fn=lambda params, batch: params)
+        assert isinstance(made, Algorithm)
+        assert (made.query_loss is loss) == (not spec.reads_query)
+
+
+def test_every_algorithm_and_data_set_has_a_preset():
+    used = {name for c in all_presets().values() for name in (c.algorithm, c.data.dataset)}
+    assert used | {"folder"} >= NAMES
+
+
+def test_every_data_set_of_images_has_its_reader():
+    for spec in DATASETS.values():
+        assert bool(spec.module) == (spec.kind == "images")
+        if spec.module:
+            assert callable(import_module(f"innerloop.datasets.{spec.module}").load)
+
+
+def test_configs_find_their_rows():
+    config = Config(algorithm="anil", data=DataConfig(dataset="navigation"))
+    assert (config.spec.moves, config.reinforcement) == ("head", True)
