@@ -77,8 +77,8 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
             content = bounded.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
             if member.isfile() and wanted.fullmatch(member.name):
                 yield member.name, content[: member.size]
-        if not seen:
-            raise tarfile.ReadError("no member")
+        if not bounded.given:
+            raise tarfile.ReadError("empty file")
         while bounded.read(1 << 20):  # to the end: the checksum of the compressed stream stands there
             pass
 
@@ -160,7 +160,7 @@ class _Bounded:
     bound."""
 
     def __init__(self, raw: io.BufferedIOBase, path: Path, limits: Limits) -> None:
-        self.raw, self.path = raw, path
+        self.raw, self.path, self.given = raw, path, 0
         self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
 
     def exactly(self, size: int) -> bytes:
@@ -173,6 +173,7 @@ class _Bounded:
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, while the bound lasts."""
         chunk = self.raw.read(size)
+        self.given += len(chunk)
         self.left -= len(chunk)
         if self.left < 0:
             raise _refused(self.path, "it expands beyond the bound on its total size")
