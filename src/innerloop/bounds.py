@@ -89,7 +89,7 @@ def wrong_of(value: Any, bounds: Bounds, integers: bool) -> str:
 
 def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
     """The same for one number."""
-    kind: type = Integral if integers else Real
+    kind: Any = Integral if integers else Real  # of NumPy too
     if not isinstance(value, kind) or isinstance(value, bool):
         return "must be a whole number" if integers else "must be a number"
     if bounds.high == SEED.high and not SEED.low <= value <= SEED.high:

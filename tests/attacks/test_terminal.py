@@ -20,7 +20,7 @@ from innerloop.cli import adapt, evaluate
 from innerloop.cli.shared import Terminal, console
 from innerloop.errors import InnerloopError
 from innerloop.progress import counting
-from innerloop.report import figures, html_parts
+from innerloop.report import collect, figures, html_parts
 from innerloop.run_folder import RunFolder
 from innerloop.text import LIMIT, as_json, csv_cell, printable
 
@@ -190,8 +190,15 @@ def diverging(tmp_path_factory: pytest.TempPathFactory, quick_compilation: None)
     return folder
 
 
-def test_diverged_tasks_are_told(diverging: Path, command):
+def once(measure: Any) -> Any:
+    """A measurement that is made once, whatever is asked: it takes seconds, and all are alike here."""
+    made: list[Any] = []
+    return lambda *args, **settings: made[0] if made else made.append(measure(*args, **settings)) or made[0]
+
+
+def test_diverged_tasks_are_told(diverging: Path, command, monkeypatch: pytest.MonkeyPatch):
     """In JSON as null; in words with their number."""
+    monkeypatch.setattr(evaluate, "measured", once(evaluate.measured))
     code, out, _ = command("evaluate", diverging, "--tasks", 5, "--json")
     record = strict(out)
     assert (code, record["loss"], record["ci95"], record["diverged_tasks"]) == (0, None, None, 5)
@@ -203,8 +210,11 @@ def test_diverged_tasks_are_told(diverging: Path, command):
     strict((diverging / "metrics.jsonl").read_text("utf-8"))
 
 
-def test_a_report_on_folders_of_any_name(diverging: Path, command, tmp_path: Path):
+def test_a_report_on_folders_of_any_name(
+    diverging: Path, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Their names are labels in figures and on the page, and a diverged run has a page too."""
+    monkeypatch.setattr(collect, "measure", once(collect.measure))
     other = tmp_path / "$^$"
     shutil.copytree(diverging, other)
     code, out, _ = command("report", diverging, other, "--tasks", 2, "--out", tmp_path / "page.html")
