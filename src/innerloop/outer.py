@@ -9,6 +9,7 @@ Many meta-steps are one scan, so the host is not asked between them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -171,7 +172,33 @@ def check_steps(steps: int) -> None:
         raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
 
 
-class OuterLoop(MeshLoop):
+class GradientLoop(MeshLoop):
+    """An outer loop that descends an algorithm's mean gradient, wherever its tasks come from."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        optimizer: optax.GradientTransformation,
+        meta_batch: int,
+        chunk: int | None,
+        mesh: Mesh | None,
+    ):
+        super().__init__(optimizer.init, meta_batch, chunk, mesh)
+        self.algorithm, self.optimizer = algorithm, optimizer
+
+    def init(self, params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update, from a model's parameters."""
+        return self.start(self.algorithm.init(params), key)
+
+    def update(
+        self, state: MetaState, items: Any, task_of: Callable[[Any], Task]
+    ) -> tuple[MetaState, StepInfo]:
+        """Inside the mesh: one update on this device's tasks, of which `items` holds what `task_of` makes them."""
+        one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
+        return outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+
+
+class OuterLoop(GradientLoop):
     """How the meta-parameters are learnt: an algorithm's gradients, an optimiser, tasks to draw from."""
 
     def __init__(
@@ -196,25 +223,12 @@ class OuterLoop(MeshLoop):
 
         Raises InnerloopError if the meta-batch does not divide over devices and chunks.
         """
-        super().__init__(optimizer.init, meta_batch, chunk, mesh)
-        self.algorithm, self.optimizer, self.tasks = algorithm, optimizer, tasks
-
-    def init(self, params: Params, key: PRNGKeyArray) -> MetaState:
-        """The state before the first update, from a model's parameters."""
-        check_trainable(params, "OuterLoop.init")
-        return self.start(self.algorithm.init(params), key)
-
-    def update(
-        self, state: MetaState, items: Any, task_of: Callable[[Any], Task]
-    ) -> tuple[MetaState, StepInfo]:
-        """Inside the mesh: one update on this device's tasks, of which `items` holds what `task_of` makes them."""
-        one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
-        return outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+        super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
+        self.tasks = tasks
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """`steps` updates; tasks are drawn for several updates at once where they are small."""
-        # Arrays of the distribution are arguments: as constants of the program they would be compiled into it.
-        arrays, static = eqx.partition(self.tasks, eqx.is_array)
+        static = eqx.filter(self.tasks, eqx.is_array, inverse=True)
 
         def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
             tasks = eqx.combine(arrays, static)
@@ -230,7 +244,13 @@ class OuterLoop(MeshLoop):
             state, info = jax.lax.scan(some, state, None, length=steps // ahead)
             return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
-        compiled = on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
-        # Placed where it will come back, so that the second call is not compiled anew for another placement.
-        arrays = place(arrays, self.mesh)
-        return lambda state: compiled(state, arrays)
+        return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+
+    @cached_property
+    def arrays(self) -> Any:
+        """The arrays of the distribution, on every device."""
+        return place(eqx.filter(self.tasks, eqx.is_array), self.mesh)
+
+    def data(self, state: MetaState, steps: int) -> tuple[Any, ...]:
+        """Arrays of the distribution are arguments: as constants of the program they would be compiled into it."""
+        return (self.arrays,)

@@ -25,7 +25,7 @@ from innerloop.algorithms.algorithm import Algorithm
 from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
 from innerloop.mesh import EVERYWHERE, on_the_host, own_copy, own_tasks, put_split
-from innerloop.outer import MetaState, OuterLoop, StepInfo, task_keys
+from innerloop.outer import GradientLoop, MetaState, StepInfo, task_keys
 from innerloop.parts import on_mesh
 from innerloop.task import Batch, Task
 from innerloop.tasks.ahead import ReadAhead
@@ -100,7 +100,7 @@ def scaled(task: Task) -> Task:
     return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
 
-class StreamedOuterLoop(OuterLoop):
+class StreamedOuterLoop(GradientLoop):
     """`OuterLoop` for streamed episodes: `with StreamedOuterLoop(...) as loop: state, info = loop.run(state, steps)`.
 
     A reader runs ahead of `run`; leaving the block stops it.
@@ -124,7 +124,7 @@ class StreamedOuterLoop(OuterLoop):
         """
         if prefetch < 1:
             raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
-        super().__init__(algorithm, optimizer, episodes, meta_batch=meta_batch, chunk=chunk, mesh=mesh)  # pyright: ignore[reportArgumentType]
+        super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.episodes, self.prefetch = episodes, prefetch
         self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
         self.ahead: ReadAhead | None = None
