@@ -53,7 +53,9 @@ class Guard:
     """
 
     def __init__(self, *, ours: bool = False):
-        self.ours, self.is_saving, self.raised = ours, False, False
+        self.ours, self.is_saving = ours, False
+        self.raised: Interrupted | None = None
+        """Kept with the frames that it went through: XLA's threads may still use what they hold."""
         self.numbers: list[int] = []
         self.came: float | None = None
         self.phase = 0
@@ -92,11 +94,11 @@ class Guard:
             if not self.is_saving:
                 signal.raise_signal(number)
         elif not (self.is_saving or self.raised):
-            self.raised = True
+            self.raised = Interrupted(number)
             if importing(frame):
-                say(Interrupted(number))
+                say(self.raised)
                 leave(128 + number)
-            raise Interrupted(number)
+            raise self.raised
 
     def heard(self, number: int) -> None:
         """What the listener calls, in its thread."""
