@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Test processes. Each also compiles on a thread of its own, so more than the number of cores gains nothing.
 WORKERS ?= 2
-CHECKED := $(wildcard src tests examples benchmarks)
+CHECKED := $(wildcard src tests examples benchmarks tools)
 LOCKS := requirements/runtime.txt requirements/test.txt requirements/docs.txt
 
 .PHONY: help
@@ -73,7 +73,7 @@ test: lint pytest ## set up, then lint, types and all tests with coverage: what 
 # --- for developers -------------------------------------------------------------------------------------------
 
 .PHONY: lint
-lint: style types ## ruff and pyright
+lint: style types layers ## ruff, pyright, and the layers of the packages
 
 .PHONY: style
 style: $(VENV)/installed-test
@@ -84,6 +84,10 @@ style: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(VENV)/bin/pyright
 
+.PHONY: layers
+layers: $(VENV)/installed-test
+	PYTHONPATH=src $(VENV)/bin/lint-imports --no-cache
+
 .PHONY: pytest
 pytest: $(VENV)/installed-test ## all tests, with at least 95 % of the lines of src
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=95
@@ -91,16 +95,16 @@ pytest: $(VENV)/installed-test ## all tests, with at least 95 % of the lines of 
 .PHONY: test-faults
 test-faults: $(VENV)/installed-test ## every fault that a run must survive, with 50 kills; rewrites docs/reliability.md
 	INNERLOOP_KILLS=50 INNERLOOP_RELIABILITY=1 $(PY) -m pytest tests/faults
-	$(PY) -m benchmarks.reliability
+	$(PY) -m tools.reliability_tables
 
 .PHONY: fuzz
 fuzz: $(VENV)/installed-test ## 100 000 hostile inputs for every reader, hours; rewrites docs/reliability.md
 	$(PY) -m tests.fuzz --write
-	$(PY) -m benchmarks.reliability
+	$(PY) -m tools.reliability_tables
 
 .PHONY: sbom
 sbom: $(VENV)/installed-runtime ## the bill of materials, requirements/sbom.cdx.json, with licences
-	$(PY) -m benchmarks.sbom
+	$(PY) -m tools.sbom
 
 .PHONY: format
 format: $(VENV)/installed-test ## rewrite the sources in the common format
@@ -129,7 +133,7 @@ test-oldest: wheel ## the tests from the wheel, on the oldest versions that pypr
 
 .PHONY: results
 results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/results.md
-	$(PY) -m benchmarks.results
+	$(PY) -m benchmarks.accuracy.measure
 
 BENCH := .venv-bench
 

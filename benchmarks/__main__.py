@@ -16,11 +16,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import performance
-from benchmarks.circumstances import circumstances
-from benchmarks.contender import OURS, ContenderError, peers_python
-from benchmarks.race import race
-from benchmarks.workloads import Workload, quick, workloads
+from benchmarks.provenance import circumstances
+from benchmarks.speed import page
+from benchmarks.speed.process import OURS, ContenderError, peers_python
+from benchmarks.speed.runner import race
+from benchmarks.speed.workloads import Workload, quick, workloads
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,9 +75,9 @@ def run_many(asked: list[Workload], seconds: float, least: int, threads: int | N
                 f"[{number}/{len(asked)}] {workload.name}: ours failed: {error}", file=sys.stderr, flush=True
             )
             continue
-        performance.add(made)
-        print(f"[{number}/{len(asked)}] {performance.in_words(made)}", flush=True)
-    performance.write_table()
+        page.add(made)
+        print(f"[{number}/{len(asked)}] {page.in_words(made)}", flush=True)
+    page.write_table()
     return 1 if failed else 0
 
 
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and give its exit code: 2 for bad input, 1 where ours failed."""
     arguments, known = parser().parse_args(argv), workloads()
     if arguments.list or arguments.table:
-        print("\n".join(known)) if arguments.list else performance.write_table()
+        print("\n".join(known)) if arguments.list else page.write_table()
         return 0
     if arguments.workload is not None and arguments.workload not in known:
         print(
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     except ContenderError as error:
         print(f"{arguments.workload}: ours failed: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(made) if arguments.json else performance.in_words(made))
+    print(json.dumps(made) if arguments.json else page.in_words(made))
     return 0
 
 

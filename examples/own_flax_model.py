@@ -15,7 +15,7 @@ import optax
 from flax import linen, nnx
 
 from innerloop import InnerLoop, OuterLoop, Sinusoid, maml, mean_squared_error
-from innerloop.losses import Apply
+from innerloop.nn.losses import Apply
 
 
 class Regressor(nnx.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from innerloop import Conv4, Episodes, InnerLoop, Learner, OuterLoop, cross_entropy, maml
-from innerloop.datasets import folder
+from innerloop.tasks.datasets import image_folder
 
 ALGORITHM = maml(cross_entropy(), InnerLoop(optax.sgd(0.5), steps=1))
 
@@ -64,7 +64,7 @@ def main():
     with tempfile.TemporaryDirectory() as stand_in:
         if options.folder is None:
             draw_symbols(Path(stand_in))
-        splits = folder.load(options.folder or stand_in, size=options.size, split=(0.6, 0.15, 0.25))
+        splits = image_folder.load(options.folder or stand_in, size=options.size, split=(0.6, 0.15, 0.25))
     ways = min(3, splits.train.classes)
     params = meta_train(splits.train, ways, 20 if options.smoke else 300)
     learn_new_classes(params, splits.test)

@@ -11,7 +11,7 @@ import pytest
 import innerloop
 from innerloop import algorithms
 from innerloop.cli import COMMANDS, main
-from innerloop.presets import all_presets
+from innerloop.config.presets.registry import all_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

@@ -58,7 +58,8 @@ def test_import_changes_nothing(tmp_path):
         "import logging, os, sys, threading, warnings; import jax\n"
         "seen = lambda: (dict(os.environ), threading.active_count(), list(logging.root.handlers),"
         " dict(jax.config.values), list(warnings.filters), os.listdir(), sys.stdout, sys.excepthook)\n"
-        "before = seen(); import innerloop, innerloop.distributed, innerloop.mesh; print(seen() == before)"
+        "before = seen(); import innerloop, innerloop.parallel.multi_process, innerloop.parallel.mesh; print(seen() "
+        "== before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
@@ -68,8 +69,8 @@ def test_import_changes_nothing(tmp_path):
 
 def test_functions_are_not_hidden_by_modules_of_their_name():
     lines = run(
-        "import innerloop.evaluate, innerloop.train\nimport innerloop\n"
-        "from innerloop import evaluate\nfrom innerloop.train import Progress\n"
+        "import innerloop.engine.evaluate, innerloop.training.train\nimport innerloop\n"
+        "from innerloop import evaluate\nfrom innerloop.training.loop import Progress\n"
         "print(callable(innerloop.evaluate), callable(innerloop.train), callable(evaluate))"
     )
     assert lines == ["True"] * 3

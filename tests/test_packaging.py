@@ -34,7 +34,7 @@ def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile) -> None:
     shipped = set(wheel.namelist())
     assert source - shipped == set()
     assert "innerloop/py.typed" in shipped
-    assert any(name.startswith("innerloop/datasets/splits/") for name in shipped)
+    assert any(name.startswith("innerloop/tasks/datasets/splits/") for name in shipped)
 
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -4,9 +4,7 @@ Every public name is here, as `innerloop.maml`. Each is imported when it is firs
 costs next to nothing and starts no device.
 """
 
-import sys
 from importlib import import_module, metadata
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,52 +14,53 @@ if TYPE_CHECKING:
     from innerloop.algorithms import joint as joint
     from innerloop.algorithms import maml as maml
     from innerloop.algorithms import reptile as reptile
-    from innerloop.algorithms.algorithm import Algorithm as Algorithm
-    from innerloop.algorithms.algorithm import MetaInfo as MetaInfo
-    from innerloop.check import check_meta_gradient as check_meta_gradient
-    from innerloop.cores import use_cores as use_cores
-    from innerloop.datasets import ClassArrays as ClassArrays
+    from innerloop.algorithms.testing.meta_gradient import check_meta_gradient as check_meta_gradient
+    from innerloop.config.presets.registry import preset as preset
+    from innerloop.engine.algorithm import Algorithm as Algorithm
+    from innerloop.engine.algorithm import MetaInfo as MetaInfo
+    from innerloop.engine.evaluate import evaluate as evaluate
+    from innerloop.engine.inner import InnerLoop as InnerLoop
+    from innerloop.engine.inner import unroll as unroll
+    from innerloop.engine.outer import OuterLoop as OuterLoop
+    from innerloop.engine.types import Batch as Batch
+    from innerloop.engine.types import Task as Task
     from innerloop.errors import InnerloopError as InnerloopError
-    from innerloop.evaluate import evaluate as evaluate
-    from innerloop.inner import InnerLoop as InnerLoop
-    from innerloop.inner import unroll as unroll
-    from innerloop.learner import Learner as Learner
-    from innerloop.losses import BatchLoss as BatchLoss
-    from innerloop.losses import binary_cross_entropy as binary_cross_entropy
-    from innerloop.losses import cross_entropy as cross_entropy
-    from innerloop.losses import mean_squared_error as mean_squared_error
-    from innerloop.models import MLP as MLP
-    from innerloop.models import Conv4 as Conv4
-    from innerloop.outer import OuterLoop as OuterLoop
-    from innerloop.presets import preset as preset
-    from innerloop.task import Batch as Batch
-    from innerloop.task import Task as Task
+    from innerloop.learner.learner import Learner as Learner
+    from innerloop.nn import MLP as MLP
+    from innerloop.nn import Conv4 as Conv4
+    from innerloop.nn.losses import BatchLoss as BatchLoss
+    from innerloop.nn.losses import binary_cross_entropy as binary_cross_entropy
+    from innerloop.nn.losses import cross_entropy as cross_entropy
+    from innerloop.nn.losses import mean_squared_error as mean_squared_error
+    from innerloop.parallel.cpu_devices import use_cores as use_cores
     from innerloop.tasks import Episodes as Episodes
     from innerloop.tasks import Sinusoid as Sinusoid
     from innerloop.tasks import StreamedEpisodes as StreamedEpisodes
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
-    from innerloop.train import train as train
-    from innerloop.trained import load_trained as load_trained
-    from innerloop.trained import measure as measure
+    from innerloop.tasks.datasets import ClassArrays as ClassArrays
+    from innerloop.training.measure import measure as measure
+    from innerloop.training.train import train as train
+    from innerloop.training.trained import load_trained as load_trained
 
 PUBLIC = {
     "algorithms": ("anil", "boil", "fomaml", "joint", "maml", "reptile"),
-    "algorithms.algorithm": ("Algorithm", "MetaInfo"),
-    "check": ("check_meta_gradient",),
-    "cores": ("use_cores",),
-    "datasets": ("ClassArrays",),
+    "algorithms.testing.meta_gradient": ("check_meta_gradient",),
+    "config.presets.registry": ("preset",),
+    "engine.algorithm": ("Algorithm", "MetaInfo"),
+    "engine.evaluate": ("evaluate",),
+    "engine.inner": ("InnerLoop", "unroll"),
+    "engine.outer": ("OuterLoop",),
+    "engine.types": ("Batch", "Task"),
     "errors": ("InnerloopError",),
-    "evaluate": ("evaluate",),
-    "inner": ("InnerLoop", "unroll"),
-    "learner": ("Learner",),
-    "losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
-    "models": ("MLP", "Conv4"),
-    "outer": ("OuterLoop",),
-    "presets": ("preset",),
-    "task": ("Batch", "Task"),
+    "learner.learner": ("Learner",),
+    "nn": ("MLP", "Conv4"),
+    "nn.losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
+    "parallel.cpu_devices": ("use_cores",),
     "tasks": ("Episodes", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
-    "train": ("train",),
-    "trained": ("load_trained", "measure"),
+    "tasks.datasets": ("ClassArrays",),
+    "training.measure": ("measure",),
+    "training.train": ("train",),
+    "training.trained": ("load_trained",),
 }
 """Where each public name lives; the imports above tell the same to type checkers, and a test compares the two."""
 
@@ -83,15 +82,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *HOMES, "__version__"])
-
-
-class Package(ModuleType):
-    """This module. `train` and `evaluate` are functions in modules of the same name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a submodule sets it as an attribute here, which would hide the function from then on.
-        if name not in HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = Package

@@ -2,7 +2,7 @@
 
 import traceback
 
-from innerloop import signals
+from innerloop.training import signals
 
 
 def entry() -> None:

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from engine_cases import EPISODES  # pyright: ignore[reportMissingImports]
+from training_cases import EPISODES  # pyright: ignore[reportMissingImports]
 
 from innerloop.algorithms import maml
 from innerloop.analysis import NamedLayers, Subject, subject_of
-from innerloop.inner import InnerLoop
-from innerloop.task import Batch, Task
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import Batch, Task
 from innerloop.tasks import Episodes
-from innerloop.trained import Trained
+from innerloop.training.trained import Trained
 
 KEY = jax.random.key(0)
 
@@ -59,7 +59,7 @@ def own(select=None, steps: int = 3, rate: float = 0.05) -> Subject:
 
 def separable() -> Episodes:
     """Episodes of classes that any features tell apart: one bright pixel each, without noise."""
-    from innerloop.datasets.arrays import ClassArrays
+    from innerloop.tasks.class_arrays import ClassArrays
 
     images = [
         np.tile(255 * np.eye(16, dtype=np.uint8)[i].reshape(1, 4, 4, 1), (8, 1, 1, 1)) for i in range(6)

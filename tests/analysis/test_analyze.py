@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from innerloop import weights
-from innerloop.analysis import laboratory
-from innerloop.analysis.figures import frozen_name
-from innerloop.analysis.laboratory import EXPERIMENTS, Laboratory, Request, analyze
+from innerloop.analysis import run_all
+from innerloop.analysis.run_all import EXPERIMENTS, Laboratory, Request, analyze
 from innerloop.cli import main
 from innerloop.errors import InnerloopError
-from innerloop.report.html_parts import together
-from innerloop.run_folder import RunFolder
-from innerloop.train import reached
+from innerloop.report.analysis_figures import frozen_name
+from innerloop.report.html_blocks import together
+from innerloop.training.loop import reached
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,7 +61,7 @@ def test_everything_on_one_run(run, store, capsys):
         raise AssertionError("measured again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(laboratory, "load_trained", forbidden)
+        patch.setattr(run_all, "load_trained", forbidden)
         assert main(words) == 0
     assert json.loads((out / "results.json").read_text()) == results
     assert "compiling" not in capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from innerloop.analysis import linear_cka, rbf_cka
-from innerloop.analysis.points import as_points
+from innerloop.analysis.activations import as_points
 from innerloop.errors import InnerloopError
 
 RNG = np.random.default_rng(1)

@@ -10,13 +10,13 @@ from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, se
 
 from innerloop import analysis
 from innerloop.analysis import NamedLayers, named_layers
-from innerloop.analysis.landscape import first_step
-from innerloop.analysis.movement import angle
+from innerloop.analysis.loss_landscape import first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES
+from innerloop.analysis.weight_movement import angle
+from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
-from innerloop.models import MLP, Conv4
-from innerloop.tree import paths
+from innerloop.nn import MLP, Conv4
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

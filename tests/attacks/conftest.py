@@ -14,9 +14,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tests.faults.child import SHORT
 
-from innerloop import weights
 from innerloop.cli import main
-from innerloop.config import Config
+from innerloop.config.schema import Config
+from innerloop.training.storage import weights
 
 TINY = (
     "--outer.meta-steps",
@@ -127,7 +127,7 @@ def short() -> Config:
 @pytest.fixture(scope="session")
 def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
     """A run of `short` that was never disturbed."""
-    from innerloop.train import train
+    from innerloop.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     with quickly():
@@ -151,7 +151,8 @@ def same_run(finished: Path) -> Callable[[Path], None]:
 
 AS_COMMAND = """
 import ctypes, sys, threading, time
-from innerloop import cli, signals
+from innerloop import cli
+from innerloop.training import signals
 from innerloop.__main__ import entry
 def main(argv=None):
 {body}

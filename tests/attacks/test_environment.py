@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from innerloop import cli
-from innerloop.analysis import store
-from innerloop.cli import shared, streams
-from innerloop.cores import use_cores
-from innerloop.datasets import cache, download, folder, memmap, mini_imagenet
-from innerloop.datasets.arrays import ClassArrays
+from innerloop.analysis import result_cache
+from innerloop.cli import common, streams
 from innerloop.errors import InnerloopError
-from innerloop.plan import available_memory
-from innerloop.trained import weights_path
+from innerloop.parallel.cpu_devices import use_cores
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.datasets import image_folder, memmap, mini_imagenet
+from innerloop.tasks.io import cache, download
+from innerloop.training.memory_plan import available_memory
+from innerloop.training.storage.sources import weights_path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 NOBODY = "~nobody-of-this-name/x"
@@ -36,7 +37,7 @@ def run(*words: str, redirect: str = "", **changes: str | None) -> subprocess.Co
 def test_an_encoding_that_lacks_characters(encoding: str):
     """θ and ± are escaped where they are not to be had."""
     told = (
-        "import sys; from innerloop.cli import main; from innerloop.cli.shared import console;"
+        "import sys; from innerloop.cli import main; from innerloop.cli.common import console;"
         "from innerloop import cli; cli.dispatch = lambda argv: console().print('\\u03b8 \\u00b1 \\u2713') or 0;"
         "sys.exit(main([]))"
     )
@@ -93,8 +94,8 @@ def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("INNERLOOP_CACHE", NOBODY)
     for named, make in {
         "INNERLOOP_CACHE": download.cache_folder,
-        "folder.load": lambda: folder.load(NOBODY),
-        "folder.read_classes": lambda: folder.read_classes(NOBODY),
+        "folder.load": lambda: image_folder.load(NOBODY),
+        "folder.read_classes": lambda: image_folder.read_classes(NOBODY),
         "mini_imagenet.load": lambda: mini_imagenet.load(NOBODY),
         "memmap.build": lambda: memmap.build(NOBODY, tmp_path / "x.npy"),
         "memmap": lambda: memmap.open(NOBODY),
@@ -134,12 +135,12 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     with pytest.raises(InnerloopError, match="no home folder to keep it in; set INNERLOOP_CACHE"):
         download.cache_folder()
     with pytest.warns(UserWarning, match="compiled programs are not kept"):
-        assert shared.usable_cache() is None
+        assert common.usable_cache() is None
     with pytest.warns(UserWarning, match="going on without a cache"):
         assert cache.cached("x", "x", lambda: four_classes) is four_classes
     with pytest.warns(UserWarning, match="result is not kept"):
-        store.save("x", {"a": 1})
-    assert store.load("x") is None
+        result_cache.save("x", {"a": 1})
+    assert result_cache.load("x") is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,16 +157,16 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "x"))
     with pytest.warns(UserWarning, match="compiled programs are not kept .*Not a directory"):
-        assert shared.usable_cache() is None
+        assert common.usable_cache() is None
     with pytest.warns(UserWarning, match="result is not kept .*Not a directory"):
-        store.save("x", {"a": 1})
-    assert store.load("x") is None
+        result_cache.save("x", {"a": 1})
+    assert result_cache.load("x") is None
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
-    assert shared.usable_cache() == tmp_path / "compiled"
+    assert common.usable_cache() == tmp_path / "compiled"
     for damage in (b"\xff", b"[" * 100_000, b'{"a"'):
-        store.folder().mkdir(exist_ok=True)
-        (store.folder() / "x.json").write_bytes(damage)
-        assert store.load("x") is None
+        result_cache.folder().mkdir(exist_ok=True)
+        (result_cache.folder() / "x.json").write_bytes(damage)
+        assert result_cache.load("x") is None
 
 
 def test_warnings_are_sentences(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

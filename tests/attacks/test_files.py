@@ -13,15 +13,16 @@ import pytest
 from tests.attacks.conftest import TINY
 
 import innerloop
-from innerloop import Learner, checkpoint, weights
+from innerloop import Learner
 from innerloop.cli import main
-from innerloop.config import Config
-from innerloop.datasets import ClassArrays, memmap
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.files import OutputFolder, new_output, output, replacing
-from innerloop.presets import preset
-from innerloop.run_folder import NotWritten, RunFolder
-from innerloop.train import train
+from innerloop.io.files import OutputFolder, new_output, output, replacing
+from innerloop.tasks.datasets import ClassArrays, memmap
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import NotWritten, RunFolder
+from innerloop.training.train import train
 
 TRAIN = ("train", "sinusoid-maml", *TINY)
 
@@ -66,7 +67,7 @@ def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents,
         (run / "config.json").write_text("mine")
         raise InnerloopError("train", "the run diverged")
 
-    monkeypatch.setattr(sys.modules["innerloop.train"], "check_finite", visited)
+    monkeypatch.setattr(sys.modules["innerloop.training.train"], "check_finite", visited)
     with pytest.raises(InnerloopError, match="diverged"):
         train(tiny(8), "runs/x")
     left = contents(project / "runs")

@@ -7,12 +7,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from innerloop import cli, trained
-from innerloop.analysis.laboratory import Request
-from innerloop.bounds import Bounds, Field, bounds_of
-from innerloop.cli import adapt, analyze, evaluate, list_presets, quickstart, report, reproduce, train
-from innerloop.cli.shared import option
-from innerloop.config import (
+from innerloop import cli
+from innerloop.analysis.run_all import Request
+from innerloop.cli import adapt, analyze, evaluate, presets, quickstart, report, reproduce, train
+from innerloop.cli.common import option
+from innerloop.config.bounds import Bounds, Field, bounds_of
+from innerloop.config.schema import (
     Config,
     DataConfig,
     EvaluationConfig,
@@ -22,13 +22,15 @@ from innerloop.config import (
     RLConfig,
     Section,
 )
-from innerloop.config_json import from_json
+from innerloop.config.serialization import from_json
 from innerloop.errors import InnerloopError
-from innerloop.experiment import Experiment
+from innerloop.training import measure
+from innerloop.training import trained as training_trained
+from innerloop.training.supervised import Experiment
 
 SECTIONS = (Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
 COMMANDS = {
-    "list": list_presets.List,
+    "list": presets.List,
     "train": train.TrainRL,
     "evaluate": evaluate.Evaluate,
     "adapt": adapt.Adapt,
@@ -157,17 +159,17 @@ def test_numbers_that_python_does_not_write(complaint):
 
 def test_a_measurement_from_python_is_bounded_too():
     """What `measure` is asked for becomes settings; nothing is computed before."""
-    run = trained.Trained({}, Experiment(Config()), "x", {})
+    run = training_trained.Trained({}, Experiment(Config()), "x", {})
     for name, value in {"tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
         with pytest.raises(InnerloopError, match=f"^(evaluation|inner).{name}: must be"):
-            trained.measure(run, **{name: value})
+            measure.measure(run, **{name: value})
     with pytest.raises(InnerloopError, match=r"^data\.shots: must be"):
-        trained.measure(run, shots=10**10)
+        measure.measure(run, shots=10**10)
 
 
 def test_bounds_are_generous():
     """Far from every preset: an honest number is never refused."""
-    from innerloop.presets import all_presets
+    from innerloop.config.presets.registry import all_presets
 
     for config in all_presets().values():
         for part in (

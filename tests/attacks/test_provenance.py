@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import several
+from benchmarks.scaling import launch
 
-from innerloop import distributed, provenance
-from innerloop.config import Config
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.run_folder import RunFolder
-from innerloop.signals import Stopped
-from innerloop.train import settings, train
+from innerloop.parallel import multi_process
+from innerloop.tasks import fingerprint
+from innerloop.training.signals import Stopped
+from innerloop.training.storage import provenance
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import settings, train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -45,7 +47,7 @@ def test_settings_changed_by_hand_are_refused(run: Path):
 
 def test_data_that_changed_are_named(short: Config, tmp_path: Path, monkeypatch):
     hashes = {"train": "a", "validation": "b", "test": "c"}
-    monkeypatch.setattr(provenance, "data_hashes", lambda splits: hashes)
+    monkeypatch.setattr(fingerprint, "data_hashes", lambda splits: hashes)
     stop = lambda progress: os.kill(os.getpid(), 15) if progress.step == 2 else None
     with pytest.raises(Stopped):
         train(short, tmp_path / "run", watch=stop)
@@ -89,21 +91,19 @@ def test_where_data_lie_is_no_part_of_a_run():
 
 def test_another_config_in_another_process_is_refused(monkeypatch):
     """From Python; a process without a config takes the first one's."""
-    monkeypatch.setattr(distributed, "from_first", lambda data: b"0" * 32)
-    monkeypatch.setattr(distributed, "every", lambda data: [b"0" * 32, data])
+    monkeypatch.setattr(multi_process, "from_first", lambda data: b"0" * 32)
+    monkeypatch.setattr(multi_process, "all_gather_bytes", lambda data: [b"0" * 32, data])
     with pytest.raises(InnerloopError, match="process 1: has other settings than the first process"):
         settings(Config(name="mine"))
 
 
 @pytest.mark.slow
 def test_another_seed_in_another_process_is_refused(tmp_path: Path):
-    port, words = several.free_port(), ["sinusoid-maml", "--folder", str(tmp_path / "run"), "--devices", "1"]
+    port, words = launch.free_port(), ["sinusoid-maml", "--folder", str(tmp_path / "run"), "--devices", "1"]
     command = [sys.executable, "-m", "innerloop", "train", *words]
     seeds = (["--seed", "0"], ["--seed", "3"])
-    both = [
-        several.Process([*command, *own, *several.meeting(2, i, port, 20)]) for i, own in enumerate(seeds)
-    ]
-    codes, told = zip(*several.end(both), strict=True)
+    both = [launch.Process([*command, *own, *launch.meeting(2, i, port, 20)]) for i, own in enumerate(seeds)]
+    codes, told = zip(*launch.end(both), strict=True)
     assert codes == (2, 2), told
     assert all("process 1: has other settings on its command line than the first" in text for text in told)
     assert not (tmp_path / "run").exists()

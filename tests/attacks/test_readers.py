@@ -30,21 +30,24 @@ import tensorstore
 from PIL import Image
 from safetensors.numpy import save_file
 
-from innerloop import checkpoint, cli, outer, weights
-from innerloop.cli.own_data import read_points
-from innerloop.config import Config
-from innerloop.config_json import to_json
-from innerloop.datasets import download, folder, memmap, mini_imagenet
-from innerloop.datasets.archives import Limits, read_tar, read_zip
-from innerloop.datasets.download import Source, locate
-from innerloop.datasets.images import open_image, peek, to_array
+from innerloop import cli
+from innerloop.cli.user_examples import read_points
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config
+from innerloop.config.serialization import to_json
+from innerloop.engine import outer
 from innerloop.errors import InnerloopError
-from innerloop.outside import open_regular, parse_json, read_bytes
-from innerloop.presets import preset
-from innerloop.pretrained import load_initialisation
-from innerloop.run_folder import RunFolder
-from innerloop.train import train
-from innerloop.trained import load_trained
+from innerloop.io.untrusted import open_regular, parse_json, read_bytes
+from innerloop.learner.pretrained import load_initialisation
+from innerloop.tasks.datasets import image_folder, memmap, mini_imagenet
+from innerloop.tasks.io import download
+from innerloop.tasks.io.archives import Limits, read_tar, read_zip
+from innerloop.tasks.io.download import Source, locate
+from innerloop.tasks.io.images import open_image, peek, to_array
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
+from innerloop.training.trained import load_trained
 
 ANY = re.compile(r".*", re.DOTALL)
 SPARSE = 30 << 30
@@ -186,14 +189,14 @@ def test_pictures_that_are_no_files(tmp_path: Path, kind: str):
         (tmp_path / name / "1.png").write_bytes(packed(Image.new("L", (16, 16)), "PNG"))
     make(tmp_path / "a" / "2.png", kind)
     with pytest.raises(InnerloopError, match="regular file|larger than the bound|No such file"):
-        folder.load(tmp_path)
+        image_folder.load(tmp_path)
 
 
 def test_the_size_of_pictures_is_bounded(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(packed(Image.new("L", (16, 16)), "PNG"))
     with pytest.raises(InnerloopError, match="size: must be between 1 and"):
-        folder.read_classes(tmp_path, size=10**9)
+        image_folder.read_classes(tmp_path, size=10**9)
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +313,7 @@ def test_layers_that_do_not_fit_together(tmp_path: Path, bounded):
 
 def run_with(folder: Path, config: Config) -> RunFolder:
     """A run of a few numbers with its checkpoint, and the config."""
-    from innerloop.experiment import build
+    from innerloop.training.build import build
 
     run = RunFolder(folder)
     run.create(small())
@@ -460,7 +463,7 @@ def test_archives_tables_and_stores_that_are_no_files(tmp_path: Path, kind: str)
     ],
 )
 def test_tables_of_points(tmp_path: Path, content: str, message: str, monkeypatch):
-    monkeypatch.setattr("innerloop.cli.own_data.LINES", 1000)
+    monkeypatch.setattr("innerloop.cli.user_examples.LINES", 1000)
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(InnerloopError, match=message) as caught:
         read_points(tmp_path / "x.csv")

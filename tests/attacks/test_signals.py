@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from benchmarks.several import Process
+from benchmarks.scaling.launch import Process
 
-from innerloop import checkpoint, signals
-from innerloop.config import Config
-from innerloop.outer import MeshLoop, MetaState
-from innerloop.run_folder import RunFolder
-from innerloop.train import Stopped, train
+from innerloop.config.schema import Config
+from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.training import signals
+from innerloop.training.storage import checkpoint
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import Stopped, train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

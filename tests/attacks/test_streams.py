@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from innerloop import checkpoint, cli, progress
-from innerloop.checkpoint import Manager
+from innerloop import cli
+from innerloop.cli import progress
 from innerloop.cli.train import train_into
-from innerloop.config import Config
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.run_folder import RunFolder
-from innerloop.train import Progress, train
+from innerloop.training.loop import Progress
+from innerloop.training.storage import checkpoint
+from innerloop.training.storage.checkpoint import Manager
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from innerloop import cli
-from innerloop.analysis import page as analysis_page
-from innerloop.analysis.tables import as_csv
 from innerloop.cli import adapt, evaluate
-from innerloop.cli.shared import Terminal, console
+from innerloop.cli.common import Terminal, console
+from innerloop.cli.progress import counting
 from innerloop.errors import InnerloopError
-from innerloop.progress import counting
-from innerloop.report import collect, figures, html_parts
-from innerloop.run_folder import RunFolder
-from innerloop.text import LIMIT, as_json, csv_cell, printable
+from innerloop.io.text import LIMIT, as_json, csv_cell, printable
+from innerloop.report import analysis_page, html_blocks, measurements, run_figures
+from innerloop.report.analysis_tables import as_csv
+from innerloop.training.storage.run_directory import RunFolder
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 HOSTILE = "[red]a[/x]\x1b[31m\x07\u202e\x9b2J\r\n\udcff:smile:"
@@ -120,15 +119,15 @@ def test_labels_are_no_formulas():
 
     figure = Figure()
     axes = figure.subplots()
-    axes.plot([1, 2], label=figures.plain("$^$\x1b$x"))
+    axes.plot([1, 2], label=run_figures.plain("$^$\x1b$x"))
     axes.legend()
     figure.savefig(io.BytesIO(), format="svg")
-    assert figures.plain("$^$\x1b") == r"\$^\$\x1b"
+    assert run_figures.plain("$^$\x1b") == r"\$^\$\x1b"
 
 
 def test_html_shows_what_it_is_given():
-    assert html_parts.escaped("<script>\x1b'\"&") == r"&lt;script&gt;\x1b&#x27;&quot;&amp;"
-    assert html_parts.together("<b> ± \x1b") == r"&lt;b&gt;&nbsp;±&nbsp;\x1b"
+    assert html_blocks.escaped("<script>\x1b'\"&") == r"&lt;script&gt;\x1b&#x27;&quot;&amp;"
+    assert html_blocks.together("<b> ± \x1b") == r"&lt;b&gt;&nbsp;±&nbsp;\x1b"
     results = {"source": "<script>\x1b", "algorithm": "maml", "trained_meta_steps": 1, "metric": "loss"}
     results |= {"shots": 1, "inner_steps": 1, "inner_learning_rate": 0.1, "tasks": 2, "seed": 0}
     results |= {"tasks_looked_at_closely": 2, "normalization": "support"}
@@ -214,7 +213,7 @@ def test_a_report_on_folders_of_any_name(
     diverging: Path, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Their names are labels in figures and on the page, and a diverged run has a page too."""
-    monkeypatch.setattr(collect, "measure", once(collect.measure))
+    monkeypatch.setattr(measurements, "measure", once(measurements.measure))
     other = tmp_path / "$^$"
     shutil.copytree(diverging, other)
     code, out, _ = command("report", diverging, other, "--tasks", 2, "--out", tmp_path / "page.html")

@@ -6,14 +6,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from innerloop import weights
-from innerloop.cli.adapting import ink_taken
-from innerloop.cli.own_data import read_picture
-from innerloop.config import Config, DataConfig
-from innerloop.datasets import glyphs
+from innerloop.cli.adapt_model import resolve_ink
+from innerloop.cli.user_examples import read_picture
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError
-from innerloop.experiment import fresh_model
-from innerloop.presets import preset
+from innerloop.tasks.datasets import glyphs
+from innerloop.training.models import fresh_model
+from innerloop.training.storage import weights
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +120,9 @@ def test_oblong_models_want_their_own_size(tmp_path):
 
 def test_photographs_have_no_ink():
     config, pictures = Config(data=DataConfig(dataset="cifar_fs")), np.zeros((1, 4, 4, 3), np.uint8)
-    assert ink_taken(config, None, pictures) is None
+    assert resolve_ink(config, None, pictures) is None
     with pytest.raises(InnerloopError, match="cifar_fs holds no drawings"):
-        ink_taken(config, "dark", pictures)
+        resolve_ink(config, "dark", pictures)
 
 
 def test_the_oracle_cannot_adapt(complaint, tmp_path):

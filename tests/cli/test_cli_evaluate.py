@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from innerloop.cli.shared import with_interval
+from innerloop.io.text import with_interval
 
 FEW = ("--tasks", 20)
 

@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from innerloop import progress, weights
-from innerloop.run_folder import RunFolder
+from innerloop.cli import progress
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
 
 TINY = ("--outer.meta-steps", "2", "--outer.log-every", "1", "--evaluation.validation-tasks", "4")
 

@@ -1,6 +1,6 @@
 import json
 
-from innerloop.presets import all_presets
+from innerloop.config.presets.registry import all_presets
 
 
 def test_every_preset_is_listed(command):

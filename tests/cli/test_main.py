@@ -5,8 +5,8 @@ import jax
 import pytest
 
 from innerloop import cli
-from innerloop.cli.shared import counted, with_interval
-from innerloop.cores import cores
+from innerloop.io.text import counted, with_interval
+from innerloop.parallel.cpu_devices import cores
 
 
 def test_without_arguments_it_names_the_commands(command):

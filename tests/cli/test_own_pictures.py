@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from innerloop.cli import main
-from innerloop.run_folder import RunFolder
+from innerloop.training.storage.run_directory import RunFolder
 
 SHORT = (
     "glyphs-5way-1shot-maml",

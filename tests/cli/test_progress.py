@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from innerloop import progress
-from innerloop.train import Progress
+from innerloop.cli import progress
+from innerloop.training.loop import Progress
 
 
 def lines(every, monkeypatch):

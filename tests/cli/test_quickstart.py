@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from innerloop import progress
-from innerloop.cli import quickstart
+from innerloop.cli import progress, quickstart
 
 
 def tiny(effort):

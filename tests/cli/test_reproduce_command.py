@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from innerloop import progress
-from innerloop.run_folder import RunFolder
+from innerloop.cli import progress
+from innerloop.training.storage.run_directory import RunFolder
 
 
 def test_a_run_is_reproduced_and_a_changed_one_is_not(command, sinusoid_run, tmp_path):

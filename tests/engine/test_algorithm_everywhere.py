@@ -10,16 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms.algorithm import Algorithm
+from innerloop.config.specs import ALGORITHMS, AlgorithmSpec
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.evaluate import evaluate
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.outer import OuterLoop
+from innerloop.engine.persistent_adam import FIRST, kept_adam
+from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import evaluate
-from innerloop.inner import InnerLoop
-from innerloop.kept_adam import FIRST, kept_adam
-from innerloop.learner import Learner
-from innerloop.losses import BatchLoss, binary_cross_entropy, mean_squared_error
-from innerloop.outer import OuterLoop
-from innerloop.specs import ALGORITHMS, AlgorithmSpec
-from innerloop.task import Batch, Task
+from innerloop.learner.learner import Learner
+from innerloop.nn.losses import BatchLoss, binary_cross_entropy, mean_squared_error
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RATE, STEPS, EACH = 0.1, 3, 2

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
+from innerloop.engine.evaluate import Curve, evaluate, evaluator, join, steps_to_record
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import Curve, evaluate, evaluator, join, steps_to_record
-from innerloop.inner import InnerLoop
-from innerloop.task import Batch, Task
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

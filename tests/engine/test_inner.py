@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, boil, maml, reptile
+from innerloop.engine.inner import InnerLoop, unroll
+from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths
+from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop, unroll
-from innerloop.task import Batch
-from innerloop.tree import Except, check_trainable, combine, partition, paths
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

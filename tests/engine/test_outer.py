@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop import outer
 from innerloop.algorithms import maml
+from innerloop.engine import outer
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import TwoStageSampler
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop
-from innerloop.losses import mean_squared_error
-from innerloop.models import MLP
-from innerloop.task import DrawnApart
+from innerloop.nn import MLP
+from innerloop.nn.losses import mean_squared_error
 from innerloop.tasks.sinusoid import Sinusoid
 
 OPTIMIZER = optax.adam(0.01)
@@ -135,7 +135,7 @@ def test_distributions_are_values():
 
 
 @dataclasses.dataclass(frozen=True)
-class Apart(DrawnApart):
+class Apart(TwoStageSampler):
     """Waves whose key is drawn apart from the rest."""
 
     waves: Sinusoid = Sinusoid(3, 3)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import innerloop
-from innerloop.algorithms.algorithm import Algorithm
-from innerloop.config import Config, DataConfig
-from innerloop.inner import InnerLoop
-from innerloop.kept_adam import kept_adam
-from innerloop.presets import all_presets
-from innerloop.specs import ALGORITHMS, DATASETS
+from innerloop.config.presets.registry import all_presets
+from innerloop.config.schema import Config, DataConfig
+from innerloop.config.specs import ALGORITHMS, DATASETS
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.persistent_adam import kept_adam
 
 SOURCE = Path(innerloop.__file__).parent
 NAMES = {*ALGORITHMS, *DATASETS}
@@ -83,7 +83,7 @@ def test_every_data_set_of_images_has_its_reader():
     for spec in DATASETS.values():
         assert bool(spec.module) == (spec.kind == "images")
         if spec.module:
-            assert callable(import_module(f"innerloop.datasets.{spec.module}").load)
+            assert callable(import_module(f"innerloop.tasks.datasets.{spec.module}").load)
 
 
 def test_configs_find_their_rows():

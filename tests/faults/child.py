@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from innerloop.config import EvaluationConfig, ModelConfig, OuterConfig
-from innerloop.presets import preset
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import EvaluationConfig, ModelConfig, OuterConfig
 
 SHORT = replace(
     preset("sinusoid-maml"),

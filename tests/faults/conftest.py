@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.reliability import put
 from tests.faults.child import SHORT
+from tools.reliability_tables import put
 
-from innerloop.config import Config
+from innerloop.config.schema import Config
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def short() -> Config:
 @pytest.fixture(scope="session")
 def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
     """A run of `short` that was never disturbed, compiled as `quick_compilation` does."""
-    from innerloop.train import train
+    from innerloop.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     with quickly():

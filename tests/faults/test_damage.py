@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from innerloop import checkpoint, weights
-from innerloop.config import Config
-from innerloop.experiment import build
-from innerloop.outer import MetaState
-from innerloop.train import train
+from innerloop.config.schema import Config
+from innerloop.engine.outer import MetaState
+from innerloop.training.build import build
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from innerloop.config import Config
-from innerloop.datasets import ClassArrays, download, memmap
-from innerloop.datasets.cache import cached
-from innerloop.datasets.download import Source, locate
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.tasks.stream import StreamedEpisodes
-from innerloop.train import Progress, train
+from innerloop.tasks.datasets import ClassArrays, memmap
+from innerloop.tasks.io import download
+from innerloop.tasks.io.cache import cached
+from innerloop.tasks.io.download import Source, locate
+from innerloop.tasks.streaming import StreamedEpisodes
+from innerloop.training.loop import Progress
+from innerloop.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -147,7 +149,7 @@ def test_a_download_that_breaks_off(source: Source, tmp_path: Path, monkeypatch,
 
 FETCH = """
 import sys
-from innerloop.datasets.download import Source, locate
+from innerloop.tasks.io.download import Source, locate
 locate(Source("sub/x.bin", *sys.argv[1:]))
 """
 

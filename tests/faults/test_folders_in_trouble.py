@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from innerloop import cli, weights
+from innerloop import cli
 from innerloop.cli.train import train_into
-from innerloop.config import Config, ModelConfig
+from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
-from innerloop.files import OwnFolder
-from innerloop.lock import Busy, alone_on
-from innerloop.train import Progress, train
+from innerloop.io.files import OwnFolder
+from innerloop.training.loop import Progress
+from innerloop.training.storage import weights
+from innerloop.training.storage.lock import Busy, exclusive_lock
+from innerloop.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -88,11 +90,11 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
 READ_ONLY = """
 import os, sys
 from innerloop.errors import InnerloopError
-from innerloop.experiment import build
-from innerloop.plan import plan
-from innerloop.run_folder import RunFolder
-from innerloop.train import train
-plan(build(RunFolder(sys.argv[1]).config()))  # all is imported while it can be read
+from innerloop.training.build import build
+from innerloop.training.memory_plan import memory_plan
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
+memory_plan(build(RunFolder(sys.argv[1]).config()))  # all is imported while it can be read
 if os.getuid() == 0:
     os.setuid(65534)
 try:
@@ -125,9 +127,9 @@ def test_a_folder_that_cannot_be_written(finished: Path, survived):
 
 HOLD = """
 import sys, time
-from innerloop.files import OwnFolder
-from innerloop.lock import alone_on
-with alone_on(OwnFolder(sys.argv[1])):
+from innerloop.io.files import OwnFolder
+from innerloop.training.storage.lock import exclusive_lock
+with exclusive_lock(OwnFolder(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -151,7 +153,7 @@ def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
         assert [path.name for path in folder.iterdir()] == ["lock"]
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with alone_on(OwnFolder(folder)), pytest.raises(Busy), alone_on(OwnFolder(folder)):
+    with exclusive_lock(OwnFolder(folder)), pytest.raises(Busy), exclusive_lock(OwnFolder(folder)):
         pass
     survived(
         "two trainings on one run folder", 2, "the second refuses; free once the first is killed", "nothing"
@@ -166,7 +168,7 @@ def test_the_command_removes_no_folder_of_another_training(short: Config, tmp_pa
         made_meanwhile.mkdir()
         raise Busy("run", "another training is running in it")
 
-    monkeypatch.setattr(sys.modules["innerloop.train"], "train", busy)
+    monkeypatch.setattr(sys.modules["innerloop.training.train"], "train", busy)
     with pytest.raises(Busy):
         train_into(made_meanwhile, short)
     assert made_meanwhile.is_dir()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.several import Process
+from benchmarks.scaling.launch import Process
 from tests.faults.child import EVERY, LONG
 
-from innerloop import checkpoint, weights
-from innerloop.experiment import build
-from innerloop.run_folder import RunFolder
+from innerloop.training.build import build
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import RunFolder
 
 KILLS = int(os.environ.get("INNERLOOP_KILLS", "3"))
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,13 +15,13 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-from innerloop import weights
-from innerloop.board import Board
-from innerloop.config import Config, ModelConfig
+from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
-from innerloop.exhaustion import exhausted, memory_told
-from innerloop.run_folder import RunFolder
-from innerloop.train import train
+from innerloop.training.out_of_memory import exhausted, explain_oom
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.tensorboard import ScalarWriter
+from innerloop.training.train import train
 
 TOLD = "the memory ran out .*got memory: about .*--outer.chunk 1.*rematerialised.*--outer.meta-batch"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -76,11 +76,11 @@ def test_memory_that_runs_out(short: Config, tmp_path: Path, survived):
 def test_what_says_that_memory_ran_out():
     assert exhausted(MemoryError())
     assert not exhausted(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
-    with pytest.raises(InnerloopError, match="the memory ran out .MemoryError.; vectorise"), memory_told():
+    with pytest.raises(InnerloopError, match="the memory ran out .MemoryError.; vectorise"), explain_oom():
         raise MemoryError
-    with pytest.raises(ZeroDivisionError), memory_told():
+    with pytest.raises(ZeroDivisionError), explain_oom():
         raise ZeroDivisionError
-    with pytest.raises(InnerloopError, match="x: y"), memory_told():
+    with pytest.raises(InnerloopError, match="x: y"), explain_oom():
         raise InnerloopError("x", "y")
 
 
@@ -113,11 +113,11 @@ def test_compiled_programs_damaged_on_disk(tmp_path: Path, survived):
 def test_a_board_that_cannot_be_written_says_so_once(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="no more is written for TensorBoard in .*file"):
-        board = Board(tmp_path / "file")
+        board = ScalarWriter(tmp_path / "file")
     board.add_scalar("loss", 1.0, 1)
     board.close()
-    first = Board(tmp_path / "board")
-    board = Board(tmp_path / "board")
+    first = ScalarWriter(tmp_path / "board")
+    board = ScalarWriter(tmp_path / "board")
     assert len(list((tmp_path / "board").iterdir())) == 2
     first.close()
     resource_before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -10,10 +10,10 @@ import json
 import subprocess
 import sys
 
-from benchmarks.reliability import load, put
 from tests.fuzz.guard import Guard
 from tests.fuzz.readers import READERS
 from tests.fuzz.run import fuzz
+from tools.reliability_tables import load, put
 
 BATCH = 5000
 """Inputs of one process."""

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 from tests.fuzz.mutate import json_of, mutated, odd_file, write
 
-from innerloop.cli.own_data import read_points
-from innerloop.datasets import cifar, folder, mini_imagenet, store
-from innerloop.datasets.archives import Limits, read_tar, read_zip
-from innerloop.datasets.arrays import ClassArrays
-from innerloop.datasets.images import channels_of, open_image, to_array
+from innerloop.cli.user_examples import read_points
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.datasets import cifar, image_folder, mini_imagenet
+from innerloop.tasks.io import array_files
+from innerloop.tasks.io.archives import Limits, read_tar, read_zip
+from innerloop.tasks.io.images import channels_of, open_image, to_array
 
 Attempt = Callable[[random.Random], None]
 ANY = re.compile(r".*", re.DOTALL)
@@ -237,7 +238,7 @@ def picture_folders(root: Path) -> Attempt:
             few = draw.randint(1, 5) if draw.random() < wild else 4
             for name in draw.sample(("a", "b", "c", ".d", "é", "e" * 200, "f.png"), few):
                 make_class(draw, place / part / f"{part}{name}", seeds, wild)
-        folder.load(place, size=draw.choice((None, 4, 4)), channels=draw.choice((None, 1, 3)))
+        image_folder.load(place, size=draw.choice((None, 4, 4)), channels=draw.choice((None, 1, 3)))
 
     return attempt
 
@@ -310,14 +311,14 @@ def arrays(root: Path) -> Attempt:
     """Class arrays in the cache: the `.npy` file and the JSON beside it."""
     path = root / "x.npy"
     rows = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4, 1)
-    store.write(ClassArrays.from_lists([rows, rows], ["a", "b"]), path, "test")
-    array, about = path.read_bytes(), store.sidecar(path).read_bytes()
+    array_files.write(ClassArrays.from_lists([rows, rows], ["a", "b"]), path, "test")
+    array, about = path.read_bytes(), array_files.sidecar(path).read_bytes()
 
     def attempt(draw: random.Random) -> None:
         which = draw.random()
         write(draw, path, mutated(draw, [array]) if which < 0.6 else array)
         told = json_of(draw, about) if which > 0.7 else about
-        write(draw, store.sidecar(path), mutated(draw, [told]) if 0.5 < which < 0.8 else told)
-        store.read(path, mapped=draw.random() < 0.5, verify=draw.random() < 0.5, source="test")
+        write(draw, array_files.sidecar(path), mutated(draw, [told]) if 0.5 < which < 0.8 else told)
+        array_files.read(path, mapped=draw.random() < 0.5, verify=draw.random() < 0.5, source="test")
 
     return attempt

@@ -16,10 +16,10 @@ import numpy as np
 import optax
 from tests.fuzz.mutate import json_of, mutated, odd_file, remove_file, write
 
-from innerloop import checkpoint, outer, weights
 from innerloop.algorithms import maml
-from innerloop.bounds import bounds_of
-from innerloop.config import (
+from innerloop.config.bounds import bounds_of
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import (
     Config,
     DataConfig,
     EvaluationConfig,
@@ -28,16 +28,17 @@ from innerloop.config import (
     OuterConfig,
     RLConfig,
 )
-from innerloop.config_json import from_json, to_json
-from innerloop.inner import InnerLoop
-from innerloop.learner import Learner
-from innerloop.losses import cross_entropy
-from innerloop.models import MLP
-from innerloop.presets import preset
-from innerloop.pretrained import load_initialisation
-from innerloop.run_folder import RunFolder
-from innerloop.trained import load_trained
-from innerloop.tree import paths
+from innerloop.config.serialization import from_json, to_json
+from innerloop.engine import outer
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.pytree import paths
+from innerloop.learner.learner import Learner
+from innerloop.learner.pretrained import load_initialisation
+from innerloop.nn import MLP
+from innerloop.nn.losses import cross_entropy
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.trained import load_trained
 
 Attempt = Callable[[random.Random], None]
 

@@ -10,12 +10,13 @@ from tests.fuzz.mutate import BYTES, mutated
 from tests.fuzz.readers import READERS
 from tests.fuzz.run import fuzz
 
-from innerloop.cli.own_data import read_points
-from innerloop.config_json import from_json
-from innerloop.datasets import images, mini_imagenet
-from innerloop.datasets.images import open_image
+from innerloop.cli.user_examples import read_points
+from innerloop.config.serialization import from_json
 from innerloop.errors import InnerloopError
-from innerloop.outside import parse_json, read_object, read_text
+from innerloop.io.untrusted import parse_json, read_object, read_text
+from innerloop.tasks.datasets import mini_imagenet
+from innerloop.tasks.io import images
+from innerloop.tasks.io.images import open_image
 
 # Command lines are read in this process and set its cache; writing there is none of the readers' business.
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
@@ -33,7 +34,7 @@ def guard() -> Guard:
 def test_hostile_inputs(reader: str, guard: Guard, monkeypatch: pytest.MonkeyPatch):
     """Read or refused; no other error, nothing written elsewhere, nothing run, memory bounded."""
     from innerloop.cli import quickstart, train
-    from innerloop.datasets import cifar
+    from innerloop.tasks.datasets import cifar
 
     for module, names in ((train, ("train_into", "start_jax")), (quickstart, ("run",))):
         for name in names:  # the readers replace them: they come back afterwards

@@ -9,11 +9,11 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
+from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop
-from innerloop.learner import Learner
-from innerloop.losses import cross_entropy, mean_squared_error
-from innerloop.models import MLP
+from innerloop.learner.learner import Learner
+from innerloop.nn import MLP
+from innerloop.nn.losses import cross_entropy, mean_squared_error
 
 INNER = InnerLoop(optax.sgd(0.5), steps=2)
 ALGORITHM = maml(cross_entropy(), INNER)

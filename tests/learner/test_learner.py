@@ -6,15 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop import weights
 from innerloop.algorithms import maml
-from innerloop.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from innerloop.config.schema import Config, DataConfig, EvaluationConfig, ModelConfig
+from innerloop.engine.inner import InnerLoop, unroll
+from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop, unroll
-from innerloop.learner import Learner
-from innerloop.losses import BatchLoss, cross_entropy, mean_squared_error
-from innerloop.models import MLP
-from innerloop.task import Batch
+from innerloop.learner.learner import Learner
+from innerloop.nn import MLP
+from innerloop.nn.losses import BatchLoss, cross_entropy, mean_squared_error
+from innerloop.training.storage import weights
 
 INNER = InnerLoop(optax.sgd(0.5), steps=20)
 ALGORITHM = maml(cross_entropy(), INNER)
@@ -249,7 +249,7 @@ def test_other_errors(learner):
 
 
 def save_model(path, config, shape):
-    from innerloop.experiment import fresh_model
+    from innerloop.training.models import fresh_model
 
     params = fresh_model(config, shape, jax.random.key(3))
     weights.save(path, params, config, {})

@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from innerloop import weights
-from innerloop.config import ModelConfig
-from innerloop.experiment import build
-from innerloop.learner import Learner
-from innerloop.presets import preset
-from innerloop.pretrained import load_initialisation
-from innerloop.trained import load_trained
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import ModelConfig
+from innerloop.learner.learner import Learner
+from innerloop.learner.pretrained import load_initialisation
+from innerloop.training.build import build
+from innerloop.training.storage import weights
+from innerloop.training.trained import load_trained
 
 
 def test_ordinary_training_meets_tasks_under_a_new_head(tmp_path: Path):

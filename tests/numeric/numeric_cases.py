@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from innerloop.algorithms.algorithm import Algorithm
-from innerloop.inner import Derivative, InnerLoop
-from innerloop.kernels.conv import conv
-from innerloop.losses import cross_entropy, mean_squared_error
-from innerloop.models import Conv4
-from innerloop.task import Batch, LossFn, Task
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.inner import Derivative, InnerLoop
+from innerloop.engine.types import Batch, LossFn, Task
+from innerloop.nn import Conv4
+from innerloop.nn.kernels.conv import conv
+from innerloop.nn.losses import cross_entropy, mean_squared_error
 
 RULES: dict[str, Callable[[], optax.GradientTransformation]] = {
     "sgd": lambda: optax.sgd(0.1),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.kernels.bilinear import conv_by_xla
-from innerloop.kernels.blockwise import conv_then, images_in_a_block, output_moments
-from innerloop.models.layers import ConvBlock, moments
+from innerloop.nn.kernels.bilinear_conv import conv_by_xla
+from innerloop.nn.kernels.blockwise_conv import conv_then, images_in_a_block, output_moments
+from innerloop.nn.layers import ConvBlock, moments
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -62,7 +62,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
     total = lambda x, w: jnp.sum(conv_then(jnp.tanh, x, w, 1))
     assert images_in_a_block(x, 3, 1) == 6
     at_once = jax.value_and_grad(total, (0, 1))(x, w)
-    monkeypatch.setattr("innerloop.kernels.blockwise.BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
+    monkeypatch.setattr("innerloop.nn.kernels.blockwise_conv.BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
     assert images_in_a_block(x, 3, 1) == 2
     in_blocks = jax.value_and_grad(total, (0, 1))(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at_once, in_blocks)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.kernels.bilinear import conv_by_xla, conv_p
-from innerloop.kernels.conv import conv
-from innerloop.kernels.patches import conv_by_patches, images_in_a_block, patches, same_padding
+from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
+from innerloop.nn.kernels.conv import conv
+from innerloop.nn.kernels.im2col import conv_by_patches, images_in_a_block, patches, same_padding
 
 
 def bound(x, w, stride):

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numeric_cases import assert_close, differ, gradient, mlp_case, sgd
 
 from innerloop.algorithms import anil, boil, fomaml, joint, maml
-from innerloop.task import Batch, Task
+from innerloop.engine.types import Batch, Task
 
 
 def test_zero_steps_make_maml_fomaml_and_the_plain_gradient_equal():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.kernels.linear import linear
+from innerloop.nn.kernels.linear import linear
 
 TASKS = 3
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
-from innerloop.losses import (
+from innerloop.nn.losses import (
     accuracy,
     binary_cross_entropy,
     cross_entropy,
@@ -15,7 +16,6 @@ from innerloop.losses import (
     softmax_cross_entropy,
     squared_error,
 )
-from innerloop.task import Batch
 
 
 def test_squared_error():

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.config import Normalization
+from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
-from innerloop.losses import call
-from innerloop.models import MLP, Conv4
-from innerloop.models.layers import BatchNorm
-from innerloop.normalization import predict
+from innerloop.nn import MLP, Conv4
+from innerloop.nn.layers import BatchNorm
+from innerloop.nn.losses import call
+from innerloop.nn.normalization import predict
 
 EPSILON = 1e-3
 

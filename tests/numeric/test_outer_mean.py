@@ -9,11 +9,11 @@ import optax
 import pytest
 from numeric_cases import assert_close, flat, mlp, normal, sgd
 
-from innerloop import outer
 from innerloop.algorithms import fomaml, maml, reptile
-from innerloop.losses import mean_squared_error
-from innerloop.outer import OuterLoop
-from innerloop.task import Batch, Task
+from innerloop.engine import chunking, outer
+from innerloop.engine.outer import OuterLoop
+from innerloop.engine.types import Batch, Task
+from innerloop.nn.losses import mean_squared_error
 
 TASKS = 8
 
@@ -77,7 +77,7 @@ def test_permuting_tasks_permutes_nothing():
     loss, params, distribution = problem()
     algorithm = fomaml(loss, sgd(2))
     one = lambda key: algorithm.meta_grad(params, distribution.sample(key))
-    mean = jax.jit(lambda keys: outer.mean_in_chunks(one, keys, 2)[0])
+    mean = jax.jit(lambda keys: chunking.mean_in_chunks(one, keys, 2)[0])
     keys = jax.random.split(jax.random.key(4), TASKS)
     order = np.random.default_rng(0).permutation(TASKS)
     assert_close(mean(keys[order]), mean(keys), 1e-13)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.kernels.pool import max_pool
+from innerloop.nn.kernels.max_pool import max_pool
 
 TASKS = 3
 

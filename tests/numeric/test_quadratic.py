@@ -17,8 +17,8 @@ import pytest
 from numeric_cases import assert_close, gradient, normal, sgd
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.inner import Derivative
-from innerloop.task import Task
+from innerloop.engine.inner import Derivative
+from innerloop.engine.types import Task
 
 ALPHA = 0.2
 

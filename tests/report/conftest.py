@@ -1,7 +1,7 @@
 import pytest
 
 from innerloop.cli import main
-from innerloop.report import collect
+from innerloop.report import measurements
 
 SHORT = ("--outer.meta-steps", "2", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
 
@@ -30,4 +30,4 @@ def runs(tmp_path_factory, quickly):
 def groups(runs, quickly):
     """All runs measured on a few tasks, grouped by problem."""
     with quickly():
-        return collect.gather(collect.load(runs), 6)
+        return measurements.gather(measurements.load(runs), 6)

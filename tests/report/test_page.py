@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from innerloop.cli.shared import with_interval
-from innerloop.files import new_output
-from innerloop.report import examples, figures, page, settings
-from innerloop.report.html_parts import img, letter, results_table
+from innerloop.io.files import new_output
+from innerloop.io.text import with_interval
+from innerloop.report import examples, run_figures, run_page, settings_table
+from innerloop.report.html_blocks import img, letter, results_table
 
 VOID = {"meta", "img", "br"}
 
@@ -36,7 +36,7 @@ class Balance(html.parser.HTMLParser):
 def written(groups, tmp_path_factory):
     done = []
     out = tmp_path_factory.mktemp("out") / "deep" / "report.html"
-    page.write(groups, new_output(out, overwrite=False), done.append)
+    run_page.write(groups, new_output(out, overwrite=False), done.append)
     assert done == [group.title for group in groups]
     return out.read_text()
 
@@ -71,7 +71,9 @@ def test_figures_are_kept_with_the_runs(written, runs):
 def test_names_are_escaped(groups):
     hostile = replace(groups[0].runs[0], label="<script>x</script>")
     shown = results_table(replace(groups[0], runs=[hostile]))
-    shown += settings.config_table(replace(groups[0], runs=[hostile])) + page.folded(hostile, "", True)
+    shown += settings_table.config_table(replace(groups[0], runs=[hostile])) + run_page.folded(
+        hostile, "", True
+    )
     assert "<script>" not in shown
     assert "&lt;script&gt;" in shown
 
@@ -81,7 +83,7 @@ def test_answers_are_marked_as_they_are(groups):
     (episode,) = examples.episodes(run, 1)
     assert list(episode.answers) == [0, 1, 2, 3]
     right = sum((answers == episode.labels).sum() for answers in episode.answers.values())
-    drawn = page.episode_block(episode)
+    drawn = run_page.episode_block(episode)
     assert drawn.count('class="mark right"') == right
     assert drawn.count('class="mark wrong"') == 20 - right
     assert sorted(episode.support_labels) == list(episode.support_labels)
@@ -132,18 +134,18 @@ def test_classes_beyond_the_alphabet_have_numbers():
 
 def test_runs_without_measures_have_no_training_figure(groups):
     bare = replace(groups[0], runs=[replace(run, metrics=[]) for run in groups[0].runs])
-    assert figures.training(bare) is None
+    assert run_figures.training(bare) is None
 
 
 def test_environments_that_differ_stand_side_by_side(groups):
     one, two = groups[0].runs
-    assert "all runs" in settings.environment_table([one, two])
+    assert "all runs" in settings_table.environment_table([one, two])
     other = replace(two, environment={**two.environment, "python": "9.9"})
-    assert "<th>joint training</th>" in settings.environment_table([one, other])
-    assert settings.environment_table([replace(one, environment={})]) == ""
+    assert "<th>joint training</th>" in settings_table.environment_table([one, other])
+    assert settings_table.environment_table([replace(one, environment={})]) == ""
 
 
 def test_a_run_folder_that_cannot_be_written(groups, tmp_path):
     (tmp_path / "figures").write_text("in the way")
     with pytest.warns(UserWarning, match="the page holds the figures, but .* cannot be written"):
-        page.keep([replace(groups[0].runs[0], folder=tmp_path)], {})
+        run_page.keep([replace(groups[0].runs[0], folder=tmp_path)], {})

@@ -10,9 +10,9 @@ from jaxtyping import Array
 from innerloop.rl.environments.tabular import TabularTask
 from innerloop.rl.policies import CategoricalPolicy
 from innerloop.rl.rollout import Trajectories
-from innerloop.rl.samples import Judge
+from innerloop.rl.sample_processor import SampleProcessor
 
-PLAIN = Judge(discount=1.0, gae=1.0, baseline="none", normalise=False)
+PLAIN = SampleProcessor(discount=1.0, gae=1.0, baseline="none", normalise=False)
 
 
 def table_policy(states: int, actions: int, seed: int = 0) -> CategoricalPolicy:

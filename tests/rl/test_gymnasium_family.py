@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from innerloop.errors import InnerloopError
-from innerloop.rl.environments.copies import Group
-from innerloop.rl.environments.gymnasium_family import GymnasiumFamily
+from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
+from innerloop.rl.environments.gymnasium.pool import Group
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
 

@@ -11,10 +11,10 @@ import pytest
 
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Locomotion, Oracle
-from innerloop.rl.environments.bodies import ANT, HALF_CHEETAH, Body, load_model, needed
-from innerloop.rl.environments.c_engine import stepped
 from innerloop.rl.environments.locomotion import LocomotionState, rotation
-from innerloop.rl.environments.physics import Physics, unpacked
+from innerloop.rl.environments.mujoco.c_engine import stepped
+from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, Body, load_model, needed
+from innerloop.rl.environments.mujoco.physics import Physics, unpacked
 
 mujoco = needed("mujoco", "test")  # its parts are found at run time only
 CHEETAH, WALKER = Locomotion("half-cheetah"), Locomotion("ant", "velocity")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from innerloop import weights
 from innerloop.cli import main
 from innerloop.errors import InnerloopError
-from innerloop.run_folder import RunFolder
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
 
 SMALL = [
     *("--model.hidden", "6"),
@@ -82,7 +82,7 @@ def test_what_does_not_fit(finished: Path, capsys: pytest.CaptureFixture, tmp_pa
 
 def test_nan_is_named_and_the_last_good_state_kept(finished: Path, tmp_path: Path):
     """An inner step of 1e38: what was adapted is not finite, and so is what it does."""
-    from innerloop.train import train
+    from innerloop.training.train import train
 
     config = RunFolder(finished).config()
     wild = replace(config, inner=replace(config.inner, learning_rate=1e38))

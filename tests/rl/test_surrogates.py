@@ -11,12 +11,12 @@ from jax.flatten_util import ravel_pytree
 from rl_cases import PLAIN, every_trajectory, mean_return, table_policy
 
 from innerloop.algorithms import maml
-from innerloop.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import Task
 from innerloop.rl import surrogates
-from innerloop.rl.collect import Collector
 from innerloop.rl.environments import Bandit, TabularMDP
 from innerloop.rl.environments.tabular import TabularTask
-from innerloop.task import Task
+from innerloop.rl.sampler import MetaSampler
 
 pytestmark = pytest.mark.usefixtures("float64")
 SECOND_ORDER_RIGHT = {"bandit": {"dice", "ratio"}, "process": {"dice"}}
@@ -100,7 +100,7 @@ def test_the_estimated_meta_gradient(surrogate: str, name: str):
     loss = getattr(surrogates, surrogate)
     inner = InnerLoop(optax.sgd(ALPHA), 1)
     algorithm = maml(loss, inner, outer_loss_fn=surrogates.ratio)
-    collector = Collector(TabularMDP(states, actions, horizon), algorithm, PLAIN, trajectories=2000)
+    collector = MetaSampler(TabularMDP(states, actions, horizon), algorithm, PLAIN, trajectories=2000)
     algorithm = collector.replayed
     repeats = 40
     worlds = jax.tree.map(lambda x: jnp.broadcast_to(x, (repeats, *x.shape)), task)

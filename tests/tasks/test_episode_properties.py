@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.datasets.arrays import ClassArrays
 from innerloop.errors import InnerloopError
+from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.episodes import EpisodeRows, Episodes, with_rotations
 
 

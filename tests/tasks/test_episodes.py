@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.datasets.arrays import ClassArrays
+from innerloop.engine.types import TwoStageSampler
 from innerloop.errors import InnerloopError
-from innerloop.task import DrawnApart
+from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.episodes import Episodes, after_swaps, draw_distinct, with_rotations
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -169,7 +169,7 @@ def test_errors(ways: int, shots: int, queries: int, message: str):
 def test_drawn_apart_the_episodes_are_the_same():
     """The rows of many tasks drawn at once, and each fetched in its turn, are the tasks that `sample` draws."""
     episodes, keys = Episodes(arrays(), 3, 2, 1), jax.random.split(jax.random.key(1), 20)
-    assert isinstance(episodes, DrawnApart)
+    assert isinstance(episodes, TwoStageSampler)
     drawn = jax.jit(jax.vmap(episodes.draw))(keys)
     found = jax.lax.map(episodes.fetch, drawn)
     jax.tree.map(np.testing.assert_array_equal, found, jax.jit(jax.vmap(episodes.sample))(keys))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
-from innerloop.task import Task
 from innerloop.tasks.sinusoid import Sinusoid
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -4,7 +4,7 @@ r"""ANIL, almost no inner loop: only the head is adapted; the outer loop moves e
     g = grad_theta L(body, head_k; query)
 
 It is MAML whose inner loop selects the head. The head is carried through the scan as a partition of its own and the
-body's features of the support set are computed once per task (`innerloop.hoist`), not once per step.
+body's features of the support set are computed once per task (`innerloop.engine.loop_invariants`), not once per step.
 
 Raghu, Raghu, Bengio and Vinyals 2020, "Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
 MAML", section 4, arXiv 1909.09157.
@@ -13,9 +13,9 @@ MAML", section 4, arXiv 1909.09157.
 from dataclasses import replace
 
 from innerloop.algorithms.maml import MAML, maml
-from innerloop.inner import InnerLoop
-from innerloop.task import LossFn
-from innerloop.tree import Selection
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.pytree import Selection
+from innerloop.engine.types import LossFn
 
 
 def anil(

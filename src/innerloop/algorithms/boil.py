@@ -9,9 +9,9 @@ Oh, Yoo, Kim and Yun 2021, "BOIL: Towards Representation Change for Few-shot Lea
 from dataclasses import replace
 
 from innerloop.algorithms.maml import MAML, maml
-from innerloop.inner import InnerLoop
-from innerloop.task import LossFn
-from innerloop.tree import Except, Selection
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.pytree import Except, Selection
+from innerloop.engine.types import LossFn
 
 
 def boil(

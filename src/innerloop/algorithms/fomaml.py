@@ -10,9 +10,9 @@ Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and 
 
 import jax
 
-from innerloop.algorithms.algorithm import Algorithm, MetaInfo
-from innerloop.inner import InnerLoop
-from innerloop.task import LossFn, Params, Task
+from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import LossFn, Params, Task
 
 
 class FOMAML(Algorithm):

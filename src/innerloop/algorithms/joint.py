@@ -8,9 +8,9 @@ At test time it is fine-tuned by the same inner loop as the others ("pretrained"
 import jax
 import jax.numpy as jnp
 
-from innerloop.algorithms.algorithm import Algorithm, MetaInfo
-from innerloop.inner import InnerLoop
-from innerloop.task import LossFn, Params, Task
+from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import LossFn, Params, Task
 
 
 class Joint(Algorithm):

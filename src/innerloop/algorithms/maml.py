@@ -7,14 +7,14 @@ for gradient descent inside, where the product runs from the first step on the l
 any other rule the factors are the rule's own derivatives. Differentiating the scan gives all of them.
 
 Finn, Abbeel and Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", algorithm 1,
-arXiv 1703.03400. The paper sums over tasks; `innerloop.outer` takes the mean.
+arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer` takes the mean.
 """
 
 import jax
 
-from innerloop.algorithms.algorithm import Algorithm, MetaInfo
-from innerloop.inner import InnerLoop
-from innerloop.task import LossFn, Params, Task
+from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import LossFn, Params, Task
 
 
 class MAML(Algorithm):

@@ -7,7 +7,8 @@ outside). With `alpha` given, g is divided by it: (theta - W) / alpha, the "Rept
 gradient descent is the plain gradient of the support loss.
 
 Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithms 1 and 2, arXiv 1803.02999.
-The authors' code keeps Adam's second moments from one task to the next: `innerloop.kept_adam` makes them a part of
+The authors' code keeps Adam's second moments from one task to the next: `innerloop.engine.persistent_adam` makes
+them a part of
 theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
 """
 
@@ -18,12 +19,12 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from innerloop.algorithms.algorithm import Algorithm, MetaInfo
+from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.inner import InnerLoop, Trajectory, unroll
+from innerloop.engine.persistent_adam import KeptAdam, of_model, on_model, with_moments
+from innerloop.engine.pytree import subtract
+from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
-from innerloop.inner import InnerLoop, Trajectory, unroll
-from innerloop.kept_adam import KeptAdam, of_model, on_model, with_moments
-from innerloop.task import LossFn, Params, Task
-from innerloop.tree import subtract
 
 
 @dataclass(frozen=True)

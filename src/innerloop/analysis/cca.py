@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from innerloop.analysis.points import Points, centred, pair
+from innerloop.analysis.activations import Points, centred, pair
 from innerloop.errors import InnerloopError
 
 

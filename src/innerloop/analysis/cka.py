@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from innerloop.analysis.points import Points, centred, pair
+from innerloop.analysis.activations import Points, centred, pair
 from innerloop.errors import InnerloopError
 
 Others = Float[np.ndarray, "points others"]

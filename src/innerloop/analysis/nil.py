@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from innerloop.analysis.freeze import later, record, scorer
-from innerloop.analysis.subject import Subject, Watch, unwatched
+from innerloop.analysis.analyzed_model import Subject, Watch, unwatched
+from innerloop.analysis.freezing import later, record, scorer
+from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
-from innerloop.losses import accuracy
-from innerloop.normalization import predict
-from innerloop.task import Params, Task
+from innerloop.nn.losses import accuracy
+from innerloop.nn.normalization import predict
 
 
 def cosine_scores(

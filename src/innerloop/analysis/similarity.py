@@ -16,13 +16,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from innerloop.analysis.activations import Layout, as_points
+from innerloop.analysis.analyzed_model import Subject, Watch, check_tasks, interval, unwatched
 from innerloop.analysis.cca import correlate, decomposed, default_tolerance, mean, weighted
 from innerloop.analysis.cka import linear_cka, rbf_cka
-from innerloop.analysis.points import Layout, as_points
-from innerloop.analysis.subject import Subject, Watch, check_tasks, interval, unwatched
+from innerloop.engine.evaluate import over_tasks
+from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
-from innerloop.evaluate import over_tasks
-from innerloop.task import Params, Task
 
 Compare = Callable[[Params, Task], tuple[dict[str, Array], dict[str, Array]]]
 """Two sets of activations of one task, layer by layer, at the same points."""

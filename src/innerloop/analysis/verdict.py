@@ -18,7 +18,7 @@ nothing to explain. The paper has no thresholds; these are conventions of this p
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from innerloop.cli.shared import with_interval
+from innerloop.io.text import with_interval
 
 Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
 
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def judge(results: dict[str, Any]) -> Verdict | None:
-    """The verdict on the results of `innerloop.analysis.laboratory`; None where freezing was not measured."""
+    """The verdict on the results of `innerloop.analysis.run_all`; None where freezing was not measured."""
     if not {"none", "body", "all"} <= set(frozen_lines(results)):
         return None
     found = measures(results)

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from innerloop.cli import streams
 from innerloop.errors import InnerloopError
-from innerloop.signals import Interrupted
-from innerloop.text import LIMIT, printable
+from innerloop.io.text import LIMIT, printable
+from innerloop.training.signals import Interrupted
 
 COMMANDS = {
     "list": "name the presets: every paper protocol",
@@ -26,7 +26,7 @@ COMMANDS = {
     "quickstart": "train, measure and compare the four algorithms in minutes",
 }
 
-MODULES = {"list": "list_presets"}
+MODULES = {"list": "presets"}
 """Modules that are not named like their command: one named `list` would hide the built-in from this file."""
 
 

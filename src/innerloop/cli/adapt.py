@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.own_data import Ink, Own
-from innerloop.cli.shared import Steps, console, counted, parse, print_json, start_jax
-from innerloop.config import Normalization
-from innerloop.files import new_output, output, resolved
-from innerloop.text import csv_cell
+from innerloop.cli.common import Steps, console, parse, print_json, start_jax
+from innerloop.cli.user_examples import Ink, UserData
+from innerloop.config.schema import Normalization
+from innerloop.io.files import new_output, output, resolved
+from innerloop.io.text import counted, csv_cell
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,15 @@ def run(argv: Sequence[str]) -> int:
     """Adapt, predict, print."""
     arguments = parse(Adapt, argv)
     start_jax()
-    from innerloop.cli.adapting import answer
+    from innerloop.cli.adapt_model import adapt_and_predict
 
     if arguments.csv is not None:
         inputs = (arguments.source, arguments.data, *arguments.query)
         output(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
-    own = Own(arguments.data, arguments.query, arguments.ink)
-    result = answer(arguments.source, arguments.data_folder, own, arguments.steps, arguments.normalization)
+    own = UserData(arguments.data, arguments.query, arguments.ink)
+    result = adapt_and_predict(
+        arguments.source, arguments.data_folder, own, arguments.steps, arguments.normalization
+    )
     if arguments.csv is not None:
         with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
             write_csv(draft, result["predictions"])

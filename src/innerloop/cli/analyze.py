@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
-from innerloop.cli.shared import Count, Devices, console, counted, parse, print_json, start_jax, with_interval
-from innerloop.files import OutputFolder
+from innerloop.cli.common import Count, Devices, console, parse, print_json, start_jax
+from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import counted, with_interval
 
 if TYPE_CHECKING:
-    import innerloop.analysis.laboratory
+    import innerloop.analysis.run_all
 
 Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early", "against"]
 
@@ -71,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
     """Experiment, write, and tell the verdict."""
     arguments = parse(Analyze, argv)
     start_jax(arguments.devices)
-    from innerloop.analysis.laboratory import EXPERIMENTS, analyze
+    from innerloop.analysis.run_all import EXPERIMENTS, analyze
 
     asked = request(arguments)
     check_source(asked, arguments.only)  # before a folder is made
@@ -82,7 +83,7 @@ def run(argv: Sequence[str]) -> int:
     results = analyze(asked, arguments.only, watching=watching, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if folder is not None:
-        from innerloop.analysis.page import write
+        from innerloop.report.analysis_page import write
 
         write(results, made, folder)
     if arguments.json:
@@ -95,9 +96,9 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def request(arguments: Analyze) -> "innerloop.analysis.laboratory.Request":
+def request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
     """The laboratory's request."""
-    from innerloop.analysis.laboratory import Request
+    from innerloop.analysis.run_all import Request
 
     return Request(
         source=arguments.source,
@@ -111,12 +112,12 @@ def request(arguments: Analyze) -> "innerloop.analysis.laboratory.Request":
     )
 
 
-def check_source(asked: "innerloop.analysis.laboratory.Request", only: Sequence[str]) -> None:
+def check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str]) -> None:
     """Raise InnerloopError for what is no run on examples, and experiments that cannot be made on it."""
-    from innerloop import weights
-    from innerloop.analysis.laboratory import Laboratory
-    from innerloop.pretrained import refuse_policies
-    from innerloop.trained import weights_path
+    from innerloop.analysis.run_all import Laboratory
+    from innerloop.learner.pretrained import refuse_policies
+    from innerloop.training.storage import weights
+    from innerloop.training.storage.sources import weights_path
 
     for source in filter(None, (asked.source, asked.against)):
         refuse_policies(weights.load(weights_path(source))[1])
@@ -139,7 +140,7 @@ def check_folder(folder: OutputFolder) -> None:
 
 def watching(title: str) -> "AbstractContextManager":
     """Progress of one experiment, beside the results."""
-    from innerloop.progress import counting
+    from innerloop.cli.progress import counting
 
     return counting(console(stderr=True), title)
 

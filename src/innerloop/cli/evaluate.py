@@ -7,24 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.bounds import MEMBERS, TASKS, TEST_SEED
-from innerloop.cli.shared import (
-    Count,
-    Devices,
-    Steps,
-    console,
-    counted,
-    diverged,
-    parse,
-    print_json,
-    start_jax,
-    with_interval,
-)
-from innerloop.config import Normalization
+from innerloop.cli.common import Count, Devices, Steps, console, parse, print_json, start_jax
+from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
+from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted, diverged, with_interval
 
 if TYPE_CHECKING:
-    import innerloop.trained
+    import innerloop.training.measure
+    import innerloop.training.storage.sources
+    import innerloop.training.trained
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     """Measure and print."""
     arguments = parse(Evaluate, argv)
     start_jax(arguments.devices)
-    from innerloop.trained import load_trained
+    from innerloop.training.trained import load_trained
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
@@ -89,7 +81,7 @@ def refuse_examples(arguments: Evaluate) -> None:
             )
 
 
-def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Normalization]:
+def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
@@ -102,11 +94,11 @@ def modes(trained: "innerloop.trained.Trained", arguments: Evaluate) -> list[Nor
 
 
 def measured(
-    trained: "innerloop.trained.Trained", arguments: Evaluate, mode: Normalization
+    trained: "innerloop.training.trained.Trained", arguments: Evaluate, mode: Normalization
 ) -> dict[str, Any]:
     """One measurement, with a bar on stderr if someone sees it."""
-    from innerloop.progress import counting
-    from innerloop.trained import measure
+    from innerloop.cli.progress import counting
+    from innerloop.training.measure import measure
 
     settings = {
         name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "part")

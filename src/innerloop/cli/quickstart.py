@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from innerloop.bounds import POSITIVE, TASKS, Bounds
-from innerloop.cli.shared import console, diverged, parse, start_jax, with_interval
-from innerloop.config import Config
+from innerloop.cli.common import console, parse, start_jax
+from innerloop.config.bounds import POSITIVE, TASKS, Bounds
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.files import OutputFolder
-from innerloop.presets import preset
-from innerloop.signals import Stopped, telling
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import diverged, with_interval
+from innerloop.training.signals import Stopped, telling
 
 if TYPE_CHECKING:
-    import innerloop.report.collect
+    import innerloop.report.measurements
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def shortened(config: Config, effort: float) -> Config:
 
 def check_folder(folder: Path, plan: Sequence[Config]) -> None:
     """Raise InnerloopError if one of the runs is there with other settings."""
-    from innerloop.run_folder import RunFolder
+    from innerloop.training.storage.run_directory import RunFolder
 
     for config in plan:
         run_folder = RunFolder(folder / config.name)
@@ -112,9 +113,9 @@ def check_folder(folder: Path, plan: Sequence[Config]) -> None:
 
 def trained(folder: Path, config: Config, title: str) -> int:
     """Train one run, unless it has ended; 0, or the exit code after a signal."""
-    from innerloop.progress import training
-    from innerloop.run_folder import RunFolder
-    from innerloop.train import train
+    from innerloop.cli.progress import training
+    from innerloop.training.storage.run_directory import RunFolder
+    from innerloop.training.train import train
 
     out = console()
     if RunFolder(folder).weights.is_file():
@@ -136,7 +137,7 @@ def trained(folder: Path, config: Config, title: str) -> int:
 
 def check_weights(path: Path, config: Config) -> None:
     """Raise InnerloopError for weights of another training: how tasks fit into memory alone may differ."""
-    from innerloop import weights
+    from innerloop.training.storage import weights
 
     found = weights.load(path)[1]
     decides = lambda c: replace(
@@ -150,16 +151,16 @@ def check_weights(path: Path, config: Config) -> None:
 def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
     """Measure all runs, print the table, write the report."""
     from innerloop.cli.report import watching
-    from innerloop.report import collect, page
+    from innerloop.report import measurements, run_page
 
-    groups = collect.gather(collect.load(sources), arguments.tasks, watching)
+    groups = measurements.gather(measurements.load(sources), arguments.tasks, watching)
     show(groups)
-    page.write(groups, OutputFolder(arguments.folder).replacing("report.html"))
+    run_page.write(groups, OutputFolder(arguments.folder).replacing("report.html"))
     console().print(f"Report: {arguments.folder / 'report.html'}", style="bold")
     console().print(f"Next:   innerloop evaluate {sources[0]}")
 
 
-def show(groups: "Sequence[innerloop.report.collect.Group]") -> None:
+def show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
     """All results in one table."""
     from rich import box
     from rich.table import Table

@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from innerloop.bounds import TASKS
-from innerloop.cli.shared import Devices, console, parse, start_jax
+from innerloop.cli.common import Devices, console, parse, start_jax
+from innerloop.config.bounds import TASKS
 from innerloop.errors import InnerloopError
-from innerloop.files import OutputFolder, new_output, output
+from innerloop.io.files import OutputFolder, new_output, output
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def run(argv: Sequence[str]) -> int:
     if not arguments.runs:
         raise InnerloopError("report", "needs a run", do="give a run's folder")
     start_jax(arguments.devices)
-    from innerloop.report import collect, page
+    from innerloop.report import measurements, run_page
 
-    loaded = collect.load(arguments.runs)
+    loaded = measurements.load(arguments.runs)
     draft, out = destination(arguments)  # before anything is measured
-    groups = collect.gather(loaded, arguments.tasks, watching)
-    page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
+    groups = measurements.gather(loaded, arguments.tasks, watching)
+    run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0
 
@@ -73,6 +73,6 @@ def destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
 
 def watching(title: str) -> "AbstractContextManager":
     """Progress of one measurement."""
-    from innerloop.progress import counting
+    from innerloop.cli.progress import counting
 
     return counting(console(), title)

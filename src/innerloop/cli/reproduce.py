@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from innerloop.bounds import DEVICES
-from innerloop.cli.shared import console, parse, print_json, start_jax
+from innerloop.cli.common import console, parse, print_json, start_jax
+from innerloop.config.bounds import DEVICES
 from innerloop.errors import InnerloopError
-from innerloop.signals import Stopped, telling
+from innerloop.training.signals import Stopped, telling
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
 
 def devices_of(folder: Path) -> int | None:
     """How many devices the run had; None if its record is lost. Raises InnerloopError if this is no run."""
-    from innerloop.run_folder import RunFolder
+    from innerloop.training.storage.run_directory import RunFolder
 
     run = RunFolder(folder)
     run.config()
@@ -65,8 +65,8 @@ def devices_of(folder: Path) -> int | None:
 
 def judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
     """The verdict in words or JSON, and the exit code; 128 and the signal's number if one came."""
-    from innerloop.progress import training
-    from innerloop.reproduce import reproduce
+    from innerloop.cli.progress import training
+    from innerloop.training.reproduce import reproduce
 
     told = console(stderr=arguments.json)
 

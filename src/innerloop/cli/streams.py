@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from innerloop.text import LIMIT, printable
+from innerloop.io.text import LIMIT, printable
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from innerloop.bounds import SEED, Bounds
-from innerloop.cli.shared import Devices, console, counted, parse, start_jax
-from innerloop.config import (
+from innerloop.cli.common import Devices, console, parse, start_jax
+from innerloop.config.bounds import SEED, Bounds
+from innerloop.config.presets.registry import all_presets, preset
+from innerloop.config.schema import (
     AlgorithmName,
     Config,
     DataConfig,
@@ -24,8 +25,8 @@ from innerloop.config import (
     RLConfig,
 )
 from innerloop.errors import InnerloopError
-from innerloop.presets import all_presets, preset
-from innerloop.signals import Stopped, telling
+from innerloop.io.text import counted
+from innerloop.training.signals import Stopped, telling
 
 
 def own(name: str, metavar: str, hint: str = "") -> Any:
@@ -110,28 +111,28 @@ def one_of_several(arguments: Train) -> bool:
 
 def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
     """The part of this process, in a child that is watched."""
-    from innerloop.cli import processes
+    from innerloop.cli import distributed as processes
 
     folder = arguments.resume or arguments.folder or Path("runs") / str(arguments.preset)
     if not processes.is_child():
         return processes.supervise(argv, folder)
     processes.end_with_parent()
     start_jax(arguments.devices, alone=False)
-    from innerloop import distributed
+    from innerloop.parallel import multi_process
 
     a = arguments
-    distributed.join(distributed.Meeting(a.coordinator, a.processes, a.process, a.patience))
+    multi_process.initialize(multi_process.ProcessGroup(a.coordinator, a.processes, a.process, a.patience))
 
     def work() -> int:
-        distributed.check_same(own_settings(arguments), "settings on its command line")
-        return lead(arguments, base) if distributed.first() else follow(folder)
+        multi_process.check_same(own_settings(arguments), "settings on its command line")
+        return lead(arguments, base) if multi_process.is_primary() else follow(folder)
 
     return processes.as_one(work, folder)
 
 
 def own_settings(arguments: Train) -> bytes:
     """A digest of what this process was told to train, or to go on with; where its folder is does not count."""
-    from innerloop.config_json import to_json
+    from innerloop.config.serialization import to_json
 
     given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
     settings = to_json(dataclasses.replace(Config(), **given))
@@ -147,7 +148,7 @@ def lead(arguments: Train, base: Config) -> int:
 
 def follow(folder: Path) -> int:
     """Any other process: settings and state come from the first."""
-    from innerloop.train import train
+    from innerloop.training.train import train
 
     try:
         train(None, folder)
@@ -197,7 +198,7 @@ def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
 
 def check_resume(arguments: Train, changed: list[str]) -> None:
     """Raise InnerloopError unless `--resume` stands alone or beside the run's own preset."""
-    from innerloop.run_folder import RunFolder
+    from innerloop.training.storage.run_directory import RunFolder
 
     if not arguments.resume.is_dir():  # pyright: ignore[reportOptionalMemberAccess]
         raise InnerloopError("--resume", "there is no such folder", got=str(arguments.resume))
@@ -216,15 +217,15 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
 
 def train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; say where things are, or how to go on."""
-    from innerloop import checkpoint
-    from innerloop.progress import training
-    from innerloop.run_folder import RunFolder
-    from innerloop.train import train
+    from innerloop.cli.progress import training
+    from innerloop.training.storage import checkpoint
+    from innerloop.training.storage.run_directory import RunFolder
+    from innerloop.training.train import train
 
     out = console()
     shown = config or RunFolder(folder).config()
     announce(shown, folder)
-    checkpoint.quiet_afterwards()
+    checkpoint.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
@@ -255,8 +256,8 @@ def announce(config: Config, folder: Path) -> None:
 
 def tell_end(folder: Path) -> None:
     """Where things are, the last validation score, and what to type next."""
-    from innerloop.progress import in_words
-    from innerloop.run_folder import RunFolder
+    from innerloop.cli.progress import in_words
+    from innerloop.training.storage.run_directory import RunFolder
 
     run_folder, out = RunFolder(folder), console()
     metrics = run_folder.metrics()

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from innerloop.evaluate import steps_to_record
-from innerloop.report import figures
-from innerloop.report.collect import Result
-from innerloop.report.trace import outputs_by_step
-from innerloop.trained import Trained
+from innerloop.engine.evaluate import steps_to_record
+from innerloop.report import run_figures
+from innerloop.report.measurements import Result
+from innerloop.report.predictions import outputs_by_step
+from innerloop.training.trained import Trained
 
 SEED = 2
 """Seed of the examples, apart from the measurement's 0 and the validation's 1."""
@@ -86,7 +86,7 @@ def wave(trained: Trained, task: Any) -> Figure:
     steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
-    return figures.wave(x[order], truth, support, {step: outputs[step][order] for step in steps})
+    return run_figures.wave(x[order], truth, support, {step: outputs[step][order] for step in steps})
 
 
 def walks(result: Result, count: int = 4) -> Figure:
@@ -97,4 +97,4 @@ def walks(result: Result, count: int = 4) -> Figure:
     collector = replace(trained.experiment.test_collector, trajectories=10)  # pyright: ignore[reportAttributeAccessIssue]
     goals, rolled = paths(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
-    return figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])
+    return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

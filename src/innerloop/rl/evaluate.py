@@ -6,15 +6,15 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
-from innerloop.evaluate import Curve, check_request, in_turn, whole_part
-from innerloop.mesh import EVERYWHERE, SPLIT, task_mesh
-from innerloop.parts import on_mesh
-from innerloop.rl.collect import Collector, sampled
-from innerloop.task import Params
+from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_part
+from innerloop.engine.types import Params
+from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
+from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.sampler import MetaSampler, sampled
 
 
 def evaluator(
-    collector: Collector, *, tasks: int, part: int = 20
+    collector: MetaSampler, *, tasks: int, part: int = 20
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
     """`run(params, key)`: a Curve of `return` for every `part` tasks, each drawn by its own key.
 
@@ -32,7 +32,7 @@ def evaluator(
     return lambda params, key: (Curve(record, {"return": x}) for x in measured(params, key))
 
 
-def paths(collector: Collector, params: Params, key: PRNGKeyArray, tasks: int) -> tuple[Any, list[Any]]:
+def paths(collector: MetaSampler, params: Params, key: PRNGKeyArray, tasks: int) -> tuple[Any, list[Any]]:
     """Tasks, and the trajectories in them before and after each update, for looking at."""
     worlds = jax.vmap(collector.environment.sample_task)(jax.random.split(key, tasks))
     keys = jax.random.split(jax.random.fold_in(key, 1), tasks)

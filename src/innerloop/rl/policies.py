@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.models import MLP
+from innerloop.nn import MLP
 from innerloop.rl.distributions import Categorical, Normal
 
 LEAST_LOG_STD = -13.815510557964274

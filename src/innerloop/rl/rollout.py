@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from innerloop.engine.types import Params
 from innerloop.rl.distributions import Distribution
-from innerloop.rl.environments.environment import Environment
-from innerloop.task import Params
+from innerloop.rl.environments.base import Environment
 
 
 class Trajectories(NamedTuple):
     """What was seen, answered, done and paid, one after the other.
 
     `answers` are the acting policy's distributions. `mask` is 1 up to and with the step that ended the trajectory,
-    then 0. Where several trajectories follow each other in a lane (`innerloop.rl.lanes`), `ends` is 1 at each one's
+    then 0. Where several trajectories follow each other in a lane (`innerloop.rl.restarting_rollout`), `ends` is 1
+    at each one's
     last step; None: there is one in each. A reward that is no finite number says that the environment broke there.
     """
 

@@ -2,5 +2,5 @@
 
 from innerloop.tasks.episodes import Episodes as Episodes
 from innerloop.tasks.sinusoid import Sinusoid as Sinusoid
-from innerloop.tasks.stream import StreamedEpisodes as StreamedEpisodes
-from innerloop.tasks.stream import StreamedOuterLoop as StreamedOuterLoop
+from innerloop.tasks.streaming import StreamedEpisodes as StreamedEpisodes
+from innerloop.tasks.streaming import StreamedOuterLoop as StreamedOuterLoop

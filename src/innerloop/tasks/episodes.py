@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from innerloop.datasets.arrays import ClassArrays
+from innerloop.engine.types import Batch, Task, TwoStageSampler
 from innerloop.errors import InnerloopError
-from innerloop.task import Batch, DrawnApart, Task
-from innerloop.tasks.resident import Resident
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.device_examples import Resident
 
 
 def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
@@ -99,7 +99,7 @@ class EpisodeRows(eqx.Module):
         return Batch(rows.reshape(-1), jnp.repeat(jnp.arange(self.ways), rows.shape[1]))
 
 
-class Episodes(DrawnApart, eqx.Module):
+class Episodes(TwoStageSampler, eqx.Module):
     """The distribution of N-way K-shot episodes over a set of classes: a pytree whose leaves are the examples.
 
     ways, shots, queries: classes of an episode, and support and query examples of each class. Unsigned bytes are

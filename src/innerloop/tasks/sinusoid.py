@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError, check_choice
-from innerloop.task import Batch, Task
 
 GRID_POINTS = 50
 

@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from innerloop.rl.environments.environment import Environment as Environment
-from innerloop.rl.environments.environment import Transition as Transition
+from innerloop.config.specs import DatasetSpec
+from innerloop.rl.environments.base import Environment as Environment
+from innerloop.rl.environments.base import Transition as Transition
 from innerloop.rl.environments.locomotion import Locomotion as Locomotion
 from innerloop.rl.environments.navigation import Navigation as Navigation
 from innerloop.rl.environments.oracle import Oracle as Oracle
 from innerloop.rl.environments.tabular import Bandit as Bandit
 from innerloop.rl.environments.tabular import TabularMDP as TabularMDP
-from innerloop.specs import DatasetSpec
 
 
 def named(

@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from innerloop.errors import InnerloopError
-from innerloop.rl.environments import c_engine
-from innerloop.rl.environments.bodies import ANT, HALF_CHEETAH, SUBSTEPS, Body, load_model
-from innerloop.rl.environments.environment import Transition
-from innerloop.rl.environments.physics import Engine, Physics, at_rest, sound, step
+from innerloop.rl.environments.base import Transition
+from innerloop.rl.environments.mujoco import c_engine
+from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, SUBSTEPS, Body, load_model
+from innerloop.rl.environments.mujoco.physics import Engine, Physics, at_rest, sound, step
 
 BODIES = {"half-cheetah": HALF_CHEETAH, "ant": ANT}
 TOP_SPEED = {"half-cheetah": 2.0, "ant": 3.0}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.errors import InnerloopError
-from innerloop.rl.environments.environment import Transition
+from innerloop.rl.environments.base import Transition
 
 LONGEST_STEP = 0.1
 CLOSE = 0.01

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.rl.environments.environment import Environment, Transition
+from innerloop.rl.environments.base import Environment, Transition
 
 
 class OracleState(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from innerloop.rl.environments.environment import Transition
+from innerloop.rl.environments.base import Transition
 
 
 class TabularTask(NamedTuple):

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.engine.types import Params
 from innerloop.rl.rollout import ages
-from innerloop.rl.samples import Samples
-from innerloop.task import Params
+from innerloop.rl.sample_processor import Samples
 
 
 def dice(policy: Params, samples: Samples) -> Float[Array, ""]:

@@ -1,0 +1,138 @@
+"""Accuracy and error on held-out tasks, into result files and from there into the tables of the docs.
+
+    python -m benchmarks.accuracy.measure                 evaluate every shipped initialisation and baseline, write
+    the tables
+    python -m benchmarks.accuracy.measure NAME ...        evaluate these, or run folders, alone, then write the tables
+    python -m benchmarks.accuracy.measure --table         write the tables from the result files that are there
+    python -m benchmarks.accuracy.measure --tasks 1000    on fewer held-out tasks than the usual 10 000
+    python -m benchmarks.accuracy.measure NAME --modes transductive inductive    in these modes of normalisation alone
+
+One file a subject in benchmarks/results: every measurement with its settings, the training's length, commit, machine
+and wall time.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.provenance import commit
+from innerloop.io.files import write_text
+from innerloop.parallel.cpu_devices import use_cores
+from innerloop.training.measure import measure
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder, environment
+from innerloop.training.trained import Trained, load_trained, untrained
+
+FOLDER = Path(__file__).parents[1] / "results"
+MODES = ("transductive", "inductive", "support")
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
+
+
+Measurements = Callable[[int], list[dict[str, Any]]]
+"""From a number of held-out tasks to records."""
+
+
+def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
+    """One measurement, with a line of progress."""
+    show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
+    record = measure(trained, tasks=count, watch=show, **settings)
+    name = "accuracy" if "accuracy" in record else "loss"
+    print(f"\r  {settings}: {name} {record[name]:.4f} +- {record['ci95']:.4f}")
+    return record
+
+
+def image_measurements(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
+    """The protocol's own number, and the same tasks with every query predicted alone."""
+    return [measured(trained, count, normalization=mode) for mode in modes]
+
+
+def sinusoid_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
+    """5 and 10 points in MAML's protocol, 10 points in Reptile's."""
+    shots = (10,) if trained.config.data.protocol == "reptile" else (5, 10)
+    return [measured(trained, count, shots=k) for k in shots]
+
+
+def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
+    """A fine-tuned baseline: step size and number of steps chosen on validation classes, then measured on test."""
+    tried = []
+    for rate in RATES:
+        record = measure(trained, tasks=400, learning_rate=rate, part="validation", steps=20)
+        curve = record["curve"]
+        best = max(range(1, len(curve["steps"])), key=lambda i: curve["accuracy"]["mean"][i])
+        tried.append((curve["accuracy"]["mean"][best], rate, curve["steps"][best]))
+    _, rate, steps = max(tried)
+    return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in modes]
+
+
+def of_model(source: str, modes: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """A shipped model or a run folder, as its problem and algorithm have it."""
+    trained = load_trained(source)
+    if trained.config.data.dataset == "sinusoid":
+        return sinusoid_measurements(trained, count)
+    return (tuned if trained.config.algorithm == "joint" else image_measurements)(trained, count, modes)
+
+
+def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
+    """What is measured, by name of its result file; `modes`: of normalisation."""
+    found: dict[str, Measurements] = {}
+    for name in weights.shipped():
+        if name.startswith(("navigation", "half-cheetah", "ant-")):
+            continue  # benchmarks.accuracy.rl_returns measures policies, several seeds of each
+        found[name] = partial(of_model, name, modes)
+    found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
+        untrained("omniglot-5way-1shot-joint"), count, modes
+    )
+    return found
+
+
+def take(source: str, measurements: Measurements, count: int) -> None:
+    """Measure one subject and write its file."""
+    print(source)
+    name, training = source, {"meta_steps": 0}
+    if source in weights.shipped():
+        training = weights.load(weights.shipped_path(source))[2]
+    elif is_run(source):
+        _, config, training = weights.load(RunFolder(source).weights)
+        name = config.name
+    result = {
+        "subject": name,
+        "training": training,
+        "measurements": measurements(count),
+        "commit": commit(),
+        "environment": environment(),
+    }
+    write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+
+
+def is_run(source: str) -> bool:
+    """Whether it is the folder of a run that has come to its end."""
+    return RunFolder(source).weights.is_file()
+
+
+def main(words: list[str]) -> None:
+    """Measure, then write the tables."""
+    from benchmarks.accuracy.tables import write_tables
+
+    reader = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.measure")
+    reader.add_argument("names", nargs="*", metavar="NAME")
+    reader.add_argument("--tasks", type=int, default=10_000)
+    reader.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    reader.add_argument("--table", action="store_true")
+    asked = reader.parse_args(words)
+    if not asked.table:
+        known = subjects(asked.modes)
+        known |= {name: partial(of_model, name, asked.modes) for name in asked.names if is_run(name)}
+        if unknown := set(asked.names) - set(known):
+            reader.error(f"nothing is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        for name in asked.names or known:
+            take(name, known[name], asked.tasks)
+    write_tables(FOLDER)
+
+
+if __name__ == "__main__":
+    use_cores(2)
+    main(sys.argv[1:])

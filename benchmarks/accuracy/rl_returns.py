@@ -1,0 +1,74 @@
+"""Returns of policies that learn, on held-out goals, into one result file a subject; then the tables of the docs.
+
+python -m benchmarks.accuracy.rl_returns RUN [RUN ...]
+
+Runs of one preset with different seeds are measured into the same file.
+"""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.measure import FOLDER, commit
+from benchmarks.accuracy.tables import write_tables
+from innerloop.io.files import write_text
+from innerloop.parallel.cpu_devices import use_cores
+from innerloop.training.measure import measure
+from innerloop.training.storage.run_directory import environment
+from innerloop.training.trained import Trained, load_trained
+
+GOALS = 200
+"""Of navigation; bodies are measured on as many tasks as their preset says, 40 as in the paper."""
+
+
+RATES = (0.5, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+def rate_for(trained: Trained) -> float | None:
+    """The step a policy is fine-tuned by; None: the one that it was trained for.
+
+    Joint training knows no inner step. The best of `RATES` after one update, on the tasks of the run's validation.
+    """
+    if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
+        return None
+    tried = {
+        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1)["returns"][1] for rate in RATES
+    }
+    return max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))
+
+
+def measured(trained: Trained) -> dict[str, Any]:
+    """The returns over held-out goals, the same for every policy."""
+    walks = trained.config.data.dataset == "navigation"
+    record = measure(trained, tasks=GOALS if walks else None, learning_rate=rate_for(trained))
+    record["source"] = trained.config.name  # not where the run happens to lie
+    told = ", ".join(
+        f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(record["returns"], record["ci95"], strict=True)
+    )
+    print(f"{trained.config.name}, seed {trained.config.seed}: {told}")
+    return record
+
+
+def main(sources: list[str]) -> None:
+    """Measure runs, write their files, then the tables."""
+    together: dict[str, list[Trained]] = {}
+    for trained in map(load_trained, sources):
+        together.setdefault(trained.config.name, []).append(trained)
+    for name, members in together.items():
+        result = {
+            "subject": name,
+            "training": members[0].facts,
+            "runs": [{"seed": t.config.seed, **t.facts} for t in members],
+            "measurements": [measured(t) for t in members],
+            "commit": commit(),
+            "environment": environment(),
+        }
+        write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_tables(FOLDER)
+
+
+if __name__ == "__main__":
+    use_cores(2)
+    main(sys.argv[1:])

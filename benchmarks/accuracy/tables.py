@@ -1,0 +1,243 @@
+"""The docs' result tables, from result files alone."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.published import (
+    ACCURACY,
+    LOCOMOTION,
+    NAVIGATION,
+    PUBLISHED_ITERATIONS,
+    SINUSOID_5_SHOT,
+)
+from innerloop.io.files import write_text
+from innerloop.training.storage import weights
+
+ROOT = Path(__file__).parents[2]
+NAMES = {
+    "maml": "MAML",
+    "maml-published": "MAML, protocol as published",
+    "fomaml": "FOMAML",
+    "anil": "ANIL",
+    "reptile": "Reptile",
+    "boil": "BOIL",
+    "joint": "pre-trained on all classes, fine-tuned",
+    "untrained": "random weights, fine-tuned",
+}
+ORDER = list(NAMES)
+ITERATION = "navigation-iteration.json"
+"""Among the result files: what `benchmarks.rl.meta_iteration` writes."""
+HEAD = """# Results
+
+Made by `make results` from the files in `benchmarks/results`; every number is a mean over held-out tasks with its 95 %
+interval. The training's length, the seed, the commit and the machine are in the files. Training times are wall times
+on two cores that did other work too, so they are upper bounds.
+
+"""
+
+
+def load(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every result by subject; what has none is not of a trained initialisation."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return {result["subject"]: result for result in results if "subject" in result}
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def percent(record: dict[str, Any]) -> str:
+    """An accuracy with its interval."""
+    return f"{100 * record['accuracy']:.2f} ± {100 * record['ci95']:.2f}"
+
+
+def label(subject: str, setting: str) -> str:
+    """A subject's algorithm in words."""
+    return NAMES.get(subject.removeprefix(setting + "-"), subject)
+
+
+def begun_with(subject: str) -> str:
+    """The trained model whose body a shipped one began with; empty for random weights."""
+    return weights.load(weights.shipped_path(subject))[1].model.start if subject in weights.shipped() else ""
+
+
+def training(result: dict[str, Any]) -> str:
+    """How long a subject was trained, on what meta-batch and with how many inner steps."""
+    facts = result["training"]
+    if not facts["meta_steps"]:
+        return "none"
+    with_what = ""
+    if result["subject"] in weights.shipped():
+        config = weights.load(weights.shipped_path(result["subject"]))[1]
+        with_what = f" of {config.outer.meta_batch} tasks, {config.inner.steps} inner"
+        with_what += f", begun with `{start}`" if (start := config.model.start) else ""
+    minutes = f", {facts['seconds'] / 60:.0f} min" if "seconds" in facts else ""
+    return f"{facts['meta_steps']:,}".replace(",", " ") + f" meta-steps{with_what}{minutes}"
+
+
+def image_rows(results: dict[str, dict[str, Any]], setting: str) -> list[list[str]]:
+    """One row a subject and normalisation mode."""
+    own = [s for s in results if s.startswith(setting + "-")]
+    own.sort(key=lambda s: ORDER.index(s.removeprefix(setting + "-")))
+    rows = []
+    for subject in own:
+        for record in results[subject]["measurements"]:
+            mode = record["normalization"]
+            paper, source = ACCURACY.get((subject, mode), ("", ""))
+            rows.append(
+                [
+                    label(subject, setting),
+                    mode,
+                    percent(record),
+                    f"{paper} ({source})" if paper else "",
+                    f"{record['inner_steps']} x {record['inner_learning_rate']:g}",
+                    str(record["queries_per_class"]),
+                    str(record["tasks"]),
+                    training(results[subject]),
+                ]
+            )
+    return rows
+
+
+def image_tables(results: dict[str, dict[str, Any]]) -> str:
+    """A table for each data set, ways and shots."""
+    found = {m.group(0) for s in results if (m := re.match(r".*-\d+way-\d+shot", s))}
+    header = [
+        "",
+        "normalisation",
+        "accuracy, %",
+        "published",
+        "test steps",
+        "queries a class",
+        "tasks",
+        "training",
+    ]
+    return "\n".join(
+        f"## {setting}\n\n{table(header, image_rows(results, setting))}"
+        for setting in sorted(found, reverse=True)
+    )
+
+
+def error(record: dict[str, Any], step: int) -> str:
+    """The error after `step` steps, with its interval."""
+    curve = record["curve"]
+    at = curve["steps"].index(step)
+    return f"{curve['loss']['mean'][at]:.3f} ± {curve['loss']['ci95'][at]:.3f}"
+
+
+def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
+    """Errors after 0, 1, 5 and 10 steps, ours and the paper's."""
+    rows = []
+    for subject in [s for s in results if s.startswith("sinusoid")]:
+        for record in results[subject]["measurements"]:
+            paper = SINUSOID_5_SHOT.get(subject) if record["shots"] == 5 else None
+            rows.append(
+                [
+                    subject.removeprefix("sinusoid-").upper(),
+                    str(record["shots"]),
+                    *(error(record, step) for step in (0, 1, 5, 10)),
+                    " / ".join(paper) if paper else "",
+                    training(results[subject]),
+                ]
+            )
+    header = ["", "points", "0 steps", "1", "5", "10", "published, 1 / 5 / 10", "training"]
+    note = "Mean squared error; the published numbers are those of Finn et al. 2017, table 2 (5 points).\n\n"
+    return f"## Sinusoid\n\n{note}{table(header, rows)}\n"
+
+
+def navigation_table(results: dict[str, dict[str, Any]]) -> str:
+    """Returns after 0 to 3 updates of every trained policy, and the paper's beneath."""
+    rows = []
+    for subject in [s for s in results if s.startswith("navigation")]:
+        name = subject.removeprefix("navigation-")
+        rows += policy_rows(name, results[subject])
+        if subject in NAVIGATION:
+            rows.append([f"{name}, published", "", "", *NAVIGATION[subject], "40", ""])
+    return table(["", "seed", "step", "0 updates", "1", "2", "3", "goals", "training"], rows)
+
+
+def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
+    """The same of bodies; what is published stands there also where nothing of ours does."""
+    ours = {s for s in results if s.startswith(("half-cheetah", "ant-"))}
+    rows = []
+    for subject in sorted(ours | set(LOCOMOTION), reverse=True):
+        rows += policy_rows(subject, results[subject]) if subject in ours else []
+        if subject in LOCOMOTION:
+            length = f"{PUBLISHED_ITERATIONS[subject]} iterations"
+            rows.append([f"{subject}, published", "", "", *LOCOMOTION[subject], "40", length])
+    return table(["", "seed", "step", "0 updates", "1", "2", "3", "tasks", "training"], rows)
+
+
+def iteration_table(record: dict[str, Any]) -> str:
+    """One meta-iteration of navigation, ours and the peer's."""
+    rows = []
+    for key, name in (("innerloop", "innerloop"), ("pytorch", "PyTorch and NumPy")):
+        if key in record:
+            r = record[key]
+            walked = f"{r['environment_steps_per_second']:,}".replace(",", " ")
+            rows.append([name, f"{r['seconds']:.2f}", f"{r['cpu_seconds']:.2f}", walked])
+    machine = (
+        f"{record['threads']} cores of {record['processor']}, load average {record['load_before']} before"
+    )
+    made = f"\n{machine}; commit {record['commit']}, {record['date']}; medians of {record['turns']} turns.\n"
+    return table(["", "seconds", "CPU seconds", "environment steps/s"], rows) + made
+
+
+def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
+    """One row for every run of a subject."""
+    rows = []
+    for record, facts in zip(result["measurements"], result["runs"], strict=True):
+        points = zip(record["returns"], record["ci95"], strict=True)
+        cells = [f"{mean:.1f} ± {ci95:.1f}" for mean, ci95 in points]
+        length = f"{facts['meta_steps']} iterations" if facts["meta_steps"] else "none"
+        step = f"{record['inner_learning_rate']:g}"
+        rows.append([name, str(facts["seed"]), step, *cells, str(record["tasks"]), length])
+    return rows
+
+
+def between_markers(path: Path, name: str, text: str) -> None:
+    """Put `text` between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->` of a page that has them."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    page = path.read_text()
+    if begin in page:
+        head, rest = page.split(begin)
+        write_text(path, f"{head}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
+    """The README's short table: the protocol's own number of every trained subject."""
+    rows = []
+    for subject, result in results.items():
+        record = result["measurements"][0]
+        if "accuracy" not in record or subject.endswith(("untrained", "joint")):
+            continue
+        setting, algorithm = subject_parts(subject)
+        paper = ACCURACY.get((subject, record["normalization"]), ("", ""))[0]
+        name = NAMES[algorithm] + (f", begun with `{start}`" if (start := begun_with(subject)) else "")
+        rows.append([setting, name, percent(record), record["normalization"], paper])
+    rows.sort(key=lambda row: (row[0] != "omniglot-5way-1shot", row[0]))
+    return table(["tasks", "algorithm", "accuracy, %", "normalisation", "published"], rows)
+
+
+def subject_parts(subject: str) -> tuple[str, str]:
+    """Data, ways and shots; and what was trained on them."""
+    setting = re.match(r".*-\d+way-\d+shot", subject)
+    assert setting, subject
+    return setting.group(0), subject[setting.end() + 1 :]
+
+
+def write_tables(folder: Path) -> None:
+    """docs/results.md, and the table between the README's markers."""
+    results = load(folder)
+    text = HEAD + sinusoid_table(results) + image_tables(results)
+    write_text(ROOT / "docs" / "results.md", text)
+    between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
+    between_markers(ROOT / "docs" / "rl.md", "locomotion", locomotion_table(results))
+    if (folder / ITERATION).exists():
+        iteration = json.loads((folder / ITERATION).read_text())
+        between_markers(ROOT / "docs" / "rl.md", "iteration", iteration_table(iteration))
+    between_markers(ROOT / "README.md", "results", summary(results))

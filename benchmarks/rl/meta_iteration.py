@@ -1,0 +1,153 @@
+"""One meta-iteration of 2D navigation by MAML and TRPO (20 tasks, 20 trajectories, H 100), beside PyTorch and NumPy.
+
+python -m benchmarks.rl.meta_iteration                    both, in turn, as one JSON object
+python -m benchmarks.rl.meta_iteration --share 1          curvature from all tasks, as the PyTorch ports take it
+python -m benchmarks.rl.meta_iteration --alone            ours without the peer
+python -m benchmarks.rl.meta_iteration --write            both, and the table in docs/rl.md
+
+Wall seconds say what one waits, CPU seconds what it costs where other work runs beside it. The peer is
+`benchmarks.speed.peers.navigation`, written as the PyTorch ports of MAML write it; both take the same settings,
+shapes and
+number of cores, and neither is timed while it compiles or starts. Environment steps count those that were simulated,
+whether or not the trajectory had ended.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.measure import FOLDER
+from benchmarks.accuracy.tables import ITERATION, write_tables
+from benchmarks.provenance import circumstances
+from benchmarks.speed.process import ContenderProcess, peers_python
+from benchmarks.speed.worker_protocol import serve
+from innerloop.config.presets.registry import preset
+from innerloop.io.files import write_text
+from innerloop.parallel.cpu_devices import use_cores
+
+PRESET = "navigation-maml-trpo"
+RECORD = FOLDER / ITERATION
+AT_ONCE = 5
+"""Iterations of one dispatch of ours."""
+
+
+class Ours:
+    """Meta-iterations as a training run dispatches them."""
+
+    def __init__(self, share: float, threads: int):
+        import jax
+
+        from innerloop.training.reinforcement import RLExperiment
+
+        use_cores(threads)
+        config = preset(PRESET)
+        e = RLExperiment(replace(config, rl=replace(config.rl, fisher_share=share)))
+        self.loop, self.wait = e.outer_loop(e.train_tasks()), jax.block_until_ready
+        self.state = self.loop.start(e.init_params(), e.keys().tasks)
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """So many iterations, in whole dispatches (one at least)."""
+        dispatches = max(1, count // AT_ONCE)
+        begun = time.perf_counter()
+        for _ in range(dispatches):
+            self.state, _ = self.wait(self.loop.run(self.state, AT_ONCE))
+        return {"seconds": time.perf_counter() - begun}
+
+
+def processes(share: float, threads: int, python: Path | None) -> dict[str, list[str]]:
+    """How the contenders are started."""
+    settings = [str(share), str(threads)]
+    found = {"innerloop": [sys.executable, "-m", "benchmarks.rl.meta_iteration", "--serve", *settings]}
+    if python is not None:
+        found["pytorch"] = [str(python), "-m", "benchmarks.speed.peers.navigation", *settings]
+    return found
+
+
+def timed(commands: dict[str, list[str]], turns: int, iterations: int) -> dict[str, dict[str, float]]:
+    """Medians over turns, one contender at a time."""
+    with tempfile.TemporaryDirectory() as logs:
+        running = {name: ContenderProcess(name, argv, Path(logs) / name) for name, argv in commands.items()}
+        try:
+            for process in running.values():
+                process.ask("steps", count=1)
+            rows = [
+                {name: p.ask("steps", count=iterations) for name, p in running.items()} for _ in range(turns)
+            ]
+        finally:
+            for process in running.values():
+                process.close()
+    return {name: summary([row[name] for row in rows], iterations) for name in running}
+
+
+def summary(answers: list[dict[str, Any]], iterations: int) -> dict[str, float]:
+    """Seconds of one iteration, and environment steps a second."""
+    c = preset(PRESET)
+    walked = c.outer.meta_batch * (c.inner.steps + 1) * c.rl.trajectories * c.rl.horizon
+    wall = [answer["seconds"] / iterations for answer in answers]
+    cpu = [answer["cpu_s"] / iterations for answer in answers]
+    return {
+        "seconds": round(statistics.median(wall), 4),
+        "best_seconds": round(min(wall), 4),
+        "cpu_seconds": round(statistics.median(cpu), 4),
+        "environment_steps_per_second": round(walked / statistics.median(wall)),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Time both and print a record."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--share", type=float, default=preset(PRESET).rl.fisher_share, help="of the curvature")
+    made.add_argument("--threads", type=int, default=2, help="cores of each")
+    made.add_argument("--turns", type=int, default=5, help="of each")
+    made.add_argument("--iterations", type=int, default=AT_ONCE, help="of each turn, a multiple of 5")
+    made.add_argument("--python", type=Path, default=peers_python(), help="a Python that has torch")
+    made.add_argument("--alone", action="store_true", help="ours alone")
+    made.add_argument("--write", action="store_true", help="keep the record and write the docs' table")
+    made.add_argument("--serve", nargs=2, metavar=("SHARE", "THREADS"), help=argparse.SUPPRESS)
+    a = made.parse_args(argv)
+    if a.serve:
+        share, threads = float(a.serve[0]), int(a.serve[1])
+        serve(lambda: Ours(share, threads), threads)  # pyright: ignore
+        return 0
+    if a.iterations % AT_ONCE or min(a.iterations, a.turns, a.threads) < 1 or not 0 < a.share <= 1:
+        print(
+            "rl_speed: counts must be 1 or more, --iterations a multiple of 5, --share in (0, 1].",
+            file=sys.stderr,
+        )
+        return 2
+    if not a.alone and not a.python.exists():
+        print(
+            f"rl_speed: there is no {a.python}; run `make bench-setup` once, or give --alone.",
+            file=sys.stderr,
+        )
+        return 2
+    load = round(os.getloadavg()[0], 2)
+    found = timed(processes(a.share, a.threads, None if a.alone else a.python), a.turns, a.iterations)
+    settings = {"fisher_share": a.share, "threads": a.threads, "turns": a.turns, "load_before": load}
+    ratios = {} if a.alone else ratio(found)
+    record = {**found, **ratios, **settings, **circumstances()}
+    print(json.dumps(record))
+    if a.write:
+        write_text(RECORD, json.dumps(record, indent=1) + "\n")
+        write_tables(FOLDER)
+    return 0
+
+
+def ratio(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The peer's time over ours."""
+    ours, peer = found["innerloop"], found["pytorch"]
+    return {
+        name: round(peer[key] / ours[key], 2)
+        for name, key in (("ratio", "seconds"), ("cpu_ratio", "cpu_seconds"))
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Our contender: `python -m benchmarks.speed.innerloop_worker THREADS`.
+
+What is timed is what a training run calls, `outer.meta_steps`.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.speed.worker_protocol import serve
+from benchmarks.speed.workloads import Workload, from_dict
+from innerloop.config.schema import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.engine import outer
+from innerloop.engine.pytree import paths
+from innerloop.parallel.cpu_devices import use_cores
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.datasets import memmap
+from innerloop.tasks.episodes import Episodes
+from innerloop.tasks.streaming import StreamedEpisodes
+from innerloop.training.supervised import Experiment
+
+SAMPLING_CLASSES, EACH = 4800, 20  # Omniglot's training classes with their turns
+
+
+class FirstGradient(NamedTuple):
+    """The meta-gradient of the first step, kept to be compared with the peers'."""
+
+    seen: jax.Array
+    gradient: Any
+
+
+def keep_first_gradient() -> optax.GradientTransformation:
+    """Change nothing, and remember the first gradient: so the program that is checked is the one that is timed."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, FirstGradient]:
+        kept = jax.tree.map(lambda old, new: jnp.where(state.seen, old, new), state.gradient, updates)
+        return updates, FirstGradient(jnp.ones((), bool), kept)
+
+    init = lambda params: FirstGradient(jnp.zeros((), bool), jax.tree.map(jnp.zeros_like, params))
+    return optax.GradientTransformation(init, update)
+
+
+def config(w: Workload) -> Config:
+    """The workload as a run's config."""
+    if w.image is None:
+        data = DataConfig(dataset="sinusoid", ways=1, shots=w.shots, queries=w.queries)
+        model = ModelConfig(kind="mlp", hidden=w.hidden, scale=0.1)
+    else:
+        data = DataConfig(dataset="glyphs", ways=w.ways, shots=w.shots, queries=w.queries)
+        look: Any = {"downsample": w.downsample, "features": w.features}
+        model = ModelConfig(kind="conv4", filters=w.filters, **look)
+    inner: Any = {"steps": w.steps, "learning_rate": w.rate, "derivative": w.derivative}
+    return Config(
+        algorithm=w.algorithm,  # pyright: ignore[reportArgumentType]
+        data=data,
+        model=model,
+        inner=InnerConfig(**inner),
+        outer=OuterConfig(meta_batch=w.tasks, learning_rate=1e-3),
+    )
+
+
+def noise(image: tuple[int, int, int], classes: int, each: int) -> ClassArrays:
+    """Random bytes as images: without the ties between equal numbers that pooling would have to break."""
+    examples = np.random.default_rng(0).integers(0, 256, (classes * each, *image), np.uint8)
+    starts, counts = np.arange(classes) * each, np.full(classes, each)
+    names = tuple(f"c{i}" for i in range(classes))
+    return ClassArrays(examples, starts.astype(np.int32), counts.astype(np.int32), names)
+
+
+class Ours:
+    """Meta-steps of a workload."""
+
+    def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
+        """Make the weights and the tasks of the first meta-step, write them, and compile."""
+        w = self.w = from_dict(workload)
+        classes = noise(w.image, 64, w.shots + w.queries) if w.image else None
+        experiment = Experiment(config(w), Splits(classes, classes, classes) if classes else None)
+        params, distribution, key = experiment.init_params(), experiment.train_tasks(), jax.random.key(1)
+        keys = outer.task_keys(key, jnp.zeros((), jnp.int32), w.tasks)
+        tasks = jax.jit(lambda keys: jax.lax.map(distribution.sample, keys))(keys)
+        arrays = {
+            f"weights:{path}": x for path, x in zip(paths(params), jax.tree.leaves(params), strict=True)
+        }
+        arrays |= {"support_x": tasks.support.inputs, "support_y": tasks.support.targets}
+        arrays |= {"query_x": tasks.query.inputs, "query_y": tasks.query.targets}
+        np.savez(problem, **{name: np.asarray(x) for name, x in arrays.items()})  # pyright: ignore
+        self.experiment, self.problem = experiment, (params, tasks)
+        optimizer = optax.chain(keep_first_gradient(), experiment.optimizer)
+        self.loop = outer.OuterLoop(
+            experiment.algorithm, optimizer, distribution, meta_batch=w.tasks, chunk=experiment.chunk
+        )
+        self.state = self.loop.start(params, key)
+        first = self.steps(w.per_dispatch)["seconds"]
+        second = self.steps(w.per_dispatch)["seconds"]
+        return {"compile_s": max(0.0, first - second), "versions": versions()}
+
+    def gradient(self, path: str, double: bool) -> dict[str, Any]:
+        """The meta-gradient of the first meta-step: as it was computed, or anew in double precision."""
+        gradient = self.in_double() if double else self.state.opt_state[0].gradient
+        leaves = zip(paths(gradient), jax.tree.leaves(gradient), strict=True)
+        np.savez(path, **{name: np.asarray(x) for name, x in leaves})  # pyright: ignore[reportArgumentType]
+        return {}
+
+    def in_double(self) -> Any:
+        """The same gradient from the same weights and tasks, in float64."""
+        with jax.enable_x64(True):
+            wide = lambda x: jnp.asarray(np.asarray(x), np.float64 if x.dtype == np.float32 else x.dtype)
+            params, tasks = jax.tree.map(wide, self.problem)
+            one = lambda task: self.experiment.algorithm.meta_grad(params, task)[0]
+            mean = lambda tasks: jax.tree.map(lambda g: g.mean(0), jax.lax.map(one, tasks))
+            return jax.tree.map(np.asarray, jax.jit(mean)(tasks))
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Meta-steps; `count` is a multiple of those in one dispatch."""
+        start = time.perf_counter()
+        for _ in range(count // self.w.per_dispatch):
+            self.state, _ = self.loop.run(self.state, self.w.per_dispatch)
+        jax.block_until_ready(self.state)
+        return {"seconds": time.perf_counter() - start}
+
+    def peak(self) -> dict[str, Any]:
+        """XLA's product of two large matrices."""
+        a, product = jnp.ones((1536, 1536)), jax.jit(jnp.matmul)
+        product(a, a).block_until_ready()
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            product(a, a).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return {"gflops": 2 * 1536**3 / min(times) / 1e9}
+
+
+class Sampler(Ours):
+    """Drawing tasks: on the device, split over its cores as training does, or from a memory map."""
+
+    def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
+        """Put the examples on the device or into a memory map, and compile."""
+        w = self.w = from_dict(workload)
+        assert w.image is not None
+        classes = noise(w.image, SAMPLING_CLASSES, EACH)
+        np.savez(problem, examples=classes.examples.reshape(SAMPLING_CLASSES, EACH, *w.image))
+        self.key, self.at = jax.random.key(0), 0
+        if w.kind == "streaming":
+            path = Path(problem).with_suffix(".npy")
+            memmap.save(classes, path)
+            self.stream = StreamedEpisodes(memmap.open(path), w.ways, w.shots, w.queries)
+        else:
+            self.draw = self.compiled(Episodes(classes, w.ways, w.shots, w.queries))
+        first = self.steps(w.per_dispatch)["seconds"]
+        second = self.steps(w.per_dispatch)["seconds"]
+        return {"compile_s": max(0.0, first - second), "versions": versions()}
+
+    def compiled(self, episodes: Episodes) -> Any:
+        """`draw(key, step)`: one meta-batch on the cores that share it, each task in the place of the one before.
+
+        So they are drawn while training, and so NumPy draws them: nobody keeps a task once the next is drawn.
+        """
+        mesh = outer.task_mesh(self.w.tasks)
+        by_task = jax.sharding.PartitionSpec("tasks")
+        everywhere = jax.sharding.PartitionSpec()
+
+        def draw(episodes: Episodes, keys: jax.Array) -> Any:
+            place = jax.tree.map(jnp.zeros_like, jax.eval_shape(episodes.sample, keys[0]))
+            drawn = jax.vmap(episodes.draw)(keys)
+            last, _ = jax.lax.scan(lambda place, rows: (episodes.fetch(rows), None), place, drawn)
+            return jax.tree.map(lambda x: x[None], last)
+
+        split = jax.shard_map(
+            draw, mesh=mesh, in_specs=(everywhere, by_task), out_specs=by_task, check_vma=False
+        )
+        function = jax.jit(lambda e, key, step: split(e, outer.task_keys(key, step, self.w.tasks)))
+        episodes = jax.device_put(episodes, jax.sharding.NamedSharding(mesh, everywhere))
+        return lambda key, step: function(episodes, key, step)
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Meta-batches of tasks as float32 in [0, 1]; from a memory map as the bytes that travel."""
+        start = time.perf_counter()
+        for _ in range(count):
+            if self.w.kind == "streaming":
+                self.stream.read(self.key, self.at, 1, self.w.tasks)
+            else:
+                jax.block_until_ready(self.draw(self.key, np.int32(self.at)))
+            self.at += 1
+        return {"seconds": time.perf_counter() - start}
+
+
+class Either:
+    """Ours, whichever the workload is."""
+
+    chosen: Ours
+
+    def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
+        """Become the contender of the workload's kind."""
+        self.chosen = Ours() if workload["kind"] == "training" else Sampler()
+        return self.chosen.load(workload, problem)
+
+    def gradient(self, path: str, double: bool) -> dict[str, Any]:
+        """As the chosen one."""
+        return self.chosen.gradient(path, double)
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """As the chosen one."""
+        return self.chosen.steps(count)
+
+    def peak(self) -> dict[str, Any]:
+        """As the chosen one."""
+        return self.chosen.peak()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what ours runs on."""
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("innerloop", "jax", "jaxlib")}
+
+
+def start() -> Either:
+    """One CPU device for each core that this process may use."""
+    use_cores()
+    return Either()
+
+
+if __name__ == "__main__":
+    serve(start, int(sys.argv[1]))

@@ -1,0 +1,87 @@
+"""The driver's side of a contender's process."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = "ours"
+PATIENCE = 1200.0
+"""Seconds until a contender that does not answer is given up."""
+
+
+class ContenderError(Exception):
+    """A contender could not do what it was asked."""
+
+
+def peers_python() -> Path:
+    """The Python of the peers' environment."""
+    return ROOT / ".venv-bench" / "bin" / "python"
+
+
+def command(name: str, threads: int) -> list[str]:
+    """How a contender's process is started."""
+    if name == OURS:
+        return [sys.executable, "-m", "benchmarks.speed.innerloop_worker", str(threads)]
+    return [str(peers_python()), "-m", "benchmarks.speed.peers", name, str(threads)]
+
+
+class ContenderProcess:
+    """One long-lived process that answers requests in turn."""
+
+    def __init__(self, name: str, argv: list[str], log: Path):
+        self.name, self.log, self.peak_mb = name, log, 0.0
+        # On a CPU, and compiled anew: a program read from disk would hide the time that compiling takes.
+        settings = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        with open(log, "w") as errors:
+            self.process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+                env={**os.environ, **settings},
+            )
+
+    def ask(self, do: str, **values: Any) -> dict[str, Any]:
+        """One request and its answer. Raises ContenderError for an error, a dead process and no answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise ContenderError(self.ended()) from None
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            self.process.kill()
+            raise ContenderError(f"gave no answer to {do!r} in {PATIENCE:.0f} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise ContenderError(self.ended())
+        answer = json.loads(line)
+        self.peak_mb = answer["peak_mb"]
+        if "error" in answer:
+            raise ContenderError(answer["error"])
+        return answer
+
+    def ended(self) -> str:
+        """What is known of a process that is no more."""
+        code = self.process.wait()
+        last = self.log.read_text(errors="replace").strip().splitlines()[-1:]
+        return f"the process ended with {code}" + (f" ({last[0][:200]})" if last else "")
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.close()
+            self.process.wait(timeout=10)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()

@@ -1,0 +1,160 @@
+"""One workload: contenders start, the peers' meta-gradients are checked, then all are timed in alternation.
+
+All processes live at once and wait while another computes, so that whatever else the machine does meets all alike.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed.process import OURS, ContenderError, ContenderProcess, command
+from benchmarks.speed.summary import record
+from benchmarks.speed.workloads import Workload
+
+TOLERANCE = 1e-2
+"""Relative error of a peer's meta-gradient, in float32. Where rounding puts a unit on the other side of a kink (ReLU,
+pooling), right gradients differ by thousandths; a wrong second order is off by several percent."""
+DOUBLE_TOLERANCE = 1e-6
+"""The same in float64, which decides where float32 cannot: after several steps through kinks right gradients differ
+there by several percent too."""
+SLICE = 0.1
+"""Seconds that a contender computes in its turn, at least."""
+FAR = 2.0
+"""A peer this many times slower than the fastest is timed once."""
+
+Tell = Callable[[str], None]
+
+
+class Race:
+    """The contenders of one workload, in a folder for what they exchange."""
+
+    def __init__(self, workload: Workload, folder: Path, tell: Tell):
+        self.w, self.folder, self.tell = workload, folder, tell
+        self.refused: dict[str, str] = {}
+        self.errors: dict[str, float] = {}
+        self.times: dict[str, list[float]] = {}
+        self.cpu: dict[str, list[float]] = {}
+        self.peaks: list[float] = []
+        self.estimates: dict[str, float] = {}
+        self.whole: dict[str, float] = {}
+        self.facts: dict[str, Any] = {}
+        names = (OURS, *workload.peers)
+        self.contenders = {
+            name: ContenderProcess(name, command(name, workload.threads), folder / f"{name}.log")
+            for name in names
+        }
+
+    def run(self, seconds: float, least: int) -> dict[str, Any]:
+        """Everything, into one record. Raises ContenderError where ours fails."""
+        try:
+            self.prepare()
+            self.alternate(seconds, least)
+        finally:
+            memory = {
+                name: (contender.peak_mb, max(contender.peak_mb, self.whole.get(name, 0.0)))
+                for name, contender in self.contenders.items()
+            }
+            for contender in self.contenders.values():
+                contender.close()
+        return record(self.w, self.times, self.cpu, memory, self.peaks, self.errors, self.refused, self.facts)
+
+    def prepare(self) -> None:
+        """Load ours, which writes the problem, then every peer, and compare their gradients."""
+        for name in list(self.contenders):
+            self.attempt(name, lambda one: one.ask("ready"))
+        self.tell("compiling ours")
+        ours, problem = self.contenders[OURS], str(self.folder / "problem.npz")
+        loaded = ours.ask("load", workload=self.w.as_dict(), problem=problem)
+        self.facts = {"compile_s": loaded["compile_s"], "versions": loaded["versions"]}
+        for name in [name for name in self.contenders if name != OURS]:
+            self.tell(f"checking {name}")
+            self.attempt(name, lambda one: self.load_peer(one, problem))
+        if self.w.kind == "training":
+            for name in list(self.contenders)[:2]:
+                self.attempt(name, lambda one: self.peaks.append(one.ask("peak")["gflops"]))
+
+    def attempt(self, name: str, act: Callable[[ContenderProcess], Any]) -> Any:
+        """Act on a contender; a peer that fails leaves the race, with its reason."""
+        try:
+            return act(self.contenders[name])
+        except ContenderError as error:
+            if name == OURS:
+                raise
+            self.refused[name] = str(error)
+            self.contenders.pop(name).close()
+
+    def load_peer(self, peer: ContenderProcess, problem: str) -> None:
+        """Give a peer the problem and hold its meta-gradient against ours."""
+        loaded = peer.ask("load", workload=self.w.as_dict(), problem=problem)
+        self.facts["versions"] = {**self.facts["versions"], **loaded["versions"]}
+        if self.w.kind != "training":
+            return
+        start = time.monotonic()
+        error = self.apart(peer, double=False)
+        self.estimates[peer.name] = time.monotonic() - start  # also its warm-up
+        if not error < TOLERANCE:
+            self.tell(f"checking {peer.name} in double precision")
+            error = self.apart(peer, double=True)
+            self.facts.setdefault("checked_in_double", []).append(peer.name)
+            if not error < DOUBLE_TOLERANCE:
+                raise ContenderError(f"wrong meta-gradient: relative error {error:.2g}")
+        self.errors[peer.name] = error
+
+    def apart(self, peer: ContenderProcess, double: bool) -> float:
+        """Relative distance of a peer's first meta-gradient from ours."""
+        found = {}
+        for one in (self.contenders[OURS], peer):
+            found[one.name] = str(self.folder / f"gradient-{one.name}{'-double' * double}.npz")
+            one.ask("gradient", path=found[one.name], double=double)
+        return relative_error(found[peer.name], found[OURS])
+
+    def alternate(self, seconds: float, least: int) -> None:
+        """Turns of all contenders one after the other, for about `seconds` but at least `least` rounds."""
+        for name in [name for name in self.contenders if name not in self.estimates]:
+            self.estimates[name] = self.attempt(name, lambda one: self.timed(one, 1)) or math.inf  # warm-up
+        self.whole = {name: contender.peak_mb for name, contender in self.contenders.items()}
+        for name in list(self.contenders):
+            self.attempt(name, lambda one: one.ask("forget_peak"))
+        start, rounds = time.monotonic(), 0
+        while rounds < least or (time.monotonic() - start) * (rounds + 1) / rounds < seconds:
+            for name in [name for name in self.contenders if rounds == 0 or name not in self.far_behind()]:
+                count = max(1, round(SLICE / self.estimates[name]))
+                taken = self.attempt(name, lambda one, count=count: self.timed(one, count))
+                if taken is not None:
+                    self.times.setdefault(name, []).append(taken)
+            rounds += 1
+            self.tell(f"round {rounds}, {time.monotonic() - start:.0f} of {seconds:.0f} s")
+
+    def far_behind(self) -> set[str]:
+        """The peers that cannot become the best: one turn is enough for them."""
+        peers = {name: min(turns) for name, turns in self.times.items() if name != OURS}
+        return {name for name, best in peers.items() if best > FAR * min(peers.values())}
+
+    def timed(self, contender: ContenderProcess, count: int) -> float:
+        """Seconds per meta-step over at least `count` of them."""
+        if contender.name == OURS:
+            count = -(-count // self.w.per_dispatch) * self.w.per_dispatch
+        answer = contender.ask("steps", count=count)
+        self.cpu.setdefault(contender.name, []).append(answer["cpu_s"] / count)
+        return answer["seconds"] / count
+
+
+def relative_error(path: str, reference: str) -> float:
+    """Distance of two gradients over the norm of the second."""
+    with np.load(path) as a, np.load(reference) as b:
+        if set(a.files) != set(b.files):
+            raise ContenderError("its gradient has other parameters than ours")
+        apart = sum(float(np.sum((a[name].astype(np.float64) - b[name]) ** 2)) for name in b.files)
+        size = sum(float(np.sum(b[name].astype(np.float64) ** 2)) for name in b.files)
+    return (apart / size) ** 0.5
+
+
+def race(workload: Workload, seconds: float, least: int, tell: Tell) -> dict[str, Any]:
+    """Run one workload with all its contenders, at least `least` rounds, and return its record."""
+    with tempfile.TemporaryDirectory(prefix="innerloop-bench-") as folder:
+        return Race(workload, Path(folder), tell).run(seconds, least)

@@ -1,0 +1,1 @@
+"""What any algorithm must do: the contract, and its meta-gradient beside finite differences."""

@@ -1,0 +1,222 @@
+r"""Is this meta-gradient right? Compare it with finite differences of what it should be the gradient of.
+
+    F(theta) = L(adapt(theta; support); query),     (F(theta + h v) - F(theta - h v)) / 2h  against  g . v
+
+in float64, along directions v that move one parameter each and along some that move all. The step h is the one at
+which neighbouring steps agree best (large steps truncate, small ones round); their disagreement is what the finite
+difference itself is uncertain by. A first-order gradient (FOMAML, Reptile) is told as such, with its angle to the
+meta-gradient.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from innerloop.algorithms.testing.explanation import Findings, Kind, verdict
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.inner import check_scalar_loss
+from innerloop.engine.pytree import check_trainable, paths, subtract
+from innerloop.engine.types import Params, Task
+from innerloop.errors import InnerloopError
+
+STEPS = tuple(10.0**-i for i in range(2, 9))
+
+
+@dataclass(frozen=True)
+class MetaGradientCheck:
+    """What was found.
+
+    passed: the meta-gradient agrees with finite differences within the tolerance.
+    kind: exact; first order (the query gradient at the adapted parameters); displacement (Reptile's); joint (the
+        query gradient before adapting); or wrong.
+    relative_error: the worst of all directions; by_parameter: for each parameter alone.
+    uncertainty: how far the finite differences themselves are unsure there.
+    angle, ratio: degrees between this gradient and the meta-gradient, and its length over the meta-gradient's; NaN
+        where automatic differentiation of the objective is wrong too.
+    no_gradient: parameters whose gradient is zero though the objective depends on them.
+    unused: parameters that the objective does not depend on.
+    """
+
+    passed: bool
+    kind: Kind
+    relative_error: float
+    uncertainty: float
+    by_parameter: dict[str, float]
+    angle: float
+    ratio: float
+    no_gradient: tuple[str, ...]
+    unused: tuple[str, ...]
+    verdict: str
+
+    def __str__(self) -> str:
+        width = max(len(path) for path in self.by_parameter)
+        rows = [f"  {path:<{width}}  {error:.1e}" for path, error in self.by_parameter.items()]
+        return "\n".join([self.verdict, "relative error by parameter:", *rows])
+
+
+def check_meta_gradient(
+    algorithm: Algorithm,
+    params: Params,
+    task: Task,
+    *,
+    directions: int = 2,
+    step: float | None = None,
+    tolerance: float = 1e-5,
+) -> MetaGradientCheck:
+    """Check `algorithm.meta_grad` at the meta-parameters `params` on one task.
+
+    Parameters and data are taken to float64. `directions` is the number of directions that move all parameters;
+    `step` fixes the finite difference's step relative to a parameter's norm (None: the best of several). Raises
+    InnerloopError for parameters that are not floats, a loss that is not a scalar, and NaN.
+    """
+    check_trainable(params, "check_meta_gradient")
+    with jax.enable_x64(True):
+        params, task = in_float64(params), in_float64(task)
+        check_scalar_loss(algorithm.query_loss, algorithm.initialisation(params), task.query)
+        objective = lambda params: algorithm.query_loss(algorithm.adapt(params, task.support), task.query)
+        grads = jax.jit(algorithm.meta_grad)(params, task)[0]
+        check_finite(grads, "the meta-gradient")
+        check_finite(jax.jit(objective)(params), "the query loss")
+        found = compare(
+            jax.jit(objective), params, grads, directions, STEPS if step is None else (step, step / 10)
+        )
+        return judge(algorithm, objective, params, task, grads, found, tolerance)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Along each direction: its name, the finite difference, its uncertainty, and the gradient's product."""
+
+    names: list[str]
+    finite: np.ndarray
+    unsure: np.ndarray
+    product: np.ndarray
+    floor: float
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Relative errors; differences far below the largest parameter's gradient count as rounding."""
+        return np.abs(self.finite - self.product) / self.size
+
+    @property
+    def size(self) -> np.ndarray:
+        """What errors are relative to."""
+        return np.maximum(np.maximum(np.abs(self.finite), np.abs(self.product)), self.floor)
+
+
+def compare(
+    objective: Callable, params: Any, grads: Any, directions: int, steps: tuple[float, ...]
+) -> Directions:
+    """Finite differences along one direction for each parameter and some for all."""
+    rng = np.random.default_rng(0)
+    x = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    g = [np.asarray(leaf) for leaf in jax.tree.leaves(grads)]
+    structure = jax.tree.structure(params)
+    value = lambda v, h: float(objective(structure.unflatten([a + h * b for a, b in zip(x, v, strict=True)])))
+    ways = [[i] for i in range(len(x))] + [list(range(len(x)))] * directions
+    finite, unsure, product = [], [], []
+    for way in ways:
+        # Half along the gradient, so that the product is not near zero by chance.
+        v = [unit(unit(b) + unit(rng.normal(size=b.shape))) if i in way else 0 * b for i, b in enumerate(g)]
+        scale = max(float(np.linalg.norm(np.concatenate([x[i].ravel() for i in way]))), 1e-2)
+        slopes = [(value(v, h * scale) - value(v, -h * scale)) / (2 * h * scale) for h in steps]
+        gaps = np.abs(np.diff(slopes))
+        best = int(np.argmin(gaps))
+        finite.append(slopes[best + 1])
+        unsure.append(gaps[best])
+        product.append(sum(float(np.vdot(a, b)) for a, b in zip(v, g, strict=True)))
+    names = paths(params) + ["all parameters"] * directions
+    floor = 1e-7 * max(np.abs(finite).max(), np.abs(product).max()) + 1e-12
+    return Directions(names, np.array(finite), np.array(unsure), np.array(product), floor)
+
+
+def judge(
+    algorithm: Algorithm,
+    objective: Callable,
+    params: Params,
+    task: Task,
+    grads: Any,
+    found: Directions,
+    tolerance: float,
+) -> MetaGradientCheck:
+    """Name what the gradient is, and say it in a sentence."""
+    errors = found.errors
+    worst = int(np.argmax(errors))
+    constant = not (np.abs(found.finite) + np.abs(found.product)).any()
+    passed = bool(errors[worst] <= tolerance) and not constant
+    kind: Kind = "exact" if passed else "wrong"
+    if not passed and not constant:
+        kind = name_of(algorithm, params, task, grads)
+    exact = jax.jit(jax.grad(objective))(params)
+    sound = passed or compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
+    angle, ratio = angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
+    silent, unused = without_gradient(found, grads)
+    error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
+    facts = Findings(
+        kind, constant, bool(sound), found.names[worst], error, unsure, angle, ratio, silent, unused
+    )
+    by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
+    return MetaGradientCheck(
+        passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, verdict(facts)
+    )
+
+
+def without_gradient(found: Directions, grads: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parameters whose gradient is zero: those that the objective depends on, and those that it does not."""
+    depends = np.abs(found.finite) > found.floor + 10 * found.unsure
+    zero = [not np.any(np.asarray(g)) for g in jax.tree.leaves(grads)]
+    none = [(name, used) for name, nothing, used in zip(found.names, zero, depends, strict=False) if nothing]
+    return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
+
+
+def name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Kind:
+    """Which gradient this is, if not the meta-gradient."""
+    adapted = jax.jit(algorithm.adapt)(params, task.support)
+    params = algorithm.initialisation(params)
+    slope = jax.jit(jax.grad(algorithm.query_loss))
+    kinds: tuple[tuple[Kind, Any], ...] = (
+        ("first order", slope(adapted, task.query)),
+        ("joint", slope(params, task.query)),
+        ("displacement", subtract(params, adapted)),
+    )
+    grads = algorithm.initialisation(grads)
+    for kind, other in kinds:
+        angle, ratio = angle_and_ratio(grads, other)
+        if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
+            return kind
+    return "wrong"
+
+
+def in_float64(tree: Any) -> Any:
+    """Floats as float64, everything else as it is."""
+    floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if floating(x) else x, tree)
+
+
+def check_finite(tree: Any, what: str) -> None:
+    """Raise InnerloopError at the first leaf that is not finite, which is named unless the tree is one array."""
+    for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise InnerloopError(
+                "check_meta_gradient",
+                f"{what} is not finite" + (f" at `{path}`" if path else ""),
+                got="NaN or infinity",
+                do="look for a square root, a norm or a logarithm at zero; Adam inside needs `eps_root`",
+            )
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """x over its norm; zeros stay zeros."""
+    return x / (np.linalg.norm(x) or 1.0)
+
+
+def angle_and_ratio(a: Any, b: Any) -> tuple[float, float]:
+    """Degrees between two trees, and |a| / |b|."""
+    x, y = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    # The half-angle form: arccos of a cosine near 1 would lose half the digits.
+    angle = 2 * np.arctan2(np.linalg.norm(unit(x) - unit(y)), np.linalg.norm(unit(x) + unit(y)))
+    return float(np.degrees(angle)), float(np.linalg.norm(x) / (np.linalg.norm(y) or np.inf))

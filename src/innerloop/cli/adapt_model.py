@@ -1,0 +1,129 @@
+"""What `innerloop adapt` computes: a trained initialisation, adapted to a person's examples, answers for new ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from innerloop.cli.user_examples import (
+    Ink,
+    UserData,
+    ink_of,
+    query_files,
+    read_pictures,
+    read_points,
+    support_files,
+)
+from innerloop.config.schema import Config, Normalization
+from innerloop.errors import InnerloopError
+from innerloop.io.home import expanded
+from innerloop.learner.learner import Learner
+from innerloop.learner.validation import Shape
+from innerloop.tasks.io.images import peek
+from innerloop.training.build import load_splits
+from innerloop.training.storage import weights
+from innerloop.training.storage.sources import weights_path
+
+PictureShape = tuple[int, int, int]
+"""Height, width, channels."""
+
+
+def adapt_and_predict(
+    source: str, data_folder: str, own: UserData, steps: int | None, normalization: Normalization
+) -> dict[str, Any]:
+    """Adapt, and answer for the new examples, as a plain record."""
+    learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
+    config = weights.load(weights_path(source))[1]
+    told = (
+        classify(learner, config, own, data_folder)
+        if learner.classification
+        else regress(learner, config, own)
+    )
+    about = {"source": source, "preset": config.name, "steps": learner.n_steps}
+    return about | {"examples": len(learner.support)} | told
+
+
+def classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
+    """Labels and probabilities of the new pictures."""
+    files = support_files(own.data, config.data.ways)
+    known, new = [path for paths in files.values() for path in paths], query_files(own.data, own.query)
+    shape = whole(learner.shape) or trained_shape(config, data_folder) or own_shape(learner, [*known, *new])
+    support, query = read_pictures(known, shape), read_pictures(new, shape)
+    ink = resolve_ink(config, own.ink, support)
+    if ink == "dark":
+        support, query = 255 - support, 255 - query
+    labels = [name for name, paths in files.items() for _ in paths]
+    chances = learner.fit(support, labels).predict_proba(query)
+    classes = learner.classes_.tolist()
+    predictions = [label_of(path, p, classes) for path, p in zip(new, chances, strict=True)]
+    facts = {"normalization": learner.normalization, "ink": ink, "classes": classes}
+    return facts | {"predictions": predictions}
+
+
+def whole(shape: Shape | None) -> PictureShape | None:
+    """The shape of a picture, where config and weights tell all of it."""
+    height, width, channels = shape or (None, None, None)
+    return None if height is None or width is None or channels is None else (height, width, channels)
+
+
+def trained_shape(config: Config, data_folder: str) -> PictureShape | None:
+    """The shape of the pictures that the model was trained on; None where they are gone."""
+    folder = data_folder or config.data.folder
+    if not data_folder and not expanded(folder, "data.folder").is_dir():
+        return None
+    splits = load_splits(replace(config, data=replace(config.data, folder=folder)))
+    height, width, channels = splits.train.shape  # pyright: ignore[reportOptionalMemberAccess]
+    return height, width, channels
+
+
+def own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
+    """The size of the first of a person's own pictures, and the model's channels, or theirs."""
+    heads = [peek(path) for path in files]
+    channels = learner.shape[2] if learner.shape else None
+    return heads[0][1], heads[0][0], channels or max(head[2] for head in heads)
+
+
+def resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
+    """Whether drawings are dark or light; None for data sets of photographs."""
+    if config.data.spec.drawings:
+        return given or ink_of(support)
+    if given is not None:
+        do = "leave it out"
+        raise InnerloopError("--ink", f"{config.data.dataset} holds no drawings", got=given, do=do)
+    return None
+
+
+def label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
+    """One new picture's answer."""
+    best = int(chances.argmax())
+    by_class = {name: round(float(p), 6) for name, p in zip(classes, chances, strict=True)}
+    return {
+        "file": str(path),
+        "label": classes[best],
+        "probability": by_class[classes[best]],
+        "probabilities": by_class,
+    }
+
+
+def regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
+    """Predicted y of the new points."""
+    if config.data.oracle:
+        raise InnerloopError(
+            "adapt", "the oracle needs each wave's amplitude and phase", do="use another run"
+        )
+    refuse_pictures(own)
+    points = read_points(own.data)
+    found = learner.fit(points.known_x, points.known_y).predict(points.asked_x)
+    pairs = zip(points.asked_x[:, 0], found[:, 0], strict=True)
+    return {"predictions": [{"x": float(x), "y": float(y)} for x, y in pairs]}
+
+
+def refuse_pictures(own: UserData) -> None:
+    """Raise InnerloopError unless a person's examples are a file of points and nothing else."""
+    if not own.data.is_file():
+        do = "give a CSV file with the header x,y"
+        raise InnerloopError("adapt", "sinusoids need a file of points", got=repr(str(own.data)), do=do)
+    for name, given in (("--query", own.query), ("--ink", own.ink)):
+        if given:
+            do = "leave it out; rows with an empty y are predicted"
+            raise InnerloopError(name, "is for pictures, and sinusoids have none", do=do)

@@ -1,0 +1,96 @@
+"""`innerloop list`: the presets."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from innerloop.cli.common import console, parse, print_json
+from innerloop.config.presets.registry import all_presets
+from innerloop.config.schema import Config
+from innerloop.errors import InnerloopError
+from innerloop.io.text import grouped
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Name the presets: every paper protocol, with its data, algorithm and inner loop.
+
+    Example: innerloop list omniglot
+    """
+
+    words: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Only presets whose names hold all these words."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the presets."""
+    arguments = parse(List, argv)
+    rows = [row(config) for config in chosen(arguments.words)]
+    if arguments.json:
+        print_json(rows, indent=2)
+    else:
+        show(rows)
+    return 0
+
+
+def chosen(words: Sequence[str]) -> list[Config]:
+    """The presets whose names hold all words. Raises InnerloopError if there is none."""
+    found = [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
+    if not found:
+        do = "`innerloop list` names them all"
+        raise InnerloopError("list", "no preset's name holds these words", got=" ".join(words), do=do)
+    return found
+
+
+def row(config: Config) -> dict[str, Any]:
+    """One preset as plain facts."""
+    data, inner = config.data, config.inner
+    rule = f"{config.evaluation.steps} x {inner.optimizer} {inner.learning_rate:g}"
+    return {
+        "name": config.name,
+        "data": data.dataset,
+        "algorithm": config.algorithm,
+        "ways": data.ways if data.spec.kind == "images" else None,
+        "shots": config.rl.trajectories if config.reinforcement else data.shots,
+        "inner_steps_training": inner.steps,
+        "inner_steps_test": config.evaluation.steps,
+        "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",
+        "meta_steps": config.outer.meta_steps,
+        "weights": config.name in shipped(),
+    }
+
+
+def shipped() -> list[str]:
+    """Presets whose weights ship; read from the folder, because `innerloop.training.storage.weights` would load JAX."""
+    from importlib import resources
+
+    folder = resources.files("innerloop.training.storage") / "bundled"
+    if not folder.is_dir():
+        return []
+    return [f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table for people."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("preset", "data", "algorithm"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("ways", "shots"):
+        table.add_column(heading, justify="right")
+    table.add_column("inner loop")
+    table.add_column("meta-steps", justify="right")
+    table.add_column("weights ship")
+    for r in rows:
+        cells = (r["name"], r["data"], r["algorithm"], r["ways"] or "", r["shots"], r["inner"])
+        cells = (*cells, grouped(r["meta_steps"]), "yes" if r["weights"] else "")
+        table.add_row(*map(str, cells))
+    out = console()
+    out.print(table)
+    out.print(f"{len(rows)} presets. Train one: innerloop train {rows[0]['name']}")

@@ -1,0 +1,113 @@
+"""Progress for people: a bar in a terminal, a plain line every few seconds anywhere else."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from innerloop.io.text import printable
+from innerloop.training.loop import Progress
+
+EVERY = 5.0
+"""Seconds between plain lines."""
+
+
+@contextmanager
+def training(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
+    """A `watch` for `innerloop.training.train.train`."""
+    with lines_or_bar(console, title, "meta-steps") as tell:
+        best: dict[str, float] = {}
+
+        def watch(progress: Progress) -> None:
+            best.update(progress.metrics)  # validation scores stay until there are new ones
+            speed = f"{progress.tasks_per_second:,.0f} tasks/s"
+            if progress.environment_steps_per_second:
+                speed = f"{progress.environment_steps_per_second:,.0f} environment steps/s"
+            speed = speed.replace(",", " ")
+            tell(progress.step, progress.total, progress.seconds_left, f"{speed}  {in_words(best)}")
+
+        yield watch
+
+
+@contextmanager
+def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
+    """A `watch(done, total)` for `innerloop.training.measure.measure`."""
+    with lines_or_bar(console, title, unit) as tell:
+        begun = time.monotonic()
+
+        def watch(done: int, total: int) -> None:
+            tell(done, total, (time.monotonic() - begun) / max(done, 1) * (total - done), "")
+
+        yield watch
+
+
+Tell = Callable[[int, int, float, str], None]
+"""`tell(done, total, seconds_left, more)`."""
+
+
+@contextmanager
+def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
+    """A bar that stays on screen, or plain lines."""
+    if not console.is_terminal:
+        yield plain_lines(console, title, unit)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[more]}", markup=False),
+    )
+    with Bar(*columns, console=console, expand=True) as bar:
+        job = bar.add_task(printable(title), total=None, more="compiling")
+
+        def tell(done: int, total: int, seconds_left: float, more: str) -> None:
+            left = f"{duration(seconds_left)} left" if done < total else "done"
+            bar.update(job, completed=done, total=total, more=f"{left}  {more}")
+
+        yield tell
+
+
+def plain_lines(console: Console, title: str, unit: str) -> Tell:
+    """One line every `EVERY` seconds, and always the last one."""
+    last = time.monotonic()
+    console.print(f"{title}: compiling")
+
+    def tell(done: int, total: int, seconds_left: float, more: str) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last < EVERY:
+            return
+        last = time.monotonic()
+        left = f"{duration(seconds_left)} left" if done < total else "done"
+        console.print(f"{title}: {done}/{total} {unit}, {left}  {more}".rstrip())
+
+    return tell
+
+
+def in_words(metrics: dict[str, float]) -> str:
+    """The numbers worth watching: outer loss or returns, and the validation score."""
+    words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
+    returns = sorted(name for name in metrics if name.startswith("return_after_"))
+    if returns:
+        words = ["return " + " → ".join(f"{metrics[name]:.1f}" for name in returns)]
+    if "validation_return" in metrics:
+        words.append(f"validation return {metrics['validation_return']:.1f}")
+    elif "validation_accuracy" in metrics:
+        words.append(f"validation accuracy {100 * metrics['validation_accuracy']:.1f} %")
+    elif "validation_loss" in metrics:
+        words.append(f"validation loss {metrics['validation_loss']:.4f}")
+    return "  ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `3 min 05 s` or `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

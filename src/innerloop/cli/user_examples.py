@@ -1,0 +1,135 @@
+"""People's own examples for `innerloop adapt`: pictures in folders, or a CSV file of points."""
+
+import csv
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import TEXT, read_bytes
+from innerloop.tasks.io.class_folders import ENDINGS, list_classes
+from innerloop.tasks.io.images import open_image, to_array
+
+LINES = 1_000_000
+"""Lines of a CSV file at most."""
+
+Ink = Literal["dark", "light"]
+
+
+class UserData(NamedTuple):
+    """Where a person's examples are."""
+
+    data: Path
+    query: tuple[Path, ...]
+    ink: Ink | None
+
+
+class Points(NamedTuple):
+    """The rows of a CSV file: those with y, and those without."""
+
+    known_x: np.ndarray
+    known_y: np.ndarray
+    asked_x: np.ndarray
+
+
+def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
+    """The labelled pictures by class. Raises InnerloopError for a wrong layout and a wrong number of classes."""
+    if not folder.is_dir():
+        raise InnerloopError("adapt", "there is no such folder", got=repr(str(folder)))
+    support = folder / "support"
+    if not support.is_dir():
+        do = "put labelled pictures in support/CLASS/ and new ones in query/"
+        raise InnerloopError(str(folder), "holds no folder `support`", do=do)
+    files = list_classes(support, "adapt")
+    if len(files) < 2:
+        do = "add a folder for another class"
+        raise InnerloopError(str(support), "must hold at least two classes", got=len(files), do=do)
+    if len(files) > ways:
+        wrong = f"the model tells {ways} classes apart"
+        do = f"leave some out, or train with --data.ways {len(files)}"
+        raise InnerloopError(str(support), wrong, got=len(files), do=do)
+    return files
+
+
+def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
+    """The new pictures: those given, else those in `folder/query`. Raises InnerloopError if there are none."""
+    if given:
+        missing = [path for path in given if not path.is_file()]
+        if missing:
+            raise InnerloopError("--query", "there is no such file", got=repr(str(missing[0])))
+        return list(given)
+    query = folder / "query"
+    found = sorted(p for p in query.iterdir() if p.suffix.lower() in ENDINGS) if query.is_dir() else []
+    if not found:
+        raise InnerloopError(str(query), "holds no pictures", do="put new ones there, or give --query FILES")
+    return found
+
+
+def read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
+    """One picture as the model wants it, `[height, width, channels]` uint8; see-through parts become white."""
+    import PIL.Image
+
+    height, width, channels = shape
+    image = open_image(path, str(path))
+    if image.mode in ("RGBA", "LA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if height != width and image.size != (width, height):
+        got = f"{image.width} x {image.height}"
+        raise InnerloopError(str(path), f"must be {width} x {height} pixels", got=got, do="resize it")
+    return to_array(image, height if height == width else None, channels)
+
+
+def read_pictures(paths: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
+    """All pictures, `[pictures, height, width, channels]` uint8."""
+    return np.stack([read_picture(path, shape) for path in paths])
+
+
+def ink_of(pictures: np.ndarray) -> Ink:
+    """Whether drawings are dark on light or light on dark: the background is the most of a picture."""
+    return "dark" if pictures.mean() > 127.5 else "light"
+
+
+def read_points(path: Path) -> Points:
+    """Read `x,y` rows. Raises InnerloopError for a bad header or number, by its line, and if nothing is asked."""
+    try:
+        text = read_bytes(path, TEXT).decode("utf-8-sig")
+        lines = list(islice(csv.reader(text.splitlines()), LINES + 1))
+    except UnicodeDecodeError:
+        raise InnerloopError(str(path), "is no text file", do="give a CSV file with the header x,y") from None
+    except csv.Error as trouble:
+        do = "give a CSV file with the header x,y"
+        raise InnerloopError(str(path), f"is no table ({trouble})", do=do) from None
+    if len(lines) > LINES:
+        raise InnerloopError(str(path), f"must have {LINES} lines at most")
+    if not lines or [cell.strip().lower() for cell in lines[0]] != ["x", "y"]:
+        raise InnerloopError(str(path), "must begin with the header x,y", got=",".join((lines or [[]])[0]))
+    rows = [point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
+    known, asked = [r for r in rows if r[1] is not None], [x for x, y in rows if y is None]
+    if not known or not asked:
+        wrong = "needs rows with y to learn from, and rows with an empty y to predict"
+        raise InnerloopError(str(path), wrong, got=f"{len(known)} and {len(asked)}")
+    column = lambda values: np.asarray(values, np.float32)[:, None]
+    return Points(column([x for x, _ in known]), column([y for _, y in known]), column(asked))
+
+
+def point(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float | None]:
+    """One row's x, and y unless it is empty."""
+    if len(cells) not in (1, 2):
+        raise InnerloopError(f"{path}, line {line}", "must hold x,y", got=",".join(cells))
+    x, y = cells[0], cells[1] if len(cells) == 2 else ""
+    return number(path, line, x), number(path, line, y) if y.strip() else None
+
+
+def number(path: Path, line: int, cell: str) -> float:
+    """A finite number. Raises InnerloopError for anything else."""
+    try:
+        value = float(cell)
+    except ValueError:
+        raise InnerloopError(f"{path}, line {line}", "is no number", got=repr(cell)) from None
+    if not abs(value) <= float(np.finfo(np.float32).max):  # NaN, or infinite as a float32
+        raise InnerloopError(f"{path}, line {line}", "must be a finite number", got=repr(cell))
+    return value

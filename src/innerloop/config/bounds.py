@@ -1,0 +1,117 @@
+"""Least and greatest values of numbers, written beside each field: `steps: Annotated[int, Bounds(0, 1_000_000)] = 1`.
+
+Upper bounds are far beyond what anyone needs. They keep sizes within 32 bits and step sizes within float32, so that
+what cannot be computed is refused at the start, not by an overflow in the middle.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from innerloop.errors import InnerloopError
+from innerloop.io.text import shown
+
+MOST = 2**31 - 1
+"""The greatest number of 32 bits: counters of steps, and elements of an array."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Both included. `length`: elements of a tuple at most; the bounds are then those of its elements."""
+
+    low: int | float
+    high: int | float
+    length: int | None = None
+
+
+SEED = Bounds(-(2**63), 2**63 - 1)
+"""What `jax.random.key` takes."""
+TEST_SEED = Bounds(0, SEED.high)
+"""Seeds of held-out tasks."""
+POSITIVE = Bounds(1e-30, 1e30)
+"""Any step size that float32 tells from zero and from infinity."""
+SHARE = Bounds(1e-30, 1)
+"""A share that is not nothing."""
+MEMBERS = Bounds(1, 1_000_000)
+"""Examples, tasks vectorised at a time, and the like."""
+STEPS = Bounds(0, 1_000_000)
+"""Inner steps."""
+TASKS = Bounds(2, 10_000_000)
+"""Tasks of a measurement: an interval needs two."""
+DEVICES = Bounds(1, 1024)
+"""CPU devices."""
+
+
+class Field(NamedTuple):
+    """What a field of numbers may hold."""
+
+    bounds: Bounds
+    whole: bool
+    optional: bool
+
+
+@cache
+def bounds_of(cls: type) -> dict[str, Field]:
+    """The bounds of a dataclass's fields, by name."""
+    plain, full = get_type_hints(cls), get_type_hints(cls, include_extras=True)
+    kinds = {name: (hint, *get_args(hint)) for name, hint in plain.items()}
+    return {
+        field.name: Field(beside, float not in kinds[field.name], NoneType in kinds[field.name])
+        for field in fields(cls)
+        for beside in getattr(full[field.name], "__metadata__", ())
+        if isinstance(beside, Bounds)
+    }
+
+
+def check_bounds(settings: Any, who: Callable[[str], str]) -> None:
+    """Raise InnerloopError for the first number of a dataclass beyond its bounds; `who(field)` names it."""
+    for name, field in bounds_of(type(settings)).items():
+        value = getattr(settings, name)
+        if value is None and field.optional:
+            continue
+        if wrong := wrong_of(value, field.bounds, field.whole):
+            raise InnerloopError(who(name), wrong, got=shown(value))
+
+
+def wrong_of(value: Any, bounds: Bounds, integers: bool) -> str:
+    """What is wrong with a value, in words; empty if nothing is."""
+    if bounds.length is None:
+        return wrong_number(value, bounds, integers)
+    if not isinstance(value, tuple | list) or len(value) > bounds.length:
+        return f"must be {bounds.length} numbers or fewer"
+    wrong = (wrong_number(x, bounds, integers) for x in value)
+    return next((f"each {words}" for words in wrong if words), "")
+
+
+def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
+    """The same for one number."""
+    kind: Any = Integral if integers else Real  # of NumPy too
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return "must be a whole number" if integers else "must be a number"
+    if bounds.high == SEED.high and not SEED.low <= value <= SEED.high:
+        return "must be a number of at most 64 bits"
+    if value != value:
+        return "must be a finite number"
+    if value < bounds.low:
+        # One that is tiny stands for zero, which is out.
+        return (
+            "must be above 0" if value <= 0 < bounds.low < 1e-20 else f"must be {grouped(bounds.low)} or more"
+        )
+    return f"must be {grouped(bounds.high)} or less" if value > bounds.high else ""
+
+
+def check_product(factors: dict[str, int]) -> None:
+    """Raise InnerloopError if sizes that are fine one by one make an array that is too large together."""
+    if math.prod(factors.values()) > MOST:
+        got = " x ".join(map(str, factors.values()))
+        wrong = f"must be {grouped(MOST)} or less together"
+        raise InnerloopError(" x ".join(factors), wrong, got=got)
+
+
+def grouped(number: int | float) -> str:
+    """A bound as people write it."""
+    return f"{number:,}".replace(",", " ") if isinstance(number, int) else f"{number:g}"

@@ -1,0 +1,52 @@
+"""Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM`, `navigation-...` or
+`BODY-GOAL-ALGORITHM-trpo`.
+
+Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
+examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
+length of training, which here ends with the step size decayed to nothing; `--outer.meta-steps` sets it. Some follow
+recipes of their own (`innerloop.config.presets.recipes`), and `...-published` is then the paper's protocol.
+"""
+
+import difflib
+from dataclasses import replace
+
+from innerloop.config.presets.images import images, images_pretrained, images_reptile
+from innerloop.config.presets.recipes import RECIPES
+from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
+from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
+from innerloop.config.schema import (
+    Config,
+)
+from innerloop.errors import InnerloopError
+
+
+def all_presets() -> dict[str, Config]:
+    """Every preset by name."""
+    found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
+    found["sinusoid-reptile"] = sinusoid_reptile()
+    joint = found["sinusoid-joint"]
+    found["sinusoid-oracle"] = replace(joint, data=replace(joint.data, oracle=True))
+    settings = [("omniglot", 5, 1), ("omniglot", 5, 5), ("omniglot", 20, 1), ("omniglot", 20, 5)]
+    settings += [("glyphs", 5, 1), ("glyphs", 5, 5)]
+    settings += [(d, 5, shots) for d in ("cifar_fs", "fc100", "mini_imagenet") for shots in (1, 5)]
+    for dataset, ways, shots in settings:
+        stem = f"{dataset.replace('_', '-')}-{ways}way-{shots}shot"
+        for algorithm in ("maml", "fomaml", "anil", "boil"):
+            found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
+        found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
+        found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
+    for name, recipe in RECIPES.items():
+        found[f"{name}-published"] = found[name]
+        found[name] = recipe(found[name])
+    found |= navigation_presets() | locomotion_presets()
+    return {name: replace(config, name=name) for name, config in found.items()}
+
+
+def preset(name: str) -> Config:
+    """One preset. Raises InnerloopError for an unknown name, with the nearest ones."""
+    known = all_presets()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    do = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` names them all"
+    raise InnerloopError("preset", "there is none of this name", got=repr(name), do=do)

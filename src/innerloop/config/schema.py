@@ -1,0 +1,265 @@
+"""Everything that decides a run, as frozen dataclasses: one definition gives the API, `--help` and `config.json`."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from innerloop.config.bounds import (
+    DEVICES,
+    MEMBERS,
+    MOST,
+    POSITIVE,
+    SEED,
+    SHARE,
+    STEPS,
+    TASKS,
+    Bounds,
+    check_bounds,
+    check_product,
+)
+from innerloop.config.specs import ALGORITHMS, DATASETS, AlgorithmSpec, DatasetSpec
+
+if TYPE_CHECKING:
+    AlgorithmName = str
+    Dataset = str
+else:
+    AlgorithmName = Literal[tuple(ALGORITHMS)]
+    Dataset = Literal[tuple(DATASETS)]
+Normalization = Literal["transductive", "inductive", "support"]
+
+
+class Section:
+    """Settings whose numbers are checked against the bounds beside them, however they are made."""
+
+    SECTION = ""
+    """What stands before its fields' names; without a type, so that it is no field."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, lambda name: f"{self.SECTION}{name}")
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Which tasks."""
+
+    SECTION = "data."
+
+    dataset: Dataset = "glyphs"
+    """Where tasks come from."""
+    ways: Annotated[int, MEMBERS] = 5
+    """Classes of an episode."""
+    shots: Annotated[int, MEMBERS] = 1
+    """Support examples of each class at test (for sinusoids: of the task)."""
+    train_shots: Annotated[int | None, MEMBERS] = None
+    """Support examples of each class while training; None: as at test (Reptile trains with more)."""
+    queries: Annotated[int, MEMBERS] = 1
+    """Query examples of each class while training (for sinusoids: of the task)."""
+    rotations: bool = False
+    """Each training, validation and test class gives four: its images turned by quarters (Omniglot)."""
+    split: str = ""
+    """Which published split of the classes; empty: the data set's usual one."""
+    folder: str = ""
+    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    size: Annotated[int, Bounds(0, 4096)] = 0
+    """Side that the images of `folder` are resized to; 0: as they are."""
+    protocol: Literal["maml", "reptile"] = "maml"
+    """Whose sinusoids."""
+    oracle: bool = False
+    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation, the direction or
+    speed of a body."""
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What is known of the data set."""
+        return DATASETS[self.dataset]
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """Which network."""
+
+    SECTION = "model."
+
+    kind: Literal["conv4", "mlp"] = "conv4"
+    """Four convolutional blocks, or fully connected layers."""
+    filters: Annotated[int, Bounds(1, 8192)] = 64
+    """Filters of each convolution."""
+    downsample: Literal["stride", "pool"] = "stride"
+    """How each block halves the image."""
+    features: Literal["mean", "flatten"] = "mean"
+    """What the head sees of the last block's places."""
+    hidden: Annotated[tuple[int, ...], Bounds(1, 1_000_000, length=256)] = (40, 40)
+    """Widths of the fully connected layers."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """Activation of the fully connected layers."""
+    normalize: bool = False
+    """Batch normalisation after the fully connected layers."""
+    scale: Annotated[float | None, Bounds(0, 1e30)] = None
+    """Deviation of the fully connected layers' initial weights; None: Glorot's."""
+    start: str = ""
+    """Begin with the weights of this run folder, weights file or shipped model, and with a head of zeros where its own
+    has another shape; empty: random weights."""
+
+
+@dataclass(frozen=True)
+class InnerConfig(Section):
+    """The inner loop."""
+
+    SECTION = "inner."
+
+    steps: Annotated[int, STEPS] = 1
+    """Inner steps while training."""
+    learning_rate: Annotated[float, POSITIVE] = 0.01
+    """Inner step size, for a loss that is a mean over examples."""
+    optimizer: Literal["sgd", "adam", "kept_adam"] = "sgd"
+    """Gradient descent, or Adam with beta1 = 0: begun anew with every task, or with second moments that tasks hand on
+    (Reptile's published code)."""
+    minibatch: Annotated[int | None, MEMBERS] = None
+    """Support examples per inner step while training; None: all."""
+    derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
+    """How the loop is differentiated: changes time and memory, not the result."""
+
+
+@dataclass(frozen=True)
+class OuterConfig(Section):
+    """The outer loop."""
+
+    SECTION = "outer."
+
+    meta_steps: Annotated[int, Bounds(0, MOST)] = 60_000
+    """Outer updates."""
+    meta_batch: Annotated[int, MEMBERS] = 32
+    """Tasks per outer update."""
+    learning_rate: Annotated[float, POSITIVE] = 0.001
+    """Outer step size (Reptile's epsilon)."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Outer optimiser."""
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """How the outer step size falls to nothing over the run."""
+    clip: Annotated[float | None, POSITIVE] = None
+    """Each element of the meta-gradient is clipped to +-clip; None: not at all."""
+    chunk: Annotated[int | None, MEMBERS] = None
+    """Tasks vectorised at a time on a device; None: one for convolutions on a CPU, else all."""
+    parts: Annotated[int, DEVICES] = 1
+    """Devices that share one copy of the parameters, each holding its piece, for models too large for one."""
+    log_every: Annotated[int, MEMBERS] = 100
+    """Outer updates per dispatch and log line."""
+    validate_every: Annotated[int, Bounds(0, MOST)] = 1000
+    """Outer updates between validations, and one at the end; 0: none at all. Rounded to whole log lines."""
+    checkpoint_every: Annotated[int, Bounds(0, MOST)] = 1000
+    """Outer updates between checkpoints, and one at the end; 0: that one alone. Rounded to whole log lines."""
+    snapshots: Annotated[int, Bounds(0, 10_000)] = 10
+    """Initialisations kept along the run for `innerloop analyze`, evenly apart, beside that before the first update;
+    0: none at all. Rounded to whole log lines."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Section):
+    """How a number is made."""
+
+    SECTION = "evaluation."
+
+    tasks: Annotated[int, TASKS] = 10_000
+    """Held-out tasks."""
+    steps: Annotated[int, STEPS] = 10
+    """Inner steps at test; may exceed those of training."""
+    minibatch: Annotated[int | None, MEMBERS] = None
+    """Support examples per inner step at test; None: all."""
+    queries: Annotated[int, MEMBERS] = 1
+    """Query examples of each class (for sinusoids: of the task)."""
+    normalization: Normalization = "transductive"
+    """Which batch gives the normalisation's statistics: all queries of a task together (transductive), each query
+    with the support set (inductive), or the support set alone (support)."""
+    validation_tasks: Annotated[int, TASKS] = 600
+    """Tasks of each validation while training."""
+
+
+@dataclass(frozen=True)
+class RLConfig(Section):
+    """Reinforcement learning: how trajectories are made and judged, and the outer step."""
+
+    SECTION = "rl."
+
+    trajectories: Annotated[int, Bounds(2, 1_000_000)] = 20
+    """Trajectories of every inner step and of the query while training."""
+    test_trajectories: Annotated[int, Bounds(2, 1_000_000)] = 40
+    """The same at test."""
+    test_restarts: bool = False
+    """At test, where a trajectory ends before the horizon others follow in its place, until as many steps are seen as
+    without early ends."""
+    horizon: Annotated[int, Bounds(1, 1_000_000)] = 100
+    """Steps after which a trajectory is cut."""
+    reward: Literal["distance", "squared"] = "distance"
+    """Navigation's reward: minus the distance (published code), or minus its square (the paper's text)."""
+    discount: Annotated[float, SHARE] = 0.99
+    """Weight of the next step's reward."""
+    gae: Annotated[float, SHARE] = 1.0
+    """Lambda of the generalised advantages; 1: returns minus the baseline."""
+    baseline: Literal["linear", "none"] = "linear"
+    """What advantages are measured against."""
+    surrogate: Literal["dice", "log_probability", "ratio"] = "dice"
+    """The loss of the inner loop; dice alone has the right second derivative over several steps."""
+    outer: Literal["trpo", "ppo", "gradient"] = "trpo"
+    """The outer step: trust region, clipped objective, or the outer optimiser along the meta-gradient."""
+    max_kl: Annotated[float, POSITIVE] = 0.01
+    """TRPO: mean divergence of the adapted policies that a step may make."""
+    fisher_share: Annotated[float, SHARE] = 1.0
+    """TRPO: part of the tasks whose divergence gives the curvature."""
+    conjugate_gradients: Annotated[int, Bounds(1, 10_000)] = 10
+    """TRPO: products with the curvature that find the step's direction."""
+    clip: Annotated[float, POSITIVE] = 0.2
+    """PPO: how far the ratio of probabilities counts."""
+    epochs: Annotated[int, Bounds(1, 10_000)] = 5
+    """PPO: gradient steps on the same trajectories."""
+    test_rate_decay: Annotated[float, Bounds(0, 1000)] = 0.5
+    """Inner step size at test after the first step, as a part of the first."""
+
+
+@dataclass(frozen=True)
+class Config(Section):
+    """A whole run. Same config and same number of devices (with `outer.parts`, also of processes): same bits."""
+
+    name: str = "custom"
+    """The preset that this came from."""
+    algorithm: AlgorithmName = "maml"
+    """Which meta-gradient."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
+    seed: Annotated[int, SEED] = 0
+    """Seed of the initial weights and of the training tasks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for sizes in self.arrays():
+            check_product(sizes)
+
+    def arrays(self) -> list[dict[str, int]]:
+        """The largest arrays of a run by what makes them large."""
+        data, outer, evaluation, rl = self.data, self.outer, self.evaluation, self.rl
+        ways, steps = {"data.ways": data.ways}, {"inner.steps": self.inner.steps}
+        batch, log = {"outer.meta_batch": outer.meta_batch}, min(outer.log_every, outer.meta_steps)
+        layers = zip(self.model.hidden, self.model.hidden[1:], strict=False)
+        found = [
+            {"outer.log_every": log} | steps,
+            *({"a layer of model.hidden": a, "the next": b} for a, b in layers),
+        ]
+        if self.reinforcement:
+            acted = {"rl.trajectories": rl.trajectories, "rl.horizon": rl.horizon}
+            tested = {"rl.test_trajectories": rl.test_trajectories, "rl.horizon": rl.horizon}
+            return [*found, batch | acted | steps, tested]
+        shots = max(data.shots, data.train_shots or 0) + data.queries
+        test = {"data.shots + evaluation.queries": data.shots + evaluation.queries}
+        return [*found, batch | ways | {"data.shots + data.queries": shots}, ways | test]
+
+    @property
+    def spec(self) -> AlgorithmSpec:
+        """What is known of the algorithm."""
+        return ALGORITHMS[self.algorithm]
+
+    @property
+    def reinforcement(self) -> bool:
+        """Whether tasks are environments to act in."""
+        return self.data.spec.kind == "reinforcement"

@@ -1,0 +1,61 @@
+"""A config as JSON text, and back: strictly, since the text may come from anywhere."""
+
+import dataclasses
+import json
+import sys
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from innerloop.config.schema import Config
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import is_number, parse_json
+
+
+def to_json(config: Config) -> str:
+    """The config as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str, who: str = "config.json") -> Config:
+    """Read a config back. Raises InnerloopError for broken JSON, unknown fields, wrong types, numbers out of bounds."""
+    try:
+        return from_dict(Config, parse_json(text, who), who)
+    except InnerloopError as error:  # a config knows its bounds, and not which file it is read from
+        raise error if error.who.startswith(who) else InnerloopError(who, str(error)) from None
+
+
+def from_dict(cls: type, values: Any, who: str) -> Any:
+    """Build a config dataclass from plain values, strictly."""
+    if not isinstance(values, dict):
+        raise InnerloopError(who, "must be an object with named fields", got=type(values).__name__)
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InnerloopError(
+            who, f"unknown field {unknown[0][:80]!r}", do="choose among: " + ", ".join(hints)
+        )
+    return cls(**{name: value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
+
+
+def value_of(hint: Any, value: Any, who: str) -> Any:
+    """One field's value, checked against its type."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
+    if isinstance(value, list):
+        value = tuple(value)
+    if not matches(hint, value):
+        expected = "a finite number" if hint in (float, float | None) else hint
+        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], do=f"expected {expected}")
+    return float(value) if hint in (float, float | None) and isinstance(value, int) else value
+
+
+def matches(hint: Any, value: Any) -> bool:
+    """Whether a plain value fits a field's type: literals, numbers, strings, tuples of them, unions with None."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(matches(get_args(hint)[0], v) for v in value)
+    if get_args(hint):
+        return any(matches(option, value) for option in get_args(hint))
+    if hint is float:
+        return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

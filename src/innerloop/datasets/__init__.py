@@ -1,5 +1,0 @@
-"""Data sets: files become class arrays, from which the episode samplers draw tasks."""
-
-from innerloop.datasets.arrays import ClassArrays, Splits
-
-__all__ = ["ClassArrays", "Splits"]

@@ -1,0 +1,1 @@
+"""Differentiating through training: types, selection, inner loop, algorithm, outer loop, evaluation."""

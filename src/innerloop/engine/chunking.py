@@ -1,0 +1,47 @@
+"""Equal blocks: how much to take at a time where a number must divide evenly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from innerloop.errors import InnerloopError
+
+
+def divisor_up_to(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`; at least 1."""
+    return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)
+
+
+def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
+    """Mean of `one(item)` over the leading axis of `items`; only the running sum is kept."""
+
+    def add_chunk(total: Any, items: Any) -> tuple[Any, None]:
+        # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
+        part = one(first(items)) if chunk == 1 else jax.vmap(one)(items)
+        part = part if chunk == 1 else jax.tree.map(lambda x: x.sum(0), part)
+        return jax.tree.map(jnp.add, total, part), None
+
+    first = lambda tree: jax.tree.map(lambda x: x[0], tree)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first(items)))
+    count = jax.tree.leaves(items)[0].shape[0]
+    # Not -1: an array may hold nothing, as the query set of a task for Reptile.
+    chunks = jax.tree.map(lambda x: x.reshape(count // chunk, chunk, *x.shape[1:]), items)
+    total, _ = jax.lax.scan(add_chunk, zeros, chunks)
+    return jax.tree.map(lambda x: x / count, total)
+
+
+def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
+    """Tasks per device and per chunk. Raises InnerloopError if the meta-batch does not divide over them."""
+    groups: int = mesh.shape["tasks"]
+    share = meta_batch // groups
+    chunk = share if chunk is None else chunk
+    if meta_batch < 1 or chunk < 1 or share * groups != meta_batch or share % chunk:
+        raise InnerloopError(
+            "OuterLoop",
+            "`meta_batch` must be a multiple of devices x chunk",
+            got=f"{meta_batch} tasks on {groups} devices in chunks of {chunk}",
+        )
+    return share, chunk

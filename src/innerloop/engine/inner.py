@@ -1,0 +1,145 @@
+r"""The inner loop: k steps of an optimiser on one task's support set, as one scan.
+
+    theta_0 = theta,   theta_{i+1} = theta_i + rule(grad L(theta_i; support)),   adapted = theta_k
+
+What moves is a selection by tree path; the rest is closed over and never carried. How the loop is differentiated is
+a matter of cost alone: `unrolled` keeps every step's activations, `rematerialised` keeps only theta_i and runs each
+step again in the backward pass, `mixed` replaces the backward pass through a gradient by a Hessian-vector product
+taken forward over reverse (`innerloop.engine.mixed_mode`). All three give the same gradient.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from innerloop.engine.loop_invariants import hoist
+from innerloop.engine.mixed_mode import mixed_value_and_grad
+from innerloop.engine.pytree import Selection, check_trainable, combine, partition
+from innerloop.engine.types import LossFn, Params
+from innerloop.errors import InnerloopError, check_choice
+
+Derivative = Literal["unrolled", "rematerialised", "mixed"]
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """How a task is learnt.
+
+    rule: any Optax optimiser; its state starts anew for every task. Adam needs `eps_root` > 0 where the loop is
+        differentiated (MAML, ANIL, BOIL): its square root has no derivative where an element's gradient is zero.
+    steps: k, the number of inner steps; 0 leaves the parameters as they are.
+    select: which parameters move (None: all); a path prefix, several, or a function of the path.
+    minibatch: examples per step, taken in turn from the support set and wrapping around (None: all of them). The
+        samplers shuffle the support set, so that consecutive examples are a random minibatch (Reptile).
+    derivative: how the loop is differentiated; changes cost, never the result.
+    """
+
+    rule: optax.GradientTransformation
+    steps: int = 1
+    select: Selection = None
+    minibatch: int | None = None
+    derivative: Derivative = "unrolled"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InnerloopError("InnerLoop", "`steps` must be 0 or more", got=self.steps)
+        if self.minibatch is not None and self.minibatch < 1:
+            raise InnerloopError("InnerLoop", "`minibatch` must be 1 or more", got=self.minibatch)
+        check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
+        if not hasattr(self.rule, "update"):
+            do = "pass optax.sgd(0.1), for example"
+            raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)
+
+
+class Trajectory(NamedTuple):
+    """What the inner loop did: adapted parameters, support loss before each step, and what was observed."""
+
+    adapted: Params
+    losses: Float[Array, " steps"]
+    observed: Any
+
+
+def unroll(
+    loss_fn: LossFn,
+    inner: InnerLoop,
+    params: Params,
+    support: Any,
+    observe: Callable[[Params, Array], Any] | None = None,
+) -> Trajectory:
+    """Adapt `params` to one task's `support`.
+
+    `observe(params, i)`, if given, is called after i = 0..k steps and its results are stacked along a leading axis
+    `steps + 1`. Raises InnerloopError for parameters that are not floats, a selection that matches nothing and a
+    loss that is not a scalar.
+    """
+    check_trainable(params, "inner loop")
+    fast, frozen = partition(params, inner.select)
+    check_scalar_loss(loss_fn, params, support)
+
+    def loss_of(fast: Any, rest: Any) -> Array:
+        frozen, batch = rest
+        return loss_fn(combine(fast, frozen), batch)
+
+    rest: Any = (frozen, support)
+    if inner.minibatch is None and (inner.steps > 1 or (inner.steps and jax.tree.leaves(frozen))):
+        step_loss, rest = hoist(loss_of, fast, rest)
+    else:
+        step_loss = loss_of
+    watch = None if observe is None else lambda fast, i: observe(combine(fast, frozen), i)
+    step = inner_step(step_loss, inner, rest, watch)
+    carry = (fast, inner.rule.init(fast))
+    (fast, _), (losses, seen) = all_steps(step, carry, inner.steps)
+    if watch is not None:
+        last = watch(fast, jnp.asarray(inner.steps))
+        seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, last)
+    return Trajectory(combine(fast, frozen), losses, seen)
+
+
+def all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
+    """The scan of so many steps. A single one is taken outside: under `vmap` a scan would copy theta for every task."""
+    if steps != 1:
+        return jax.lax.scan(step, carry, jnp.arange(steps))
+    carry, seen = step(carry, jnp.asarray(0))
+    return carry, jax.tree.map(lambda x: x[None], seen)
+
+
+def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable | None) -> Callable:
+    """One step of the scan: (fast parameters, rule's state), i -> the same, (loss, observation)."""
+    rule = optax.with_extra_args_support(inner.rule)
+    gradient = mixed_value_and_grad(loss_of) if inner.derivative == "mixed" else jax.value_and_grad(loss_of)
+
+    def step(carry: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], tuple[Array, Any]]:
+        fast, state = carry
+        seen = None if watch is None else watch(fast, i)
+        batch = at_step(rest, inner.minibatch, i)
+        loss, grads = gradient(fast, batch)
+        again = lambda fast: loss_of(fast, batch)  # for rules that search along a line
+        updates, state = rule.update(grads, state, fast, value=loss, grad=grads, value_fn=again)
+        return (optax.apply_updates(fast, updates), state), (loss, seen)
+
+    return jax.checkpoint(step) if inner.derivative == "rematerialised" else step
+
+
+def at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
+    """The data of step i: all of it, or the i-th run of `minibatch` examples, wrapping around."""
+    if minibatch is None:
+        return rest
+    frozen, support = rest
+    examples = jax.tree.leaves(support)[0].shape[0]
+    rows = (i * minibatch + jnp.arange(min(minibatch, examples))) % examples
+    return frozen, jax.tree.map(lambda x: x[rows], support)
+
+
+def check_scalar_loss(loss_fn: LossFn, params: Params, batch: Any) -> None:
+    """Raise InnerloopError unless the loss is one float."""
+    shape = jax.eval_shape(loss_fn, params, batch)
+    if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
+        got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
+        raise InnerloopError(
+            "loss_fn", "the loss must be one float", got=got, do="take the mean over examples"
+        )

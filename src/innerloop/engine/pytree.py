@@ -1,0 +1,113 @@
+"""Parameter trees by path: which parameters move in the inner loop.
+
+A path is written with slashes, as in `body/0/weight` or `head/bias`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from innerloop.errors import InnerloopError
+
+Selection = str | Sequence[str] | Callable[[str], bool] | None
+"""What moves: None for everything, a path prefix, several prefixes, or a function of the path."""
+
+
+@dataclass(frozen=True)
+class Except:
+    """Everything but a selection: a function of the path that still knows the names it was given."""
+
+    selection: Selection
+
+    def __call__(self, path: str) -> bool:
+        """Whether the path is outside the selection."""
+        return not chosen(self.selection, path)
+
+
+def paths(params: Any) -> list[str]:
+    """The path of every leaf, in tree order."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+
+
+def chosen(selection: Selection, path: str) -> bool:
+    """Whether the selection holds this path."""
+    if selection is None:
+        return True
+    if callable(selection):
+        return bool(selection(path))
+    prefixes = (selection,) if isinstance(selection, str) else selection
+    return any(path == p or path.startswith(p.rstrip("/") + "/") for p in prefixes)
+
+
+def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
+    """Split into (selected, rest), each with the tree's structure and None in the other's places.
+
+    Raises InnerloopError if a name of the selection matches no parameter, and lists the paths there are.
+    """
+    check_names(params, selection.selection if isinstance(selection, Except) else selection)
+    mask = [chosen(selection, path) for path in paths(params)]
+    leaves, structure = jax.tree.flatten(params)
+    selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
+    rest = structure.unflatten([None if m else x for x, m in zip(leaves, mask, strict=True)])
+    return selected, rest
+
+
+def check_names(params: Any, selection: Selection) -> None:
+    """Raise InnerloopError for a name that matches no parameter."""
+    if selection is None or callable(selection):
+        return
+    for name in (selection,) if isinstance(selection, str) else selection:
+        if not any(chosen(name, path) for path in paths(params)):
+            do = "choose among: " + ", ".join(paths(params))
+            raise InnerloopError("select", f"{name!r} matches no parameter", do=do)
+
+
+def combine(selected: Any, rest: Any) -> Any:
+    """Undo `partition`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
+
+
+def check_trainable(params: Any, who: str) -> None:
+    """Raise InnerloopError unless every leaf is a float array and there is at least one."""
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise InnerloopError(who, "the parameter tree has no array", do="pass a pytree of float arrays")
+    for path, leaf in zip(paths(params), leaves, strict=True):
+        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InnerloopError(
+                who,
+                f"parameter `{path}` is not a float array",
+                got=getattr(leaf, "dtype", type(leaf).__name__),
+                do="keep only float arrays in the parameters and close over the rest",
+            )
+
+
+def subtract(a: Any, b: Any) -> Any:
+    """a - b, leaf by leaf."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of all leaves together."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+
+
+def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:
+    """Raise InnerloopError unless names and shapes agree."""
+    for path in sorted(set(wanted) | set(found)):
+        if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
+            raise InnerloopError(
+                who,
+                f"is of another model: `{path}` should be {shape_of(wanted, path)}",
+                got=shape_of(found, path),
+                do="use the config that it was trained with",
+            )
+
+
+def shape_of(arrays: dict[str, Any], path: str) -> str:
+    """An array's shape in words."""
+    return f"of shape {arrays[path].shape}" if path in arrays else "absent"

@@ -1,0 +1,271 @@
+"""The one way in which files are written, replaced and removed.
+
+Paths are resolved before anything is made. A file is written aside, synced and moved, so that it is there whole or not
+at all. Inside a folder of our own no symbolic link is followed, and a file that we did not write is neither replaced
+nor removed.
+"""
+
+import json
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import read_object, sha256_of
+
+RECORD = ".innerloop.json"
+"""The file in which a folder of outputs records what was written: sha256 by name."""
+
+OVERWRITE = "give another name, or --overwrite (in Python `overwrite=True`) to replace it"
+
+
+def resolved(path: Path | str) -> Path:
+    """The absolute path without links and dots. Raises InnerloopError for a loop of links and a null byte."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as trouble:
+        raise InnerloopError(repr(str(path)), f"is not a path ({trouble})") from None
+
+
+@contextmanager
+def cannot_write(path: Path, do: str = "free some room or give write access") -> Iterator[None]:
+    """Turn an OSError of the block into an InnerloopError about `path`."""
+    try:
+        yield
+    except OSError as trouble:
+        raise InnerloopError(str(path), f"cannot be written ({trouble.strerror or trouble})", do=do) from None
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """An empty draft beside `path` that takes its place at the end, synced, or disappears if the block fails.
+
+    Raises:
+        OSError: the draft cannot be written or moved; FileExistsError if `path` exists and `overwrite` is false.
+    """
+    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not longer than what file systems allow
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    mode = stat.S_IMODE(draft.stat().st_mode)  # that of any new file; some writers set their own
+    try:
+        yield draft
+        draft.chmod(mode)
+        _sync(draft)
+        move = os.replace if overwrite else _move_new
+        move(draft, path)
+        _sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _move_new(draft: Path, path: Path) -> None:
+    """Move, but never over another file, even one that appeared a moment ago."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(17, "File exists", str(path)) from None
+        os.replace(draft, path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    with suppress(OSError):  # Windows and some network file systems cannot
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of ours in UTF-8, whole or not at all. Raises InnerloopError if that is not possible."""
+    with cannot_write(path), replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="")
+
+
+def output(path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = ()) -> Path:
+    """Where an output that somebody asked for goes, checked before any work is done: the resolved path.
+
+    Raises InnerloopError if it is an input (even with `overwrite`), a folder or another special file, exists without
+    `overwrite`, or lies in no folder that can be written to.
+    """
+    path = resolved(path)
+    with cannot_write(path):
+        if path.exists() and any(path.samefile(other) for other in _files(inputs)):
+            raise InnerloopError(
+                str(path), "is read as an input and is not overwritten", do="give another name"
+            )
+        if path.is_dir():
+            raise InnerloopError(str(path), "is a folder", do="name a file in it")
+        if os.path.lexists(path) and not path.is_file():
+            raise InnerloopError(str(path), "is not a regular file", do="give another name")
+    if path.exists() and not overwrite:
+        raise InnerloopError(str(path), "exists already", do=OVERWRITE)
+    return path
+
+
+def _files(inputs: Iterable[Path | str]) -> Iterator[Path]:
+    """These files, and those in these folders; names of nothing are passed over."""
+    for path in map(Path, inputs):
+        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else ()
+        if path.is_file():
+            yield path
+
+
+@contextmanager
+def new_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A draft of an output at a path from `output`. Raises InnerloopError where it cannot be written."""
+    with cannot_write(path), make_folder(path.parent):
+        try:
+            with replacing(path, overwrite=overwrite) as draft:
+                yield draft
+        except FileExistsError:
+            raise InnerloopError(str(path), "exists already", do=OVERWRITE) from None
+
+
+@contextmanager
+def make_folder(path: Path) -> Iterator[list[Path]]:
+    """Make a folder and those above it; the block gets those made, and if it fails the empty ones are removed."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            made.append(folder)
+        if not path.is_dir():
+            raise NotADirectoryError(20, "a part of the path is not a folder", str(path))
+        yield made
+    except BaseException:
+        remove_folders(made)
+        raise
+
+
+def remove_folders(made: list[Path]) -> None:
+    """Remove these folders, innermost first, unless something lies in them."""
+    for folder in reversed(made):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+class OwnFolder:
+    """A folder that we write into: no link inside is followed, and only what was written here can be undone."""
+
+    def __init__(self, path: Path | str):
+        self.path = resolved(path)
+        self.made: list[Path] = []
+        self.written: dict[Path, tuple[int, ...]] = {}
+
+    def place(self, name: str) -> Path:
+        """The path of `name` (parts joined by `/`). Raises InnerloopError if a link stands on the way."""
+        place = self.path
+        for part in name.split("/"):
+            place = place / part
+            if place.is_symlink():
+                do = "replace it by what it points at; links are not followed here"
+                raise InnerloopError(str(self.path), f"`{name}` leads through a link", got=str(place), do=do)
+        return place
+
+    def make(self, name: str = "") -> Path:
+        """Make the folder, or one inside, unless it is there. Raises InnerloopError if that is not possible."""
+        path = self.place(name) if name else self.path
+        with cannot_write(path), make_folder(path) as made:
+            self.made += made
+        return path
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A draft that takes the place of `name`. Raises InnerloopError where it cannot be written."""
+        path = self.place(name)
+        with cannot_write(path), replacing(path) as draft:
+            yield draft
+        self.note(path)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file, whole or not at all."""
+        with self.replacing(name) as draft:
+            draft.write_text(text, encoding="utf-8", newline="")
+
+    def append(self, name: str, text: str) -> None:
+        """Add to a text file in one write."""
+        path = self.place(name)
+        with cannot_write(path, "free some room, then --resume"):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE, 0o666)
+            with open(handle, "w", encoding="utf-8", newline="") as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise InnerloopError(str(path), "is not a regular file")
+                file.write(text)
+                file.flush()
+                self.note(path, os.fstat(handle))
+
+    def note(self, path: Path, about: os.stat_result | None = None) -> None:
+        """Remember that this file, as it is now (or as `about` says), is ours."""
+        with suppress(OSError):
+            self.written[path] = _identity(about or path.lstat())
+
+    def undo(self) -> None:
+        """Remove the files that were written here and are as they were left, and the folders made if empty then."""
+        for path, identity in self.written.items():
+            with suppress(OSError):
+                if _identity(path.lstat()) == identity:
+                    path.unlink()
+        remove_folders(self.made)
+
+
+def _identity(about: os.stat_result) -> tuple[int, ...]:
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+
+
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""No link is followed, and the opening of a pipe does not wait for its other end."""
+
+
+class OutputFolder(OwnFolder):
+    """A folder of outputs that may be made again: files that changed since, or were not written by us, are kept."""
+
+    def __init__(self, path: Path | str, *, overwrite: bool = False):
+        super().__init__(path)
+        self.overwrite = overwrite
+
+    def check(self, name: str) -> None:
+        """Raise InnerloopError if `name` exists and is not as we wrote it."""
+        path = self.place(name)
+        if not os.path.lexists(path) or self.overwrite:
+            return
+        if not path.is_file() or self._record().get(name) != sha256_of(path, _LARGEST, follow=False):
+            raise InnerloopError(
+                str(path), "was not written by innerloop, or was changed since", do=OVERWRITE
+            )
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """As in OwnFolder; raises InnerloopError as `check` does too."""
+        self.check(name)
+        with super().replacing(name) as draft:
+            yield draft
+            written = sha256_of(draft, _LARGEST)
+        record = self._record() | {name: written}
+        with super().replacing(RECORD) as draft:
+            draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def _record(self) -> dict[str, object]:
+        path = self.place(RECORD)
+        try:
+            return read_object(path, follow=False) if path.exists() else {}
+        except InnerloopError:  # not a record: nothing here counts as ours
+            return {}
+
+
+_LARGEST = 1 << 30
+"""Bytes of the largest output that is looked at before it is replaced."""

@@ -1,0 +1,118 @@
+"""Reading safetensors files that somebody else may have made: the header is checked whole before an array is made.
+
+A file is eight bytes that give the length of a header, a JSON object with the dtype, shape and place of every tensor,
+and the tensors one after the other, without gaps (https://huggingface.co/docs/safetensors). So a file can ask for no
+more memory than it has bytes.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import open_regular, parse_json
+
+HEADER = 1 << 22
+"""Bytes of a header at most."""
+
+TENSORS = 10_000
+"""Tensors at most."""
+
+DTYPES: dict[str, Any] = {
+    "F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64,
+    "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
+    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+class Tensor(NamedTuple):
+    """Where one tensor is, from the end of the header on."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def largest() -> int:
+    """Bytes of a file at most: half of the machine's memory, since its arrays are copied to a device."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        return 1 << 33
+
+
+def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays by name, and the metadata. Raises InnerloopError, `path` holds no `what`, for any other file."""
+    try:
+        with open_regular(path, largest()) as file:
+            size, header = _header(file)
+            told = header.pop("__metadata__", {})
+            tensors = _tensors(header, size)
+            content = file.read(size)
+        arrays = {tensor.name: _array(content, tensor) for tensor in tensors}
+    except (OSError, ValueError) as trouble:  # of what is no regular file too
+        said = str(trouble).removeprefix(f"{path}: ").rstrip(".")
+        raise InnerloopError(str(path), f"holds no {what} ({said})") from None
+    if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
+        raise InnerloopError(str(path), f"holds no {what} (its metadata are no texts)")
+    return arrays, told
+
+
+def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """How many bytes of tensors there are, and the header."""
+    whole = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(HEADER, whole - 8):
+        raise ValueError(f"a header of {length} bytes, in a file of {whole}")
+    header = parse_json(file.read(length).decode("utf-8"), "the header")
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return whole - 8 - length, header
+
+
+def _tensors(header: dict[str, Any], size: int) -> list[Tensor]:
+    """The tensors in the order of their places, which must fill the file."""
+    if len(header) > TENSORS:
+        raise ValueError(f"more than {TENSORS} tensors")
+    found = sorted((_tensor(name, about) for name, about in header.items()), key=lambda t: (t.begin, t.end))
+    at = 0
+    for tensor in found:
+        if tensor.begin != at:
+            raise ValueError(f"`{tensor.name[:80]}` does not begin where the one before ends")
+        at = tensor.end
+    if at != size:
+        raise ValueError(f"tensors of {at} bytes, where there are {size}")
+    return found
+
+
+def _tensor(name: str, about: Any) -> Tensor:
+    shown = name[:80]
+    if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"`{shown}` is not described by its dtype, shape and offsets")
+    if not isinstance(about["dtype"], str) or about["dtype"] not in DTYPES:
+        raise ValueError(f"`{shown}` has the dtype {str(about['dtype'])[:20]!r}, which is not read")
+    shape, place, dtype = about["shape"], about["data_offsets"], np.dtype(DTYPES[about["dtype"]])
+    if not _whole(shape) or len(shape) > 32 or not _whole(place) or len(place) != 2:
+        raise ValueError(f"`{shown}` has no shape or no place")
+    if math.prod(shape) * dtype.itemsize != place[1] - place[0]:
+        raise ValueError(f"`{shown}` has another number of bytes than its shape")
+    return Tensor(name, dtype, tuple(shape), *place)
+
+
+def _whole(values: Any) -> bool:
+    """Whether these are whole numbers that an index may have."""
+    return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**63 for n in values)
+
+
+def _array(content: bytes, tensor: Tensor) -> np.ndarray:
+    """Raises ValueError where the content has been cut short meanwhile."""
+    count = math.prod(tensor.shape)
+    if not count:
+        return np.empty(tensor.shape, tensor.dtype)
+    return np.frombuffer(content, tensor.dtype, count, tensor.begin).reshape(tensor.shape)

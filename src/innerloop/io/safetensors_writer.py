@@ -1,0 +1,28 @@
+"""Writing safetensors files whole or not at all."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import cannot_write, replacing
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], do: str) -> None:
+    """Write the arrays by name, in place of what is there. Raises InnerloopError, with `do`, where it cannot be."""
+    with cannot_write(path, do), replacing(path) as draft:
+        write_draft(draft, arrays, metadata, path=path, do=do)
+
+
+def write_draft(
+    draft: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], *, path: Path, do: str
+) -> None:
+    """Write the arrays into the draft of `path`. Raises InnerloopError, with `do`, where that is not possible."""
+    try:
+        save_file(arrays, draft, metadata=metadata)
+    except SafetensorError as error:
+        said = re.sub(r"^.*Error: ", "", str(error)).partition(" (os error")[0]
+        raise InnerloopError(str(path), f"cannot be written ({said})", do=do) from None

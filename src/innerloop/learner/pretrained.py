@@ -1,0 +1,79 @@
+"""A trained initialisation without the data that it was trained on: the model is built from the config alone."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from innerloop.config.schema import Config
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.learner.validation import Shape
+from innerloop.training import model_size
+from innerloop.training.models import fresh_model, sinusoid_shape
+from innerloop.training.storage import weights
+from innerloop.training.storage.sources import weights_path
+from innerloop.training.supervised import Experiment
+from innerloop.training.warm_start import blank_head
+
+
+def refuse_policies(config: Config) -> None:
+    """Raise InnerloopError for a policy: it adapts by acting, not on examples."""
+    if config.reinforcement:
+        do = "measure it by `innerloop evaluate`, or act with it by `innerloop.rl`"
+        raise InnerloopError(config.name, "is a policy and learns from no examples", do=do)
+
+
+def load_initialisation(source: str | Path) -> tuple[Params, Experiment, Shape | None]:
+    """Meta-parameters, experiment without its data, and the shape of one example (None where the model takes any).
+
+    `source` is a run's folder, a `.safetensors` file, or a preset whose weights ship with the package. Raises
+    InnerloopError if there is nothing of that name, or the weights are not of the config's model.
+    """
+    path = weights_path(source)
+    arrays, config, _ = weights.load(path)
+    refuse_policies(config)
+    network = first_layers(config, arrays, str(path))
+    shape = example_shape(config, network)
+    experiment = Experiment(config)
+    build = lambda: fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
+    like = model_size.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
+    if experiment.pretrains:
+        arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
+    return weights.into(like, arrays, str(path)), experiment, shape
+
+
+def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
+    """The arrays by their names in the network. Raises InnerloopError where they are of no such network."""
+    model_size.check_stored(config, arrays, who)
+    network = {name.removeprefix("model/"): x for name, x in arrays.items()}
+    if "head/weight" in network:
+        network.setdefault("body/0/weight", network["head/weight"])  # where there is no hidden layer
+    for name, axes in (("body/0/weight", 4 if config.model.kind == "conv4" else 2), ("head/weight", 2)):
+        if name not in network or network[name].ndim != axes:
+            got = network[name].shape if name in network else "none of this name"
+            raise InnerloopError(who, f"`{name}` must have {axes} axes", got=got)
+    return network
+
+
+def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
+    """What one example must look like, as far as config and weights tell."""
+    if config.data.spec.kind == "regression":
+        return sinusoid_shape(config)
+    if config.data.spec.image_shape is not None:
+        return config.data.spec.image_shape
+    side = config.data.size or None
+    if config.model.kind == "conv4":
+        return side, side, arrays["body/0/weight"].shape[2]
+    return None if side is None else (side, side, len(arrays["body/0/weight"]) // side**2)
+
+
+def shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+    """A shape without gaps for which the model has the weights' shapes."""
+    if shape is None:
+        return (len(arrays["body/0/weight"]),)
+    if None not in shape:
+        return tuple(side for side in shape if side is not None)
+    # Four halvings leave one place of 16 by 16, so a strip of n such squares gives the head its n places.
+    places = len(arrays["head/weight"]) // config.model.filters
+    return 16, 16 * places, int(arrays["body/0/weight"].shape[2])

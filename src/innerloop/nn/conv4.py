@@ -1,0 +1,72 @@
+"""The four-block convolutional network of the few-shot papers, in their variants.
+
+Omniglot (MAML, section 5.2): 64 filters, stride 2, mean over the last 2x2 places, linear head.
+Omniglot (Reptile): the same, flattened to 256 features instead of the mean.
+mini-ImageNet and CIFAR-FS (MAML): 32 filters, stride 1 with 2x2 max-pooling, flattened.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.errors import InnerloopError, check_choice
+from innerloop.nn.layers import ConvBlock, Linear
+
+
+class Conv4(eqx.Module):
+    """Images to class scores; `body` holds the four blocks, `head` the linear layer that ANIL adapts."""
+
+    body: tuple[ConvBlock, ...]
+    head: Linear
+    features: Literal["mean", "flatten"] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        ways: int,
+        *,
+        image_shape: tuple[int, int, int],
+        filters: int = 64,
+        downsample: Literal["stride", "pool"] = "stride",
+        features: Literal["mean", "flatten"] = "mean",
+        key: PRNGKeyArray,
+    ):
+        """`image_shape` is (height, width, channels).
+
+        Raises InnerloopError for images under 16 by 16, and for an unknown `downsample` or `features`.
+        """
+        check_choice("Conv4", "downsample", downsample, ("stride", "pool"))
+        check_choice("Conv4", "features", features, ("mean", "flatten"))
+        height, width, channels = image_shape
+        if min(height, width) < 16:
+            raise InnerloopError(
+                "Conv4", "four halvings need images of at least 16 by 16", got=image_shape, do="resize them"
+            )
+        keys = jax.random.split(key, 5)
+        stride = 2 if downsample == "stride" else 1
+        widths = (channels, filters, filters, filters)
+        self.body = tuple(
+            ConvBlock(w, filters, stride=stride, key=k) for w, k in zip(widths, keys[:4], strict=True)
+        )
+        for _ in range(4):
+            height, width = (
+                (-(-height // 2), -(-width // 2)) if downsample == "stride" else (height // 2, width // 2)
+            )
+        self.head = Linear(filters * (1 if features == "mean" else height * width), ways, key=keys[4])
+        self.features = features
+
+    def embed(
+        self, images: Float[Array, "examples height width channels"], reference: int | None = None
+    ) -> Float[Array, "examples features"]:
+        """Penultimate features: what the body computes for the head."""
+        x = images
+        for block in self.body:
+            x = block(x, reference)
+        return x.mean((1, 2)) if self.features == "mean" else x.reshape(x.shape[0], -1)
+
+    def __call__(
+        self, images: Float[Array, "examples height width channels"], reference: int | None = None
+    ) -> Float[Array, "examples ways"]:
+        """Class scores; `reference` leading examples give the normalisation statistics (None: all)."""
+        return self.head(self.embed(images, reference))

@@ -1,0 +1,34 @@
+"""SAME convolution, fast in every order of derivative.
+
+On a CPU it is `kernels.bilinear`; on an accelerator XLA's own operation, whose derivatives are fast there and which
+batches over tasks.
+
+Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
+"""
+
+import jax
+from jaxtyping import Array, Float
+
+from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
+from innerloop.nn.kernels.im2col import conv_by_patches
+
+FEW = 32
+"""Numbers in a window up to which a convolution costs less than moving its output to memory and back."""
+
+
+def has_few_inputs(w: Float[Array, "kernel kernel channels filters"]) -> bool:
+    """Whether `kernels.blockwise` is the way to go: images of few channels, on a CPU."""
+    return jax.default_backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
+
+
+def conv(
+    x: Float[Array, "examples height width channels"],
+    w: Float[Array, "kernel kernel channels filters"],
+    stride: int = 1,
+) -> Float[Array, "examples out_height out_width filters"]:
+    """SAME convolution: zeros around the image so that the output has ceil(size / stride) places a side."""
+    if jax.default_backend() != "cpu":
+        return conv_by_xla(x, w, stride)
+    if has_few_inputs(w):
+        return conv_by_patches(x, w, stride)
+    return conv_p.bind(x, w, stride=stride)

@@ -1,0 +1,101 @@
+r"""The three bilinear maps of a SAME convolution as matrix products with its patches.
+
+    conv(x, w)            = P(x) w          P(x): every window of x as one row, (row offset, column offset, channel)
+    kernel_gradient(x, y) = P(x)^T y        the derivative of <conv(x, w), y> in w
+    input_gradient(y, w)  = P^T(y w^T)      the derivative of <conv(x, w), y> in x
+
+Layouts: images `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from innerloop.engine.chunking import divisor_up_to
+
+BLOCK_BYTES = 400_000
+"""Patches of so many images are made at a time that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after one axis so that the output has ceil(size / stride) places."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def patches(
+    x: Float[Array, "examples height width channels"], kernel: int = 3, stride: int = 1
+) -> Float[Array, "examples out_height out_width patch"]:
+    """Every window of a SAME convolution as one row: patch = (row offset, column offset, channel)."""
+    examples, height, width, channels = x.shape
+    out_height, out_width = -(-height // stride), -(-width // stride)
+    x = jnp.pad(
+        x, ((0, 0), same_padding(height, kernel, stride), same_padding(width, kernel, stride), (0, 0))
+    )
+    shifts = [
+        lax.slice(
+            x,
+            (0, a, b, 0),
+            (examples, a + (out_height - 1) * stride + 1, b + (out_width - 1) * stride + 1, channels),
+            (1, stride, stride, 1),
+        )
+        for a in range(kernel)
+        for b in range(kernel)
+    ]
+    return jnp.concatenate(shifts, axis=-1)
+
+
+def conv_by_patches(
+    x: Float[Array, "examples height width channels"],
+    w: Float[Array, "kernel kernel channels filters"],
+    stride: int = 1,
+) -> Float[Array, "examples out_height out_width filters"]:
+    """SAME convolution as one matrix product."""
+    rows = patches(x, w.shape[0], stride)
+    flat = rows.reshape(-1, rows.shape[-1]) @ w.reshape(-1, w.shape[-1])
+    return flat.reshape(*rows.shape[:-1], w.shape[-1])
+
+
+def images_in_a_block(x: Float[Array, "examples height width channels"], kernel: int, stride: int) -> int:
+    """The most images, a divisor of `examples`, whose patches take at most `BLOCK_BYTES` (at least one)."""
+    examples, height, width, channels = x.shape
+    places = -(-height // stride) * -(-width // stride)
+    return divisor_up_to(examples, BLOCK_BYTES // (places * kernel * kernel * channels * x.dtype.itemsize))
+
+
+def kernel_gradient_by_patches(
+    x: Float[Array, "examples height width channels"],
+    y: Float[Array, "examples out_height out_width filters"],
+    stride: int,
+    kernel: int,
+) -> Float[Array, "kernel kernel channels filters"]:
+    """P(x)^T y, summed over blocks of images."""
+    size, channels, filters = images_in_a_block(x, kernel, stride), x.shape[-1], y.shape[-1]
+    blocks = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, y))
+
+    # The product whose left side has fewer rows is up to three times as fast on a CPU.
+    turned = filters < kernel * kernel * channels
+
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        rows = patches(block[0], kernel, stride).reshape(-1, kernel * kernel * channels)
+        flat = block[1].reshape(-1, filters)
+        return total + (flat.T @ rows if turned else rows.T @ flat), None
+
+    shape = (filters, kernel * kernel * channels)
+    total, _ = lax.scan(add, jnp.zeros(shape if turned else shape[::-1], x.dtype), blocks)
+    return (total.T if turned else total).reshape(kernel, kernel, channels, filters)
+
+
+def input_gradient_by_patches(
+    y: Float[Array, "examples out_height out_width filters"],
+    w: Float[Array, "kernel kernel channels filters"],
+    stride: int,
+    places: tuple[int, int],
+) -> Float[Array, "examples height width channels"]:
+    """P^T(y w^T): every window's share added where the window lay. `places` is the images' (height, width)."""
+    filters, kernel = w.shape[-1], w.shape[0]
+    rows = (y.reshape(-1, filters) @ w.reshape(-1, filters).T).reshape(*y.shape[:-1], -1)
+    images = jax.ShapeDtypeStruct((y.shape[0], *places, w.shape[2]), y.dtype)
+    (x,) = jax.linear_transpose(lambda x: patches(x, kernel, stride), images)(rows)
+    return x

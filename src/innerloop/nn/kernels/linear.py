@@ -1,0 +1,86 @@
+r"""The product of a linear layer and its derivatives of every order, as three products that are each other's.
+
+    <product(x, w), y> = <w, weight_gradient(x, y)> = <x, input_gradient(y, w)>
+
+They are `x @ w` and what its derivatives would be, but for one: the weights' gradient where many tasks have weights of
+their own. XLA's batched product on a CPU is slow along the first axis of both sides, so x is turned in memory first
+(measured: 25 tasks, 10 examples, 40 x 40 weights, 31 against 14 microseconds), and a meta-step of small networks
+consists of little else. They are primitives for the reason that `kernels.bilinear` gives.
+
+Layouts: x `[..., examples, in]`, w `[..., in, out]`, y `[..., examples, out]`, with the same leading axes.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
+from jaxtyping import Array, Float, Num
+
+from innerloop.nn.kernels.primitives import batch_first, primitive
+
+
+def product(x: Array, w: Array) -> Array:
+    """x w."""
+    return x @ w
+
+
+def weight_gradient(x: Array, y: Array) -> Array:
+    """x^T y, the w-derivative of <product(x, w), y>."""
+    turned = jnp.swapaxes(x, -1, -2)
+    if x.ndim > 2 and min(x.shape[-1], y.shape[-1]) > 1:
+        turned = jax.lax.optimization_barrier(turned)  # else XLA folds it into the product
+    return turned @ y
+
+
+def input_gradient(y: Array, w: Array) -> Array:
+    """y w^T, the x-derivative of <product(x, w), y>."""
+    return y @ jnp.swapaxes(w, -1, -2)
+
+
+product_p = primitive("linear", product)
+weight_gradient_p = primitive("linear_weight_gradient", weight_gradient)
+input_gradient_p = primitive("linear_input_gradient", input_gradient)
+
+ad.defbilinear(
+    product_p,
+    lambda ct, x, w: input_gradient_p.bind(ct, w),
+    lambda ct, x, w: weight_gradient_p.bind(x, ct),
+)
+ad.defbilinear(
+    weight_gradient_p,
+    lambda ct, x, y: input_gradient_p.bind(y, ct),
+    lambda ct, x, y: product_p.bind(x, ct),
+)
+ad.defbilinear(
+    input_gradient_p,
+    lambda ct, y, w: product_p.bind(ct, w),
+    lambda ct, y, w: weight_gradient_p.bind(ct, y),
+)
+
+
+def batched(made: Primitive, shares_weights: bool) -> None:
+    """Under `vmap`: more examples where one w serves all, else one more leading axis."""
+
+    def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
+        first, second = arrays
+        if shares_weights and axes[0] is not None and axes[1] is None and second.ndim == 2:
+            first = jnp.moveaxis(first, axes[0], 0)
+            out = made.bind(first.reshape(-1, first.shape[-1]), second)
+            return out.reshape(*first.shape[:-1], out.shape[-1]), 0
+        return made.bind(*batch_first(arrays, axes)), 0
+
+    batching.primitive_batchers[made] = rule
+
+
+batched(product_p, shares_weights=True)
+batched(input_gradient_p, shares_weights=True)
+batched(weight_gradient_p, shares_weights=False)
+
+
+def linear(
+    x: Num[Array, "examples features_in"], w: Float[Array, "features_in features_out"]
+) -> Float[Array, "examples features_out"]:
+    """x w; on an accelerator as XLA has it."""
+    if jax.default_backend() != "cpu" or x.dtype != w.dtype:
+        return x @ w
+    return product_p.bind(x, w)

@@ -1,0 +1,96 @@
+r"""2x2 max-pooling, fast in every order of derivative.
+
+    max_pool(x) = pick(x, which(x)),    <pick(x, i), y> = <x, put(y, i)>
+
+Once it is known which of its four places a window takes, pooling is linear: it picks one number, and its transpose
+puts a number back at its place, among zeros. Each is the other's derivative, so every order of derivative runs these
+two, and what is kept between them is a byte for each window. JAX's own derivatives of a maximum keep floats for every
+number and look for ties.
+
+Layouts: images `[examples, height, width, channels]`; an odd last row or column is dropped, as the papers' VALID
+pooling does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
+from jaxtyping import Array, Bool, Float, Int8
+
+from innerloop.nn.kernels.primitives import batch_first, primitive
+
+Images = Float[Array, "examples height width channels"]
+Pooled = Float[Array, "examples half_height half_width channels"]
+Which = Int8[Array, "examples half_height half_width channels"]
+
+
+def corners(x: Images) -> list[Pooled]:
+    """The four places of all windows: above left, above right, below left, below right."""
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+
+
+def which(x: Images) -> Which:
+    """The place of each window's largest number, 0 to 3; of equals the first, and NaN before all, as in PyTorch."""
+    first, second, third, fourth = corners(x)
+    above, below = exceeds(second, first), exceeds(fourth, third)
+    lower = exceeds(jnp.where(below, fourth, third), jnp.where(above, second, first))
+    one, two, three = jnp.int8(1), jnp.int8(2), jnp.int8(3)
+    return jnp.where(lower, jnp.where(below, three, two), jnp.where(above, one, jnp.int8(0)))
+
+
+def exceeds(x: Pooled, y: Pooled) -> Bool[Array, "examples half_height half_width channels"]:
+    """Where x is larger than y, or NaN."""
+    return (y < x) | (x != x)
+
+
+def pick(x: Images, place: Which) -> Pooled:
+    """Of each window the number at its place."""
+    first, second, third, fourth = corners(x)
+    above, below = jnp.where(place == 0, first, second), jnp.where(place == 2, third, fourth)
+    return jnp.where(place < 2, above, below)
+
+
+def put(y: Pooled, place: Which, *, places: tuple[int, int]) -> Images:
+    """The transpose of `pick`: each number at its place in its window, zero elsewhere."""
+    examples, height, width, channels = y.shape
+    corner = jnp.arange(4, dtype=place.dtype).reshape(1, 1, 2, 1, 2, 1)
+    here = place[:, :, None, :, None] == corner
+    x = jnp.where(here, y[:, :, None, :, None], jnp.zeros((), y.dtype))
+    x = x.reshape(examples, 2 * height, 2 * width, channels)
+    return jnp.pad(x, ((0, 0), (0, places[0] - 2 * height), (0, places[1] - 2 * width), (0, 0)))
+
+
+pick_p = primitive("max_pool_pick", pick)
+put_p = primitive("max_pool_put", put, "places")
+
+
+def linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> None:
+    """Rules for a primitive that is linear in its first array and has no derivative in its second, the places."""
+    ad.defjvp(made, lambda tangent, _, place, **static: made.bind(tangent, place, **static), None)
+
+    def transpose(ct: Any, first: Any, place: Array, **_: Any) -> list[Any]:
+        return [ad.Zero(first.aval) if type(ct) is ad.Zero else transposed(ct, place, first.aval.shape), None]
+
+    def batch(
+        arrays: tuple[Array, Array], axes: tuple[int | None, int | None], **static
+    ) -> tuple[Array, int]:
+        both = batch_first(arrays, axes)
+        size, examples = both[0].shape[:2]
+        out = made.bind(*(a.reshape(size * examples, *a.shape[2:]) for a in both), **static)
+        return out.reshape(size, examples, *out.shape[1:]), 0
+
+    ad.primitive_transposes[made] = transpose
+    batching.primitive_batchers[made] = batch
+
+
+linear_in_the_first(pick_p, lambda ct, place, shape: put_p.bind(ct, place, places=shape[1:3]))
+linear_in_the_first(put_p, lambda ct, place, shape: pick_p.bind(ct, place))
+
+
+def max_pool(x: Images) -> Pooled:
+    """The largest number of every 2x2 window."""
+    return pick_p.bind(x, which(jax.lax.stop_gradient(x)))

@@ -1,0 +1,125 @@
+"""Layers as pytrees of parameters: every leaf is a float array, everything else is static.
+
+They take a batch of examples, because batch normalisation needs one. `reference` is the number of leading examples
+whose statistics normalise the whole batch (None: all of them); see `innerloop.nn.normalization`.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
+from innerloop.nn.kernels.conv import conv, has_few_inputs
+from innerloop.nn.kernels.linear import linear
+from innerloop.nn.kernels.max_pool import max_pool
+
+
+def glorot_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    """Uniform on +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16)."""
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+
+
+class Linear(eqx.Module):
+    """y = x W + b."""
+
+    weight: Float[Array, "features_in features_out"]
+    bias: Float[Array, " features_out"]
+
+    def __init__(self, features_in: int, features_out: int, *, key: PRNGKeyArray, scale: float | None = None):
+        """Glorot weights, or truncated normal of standard deviation `scale` (MAML's sinusoid: 0.01)."""
+        shape = (features_in, features_out)
+        if scale is None:
+            self.weight = glorot_uniform(key, shape, features_in, features_out)
+        else:
+            self.weight = scale * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+        self.bias = jnp.zeros(features_out)
+
+    def __call__(self, x: Float[Array, "examples features_in"]) -> Float[Array, "examples features_out"]:
+        """Apply to a batch."""
+        return linear(x, self.weight) + self.bias
+
+
+class BatchNorm(eqx.Module):
+    """Normalise each channel by the statistics of the batch itself (or of its `reference` examples).
+
+    No running averages are kept: the MAML and Reptile papers use batch statistics at training and test alike.
+    """
+
+    scale: Float[Array, " channels"]
+    offset: Float[Array, " channels"]
+    epsilon: float = eqx.field(static=True, default=1e-3)
+
+    def __init__(self, channels: int):
+        self.scale = jnp.ones(channels)
+        self.offset = jnp.zeros(channels)
+
+    def __call__(
+        self, x: Float[Array, "examples *places channels"], reference: int | None = None
+    ) -> Float[Array, "examples *places channels"]:
+        """Normalise; `reference` leading examples give the statistics (None: all)."""
+        mean, variance = moments(x if reference is None else x[:reference])
+        flat = x.reshape(-1, x.shape[-1])
+        return ((flat - mean) * self.multiplier(variance, self.scale) + self.offset).reshape(x.shape)
+
+    def multiplier(
+        self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
+    ) -> Float[Array, " channels"]:
+        """scale / sqrt(variance + epsilon): what the centred input is multiplied by."""
+        return lax.rsqrt(variance + self.epsilon) * scale
+
+
+def moments(
+    x: Float[Array, "examples *places channels"],
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Mean and variance of every channel, over examples and places."""
+    flat = x.reshape(-1, x.shape[-1])
+    mean = flat.mean(0)
+    return mean, jnp.square(flat - mean).mean(0)
+
+
+class ConvBlock(eqx.Module):
+    """3x3 convolution, batch normalisation, ReLU, and 2x2 max-pooling unless the convolution strides by 2.
+
+    In another order with the same result: ReLU is increasing, and so is the normalisation of a channel, or
+    decreasing where its scale is negative: there the signs of the kernel and the scale are turned. So pooling comes
+    first, and the rest works on a quarter of the numbers.
+    The convolution has no bias: the normalisation would remove it.
+    """
+
+    weight: Float[Array, "3 3 channels filters"]
+    norm: BatchNorm
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, channels: int, filters: int, *, stride: int, key: PRNGKeyArray):
+        self.weight = glorot_uniform(key, (3, 3, channels, filters), 9 * channels, 9 * filters)
+        self.norm = BatchNorm(filters)
+        self.stride = stride
+
+    def __call__(
+        self, x: Float[Array, "examples height width channels"], reference: int | None = None
+    ) -> Float[Array, "examples out_height out_width filters"]:
+        """Apply to a batch of images."""
+        turn = jnp.where(self.norm.scale < 0, -1.0, 1.0)  # the largest of -y is minus the smallest of y
+        w, scale = self.weight * turn, self.norm.scale * turn
+        if has_few_inputs(w):
+            mean, variance = output_moments(x if reference is None else x[:reference], w, self.stride)
+            return conv_then(lambda y: self.activate(y, mean, variance, scale), x, w, self.stride)
+        y = conv(x, w, self.stride)
+        mean, variance = moments(y if reference is None else y[:reference])
+        return self.activate(y, mean, variance, scale)
+
+    def activate(
+        self,
+        y: Float[Array, "examples height width filters"],
+        mean: Float[Array, " filters"],
+        variance: Float[Array, " filters"],
+        scale: Float[Array, " filters"],
+    ) -> Float[Array, "examples out_height out_width filters"]:
+        """What follows the convolution, for its mean and variance and a scale that is nowhere negative."""
+        y = max_pool(y) if self.stride == 1 else y
+        return jax.nn.relu((y - mean) * self.norm.multiplier(variance, scale) + self.norm.offset)

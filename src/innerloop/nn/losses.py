@@ -1,0 +1,99 @@
+"""Losses as `loss_fn(params, batch) -> scalar`, made from any `apply(params, inputs) -> outputs`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from innerloop.engine.types import Batch, Params
+from innerloop.errors import InnerloopError
+
+Apply = Callable[..., Array]
+"""`apply(params, inputs) -> outputs`, or with a keyword `reference` for models with batch normalisation."""
+
+
+def call(params: Params, inputs: Any, **keywords: Any) -> Array:
+    """The `apply` of models that are their own parameters, such as all of `innerloop.nn`."""
+    return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
+
+
+def check_targets(targets: Array, shape: tuple[int, ...]) -> None:
+    """Raise InnerloopError for targets of another shape: the difference would be broadcast into a wrong number."""
+    if jnp.shape(targets) != shape:
+        do = "reshape them, as by targets[:, None] or targets[:, 0]"
+        raise InnerloopError("loss", f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
+
+
+def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
+    """Mean over examples of the squared distance to the targets (MAML, equation 2, as a mean).
+
+    Raises InnerloopError for targets of another shape than the outputs.
+    """
+    check_targets(targets, outputs.shape)
+    errors = jnp.square(outputs - targets)
+    return jnp.mean(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1))
+
+
+def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
+    """Mean over examples of -log softmax(scores) at the target class number.
+
+    MAML's code sums N per-class means instead, so its inner step size is N times smaller than the one for this
+    mean (0.4 printed for 5 ways is 2.0 here). NaN where a class number is none of the scores'. Raises InnerloopError
+    for targets that are not one number for each example.
+    """
+    check_targets(targets, scores.shape[:1])
+    log_f = jax.nn.log_softmax(scores)
+    # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
+    log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
+    known = (targets >= 0) & (targets < scores.shape[-1])
+    return -jnp.mean(jnp.where(known, log_likelihood, jnp.nan))
+
+
+def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
+    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores); targets are 0 or 1.
+
+    Raises InnerloopError for targets of another shape than the scores.
+    """
+    check_targets(targets, scores.shape)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """`loss_fn(params, batch)` that measures the outputs for a batch's inputs against its targets.
+
+    Attributes:
+        measure: `measure(outputs, targets) -> scalar`.
+        apply: the model.
+    """
+
+    measure: Callable[[Array, Array], Array]
+    apply: Apply = call
+
+    def __call__(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        """The loss of one batch."""
+        return self.measure(self.apply(params, batch.inputs), batch.targets)
+
+
+def mean_squared_error(apply: Apply = call) -> BatchLoss:
+    """The loss of regression: `squared_error` on batches."""
+    return BatchLoss(squared_error, apply)
+
+
+def cross_entropy(apply: Apply = call) -> BatchLoss:
+    """The loss of classification: `softmax_cross_entropy` on batches with class numbers as targets."""
+    return BatchLoss(softmax_cross_entropy, apply)
+
+
+def binary_cross_entropy(apply: Apply = call) -> BatchLoss:
+    """The loss of two-class problems with one output: `sigmoid_cross_entropy` on batches."""
+    return BatchLoss(sigmoid_cross_entropy, apply)
+
+
+def accuracy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
+    """Fraction of examples whose highest score is the target's."""
+    return jnp.mean((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32))

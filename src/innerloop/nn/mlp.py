@@ -1,0 +1,68 @@
+"""Fully connected networks: the sinusoid regressors and MAML's non-convolutional Omniglot network."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.errors import check_choice
+from innerloop.nn.layers import BatchNorm, Linear
+
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.numpy.tanh}
+
+
+class MLP(eqx.Module):
+    """x to scores or values through hidden layers, with batch normalisation if asked.
+
+    MAML's sinusoid: hidden (40, 40), ReLU, truncated normal weights of deviation 0.01.
+    Reptile's sinusoid: hidden (64, 64), tanh. MAML's Omniglot network without convolutions: hidden
+    (256, 128, 64, 64), ReLU, batch normalisation (section 5.2).
+    """
+
+    body: tuple[Linear, ...]
+    norms: tuple[BatchNorm, ...]
+    head: Linear
+    activation: Literal["relu", "tanh"] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden: tuple[int, ...] = (40, 40),
+        activation: Literal["relu", "tanh"] = "relu",
+        normalize: bool = False,
+        scale: float | None = None,
+        key: PRNGKeyArray,
+    ):
+        """`scale` is the deviation of truncated normal weights (None: Glorot).
+
+        Raises InnerloopError for an unknown activation.
+        """
+        check_choice("MLP", "activation", activation, ACTIVATIONS)
+        keys = jax.random.split(key, len(hidden) + 1)
+        widths = (inputs, *hidden)
+        self.body = tuple(
+            Linear(widths[i], widths[i + 1], key=keys[i], scale=scale) for i in range(len(hidden))
+        )
+        self.norms = tuple(BatchNorm(width) for width in hidden) if normalize else ()
+        self.head = Linear(widths[-1], outputs, key=keys[-1], scale=scale)
+        self.activation = activation
+
+    def embed(
+        self, x: Float[Array, "examples *shape"], reference: int | None = None
+    ) -> Float[Array, "examples features"]:
+        """Penultimate features: what the body computes for the head."""
+        x = x.reshape(x.shape[0], -1)
+        for i, layer in enumerate(self.body):
+            x = layer(x)
+            x = self.norms[i](x, reference) if self.norms else x
+            x = ACTIVATIONS[self.activation](x)
+        return x
+
+    def __call__(
+        self, x: Float[Array, "examples *shape"], reference: int | None = None
+    ) -> Float[Array, "examples outputs"]:
+        """Apply to a batch; `reference` leading examples give the normalisation statistics (None: all)."""
+        return self.head(self.embed(x, reference))

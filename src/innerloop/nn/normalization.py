@@ -1,0 +1,61 @@
+"""Whose statistics normalise a query: the three modes that decide a published number.
+
+transductive: all queries of a task are one batch (MAML's and Reptile's transductive numbers). A query's prediction
+    then depends on the other queries.
+inductive: each query is a batch with the support set (Reptile's non-transductive protocol).
+support: the statistics of the support set alone.
+
+For models without batch normalisation all three are the same.
+"""
+
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from innerloop.config.schema import Normalization
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.nn.losses import Apply
+
+
+def predict(
+    apply: Apply, params: Params, support_inputs: Any, query_inputs: Any, mode: Normalization
+) -> Float[Array, "query outputs"]:
+    """Outputs for the queries, normalised by `mode`.
+
+    Raises InnerloopError for an unknown mode, and for `support` where `apply` has no keyword `reference`.
+    """
+    if mode == "transductive":
+        return apply(params, query_inputs)
+    if mode == "inductive":
+        alone = lambda query: apply(params, joined(support_inputs, jax.tree.map(lambda x: x[None], query)))[
+            -1
+        ]
+        return jax.vmap(alone)(query_inputs)
+    if mode == "support":
+        examples = jax.tree.leaves(support_inputs)[0].shape[0]
+        check_reference(apply, params)
+        return apply(params, joined(support_inputs, query_inputs), reference=examples)[examples:]
+    raise InnerloopError(
+        "normalization", "unknown mode", got=repr(mode), do="choose transductive, inductive or support"
+    )
+
+
+def joined(support_inputs: Any, query_inputs: Any) -> Any:
+    """Support and query inputs as one batch, the support set first."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), support_inputs, query_inputs)
+
+
+def check_reference(apply: Apply, params: Params) -> None:
+    """Raise InnerloopError unless the model can take its statistics from the leading examples."""
+    for function in (apply, params):
+        if callable(function) and "reference" in inspect.signature(function).parameters:
+            return
+    raise InnerloopError(
+        "normalization",
+        "mode `support` needs a model that takes `reference`",
+        do="add the keyword (see innerloop.nn.layers.BatchNorm) or choose another mode",
+    )

@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, parameters over several devices, CPU cores as devices."""

@@ -1,0 +1,213 @@
+"""Several processes as one run, on JAX's own distributed runtime.
+
+Every process runs the same program over one mesh of all their devices, draws the tasks of its own devices, and meets
+the others in the mean over tasks. The first process alone reads and writes the run's folder: what it read is sent to
+the others, so that no file system has to be shared. What processes agree on travels as bytes, hence to the bit.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from innerloop.errors import InnerloopError
+from innerloop.parallel.mesh import by_process, to_host
+
+PATIENCE = 60
+"""Seconds without a sign of life after which a process counts as lost."""
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """Where the processes of a run meet. None: as the environment or the cluster says."""
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    patience: int = PATIENCE
+
+
+def from_environment(meeting: ProcessGroup) -> ProcessGroup:
+    """What was not given, from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`."""
+    number = lambda name, given: whole(name) if given is None and name in os.environ else given
+    return ProcessGroup(
+        meeting.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        number("JAX_NUM_PROCESSES", meeting.processes),
+        number("JAX_PROCESS_ID", meeting.process),
+        meeting.patience,
+    )
+
+
+def whole(name: str) -> int:
+    """A whole number of the environment."""
+    text = os.environ[name]
+    if not text.isdecimal():
+        raise InnerloopError(name, "must be a whole number", got=repr(text))
+    return int(text)
+
+
+def check(meeting: ProcessGroup) -> None:
+    """Raise InnerloopError for a meeting that cannot take place."""
+    if meeting.coordinator is not None and not meeting.coordinator.rpartition(":")[2].isdecimal():
+        raise InnerloopError("--distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
+    if meeting.patience < 1:
+        raise InnerloopError("--distributed.patience", "must be 1 or more", got=meeting.patience)
+    count, index = meeting.processes, meeting.process
+    if (count is not None and count < 1) or (index is not None and index < 0):
+        raise InnerloopError("--distributed", "processes are counted from 0", got=f"{index} of {count}")
+    if count is not None and index is not None and index >= count:
+        raise InnerloopError("--distributed.process", f"must be below {count}", got=index)
+
+
+def check_free(port: int) -> None:
+    """Raise InnerloopError if something listens on this port already; JAX would end the process without a word."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        do = "choose another port, the same for all processes"
+        raise InnerloopError(
+            "--distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
+        ) from None
+
+
+def initialize(meeting: ProcessGroup) -> None:
+    """Meet the other processes; returns when all are there. Call it before JAX's first use.
+
+    Raises InnerloopError if it is not told where, and if the others do not come in time.
+    """
+    meeting = from_environment(meeting)
+    check(meeting)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: it saves and stops
+    # Collectives of two programs in flight at once would meet the wrong partners.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if meeting.process == 0 and meeting.coordinator is not None:
+        check_free(int(meeting.coordinator.rpartition(":")[2]))
+    try:
+        jax.distributed.initialize(
+            meeting.coordinator,
+            meeting.processes,
+            meeting.process,
+            cluster_detection_method="deactivate" if told_all(meeting) else None,
+            initialization_timeout=5 * meeting.patience,  # containers start one after the other
+            heartbeat_timeout_seconds=meeting.patience,
+        )
+    except (ValueError, RuntimeError) as error:
+        do = "give --distributed.coordinator HOST:PORT, --distributed.processes N and --distributed.process I"
+        told = str(error).strip().splitlines()[0].rstrip(".")
+        raise InnerloopError("--distributed", "the processes did not meet", got=told, do=do) from None
+
+
+def told_all(meeting: ProcessGroup) -> bool:
+    """Whether no cluster has to be asked."""
+    return None not in (meeting.coordinator, meeting.processes, meeting.process)
+
+
+def is_multi_process() -> bool:
+    """Whether this is one of several processes."""
+    return jax.process_count() > 1
+
+
+def is_primary() -> bool:
+    """Whether this process writes."""
+    return jax.process_index() == 0
+
+
+def all_gather_bytes(data: bytes) -> list[bytes]:
+    """What each process brought, equally long everywhere, in the order of the processes."""
+    if not is_multi_process():
+        return [data]
+    rows = to_host(process_mesh())(shared(data))
+    return [row.tobytes() for row in rows]
+
+
+def process_mesh() -> Mesh:
+    """One device of each process."""
+    return Mesh(np.array([host[0] for host in by_process(jax.devices())]), ("processes",))
+
+
+def shared(data: bytes) -> jax.Array:
+    """Bytes as an array `[processes, length]`, each row in its own process."""
+    mesh = process_mesh()
+    own = jax.device_put(np.frombuffer(data, np.uint8)[None], mesh.local_devices[0])
+    shape = (mesh.size, len(data))
+    return jax.make_array_from_single_device_arrays(
+        shape, NamedSharding(mesh, PartitionSpec("processes")), [own]
+    )
+
+
+def all_gather_int(value: int) -> list[int]:
+    """Each process's number."""
+    return [
+        int.from_bytes(data, "little", signed=True)
+        for data in all_gather_bytes(value.to_bytes(8, "little", signed=True))
+    ]
+
+
+def from_first(data: bytes | None) -> bytes:
+    """What the first process brought, in all."""
+    if not is_multi_process():
+        return data or b""
+    length = all_gather_int(len(data or b""))[0]
+    own = data if is_primary() and data is not None else bytes(length)
+    everywhere = NamedSharding(process_mesh(), PartitionSpec())
+    row = jax.jit(lambda rows: rows[0], out_shardings=everywhere)(shared(own))
+    return np.asarray(row.addressable_data(0)).tobytes()
+
+
+def tree_from_first(tree: Any) -> Any:
+    """The first process's arrays, in all; those of the others give shapes and types alone."""
+    if not is_multi_process():
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    raw = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+    told, found, place = from_first(b"".join(x.tobytes() for x in raw)), [], 0
+    for leaf, own in zip(leaves, raw, strict=True):
+        array = jax.numpy.asarray(
+            np.frombuffer(told[place : place + own.nbytes], own.dtype).reshape(own.shape)
+        )
+        found.append(jax.random.wrap_key_data(array) if is_key(leaf) else array)
+        place += own.nbytes
+    return structure.unflatten(found)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether this is an array of random keys."""
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+SIGNS = ("Gloo", "NCCL", "UNAVAILABLE", "Connection")
+"""What the runtime's errors say when a collective lost a partner; it has no class of errors for that."""
+
+
+class Lost(Exception):
+    """Another process is gone, or cannot be reached."""
+
+
+@contextmanager
+def detect_lost_process() -> Iterator[None]:
+    """Raise Lost where a collective failed because another process is gone."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not is_multi_process() or not any(sign in str(error) for sign in SIGNS):
+            raise
+        raise Lost(str(error).splitlines()[0]) from error
+
+
+def check_same(fingerprint: bytes, what: str) -> None:
+    """Raise InnerloopError in every process unless all brought the same."""
+    brought = all_gather_bytes(fingerprint)
+    different = [index for index, other in enumerate(brought) if other != brought[0]]
+    if different:
+        raise InnerloopError(
+            f"process {different[0]}",
+            f"has other {what} than the first process",
+            do="start all processes with the same command, versions and data",
+        )

@@ -1,0 +1,263 @@
+"""The page of an analysis: the question, the experiments, and the verdict for this model in words."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from innerloop.config.specs import ALGORITHMS
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import counted, grouped, with_interval
+from innerloop.report import analysis_figures, analysis_tables
+from innerloop.report.analysis_figures import frozen_name, nil_name
+from innerloop.report.html_blocks import CSS, escaped, save_figures, svg, table, together
+
+Results = dict[str, Any]
+
+QUESTION = """
+<p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
+few gradient steps on a handful of examples, the inner loop, solve a new task. That works. But why? There are two
+explanations:</p>
+<ul><li><b>Rapid learning.</b> θ lies where a few steps can change the whole network: on each new task its layers learn
+features of that task's own.</li>
+<li><b>Feature reuse.</b> θ's layers compute features that are good for all tasks as they are. The inner loop hardly
+changes them; only the last layer, the <em>head</em>, has to learn which features mean which class of this
+task.</li></ul>
+<p>The experiments below tell the two apart for this model. All layers but the head are called the <em>body</em>. Every
+task is made of classes that training never saw.</p>
+"""
+
+TITLES = {
+    "freeze": "Freezing: what if layers may not adapt?",
+    "similarity": "Similarity: does adaptation change what layers compute?",
+    "nil": "No inner loop at all",
+    "weights": "How far do the weights move?",
+    "steps": "Where in the inner loop does learning happen?",
+    "paths": "The two hypotheses as a picture",
+    "landscape": "The loss around θ",
+    "early": "When in training does this begin?",
+    "against": "Do two runs learn the same features?",
+}
+
+WHAT = {
+    "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as ever. If "
+    "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
+    "so the changes are exact to their own, smaller intervals.",
+    "similarity": "The queries of a task pass through the network before and after its inner loop, and both sets of "
+    "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA forgives any invertible "
+    "linear map, CKA rotations and scaling only. PWCCA is CCA with directions weighed by how much of the layer they "
+    "carry. Hollow marks: the same with the points shuffled, what chance gives: much, for CCA with few points.",
+    "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
+    "in the most similar direction. What it reaches is due to the body's features alone. The untrained body is the "
+    "same network before training.",
+    "weights": "For each layer, the length of the change that the inner loop makes, relative to the layer's norm, and "
+    "the angle by which its weights turn.",
+    "steps": "Scores on the queries, losses, the norm of each layer's gradient on the support set, and how far each "
+    "layer has gone from θ, after every inner step.",
+    "paths": "The upper pictures show the outer loop's way from the initial weights to θ, and from there the inner "
+    "loops of several tasks, in one projection; the lower ones the inner loops alone. Body and head have the same "
+    "scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while "
+    "those of the head spread.",
+    "landscape": "Left: the loss of each task along its own first inner step, averaged. The others: the losses of two "
+    "tasks on the plane of their first steps, with both inner loops' paths.",
+    "early": "The same two measurements at snapshots along the run.",
+    "against": "The same inputs pass through two trained models, and their layers are compared. Models from different "
+    "random starts cannot be alike in single neurons, but can be in what their layers span.",
+}
+
+PAPER = {
+    "freeze": "In the paper (mini-ImageNet, 5-way): 1-shot 46.9 % with nothing frozen, 46.3 % with the body frozen; "
+    "5-shot 63.1 % and 61.0 %.",
+    "similarity": "In the paper (mini-ImageNet): CCA above 0.9 for the body, below 0.5 for the head.",
+    "nil": "In the paper (mini-ImageNet, 5-way 1-shot): MAML 46.9 %, NIL on its body 48.4 %, on random features "
+    "32.9 %.",
+    "early": "In the paper this holds from early on (10 000 of 30 000 meta-steps).",
+    "against": "In the paper, mean over the body: MAML-MAML CCA 0.51 and CKA 0.83, ANIL-MAML 0.50 and 0.83.",
+}
+
+
+def write(results: Results, names: Sequence[str], folder: OutputFolder) -> Path:
+    """Page, tables and figures into `folder`; the page's path. Raises InnerloopError where one cannot be written."""
+    folder.make()
+    analysis_tables.write(results, list(names), folder)
+    drawn = analysis_figures.drawn(results)
+    save_figures(folder, drawn)
+    shown = {name: svg(figure, name) for name, figure in drawn.items()}
+    folder.write("index.html", page(results, [n for n in TITLES if n in names], shown))
+    return folder.path / "index.html"
+
+
+def page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
+    """The whole page."""
+    title = f"Rapid learning or feature reuse? {results['source']}"
+    links = "".join(f'<a href="#{name}">{LINKS[name]}</a>' for name in names)
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
+            "<h1>Rapid learning or feature reuse?</h1>",
+            f'<p class="soft">{together(subject(results))}</p>',
+            verdict(results),
+            f"<nav>{links}</nav>",
+            "<h2>The question</h2>",
+            QUESTION,
+            *(section(name, results, shown) for name in names),
+            "<h2>How the verdict is made</h2>",
+            RULE,
+            "</body></html>\n",
+        ]
+    )
+
+
+LINKS = {
+    "freeze": "Freezing",
+    "similarity": "Similarity",
+    "nil": "NIL",
+    "weights": "Weights",
+    "steps": "Inner steps",
+    "paths": "Paths",
+    "landscape": "Landscape",
+    "early": "Early",
+    "against": "Two runs",
+}
+
+RULE = """
+<p class="soft">Two numbers say whether the body <em>must</em> change: the share of adaptation's gain that is left with
+the body frozen, and that of NIL. One of them at least 90 % means that it need not; otherwise, at most 50 % left with
+the body frozen means that it must (and it must where an algorithm adapts nothing else). One number says whether it
+<em>does</em>: linear CKA of the body layer that changes most, at least 0.8 meaning no.
+It does not and need not: feature reuse. It does and must: rapid learning. Everything else is between.
+The thresholds are conventions of innerloop. The definitions and the paper's results are those of Raghu, Raghu, Bengio
+and Vinyals,
+<a href="https://arxiv.org/abs/1909.09157">Rapid Learning or Feature Reuse?</a> (2020).</p>
+"""
+
+
+def subject(results: Results) -> str:
+    """What was analysed, in one line."""
+    r = results
+    length = r["trained_meta_steps"]
+    trained = "" if length is None else f" trained for {counted(length, 'meta-step')}"
+    what = "sinusoids" if r["metric"] == "loss" else f"{r['ways']}-way"
+    return (
+        f"{r['source']}: {ALGORITHMS[r['algorithm']].title}{trained}; {what}, {counted(r['shots'], 'shot')}; "
+        f"{counted(r['inner_steps'], 'inner step')} of size {r['inner_learning_rate']:g}; scores over "
+        f"{counted(r['tasks'], 'held-out task')}, activations and weights over {r['tasks_looked_at_closely']}; mean ± "
+        f"95 % interval; normalisation {r['normalization']}; seed {r['seed']}."
+    )
+
+
+def verdict(results: Results) -> str:
+    """The verdict, or what is missing for one."""
+    if "verdict" not in results:
+        return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
+    found = results["verdict"]
+    words = " ".join(found["sentences"])
+    return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {together(words)}</p>'
+
+
+def section(name: str, results: Results, shown: dict[str, str]) -> str:
+    """One experiment: what was done, what came out, what the paper found."""
+    pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
+    narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
+    rows = TABLES[name](results) if name in TABLES else ""
+    paper = f'<p class="soft">{together(PAPER[name])}</p>' if name in PAPER else ""
+    return "\n".join(
+        [
+            f'<h2 id="{name}">{TITLES[name]}</h2>',
+            f"<p>{escaped(WHAT[name])}</p>",
+            f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
+            f"<p>{together(told(name, results))}</p>" if told(name, results) else "",
+            rows,
+            paper,
+        ]
+    )
+
+
+def told(name: str, results: Results) -> str:
+    """What this experiment showed, in a sentence from its numbers."""
+    if name == "against":
+        body = [x for x in results["against"] if not x["head"]]
+        mean = lambda what: sum(x[what]["mean"] for x in body) / len(body)
+        other = results["against_source"]
+        return f"Against {other}, mean over the body: CCA {mean('cca'):.2f}, CKA {mean('cka'):.2f}."
+    if name == "weights":
+        most = max(results["weights"], key=lambda x: x["relative"])
+        far, turn = 100 * most["relative"], most["angle"]
+        return f"{most['layer']} moves most: by {far:.1f} % of its norm, turning by {turn:.1f}°."
+    if name == "paths":
+        return path_words(results["paths"])
+    if name == "steps" and results["metric"] == "accuracy":
+        curve = results["steps"]["accuracy"]["mean"]
+        if len(curve) > 2 and curve[-1] > curve[0]:
+            share = (curve[1] - curve[0]) / (curve[-1] - curve[0])
+            return f"The first step brings {100 * share:.0f} % of what all steps bring in accuracy."
+    return ""
+
+
+def path_words(paths: Results) -> str:
+    """True lengths, and what the projection hides."""
+    words = []
+    for part in ("body", "head"):
+        lengths, shown = paths[part]["lengths"], paths[part]["shown"]["close"]
+        outer = "" if lengths["outer"] is None else f"outer loop {lengths['outer']:.2f}, "
+        seen = (
+            "" if shown is None else f" (the lower picture shows {100 * shown:.0f} % of their squared length)"
+        )
+        words.append(f"{part}: {outer}inner loops {lengths['inner']:.3f} on average{seen}")
+    return "True lengths in units of θ's norm: " + "; ".join(words) + "."
+
+
+def freeze_table(results: Results) -> str:
+    """The freezing table."""
+    metric = results["metric"]
+    rows = []
+    for line in results["freeze"]:
+        change = with_interval(line["change"], line["change_ci95"], metric) if line["frozen"] else ""
+        name = frozen_name(line["frozen"], results["layers"])
+        rows.append(
+            ("", [name, together(with_interval(line[metric], line["ci95"], metric)), together(change)])
+        )
+    return table(["frozen", metric, "change"], rows)
+
+
+def similarity_table(name: str) -> Callable[[Results], str]:
+    """The similarity table of one experiment."""
+    heads = ["layer", "mean CCA", "SVCCA", "PWCCA", "CKA", "CKA, debiased", "CKA, RBF", "points", "neurons"]
+
+    def made(results: Results) -> str:
+        rows = []
+        for x in results[name]:
+            values = [x[m] for m in ("cca", "svcca", "pwcca", "cka", "cka_debiased", "cka_rbf")]
+            cells = [
+                "" if v["mean"] is None else f"{v['mean']:.3f}&nbsp;±&nbsp;{v['ci95']:.3f}" for v in values
+            ]
+            rows.append(("", [x["layer"], *cells, grouped(x["points"]), str(x["neurons"])]))
+        return table(heads, rows)
+
+    return made
+
+
+def nil_table(results: Results) -> str:
+    """The NIL table."""
+    value = lambda x, a, b: together(with_interval(x[a], x[b], "accuracy"))
+    rows = [
+        (
+            "",
+            [
+                nil_name(x),
+                value(x, "accuracy", "ci95"),
+                "" if x["inner_loop"] else value(x, "change", "change_ci95"),
+            ],
+        )
+        for x in results["nil"]
+    ]
+    return table(["", "accuracy", "change"], rows)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "freeze": freeze_table,
+    "similarity": similarity_table("similarity"),
+    "against": similarity_table("against"),
+    "nil": nil_table,
+}

@@ -1,0 +1,81 @@
+"""The tables of an analysis: one CSV file an experiment, and everything as JSON."""
+
+import csv
+import io
+from typing import Any
+
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import as_json, csv_cell
+from innerloop.report.settings_table import flattened
+
+Rows = list[dict[str, Any]]
+
+
+def flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A nested record with dotted names; lists of names joined by a plus."""
+    return {
+        name: "+".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in flattened(record).items()
+    }
+
+
+def rows_of(name: str, result: Any) -> Rows:
+    """One experiment as rows."""
+    if name in ("freeze", "similarity", "nil", "weights", "against"):
+        return [flat(record) for record in result]
+    return {"steps": step_rows, "landscape": line_rows, "paths": path_rows, "early": early_rows}[name](result)
+
+
+def step_rows(result: dict[str, Any]) -> Rows:
+    """One row an inner step."""
+    curves = {name: value for name, value in result.items() if name not in ("steps", "layers")}
+    curves |= {f"{layer}.{what}": v for layer, found in result["layers"].items() for what, v in found.items()}
+    value = lambda i: {f"{n}.{k}": v[k][i] for n, v in curves.items() for k in ("mean", "ci95")}
+    return [{"step": step, **value(i)} for i, step in enumerate(result["steps"])]
+
+
+def line_rows(result: dict[str, Any]) -> Rows:
+    """One row a place along the first step (the plane is in the JSON file)."""
+    line = result["line"]
+    losses = ("support_loss", "query_loss")
+    value = lambda i: {f"{n}.{k}": line[n][k][i] for n in losses for k in ("mean", "ci95")}
+    return [{"along": a, **value(i)} for i, a in enumerate(line["along"])]
+
+
+def path_rows(result: dict[str, Any]) -> Rows:
+    """One row a point of a path."""
+    return [
+        {"part": part, "view": view, "task": task, "step": result["steps"][i], "x": x, "y": y}
+        for part in ("body", "head")
+        for view in ("wide", "close")
+        for task, path in enumerate(result[part][view])
+        for i, (x, y) in enumerate(path)
+    ]
+
+
+def early_rows(result: Rows) -> Rows:
+    """One row a snapshot and layer, beside the snapshot's scores."""
+    rows = []
+    for snapshot in result:
+        none, body = (flat(x) for x in snapshot["freeze"])
+        scores = {f"none.{k}": v for k, v in none.items()} | {f"body.{k}": v for k, v in body.items()}
+        rows += [{"meta_step": snapshot["meta_step"], **scores, **flat(x)} for x in snapshot["similarity"]]
+    return rows
+
+
+def as_csv(rows: Rows) -> str:
+    """Rows as CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows({name: csv_cell(x) for name, x in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> None:
+    """`results.json`, and `NAME.csv` for every experiment."""
+    folder.write("results.json", as_json(results, indent=1) + "\n")
+    for name in names:
+        folder.write(f"{name}.csv", as_csv(rows_of(name, results[name])))

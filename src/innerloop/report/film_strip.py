@@ -1,0 +1,149 @@
+"""A body's film strip: what it does before and after adapting, drawn side-on from its model.
+
+The geoms are capsules and spheres; seen from the side each is a capsule again, between the projections of its ends.
+So MuJoCo's kinematics and matplotlib are enough, and no graphics driver is needed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from innerloop.report.examples import SEED
+from innerloop.report.measurements import Result
+from innerloop.report.run_figures import COLOURS, STYLE
+
+FRAMES = 8
+SIDE, LOW, HIGH = 1.1, -0.15, 1.25
+"""Half the width of a frame around the centre of mass, and its lower and upper edge, in metres."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One trajectory: what it shows, its poses `[frames, qpos]`, and when they were, in seconds."""
+
+    title: str
+    poses: np.ndarray
+    times: np.ndarray
+
+
+def strip(result: Result) -> Figure:
+    """Both directions or two speeds, before the first update and after the last; all runs get the same tasks."""
+    return drawn(body_of(result).parts, strips(result))
+
+
+def body_of(result: Result) -> Any:
+    """The environment, within the oracle where it is one."""
+    environment = result.trained.experiment.environment  # pyright: ignore[reportAttributeAccessIssue]
+    return getattr(environment, "environment", environment)
+
+
+def strips(result: Result) -> list[Strip]:
+    """Two tasks, each before and after."""
+    environment, e = body_of(result), result.trained.experiment
+    collector = e.test_collector  # pyright: ignore[reportAttributeAccessIssue]
+    tasks = wanted(environment)
+    worlds = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
+    keys = jax.random.split(jax.random.key(SEED), len(tasks))
+    rolled = jax.jit(lambda p: collector.walk(p, keys, worlds))(result.trained.params)
+    found = []
+    for i, name in enumerate(tasks):
+        for updates in (0, len(rolled) - 1):
+            t = jax.tree.map(lambda x, i=i: np.asarray(x[i, 0]), rolled[updates])
+            title = f"{name}, {'before' if updates == 0 else 'after ' + counted(updates)}"
+            found.append(filmed(environment, title, t))
+    return found
+
+
+def counted(updates: int) -> str:
+    """A number of updates in words."""
+    return f"{updates} update{'s' if updates != 1 else ''}"
+
+
+def wanted(environment: Any) -> dict[str, float]:
+    """The tasks that are shown, by name."""
+    if environment.goal == "direction":
+        return {"forwards": 1.0, "backwards": -1.0}
+    top = environment.top_speed
+    return {f"{part * top:.2g} m/s": part * top for part in (0.25, 0.75)}
+
+
+def filmed(environment: Any, title: str, t: Any) -> Strip:
+    """Poses of one trajectory at equal times; the last one stays where it ended early."""
+    steps = np.linspace(0, len(t.mask) - 1, FRAMES).round().astype(int)
+    steps = np.minimum(steps, int(t.mask.sum()) - 1)
+    poses = np.stack([environment.pose(t.observations[step]) for step in steps])
+    return Strip(title, poses, steps * environment.seconds)
+
+
+def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
+    """Where the centre of mass is along the track, and every part's outline `[points, 2]`, the farthest first."""
+    from innerloop.rl.environments.mujoco.models import load_model, needed
+
+    mujoco, model = needed("mujoco", body.name), load_model(body)
+    data = mujoco.MjData(model)
+    data.qpos[:] = pose
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    parts = [i for i in range(model.ngeom) if model.geom_bodyid[i] > 0]
+    parts.sort(key=lambda i: -data.geom_xpos[i][1])  # the view is along +y
+    shapes = []
+    for i in parts:
+        axis = data.geom_xmat[i].reshape(3, 3)[:, 2] * model.geom_size[i][1]
+        a, b = ((data.geom_xpos[i] + sign * axis)[[0, 2]] for sign in (-1, 1))
+        shapes.append((i, capsule(a, b, model.geom_size[i][0])))
+    return float(data.subtree_com[1][0]), shapes
+
+
+def capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np.ndarray:
+    """The outline of all points within `radius` of the line from a to b: two half circles."""
+    angle = np.arctan2(b[1] - a[1], b[0] - a[0])
+    half = np.linspace(-np.pi / 2, np.pi / 2, points)
+    around = lambda centre, turn: centre + radius * np.stack([np.cos(turn + half), np.sin(turn + half)], -1)
+    return np.concatenate([around(b, angle), around(a, angle + np.pi)])
+
+
+@matplotlib.rc_context(STYLE)
+def drawn(body: Any, films: list[Strip]) -> Figure:
+    """A row for each trajectory, a column for each moment."""
+    figure = Figure(figsize=(1.55 * FRAMES, 1.35 * len(films) + 0.3), layout="constrained")
+    grid = figure.subplots(len(films), FRAMES, squeeze=False)
+    for row, film in zip(grid, films, strict=True):
+        for axes, pose, time in zip(row, film.poses, film.times, strict=True):
+            frame(axes, *outlines(body, pose))
+            axes.set_xlabel(f"{time:.1f} s", fontsize=8, labelpad=1)
+        row[0].set_title(film.title, loc="left", fontsize=10, pad=3)
+    return figure
+
+
+def frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
+    """One picture: the ground with its marks, the parts, and how far the body has come."""
+    axes.axhspan(LOW, 0, color="#d9d9d9", linewidth=0)
+    marks = np.arange(np.ceil((centre - SIDE) * 2), np.floor((centre + SIDE) * 2) + 1) / 2
+    axes.vlines(marks, LOW, 0, color="#767676", linewidth=1)
+    for part, outline in shapes:
+        colour = COLOURS[0] if part % 2 else COLOURS[5]
+        axes.add_patch(Polygon(outline, closed=True, facecolor=colour, edgecolor="white", linewidth=0.4))
+    axes.text(
+        0.97,
+        0.95,
+        f"{round(centre, 1) + 0.0:+.1f} m",
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=8,
+    )
+    axes.set_xlim(centre - SIDE, centre + SIDE)
+    axes.set_ylim(LOW, HIGH)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)

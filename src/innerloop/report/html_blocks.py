@@ -1,0 +1,158 @@
+"""Pieces of HTML: tables, embedded figures and pictures, one episode."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import LIMIT, grouped, printable, with_interval
+from innerloop.report.examples import Episode
+from innerloop.report.measurements import Group, Result
+
+CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def svg(figure: Figure, what: str) -> str:
+    """A figure as an image inside the page; an `img` of its own, because identifiers of inline SVGs would clash."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
+
+
+def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
+    """Save figures as PNG and SVG in `figures/` of a folder. Raises InnerloopError if one cannot be written."""
+    folder.make("figures")
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            with folder.replacing(f"figures/{name}.{kind}") as draft:
+                figure.savefig(draft, format=kind, dpi=160)
+
+
+def img(picture: np.ndarray, what: str) -> str:
+    """A `[height, width, channels]` picture of 0..1 as a PNG inside the page; drawings become dark on white."""
+    import PIL.Image
+
+    values = np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    if values.shape[-1] == 1:
+        values = values[..., 0]
+        values = 255 - values if values.mean() < 127.5 else values
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(values).save(buffer, "PNG", optimize=True)
+    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{encoded(buffer)}">'
+
+
+def encoded(buffer: io.BytesIO) -> str:
+    """Bytes as base64 text."""
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left: int = 1) -> str:
+    """A table from `(row class, cells)`; the first `left` columns hold words, the others numbers. Cells are HTML."""
+    kind = lambda i: "" if i < left else ' class="n"'
+    head = "".join(f"<th{kind(i)}>{h}</th>" for i, h in enumerate(heads))
+    body = "".join(
+        f'<tr class="{name}">{"".join(f"<td{kind(i)}>{c}</td>" for i, c in enumerate(cells))}</tr>'
+        for name, cells in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def escaped(text: str) -> str:
+    """Any text as HTML that shows it, and runs none of it."""
+    return html.escape(printable(text, LIMIT))
+
+
+def together(text: str) -> str:
+    """Escaped text whose numbers are never parted from their units and intervals by a line's end."""
+    return escaped(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
+
+
+def results_table(group: Group) -> str:
+    """All results on one problem, the best first."""
+    if group.runs[0].score == "return":
+        return returns_table(group)
+    score = "accuracy" if group.runs[0].score == "accuracy" else "squared error"
+    heads = [
+        "run",
+        f"{score} before adapting",
+        "after 1 step",
+        "after all steps",
+        "inner steps",
+        "meta-steps",
+    ]
+    heads += ["normalisation", "queries", "tasks"]
+    rows = [
+        ("base" if r.baseline else "best" if i == 0 else "", result_row(r))
+        for i, r in enumerate(group.results)
+    ]
+    return table(heads, rows)
+
+
+def returns_table(group: Group) -> str:
+    """Returns after every update, the best run first."""
+    steps = group.runs[0].steps
+    heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
+    heads += ["meta-iterations", "trajectories", "tasks"]
+    rows = []
+    for number, result in enumerate(group.results):
+        points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
+        length, record = result.record["trained_meta_steps"], result.record
+        cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
+        cells += [str(record["trajectories"]), grouped(record["tasks"])]
+        rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
+    return table(heads, rows)
+
+
+def result_row(result: Result) -> list[str]:
+    """One result's cells."""
+    record = result.record
+    points = [result.at(step) for step in (0, 1, record["inner_steps"])]
+    length = record["trained_meta_steps"]
+    per = " per class" if result.score == "accuracy" else ""
+    return [
+        escaped(result.label),
+        *("" if point is None else together(with_interval(*point, result.score)) for point in points),
+        str(record["inner_steps"]),
+        "" if length is None else grouped(length),
+        record["normalization"],
+        f"{record['queries_per_class']}{per}",
+        grouped(record["tasks"]),
+    ]
+
+
+def episode_block(episode: Episode) -> str:
+    """One episode: the support strip, then every query with the answer after each inner step."""
+    support = zip(episode.support, episode.support_labels.tolist(), strict=True)
+    strip = "".join(
+        f"<figure>{img(x, f'support of class {letter(y)}')}<figcaption>{letter(y)}</figcaption></figure>"
+        for x, y in support
+    )
+    heads = ["query", "true", *(f"{step}" for step in episode.answers)]
+    rows = [("", query_row(episode, i)) for i in range(len(episode.labels))]
+    return (
+        f'<div><p class="soft">Support</p><div class="strip">{strip}</div>'
+        f'<p class="soft">Queries, and answers after 0, 1, ... inner steps</p>{table(heads, rows, len(heads))}</div>'
+    )
+
+
+def query_row(episode: Episode, i: int) -> list[str]:
+    """One query's cells."""
+    true = int(episode.labels[i])
+    cells = [img(episode.query[i], f"query of class {letter(true)}"), f"<b>{letter(true)}</b>"]
+    for answers in episode.answers.values():
+        right = int(answers[i]) == true
+        kind, sign = ("right", "✓") if right else ("wrong", "✗")
+        cells.append(f'<span class="mark {kind}">{letter(int(answers[i]))} {sign}</span>')
+    return cells
+
+
+def letter(label: int) -> str:
+    """A class of an episode by a letter: it has no name that the model knows."""
+    return LETTERS[label] if label < len(LETTERS) else str(label + 1)

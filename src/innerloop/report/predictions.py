@@ -1,0 +1,37 @@
+"""What a model answers on one task after every inner step."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from innerloop.config.schema import Normalization
+from innerloop.engine.types import Batch, Params
+from innerloop.nn.losses import call
+from innerloop.nn.normalization import predict
+from innerloop.training.supervised import Experiment
+
+
+def outputs_by_step(
+    experiment: Experiment,
+    params: Params,
+    support: Batch,
+    query_inputs: Any,
+    *,
+    steps: int,
+    normalization: Normalization,
+) -> Float[np.ndarray, "steps1 query outputs"]:
+    """Outputs for the queries after 0..steps inner steps on the support set."""
+    algorithm = experiment.test_algorithm.with_inner(steps=steps)
+
+    def answers(params: Params, support: Batch, query_inputs: Any) -> Array:
+        observe = lambda adapted, i: predict(call, adapted, support.inputs, query_inputs, normalization)
+        return algorithm.trajectory(params, support, observe).observed
+
+    return np.asarray(jax.jit(answers)(params, support, query_inputs))
+
+
+def probabilities(outputs: Float[np.ndarray, "... outputs"]) -> Float[np.ndarray, "... outputs"]:
+    """Softmax over the outputs."""
+    return np.asarray(jax.nn.softmax(jax.numpy.asarray(outputs), axis=-1))

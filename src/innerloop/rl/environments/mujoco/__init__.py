@@ -1,0 +1,1 @@
+"""Bodies in MuJoCo: models, and the engines for CPUs and accelerators."""

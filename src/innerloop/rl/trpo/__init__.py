@@ -1,0 +1,1 @@
+"""The trust region step and its products with the Fisher matrix."""

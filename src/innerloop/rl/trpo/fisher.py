@@ -1,0 +1,52 @@
+r"""The mean KL divergence of adapted policies, and its Hessian times a vector.
+
+    D(theta) = mean over tasks of mean over steps of KL( pi_{U(theta_old)} || pi_{U(theta)} ),   U = the inner loop
+
+At theta_old the gradient of KL is zero, so the second derivatives of U and of the network drop out of the Hessian
+and what is left, exactly, is
+
+    F v = mean over tasks of  J_U^T J_f^T M J_f J_U v
+
+with J_f the derivative of the policy's answers (mean and deviation, or logits) and M the Hessian of KL in them. Both
+are linearised once; a product then costs one pass forward and one back, and no derivative is taken anew.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from innerloop.engine.types import Params, Task
+from innerloop.rl.distributions import Distribution
+from innerloop.rl.sample_processor import Samples
+from innerloop.rl.sampler import Adapt, over_tasks
+
+Product = Callable[[Params], Params]
+"""`v -> F v`."""
+
+
+def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Float[Array, ""]:
+    """Mean divergence over the steps of one task."""
+    return jnp.sum(samples.weights * old.kl(new))  # pyright: ignore[reportArgumentType]
+
+
+def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Product:
+    """`v -> F v`, a mean over these tasks."""
+
+    def answers(params: Params) -> Distribution:
+        one = lambda task: adapt(params, task.support)(task.query.observations)
+        return over_tasks(one, tasks, chunk)
+
+    old, push = jax.linearize(answers, params)
+    pull = jax.linear_transpose(push, params)
+    count = jax.tree.leaves(tasks)[0].shape[0]
+
+    def total(new: Distribution) -> Array:
+        return jnp.sum(jax.vmap(mean_kl)(old, new, tasks.query)) / count
+
+    def product(v: Params) -> Params:
+        _, curved = jax.jvp(jax.grad(total), (old,), (push(v),))
+        return pull(curved)[0]
+
+    return product

@@ -1,0 +1,173 @@
+r"""The divergence's Hessian through one inner step, for rectified networks of two hidden layers.
+
+    F v = mean over tasks of  J_U J_f^T M J_f J_U v,    J_U = I - alpha H    (symmetric),
+    H v = J^T (d2 L / d answers2) J v  +  sum_n  delta_n . (d2 mean(x_n) / d theta2) v,    delta = d L / d mean
+
+the same as `innerloop.rl.trpo.fisher` finds by differentiating, from two facts.
+
+1. With E_l = d mean / d z_l kept for every sample, J v = sum_l E_l (V_l h_{l-1} + v_l): one large product, not two.
+2. Between its kinks a rectified network is linear in each of its layers, so that the second sum, whatever the number
+   of samples, is the Hessian of one small polynomial in the weights,
+
+       sum_n delta_n . mean(x_n) = sum_{kjio} S_{kjio} W1_{kj} W2_{ji} W3_{io} + sum_{io} s_{io} b2_i W3_{io} + ...
+       S_{kjio} = sum_n delta_{no} x_{nk} [z1_{nj} > 0] [z2_{ni} > 0],      b1 being the row of W1 for x = 1,
+
+   whose coefficients, and second derivatives, are summed once and serve every product.
+
+So a product costs six large matrix products, where derivatives of derivatives take sixteen.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from innerloop.engine.types import LossFn, Task
+from innerloop.rl.distributions import Normal
+from innerloop.rl.policies import LEAST_LOG_STD, GaussianPolicy
+from innerloop.rl.sample_processor import Samples
+from innerloop.rl.sampler import Adapt
+from innerloop.rl.trpo.fisher import Product, mean_kl
+
+
+class Activations(NamedTuple):
+    """A policy at some observations: inputs of each layer, second mask, and how the mean depends on the first layer."""
+
+    x: Float[Array, "samples observation"]
+    first: Float[Array, "samples hidden"]
+    second: Float[Array, "samples hidden"]
+    open1: Float[Array, "samples hidden"]
+    open2: Float[Array, "samples hidden"]
+    e1: Float[Array, "action samples hidden"]
+
+
+class HessianBlocks(NamedTuple):
+    """The second derivatives of the polynomial, for every two of its layers; `square` is that of b2 and W3."""
+
+    first_second: Float[Array, "inputs hidden hidden"]
+    second_head: Float[Array, "action hidden hidden"]
+    first_head: Float[Array, "inputs hidden action hidden"]
+    square: Float[Array, "action hidden"]
+
+
+class Prepared(NamedTuple):
+    """What one task's products have in common."""
+
+    adapted: GaussianPolicy
+    before: Activations
+    after: Activations
+    bends: HessianBlocks
+
+
+class FixedPolicy(eqx.Module):
+    """A policy whose answers are given: a surrogate becomes a function of them."""
+
+    answers: Normal
+
+    def __call__(self, observations: Float[Array, "*batch observation"]) -> Normal:
+        """As given."""
+        return self.answers
+
+
+def slopes(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> Activations:
+    """Go through the network once, and back once for every output."""
+    (one, two), head = policy.mean.body, policy.mean.head
+    x = observations.reshape(-1, observations.shape[-1])
+    z1 = one(x)
+    first = jax.nn.relu(z1)
+    z2 = two(first)
+    open1, open2 = (z1 > 0).astype(x.dtype), (z2 > 0).astype(x.dtype)
+    e2 = head.weight.T[:, None] * open2
+    return Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
+
+
+def jvp(policy: GaussianPolicy, s: Activations, like: Normal, v: GaussianPolicy) -> Normal:
+    """J v: how the answers move, if the policy moves by v."""
+    (one, two), head = v.mean.body, v.mean.head
+    early = jnp.einsum("onh,nh->no", s.e1, one(s.x))
+    late = (two(s.first) * s.open2) @ policy.mean.head.weight
+    free = policy.log_std > LEAST_LOG_STD
+    mean = (early + late + head(s.second)).reshape(like.mean.shape)
+    return Normal(mean, jnp.broadcast_to(jnp.where(free, v.log_std, 0), mean.shape))
+
+
+def coefficients(s: Activations, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
+    """S and s of the polynomial."""
+    delta = delta.reshape(-1, delta.shape[-1])
+    inputs = jnp.concatenate([s.x, jnp.ones_like(s.x[:, :1])], -1)
+    rows = (inputs[:, :, None] * delta[:, None])[..., None] * s.open1[:, None, None]
+    samples, k, o, j = rows.shape
+    cubic = (rows.reshape(samples, -1).T @ s.open2).reshape(k, o, j, -1)
+    return cubic, delta.T @ s.open2
+
+
+def bends(policy: GaussianPolicy, s: Activations, delta: Float[Array, "*batch action"]) -> HessianBlocks:
+    """The polynomial's coefficients, each summed over the weights that a pair of layers leaves out."""
+    (one, two), head = policy.mean.body, policy.mean.head
+    cubic, square = coefficients(s, delta)
+    w1 = jnp.concatenate([one.weight, one.bias[None]])
+    return HessianBlocks(
+        jnp.einsum("koji,io->kji", cubic, head.weight),
+        jnp.einsum("koji,kj->oji", cubic, w1),
+        jnp.einsum("koji,ji->kjoi", cubic, two.weight),
+        square,
+    )
+
+
+def hvp(b: HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
+    """The polynomial's Hessian times v."""
+    (one, two), head = v.mean.body, v.mean.head
+    v1, v3 = jnp.concatenate([one.weight, one.bias[None]]), head.weight.T
+    across = b.first_head.reshape(v1.size, v3.size)
+    w1 = jnp.sum(b.first_second * two.weight, -1) + (across @ v3.ravel()).reshape(v1.shape)
+    w2 = jnp.sum(b.first_second * v1[..., None], 0) + jnp.sum(b.second_head * v3[:, None], 0)
+    w3 = (
+        jnp.sum(b.second_head * two.weight, 1) + (v1.ravel() @ across).reshape(v3.shape) + b.square * two.bias
+    )
+    moved = (w1[:-1], w1[-1], w2, jnp.sum(b.square * v3, 0), w3.T)
+    still = jax.tree.map(jnp.zeros_like, v)
+    return eqx.tree_at(bent_parts, still, moved)
+
+
+def bent_parts(policy: GaussianPolicy) -> tuple[Any, ...]:
+    """What the polynomial depends on."""
+    (one, two), head = policy.mean.body, policy.mean.head
+    return one.weight, one.bias, two.weight, two.bias, head.weight
+
+
+def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy, tasks: Task) -> Product:
+    """`v -> F v`, a mean over these tasks, for an `adapt` of one step of size `rate` down the surrogate."""
+
+    def loss(answers: Normal, samples: Samples) -> Array:
+        return surrogate(FixedPolicy(answers), samples)
+
+    def prepare(task: Task) -> Prepared:
+        adapted = adapt(policy, task.support)
+        before = slopes(policy, task.support.observations)
+        delta = jax.grad(loss)(policy(task.support.observations), task.support).mean
+        return Prepared(
+            adapted, before, slopes(adapted, task.query.observations), bends(policy, before, delta)
+        )
+
+    prepared = jax.vmap(prepare)(tasks)
+
+    def one(p: Prepared, task: Task, v: GaussianPolicy) -> GaussianPolicy:
+        old, now = policy(task.support.observations), task.query.answers
+        ahead = lambda v: jvp(policy, p.before, old, v)
+        away = lambda v: jvp(p.adapted, p.after, now, v)
+        curvature = jax.grad(lambda answers: loss(answers, task.support))
+
+        def through(v: GaussianPolicy) -> GaussianPolicy:
+            curved = jax.linear_transpose(ahead, v)(jax.jvp(curvature, (old,), (ahead(v),))[1])[0]
+            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, hvp(p.bends, v))
+
+        divergence = jax.grad(lambda answers: mean_kl(now, answers, task.query))
+        moved = jax.jvp(divergence, (now,), (away(through(v)),))[1]
+        return through(jax.linear_transpose(away, v)(moved)[0])
+
+    def product(v: GaussianPolicy) -> GaussianPolicy:
+        return jax.tree.map(lambda x: x.mean(0), jax.vmap(one, (0, 0, None))(prepared, tasks, v))
+
+    return product

@@ -1,0 +1,5 @@
+"""Data sets: files become class arrays, from which the episode samplers draw tasks."""
+
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+
+__all__ = ["ClassArrays", "Splits"]

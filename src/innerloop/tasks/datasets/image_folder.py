@@ -1,0 +1,88 @@
+"""Any folder of class folders of pictures, the user's own data, as class arrays."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.home import expanded
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.io import class_folders
+
+WHO = "folder.load"
+VALIDATION = ("validation", "val")
+
+
+def load(
+    root: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    split: tuple[float, float, float] = (0.64, 0.16, 0.20),
+    seed: int = 0,
+) -> Splits:
+    """A folder `root/CLASS/picture` as class arrays `[examples, height, width, channels]` uint8, split by
+    class.
+
+    If `root` holds the folders `train`, `validation` (or `val`) and `test`, each with class folders, they are
+    used as they are, and `split` and `seed` do nothing.
+
+    Args:
+        root: the folder.
+        size: resize every picture to `size` x `size` (Lanczos); needed when their sizes differ.
+        channels: 1 for grey, 3 for colour, by default 3 if any picture has colour; transparency is dropped.
+        split: parts of the classes for train, validation and test; every part gets at least one class.
+        seed: seed of the shuffle of the sorted class names.
+
+    Raises:
+        InnerloopError: no such folder, fewer than three classes, a class without pictures or in two sets, an
+            unreadable picture, or pictures of mixed size without `size`.
+    """
+    _check_split(split)
+    parts = _parts(expanded(root, "folder.load"), split, seed)
+    class_folders.separate(parts, WHO)
+    everything = {f"{i}/{name}": files for i, part in enumerate(parts) for name, files in part.items()}
+    shape = class_folders.agree(everything, size, channels)
+    return Splits(*(class_folders.read(part, size, shape) for part in parts))
+
+
+def read_classes(
+    root: str | os.PathLike[str], size: int | None = None, channels: int | None = None
+) -> ClassArrays:
+    """All class folders of `root` as one set of class arrays, not split; arguments and errors as in
+    `load`."""
+    files = class_folders.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
+    return class_folders.read(files, size, class_folders.agree(files, size, channels))
+
+
+def _parts(root: Path, split: tuple[float, float, float], seed: int) -> list[class_folders.Files]:
+    validation = next((root / name for name in VALIDATION if (root / name).is_dir()), root / VALIDATION[0])
+    folders = (root / "train", validation, root / "test")
+    present = [folder for folder in folders if folder.is_dir()]
+    if len(present) == 3:
+        return [class_folders.list_classes(folder, WHO) for folder in folders]
+    if root / "train" in present and len(present) == 2:
+        missing = next(folder for folder in folders if folder not in present)
+        raise InnerloopError(WHO, f"{root} holds two of the three sets", got=f"no folder {missing}")
+    return _shuffled(class_folders.list_classes(root, WHO), split, seed)
+
+
+def _shuffled(
+    files: class_folders.Files, split: tuple[float, float, float], seed: int
+) -> list[class_folders.Files]:
+    if len(files) < 3:
+        raise InnerloopError(WHO, "a split needs at least three classes", got=len(files))
+    names = list(files)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    test = min(max(1, round(split[2] * len(names))), len(names) - 2)
+    validation = min(max(1, round(split[1] * len(names))), len(names) - test - 1)
+    ends = (len(names) - test - validation, len(names) - test, len(names))
+    starts = (0, *ends[:2])
+    return [{name: files[name] for name in sorted(order[a:b])} for a, b in zip(starts, ends, strict=True)]
+
+
+def _check_split(split: tuple[float, float, float]) -> None:
+    if len(split) != 3 or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
+        raise InnerloopError(WHO, "split must be three positive parts that sum to 1", got=split)

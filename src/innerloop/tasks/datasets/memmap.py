@@ -1,0 +1,83 @@
+"""Class arrays that stay on disk: a memory map, for data larger than memory.
+
+The files are a plain `.npy` and a JSON file beside it, as `store` says. They hold no pickle, and any NumPy
+reads them.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import cannot_write, output
+from innerloop.io.home import expanded
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.io import array_files, class_folders
+
+
+def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write class arrays to `path` (a name ending in `.npy`) and the JSON file beside it, class after class.
+
+    Raises:
+        InnerloopError: another ending, one of the two files exists and `overwrite` is false, or a disk that is full or
+            cannot be written; nothing half-written is left.
+    """
+    target = _new(path, overwrite)
+    with cannot_write(target):
+        array_files.write(data, target, "saved class arrays")
+
+
+def open(path: str | os.PathLike[str], *, verify: bool = False) -> ClassArrays:
+    """Open saved class arrays; `examples` is a read-only `np.memmap`, read from disk as it is used.
+
+    Args:
+        path: the `.npy` file.
+        verify: read the whole file once to check its sha256.
+
+    Raises:
+        InnerloopError: a file is missing, cut short, of another format, or its JSON does not fit it.
+    """
+    return array_files.read(_npy(path), mapped=True, verify=verify)
+
+
+def build(
+    root_folder: str | os.PathLike[str],
+    out_path: str | os.PathLike[str],
+    size: int | None = None,
+    channels: int | None = None,
+    *,
+    overwrite: bool = False,
+) -> ClassArrays:
+    """Stream a folder `root_folder/CLASS/picture` into a memory map, one picture in memory at a time.
+
+    Returns:
+        The class arrays as `open` gives them: `[examples, height, width, channels]` uint8.
+
+    Raises:
+        InnerloopError: as `folder.read_classes`, `save` and `open`.
+    """
+    target = _new(out_path, overwrite)
+    files = class_folders.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")
+    shape = class_folders.agree(files, size, channels)
+    counts = np.array([len(paths) for paths in files.values()], np.int32)
+    layout = array_files.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
+    with cannot_write(target):
+        array_files.write_blocks(
+            class_folders.blocks(files, size, shape), target, layout, "a folder of pictures"
+        )
+    return open(target)
+
+
+def _npy(path: str | os.PathLike[str]) -> Path:
+    target = expanded(path, "memmap")
+    if target.suffix != ".npy":
+        raise InnerloopError("memmap", "the file name must end in .npy", got=repr(str(path)))
+    return target
+
+
+def _new(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    target = _npy(path)
+    for file in (target, array_files.sidecar(target)):
+        output(file, overwrite=overwrite)
+    return target

@@ -1,0 +1,140 @@
+"""mini-ImageNet (Vinyals et al. 2016, split of Ravi and Larochelle 2017): 64 / 16 / 20 classes of 600
+pictures.
+
+ImageNet's licence lets nobody pass its pictures on, so there is no download: bring the files in one of the
+two usual layouts, `root/{train,val,test}/nXXXXXXXX/*.jpg`, or `root/images/*.jpg` with `train.csv`, `val.csv`
+and `test.csv` (header `filename,label`).
+"""
+
+import csv
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from innerloop.errors import InnerloopError
+from innerloop.io.home import expanded
+from innerloop.io.untrusted import TEXT, read_bytes
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.io import class_folders
+from innerloop.tasks.io.cache import cached
+
+WHO = "mini_imagenet.load"
+PARTS = (("train",), ("val", "validation"), ("test",))
+COLUMNS = 100
+CLASSES, PER_CLASS = (64, 16, 20), 600
+GET = (
+    "make mini-ImageNet from ImageNet (ILSVRC 2012) with the csv files of Ravi and Larochelle 2017, and give"
+    " the folder that holds train/, val/ and test/, or images/, train.csv, val.csv and test.csv"
+)
+
+
+def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
+    """mini-ImageNet as class arrays `[600 * classes, size, size, 3]` uint8, resized with Lanczos as MAML
+    does.
+
+    The decoded pictures are kept in the cache, under the names, sizes and times of the files they came from,
+    and come from there as a memory map. Other numbers of classes or pictures than the published ones are told
+    in a warning.
+
+    Args:
+        root: the folder, in either layout.
+        size: side of the pictures.
+
+    Raises:
+        InnerloopError: no such folder or layout, a csv file that is not of its form, a missing or unreadable
+            picture, or a class in two sets.
+    """
+    folder = expanded(root, WHO)
+    parts = _parts(folder)
+    class_folders.separate(parts, WHO)
+    _tell_unusual(parts)
+    files = {name: paths for part in parts for name, paths in part.items()}
+    shape = class_folders.agree(files, size, 3)
+    name, source = f"mini-imagenet-v1-{size}-{_key(folder)}", _listing(files)
+    data = cached(name, source, lambda: class_folders.read(files, size, shape))
+    return Splits(*(_part(data, list(part)) for part in parts))
+
+
+def _part(data: ClassArrays, names: list[str]) -> ClassArrays:
+    """Classes that stand together, as a view: the whole set is 1.3 GB, too much to copy."""
+    first = data.names.index(names[0])
+    start, counts = int(data.starts[first]), data.counts[first : first + len(names)]
+    rows = data.examples[start : start + int(counts.sum())]
+    return ClassArrays(
+        rows, data.starts[first : first + len(names)] - data.starts[first], counts, tuple(names)
+    )
+
+
+def _parts(root: Path) -> list[class_folders.Files]:
+    folders = [next((root / name for name in names if (root / name).is_dir()), None) for names in PARTS]
+    tables = [
+        next((root / f"{name}.csv" for name in names if (root / f"{name}.csv").is_file()), None)
+        for names in PARTS
+    ]
+    if (root / "images").is_dir() and all(tables):
+        return [_table(table, root / "images") for table in tables if table]
+    if all(folders):
+        return [class_folders.list_classes(folder, WHO) for folder in folders if folder]
+    raise InnerloopError(WHO, "found neither of the usual layouts", got=f"root {str(root)!r}", do=GET)
+
+
+def _table(table: Path, images: Path) -> class_folders.Files:
+    """Read one csv file: the picture files of each label, in the order of the file."""
+    files: dict[str, list[Path]] = {}
+    try:
+        text = io.TextIOWrapper(io.BytesIO(read_bytes(table, TEXT)), encoding="utf-8-sig", newline="")
+        for name, label in _rows(text, table):
+            files.setdefault(label, []).append(_image(name, images, table))
+    except (UnicodeDecodeError, csv.Error) as trouble:
+        raise InnerloopError(str(table), "is no table of text", got=trouble) from None
+    if not files:
+        raise InnerloopError(str(table), "must list at least one picture", got=0)
+    return files
+
+
+def _rows(lines: Iterable[str], table: Path) -> Iterator[tuple[str | None, str]]:
+    """File name and label of each row."""
+    rows = csv.DictReader(lines)
+    if len(rows.fieldnames or ()) > COLUMNS:  # each row is given all of them
+        raise InnerloopError(
+            str(table), f"must have {COLUMNS} columns at most", got=len(rows.fieldnames or ())
+        )
+    if not {"filename", "label"} <= set(rows.fieldnames or ()):
+        raise InnerloopError(str(table), "must have the header filename,label", got=rows.fieldnames)
+    for number, row in enumerate(rows, 2):
+        if row["label"] is None:
+            raise InnerloopError(f"{table}, row {number}", "must hold a file name and a label")
+        yield row["filename"], row["label"]
+
+
+def _image(name: str | None, images: Path, table: Path) -> Path:
+    if not name or Path(name).name != name or "\0" in name or len(name) > 255:
+        raise InnerloopError(str(table), "must list plain file names", got=repr(name))
+    if not (images / name).is_file():
+        raise InnerloopError(str(table), f"lists a picture that is not in {images}", got=repr(name))
+    return images / name
+
+
+def _tell_unusual(parts: list[class_folders.Files]) -> None:
+    classes = tuple(len(part) for part in parts)
+    counts = {len(paths) for part in parts for paths in part.values()}
+    if classes != CLASSES or counts != {PER_CLASS}:
+        got = f"{' / '.join(map(str, classes))} classes of {min(counts)} to {max(counts)} pictures"
+        warnings.warn(f"{WHO}: this is not all of mini-ImageNet: {got}", stacklevel=3)
+
+
+def _key(root: Path) -> str:
+    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+
+
+def _listing(files: class_folders.Files) -> str:
+    """sha256 over class, path, size and time of every file: changes when a file does."""
+    total = hashlib.sha256()
+    for name, paths in files.items():
+        for path in paths:
+            about = path.stat()
+            total.update(f"{name}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,138 @@
+"""Omniglot (Lake et al. 2015): 1623 handwritten characters of 50 alphabets, 20 drawers each.
+
+Source: `python/images_background.zip` and `python/images_evaluation.zip` of the repository
+brendenlake/omniglot, MIT licence. Classes are named `Alphabet/characterNN`. The rotated copies of the classes
+that the papers train on are made by the episode sampler, not here.
+"""
+
+import hashlib
+import os
+import re
+from typing import Literal
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.io import class_splits
+from innerloop.tasks.io.archives import Limits, read_zip
+from innerloop.tasks.io.cache import cached
+from innerloop.tasks.io.download import Source, locate
+from innerloop.tasks.io.images import open_image
+
+_HOME = "https://github.com/brendenlake/omniglot/raw/master/python/"
+FILE = 32 << 20
+"""Bytes of an archive at most; the official ones have 9 and 6 million."""
+
+BACKGROUND = Source(
+    "omniglot/images_background.zip",
+    _HOME + "images_background.zip",
+    "68d2efa1b9178cc56df9314c21c6e718",
+    FILE,
+)
+EVALUATION = Source(
+    "omniglot/images_evaluation.zip",
+    _HOME + "images_evaluation.zip",
+    "6b91aef0f799c5bb55b94e3f2daec811",
+    FILE,
+)
+PIXELS = "75a36f7ce605ee617d0c45021613841aec979e079f71594e885aba52a7c003ce"
+"""sha256 over all 32 460 pictures sorted by name, as rows of packed bits: the content, however it is
+packed."""
+
+SIDE, DRAWERS, CLASSES = 105, 20, 1623
+VALIDATION_ALPHABETS = ("Syriac_(Estrangelo)", "Tagalog", "Tifinagh")
+MEMBER = re.compile(r"images_(?:background|evaluation)/([^/]+/character\d+)/\d+_\d+\.png")
+LIMITS = Limits(member=64 << 10, total=64 << 20, members=100_000, file=FILE)
+
+Resample = Literal["lanczos", "nearest"]
+
+
+def load(
+    split: Literal["maml", "background"] = "maml",
+    *,
+    size: int = 28,
+    root: str | os.PathLike[str] | None = None,
+    resample: Resample = "lanczos",
+) -> Splits:
+    """Omniglot as class arrays `[20 * classes, size, size, 1]` uint8, ink 255 on background 0.
+
+    Args:
+        split: `maml`, 1100 / 100 / 423 characters over all 1623 as in Finn et al. 2017. Their own shuffle
+            followed the order in which a file system listed folders, so it cannot be had again; this one is
+            one seeded shuffle of the sorted names, committed as text files. `background`: train on the
+            background alphabets without the last three (869 characters), validate on those (Estrangelo,
+            Tagalog, Tifinagh: 95), test on the 659 evaluation characters, whose alphabets are all new.
+        size: side of the pictures, resized from 105.
+        root: a folder with `omniglot/images_background.zip` and `omniglot/images_evaluation.zip`.
+        resample: `lanczos` filters while it shrinks, which is what the MAML code asks for; `nearest` is what
+            that code gets, because Pillow never filters bilevel pictures (thin strokes break).
+
+    Raises:
+        InnerloopError: an unknown split or size, files that cannot be had, or files that are not Omniglot.
+    """
+    if split not in ("maml", "background"):
+        raise InnerloopError("omniglot.load", "split must be 'maml' or 'background'", got=repr(split))
+    if resample not in ("lanczos", "nearest"):
+        raise InnerloopError("omniglot.load", "resample must be 'lanczos' or 'nearest'", got=repr(resample))
+    if not 1 <= size <= 512:
+        raise InnerloopError("omniglot.load", "size must be between 1 and 512", got=size)
+    data = cached(f"omniglot-v1-{size}-{resample}", PIXELS, lambda: _build(size, resample, root))
+    return class_splits.apply(data, "omniglot_maml") if split == "maml" else _by_alphabet(data)
+
+
+def _by_alphabet(data: ClassArrays) -> Splits:
+    test = class_splits.names("omniglot_evaluation", "test")
+    background = [name for name in data.names if name not in set(test)]
+    validation = [name for name in background if name.split("/")[0] in VALIDATION_ALPHABETS]
+    train = [name for name in background if name not in set(validation)]
+    return Splits(data.gather(train), data.gather(validation), data.gather(test))
+
+
+def _build(size: int, resample: Resample, root: str | os.PathLike[str] | None) -> ClassArrays:
+    classes: dict[str, list[np.ndarray]] = {}
+    total = hashlib.sha256()
+    for path in locate(BACKGROUND, EVALUATION, root=root):
+        for member, content in read_zip(path, MEMBER, LIMITS):
+            ink = _ink(content, f"{path}: {member}")
+            total.update(np.packbits(ink).tobytes())
+            classes.setdefault(_class(member), []).append(_resized(ink, size, resample))
+    _check(classes, total.hexdigest())
+    names = sorted(classes)
+    return ClassArrays.from_lists([np.stack(classes[name]) for name in names], names)
+
+
+def _class(member: str) -> str:
+    match = MEMBER.fullmatch(member)
+    assert match is not None
+    return match[1]
+
+
+def _ink(content: bytes, who: str) -> np.ndarray:
+    """`[105, 105]` bool, true where there is ink (black in the files)."""
+    image = open_image(content, who)
+    if image.size != (SIDE, SIDE) or image.mode not in ("1", "L"):
+        got = f"{image.size}, mode {image.mode}"
+        raise InnerloopError(who, "must be a picture of 105 x 105 pixels in black and white", got=got)
+    return np.asarray(image.convert("L")) < 128
+
+
+def _resized(ink: np.ndarray, size: int, resample: Resample) -> np.ndarray:
+    """Shrink the black-on-white picture as the papers do, invert after: `[size, size, 1]` uint8."""
+    from PIL import Image
+
+    how = Image.Resampling.LANCZOS if resample == "lanczos" else Image.Resampling.NEAREST
+    page = Image.fromarray(np.where(ink, 0, 255).astype(np.uint8)).resize((size, size), how)
+    return 255 - np.asarray(page)[:, :, None]
+
+
+def _check(classes: dict[str, list[np.ndarray]], sha256: str) -> None:
+    odd = {len(drawers) for drawers in classes.values()} - {DRAWERS}
+    if len(classes) != CLASSES or odd:
+        got = f"{len(classes)} characters, {sum(map(len, classes.values()))} pictures"
+        raise InnerloopError("omniglot.load", f"needs {CLASSES} characters of {DRAWERS} pictures", got=got)
+    if sha256 != PIXELS:
+        do = "get both archives again from https://github.com/brendenlake/omniglot"
+        raise InnerloopError(
+            "omniglot.load", "the pictures are not Omniglot's", got=f"sha256 {sha256}", do=do
+        )

@@ -1,0 +1,1 @@
+"""Class arrays from and to files: download, archives, images, splits, cache."""

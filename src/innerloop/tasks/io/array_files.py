@@ -1,0 +1,155 @@
+"""Class arrays on disk: a plain `.npy` of the examples, and beside it a JSON file that says what they are.
+
+The JSON holds the format version, where the data came from, the shape, the dtype, the sha256 of the array and
+the classes. Nothing is pickled. Both files are written under another name and then renamed; the old JSON goes
+just before the array is replaced and the new one comes last, so the two never belong to different data.
+"""
+
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import make_folder, replacing
+from innerloop.io.safetensors_reader import largest
+from innerloop.io.untrusted import open_regular, parse_json, read_text
+from innerloop.tasks.class_arrays import ClassArrays, starts_of
+
+FORMAT = 1
+CHUNK = 1 << 24
+
+
+class Layout(NamedTuple):
+    """What a file of class arrays will hold, known before its examples are."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    counts: np.ndarray
+    names: tuple[str, ...]
+
+
+def sidecar(path: Path) -> Path:
+    """The JSON file beside an array file."""
+    return path.with_suffix(".json")
+
+
+def digest(examples: np.ndarray) -> str:
+    """sha256 of the array's bytes in C order, read in chunks."""
+    total = hashlib.sha256()
+    rows = max(1, CHUNK // max(1, examples[:1].nbytes))
+    for start in range(0, len(examples), rows):
+        total.update(np.ascontiguousarray(examples[start : start + rows]).data)
+    return total.hexdigest()
+
+
+def write(data: ClassArrays, path: Path, source: str) -> None:
+    """Write both files, class after class; `source` says where the examples came from.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    shape = (int(data.counts.sum()), *data.shape)
+    layout = Layout(shape, data.examples.dtype, data.counts, data.names)
+    write_blocks((data.rows(i) for i in range(data.classes)), path, layout, source)
+
+
+def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, source: str) -> None:
+    """Write both files from blocks of rows, of which one at a time is in memory.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    with make_folder(path.parent), replacing(path) as temporary:
+        sha256 = _write_npy(blocks, temporary, layout)
+        sidecar(path).unlink(missing_ok=True)
+    _write_sidecar(path, layout, source, sha256)
+
+
+def _write_npy(blocks: Iterable[np.ndarray], path: Path, layout: Layout) -> str:
+    descr = np.lib.format.dtype_to_descr(layout.dtype)
+    total = hashlib.sha256()
+    with path.open("wb") as file:
+        header = {"descr": descr, "fortran_order": False, "shape": layout.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            content = np.ascontiguousarray(block).data
+            file.write(content)
+            total.update(content)
+    return total.hexdigest()
+
+
+def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None:
+    content = {
+        "format": FORMAT,
+        "source": source,
+        "sha256": sha256,
+        "shape": list(layout.shape),
+        "dtype": layout.dtype.name,
+        "counts": layout.counts.tolist(),
+        "names": list(layout.names),
+    }
+    with replacing(sidecar(path)) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -> ClassArrays:
+    """Read both files, the examples mapped or in memory, their sha256 checked if `verify`.
+
+    Raises:
+        InnerloopError: a file is missing, damaged, of another format version, or not from `source` if that is
+            given.
+    """
+    about = _about(path)
+    if about.get("format") != FORMAT:
+        raise _damaged(path, f"has format {about.get('format')!r}, this version reads {FORMAT}")
+    if source is not None and about.get("source") != source:
+        raise _damaged(path, "was made from another source", about.get("source"))
+    examples = _examples(path, mapped)
+    if [*examples.shape] != about.get("shape") or examples.dtype.name != about.get("dtype"):
+        raise _damaged(path, "does not have the shape and dtype that its JSON file states", examples.shape)
+    data = _class_arrays(path, examples, about)
+    if verify and digest(examples) != about.get("sha256"):
+        raise _damaged(path, "does not match its checksum")
+    return data
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about = parse_json(read_text(sidecar(path)), str(sidecar(path)))
+    except (OSError, ValueError) as trouble:
+        raise _damaged(sidecar(path), "is missing or no JSON", trouble) from trouble
+    if not isinstance(about, dict):
+        raise _damaged(sidecar(path), "must hold one JSON object", type(about).__name__)
+    return about
+
+
+def _examples(path: Path, mapped: bool) -> np.ndarray:
+    try:
+        with open_regular(path, sys.maxsize if mapped else largest()) as file, warnings.catch_warnings():
+            np.lib.format.read_magic(file)  # np.load alone would also open other kinds of files
+            file.seek(0)
+            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            if not mapped:
+                return np.load(file, allow_pickle=False)
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, TokenError, MemoryError, RecursionError, OverflowError) as trouble:
+        raise _damaged(path, "is missing, cut short or no array file", trouble) from trouble
+
+
+def _class_arrays(path: Path, examples: np.ndarray, about: dict[str, Any]) -> ClassArrays:
+    try:
+        counts = np.array(about["counts"], np.int32)
+        return ClassArrays(examples, starts_of(counts), counts, tuple(about["names"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as trouble:
+        raise _damaged(sidecar(path), "does not describe the classes of its array", trouble) from trouble
+
+
+def _damaged(path: Path, wrong: str, got: object = None) -> InnerloopError:
+    return InnerloopError(str(path), wrong, got=got, do="remove it and make it again")

@@ -1,0 +1,106 @@
+"""Folders of pictures, one folder per class: listing them, agreeing on one shape, reading them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.tasks.class_arrays import ClassArrays, starts_of
+from innerloop.tasks.io.images import open_image, peek, to_array
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+LARGEST = 4096
+"""Largest side that pictures are resized to."""
+
+Files = Mapping[str, Sequence[Path]]
+"""The picture files of each class."""
+
+
+def list_classes(root: Path, who: str) -> dict[str, list[Path]]:
+    """The picture files of every class folder below `root`, classes and files in sorted order.
+
+    Hidden folders and files that are no pictures by their ending are passed over.
+
+    Raises:
+        InnerloopError: `root` is no folder, holds no class folder, or one of them holds no picture.
+    """
+    if not root.is_dir():
+        raise InnerloopError(who, "must name an existing folder", got=repr(str(root)))
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if not folders:
+        do = "put the pictures of each class in a folder of their own"
+        raise InnerloopError(who, f"{root} holds no class folders", do=do)
+    return {folder.name: _pictures(folder, who) for folder in folders}
+
+
+def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, int, int]:
+    """The shape `(height, width, channels)` that all pictures get, from their headers alone.
+
+    Raises:
+        InnerloopError: sizes differ and no `size` is given, an unreadable picture, bad `size` or `channels`.
+    """
+    if channels not in (None, 1, 3):
+        raise InnerloopError("channels", "must be 1 (grey) or 3 (colour)", got=channels)
+    if size is not None and not 1 <= size <= LARGEST:
+        raise InnerloopError("size", f"must be between 1 and {LARGEST}", got=size)
+    if size is not None and channels is not None:
+        return size, size, channels
+    heads = {path: peek(path) for path in _all(files)}
+    first, (width, height, _) = next(iter(heads.items()))
+    odd = [path for path, head in heads.items() if head[:2] != (width, height)]
+    if size is None and odd:
+        got = "{} x {}".format(*heads[odd[0]][:2])
+        do = "give `size` to resize all pictures"
+        raise InnerloopError(str(odd[0]), f"must be {width} x {height} pixels like {first}", got=got, do=do)
+    found = channels or max(head[2] for head in heads.values())
+    return (size, size, found) if size is not None else (height, width, found)
+
+
+def blocks(files: Files, size: int | None, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    """The pictures one after the other, each `[1, height, width, channels]` uint8."""
+    for path in _all(files):
+        yield to_array(open_image(path, str(path)), size, shape[2])[None]
+
+
+def read(files: Files, size: int | None, shape: tuple[int, int, int]) -> ClassArrays:
+    """All pictures as class arrays of the agreed shape.
+
+    Raises:
+        InnerloopError: an unreadable picture, by its name.
+    """
+    counts = np.array([len(paths) for paths in files.values()], np.int32)
+    examples = np.empty((int(counts.sum()), *shape), np.uint8)
+    for row, picture in enumerate(blocks(files, size, shape)):
+        examples[row] = picture[0]
+    return ClassArrays(examples, starts_of(counts), counts, tuple(files))
+
+
+def separate(parts: Sequence[Files], who: str) -> None:
+    """Check that no class is in two parts.
+
+    Raises:
+        InnerloopError: the first class that is.
+    """
+    seen: set[str] = set()
+    for part in parts:
+        if both := sorted(seen & set(part)):
+            do = "train, validation and test need different classes: the task is to learn new ones"
+            raise InnerloopError(who, f"class {both[0][:80]!r} is in two of the sets", do=do)
+        seen |= set(part)
+
+
+def _pictures(folder: Path, who: str) -> list[Path]:
+    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS and not f.name.startswith("."))
+    if not found:
+        endings = ", ".join(ENDINGS)
+        raise InnerloopError(
+            who, f"class folder {folder} holds no pictures", do=f"known endings are {endings}"
+        )
+    return found
+
+
+def _all(files: Files) -> Iterator[Path]:
+    for paths in files.values():
+        yield from paths

@@ -1,0 +1,137 @@
+"""Decoding one picture, told by name when it is not what it should be."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import open_regular
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MODES = {1: "L", 3: "RGB"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What is decoded, whatever the name of a file: Pillow would run Ghostscript on PostScript that is called `x.png`."""
+
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+"""Grey pictures of 16 bits."""
+
+READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
+"""Modes that are read. What 32 bits, fractions and CIELAB mean as grey or colour is not told by such a file."""
+
+FILE = 1 << 29
+"""Bytes of a file at most: `PIXELS` of eight bytes each."""
+
+PIXELS = 64_000_000
+"""Largest picture read, in pixels: beyond it a small file may be a decompression bomb."""
+
+SIDE = 65_535
+"""Longest side read, JPEG's own bound: to shrink a picture of millions of rows takes long and much memory."""
+
+
+def open_image(source: Path | bytes, who: str) -> "Image":
+    """Decode a picture fully (the first frame of an animation).
+
+    Raises:
+        InnerloopError: the picture is unreadable, truncated or larger than `PIXELS` or `SIDE`; `who` names it.
+    """
+    with _trouble_told(who), _opened(source) as file:
+        image = _header(file, who)
+        image.load()
+        return image
+
+
+def peek(path: Path) -> tuple[int, int, int]:
+    """Width, height and channels of a picture file from its header.
+
+    Raises:
+        InnerloopError: the header is unreadable.
+    """
+    with _trouble_told(str(path)), _opened(path) as file:
+        image = _header(file, str(path))
+        return image.width, image.height, channels_of(image)
+
+
+def _opened(source: Path | bytes) -> Any:
+    return io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, FILE)
+
+
+def _header(file: Any, who: str) -> "Image":
+    import PIL.Image
+
+    try:
+        image = PIL.Image.open(file, formats=FORMATS)
+    except PIL.UnidentifiedImageError:  # its own words show the address of an object
+        do = f"replace or remove it; {', '.join(FORMATS)} are read"
+        raise InnerloopError(who, "is no readable picture", do=do) from None
+    if image.width * image.height > PIXELS:
+        raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
+    if max(image.size) > SIDE:
+        raise InnerloopError(who, f"the picture has a side of more than {SIDE} pixels", got=image.size)
+    unclear = image.format == "TIFF" and image.mode in DEEP and not _plain(image)
+    if image.mode not in READ or unclear:
+        do = "save it as a PNG of 8 bits"
+        raise InnerloopError(
+            who,
+            "is a picture whose colours are stored in a way that is not read",
+            got=f"mode {image.mode}",
+            do=do,
+        )
+    return image
+
+
+def _plain(image: "Image") -> bool:
+    """Whether a grey TIFF has 16 bits, without a sign, and black is zero."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return tags.get(258) == (16,) and tags.get(339, (1,)) == (1,) and tags.get(262) == 1
+
+
+@contextmanager
+def _trouble_told(who: str) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns on odd but readable metadata
+            yield
+    except InnerloopError:
+        raise
+    except Exception as trouble:  # decoders raise many types on hostile bytes; all mean the same here
+        raise InnerloopError(
+            who, "is no readable picture", got=trouble, do="replace or remove it"
+        ) from trouble
+
+
+def channels_of(image: "Image") -> int:
+    """Channels that hold this picture: 1 for grey and bilevel, else 3 (transparency is dropped)."""
+    return 1 if image.mode in ("1", "L", "LA", *DEEP) else 3
+
+
+def to_array(image: "Image", size: int | None, channels: int) -> np.ndarray:
+    """Resize to `size` x `size` if given (Lanczos) and give `[height, width, channels]` uint8."""
+    import PIL.Image
+
+    if size is not None and size**2 > PIXELS:
+        raise InnerloopError("size", f"a picture has at most {PIXELS} pixels", got=f"{size} x {size}")
+    if image.mode in DEEP:
+        image = _narrow(image)
+    image = image.convert(
+        MODES[channels]
+    )  # first: Pillow resizes bilevel and palette pictures without a filter
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), PIL.Image.Resampling.LANCZOS)
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+def _narrow(image: "Image") -> "Image":
+    """16-bit grey to 8-bit by dropping the low byte; Pillow's own conversion clips instead."""
+    import PIL.Image
+
+    values = np.asarray(image) >> 8  # in the picture's own type: a large one is hundreds of megabytes
+    return PIL.Image.fromarray(
+        np.clip(values, 0, 255, out=np.empty(values.shape, np.uint8), casting="unsafe")
+    )

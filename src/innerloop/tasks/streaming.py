@@ -1,0 +1,188 @@
+"""Episodes from examples that do not fit on the device, read ahead from a memory map.
+
+The rows of an episode are drawn by the very sampler of `Episodes`, with the same keys, so a run that streams sees
+the same tasks as one whose examples lie on the device. What is read is a function of the state's key and step alone:
+a run can start, stop and go on at any step. A thread reads the next blocks of meta-batches and puts them on the
+device while it computes.
+
+Memory: at most `prefetch + 3` blocks of `steps * meta_batch` episodes, on the host and on the device alike: those
+that wait, one being made, and two that were handed out. The map itself is never read whole.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.outer import GradientLoop, MetaState, StepInfo, task_keys
+from innerloop.engine.prefetch import ReadAhead
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+from innerloop.parallel.mesh import EVERYWHERE, on_the_host, own_copy, own_tasks, put_split
+from innerloop.parallel.param_sharding import on_mesh
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.device_examples import unit_scale
+from innerloop.tasks.episodes import EpisodeRows
+
+COPY_BYTES = 200_000
+"""Examples are copied so many bytes at a time, which stay in a core's cache between the map and their place."""
+
+
+class StreamedEpisodes:
+    """N-way K-shot episodes over class arrays that stay on the host, usually an `np.memmap`.
+
+    ways, shots, queries: as for `Episodes`. Bytes travel as bytes and are scaled to [0, 1] on the device.
+    """
+
+    def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
+        """Raises InnerloopError when there are too few classes, or too few examples of a class."""
+        self.examples = arrays.examples
+        with on_the_host():
+            self.sampler = EpisodeRows(arrays, ways, shots, queries)
+        self.draw = jax.jit(self.draw_tasks, static_argnums=2)
+
+    def draw_tasks(self, key: PRNGKeyArray, step: Array, meta_batch: int) -> Task:
+        """Rows and labels of one meta-step's tasks, `[tasks, examples]` each."""
+        return jax.vmap(self.sampler.sample)(task_keys(key, step, meta_batch))
+
+    def read(
+        self, key: PRNGKeyArray, first: int, steps: int, meta_batch: int, own: slice = slice(None)
+    ) -> Task:
+        """Episodes of the meta-steps first..first+steps, read now; of each meta-batch the tasks `own` alone.
+
+        Inputs `[steps, tasks, examples, height, width, channels]` as stored, targets `[steps, tasks, examples]`.
+        """
+        with on_the_host() as host:
+            key = jax.device_put(key, host)
+            drawn = [self.draw(key, np.int32(first + i), meta_batch) for i in range(steps)]
+        rows = jax.tree.map(lambda *step: np.stack(step)[:, own], *drawn)
+        return Task(*(Batch(self.fetch(batch.inputs), batch.targets) for batch in rows))
+
+    def fetch(self, rows: np.ndarray) -> np.ndarray:
+        """The examples of `rows`, copied out of the map in the order of the file."""
+        check_whole(self.examples)
+        flat = rows.reshape(-1)
+        found = np.empty((len(flat), *self.examples.shape[1:]), self.examples.dtype)
+        order = np.argsort(flat, kind="stable")  # ascending: a disk reads forwards
+        many = max(COPY_BYTES * len(flat) // max(found.nbytes, 1), 1)
+        for first in range(0, len(order), many):
+            places = order[first : first + many]
+            found[places] = self.examples[flat[places]]
+        return found.reshape(*rows.shape, *found.shape[1:])
+
+
+def check_whole(examples: Any) -> None:
+    """Raise InnerloopError if the file under a memory map was cut short: reading beyond its end kills the process.
+
+    A file that was deleted is no trouble, since the map keeps it.
+    """
+    path = getattr(examples, "filename", None)
+    if path is None or not os.path.exists(path):
+        return
+    missing = examples.offset + examples.nbytes - os.path.getsize(path)
+    if missing > 0:
+        do = "put the file back, then --resume"
+        raise InnerloopError(
+            str(path), "was cut short while it was in use", got=f"{missing} bytes less", do=do
+        )
+
+
+def scaled(task: Task) -> Task:
+    """The task with bytes scaled to [0, 1]."""
+    return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
+
+
+class StreamedOuterLoop(GradientLoop):
+    """`OuterLoop` for streamed episodes: `with StreamedOuterLoop(...) as loop: state, info = loop.run(state, steps)`.
+
+    A reader runs ahead of `run`; leaving the block stops it.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        optimizer: optax.GradientTransformation,
+        episodes: StreamedEpisodes,
+        *,
+        meta_batch: int,
+        chunk: int | None = None,
+        mesh: Mesh | None = None,
+        prefetch: int = 2,
+    ):
+        """As an `OuterLoop`; `prefetch` blocks of `steps * meta_batch` episodes wait on the device.
+
+        Raises InnerloopError for a meta-batch that does not divide over devices and chunks; `run` raises what the
+        reader met.
+        """
+        if prefetch < 1:
+            raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
+        super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
+        self.episodes, self.prefetch = episodes, prefetch
+        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
+        self.ahead: ReadAhead | None = None
+        self.last: tuple[Any, Any, int] | None = None
+        self.in_flight: deque[Array] = deque()
+
+    def __enter__(self) -> "StreamedOuterLoop":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """One update for each meta-batch of a block, `[steps, tasks, ...]`."""
+        one = lambda state, tasks: self.update(state, tasks, scaled)
+        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
+        specs = (EVERYWHERE, self.split.spec)
+        return on_mesh(many, self.mesh, specs, EVERYWHERE, donate_argnums=0)
+
+    def run(self, state: MetaState, steps: int) -> tuple[MetaState, StepInfo]:
+        """`steps` updates from `state`, which is consumed."""
+        state, info = super().run(state, steps)
+        self.last = (state.key, state.step, steps)
+        self.in_flight.append(info.outer_loss)
+        return state, info
+
+    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+        """The episodes of the next `steps` updates."""
+        if self.ahead is None or not self.follows(state, steps):
+            self.restart(state, steps)
+        assert self.ahead is not None
+        tasks = self.ahead.next()
+        # At most two blocks are handed out: the one being computed and the one behind it.
+        while len(self.in_flight) > 1:
+            self.in_flight.popleft().block_until_ready()
+        return (tasks,)
+
+    def follows(self, state: MetaState, steps: int) -> bool:
+        """Whether `state` is where the last call ended; asked of the objects, since values would wait."""
+        if self.last is None:
+            return False
+        return state.key is self.last[0] and state.step is self.last[1] and steps == self.last[2]
+
+    def restart(self, state: MetaState, steps: int) -> None:
+        """Read ahead from this state's step."""
+        self.stop()
+        # A copy of the key: the state will be consumed.
+        key, first = jnp.array(own_copy(state.key)), int(state.step)
+        own = own_tasks(self.mesh, self.meta_batch)
+
+        def block(number: int) -> Task:
+            tasks = self.episodes.read(key, first + number * steps, steps, self.meta_batch, own)
+            return put_split(tasks, self.split)
+
+        self.ahead = ReadAhead(block, self.prefetch)
+
+    def stop(self) -> None:
+        """End the reader; a later call starts it again."""
+        if self.ahead is not None:
+            self.ahead.stop()
+            self.ahead = None

@@ -1,0 +1,39 @@
+"""Ordinary supervised batches over all classes at once: what the pre-trained baseline learns from."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.device_examples import Resident
+
+
+class Pooled(eqx.Module):
+    """A "task" is one batch of images of any classes, labelled by class number; support and query are the same.
+
+    It serves `joint` training alone, which reads the query only; episodes are drawn from it nowhere.
+    """
+
+    examples: Resident
+    starts: Int[Array, " classes"]
+    counts: Int[Array, " classes"]
+    batch: int = eqx.field(static=True)
+
+    def __init__(self, arrays: ClassArrays, batch: int):
+        """Put the examples on the device. Raises InnerloopError for an empty batch."""
+        if batch < 1:
+            raise InnerloopError("Pooled", "`batch` must be 1 or more", got=batch)
+        self.examples = Resident(arrays.examples)
+        self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
+        self.batch = batch
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw a batch: inputs `[batch, height, width, channels]`, targets `[batch]`, classes equally likely."""
+        key_classes, key_rows = jax.random.split(key)
+        classes = jax.random.randint(key_classes, (self.batch,), 0, len(self.starts))
+        rows = self.starts[classes] + jax.random.randint(key_rows, (self.batch,), 0, self.counts[classes])
+        batch = Batch(self.examples[rows], classes)
+        return Task(batch, batch)

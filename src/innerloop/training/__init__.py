@@ -1,0 +1,1 @@
+"""A run: from a config to its parts, the loop, diagnosis, measurements."""

@@ -1,0 +1,43 @@
+"""From a config to the experiment that it describes."""
+
+from innerloop.config.schema import Config
+from innerloop.errors import InnerloopError
+from innerloop.tasks.class_arrays import Splits
+from innerloop.training.supervised import Experiment
+
+
+def load_splits(config: Config) -> Splits | None:
+    """Read the configured data set (None where there is nothing to read)."""
+    data = config.data
+    if data.spec.kind != "images":
+        return None
+    if data.spec.needs_folder and not data.folder:
+        raise InnerloopError(data.dataset, "needs a folder of images", do="give --data.folder PATH")
+    return data.spec.load(data)
+
+
+def check_inner(config: Config) -> None:
+    """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
+    fits = config.spec.persistent_moments and not config.reinforcement
+    if config.inner.optimizer == "kept_adam" and not fits:
+        raise InnerloopError(
+            "--inner.optimizer",
+            "`kept_adam` is for Reptile on examples",
+            got=f"{config.algorithm} on {config.data.dataset}",
+            do="choose sgd or adam",
+        )
+
+
+def build(config: Config) -> Experiment:
+    """Load the data and check that the parts fit together."""
+    check_inner(config)
+    if config.reinforcement:
+        from innerloop.training.reinforcement import RLExperiment, check_policy  # it builds on this module
+
+        check_policy(config)
+        if config.outer.parts > 1:
+            raise InnerloopError(
+                "--outer.parts", "policies are whole on every device", got=config.outer.parts
+            )
+        return RLExperiment(config)
+    return Experiment(config, load_splits(config))

@@ -1,0 +1,104 @@
+"""How a training fits into memory, decided from a prediction before anything is compiled.
+
+What changes is cost and never mathematics: fewer tasks vectorised at a time, then inner steps recomputed in the
+backward pass. A run that fits as it is stays as it is, to the bit.
+"""
+
+import os
+from dataclasses import dataclass, replace
+
+import jax
+
+from innerloop.engine import chunking
+from innerloop.parallel.mesh import task_mesh
+from innerloop.training.peak_memory import predicted_peak
+from innerloop.training.supervised import Experiment
+
+SAFETY = 2
+"""The prediction is right to a factor of about two (see `innerloop.training.peak_memory`)."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Tasks vectorised at a time on each device, the way of differentiating, and bytes: predicted and available."""
+
+    chunk: int
+    derivative: str
+    predicted: int
+    available: int
+    changed: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the prediction, with its safety factor, is below what is available."""
+        return SAFETY * self.predicted <= self.available
+
+    def __str__(self) -> str:
+        need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))
+        text = f"memory: about {need} of {have} at the peak"
+        if self.changed:
+            text += f"; so {self.chunk} tasks at a time, inner steps {self.derivative}"
+        return (
+            text
+            if self.fits
+            else f"{text}; this may not fit: fewer inner steps, examples or --devices would help"
+        )
+
+
+def available_memory() -> int:
+    """Bytes free for this process: the accelerator's, or the machine's."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * len(jax.local_devices())
+    for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):  # macOS lacks the first, Windows both
+        if name in getattr(os, "sysconf_names", ()) and os.sysconf(name) > 0:
+            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    return 2**63
+
+
+def peak_of_a_task(experiment: Experiment) -> int:
+    """Predicted bytes of one task's meta-gradient."""
+    distribution = experiment.train_tasks()
+    params = jax.eval_shape(experiment.init_params)
+    one = lambda params, key: experiment.algorithm.meta_grad(params, distribution.sample(key))
+    return predicted_peak(one, params, experiment.keys().tasks)
+
+
+def memory_plan(experiment: Experiment, available: int | None = None) -> MemoryPlan:
+    """The first that fits: as configured; fewer tasks at a time; the same with inner steps recomputed.
+
+    A chunk or a derivative that the config names is kept. If nothing fits, the last tried.
+    """
+    config = experiment.config
+    available = available_memory() if available is None else available
+    mesh = task_mesh(config.outer.meta_batch, parts=config.outer.parts)
+    share, chunk = chunking.split_evenly(config.outer.meta_batch, mesh, experiment.chunk)
+    chunks = [chunk]
+    if config.outer.chunk is None:
+        chunks = [n for n in range(chunk, 0, -1) if share % n == 0]
+    derivatives = [config.inner.derivative]
+    if config.inner.derivative == "unrolled" and config.spec.second_order:
+        derivatives.append("rematerialised")
+    plans: list[MemoryPlan] = []
+    for derivative in derivatives:
+        inner = replace(config.inner, derivative=derivative)
+        of_a_task = peak_of_a_task(replace(experiment, config=replace(config, inner=inner)))
+        for n in chunks:
+            changed = (n, derivative) != (chunk, config.inner.derivative)
+            # Devices that share a model share its tasks' memory too.
+            groups = len(mesh.local_devices) // config.outer.parts
+            plans.append(MemoryPlan(n, derivative, groups * n * of_a_task, available, changed))
+            if plans[-1].fits:
+                return plans[-1]
+    return plans[-1]
+
+
+def apply_plan(experiment: Experiment, plan: MemoryPlan) -> Experiment:
+    """The experiment with the plan's chunk and derivative."""
+    if not plan.changed:
+        return experiment
+    config = experiment.config
+    inner = replace(config.inner, derivative=plan.derivative)
+    return replace(
+        experiment, config=replace(config, inner=inner, outer=replace(config.outer, chunk=plan.chunk))
+    )

@@ -1,0 +1,44 @@
+"""The configured model before training."""
+
+import math
+
+from jaxtyping import PRNGKeyArray
+
+from innerloop.config.schema import Config
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.nn import MLP, Conv4
+
+
+def sinusoid_shape(config: Config) -> tuple[int]:
+    """Shape of one input of the sinusoids."""
+    return (3,) if config.data.oracle else (1,)
+
+
+def fresh_model(
+    config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None = None
+) -> Params:
+    """The configured model before training, for examples of `shape` (`outputs`: other than one per way)."""
+    m = config.model
+    if outputs is None:
+        outputs = 1 if config.data.spec.kind == "regression" else config.data.ways
+    if m.kind == "mlp":
+        return MLP(
+            math.prod(shape),
+            outputs,
+            hidden=m.hidden,
+            activation=m.activation,
+            normalize=m.normalize,
+            scale=m.scale,
+            key=key,
+        )
+    if len(shape) != 3:
+        raise InnerloopError("model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`")
+    return Conv4(
+        outputs,
+        image_shape=shape,
+        filters=m.filters,
+        downsample=m.downsample,
+        features=m.features,
+        key=key,
+    )

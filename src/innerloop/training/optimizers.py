@@ -1,0 +1,48 @@
+"""From a config to the inner loop and the optimisers of both loops."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from innerloop.config.schema import InnerConfig, OuterConfig
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.persistent_adam import kept_adam
+
+
+def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
+    """The inner loop that a config describes."""
+    rule = inner_rule(c.optimizer, c.learning_rate, differentiated)
+    return InnerLoop(rule, c.steps, minibatch=c.minibatch, derivative=c.derivative)
+
+
+def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.GradientTransformation:
+    """The inner rule of this name with a step size (or, but for `kept_adam`, a schedule of it).
+
+    Adam divides by sqrt(nu), whose derivative at nu = 0 (a dead ReLU) is infinite, and the meta-gradient through it
+    NaN. Where the loop is differentiated, eps_root keeps it under 1e6; elsewhere Adam is the published one.
+    """
+    rules: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "sgd": lambda: optax.sgd(rate),
+        "adam": lambda: optax.adam(rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0),
+        "kept_adam": lambda: kept_adam(rate),
+    }
+    return rules[name]()
+
+
+def falling(decay: str, begin: float, steps: int) -> Any:
+    """What is `begin` at first, and falls to nothing over so many steps unless it is constant."""
+    steps = max(steps, 1)  # Optax has no schedule over no steps
+    schedules: dict[str, Any] = {
+        "constant": lambda: begin,
+        "linear": lambda: optax.linear_schedule(begin, 0.0, steps),
+        "cosine": lambda: optax.cosine_decay_schedule(begin, steps),
+    }
+    return schedules[decay]()
+
+
+def outer_optimizer(c: OuterConfig) -> optax.GradientTransformation:
+    """The outer optimiser that a config describes."""
+    rate = falling(c.decay, c.learning_rate, c.meta_steps)
+    rule = optax.adam(rate) if c.optimizer == "adam" else optax.sgd(rate)
+    return rule if c.clip is None else optax.chain(optax.clip(c.clip), rule)

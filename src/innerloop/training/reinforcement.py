@@ -1,0 +1,206 @@
+"""From a config to the parts of a run in reinforcement learning."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from innerloop.config.schema import Config
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.evaluate import Curve
+from innerloop.engine.outer import MeshLoop
+from innerloop.engine.types import LossFn, Params, Task
+from innerloop.errors import InnerloopError
+from innerloop.rl import surrogates
+from innerloop.rl.environments import Environment, Oracle, named
+from innerloop.rl.evaluate import evaluator
+from innerloop.rl.outer import MetaIterations, environment_steps
+from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
+from innerloop.rl.sample_processor import SampleProcessor
+from innerloop.rl.sampler import MetaSampler
+from innerloop.rl.trpo.fisher import Product
+from innerloop.rl.trpo.natural_gradient import TrustRegion
+from innerloop.rl.trpo.relu_fisher import fisher as rectified_fisher
+from innerloop.rl.updates import (
+    MetaObjective,
+    OuterStep,
+    first_order,
+    gradient_update,
+    ppo_update,
+    trpo_update,
+    unadapted,
+)
+from innerloop.training.broken_trajectories import incidents
+from innerloop.training.optimizers import falling, inner_loop, inner_rule, outer_optimizer
+from innerloop.training.supervised import Experiment
+
+
+@dataclass(frozen=True)
+class RLExperiment(Experiment):
+    """The parts of one run: those of supervised learning, with an environment in place of data."""
+
+    @property
+    def environment(self) -> Environment:
+        """The family of tasks."""
+        rl = self.config.rl
+        family = named(self.config.data.spec, rl.horizon, rl.reward)
+        return Oracle(family) if self.config.data.oracle else family
+
+    @property
+    def policy(self) -> type[CategoricalPolicy] | type[GaussianPolicy]:
+        """The kind of policy that these actions need."""
+        return CategoricalPolicy if self.environment.discrete else GaussianPolicy
+
+    def init_params(self) -> Params:
+        """The policy before training."""
+        e, m = self.environment, self.config.model
+        return self.policy(
+            e.observation_size,
+            e.action_size,
+            hidden=m.hidden,
+            activation=m.activation,
+            key=self.keys().init,
+        )
+
+    def for_tasks(self, params: Params) -> Params:
+        """Held-out tasks meet the policy as it is."""
+        return params
+
+    @property
+    def surrogate(self) -> LossFn:
+        """The loss of the inner loop."""
+        return getattr(surrogates, self.config.rl.surrogate)
+
+    @property
+    def query_loss(self) -> LossFn:
+        """The loss of the query: clipped for PPO, else importance-weighted."""
+        rl = self.config.rl
+        return surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio
+
+    @property
+    def base_algorithm(self) -> Algorithm:
+        """The configured algorithm, from the same file as in supervised learning, before data are collected."""
+        inner = inner_loop(self.config.inner, differentiated=True)
+        losses = {"outer_loss_fn": self.query_loss, "head": self.policy.HEAD}
+        return self.config.spec.make(self.surrogate, inner, **losses)
+
+    @property
+    def collector(self) -> MetaSampler:
+        """How training trajectories are made; joint training acts without adapting."""
+        algorithm = self.base_algorithm
+        algorithm = algorithm if self.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
+        return MetaSampler(self.environment, algorithm, self.judge, self.config.rl.trajectories)
+
+    @property
+    def test_collector(self) -> MetaSampler:
+        """The same at test: more trajectories, more steps, smaller ones after the first."""
+        rl, inner = self.config.rl, self.config.inner
+        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_rate_decay})
+        rule = inner_rule(inner.optimizer, rates)
+        algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
+        return MetaSampler(self.environment, algorithm, self.judge, rl.test_trajectories, rl.test_restarts)
+
+    @property
+    def judge(self) -> SampleProcessor:
+        """How trajectories are judged."""
+        rl = self.config.rl
+        return SampleProcessor(rl.discount, rl.gae, rl.baseline)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The configured algorithm on collected data."""
+        return self.collector.replayed
+
+    @property
+    def chunk(self) -> int | None:
+        """Tasks adapted at a time: on a CPU one after the other is faster, elsewhere all at once."""
+        on_cpu = jax.default_backend() == "cpu"
+        return 1 if self.config.outer.chunk is None and on_cpu else self.config.outer.chunk
+
+    @property
+    def outer_step(self) -> OuterStep:
+        """The configured outer step."""
+        rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
+        if not spec.reads_query and rl.outer != "gradient":
+            do = "use --rl.outer gradient"
+            raise InnerloopError(spec.name, "it has no query loss for this outer step", got=rl.outer, do=do)
+        adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
+        adapt = adapt if spec.adapts_in_training else unadapted
+        outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
+        if rl.outer == "trpo":
+            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
+            return trpo_update(outer, region, self.optimizer)
+        if rl.outer == "ppo":
+            return ppo_update(outer, self.optimizer, rl.epochs)
+        return gradient_update(outer, self.optimizer)
+
+    @property
+    def curvature(self) -> Callable[[Params, Task], Product] | None:
+        """A faster product for TRPO, where the policy and the inner loop are of the kind that has one."""
+        c, environment, spec = self.config, self.environment, self.config.spec
+        plain = (
+            spec.second_order and spec.moves == "all" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
+        )
+        rectified = len(c.model.hidden) == 2 and c.model.activation == "relu" and not environment.discrete
+        if not (plain and rectified):
+            return None
+        adapt, rate = self.algorithm.adapt, c.inner.learning_rate
+        return lambda policy, tasks: rectified_fisher(self.surrogate, adapt, rate, policy, tasks)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The outer optimiser; TRPO has none, but how large its steps are may fall over the run."""
+        c = self.config.outer
+        if self.config.rl.outer != "trpo":
+            return outer_optimizer(c)
+        if c.decay == "constant":
+            return optax.identity()
+        return optax.scale_by_schedule(falling(c.decay, 1.0, c.meta_steps))
+
+    def train_tasks(self) -> Any:
+        """What training draws its tasks from."""
+        return self.environment
+
+    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> Any:
+        """The same family: held-out tasks differ by their keys alone."""
+        return self.environment
+
+    def outer_loop(self, tasks: Any) -> MeshLoop:
+        """Meta-iterations on the environment."""
+        return MetaIterations(
+            self.collector, self.outer_step, meta_batch=self.config.outer.meta_batch, chunk=self.chunk
+        )
+
+    def evaluator(
+        self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
+    ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
+        """The compiled evaluation: returns after every update, whatever `record` says."""
+        return evaluator(self.test_collector, tasks=tasks)
+
+    def series(self, info: Any) -> dict[str, Any]:
+        """What is logged of each meta-iteration."""
+        returns = np.asarray(info.returns)
+        named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
+        return {**named, "kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
+
+    def incidents(self, info: Any, step: int, folder: Path) -> dict[str, Any]:
+        """The trajectories that broke. Raises InnerloopError where they are many."""
+        return incidents(np.asarray(info.broken), self.config.data.dataset, step, folder)
+
+    @property
+    def environment_steps(self) -> int:
+        """Steps of the environment in one meta-iteration."""
+        return environment_steps(self.collector, self.config.outer.meta_batch)
+
+
+def check_policy(config: Config) -> None:
+    """Raise InnerloopError for settings of a model that policies do not have."""
+    model = config.model
+    if model.kind != "mlp" or model.normalize or model.scale is not None:
+        do = "leave --model.kind, --model.normalize and --model.scale as they are"
+        raise InnerloopError("--model", "a policy is a plain network of layers", got=model.kind, do=do)

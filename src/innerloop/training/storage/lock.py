@@ -1,0 +1,98 @@
+"""One training at a time on a run folder: a lock of the operating system, so that it is free when its holder dies.
+
+The file `lock` stays, with the process number of the last holder for people to read; what counts is the lock on it.
+A process that is killed holds nothing any more, and a folder copied elsewhere is free.
+"""
+
+import os
+import re
+import socket
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OwnFolder, cannot_write
+
+NAME = "lock"
+HOLDER = re.compile(r"process \d+ on [^\n]*\n?")
+"""What the file holds."""
+
+
+class Busy(InnerloopError):
+    """Another training holds the folder: whatever lies in it is not ours to touch."""
+
+
+@contextmanager
+def exclusive_lock(folder: OwnFolder) -> Iterator[None]:
+    """Hold the folder's lock.
+
+    Raises Busy if another training has it, InnerloopError if nothing can be written or `lock` is somebody else's file.
+    """
+    new = not os.path.lexists(folder.place(NAME))
+    with opened(folder) as file:
+        holder = held_by(file, folder.path)
+        if not taken(file) or not stands(file, folder.path / NAME):
+            do = "wait until it ends, or give another folder"
+            raise Busy(str(folder.path), "another training is running in it", got=holder, do=do)
+        with suppress(OSError):  # who holds it is for people to read: a full disk does not matter here
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        if new:
+            folder.note(folder.path / NAME, os.fstat(file.fileno()))
+        yield  # closing the file releases the lock
+
+
+def opened(folder: OwnFolder) -> IO[str]:
+    """The file, made if it is not there."""
+    path = folder.place(NAME)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with cannot_write(folder.path, "give write access, or copy the run to another folder"):
+        return open(os.open(path, flags, 0o644), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
+
+
+def held_by(file: IO[str], folder: Path) -> str:
+    """Who held it last. Raises InnerloopError if this is not a lock of ours."""
+    regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    if regular:
+        file.seek(0)
+    text = file.read(300) if regular else ""
+    if not regular or (text and not HOLDER.fullmatch(text)):
+        do = "move it away, or give another folder"
+        raise InnerloopError(str(folder / NAME), "was not written by innerloop", do=do)
+    return text.strip() or "another process"
+
+
+def stands(file: IO[str], path: Path) -> bool:
+    """Whether the open file is still the one at this path: a run that fails at once removes its lock."""
+    return os.path.lexists(path) and os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+
+
+def taken(file: IO[str]) -> bool:
+    """Try to lock an open file, without waiting."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return taken_on_windows(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as trouble:  # some network file systems have no locks
+        warnings.warn(f"innerloop: {file.name} cannot be locked ({trouble.strerror})", stacklevel=2)
+    return True
+
+
+def taken_on_windows(file: IO[str]) -> bool:
+    """The same where there is no flock: one byte far behind the text."""
+    import msvcrt
+
+    file.seek(1 << 20)
+    try:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    except OSError:
+        return False
+    return True

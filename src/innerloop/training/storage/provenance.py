@@ -1,0 +1,149 @@
+"""What a run was made with: versions, hardware, flags, commit, and hashes of its data.
+
+With the config these decide its bits. A run that is resumed is compared with them, and `innerloop reproduce` looks here
+for the reason when bits differ.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from innerloop.config.schema import Config
+from innerloop.config.serialization import to_json
+
+PACKAGES = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
+
+FLAGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion",
+    "jax_disable_most_optimizations",
+)
+"""Settings of JAX on which the bits may depend."""
+
+VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "NVIDIA_TF32_OVERRIDE")
+"""Variables of the environment that change what is computed, or where."""
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, devices, flags and commit."""
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
+        "device_kinds": sorted({device.device_kind for device in jax.devices()}),
+        "processes": jax.process_count(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "commit": commit(),
+        "flags": {name: jax.config.values.get(name) for name in FLAGS}
+        | {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as Linux tells it, else as Python does."""
+    try:
+        lines = cpuinfo.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def commit(source: Path = SOURCE) -> str:
+    """The commit of this package's source, with a plus if it was changed; empty if it is installed from a wheel."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(source), *words], capture_output=True, encoding="utf-8")
+
+    try:
+        # The package may be installed inside a folder of somebody else's repository.
+        if git("ls-files", "--error-unmatch", "__init__.py").returncode:
+            return ""
+        changed = git("status", "--porcelain", "--", ".").stdout.strip()
+        return git("rev-parse", "HEAD").stdout.strip() + ("+" if changed else "")
+    except OSError:  # no git here
+        return ""
+
+
+DECIDING = (
+    "python",
+    "machine",
+    "processor",
+    "system",
+    "device_kinds",
+    "devices",
+    "packages",
+    "commit",
+    "flags",
+)
+"""What of the environment may decide the bits."""
+
+
+def deciding(known: dict[str, Any]) -> dict[str, Any]:
+    """That part of it; devices without their numbers, which other processes give other ones."""
+    found = {name: known[name] for name in DECIDING if name in known}
+    if isinstance(devices := found.get("devices"), list):
+        kinds = {re.sub(r"_?(\(id=)?\d+\)?$", "", str(device)) for device in devices}
+        found["devices"] = f"{len(devices)} {' '.join(sorted(kinds))}"
+    return found
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """What may decide the bits and is not as it was, where it is known how it was; as (then, now) by name."""
+    then, now = deciding(then), deciding(now)
+    return changed(then, {name: now.get(name) for name in then})
+
+
+def changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Entries that differ, by their dotted names."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in dict.fromkeys([*then, *now]):
+        a, b = then.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= changed(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = (worded(a), worded(b))
+    return found
+
+
+def worded(value: Any) -> str:
+    """A recorded fact as text."""
+    return (
+        "unknown"
+        if value in (None, "")
+        else ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
+
+
+def identity(config: str, data: dict[str, str]) -> bytes:
+    """SHA-256 of a run's `config.json` and data; where the data and a model to start from lie does not count."""
+    settings = json.loads(config)
+    for group, place in (("data", "folder"), ("model", "start")):
+        if isinstance(settings.get(group), dict):
+            settings[group].pop(place, None)
+    return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).digest()
+
+
+def digest(config: Config, data: dict[str, str]) -> bytes:
+    """What must be the same in all processes of a run."""
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    return hashlib.sha256(json.dumps([to_json(config), data, packages]).encode()).digest()

@@ -1,0 +1,198 @@
+"""A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights."""
+
+import json
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from innerloop.config.schema import Config
+from innerloop.config.serialization import from_json, to_json
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OwnFolder
+from innerloop.io.text import as_json
+from innerloop.io.untrusted import is_number, parse_json, read_object, read_text, refuse_link
+from innerloop.training.storage.provenance import changes, identity
+from innerloop.training.storage.provenance import environment as environment
+
+METRICS = 1 << 26
+"""Bytes of `metrics.jsonl` that are read: some 300 000 lines."""
+
+
+def checked_record(line: str, who: str) -> dict[str, Any]:
+    """One line of metrics. Raises InnerloopError if it is none."""
+    record = parse_json(line, who, finite=False)
+    step = record.get("step") if isinstance(record, dict) else None
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise InnerloopError(who, "must be an object with a step", got=line[:80])
+    record = {name: math.nan if value is None else value for name, value in record.items()}
+    if not all(is_float(value) for name, value in record.items() if name != "broken"):
+        raise InnerloopError(who, "must hold numbers alone", got=line[:80])
+    return record
+
+
+def is_float(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can be: NaN and infinities are, of validation that diverged."""
+    return is_number(value) and (isinstance(value, float) or abs(value) <= sys.float_info.max)
+
+
+class NotWritten(InnerloopError):
+    """A checkpoint could not be written: the run is whole, and can go on from the one before, or from its start."""
+
+
+RESERVED = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "clock.json",
+    "weights.safetensors",
+    "checkpoints",
+    "damaged",
+    "snapshots",
+    "tensorboard",
+)
+"""What a run writes into its folder, beside its lock."""
+
+
+class RunFolder(OwnFolder):
+    """Reads and writes one run."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Orbax keeps the states."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The trained initialisation."""
+        return self.path / "weights.safetensors"
+
+    def snapshot(self, step: int) -> Path:
+        """The initialisation as it was after `step` meta-steps."""
+        return self.path / "snapshots" / f"{step:08d}.safetensors"
+
+    def snapshots(self) -> dict[int, Path]:
+        """All kept initialisations by meta-step, the first ones first."""
+        folder = self.path / "snapshots"
+        found = {path for path in folder.glob("*.safetensors") if re.fullmatch(r"[0-9]{8,18}", path.stem)}
+        for path in (folder, *found):
+            refuse_link(path)
+        return {int(path.stem): path for path in sorted(found)}
+
+    def create(self, config: Config, data: dict[str, str] | None = None) -> None:
+        """Make the folder of a new run on these data. Raises InnerloopError as `check_new`."""
+        self.check_new()
+        self.make()
+        made_with = environment() | {"data": data or {}}
+        self.write("environment.json", json.dumps(made_with, indent=2) + "\n")
+        self.write("config.json", to_json(config))
+
+    def check_new(self) -> None:
+        """Raise InnerloopError if there is a run already, or anything that has the name of a run's file."""
+        if self.place("config.json").exists():
+            do = f"give another folder, or go on with it by `innerloop train --resume {self.path}`"
+            raise InnerloopError(str(self.path), "holds a run already", do=do)
+        if taken := [name for name in RESERVED if os.path.lexists(self.path / name)]:
+            wrong = f"holds `{taken[0]}`, which this run did not write"
+            raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
+
+    def has_checkpoint(self) -> bool:
+        """Whether the run could go on from somewhere."""
+        return any(self.checkpoints.glob("[0-9]*"))
+
+    @contextmanager
+    def undone_unless_resumable(self, new: bool) -> Iterator[None]:
+        """Make the folder, and undo what a new run wrote if it fails before its first checkpoint.
+
+        The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
+        once there is room.
+        """
+        if new:
+            self.check_new()
+        try:
+            self.make()
+            yield
+        except InnerloopError as error:
+            if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
+                self.undo()
+            raise
+
+    def config(self) -> Config:
+        """The run's config. Raises InnerloopError if this is no run."""
+        path = self.path / "config.json"
+        if not path.is_file():
+            raise InnerloopError(
+                str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
+            )
+        return from_json(read_text(path, follow=False), str(path))
+
+    def known(self) -> dict[str, Any]:
+        """What the run was made with, as `environment` gave it then; empty if that is lost."""
+        path = self.path / "environment.json"
+        return read_object(path, follow=False) if os.path.lexists(path) else {}
+
+    def identity(self, data: dict[str, str]) -> bytes:
+        """What tells this run's checkpoints from those of another: its config, and the hashes of its data."""
+        return identity(read_text(self.path / "config.json"), data)
+
+    def check_data(self, data: dict[str, str]) -> None:
+        """Raise InnerloopError if a set of the data is not what it was when the run began."""
+        then = self.known().get("data")
+        known = then if isinstance(then, dict) else {}
+        other = [name for name, found in data.items() if known.get(name, found) != found]
+        if other:
+            wrong = (
+                f"the {' and the '.join(other)} set of the data changed since the run in {self.path} began"
+            )
+            raise InnerloopError("--resume", wrong, do="bring the data back, or start a new run")
+
+    def note_circumstances(self, step: int) -> None:
+        """Warn of versions and devices that are not those that the run was made with, and keep them with the rest."""
+        known, now = self.known(), environment()
+        found = changes(known, now)
+        if not found:
+            return
+        told = "; ".join(f"{name}: then {a}, now {b}" for name, (a, b) in found.items())
+        text = f"innerloop: {self.path} goes on in other circumstances, so its bits may differ ({told})"
+        warnings.warn(text, stacklevel=2)
+        earlier = known.get("resumed")
+        here = {"meta_step": step, "changed": {name: list(pair) for name, pair in found.items()}}
+        known["resumed"] = [*(earlier if isinstance(earlier, list) else []), here]
+        self.write("environment.json", json.dumps(known, indent=2) + "\n")
+
+    def seconds(self) -> float:
+        """Training time so far, over all its sittings."""
+        path = self.path / "clock.json"
+        seconds: Any = read_object(path, follow=False).get("seconds") if os.path.lexists(path) else 0.0
+        if not is_number(seconds) or not 0 <= seconds < 1e12:
+            raise InnerloopError(str(path), "must hold seconds", got=repr(seconds)[:80], do="remove the file")
+        return float(seconds)
+
+    def write_seconds(self, seconds: float) -> None:
+        """Keep the training time."""
+        self.write("clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add one line of metrics."""
+        self.append("metrics.jsonl", as_json(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics; a last line cut short by a crash is left out.
+
+        Raises InnerloopError for any other line that is not an object of numbers with a step.
+        """
+        path = self.path / "metrics.jsonl"
+        if not os.path.lexists(path):
+            return []
+        lines = list(enumerate(read_text(path, METRICS, follow=False).split("\n"), 1))[:-1]
+        return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics after `step`: they will be made again."""
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        self.write("metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))

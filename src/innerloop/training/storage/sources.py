@@ -1,0 +1,38 @@
+"""The weights file that a run, a path or a preset's name stands for."""
+
+import os
+from pathlib import Path
+
+from innerloop.config.presets.registry import preset
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import refuse_link
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
+
+
+def weights_path(source: str | Path) -> Path:
+    """The weights file that a source names."""
+    path = Path(source)
+    if path.is_dir():
+        run = RunFolder(path)
+        run.config()  # a clear error for a folder that is no run
+        if not run.weights.is_file():
+            raise InnerloopError(
+                str(path), "the run has not ended", do=f"go on with `innerloop train --resume {path}`"
+            )
+        refuse_link(run.weights)
+        return run.weights
+    if path.is_file():
+        return path
+    if str(source) in weights.shipped():
+        return weights.shipped_path(str(source))
+    if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
+        do = "give a run's folder, a weights file, or a preset whose weights ship"
+        raise InnerloopError(str(path), "there is no such folder or file", do=do)
+    name = preset(str(source)).name  # a clear error for an unknown name
+    raise InnerloopError(
+        name,
+        "no trained weights of this preset ship with the package",
+        do=f"train it: `innerloop train {name}`; weights ship for "
+        + (", ".join(weights.shipped()) or "none"),
+    )

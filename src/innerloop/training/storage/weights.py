@@ -1,0 +1,93 @@
+"""Trained initialisations as safetensors files with their config inside; some ship with the package."""
+
+import json
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from innerloop.config.schema import Config
+from innerloop.config.serialization import from_json, to_json
+from innerloop.engine.pytree import check_same, paths
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.io import safetensors_reader, safetensors_writer
+from innerloop.io.untrusted import is_number, parse_json
+
+SHIPPED = resources.files("innerloop.training.storage") / "bundled"
+
+
+def save(path: Path, params: Params, config: Config, facts: dict[str, Any]) -> None:
+    """Write parameters by path, with the config and `facts` (training length, seed, ...) as metadata."""
+    arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
+    save_arrays(path, arrays, config, facts)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: dict[str, Any]) -> None:
+    """`save`, for arrays by path."""
+    metadata = {"config": to_json(config), "facts": json.dumps(facts)}
+    safetensors_writer.write(path, arrays, metadata, do="free some room")
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
+    """Read arrays by path, config and facts. Raises InnerloopError for anything that is not such a file."""
+    arrays, metadata = safetensors_reader.read(path, "trained weights")
+    missing = [name for name in ("config", "facts") if name not in metadata]
+    if missing:
+        raise InnerloopError(str(path), f"holds no trained weights (no {missing[0]} beside them)")
+    return arrays, from_json(metadata["config"], str(path)), facts_of(metadata["facts"], path)
+
+
+FACTS: dict[str, Callable[[Any], bool]] = {
+    "meta_steps": lambda n: type(n) is int and 0 <= n < 2**63,
+    "seconds": lambda n: is_number(n) and 0 <= n < 1e12,
+    "environment": lambda value: isinstance(value, dict),
+}
+"""What is right for each fact that is known."""
+
+
+def facts_of(text: str, path: Path) -> dict[str, Any]:
+    """The facts beside the weights. Raises InnerloopError unless they are a JSON object, the known ones right."""
+    facts = parse_json(text, f"{path} holds no trained weights: its facts")
+    if not isinstance(facts, dict):
+        raise InnerloopError(str(path), "holds no trained weights: its facts are no object")
+    for name, right in FACTS.items():
+        if name in facts and not right(facts[name]):
+            got = repr(facts[name])[:80]
+            raise InnerloopError(str(path), f"holds no trained weights: the fact `{name}` is wrong", got=got)
+    return facts
+
+
+def into(params: Any, arrays: dict[str, np.ndarray], who: str) -> Params:
+    """`params` with the values of `arrays`; their shapes and types count alone.
+
+    Raises InnerloopError if the arrays are of another model, or hold a number that is not finite.
+    """
+    leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
+    check_same(leaves, arrays, who)
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise InnerloopError(who, f"`{name}` must hold floats", got=array.dtype)
+    found = {path: jnp.asarray(arrays[path], leaf.dtype) for path, leaf in leaves.items()}
+    for name, array in found.items():
+        if not np.isfinite(np.asarray(array)).all():
+            raise InnerloopError(who, f"`{name}` holds a number that is not finite")
+    return jax.tree.structure(params).unflatten(found.values())
+
+
+def shipped() -> list[str]:
+    """Names of the presets whose trained weights come with the package."""
+    if not SHIPPED.is_dir():
+        return []
+    return sorted(
+        f.name.removesuffix(".safetensors") for f in SHIPPED.iterdir() if f.name.endswith(".safetensors")
+    )
+
+
+def shipped_path(name: str) -> Path:
+    """Where the shipped weights of a preset are."""
+    return Path(str(SHIPPED / f"{name}.safetensors"))

@@ -1,0 +1,97 @@
+"""The training run: meta-steps in long dispatches, validation, logging, checkpoints, resume.
+
+A run is a pure function of its config: task keys are folded from the seed and the step number, so a run that was
+stopped anywhere and resumed ends with the same bits as one that never was.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from innerloop.config.schema import Config
+from innerloop.config.serialization import from_json, to_json
+from innerloop.engine.outer import MetaState
+from innerloop.errors import InnerloopError
+from innerloop.parallel import multi_process
+from innerloop.tasks import fingerprint
+from innerloop.training import warm_start
+from innerloop.training.build import build
+from innerloop.training.loop import Follower, Progress, TrainingLoop
+from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
+from innerloop.training.model_size import check_kept
+from innerloop.training.out_of_memory import explain_oom
+from innerloop.training.signals import Stopped as Stopped
+from innerloop.training.signals import graceful_shutdown
+from innerloop.training.storage import checkpoint, provenance
+from innerloop.training.storage.lock import exclusive_lock
+from innerloop.training.storage.run_directory import RunFolder
+
+
+def train(
+    config: Config | None,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    watch: Callable[[Progress], None] = lambda progress: None,
+    told: Callable[[MemoryPlan], None] = lambda plan: None,
+) -> MetaState:
+    """Meta-train into `folder` and return the final state.
+
+    `told` hears how the training fits into memory, before anything is compiled; `watch` hears of every log line.
+
+    With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
+    InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
+    training runs, and Stopped after saving when a SIGINT, SIGTERM or SIGHUP came: at the end of the block of
+    `outer.log_every` meta-steps. Where that takes longer than seconds, the state before the block is saved meanwhile.
+    What `watch` raises is raised once the state is saved.
+
+    In several processes (`innerloop.parallel.multi_process`) all call this alike; the first one's config and folder
+    count, and
+    it alone writes. Raises Lost in all that remain when a process is gone.
+    """
+    run, writes, fit = RunFolder(folder), multi_process.is_primary(), None
+    with graceful_shutdown() as guard, multi_process.detect_lost_process():
+        config = settings(run.config() if resume and writes else config)
+        if resume and writes:
+            check_kept(config, run.checkpoints)
+        experiment = build(config)
+        if not config.reinforcement:
+            fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
+            told(fit)
+            experiment = apply_plan(experiment, fit)
+        data = fingerprint.data_hashes(experiment.splits)
+        multi_process.check_same(provenance.digest(config, data), "settings, versions or data")
+        if not writes:
+            with explain_oom(fit):
+                return Follower(experiment, run, None, watch, guard).run_to_end()
+        new = run.undone_unless_resumable(new=not resume)
+        with new, exclusive_lock(run), explain_oom(fit):
+            if resume:
+                run.check_data(data)
+            else:
+                warm_start.check(experiment)  # before anything is written
+                run.create(config, data | warm_start.hash_of_start(config))
+            with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
+                return TrainingLoop(experiment, run, checkpoints, watch, guard).run_to_end()
+
+
+def settings(config: Config | None) -> Config:
+    """The first process's config, in all. Raises InnerloopError if it has none, or another process has another."""
+    if config is None and multi_process.is_primary():
+        raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
+    check_own(config)
+    if config is not None:
+        config = warm_start.absolute(
+            from_json(to_json(config), "config")
+        )  # as it will be read: nothing is NaN
+    if config is not None and not multi_process.is_multi_process():
+        return config
+    own = b"" if config is None else to_json(config).encode()
+    return from_json(multi_process.from_first(own).decode())
+
+
+def check_own(config: Config | None) -> None:
+    """Raise InnerloopError in all processes if one was given another config than the first; it may have none."""
+    own = b"" if config is None else hashlib.sha256(to_json(config).encode()).digest()
+    first = multi_process.from_first(own)
+    multi_process.check_same(own or first, "settings")

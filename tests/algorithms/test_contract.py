@@ -1,0 +1,116 @@
+"""Every algorithm with every inner rule keeps the contract; and the contract catches what breaks it."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop import algorithms
+from innerloop.algorithms.fomaml import FOMAML
+from innerloop.algorithms.testing.contract import check_algorithm
+from innerloop.config.specs import ALGORITHMS
+from innerloop.engine.persistent_adam import kept_adam
+
+RULES = {
+    "sgd": lambda: optax.sgd(0.1),
+    "momentum": lambda: optax.chain(optax.clip(1.0), optax.sgd(optax.linear_schedule(0.1, 0.0, 5), 0.9)),
+    "adam": lambda: optax.adam(0.05, b1=0.0, eps_root=1e-12),
+}
+
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_with_every_rule(name: str, rule: str):
+    spec = ALGORITHMS[name]
+    by_number = lambda loss, inner: spec.make(loss, inner, head="1")
+    both = (jnp.float32, jnp.float64) if rule == "sgd" else (jnp.float32,)
+    check_algorithm(
+        spec.make, rule=RULES[rule](), zero_steps=name != "reptile", tuple_make=by_number, dtypes=both
+    )
+
+
+def test_moments_that_tasks_hand_on():
+    """Meta-parameters that hold more than the model's parameters keep the contract too."""
+    check_algorithm(algorithms.reptile, rule=kept_adam(0.01), zero_steps=False, dtypes=(jnp.float32,))
+
+
+def with_grads(change) -> object:
+    """First-order MAML with another gradient."""
+
+    class Altered(FOMAML):
+        def meta_grad(self, meta_params, task):
+            grads, info = super().meta_grad(meta_params, task)
+            return change(grads), info
+
+    return Altered
+
+
+class Renamed(FOMAML):
+    def adapt(self, theta, support):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().adapt(theta, support)
+
+
+class Restless(FOMAML):
+    """Every call is another function of its arguments."""
+
+    calls: ClassVar[list[int]] = []
+
+    def adapt(self, meta_params, support):
+        self.calls.append(0)
+        return jax.tree.map(lambda x: x + len(self.calls), super().adapt(meta_params, support))
+
+
+class Forgetful(FOMAML):
+    """Draws a number outside of its arguments at every call."""
+
+    rng = np.random.default_rng(0)
+
+    def meta_grad(self, meta_params, task):
+        grads, info = super().meta_grad(meta_params, task)
+        draw = lambda _: np.float32(self.rng.normal())
+        drawn = jax.pure_callback(draw, jax.ShapeDtypeStruct((), np.float32), info.outer_loss)
+        return grads, info._replace(outer_loss=info.outer_loss + drawn)
+
+
+class OddLosses(FOMAML):
+    def meta_grad(self, meta_params, task):
+        grads, info = super().meta_grad(meta_params, task)
+        return grads, info._replace(inner_losses=jnp.zeros((3, 3)))
+
+
+BROKEN = {
+    r"takes \['theta', 'support'\]": Renamed,
+    "0 steps moved the parameters": Restless,
+    "the same inputs gave other bits": Forgetful,
+    "another tree": with_grads(lambda g: {"all": g}),
+    "shape .* for parameters": with_grads(lambda g: jax.tree.map(lambda x: x[None], g)),
+    "is float16 for parameters of float32": with_grads(
+        lambda g: jax.tree.map(lambda x: x.astype(jnp.float16), g)
+    ),
+    "not finite": with_grads(lambda g: jax.tree.map(lambda x: x / 0, g)),
+    "not one loss per inner step": OddLosses,
+    "refuses an inner loop of 0 steps": algorithms.reptile,
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_the_contract_catches(message: str):
+    with pytest.raises(AssertionError, match=message):
+        check_algorithm(BROKEN[message], dtypes=(jnp.float32,))
+
+
+def test_adam_needs_eps_root():
+    """Its sqrt has no derivative at zero: the reason why the experiments' Adam has one where it is differentiated."""
+    with pytest.raises(AssertionError, match="eps_root"):
+        check_algorithm(algorithms.maml, rule=optax.adam(0.1), dtypes=())
+
+
+def test_accepting_zero_steps_must_be_said():
+    with pytest.raises(AssertionError, match="accepts an inner loop of 0 steps"):
+        check_algorithm(algorithms.maml, zero_steps=False)

@@ -1,0 +1,205 @@
+"""The self-check tells right from wrong meta-gradients, and says what is wrong."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop.algorithms import anil, fomaml, joint, maml, reptile
+from innerloop.algorithms.maml import MAML
+from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck, check_meta_gradient
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import Batch, LossFn, Task
+from innerloop.errors import InnerloopError
+
+INNER = InnerLoop(optax.sgd(0.1), 2)
+
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def problem() -> tuple[dict, Task]:
+    """Parameters and data in float32: the check takes them to float64."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    params = {"body": draw(3, 4), "head": draw(4, 2)}
+    return params, Task(Batch(draw(5, 3), draw(5, 2)), Batch(draw(6, 3), draw(6, 2)))
+
+
+def loss(params: Any, batch: Batch) -> jax.Array:
+    return jnp.mean(jnp.square(jnp.tanh(batch.inputs @ params["body"]) @ params["head"] - batch.targets))
+
+
+def checked(make, loss_fn: LossFn = loss, inner: InnerLoop = INNER, **keywords: Any) -> MetaGradientCheck:
+    params, task = problem()
+    return check_meta_gradient(make(loss_fn, inner), params, task, **keywords)
+
+
+@pytest.mark.parametrize("rule", [optax.sgd(0.1), optax.adam(0.05, eps_root=1e-8)])
+@pytest.mark.parametrize("make", [maml, anil])
+def test_right_gradients_pass(make, rule: optax.GradientTransformation):
+    found = checked(make, inner=InnerLoop(rule, 2))
+    assert found.passed
+    assert found.kind == "exact"
+    assert found.relative_error < 1e-7
+    assert found.verdict.startswith("the meta-gradient agrees with finite differences to ")
+    assert set(found.by_parameter) == {"body", "head", "all parameters"}
+    assert "relative error by parameter" in str(found)
+    assert found.angle < 1e-4
+    np.testing.assert_allclose(found.ratio, 1)
+
+
+def test_a_given_step():
+    assert checked(maml, step=1e-4, directions=1).passed
+    assert not checked(maml, step=3.0, directions=1, tolerance=1e-9).passed
+
+
+def test_relu_passes():
+    """Kinks are seldom met by small steps."""
+    relu = lambda p, b: jnp.mean(jnp.square(jax.nn.relu(b.inputs @ p["body"]) @ p["head"] - b.targets))
+    assert checked(maml, relu).passed
+
+
+def test_first_order_is_told():
+    """With its angle and length, which are those of the two gradients computed apart."""
+    found = checked(fomaml)
+    assert not found.passed
+    assert found.kind == "first order"
+    assert "right for FOMAML" in found.verdict
+    params, task = problem()
+    first, second = (
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(make(loss, INNER).meta_grad(params, task)[0])])
+        for make in (fomaml, maml)
+    )
+    lengths = np.linalg.norm(first), np.linalg.norm(second)
+    angle = np.degrees(np.arccos(first @ second / lengths[0] / lengths[1]))
+    np.testing.assert_allclose([found.angle, found.ratio], [angle, lengths[0] / lengths[1]], rtol=1e-3)
+    assert f"{found.angle:.2g} degrees" in found.verdict
+
+
+@pytest.mark.parametrize(("make", "kind"), [(reptile, "displacement"), (joint, "joint")])
+def test_other_gradients_are_told(make, kind: str):
+    found = checked(make)
+    assert (found.passed, found.kind) == (False, kind)
+    assert found.angle > 1
+
+
+def test_stop_gradient_in_the_inner_loop():
+    """It makes MAML first order, and jax.grad of the objective as wrong: only finite differences see it."""
+    cut = optax.stateless(lambda updates, params: jax.lax.stop_gradient(updates))
+    found = checked(maml, inner=InnerLoop(optax.chain(cut, optax.sgd(0.1)), 2))
+    assert (found.passed, found.kind) == (False, "first order")
+    assert "look for stop_gradient in the inner loop" in found.verdict
+    assert np.isnan(found.angle)
+    assert found.relative_error > 1e-2
+
+
+def test_stop_gradient_in_the_loss():
+    """The parameter behind it is named."""
+    cut = lambda p, b: loss({**p, "body": jax.lax.stop_gradient(p["body"])}, b)
+    found = checked(maml, cut)
+    assert (found.passed, found.kind) == (False, "wrong") or found.no_gradient
+    assert "body" in found.verdict
+    assert found.by_parameter["body"] > 0.9
+
+
+def test_a_wrong_custom_derivative():
+    @jax.custom_jvp
+    def wrong_tanh(x):
+        return jnp.tanh(x)
+
+    wrong_tanh.defjvps(lambda t, y, x: 0.8 * t * (1 - y**2))
+    custom = lambda p, b: jnp.mean(jnp.square(wrong_tanh(b.inputs @ p["body"]) @ p["head"] - b.targets))
+    found = checked(maml, custom)
+    assert (found.passed, found.kind) == (False, "wrong")
+    assert "custom derivative" in found.verdict
+
+
+def altered(change):
+    """MAML with another gradient."""
+
+    class Altered(MAML):
+        def meta_grad(self, meta_params: Any, task: Task) -> Any:
+            grads, info = super().meta_grad(meta_params, task)
+            return change(grads), info
+
+    return Altered
+
+
+def test_a_parameter_without_gradient_is_named():
+    found = checked(altered(lambda g: {**g, "head": 0 * g["head"]}))
+    assert not found.passed
+    assert found.no_gradient == ("head",)
+    assert "no gradient flows to head" in found.verdict
+    assert found.by_parameter["body"] < 1e-6
+
+
+def test_a_wrong_factor():
+    found = checked(altered(lambda g: jax.tree.map(lambda x: 1.16 * x, g)))
+    assert (found.passed, found.kind) == (False, "wrong")
+    np.testing.assert_allclose(found.relative_error, 0.16 / 1.16, rtol=1e-5)
+    np.testing.assert_allclose(found.ratio, 1.16, rtol=1e-8)
+    assert "missing second derivative" in found.verdict
+
+
+def test_an_unused_parameter_is_said_but_passes():
+    params, task = problem()
+    params["spare"] = jnp.ones(2)
+    found = check_meta_gradient(maml(loss, INNER), params, task)
+    assert found.passed
+    assert found.unused == ("spare",)
+    assert "does not depend on spare" in found.verdict
+
+
+def test_float32_inside_the_loss_is_undecided():
+    """Rounding of 1e-7 in the loss leaves finite differences unsure: no digits beyond that can be checked."""
+    coarse = lambda p, b: loss(jax.tree.map(lambda x: x.astype(jnp.float32), p), b)
+    found = checked(maml, coarse, tolerance=1e-12)
+    assert not found.passed
+    assert "undecided" in found.verdict
+    assert "float32 inside the loss" in found.verdict
+
+
+def test_a_constant_loss_does_not_pass():
+    """Zero equals zero, but a loss that is cut off from every parameter is no success."""
+    found = checked(maml, lambda p, b: 0 * loss(p, b))
+    assert not found.passed
+    assert "depends on no parameter" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda p, b: jnp.square(b.inputs @ p["body"]).mean(1), "loss must be one float"),
+        (lambda p, b: jnp.linalg.norm(0 * p["body"]) + loss(p, b), "not finite at `body`"),
+        (lambda p, b: loss(p, b) * jnp.nan, "not finite"),
+    ],
+)
+def test_errors_teach(loss_fn: LossFn, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        checked(maml, loss_fn)
+
+
+def test_parameters_without_floats():
+    _, task = problem()
+    with pytest.raises(InnerloopError, match="not a float array"):
+        check_meta_gradient(maml(loss, INNER), {"body": jnp.arange(3)}, task)
+
+
+def test_a_query_loss_that_reads_more_than_the_support_set_has():
+    """It is a loss on queries alone."""
+    inner_loss = lambda params, batch: jnp.sum((params["w"] - batch["x"]) ** 2)
+    weighted = lambda params, batch: jnp.sum(batch["weight"] * (params["w"] - batch["x"]) ** 2)
+    task = Task({"x": jnp.ones(2)}, {"x": jnp.zeros(2), "weight": jnp.arange(2.0)})
+    algorithm = maml(inner_loss, InnerLoop(optax.sgd(0.1)), outer_loss_fn=weighted)
+    assert check_meta_gradient(algorithm, {"w": jnp.full(2, 3.0)}, task).passed
+
+
+def test_a_parameter_of_one_letter_is_named_too():
+    root = lambda params, batch: jnp.sum(jnp.sqrt(params["w"] * batch["x"]))
+    task = Task({"x": jnp.ones(2)}, {"x": jnp.ones(2)})
+    with pytest.raises(InnerloopError, match="the meta-gradient is not finite at `w`"):
+        check_meta_gradient(maml(root, InnerLoop(optax.sgd(0.0), 0)), {"w": jnp.zeros(2)}, task)

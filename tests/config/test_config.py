@@ -1,0 +1,166 @@
+"""Configs: JSON there and back, strictness, and every preset."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from innerloop.config.presets.recipes import RECIPES
+from innerloop.config.presets.registry import all_presets, preset
+from innerloop.config.schema import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    InnerConfig,
+    ModelConfig,
+    OuterConfig,
+)
+from innerloop.config.serialization import from_json, to_json
+from innerloop.errors import InnerloopError
+from innerloop.training import supervised
+from innerloop.training.storage import weights
+
+PRESETS = all_presets()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset(name: str):
+    """It knows its name, survives JSON to the last field, and its parts can be built."""
+    config = preset(name)
+    assert config.name == name
+    assert from_json(to_json(config)) == config
+    parts = supervised.Experiment(config, None)
+    assert parts.algorithm.meta_grad
+    assert parts.test_algorithm.inner.steps == config.evaluation.steps
+    assert parts.optimizer.init({})
+
+
+def test_the_papers_settings_that_are_easy_to_get_wrong():
+    """Step sizes are for a mean loss: 0.4 for 5 ways is 2.0; Reptile's Adam and minibatches; mini-ImageNet's."""
+    omniglot = preset("omniglot-5way-1shot-maml-published")
+    assert (omniglot.inner.learning_rate, omniglot.inner.steps, omniglot.evaluation.steps) == (2.0, 1, 3)
+    assert omniglot.data.rotations
+    twenty = preset("omniglot-20way-1shot-maml-published")
+    assert (twenty.inner.learning_rate, twenty.inner.steps, twenty.outer.meta_batch) == (2.0, 5, 16)
+    assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
+    reptile = preset("omniglot-5way-1shot-reptile-published")
+    assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == (
+        "kept_adam",
+        10,
+        10,
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_change_no_data(name: str):
+    """What is trained longer in the papers keeps its tasks, and its evaluation but for the number of steps."""
+    ours, published = preset(name), preset(f"{name}-published")
+    assert ours.data == published.data
+    assert replace(ours.evaluation, steps=0) == replace(published.evaluation, steps=0)
+    assert ours != replace(published, name=ours.name)
+    assert ours.model.start in ("", *weights.shipped())
+
+
+def test_unknown_presets_get_neighbours():
+    with pytest.raises(
+        InnerloopError, match="got 'omniglot-5way-1shot-mmal'; did you mean omniglot-5way-1shot"
+    ):
+        preset("omniglot-5way-1shot-mmal")
+    with pytest.raises(InnerloopError, match="`innerloop list` names them all"):
+        preset("???")
+
+
+def changed(**fields) -> str:
+    """The default config's JSON with fields of `outer`, or whole sections, replaced."""
+    values = json.loads(to_json(Config()))
+    for name, value in fields.items():
+        (values if name in values else values["outer"])[name] = value
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "x is not JSON|x: is not JSON"),
+        ("[]", "must be an object with named fields, got list"),
+        (changed(colour=1), "outer: unknown field 'colour'; choose among: meta_steps"),
+        (changed(algorithm="mmal"), "algorithm: has the wrong value, got 'mmal'"),
+        (changed(algorithm=["maml"]), "algorithm: has the wrong value"),
+        (changed(data=3), "data: must be an object with named fields, got int"),
+        (changed(meta_steps=1.5), "meta_steps: has the wrong value, got 1.5"),
+        (changed(meta_steps=True), "meta_steps: has the wrong value, got True"),
+        (changed(meta_steps=None), "meta_steps: has the wrong value, got None"),
+        (changed(learning_rate="fast"), "learning_rate: has the wrong value, got 'fast'"),
+        (changed(learning_rate=True), "learning_rate: has the wrong value, got True"),
+        (changed(model={"hidden": [40, "x"]}), "hidden: has the wrong value"),
+        (changed(model={"normalize": 1}), "normalize: has the wrong value, got 1"),
+        (changed(meta_steps=-1), "outer.meta_steps: must be 0 or more, got -1"),
+        (changed(meta_batch=0), "outer.meta_batch: must be 1 or more, got 0"),
+        (changed(log_every=0), "outer.log_every: must be 1 or more, got 0"),
+    ],
+    ids=lambda value: value if len(value) < 100 else "config",
+)
+def test_wrong_json(text: str, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        from_json(text, "x")
+
+
+def test_what_json_lacks_takes_its_default_and_whole_numbers_serve_as_floats():
+    config = from_json('{"outer": {"learning_rate": 1, "clip": 10}, "model": {"hidden": [3]}}')
+    assert config == Config(outer=OuterConfig(learning_rate=1.0, clip=10.0), model=ModelConfig(hidden=(3,)))
+    assert isinstance(config.outer.learning_rate, float)
+    assert isinstance(config.outer.clip, float)
+    assert isinstance(from_json('{"model": {"scale": 1}}').model.scale, float)
+
+
+def test_configs_are_values():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert hash(Config()) == hash(Config())
+    assert Config(data=DataConfig(ways=3)) != Config()
+    assert Config(inner=InnerConfig(steps=2)).inner.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OuterConfig(clip=-1.0), "outer.clip: must be above 0, got -1.0"),
+        (lambda: InnerConfig(steps=-1), "inner.steps: must be 0 or more, got -1"),
+        (lambda: InnerConfig(minibatch=0), "inner.minibatch: must be 1 or more, got 0"),
+        (lambda: ModelConfig(filters=0), "model.filters: must be 1 or more, got 0"),
+        (lambda: ModelConfig(hidden=(4, 0)), r"model.hidden: each must be 1 or more, got \(4, 0\)"),
+        (lambda: EvaluationConfig(tasks=1), "evaluation.tasks: must be 2 or more, got 1"),
+        (lambda: EvaluationConfig(steps=-1), "evaluation.steps: must be 0 or more, got -1"),
+        (
+            lambda: EvaluationConfig(validation_tasks=1),
+            "evaluation.validation_tasks: must be 2 or more, got 1",
+        ),
+        (lambda: Config(seed=2**63), "seed: must be a number of at most 64 bits, got 9223372036854775808"),
+    ],
+)
+def test_settings_that_mean_nothing(make, message: str):
+    """Told when the config is made, not when a run ends."""
+    with pytest.raises(InnerloopError, match=message):
+        make()
+
+
+def test_an_unknown_word_is_told_by_the_library_itself():
+    """Not by the type checker of these tests: in a process without it."""
+    script = (
+        "import jax\nfrom innerloop import MLP, Conv4, Sinusoid\n"
+        "key, image = jax.random.key(0), (16, 16, 1)\n"
+        "for make in (lambda: Sinusoid(1, 1, 'MAML'), lambda: MLP(1, 1, activation='gelu', key=key),\n"
+        "             lambda: Conv4(5, image_shape=image, downsample='strided', key=key),\n"
+        "             lambda: Conv4(5, image_shape=image, features='average', key=key)):\n"
+        "    try:\n        make()\n    except ValueError as error:\n        print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        "Sinusoid: `protocol` is unknown, got 'MAML'; choose among: maml, reptile.",
+        "MLP: `activation` is unknown, got 'gelu'; choose among: relu, tanh.",
+        "Conv4: `downsample` is unknown, got 'strided'; choose among: stride, pool.",
+        "Conv4: `features` is unknown, got 'average'; choose among: mean, flatten.",
+    ]

@@ -1,0 +1,68 @@
+from dataclasses import replace
+
+import pytest
+
+from innerloop.errors import InnerloopError
+from innerloop.report import measurements
+from innerloop.training.measure import measure
+from innerloop.training.trained import load_trained
+
+
+def test_runs_on_one_problem_stand_together(groups):
+    assert [group.title for group in groups] == ["Sinusoid regression, 10 points", "Glyphs, 5-way 1-shot"]
+    assert [run.label for run in groups[0].runs] == ["MAML", "joint training"]
+    assert [[b.label for b in group.baselines] for group in groups] == [["untrained"], ["untrained"]]
+
+
+def test_numbers_are_those_of_the_measurement(groups, runs):
+    record = measure(load_trained(runs[0]), tasks=6)
+    assert groups[0].runs[0].record["curve"] == record["curve"]
+    assert groups[0].runs[0].value == record["loss"]
+    assert groups[0].runs[0].at(14) == (record["loss"], record["ci95"])
+    assert groups[0].runs[0].at(4) is None
+
+
+def test_the_best_comes_first_and_the_baseline_last(groups):
+    worse = replace(groups[0].runs[0], record={**groups[0].runs[0].record, "loss": 99.0})
+    better = replace(groups[0].runs[1], record={**groups[0].runs[1].record, "loss": 0.1})
+    group = replace(groups[0], runs=[worse, better])
+    assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
+
+
+def test_baselines_are_untrained(groups, runs):
+    trained = load_trained(runs[2])
+    blank = replace(trained, params=trained.experiment.init_params())
+    assert groups[1].baselines[0].value == measure(blank, tasks=6)["accuracy"]
+
+
+def test_labels_always_differ(runs):
+    maml, joint = load_trained(runs[0]), load_trained(runs[1])
+    assert measurements.labels_of([maml, joint]) == ["MAML", "joint training"]
+    assert measurements.labels_of([maml, replace(maml, source="b/x")]) == ["sinusoid-maml", "x"]
+    assert measurements.labels_of([replace(maml, source="a/x"), replace(maml, source="b/x")]) == [
+        "a/x",
+        "b/x",
+    ]
+    assert len(set(measurements.labels_of([maml, maml]))) == 2
+
+
+def test_a_weights_file_has_no_measures_of_training(runs):
+    result = measurements.gather(measurements.load([runs[0] / "weights.safetensors"]), 4)[0].runs[0]
+    assert (result.metrics, result.environment, result.folder) == ([], {}, None)
+
+
+def test_problems_in_words(runs):
+    maml = load_trained(runs[0])
+    for change, words in (
+        ({"protocol": "reptile"}, "Sinusoid regression, 10 points, Reptile's protocol"),
+        ({"dataset": "omniglot", "ways": 20, "rotations": True}, "Omniglot with rotations, 20-way 10-shot"),
+        ({"dataset": "folder", "folder": "a/birds", "ways": 3}, "Images of birds, 3-way 10-shot"),
+    ):
+        config = replace(maml.config, data=replace(maml.config.data, **change))
+        other = replace(maml, experiment=replace(maml.experiment, config=config))
+        assert measurements.problem(other) == words
+
+
+def test_all_runs_are_found_before_anything_is_measured(runs, tmp_path):
+    with pytest.raises(InnerloopError, match="is not a run"):
+        measurements.load([runs[0], tmp_path])

@@ -1,0 +1,155 @@
+"""TRPO's step against the natural gradient in closed form, and the divergence against its exact Hessian."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from innerloop.algorithms import maml
+from innerloop.engine.inner import InnerLoop
+from innerloop.rl import surrogates
+from innerloop.rl.distributions import Categorical, Normal
+from innerloop.rl.environments import Navigation
+from innerloop.rl.policies import GaussianPolicy
+from innerloop.rl.sample_processor import SampleProcessor
+from innerloop.rl.sampler import MetaSampler, sampled
+from innerloop.rl.trpo.fisher import fisher, mean_kl
+from innerloop.rl.trpo.natural_gradient import TrustRegion, conjugate_gradients, natural_step
+from innerloop.rl.updates import first_order
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def quadratic(seed: int = 0, size: int = 6) -> tuple[Any, Any, Any]:
+    """A linear loss g.x under a divergence x^T F x / 2."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(size, size))
+    return jnp.array(rng.normal(size=size)), jnp.array(root @ root.T + np.eye(size)), jnp.zeros(size)
+
+
+def step(region: TrustRegion, loss: Any = None) -> tuple[Any, Any, Any]:
+    g, f, start = quadratic()
+    loss = (lambda x: g @ x) if loss is None else loss
+    judge = lambda x: (loss(x), 0.5 * x @ f @ x)
+    return natural_step(start, g, loss(start), lambda v: f @ v, judge, region), g, f
+
+
+def test_the_step_is_the_natural_gradient_in_closed_form():
+    """-sqrt(2 delta / g F^-1 g) F^-1 g, whose divergence is delta itself, but for the damping."""
+    region = TrustRegion(max_kl=0.02, damping=1e-9)
+    moved, g, f = step(region)
+    natural = np.linalg.solve(f, g)
+    wanted = -np.sqrt(2 * 0.02 / (g @ natural)) * natural
+    np.testing.assert_allclose(moved.params, wanted, rtol=1e-7)
+    np.testing.assert_allclose(moved.kl, 0.02, rtol=1e-7)
+    assert float(moved.length) == 1
+
+
+def test_half_the_size_is_half_the_step():
+    """So a fourth of the divergence: what a step size that falls over the run asks for."""
+    g, f, start = quadratic()
+    judge = lambda x: (g @ x, 0.5 * x @ f @ x)
+    region = TrustRegion(max_kl=0.02, damping=1e-9)
+    whole, half = (
+        natural_step(start, g, jnp.zeros(()), lambda v: f @ v, judge, region, s) for s in (1.0, 0.5)
+    )
+    np.testing.assert_allclose(half.params, 0.5 * whole.params, rtol=1e-9)
+    np.testing.assert_allclose(half.kl, 0.005, rtol=1e-7)
+
+
+def test_conjugate_gradients_solve_and_stay_where_nothing_is_left():
+    """Exact after as many products as there are unknowns; further ones, and a zero right side, change nothing."""
+    g, f, start = quadratic()
+    solve = lambda wanted, products: conjugate_gradients(lambda v: f @ v, wanted, products)
+    np.testing.assert_allclose(solve(g, 6), np.linalg.solve(f, g), rtol=1e-8)
+    np.testing.assert_allclose(solve(g, 40), np.linalg.solve(f, g), rtol=1e-8)
+    np.testing.assert_array_equal(solve(start, 5), start)
+    np.testing.assert_allclose(solve(g, 1), (g @ g) / (g @ f @ g) * g, rtol=1e-12)
+
+
+def test_too_long_a_step_comes_back_within_the_region():
+    """Where the curvature was underestimated ten times, the second try is within the divergence allowed."""
+    g, f, start = quadratic()
+    judge = lambda x: (g @ x, 5.0 * x @ f @ x)
+    region = TrustRegion(max_kl=0.02, damping=1e-9)
+    moved = natural_step(start, g, jnp.zeros(()), lambda v: f @ v, judge, region)
+    np.testing.assert_allclose(moved.length, 0.95 / np.sqrt(10), rtol=1e-6)
+    np.testing.assert_allclose(moved.kl, 0.95**2 * 0.02, rtol=1e-6)
+
+
+def test_the_line_search_stops_where_the_loss_has_fallen():
+    """A bowl around the start, such that the loss falls for r < 2 / 3 alone: 0.8^2 is the first."""
+    g, f, _ = quadratic()
+    natural = jnp.linalg.solve(f, g)
+    full = jnp.sqrt(0.04 / (g @ natural)) * natural
+    bowl = 1.5 * (g @ full) / (full @ full)
+    moved, _, _ = step(TrustRegion(max_kl=0.02, damping=1e-9), lambda x: g @ x + bowl * x @ x)
+    np.testing.assert_allclose(moved.length, 0.64, rtol=1e-7)
+    assert float(moved.loss) < 0
+
+
+def test_where_nothing_will_do_the_parameters_stay():
+    moved, _, _ = step(TrustRegion(), lambda x: jnp.where(jnp.any(x != 0), jnp.nan, 0.0))
+    assert not np.any(moved.params)
+    assert float(moved.length) == 0
+    assert float(moved.loss) == 0
+
+
+@cache
+def small() -> tuple[MetaSampler, GaussianPolicy, Any, Any]:
+    policy = GaussianPolicy(2, 2, hidden=(3,), activation="tanh", key=jax.random.key(0))
+    surrogate = surrogates.dice
+    collector = MetaSampler(
+        Navigation(horizon=3), maml(surrogate, InnerLoop(optax.sgd(0.3), 1)), SampleProcessor(), 3
+    )
+    draw = jax.jit(lambda p: sampled(collector, p, jax.random.split(jax.random.key(1), 3))[0])
+    tasks = draw(policy)
+    return collector, policy, tasks, collector.replayed.adapt
+
+
+@pytest.mark.parametrize("through", ["full", "first order"])
+def test_the_product_is_the_exact_hessian_of_the_divergence(through: str):
+    """Against jax.hessian of the mean divergence at the adapted policies, through the inner loop."""
+    _, policy, tasks, adapt = small()
+    flat, back = ravel_pytree(policy)
+    shifts = jax.jit(jax.vmap(lambda s: ravel_pytree(adapt(policy, s))[0] - flat))(tasks.support)
+
+    def divergence(x: Any) -> Any:
+        def one(task: Any, shift: Any) -> Any:
+            adapted = adapt(back(x), task.support) if through == "full" else back(x + shift)
+            return mean_kl(task.query.answers, adapted(task.query.observations), task.query)
+
+        return jax.vmap(one)(tasks, shifts).mean()
+
+    used = adapt if through == "full" else first_order(adapt)
+
+    @jax.jit
+    def products(policy: Any) -> Any:
+        product = fisher(used, policy, tasks, None)
+        return jax.vmap(lambda v: ravel_pytree(product(back(v)))[0])(jnp.eye(flat.size))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(divergence))(flat), 0, atol=1e-12)
+    np.testing.assert_allclose(products(policy), jax.jit(jax.hessian(divergence))(flat), atol=1e-10)
+
+
+def test_chunks_change_nothing():
+    _, policy, tasks, adapt = small()
+    product = lambda chunk: jax.jit(lambda p: ravel_pytree(fisher(adapt, p, tasks, chunk)(p))[0])(policy)
+    np.testing.assert_allclose(product(1), product(None), atol=1e-12)
+
+
+def test_divergences_by_sampling_and_by_hand():
+    """KL of N(0, 1) from N(1, 2): log 2 + (1 + 1) / 8 - 1/2; of (1/2, 1/2) from (1/4, 3/4)."""
+    normal = Normal(jnp.zeros(1), jnp.zeros(1)).kl(Normal(jnp.ones(1), jnp.log(jnp.array([2.0]))))
+    np.testing.assert_allclose(normal, np.log(2) + 0.25 - 0.5, rtol=1e-12)
+    categorical = Categorical(jnp.zeros(2)).kl(Categorical(jnp.log(jnp.array([1.0, 3.0]))))
+    np.testing.assert_allclose(categorical, 0.5 * np.log(2) + 0.5 * np.log(2 / 3), rtol=1e-12)
+    answer = Normal(jnp.array([[1.0, 2.0]]), jnp.log(jnp.array([[0.5, 2.0]])))
+    z = np.array([0.4 / 0.5, -1.0 / 2])
+    density = np.exp(-0.5 * z @ z) / (2 * np.pi * 1.0)
+    np.testing.assert_allclose(np.exp(answer.log_prob(jnp.array([[1.4, 1.0]]))), [density], rtol=1e-12)

@@ -1,0 +1,146 @@
+"""Collection: what is drawn when, and that an algorithm replays it exactly."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop.algorithms import anil, maml
+from innerloop.engine.inner import InnerLoop
+from innerloop.errors import InnerloopError
+from innerloop.rl import surrogates
+from innerloop.rl.environments import Navigation, Oracle, TabularMDP
+from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
+from innerloop.rl.rollout import rollout
+from innerloop.rl.sample_processor import SampleProcessor
+from innerloop.rl.sampler import MetaSampler, sampled
+
+STEPS, K, H = 2, 3, 6
+POLICY = GaussianPolicy(2, 2, hidden=(8,), key=jax.random.key(0))
+ALGORITHM = maml(surrogates.dice, InnerLoop(optax.sgd(0.4), STEPS))
+COLLECTOR = MetaSampler(Navigation(horizon=H), ALGORITHM, SampleProcessor(), K)
+KEYS = jax.random.split(jax.random.key(1), 2)
+collect = jax.jit(lambda policy, keys: sampled(COLLECTOR, policy, keys))
+
+
+@pytest.fixture(scope="module")
+def collected() -> Any:
+    return collect(POLICY, KEYS)
+
+
+def test_every_step_and_the_query_have_trajectories_of_their_own(collected: Any):
+    task = collected.tasks
+    actions = np.concatenate([task.support.actions, task.query.actions], 1)
+    assert actions.shape == (2, (STEPS + 1) * K, H, 2)
+    rows = actions.reshape(2 * (STEPS + 1) * K, -1)
+    assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def test_the_query_acts_with_the_adapted_policy_and_the_support_does_not(collected: Any):
+    """The recorded answers are those of theta_0 on the first step's states, of theta_k on the query's."""
+    task = collected.tasks
+    first = jax.tree.map(lambda x: x[0], task)
+    adapted = COLLECTOR.replayed.adapt(POLICY, first.support)
+    own = lambda policy, samples: policy(samples.observations).mean
+    np.testing.assert_allclose(own(adapted, first.query), first.query.answers.mean, atol=1e-5)
+    np.testing.assert_allclose(own(POLICY, first.support)[:K], first.support.answers.mean[:K], atol=1e-6)
+    assert np.abs(own(POLICY, first.query) - first.query.answers.mean).max() > 1e-2
+
+
+def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
+    again = collect(POLICY, KEYS)
+    jax.tree.map(np.testing.assert_array_equal, collected, again)
+    other = collect(POLICY, KEYS[::-1])
+    np.testing.assert_allclose(other[1][::-1], collected[1], rtol=1e-5)
+    third = collect(POLICY, jax.random.split(jax.random.key(2), 2))
+    assert np.abs(third[1] - collected[1]).max() > 1e-3
+
+
+def test_anil_moves_the_head_alone(collected: Any):
+    task = collected.tasks
+    one = jax.tree.map(lambda x: x[0], task)
+    head = anil(surrogates.dice, ALGORITHM.inner, head=POLICY.HEAD)
+    adapted = replace(COLLECTOR, algorithm=head).replayed.adapt(POLICY, one.support)
+    np.testing.assert_array_equal(adapted.mean.body[0].weight, POLICY.mean.body[0].weight)
+    assert np.abs(adapted.mean.head.weight - POLICY.mean.head.weight).max() > 0
+    assert np.abs(adapted.log_std - POLICY.log_std).max() > 0
+
+
+def test_a_rule_keeps_its_state_between_steps():
+    """The second step of a falling schedule is smaller: here it does not move at all."""
+    rule = optax.sgd(optax.piecewise_constant_schedule(0.4, {1: 0.0}))
+    collector = replace(COLLECTOR, algorithm=ALGORITHM.with_inner(rule=rule))
+    worlds = jax.vmap(collector.environment.sample_task)(KEYS)
+    rolled = jax.jit(lambda p: collector.walk(p, KEYS, worlds))(POLICY)
+    seen = rolled[0].observations[0]
+    assert len(rolled) == STEPS + 1
+    # The policies of the second and third rollout answer alike where they saw the same: at the origin.
+    np.testing.assert_array_equal(rolled[1].answers.mean[:, :, 0], rolled[2].answers.mean[:, :, 0])
+    assert np.abs(rolled[0].answers.log_std - rolled[1].answers.log_std).max() > 1e-4
+    assert seen.shape == (K, H, 2)
+
+
+def test_navigation_by_hand():
+    world = Navigation()
+    goal = jnp.array([0.1, 0.05])
+    state, seen = world.reset(jax.random.key(0), goal)
+    np.testing.assert_array_equal(seen, [0, 0])
+    t = world.step(jax.random.key(0), state, jnp.array([5.0, -0.5]))
+    np.testing.assert_allclose(t.observation, [0.1, -0.05], atol=1e-7)
+    np.testing.assert_allclose(t.reward, -0.1, atol=1e-7)
+    assert not t.done
+    there = world.step(jax.random.key(0), t.state, jnp.array([0.05, 0.95]))
+    assert there.done
+    squared = Navigation("squared").step(jax.random.key(0), state, jnp.array([5.0, -0.5]))
+    np.testing.assert_allclose(squared.reward, -0.01, atol=1e-7)
+
+
+def test_nothing_counts_after_the_end():
+    """A goal at the origin and a policy that stays there: one step, and the trajectory is over."""
+    still = jax.tree.map(jnp.zeros_like, POLICY)
+    still = jax.tree.map(lambda p, x: x - 20 if p.shape == (2,) and p is still.log_std else x, still, still)
+    t = jax.jit(lambda k: rollout(Navigation(horizon=H), still, k, jnp.zeros(2), K))(jax.random.key(0))
+    np.testing.assert_array_equal(t.mask, np.eye(H)[np.zeros(K, int)])
+    np.testing.assert_allclose(t.returns(), 0, atol=1e-4)
+    samples = SampleProcessor(normalise=False)(t)
+    assert not np.any(samples.advantages[:, 1:])
+    np.testing.assert_allclose(samples.weights.sum(), 1, rtol=1e-6)
+
+
+def test_an_oracle_is_told_the_goal():
+    world = Oracle(Navigation(horizon=H))
+    policy = GaussianPolicy(world.observation_size, 2, hidden=(4,), key=jax.random.key(0))
+    goal = jnp.array([0.3, -0.2])
+    t = rollout(world, policy, jax.random.key(0), goal, K)
+    np.testing.assert_allclose(t.observations[..., 2:], np.broadcast_to(goal, (K, H, 2)))
+
+
+def test_a_process_moves_as_its_table_says():
+    world = TabularMDP(2, 2, horizon=40, noise=0.1)
+    task = world.sample_task(jax.random.key(0))
+    policy = CategoricalPolicy(2, 2, hidden=(), key=jax.random.key(0))
+    t = jax.jit(lambda k: rollout(world, policy, k, task, 200))(jax.random.key(0))
+    states, actions = np.asarray(t.observations.argmax(-1)), np.asarray(t.actions)
+    assert not states[:, 0].any()
+    for s in range(2):
+        for a in range(2):
+            followed = states[:, 1:][(states[:, :-1] == s) & (actions[:, :-1] == a)]
+            assert abs(followed.mean() - float(task.transitions[s, a, 1])) < 0.05
+            paid = np.asarray(t.rewards)[(states == s) & (actions == a)]
+            assert abs(paid.mean() - float(task.rewards[s, a])) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: replace(COLLECTOR, trajectories=1), "`trajectories` must be 2 or more"),
+        (lambda: Navigation(horizon=0), "`horizon` must be 1 or more"),
+    ],
+)
+def test_bad_settings(make: Any, message: str):
+    with pytest.raises(InnerloopError, match=message):
+        make()

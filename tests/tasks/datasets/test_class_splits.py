@@ -1,0 +1,32 @@
+from collections import Counter
+
+import pytest
+
+from innerloop.errors import InnerloopError
+from innerloop.tasks.io import class_splits
+
+SIZES = {"omniglot_maml": (1100, 100, 423), "cifar_fs": (64, 16, 20), "fc100": (60, 20, 20)}
+
+
+@pytest.mark.parametrize("split", [*SIZES, "glyphs"])
+def test_no_class_is_in_two_parts(split):
+    counted = Counter(name for part in class_splits.PARTS for name in class_splits.names(split, part))
+    assert set(counted.values()) == {1}
+
+
+@pytest.mark.parametrize(("split", "sizes"), SIZES.items())
+def test_the_parts_have_the_published_sizes(split, sizes):
+    assert tuple(len(class_splits.names(split, part)) for part in class_splits.PARTS) == sizes
+
+
+def test_cifar_splits_cover_the_same_hundred_classes():
+    names = [{n for p in class_splits.PARTS for n in class_splits.names(s, p)} for s in ("cifar_fs", "fc100")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 100
+
+
+def test_every_file_has_a_checksum_and_a_changed_file_is_told(monkeypatch):
+    monkeypatch.setitem(class_splits.SHA256, "fc100_test.txt", "0" * 64)
+    with pytest.raises(InnerloopError, match=r"fc100_test\.txt: the class split does not match"):
+        class_splits.names("fc100", "test")
+    assert class_splits.names("fc100", "train")[0] == "apple"

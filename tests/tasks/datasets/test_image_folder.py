@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from innerloop.errors import InnerloopError
+from innerloop.tasks.datasets import image_folder
+
+TEN = {f"class{i}": 2 + i % 3 for i in range(10)}
+
+
+def test_classes_are_split_in_the_given_parts(tmp_path, picture_tree):
+    picture_tree(tmp_path, TEN)
+    splits = image_folder.load(tmp_path)
+    assert [part.classes for part in splits] == [6, 2, 2]
+    names = [name for part in splits for name in part.names]
+    assert sorted(names) == sorted(TEN)
+    assert {n: c for part in splits for n, c in zip(part.names, part.counts.tolist(), strict=True)} == TEN
+
+
+def test_pictures_stay_with_their_class(tmp_path, picture_tree):
+    picture_tree(tmp_path, TEN)
+    for part in image_folder.load(tmp_path):
+        for i, name in enumerate(part.names):
+            assert part.rows(i)[:, 0, 0, 0].tolist() == [10 * int(name[5:]) + n for n in range(TEN[name])]
+
+
+def test_the_split_follows_the_seed(tmp_path, picture_tree):
+    picture_tree(tmp_path, TEN)
+    first, again, other = (image_folder.load(tmp_path, seed=seed).test.names for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_every_part_has_a_class_even_of_three(tmp_path, picture_tree):
+    picture_tree(tmp_path, {"a": 1, "b": 1, "c": 1})
+    for split in [(0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9)]:
+        assert [part.classes for part in image_folder.load(tmp_path, split=split)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("validation", ["validation", "val"])
+def test_given_parts_are_used_as_they_are(tmp_path, picture_tree, validation):
+    picture_tree(tmp_path / "train", {"a": 2, "b": 1})
+    picture_tree(tmp_path / validation, {"c": 2})
+    picture_tree(tmp_path / "test", {"d": 4})
+    splits = image_folder.load(tmp_path)
+    assert [part.names for part in splits] == [("a", "b"), ("c",), ("d",)]
+    assert splits.test.counts.tolist() == [4]
+
+
+def test_a_class_in_two_parts_and_a_missing_part_are_told(tmp_path, picture_tree):
+    picture_tree(tmp_path / "train", {"a": 1, "b": 1})
+    picture_tree(tmp_path / "test", {"b": 1})
+    with pytest.raises(InnerloopError, match="two of the three sets, got no folder .*validation"):
+        image_folder.load(tmp_path)
+    picture_tree(tmp_path / "val", {"c": 1})
+    with pytest.raises(InnerloopError, match="class 'b' is in two of the sets"):
+        image_folder.load(tmp_path)
+
+
+def test_channels_follow_the_pictures_or_the_argument(tmp_path, picture_tree):
+    picture_tree(tmp_path, {"a": 2, "b": 1, "c": 1}, mode="L")
+    assert image_folder.read_classes(tmp_path).shape == (5, 6, 1)
+    assert image_folder.read_classes(tmp_path, channels=3).shape == (5, 6, 3)
+    Image.new("RGBA", (6, 5), (9, 8, 7, 0)).save(tmp_path / "a" / "last.png")
+    colour = image_folder.read_classes(tmp_path)
+    assert colour.shape == (5, 6, 3)
+    assert colour.rows(0)[-1, 0, 0].tolist() == [9, 8, 7]
+
+
+def test_common_formats_are_read(tmp_path):
+    picture = Image.new("RGB", (8, 8), (250, 10, 10))
+    (tmp_path / "a").mkdir()
+    for ending in ("png", "JPG", "bmp", "gif", "webp", "tiff"):
+        picture.save(tmp_path / "a" / f"x.{ending}")
+    (tmp_path / "a" / "notes.txt").write_text("passed over")
+    (tmp_path / ".hidden").mkdir()
+    data = image_folder.read_classes(tmp_path)
+    assert data.counts.tolist() == [6]
+    assert (data.examples[..., 0] > 240).all()
+    assert (data.examples[..., 1:] < 20).all()
+
+
+def test_sixteen_bit_grey_keeps_its_range(tmp_path):
+    (tmp_path / "a").mkdir()
+    ramp = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+    Image.fromarray(ramp).save(tmp_path / "a" / "x.png")
+    np.testing.assert_array_equal(image_folder.read_classes(tmp_path).examples[0, :, :, 0], ramp >> 8)
+
+
+def test_mixed_sizes_name_the_first_offender_unless_a_size_is_given(tmp_path, picture_tree):
+    picture_tree(tmp_path, {"a": 2, "b": 2, "c": 1})
+    Image.new("RGB", (7, 5)).save(tmp_path / "b" / "00.png")
+    with pytest.raises(InnerloopError, match=r"b.00\.png: must be 6 x 5 pixels .*, got 7 x 5; give `size`"):
+        image_folder.load(tmp_path)
+    assert {part.shape for part in image_folder.load(tmp_path, size=4)} == {(4, 4, 3)}
+
+
+@pytest.mark.parametrize("given", [{}, {"size": 4, "channels": 3}])
+def test_unreadable_pictures_are_named(tmp_path, picture_tree, given):
+    picture_tree(tmp_path, {"a": 2, "b": 2, "c": 1})
+    bad = tmp_path / "b" / "01.png"
+    whole = bad.read_bytes()
+    for content in (b"", b"text", whole[:20], whole[:45]):
+        bad.write_bytes(content)
+        with pytest.raises(InnerloopError, match=r"b.01\.png: is no readable picture"):
+            image_folder.load(tmp_path, **given)
+
+
+def test_a_picture_bomb_is_refused(tmp_path, picture_tree, monkeypatch):
+    picture_tree(tmp_path, {"a": 1})
+    monkeypatch.setattr("innerloop.tasks.io.images.PIXELS", 29)
+    with pytest.raises(InnerloopError, match=r"00\.png: the picture has more than 29 pixels"):
+        image_folder.read_classes(tmp_path)
+
+
+def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
+    with pytest.raises(InnerloopError, match="must name an existing folder"):
+        image_folder.load(tmp_path / "none")
+    with pytest.raises(InnerloopError, match="holds no class folders"):
+        image_folder.load(tmp_path)
+    picture_tree(tmp_path, {"a": 1, "b": 1})
+    with pytest.raises(InnerloopError, match="at least three classes, got 2"):
+        image_folder.load(tmp_path)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InnerloopError, match="class folder .*c holds no pictures"):
+        image_folder.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"split": (0.5, 0.5, 0.0)},
+        {"split": (0.5, 0.4, 0.3)},
+        {"split": (0.5, 0.5)},
+        {"channels": 2},
+        {"size": 0},
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_bad_arguments_are_told(tmp_path, picture_tree, bad):
+    picture_tree(tmp_path, TEN)
+    with pytest.raises(InnerloopError, match=f"{next(iter(bad))}.* must be"):
+        image_folder.load(tmp_path, **bad)

@@ -1,0 +1,92 @@
+"""Interrupted anywhere and resumed, a run ends with the same bits as one that never was."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from innerloop.config.schema import Config
+from innerloop.training.loop import Progress
+from innerloop.training.signals import graceful_shutdown
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.train import Stopped, train
+
+
+def same_run(folder: Path, other: Path) -> None:
+    """Weights to the bit and metrics to the letter."""
+    assert (folder / "weights.safetensors").read_bytes()
+    a, b = (weights.load(path / "weights.safetensors")[0] for path in (folder, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert (folder / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+
+
+def stop_at(step: int, number: int = signal.SIGTERM):
+    """Sends the process a signal when that step is reported."""
+    return lambda progress: os.kill(os.getpid(), number) if progress.step == step else None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_a_resumed_run_is_the_same(
+    tiny: Config, finished: Path, tmp_path: Path, number: int
+):
+    """Stopped at step 6, which is no checkpoint of its own."""
+    handler = signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped at meta-step 6; state saved") as stopped:
+        train(tiny, tmp_path / "run", watch=stop_at(6, number))
+    assert (stopped.value.signal_number, stopped.value.step) == (number, 6)
+    assert signal.getsignal(number) is handler
+    assert checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
+    seen: list[Progress] = []
+    state = train(None, tmp_path / "run", resume=True, watch=seen.append)
+    assert int(state.step) == 12
+    assert [progress.step for progress in seen] == [8, 10, 12]
+    assert seen[-1].seconds_left == 0
+    assert seen[-1].tasks_per_second > 0
+    same_run(tmp_path / "run", finished)
+
+
+def test_a_signal_at_the_last_step_ends_the_run(tiny: Config, finished: Path, tmp_path: Path):
+    train(tiny, tmp_path / "run", watch=stop_at(12))
+    same_run(tmp_path / "run", finished)
+
+
+def test_a_second_signal_acts_at_once():
+    asked_twice: list[int] = []
+
+    def body() -> None:
+        with graceful_shutdown() as guard, guard.saving(None):
+            os.kill(os.getpid(), signal.SIGINT)
+            asked_twice.extend(guard.numbers)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            body()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert asked_twice == [signal.SIGINT]
+
+
+def test_signals_outside_the_main_thread():
+    """They are the caller's business: nothing is installed."""
+    import threading
+
+    seen: list[list[int]] = []
+
+    def body() -> None:
+        with graceful_shutdown() as guard, guard.saving(None):
+            seen.append(guard.numbers)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [[]]
+    assert signal.getsignal(signal.SIGTERM) is before

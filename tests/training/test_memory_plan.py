@@ -1,0 +1,119 @@
+"""Peak memory predicted from the trace, and what a training does when it would not fit."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from innerloop.config.schema import Config
+from innerloop.training.build import build
+from innerloop.training.memory_plan import (
+    MemoryPlan,
+    apply_plan,
+    available_memory,
+    memory_plan,
+    peak_of_a_task,
+)
+from innerloop.training.peak_memory import predicted_peak
+from innerloop.training.supervised import Experiment
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SQUARE = 4 * 64 * 64
+
+
+def test_a_chain_of_products_by_hand():
+    """Two results are alive at once, the argument is the caller's; a fused sine costs nothing."""
+    x = jnp.ones((64, 64))
+    assert predicted_peak(lambda x: x @ x, x) == SQUARE
+    assert predicted_peak(lambda x: (x @ x) @ x @ x @ x, x) == 2 * SQUARE
+    assert predicted_peak(lambda x: jnp.sin(jnp.sin(x)), x) == SQUARE
+
+
+def test_a_loop_holds_its_body_once_and_what_it_stacks():
+    x = jnp.ones((64, 64))
+    carried = lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=100)[0]
+    stacked = lambda x: jax.lax.scan(lambda c, _: (c @ x, c), x, None, length=100)[1]
+    assert predicted_peak(carried, x) == 2 * SQUARE
+    assert predicted_peak(stacked, x) == 102 * SQUARE
+
+
+@pytest.fixture(scope="module")
+def wide(tiny: Config) -> Experiment:
+    """A network whose activations outweigh it, ten inner steps."""
+    return build(
+        replace(
+            tiny,
+            model=replace(tiny.model, hidden=(64, 64)),
+            data=replace(tiny.data, shots=500, queries=500),
+            inner=replace(tiny.inner, steps=10),
+            outer=replace(tiny.outer, meta_batch=8),
+        )
+    )
+
+
+@pytest.mark.parametrize("derivative", ["unrolled", "rematerialised", "mixed"])
+def test_the_prediction_is_the_compiler_s_to_a_factor_of_two(wide: Experiment, derivative: str):
+    config = wide.config
+    this = replace(wide, config=replace(config, inner=replace(config.inner, derivative=derivative)))
+    tasks = this.train_tasks()
+    one = jax.jit(lambda params, key: this.algorithm.meta_grad(params, tasks.sample(key)))
+    arguments = jax.eval_shape(this.init_params), this.keys().tasks
+    analysis = one.lower(*arguments).compile().memory_analysis()
+    assert analysis is not None
+    held = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    assert held / 2 < peak_of_a_task(this) < held * 2
+
+
+def test_what_fits_is_left_alone(wide: Experiment):
+    found = memory_plan(wide)
+    assert found.fits
+    assert not found.changed
+    assert apply_plan(wide, found) is wide
+    assert str(found).startswith("memory: about 0.1 GiB of ")
+
+
+def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: Experiment):
+    unrolled = peak_of_a_task(wide)
+    fewer = memory_plan(wide, available=2 * 2 * 2 * unrolled)
+    assert (fewer.chunk, fewer.derivative, fewer.changed, fewer.fits) == (2, "unrolled", True, True)
+    recomputed = memory_plan(wide, available=2 * 2 * unrolled - 1)
+    assert (recomputed.derivative, recomputed.fits) == ("rematerialised", True)
+    changed = apply_plan(wide, recomputed).config
+    assert (changed.outer.chunk, changed.inner.derivative) == (recomputed.chunk, "rematerialised")
+    assert "inner steps rematerialised" in str(recomputed)
+    hopeless = memory_plan(wide, available=1)
+    assert (hopeless.chunk, hopeless.fits) == (1, False)
+    assert "may not fit" in str(hopeless)
+
+
+def test_a_chunk_that_was_asked_for_is_kept(wide: Experiment):
+    config = wide.config
+    asked = replace(wide, config=replace(config, outer=replace(config.outer, chunk=4)))
+    assert memory_plan(asked, available=1).chunk == 4
+
+
+def test_an_accelerator_s_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 1000, "bytes_in_use": 100}
+
+    assert 2**20 < available_memory() < 2**50
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()] * 2)
+    assert available_memory() == 1800
+
+
+def test_a_plan_says_what_it_found():
+    assert (
+        str(MemoryPlan(4, "unrolled", 2**30, 2**33, False)) == "memory: about 1.0 GiB of 8.0 GiB at the peak"
+    )
+
+
+def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):
+    from innerloop.training.train import train
+
+    seen: list[object] = []
+    train(tiny, tmp_path / "run", told=seen.append, watch=seen.append)
+    assert isinstance(seen[0], MemoryPlan)
+    assert not any(isinstance(later, MemoryPlan) for later in seen[1:])

@@ -1,0 +1,134 @@
+"""A NaN in one task of one meta-step is found there: task, inner step, layer; the last good state stays."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from innerloop.config.schema import Config
+from innerloop.engine.outer import MetaState, task_keys
+from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
+from innerloop.errors import InnerloopError
+from innerloop.training import nan_diagnosis
+from innerloop.training.build import build
+from innerloop.training.storage import checkpoint
+from innerloop.training.supervised import Experiment
+from innerloop.training.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+STEP, TASK = 5, 1
+
+
+class Poisoned(eqx.Module):
+    """Sinusoids, of which one task, known by its key, is spoilt."""
+
+    clean: TaskDistribution = eqx.field(static=True)
+    key: jax.Array
+    field: str = eqx.field(static=True)
+    value: float = eqx.field(static=True)
+
+    def sample(self, key: jax.Array) -> Task:
+        task = self.clean.sample(key)
+        hit = (jax.random.key_data(key) == self.key).all()
+        part, name = self.field.split(".")
+        batch: Batch = getattr(task, part)
+        values = getattr(batch, name)
+        spoilt = batch._replace(**{name: jnp.where(hit, values.at[0].set(self.value), values)})
+        return task._replace(**{part: spoilt})
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, config: Config, field: str, value: float) -> None:
+    key = task_keys(build(config).keys().tasks, jnp.asarray(STEP), config.outer.meta_batch)[TASK]
+    clean: Any = Experiment.train_tasks
+    spoilt = lambda self: Poisoned(clean(self), jax.random.key_data(key), field, value)
+    monkeypatch.setattr(Experiment, "train_tasks", spoilt)
+
+
+def fresh(experiment: Experiment) -> MetaState:
+    return experiment.outer_loop(experiment.train_tasks()).start(
+        experiment.init_params(), experiment.keys().tasks
+    )
+
+
+def found(config: Config, scale: float = 1.0) -> str:
+    """Where the meta-step goes wrong, from initial parameters made larger."""
+    experiment = build(config)
+    state = fresh(experiment)
+    large = jax.tree.map(lambda x: x * scale, state.params)
+    state = state._replace(params=large, step=jnp.asarray(STEP, jnp.int32))
+    return nan_diagnosis.first_nonfinite(experiment, experiment.train_tasks(), state)
+
+
+CASES: list[tuple[Any, str, float, str]] = [
+    ("maml", "support.targets", np.nan, "inner step 0 of task 1 .*, in its data"),
+    ("maml", "query.targets", np.nan, "the query loss or its gradient of task 1 .*, in its data"),
+    ("maml", "support.inputs", 3e38, "inner step 0 of task 1 .*, at the output of layer `hidden1`"),
+    ("reptile", "support.targets", 1e30, "inner step 0 of task 1 .*, at the loss"),
+    ("joint", "query.inputs", 3e38, "the query loss .* of task 1 .*, at the output of layer `hidden1`"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "field", "value", "where"), CASES)
+def test_a_spoilt_task_is_named(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, algorithm: Any, field: str, value: float, where: str
+):
+    config = replace(tiny, algorithm=algorithm, inner=replace(tiny.inner, steps=2))
+    poison(monkeypatch, config, field, value)
+    assert re.search(where, found(config, scale=4.0))
+
+
+def test_a_parameter_whose_gradient_is_lost_is_named(tiny: Config, monkeypatch: pytest.MonkeyPatch):
+    """The loss stays finite: sqrt has no derivative at zero."""
+    kept: LossFn = build(tiny).loss_fn
+    spoilt = lambda params, batch: kept(params, batch) + jnp.sqrt(0 * params.body[0].weight.sum())
+    monkeypatch.setattr(Experiment, "loss_fn", property(lambda self: spoilt))
+    assert re.search("inner step 0 of task 0 .*, at the gradient of `body/0/weight`", found(tiny))
+
+
+def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
+    assert found(tiny) == ""
+
+
+def test_a_failing_diagnosis_hides_nothing(tiny: Config):
+    experiment = build(tiny)
+    kept = nan_diagnosis.keep(fresh(experiment))
+    assert nan_diagnosis.locate_nonfinite(experiment, None, lambda state, steps: None, kept, 0) == ""  # pyright: ignore[reportArgumentType]
+
+
+def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """In the middle of a dispatch; the checkpoint before it is whole, and the run goes on from there once cured."""
+    config = replace(tiny, outer=replace(tiny.outer, log_every=4))
+    with monkeypatch.context() as patch:
+        poison(patch, config, "query.targets", np.nan)
+        wanted = f"meta-step {STEP + 1}, in the query loss or its gradient of task {TASK} of the meta-batch"
+        with pytest.raises(InnerloopError, match=wanted):
+            train(config, tmp_path / "run")
+    manager = checkpoint.manager(tmp_path / "run" / "checkpoints")
+    kept = checkpoint.restore(manager, fresh(build(config)))
+    manager.close()
+    assert kept is not None
+    assert int(kept.step) == 4
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(kept.params))
+    assert int(train(None, tmp_path / "run", resume=True).step) == 12
+
+
+def test_an_outer_step_that_overflows_is_told_before_it_is_saved(tiny: Config, tmp_path: Path):
+    """Loss and gradient are finite, the parameters after the step are not."""
+    config = replace(tiny, outer=replace(tiny.outer, learning_rate=3e38, optimizer="sgd", log_every=1))
+    config = replace(config, outer=replace(config.outer, checkpoint_every=1))
+    with pytest.raises(InnerloopError, match="meta-step 1, in the outer update of `body/0/weight`"):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+
+
+def test_what_is_kept_is_given_back(tiny: Config):
+    state = fresh(build(tiny))
+    raw = lambda state: state._replace(key=jax.random.key_data(state.key))
+    back = nan_diagnosis.to_device(nan_diagnosis.keep(state))
+    jax.tree.map(np.testing.assert_array_equal, raw(back), raw(state))

@@ -1,0 +1,83 @@
+"""What a run records of its circumstances, and what changes when they do."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from training_cases import SPLITS, classes
+
+from innerloop.config.schema import Config
+from innerloop.tasks import fingerprint
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.training.storage import provenance
+from innerloop.training.storage.run_directory import RunFolder
+
+
+def test_versions_machine_flags_and_data_are_recorded(finished: Path):
+    told = RunFolder(finished).known()
+    assert {"python", "processor", "devices", "processes", "packages", "commit", "flags", "data"} <= set(told)
+    assert told["flags"]["jax_enable_x64"] is False
+    assert told["flags"]["jax_default_prng_impl"] == "threefry2x32"
+    assert (told["processes"], told["data"]) == (1, {})
+
+
+def test_flags_of_the_environment(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=")
+    assert provenance.environment()["flags"]["XLA_FLAGS"] == "--xla_dump_to="
+
+
+def test_one_byte_of_data_changes_its_hash_and_no_other(tmp_path: Path):
+    hashes = fingerprint.data_hashes(SPLITS)
+    assert set(hashes) == {"train", "validation", "test"}
+    assert len(set(hashes.values())) == 3
+    pictures = SPLITS.test.examples.copy()
+    pictures[3, 0, 0, 0] ^= 1
+    changed = replace(SPLITS.test, examples=pictures)
+    assert fingerprint.data_hashes(Splits(*SPLITS[:2], changed)) == hashes | {
+        "test": fingerprint.hash_of(changed)
+    }
+    assert fingerprint.hash_of(changed) != hashes["test"]
+    renamed = replace(SPLITS.test, names=tuple("abcd"))
+    assert fingerprint.hash_of(renamed) != hashes["test"]
+    assert fingerprint.data_hashes(None) == {}
+
+
+def test_a_memory_map_has_the_hash_of_its_array(tmp_path: Path):
+    whole = classes(6)
+    np.save(tmp_path / "x.npy", whole.examples)
+    mapped = replace(whole, examples=np.load(tmp_path / "x.npy", mmap_mode="r"))
+    some = ["6-1", "6-4"]
+    assert fingerprint.hash_of(mapped) == fingerprint.hash_of(whole)
+    assert fingerprint.hash_of(mapped.select(some)) == fingerprint.hash_of(whole.select(some))
+    assert isinstance(mapped.select(some), ClassArrays)
+
+
+def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch):
+    source = tmp_path / "src"
+    source.mkdir()
+    assert provenance.commit(source) == ""
+    who = ("-c", "user.name=n", "-c", "user.email=e@x")
+    git = lambda *words: subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+    git("init")
+    (source / "__init__.py").write_text("")
+    assert provenance.commit(source) == ""  # somebody else's repository
+    git("add", ".")
+    git(*who, "commit", "-m", "first")
+    assert len(provenance.commit(source)) == 40
+    (source / "__init__.py").write_text("1")
+    assert provenance.commit(source).endswith("+")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit(source) == ""
+
+
+def test_processor_elsewhere(tmp_path: Path):
+    assert provenance.processor(tmp_path / "none")
+    (tmp_path / "cpuinfo").write_text("model name\t: Fast One\n")
+    assert provenance.processor(tmp_path / "cpuinfo") == "Fast One"
+
+
+def test_what_processes_must_share():
+    one = provenance.digest(Config(), {"train": "a"})
+    assert one == provenance.digest(Config(), {"train": "a"})
+    assert len({one, provenance.digest(Config(seed=1), {"train": "a"}), provenance.digest(Config(), {})}) == 3

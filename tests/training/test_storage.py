@@ -1,0 +1,179 @@
+"""Run folders, weights and checkpoints: written whole, read back, and told when they are something else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from safetensors.numpy import save_file
+
+from innerloop.config.schema import Config
+from innerloop.config.serialization import to_json
+from innerloop.engine import outer
+from innerloop.errors import InnerloopError
+from innerloop.io.files import write_text
+from innerloop.nn import MLP
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import RunFolder
+
+ADAM = optax.adam(0.1)
+
+
+def state(width: int = 4, optimizer: optax.GradientTransformation = ADAM) -> outer.MetaState:
+    params: Any = MLP(1, 1, hidden=(width,), key=jax.random.key(3))
+    return outer.MetaState(params, optimizer.init(params), jax.random.key(4), jnp.asarray(7, jnp.int32))
+
+
+def test_a_new_run(tmp_path: Path):
+    run = RunFolder(tmp_path / "a" / "b")
+    run.create(Config(seed=3))
+    assert run.config() == Config(seed=3)
+    facts = json.loads((run.path / "environment.json").read_text())
+    assert {"python", "devices", "packages", "cores"} <= set(facts)
+    assert len(facts["devices"]) == 2
+    with pytest.raises(InnerloopError, match="holds a run already; give another.* train --resume /.*/b`"):
+        run.create(Config())
+    with pytest.raises(InnerloopError, match="is not a run"):
+        RunFolder(tmp_path).config()
+
+
+def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
+    """safetensors gives its files to their owner alone; those of a run are shared as its others are."""
+    (tmp_path / "other").touch()
+    weights.save(tmp_path / "w.safetensors", state().params, Config(), {})
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "w.safetensors"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InnerloopError, match="cannot be made"):
+        RunFolder(tmp_path / "file" / "run").create(Config())
+    with pytest.raises(InnerloopError, match="cannot be written .*; free some room"):
+        write_text(tmp_path / "missing" / "x.json", "{}")
+
+
+def test_metrics_survive_a_crash(tmp_path: Path):
+    """A line cut short is left out; what comes after the checkpoint is forgotten."""
+    run = RunFolder(tmp_path)
+    assert run.metrics() == []
+    for step in (2, 4, 6):
+        run.log({"step": step, "loss": 1 / step})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 8, "lo')
+    assert [record["step"] for record in run.metrics()] == [2, 4, 6]
+    run.rewind(4)
+    assert run.metrics() == [{"step": 2, "loss": 1 / 2}, {"step": 4, "loss": 1 / 4}]
+    run.log({"step": 6})
+    assert len(run.metrics()) == 3
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_weights_there_and_back(tmp_path: Path):
+    params, path = state().params, tmp_path / "w.safetensors"
+    weights.save(path, params, Config(seed=5), {"meta_steps": 9})
+    arrays, config, facts = weights.load(path)
+    assert (config, facts) == (Config(seed=5), {"meta_steps": 9})
+    back = weights.into(jax.tree.map(jnp.zeros_like, params), arrays, "x")
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    with pytest.raises(
+        InnerloopError, match="another model: `body/0/bias` should be of shape .5,., got of shape .4,."
+    ):
+        weights.into(state(5).params, arrays, "x")
+    with pytest.raises(InnerloopError, match="`spare` should be of shape .*, got absent"):
+        weights.into({"spare": jnp.ones(1)}, {}, "x")
+
+
+def spoil(path: Path, how: str) -> None:
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("not weights at all, but rather long")
+    elif how == "no metadata":
+        save_file({"x": np.zeros(2)}, path)
+    elif how == "bad facts":
+        save_file({"x": np.zeros(2)}, path, metadata={"config": to_json(Config()), "facts": "{"})
+    elif how == "bad config":
+        save_file({"x": np.zeros(2)}, path, metadata={"config": '{"seed": "x"}', "facts": "{}"})
+
+
+HOW = ["missing", "truncated", "empty", "text", "no metadata", "bad facts", "bad config"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_files_that_are_no_weights(tmp_path: Path, how: str):
+    path = tmp_path / "w.safetensors"
+    weights.save(path, state().params, Config(), {})
+    spoil(path, how)
+    with pytest.raises(
+        InnerloopError, match=r"w\.safetensors.*(holds no trained weights|seed: has the wrong value)"
+    ):
+        weights.load(path)
+
+
+def test_shipped_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    assert weights.shipped() == []
+    (tmp_path / "b.safetensors").write_text("")
+    (tmp_path / "a.safetensors").write_text("")
+    (tmp_path / "README").write_text("")
+    assert weights.shipped() == ["a", "b"]
+    assert weights.shipped_path("a") == tmp_path / "a.safetensors"
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "missing")
+    assert weights.shipped() == []
+
+
+@pytest.fixture
+def saved(tmp_path: Path):
+    """A manager with one checkpoint, of step 7."""
+    manager = checkpoint.manager(tmp_path / "checkpoints")
+    assert checkpoint.restore(manager, state()) is None
+    checkpoint.save(manager, state())
+    manager.wait_until_finished()
+    yield manager
+    manager.close()
+
+
+def test_checkpoints_there_and_back(saved):
+    blank = jax.tree.map(jnp.zeros_like, state()._replace(key=jax.random.key_data(jax.random.key(0))))
+    back = checkpoint.restore(saved, blank._replace(key=jax.random.key(0)))
+    assert back is not None
+    assert jax.tree.structure(back) == jax.tree.structure(state())
+    assert int(back.step) == 7
+    np.testing.assert_array_equal(jax.random.key_data(back.key), jax.random.key_data(state().key))
+    for a, b in zip(jax.tree.leaves(back[:2]), jax.tree.leaves(state()[:2]), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_checkpoint_of_another_model_or_optimiser(saved):
+    with pytest.raises(InnerloopError, match="checkpoint 7: is of another model: .* use the config"):
+        checkpoint.restore(saved, state(5))
+    with pytest.raises(InnerloopError, match="should be absent"):
+        checkpoint.restore(saved, state(4, optax.sgd(0.1)))
+
+
+def test_a_broken_checkpoint_is_named(saved):
+    """With no other to go on from, the message says where it lies."""
+    for path in Path(str(saved.directory / "7")).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InnerloopError, match=r"cannot be read .*; it lies in .*checkpoints/7"):
+        checkpoint.restore(saved, state())
+
+
+def test_the_newest_three_are_kept(saved):
+    for step in (8, 9, 10):
+        checkpoint.save(saved, state()._replace(step=jnp.asarray(step, jnp.int32)))
+    saved.wait_until_finished()
+    assert sorted(saved.all_steps()) == [8, 9, 10]

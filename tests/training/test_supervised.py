@@ -1,0 +1,171 @@
+"""From a config to the parts of a run."""
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from training_cases import CONFIG, EPISODES, SPLITS, classes
+
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.config.specs import ALGORITHMS
+from innerloop.engine.pytree import Except
+from innerloop.errors import InnerloopError
+from innerloop.nn import MLP, Conv4
+from innerloop.tasks.class_arrays import Splits
+from innerloop.tasks.datasets import cifar, glyphs, image_folder, mini_imagenet, omniglot
+from innerloop.tasks.episodes import Episodes
+from innerloop.tasks.sinusoid import Sinusoid
+from innerloop.tasks.supervised import Pooled
+from innerloop.training.build import build, load_splits
+from innerloop.training.optimizers import inner_loop, outer_optimizer
+from innerloop.training.supervised import Experiment
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def data(**fields) -> Experiment:
+    return replace(EPISODES, config=replace(CONFIG, data=replace(CONFIG.data, **fields)))
+
+
+def test_task_distributions():
+    """Shots may differ between training and test; Reptile reads no query; rotations give four classes from each."""
+    train_tasks = data(train_shots=4).train_tasks()
+    assert isinstance(train_tasks, Episodes)
+    assert (train_tasks.shots, train_tasks.queries, train_tasks.ways) == (4, 3, 3)
+    held_out = EPISODES.held_out_tasks("test")
+    assert isinstance(held_out, Episodes)
+    assert (held_out.shots, held_out.queries, len(held_out.rows.starts)) == (2, 2, 4)
+    fewer = EPISODES.held_out_tasks("validation", queries=1)
+    assert isinstance(fewer, Episodes)
+    assert fewer.queries == 1
+    reptile = replace(EPISODES, config=replace(CONFIG, algorithm="reptile")).train_tasks()
+    assert isinstance(reptile, Episodes)
+    assert reptile.queries == 0
+    turned = data(rotations=True).held_out_tasks("test")
+    assert isinstance(turned, Episodes)
+    assert len(turned.rows.starts) == 16
+    waves = Experiment(preset("sinusoid-reptile"), None)
+    assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
+    assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")
+    with pytest.raises(InnerloopError, match="validation classes: 5 ways need as many classes, got 3"):
+        data(ways=5).held_out_tasks("validation")
+
+
+def test_models():
+    """The same seed, the same weights; sizes from the data; the oracle sees three inputs."""
+    model = EPISODES.init_params()
+    assert isinstance(model, MLP)
+    assert (model.body[0].weight.shape, model.head.weight.shape) == ((16, 4), (4, 3))
+    jax.tree.map(np.testing.assert_array_equal, model, EPISODES.init_params())
+    other = replace(EPISODES, config=replace(CONFIG, seed=1)).init_params()
+    assert not np.array_equal(model.head.weight, other.head.weight)
+    oracle = Experiment(preset("sinusoid-oracle"), None).init_params()
+    assert oracle.body[0].weight.shape == (3, 40)
+    conv = replace(CONFIG, model=ModelConfig(filters=2))
+    large = Splits(classes(6, 16), classes(3, 16), classes(4, 16))
+    assert isinstance(Experiment(conv, large).init_params(), Conv4)
+    with pytest.raises(InnerloopError, match=r"`conv4` needs images, got inputs of shape \(1,\); use `mlp`"):
+        Experiment(replace(preset("sinusoid-maml"), model=ModelConfig()), None).init_params()
+
+
+def test_the_pretrained_baseline():
+    """Joint training classifies all training classes at once, and meets tasks with a new head of zeros."""
+    joint = replace(EPISODES, config=replace(CONFIG, algorithm="joint"))
+    tasks = joint.train_tasks()
+    assert isinstance(tasks, Pooled)
+    assert tasks.batch == 3 * (2 + 3)
+    model = joint.init_params()
+    assert model.head.weight.shape == (4, 6)
+    fresh = joint.for_tasks(model)
+    assert fresh.head.weight.shape == (4, 3)
+    assert not np.asarray(fresh.head.weight).any()
+    np.testing.assert_array_equal(fresh.body[0].weight, model.body[0].weight)
+    assert EPISODES.for_tasks(model) is model
+
+
+def test_chunks():
+    """Convolutions on a CPU go one task after the other, unless told."""
+    assert EPISODES.chunk is None
+    conv = replace(CONFIG, model=ModelConfig())
+    assert Experiment(conv, SPLITS).chunk == 1
+    assert Experiment(replace(conv, outer=replace(CONFIG.outer, chunk=4)), SPLITS).chunk == 4
+
+
+def test_what_the_test_loop_moves():
+    """As in training, with the steps and minibatches of the evaluation."""
+    moved = {}
+    for name in ALGORITHMS:
+        inner = replace(EPISODES, config=replace(CONFIG, algorithm=name)).test_algorithm.inner
+        assert (inner.steps, inner.minibatch) == (CONFIG.evaluation.steps, CONFIG.evaluation.minibatch)
+        moved[name] = inner.select
+    assert moved["anil"] == "head"
+    assert moved["boil"] == Except("head")
+    assert all(moved[name] is None for name in ("maml", "fomaml", "reptile", "joint"))
+
+
+def first_update(rule, gradient: float) -> float:
+    return float(rule.update(np.float32(gradient), rule.init(np.float32(0)), np.float32(0))[0])
+
+
+def test_inner_optimisers():
+    """Adam's first step is the rate whatever the gradient; where it is differentiated, small ones are softened."""
+    assert first_update(inner_loop(InnerConfig(learning_rate=0.1)).rule, 3.0) == pytest.approx(-0.3)
+    adam = InnerConfig(learning_rate=0.1, optimizer="adam", minibatch=3, derivative="mixed")
+    loop = inner_loop(adam)
+    assert (loop.minibatch, loop.derivative) == (3, "mixed")
+    assert first_update(loop.rule, 1e-5) == pytest.approx(-0.1, rel=2e-3)
+    assert first_update(inner_loop(adam, True).rule, 1e-3) == pytest.approx(-0.1, rel=1e-3)
+    slope = jax.grad(lambda g: inner_loop(adam, True).rule.update(g, loop.rule.init(g), g)[0])
+    assert np.isfinite(slope(np.float32(0)))
+
+
+@pytest.mark.parametrize("name", ["omniglot-5way-1shot-maml", "navigation-reptile"])
+def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
+    config = preset(name)
+    with pytest.raises(
+        InnerloopError, match="`kept_adam` is for Reptile on examples, got .*; choose sgd or adam"
+    ):
+        build(replace(config, inner=replace(config.inner, optimizer="kept_adam")))
+
+
+def test_outer_optimisers():
+    """Step sizes that fall to nothing over the run, and clipping before the step."""
+    decays: tuple[tuple[Any, float], ...] = (("constant", 0.1), ("linear", 0.05), ("cosine", 0.05))
+    for decay, middle in decays:
+        rule: Any = outer_optimizer(
+            OuterConfig(meta_steps=8, learning_rate=0.1, optimizer="sgd", decay=decay)
+        )
+        state, sizes = rule.init(np.float32(0)), []
+        for _ in range(9):
+            update, state = rule.update(np.float32(1), state)
+            sizes.append(-float(update))
+        assert sizes[0] == pytest.approx(0.1)
+        assert sizes[4] == pytest.approx(middle)
+        assert sizes[8] == pytest.approx(0.1 if decay == "constant" else 0.0, abs=1e-8)
+    clipped: Any = outer_optimizer(OuterConfig(learning_rate=0.1, optimizer="sgd", clip=2.0))
+    assert float(clipped.update(np.float32(9), clipped.init(np.float32(0)))[0]) == pytest.approx(-0.2)
+    assert first_update(outer_optimizer(OuterConfig(learning_rate=0.1)), 7.0) == pytest.approx(-0.1, rel=1e-4)
+
+
+def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
+    """Each reader gets what the config says of it."""
+    for module in (omniglot, cifar, glyphs, mini_imagenet, image_folder):
+        name = module.__name__.split(".")[-1]
+        monkeypatch.setattr(module, "load", lambda *a, name=name, **k: (name, *a, *k.items()))
+    load = lambda **fields: inspect.unwrap(load_splits)(Config(data=DataConfig(**fields)))
+    assert load(dataset="sinusoid") is None
+    assert load(dataset="omniglot") == ("omniglot", "maml")
+    assert load(dataset="omniglot", split="evaluation") == ("omniglot", "evaluation")
+    assert load(dataset="cifar_fs") == ("cifar", "cifar_fs")
+    assert load(dataset="fc100") == ("cifar", "fc100")
+    assert load(dataset="glyphs") == ("glyphs",)
+    assert load(dataset="mini_imagenet", folder="x") == ("mini_imagenet", "x")
+    assert load(dataset="folder", folder="x", size=32) == ("folder", "x", ("size", 32))
+    assert load(dataset="folder", folder="x") == ("folder", "x", ("size", None))
+    for name in ("folder", "mini_imagenet"):
+        with pytest.raises(InnerloopError, match="needs a folder of images; give --data.folder"):
+            load(dataset=name)

@@ -1,0 +1,122 @@
+"""What a training run leaves behind, and what it says when something went wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from innerloop.config.schema import Config
+from innerloop.engine.outer import StepInfo
+from innerloop.errors import InnerloopError
+from innerloop.training.build import build
+from innerloop.training.loop import due
+from innerloop.training.nan_diagnosis import check_finite
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
+
+
+def test_what_a_run_leaves(tiny: Config, finished: Path):
+    run = RunFolder(finished)
+    records = run.metrics()
+    assert [record["step"] for record in records] == [2, 4, 6, 8, 10, 12]
+    assert [record["step"] for record in records if "validation_loss" in record] == [6, 12]
+    assert {"outer_loss", "grad_norm", "inner_loss_first"} <= set(records[0])
+    assert run.config() == tiny
+    assert sorted(int(p.name) for p in run.checkpoints.iterdir()) == [4, 8, 12]
+    assert list((finished / "tensorboard").iterdir())
+    assert weights.load(run.weights)[2]["meta_steps"] == 12
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path):
+    before = weights.load(finished / "weights.safetensors")[0]
+    (finished / "weights.safetensors").unlink()
+    assert int(train(None, finished, resume=True).step) == 12
+    after = weights.load(finished / "weights.safetensors")[0]
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path: Path):
+    """An outer step of 1e6: finite at first, then not."""
+    wild = replace(
+        tiny,
+        outer=replace(
+            tiny.outer, learning_rate=1e6, optimizer="sgd", log_every=1, checkpoint_every=1, validate_every=0
+        ),
+    )
+    with pytest.raises(
+        InnerloopError, match=r"diverged at meta-step (\d+), in .*; lower --inner.learning-rate"
+    ) as e:
+        train(wild, tmp_path / "run")
+    step = int(str(e.value).split("meta-step ")[1].split(",")[0])
+    assert "the last good checkpoint is kept in" in str(e.value)
+    manager = checkpoint.manager(tmp_path / "run" / "checkpoints")
+    assert manager.latest_step() == step - 1 > 0
+    experiment = build(wild)
+    like = experiment.outer_loop(experiment.train_tasks()).start(
+        experiment.init_params(), experiment.keys().tasks
+    )
+    kept = checkpoint.restore(manager, like)
+    assert kept is not None
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(kept.params))
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_an_inner_rate_of_a_million_names_the_inner_step(tiny: Config, tmp_path: Path):
+    wild = replace(tiny, inner=replace(tiny.inner, learning_rate=1e9, steps=20))
+    with pytest.raises(
+        InnerloopError, match=r"meta-step 1, in inner step \d+ of task 0 .*, got outer loss (nan|inf)"
+    ):
+        train(wild, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "where"),
+    [
+        ("inner_losses", (1, 2), "meta-step 9, in inner step 2"),
+        ("outer_loss", (2,), "meta-step 10, in the query"),
+        ("grad_norm", (0,), "meta-step 8, in the query"),
+    ],
+)
+def test_where_a_run_diverged(field: str, index: tuple, where: str):
+    """The last of three steps of this dispatch is number 10."""
+    values: list[Any] = [np.ones(shape) for shape in (3, (3, 4), 3)]
+    sound = StepInfo(*values)
+    check_finite(sound, 10, Path("run"))
+    check_finite(sound._replace(inner_losses=jnp.ones((3, 0))), 10, Path("run"))
+    getattr(sound, field)[index] = np.nan
+    with pytest.raises(InnerloopError, match=where):
+        check_finite(StepInfo(*map(jnp.asarray, sound)), 10, Path("run"))
+
+
+def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):
+    with pytest.raises(InnerloopError, match="needs a config"):
+        train(None, tmp_path / "x")
+    with pytest.raises(InnerloopError, match="holds a run already"):
+        train(tiny, finished)
+    with pytest.raises(InnerloopError, match="is not a run"):
+        train(None, tmp_path / "x", resume=True)
+
+
+def test_resuming_with_another_model(finished: Path, tmp_path: Path):
+    """The config in the folder was changed by hand."""
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "run")
+    values = json.loads((tmp_path / "run" / "config.json").read_text())
+    values["model"]["hidden"] = [5]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InnerloopError, match="is of another model"):
+        train(None, tmp_path / "run", resume=True)
+
+
+def test_when_something_is_due():
+    """A multiple of `every` reached or passed in the last `length` steps; 0: never."""
+    assert [step for step in range(2, 21, 2) if due(5, step, 2)] == [6, 10, 16, 20]
+    assert not any(due(0, step, 2) for step in range(2, 21, 2))

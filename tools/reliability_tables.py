@@ -1,0 +1,92 @@
+"""The result file of `make test-faults` and `make fuzz`, and the tables that docs/reliability.md has of it."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from innerloop.io.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+
+
+def put(part: str, name: str, result: dict[str, Any]) -> None:
+    """Keep one result, with its day."""
+    known = load()
+    today = datetime.date.today().isoformat()
+    known.setdefault(part, {})[name] = result | {"date": today}
+    write_text(RESULTS, json.dumps(known, indent=1) + "\n")
+
+
+def load() -> dict[str, Any]:
+    """All results so far."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+DOCUMENT = ROOT / "docs" / "reliability.md"
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    """A table in Markdown."""
+    line = lambda cells: "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return "\n".join([line(heads), line("---" for _ in heads), *map(line, rows)])
+
+
+def faults(known: dict[str, Any]) -> str:
+    """One row for each fault, with the command that makes it happen."""
+    rows = [
+        (r["fault"], r["tried"], r["outcome"], r["lost"], f"`pytest {r['test']}`", r["date"])
+        for r in known.get("faults", {}).values()
+    ]
+    return table(("fault", "tried", "what happens", "work lost", "command", "run on"), rows)
+
+
+def fuzzed(known: dict[str, Any]) -> str:
+    """One row for each reader."""
+    rows = [
+        (
+            name,
+            f"{r['inputs']:,}".replace(",", " "),
+            f"{r['read']:,}".replace(",", " "),
+            f"{r['refused']:,}".replace(",", " "),
+            len(r["findings"]),
+            f"{r['megabytes']} MB",
+            f'`python -m tests.fuzz --reader "{name}"`',
+            r["date"],
+        )
+        for name, r in known.get("fuzz", {}).items()
+    ]
+    heads = ("reader", "inputs", "read", "refused", "findings", "memory grew by", "command", "run on")
+    return table(heads, rows)
+
+
+def licences() -> str:
+    """How many packages under each licence."""
+    from tools.sbom import BILL
+
+    parts = json.loads(BILL.read_text())["components"]
+    by_name: dict[str, list[str]] = {}
+    for part in parts:
+        by_name.setdefault(part["licenses"][0]["license"]["name"], []).append(part["name"])
+    rows = [(name, len(members), ", ".join(members)) for name, members in sorted(by_name.items())]
+    return table(("licence", "packages", "which"), rows)
+
+
+def between(text: str, mark: str, content: str) -> str:
+    """The text with new content between two comments."""
+    begin, end = f"<!-- {mark} -->\n", f"\n<!-- end of {mark} -->"
+    before, rest = text.split(begin)
+    return before + begin + content + end + rest.split(end)[1]
+
+
+def document(text: str) -> str:
+    """The document with its tables written anew."""
+    known = load()
+    for mark, content in (("faults", faults(known)), ("fuzz", fuzzed(known)), ("licences", licences())):
+        text = between(text, mark, content)
+    return text
+
+
+if __name__ == "__main__":
+    write_text(DOCUMENT, document(DOCUMENT.read_text()))
