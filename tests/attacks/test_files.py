@@ -299,15 +299,21 @@ WRITERS = {
 }
 WRITERS |= {"rmdir", "savefig", "save_file", "symlink", "truncate", "removedirs", "hardlink_to", "mkdtemp"}
 REASONED = {
-    ("checkpoint.py", "unlink"): "files that Orbax wrote, by their names, in the folder of old checkpoints",
-    ("checkpoint.py", "symlink"): "in a temporary folder of its own",
-    ("lock.py", "truncate"): "the open lock file, after its content was checked",
-    ("tensors.py", "save_file"): "into a draft",
-    ("report/html_parts.py", "savefig"): "into a draft or into memory",
-    ("report/page.py", "write_text"): "into a draft",
-    ("datasets/store.py", "write_text"): "into a draft",
-    ("datasets/store.py", "unlink"): "the sidecar of an array that is being replaced",
-    ("datasets/glyph_classes.py", "write_text"): "a developer's tool that draws up the lists of classes",
+    (
+        "training/storage/checkpoint.py",
+        "unlink",
+    ): "files that Orbax wrote, by their names, in the folder of old checkpoints",
+    ("training/storage/checkpoint.py", "symlink"): "in a temporary folder of its own",
+    ("training/storage/lock.py", "truncate"): "the open lock file, after its content was checked",
+    ("io/safetensors_writer.py", "save_file"): "into a draft",
+    ("report/html_blocks.py", "savefig"): "into a draft or into memory",
+    ("report/run_page.py", "write_text"): "into a draft",
+    ("tasks/io/array_files.py", "write_text"): "into a draft",
+    ("tasks/io/array_files.py", "unlink"): "the sidecar of an array that is being replaced",
+    (
+        "tasks/datasets/glyph_classes.py",
+        "write_text",
+    ): "a developer's tool that draws up the lists of classes",
 }
 
 
@@ -338,11 +344,14 @@ def calls(path: Path) -> set[str]:
 def test_everything_is_written_through_one_place():
     root = Path(innerloop.__file__).parent
     found = {(str(p.relative_to(root)), name) for p in root.rglob("*.py") for name in calls(p)}
-    found = {(file, name) for file, name in found if file != "files.py"}
+    found = {(file, name) for file, name in found if file != "io/files.py"}
     allowed = set(REASONED) | {
-        ("checkpoint.py", "os.replace"),  # a damaged checkpoint is moved within the run's folder
-        ("lock.py", "open for writing"),  # opened without following links, and checked
-        ("datasets/store.py", "open for writing"),  # a draft
+        (
+            "training/storage/checkpoint.py",
+            "os.replace",
+        ),  # a damaged checkpoint is moved within the run's folder
+        ("training/storage/lock.py", "open for writing"),  # opened without following links, and checked
+        ("tasks/io/array_files.py", "open for writing"),  # a draft
         ("cli/adapt.py", "open for writing"),  # a draft
         ("cli/streams.py", "open for writing"),  # os.devnull, in place of a stream that is closed
     }
