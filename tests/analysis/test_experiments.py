@@ -10,10 +10,10 @@ from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, se
 
 from innerloop import analysis
 from innerloop.analysis import NamedLayers, named_layers
-from innerloop.analysis.loss_landscape import first_step
+from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES
-from innerloop.analysis.weight_movement import angle
+from innerloop.analysis.weight_movement import _angle
 from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
@@ -184,7 +184,7 @@ def test_movement():
 def test_small_angles():
     """1e-5 radians, which the arccos of a float32 cosine cannot tell from 0."""
     a, b = jnp.array([1.0, 0.0]), jnp.array([3.0, 3e-5])
-    assert float(angle(a, b)) == pytest.approx(np.degrees(1e-5), rel=1e-3)
+    assert float(_angle(a, b)) == pytest.approx(np.degrees(1e-5), rel=1e-3)
 
 
 def test_steps():
@@ -223,7 +223,7 @@ def test_landscape():
     )  # these tasks' steps are not parallel
     assert paths[:, 0] == pytest.approx(np.zeros((2, 2)), abs=1e-5)
     assert paths[:, 1] == pytest.approx(np.eye(2), abs=1e-3)
-    step = first_step(subject, subject.params, tasks[0])
+    step = _first_step(subject, subject.params, tasks[0])
     assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - subject.params["out"], atol=1e-6)
 
 

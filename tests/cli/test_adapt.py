@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from innerloop.cli.adapt_model import resolve_ink
-from innerloop.cli.user_examples import read_picture
+from innerloop.cli.adapt_model import _resolve_ink
+from innerloop.cli.user_examples import _read_picture
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError
@@ -108,21 +108,21 @@ def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
 
 def test_see_through_parts_are_white(tmp_path):
     picture(tmp_path / "clear.png", "RGBA", colour=(0, 0, 0, 0))
-    assert read_picture(tmp_path / "clear.png", (28, 28, 1)).min() == 255
+    assert _read_picture(tmp_path / "clear.png", (28, 28, 1)).min() == 255
 
 
 def test_oblong_models_want_their_own_size(tmp_path):
     picture(tmp_path / "x.png", size=(20, 30))
-    assert read_picture(tmp_path / "x.png", (30, 20, 3)).shape == (30, 20, 3)
+    assert _read_picture(tmp_path / "x.png", (30, 20, 3)).shape == (30, 20, 3)
     with pytest.raises(InnerloopError, match="must be 16 x 30 pixels, got 20 x 30"):
-        read_picture(tmp_path / "x.png", (30, 16, 1))
+        _read_picture(tmp_path / "x.png", (30, 16, 1))
 
 
 def test_photographs_have_no_ink():
     config, pictures = Config(data=DataConfig(dataset="cifar_fs")), np.zeros((1, 4, 4, 3), np.uint8)
-    assert resolve_ink(config, None, pictures) is None
+    assert _resolve_ink(config, None, pictures) is None
     with pytest.raises(InnerloopError, match="cifar_fs holds no drawings"):
-        resolve_ink(config, "dark", pictures)
+        _resolve_ink(config, "dark", pictures)
 
 
 def test_the_oracle_cannot_adapt(complaint, tmp_path):

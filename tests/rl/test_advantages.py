@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from innerloop.rl.advantages import discounted, generalised, normalised
-from innerloop.rl.baseline import features, linear_baseline
+from innerloop.rl.baseline import _features, linear_baseline
 
 REWARDS = jnp.array([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]])
 MASK = jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
@@ -51,7 +51,7 @@ def test_the_baseline_is_numpy_s_ridge_regression(x64: bool):
     with jax.enable_x64(x64):
         found = linear_baseline(jnp.array(seen), jnp.array(returns), jnp.array(mask))
         found = np.asarray(found, np.float64)
-        phi = np.asarray(features(jnp.array(seen)), np.float64)
+        phi = np.asarray(_features(jnp.array(seen)), np.float64)
     rows = (phi * mask[..., None]).reshape(-1, phi.shape[-1])
     w = np.linalg.solve(rows.T @ rows + 1e-5 * np.eye(rows.shape[1]), rows.T @ (returns * mask).ravel())
     wanted = (phi @ w) * mask
@@ -62,5 +62,5 @@ def test_the_baseline_is_numpy_s_ridge_regression(x64: bool):
 def test_features_by_hand():
     seen = jnp.array([[[2.0], [-20.0]]])
     np.testing.assert_allclose(
-        features(seen)[0], [[2, 4, 0, 0, 0, 1], [-10, 100, 0.01, 1e-4, 1e-6, 1]], rtol=1e-6
+        _features(seen)[0], [[2, 4, 0, 0, 0, 1], [-10, 100, 0.01, 1e-4, 1e-6, 1]], rtol=1e-6
     )

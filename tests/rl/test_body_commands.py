@@ -56,8 +56,8 @@ def test_a_report_shows_the_film(finished: Path):
     """The block of a report that shows what policies do; the rest is the same as for navigation."""
     trained = load_trained(finished)
     run = measurements.Result("ANIL", trained, {"returns": [0.0], "ci95": [0.0]}, [], {}, finished)
-    block = run_page.EXAMPLES[run.score](measurements.Group(measurements.problem(trained), [run], []))
-    assert measurements.problem(trained) == "Half-cheetah, velocity, 6 steps"
+    block = run_page.EXAMPLES[run.score](measurements.Group(measurements._problem(trained), [run], []))
+    assert measurements._problem(trained) == "Half-cheetah, velocity, 6 steps"
     assert 'alt="film strip"' in block
     with Image.open(finished / "figures" / "film.png") as picture:
         assert picture.width > 1000
@@ -77,7 +77,7 @@ def test_a_pose_is_read_back_from_what_was_seen():
 
 def test_the_outline_of_a_capsule():
     """Every point within its radius of the line, and none beyond."""
-    outline = film_strip.capsule(np.array([0.0, 1.0]), np.array([2.0, 1.0]), 0.5)
+    outline = film_strip._capsule(np.array([0.0, 1.0]), np.array([2.0, 1.0]), 0.5)
     nearest = np.clip(outline[:, 0], 0, 2)
     np.testing.assert_allclose(np.hypot(outline[:, 0] - nearest, outline[:, 1] - 1), 0.5)
     assert (outline[:, 0].min(), outline[:, 0].max()) == pytest.approx((-0.5, 2.5), abs=0.01)

@@ -11,10 +11,10 @@ import pytest
 
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Locomotion, Oracle
-from innerloop.rl.environments.locomotion import LocomotionState, rotation
+from innerloop.rl.environments.locomotion import LocomotionState, _rotation
 from innerloop.rl.environments.mujoco.c_engine import stepped
 from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, Body, load_model, needed
-from innerloop.rl.environments.mujoco.physics import Physics, unpacked
+from innerloop.rl.environments.mujoco.physics import Physics, _unpacked
 
 mujoco = needed("mujoco", "test")  # its parts are found at run time only
 CHEETAH, WALKER = Locomotion("half-cheetah"), Locomotion("ant", "velocity")
@@ -151,7 +151,7 @@ def test_what_the_ant_sees():
     data.qpos = state[:15]
     mujoco.mj_kinematics(model, data)
     matrix = data.body("torso").xmat.reshape(3, 3)
-    np.testing.assert_allclose(rotation(jnp.asarray(state[3:7])), matrix, atol=1e-6)
+    np.testing.assert_allclose(_rotation(jnp.asarray(state[3:7])), matrix, atol=1e-6)
     now = physics(ANT, qpos=state[:15])
     seen = np.asarray(WALKER.seen(now))
     assert seen.shape == (WALKER.observation_size,) == (119,)
@@ -214,7 +214,7 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("wrong", ["speed", "action"])
 def test_broken_physics_is_told_and_the_last_good_state_kept(wrong: str):
     """A body faster than any body, or an action that is no number: the reward is NaN and the trajectory is over."""
-    good = unpacked(
+    good = _unpacked(
         HALF_CHEETAH,
         jnp.asarray(stepped(HALF_CHEETAH, moving(HALF_CHEETAH, 1), np.zeros((1, 6)), 0)[0], jnp.float32),
     )
@@ -231,7 +231,7 @@ def test_mjx_and_the_c_engine_agree():
     random = np.random.default_rng(0)
     both = [Locomotion(engine="c"), Locomotion(engine="mjx")]
     first = stepped(HALF_CHEETAH, moving(HALF_CHEETAH), np.zeros((3, 6)), 0)
-    start = jax.vmap(lambda x: unpacked(HALF_CHEETAH, x))(jnp.asarray(first, jnp.float32))
+    start = jax.vmap(lambda x: _unpacked(HALF_CHEETAH, x))(jnp.asarray(first, jnp.float32))
     states = [LocomotionState(start, jnp.ones((3, 1)))] * 2
     steps = [jax.jit(jax.vmap(environment.step, (None, 0, 0))) for environment in both]
     for _ in range(4):

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, over_tasks
-from innerloop.engine.pytree import Selection, chosen, paths
+from innerloop.engine.pytree import chosen, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.nn.named_layers import NamedLayers, named_layers
@@ -105,12 +105,6 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
     return values.mean(0).tolist(), half.tolist()
 
 
-def selected(selection: Selection, tree: Params) -> list[Array]:
-    """The leaves of a tree that a selection holds."""
-    leaves = zip(paths(tree), jax.tree.leaves(tree), strict=True)
-    return [leaf for path, leaf in leaves if chosen(selection, path)]
-
-
 def subject_of(
     trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
 ) -> Subject:
@@ -121,7 +115,7 @@ def subject_of(
     if shots is not None:
         config = replace(config, data=replace(config.data, shots=shots))
     e = replace(trained.experiment, config=config)
-    queries = most_queries(e) if e.classification else None
+    queries = _most_queries(e) if e.classification else None
     return Subject(
         params=trained.params,
         layers=named_layers(e.algorithm.initialisation(trained.params)),
@@ -135,7 +129,7 @@ def subject_of(
     )
 
 
-def most_queries(experiment: Any) -> int:
+def _most_queries(experiment: Any) -> int:
     """`MANY_QUERIES` of each class, or as many as the smallest class has beside its shots."""
     data = experiment.config.data
     smallest = int(np.min(experiment.splits.test.counts))

@@ -55,7 +55,7 @@ def decomposed(x: Points) -> Decomposed:
     return Decomposed(x, left, singular)
 
 
-def basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
+def _basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
     """An orthonormal basis of the centred columns, `[points, rank]`.
 
     tolerance: singular values under this share of the largest count as zero. variance: keep the fewest leading
@@ -69,7 +69,7 @@ def basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
     return side.left[:, :rank]
 
 
-def precision(*arrays: Any) -> float:
+def _precision(*arrays: Any) -> float:
     """The coarsest machine precision among arrays: what their values are good to."""
     kinds = [np.asarray(a).dtype for a in arrays]
     return max(float(np.finfo(kind if kind.kind == "f" else float).eps) for kind in kinds)
@@ -95,12 +95,12 @@ def canonical_correlations(
 def default_tolerance(x: Any, y: Any, dtype: Any) -> float:
     """Rounding error of the activations as given, grown with the number of points and neurons."""
     size = max(np.shape(x)[0], np.shape(x)[-1], np.shape(y)[-1])
-    return size * max(precision(x, y), float(np.finfo(dtype).eps))
+    return size * max(_precision(x, y), float(np.finfo(dtype).eps))
 
 
 def correlate(x: Decomposed, y: Decomposed, tolerance: float, variance: float = 1.0) -> Correlations:
     """`canonical_correlations` of two sides that are decomposed already."""
-    qx, qy = basis(x, tolerance, variance), basis(y, tolerance, variance)
+    qx, qy = _basis(x, tolerance, variance), _basis(y, tolerance, variance)
     a, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
     forced = max(0, qx.shape[1] + qy.shape[1] - (len(qx) - 1))
     return Correlations(np.clip(rho, 0.0, 1.0), qx @ a, forced)

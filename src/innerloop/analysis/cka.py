@@ -33,11 +33,11 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float6
     In [0, 1], or with `debiased` at most 1. Raises InnerloopError for different points, values that are not finite,
     and, debiased, fewer than four points.
     """
-    x, y = (unit(centred(a)) for a in pair(x, y, "CKA", dtype))
-    inner = linear_hsic1 if debiased else linear_hsic
+    x, y = (_unit(centred(a)) for a in pair(x, y, "CKA", dtype))
+    inner = _linear_hsic1 if debiased else _linear_hsic
     if debiased:
-        check_four(len(x))
-    return ratio(inner(x, y), inner(x, x), inner(y, y))
+        _check_four(len(x))
+    return _ratio(inner(x, y), inner(x, x), inner(y, y))
 
 
 def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype: Any = np.float64) -> float:
@@ -48,20 +48,20 @@ def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype
     if not width > 0:
         raise InnerloopError("CKA", "`width` must be above 0", got=width)
     x, y = pair(x, y, "CKA", dtype)
-    k, m = gaussian(x, width), gaussian(y, width)
+    k, m = _gaussian(x, width), _gaussian(y, width)
     if debiased:
-        check_four(len(x))
-        return ratio(hsic1(k, m), hsic1(k, k), hsic1(m, m))
-    k, m = centred_kernel(k), centred_kernel(m)
-    return ratio(*(float(np.sum(a * b)) for a, b in ((k, m), (k, k), (m, m))))
+        _check_four(len(x))
+        return _ratio(_hsic1(k, m), _hsic1(k, k), _hsic1(m, m))
+    k, m = _centred_kernel(k), _centred_kernel(m)
+    return _ratio(*(float(np.sum(a * b)) for a, b in ((k, m), (k, k), (m, m))))
 
 
-def ratio(xy: float, xx: float, yy: float) -> float:
+def _ratio(xy: float, xx: float, yy: float) -> float:
     """HSIC to CKA; NaN where a side has no variance."""
     return float(xy / np.sqrt(xx * yy)) if xx > 0 and yy > 0 else float("nan")
 
 
-def unit(x: Points) -> Points:
+def _unit(x: Points) -> Points:
     """Scaled to Frobenius norm 1, so that products of large and small activations neither overflow nor vanish."""
     largest = np.abs(x).max(initial=0.0)
     if largest == 0:
@@ -70,23 +70,23 @@ def unit(x: Points) -> Points:
     return x / np.linalg.norm(x)
 
 
-def linear_hsic(x: Points, y: Others) -> float:
+def _linear_hsic(x: Points, y: Others) -> float:
     """tr(XX^T YY^T) = ||X^T Y||^2 of centred activations."""
     wide = x.shape[1] * y.shape[1] > len(x) ** 2
     return float(np.sum((x @ x.T) * (y @ y.T))) if wide else float(np.sum((x.T @ y) ** 2))
 
 
-def linear_hsic1(x: Points, y: Others) -> float:
+def _linear_hsic1(x: Points, y: Others) -> float:
     """HSIC_1 of linear kernels without forming them, up to the factor 1 / (n (n-3))."""
     n = len(x)
     dx, dy = np.sum(x * x, 1), np.sum(y * y, 1)  # the diagonals
     rows_x, rows_y = x @ x.sum(0) - dx, y @ y.sum(0) - dy  # K~ 1
-    trace = linear_hsic(x, y) - float(dx @ dy)
+    trace = _linear_hsic(x, y) - float(dx @ dy)
     both = float(rows_x.sum() * rows_y.sum()) / ((n - 1) * (n - 2))
     return trace + both - 2 * float(rows_x @ rows_y) / (n - 2)
 
 
-def hsic1(k: Kernel, m: Kernel) -> float:
+def _hsic1(k: Kernel, m: Kernel) -> float:
     """HSIC_1 of kernel matrices, up to the factor 1 / (n (n-3))."""
     n = len(k)
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
@@ -94,13 +94,13 @@ def hsic1(k: Kernel, m: Kernel) -> float:
     return float(np.sum(k * m)) + both - 2 * float(k.sum(0) @ m.sum(0)) / (n - 2)
 
 
-def centred_kernel(k: Kernel) -> Kernel:
+def _centred_kernel(k: Kernel) -> Kernel:
     """H K H."""
     rows = k.mean(0)
     return k - rows[None] - rows[:, None] + rows.mean()
 
 
-def gaussian(x: Points, width: float) -> Kernel:
+def _gaussian(x: Points, width: float) -> Kernel:
     """Gaussian kernel matrix with the median distance between different points as its unit."""
     x = centred(x)  # smaller numbers: squared distances by the product lose less
     norms = np.sum(x * x, 1)
@@ -113,7 +113,7 @@ def gaussian(x: Points, width: float) -> Kernel:
     return np.exp(-squared / (2 * width**2 * median))
 
 
-def check_four(points: int) -> None:
+def _check_four(points: int) -> None:
     """Raise InnerloopError where HSIC_1 is not defined."""
     if points < 4:
         raise InnerloopError("CKA", "debiased CKA needs at least four points", got=points)

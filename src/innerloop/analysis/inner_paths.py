@@ -64,20 +64,20 @@ def inner_paths(
     thetas = [parts(subject.theta(params)) for params in outer]
     before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]
     found = {
-        name: picture(ways[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
+        name: _coordinates(ways[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
         for name in split
     }
     return {"steps": list(recorded), **found}
 
 
-def picture(ways: np.ndarray, before: list[np.ndarray], norm: float) -> dict[str, Any]:
+def _coordinates(ways: np.ndarray, before: list[np.ndarray], norm: float) -> dict[str, Any]:
     """One part's coordinates from ways `[tasks, steps, parameters]` and the outer loop's points, theta at 0."""
     ways, before = ways / norm, [b / norm for b in before]
     flat = ways.reshape(-1, ways.shape[-1])
-    close = principal(flat, 2)
+    close = _principal(flat, 2)
     x = before[0] if before else close[0]
     x = x / max(np.linalg.norm(x), 1e-12)
-    y = principal(flat - np.outer(flat @ x, x), 1)[0]
+    y = _principal(flat - np.outer(flat @ x, x), 1)[0]
     wide = np.stack([-x, y]) if before else np.stack([x, y])  # the outer loop comes from the left
     ends = ways[:, -1]
     return {
@@ -88,11 +88,11 @@ def picture(ways: np.ndarray, before: list[np.ndarray], norm: float) -> dict[str
             "outer": float(np.linalg.norm(before[0])) if before else None,
             "inner": float(np.linalg.norm(ends, axis=1).mean()),
         },
-        "shown": {"wide": share(ends, wide), "close": share(ends, close)},
+        "shown": {"wide": _explained_share(ends, wide), "close": _explained_share(ends, close)},
     }
 
 
-def principal(rows: np.ndarray, count: int) -> np.ndarray:
+def _principal(rows: np.ndarray, count: int) -> np.ndarray:
     """The leading directions of rows about the origin, `[count, parameters]`; zero where there are no more."""
     _, singular, right = np.linalg.svd(rows, full_matrices=False)
     found = np.zeros((count, rows.shape[1]), rows.dtype)
@@ -104,7 +104,7 @@ def principal(rows: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def share(ends: np.ndarray, axes: np.ndarray) -> float | None:
+def _explained_share(ends: np.ndarray, axes: np.ndarray) -> float | None:
     """How much of the squared length the axes keep; None where nothing moves."""
     whole = float(np.sum(ends**2))
     return float(np.sum((ends @ axes.T) ** 2)) / whole if whole > 0 else None

@@ -27,13 +27,13 @@ ALONG = tuple(np.round(np.linspace(-1, 3, 17), 2).tolist())
 GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
 
 
-def first_step(subject: Subject, params: Params, task: Task) -> Params:
+def _first_step(subject: Subject, params: Params, task: Task) -> Params:
     """The first inner step of a task, as a change of all parameters."""
     once = subject.algorithm.with_inner(steps=1)
     return subtract(once.adapt(params, task.support), subject.theta(params))
 
 
-def moved(params: Params, *changes: tuple[Array, Params]) -> Params:
+def _moved(params: Params, *changes: tuple[Array, Params]) -> Params:
     """theta + sum of scaled changes."""
     for scale, change in changes:
         params = jax.tree.map(lambda x, u, scale=scale: x + scale * u, params, change)
@@ -51,10 +51,10 @@ def line(
     """`{"along": [...], "support_loss": {"mean": [...], "ci95": [...]}, "query_loss": ...}`, averaged over tasks."""
 
     def one(params: Params, task: Task) -> dict[str, Array]:
-        step = first_step(subject, params, task)
+        step = _first_step(subject, params, task)
 
         def at(a: Array) -> dict[str, Array]:
-            here = moved(subject.theta(params), (a, step))
+            here = _moved(subject.theta(params), (a, step))
             loss = subject.algorithm.loss_fn
             return {"support_loss": loss(here, task.support), "query_loss": loss(here, task.query)}
 
@@ -72,22 +72,22 @@ def plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) 
 
     def all_at_once(params: Params, keys: list[Array]) -> tuple[list[Array], list[Array]]:
         tasks = [subject.tasks.sample(k) for k in keys]
-        steps = [first_step(subject, params, task) for task in tasks]
+        steps = [_first_step(subject, params, task) for task in tasks]
         theta, loss = subject.theta(params), subject.algorithm.loss_fn
 
         def losses(b: Array) -> list[Array]:
-            at = lambda a: [loss(moved(theta, (a, steps[0]), (b, steps[1])), task.query) for task in tasks]
+            at = lambda a: [loss(_moved(theta, (a, steps[0]), (b, steps[1])), task.query) for task in tasks]
             return jax.lax.map(at, values)
 
         flat = jnp.stack([vector(jax.tree.leaves(step)) for step in steps])
-        return jax.lax.map(losses, values), [projected(subject, params, task, flat) for task in tasks]
+        return jax.lax.map(losses, values), [_projected(subject, params, task, flat) for task in tasks]
 
     losses, paths = jax.jit(all_at_once)(subject.params, keys)
     plain = lambda found: [np.asarray(x).tolist() for x in found]
     return {"grid": list(grid), "losses": plain(losses), "paths": plain(paths)}
 
 
-def projected(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
+def _projected(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
     """An inner-loop path in units of the two first steps, `[steps + 1, 2]`: least squares on their plane."""
     gram = flat @ flat.T
     # Parallel steps, or none at all, span no plane: of the many solutions the smallest one.

@@ -35,13 +35,13 @@ def cosine_scores(
     return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels, ways)
 
 
-def nil_score(subject: Subject) -> Any:
+def _nil_score(subject: Subject) -> Any:
     """A score that ignores the head: accuracy and loss of `cosine_scores`."""
     embed = subject.layers.embed
 
     def score(params: Params, task: Task) -> dict[str, Array]:
         ways = jax.eval_shape(subject.layers.activations, params, task.query.inputs)[subject.layers.head]
-        features = predict(embed, params, task.support.inputs, task.query.inputs, mode_of(subject))
+        features = predict(embed, params, task.support.inputs, task.query.inputs, _normalization(subject))
         known = embed(params, task.support.inputs)
         found = cosine_scores(features, known, task.support.targets, ways.shape[-1])
         picked = jnp.take_along_axis(found, task.query.targets[:, None], 1)
@@ -50,7 +50,7 @@ def nil_score(subject: Subject) -> Any:
     return score
 
 
-def mode_of(subject: Subject) -> Any:
+def _normalization(subject: Subject) -> Any:
     """`support` needs a model that takes `reference`; features are given alone, so each query joins the support."""
     return "inductive" if subject.normalization == "support" else subject.normalization
 
@@ -74,13 +74,13 @@ def nil(
     total = tasks * (1 + len(bodies))
     own = scorer(subject, subject.algorithm, "accuracy", tasks)
     found = {"": own(subject.params, key, later(watch, 0, total))}
-    features = scorer(replace(subject, score=nil_score(subject)), still, "accuracy", tasks)
+    features = scorer(replace(subject, score=_nil_score(subject)), still, "accuracy", tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):
         found[name] = features(params, key, later(watch, i * tasks, total))
-    return [line(name, values, found[""]) for name, values in found.items()]
+    return [_record(name, values, found[""]) for name, values in found.items()]
 
 
-def line(name: str, values: Any, first: Any) -> dict[str, Any]:
+def _record(name: str, values: Any, first: Any) -> dict[str, Any]:
     """One record; the nameless one is the subject with its inner loop."""
     own = record((), "accuracy", values, first)
     own.pop("frozen")

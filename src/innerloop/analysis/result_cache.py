@@ -19,12 +19,12 @@ from innerloop.io.untrusted import parse_json, read_bytes, read_text
 from innerloop.tasks.io.download import cache_folder
 
 
-def folder() -> Path:
+def _folder() -> Path:
     """Where results are kept."""
     return cache_folder() / "analysis"
 
 
-def digest(*contents: bytes) -> str:
+def _digest(*contents: bytes) -> str:
     """A hash of bytes, each part's end marked."""
     found = hashlib.sha256()
     for content in contents:
@@ -34,14 +34,14 @@ def digest(*contents: bytes) -> str:
 
 def of_file(path: Path) -> str:
     """A file's hash."""
-    return digest(read_bytes(path, largest()))
+    return _digest(read_bytes(path, largest()))
 
 
 @functools.cache
-def of_code() -> str:
+def _of_code() -> str:
     """The hash of this package's source."""
     root = Path(__file__).resolve().parents[1]
-    return digest(*(path.read_bytes() for path in sorted(root.rglob("*.py"))))
+    return _digest(*(path.read_bytes() for path in sorted(root.rglob("*.py"))))
 
 
 def of_images(config: Config) -> str:
@@ -50,18 +50,18 @@ def of_images(config: Config) -> str:
     if not config.data.folder or not root.is_dir():
         return ""
     stamp = lambda path: f"{path.relative_to(root)} {path.stat().st_size} {path.stat().st_mtime_ns}"
-    return digest(*(stamp(path).encode() for path in sorted(root.rglob("*")) if path.is_file()))
+    return _digest(*(stamp(path).encode() for path in sorted(root.rglob("*")) if path.is_file()))
 
 
 def key(experiment: str, facts: dict[str, Any]) -> str:
     """The name of a result."""
-    return digest(json.dumps([experiment, facts, of_code()], sort_keys=True).encode())
+    return _digest(json.dumps([experiment, facts, _of_code()], sort_keys=True).encode())
 
 
 def load(name: str) -> Any:
     """A kept result, or None."""
     try:
-        path = folder() / f"{name}.json"
+        path = _folder() / f"{name}.json"
         return parse_json(read_text(path), str(path), finite=False)
     except InnerloopError:  # absent, or cut short by a full disk: made again
         return None
@@ -70,7 +70,7 @@ def load(name: str) -> Any:
 def save(name: str, result: Any) -> None:
     """Keep a result; where that cannot be, it is measured again the next time."""
     try:
-        kept = OwnFolder(folder())
+        kept = OwnFolder(_folder())
         kept.make()
         kept.write(f"{name}.json", json.dumps(result) + "\n")
     except InnerloopError as trouble:

@@ -59,7 +59,7 @@ def adapting(subject: Subject, layout: Layout) -> Compare:
 
     def one(params: Params, task: Task) -> tuple[Any, Any]:
         adapted = subject.algorithm.adapt(params, task.support)
-        return both(subject, subject.theta(params), subject, adapted, task, layout)
+        return _activations_of_both(subject, subject.theta(params), subject, adapted, task, layout)
 
     return one
 
@@ -87,21 +87,23 @@ def across(
         start = lambda own, params: (
             own.algorithm.adapt(params, task.support) if adapted else own.theta(params)
         )
-        return both(subject, start(subject, params), other, start(other, other.params), task, layout)
+        return _activations_of_both(
+            subject, start(subject, params), other, start(other, other.params), task, layout
+        )
 
     return comparer(subject, one, tasks)(subject.params, key, watch)
 
 
-def both(
+def _activations_of_both(
     a: Subject, params: Params, b: Subject, second: Params, task: Task, layout: Layout
 ) -> tuple[Any, Any]:
     """The activations of two sets of parameters on a task's queries, at the same points."""
     inputs = task.query.inputs
-    pick = lambda found: {name: some(as_points(x, layout)) for name, x in found.items()}
+    pick = lambda found: {name: _subsample(as_points(x, layout)) for name, x in found.items()}
     return pick(a.layers.activations(params, inputs)), pick(b.layers.activations(second, inputs))
 
 
-def some(points: Array) -> Array:
+def _subsample(points: Array) -> Array:
     """`MOST_POINTS` rows, always the same ones, drawn at random: places beside one another are alike."""
     if len(points) <= MOST_POINTS:
         return points
@@ -125,19 +127,19 @@ def comparer(
             for i in range(len(before[names[0]])):
                 for name, values in found.items():
                     shapes[name] = before[name][i].shape
-                    values.append(measured(before[name][i], after[name][i]))
+                    values.append(_measures_of(before[name][i], after[name][i]))
                 watch(len(found[names[0]]), tasks)
-        return [line(name, name == names[-1], shapes[name], found[name]) for name in names]
+        return [_record(name, name == names[-1], shapes[name], found[name]) for name in names]
 
     return run
 
 
-def line(name: str, head: bool, shape: tuple[int, int], values: list[dict[str, float]]) -> dict[str, Any]:
+def _record(name: str, head: bool, shape: tuple[int, int], values: list[dict[str, float]]) -> dict[str, Any]:
     """One layer's record."""
-    return {"layer": name, "head": head, "points": shape[0], "neurons": shape[1]} | averaged(values)
+    return {"layer": name, "head": head, "points": shape[0], "neurons": shape[1]} | _averaged(values)
 
 
-def measured(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def _measures_of(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Every measure of one layer on one task. Identical activations are alike by definition, also dead ones."""
     tolerance = default_tolerance(x, y, np.float64)
     x, y = x.astype(np.float64), y.astype(np.float64)
@@ -162,7 +164,7 @@ def measured(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     } | chance
 
 
-def averaged(values: list[dict[str, float]]) -> dict[str, Any]:
+def _averaged(values: list[dict[str, float]]) -> dict[str, Any]:
     """Mean and interval of each measure over tasks; tasks where it is not defined are left out."""
     found: dict[str, Any] = {}
     for name in values[0]:

@@ -36,20 +36,20 @@ class Verdict:
     """The kind, the numbers that decided it, and sentences for people."""
 
     kind: Kind
-    measures: dict[str, Any]
-    sentences: list[str]
+    _measures: dict[str, Any]
+    _sentences: list[str]
 
 
 def judge(results: dict[str, Any]) -> Verdict | None:
     """The verdict on the results of `innerloop.analysis.run_all`; None where freezing was not measured."""
-    if not {"none", "body", "all"} <= set(frozen_lines(results)):
+    if not {"none", "body", "all"} <= set(_frozen_lines(results)):
         return None
-    found = measures(results)
-    kind = decide(found)
-    return Verdict(kind, found, sentences(kind, found, results))
+    found = _measures(results)
+    kind = _decide(found)
+    return Verdict(kind, found, _sentences(kind, found, results))
 
 
-def frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The lines of the freezing table that the rule reads."""
     layers = results.get("layers", [])
     wanted = {"none": [], "body": layers[:-1], "all": layers}
@@ -58,10 +58,10 @@ def frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: x for name, x in found.items() if x is not None}
 
 
-def measures(results: dict[str, Any]) -> dict[str, Any]:
+def _measures(results: dict[str, Any]) -> dict[str, Any]:
     """What the rule reads: gain and its interval, kept, nil, alike and the layer it is of."""
-    lines, metric = frozen_lines(results), results["metric"]
-    gain = abs(lines["all"]["change"]) if better(lines["all"]["change"], metric) < 0 else 0.0
+    lines, metric = _frozen_lines(results), results["metric"]
+    gain = abs(lines["all"]["change"]) if _better(lines["all"]["change"], metric) < 0 else 0.0
     floor = lines["all"][metric]
     sure = gain > lines["all"]["change_ci95"]
     nil = next((x for x in results.get("nil") or [] if x["body"] == "trained" and not x["inner_loop"]), None)
@@ -70,24 +70,24 @@ def measures(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "gain": gain if sure else 0.0,
         "moves": results["moves"],
-        "kept": share_of(lines["body"][metric], floor, gain, metric),
-        "nil": None if nil is None else share_of(nil[metric], floor, gain, metric),
+        "kept": _share_of(lines["body"][metric], floor, gain, metric),
+        "nil": None if nil is None else _share_of(nil[metric], floor, gain, metric),
         "alike": None if lowest is None else lowest["cka"]["mean"],
         "changed_most": None if lowest is None else lowest["layer"],
     }
 
 
-def better(change: float, metric: str) -> float:
+def _better(change: float, metric: str) -> float:
     """A change with the sign that makes more better."""
     return change if metric == "accuracy" else -change
 
 
-def share_of(value: float, floor: float, gain: float, metric: str) -> float | None:
+def _share_of(value: float, floor: float, gain: float, metric: str) -> float | None:
     """Share of the gain above the floor; negative where it is worse than not adapting at all."""
-    return better(value - floor, metric) / gain if gain else None
+    return _better(value - floor, metric) / gain if gain else None
 
 
-def decide(m: dict[str, Any]) -> Kind:
+def _decide(m: dict[str, Any]) -> Kind:
     """The rule."""
     if not m["gain"]:
         return "no gain"
@@ -99,9 +99,9 @@ def decide(m: dict[str, Any]) -> Kind:
     return "rapid learning" if must and changes else "between"
 
 
-def sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[str]:
+def _sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[str]:
     """The verdict in words that follow from the numbers."""
-    lines, metric = frozen_lines(results), results["metric"]
+    lines, metric = _frozen_lines(results), results["metric"]
     told = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
     opening = f"With the whole inner loop this model reaches {told['none']}; without it, {told['all']}."
     if kind == "no gain":
@@ -109,10 +109,10 @@ def sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[st
             opening,
             "Adaptation brings nothing that this measurement shows, so there is nothing to explain.",
         ]
-    return [opening, *must(m, told, results), *does(m), conclusion(kind, m)]
+    return [opening, *_must_change(m, told, results), *_does_change(m), _conclusion(kind, m)]
 
 
-def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> list[str]:
+def _must_change(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> list[str]:
     """Whether the body must change."""
     moves = results["moves"]
     if moves == "body":
@@ -125,7 +125,7 @@ def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> li
         ]
     else:
         found = [
-            f"With the body frozen and the head alone adapting it reaches {told['body']}: {part(m['kept'])}."
+            f"With the body frozen and the head alone adapting it reaches {told['body']}: {_share_in_words(m['kept'])}."
         ]
     if m["nil"] is None or moves == "head":
         return found
@@ -142,7 +142,7 @@ def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> li
     return found
 
 
-def part(kept: float) -> str:
+def _share_in_words(kept: float) -> str:
     """A share of the gain in words."""
     if kept >= 1:
         return "nothing of the gain is lost"
@@ -151,7 +151,7 @@ def part(kept: float) -> str:
     return f"{100 * kept:.0f} % of the gain is left"
 
 
-def does(m: dict[str, Any]) -> list[str]:
+def _does_change(m: dict[str, Any]) -> list[str]:
     """Whether the body changes."""
     if m["alike"] is None:
         return []
@@ -163,7 +163,7 @@ def does(m: dict[str, Any]) -> list[str]:
     ]
 
 
-def conclusion(kind: Kind, m: dict[str, Any]) -> str:
+def _conclusion(kind: Kind, m: dict[str, Any]) -> str:
     """The last sentence."""
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."

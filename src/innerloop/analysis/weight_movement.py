@@ -25,7 +25,7 @@ def relative(new: Array, old: Array) -> Float[Array, ""]:
     return jnp.linalg.norm(new - old) / jnp.maximum(jnp.linalg.norm(old), 1e-12)
 
 
-def angle(a: Array, b: Array) -> Float[Array, ""]:
+def _angle(a: Array, b: Array) -> Float[Array, ""]:
     """The angle between two vectors in degrees, exact for small angles too (Kahan), which arccos is not."""
     u, v = a / jnp.maximum(jnp.linalg.norm(a), 1e-12), b / jnp.maximum(jnp.linalg.norm(b), 1e-12)
     return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(u - v), jnp.linalg.norm(u + v)))
@@ -44,15 +44,15 @@ def movement(
         adapted = subject.algorithm.adapt(params, task.support)
         old, new = layers.parts(subject.theta(params)), layers.parts(adapted)
         pairs = {name: (vector(new[name]), vector(old[name])) for name in layers.names}
-        return {name: {"relative": relative(*p), "angle": angle(*p)} for name, p in pairs.items()}
+        return {name: {"relative": relative(*p), "angle": _angle(*p)} for name, p in pairs.items()}
 
     found = subject.collect(one, tasks=tasks, key=key, watch=watch)
     own = layers.parts(subject.theta(subject.params))
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
-    return [record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
+    return [_record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
 
 
-def record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> dict[str, Any]:
+def _record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> dict[str, Any]:
     """One layer's line."""
     line: dict[str, Any] = {"layer": name, "head": head, "parameters": size}
     for what in ("relative", "angle"):

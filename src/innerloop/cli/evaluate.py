@@ -62,16 +62,16 @@ def run(argv: Sequence[str]) -> int:
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
-        refuse_examples(arguments)
-    records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
+        _refuse_examples(arguments)
+    records = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
-        print_json(as_one(records))
+        print_json(_merged(records))
     else:
-        show(records)
+        _show(records)
     return 0
 
 
-def refuse_examples(arguments: Evaluate) -> None:
+def _refuse_examples(arguments: Evaluate) -> None:
     """Raise InnerloopError for numbers of examples, which policies have none of."""
     for name in ("shots", "queries"):
         value = getattr(arguments, name)
@@ -81,7 +81,7 @@ def refuse_examples(arguments: Evaluate) -> None:
             )
 
 
-def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
+def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
@@ -93,7 +93,7 @@ def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) ->
     return [arguments.normalization or own]
 
 
-def measured(
+def _measured(
     trained: "innerloop.training.trained.Trained", arguments: Evaluate, mode: Normalization
 ) -> dict[str, Any]:
     """One measurement, with a bar on stderr if someone sees it."""
@@ -110,21 +110,21 @@ def measured(
         return measure(trained, normalization=mode, watch=watch, **settings)
 
 
-def as_one(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _merged(records: list[dict[str, Any]]) -> dict[str, Any]:
     """One object: the record itself, with those of all modes under `modes` where several were asked for."""
     if len(records) == 1:
         return records[0]
     return {**records[0], "modes": {record["normalization"]: record for record in records}}
 
 
-def show(records: list[dict[str, Any]]) -> None:
+def _show(records: list[dict[str, Any]]) -> None:
     """The adaptation curve as a table, one column per mode, and what the numbers depend on."""
     from rich import box
     from rich.table import Table
 
     first = records[0]
     if "returns" in first:
-        return show_returns(first)
+        return _show_returns(first)
     name = "accuracy" if "accuracy" in first else "loss"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("inner steps", justify="right")
@@ -135,15 +135,15 @@ def show(records: list[dict[str, Any]]) -> None:
         curves = [record["curve"][name] for record in records]
         table.add_row(str(step), *(with_interval(c["mean"][i], c["ci95"][i], name) for c in curves))
     out = console()
-    out.print(f"{first['source']}: {title(first)}")
+    out.print(f"{first['source']}: {_title(first)}")
     out.print(table)
-    out.print(conditions(first, [record["normalization"] for record in records]))
+    out.print(_conditions(first, [record["normalization"] for record in records]))
     for record in records:
-        tell_diverged(record, record["normalization"] if len(records) > 1 else "")
+        _print_diverged(record, record["normalization"] if len(records) > 1 else "")
     return None
 
 
-def show_returns(record: dict[str, Any]) -> None:
+def _show_returns(record: dict[str, Any]) -> None:
     """Returns after every update, and what the numbers depend on."""
     from rich import box
     from rich.table import Table
@@ -166,23 +166,23 @@ def show_returns(record: dict[str, Any]) -> None:
         f"{'' if length is None else 'trained for ' + counted(length, 'meta-iteration') + '; '}"
         f"took {record['seconds']:.0f} s."
     )
-    tell_diverged(record)
+    _print_diverged(record)
 
 
-def tell_diverged(record: dict[str, Any], mode: str = "") -> None:
+def _print_diverged(record: dict[str, Any], mode: str = "") -> None:
     """How many tasks are in the mean with a loss or return that is no finite number."""
     if words := diverged(record):
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def title(record: dict[str, Any]) -> str:
+def _title(record: dict[str, Any]) -> str:
     """What was learnt, in words."""
     if "accuracy" not in record:
         return f"{record['algorithm']}, {counted(record['shots'], 'shot')}, mean squared error"
     return f"{record['algorithm']}, {record['ways']}-way {record['shots']}-shot"
 
 
-def conditions(record: dict[str, Any], modes: Sequence[str]) -> str:
+def _conditions(record: dict[str, Any], modes: Sequence[str]) -> str:
     """Everything that the numbers depend on, in one line."""
     queries = counted(record["queries_per_class"], "query", "queries")
     queries += " per class" if "accuracy" in record else ""

@@ -68,7 +68,7 @@ def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
+def _read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
     """One picture as the model wants it, `[height, width, channels]` uint8; see-through parts become white."""
     import PIL.Image
 
@@ -85,7 +85,7 @@ def read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
 
 def read_pictures(paths: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
     """All pictures, `[pictures, height, width, channels]` uint8."""
-    return np.stack([read_picture(path, shape) for path in paths])
+    return np.stack([_read_picture(path, shape) for path in paths])
 
 
 def ink_of(pictures: np.ndarray) -> Ink:
@@ -107,7 +107,7 @@ def read_points(path: Path) -> Points:
         raise InnerloopError(str(path), f"must have {LINES} lines at most")
     if not lines or [cell.strip().lower() for cell in lines[0]] != ["x", "y"]:
         raise InnerloopError(str(path), "must begin with the header x,y", got=",".join((lines or [[]])[0]))
-    rows = [point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
+    rows = [_point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
     known, asked = [r for r in rows if r[1] is not None], [x for x, y in rows if y is None]
     if not known or not asked:
         wrong = "needs rows with y to learn from, and rows with an empty y to predict"
@@ -116,15 +116,15 @@ def read_points(path: Path) -> Points:
     return Points(column([x for x, _ in known]), column([y for _, y in known]), column(asked))
 
 
-def point(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float | None]:
+def _point(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float | None]:
     """One row's x, and y unless it is empty."""
     if len(cells) not in (1, 2):
         raise InnerloopError(f"{path}, line {line}", "must hold x,y", got=",".join(cells))
     x, y = cells[0], cells[1] if len(cells) == 2 else ""
-    return number(path, line, x), number(path, line, y) if y.strip() else None
+    return _number(path, line, x), _number(path, line, y) if y.strip() else None
 
 
-def number(path: Path, line: int, cell: str) -> float:
+def _number(path: Path, line: int, cell: str) -> float:
     """A finite number. Raises InnerloopError for anything else."""
     try:
         value = float(cell)

@@ -65,7 +65,7 @@ class Learner:
         Raises InnerloopError for parameters that are not float arrays, and for a loss that does not tell its model.
         """
         check_trainable(params, "Learner")
-        self.params, self.algorithm, self.loss = params, algorithm, batch_loss(algorithm.loss_fn)
+        self.params, self.algorithm, self.loss = params, algorithm, _batch_loss(algorithm.loss_fn)
         regression = self.loss.measure is squared_error
         self.classification = not regression if classification is None else classification
         self.normalization: Normalization = normalization
@@ -117,7 +117,7 @@ class Learner:
             order = np.random.default_rng(0).permutation(len(inputs))
             batch = Batch(inputs[order], targets[order])
         adapted, losses = self.adapt_compiled(self.params, batch, None if classes is None else len(classes))
-        check_converges(adapted, losses)
+        _check_converges(adapted, losses)
         self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
         if classes is not None:
             self.classes_ = validation.as_array(classes)
@@ -199,13 +199,15 @@ class Learner:
 
     def adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop on the outputs in use."""
-        loss_fn = loss_in_use(self.loss, ways)
+        loss_fn = _loss_in_use(self.loss, ways)
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support)
         return trajectory.adapted, trajectory.losses
 
     def outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
         """Outputs in use for the queries."""
-        return in_use(predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways)
+        return _in_use(
+            predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways
+        )
 
     def predicted(self, x: Any, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
@@ -218,7 +220,7 @@ class Learner:
             return run(inputs)
         # Queries are apart, so they may be taken in pieces, filled up to few different sizes: few compilations.
         pieces = [inputs[i : i + QUERIES] for i in range(0, len(inputs), QUERIES)]
-        return np.concatenate([run(filled(piece))[: len(piece)] for piece in pieces])
+        return np.concatenate([run(_filled(piece))[: len(piece)] for piece in pieces])
 
     def check_fitted(self, who: str) -> None:
         """Raise InnerloopError before `fit`."""
@@ -226,7 +228,7 @@ class Learner:
             raise InnerloopError(who, "the learner has seen no examples", do="call fit(x, y) first")
 
 
-def batch_loss(loss_fn: LossFn) -> BatchLoss:
+def _batch_loss(loss_fn: LossFn) -> BatchLoss:
     """The loss that was given. Raises InnerloopError for one that does not tell its model."""
     if not isinstance(loss_fn, BatchLoss):
         do = "make it by innerloop.BatchLoss(measure, apply)"
@@ -234,15 +236,15 @@ def batch_loss(loss_fn: LossFn) -> BatchLoss:
     return loss_fn
 
 
-def loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
+def _loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
     """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
     # Of two classes with one output, the same number.
     one_output = ways is not None and loss.measure is sigmoid_cross_entropy
     measure = softmax_cross_entropy if one_output else loss.measure
-    return BatchLoss(measure, lambda params, x: in_use(loss.apply(params, x), ways))
+    return BatchLoss(measure, lambda params, x: _in_use(loss.apply(params, x), ways))
 
 
-def in_use(outputs: Array, ways: int | None) -> Array:
+def _in_use(outputs: Array, ways: int | None) -> Array:
     """Scores of the first `ways` classes; a single output is the log-odds of the second of two classes."""
     if ways is None:
         return outputs
@@ -251,13 +253,13 @@ def in_use(outputs: Array, ways: int | None) -> Array:
     return outputs[..., :ways]
 
 
-def filled(queries: np.ndarray) -> np.ndarray:
+def _filled(queries: np.ndarray) -> np.ndarray:
     """Filled up with the first query to a power of two."""
     missing = (1 << (len(queries) - 1).bit_length()) - len(queries)
     return np.concatenate([queries, np.repeat(queries[:1], missing, axis=0)])
 
 
-def check_converges(adapted: Params, losses: Array) -> None:
+def _check_converges(adapted: Params, losses: Array) -> None:
     """Raise InnerloopError if a loss or an adapted parameter is not finite."""
     finite = all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((adapted, losses)))
     if not finite:

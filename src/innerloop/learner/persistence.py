@@ -50,7 +50,7 @@ def load(learner: "Learner", path: Path) -> None:
     if lacks or "learner" not in metadata:
         raise InnerloopError(str(path), f"holds no adapted learner (no {(lacks or ['learner'])[0]} in it)")
     support, losses, text = arrays.pop("support"), arrays.pop("losses"), metadata["learner"]
-    classes, target_shape = facts_of(text, str(path))
+    classes, target_shape = _facts_of(text, str(path))
     if (classes is not None) != learner.classification:
         raise InnerloopError(str(path), "one of the two is a classifier and the other a regressor")
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
@@ -63,19 +63,19 @@ def load(learner: "Learner", path: Path) -> None:
         learner.target_shape = target_shape
 
 
-def facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:
+def _facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:
     """Classes (None: a regressor) and shape of a target. Raises InnerloopError for anything else."""
     facts = parse_json(text, who)
     facts = facts if isinstance(facts, dict) else {}
     classes, shape = facts.get("classes"), facts.get("target_shape") or []
     shaped = isinstance(shape, list) and all(isinstance(side, int) and 0 <= side < 2**31 for side in shape)
-    labels = [hashable(label) for label in classes] if isinstance(classes, list) else None
+    labels = [_hashable(label) for label in classes] if isinstance(classes, list) else None
     told = "classes" in facts and (classes is None or labels)
     if not shaped or not told or not all(isinstance(label, Hashable) for label in labels or ()):
         raise InnerloopError(who, "holds no adapted learner: its classes are not told", got=text[:80])
     return labels, tuple(shape)
 
 
-def hashable(label: Any) -> Any:
+def _hashable(label: Any) -> Any:
     """Tuples, which JSON gives back as lists."""
-    return tuple(hashable(part) for part in label) if isinstance(label, list) else label
+    return tuple(_hashable(part) for part in label) if isinstance(label, list) else label

@@ -33,17 +33,17 @@ def load_initialisation(source: str | Path) -> tuple[Params, Experiment, Shape |
     path = weights_path(source)
     arrays, config, _ = weights.load(path)
     refuse_policies(config)
-    network = first_layers(config, arrays, str(path))
-    shape = example_shape(config, network)
+    network = _first_layers(config, arrays, str(path))
+    shape = _example_shape(config, network)
     experiment = Experiment(config)
-    build = lambda: fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
+    build = lambda: fresh_model(config, _shape_to_build(config, shape, network), jax.random.key(0))
     like = model_size.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
     if experiment.pretrains:
         arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
     return weights.into(like, arrays, str(path)), experiment, shape
 
 
-def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
+def _first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
     """The arrays by their names in the network. Raises InnerloopError where they are of no such network."""
     model_size.check_stored(config, arrays, who)
     network = {name.removeprefix("model/"): x for name, x in arrays.items()}
@@ -56,7 +56,7 @@ def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dic
     return network
 
 
-def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
+def _example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
     """What one example must look like, as far as config and weights tell."""
     if config.data.spec.kind == "regression":
         return sinusoid_shape(config)
@@ -68,7 +68,7 @@ def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None
     return None if side is None else (side, side, len(arrays["body/0/weight"]) // side**2)
 
 
-def shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+def _shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
     """A shape without gaps for which the model has the weights' shapes."""
     if shape is None:
         return (len(arrays["body/0/weight"]),)

@@ -17,7 +17,7 @@ def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
 
     Raises InnerloopError for no examples, values that are not finite numbers, and examples that are not of `shape`.
     """
-    values = numbers(x, "x", who)
+    values = _numbers(x, "x", who)
     if values.ndim < 1 or len(values) == 0:
         got = f"shape {values.shape}"
         raise InnerloopError(who, "x must hold at least one example", got=got, do="give [examples, ...]")
@@ -27,7 +27,7 @@ def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
     return values
 
 
-def numbers(values: Any, name: str, who: str) -> np.ndarray:
+def _numbers(values: Any, name: str, who: str) -> np.ndarray:
     """A NumPy array of finite float32, uint8 or int32. Raises InnerloopError for anything else."""
     try:
         array = np.asarray(values)
@@ -58,10 +58,10 @@ def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) ->
     if len(got) == len(wanted) and all(w in (None, g) for g, w in zip(got, wanted, strict=True)):
         return
     shown = f"({', '.join('any' if w is None else str(w) for w in wanted)}{',' if len(wanted) == 1 else ''})"
-    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, do=advice(got, wanted))
+    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, do=_advice(got, wanted))
 
 
-def advice(got: tuple[int, ...], wanted: Shape) -> str:
+def _advice(got: tuple[int, ...], wanted: Shape) -> str:
     """What to do about examples of the wrong shape."""
     if len(got) == len(wanted) - 1 and wanted[-1] == 1:
         return "add the last axis: x[..., None]"
@@ -90,14 +90,14 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
     except TypeError:
         got, do = type(y).__name__, "give a list or an array"
         raise InnerloopError(who, "y must hold one label per example", got=got, do=do) from None
-    check_length(len(given), examples, who)
-    return [as_label(label, who) for label in given]
+    _check_length(len(given), examples, who)
+    return [_as_label(label, who) for label in given]
 
 
-def as_label(label: Any, who: str) -> Hashable:
+def _as_label(label: Any, who: str) -> Hashable:
     """A label as plain Python has it. Raises InnerloopError for a missing one and for one that is not hashable."""
     if type(label) is tuple:
-        return tuple(as_label(part, who) for part in label)
+        return tuple(_as_label(part, who) for part in label)
     # Scalars of NumPy are no numbers to JSON, and those of JAX do not hash.
     plain = label.item() if getattr(label, "ndim", None) == 0 else label
     try:
@@ -105,12 +105,12 @@ def as_label(label: Any, who: str) -> Hashable:
     except TypeError:
         do = "use strings, numbers or tuples of them"
         raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, do=do) from None
-    if is_missing(label):
+    if _is_missing(label):
         raise InnerloopError(who, "a label is missing", got=label, do="remove the example")
     return plain
 
 
-def is_missing(label: Any) -> bool:
+def _is_missing(label: Any) -> bool:
     """Whether it is a NaN of any kind, NaT or pandas's NA."""
     try:
         return bool(label != label)
@@ -123,7 +123,7 @@ def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray
     if len(shape) != 2:
         raise InnerloopError("apply", "scores must be [examples, classes]", got=f"shape {shape}")
     labels = as_labels(y, shape[0], "Learner.fit")
-    classes = distinct(labels)
+    classes = _distinct(labels)
     most = max(shape[1], 2)
     if len(classes) < 2:
         do = "give examples of at least two classes"
@@ -138,21 +138,21 @@ def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray
 
 def values(y: Any, shape: tuple[int, ...], who: str) -> np.ndarray:
     """y as float32 of the outputs' shape; only axes of length one may differ, so that nothing is broadcast."""
-    targets = numbers(y, "y", who).astype(np.float32)
-    check_length(len(targets) if targets.ndim else 0, shape[0], who)
+    targets = _numbers(y, "y", who).astype(np.float32)
+    _check_length(len(targets) if targets.ndim else 0, shape[0], who)
     squeeze = lambda sides: tuple(side for side in sides[1:] if side != 1)
     if squeeze(targets.shape) != squeeze(shape):
         raise InnerloopError(who, f"y must have the shape {shape}", got=targets.shape)
     return targets.reshape(shape)
 
 
-def check_length(got: int, examples: int, who: str) -> None:
+def _check_length(got: int, examples: int, who: str) -> None:
     """Raise InnerloopError unless x and y are equally long."""
     if got != examples:
         raise InnerloopError(who, "x and y must be equally long", got=f"{examples} examples and {got} in y")
 
 
-def distinct(labels: Sequence[Hashable]) -> list[Any]:
+def _distinct(labels: Sequence[Hashable]) -> list[Any]:
     """The labels once each: sorted, or in the order met where they do not compare."""
     met = list(dict.fromkeys(labels))
     try:

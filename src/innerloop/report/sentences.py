@@ -7,10 +7,10 @@ from innerloop.report.measurements import Group, Result
 def verdict(group: Group) -> str:
     """What the runs reach, against the untrained network and each other."""
     best, *others = sorted(group.runs, key=lambda run: group.results.index(run))
-    return " ".join([reached(best), against_untrained(best, group.baselines), *ranking(best, others)])
+    return " ".join([_reached(best), _against_untrained(best, group.baselines), *_ranking(best, others)])
 
 
-def reached(best: Result) -> str:
+def _reached(best: Result) -> str:
     """What the best run does."""
     record = best.record
     steps, value = (
@@ -32,18 +32,18 @@ def reached(best: Result) -> str:
     )
 
 
-def against_untrained(best: Result, baselines: list[Result]) -> str:
+def _against_untrained(best: Result, baselines: list[Result]) -> str:
     """How far the untrained network gets with the same inner loop."""
     if not baselines:
         return ""
     reached = with_interval(baselines[0].value, baselines[0].ci95, best.score)
-    word = "no better" if differ(best, baselines[0]) <= 0 else "still" if best.score == "loss" else "only"
+    word = "no better" if _differ(best, baselines[0]) <= 0 else "still" if best.score == "loss" else "only"
     return (
-        f"The same network untrained is at {reached} after the same adaptation, so training {gained(word)}."
+        f"The same network untrained is at {reached} after the same adaptation, so training {_gained(word)}."
     )
 
 
-def gained(word: str) -> str:
+def _gained(word: str) -> str:
     """The end of that sentence."""
     return (
         "has brought nothing that this measurement shows"
@@ -52,18 +52,18 @@ def gained(word: str) -> str:
     )
 
 
-def ranking(best: Result, others: list[Result]) -> list[str]:
+def _ranking(best: Result, others: list[Result]) -> list[str]:
     """How the next best compares."""
     if not others:
         return []
     second = others[0]
     value = with_interval(second.value, second.ci95, second.score)
-    if differ(best, second) > 0:
+    if _differ(best, second) > 0:
         return [f"Next comes {second.label} with {value}."]
     return [f"{second.label} with {value} is not told apart from it: the intervals overlap."]
 
 
-def differ(a: Result, b: Result) -> int:
+def _differ(a: Result, b: Result) -> int:
     """1 if a is better than b beyond both intervals, -1 if worse, else 0."""
     sign = -1 if a.score == "loss" else 1
     gap = sign * (a.value - b.value)
@@ -75,10 +75,10 @@ def differ(a: Result, b: Result) -> int:
 def conditions(group: Group) -> str:
     """What all numbers of the table depend on."""
     told = [f" {r.label}: {words}." for r in group.results if (words := diverged(r.record))]
-    return measured_how(group) + "".join(told)
+    return _measured_how(group) + "".join(told)
 
 
-def measured_how(group: Group) -> str:
+def _measured_how(group: Group) -> str:
     """The same without the tasks that diverged."""
     record = group.runs[0].record
     if group.runs[0].score == "return":

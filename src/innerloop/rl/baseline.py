@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from innerloop.rl.rollout import ages
 
 
-def features(
+def _features(
     observations: Float[Array, "trajectories steps observation"],
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps features"]:
@@ -37,18 +37,18 @@ def linear_baseline(
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
     """The fitted values at every step; steps after the end take no part in the fit."""
-    phi = features(observations, ends)
+    phi = _features(observations, ends)
     size = phi.shape[-1]
     rows = (phi * mask[..., None]).reshape(-1, size)
     columns = jnp.concatenate(
         [rows, jnp.sqrt(jnp.asarray(ridge, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)]
     )
     wanted = jnp.concatenate([(returns * mask).ravel(), jnp.zeros(size, phi.dtype)])
-    fitted = project(columns.T, wanted)[: rows.shape[0]]
+    fitted = _project(columns.T, wanted)[: rows.shape[0]]
     return fitted.reshape(mask.shape)
 
 
-def project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
+def _project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
     """The part of `wanted` that lies in the span of the columns."""
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ LEAST_LOG_STD = -13.815510557964274
 """log 1e-6, the published code's least standard deviation."""
 
 
-def over_any_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:
+def _over_any_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:
     """The network's answers `[*batch, outputs]`; the network itself knows one axis of examples."""
     answers = network(observations.reshape(-1, observations.shape[-1]))
     return answers.reshape(*observations.shape[:-1], answers.shape[-1])
@@ -45,7 +45,7 @@ class GaussianPolicy(eqx.Module):
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Normal:
         """Distributions over actions."""
-        mean = over_any_batch(self.mean, observations)
+        mean = _over_any_batch(self.mean, observations)
         return Normal(mean, jnp.broadcast_to(jnp.maximum(self.log_std, LEAST_LOG_STD), mean.shape))
 
 
@@ -70,4 +70,4 @@ class CategoricalPolicy(eqx.Module):
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Categorical:
         """Distributions over actions."""
-        return Categorical(over_any_batch(self.logits, observations))
+        return Categorical(_over_any_batch(self.logits, observations))

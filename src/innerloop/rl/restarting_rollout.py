@@ -40,7 +40,7 @@ def lanes(
         after = jax.vmap(environment.step)(jax.random.split(for_world, count), state, action)
         over = after.done | (age + 1 == horizon) | ~jnp.isfinite(after.reward)
         kept = Trajectories(seen, answer, action, after.reward * acting, acting, acting * over)
-        state, seen = where(over, begin(for_begin), (after.state, after.observation))
+        state, seen = _where(over, begin(for_begin), (after.state, after.observation))
         acting = jnp.where(over & (time + 1 >= horizon), 0.0, acting)
         return (state, seen, jnp.where(over, 0, age + 1), acting), kept
 
@@ -50,7 +50,7 @@ def lanes(
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), kept)
 
 
-def where(chosen: Array, there: Any, other: Any) -> Any:
+def _where(chosen: Array, there: Any, other: Any) -> Any:
     """Of each lane's tree the one or the other."""
     pick = lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(pick, there, other)

@@ -160,10 +160,10 @@ class Locomotion:
         """What the policy is told."""
         if self.body == "half-cheetah":
             return jnp.concatenate([now.qpos[1:], now.qvel, now.com])
-        return jnp.concatenate([now.qpos, now.qvel, now.forces, rotation(now.qpos[3:7]).ravel(), now.com])
+        return jnp.concatenate([now.qpos, now.qvel, now.forces, _rotation(now.qpos[3:7]).ravel(), now.com])
 
 
-def rotation(quaternion: Float[Array, " 4"]) -> Float[Array, "3 3"]:
+def _rotation(quaternion: Float[Array, " 4"]) -> Float[Array, "3 3"]:
     """The matrix of a quaternion (w, x, y, z), which need not be of length 1."""
     w, x, y, z = quaternion / jnp.linalg.norm(quaternion)
     cross = jnp.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

@@ -27,11 +27,11 @@ def dice(policy: Params, samples: Samples) -> Float[Array, ""]:
     if samples.ends is not None:  # the sum begins anew with every trajectory of a lane
         begun = jnp.arange(so_far.shape[-1]) - ages(samples.ends)
         so_far = so_far - jnp.take_along_axis(so_far - log_probs, begun, -1)
-    box = magic_box(so_far) - magic_box(so_far - log_probs)
+    box = _magic_box(so_far) - _magic_box(so_far - log_probs)
     return -jnp.sum(samples.weights * samples.advantages * box)
 
 
-def magic_box(x: Array) -> Array:
+def _magic_box(x: Array) -> Array:
     """1, with the derivatives of exp(x) / exp(x's value)."""
     # The value is cut out by definition: the operator is 1 and only its derivatives are wanted.
     return jnp.exp(x - jax.lax.stop_gradient(x))

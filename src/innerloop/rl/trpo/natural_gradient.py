@@ -45,12 +45,12 @@ class Moved(NamedTuple):
     length: Float[Array, ""]
 
 
-def dot(a: Params, b: Params) -> Float[Array, ""]:
+def _dot(a: Params, b: Params) -> Float[Array, ""]:
     """The inner product of two trees."""
     return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # pyright: ignore[reportReturnType]
 
 
-def along(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params:
+def _add_scaled(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params:
     """a + scale b."""
     return jax.tree.map(lambda x, y: x + scale * y, a, b)
 
@@ -67,12 +67,17 @@ def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, ite
         x, left, p, size = carry
         curved = product(p)
         # Where nothing is left, 0 / 0 would be: the step is then nothing.
-        length = jnp.where(size > 0, size / dot(p, curved), 0.0)
-        left = along(left, -length, curved)
-        smaller = dot(left, left)
-        return along(x, length, p), left, along(left, jnp.where(size > 0, smaller / size, 0.0), p), smaller
+        length = jnp.where(size > 0, size / _dot(p, curved), 0.0)
+        left = _add_scaled(left, -length, curved)
+        smaller = _dot(left, left)
+        return (
+            _add_scaled(x, length, p),
+            left,
+            _add_scaled(left, jnp.where(size > 0, smaller / size, 0.0), p),
+            smaller,
+        )
 
-    start = (jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, dot(wanted, wanted))
+    start = (jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, _dot(wanted, wanted))
     return jax.lax.fori_loop(0, iterations, improve, start)[0]
 
 
@@ -90,10 +95,10 @@ def natural_step(
     `size` shortens the step: the divergence allowed, quadratic in the length, is then delta = size^2 max_kl.
     """
     max_kl = region.max_kl * jnp.square(size)
-    damped = lambda v: along(fisher(v), region.damping, v)
+    damped = lambda v: _add_scaled(fisher(v), region.damping, v)
     direction = conjugate_gradients(damped, gradient, region.iterations)
     # x^T A x = x^T g for every iterate of conjugate gradients: its residual is orthogonal to it.
-    curved = dot(direction, gradient)
+    curved = _dot(direction, gradient)
     full = jnp.sqrt(2 * max_kl / jnp.maximum(curved, jnp.finfo(curved.dtype).tiny))
 
     def at(length: Array) -> Moved:

@@ -32,7 +32,7 @@ from innerloop.rl.sampler import Adapt
 from innerloop.rl.trpo.fisher import Product, mean_kl
 
 
-class Activations(NamedTuple):
+class _Activations(NamedTuple):
     """A policy at some observations: inputs of each layer, second mask, and how the mean depends on the first layer."""
 
     x: Float[Array, "samples observation"]
@@ -43,7 +43,7 @@ class Activations(NamedTuple):
     e1: Float[Array, "action samples hidden"]
 
 
-class HessianBlocks(NamedTuple):
+class _HessianBlocks(NamedTuple):
     """The second derivatives of the polynomial, for every two of its layers; `square` is that of b2 and W3."""
 
     first_second: Float[Array, "inputs hidden hidden"]
@@ -52,16 +52,16 @@ class HessianBlocks(NamedTuple):
     square: Float[Array, "action hidden"]
 
 
-class Prepared(NamedTuple):
+class _Prepared(NamedTuple):
     """What one task's products have in common."""
 
     adapted: GaussianPolicy
-    before: Activations
-    after: Activations
-    bends: HessianBlocks
+    before: _Activations
+    after: _Activations
+    _hessian_blocks: _HessianBlocks
 
 
-class FixedPolicy(eqx.Module):
+class _FixedPolicy(eqx.Module):
     """A policy whose answers are given: a surrogate becomes a function of them."""
 
     answers: Normal
@@ -71,7 +71,7 @@ class FixedPolicy(eqx.Module):
         return self.answers
 
 
-def slopes(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> Activations:
+def _activations(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> _Activations:
     """Go through the network once, and back once for every output."""
     (one, two), head = policy.mean.body, policy.mean.head
     x = observations.reshape(-1, observations.shape[-1])
@@ -80,10 +80,10 @@ def slopes(policy: GaussianPolicy, observations: Float[Array, "*batch observatio
     z2 = two(first)
     open1, open2 = (z1 > 0).astype(x.dtype), (z2 > 0).astype(x.dtype)
     e2 = head.weight.T[:, None] * open2
-    return Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
+    return _Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
 
 
-def jvp(policy: GaussianPolicy, s: Activations, like: Normal, v: GaussianPolicy) -> Normal:
+def _jvp(policy: GaussianPolicy, s: _Activations, like: Normal, v: GaussianPolicy) -> Normal:
     """J v: how the answers move, if the policy moves by v."""
     (one, two), head = v.mean.body, v.mean.head
     early = jnp.einsum("onh,nh->no", s.e1, one(s.x))
@@ -93,7 +93,7 @@ def jvp(policy: GaussianPolicy, s: Activations, like: Normal, v: GaussianPolicy)
     return Normal(mean, jnp.broadcast_to(jnp.where(free, v.log_std, 0), mean.shape))
 
 
-def coefficients(s: Activations, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
+def _coefficients(s: _Activations, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
     """S and s of the polynomial."""
     delta = delta.reshape(-1, delta.shape[-1])
     inputs = jnp.concatenate([s.x, jnp.ones_like(s.x[:, :1])], -1)
@@ -103,12 +103,14 @@ def coefficients(s: Activations, delta: Float[Array, "*batch action"]) -> tuple[
     return cubic, delta.T @ s.open2
 
 
-def bends(policy: GaussianPolicy, s: Activations, delta: Float[Array, "*batch action"]) -> HessianBlocks:
+def _hessian_blocks(
+    policy: GaussianPolicy, s: _Activations, delta: Float[Array, "*batch action"]
+) -> _HessianBlocks:
     """The polynomial's coefficients, each summed over the weights that a pair of layers leaves out."""
     (one, two), head = policy.mean.body, policy.mean.head
-    cubic, square = coefficients(s, delta)
+    cubic, square = _coefficients(s, delta)
     w1 = jnp.concatenate([one.weight, one.bias[None]])
-    return HessianBlocks(
+    return _HessianBlocks(
         jnp.einsum("koji,io->kji", cubic, head.weight),
         jnp.einsum("koji,kj->oji", cubic, w1),
         jnp.einsum("koji,ji->kjoi", cubic, two.weight),
@@ -116,7 +118,7 @@ def bends(policy: GaussianPolicy, s: Activations, delta: Float[Array, "*batch ac
     )
 
 
-def hvp(b: HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
+def _hvp(b: _HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
     """The polynomial's Hessian times v."""
     (one, two), head = v.mean.body, v.mean.head
     v1, v3 = jnp.concatenate([one.weight, one.bias[None]]), head.weight.T
@@ -128,10 +130,10 @@ def hvp(b: HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
     )
     moved = (w1[:-1], w1[-1], w2, jnp.sum(b.square * v3, 0), w3.T)
     still = jax.tree.map(jnp.zeros_like, v)
-    return eqx.tree_at(bent_parts, still, moved)
+    return eqx.tree_at(_polynomial_weights, still, moved)
 
 
-def bent_parts(policy: GaussianPolicy) -> tuple[Any, ...]:
+def _polynomial_weights(policy: GaussianPolicy) -> tuple[Any, ...]:
     """What the polynomial depends on."""
     (one, two), head = policy.mean.body, policy.mean.head
     return one.weight, one.bias, two.weight, two.bias, head.weight
@@ -141,27 +143,30 @@ def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy,
     """`v -> F v`, a mean over these tasks, for an `adapt` of one step of size `rate` down the surrogate."""
 
     def loss(answers: Normal, samples: Samples) -> Array:
-        return surrogate(FixedPolicy(answers), samples)
+        return surrogate(_FixedPolicy(answers), samples)
 
-    def prepare(task: Task) -> Prepared:
+    def prepare(task: Task) -> _Prepared:
         adapted = adapt(policy, task.support)
-        before = slopes(policy, task.support.observations)
+        before = _activations(policy, task.support.observations)
         delta = jax.grad(loss)(policy(task.support.observations), task.support).mean
-        return Prepared(
-            adapted, before, slopes(adapted, task.query.observations), bends(policy, before, delta)
+        return _Prepared(
+            adapted,
+            before,
+            _activations(adapted, task.query.observations),
+            _hessian_blocks(policy, before, delta),
         )
 
     prepared = jax.vmap(prepare)(tasks)
 
-    def one(p: Prepared, task: Task, v: GaussianPolicy) -> GaussianPolicy:
+    def one(p: _Prepared, task: Task, v: GaussianPolicy) -> GaussianPolicy:
         old, now = policy(task.support.observations), task.query.answers
-        ahead = lambda v: jvp(policy, p.before, old, v)
-        away = lambda v: jvp(p.adapted, p.after, now, v)
+        ahead = lambda v: _jvp(policy, p.before, old, v)
+        away = lambda v: _jvp(p.adapted, p.after, now, v)
         curvature = jax.grad(lambda answers: loss(answers, task.support))
 
         def through(v: GaussianPolicy) -> GaussianPolicy:
             curved = jax.linear_transpose(ahead, v)(jax.jvp(curvature, (old,), (ahead(v),))[1])[0]
-            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, hvp(p.bends, v))
+            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, _hvp(p.bends, v))
 
         divergence = jax.grad(lambda answers: mean_kl(now, answers, task.query))
         moved = jax.jvp(divergence, (now,), (away(through(v)),))[1]

@@ -26,15 +26,15 @@ def advance(
     body: Body, state: Float[Array, " state"], action: Float[Array, " action"]
 ) -> Float[Array, " numbers"]:
     """The state after one step of the environment, followed by what is measured there."""
-    return on_host(body, state, action, SUBSTEPS)
+    return _on_host(body, state, action, SUBSTEPS)
 
 
 def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]:
     """The same without a step: what is measured in `state`."""
-    return on_host(body, state, jnp.zeros(body.actuators, state.dtype), 0)
+    return _on_host(body, state, jnp.zeros(body.actuators, state.dtype), 0)
 
 
-def on_host(body: Body, state: Array, action: Array, substeps: int) -> Array:
+def _on_host(body: Body, state: Array, action: Array, substeps: int) -> Array:
     """One call for a whole batch of states, whatever axes `vmap` gave it."""
     out = jax.ShapeDtypeStruct((body.state_size + body.sensed_size,), state.dtype)
 
@@ -51,40 +51,40 @@ def on_host(body: Body, state: Array, action: Array, substeps: int) -> Array:
 
 def stepped(body: Body, states: np.ndarray, actions: np.ndarray, substeps: int) -> np.ndarray:
     """`[simulations, state + sensed]` after `substeps` steps of physics (0: none, only measured)."""
-    batch = borrowed(body, len(states))
+    batch = _borrow(body, len(states))
     try:
-        write(batch, body, states, actions)
+        _write(batch, body, states, actions)
         stages = needed("mujoco", body.name).mjtStage
         stage = stages.mjSTAGE_ACC if body.contacts else stages.mjSTAGE_VEL
         if substeps:
             batch.step(nstep=substeps, stage=stage.value)
         else:
             batch.forward(stage=stage.value)
-        return read(batch, body)
+        return _read(batch, body)
     finally:
         with LOCK:
             POOL[body, len(states)].append(batch)
 
 
-def borrowed(body: Body, simulations: int) -> Any:
+def _borrow(body: Body, simulations: int) -> Any:
     """A batch for this caller alone."""
     with LOCK:
         free = POOL[body, simulations]
         if free:
             return free.pop()
-    made = needed("mujoco.batch", body.name).Batch(load_model(body), simulations, threads())
+    made = needed("mujoco.batch", body.name).Batch(load_model(body), simulations, _threads())
     for name in ("sensordata", "cfrc_ext"):
         made.bind(name)
     return made
 
 
-def threads() -> int:
+def _threads() -> int:
     """Threads of one caller: the cores, divided among the devices that may call at once."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // jax.local_device_count())
 
 
-def write(batch: Any, body: Body, states: np.ndarray, actions: np.ndarray) -> None:
+def _write(batch: Any, body: Body, states: np.ndarray, actions: np.ndarray) -> None:
     """Put states and actions into the simulations."""
     parts = np.split(states, [body.positions, body.positions + body.velocities], 1)
     for name, part in zip(("qpos", "qvel", "qacc_warmstart"), parts, strict=True):
@@ -92,7 +92,7 @@ def write(batch: Any, body: Body, states: np.ndarray, actions: np.ndarray) -> No
     batch.bind("ctrl")[:] = actions
 
 
-def read(batch: Any, body: Body) -> np.ndarray:
+def _read(batch: Any, body: Body) -> np.ndarray:
     """States and measurements of all simulations."""
     parts = [batch.bind(name) for name in ("qpos", "qvel", "qacc_warmstart")]
     parts.append(batch.bind("sensordata")[:, :6])

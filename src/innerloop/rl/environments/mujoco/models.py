@@ -57,7 +57,7 @@ def needed(module: str, who: str) -> Any:
         raise InnerloopError(who, f"needs the package `{missing}`, which is not installed", do=do) from None
 
 
-def model_text(body: Body) -> str:
+def _model_xml(body: Body) -> str:
     """The XML of the model as Gymnasium ships it; Gymnasium itself is not imported."""
     needed("mujoco", body.name)
     found = find_spec("gymnasium")
@@ -81,7 +81,7 @@ MASS = ' settotalmass="14"'
 @cache
 def load_model(body: Body) -> Any:
     """The compiled model with its sensors. It does not reset itself where physics explodes: that would hide it."""
-    mujoco, text = needed("mujoco", body.name), model_text(body)
+    mujoco, text = needed("mujoco", body.name), _model_xml(body)
     spec = mujoco.MjSpec.from_string(text.replace(MASS, ""))
     sensor, torso = mujoco.mjtSensor, {"objtype": mujoco.mjtObj.mjOBJ_BODY, "objname": "torso"}
     spec.add_sensor(name="com", type=sensor.mjSENS_SUBTREECOM, **torso)

@@ -34,16 +34,16 @@ class Physics(NamedTuple):
 def at_rest(body: Body, engine: Engine, qpos: Array, qvel: Array) -> Physics:
     """What is measured in a given state, before any step."""
     state = jnp.concatenate([qpos, qvel, jnp.zeros_like(qvel)])
-    return unpacked(body, chosen(engine).sense(body, state))
+    return _unpacked(body, _chosen(engine).sense(body, state))
 
 
 def step(body: Body, engine: Engine, before: Physics, action: Float[Array, " action"]) -> Physics:
     """The next state; NaN actions count as none, as in MuJoCo itself."""
     state = jnp.concatenate([before.qpos, before.qvel, before.warm_start])
-    return unpacked(body, chosen(engine).advance(body, state, jnp.nan_to_num(action)))
+    return _unpacked(body, _chosen(engine).advance(body, state, jnp.nan_to_num(action)))
 
 
-def chosen(engine: Engine) -> ModuleType:
+def _chosen(engine: Engine) -> ModuleType:
     """The engine's module."""
     if engine == "c" or (engine == "auto" and jax.default_backend() == "cpu"):
         return c_engine
@@ -52,7 +52,7 @@ def chosen(engine: Engine) -> ModuleType:
     return mjx_engine
 
 
-def unpacked(body: Body, numbers: Float[Array, " numbers"]) -> Physics:
+def _unpacked(body: Body, numbers: Float[Array, " numbers"]) -> Physics:
     """The parts of what an engine gives."""
     p, v = body.positions, body.velocities
     ends = (p, p + v, p + 2 * v, p + 2 * v + 3, p + 2 * v + 6)
