@@ -130,8 +130,10 @@ def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, mo
     """Nor is a policy's owner told to name layers in Python."""
     monkeypatch.chdir(tmp_path)
     assert "there is none of this name, got 'nothing'" in complaint("nothing")
-    assert "is a policy and learns from no examples" in complaint("navigation-maml-trpo")
-    assert "is a policy" in complaint("sinusoid-maml", "--against", "navigation-maml-trpo")
+    assert "is an RL policy; it adapts from trajectories, not from labelled examples" in complaint(
+        "navigation-maml-trpo"
+    )
+    assert "is an RL policy" in complaint("sinusoid-maml", "--against", "navigation-maml-trpo")
     assert "there is no NIL for regression" in complaint("sinusoid-maml", "--only", "nil")
     assert not list(tmp_path.iterdir())
 

@@ -152,7 +152,7 @@ def test_points_are_predicted(command, sinusoid_run, tmp_path):
     [
         ("", "must begin with the header x,y"),
         ("0,0\n1,\n", "must begin with the header x,y"),
-        ("x,y\n0,zero\n1,\n", "line 2: is no number, got 'zero'"),
+        ("x,y\n0,zero\n1,\n", "line 2: is not a number, got 'zero'"),
         ("x,y\n0,0\nnan,\n", "line 3: must be a finite number"),
         ("x,y\n0,inf\n1,\n", "line 2: must be a finite number"),
         ("x,y\n0,0,0\n1,\n", "line 2: must hold x,y"),
@@ -167,7 +167,7 @@ def test_bad_points_are_told_by_their_line(complaint, sinusoid_run, tmp_path, te
 def test_points_that_are_no_text(complaint, sinusoid_run, tmp_path):
     path = tmp_path / "points.csv"
     path.write_bytes(b"\xff\xfe\x00x")
-    assert "is no text file" in complaint("adapt", sinusoid_run, path)
+    assert "is not a text file" in complaint("adapt", sinusoid_run, path)
     assert "need a file of points" in complaint("adapt", sinusoid_run, tmp_path)
     assert "must be 0 or more" in complaint("adapt", sinusoid_run, path, "--steps", -1)
 

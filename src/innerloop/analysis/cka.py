@@ -11,8 +11,8 @@ the debiased one is then near 0 (and may fall below it).
 
 Kornblith, Norouzi, Lee and Hinton 2019, arXiv 1905.00414; HSIC_1: Song et al. 2012, equation 5, arXiv 1203.4521.
 
-For linear kernels everything is computed from the smaller of neurons and points: K = X X^T is never formed where X has
-fewer columns than rows. Invariant to orthogonal maps and scaling of either side, not to every invertible map.
+Linear kernels K = X X^T are not formed where X has fewer columns than rows. CKA is invariant to orthogonal maps and
+scaling of either side, not to every invertible map.
 """
 
 from typing import Any
@@ -28,10 +28,19 @@ Kernel = Float[np.ndarray, "points points"]
 
 
 def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float64) -> float:
-    """Linear CKA of activations `[points, neurons]` (or `[images, ..., channels]`); NaN where a side is constant.
+    """Linear CKA of the activations of two layers.
 
-    In [0, 1], or with `debiased` at most 1. Raises InnerloopError for different points, values that are not finite,
-    and, debiased, fewer than four points.
+    Args:
+        x: activations, `[points, neurons]` or `[images, ..., channels]`.
+        y: activations on the same points.
+        debiased: whether to use the debiased HSIC_1.
+        dtype: that of the computation.
+
+    Returns:
+        CKA in [0, 1], or at most 1 if debiased; NaN if a side is constant.
+
+    Raises:
+        InnerloopError: for different points, values that are not finite, and fewer than four points if debiased.
     """
     x, y = (_unit(centred(a)) for a in pair(x, y, "CKA", dtype))
     inner = _linear_hsic1 if debiased else _linear_hsic
@@ -41,9 +50,12 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float6
 
 
 def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype: Any = np.float64) -> float:
-    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)), s = `width` times the median distance of the side's own points.
+    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)), s = `width` times the median distance between a side's points.
 
-    Memory grows with the square of the points. Errors as `linear_cka`, and for a width that is not above 0.
+    Memory grows with the square of the number of points. Arguments and result as in `linear_cka`.
+
+    Raises:
+        InnerloopError: as `linear_cka`, and for a width that is not above 0.
     """
     if not width > 0:
         raise InnerloopError("CKA", "`width` must be above 0", got=width)

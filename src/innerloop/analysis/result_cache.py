@@ -1,7 +1,7 @@
-"""Results kept by content: what was measured before, on these weights with these settings by this code, is read.
+"""A cache of results.
 
-The name of a file is a hash of everything that the result depends on. Nothing has to be thrown away by hand: other
-weights, settings, images or code have other names.
+The name of a file is a hash of everything that the result depends on: weights, settings, images and code. No entry is
+ever stale.
 """
 
 import functools
@@ -20,12 +20,11 @@ from innerloop.tasks.io.download import cache_folder
 
 
 def _folder() -> Path:
-    """Where results are kept."""
     return cache_folder() / "analysis"
 
 
 def _digest(*contents: bytes) -> str:
-    """A hash of bytes, each part's end marked."""
+    """A hash of several byte strings, with their lengths."""
     found = hashlib.sha256()
     for content in contents:
         found.update(len(content).to_bytes(8, "little") + content)
@@ -33,7 +32,7 @@ def _digest(*contents: bytes) -> str:
 
 
 def of_file(path: Path) -> str:
-    """A file's hash."""
+    """The hash of a file."""
     return _digest(read_bytes(path, largest()))
 
 
@@ -45,7 +44,7 @@ def _of_code() -> str:
 
 
 def of_images(config: Config) -> str:
-    """What tells one folder of images from another; published data sets have checksums and need none."""
+    """The hash of names, sizes and times in a folder of images; empty for published data sets, which have checksums."""
     root = Path(config.data.folder)
     if not config.data.folder or not root.is_dir():
         return ""
@@ -54,21 +53,21 @@ def of_images(config: Config) -> str:
 
 
 def key(experiment: str, facts: dict[str, Any]) -> str:
-    """The name of a result."""
+    """The name of a result in the cache."""
     return _digest(json.dumps([experiment, facts, _of_code()], sort_keys=True).encode())
 
 
 def load(name: str) -> Any:
-    """A kept result, or None."""
+    """A cached result, or None."""
     try:
         path = _folder() / f"{name}.json"
         return parse_json(read_text(path), str(path), finite=False)
-    except InnerloopError:  # absent, or cut short by a full disk: made again
+    except InnerloopError:  # absent, or cut short by a full disk: measured again
         return None
 
 
 def save(name: str, result: Any) -> None:
-    """Keep a result; where that cannot be, it is measured again the next time."""
+    """Store a result; if that fails, warn."""
     try:
         kept = OwnFolder(_folder())
         kept.make()

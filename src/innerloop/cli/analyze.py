@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     folder = None if out is None else OutputFolder(out, overwrite=arguments.overwrite)
     if folder is not None:
         _check_folder(folder)
-    results = analyze(asked, arguments.only, watching=_watching, fresh=arguments.fresh)
+    results = analyze(asked, arguments.only, progress_for=_progress, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if folder is not None:
         from innerloop.report.analysis_page import write
@@ -138,7 +138,7 @@ def _check_folder(folder: OutputFolder) -> None:
         folder.check(name)
 
 
-def _watching(title: str) -> "AbstractContextManager":
+def _progress(title: str) -> "AbstractContextManager":
     """Progress of one experiment, beside the results."""
     from innerloop.cli.progress import counting
 

@@ -91,10 +91,10 @@ def _wave(trained: Trained, task: Any) -> Figure:
 
 def walks(result: Result, count: int = 4) -> Figure:
     """Navigation towards a few held-out goals before and after each update; all runs get the same goals."""
-    from innerloop.rl.evaluate import paths
+    from innerloop.rl.evaluate import example_rollouts
 
     trained = result.trained
     collector = replace(trained.experiment.test_collector, trajectories=10)  # pyright: ignore[reportAttributeAccessIssue]
-    goals, rolled = paths(collector, trained.params, jax.random.key(SEED), count)
+    goals, rolled = example_rollouts(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
     return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

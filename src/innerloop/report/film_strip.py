@@ -51,7 +51,7 @@ def _strips(result: Result) -> list[Strip]:
     tasks = _wanted(environment)
     worlds = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))
-    rolled = jax.jit(lambda p: collector.walk(p, keys, worlds))(result.trained.params)
+    rolled = jax.jit(lambda p: collector.rollouts(p, keys, worlds))(result.trained.params)
     found = []
     for i, name in enumerate(tasks):
         for updates in (0, len(rolled) - 1):
@@ -84,9 +84,9 @@ def _filmed(environment: Any, title: str, t: Any) -> Strip:
 
 def _outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
     """Where the centre of mass is along the track, and every part's outline `[points, 2]`, the farthest first."""
-    from innerloop.rl.environments.mujoco.models import load_model, needed
+    from innerloop.rl.environments.mujoco.models import load_model, import_optional
 
-    mujoco, model = needed("mujoco", body.name), load_model(body)
+    mujoco, model = import_optional("mujoco", body.name), load_model(body)
     data = mujoco.MjData(model)
     data.qpos[:] = pose
     mujoco.mj_kinematics(model, data)

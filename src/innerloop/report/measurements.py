@@ -10,12 +10,12 @@ from innerloop.training.measure import measure
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained
 
-Watch = Callable[[int, int], None]
-Watching = Callable[[str], AbstractContextManager[Watch]]
+OnProgress = Callable[[int, int], None]
+ProgressFor = Callable[[str], AbstractContextManager[OnProgress]]
 """`watching(title)` gives a `watch(done, total)` for one measurement."""
 
 
-def unwatched(title: str) -> AbstractContextManager[Watch]:
+def unwatched(title: str) -> AbstractContextManager[OnProgress]:
     """No progress at all."""
     return nullcontext(lambda done, total: None)
 
@@ -89,7 +89,7 @@ def load(sources: Sequence[str | Path]) -> list[Trained]:
     return [load_trained(source) for source in sources]
 
 
-def gather(loaded: Sequence[Trained], tasks: int, watching: Watching = unwatched) -> list[Group]:
+def gather(loaded: Sequence[Trained], tasks: int, watching: ProgressFor = unwatched) -> list[Group]:
     """Measure what was loaded, and the untrained networks."""
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
@@ -111,7 +111,7 @@ def _problem(trained: Trained) -> str:
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
-def _group(title: str, members: list[Trained], tasks: int, watching: Watching) -> Group:
+def _group(title: str, members: list[Trained], tasks: int, watching: ProgressFor) -> Group:
     """Measure runs on one problem, and the first one's network untrained."""
     labels = _labels_of(members)
     runs = [_measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
@@ -136,7 +136,7 @@ def _labels_of(members: Sequence[Trained]) -> list[str]:
     return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
 
 
-def _measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Result:
+def _measured(label: str, trained: Trained, tasks: int, watching: ProgressFor) -> Result:
     """One measurement, with what the run's folder tells besides."""
     with watching(f"measuring {label}") as watch:
         record = measure(trained, tasks=tasks, watch=watch)
