@@ -91,7 +91,7 @@ def test_the_published_settings():
         200,
         0.1,
     )
-    assert (ant.rl.test_rate_decay, cheetah.rl.test_rate_decay, cheetah.rl.trajectories) == (0.01, 0.5, 20)
+    assert (ant.rl.test_lr_decay, cheetah.rl.test_lr_decay, cheetah.rl.trajectories) == (0.01, 0.5, 20)
     assert (cheetah.algorithm, cheetah.model.hidden, cheetah.evaluation.steps) == ("anil", (100, 100), 3)
 
 

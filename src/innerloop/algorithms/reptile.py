@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, Trajectory, unroll
-from innerloop.engine.persistent_adam import KeptAdam, of_model, on_model, with_moments
+from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
@@ -34,7 +34,7 @@ class Reptile(Algorithm):
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:
-        """With `kept_adam` inside, the second moments of all parameters come along."""
+        """With `persistent_adam` inside, the second moments of all parameters come along."""
         return with_moments(params) if self.keeps_moments else params
 
     def initialisation(self, meta_params: Params) -> Params:
@@ -44,7 +44,7 @@ class Reptile(Algorithm):
     @property
     def keeps_moments(self) -> bool:
         """Whether second moments are among the meta-parameters."""
-        return isinstance(self.inner.rule, KeptAdam)
+        return isinstance(self.inner.rule, PersistentAdam)
 
     def trajectory(
         self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None

@@ -86,17 +86,19 @@ def evaluator(
     record: Sequence[int] | None = None,
     part: int = 200,
     chunk: int = 1,
-    parts: int = 1,
+    model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
     """`run(params, key)`: `evaluate`, yielding a Curve for every `part` tasks so that progress can be shown.
 
-    `parts` devices share one copy of the parameters, where there are so many. It is compiled at its first call only.
-    Raises InnerloopError as `evaluate`.
+    `model_shards` devices share one copy of the parameters, where there are so many. It is compiled at its first call
+    only. Raises InnerloopError as `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
     curve = task_curve(algorithm, query_score(algorithm) if score is None else score, record)
-    measured = over_tasks(curve, tasks, num_tasks=num_tasks, part=part, chunk=chunk, parts=parts)
+    measured = over_tasks(
+        curve, tasks, num_tasks=num_tasks, part=part, chunk=chunk, model_shards=model_shards
+    )
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         for values in measured(params, key):
@@ -112,7 +114,7 @@ def over_tasks(
     num_tasks: int,
     part: int = 200,
     chunk: int = 1,
-    parts: int = 1,
+    model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
     """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `part` of them at a time.
 
@@ -120,8 +122,8 @@ def over_tasks(
     that two measurements with one key are paired. Compiled at the first call only.
     """
     part = whole_part(part, num_tasks)
-    # A model that was trained in parts may be measured where there are fewer devices.
-    mesh = task_mesh(part, parts=math.gcd(parts, *map(len, by_process(jax.devices()))))
+    # A model that was trained in shards may be measured where there are fewer devices.
+    mesh = task_mesh(part, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     arrays, static = eqx.partition(tasks, eqx.is_array)
 
     def values(params: Params, arrays: Any, keys: Array) -> Any:

@@ -3,7 +3,7 @@ r"""The outer loop: the only file that knows there is more than one task.
     theta <- optimizer(theta, mean over tasks of g(theta, task))
 
 Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count), and large models over a second
-axis `parts`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
+axis `model`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
 Many meta-steps are one scan, so the host is not asked between them.
 """
 
@@ -25,7 +25,7 @@ from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, place, task_mesh
-from innerloop.parallel.param_sharding import cut, on_mesh, parts_of, place_cut
+from innerloop.parallel.param_sharding import cut, model_shards_of, on_mesh, place_cut
 
 
 class MetaState(NamedTuple):
@@ -73,7 +73,7 @@ def outer_update(
     optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo], mesh: Mesh
 ) -> tuple[MetaState, StepInfo]:
     """One meta-step from each device's mean over its tasks; runs inside the mesh."""
-    grads, info = mean_over_devices(mean, cut=parts_of(mesh) > 1)
+    grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), mesh)

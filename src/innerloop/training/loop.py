@@ -57,7 +57,7 @@ class TrainingLoop:
             "validation"
         )  # now: too few classes are told before training
         # What is too large for one device is first made on the host.
-        with on_the_host() if self.config.parts > 1 else nullcontext():
+        with on_the_host() if self.config.model_shards > 1 else nullcontext():
             self.state = multi_process.tree_from_first(self.restored())
 
     def run_to_end(self) -> MetaState:

@@ -110,7 +110,7 @@ def record_of_returns(
         "reward": reward_of(config),
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
-        "later_learning_rate": config.inner.learning_rate * config.rl.test_rate_decay,
+        "later_learning_rate": config.inner.learning_rate * config.rl.test_lr_decay,
         "seed": seed,
         "classes": part,
         "diverged_tasks": int((~np.isfinite(curve.scores["return"]).all(1)).sum()),

@@ -100,7 +100,7 @@ class RLExperiment(Experiment):
     def test_collector(self) -> MetaSampler:
         """The same at test: more trajectories, more steps, smaller ones after the first."""
         rl, inner = self.config.rl, self.config.inner
-        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_rate_decay})
+        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_lr_decay})
         rule = inner_rule(inner.optimizer, rates)
         algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
         return MetaSampler(self.environment, algorithm, self.judge, rl.test_trajectories, rl.test_restarts)
@@ -109,7 +109,7 @@ class RLExperiment(Experiment):
     def judge(self) -> SampleProcessor:
         """How trajectories are judged."""
         rl = self.config.rl
-        return SampleProcessor(rl.discount, rl.gae, rl.baseline)
+        return SampleProcessor(rl.discount, rl.gae_lambda, rl.baseline)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -133,7 +133,7 @@ class RLExperiment(Experiment):
         adapt = adapt if spec.adapts_in_training else unadapted
         outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
         if rl.outer == "trpo":
-            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
+            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
             return trpo_update(outer, region, self.optimizer)
         if rl.outer == "ppo":
             return ppo_update(outer, self.optimizer, rl.epochs)
