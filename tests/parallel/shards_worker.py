@@ -17,7 +17,7 @@ from innerloop.nn import MLP, Conv4
 from innerloop.nn.losses import cross_entropy, mean_squared_error
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import own_copy, task_mesh
-from innerloop.parallel.param_sharding import axis_to_cut
+from innerloop.parallel.param_sharding import _axis_to_shard
 from innerloop.tasks import Episodes, Sinusoid, StreamedEpisodes, StreamedOuterLoop
 from innerloop.tasks.class_arrays import ClassArrays
 
@@ -32,7 +32,7 @@ def whole(tree):
 
 def check_pieces(params, shards):
     """Every large array is in as many pieces."""
-    cut = [x for x in jax.tree.leaves(params) if axis_to_cut(x.shape, shards) is not None]
+    cut = [x for x in jax.tree.leaves(params) if _axis_to_shard(x.shape, shards) is not None]
     assert bool(cut) == (shards > 1)
     assert all(x.addressable_shards[0].data.size * shards == x.size for x in cut)
 

@@ -22,7 +22,7 @@ from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
 from innerloop.parallel.mesh import task_mesh
-from innerloop.parallel.param_sharding import axis_to_cut, on_mesh, place_cut
+from innerloop.parallel.param_sharding import _axis_to_shard, on_mesh, place_cut
 from innerloop.tasks import Sinusoid
 from innerloop.training.measure import measure
 from innerloop.training.storage import weights
@@ -45,8 +45,8 @@ WORKER = Path(__file__).with_name("shards_worker.py")
     ],
 )
 def test_which_axis_is_cut(shape: tuple[int, ...], axis: int | None):
-    assert axis_to_cut(shape, 2) == axis
-    assert axis_to_cut(shape, 1) is None
+    assert _axis_to_shard(shape, 2) == axis
+    assert _axis_to_shard(shape, 1) is None
 
 
 def test_devices_stand_in_groups():
@@ -65,7 +65,7 @@ def arguments_of(shards: int) -> int:
     algorithm = maml(mean_squared_error(), InnerLoop(optax.sgd(0.05), 1))
     loop = outer.OuterLoop(algorithm, optimizer, Sinusoid(5, 5), meta_batch=2, mesh=mesh)
     state = loop.init(MLP(1, 1, hidden=(256, 256), key=jax.random.key(0)), jax.random.key(1))
-    one_step = lambda state: outer.outer_update(
+    one_step = lambda state: outer._outer_update(
         optimizer, state, algorithm.meta_grad(state.params, Sinusoid(5, 5).sample(state.key)), mesh
     )
     compiled: Any = on_mesh(one_step, mesh, (outer.EVERYWHERE,), outer.EVERYWHERE)

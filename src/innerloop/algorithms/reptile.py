@@ -63,7 +63,7 @@ class Reptile(Algorithm):
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
         """From the adapted weights to the initialisation."""
-        check_steps(self.inner)
+        _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support)
         grads = subtract(meta_params, trajectory.adapted)
         if self.alpha is not None:
@@ -73,11 +73,11 @@ class Reptile(Algorithm):
 
 def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:
     """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
-    check_steps(inner)
+    _check_steps(inner)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 
-def check_steps(inner: InnerLoop) -> None:
+def _check_steps(inner: InnerLoop) -> None:
     """Raise InnerloopError for an inner loop that moves nothing."""
     if inner.steps < 1:
         raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)

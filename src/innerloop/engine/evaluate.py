@@ -53,7 +53,7 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
     return tuple(s for s in spread if s < steps) + (steps,)
 
 
-def task_curve(
+def _task_curve(
     algorithm: Algorithm, score: Score, record: Sequence[int]
 ) -> Callable[[Params, Task], dict[str, Array]]:
     """One task's scores at the recorded steps, `[len(record)]` each."""
@@ -72,7 +72,7 @@ def task_curve(
     return curve
 
 
-def query_score(algorithm: Algorithm) -> Score:
+def _query_score(algorithm: Algorithm) -> Score:
     """The score that is taken where none is given: the algorithm's own loss on the query set."""
     return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
 
@@ -95,7 +95,7 @@ def evaluator(
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
-    curve = task_curve(algorithm, query_score(algorithm) if score is None else score, record)
+    curve = _task_curve(algorithm, _query_score(algorithm) if score is None else score, record)
     measured = over_tasks(
         curve, tasks, num_tasks=num_tasks, part=part, chunk=chunk, model_shards=model_shards
     )
@@ -141,7 +141,7 @@ def in_turn(
     measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, part: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
     """`run(params, key)`: what `measured(params, keys)` gives, `part` tasks at a time, as trees of NumPy arrays."""
-    keys, fetch = keys_of(mesh, part), to_host(mesh)
+    keys, fetch = _keys_of(mesh, part), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
@@ -158,7 +158,7 @@ def whole_part(part: int, tasks: int) -> int:
     return -(-min(part, tasks) // processes) * processes
 
 
-def keys_of(mesh: Mesh, part: int) -> Callable[[PRNGKeyArray, int], Array]:
+def _keys_of(mesh: Mesh, part: int) -> Callable[[PRNGKeyArray, int], Array]:
     """`keys(key, first)`: the keys of the tasks first..first+part, each where its task is measured.
 
     Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.

@@ -33,7 +33,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, model_shard
     and if the groups leave devices over.
     """
     every = by_process(jax.devices() if devices is None else devices)
-    hosts = [grouped(host, model_shards) for host in every]
+    hosts = [_groups(host, model_shards) for host in every]
     share, rest = divmod(meta_batch, len(hosts))
     if rest:
         raise InnerloopError(
@@ -51,7 +51,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, model_shard
     )
 
 
-def grouped(devices: list[Any], model_shards: int) -> list[list[Any]]:
+def _groups(devices: list[Any], model_shards: int) -> list[list[Any]]:
     """The devices of one process in groups of `model_shards`. Raises InnerloopError if some are left over."""
     if model_shards < 1 or len(devices) % model_shards:
         raise InnerloopError(
@@ -74,18 +74,18 @@ def by_process(devices: Sequence[Any]) -> list[list[Any]]:
 def place(tree: Any, mesh: Mesh) -> Any:
     """The tree whole on every device of the mesh. Every process must bring the same values."""
     if mesh.is_multi_process:
-        return jax.tree.map(lambda leaf: on_every_device(leaf, mesh), tree)
+        return jax.tree.map(lambda leaf: _on_every_device(leaf, mesh), tree)
     return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
 
 
-def on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
+def _on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
     """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
     everywhere = NamedSharding(mesh, EVERYWHERE)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
     local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
     # In the order of the mesh, which arrays of random keys go by.
-    copies = [jax.device_put(local, device) for device in own_devices(mesh)]
+    copies = [jax.device_put(local, device) for device in _own_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
 
@@ -110,13 +110,13 @@ def to_host(mesh: Mesh) -> Callable[[Any], Any]:
 
 def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
     """Which tasks of a meta-batch this process draws."""
-    groups, own = mesh.shape["tasks"], own_devices(mesh)
+    groups, own = mesh.shape["tasks"], _own_devices(mesh)
     share, shards = meta_batch // groups, mesh.size // groups
     first = list(mesh.devices.flat).index(own[0]) // shards * share
     return slice(first, first + len(own) // shards * share)
 
 
-def own_devices(mesh: Mesh) -> list[Any]:
+def _own_devices(mesh: Mesh) -> list[Any]:
     """This process's devices, in the order of the mesh."""
     return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 

@@ -23,7 +23,7 @@ def model_shards_of(mesh: Mesh) -> int:
     return mesh.shape.get("model", 1)
 
 
-def axis_to_cut(shape: tuple[int, ...], model_shards: int) -> int | None:
+def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
     """The longest axis that `model_shards` divides, of equal ones the last; None for arrays that stay whole."""
     fit = [axis for axis, length in enumerate(shape) if length % model_shards == 0]
     if model_shards == 1 or not fit or np.prod(shape) < SMALL:
@@ -31,9 +31,9 @@ def axis_to_cut(shape: tuple[int, ...], model_shards: int) -> int | None:
     return max(fit, key=lambda axis: (shape[axis], axis))
 
 
-def sharding_of(leaf: Any, mesh: Mesh) -> NamedSharding:
+def _sharding_of(leaf: Any, mesh: Mesh) -> NamedSharding:
     """Where the pieces of one array lie."""
-    axis = axis_to_cut(leaf.shape, model_shards_of(mesh))
+    axis = _axis_to_shard(leaf.shape, model_shards_of(mesh))
     return NamedSharding(mesh, EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, "model"))
 
 
@@ -41,10 +41,10 @@ def cut(tree: Any, mesh: Mesh) -> Any:
     """Inside the mesh: keep every large array of the tree in pieces."""
     if model_shards_of(mesh) == 1:
         return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding_of(x, mesh)), tree)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _sharding_of(x, mesh)), tree)
 
 
-def compiler_options(mesh: Mesh) -> dict[str, bool] | None:
+def _compiler_options(mesh: Mesh) -> dict[str, bool] | None:
     """What XLA must be told. On a CPU it takes independent collectives in another order on each device, and they wait
     for each other for ever, unless it is asked to keep to one order."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -71,17 +71,17 @@ def on_mesh(
         axis_names={"tasks"},
         check_vma=False,
     )
-    return jax.jit(shared, compiler_options=compiler_options(mesh), **options)
+    return jax.jit(shared, compiler_options=_compiler_options(mesh), **options)
 
 
 def place_cut(tree: Any, mesh: Mesh) -> Any:
     """The tree with its large arrays in pieces. Every process must bring the same values."""
-    return jax.tree.map(lambda leaf: placed(leaf, mesh), tree)
+    return jax.tree.map(lambda leaf: _placed(leaf, mesh), tree)
 
 
-def placed(leaf: Any, mesh: Mesh) -> jax.Array:
+def _placed(leaf: Any, mesh: Mesh) -> jax.Array:
     """One array, cut and sent to this process's devices; nothing is done if it is there already."""
-    sharding = sharding_of(leaf, mesh)
+    sharding = _sharding_of(leaf, mesh)
     if sharding.spec == EVERYWHERE:
         return place(leaf, mesh)
     if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
