@@ -85,7 +85,7 @@ class Subject:
         """`one(params, task)` for `tasks` tasks: a tree of arrays with a leading axis over tasks."""
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
-        run = over_tasks(one, distribution, num_tasks=tasks, part=part, chunk=self.chunk)
+        run = over_tasks(one, distribution, num_tasks=tasks, batch_size=part, chunk=self.chunk)
         parts = []
         for values in run(self.params, key):
             parts.append(values)
