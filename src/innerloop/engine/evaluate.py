@@ -33,6 +33,11 @@ class Curve:
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return len(next(iter(self.scores.values())))
+
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`."""
         with np.errstate(invalid="ignore", over="ignore"):
@@ -40,9 +45,13 @@ class Curve:
 
     def ci95(self, name: str) -> np.ndarray:
         """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
-        values = self.scores[name]
-        with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
-            return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+        return half_width(self.scores[name])
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+    """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
+        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
