@@ -33,6 +33,11 @@ class Curve:
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return len(next(iter(self.scores.values())))
+
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`."""
         with np.errstate(invalid="ignore", over="ignore"):
@@ -40,9 +45,13 @@ class Curve:
 
     def ci95(self, name: str) -> np.ndarray:
         """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
-        values = self.scores[name]
-        with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
-            return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+        return half_width(self.scores[name])
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+    """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
+        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
@@ -140,7 +149,7 @@ def over_tasks(
 def in_turn(
     measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
-    """`run(params, key)`: what `measured(params, keys)` gives, `batch_size` tasks at a time, as trees of NumPy arrays."""
+    """`run(params, key)`: what `measured(params, keys)` gives, as NumPy arrays, `batch_size` tasks at a time."""
     keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:

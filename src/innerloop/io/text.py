@@ -74,10 +74,9 @@ def with_interval(mean: float, ci95: float, name: str) -> str:
     return f"{mean:.{decimals}f} ± {ci95:.{decimals}f}"
 
 
-def diverged(record: dict[str, Any]) -> str:
+def diverged(many: int, tasks: int) -> str:
     """In words, how many tasks of a measurement diverged; empty if none did."""
-    many = record["diverged_tasks"]
-    return f"{grouped(many)} of {counted(record['tasks'], 'task')} diverged" if many else ""
+    return f"{grouped(many)} of {counted(tasks, 'task')} diverged" if many else ""
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -1,8 +1,9 @@
 """Hashes of the data that tasks are drawn from."""
 
-import hashlib
 import json
+from itertools import chain
 
+from innerloop.io.digests import sha256
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 
 
@@ -13,7 +14,7 @@ def data_hashes(splits: Splits | None) -> dict[str, str]:
 
 def _hash_of(arrays: ClassArrays) -> str:
     """SHA-256 of the examples and the classes' names and places."""
-    found = hashlib.sha256(json.dumps([arrays.names, arrays.shape, str(arrays.examples.dtype)]).encode())
-    for index in range(arrays.classes):  # class by class: a memory map is never read whole
-        found.update(arrays.rows(index).tobytes())
-    return found.hexdigest()
+    about = json.dumps([arrays.names, arrays.shape, str(arrays.examples.dtype)]).encode()
+    # Class by class: a memory map is never read whole.
+    rows = (arrays.rows(index).tobytes() for index in range(arrays.classes))
+    return sha256(chain([about], rows)).hex()

@@ -3,7 +3,8 @@
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
-from innerloop.training.supervised import Experiment
+from innerloop.training.experiment import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def load_splits(config: Config) -> Splits | None:
@@ -32,7 +33,10 @@ def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
     check_inner(config)
     if config.reinforcement:
-        from innerloop.training.reinforcement import RLExperiment, check_policy  # it builds on this module
+        from innerloop.training.reinforcement import (
+            RLExperiment,
+            check_policy,
+        )  # half a second, which others need not pay
 
         check_policy(config)
         if config.outer.model_shards > 1:
@@ -40,4 +44,4 @@ def build(config: Config) -> Experiment:
                 "outer.model_shards", "policies are whole on every device", got=config.outer.model_shards
             )
         return RLExperiment(config)
-    return Experiment(config, load_splits(config))
+    return SupervisedExperiment(config, load_splits(config))

@@ -11,9 +11,9 @@ from innerloop.engine.types import Params
 from innerloop.parallel.mesh import on_the_host
 from innerloop.training import model_size
 from innerloop.training.build import build
+from innerloop.training.experiment import Experiment
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
-from innerloop.training.supervised import Experiment
 
 
 @dataclass(frozen=True)
