@@ -1,4 +1,4 @@
-"""The laboratory's numbers on trained models, into result files and from there into docs/analysis.md.
+"""The laboratory's numbers on trained models, into result files and from there into docs/guides/analysis.md.
 
     python -m benchmarks.accuracy.analysis                     everything below, then the page
     python -m benchmarks.accuracy.analysis model SOURCE ...    every experiment on shipped weights or run folders

@@ -3,7 +3,7 @@
 python -m benchmarks.rl.meta_iteration                    both, in turn, as one JSON object
 python -m benchmarks.rl.meta_iteration --share 1          curvature from all tasks, as the PyTorch ports take it
 python -m benchmarks.rl.meta_iteration --alone            ours without the peer
-python -m benchmarks.rl.meta_iteration --write            both, and the table in docs/rl.md
+python -m benchmarks.rl.meta_iteration --write            both, and the table in docs/guides/rl.md
 
 Wall seconds say what one waits, CPU seconds what it costs where other work runs beside it. The peer is
 `benchmarks.speed.peers.navigation`, written as the PyTorch ports of MAML write it; both take the same settings,
