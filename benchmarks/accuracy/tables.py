@@ -231,13 +231,13 @@ def subject_parts(subject: str) -> tuple[str, str]:
 
 
 def write_tables(folder: Path) -> None:
-    """docs/results.md, and the table between the README's markers."""
+    """docs/reference/results.md, and the table between the README's markers."""
     results = load(folder)
     text = HEAD + sinusoid_table(results) + image_tables(results)
-    write_text(ROOT / "docs" / "results.md", text)
-    between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
-    between_markers(ROOT / "docs" / "rl.md", "locomotion", locomotion_table(results))
+    write_text(ROOT / "docs" / "reference" / "results.md", text)
+    between_markers(ROOT / "docs" / "guides" / "rl.md", "navigation", navigation_table(results))
+    between_markers(ROOT / "docs" / "guides" / "rl.md", "locomotion", locomotion_table(results))
     if (folder / ITERATION).exists():
         iteration = json.loads((folder / ITERATION).read_text())
-        between_markers(ROOT / "docs" / "rl.md", "iteration", iteration_table(iteration))
+        between_markers(ROOT / "docs" / "guides" / "rl.md", "iteration", iteration_table(iteration))
     between_markers(ROOT / "README.md", "results", summary(results))

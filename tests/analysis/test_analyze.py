@@ -81,7 +81,7 @@ def test_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
 
 def test_what_a_kept_result_depends_on(run):
     """Weights, settings and the second run; not the tasks of other experiments, and not the name of the source."""
-    depends = lambda name, **changes: Laboratory(Request(**{"source": str(run), **changes})).depends(name)
+    depends = lambda name, **changes: Laboratory(Request(**{"source": str(run), **changes}))._depends(name)
     copy = str(run / "weights.safetensors")
     first = str(RunFolder(run).snapshots()[0])
     assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)

@@ -99,7 +99,7 @@ def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "mini_imagenet.load": lambda: mini_imagenet.load(NOBODY),
         "memmap.build": lambda: memmap.build(NOBODY, tmp_path / "x.npy"),
         "memmap": lambda: memmap.open(NOBODY),
-        "root": lambda: download.data_folders(NOBODY),
+        "root": lambda: download._data_folders(NOBODY),
     }.items():
         with pytest.raises(
             InnerloopError, match=f"^{named}: names a home folder that is not there, got '~nobody"

@@ -26,7 +26,7 @@ from innerloop.config.serialization import from_json
 from innerloop.errors import InnerloopError
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 SECTIONS = (Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
 COMMANDS = {
@@ -159,7 +159,7 @@ def test_numbers_that_python_does_not_write(complaint):
 
 def test_a_measurement_from_python_is_bounded_too():
     """What `measure` is asked for becomes settings; nothing is computed before."""
-    run = training_trained.Trained({}, Experiment(Config()), "x", {})
+    run = training_trained.Trained({}, SupervisedExperiment(Config()), "x", {})
     for name, value in {"tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
         with pytest.raises(InnerloopError, match=f"^(evaluation|inner).{name}: must be"):
             measure.measure(run, **{name: value})

@@ -7,7 +7,8 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import LIMIT, as_json, csv_cell, printable
 from innerloop.report import analysis_page, html_blocks, measurements, run_figures
 from innerloop.report.analysis_tables import _as_csv
+from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -227,7 +229,7 @@ def test_a_report_on_folders_of_any_name(
 
 
 def test_none_diverged_and_none_is_told(capsys: pytest.CaptureFixture[str]):
-    evaluate._print_diverged({"diverged_tasks": 0, "tasks": 5})
+    evaluate._print_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=0, tasks=5)))
     assert capsys.readouterr().out == ""
-    evaluate._print_diverged({"diverged_tasks": 1, "tasks": 5}, "support")
+    evaluate._print_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=1, tasks=5)), "support")
     assert capsys.readouterr().out == "support: 1 of 5 tasks diverged.\n"

@@ -55,7 +55,7 @@ def test_the_page_tells_results_settings_and_environment(written, groups):
     parsed.feed(written)
     text = " ".join(parsed.text)
     for result in (groups[0].runs[0], groups[1].baselines[0]):
-        assert with_interval(result.value, result.record["ci95"], result.score) in text.replace("\xa0", " ")
+        assert with_interval(result.value, result.ci95, result.score) in text.replace("\xa0", " ")
     assert "untrained" in text
     assert "inner.learning_rate" in text
     assert "packages.jax" in text

@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 
 from innerloop.report.sentences import _differ, conditions, verdict
+from innerloop.training.measurement import Band
 
 
 def at(result, value, ci95=0.01):
-    return replace(result, record={**result.record, result.score: value, "ci95": ci95})
+    curves = {result.score: Band([value], [ci95])}
+    return replace(result, measurement=replace(result.measurement, steps=[0], curves=curves))
 
 
 def test_a_clear_gain_is_told_with_its_numbers(groups):

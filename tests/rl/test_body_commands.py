@@ -6,7 +6,8 @@ Stopping and resuming is tested with navigation: what a checkpoint holds does no
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.report import film_strip, measurements, run_page
 from innerloop.rl.environments import Locomotion
 from innerloop.rl.environments.mujoco.models import HALF_CHEETAH, import_optional, load_model
+from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained
 
@@ -55,7 +57,9 @@ def test_one_json_object(finished: Path, capsys: pytest.CaptureFixture):
 def test_a_report_shows_the_film(finished: Path):
     """The block of a report that shows what policies do; the rest is the same as for navigation."""
     trained = load_trained(finished)
-    run = measurements.Result("ANIL", trained, {"returns": [0.0], "ci95": [0.0]}, [], {}, finished)
+    run = measurements.Result(
+        "ANIL", trained, cast(Measurement, SimpleNamespace(score="return")), [], {}, finished
+    )
     block = run_page.EXAMPLES[run.score](measurements.Group(measurements._problem(trained), [run], []))
     assert measurements._problem(trained) == "Half-cheetah, velocity, 6 steps"
     assert 'alt="film strip"' in block
@@ -91,7 +95,7 @@ def test_the_published_settings():
         200,
         0.1,
     )
-    assert (ant.rl.test_rate_decay, cheetah.rl.test_rate_decay, cheetah.rl.trajectories) == (0.01, 0.5, 20)
+    assert (ant.rl.test_lr_decay, cheetah.rl.test_lr_decay, cheetah.rl.trajectories) == (0.01, 0.5, 20)
     assert (cheetah.algorithm, cheetah.model.hidden, cheetah.evaluation.steps) == ("anil", (100, 100), 3)
 
 

@@ -11,11 +11,13 @@ from jaxtyping import PRNGKeyArray
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Score, over_tasks
+from innerloop.engine.evaluate import Score, half_width, over_tasks
 from innerloop.engine.pytree import chosen, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.nn.named_layers import NamedLayers, named_layers
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 MANY_QUERIES = 15
@@ -103,7 +105,7 @@ class Subject:
         """
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
-        run = over_tasks(one, distribution, num_tasks=tasks, part=part, chunk=self.chunk)
+        run = over_tasks(one, distribution, num_tasks=tasks, batch_size=part, chunk=self.chunk)
         parts = []
         for values in run(self.params, key):
             parts.append(values)
@@ -119,8 +121,7 @@ def check_tasks(tasks: int) -> None:
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
     """Mean and half-width of its 95 % interval over the leading axis (tasks), as plain numbers or lists."""
-    half = 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
-    return values.mean(0).tolist(), half.tolist()
+    return values.mean(0).tolist(), half_width(values).tolist()
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:
@@ -144,8 +145,8 @@ def subject_of(
         config = replace(config, evaluation=replace(config.evaluation, steps=steps))
     if shots is not None:
         config = replace(config, data=replace(config.data, shots=shots))
-    e = replace(trained.experiment, config=config)
-    queries = _most_queries(e) if e.classification else None
+    e = supervised(trained.experiment).with_config(config)
+    queries = _most_queries(e.splits.test, config.data.shots) if e.splits else None
     return Subject(
         params=trained.params,
         layers=named_layers(e.algorithm.initialisation(trained.params)),
@@ -159,8 +160,6 @@ def subject_of(
     )
 
 
-def _most_queries(experiment: Any) -> int:
+def _most_queries(test: ClassArrays, shots: int) -> int:
     """`MANY_QUERIES` per class, or as many as the smallest class has left after its shots."""
-    data = experiment.config.data
-    smallest = int(np.min(experiment.splits.test.counts))
-    return max(1, min(MANY_QUERIES, smallest - data.shots))
+    return max(1, min(MANY_QUERIES, int(np.min(test.counts)) - shots))

@@ -82,7 +82,7 @@ def scorer(
         subject.score,
         num_tasks=tasks,
         record=(algorithm.inner.steps,),
-        part=min(tasks, 100),
+        batch_size=min(tasks, 100),
         chunk=subject.chunk,
     )
 

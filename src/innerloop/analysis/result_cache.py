@@ -5,7 +5,6 @@ ever stale.
 """
 
 import functools
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.files import OwnFolder
 from innerloop.io.safetensors_reader import largest
-from innerloop.io.untrusted import parse_json, read_bytes, read_text
+from innerloop.io.untrusted import parse_json, read_text, sha256_of
 from innerloop.tasks.io.download import cache_folder
 
 
@@ -25,15 +25,12 @@ def _folder() -> Path:
 
 def _digest(*contents: bytes) -> str:
     """A hash of several byte strings, with their lengths."""
-    found = hashlib.sha256()
-    for content in contents:
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.hexdigest()
+    return sha256(len(content).to_bytes(8, "little") + content for content in contents).hex()
 
 
 def of_file(path: Path) -> str:
     """The hash of a file."""
-    return _digest(read_bytes(path, largest()))
+    return sha256_of(path, largest())
 
 
 @functools.cache

@@ -140,7 +140,9 @@ def comparer(
     """`run(params, key, on_progress)`: all measures on all layers, averaged over tasks; compiled once."""
     check_tasks(tasks)
     distribution = subject.close_up if subject.close_up is not None else subject.tasks
-    activations = over_tasks(one, distribution, num_tasks=tasks, part=min(tasks, 4 * len(jax.devices())))
+    activations = over_tasks(
+        one, distribution, num_tasks=tasks, batch_size=min(tasks, 4 * len(jax.devices()))
+    )
     names = subject.layers.names
 
     def run(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> list[dict[str, Any]]:

@@ -42,8 +42,8 @@ class Verdict:
     """
 
     kind: Kind
-    _measures: dict[str, Any]
-    _sentences: list[str]
+    measures: dict[str, Any]
+    sentences: list[str]
 
 
 def judge(results: dict[str, Any]) -> Verdict | None:

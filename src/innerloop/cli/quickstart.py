@@ -172,19 +172,18 @@ def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
         table.add_column(heading, justify="right")
     for group in groups:
         for i, result in enumerate(group.results):
-            points = [result.at(step) for step in (0, 1, result.record["inner_steps"])]
+            points = [result.at(step) for step in (0, 1, result.measurement.inner_steps)]
             scores = [with_interval(*point, result.score) if point else "" for point in points]
-            facts = (str(result.record["inner_steps"]), str(result.record["tasks"]))
+            facts = (str(result.measurement.inner_steps), str(result.measurement.tasks))
             table.add_row("" if i else group.title, result.label, *scores, *facts)
         table.add_section()
     out = console()
     out.print(table)
     for result in (result for group in groups for result in group.results):
-        if words := diverged(result.record):
+        if words := diverged(result.measurement.diverged_tasks, result.measurement.tasks):
             out.print(f"{result.label}: {words}.", style="bold")
-    modes = {
-        f"{g.title}: {g.runs[0].record['normalization']}" for g in groups if g.runs[0].score == "accuracy"
-    }
+    images = [group for group in groups if group.runs[0].score == "accuracy"]
+    modes = {f"{g.title}: {g.runs[0].trained.config.evaluation.normalization}" for g in images}
     out.print(
         f"Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval; seed 0; "
         f"normalisation: {', '.join(sorted(modes))}."

@@ -1,7 +1,6 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from innerloop.config.schema import (
     RLConfig,
 )
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.text import counted
 from innerloop.training.signals import Stopped, telling
 
@@ -139,7 +139,7 @@ def _own_settings(arguments: Train) -> bytes:
     given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
     settings = to_json(dataclasses.replace(Config(), **given))
     told = f"{arguments.preset} {arguments.resume is not None} {settings}"
-    return hashlib.sha256(told.encode()).digest()
+    return sha256([told.encode()])
 
 
 def _train_as_primary(arguments: Train, base: Config) -> int:

@@ -13,7 +13,7 @@ from innerloop.training import model_size
 from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 from innerloop.training.warm_start import blank_head
 
 
@@ -26,8 +26,8 @@ def refuse_policies(config: Config) -> None:
         )
 
 
-def load_initialisation(source: str | Path) -> tuple[Params, Experiment, Shape | None]:
-    """Load a trained initialisation.
+def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperiment, Shape | None]:
+    """Meta-parameters, experiment without its data, and the shape of one example (None where the model takes any).
 
     Args:
         source: a run's folder, a `.safetensors` file, or a preset with bundled weights.
@@ -43,7 +43,7 @@ def load_initialisation(source: str | Path) -> tuple[Params, Experiment, Shape |
     refuse_policies(config)
     network = _first_layers(config, arrays, str(path))
     shape = _example_shape(config, network)
-    experiment = Experiment(config)
+    experiment = SupervisedExperiment(config)
     build = lambda: fresh_model(config, _shape_to_build(config, shape, network), jax.random.key(0))
     like = model_size.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
     if experiment.pretrains:

@@ -11,6 +11,7 @@ from innerloop.engine.evaluate import steps_to_record
 from innerloop.report import run_figures
 from innerloop.report.measurements import Result
 from innerloop.report.predictions import outputs_by_step
+from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 SEED = 2
@@ -32,7 +33,7 @@ def _answers_on(trained: Trained, task: Any) -> np.ndarray:
     """Outputs on a task's queries after every inner step, as the run is evaluated."""
     e = trained.config.evaluation
     return outputs_by_step(
-        trained.experiment,
+        supervised(trained.experiment),
         trained.params,
         task.support,
         task.query.inputs,
@@ -74,7 +75,7 @@ def _episode(trained: Trained, task: Any) -> Episode:
 def waves(result: Result, count: int = 3) -> list[Figure]:
     """Sinusoids with the prediction before adapting, after one step and after the last."""
     trained = result.trained
-    tasks = trained.experiment.held_out_tasks(queries=300)
+    tasks = supervised(trained.experiment).held_out_tasks(queries=300)
     return [_wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
@@ -92,9 +93,10 @@ def _wave(trained: Trained, task: Any) -> Figure:
 def walks(result: Result, count: int = 4) -> Figure:
     """Navigation towards a few held-out goals before and after each update; all runs get the same goals."""
     from innerloop.rl.evaluate import example_rollouts
+    from innerloop.training.reinforcement import reinforcement
 
     trained = result.trained
-    collector = replace(trained.experiment.test_collector, trajectories=10)  # pyright: ignore[reportAttributeAccessIssue]
+    collector = replace(reinforcement(trained.experiment).test_collector, trajectories=10)
     goals, rolled = example_rollouts(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
     return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

@@ -5,7 +5,7 @@ So MuJoCo's kinematics and matplotlib are enough, and no graphics driver is need
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from matplotlib.patches import Polygon
 from innerloop.report.examples import SEED
 from innerloop.report.measurements import Result
 from innerloop.report.run_figures import COLOURS, STYLE
+
+if TYPE_CHECKING:
+    import innerloop.training.reinforcement
 
 FRAMES = 8
 SIDE, LOW, HIGH = 1.1, -0.15, 1.25
@@ -38,16 +41,22 @@ def strip(result: Result) -> Figure:
     return _drawn(_body_of(result).parts, _strips(result))
 
 
+def experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
+    """The experiment that made a policy."""
+    from innerloop.training.reinforcement import reinforcement
+
+    return reinforcement(result.trained.experiment)
+
+
 def _body_of(result: Result) -> Any:
     """The environment, within the oracle where it is one."""
-    environment = result.trained.experiment.environment  # pyright: ignore[reportAttributeAccessIssue]
+    environment = experiment_of(result).environment
     return getattr(environment, "environment", environment)
 
 
 def _strips(result: Result) -> list[Strip]:
     """Two tasks, each before and after."""
-    environment, e = _body_of(result), result.trained.experiment
-    collector = e.test_collector  # pyright: ignore[reportAttributeAccessIssue]
+    environment, collector = _body_of(result), experiment_of(result).test_collector
     tasks = _wanted(environment)
     worlds = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))
@@ -84,7 +93,7 @@ def _filmed(environment: Any, title: str, t: Any) -> Strip:
 
 def _outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
     """Where the centre of mass is along the track, and every part's outline `[points, 2]`, the farthest first."""
-    from innerloop.rl.environments.mujoco.models import load_model, import_optional
+    from innerloop.rl.environments.mujoco.models import import_optional, load_model
 
     mujoco, model = import_optional("mujoco", body.name), load_model(body)
     data = mujoco.MjData(model)

@@ -13,6 +13,7 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
+from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
@@ -97,33 +98,35 @@ def results_table(group: Group) -> str:
 
 def _returns_table(group: Group) -> str:
     """Returns after every update, the best run first."""
-    steps = group.runs[0].steps
+    steps = group.runs[0].measurement.steps
     heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
     for number, result in enumerate(group.results):
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
-        length, record = result.record["trained_meta_steps"], result.record
+        found, length = result.measurement, result.measurement.trained_meta_steps
+        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(record["trajectories"]), grouped(record["tasks"])]
+        cells += [str(found.trajectories), grouped(found.tasks)]
         rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
     return table(heads, rows)
 
 
 def _result_row(result: Result) -> list[str]:
     """One result's cells."""
-    record = result.record
-    points = [result.at(step) for step in (0, 1, record["inner_steps"])]
-    length = record["trained_meta_steps"]
+    found = result.measurement
+    assert isinstance(found, ScoreMeasurement)
+    points = [result.at(step) for step in (0, 1, found.inner_steps)]
+    length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
     return [
         escaped(result.label),
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
-        str(record["inner_steps"]),
+        str(found.inner_steps),
         "" if length is None else grouped(length),
-        record["normalization"],
-        f"{record['queries_per_class']}{per}",
-        grouped(record["tasks"]),
+        found.normalization,
+        f"{found.queries_per_class}{per}",
+        grouped(found.tasks),
     ]
 
 

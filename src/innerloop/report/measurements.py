@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.training.measure import measure
+from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained
 
@@ -26,7 +27,7 @@ class Result:
 
     label: str
     trained: Trained
-    record: dict[str, Any]
+    measurement: Measurement
     metrics: list[dict[str, Any]]
     environment: dict[str, Any]
     folder: Path | None
@@ -35,38 +36,21 @@ class Result:
     @property
     def score(self) -> str:
         """What counts: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
-        if "returns" in self.record:
-            return "return"
-        return "accuracy" if "accuracy" in self.record else "loss"
+        return self.measurement.score
 
     @property
     def value(self) -> float:
         """The score after the last inner step."""
-        return self.record["returns"][-1] if self.score == "return" else self.record[self.score]
+        return self.measurement.value
 
     @property
     def ci95(self) -> float:
         """The interval of `value`."""
-        return self.record["ci95"][-1] if self.score == "return" else self.record["ci95"]
-
-    @property
-    def steps(self) -> list[int]:
-        """The recorded numbers of inner steps."""
-        return self.record["updates"] if self.score == "return" else self.record["curve"]["steps"]
-
-    @property
-    def curve(self) -> dict[str, list[float]]:
-        """Mean and interval after each of them."""
-        if self.score == "return":
-            return {"mean": self.record["returns"], "ci95": self.record["ci95"]}
-        return self.record["curve"][self.score]
+        return self.measurement.ci95
 
     def at(self, step: int) -> tuple[float, float] | None:
-        """Mean and interval after `step` inner steps, if it was recorded."""
-        if step not in self.steps:
-            return None
-        i = self.steps.index(step)
-        return self.curve["mean"][i], self.curve["ci95"][i]
+        """Mean and interval after `step` inner steps, if they were recorded."""
+        return self.measurement.at(step)
 
 
 @dataclass(frozen=True)
@@ -139,9 +123,9 @@ def _labels_of(members: Sequence[Trained]) -> list[str]:
 def _measured(label: str, trained: Trained, tasks: int, watching: ProgressFor) -> Result:
     """One measurement, with what the run's folder tells besides."""
     with watching(f"measuring {label}") as watch:
-        record = measure(trained, tasks=tasks, watch=watch)
+        found = measure(trained, tasks=tasks, watch=watch)
     path = Path(trained.source)
     if not path.is_dir():
-        return Result(label, trained, record, [], {}, None)
+        return Result(label, trained, found, [], {}, None)
     run = RunFolder(path)
-    return Result(label, trained, record, run.metrics(), run.known(), path)
+    return Result(label, trained, found, run.metrics(), run.known(), path)

@@ -10,11 +10,11 @@ from innerloop.config.schema import Normalization
 from innerloop.engine.types import Batch, Params
 from innerloop.nn.losses import call
 from innerloop.nn.normalization import predict
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def outputs_by_step(
-    experiment: Experiment,
+    experiment: SupervisedExperiment,
     params: Params,
     support: Batch,
     query_inputs: Any,

@@ -72,15 +72,15 @@ def adaptation(group: Group) -> Figure:
     accuracy = results[0].score == "accuracy"
     scale = 100.0 if accuracy else 1.0
     for result, look in zip(results, _styles(results), strict=True):
-        steps, mean = np.array(result.steps), scale * np.array(result.curve["mean"])
-        half = scale * np.array(result.curve["ci95"])
+        steps, mean = np.array(result.measurement.steps), scale * np.array(result.measurement.curve.mean)
+        half = scale * np.array(result.measurement.curve.ci95)
         axes.plot(steps, mean, label=_label(result.label), markersize=5, linewidth=1.8, **look)
         axes.fill_between(steps, mean - half, mean + half, color=look["color"], alpha=0.18, linewidth=0)
     _spread_steps(axes, results)
     axes.set_xlabel("inner steps")
     axes.set_ylabel(LABELS[results[0].score])
     if accuracy:
-        ways = results[0].record["ways"]
+        ways = results[0].trained.config.data.ways
         axes.axhline(100 / ways, color=GREY, linewidth=1, linestyle=":")
         axes.annotate(
             "chance", (1, 100 / ways), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
@@ -94,7 +94,7 @@ def adaptation(group: Group) -> Figure:
 
 def _spread_steps(axes: Axes, results: Sequence[Result]) -> None:
     """Whole step numbers; where some runs take many steps, the first ones get most of the room."""
-    longest = max(result.record["inner_steps"] for result in results)
+    longest = max(result.measurement.inner_steps for result in results)
     if longest > 12:
         axes.set_xscale("symlog", linthresh=5, linscale=1.5)
         ticks = [t for t in (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if t <= longest]

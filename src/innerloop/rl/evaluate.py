@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
-from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_part
+from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batches
 from innerloop.engine.types import Params
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
@@ -33,7 +33,7 @@ def evaluator(
         InnerloopError: for fewer than two tasks.
     """
     check_request(tasks, 1, (0,), sampler.inner.steps)
-    part = whole_part(part, tasks)
+    part = whole_batches(part, tasks)
     mesh = task_mesh(part)
     returns = lambda params, keys: sample_meta_batch(sampler, params, keys).returns
     scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)

@@ -2,8 +2,8 @@
 
 A Gymnasium environment hides its state. So the state that the pure interface passes on is a ticket: the set of copies,
 the copy in it, and the number of steps so far. Each step depends on the ticket of the step before, so no compiled
-program can reorder them, and a step out of order raises an error. All randomness of an environment comes from the seed that
-`reset` derives from its key. The copies of one device are stepped one after the other in this process.
+program can reorder them, and a step out of order raises an error. All randomness of an environment comes from the seed
+that `reset` derives from its key. The copies of one device are stepped one after the other in this process.
 """
 
 from collections.abc import Callable

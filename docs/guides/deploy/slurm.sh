@@ -1,5 +1,5 @@
 #!/bin/bash
-# sbatch docs/deploy/slurm.sh PRESET [OPTION ...]
+# sbatch docs/guides/deploy/slurm.sh PRESET [OPTION ...]
 # One process on each node, which takes all of its cores, or its GPUs. Queued again after a preemption, the job goes on.
 #SBATCH --job-name=innerloop
 #SBATCH --nodes=4
