@@ -1,13 +1,12 @@
 """What an algorithm is: a meta-gradient of ONE task, with the loss and the inner loop that it is made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from innerloop.engine.inner import InnerLoop, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.types import LossFn, Params, Task
 
 
@@ -43,13 +42,11 @@ class Algorithm(ABC):
         """The parameters that every task begins with: what `init` was given, as far as it was learnt since."""
         return meta_params
 
-    def trajectory(
-        self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
-    ) -> Trajectory:
+    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
         """The inner loop on one task's support set: adapted parameters, losses, observations (see `unroll`)."""
         return unroll(self.loss_fn, self.inner, meta_params, support, observe)
 
-    def adapt(self, meta_params: Params, support: Any) -> Params:
+    def adapt(self, meta_params: Params, support: PyTree) -> Params:
         """The parameters adapted to one task's support set."""
         return self.trajectory(meta_params, support).adapted
 
@@ -62,6 +59,6 @@ class Algorithm(ABC):
         """The loss on the query set."""
         return self.loss_fn if self.outer_loss_fn is None else self.outer_loss_fn
 
-    def with_inner(self, **changes: Any) -> "Algorithm":
+    def with_inner(self, **changes: object) -> "Algorithm":
         """The same algorithm with another inner loop, as for more steps at test: `with_inner(steps=10)`."""
         return replace(self, inner=replace(self.inner, **changes))

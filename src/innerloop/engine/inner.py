@@ -10,12 +10,12 @@ taken forward over reverse (`innerloop.engine.mixed_mode`). All three give the s
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loop_invariants import hoist
 from innerloop.engine.mixed_mode import mixed_value_and_grad
@@ -24,6 +24,9 @@ from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
+
+Observe = Callable[[Params, Array], PyTree]
+"""`observe(params, i)`: what is recorded after i inner steps, a pytree of arrays."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,15 @@ class Trajectory(NamedTuple):
 
     adapted: Params
     losses: Float[Array, " steps"]
-    observed: Any
+    observed: PyTree
 
 
 def unroll(
     loss_fn: LossFn,
     inner: InnerLoop,
     params: Params,
-    support: Any,
-    observe: Callable[[Params, Array], Any] | None = None,
+    support: PyTree,
+    observe: Observe | None = None,
 ) -> Trajectory:
     """Adapt `params` to one task's `support`.
 
@@ -81,11 +84,11 @@ def unroll(
     fast, frozen = partition(params, inner.select)
     check_scalar_loss(loss_fn, params, support)
 
-    def loss_of(fast: Any, rest: Any) -> Array:
+    def loss_of(fast: PyTree, rest: PyTree) -> Array:
         frozen, batch = rest
         return loss_fn(combine(fast, frozen), batch)
 
-    rest: Any = (frozen, support)
+    rest: PyTree = (frozen, support)
     if inner.minibatch is None and (inner.steps > 1 or (inner.steps and jax.tree.leaves(frozen))):
         step_loss, rest = hoist(loss_of, fast, rest)
     else:
@@ -100,7 +103,7 @@ def unroll(
     return Trajectory(combine(fast, frozen), losses, seen)
 
 
-def _all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
+def _all_steps(step: Callable, carry: PyTree, steps: int) -> tuple[PyTree, PyTree]:
     """The scan of so many steps. A single one is taken outside: under `vmap` a scan would copy theta for every task."""
     if steps != 1:
         return jax.lax.scan(step, carry, jnp.arange(steps))
@@ -108,12 +111,12 @@ def _all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
     return carry, jax.tree.map(lambda x: x[None], seen)
 
 
-def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable | None) -> Callable:
+def inner_step(loss_of: Callable, inner: InnerLoop, rest: PyTree, watch: Callable | None) -> Callable:
     """One step of the scan: (fast parameters, rule's state), i -> the same, (loss, observation)."""
     rule = optax.with_extra_args_support(inner.rule)
     gradient = mixed_value_and_grad(loss_of) if inner.derivative == "mixed" else jax.value_and_grad(loss_of)
 
-    def step(carry: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], tuple[Array, Any]]:
+    def step(carry: tuple[PyTree, PyTree], i: Array) -> tuple[tuple[PyTree, PyTree], tuple[Array, PyTree]]:
         fast, state = carry
         seen = None if watch is None else watch(fast, i)
         batch = _at_step(rest, inner.minibatch, i)
@@ -125,7 +128,7 @@ def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable |
     return jax.checkpoint(step) if inner.derivative == "rematerialised" else step
 
 
-def _at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
+def _at_step(rest: PyTree, minibatch: int | None, i: Array) -> PyTree:
     """The data of step i: all of it, or the i-th run of `minibatch` examples, wrapping around."""
     if minibatch is None:
         return rest
@@ -135,7 +138,7 @@ def _at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
     return frozen, jax.tree.map(lambda x: x[rows], support)
 
 
-def check_scalar_loss(loss_fn: LossFn, params: Params, batch: Any) -> None:
+def check_scalar_loss(loss_fn: LossFn, params: Params, batch: PyTree) -> None:
     """Raise InnerloopError unless the loss is one float."""
     shape = jax.eval_shape(loss_fn, params, batch)
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):

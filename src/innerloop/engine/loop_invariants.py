@@ -7,14 +7,16 @@ parameters and what does not, by following the dependencies through its jaxpr; u
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.extend import core as jex
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
+
+TwoPartLoss = Callable[[PyTree, PyTree], Array]
+"""`loss(fast, rest) -> scalar`: of the parameters that move, and of everything else."""
 
 
-def hoist(loss: Callable[[Any, Any], Array], fast: Any, rest: Any) -> tuple[Callable[[Any, Any], Array], Any]:
+def hoist(loss: TwoPartLoss, fast: PyTree, rest: PyTree) -> tuple[TwoPartLoss, PyTree]:
     """Return (loss', rest') with loss'(fast, rest') = loss(fast, rest) and rest' evaluated here, once.
 
     Derivatives with respect to `fast` and to `rest` are those of the original.
@@ -36,7 +38,7 @@ def _split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Call
     boundary = _crossing(jaxpr, moving, every_step)
     known = _evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
 
-    def loss(fast: Any, known: list) -> Array:
+    def loss(fast: PyTree, known: list) -> Array:
         return _evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)(
             *jax.tree.leaves(fast), *known
         )[0]

@@ -12,7 +12,6 @@ first steps are short ones of gradient descent.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,8 +28,8 @@ FIRST = 1e-3
 class WithMoments(eqx.Module):
     """A model, w, and of each of its parameters the second moment, v."""
 
-    model: Any
-    moments: Any
+    model: Params
+    moments: Params
 
 
 class PersistentAdam(optax.GradientTransformation):
@@ -58,7 +57,9 @@ def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
 def persistent_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> PersistentAdam:
     """The rule: stateless, since the moments are among the parameters."""
 
-    def update(grads: WithMoments, state: Any, params: WithMoments) -> tuple[WithMoments, Any]:
+    def update(
+        grads: WithMoments, state: optax.OptState, params: WithMoments
+    ) -> tuple[WithMoments, optax.OptState]:
         moment = lambda g, v: beta2 * v + (1 - beta2) * jnp.square(g)
         moments = jax.tree.map(moment, grads.model, params.moments)
         step = lambda g, v: -learning_rate * g / (jnp.sqrt(v) + eps)

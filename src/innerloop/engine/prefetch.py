@@ -4,7 +4,9 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+Made = TypeVar("Made")
 
 
 class _Failure(NamedTuple):
@@ -13,16 +15,16 @@ class _Failure(NamedTuple):
     error: BaseException
 
 
-class ReadAhead:
+class ReadAhead(Generic[Made]):
     """`next()` gives `make(0)`, `make(1)`, ... while a thread makes up to `waiting` of them ahead.
 
     What `make` raises is raised by `next()` in its turn, and again by every later one. `stop()` ends the thread and
     waits for it.
     """
 
-    def __init__(self, make: Callable[[int], Any], waiting: int):
+    def __init__(self, make: Callable[[int], Made], waiting: int):
         self.make, self.stopped = make, threading.Event()
-        self.ready: queue.Queue[Any] = queue.Queue(maxsize=waiting)
+        self.ready: queue.Queue[Made | _Failure] = queue.Queue(maxsize=waiting)
         # A daemon: a program that dies with an error must not hang on its reader.
         self.thread = threading.Thread(target=self.work, name="innerloop-read-ahead", daemon=True)
         self.thread.start()
@@ -40,7 +42,7 @@ class ReadAhead:
                 return
             number += 1
 
-    def hand_over(self, made: Any) -> None:
+    def hand_over(self, made: Made | _Failure) -> None:
         """Wait for room, unless stopped meanwhile."""
         waiting = True
         while waiting and not self.stopped.is_set():
@@ -48,7 +50,7 @@ class ReadAhead:
                 self.ready.put(made, timeout=0.05)
                 waiting = False
 
-    def next(self) -> Any:
+    def next(self) -> Made:
         """The next thing; waits for it if it is not made yet."""
         made = self.ready.get()
         if isinstance(made, _Failure):

@@ -3,17 +3,22 @@
 A path is written with slashes, as in `body/0/weight` or `head/bias`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
 
 Selection = str | Sequence[str] | Callable[[str], bool] | None
 """What moves: None for everything, a path prefix, several prefixes, or a function of the path."""
+
+
+Shaped = Array | np.ndarray | jax.ShapeDtypeStruct
+"""An array, or the shape and dtype of one."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Except:
         return not chosen(self.selection, path)
 
 
-def paths(params: Any) -> list[str]:
+def paths(params: PyTree) -> list[str]:
     """The path of every leaf, in tree order."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
@@ -43,7 +48,7 @@ def chosen(selection: Selection, path: str) -> bool:
     return any(path == p or path.startswith(p.rstrip("/") + "/") for p in prefixes)
 
 
-def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
+def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
     """Split into (selected, rest), each with the tree's structure and None in the other's places.
 
     Raises InnerloopError if a name of the selection matches no parameter, and lists the paths there are.
@@ -56,7 +61,7 @@ def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
     return selected, rest
 
 
-def _check_names(params: Any, selection: Selection) -> None:
+def _check_names(params: PyTree, selection: Selection) -> None:
     """Raise InnerloopError for a name that matches no parameter."""
     if selection is None or callable(selection):
         return
@@ -66,12 +71,12 @@ def _check_names(params: Any, selection: Selection) -> None:
             raise InnerloopError("select", f"{name!r} matches no parameter", do=do)
 
 
-def combine(selected: Any, rest: Any) -> Any:
+def combine(selected: PyTree, rest: PyTree) -> PyTree:
     """Undo `partition`."""
     return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
 
 
-def check_trainable(params: Any, who: str) -> None:
+def check_trainable(params: PyTree, who: str) -> None:
     """Raise InnerloopError unless every leaf is a float array and there is at least one."""
     leaves = jax.tree.leaves(params)
     if not leaves:
@@ -86,17 +91,17 @@ def check_trainable(params: Any, who: str) -> None:
             )
 
 
-def subtract(a: Any, b: Any) -> Any:
+def subtract(a: PyTree, b: PyTree) -> PyTree:
     """a - b, leaf by leaf."""
     return jax.tree.map(jnp.subtract, a, b)
 
 
-def global_norm(tree: Any) -> jax.Array:
+def global_norm(tree: PyTree) -> Array:
     """The Euclidean norm of all leaves together."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
-def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:
+def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str) -> None:
     """Raise InnerloopError unless names and shapes agree."""
     for path in sorted(set(wanted) | set(found)):
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
@@ -108,6 +113,6 @@ def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:
             )
 
 
-def _shape_of(arrays: dict[str, Any], path: str) -> str:
+def _shape_of(arrays: Mapping[str, Shaped], path: str) -> str:
     """An array's shape in words."""
     return f"of shape {arrays[path].shape}" if path in arrays else "absent"

@@ -7,14 +7,14 @@ Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `q
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 Params = PyTree[Array]
 """Any pytree of arrays. The engine never sees a framework class."""
 
-LossFn = Callable[[Params, Any], Float[Array, ""]]
+LossFn = Callable[[Params, PyTree], Float[Array, ""]]
 """`loss_fn(params, batch) -> scalar`: all that a user has to write."""
 
 
@@ -24,8 +24,8 @@ class Batch(NamedTuple):
     The engine accepts any pytree with that leading axis; the built-in losses read these two fields.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: PyTree
+    targets: PyTree
 
 
 class Task(NamedTuple):
@@ -34,8 +34,8 @@ class Task(NamedTuple):
     A batch of tasks is the same pytree with a leading axis `tasks` on every leaf.
     """
 
-    support: Any
-    query: Any
+    support: PyTree
+    query: PyTree
 
 
 @runtime_checkable
@@ -60,9 +60,9 @@ class TwoStageSampler(ABC):
         return self.fetch(self.draw(key))
 
     @abstractmethod
-    def draw(self, key: PRNGKeyArray) -> Any:
+    def draw(self, key: PRNGKeyArray) -> PyTree:
         """What is random in one task."""
 
     @abstractmethod
-    def fetch(self, drawn: Any) -> Task:
+    def fetch(self, drawn: PyTree) -> Task:
         """The task of what was drawn."""
