@@ -1,4 +1,4 @@
-"""Equal blocks: how much to take at a time where a number must divide evenly."""
+"""Division of a meta-batch over devices and into chunks of equal size."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,10 @@ def divisor_up_to(number: int, most: int) -> int:
 
 
 def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -> PyTree:
-    """Mean of `one(item)` over the leading axis of `items`; only the running sum is kept."""
+    """The mean of `one(item)` over the leading axis of `items`, `chunk` of them at a time.
+
+    Only the running sum is kept.
+    """
 
     def add_chunk(total: PyTree, items: PyTree) -> tuple[PyTree, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
@@ -34,7 +37,11 @@ def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -
 
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
-    """Tasks per device and per chunk. Raises InnerloopError if the meta-batch does not divide over them."""
+    """Tasks per device, and per chunk (None: all of a device's).
+
+    Raises:
+        InnerloopError: the meta-batch is no multiple of devices x chunk.
+    """
     groups: int = mesh.shape["tasks"]
     share = meta_batch // groups
     chunk = share if chunk is None else chunk

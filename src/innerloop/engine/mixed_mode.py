@@ -8,7 +8,7 @@ is, because second derivatives commute, a derivative of the full gradient in the
     (dg/dphi)^T   v = d/de grad_phi   L(theta + e v, phi)
 
 so one forward-mode derivative of one reverse-mode gradient gives both, and only (theta, phi) is kept. The tangent of
-phi is zero: that is what makes it right for a head/body split as well.
+phi is zero, which makes it correct for a split into head and body as well.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _is_float(x: PyTree) -> bool:
 def mixed_value_and_grad(
     loss: Callable[[PyTree, PyTree], Array],
 ) -> Callable[[PyTree, PyTree], tuple[Array, PyTree]]:
-    """`jax.value_and_grad(loss)` in the first argument, with the backward pass above."""
+    """`jax.value_and_grad(loss)` in the first argument, differentiated as above."""
 
     def gradient(theta: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
         leaves, structure = jax.tree.flatten(rest)
@@ -43,7 +43,7 @@ def mixed_value_and_grad(
 
 
 def _forward_over_reverse(loss: Callable[[PyTree, list, list], Array]) -> Callable:
-    """value_and_grad in theta of loss(theta, phi, constants) with a Hessian-vector product as its vjp."""
+    """`value_and_grad` in theta of `loss(theta, phi, constants)`, with a Hessian-vector product as its VJP."""
 
     @jax.custom_vjp
     def value_and_grad(theta: PyTree, phi: list, constants: list) -> tuple[Array, PyTree]:

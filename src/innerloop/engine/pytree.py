@@ -1,4 +1,4 @@
-"""Parameter trees by path: which parameters move in the inner loop.
+"""Parameters selected by tree path, and checks of parameter trees.
 
 A path is written with slashes, as in `body/0/weight` or `head/bias`.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from innerloop.errors import InnerloopError
 
 Selection = str | Sequence[str] | Callable[[str], bool] | None
-"""What moves: None for everything, a path prefix, several prefixes, or a function of the path."""
+"""A selection of parameters: None for all, a path prefix, several prefixes, or a function of the path."""
 
 
 Shaped = Array | np.ndarray | jax.ShapeDtypeStruct
@@ -23,12 +23,11 @@ Shaped = Array | np.ndarray | jax.ShapeDtypeStruct
 
 @dataclass(frozen=True)
 class Except:
-    """Everything but a selection: a function of the path that still knows the names it was given."""
+    """The complement of a selection; unlike a lambda it keeps the names, so that they can be checked."""
 
     selection: Selection
 
     def __call__(self, path: str) -> bool:
-        """Whether the path is outside the selection."""
         return not chosen(self.selection, path)
 
 
@@ -39,7 +38,7 @@ def paths(params: PyTree) -> list[str]:
 
 
 def chosen(selection: Selection, path: str) -> bool:
-    """Whether the selection holds this path."""
+    """Whether the selection includes this path."""
     if selection is None:
         return True
     if callable(selection):
@@ -49,9 +48,10 @@ def chosen(selection: Selection, path: str) -> bool:
 
 
 def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
-    """Split into (selected, rest), each with the tree's structure and None in the other's places.
+    """Split a tree into (selected, rest), each of the tree's structure with None in place of the other's leaves.
 
-    Raises InnerloopError if a name of the selection matches no parameter, and lists the paths there are.
+    Raises:
+        InnerloopError: a name of the selection matches no parameter.
     """
     _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
@@ -77,7 +77,7 @@ def combine(selected: PyTree, rest: PyTree) -> PyTree:
 
 
 def check_trainable(params: PyTree, who: str) -> None:
-    """Raise InnerloopError unless every leaf is a float array and there is at least one."""
+    """Raise InnerloopError, on behalf of `who`, unless every leaf is a float array and there is at least one."""
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InnerloopError(who, "the parameter tree has no array", do="pass a pytree of float arrays")
@@ -97,22 +97,22 @@ def subtract(a: PyTree, b: PyTree) -> PyTree:
 
 
 def global_norm(tree: PyTree) -> Array:
-    """The Euclidean norm of all leaves together."""
+    """The Euclidean norm over all leaves."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str) -> None:
-    """Raise InnerloopError unless names and shapes agree."""
+    """Raise InnerloopError, on behalf of `who`, unless the names and shapes of two sets of arrays agree."""
     for path in sorted(set(wanted) | set(found)):
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
             raise InnerloopError(
                 who,
-                f"is of another model: `{path}` should be {_shape_of(wanted, path)}",
+                f"belongs to another model: `{path}` should be {_shape_of(wanted, path)}",
                 got=_shape_of(found, path),
                 do="use the config that it was trained with",
             )
 
 
 def _shape_of(arrays: Mapping[str, Shaped], path: str) -> str:
-    """An array's shape in words."""
+    """The shape of an array, in words."""
     return f"of shape {arrays[path].shape}" if path in arrays else "absent"
