@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from innerloop.report.sentences import conditions, differ, verdict
+from innerloop.report.sentences import _differ, conditions, verdict
 from innerloop.training.measurement import Band
 
 
@@ -35,7 +35,7 @@ def test_the_next_best_is_ranked_only_beyond_the_intervals(groups, other, words)
 
 def test_lower_is_better_for_errors(groups):
     low, high = at(groups[0].runs[0], 0.1), at(groups[0].runs[1], 0.5)
-    assert (differ(low, high), differ(high, low), differ(low, low)) == (1, -1, 0)
+    assert (_differ(low, high), _differ(high, low), _differ(low, low)) == (1, -1, 0)
 
 
 def test_conditions_explain_normalisation_where_there_is_any(groups):

@@ -62,16 +62,16 @@ def run(argv: Sequence[str]) -> int:
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
-        refuse_examples(arguments)
-    found = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
+        _refuse_examples(arguments)
+    found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
-        print_json(as_one(found))
+        print_json(_merged(found))
     else:
-        show(found)
+        _show(found)
     return 0
 
 
-def refuse_examples(arguments: Evaluate) -> None:
+def _refuse_examples(arguments: Evaluate) -> None:
     """Raise InnerloopError for numbers of examples, which policies have none of."""
     for name in ("shots", "queries"):
         value = getattr(arguments, name)
@@ -81,7 +81,7 @@ def refuse_examples(arguments: Evaluate) -> None:
             )
 
 
-def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
+def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
@@ -93,7 +93,7 @@ def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) ->
     return [arguments.normalization or own]
 
 
-def measured(
+def _measured(
     trained: "innerloop.training.trained.Trained", arguments: Evaluate, mode: Normalization
 ) -> "innerloop.training.measurement.Measurement":
     """One measurement, with a bar on stderr if someone sees it."""
@@ -110,14 +110,14 @@ def measured(
         return measure(trained, normalization=mode, watch=watch, **settings)
 
 
-def as_one(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:
+def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:
     """One object: the record itself, with those of all modes under `modes` where several were asked for."""
     records = [measurement.to_json() for measurement in found]
     modes = {"modes": {record["normalization"]: record for record in records}} if len(records) > 1 else {}
     return records[0] | modes
 
 
-def show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
+def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
     """The adaptation curve as a table, one column per mode, and what the numbers depend on."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
@@ -125,13 +125,13 @@ def show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
     if isinstance(first, ReturnMeasurement):
         show_curves("updates", {"return": first})
         console().print(return_conditions(first))
-        return tell_diverged(first)
+        return _print_diverged(first)
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
     show_curves("inner steps", {named(m): m for m in scores})
     console().print(score_conditions(scores))
     for m in scores:
-        tell_diverged(m, m.normalization if len(scores) > 1 else "")
+        _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
 
 
@@ -148,17 +148,17 @@ def show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.M
         points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found)
         table.add_row(str(step), *(with_interval(*point) for point in points))
     out = console()
-    out.print(f"{found[0].source}: {title(found[0])}")
+    out.print(f"{found[0].source}: {_title(found[0])}")
     out.print(table)
 
 
-def tell_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
+def _print_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
     """How many tasks are in the mean with a loss or return that is no finite number."""
     if words := diverged(found.diverged_tasks, found.tasks):
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def title(found: "innerloop.training.measurement.Measurement") -> str:
+def _title(found: "innerloop.training.measurement.Measurement") -> str:
     """What was learnt, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 

@@ -11,12 +11,12 @@ from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained
 
-Watch = Callable[[int, int], None]
-Watching = Callable[[str], AbstractContextManager[Watch]]
+OnProgress = Callable[[int, int], None]
+ProgressFor = Callable[[str], AbstractContextManager[OnProgress]]
 """`watching(title)` gives a `watch(done, total)` for one measurement."""
 
 
-def unwatched(title: str) -> AbstractContextManager[Watch]:
+def unwatched(title: str) -> AbstractContextManager[OnProgress]:
     """No progress at all."""
     return nullcontext(lambda done, total: None)
 
@@ -73,15 +73,15 @@ def load(sources: Sequence[str | Path]) -> list[Trained]:
     return [load_trained(source) for source in sources]
 
 
-def gather(loaded: Sequence[Trained], tasks: int, watching: Watching = unwatched) -> list[Group]:
+def gather(loaded: Sequence[Trained], tasks: int, watching: ProgressFor = unwatched) -> list[Group]:
     """Measure what was loaded, and the untrained networks."""
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
-        together.setdefault(problem(trained), []).append(trained)
-    return [group(title, members, tasks, watching) for title, members in together.items()]
+        together.setdefault(_problem(trained), []).append(trained)
+    return [_group(title, members, tasks, watching) for title, members in together.items()]
 
 
-def problem(trained: Trained) -> str:
+def _problem(trained: Trained) -> str:
     """What is to be learnt, in words: runs with the same words are compared."""
     data, rl, spec = trained.config.data, trained.config.rl, trained.config.data.spec
     if spec.kind == "reinforcement":
@@ -95,18 +95,18 @@ def problem(trained: Trained) -> str:
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
-def group(title: str, members: list[Trained], tasks: int, watching: Watching) -> Group:
+def _group(title: str, members: list[Trained], tasks: int, watching: ProgressFor) -> Group:
     """Measure runs on one problem, and the first one's network untrained."""
-    labels = labels_of(members)
-    runs = [measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
+    labels = _labels_of(members)
+    runs = [_measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
     first = members[0]
     blank = replace(first, params=first.experiment.init_params(), source="untrained", facts={"meta_steps": 0})
     # The members' own untrained network: only what moves and how fast differs between algorithms.
-    baseline = measured("untrained", blank, tasks, watching)
+    baseline = _measured("untrained", blank, tasks, watching)
     return Group(title, runs, [replace(baseline, baseline=True, metrics=[], folder=None)])
 
 
-def labels_of(members: Sequence[Trained]) -> list[str]:
+def _labels_of(members: Sequence[Trained]) -> list[str]:
     """Short names that differ: the algorithm, else the folder's name, else the whole source."""
     choices: list[Callable[[Trained], str]] = [
         lambda t: t.config.spec.title,
@@ -120,7 +120,7 @@ def labels_of(members: Sequence[Trained]) -> list[str]:
     return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
 
 
-def measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Result:
+def _measured(label: str, trained: Trained, tasks: int, watching: ProgressFor) -> Result:
     """One measurement, with what the run's folder tells besides."""
     with watching(f"measuring {label}") as watch:
         found = measure(trained, tasks=tasks, watch=watch)

@@ -30,8 +30,3 @@ def outputs_by_step(
         return algorithm.trajectory(params, support, observe).observed
 
     return np.asarray(jax.jit(answers)(params, support, query_inputs))
-
-
-def probabilities(outputs: Float[np.ndarray, "... outputs"]) -> Float[np.ndarray, "... outputs"]:
-    """Softmax over the outputs."""
-    return np.asarray(jax.nn.softmax(jax.numpy.asarray(outputs), axis=-1))
