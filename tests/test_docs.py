@@ -130,7 +130,9 @@ def test_the_python_page_names_all_that_is_public() -> None:
 def documented() -> list[str]:
     """Every object that an API page shows."""
     return [
-        name for page in sorted(API_PAGES.glob("*.md")) for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)
+        name
+        for page in sorted(API_PAGES.glob("*.md"))
+        for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)
     ]
 
 
