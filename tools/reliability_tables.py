@@ -1,4 +1,4 @@
-"""The result file of `make test-faults` and `make fuzz`, and the tables that docs/reference/reliability.md has of it."""
+"""The result file of `make test-faults` and `make fuzz`, and its tables in docs/reference/reliability.md."""
 
 import datetime
 import json

@@ -157,7 +157,9 @@ def tables(records: dict[str, Record]) -> str:
 def between_markers(page: str, text: str) -> str:
     """The page with `text` between its markers. Raises InnerloopError if they are not there once each, in order."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
-        raise InnerloopError("docs/reference/performance.md", f"needs {BEGIN} and {END} once each, in this order")
+        raise InnerloopError(
+            "docs/reference/performance.md", f"needs {BEGIN} and {END} once each, in this order"
+        )
     head, rest = page.split(BEGIN)
     return f"{head}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}"
 
