@@ -44,8 +44,8 @@ WHAT = {
     "so the changes have smaller intervals of their own.",
     "similarity": "The queries of a task pass through the network before and after its inner loop, and both sets of "
     "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA is invariant to any "
-    "invertible linear map, CKA to rotations and scaling only. PWCCA is CCA with directions weighted by their share of the "
-    "layer. Hollow marks show chance: the same with shuffled points. For CCA with few points it is high.",
+    "invertible linear map, CKA to rotations and scaling only. PWCCA is CCA with directions weighted by their share of "
+    "the layer. Hollow marks show chance: the same with shuffled points. For CCA with few points it is high.",
     "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
     "in the most similar direction. Its accuracy is due to the features of the body alone. The untrained body is the "
     "same network before training.",

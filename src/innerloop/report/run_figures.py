@@ -39,10 +39,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def panels(rows: int, columns: int, height: float, width: float = 6.0, **share: bool) -> tuple[Figure, Any]:
+def panels(
+    rows: int, columns: int, height: float, width: float = 6.0, *, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, Any]:
     """An empty figure of a size in inches with a grid of axes `[rows][columns]`; it needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **share)  # pyright: ignore[reportCallIssue]
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
 def thousands(value: float, _: int) -> str:

@@ -141,7 +141,9 @@ def _film_blocks(group: Group) -> str:
         '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
         "from its model; the ground is marked every half metre, and the view goes along.</p>"
     )
-    return hint + _example_blocks(group, lambda run: _kept_figure(run, film_strip.strip(run), "film"))
+    return hint + _example_blocks(
+        group, lambda run: _kept_figure(run, film_strip.strip(run), "film", "film strip")
+    )
 
 
 def _policy_blocks(group: Group) -> str:
@@ -156,13 +158,13 @@ def _walk_blocks(group: Group) -> str:
         '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
         "update; a dot is where a trajectory ended.</p>"
     )
-    return hint + _example_blocks(group, lambda run: _kept_figure(run, examples.walks(run), "paths"))
+    return hint + _example_blocks(group, lambda run: _kept_figure(run, examples.walks(run), "paths", "paths"))
 
 
-def _kept_figure(run: Result, figure: Figure, name: str) -> str:
+def _kept_figure(run: Result, figure: Figure, name: str, alt: str) -> str:
     """A figure as HTML, saved in the run's folder too."""
     _keep([run], {name: figure})
-    return f"<figure>{svg(figure, name)}</figure>"
+    return f"<figure>{svg(figure, alt)}</figure>"
 
 
 def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:
