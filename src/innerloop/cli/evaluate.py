@@ -106,8 +106,8 @@ def _measured(
     err = console(stderr=True)
     if not err.is_terminal:
         return measure(trained, normalization=mode, **settings)
-    with counting(err, f"{trained.config.name}, {mode}") as watch:
-        return measure(trained, normalization=mode, watch=watch, **settings)
+    with counting(err, f"{trained.config.name}, {mode}") as on_progress:
+        return measure(trained, normalization=mode, on_progress=on_progress, **settings)
 
 
 def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:

@@ -20,7 +20,7 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
     with _lines_or_bar(console, title, "meta-steps") as tell:
         best: dict[str, float] = {}
 
-        def watch(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             best.update(progress.metrics)  # validation scores stay until there are new ones
             speed = f"{progress.tasks_per_second:,.0f} tasks/s"
             if progress.environment_steps_per_second:
@@ -28,7 +28,7 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
             speed = speed.replace(",", " ")
             tell(progress.step, progress.total, progress.seconds_left, f"{speed}  {in_words(best)}")
 
-        yield watch
+        yield on_progress
 
 
 def train_until_stopped(
@@ -49,8 +49,8 @@ def train_until_stopped(
         The exit code: 0, or 128 plus the number of the signal.
     """
     try:
-        with training(console, title) as watch, telling(tell):
-            work(watch)
+        with training(console, title) as on_progress, telling(tell):
+            work(on_progress)
     except Stopped as stopped:
         with suppress(OSError):  # the terminal may be gone
             tell(stopped)
@@ -64,10 +64,10 @@ def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Call
     with _lines_or_bar(console, title, unit) as tell:
         begun = time.monotonic()
 
-        def watch(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             tell(done, total, (time.monotonic() - begun) / max(done, 1) * (total - done), "")
 
-        yield watch
+        yield on_progress
 
 
 Tell = Callable[[int, int, float, str], None]

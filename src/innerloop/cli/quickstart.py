@@ -127,7 +127,7 @@ def _trained(folder: Path, config: Config, title: str) -> int:
         out.print(f"Stopped in {config.name}; everything is saved. The same command continues.")
 
     return train_until_stopped(
-        out, title, tell, lambda watch: train(config, folder, resume=continued, watch=watch)
+        out, title, tell, lambda on_progress: train(config, folder, resume=continued, on_progress=on_progress)
     )
 
 

@@ -73,7 +73,7 @@ def _judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lam
         clean_up()  # the process may end here
         out.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
 
-    again = lambda watch: found.append(reproduce(arguments.run, into, watch=watch))
+    again = lambda on_progress: found.append(reproduce(arguments.run, into, on_progress=on_progress))
     code = train_until_stopped(out, f"reproduce {arguments.run}", tell, again)
     if code:
         return code

@@ -233,7 +233,9 @@ def _train_into(folder: Path, config: Config | None) -> int:
         out.print(f"  innerloop train --resume {folder}", style="bold")
 
     show_plan = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
-    work = lambda watch: train(config, folder, resume=config is None, watch=watch, told=show_plan)
+    work = lambda on_progress: train(
+        config, folder, resume=config is None, on_progress=on_progress, on_plan=show_plan
+    )
     code = train_until_stopped(out, shown.name, tell, work)
     if code == 0:
         _print_summary(folder)

@@ -140,7 +140,7 @@ def _labels_of(members: Sequence[Trained]) -> list[str]:
 def _measured(label: str, trained: Trained, tasks: int, progress_for: ProgressFor) -> Result:
     """One measurement, with the records in the run's folder."""
     with progress_for(f"measuring {label}") as on_progress:
-        found = measure(trained, tasks=tasks, watch=on_progress)
+        found = measure(trained, tasks=tasks, on_progress=on_progress)
     path = Path(trained.source)
     if not path.is_dir():
         return Result(label, trained, found, [], {}, None)
