@@ -89,7 +89,7 @@ def _check_whole(examples: Any) -> None:
         return
     missing = examples.offset + examples.nbytes - os.path.getsize(path)
     if missing > 0:
-        do = "put the file back, then --resume"
+        do = "put the file back, then `resume`"
         raise InnerloopError(
             str(path), "was cut short while it was in use", got=f"{missing} bytes less", do=do
         )
