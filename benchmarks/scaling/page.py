@@ -1,4 +1,4 @@
-"""The tables of docs/scale.md, from benchmarks/results/scaling.json and the cost model alone."""
+"""The tables of docs/guides/scale.md, from benchmarks/results/scaling.json and the cost model alone."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from benchmarks.scaling.cost_model import DEVICES, LINKS, efficiency, mean_secon
 from innerloop.errors import InnerloopError
 from innerloop.io.files import write_text
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "scale.md"
 BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
 LARGE = 1024
 """Tasks of the meta-batch on paper."""
@@ -126,7 +126,7 @@ def filled(page: str, name: str, text: str) -> str:
     """The page with `text` between the markers of `name`. Raises InnerloopError unless they are there once each."""
     begin, end = BEGIN.format(name), END.format(name)
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
-        raise InnerloopError("docs/scale.md", f"needs {begin} and {end} once each, in this order")
+        raise InnerloopError("docs/guides/scale.md", f"needs {begin} and {end} once each, in this order")
     head, rest = page.split(begin)
     return f"{head}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}"
 

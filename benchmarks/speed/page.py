@@ -1,4 +1,4 @@
-"""`results.json` and the tables in docs/performance.md, which are written from it alone."""
+"""`results.json` and the tables in docs/reference/performance.md, which are written from it alone."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from innerloop.io.files import write_text
 
 HERE = Path(__file__).resolve().parents[1]
 RESULTS = HERE / "results.json"
-PAGE = HERE.parent / "docs" / "performance.md"
+PAGE = HERE.parent / "docs" / "reference" / "performance.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 Record = dict[str, Any]
@@ -157,7 +157,9 @@ def tables(records: dict[str, Record]) -> str:
 def between_markers(page: str, text: str) -> str:
     """The page with `text` between its markers. Raises InnerloopError if they are not there once each, in order."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
-        raise InnerloopError("docs/performance.md", f"needs {BEGIN} and {END} once each, in this order")
+        raise InnerloopError(
+            "docs/reference/performance.md", f"needs {BEGIN} and {END} once each, in this order"
+        )
     head, rest = page.split(BEGIN)
     return f"{head}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}"
 

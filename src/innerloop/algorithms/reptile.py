@@ -12,16 +12,14 @@ them a part of
 theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, Trajectory, unroll
-from innerloop.engine.persistent_adam import KeptAdam, of_model, on_model, with_moments
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
@@ -34,7 +32,7 @@ class Reptile(Algorithm):
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:
-        """With `kept_adam` inside, the second moments of all parameters come along."""
+        """With `persistent_adam` inside, the second moments of all parameters come along."""
         return with_moments(params) if self.keeps_moments else params
 
     def initialisation(self, meta_params: Params) -> Params:
@@ -44,17 +42,17 @@ class Reptile(Algorithm):
     @property
     def keeps_moments(self) -> bool:
         """Whether second moments are among the meta-parameters."""
-        return isinstance(self.inner.rule, KeptAdam)
+        return isinstance(self.inner.rule, PersistentAdam)
 
-    def trajectory(
-        self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
-    ) -> Trajectory:
+    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
         """The inner loop on one task's support set, as the model's parameters alone."""
         watch = None if observe is None else lambda params, i: observe(self.initialisation(params), i)
         found = self.whole_trajectory(meta_params, support, watch)
         return found._replace(adapted=self.initialisation(found.adapted))
 
-    def whole_trajectory(self, meta_params: Params, support: Any, observe: Any = None) -> Trajectory:
+    def whole_trajectory(
+        self, meta_params: Params, support: PyTree, observe: Observe | None = None
+    ) -> Trajectory:
         """The same with the moments."""
         loss_fn, inner = (
             on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
@@ -63,7 +61,7 @@ class Reptile(Algorithm):
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
         """From the adapted weights to the initialisation."""
-        check_steps(self.inner)
+        _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support)
         grads = subtract(meta_params, trajectory.adapted)
         if self.alpha is not None:
@@ -73,11 +71,11 @@ class Reptile(Algorithm):
 
 def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:
     """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
-    check_steps(inner)
+    _check_steps(inner)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 
-def check_steps(inner: InnerLoop) -> None:
+def _check_steps(inner: InnerLoop) -> None:
     """Raise InnerloopError for an inner loop that moves nothing."""
     if inner.steps < 1:
         raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)
