@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from benchmarks.accuracy.measure import commit
-from innerloop.analysis.analyzed_model import unwatched
+from innerloop.analysis.analyzed_model import no_progress
 from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli.common import start_jax
 from innerloop.config.presets.recipes import RECIPES
@@ -32,7 +32,7 @@ from innerloop.io.files import write_text
 from innerloop.training.build import build
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import environment
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment, supervised
 
 FOLDER = Path(__file__).parents[1] / "results" / "analysis"
 TASKS = 1000
@@ -46,7 +46,7 @@ def watching(title: str) -> Any:
     """A line of progress for each experiment."""
     begun = time.monotonic()
     print(f"  {title}", end="", flush=True)
-    yield unwatched
+    yield no_progress
     print(f": {time.monotonic() - begun:.0f} s", flush=True)
 
 
@@ -69,7 +69,7 @@ def model(source: str, tasks: int = TASKS) -> None:
     wanted = ["freeze", "similarity", "nil", "weights", "steps"]
     if (Path(source) / "snapshots").is_dir():
         wanted.append("early")
-    results = analyze(Request(source, tasks=tasks), wanted, watching=watching)
+    results = analyze(Request(source, tasks=tasks), wanted, progress_for=watching)
     results["source"] = name_of(source)
     keep(
         name_of(source), {"kind": "model", "results": results, "seconds": round(time.monotonic() - begun, 1)}
@@ -79,7 +79,7 @@ def model(source: str, tasks: int = TASKS) -> None:
 def across(first: str, second: str) -> None:
     """Similarity of two models."""
     print(f"{first} and {second}")
-    results = analyze(Request(first, tasks=TASKS, against=second), ["against"], watching=watching)
+    results = analyze(Request(first, tasks=TASKS, against=second), ["against"], progress_for=watching)
     names = [name_of(first), name_of(second)]
     keep("--".join(names), {"kind": "across", "models": names, "results": results["against"]})
 
@@ -100,14 +100,14 @@ def seconds_of(calls: dict[str, Any], repeats: int = 7) -> dict[str, list[float]
     return found
 
 
-def training_call(experiment: Experiment, steps: int) -> Any:
+def training_call(experiment: SupervisedExperiment, steps: int) -> Any:
     """`steps` meta-steps from the initial weights."""
     loop = experiment.outer_loop(experiment.train_tasks())
     fresh = lambda: loop.start(experiment.init_params(), experiment.keys().tasks)
     return lambda: jax.block_until_ready(loop.run(fresh(), steps)[0].params)
 
 
-def inference_call(experiment: Experiment, tasks: int) -> Any:
+def inference_call(experiment: SupervisedExperiment, tasks: int) -> Any:
     """Adaptation and prediction on held-out tasks, the score taken after the last step alone."""
     algorithm = experiment.test_algorithm
     run = evaluator(
@@ -128,7 +128,7 @@ def speed(setting: str) -> None:
     # All three of the published protocol: they must differ by the algorithm alone.
     ours = {algorithm: f"{setting}-{algorithm}" for algorithm in ("maml", "anil", "fomaml")}
     names = {algorithm: f"{name}-published" if name in RECIPES else name for algorithm, name in ours.items()}
-    experiments = {name: build(preset(published)) for name, published in names.items()}
+    experiments = {name: supervised(build(preset(published))) for name, published in names.items()}
     training = seconds_of({name: training_call(e, 2) for name, e in experiments.items()})
     inference = seconds_of({name: inference_call(e, 16) for name, e in experiments.items()})
     config = experiments["maml"].config

@@ -39,10 +39,9 @@ Measurements = Callable[[int], list[dict[str, Any]]]
 def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     """One measurement, with a line of progress."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
-    record = measure(trained, tasks=count, watch=show, **settings)
-    name = "accuracy" if "accuracy" in record else "loss"
-    print(f"\r  {settings}: {name} {record[name]:.4f} +- {record['ci95']:.4f}")
-    return record
+    found = measure(trained, tasks=count, watch=show, **settings)
+    print(f"\r  {settings}: {found.score} {found.value:.4f} +- {found.ci95:.4f}")
+    return found.to_json()
 
 
 def image_measurements(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
@@ -60,10 +59,10 @@ def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[di
     """A fine-tuned baseline: step size and number of steps chosen on validation classes, then measured on test."""
     tried = []
     for rate in RATES:
-        record = measure(trained, tasks=400, learning_rate=rate, part="validation", steps=20)
-        curve = record["curve"]
-        best = max(range(1, len(curve["steps"])), key=lambda i: curve["accuracy"]["mean"][i])
-        tried.append((curve["accuracy"]["mean"][best], rate, curve["steps"][best]))
+        found = measure(trained, tasks=400, learning_rate=rate, part="validation", steps=20)
+        mean = found.curves["accuracy"].mean
+        best = max(range(1, len(mean)), key=mean.__getitem__)
+        tried.append((mean[best], rate, found.steps[best]))
     _, rate, steps = max(tried)
     return [measured(trained, count, learning_rate=rate, steps=steps, normalization=mode) for mode in modes]
 

@@ -34,7 +34,7 @@ def rate_for(trained: Trained) -> float | None:
     if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
         return None
     tried = {
-        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1)["returns"][1] for rate in RATES
+        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1).curve.mean[1] for rate in RATES
     }
     return max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))
 
@@ -42,13 +42,10 @@ def rate_for(trained: Trained) -> float | None:
 def measured(trained: Trained) -> dict[str, Any]:
     """The returns over held-out goals, the same for every policy."""
     walks = trained.config.data.dataset == "navigation"
-    record = measure(trained, tasks=GOALS if walks else None, learning_rate=rate_for(trained))
-    record["source"] = trained.config.name  # not where the run happens to lie
-    told = ", ".join(
-        f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(record["returns"], record["ci95"], strict=True)
-    )
+    found = measure(trained, tasks=GOALS if walks else None, learning_rate=rate_for(trained))
+    told = ", ".join(f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(*found.curve, strict=True))
     print(f"{trained.config.name}, seed {trained.config.seed}: {told}")
-    return record
+    return {**found.to_json(), "source": trained.config.name}  # not where the run happens to lie
 
 
 def main(sources: list[str]) -> None:

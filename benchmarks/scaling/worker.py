@@ -15,7 +15,7 @@ from innerloop.config.schema import Config
 from innerloop.parallel import multi_process
 from innerloop.parallel.cpu_devices import use_cores
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 TURNS = 5
 
@@ -47,7 +47,7 @@ def loopback() -> int:
 def measure(name: str) -> dict[str, float]:
     """Seconds and bytes of one meta-step."""
     config, length = workloads()[name]
-    experiment = Experiment(config, random_splits() if config.data.dataset == "omniglot" else None)
+    experiment = SupervisedExperiment(config, random_splits() if config.data.dataset == "omniglot" else None)
     loop = experiment.outer_loop(experiment.train_tasks())
     state = loop.start(experiment.init_params(), experiment.keys().tasks)
     state, info = loop.run(state, length)

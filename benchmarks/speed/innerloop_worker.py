@@ -23,7 +23,7 @@ from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.datasets import memmap
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.streaming import StreamedEpisodes
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 SAMPLING_CLASSES, EACH = 4800, 20  # Omniglot's training classes with their turns
 
@@ -80,7 +80,7 @@ class Ours:
         """Make the weights and the tasks of the first meta-step, write them, and compile."""
         w = self.w = from_dict(workload)
         classes = noise(w.image, 64, w.shots + w.queries) if w.image else None
-        experiment = Experiment(config(w), Splits(classes, classes, classes) if classes else None)
+        experiment = SupervisedExperiment(config(w), Splits(classes, classes, classes) if classes else None)
         params, distribution, key = experiment.init_params(), experiment.train_tasks(), jax.random.key(1)
         keys = outer.task_keys(key, jnp.zeros((), jnp.int32), w.tasks)
         tasks = jax.jit(lambda keys: jax.lax.map(distribution.sample, keys))(keys)

@@ -15,7 +15,7 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
         raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), do=do)
 
 
-def shortened(text: str, most: int = 400) -> str:
+def _shortened(text: str, most: int = 400) -> str:
     """A value that is shown: it may be a line of a million columns."""
     return text if len(text) <= most else f"{text[:most]}..."
 
@@ -27,7 +27,7 @@ class InnerloopError(ValueError):
         self.who = who
         message = f"{who}: {wrong}"
         if got is not None:
-            message += f", got {shortened(str(got))}"
+            message += f", got {_shortened(str(got))}"
         if do:
             message += f"; {do}"
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))

@@ -10,7 +10,7 @@ import pytest
 from innerloop import cli
 from innerloop.analysis.run_all import Request
 from innerloop.cli import adapt, analyze, evaluate, presets, quickstart, report, reproduce, train
-from innerloop.cli.common import option
+from innerloop.cli.common import _option
 from innerloop.config.bounds import Bounds, Field, bounds_of
 from innerloop.config.schema import (
     Config,
@@ -26,7 +26,7 @@ from innerloop.config.serialization import from_json
 from innerloop.errors import InnerloopError
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 SECTIONS = (Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
 COMMANDS = {
@@ -105,7 +105,7 @@ def test_a_setting_on_the_command_line(cls: type[Section], name: str, complaint)
 @pytest.mark.parametrize(("word", "name"), OPTIONS)
 def test_an_option(word: str, name: str, complaint):
     cls = COMMANDS[word]
-    field, named = bounds_of(cls)[name], option(cls, name)
+    field, named = bounds_of(cls)[name], _option(cls, name)
     for value in beyond(field)[:2]:
         told = complaint(word, *NEEDED.get(word, ("x",)), f"{named}={value}")
         assert told.startswith(f"innerloop: {named}: must be ")
@@ -159,7 +159,7 @@ def test_numbers_that_python_does_not_write(complaint):
 
 def test_a_measurement_from_python_is_bounded_too():
     """What `measure` is asked for becomes settings; nothing is computed before."""
-    run = training_trained.Trained({}, Experiment(Config()), "x", {})
+    run = training_trained.Trained({}, SupervisedExperiment(Config()), "x", {})
     for name, value in {"tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
         with pytest.raises(InnerloopError, match=f"^(evaluation|inner).{name}: must be"):
             measure.measure(run, **{name: value})

@@ -455,10 +455,10 @@ def test_archives_tables_and_stores_that_are_no_files(tmp_path: Path, kind: str)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("x,y\n1," + "2" * 200_000 + "\n", "is no table"),
+        ("x,y\n1," + "2" * 200_000 + "\n", "is not a CSV table"),
         ("x" + ",y" * 1_000_000 + "\n", "must begin with the header x,y"),
         ("x,y\n1" + ",2" * 1_000_000 + "\n", "line 2: must hold x,y"),
-        ("x,y\n" + "z" * 100_000 + ",1\n", "line 2: is no number"),
+        ("x,y\n" + "z" * 100_000 + ",1\n", "line 2: is not a number"),
         ("x,y\n" + "1,2\n" * 1001, "lines at most"),
     ],
 )

@@ -20,7 +20,7 @@ from innerloop.config.schema import (
 )
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
-from innerloop.training import supervised
+from innerloop.training import reinforcement, supervised
 from innerloop.training.storage import weights
 
 PRESETS = all_presets()
@@ -32,10 +32,15 @@ def test_every_preset(name: str):
     config = preset(name)
     assert config.name == name
     assert from_json(to_json(config)) == config
-    parts = supervised.Experiment(config, None)
+    if config.reinforcement:
+        parts = reinforcement.RLExperiment(config)
+        inner = parts.test_collector.inner
+    else:
+        parts = supervised.SupervisedExperiment(config)
+        inner = parts.test_algorithm.inner
     assert parts.algorithm.meta_grad
-    assert parts.test_algorithm.inner.steps == config.evaluation.steps
-    assert parts.optimizer.init({})
+    assert inner.steps == config.evaluation.steps
+    assert parts.optimizer.init({}) is not None
 
 
 def test_the_papers_settings_that_are_easy_to_get_wrong():
@@ -48,7 +53,7 @@ def test_the_papers_settings_that_are_easy_to_get_wrong():
     assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
     reptile = preset("omniglot-5way-1shot-reptile-published")
     assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == (
-        "kept_adam",
+        "persistent_adam",
         10,
         10,
     )

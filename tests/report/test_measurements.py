@@ -5,6 +5,7 @@ import pytest
 from innerloop.errors import InnerloopError
 from innerloop.report import measurements
 from innerloop.training.measure import measure
+from innerloop.training.measurement import Band
 from innerloop.training.trained import load_trained
 
 
@@ -15,35 +16,36 @@ def test_runs_on_one_problem_stand_together(groups):
 
 
 def test_numbers_are_those_of_the_measurement(groups, runs):
-    record = measure(load_trained(runs[0]), tasks=6)
-    assert groups[0].runs[0].record["curve"] == record["curve"]
+    record = measure(load_trained(runs[0]), tasks=6).to_json()
+    assert groups[0].runs[0].measurement.to_json()["curve"] == record["curve"]
     assert groups[0].runs[0].value == record["loss"]
     assert groups[0].runs[0].at(14) == (record["loss"], record["ci95"])
     assert groups[0].runs[0].at(4) is None
 
 
 def test_the_best_comes_first_and_the_baseline_last(groups):
-    worse = replace(groups[0].runs[0], record={**groups[0].runs[0].record, "loss": 99.0})
-    better = replace(groups[0].runs[1], record={**groups[0].runs[1].record, "loss": 0.1})
-    group = replace(groups[0], runs=[worse, better])
+    at = lambda result, loss: replace(
+        result, measurement=replace(result.measurement, curves={"loss": Band([loss], [0.01])})
+    )
+    group = replace(groups[0], runs=[at(groups[0].runs[0], 99.0), at(groups[0].runs[1], 0.1)])
     assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
 
 
 def test_baselines_are_untrained(groups, runs):
     trained = load_trained(runs[2])
     blank = replace(trained, params=trained.experiment.init_params())
-    assert groups[1].baselines[0].value == measure(blank, tasks=6)["accuracy"]
+    assert groups[1].baselines[0].value == measure(blank, tasks=6).value
 
 
 def test_labels_always_differ(runs):
     maml, joint = load_trained(runs[0]), load_trained(runs[1])
-    assert measurements.labels_of([maml, joint]) == ["MAML", "joint training"]
-    assert measurements.labels_of([maml, replace(maml, source="b/x")]) == ["sinusoid-maml", "x"]
-    assert measurements.labels_of([replace(maml, source="a/x"), replace(maml, source="b/x")]) == [
+    assert measurements._labels_of([maml, joint]) == ["MAML", "joint training"]
+    assert measurements._labels_of([maml, replace(maml, source="b/x")]) == ["sinusoid-maml", "x"]
+    assert measurements._labels_of([replace(maml, source="a/x"), replace(maml, source="b/x")]) == [
         "a/x",
         "b/x",
     ]
-    assert len(set(measurements.labels_of([maml, maml]))) == 2
+    assert len(set(measurements._labels_of([maml, maml]))) == 2
 
 
 def test_a_weights_file_has_no_measures_of_training(runs):
@@ -59,8 +61,8 @@ def test_problems_in_words(runs):
         ({"dataset": "folder", "folder": "a/birds", "ways": 3}, "Images of birds, 3-way 10-shot"),
     ):
         config = replace(maml.config, data=replace(maml.config.data, **change))
-        other = replace(maml, experiment=replace(maml.experiment, config=config))
-        assert measurements.problem(other) == words
+        other = replace(maml, experiment=maml.experiment.with_config(config))
+        assert measurements._problem(other) == words
 
 
 def test_all_runs_are_found_before_anything_is_measured(runs, tmp_path):

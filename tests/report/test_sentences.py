@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from innerloop.report.sentences import conditions, differ, verdict
+from innerloop.report.sentences import _differ, conditions, verdict
+from innerloop.training.measurement import Band
 
 
 def at(result, value, ci95=0.01):
-    return replace(result, record={**result.record, result.score: value, "ci95": ci95})
+    curves = {result.score: Band([value], [ci95])}
+    return replace(result, measurement=replace(result.measurement, steps=[0], curves=curves))
 
 
 def test_a_clear_gain_is_told_with_its_numbers(groups):
@@ -33,7 +35,7 @@ def test_the_next_best_is_ranked_only_beyond_the_intervals(groups, other, words)
 
 def test_lower_is_better_for_errors(groups):
     low, high = at(groups[0].runs[0], 0.1), at(groups[0].runs[1], 0.5)
-    assert (differ(low, high), differ(high, low), differ(low, low)) == (1, -1, 0)
+    assert (_differ(low, high), _differ(high, low), _differ(low, low)) == (1, -1, 0)
 
 
 def test_conditions_explain_normalisation_where_there_is_any(groups):

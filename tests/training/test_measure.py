@@ -22,7 +22,7 @@ def test_measuring_classification():
     """The record says all that the number depends on; its curve is evaluate's; another mode is another number."""
     told: list[tuple[int, int]] = []
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {"meta_steps": 4})
-    record = measure.measure(loaded, tasks=6, watch=lambda done, total: told.append((done, total)))
+    record = measure.measure(loaded, tasks=6, watch=lambda done, total: told.append((done, total))).to_json()
     assert told == [(6, 6)]
     assert (record["ways"], record["shots"], record["queries_per_class"], record["classes"]) == (
         3,
@@ -33,7 +33,7 @@ def test_measuring_classification():
     assert (record["tasks"], record["inner_steps"], record["normalization"]) == (6, 2, "transductive")
     assert (record["trained_meta_steps"], record["diverged_tasks"]) == (4, 0)
     assert json.loads(json.dumps(record)) == record
-    e = loaded.experiment
+    e = EPISODES
     curve = evaluate(
         e.test_algorithm, loaded.params, e.held_out_tasks(), e.score(), key=jax.random.key(0), num_tasks=6
     )
@@ -41,13 +41,15 @@ def test_measuring_classification():
     assert record["curve"]["accuracy"]["mean"] == pytest.approx(curve.mean("accuracy").tolist())
     assert record["accuracy"] == record["curve"]["accuracy"]["mean"][-1]
     assert record["ci95"] == pytest.approx(curve.ci95("accuracy")[-1])
-    other = measure.measure(loaded, tasks=6, normalization="support", part="validation", steps=1)
+    other = measure.measure(loaded, tasks=6, normalization="support", part="validation", steps=1).to_json()
     assert (other["normalization"], other["classes"], other["inner_steps"]) == ("support", "validation", 1)
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
 
 
 def test_measuring_regression(finished: Path):
-    record = measure.measure(training_trained.load_trained(finished / "weights.safetensors"), seed=3)
+    record = measure.measure(
+        training_trained.load_trained(finished / "weights.safetensors"), seed=3
+    ).to_json()
     assert "accuracy" not in record
     assert record["loss"] == record["curve"]["loss"]["mean"][-1]
     assert (record["tasks"], record["seed"]) == (6, 3)
@@ -56,9 +58,9 @@ def test_measuring_regression(finished: Path):
 def test_validation_tasks_without_classes_are_others_than_test_tasks(finished: Path):
     """Else steps chosen on them would be chosen on the test tasks."""
     loaded = training_trained.load_trained(finished / "weights.safetensors")
-    losses = [measure.measure(loaded, tasks=6, part=part)["loss"] for part in ("test", "validation", "train")]
+    losses = [measure.measure(loaded, tasks=6, part=part).value for part in ("test", "validation", "train")]
     assert len(set(losses)) == 3
-    assert losses[0] == measure.measure(loaded, tasks=6)["loss"]
+    assert losses[0] == measure.measure(loaded, tasks=6).value
 
 
 def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

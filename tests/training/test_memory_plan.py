@@ -16,7 +16,7 @@ from innerloop.training.memory_plan import (
     peak_of_a_task,
 )
 from innerloop.training.peak_memory import predicted_peak
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SQUARE = 4 * 64 * 64
@@ -39,7 +39,7 @@ def test_a_loop_holds_its_body_once_and_what_it_stacks():
 
 
 @pytest.fixture(scope="module")
-def wide(tiny: Config) -> Experiment:
+def wide(tiny: Config) -> SupervisedExperiment:
     """A network whose activations outweigh it, ten inner steps."""
     return build(
         replace(
@@ -53,7 +53,7 @@ def wide(tiny: Config) -> Experiment:
 
 
 @pytest.mark.parametrize("derivative", ["unrolled", "rematerialised", "mixed"])
-def test_the_prediction_is_the_compiler_s_to_a_factor_of_two(wide: Experiment, derivative: str):
+def test_the_prediction_is_the_compiler_s_to_a_factor_of_two(wide: SupervisedExperiment, derivative: str):
     config = wide.config
     this = replace(wide, config=replace(config, inner=replace(config.inner, derivative=derivative)))
     tasks = this.train_tasks()
@@ -65,7 +65,7 @@ def test_the_prediction_is_the_compiler_s_to_a_factor_of_two(wide: Experiment, d
     assert held / 2 < peak_of_a_task(this) < held * 2
 
 
-def test_what_fits_is_left_alone(wide: Experiment):
+def test_what_fits_is_left_alone(wide: SupervisedExperiment):
     found = memory_plan(wide)
     assert found.fits
     assert not found.changed
@@ -73,7 +73,7 @@ def test_what_fits_is_left_alone(wide: Experiment):
     assert str(found).startswith("memory: about 0.1 GiB of ")
 
 
-def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: Experiment):
+def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: SupervisedExperiment):
     unrolled = peak_of_a_task(wide)
     fewer = memory_plan(wide, available=2 * 2 * 2 * unrolled)
     assert (fewer.chunk, fewer.derivative, fewer.changed, fewer.fits) == (2, "unrolled", True, True)
@@ -87,7 +87,7 @@ def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: Experiment
     assert "may not fit" in str(hopeless)
 
 
-def test_a_chunk_that_was_asked_for_is_kept(wide: Experiment):
+def test_a_chunk_that_was_asked_for_is_kept(wide: SupervisedExperiment):
     config = wide.config
     asked = replace(wide, config=replace(config, outer=replace(config.outer, chunk=4)))
     assert memory_plan(asked, available=1).chunk == 4

@@ -17,8 +17,9 @@ from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.training import nan_diagnosis
 from innerloop.training.build import build
+from innerloop.training.experiment import Block, Experiment
 from innerloop.training.storage import checkpoint
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment, supervised
 from innerloop.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -45,9 +46,9 @@ class Poisoned(eqx.Module):
 
 def poison(monkeypatch: pytest.MonkeyPatch, config: Config, field: str, value: float) -> None:
     key = task_keys(build(config).keys().tasks, jnp.asarray(STEP), config.outer.meta_batch)[TASK]
-    clean: Any = Experiment.train_tasks
+    clean: Any = SupervisedExperiment.train_tasks
     spoilt = lambda self: Poisoned(clean(self), jax.random.key_data(key), field, value)
-    monkeypatch.setattr(Experiment, "train_tasks", spoilt)
+    monkeypatch.setattr(SupervisedExperiment, "train_tasks", spoilt)
 
 
 def fresh(experiment: Experiment) -> MetaState:
@@ -62,7 +63,8 @@ def found(config: Config, scale: float = 1.0) -> str:
     state = fresh(experiment)
     large = jax.tree.map(lambda x: x * scale, state.params)
     state = state._replace(params=large, step=jnp.asarray(STEP, jnp.int32))
-    return nan_diagnosis.first_nonfinite(experiment, experiment.train_tasks(), state)
+    algorithm = supervised(experiment).training_algorithm
+    return nan_diagnosis.first_nonfinite(algorithm, config.outer.meta_batch, experiment.train_tasks(), state)
 
 
 CASES: list[tuple[Any, str, float, str]] = [
@@ -85,9 +87,9 @@ def test_a_spoilt_task_is_named(
 
 def test_a_parameter_whose_gradient_is_lost_is_named(tiny: Config, monkeypatch: pytest.MonkeyPatch):
     """The loss stays finite: sqrt has no derivative at zero."""
-    kept: LossFn = build(tiny).loss_fn
+    kept: LossFn = supervised(build(tiny)).loss_fn
     spoilt = lambda params, batch: kept(params, batch) + jnp.sqrt(0 * params.body[0].weight.sum())
-    monkeypatch.setattr(Experiment, "loss_fn", property(lambda self: spoilt))
+    monkeypatch.setattr(SupervisedExperiment, "loss_fn", property(lambda self: spoilt))
     assert re.search("inner step 0 of task 0 .*, at the gradient of `body/0/weight`", found(tiny))
 
 
@@ -98,7 +100,9 @@ def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
 def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
     kept = nan_diagnosis.keep(fresh(experiment))
-    assert nan_diagnosis.locate_nonfinite(experiment, None, lambda state, steps: None, kept, 0) == ""  # pyright: ignore[reportArgumentType]
+    block = Block(kept, lambda state, steps: (state, None), None, 4, Path())
+    algorithm = supervised(experiment).training_algorithm
+    assert nan_diagnosis.locate_nonfinite(algorithm, tiny.outer.meta_batch, block, 0) == ""
 
 
 def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

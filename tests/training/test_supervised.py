@@ -22,12 +22,12 @@ from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tasks.supervised import Pooled
 from innerloop.training.build import build, load_splits
 from innerloop.training.optimizers import inner_loop, outer_optimizer
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def data(**fields) -> Experiment:
+def data(**fields) -> SupervisedExperiment:
     return replace(EPISODES, config=replace(CONFIG, data=replace(CONFIG.data, **fields)))
 
 
@@ -48,7 +48,7 @@ def test_task_distributions():
     turned = data(rotations=True).held_out_tasks("test")
     assert isinstance(turned, Episodes)
     assert len(turned.rows.starts) == 16
-    waves = Experiment(preset("sinusoid-reptile"), None)
+    waves = SupervisedExperiment(preset("sinusoid-reptile"), None)
     assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
     assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")
     with pytest.raises(InnerloopError, match="validation classes: 5 ways need as many classes, got 3"):
@@ -63,13 +63,13 @@ def test_models():
     jax.tree.map(np.testing.assert_array_equal, model, EPISODES.init_params())
     other = replace(EPISODES, config=replace(CONFIG, seed=1)).init_params()
     assert not np.array_equal(model.head.weight, other.head.weight)
-    oracle = Experiment(preset("sinusoid-oracle"), None).init_params()
+    oracle = SupervisedExperiment(preset("sinusoid-oracle"), None).init_params()
     assert oracle.body[0].weight.shape == (3, 40)
     conv = replace(CONFIG, model=ModelConfig(filters=2))
     large = Splits(classes(6, 16), classes(3, 16), classes(4, 16))
-    assert isinstance(Experiment(conv, large).init_params(), Conv4)
+    assert isinstance(SupervisedExperiment(conv, large).init_params(), Conv4)
     with pytest.raises(InnerloopError, match=r"`conv4` needs images, got inputs of shape \(1,\); use `mlp`"):
-        Experiment(replace(preset("sinusoid-maml"), model=ModelConfig()), None).init_params()
+        SupervisedExperiment(replace(preset("sinusoid-maml"), model=ModelConfig()), None).init_params()
 
 
 def test_the_pretrained_baseline():
@@ -91,8 +91,8 @@ def test_chunks():
     """Convolutions on a CPU go one task after the other, unless told."""
     assert EPISODES.chunk is None
     conv = replace(CONFIG, model=ModelConfig())
-    assert Experiment(conv, SPLITS).chunk == 1
-    assert Experiment(replace(conv, outer=replace(CONFIG.outer, chunk=4)), SPLITS).chunk == 4
+    assert SupervisedExperiment(conv, SPLITS).chunk == 1
+    assert SupervisedExperiment(replace(conv, outer=replace(CONFIG.outer, chunk=4)), SPLITS).chunk == 4
 
 
 def test_what_the_test_loop_moves():
@@ -127,9 +127,9 @@ def test_inner_optimisers():
 def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
     config = preset(name)
     with pytest.raises(
-        InnerloopError, match="`kept_adam` is for Reptile on examples, got .*; choose sgd or adam"
+        InnerloopError, match="`persistent_adam` is for Reptile on examples, got .*; choose sgd or adam"
     ):
-        build(replace(config, inner=replace(config.inner, optimizer="kept_adam")))
+        build(replace(config, inner=replace(config.inner, optimizer="persistent_adam")))
 
 
 def test_outer_optimisers():

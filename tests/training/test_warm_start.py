@@ -15,7 +15,7 @@ from innerloop.training.build import build
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
-from innerloop.training.warm_start import absolute, check_unchanged, file_of, hash_of_start, with_body
+from innerloop.training.warm_start import WarmStart, absolute
 
 
 def started(config: Config, source: Path | str) -> Config:
@@ -50,7 +50,7 @@ def test_a_head_of_another_shape_begins_at_zero(tmp_path: Path):
     joint = replace(EPISODES, config=replace(CONFIG, algorithm="joint", seed=5))
     weights.save(tmp_path / "joint.safetensors", joint.init_params(), joint.config, {})
     fresh = EPISODES.init_params()
-    model = with_body(fresh, str(tmp_path / "joint.safetensors"))
+    model = WarmStart(str(tmp_path / "joint.safetensors")).params(fresh)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(model.head))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(fresh.head))
     trained = weights.load(tmp_path / "joint.safetensors")[0]
@@ -65,7 +65,7 @@ def test_another_body_is_refused(tmp_path: Path):
     other = replace(EPISODES, config=replace(CONFIG, model=replace(CONFIG.model, hidden=(5,))))
     weights.save(tmp_path / "other.safetensors", other.init_params(), other.config, {})
     with pytest.raises(InnerloopError, match=r"--model.start: does not fit: .*body/0.*same --model"):
-        with_body(EPISODES.init_params(), str(tmp_path / "other.safetensors"))
+        WarmStart(str(tmp_path / "other.safetensors")).params(EPISODES.init_params())
 
 
 def test_a_start_that_does_not_fit_leaves_nothing_behind(tiny: Config, tmp_path: Path):
@@ -77,14 +77,14 @@ def test_a_start_that_does_not_fit_leaves_nothing_behind(tiny: Config, tmp_path:
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_start_that_changed_is_told_where_it_is_read_again(tiny: Config, finished: Path, tmp_path: Path):
+def test_a_start_that_changed_is_told_where_it_is_read_again(finished: Path):
     """A run that was stopped before its first checkpoint."""
-    config = started(tiny, finished)
-    check_unchanged(config, {"data": hash_of_start(config)})
-    check_unchanged(config, {})  # a folder that lost its record
-    check_unchanged(tiny, {"data": {"train": "0"}})
+    start = WarmStart(str(finished))
+    start.check_unchanged({"data": start.hashes})
+    start.check_unchanged({})  # a folder that lost its record
+    WarmStart("").check_unchanged({"data": {"train": "0"}})
     with pytest.raises(InnerloopError, match=r"--model.start: has changed since the run began"):
-        check_unchanged(config, {"data": {"start": "0"}})
+        start.check_unchanged({"data": {"start": "0"}})
 
 
 def test_where_a_start_is_looked_for(
@@ -93,7 +93,7 @@ def test_where_a_start_is_looked_for(
     """A shipped model goes before a folder of its name; a relative path is kept as an absolute one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sinusoid-maml").mkdir()
-    assert file_of("sinusoid-maml") == weights.shipped_path("sinusoid-maml")
+    assert WarmStart("sinusoid-maml").path == weights.shipped_path("sinusoid-maml")
     assert absolute(started(tiny, "sinusoid-maml")).model.start == "sinusoid-maml"
     (tmp_path / "near").symlink_to(finished)
     assert absolute(started(tiny, "near")).model.start == str(finished.resolve())
@@ -116,7 +116,7 @@ def test_the_types_are_those_of_the_run(finished: Path):
     """Under double precision the whole model is double, or its checkpoints could not be read back."""
     with jax.enable_x64(True):
         fresh = build(RunFolder(finished).config()).init_params()
-        found = with_body(fresh, str(finished))
+        found = WarmStart(str(finished)).params(fresh)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float64"}
 
 

@@ -11,7 +11,7 @@ from innerloop.config.schema import (
     OuterConfig,
 )
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def classes(count: int, side: int = 4) -> ClassArrays:
@@ -30,4 +30,4 @@ CONFIG = Config(
     outer=OuterConfig(meta_steps=4, meta_batch=2, log_every=2, validate_every=0),
     evaluation=EvaluationConfig(tasks=4, steps=2, queries=2, validation_tasks=4),
 )
-EPISODES = Experiment(CONFIG, SPLITS)
+EPISODES = SupervisedExperiment(CONFIG, SPLITS)

@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, Trajectory, unroll
-from innerloop.engine.persistent_adam import KeptAdam, of_model, on_model, with_moments
+from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
@@ -34,7 +34,7 @@ class Reptile(Algorithm):
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:
-        """With `kept_adam` inside, the second moments of all parameters come along."""
+        """With `persistent_adam` inside, the second moments of all parameters come along."""
         return with_moments(params) if self.keeps_moments else params
 
     def initialisation(self, meta_params: Params) -> Params:
@@ -44,7 +44,7 @@ class Reptile(Algorithm):
     @property
     def keeps_moments(self) -> bool:
         """Whether second moments are among the meta-parameters."""
-        return isinstance(self.inner.rule, KeptAdam)
+        return isinstance(self.inner.rule, PersistentAdam)
 
     def trajectory(
         self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
@@ -63,7 +63,7 @@ class Reptile(Algorithm):
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
         """From the adapted weights to the initialisation."""
-        check_steps(self.inner)
+        _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support)
         grads = subtract(meta_params, trajectory.adapted)
         if self.alpha is not None:
@@ -73,11 +73,11 @@ class Reptile(Algorithm):
 
 def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:
     """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
-    check_steps(inner)
+    _check_steps(inner)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 
-def check_steps(inner: InnerLoop) -> None:
+def _check_steps(inner: InnerLoop) -> None:
     """Raise InnerloopError for an inner loop that moves nothing."""
     if inner.steps < 1:
         raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as asked:
         return fail("interrupted.", 128 + asked.signal_number if isinstance(asked, Interrupted) else 130)
     except OSError as error:
-        return told(error)
+        return _system_error(error)
     except SystemExit as asked:  # tyro ends so after --help (0) and bad arguments (2)
         return asked.code if isinstance(asked.code, int) else 0
 
@@ -50,7 +50,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Errors that name no file and are of a standard stream: a full disk behind it, a terminal that is gone."""
 
 
-def told(error: OSError) -> int:
+def _system_error(error: OSError) -> int:
     """The exit code for an error of the system, told in a sentence. Raises what is an error of the program itself."""
     if isinstance(error, BrokenPipeError):  # the reader went away, as in `innerloop list | head`
         with suppress(OSError, ValueError):
@@ -68,24 +68,24 @@ def flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        return code or told(error)
+        return code or _system_error(error)
     return code
 
 
 def dispatch(argv: list[str]) -> int:
     """Hand over to the subcommand that the first argument names."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        print(_usage())
         return 0
     if argv[0] in ("-V", "--version"):
-        print(version())
+        print(_version())
         return 0
     if argv[0] not in COMMANDS:
-        raise unknown(argv[0])
+        raise _unknown(argv[0])
     return importlib.import_module(f"innerloop.cli.{MODULES.get(argv[0], argv[0])}").run(argv[1:])
 
 
-def unknown(name: str) -> InnerloopError:
+def _unknown(name: str) -> InnerloopError:
     """The error for a word that is no command."""
     import difflib
 
@@ -94,7 +94,7 @@ def unknown(name: str) -> InnerloopError:
     return InnerloopError("command", "there is none of this name", got=repr(name), do=do)
 
 
-def usage() -> str:
+def _usage() -> str:
     """The help of the whole command."""
     lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
@@ -113,7 +113,7 @@ def usage() -> str:
     )
 
 
-def version() -> str:
+def _version() -> str:
     """Name and version."""
     from importlib import metadata
 

@@ -68,15 +68,15 @@ def run(argv: Sequence[str]) -> int:
     )
     if arguments.csv is not None:
         with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
-            write_csv(draft, result["predictions"])
+            _write_csv(draft, result["predictions"])
     if arguments.json:
         print_json(result)
     else:
-        show(result)
+        _show(result)
     return 0
 
 
-def write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
     """The predictions as a CSV file."""
     names = [name for name in predictions[0] if name != "probabilities"]
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
         writer.writerows({name: csv_cell(p[name]) for name in names} for p in predictions)
 
 
-def show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any]) -> None:
     """The predictions as a table, and how they were made."""
     from rich import box
     from rich.table import Table

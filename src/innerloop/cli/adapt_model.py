@@ -35,38 +35,42 @@ def adapt_and_predict(
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
     config = weights.load(weights_path(source))[1]
     told = (
-        classify(learner, config, own, data_folder)
+        _classify(learner, config, own, data_folder)
         if learner.classification
-        else regress(learner, config, own)
+        else _regress(learner, config, own)
     )
     about = {"source": source, "preset": config.name, "steps": learner.n_steps}
     return about | {"examples": len(learner.support)} | told
 
 
-def classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
+def _classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
     """Labels and probabilities of the new pictures."""
     files = support_files(own.data, config.data.ways)
     known, new = [path for paths in files.values() for path in paths], query_files(own.data, own.query)
-    shape = whole(learner.shape) or trained_shape(config, data_folder) or own_shape(learner, [*known, *new])
+    shape = (
+        _fixed_shape(learner.shape)
+        or _trained_shape(config, data_folder)
+        or _own_shape(learner, [*known, *new])
+    )
     support, query = read_pictures(known, shape), read_pictures(new, shape)
-    ink = resolve_ink(config, own.ink, support)
+    ink = _resolve_ink(config, own.ink, support)
     if ink == "dark":
         support, query = 255 - support, 255 - query
     labels = [name for name, paths in files.items() for _ in paths]
     chances = learner.fit(support, labels).predict_proba(query)
     classes = learner.classes_.tolist()
-    predictions = [label_of(path, p, classes) for path, p in zip(new, chances, strict=True)]
+    predictions = [_label_of(path, p, classes) for path, p in zip(new, chances, strict=True)]
     facts = {"normalization": learner.normalization, "ink": ink, "classes": classes}
     return facts | {"predictions": predictions}
 
 
-def whole(shape: Shape | None) -> PictureShape | None:
+def _fixed_shape(shape: Shape | None) -> PictureShape | None:
     """The shape of a picture, where config and weights tell all of it."""
     height, width, channels = shape or (None, None, None)
     return None if height is None or width is None or channels is None else (height, width, channels)
 
 
-def trained_shape(config: Config, data_folder: str) -> PictureShape | None:
+def _trained_shape(config: Config, data_folder: str) -> PictureShape | None:
     """The shape of the pictures that the model was trained on; None where they are gone."""
     folder = data_folder or config.data.folder
     if not data_folder and not expanded(folder, "data.folder").is_dir():
@@ -76,14 +80,14 @@ def trained_shape(config: Config, data_folder: str) -> PictureShape | None:
     return height, width, channels
 
 
-def own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
+def _own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
     """The size of the first of a person's own pictures, and the model's channels, or theirs."""
     heads = [peek(path) for path in files]
     channels = learner.shape[2] if learner.shape else None
     return heads[0][1], heads[0][0], channels or max(head[2] for head in heads)
 
 
-def resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
+def _resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
     """Whether drawings are dark or light; None for data sets of photographs."""
     if config.data.spec.drawings:
         return given or ink_of(support)
@@ -93,7 +97,7 @@ def resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
     return None
 
 
-def label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
+def _label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
     """One new picture's answer."""
     best = int(chances.argmax())
     by_class = {name: round(float(p), 6) for name, p in zip(classes, chances, strict=True)}
@@ -105,20 +109,20 @@ def label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
+def _regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
     """Predicted y of the new points."""
     if config.data.oracle:
         raise InnerloopError(
             "adapt", "the oracle needs each wave's amplitude and phase", do="use another run"
         )
-    refuse_pictures(own)
+    _refuse_pictures(own)
     points = read_points(own.data)
     found = learner.fit(points.known_x, points.known_y).predict(points.asked_x)
     pairs = zip(points.asked_x[:, 0], found[:, 0], strict=True)
     return {"predictions": [{"x": float(x), "y": float(y)} for x, y in pairs]}
 
 
-def refuse_pictures(own: UserData) -> None:
+def _refuse_pictures(own: UserData) -> None:
     """Raise InnerloopError unless a person's examples are a file of points and nothing else."""
     if not own.data.is_file():
         do = "give a CSV file with the header x,y"

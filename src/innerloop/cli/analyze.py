@@ -74,13 +74,13 @@ def run(argv: Sequence[str]) -> int:
     start_jax(arguments.devices)
     from innerloop.analysis.run_all import EXPERIMENTS, analyze
 
-    asked = request(arguments)
-    check_source(asked, arguments.only)  # before a folder is made
-    out = arguments.out or (None if arguments.json else default_out(arguments.source))
+    asked = _request(arguments)
+    _check_source(asked, arguments.only)  # before a folder is made
+    out = arguments.out or (None if arguments.json else _default_out(arguments.source))
     folder = None if out is None else OutputFolder(out, overwrite=arguments.overwrite)
     if folder is not None:
-        check_folder(folder)
-    results = analyze(asked, arguments.only, watching=watching, fresh=arguments.fresh)
+        _check_folder(folder)
+    results = analyze(asked, arguments.only, progress_for=_progress, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if folder is not None:
         from innerloop.report.analysis_page import write
@@ -89,14 +89,14 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print_json(results)
         return 0
-    show(results)
+    _show(results)
     console().print(f"Page:     {out}/index.html", style="bold")
     console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in made)}")
     console().print(f"Figures:  {out}/figures/")
     return 0
 
 
-def request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
+def _request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
     """The laboratory's request."""
     from innerloop.analysis.run_all import Request
 
@@ -112,7 +112,7 @@ def request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
     )
 
 
-def check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str]) -> None:
+def _check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str]) -> None:
     """Raise InnerloopError for what is no run on examples, and experiments that cannot be made on it."""
     from innerloop.analysis.run_all import Laboratory
     from innerloop.learner.pretrained import refuse_policies
@@ -125,27 +125,27 @@ def check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str
     laboratory.check(only or laboratory.default())
 
 
-def default_out(source: str) -> Path:
+def _default_out(source: str) -> Path:
     """`analysis` in the run's folder, or beside where the command is called."""
     path = Path(source)
     return path / "analysis" if path.is_dir() else Path(f"analysis-{path.stem}")
 
 
-def check_folder(folder: OutputFolder) -> None:
+def _check_folder(folder: OutputFolder) -> None:
     """Make the folder before anything is measured. Raises InnerloopError if it cannot be, or holds files of others."""
     folder.make("figures")
     for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
         folder.check(name)
 
 
-def watching(title: str) -> "AbstractContextManager":
+def _progress(title: str) -> "AbstractContextManager":
     """Progress of one experiment, beside the results."""
     from innerloop.cli.progress import counting
 
     return counting(console(stderr=True), title)
 
 
-def show(results: dict[str, Any]) -> None:
+def _show(results: dict[str, Any]) -> None:
     """The freezing table and the verdict."""
     from rich import box
     from rich.table import Table

@@ -43,14 +43,14 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: Any = None, name: 
     prog = f"innerloop {name or cls.__name__.lower()}"
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
-    with complaints_printable():
+    with _printable_complaints():
         arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
-    check_bounds(arguments, lambda field: option(cls, field))
+    check_bounds(arguments, lambda field: _option(cls, field))
     return arguments
 
 
 @contextlib.contextmanager
-def complaints_printable() -> Iterator[None]:
+def _printable_complaints() -> Iterator[None]:
     """What tyro says of wrong arguments repeats them: their control characters become escapes.
 
     Raises InnerloopError where a setting was refused, of which tyro would make a box.
@@ -60,7 +60,7 @@ def complaints_printable() -> Iterator[None]:
         with contextlib.redirect_stderr(told):
             yield
     except SystemExit as ended:
-        if (refused := refusal(ended)) is not None:
+        if (refused := _refusal(ended)) is not None:
             who = "--" + refused.who.replace("_", "-")
             raise InnerloopError(who, str(refused).removeprefix(f"{refused.who}: ")) from None
         for line in told.getvalue().splitlines()[:100]:
@@ -68,14 +68,14 @@ def complaints_printable() -> Iterator[None]:
         raise
 
 
-def refusal(ended: BaseException | None) -> InnerloopError | None:
+def _refusal(ended: BaseException | None) -> InnerloopError | None:
     """The refused setting behind the end of the program, if one was."""
     while ended is not None and not isinstance(ended, InnerloopError):
         ended = ended.__context__
     return ended
 
 
-def option(cls: type, field: str) -> str:
+def _option(cls: type, field: str) -> str:
     """The option that gives a field."""
     beside = getattr(get_type_hints(cls, include_extras=True)[field], "__metadata__", ())
     names = [name for x in beside if (name := getattr(x, "name", None))]
@@ -88,16 +88,16 @@ def start_jax(devices: int | None = None, *, alone: bool = True) -> None:
     Not `alone`: its devices are left until the other processes are there. Raises InnerloopError if JAX already runs
     with another number of devices, or has none of the wanted kind.
     """
-    keep_compiled()
+    _keep_compiled()
     if not has_started():
         use_cores(devices)
-    elif devices not in (None, number_of_devices()):  # this is not the first command of the process
+    elif devices not in (None, _number_of_devices()):  # this is not the first command of the process
         raise InnerloopError("--devices", "JAX has started already", got=devices, do="start a new process")
     if alone:
-        number_of_devices()
+        _number_of_devices()
 
 
-def number_of_devices() -> int:
+def _number_of_devices() -> int:
     """How many devices JAX has, started if need be. Raises InnerloopError if it cannot start."""
     import jax
 
@@ -115,16 +115,16 @@ def number_of_devices() -> int:
         ) from None
 
 
-def keep_compiled() -> None:
+def _keep_compiled() -> None:
     """Keep compiled programs in the cache folder; where that cannot be written they are compiled each time."""
     import jax
 
-    folder = usable_cache()
+    folder = _usable_cache()
     jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def usable_cache() -> Path | None:
+def _usable_cache() -> Path | None:
     """Where compiled programs are kept, or None after a warning. Raises InnerloopError for a wrong INNERLOOP_CACHE."""
     from innerloop.tasks.io.download import cache_folder
 

@@ -46,12 +46,12 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
     if code == -signal.SIGABRT:
-        tell_lost(folder)
+        _tell_lost(folder)
         return LOST
     return code if code >= 0 else 128 - code
 
 
-def tell_lost(folder: Path) -> None:
+def _tell_lost(folder: Path) -> None:
     """The sentence for a lost process."""
     begun = (folder / "config.json").exists()  # another machine may not see it
     where = f"--resume {folder}" if begun else "--resume if the first has kept a checkpoint"
@@ -80,7 +80,7 @@ def as_one(work: Callable[[], int], folder: Path) -> int:
     except InnerloopError as error:
         code = fail(str(error), 2)
     except Lost:
-        tell_lost(folder)
+        _tell_lost(folder)
         code = LOST
     except Exception:
         traceback.print_exc()

@@ -14,7 +14,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import counted, diverged, with_interval
 
 if TYPE_CHECKING:
-    import innerloop.training.measure
+    import innerloop.training.measurement
     import innerloop.training.storage.sources
     import innerloop.training.trained
 
@@ -62,16 +62,16 @@ def run(argv: Sequence[str]) -> int:
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
-        refuse_examples(arguments)
-    records = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
+        _refuse_examples(arguments)
+    found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
-        print_json(as_one(records))
+        print_json(_merged(found))
     else:
-        show(records)
+        _show(found)
     return 0
 
 
-def refuse_examples(arguments: Evaluate) -> None:
+def _refuse_examples(arguments: Evaluate) -> None:
     """Raise InnerloopError for numbers of examples, which policies have none of."""
     for name in ("shots", "queries"):
         value = getattr(arguments, name)
@@ -81,7 +81,7 @@ def refuse_examples(arguments: Evaluate) -> None:
             )
 
 
-def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
+def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
@@ -93,9 +93,9 @@ def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) ->
     return [arguments.normalization or own]
 
 
-def measured(
+def _measured(
     trained: "innerloop.training.trained.Trained", arguments: Evaluate, mode: Normalization
-) -> dict[str, Any]:
+) -> "innerloop.training.measurement.Measurement":
     """One measurement, with a bar on stderr if someone sees it."""
     from innerloop.cli.progress import counting
     from innerloop.training.measure import measure
@@ -110,86 +110,89 @@ def measured(
         return measure(trained, normalization=mode, watch=watch, **settings)
 
 
-def as_one(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:
     """One object: the record itself, with those of all modes under `modes` where several were asked for."""
-    if len(records) == 1:
-        return records[0]
-    return {**records[0], "modes": {record["normalization"]: record for record in records}}
+    records = [measurement.to_json() for measurement in found]
+    modes = {"modes": {record["normalization"]: record for record in records}} if len(records) > 1 else {}
+    return records[0] | modes
 
 
-def show(records: list[dict[str, Any]]) -> None:
+def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
     """The adaptation curve as a table, one column per mode, and what the numbers depend on."""
-    from rich import box
-    from rich.table import Table
+    from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
-    first = records[0]
-    if "returns" in first:
-        return show_returns(first)
-    name = "accuracy" if "accuracy" in first else "loss"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("inner steps", justify="right")
-    for record in records:
-        heading = f"{name}, {record['normalization']}" if len(records) > 1 else name
-        table.add_column(heading, justify="right")
-    for i, step in enumerate(first["curve"]["steps"]):
-        curves = [record["curve"][name] for record in records]
-        table.add_row(str(step), *(with_interval(c["mean"][i], c["ci95"][i], name) for c in curves))
-    out = console()
-    out.print(f"{first['source']}: {title(first)}")
-    out.print(table)
-    out.print(conditions(first, [record["normalization"] for record in records]))
-    for record in records:
-        tell_diverged(record, record["normalization"] if len(records) > 1 else "")
+    first = found[0]
+    if isinstance(first, ReturnMeasurement):
+        show_curves("updates", {"return": first})
+        console().print(return_conditions(first))
+        return _print_diverged(first)
+    scores = [m for m in found if isinstance(m, ScoreMeasurement)]
+    named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
+    show_curves("inner steps", {named(m): m for m in scores})
+    console().print(score_conditions(scores))
+    for m in scores:
+        _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
 
 
-def show_returns(record: dict[str, Any]) -> None:
-    """Returns after every update, and what the numbers depend on."""
+def show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]") -> None:
+    """A title, and a row for each recorded step."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("updates", justify="right")
-    table.add_column("return", justify="right")
-    for updates, mean, ci95 in zip(record["updates"], record["returns"], record["ci95"], strict=True):
-        table.add_row(str(updates), with_interval(mean, ci95, "return"))
+    for heading in (steps, *columns):
+        table.add_column(heading, justify="right")
+    found = list(columns.values())
+    for i, step in enumerate(found[0].steps):
+        points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found)
+        table.add_row(str(step), *(with_interval(*point) for point in points))
     out = console()
-    out.print(f"{record['source']}: {record['algorithm']}, undiscounted return")
+    out.print(f"{found[0].source}: {_title(found[0])}")
     out.print(table)
-    length = record["trained_meta_steps"]
-    out.print(
-        f"Mean ± 95 % interval over {counted(record['tasks'], record['classes'] + ' task')}; "
-        f"{counted(record['trajectories'], 'trajectory', 'trajectories')} of {record['horizon']} steps each"
-        f"{', more where they end early' if record['restarts'] else ''}; "
-        f"reward {record['reward']}; step size {record['inner_learning_rate']:g}, then "
-        f"{record['later_learning_rate']:g}; seed {record['seed']}; "
-        f"{'' if length is None else 'trained for ' + counted(length, 'meta-iteration') + '; '}"
-        f"took {record['seconds']:.0f} s."
-    )
-    tell_diverged(record)
 
 
-def tell_diverged(record: dict[str, Any], mode: str = "") -> None:
+def _print_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
     """How many tasks are in the mean with a loss or return that is no finite number."""
-    if words := diverged(record):
+    if words := diverged(found.diverged_tasks, found.tasks):
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def title(record: dict[str, Any]) -> str:
+def _title(found: "innerloop.training.measurement.Measurement") -> str:
     """What was learnt, in words."""
-    if "accuracy" not in record:
-        return f"{record['algorithm']}, {counted(record['shots'], 'shot')}, mean squared error"
-    return f"{record['algorithm']}, {record['ways']}-way {record['shots']}-shot"
+    from innerloop.training.measurement import ScoreMeasurement
+
+    if not isinstance(found, ScoreMeasurement):
+        return f"{found.algorithm}, undiscounted return"
+    if found.score == "loss":
+        return f"{found.algorithm}, {counted(found.shots, 'shot')}, mean squared error"
+    return f"{found.algorithm}, {found.ways}-way {found.shots}-shot"
 
 
-def conditions(record: dict[str, Any], modes: Sequence[str]) -> str:
-    """Everything that the numbers depend on, in one line."""
-    queries = counted(record["queries_per_class"], "query", "queries")
-    queries += " per class" if "accuracy" in record else ""
-    length = record["trained_meta_steps"]
+def return_conditions(found: "innerloop.training.measurement.ReturnMeasurement") -> str:
+    """Everything that a policy's numbers depend on, in one line."""
     return (
-        f"Mean ± 95 % interval over {counted(record['tasks'], record['classes'] + ' task')}; "
-        f"normalisation {', '.join(modes)}; {queries}; seed {record['seed']}; "
-        f"{'' if length is None else 'trained for ' + counted(length, 'meta-step') + '; '}"
-        f"took {record['seconds']:.0f} s."
+        f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
+        f"{counted(found.trajectories, 'trajectory', 'trajectories')} of {found.horizon} steps each"
+        f"{', more where they end early' if found.restarts else ''}; "
+        f"reward {found.reward}; step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}; "
+        f"seed {found.seed}; {trained_for(found, 'meta-iteration')}took {found.seconds:.0f} s."
     )
+
+
+def score_conditions(scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]") -> str:
+    """The same of numbers that differ by their mode of normalisation alone."""
+    found = scores[0]
+    queries = counted(found.queries_per_class, "query", "queries")
+    queries += " per class" if found.score == "accuracy" else ""
+    return (
+        f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
+        f"normalisation {', '.join(m.normalization for m in scores)}; {queries}; seed {found.seed}; "
+        f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
+    )
+
+
+def trained_for(found: "innerloop.training.measurement.Measurement", unit: str) -> str:
+    """How long training was, if that is known."""
+    length = found.trained_meta_steps
+    return "" if length is None else f"trained for {counted(length, unit)}; "

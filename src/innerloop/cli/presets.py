@@ -29,15 +29,15 @@ class List:
 def run(argv: Sequence[str]) -> int:
     """Print the presets."""
     arguments = parse(List, argv)
-    rows = [row(config) for config in chosen(arguments.words)]
+    rows = [_row(config) for config in _chosen(arguments.words)]
     if arguments.json:
         print_json(rows, indent=2)
     else:
-        show(rows)
+        _show(rows)
     return 0
 
 
-def chosen(words: Sequence[str]) -> list[Config]:
+def _chosen(words: Sequence[str]) -> list[Config]:
     """The presets whose names hold all words. Raises InnerloopError if there is none."""
     found = [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
     if not found:
@@ -46,7 +46,7 @@ def chosen(words: Sequence[str]) -> list[Config]:
     return found
 
 
-def row(config: Config) -> dict[str, Any]:
+def _row(config: Config) -> dict[str, Any]:
     """One preset as plain facts."""
     data, inner = config.data, config.inner
     rule = f"{config.evaluation.steps} x {inner.optimizer} {inner.learning_rate:g}"
@@ -60,11 +60,11 @@ def row(config: Config) -> dict[str, Any]:
         "inner_steps_test": config.evaluation.steps,
         "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",
         "meta_steps": config.outer.meta_steps,
-        "weights": config.name in shipped(),
+        "weights": config.name in _shipped(),
     }
 
 
-def shipped() -> list[str]:
+def _shipped() -> list[str]:
     """Presets whose weights ship; read from the folder, because `innerloop.training.storage.weights` would load JAX."""
     from importlib import resources
 
@@ -74,7 +74,7 @@ def shipped() -> list[str]:
     return [f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")]
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[dict[str, Any]]) -> None:
     """A table for people."""
     from rich import box
     from rich.table import Table

@@ -16,7 +16,7 @@ EVERY = 5.0
 @contextmanager
 def training(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
     """A `watch` for `innerloop.training.train.train`."""
-    with lines_or_bar(console, title, "meta-steps") as tell:
+    with _lines_or_bar(console, title, "meta-steps") as tell:
         best: dict[str, float] = {}
 
         def watch(progress: Progress) -> None:
@@ -33,7 +33,7 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
 @contextmanager
 def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
     """A `watch(done, total)` for `innerloop.training.measure.measure`."""
-    with lines_or_bar(console, title, unit) as tell:
+    with _lines_or_bar(console, title, unit) as tell:
         begun = time.monotonic()
 
         def watch(done: int, total: int) -> None:
@@ -47,10 +47,10 @@ Tell = Callable[[int, int, float, str], None]
 
 
 @contextmanager
-def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
+def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
     """A bar that stays on screen, or plain lines."""
     if not console.is_terminal:
-        yield plain_lines(console, title, unit)
+        yield _plain_lines(console, title, unit)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -66,13 +66,13 @@ def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
         job = bar.add_task(printable(title), total=None, more="compiling")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
-            left = f"{duration(seconds_left)} left" if done < total else "done"
+            left = f"{_duration(seconds_left)} left" if done < total else "done"
             bar.update(job, completed=done, total=total, more=f"{left}  {more}")
 
         yield tell
 
 
-def plain_lines(console: Console, title: str, unit: str) -> Tell:
+def _plain_lines(console: Console, title: str, unit: str) -> Tell:
     """One line every `EVERY` seconds, and always the last one."""
     last = time.monotonic()
     console.print(f"{title}: compiling")
@@ -82,7 +82,7 @@ def plain_lines(console: Console, title: str, unit: str) -> Tell:
         if done < total and time.monotonic() - last < EVERY:
             return
         last = time.monotonic()
-        left = f"{duration(seconds_left)} left" if done < total else "done"
+        left = f"{_duration(seconds_left)} left" if done < total else "done"
         console.print(f"{title}: {done}/{total} {unit}, {left}  {more}".rstrip())
 
     return tell
@@ -103,7 +103,7 @@ def in_words(metrics: dict[str, float]) -> str:
     return "  ".join(words)
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Seconds as `42 s`, `3 min 05 s` or `2 h 07 min`."""
     whole = round(seconds)
     if whole < 60:

@@ -41,26 +41,26 @@ def run(argv: Sequence[str]) -> int:
     """Train what is missing, measure all, tell."""
     arguments = parse(Quickstart, argv)
     start_jax()
-    begun, plan = time.monotonic(), configs(arguments.effort)
-    check_folder(arguments.folder, plan)
+    begun, plan = time.monotonic(), _configs(arguments.effort)
+    _check_folder(arguments.folder, plan)
     OutputFolder(arguments.folder).check("report.html")
     for number, config in enumerate(plan, 1):
-        code = trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
+        code = _trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
         if code:
             return code
-    measure_and_tell([str(arguments.folder / config.name) for config in plan], arguments)
+    _measure_and_report([str(arguments.folder / config.name) for config in plan], arguments)
     console().print(f"Took {(time.monotonic() - begun) / 60:.1f} minutes.")
     return 0
 
 
-def configs(effort: float) -> list[Config]:
+def _configs(effort: float) -> list[Config]:
     """Short runs: fewer meta-steps and filters than the papers', the same tasks for all algorithms of a problem."""
-    sinusoids = [sinusoid(name) for name in ("maml", "fomaml", "anil", "reptile", "joint")]
-    glyphs = [glyph(name) for name in ("maml", "fomaml", "anil", "reptile")]
-    return [shortened(config, effort) for config in sinusoids + glyphs]
+    sinusoids = [_sinusoid(name) for name in ("maml", "fomaml", "anil", "reptile", "joint")]
+    glyphs = [_glyph(name) for name in ("maml", "fomaml", "anil", "reptile")]
+    return [_shortened(config, effort) for config in sinusoids + glyphs]
 
 
-def sinusoid(algorithm: str) -> Config:
+def _sinusoid(algorithm: str) -> Config:
     """MAML's sinusoids; Reptile learns the same waves, from its own 50 points each."""
     config = preset(f"sinusoid-{algorithm}")
     data = replace(config.data, protocol="maml", queries=10)
@@ -74,7 +74,7 @@ def sinusoid(algorithm: str) -> Config:
     return replace(config, data=data, evaluation=evaluation, inner=inner, outer=outer)
 
 
-def glyph(algorithm: str) -> Config:
+def _glyph(algorithm: str) -> Config:
     """5-way 1-shot glyphs with half the papers' filters and small meta-batches."""
     config = preset(f"glyphs-5way-1shot-{algorithm}")
     meta_batch, meta_steps = (8, 500) if config.spec.reads_query else (4, 600)
@@ -86,7 +86,7 @@ def glyph(algorithm: str) -> Config:
     )
 
 
-def shortened(config: Config, effort: float) -> Config:
+def _shortened(config: Config, effort: float) -> Config:
     """The config with its training length multiplied, and ten log lines, two of them with a validation."""
     steps = max(10, round(config.outer.meta_steps * effort))
     block = -(-steps // 10)
@@ -100,7 +100,7 @@ def shortened(config: Config, effort: float) -> Config:
     return dataclasses.replace(config, outer=outer)
 
 
-def check_folder(folder: Path, plan: Sequence[Config]) -> None:
+def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
     """Raise InnerloopError if one of the runs is there with other settings."""
     from innerloop.training.storage.run_directory import RunFolder
 
@@ -111,7 +111,7 @@ def check_folder(folder: Path, plan: Sequence[Config]) -> None:
             raise InnerloopError(str(run_folder.path), "holds a run with other settings", do=do)
 
 
-def trained(folder: Path, config: Config, title: str) -> int:
+def _trained(folder: Path, config: Config, title: str) -> int:
     """Train one run, unless it has ended; 0, or the exit code after a signal."""
     from innerloop.cli.progress import training
     from innerloop.training.storage.run_directory import RunFolder
@@ -119,7 +119,7 @@ def trained(folder: Path, config: Config, title: str) -> int:
 
     out = console()
     if RunFolder(folder).weights.is_file():
-        check_weights(RunFolder(folder).weights, config)
+        _check_weights(RunFolder(folder).weights, config)
         out.print(f"{title}: trained before, used again")
         return 0
     tell = lambda stopped: out.print(
@@ -135,7 +135,7 @@ def trained(folder: Path, config: Config, title: str) -> int:
     return 0
 
 
-def check_weights(path: Path, config: Config) -> None:
+def _check_weights(path: Path, config: Config) -> None:
     """Raise InnerloopError for weights of another training: how tasks fit into memory alone may differ."""
     from innerloop.training.storage import weights
 
@@ -148,19 +148,19 @@ def check_weights(path: Path, config: Config) -> None:
         raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
-def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
+def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:
     """Measure all runs, print the table, write the report."""
     from innerloop.cli.report import watching
     from innerloop.report import measurements, run_page
 
     groups = measurements.gather(measurements.load(sources), arguments.tasks, watching)
-    show(groups)
+    _show(groups)
     run_page.write(groups, OutputFolder(arguments.folder).replacing("report.html"))
     console().print(f"Report: {arguments.folder / 'report.html'}", style="bold")
     console().print(f"Next:   innerloop evaluate {sources[0]}")
 
 
-def show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
+def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
     """All results in one table."""
     from rich import box
     from rich.table import Table
@@ -172,19 +172,18 @@ def show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
         table.add_column(heading, justify="right")
     for group in groups:
         for i, result in enumerate(group.results):
-            points = [result.at(step) for step in (0, 1, result.record["inner_steps"])]
+            points = [result.at(step) for step in (0, 1, result.measurement.inner_steps)]
             scores = [with_interval(*point, result.score) if point else "" for point in points]
-            facts = (str(result.record["inner_steps"]), str(result.record["tasks"]))
+            facts = (str(result.measurement.inner_steps), str(result.measurement.tasks))
             table.add_row("" if i else group.title, result.label, *scores, *facts)
         table.add_section()
     out = console()
     out.print(table)
     for result in (result for group in groups for result in group.results):
-        if words := diverged(result.record):
+        if words := diverged(result.measurement.diverged_tasks, result.measurement.tasks):
             out.print(f"{result.label}: {words}.", style="bold")
-    modes = {
-        f"{g.title}: {g.runs[0].record['normalization']}" for g in groups if g.runs[0].score == "accuracy"
-    }
+    images = [group for group in groups if group.runs[0].score == "accuracy"]
+    modes = {f"{g.title}: {g.runs[0].trained.config.evaluation.normalization}" for g in images}
     out.print(
         f"Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval; seed 0; "
         f"normalisation: {', '.join(sorted(modes))}."

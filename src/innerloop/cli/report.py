@@ -49,14 +49,14 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.report import measurements, run_page
 
     loaded = measurements.load(arguments.runs)
-    draft, out = destination(arguments)  # before anything is measured
+    draft, out = _destination(arguments)  # before anything is measured
     groups = measurements.gather(loaded, arguments.tasks, watching)
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0
 
 
-def destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
+def _destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
     """A draft of the page, and where it goes: by default `report.html` in the first run's folder, or here.
 
     Raises InnerloopError for a file there that is not to be replaced.

@@ -41,15 +41,15 @@ class Reproduce:
 def run(argv: Sequence[str]) -> int:
     """Run again and compare; 0 for the same, 1 for anything else."""
     arguments = parse(Reproduce, argv)
-    start_jax(devices_of(arguments.run) if arguments.devices is None else arguments.devices)
+    start_jax(_devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
-        return judged(arguments, arguments.folder)
+        return _judged(arguments, arguments.folder)
     kept = tempfile.TemporaryDirectory(prefix="innerloop-reproduce-", ignore_cleanup_errors=True)
     with kept:
-        return judged(arguments, Path(kept.name) / "run", kept.cleanup)
+        return _judged(arguments, Path(kept.name) / "run", kept.cleanup)
 
 
-def devices_of(folder: Path) -> int | None:
+def _devices_of(folder: Path) -> int | None:
     """How many devices the run had; None if its record is lost. Raises InnerloopError if this is no run."""
     from innerloop.training.storage.run_directory import RunFolder
 
@@ -63,7 +63,7 @@ def devices_of(folder: Path) -> int | None:
     return len(known["devices"]) if known else None
 
 
-def judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
+def _judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
     """The verdict in words or JSON, and the exit code; 128 and the signal's number if one came."""
     from innerloop.cli.progress import training
     from innerloop.training.reproduce import reproduce

@@ -1,7 +1,6 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,11 +24,12 @@ from innerloop.config.schema import (
     RLConfig,
 )
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.text import counted
 from innerloop.training.signals import Stopped, telling
 
 
-def own(name: str, metavar: str, hint: str = "") -> Any:
+def _distributed_option(name: str, metavar: str, hint: str = "") -> Any:
     """An option `--distributed.NAME`."""
     return arg(name=f"distributed.{name}", metavar=metavar, help_behavior_hint=hint)
 
@@ -56,13 +56,15 @@ class Basics:
     distributed: bool = False
     """This is one of several processes; Slurm, Open MPI or Kubernetes say where the others are, or the next three,
     or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
-    coordinator: Annotated[str | None, own("coordinator", "HOST:PORT")] = None
+    coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
     """Where the first process listens."""
-    processes: Annotated[int | None, Bounds(1, 100_000), own("processes", "N")] = None
+    processes: Annotated[int | None, Bounds(1, 100_000), _distributed_option("processes", "N")] = None
     """How many there are."""
-    process: Annotated[int | None, Bounds(0, 100_000), own("process", "I")] = None
+    process: Annotated[int | None, Bounds(0, 100_000), _distributed_option("process", "I")] = None
     """Which one this is, from 0."""
-    patience: Annotated[int, Bounds(1, 1_000_000), own("patience", "SECONDS", "(default: 60)")] = 60
+    patience: Annotated[
+        int, Bounds(1, 1_000_000), _distributed_option("patience", "SECONDS", "(default: 60)")
+    ] = 60
     """Silence after which another counts as lost."""
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
     """Which meta-gradient."""
@@ -95,21 +97,21 @@ def run(argv: Sequence[str]) -> int:
     """Train to the end, or until a signal."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
-    arguments, base = understood(argv)
-    if one_of_several(arguments):
-        return run_as_one(argv, arguments, base)
-    config, folder = plan(arguments, base)
+    arguments, base = _parse_with_preset(argv)
+    if _is_distributed(arguments):
+        return _run_distributed(argv, arguments, base)
+    config, folder = _plan(arguments, base)
     start_jax(arguments.devices)
-    return train_into(folder, config)
+    return _train_into(folder, config)
 
 
-def one_of_several(arguments: Train) -> bool:
+def _is_distributed(arguments: Train) -> bool:
     """Whether other processes take part."""
     told = (arguments.coordinator, arguments.processes, arguments.process)
     return arguments.distributed or any(value is not None for value in told)
 
 
-def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
+def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int:
     """The part of this process, in a child that is watched."""
     from innerloop.cli import distributed as processes
 
@@ -124,29 +126,29 @@ def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
     multi_process.initialize(multi_process.ProcessGroup(a.coordinator, a.processes, a.process, a.patience))
 
     def work() -> int:
-        multi_process.check_same(own_settings(arguments), "settings on its command line")
-        return lead(arguments, base) if multi_process.is_primary() else follow(folder)
+        multi_process.check_same(_own_settings(arguments), "settings on its command line")
+        return _train_as_primary(arguments, base) if multi_process.is_primary() else _train_as_worker(folder)
 
     return processes.as_one(work, folder)
 
 
-def own_settings(arguments: Train) -> bytes:
+def _own_settings(arguments: Train) -> bytes:
     """A digest of what this process was told to train, or to go on with; where its folder is does not count."""
     from innerloop.config.serialization import to_json
 
     given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
     settings = to_json(dataclasses.replace(Config(), **given))
     told = f"{arguments.preset} {arguments.resume is not None} {settings}"
-    return hashlib.sha256(told.encode()).digest()
+    return sha256([told.encode()])
 
 
-def lead(arguments: Train, base: Config) -> int:
+def _train_as_primary(arguments: Train, base: Config) -> int:
     """The first process: it alone reads the run's folder, writes and speaks."""
-    config, folder = plan(arguments, base)
-    return train_into(folder, config)
+    config, folder = _plan(arguments, base)
+    return _train_into(folder, config)
 
 
-def follow(folder: Path) -> int:
+def _train_as_worker(folder: Path) -> int:
     """Any other process: settings and state come from the first."""
     from innerloop.training.train import train
 
@@ -157,19 +159,19 @@ def follow(folder: Path) -> int:
     return 0
 
 
-def understood(argv: Sequence[str]) -> tuple[Train, Config]:
+def _parse_with_preset(argv: Sequence[str]) -> tuple[Train, Config]:
     """The arguments, and the preset whose settings are their defaults."""
     presets = all_presets()
     named = next((word for word in argv if word in presets), None)
     base = presets[named] if named else Config()
-    arguments = arguments_of(argv, base)
+    arguments = _arguments_of(argv, base)
     if arguments.preset in (None, named) or arguments.preset not in presets:
         return arguments, base
     base = presets[arguments.preset]  # the first that is called as a preset was an option's value
-    return arguments_of(argv, base), base
+    return _arguments_of(argv, base), base
 
 
-def arguments_of(argv: Sequence[str], base: Config) -> Train:
+def _arguments_of(argv: Sequence[str], base: Config) -> Train:
     """The arguments, with the settings of `base` where none is given."""
     if base.reinforcement:
         own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
@@ -177,13 +179,13 @@ def arguments_of(argv: Sequence[str], base: Config) -> Train:
     return parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
 
 
-def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
+def _plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
     """The config of a new run (None: resume) and its folder. Raises InnerloopError for what does not fit."""
     names = (*SETTINGS, "rl") if isinstance(arguments, TrainRL) else SETTINGS
     settings = {name: getattr(arguments, name) for name in names}
     changed = [name for name, value in settings.items() if value != getattr(base, name)]
     if arguments.resume is not None:
-        check_resume(arguments, changed)
+        _check_resume(arguments, changed)
         return None, arguments.resume
     if arguments.preset is None:
         do = "name one (`innerloop list`), or --resume FOLDER"
@@ -196,7 +198,7 @@ def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
     return config, folder
 
 
-def check_resume(arguments: Train, changed: list[str]) -> None:
+def _check_resume(arguments: Train, changed: list[str]) -> None:
     """Raise InnerloopError unless `--resume` stands alone or beside the run's own preset."""
     from innerloop.training.storage.run_directory import RunFolder
 
@@ -215,7 +217,7 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
         )
 
 
-def train_into(folder: Path, config: Config | None) -> int:
+def _train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; say where things are, or how to go on."""
     from innerloop.cli.progress import training
     from innerloop.training.storage import checkpoint
@@ -224,7 +226,7 @@ def train_into(folder: Path, config: Config | None) -> int:
 
     out = console()
     shown = config or RunFolder(folder).config()
-    announce(shown, folder)
+    _announce(shown, folder)
     checkpoint.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
@@ -239,11 +241,11 @@ def train_into(folder: Path, config: Config | None) -> int:
         with suppress(OSError):  # the terminal may be gone
             tell(stopped)
         return 128 + stopped.signal_number
-    tell_end(folder)
+    _print_summary(folder)
     return 0
 
 
-def announce(config: Config, folder: Path) -> None:
+def _announce(config: Config, folder: Path) -> None:
     """What begins, and how it can be stopped."""
     outer = config.outer
     out = console()
@@ -254,7 +256,7 @@ def announce(config: Config, folder: Path) -> None:
     out.print("Ctrl-C saves and stops.")
 
 
-def tell_end(folder: Path) -> None:
+def _print_summary(folder: Path) -> None:
     """Where things are, the last validation score, and what to type next."""
     from innerloop.cli.progress import in_words
     from innerloop.training.storage.run_directory import RunFolder

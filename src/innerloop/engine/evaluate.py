@@ -33,6 +33,11 @@ class Curve:
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return len(next(iter(self.scores.values())))
+
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`."""
         with np.errstate(invalid="ignore", over="ignore"):
@@ -40,9 +45,13 @@ class Curve:
 
     def ci95(self, name: str) -> np.ndarray:
         """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
-        values = self.scores[name]
-        with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
-            return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+        return half_width(self.scores[name])
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+    """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
+        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
@@ -53,7 +62,7 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
     return tuple(s for s in spread if s < steps) + (steps,)
 
 
-def task_curve(
+def _task_curve(
     algorithm: Algorithm, score: Score, record: Sequence[int]
 ) -> Callable[[Params, Task], dict[str, Array]]:
     """One task's scores at the recorded steps, `[len(record)]` each."""
@@ -72,7 +81,7 @@ def task_curve(
     return curve
 
 
-def query_score(algorithm: Algorithm) -> Score:
+def _query_score(algorithm: Algorithm) -> Score:
     """The score that is taken where none is given: the algorithm's own loss on the query set."""
     return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
 
@@ -84,19 +93,21 @@ def evaluator(
     *,
     num_tasks: int,
     record: Sequence[int] | None = None,
-    part: int = 200,
+    batch_size: int = 200,
     chunk: int = 1,
-    parts: int = 1,
+    model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-    """`run(params, key)`: `evaluate`, yielding a Curve for every `part` tasks so that progress can be shown.
+    """`run(params, key)`: `evaluate`, yielding a Curve for every `batch_size` tasks so that progress can be shown.
 
-    `parts` devices share one copy of the parameters, where there are so many. It is compiled at its first call only.
-    Raises InnerloopError as `evaluate`.
+    `model_shards` devices share one copy of the parameters, where there are so many. It is compiled at its first call
+    only. Raises InnerloopError as `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
-    curve = task_curve(algorithm, query_score(algorithm) if score is None else score, record)
-    measured = over_tasks(curve, tasks, num_tasks=num_tasks, part=part, chunk=chunk, parts=parts)
+    curve = _task_curve(algorithm, _query_score(algorithm) if score is None else score, record)
+    measured = over_tasks(
+        curve, tasks, num_tasks=num_tasks, batch_size=batch_size, chunk=chunk, model_shards=model_shards
+    )
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         for values in measured(params, key):
@@ -110,18 +121,18 @@ def over_tasks(
     tasks: TaskDistribution,
     *,
     num_tasks: int,
-    part: int = 200,
+    batch_size: int = 200,
     chunk: int = 1,
-    parts: int = 1,
+    model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
-    """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `part` of them at a time.
+    """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `batch_size` of them at a time.
 
     Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
     that two measurements with one key are paired. Compiled at the first call only.
     """
-    part = whole_part(part, num_tasks)
-    # A model that was trained in parts may be measured where there are fewer devices.
-    mesh = task_mesh(part, parts=math.gcd(parts, *map(len, by_process(jax.devices()))))
+    batch_size = whole_batches(batch_size, num_tasks)
+    # A model that was trained in shards may be measured where there are fewer devices.
+    mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     arrays, static = eqx.partition(tasks, eqx.is_array)
 
     def values(params: Params, arrays: Any, keys: Array) -> Any:
@@ -132,39 +143,39 @@ def over_tasks(
     arrays = place(arrays, mesh)
     compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
     measured = lambda params, keys: compiled(params, arrays, keys)
-    return in_turn(measured, mesh, num_tasks, part)
+    return in_turn(measured, mesh, num_tasks, batch_size)
 
 
 def in_turn(
-    measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, part: int
+    measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
-    """`run(params, key)`: what `measured(params, keys)` gives, `part` tasks at a time, as trees of NumPy arrays."""
-    keys, fetch = keys_of(mesh, part), to_host(mesh)
+    """`run(params, key)`: what `measured(params, keys)` gives, as NumPy arrays, `batch_size` tasks at a time."""
+    keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
-        for first in range(0, num_tasks, part):
+        for first in range(0, num_tasks, batch_size):
             found = fetch(measured(params, keys(key, first)))
             yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
 
     return run
 
 
-def whole_part(part: int, tasks: int) -> int:
+def whole_batches(batch_size: int, tasks: int) -> int:
     """Tasks measured at a time: no more than there are, rounded up to a multiple of the processes."""
     processes = len(by_process(jax.devices()))
-    return -(-min(part, tasks) // processes) * processes
+    return -(-min(batch_size, tasks) // processes) * processes
 
 
-def keys_of(mesh: Mesh, part: int) -> Callable[[PRNGKeyArray, int], Array]:
-    """`keys(key, first)`: the keys of the tasks first..first+part, each where its task is measured.
+def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array]:
+    """`keys(key, first)`: the keys of the tasks first..first+batch_size, each where its task is measured.
 
-    Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
+    Task i's key depends on i alone: neither the batch_size nor the number of devices changes the tasks.
     """
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     split = NamedSharding(mesh, SPLIT)
     folded = jax.jit(lambda key, numbers: fold(key, numbers), out_shardings=split)
-    return lambda key, first: folded(*place((key, np.arange(first, first + part)), mesh))
+    return lambda key, first: folded(*place((key, np.arange(first, first + batch_size)), mesh))
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:

@@ -93,14 +93,14 @@ def unroll(
     watch = None if observe is None else lambda fast, i: observe(combine(fast, frozen), i)
     step = inner_step(step_loss, inner, rest, watch)
     carry = (fast, inner.rule.init(fast))
-    (fast, _), (losses, seen) = all_steps(step, carry, inner.steps)
+    (fast, _), (losses, seen) = _all_steps(step, carry, inner.steps)
     if watch is not None:
         last = watch(fast, jnp.asarray(inner.steps))
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, last)
     return Trajectory(combine(fast, frozen), losses, seen)
 
 
-def all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
+def _all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
     """The scan of so many steps. A single one is taken outside: under `vmap` a scan would copy theta for every task."""
     if steps != 1:
         return jax.lax.scan(step, carry, jnp.arange(steps))
@@ -116,7 +116,7 @@ def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable |
     def step(carry: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], tuple[Array, Any]]:
         fast, state = carry
         seen = None if watch is None else watch(fast, i)
-        batch = at_step(rest, inner.minibatch, i)
+        batch = _at_step(rest, inner.minibatch, i)
         loss, grads = gradient(fast, batch)
         again = lambda fast: loss_of(fast, batch)  # for rules that search along a line
         updates, state = rule.update(grads, state, fast, value=loss, grad=grads, value_fn=again)
@@ -125,7 +125,7 @@ def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable |
     return jax.checkpoint(step) if inner.derivative == "rematerialised" else step
 
 
-def at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
+def _at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
     """The data of step i: all of it, or the i-th run of `minibatch` examples, wrapping around."""
     if minibatch is None:
         return rest

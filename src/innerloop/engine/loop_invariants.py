@@ -20,10 +20,10 @@ def hoist(loss: Callable[[Any, Any], Array], fast: Any, rest: Any) -> tuple[Call
     Derivatives with respect to `fast` and to `rest` are those of the original.
     """
     jaxpr = jax.make_jaxpr(lambda fast, rest: loss(fast, rest))(fast, rest)
-    return split(jaxpr, len(jax.tree.leaves(fast)), jax.tree.leaves(rest))
+    return _split(jaxpr, len(jax.tree.leaves(fast)), jax.tree.leaves(rest))
 
 
-def split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Callable, list]:
+def _split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Callable, list]:
     """Cut a jaxpr at the boundary of what depends on its first `moving_inputs` arguments."""
     inputs = jaxpr.jaxpr.invars
     moving = set(inputs[:moving_inputs])
@@ -33,18 +33,18 @@ def split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Calla
         (every_step if depends else once).append(equation)
         if depends:
             moving.update(equation.outvars)
-    boundary = crossing(jaxpr, moving, every_step)
-    known = evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
+    boundary = _crossing(jaxpr, moving, every_step)
+    known = _evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
 
     def loss(fast: Any, known: list) -> Array:
-        return evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)(
+        return _evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)(
             *jax.tree.leaves(fast), *known
         )[0]
 
     return loss, known
 
 
-def crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
+def _crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
     """The unmoving variables that the moving part reads, without constants, in order and once each."""
     constants = set(jaxpr.jaxpr.constvars)
     reads = [v for equation in every_step for v in equation.invars] + list(jaxpr.jaxpr.outvars)
@@ -52,7 +52,7 @@ def crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
     return list(dict.fromkeys(wanted))
 
 
-def evaluator(jaxpr: jex.ClosedJaxpr, equations: list, inputs: list, outputs: list) -> Callable[..., list]:
+def _evaluator(jaxpr: jex.ClosedJaxpr, equations: list, inputs: list, outputs: list) -> Callable[..., list]:
     """A function that runs `equations` on values for `inputs` and returns those of `outputs`."""
     whole = jaxpr.jaxpr
     part = jex.Jaxpr(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 
-def is_float(x: Any) -> bool:
+def _is_float(x: Any) -> bool:
     """Whether a leaf can carry a derivative."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
@@ -29,19 +29,19 @@ def mixed_value_and_grad(loss: Callable[[Any, Any], Array]) -> Callable[[Any, An
 
     def gradient(theta: Any, rest: Any) -> tuple[Array, Any]:
         leaves, structure = jax.tree.flatten(rest)
-        floats = [x if is_float(x) else None for x in leaves]
-        others = [None if is_float(x) else x for x in leaves]
+        floats = [x if _is_float(x) else None for x in leaves]
+        others = [None if _is_float(x) else x for x in leaves]
 
         def loss_of(theta: Any, floats: list, others: list) -> Array:
             merged = [o if f is None else f for f, o in zip(floats, others, strict=True)]
             return loss(theta, structure.unflatten(merged))
 
-        return forward_over_reverse(loss_of)(theta, floats, others)
+        return _forward_over_reverse(loss_of)(theta, floats, others)
 
     return gradient
 
 
-def forward_over_reverse(loss: Callable[[Any, list, list], Array]) -> Callable:
+def _forward_over_reverse(loss: Callable[[Any, list, list], Array]) -> Callable:
     """value_and_grad in theta of loss(theta, phi, constants) with a Hessian-vector product as its vjp."""
 
     @jax.custom_vjp

@@ -3,7 +3,7 @@ r"""The outer loop: the only file that knows there is more than one task.
     theta <- optimizer(theta, mean over tasks of g(theta, task))
 
 Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count), and large models over a second
-axis `parts`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
+axis `model`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
 Many meta-steps are one scan, so the host is not asked between them.
 """
 
@@ -25,7 +25,7 @@ from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, place, task_mesh
-from innerloop.parallel.param_sharding import cut, on_mesh, parts_of, place_cut
+from innerloop.parallel.param_sharding import cut, model_shards_of, on_mesh, place_cut
 
 
 class MetaState(NamedTuple):
@@ -50,14 +50,14 @@ AHEAD_BYTES = 2_000_000
 meta-step at a time cost as much as the step of a small network."""
 
 
-def steps_ahead(draw: Callable[[Array], Any], keys: Array, steps: int) -> int:
+def _steps_ahead(draw: Callable[[Array], Any], keys: Array, steps: int) -> int:
     """For how many meta-steps, a divisor of `steps`, `AHEAD_BYTES` hold all tasks that `keys` draw for one."""
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return divisor_up_to(steps, AHEAD_BYTES // max(size, 1))
 
 
-def apart(tasks: TaskDistribution) -> tuple[Callable[[Any], Any], Callable[[Any], Task]]:
+def _draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[Any], Any], Callable[[Any], Task]]:
     """What to draw for all tasks of a meta-step at once, and how each task comes of it: at least of its key."""
     if isinstance(tasks, TwoStageSampler) and type(tasks).sample is TwoStageSampler.sample:
         return tasks.draw, tasks.fetch
@@ -69,18 +69,18 @@ def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
     return jax.random.split(jax.random.fold_in(key, step), meta_batch)
 
 
-def outer_update(
+def _outer_update(
     optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo], mesh: Mesh
 ) -> tuple[MetaState, StepInfo]:
     """One meta-step from each device's mean over its tasks; runs inside the mesh."""
-    grads, info = mean_over_devices(mean, cut=parts_of(mesh) > 1)
+    grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), mesh)
     return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 
-def check_unconsumed(state: MetaState) -> None:
+def _check_unconsumed(state: MetaState) -> None:
     """Raise InnerloopError for a state whose arrays an earlier run was given to write over."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         do = "go on with the state that `run` returned"
@@ -113,8 +113,8 @@ class MeshLoop(ABC):
 
         The state is consumed: its arrays are written over. Raises InnerloopError for one that was consumed before.
         """
-        check_steps(steps)
-        check_unconsumed(state)
+        _check_steps(steps)
+        _check_unconsumed(state)
         if steps not in self.programs:
             self.programs[steps] = self.program(steps)
         data = self.data(state, steps)
@@ -134,7 +134,7 @@ class MeshLoop(ABC):
         return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * self.share, self.share)
 
 
-def check_steps(steps: int) -> None:
+def _check_steps(steps: int) -> None:
     """Raise InnerloopError for a run of no updates."""
     if steps < 1:
         raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
@@ -163,7 +163,7 @@ class GradientLoop(MeshLoop):
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, of which `items` holds what `task_of` makes them."""
         one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
-        return outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+        return _outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
 
 
 class OuterLoop(GradientLoop):
@@ -200,9 +200,9 @@ class OuterLoop(GradientLoop):
 
         def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
             tasks = eqx.combine(arrays, static)
-            ahead = steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
+            ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
             # Tasks too large to be kept are fetched one chunk at a time.
-            draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else apart(tasks)
+            draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
 
             def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
                 keys = jax.vmap(self.own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))

@@ -33,7 +33,7 @@ class WithMoments(eqx.Module):
     moments: Any
 
 
-class KeptAdam(optax.GradientTransformation):
+class PersistentAdam(optax.GradientTransformation):
     """A rule for `WithMoments`: Reptile makes the moments a part of its meta-parameters where it finds one."""
 
 
@@ -55,7 +55,7 @@ def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
     return lambda params, batch: loss_fn(params.model, batch), inner
 
 
-def kept_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> KeptAdam:
+def persistent_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> PersistentAdam:
     """The rule: stateless, since the moments are among the parameters."""
 
     def update(grads: WithMoments, state: Any, params: WithMoments) -> tuple[WithMoments, Any]:
@@ -65,4 +65,4 @@ def kept_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) 
         steps = jax.tree.map(step, grads.model, moments)
         return WithMoments(steps, subtract(moments, params.moments)), state
 
-    return KeptAdam(lambda params: optax.EmptyState(), update)  # pyright: ignore
+    return PersistentAdam(lambda params: optax.EmptyState(), update)  # pyright: ignore

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 
-class Failure(NamedTuple):
+class _Failure(NamedTuple):
     """What the maker raised, on its way to the user."""
 
     error: BaseException
@@ -34,9 +34,9 @@ class ReadAhead:
             try:
                 made = self.make(number)
             except BaseException as error:
-                made = Failure(error)
+                made = _Failure(error)
             self.hand_over(made)
-            if isinstance(made, Failure):
+            if isinstance(made, _Failure):
                 return
             number += 1
 
@@ -51,7 +51,7 @@ class ReadAhead:
     def next(self) -> Any:
         """The next thing; waits for it if it is not made yet."""
         made = self.ready.get()
-        if isinstance(made, Failure):
+        if isinstance(made, _Failure):
             self.ready.put(made)
             raise made.error
         return made

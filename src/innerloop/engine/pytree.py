@@ -48,7 +48,7 @@ def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
 
     Raises InnerloopError if a name of the selection matches no parameter, and lists the paths there are.
     """
-    check_names(params, selection.selection if isinstance(selection, Except) else selection)
+    _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
     leaves, structure = jax.tree.flatten(params)
     selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
@@ -56,7 +56,7 @@ def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
     return selected, rest
 
 
-def check_names(params: Any, selection: Selection) -> None:
+def _check_names(params: Any, selection: Selection) -> None:
     """Raise InnerloopError for a name that matches no parameter."""
     if selection is None or callable(selection):
         return
@@ -102,12 +102,12 @@ def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
             raise InnerloopError(
                 who,
-                f"is of another model: `{path}` should be {shape_of(wanted, path)}",
-                got=shape_of(found, path),
+                f"is of another model: `{path}` should be {_shape_of(wanted, path)}",
+                got=_shape_of(found, path),
                 do="use the config that it was trained with",
             )
 
 
-def shape_of(arrays: dict[str, Any], path: str) -> str:
+def _shape_of(arrays: dict[str, Any], path: str) -> str:
     """An array's shape in words."""
     return f"of shape {arrays[path].shape}" if path in arrays else "absent"

@@ -22,10 +22,10 @@ def printable(text: str, limit: int | None = None) -> str:
     r"""The text with control characters as escapes (`\x1b`), cut in the middle beyond `limit` characters."""
     if limit is not None and len(text) > limit:
         text = f"{text[: limit * 3 // 4]} ... {text[-(limit // 4) :]}"
-    return text if text.isascii() and text.isprintable() else "".join(map(visible, text))
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
 
 
-def visible(character: str) -> str:
+def _visible(character: str) -> str:
     """One character, or its escape."""
     if character in TURNING or unicodedata.category(character) in HIDDEN:
         return character.encode("unicode_escape").decode("ascii")
@@ -50,17 +50,17 @@ def csv_cell(value: Any) -> Any:
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """JSON as the standard has it: what is no finite number becomes null."""
-    return json.dumps(finite(value), indent=indent, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def finite(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     """The same with None for NaN and infinities."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: finite(x) for name, x in value.items()}
+        return {name: _finite(x) for name, x in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(x) for x in value]
+        return [_finite(x) for x in value]
     return value
 
 
@@ -74,10 +74,9 @@ def with_interval(mean: float, ci95: float, name: str) -> str:
     return f"{mean:.{decimals}f} ± {ci95:.{decimals}f}"
 
 
-def diverged(record: dict[str, Any]) -> str:
+def diverged(many: int, tasks: int) -> str:
     """In words, how many tasks of a measurement diverged; empty if none did."""
-    many = record["diverged_tasks"]
-    return f"{grouped(many)} of {counted(record['tasks'], 'task')} diverged" if many else ""
+    return f"{grouped(many)} of {counted(tasks, 'task')} diverged" if many else ""
 
 
 def counted(number: int, one: str, many: str = "") -> str:

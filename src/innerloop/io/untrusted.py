@@ -8,7 +8,6 @@ lone surrogates. Here they are one.
 """
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 
 RESTORE = "restore the file"
 TEXT = 1 << 24
@@ -92,11 +92,8 @@ def read_bytes(path: Path, limit: int, *, follow: bool = True) -> bytes:
 
 def sha256_of(path: Path, limit: int, *, follow: bool = True) -> str:
     """The sha256 of a regular file of at most `limit` bytes. Raises InnerloopError as `open_regular`."""
-    total = hashlib.sha256()
     with open_regular(path, limit, follow=follow) as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
+        return sha256(iter(lambda: file.read(1 << 20), b"")).hex()
 
 
 def read_text(path: Path, limit: int = TEXT, *, follow: bool = True) -> str:

@@ -62,7 +62,7 @@ class BatchNorm(eqx.Module):
         self, x: Float[Array, "examples *places channels"], reference: int | None = None
     ) -> Float[Array, "examples *places channels"]:
         """Normalise; `reference` leading examples give the statistics (None: all)."""
-        mean, variance = moments(x if reference is None else x[:reference])
+        mean, variance = _moments(x if reference is None else x[:reference])
         flat = x.reshape(-1, x.shape[-1])
         return ((flat - mean) * self.multiplier(variance, self.scale) + self.offset).reshape(x.shape)
 
@@ -73,7 +73,7 @@ class BatchNorm(eqx.Module):
         return lax.rsqrt(variance + self.epsilon) * scale
 
 
-def moments(
+def _moments(
     x: Float[Array, "examples *places channels"],
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
     """Mean and variance of every channel, over examples and places."""
@@ -110,7 +110,7 @@ class ConvBlock(eqx.Module):
             mean, variance = output_moments(x if reference is None else x[:reference], w, self.stride)
             return conv_then(lambda y: self.activate(y, mean, variance, scale), x, w, self.stride)
         y = conv(x, w, self.stride)
-        mean, variance = moments(y if reference is None else y[:reference])
+        mean, variance = _moments(y if reference is None else y[:reference])
         return self.activate(y, mean, variance, scale)
 
     def activate(

@@ -21,7 +21,7 @@ def call(params: Params, inputs: Any, **keywords: Any) -> Array:
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 
 
-def check_targets(targets: Array, shape: tuple[int, ...]) -> None:
+def _check_targets(targets: Array, shape: tuple[int, ...]) -> None:
     """Raise InnerloopError for targets of another shape: the difference would be broadcast into a wrong number."""
     if jnp.shape(targets) != shape:
         do = "reshape them, as by targets[:, None] or targets[:, 0]"
@@ -33,7 +33,7 @@ def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
 
     Raises InnerloopError for targets of another shape than the outputs.
     """
-    check_targets(targets, outputs.shape)
+    _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - targets)
     return jnp.mean(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1))
 
@@ -45,7 +45,7 @@ def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array)
     mean (0.4 printed for 5 ways is 2.0 here). NaN where a class number is none of the scores'. Raises InnerloopError
     for targets that are not one number for each example.
     """
-    check_targets(targets, scores.shape[:1])
+    _check_targets(targets, scores.shape[:1])
     log_f = jax.nn.log_softmax(scores)
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
     log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
@@ -58,7 +58,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
 
     Raises InnerloopError for targets of another shape than the scores.
     """
-    check_targets(targets, scores.shape)
+    _check_targets(targets, scores.shape)
     return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
 
 

@@ -90,22 +90,22 @@ def named_layers(model: Any) -> NamedLayers:
     """The layers of a built-in network. Raises InnerloopError for any other model."""
     if isinstance(model, Conv4):
         body: dict[str, Selection] = {f"conv{i}": f"body/{i - 1}" for i in range(1, len(model.body) + 1)}
-        return NamedLayers({**body, "head": "head"}, conv4_activations, embed)
+        return NamedLayers({**body, "head": "head"}, _conv4_activations, _embed)
     if isinstance(model, MLP):
         count = len(model.body)
         normed = lambda i: [f"body/{i}", f"norms/{i}"] if model.norms else [f"body/{i}"]
         body = {f"hidden{i + 1}": normed(i) for i in range(count)}
-        return NamedLayers({**body, "head": "head"}, mlp_activations, embed)
+        return NamedLayers({**body, "head": "head"}, _mlp_activations, _embed)
     do = "name its layers with `innerloop.analysis.NamedLayers`"
     raise InnerloopError("layers", "the model is none of ours", got=type(model).__name__, do=do)
 
 
-def embed(model: Any, inputs: Any) -> Array:
+def _embed(model: Any, inputs: Any) -> Array:
     """The built-in networks' own features."""
     return model.embed(inputs)
 
 
-def conv4_activations(
+def _conv4_activations(
     model: Conv4, images: Float[Array, "examples height width channels"]
 ) -> dict[str, Array]:
     """Each block's output after normalisation, ReLU and pooling, and the scores."""
@@ -116,7 +116,7 @@ def conv4_activations(
     return {**found, "head": model(images)}
 
 
-def mlp_activations(model: MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
+def _mlp_activations(model: MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
     """Each hidden layer's output after its activation, and the outputs."""
     found: dict[str, Array] = {}
     x = inputs.reshape(inputs.shape[0], -1)

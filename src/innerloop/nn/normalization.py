@@ -31,25 +31,25 @@ def predict(
     if mode == "transductive":
         return apply(params, query_inputs)
     if mode == "inductive":
-        alone = lambda query: apply(params, joined(support_inputs, jax.tree.map(lambda x: x[None], query)))[
-            -1
-        ]
+        alone = lambda query: apply(
+            params, _joint_batch(support_inputs, jax.tree.map(lambda x: x[None], query))
+        )[-1]
         return jax.vmap(alone)(query_inputs)
     if mode == "support":
         examples = jax.tree.leaves(support_inputs)[0].shape[0]
-        check_reference(apply, params)
-        return apply(params, joined(support_inputs, query_inputs), reference=examples)[examples:]
+        _check_reference(apply, params)
+        return apply(params, _joint_batch(support_inputs, query_inputs), reference=examples)[examples:]
     raise InnerloopError(
         "normalization", "unknown mode", got=repr(mode), do="choose transductive, inductive or support"
     )
 
 
-def joined(support_inputs: Any, query_inputs: Any) -> Any:
+def _joint_batch(support_inputs: Any, query_inputs: Any) -> Any:
     """Support and query inputs as one batch, the support set first."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), support_inputs, query_inputs)
 
 
-def check_reference(apply: Apply, params: Params) -> None:
+def _check_reference(apply: Apply, params: Params) -> None:
     """Raise InnerloopError unless the model can take its statistics from the leading examples."""
     for function in (apply, params):
         if callable(function) and "reference" in inspect.signature(function).parameters:

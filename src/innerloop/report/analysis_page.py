@@ -82,11 +82,11 @@ def write(results: Results, names: Sequence[str], folder: OutputFolder) -> Path:
     drawn = analysis_figures.drawn(results)
     save_figures(folder, drawn)
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
-    folder.write("index.html", page(results, [n for n in TITLES if n in names], shown))
+    folder.write("index.html", _page(results, [n for n in TITLES if n in names], shown))
     return folder.path / "index.html"
 
 
-def page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
+def _page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
     """The whole page."""
     title = f"Rapid learning or feature reuse? {results['source']}"
     links = "".join(f'<a href="#{name}">{LINKS[name]}</a>' for name in names)
@@ -96,12 +96,12 @@ def page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
             "<h1>Rapid learning or feature reuse?</h1>",
-            f'<p class="soft">{together(subject(results))}</p>',
-            verdict(results),
+            f'<p class="soft">{together(_subject(results))}</p>',
+            _verdict(results),
             f"<nav>{links}</nav>",
             "<h2>The question</h2>",
             QUESTION,
-            *(section(name, results, shown) for name in names),
+            *(_section(name, results, shown) for name in names),
             "<h2>How the verdict is made</h2>",
             RULE,
             "</body></html>\n",
@@ -133,7 +133,7 @@ and Vinyals,
 """
 
 
-def subject(results: Results) -> str:
+def _subject(results: Results) -> str:
     """What was analysed, in one line."""
     r = results
     length = r["trained_meta_steps"]
@@ -147,7 +147,7 @@ def subject(results: Results) -> str:
     )
 
 
-def verdict(results: Results) -> str:
+def _verdict(results: Results) -> str:
     """The verdict, or what is missing for one."""
     if "verdict" not in results:
         return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
@@ -156,7 +156,7 @@ def verdict(results: Results) -> str:
     return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {together(words)}</p>'
 
 
-def section(name: str, results: Results, shown: dict[str, str]) -> str:
+def _section(name: str, results: Results, shown: dict[str, str]) -> str:
     """One experiment: what was done, what came out, what the paper found."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
@@ -167,14 +167,14 @@ def section(name: str, results: Results, shown: dict[str, str]) -> str:
             f'<h2 id="{name}">{TITLES[name]}</h2>',
             f"<p>{escaped(WHAT[name])}</p>",
             f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
-            f"<p>{together(told(name, results))}</p>" if told(name, results) else "",
+            f"<p>{together(_summary(name, results))}</p>" if _summary(name, results) else "",
             rows,
             paper,
         ]
     )
 
 
-def told(name: str, results: Results) -> str:
+def _summary(name: str, results: Results) -> str:
     """What this experiment showed, in a sentence from its numbers."""
     if name == "against":
         body = [x for x in results["against"] if not x["head"]]
@@ -186,7 +186,7 @@ def told(name: str, results: Results) -> str:
         far, turn = 100 * most["relative"], most["angle"]
         return f"{most['layer']} moves most: by {far:.1f} % of its norm, turning by {turn:.1f}°."
     if name == "paths":
-        return path_words(results["paths"])
+        return _path_summary(results["paths"])
     if name == "steps" and results["metric"] == "accuracy":
         curve = results["steps"]["accuracy"]["mean"]
         if len(curve) > 2 and curve[-1] > curve[0]:
@@ -195,7 +195,7 @@ def told(name: str, results: Results) -> str:
     return ""
 
 
-def path_words(paths: Results) -> str:
+def _path_summary(paths: Results) -> str:
     """True lengths, and what the projection hides."""
     words = []
     for part in ("body", "head"):
@@ -208,7 +208,7 @@ def path_words(paths: Results) -> str:
     return "True lengths in units of θ's norm: " + "; ".join(words) + "."
 
 
-def freeze_table(results: Results) -> str:
+def _freeze_table(results: Results) -> str:
     """The freezing table."""
     metric = results["metric"]
     rows = []
@@ -221,7 +221,7 @@ def freeze_table(results: Results) -> str:
     return table(["frozen", metric, "change"], rows)
 
 
-def similarity_table(name: str) -> Callable[[Results], str]:
+def _similarity_table(name: str) -> Callable[[Results], str]:
     """The similarity table of one experiment."""
     heads = ["layer", "mean CCA", "SVCCA", "PWCCA", "CKA", "CKA, debiased", "CKA, RBF", "points", "neurons"]
 
@@ -238,7 +238,7 @@ def similarity_table(name: str) -> Callable[[Results], str]:
     return made
 
 
-def nil_table(results: Results) -> str:
+def _nil_table(results: Results) -> str:
     """The NIL table."""
     value = lambda x, a, b: together(with_interval(x[a], x[b], "accuracy"))
     rows = [
@@ -256,8 +256,8 @@ def nil_table(results: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
-    "freeze": freeze_table,
-    "similarity": similarity_table("similarity"),
-    "against": similarity_table("against"),
-    "nil": nil_table,
+    "freeze": _freeze_table,
+    "similarity": _similarity_table("similarity"),
+    "against": _similarity_table("against"),
+    "nil": _nil_table,
 }

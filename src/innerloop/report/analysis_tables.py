@@ -11,7 +11,7 @@ from innerloop.report.settings_table import flattened
 Rows = list[dict[str, Any]]
 
 
-def flat(record: dict[str, Any]) -> dict[str, Any]:
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """A nested record with dotted names; lists of names joined by a plus."""
     return {
         name: "+".join(map(str, value)) if isinstance(value, list) else value
@@ -19,14 +19,16 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rows_of(name: str, result: Any) -> Rows:
+def _rows_of(name: str, result: Any) -> Rows:
     """One experiment as rows."""
     if name in ("freeze", "similarity", "nil", "weights", "against"):
-        return [flat(record) for record in result]
-    return {"steps": step_rows, "landscape": line_rows, "paths": path_rows, "early": early_rows}[name](result)
+        return [_flat(record) for record in result]
+    return {"steps": _step_rows, "landscape": _line_rows, "paths": _path_rows, "early": _early_rows}[name](
+        result
+    )
 
 
-def step_rows(result: dict[str, Any]) -> Rows:
+def _step_rows(result: dict[str, Any]) -> Rows:
     """One row an inner step."""
     curves = {name: value for name, value in result.items() if name not in ("steps", "layers")}
     curves |= {f"{layer}.{what}": v for layer, found in result["layers"].items() for what, v in found.items()}
@@ -34,7 +36,7 @@ def step_rows(result: dict[str, Any]) -> Rows:
     return [{"step": step, **value(i)} for i, step in enumerate(result["steps"])]
 
 
-def line_rows(result: dict[str, Any]) -> Rows:
+def _line_rows(result: dict[str, Any]) -> Rows:
     """One row a place along the first step (the plane is in the JSON file)."""
     line = result["line"]
     losses = ("support_loss", "query_loss")
@@ -42,7 +44,7 @@ def line_rows(result: dict[str, Any]) -> Rows:
     return [{"along": a, **value(i)} for i, a in enumerate(line["along"])]
 
 
-def path_rows(result: dict[str, Any]) -> Rows:
+def _path_rows(result: dict[str, Any]) -> Rows:
     """One row a point of a path."""
     return [
         {"part": part, "view": view, "task": task, "step": result["steps"][i], "x": x, "y": y}
@@ -53,17 +55,17 @@ def path_rows(result: dict[str, Any]) -> Rows:
     ]
 
 
-def early_rows(result: Rows) -> Rows:
+def _early_rows(result: Rows) -> Rows:
     """One row a snapshot and layer, beside the snapshot's scores."""
     rows = []
     for snapshot in result:
-        none, body = (flat(x) for x in snapshot["freeze"])
+        none, body = (_flat(x) for x in snapshot["freeze"])
         scores = {f"none.{k}": v for k, v in none.items()} | {f"body.{k}": v for k, v in body.items()}
-        rows += [{"meta_step": snapshot["meta_step"], **scores, **flat(x)} for x in snapshot["similarity"]]
+        rows += [{"meta_step": snapshot["meta_step"], **scores, **_flat(x)} for x in snapshot["similarity"]]
     return rows
 
 
-def as_csv(rows: Rows) -> str:
+def _as_csv(rows: Rows) -> str:
     """Rows as CSV text."""
     text = io.StringIO()
     writer = csv.DictWriter(
@@ -78,4 +80,4 @@ def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> No
     """`results.json`, and `NAME.csv` for every experiment."""
     folder.write("results.json", as_json(results, indent=1) + "\n")
     for name in names:
-        folder.write(f"{name}.csv", as_csv(rows_of(name, results[name])))
+        folder.write(f"{name}.csv", _as_csv(_rows_of(name, results[name])))

@@ -11,6 +11,7 @@ from innerloop.engine.evaluate import steps_to_record
 from innerloop.report import run_figures
 from innerloop.report.measurements import Result
 from innerloop.report.predictions import outputs_by_step
+from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 SEED = 2
@@ -28,11 +29,11 @@ class Episode:
     answers: dict[int, np.ndarray]
 
 
-def answers_on(trained: Trained, task: Any) -> np.ndarray:
+def _answers_on(trained: Trained, task: Any) -> np.ndarray:
     """Outputs on a task's queries after every inner step, as the run is evaluated."""
     e = trained.config.evaluation
     return outputs_by_step(
-        trained.experiment,
+        supervised(trained.experiment),
         trained.params,
         task.support,
         task.query.inputs,
@@ -41,7 +42,7 @@ def answers_on(trained: Trained, task: Any) -> np.ndarray:
     )
 
 
-def shown_steps(steps: int, most: int) -> list[int]:
+def _shown_steps(steps: int, most: int) -> list[int]:
     """At most `most` step numbers of 0..steps, with 0, 1 and the last."""
     recorded = list(steps_to_record(steps))
     if len(recorded) <= most:
@@ -54,35 +55,35 @@ def episodes(result: Result, count: int = 2) -> list[Episode]:
     """Test episodes with the answers of one run; all runs on a problem get the same ones."""
     trained = result.trained
     tasks = trained.experiment.held_out_tasks()
-    return [episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+    return [_episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def episode(trained: Trained, task: Any) -> Episode:
+def _episode(trained: Trained, task: Any) -> Episode:
     """One task with the answers on the first query of each class."""
     chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
-    outputs = answers_on(trained, task).argmax(-1)[:, chosen]
+    outputs = _answers_on(trained, task).argmax(-1)[:, chosen]
     order = np.argsort(np.asarray(task.support.targets), kind="stable")
     return Episode(
         support=np.asarray(task.support.inputs)[order],
         support_labels=np.asarray(task.support.targets)[order],
         query=np.asarray(task.query.inputs)[chosen],
         labels=np.asarray(task.query.targets)[chosen],
-        answers={step: outputs[step] for step in shown_steps(trained.config.evaluation.steps, 5)},
+        answers={step: outputs[step] for step in _shown_steps(trained.config.evaluation.steps, 5)},
     )
 
 
 def waves(result: Result, count: int = 3) -> list[Figure]:
     """Sinusoids with the prediction before adapting, after one step and after the last."""
     trained = result.trained
-    tasks = trained.experiment.held_out_tasks(queries=300)
-    return [wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+    tasks = supervised(trained.experiment).held_out_tasks(queries=300)
+    return [_wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def wave(trained: Trained, task: Any) -> Figure:
+def _wave(trained: Trained, task: Any) -> Figure:
     """One sinusoid; its many queries, in the order of x, draw the curves."""
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)
-    outputs = answers_on(trained, task)[..., 0]
+    outputs = _answers_on(trained, task)[..., 0]
     steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
@@ -91,10 +92,11 @@ def wave(trained: Trained, task: Any) -> Figure:
 
 def walks(result: Result, count: int = 4) -> Figure:
     """Navigation towards a few held-out goals before and after each update; all runs get the same goals."""
-    from innerloop.rl.evaluate import paths
+    from innerloop.rl.evaluate import example_rollouts
+    from innerloop.training.reinforcement import reinforcement
 
     trained = result.trained
-    collector = replace(trained.experiment.test_collector, trajectories=10)  # pyright: ignore[reportAttributeAccessIssue]
-    goals, rolled = paths(collector, trained.params, jax.random.key(SEED), count)
+    collector = replace(reinforcement(trained.experiment).test_collector, trajectories=10)
+    goals, rolled = example_rollouts(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
     return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

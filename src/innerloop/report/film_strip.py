@@ -5,7 +5,7 @@ So MuJoCo's kinematics and matplotlib are enough, and no graphics driver is need
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from matplotlib.patches import Polygon
 from innerloop.report.examples import SEED
 from innerloop.report.measurements import Result
 from innerloop.report.run_figures import COLOURS, STYLE
+
+if TYPE_CHECKING:
+    import innerloop.training.reinforcement
 
 FRAMES = 8
 SIDE, LOW, HIGH = 1.1, -0.15, 1.25
@@ -35,29 +38,35 @@ class Strip:
 
 def strip(result: Result) -> Figure:
     """Both directions or two speeds, before the first update and after the last; all runs get the same tasks."""
-    return drawn(body_of(result).parts, strips(result))
+    return _drawn(_body_of(result).parts, _strips(result))
 
 
-def body_of(result: Result) -> Any:
+def experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
+    """The experiment that made a policy."""
+    from innerloop.training.reinforcement import reinforcement
+
+    return reinforcement(result.trained.experiment)
+
+
+def _body_of(result: Result) -> Any:
     """The environment, within the oracle where it is one."""
-    environment = result.trained.experiment.environment  # pyright: ignore[reportAttributeAccessIssue]
+    environment = experiment_of(result).environment
     return getattr(environment, "environment", environment)
 
 
-def strips(result: Result) -> list[Strip]:
+def _strips(result: Result) -> list[Strip]:
     """Two tasks, each before and after."""
-    environment, e = body_of(result), result.trained.experiment
-    collector = e.test_collector  # pyright: ignore[reportAttributeAccessIssue]
-    tasks = wanted(environment)
+    environment, collector = _body_of(result), experiment_of(result).test_collector
+    tasks = _wanted(environment)
     worlds = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))
-    rolled = jax.jit(lambda p: collector.walk(p, keys, worlds))(result.trained.params)
+    rolled = jax.jit(lambda p: collector.rollouts(p, keys, worlds))(result.trained.params)
     found = []
     for i, name in enumerate(tasks):
         for updates in (0, len(rolled) - 1):
             t = jax.tree.map(lambda x, i=i: np.asarray(x[i, 0]), rolled[updates])
             title = f"{name}, {'before' if updates == 0 else 'after ' + counted(updates)}"
-            found.append(filmed(environment, title, t))
+            found.append(_filmed(environment, title, t))
     return found
 
 
@@ -66,7 +75,7 @@ def counted(updates: int) -> str:
     return f"{updates} update{'s' if updates != 1 else ''}"
 
 
-def wanted(environment: Any) -> dict[str, float]:
+def _wanted(environment: Any) -> dict[str, float]:
     """The tasks that are shown, by name."""
     if environment.goal == "direction":
         return {"forwards": 1.0, "backwards": -1.0}
@@ -74,7 +83,7 @@ def wanted(environment: Any) -> dict[str, float]:
     return {f"{part * top:.2g} m/s": part * top for part in (0.25, 0.75)}
 
 
-def filmed(environment: Any, title: str, t: Any) -> Strip:
+def _filmed(environment: Any, title: str, t: Any) -> Strip:
     """Poses of one trajectory at equal times; the last one stays where it ended early."""
     steps = np.linspace(0, len(t.mask) - 1, FRAMES).round().astype(int)
     steps = np.minimum(steps, int(t.mask.sum()) - 1)
@@ -82,11 +91,11 @@ def filmed(environment: Any, title: str, t: Any) -> Strip:
     return Strip(title, poses, steps * environment.seconds)
 
 
-def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
+def _outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
     """Where the centre of mass is along the track, and every part's outline `[points, 2]`, the farthest first."""
-    from innerloop.rl.environments.mujoco.models import load_model, needed
+    from innerloop.rl.environments.mujoco.models import import_optional, load_model
 
-    mujoco, model = needed("mujoco", body.name), load_model(body)
+    mujoco, model = import_optional("mujoco", body.name), load_model(body)
     data = mujoco.MjData(model)
     data.qpos[:] = pose
     mujoco.mj_kinematics(model, data)
@@ -97,11 +106,11 @@ def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.nda
     for i in parts:
         axis = data.geom_xmat[i].reshape(3, 3)[:, 2] * model.geom_size[i][1]
         a, b = ((data.geom_xpos[i] + sign * axis)[[0, 2]] for sign in (-1, 1))
-        shapes.append((i, capsule(a, b, model.geom_size[i][0])))
+        shapes.append((i, _capsule(a, b, model.geom_size[i][0])))
     return float(data.subtree_com[1][0]), shapes
 
 
-def capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np.ndarray:
+def _capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np.ndarray:
     """The outline of all points within `radius` of the line from a to b: two half circles."""
     angle = np.arctan2(b[1] - a[1], b[0] - a[0])
     half = np.linspace(-np.pi / 2, np.pi / 2, points)
@@ -110,19 +119,19 @@ def capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np
 
 
 @matplotlib.rc_context(STYLE)
-def drawn(body: Any, films: list[Strip]) -> Figure:
+def _drawn(body: Any, films: list[Strip]) -> Figure:
     """A row for each trajectory, a column for each moment."""
     figure = Figure(figsize=(1.55 * FRAMES, 1.35 * len(films) + 0.3), layout="constrained")
     grid = figure.subplots(len(films), FRAMES, squeeze=False)
     for row, film in zip(grid, films, strict=True):
         for axes, pose, time in zip(row, film.poses, film.times, strict=True):
-            frame(axes, *outlines(body, pose))
+            _frame(axes, *_outlines(body, pose))
             axes.set_xlabel(f"{time:.1f} s", fontsize=8, labelpad=1)
         row[0].set_title(film.title, loc="left", fontsize=10, pad=3)
     return figure
 
 
-def frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
+def _frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
     """One picture: the ground with its marks, the parts, and how far the body has come."""
     axes.axhspan(LOW, 0, color="#d9d9d9", linewidth=0)
     marks = np.arange(np.ceil((centre - SIDE) * 2), np.floor((centre + SIDE) * 2) + 1) / 2

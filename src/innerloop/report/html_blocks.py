@@ -13,6 +13,7 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
+from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
@@ -23,7 +24,7 @@ def svg(figure: Figure, what: str) -> str:
     """A figure as an image inside the page; an `img` of its own, because identifiers of inline SVGs would clash."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
+    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{_encoded(buffer)}">'
 
 
 def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
@@ -35,7 +36,7 @@ def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
                 figure.savefig(draft, format=kind, dpi=160)
 
 
-def img(picture: np.ndarray, what: str) -> str:
+def _img(picture: np.ndarray, what: str) -> str:
     """A `[height, width, channels]` picture of 0..1 as a PNG inside the page; drawings become dark on white."""
     import PIL.Image
 
@@ -45,10 +46,10 @@ def img(picture: np.ndarray, what: str) -> str:
         values = 255 - values if values.mean() < 127.5 else values
     buffer = io.BytesIO()
     PIL.Image.fromarray(values).save(buffer, "PNG", optimize=True)
-    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{encoded(buffer)}">'
+    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{_encoded(buffer)}">'
 
 
-def encoded(buffer: io.BytesIO) -> str:
+def _encoded(buffer: io.BytesIO) -> str:
     """Bytes as base64 text."""
     return base64.b64encode(buffer.getvalue()).decode()
 
@@ -77,7 +78,7 @@ def together(text: str) -> str:
 def results_table(group: Group) -> str:
     """All results on one problem, the best first."""
     if group.runs[0].score == "return":
-        return returns_table(group)
+        return _returns_table(group)
     score = "accuracy" if group.runs[0].score == "accuracy" else "squared error"
     heads = [
         "run",
@@ -89,41 +90,43 @@ def results_table(group: Group) -> str:
     ]
     heads += ["normalisation", "queries", "tasks"]
     rows = [
-        ("base" if r.baseline else "best" if i == 0 else "", result_row(r))
+        ("base" if r.baseline else "best" if i == 0 else "", _result_row(r))
         for i, r in enumerate(group.results)
     ]
     return table(heads, rows)
 
 
-def returns_table(group: Group) -> str:
+def _returns_table(group: Group) -> str:
     """Returns after every update, the best run first."""
-    steps = group.runs[0].steps
+    steps = group.runs[0].measurement.steps
     heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
     for number, result in enumerate(group.results):
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
-        length, record = result.record["trained_meta_steps"], result.record
+        found, length = result.measurement, result.measurement.trained_meta_steps
+        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(record["trajectories"]), grouped(record["tasks"])]
+        cells += [str(found.trajectories), grouped(found.tasks)]
         rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
     return table(heads, rows)
 
 
-def result_row(result: Result) -> list[str]:
+def _result_row(result: Result) -> list[str]:
     """One result's cells."""
-    record = result.record
-    points = [result.at(step) for step in (0, 1, record["inner_steps"])]
-    length = record["trained_meta_steps"]
+    found = result.measurement
+    assert isinstance(found, ScoreMeasurement)
+    points = [result.at(step) for step in (0, 1, found.inner_steps)]
+    length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
     return [
         escaped(result.label),
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
-        str(record["inner_steps"]),
+        str(found.inner_steps),
         "" if length is None else grouped(length),
-        record["normalization"],
-        f"{record['queries_per_class']}{per}",
-        grouped(record["tasks"]),
+        found.normalization,
+        f"{found.queries_per_class}{per}",
+        grouped(found.tasks),
     ]
 
 
@@ -131,28 +134,28 @@ def episode_block(episode: Episode) -> str:
     """One episode: the support strip, then every query with the answer after each inner step."""
     support = zip(episode.support, episode.support_labels.tolist(), strict=True)
     strip = "".join(
-        f"<figure>{img(x, f'support of class {letter(y)}')}<figcaption>{letter(y)}</figcaption></figure>"
+        f"<figure>{_img(x, f'support of class {_letter(y)}')}<figcaption>{_letter(y)}</figcaption></figure>"
         for x, y in support
     )
     heads = ["query", "true", *(f"{step}" for step in episode.answers)]
-    rows = [("", query_row(episode, i)) for i in range(len(episode.labels))]
+    rows = [("", _query_row(episode, i)) for i in range(len(episode.labels))]
     return (
         f'<div><p class="soft">Support</p><div class="strip">{strip}</div>'
         f'<p class="soft">Queries, and answers after 0, 1, ... inner steps</p>{table(heads, rows, len(heads))}</div>'
     )
 
 
-def query_row(episode: Episode, i: int) -> list[str]:
+def _query_row(episode: Episode, i: int) -> list[str]:
     """One query's cells."""
     true = int(episode.labels[i])
-    cells = [img(episode.query[i], f"query of class {letter(true)}"), f"<b>{letter(true)}</b>"]
+    cells = [_img(episode.query[i], f"query of class {_letter(true)}"), f"<b>{_letter(true)}</b>"]
     for answers in episode.answers.values():
         right = int(answers[i]) == true
         kind, sign = ("right", "✓") if right else ("wrong", "✗")
-        cells.append(f'<span class="mark {kind}">{letter(int(answers[i]))} {sign}</span>')
+        cells.append(f'<span class="mark {kind}">{_letter(int(answers[i]))} {sign}</span>')
     return cells
 
 
-def letter(label: int) -> str:
+def _letter(label: int) -> str:
     """A class of an episode by a letter: it has no name that the model knows."""
     return LETTERS[label] if label < len(LETTERS) else str(label + 1)

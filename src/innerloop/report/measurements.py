@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.training.measure import measure
+from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained
 
-Watch = Callable[[int, int], None]
-Watching = Callable[[str], AbstractContextManager[Watch]]
+OnProgress = Callable[[int, int], None]
+ProgressFor = Callable[[str], AbstractContextManager[OnProgress]]
 """`watching(title)` gives a `watch(done, total)` for one measurement."""
 
 
-def unwatched(title: str) -> AbstractContextManager[Watch]:
+def unwatched(title: str) -> AbstractContextManager[OnProgress]:
     """No progress at all."""
     return nullcontext(lambda done, total: None)
 
@@ -26,7 +27,7 @@ class Result:
 
     label: str
     trained: Trained
-    record: dict[str, Any]
+    measurement: Measurement
     metrics: list[dict[str, Any]]
     environment: dict[str, Any]
     folder: Path | None
@@ -35,38 +36,21 @@ class Result:
     @property
     def score(self) -> str:
         """What counts: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
-        if "returns" in self.record:
-            return "return"
-        return "accuracy" if "accuracy" in self.record else "loss"
+        return self.measurement.score
 
     @property
     def value(self) -> float:
         """The score after the last inner step."""
-        return self.record["returns"][-1] if self.score == "return" else self.record[self.score]
+        return self.measurement.value
 
     @property
     def ci95(self) -> float:
         """The interval of `value`."""
-        return self.record["ci95"][-1] if self.score == "return" else self.record["ci95"]
-
-    @property
-    def steps(self) -> list[int]:
-        """The recorded numbers of inner steps."""
-        return self.record["updates"] if self.score == "return" else self.record["curve"]["steps"]
-
-    @property
-    def curve(self) -> dict[str, list[float]]:
-        """Mean and interval after each of them."""
-        if self.score == "return":
-            return {"mean": self.record["returns"], "ci95": self.record["ci95"]}
-        return self.record["curve"][self.score]
+        return self.measurement.ci95
 
     def at(self, step: int) -> tuple[float, float] | None:
-        """Mean and interval after `step` inner steps, if it was recorded."""
-        if step not in self.steps:
-            return None
-        i = self.steps.index(step)
-        return self.curve["mean"][i], self.curve["ci95"][i]
+        """Mean and interval after `step` inner steps, if they were recorded."""
+        return self.measurement.at(step)
 
 
 @dataclass(frozen=True)
@@ -89,15 +73,15 @@ def load(sources: Sequence[str | Path]) -> list[Trained]:
     return [load_trained(source) for source in sources]
 
 
-def gather(loaded: Sequence[Trained], tasks: int, watching: Watching = unwatched) -> list[Group]:
+def gather(loaded: Sequence[Trained], tasks: int, watching: ProgressFor = unwatched) -> list[Group]:
     """Measure what was loaded, and the untrained networks."""
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
-        together.setdefault(problem(trained), []).append(trained)
-    return [group(title, members, tasks, watching) for title, members in together.items()]
+        together.setdefault(_problem(trained), []).append(trained)
+    return [_group(title, members, tasks, watching) for title, members in together.items()]
 
 
-def problem(trained: Trained) -> str:
+def _problem(trained: Trained) -> str:
     """What is to be learnt, in words: runs with the same words are compared."""
     data, rl, spec = trained.config.data, trained.config.rl, trained.config.data.spec
     if spec.kind == "reinforcement":
@@ -111,18 +95,18 @@ def problem(trained: Trained) -> str:
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
-def group(title: str, members: list[Trained], tasks: int, watching: Watching) -> Group:
+def _group(title: str, members: list[Trained], tasks: int, watching: ProgressFor) -> Group:
     """Measure runs on one problem, and the first one's network untrained."""
-    labels = labels_of(members)
-    runs = [measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
+    labels = _labels_of(members)
+    runs = [_measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
     first = members[0]
     blank = replace(first, params=first.experiment.init_params(), source="untrained", facts={"meta_steps": 0})
     # The members' own untrained network: only what moves and how fast differs between algorithms.
-    baseline = measured("untrained", blank, tasks, watching)
+    baseline = _measured("untrained", blank, tasks, watching)
     return Group(title, runs, [replace(baseline, baseline=True, metrics=[], folder=None)])
 
 
-def labels_of(members: Sequence[Trained]) -> list[str]:
+def _labels_of(members: Sequence[Trained]) -> list[str]:
     """Short names that differ: the algorithm, else the folder's name, else the whole source."""
     choices: list[Callable[[Trained], str]] = [
         lambda t: t.config.spec.title,
@@ -136,12 +120,12 @@ def labels_of(members: Sequence[Trained]) -> list[str]:
     return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
 
 
-def measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Result:
+def _measured(label: str, trained: Trained, tasks: int, watching: ProgressFor) -> Result:
     """One measurement, with what the run's folder tells besides."""
     with watching(f"measuring {label}") as watch:
-        record = measure(trained, tasks=tasks, watch=watch)
+        found = measure(trained, tasks=tasks, watch=watch)
     path = Path(trained.source)
     if not path.is_dir():
-        return Result(label, trained, record, [], {}, None)
+        return Result(label, trained, found, [], {}, None)
     run = RunFolder(path)
-    return Result(label, trained, record, run.metrics(), run.known(), path)
+    return Result(label, trained, found, run.metrics(), run.known(), path)

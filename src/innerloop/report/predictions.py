@@ -10,11 +10,11 @@ from innerloop.config.schema import Normalization
 from innerloop.engine.types import Batch, Params
 from innerloop.nn.losses import call
 from innerloop.nn.normalization import predict
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def outputs_by_step(
-    experiment: Experiment,
+    experiment: SupervisedExperiment,
     params: Params,
     support: Batch,
     query_inputs: Any,
@@ -30,8 +30,3 @@ def outputs_by_step(
         return algorithm.trajectory(params, support, observe).observed
 
     return np.asarray(jax.jit(answers)(params, support, query_inputs))
-
-
-def probabilities(outputs: Float[np.ndarray, "... outputs"]) -> Float[np.ndarray, "... outputs"]:
-    """Softmax over the outputs."""
-    return np.asarray(jax.nn.softmax(jax.numpy.asarray(outputs), axis=-1))

@@ -39,14 +39,14 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def blank(rows: int = 1, height: float = 3.6, width: float = 6.0) -> tuple[Figure, list[Axes]]:
+def _blank(rows: int = 1, height: float = 3.6, width: float = 6.0) -> tuple[Figure, list[Axes]]:
     """An empty figure with `rows` axes over one another, drawn without any display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
     return figure, list(axes[:, 0])
 
 
-def looks(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _styles(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     found = []
@@ -59,7 +59,7 @@ def looks(results: Sequence[Result]) -> list[dict[str, Any]]:
     return found
 
 
-def plain(name: str) -> str:
+def _label(name: str) -> str:
     """A name from outside as a label: dollars begin no formula."""
     return printable(name, 80).replace("$", r"\$")
 
@@ -67,20 +67,20 @@ def plain(name: str) -> str:
 @matplotlib.rc_context(STYLE)
 def adaptation(group: Group) -> Figure:
     """The score after each inner step with its 95 % interval."""
-    figure, (axes,) = blank()
+    figure, (axes,) = _blank()
     results = group.runs + group.baselines
     accuracy = results[0].score == "accuracy"
     scale = 100.0 if accuracy else 1.0
-    for result, look in zip(results, looks(results), strict=True):
-        steps, mean = np.array(result.steps), scale * np.array(result.curve["mean"])
-        half = scale * np.array(result.curve["ci95"])
-        axes.plot(steps, mean, label=plain(result.label), markersize=5, linewidth=1.8, **look)
+    for result, look in zip(results, _styles(results), strict=True):
+        steps, mean = np.array(result.measurement.steps), scale * np.array(result.measurement.curve.mean)
+        half = scale * np.array(result.measurement.curve.ci95)
+        axes.plot(steps, mean, label=_label(result.label), markersize=5, linewidth=1.8, **look)
         axes.fill_between(steps, mean - half, mean + half, color=look["color"], alpha=0.18, linewidth=0)
-    spread_steps(axes, results)
+    _spread_steps(axes, results)
     axes.set_xlabel("inner steps")
     axes.set_ylabel(LABELS[results[0].score])
     if accuracy:
-        ways = results[0].record["ways"]
+        ways = results[0].trained.config.data.ways
         axes.axhline(100 / ways, color=GREY, linewidth=1, linestyle=":")
         axes.annotate(
             "chance", (1, 100 / ways), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
@@ -92,9 +92,9 @@ def adaptation(group: Group) -> Figure:
     return figure
 
 
-def spread_steps(axes: Axes, results: Sequence[Result]) -> None:
+def _spread_steps(axes: Axes, results: Sequence[Result]) -> None:
     """Whole step numbers; where some runs take many steps, the first ones get most of the room."""
-    longest = max(result.record["inner_steps"] for result in results)
+    longest = max(result.measurement.inner_steps for result in results)
     if longest > 12:
         axes.set_xscale("symlog", linthresh=5, linscale=1.5)
         ticks = [t for t in (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if t <= longest]
@@ -110,17 +110,17 @@ def training(group: Group) -> Figure | None:
     kept = [run for run in group.runs if run.metrics]
     if not kept:
         return None
-    figure, (above, below) = blank(2, 5.4)
+    figure, (above, below) = _blank(2, 5.4)
     score = f"validation_{kept[0].score}"
     scale = 100.0 if kept[0].score == "accuracy" else 1.0
-    for result, look in zip(group.runs, looks(group.runs), strict=True):
-        look = {**look, "linewidth": 1.6, "label": plain(result.label)}
+    for result, look in zip(group.runs, _styles(group.runs), strict=True):
+        look = {**look, "linewidth": 1.6, "label": _label(result.label)}
         every = max(1, len(result.metrics) // 12)
-        above_name = watched(result)
-        draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
-        draw(below, result.metrics, score, scale, {**look, "markersize": 5})
+        above_name = _training_metric(result)
+        _draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
+        _draw(below, result.metrics, score, scale, {**look, "markersize": 5})
     if kept[0].score == "loss":  # an error spans decades, and one task that diverges would flatten the rest
-        for axes in filter(has_positive, (above, below)):
+        for axes in filter(_has_positive, (above, below)):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -134,19 +134,19 @@ def training(group: Group) -> Figure | None:
     return figure
 
 
-def has_positive(axes: Axes) -> bool:
+def _has_positive(axes: Axes) -> bool:
     """Whether a logarithm shows any of what is drawn; where all diverged there is nothing."""
     drawn = (np.asarray(line.get_ydata(), float) for line in axes.lines)
     return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
 
 
-def watched(result: Result) -> str:
+def _training_metric(result: Result) -> str:
     """The measure of training that is worth a curve: in reinforcement learning the return after the last update."""
     names = [name for name in result.metrics[0] if name.startswith("return_after_")] if result.metrics else []
     return max(names, default="outer_loss")
 
 
-def draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
+def _draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
     """One series of a run's measures."""
     points = [(record["step"], scale * record[name]) for record in metrics if name in record]
     if points:
@@ -163,7 +163,7 @@ def legend(axes: Axes, entries: int) -> None:
 @matplotlib.rc_context(STYLE)
 def wave(x: np.ndarray, truth: np.ndarray, support: Any, answers: dict[int, np.ndarray]) -> Figure:
     """One sinusoid: the wave, the support points, and the prediction after some inner steps."""
-    figure, (axes,) = blank(height=3.1, width=4.2)
+    figure, (axes,) = _blank(height=3.1, width=4.2)
     shades = ("#a6a6a6", "#56B4E9", "#0072B2")
     axes.plot(x, truth, color="black", linewidth=1.2, linestyle=":", label="true wave")
     for colour, (step, y) in zip(shades[-len(answers) :], answers.items(), strict=True):

@@ -39,13 +39,13 @@ def write(
     """
     sections = []
     for number, group in enumerate(groups):
-        sections.append(section(group, number))
+        sections.append(_section(group, number))
         done(group.title)
     with draft as path:
-        path.write_text(page(groups, sections), encoding="utf-8")
+        path.write_text(_page(groups, sections), encoding="utf-8")
 
 
-def page(groups: Sequence[Group], sections: Sequence[str]) -> str:
+def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     """The whole page."""
     runs = [run for group in groups for run in group.runs]
     title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
@@ -66,12 +66,12 @@ def page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     )
 
 
-def section(group: Group, number: int) -> str:
+def _section(group: Group, number: int) -> str:
     """Everything about one problem."""
     curves = {"adaptation": run_figures.adaptation(group)}
     if (trained := run_figures.training(group)) is not None:
         curves["training"] = trained
-    keep(group.runs, curves)
+    _keep(group.runs, curves)
     captions = {
         "adaptation": f"{SCORED[group.runs[0].score]} after each inner step; bands are 95 % intervals of the mean over "
         "tasks.",
@@ -95,7 +95,7 @@ def section(group: Group, number: int) -> str:
     )
 
 
-def keep(runs: Sequence[Result], curves: Kept) -> None:
+def _keep(runs: Sequence[Result], curves: Kept) -> None:
     """Save figures as PNG and SVG in `figures/` of each run's folder, too: where that is not possible, warn."""
     for run in runs:
         if run.folder is None:
@@ -106,18 +106,18 @@ def keep(runs: Sequence[Result], curves: Kept) -> None:
             warnings.warn(f"innerloop: the page holds the figures, but {error}", stacklevel=2)
 
 
-def wave_blocks(group: Group) -> str:
+def _wave_blocks(group: Group) -> str:
     """The fitted waves of every run, the first run's in view."""
     blocks = []
     for run in group.runs:
         drawn = examples.waves(run)
-        keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
+        _keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
         shown = "".join(f"<figure>{svg(figure, 'a wave')}</figure>" for figure in drawn)
-        blocks.append(folded(run, f'<div class="waves">{shown}</div>', run is group.runs[0]))
+        blocks.append(_folded(run, f'<div class="waves">{shown}</div>', run is group.runs[0]))
     return "".join(blocks)
 
 
-def episode_blocks(group: Group) -> str:
+def _episode_blocks(group: Group) -> str:
     """The answered episodes of every run, the first run's in view."""
     drawn = [
         f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
@@ -129,11 +129,11 @@ def episode_blocks(group: Group) -> str:
         '<span class="mark wrong">C ✗</span> wrong.</p>'
     )
     return hint + "".join(
-        folded(run, d, run is group.runs[0]) for run, d in zip(group.runs, drawn, strict=True)
+        _folded(run, d, run is group.runs[0]) for run, d in zip(group.runs, drawn, strict=True)
     )
 
 
-def film_blocks(group: Group) -> str:
+def _film_blocks(group: Group) -> str:
     """The film strips of every run, the first run's in view."""
     hint = (
         '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
@@ -142,18 +142,18 @@ def film_blocks(group: Group) -> str:
     blocks = []
     for run in group.runs:
         figure = film_strip.strip(run)
-        keep([run], {"film": figure})
-        blocks.append(folded(run, f"<figure>{svg(figure, 'film strip')}</figure>", run is group.runs[0]))
+        _keep([run], {"film": figure})
+        blocks.append(_folded(run, f"<figure>{svg(figure, 'film strip')}</figure>", run is group.runs[0]))
     return hint + "".join(blocks)
 
 
-def policy_blocks(group: Group) -> str:
+def _policy_blocks(group: Group) -> str:
     """Paths in the plane for navigation, films for bodies."""
     walks = not group.runs[0].trained.config.data.spec.body
-    return walk_blocks(group) if walks else film_blocks(group)
+    return _walk_blocks(group) if walks else _film_blocks(group)
 
 
-def walk_blocks(group: Group) -> str:
+def _walk_blocks(group: Group) -> str:
     """The paths of every run, the first run's in view."""
     hint = (
         '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
@@ -162,16 +162,16 @@ def walk_blocks(group: Group) -> str:
     blocks = []
     for run in group.runs:
         figure = examples.walks(run)
-        keep([run], {"paths": figure})
-        blocks.append(folded(run, f"<figure>{svg(figure, 'paths')}</figure>", run is group.runs[0]))
+        _keep([run], {"paths": figure})
+        blocks.append(_folded(run, f"<figure>{svg(figure, 'paths')}</figure>", run is group.runs[0]))
     return hint + "".join(blocks)
 
 
-EXAMPLES = {"accuracy": episode_blocks, "loss": wave_blocks, "return": policy_blocks}
+EXAMPLES = {"accuracy": _episode_blocks, "loss": _wave_blocks, "return": _policy_blocks}
 SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": "Undiscounted return"}
 
 
-def folded(run: Result, body: str, shown: bool) -> str:
+def _folded(run: Result, body: str, shown: bool) -> str:
     """One run's examples behind its name."""
     name = escaped(f"{run.label}: {run.trained.source}" if run.folder else run.label)
     return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"

@@ -10,10 +10,10 @@ from innerloop.report.measurements import Group, Result
 
 def config_tables(groups: Sequence[Group]) -> str:
     """One table per problem; settings that differ between its runs come first."""
-    return "".join(config_table(group) for group in groups)
+    return "".join(_config_table(group) for group in groups)
 
 
-def config_table(group: Group) -> str:
+def _config_table(group: Group) -> str:
     """All settings of a group's runs."""
     flat = [flattened(asdict(run.trained.config)) for run in group.runs]
     names = sorted(flat[0], key=lambda name: len({str(f[name]) for f in flat}) == 1)
@@ -50,10 +50,10 @@ def environment_table(runs: Sequence[Result]) -> str:
         return ""
     names = dict.fromkeys(name for _, facts in kept for name in facts)
     heads = ["", *(escaped(", ".join(labels)) if len(kept) > 1 else "all runs" for labels, _ in kept)]
-    rows = [("", [escaped(n), *(escaped(worded(f.get(n, ""))) for _, f in kept)]) for n in names]
+    rows = [("", [escaped(n), *(escaped(_as_text(f.get(n, ""))) for _, f in kept)]) for n in names]
     return f"<details><summary>Environment</summary>{table(heads, rows, len(heads))}</details>"
 
 
-def worded(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """A fact as text."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -41,14 +41,14 @@ class Resident(eqx.Module):
         # Kept apart from the unpacking, which would otherwise fetch every word once for each of its bytes.
         words = lax.optimization_barrier(found)[:, None]
         quarters = (words >> jnp.arange(0, 8 * WORD, 8, jnp.uint32)[:, None]) & 255
-        return scaled_bytes(quarters).reshape(len(rows), *self.shape)
+        return _scaled_bytes(quarters).reshape(len(rows), *self.shape)
 
 
 def unit_scale(images: Array) -> Array:
     """Unsigned bytes to [0, 1]; anything else as it is."""
-    return scaled_bytes(images) if images.dtype == jnp.uint8 else images
+    return _scaled_bytes(images) if images.dtype == jnp.uint8 else images
 
 
-def scaled_bytes(numbers: Array) -> Array:
+def _scaled_bytes(numbers: Array) -> Array:
     """Whole numbers of 0..255 to [0, 1]."""
     return numbers.astype(jnp.float32) * (1 / 255)

@@ -18,16 +18,16 @@ from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import Resident
 
 
-def draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
+def _draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
     """`count` distinct numbers below `total` in random order, at a cost that does not grow with `total`.
 
     The first `count` swaps of a Fisher-Yates shuffle: place i is swapped with a place r_i drawn from i..total-1, and
     what lands in place i is drawn.
     """
-    return after_swaps(jax.random.randint(key, (count,), jnp.arange(count), total))
+    return _after_swaps(jax.random.randint(key, (count,), jnp.arange(count), total))
 
 
-def after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
+def _after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
     """What lies in places 0..count-1 when place i of 0, 1, 2, ... has been swapped with place r_i >= i, in turn.
 
     All at once, not swap after swap. Place p holds p until a swap j puts there what place j held just before. So step
@@ -86,9 +86,9 @@ class EpisodeRows(eqx.Module):
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one episode: row numbers and labels, `[ways*shots]` and `[ways*queries]` each."""
         key_classes, key_examples, key_order = jax.random.split(key, 3)
-        classes = draw_distinct(key_classes, self.ways, len(self.starts))
+        classes = _draw_distinct(key_classes, self.ways, len(self.starts))
         keys = jax.random.split(key_examples, self.ways)
-        per_class = lambda key, total: draw_distinct(key, self.shots + self.queries, total)
+        per_class = lambda key, total: _draw_distinct(key, self.shots + self.queries, total)
         rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
         order = jax.random.permutation(key_order, self.ways * self.shots)
         support, query = self.labelled(rows[:, : self.shots]), self.labelled(rows[:, self.shots :])

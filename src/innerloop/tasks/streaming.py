@@ -68,7 +68,7 @@ class StreamedEpisodes:
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
         """The examples of `rows`, copied out of the map in the order of the file."""
-        check_whole(self.examples)
+        _check_whole(self.examples)
         flat = rows.reshape(-1)
         found = np.empty((len(flat), *self.examples.shape[1:]), self.examples.dtype)
         order = np.argsort(flat, kind="stable")  # ascending: a disk reads forwards
@@ -79,7 +79,7 @@ class StreamedEpisodes:
         return found.reshape(*rows.shape, *found.shape[1:])
 
 
-def check_whole(examples: Any) -> None:
+def _check_whole(examples: Any) -> None:
     """Raise InnerloopError if the file under a memory map was cut short: reading beyond its end kills the process.
 
     A file that was deleted is no trouble, since the map keeps it.
@@ -95,7 +95,7 @@ def check_whole(examples: Any) -> None:
         )
 
 
-def scaled(task: Task) -> Task:
+def _scaled(task: Task) -> Task:
     """The task with bytes scaled to [0, 1]."""
     return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
@@ -139,7 +139,7 @@ class StreamedOuterLoop(GradientLoop):
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """One update for each meta-batch of a block, `[steps, tasks, ...]`."""
-        one = lambda state, tasks: self.update(state, tasks, scaled)
+        one = lambda state, tasks: self.update(state, tasks, _scaled)
         many = lambda state, tasks: jax.lax.scan(one, state, tasks)
         specs = (EVERYWHERE, self.split.spec)
         return on_mesh(many, self.mesh, specs, EVERYWHERE, donate_argnums=0)

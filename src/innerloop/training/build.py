@@ -3,7 +3,8 @@
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
-from innerloop.training.supervised import Experiment
+from innerloop.training.experiment import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def load_splits(config: Config) -> Splits | None:
@@ -19,10 +20,10 @@ def load_splits(config: Config) -> Splits | None:
 def check_inner(config: Config) -> None:
     """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
     fits = config.spec.persistent_moments and not config.reinforcement
-    if config.inner.optimizer == "kept_adam" and not fits:
+    if config.inner.optimizer == "persistent_adam" and not fits:
         raise InnerloopError(
             "--inner.optimizer",
-            "`kept_adam` is for Reptile on examples",
+            "`persistent_adam` is for Reptile on examples",
             got=f"{config.algorithm} on {config.data.dataset}",
             do="choose sgd or adam",
         )
@@ -32,12 +33,15 @@ def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
     check_inner(config)
     if config.reinforcement:
-        from innerloop.training.reinforcement import RLExperiment, check_policy  # it builds on this module
+        from innerloop.training.reinforcement import (
+            RLExperiment,
+            check_policy,
+        )  # half a second, which others need not pay
 
         check_policy(config)
-        if config.outer.parts > 1:
+        if config.outer.model_shards > 1:
             raise InnerloopError(
-                "--outer.parts", "policies are whole on every device", got=config.outer.parts
+                "outer.model_shards", "policies are whole on every device", got=config.outer.model_shards
             )
         return RLExperiment(config)
-    return Experiment(config, load_splits(config))
+    return SupervisedExperiment(config, load_splits(config))

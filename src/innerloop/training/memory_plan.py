@@ -12,7 +12,7 @@ import jax
 from innerloop.engine import chunking
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training.peak_memory import predicted_peak
-from innerloop.training.supervised import Experiment
+from innerloop.training.supervised import SupervisedExperiment
 
 SAFETY = 2
 """The prediction is right to a factor of about two (see `innerloop.training.peak_memory`)."""
@@ -56,7 +56,7 @@ def available_memory() -> int:
     return 2**63
 
 
-def peak_of_a_task(experiment: Experiment) -> int:
+def peak_of_a_task(experiment: SupervisedExperiment) -> int:
     """Predicted bytes of one task's meta-gradient."""
     distribution = experiment.train_tasks()
     params = jax.eval_shape(experiment.init_params)
@@ -64,14 +64,14 @@ def peak_of_a_task(experiment: Experiment) -> int:
     return predicted_peak(one, params, experiment.keys().tasks)
 
 
-def memory_plan(experiment: Experiment, available: int | None = None) -> MemoryPlan:
+def memory_plan(experiment: SupervisedExperiment, available: int | None = None) -> MemoryPlan:
     """The first that fits: as configured; fewer tasks at a time; the same with inner steps recomputed.
 
     A chunk or a derivative that the config names is kept. If nothing fits, the last tried.
     """
     config = experiment.config
     available = available_memory() if available is None else available
-    mesh = task_mesh(config.outer.meta_batch, parts=config.outer.parts)
+    mesh = task_mesh(config.outer.meta_batch, model_shards=config.outer.model_shards)
     share, chunk = chunking.split_evenly(config.outer.meta_batch, mesh, experiment.chunk)
     chunks = [chunk]
     if config.outer.chunk is None:
@@ -86,14 +86,14 @@ def memory_plan(experiment: Experiment, available: int | None = None) -> MemoryP
         for n in chunks:
             changed = (n, derivative) != (chunk, config.inner.derivative)
             # Devices that share a model share its tasks' memory too.
-            groups = len(mesh.local_devices) // config.outer.parts
+            groups = len(mesh.local_devices) // config.outer.model_shards
             plans.append(MemoryPlan(n, derivative, groups * n * of_a_task, available, changed))
             if plans[-1].fits:
                 return plans[-1]
     return plans[-1]
 
 
-def apply_plan(experiment: Experiment, plan: MemoryPlan) -> Experiment:
+def apply_plan(experiment: SupervisedExperiment, plan: MemoryPlan) -> SupervisedExperiment:
     """The experiment with the plan's chunk and derivative."""
     if not plan.changed:
         return experiment

@@ -21,11 +21,8 @@ from innerloop.engine.pytree import paths
 from innerloop.engine.types import Batch, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import own_copy
-from innerloop.training.storage import checkpoint
-from innerloop.training.storage.checkpoint import last_checkpoint_hint
-from innerloop.training.supervised import Experiment
-
-Run = Callable[[MetaState, int], tuple[MetaState, Any]]
+from innerloop.training.experiment import Block
+from innerloop.training.storage.run_directory import last_checkpoint_hint
 
 
 class FiniteMask(NamedTuple):
@@ -62,24 +59,21 @@ def check_params(params: Params, step: int, folder: Path) -> None:
         raise InnerloopError("train", wrong, do="lower --outer.learning-rate" + last_checkpoint_hint(folder))
 
 
-def locate_nonfinite(experiment: Experiment, tasks: Any, run: Run, kept: MetaState, bad: int) -> str:
-    """In words, where the meta-step after `bad` good ones lost finiteness; empty if that cannot be told."""
-    if experiment.config.reinforcement:  # its tasks are acted in, not drawn
-        return ""
-    state = to_device(kept)
+def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
+    """In words, where the block's meta-step after `good` good ones lost finiteness; empty if that cannot be told."""
+    state = to_device(block.before)
     try:
-        state = run(state, bad)[0] if bad > 0 else state
-        return first_nonfinite(experiment, tasks, state)
+        state = block.run(state, good)[0] if good > 0 else state
+        return first_nonfinite(algorithm, meta_batch, block.tasks, state)
     except Exception:  # whatever goes wrong here, the divergence itself must be told
         return ""
 
 
-def first_nonfinite(experiment: Experiment, tasks: Any, state: MetaState) -> str:
+def first_nonfinite(algorithm: Algorithm, meta_batch: int, tasks: Any, state: MetaState) -> str:
     """The first task whose meta-gradient at this state is not finite, taken apart; empty if there is none."""
-    algorithm = training_algorithm(experiment)
     state = state._replace(params=jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params))
     see = eqx.filter_jit(lambda tasks, params, key: inspect_task(algorithm, params, tasks.sample(key)))
-    for number, key in enumerate(task_keys(state.key, state.step, experiment.config.outer.meta_batch)):
+    for number, key in enumerate(task_keys(state.key, state.step, meta_batch)):
         seen = jax.tree.map(np.asarray, see(tasks, state.params, key))
         if all(part.all() for part in seen):
             continue
@@ -93,12 +87,6 @@ def first_nonfinite(experiment: Experiment, tasks: Any, state: MetaState) -> str
         where = layer_lost(algorithm, params, batch) or gradient_lost(state.params, seen.grads)
         return f"{when} {which}, {where or 'at the step itself'}"
     return ""
-
-
-def training_algorithm(experiment: Experiment) -> Algorithm:
-    """The algorithm with the inner steps that it takes in training; joint training takes none."""
-    algorithm = experiment.algorithm
-    return algorithm if experiment.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
 
 
 def inspect_task(algorithm: Algorithm, params: Params, task: Task) -> FiniteMask:
@@ -160,5 +148,5 @@ def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], st
         "train",
         f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
-        do="lower --inner.learning-rate or --outer.learning-rate" + checkpoint.last_checkpoint_hint(folder),
+        do="lower --inner.learning-rate or --outer.learning-rate" + last_checkpoint_hint(folder),
     )

@@ -1,18 +1,15 @@
 """From a config to the parts of a run in reinforcement learning."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import jax
 import numpy as np
 import optax
-from jaxtyping import PRNGKeyArray
 
 from innerloop.config.schema import Config
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
@@ -36,13 +33,28 @@ from innerloop.rl.updates import (
     unadapted,
 )
 from innerloop.training.broken_trajectories import incidents
+from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
+from innerloop.training.nan_diagnosis import check_finite
 from innerloop.training.optimizers import falling, inner_loop, inner_rule, outer_optimizer
-from innerloop.training.supervised import Experiment
 
 
 @dataclass(frozen=True)
-class RLExperiment(Experiment):
-    """The parts of one run: those of supervised learning, with an environment in place of data."""
+class RLExperiment:
+    """The parts of one run of a policy that acts in an environment."""
+
+    config: Config
+
+    def keys(self) -> Keys:
+        """The run's keys."""
+        return Keys.of(self.config)
+
+    def with_config(self, config: Config) -> Self:
+        """Other settings."""
+        return replace(self, config=config)
+
+    def data_hashes(self) -> dict[str, str]:
+        """None: an environment is a formula."""
+        return {}
 
     @property
     def environment(self) -> Environment:
@@ -100,7 +112,7 @@ class RLExperiment(Experiment):
     def test_collector(self) -> MetaSampler:
         """The same at test: more trajectories, more steps, smaller ones after the first."""
         rl, inner = self.config.rl, self.config.inner
-        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_rate_decay})
+        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_lr_decay})
         rule = inner_rule(inner.optimizer, rates)
         algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
         return MetaSampler(self.environment, algorithm, self.judge, rl.test_trajectories, rl.test_restarts)
@@ -109,7 +121,7 @@ class RLExperiment(Experiment):
     def judge(self) -> SampleProcessor:
         """How trajectories are judged."""
         rl = self.config.rl
-        return SampleProcessor(rl.discount, rl.gae, rl.baseline)
+        return SampleProcessor(rl.discount, rl.gae_lambda, rl.baseline)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -133,7 +145,7 @@ class RLExperiment(Experiment):
         adapt = adapt if spec.adapts_in_training else unadapted
         outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
         if rl.outer == "trpo":
-            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
+            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
             return trpo_update(outer, region, self.optimizer)
         if rl.outer == "ppo":
             return ppo_update(outer, self.optimizer, rl.epochs)
@@ -166,7 +178,7 @@ class RLExperiment(Experiment):
         """What training draws its tasks from."""
         return self.environment
 
-    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> Any:
+    def held_out_tasks(self, part: str = "test") -> Any:
         """The same family: held-out tasks differ by their keys alone."""
         return self.environment
 
@@ -176,26 +188,35 @@ class RLExperiment(Experiment):
             self.collector, self.outer_step, meta_batch=self.config.outer.meta_batch, chunk=self.chunk
         )
 
-    def evaluator(
-        self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
-    ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-        """The compiled evaluation: returns after every update, whatever `record` says."""
+    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
+        """The compiled evaluation: returns after every update, since acting for the last one gives them all."""
         return evaluator(self.test_collector, tasks=tasks)
 
     def series(self, info: Any) -> dict[str, Any]:
-        """What is logged of each meta-iteration."""
+        """Losses, returns after each update, and what the outer step did."""
         returns = np.asarray(info.returns)
         named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
-        return {**named, "kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
+        step = {"kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
+        return outer_series(info) | named | step
 
-    def incidents(self, info: Any, step: int, folder: Path) -> dict[str, Any]:
-        """The trajectories that broke. Raises InnerloopError where they are many."""
-        return incidents(np.asarray(info.broken), self.config.data.dataset, step, folder)
+    def check(self, info: Any, block: Block) -> dict[str, Any]:
+        """The trajectories that broke. Raises InnerloopError where they are many, or a loss is not finite."""
+        broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
+        check_finite(info, block.step, block.folder)
+        return broken
 
     @property
-    def environment_steps(self) -> int:
-        """Steps of the environment in one meta-iteration."""
-        return environment_steps(self.collector, self.config.outer.meta_batch)
+    def work(self) -> dict[str, int]:
+        """Tasks, and steps of the environment, of one meta-iteration."""
+        tasks = self.config.outer.meta_batch
+        return {"tasks": tasks, "environment_steps": environment_steps(self.collector, tasks)}
+
+
+def reinforcement(experiment: Experiment) -> RLExperiment:
+    """The experiment, if it is one of policies. Raises InnerloopError for one that learns from examples."""
+    if not isinstance(experiment, RLExperiment):
+        raise InnerloopError(experiment.config.name, "is no policy and acts in no environment")
+    return experiment
 
 
 def check_policy(config: Config) -> None:

@@ -1,20 +1,19 @@
-"""From a config to the parts of a run: data, model, loss, algorithm, optimisers."""
+"""From a config to the parts of a run that learns from examples: data, model, loss, algorithm, optimisers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Curve, Score, evaluator
+from innerloop.engine.evaluate import Score, evaluator, steps_to_record
 from innerloop.engine.outer import MeshLoop, OuterLoop
 from innerloop.engine.types import LossFn, Params, Task, TaskDistribution
+from innerloop.errors import InnerloopError
 from innerloop.nn.layers import Linear
 from innerloop.nn.losses import (
     accuracy,
@@ -26,24 +25,20 @@ from innerloop.nn.losses import (
 )
 from innerloop.nn.normalization import predict
 from innerloop.parallel.mesh import task_mesh
+from innerloop.tasks import fingerprint
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.episodes import Episodes, check_episode, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tasks.supervised import Pooled
+from innerloop.training import nan_diagnosis
+from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
 from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.optimizers import inner_loop, outer_optimizer
 
 
-class Keys(NamedTuple):
-    """The named keys of a run, split once from its seed."""
-
-    init: PRNGKeyArray
-    tasks: PRNGKeyArray
-
-
 @dataclass(frozen=True)
-class Experiment:
-    """The parts of one run. `splits` is None for sinusoids, whose sets of tasks differ by key alone."""
+class SupervisedExperiment:
+    """The parts of one run on examples. `splits` is None for sinusoids, whose sets of tasks differ by key alone."""
 
     config: Config
     splits: Splits | None = None
@@ -55,7 +50,15 @@ class Experiment:
 
     def keys(self) -> Keys:
         """The run's keys."""
-        return Keys(*jax.random.split(jax.random.key(self.config.seed), 2))
+        return Keys.of(self.config)
+
+    def with_config(self, config: Config) -> Self:
+        """The same data with other settings."""
+        return replace(self, config=config)
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of each set of classes; none for sinusoids."""
+        return fingerprint.data_hashes(self.splits)
 
     def init_params(self) -> Params:
         """The meta-parameters before training."""
@@ -120,6 +123,11 @@ class Experiment:
         return spec.make(self.loss_fn, inner_loop(self.config.inner, differentiated=spec.second_order))
 
     @property
+    def training_algorithm(self) -> Algorithm:
+        """The same with the inner steps that it takes in training: joint training takes none."""
+        return self.algorithm if self.config.spec.adapts_in_training else self.algorithm.with_inner(steps=0)
+
+    @property
     def test_algorithm(self) -> Algorithm:
         """The same with its inner steps at test."""
         e = self.config.evaluation
@@ -146,34 +154,43 @@ class Experiment:
     def outer_loop(self, tasks: Any) -> MeshLoop:
         """The outer loop on what `train_tasks` gave."""
         c = self.config.outer
-        mesh = task_mesh(c.meta_batch, parts=c.parts)
+        mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
             self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
-    def evaluator(
-        self, held_out: Any, *, tasks: int, record: Sequence[int] | None = None
-    ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
+    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on what `held_out_tasks` gave."""
+        steps = self.config.evaluation.steps
         return evaluator(
             self.test_algorithm,
             held_out,
             self.score(),
             num_tasks=tasks,
-            record=record,
+            record=(steps,) if last_only else steps_to_record(steps),
             chunk=self.chunk or 50,
-            parts=self.config.outer.parts,
+            model_shards=self.config.outer.model_shards,
         )
 
     def series(self, info: Any) -> dict[str, Any]:
-        """What is logged besides losses and norm, by name: one value for each meta-step of a dispatch."""
-        return {}
+        """Losses and the norm of the meta-gradient."""
+        return outer_series(info)
 
-    def incidents(self, info: Any, step: int, folder: Path) -> dict[str, Any]:
-        """What went wrong in the dispatch that ended at `step` and is only logged: nothing in supervised learning."""
+    def check(self, info: Any, block: Block) -> dict[str, Any]:
+        """Nothing is only logged. Raises InnerloopError, naming the task, where a loss or gradient is not finite."""
+        algorithm, meta_batch = self.training_algorithm, self.config.outer.meta_batch
+        where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, meta_batch, block, good)
+        nan_diagnosis.check_finite(info, block.step, block.folder, where)
         return {}
 
     @property
-    def environment_steps(self) -> int:
-        """Steps of an environment in one meta-step: none outside reinforcement learning."""
-        return 0
+    def work(self) -> dict[str, int]:
+        """Tasks of one meta-step."""
+        return {"tasks": self.config.outer.meta_batch}
+
+
+def supervised(experiment: Experiment) -> SupervisedExperiment:
+    """The experiment, if it learns from examples. Raises InnerloopError for one of policies."""
+    if not isinstance(experiment, SupervisedExperiment):
+        raise InnerloopError(experiment.config.name, "is a policy and learns from no examples")
+    return experiment

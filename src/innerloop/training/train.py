@@ -4,27 +4,30 @@ A run is a pure function of its config: task keys are folded from the seed and t
 stopped anywhere and resumed ends with the same bits as one that never was.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
+
+import jax
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
 from innerloop.engine.outer import MetaState
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
-from innerloop.tasks import fingerprint
 from innerloop.training import warm_start
 from innerloop.training.build import build
-from innerloop.training.loop import Follower, Progress, TrainingLoop
+from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
 from innerloop.training.model_size import check_kept
 from innerloop.training.out_of_memory import explain_oom
+from innerloop.training.recorder import NoRecorder, RunRecorder
 from innerloop.training.signals import Stopped as Stopped
 from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint, provenance
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def train(
@@ -55,24 +58,25 @@ def train(
         if resume and writes:
             check_kept(config, run.checkpoints)
         experiment = build(config)
-        if not config.reinforcement:
+        if isinstance(experiment, SupervisedExperiment):  # else there is no drawn task to predict from
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
             told(fit)
             experiment = apply_plan(experiment, fit)
-        data = fingerprint.data_hashes(experiment.splits)
+        data = experiment.data_hashes()
         multi_process.check_same(provenance.digest(config, data), "settings, versions or data")
         if not writes:
             with explain_oom(fit):
-                return Follower(experiment, run, None, watch, guard).run_to_end()
-        new = run.undone_unless_resumable(new=not resume)
+                return TrainingLoop(experiment, NoRecorder(run.path), watch, guard).run_to_end()
+        new, start = run.undone_unless_resumable(new=not resume), warm_start.WarmStart(config.model.start)
         with new, exclusive_lock(run), explain_oom(fit):
             if resume:
                 run.check_data(data)
             else:
-                warm_start.check(experiment)  # before anything is written
-                run.create(config, data | warm_start.hash_of_start(config))
+                start.params(jax.eval_shape(experiment.init_params))  # told before anything is written
+                run.create(config, data | start.hashes)
             with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
-                return TrainingLoop(experiment, run, checkpoints, watch, guard).run_to_end()
+                recorder = RunRecorder(run, experiment.config, checkpoints, start)
+                return TrainingLoop(experiment, recorder, watch, guard).run_to_end()
 
 
 def settings(config: Config | None) -> Config:
@@ -92,6 +96,6 @@ def settings(config: Config | None) -> Config:
 
 def check_own(config: Config | None) -> None:
     """Raise InnerloopError in all processes if one was given another config than the first; it may have none."""
-    own = b"" if config is None else hashlib.sha256(to_json(config).encode()).digest()
+    own = b"" if config is None else sha256([to_json(config).encode()])
     first = multi_process.from_first(own)
     multi_process.check_same(own or first, "settings")

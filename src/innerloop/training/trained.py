@@ -11,9 +11,9 @@ from innerloop.engine.types import Params
 from innerloop.parallel.mesh import on_the_host
 from innerloop.training import model_size
 from innerloop.training.build import build
+from innerloop.training.experiment import Experiment
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
-from innerloop.training.supervised import Experiment
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     experiment = build(config)
     like = model_size.shapes_of(experiment.init_params, str(path))
     # What is too large for one device is cut where it is used.
-    with on_the_host() if config.outer.parts > 1 else nullcontext():
+    with on_the_host() if config.outer.model_shards > 1 else nullcontext():
         params = weights.into(like, arrays, str(path))
         return Trained(experiment.for_tasks(params), experiment, str(source), facts)
 

@@ -6,7 +6,8 @@ Classification", begin so throughout).
 """
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,67 +22,65 @@ from innerloop.io import safetensors_reader
 from innerloop.io.untrusted import sha256_of
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
-from innerloop.training.supervised import Experiment
 
 
-def first_params(experiment: Experiment) -> Params:
-    """The weights before the first meta-step. Raises InnerloopError if the model to start from does not fit."""
-    fresh, source = experiment.init_params(), experiment.config.model.start
-    return with_body(fresh, source) if source else fresh
+@dataclass(frozen=True)
+class WarmStart:
+    """The model that training begins from: the name of a shipped one, a run's folder or a weights file.
 
-
-def check(experiment: Experiment) -> None:
-    """Raise InnerloopError unless the model to start from, if there is one, is there and fits."""
-    if experiment.config.model.start:
-        first_params(experiment)
-
-
-def with_body(fresh: Params, source: str) -> Params:
-    """`fresh` with the values of a trained model, and zeros for a head of another shape.
-
-    `source` is the name of a shipped model, a run's folder or a weights file. Raises InnerloopError if there is no
-    such model, or if its body is another one.
+    An empty source stands for random weights. File, hash and arrays are read when they are first asked for, and then
+    kept: a run that has a checkpoint no longer needs the model.
     """
-    arrays, head = weights.load(file_of(source))[0], blank_head(fresh)
-    if any(path not in arrays or arrays[path].shape != x.shape for path, x in head.items()):
-        arrays = arrays | head
-    try:
-        found = weights.into(fresh, arrays, source)
-    except InnerloopError as error:
-        do = (
-            "start from a model of the same --model.* settings and size of images, or anew (--model.start '')"
-        )
-        raise InnerloopError("--model.start", f"does not fit: {error}", do=do) from None
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
+
+    source: str
+
+    @cached_property
+    def path(self) -> Path:
+        """The weights file; a shipped model goes before a folder that happens to have its name."""
+        shipped = self.source in weights.shipped()
+        return weights.shipped_path(self.source) if shipped else weights_path(self.source)
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The file's arrays by path."""
+        return weights.load(self.path)[0]
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the file by the name `start`, for the run's provenance; nothing for random weights."""
+        return {"start": sha256_of(self.path, safetensors_reader.largest())} if self.source else {}
+
+    def params(self, fresh: Params) -> Params:
+        """`fresh` with the model's values, and zeros for a head of another shape; without a model, `fresh` itself.
+
+        Shapes and types of `fresh` count alone. Raises InnerloopError if there is no such model, or its body is another
+        one.
+        """
+        if not self.source:
+            return fresh
+        arrays, head = self.arrays, blank_head(fresh)
+        if any(path not in arrays or arrays[path].shape != x.shape for path, x in head.items()):
+            arrays = arrays | head
+        try:
+            found = weights.into(fresh, arrays, self.source)
+        except InnerloopError as error:
+            do = "start from a model of the same --model.* settings and size of images, or anew (--model.start '')"
+            raise InnerloopError("--model.start", f"does not fit: {error}", do=do) from None
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
+
+    def check_unchanged(self, known: dict[str, Any]) -> None:
+        """Raise InnerloopError if the file that a run began from, as its folder knows it, is another one by now."""
+        data = known.get("data")
+        then = data.get("start") if isinstance(data, dict) else None
+        if then is not None and self.hashes.get("start") != then:
+            wrong, do = "has changed since the run began", "bring it back, or start a new run"
+            raise InnerloopError("--model.start", wrong, got=self.source, do=do)
 
 
 def blank_head(model: Any) -> dict[str, np.ndarray]:
     """Zeros in the shapes of a model's head, by path."""
     own = zip(paths(model), jax.tree.leaves(model), strict=True)
     return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path)}
-
-
-def file_of(source: str) -> Path:
-    """The weights file; a shipped model goes before a folder that happens to have its name."""
-    return weights.shipped_path(source) if source in weights.shipped() else weights_path(source)
-
-
-def hash_of_start(config: Config) -> dict[str, str]:
-    """SHA-256 of the file that training begins from, by the name `start`; nothing for random weights."""
-    if not config.model.start:
-        return {}
-    return {"start": sha256_of(file_of(config.model.start), safetensors_reader.largest())}
-
-
-def check_unchanged(config: Config, known: dict[str, Any]) -> None:
-    """Raise InnerloopError if the file that a run began from, as its folder knows it, is another one by now."""
-    data = known.get("data")
-    then = data.get("start") if isinstance(data, dict) else None
-    if then is not None and hash_of_start(config).get("start") != then:
-        do = "bring it back, or start a new run"
-        raise InnerloopError(
-            "--model.start", "has changed since the run began", got=config.model.start, do=do
-        )
 
 
 def absolute(config: Config) -> Config:

@@ -35,16 +35,16 @@ def verdict(f: Findings) -> str:
         digits = int(-math.log10(max(f.error, 1e-12)))
         return f"the meta-gradient agrees with finite differences to {digits} digits{tail}"
     if f.kind != "wrong":
-        return sentence(f.kind, f.error, f.angle, f.ratio) + tail
+        return _sentence(f.kind, f.error, f.angle, f.ratio) + tail
     if f.unsure > f.error / 3:
         return (
             f"undecided at `{f.worst}`: finite differences are themselves unsure by {f.unsure:.0%} there "
             f"(kinks such as ReLU and max-pooling, or float32 inside the loss){tail}"
         )
-    return f"{difference(f)}{tail}"
+    return f"{_difference(f)}{tail}"
 
 
-def difference(f: Findings) -> str:
+def _difference(f: Findings) -> str:
     """How wrong a gradient of no known kind is, and where to look."""
     silent = f"; no gradient flows to {', '.join(f.silent)}" if f.silent else ""
     suspects = (
@@ -58,7 +58,7 @@ def difference(f: Findings) -> str:
     )
 
 
-def sentence(kind: Kind, error: float, angle: float, ratio: float) -> str:
+def _sentence(kind: Kind, error: float, angle: float, ratio: float) -> str:
     """What a gradient of another kind is, and how far from the meta-gradient."""
     what = {
         "first order": "a first-order gradient: the query gradient at the adapted parameters, without second "

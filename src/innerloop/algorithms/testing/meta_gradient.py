@@ -75,20 +75,20 @@ def check_meta_gradient(
     """
     check_trainable(params, "check_meta_gradient")
     with jax.enable_x64(True):
-        params, task = in_float64(params), in_float64(task)
+        params, task = _in_float64(params), _in_float64(task)
         check_scalar_loss(algorithm.query_loss, algorithm.initialisation(params), task.query)
         objective = lambda params: algorithm.query_loss(algorithm.adapt(params, task.support), task.query)
         grads = jax.jit(algorithm.meta_grad)(params, task)[0]
-        check_finite(grads, "the meta-gradient")
-        check_finite(jax.jit(objective)(params), "the query loss")
-        found = compare(
+        _check_finite(grads, "the meta-gradient")
+        _check_finite(jax.jit(objective)(params), "the query loss")
+        found = _compare(
             jax.jit(objective), params, grads, directions, STEPS if step is None else (step, step / 10)
         )
-        return judge(algorithm, objective, params, task, grads, found, tolerance)
+        return _judge(algorithm, objective, params, task, grads, found, tolerance)
 
 
 @dataclass(frozen=True)
-class Directions:
+class _Directions:
     """Along each direction: its name, the finite difference, its uncertainty, and the gradient's product."""
 
     names: list[str]
@@ -108,9 +108,9 @@ class Directions:
         return np.maximum(np.maximum(np.abs(self.finite), np.abs(self.product)), self.floor)
 
 
-def compare(
+def _compare(
     objective: Callable, params: Any, grads: Any, directions: int, steps: tuple[float, ...]
-) -> Directions:
+) -> _Directions:
     """Finite differences along one direction for each parameter and some for all."""
     rng = np.random.default_rng(0)
     x = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
@@ -121,7 +121,9 @@ def compare(
     finite, unsure, product = [], [], []
     for way in ways:
         # Half along the gradient, so that the product is not near zero by chance.
-        v = [unit(unit(b) + unit(rng.normal(size=b.shape))) if i in way else 0 * b for i, b in enumerate(g)]
+        v = [
+            _unit(_unit(b) + _unit(rng.normal(size=b.shape))) if i in way else 0 * b for i, b in enumerate(g)
+        ]
         scale = max(float(np.linalg.norm(np.concatenate([x[i].ravel() for i in way]))), 1e-2)
         slopes = [(value(v, h * scale) - value(v, -h * scale)) / (2 * h * scale) for h in steps]
         gaps = np.abs(np.diff(slopes))
@@ -131,16 +133,16 @@ def compare(
         product.append(sum(float(np.vdot(a, b)) for a, b in zip(v, g, strict=True)))
     names = paths(params) + ["all parameters"] * directions
     floor = 1e-7 * max(np.abs(finite).max(), np.abs(product).max()) + 1e-12
-    return Directions(names, np.array(finite), np.array(unsure), np.array(product), floor)
+    return _Directions(names, np.array(finite), np.array(unsure), np.array(product), floor)
 
 
-def judge(
+def _judge(
     algorithm: Algorithm,
     objective: Callable,
     params: Params,
     task: Task,
     grads: Any,
-    found: Directions,
+    found: _Directions,
     tolerance: float,
 ) -> MetaGradientCheck:
     """Name what the gradient is, and say it in a sentence."""
@@ -150,11 +152,11 @@ def judge(
     passed = bool(errors[worst] <= tolerance) and not constant
     kind: Kind = "exact" if passed else "wrong"
     if not passed and not constant:
-        kind = name_of(algorithm, params, task, grads)
+        kind = _name_of(algorithm, params, task, grads)
     exact = jax.jit(jax.grad(objective))(params)
-    sound = passed or compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
-    angle, ratio = angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
-    silent, unused = without_gradient(found, grads)
+    sound = passed or _compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
+    angle, ratio = _angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
+    silent, unused = _without_gradient(found, grads)
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
     facts = Findings(
         kind, constant, bool(sound), found.names[worst], error, unsure, angle, ratio, silent, unused
@@ -165,7 +167,7 @@ def judge(
     )
 
 
-def without_gradient(found: Directions, grads: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _without_gradient(found: _Directions, grads: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The parameters whose gradient is zero: those that the objective depends on, and those that it does not."""
     depends = np.abs(found.finite) > found.floor + 10 * found.unsure
     zero = [not np.any(np.asarray(g)) for g in jax.tree.leaves(grads)]
@@ -173,7 +175,7 @@ def without_gradient(found: Directions, grads: Any) -> tuple[tuple[str, ...], tu
     return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
 
 
-def name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Kind:
+def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Kind:
     """Which gradient this is, if not the meta-gradient."""
     adapted = jax.jit(algorithm.adapt)(params, task.support)
     params = algorithm.initialisation(params)
@@ -185,19 +187,19 @@ def name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Kin
     )
     grads = algorithm.initialisation(grads)
     for kind, other in kinds:
-        angle, ratio = angle_and_ratio(grads, other)
+        angle, ratio = _angle_and_ratio(grads, other)
         if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
             return kind
     return "wrong"
 
 
-def in_float64(tree: Any) -> Any:
+def _in_float64(tree: Any) -> Any:
     """Floats as float64, everything else as it is."""
     floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if floating(x) else x, tree)
 
 
-def check_finite(tree: Any, what: str) -> None:
+def _check_finite(tree: Any, what: str) -> None:
     """Raise InnerloopError at the first leaf that is not finite, which is named unless the tree is one array."""
     for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         if not np.isfinite(np.asarray(leaf)).all():
@@ -209,14 +211,14 @@ def check_finite(tree: Any, what: str) -> None:
             )
 
 
-def unit(x: np.ndarray) -> np.ndarray:
+def _unit(x: np.ndarray) -> np.ndarray:
     """x over its norm; zeros stay zeros."""
     return x / (np.linalg.norm(x) or 1.0)
 
 
-def angle_and_ratio(a: Any, b: Any) -> tuple[float, float]:
+def _angle_and_ratio(a: Any, b: Any) -> tuple[float, float]:
     """Degrees between two trees, and |a| / |b|."""
     x, y = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
     # The half-angle form: arccos of a cosine near 1 would lose half the digits.
-    angle = 2 * np.arctan2(np.linalg.norm(unit(x) - unit(y)), np.linalg.norm(unit(x) + unit(y)))
+    angle = 2 * np.arctan2(np.linalg.norm(_unit(x) - _unit(y)), np.linalg.norm(_unit(x) + _unit(y)))
     return float(np.degrees(angle)), float(np.linalg.norm(x) / (np.linalg.norm(y) or np.inf))

@@ -23,21 +23,21 @@ Images = Float[Array, "examples height width channels"]
 Kernel = Float[Array, "kernel kernel channels filters"]
 
 
-def images_in_a_block(x: Images, filters: int, stride: int) -> int:
+def _images_in_a_block(x: Images, filters: int, stride: int) -> int:
     """The most images, a divisor of `examples`, whose outputs take at most `BLOCK_BYTES` (at least one)."""
     examples, height, width, _ = x.shape
     places = -(-height // stride) * -(-width // stride)
     return divisor_up_to(examples, BLOCK_BYTES // (places * filters * x.dtype.itemsize))
 
 
-def window_moments(
+def _window_moments(
     x: Images, kernel: int, stride: int
 ) -> tuple[Float[Array, " window"], Float[Array, "window window"]]:
     """Mean and covariance of all windows of the images, m and C.
 
     Summed around the images' own mean, so that the difference of two large numbers never arises.
     """
-    size = images_in_a_block(x, kernel * kernel * x.shape[-1], stride)
+    size = _images_in_a_block(x, kernel * kernel * x.shape[-1], stride)
     around = jnp.tile(x.mean((0, 1, 2)), kernel * kernel)
 
     def sums(block: Images) -> tuple[Array, Array]:
@@ -55,14 +55,14 @@ def output_moments(
     x: Images, w: Kernel, stride: int
 ) -> tuple[Float[Array, " filters"], Float[Array, " filters"]]:
     """Mean and variance of conv(x, w) over all images and places, for each filter."""
-    mean, covariance = window_moments(x, w.shape[0], stride)
+    mean, covariance = _window_moments(x, w.shape[0], stride)
     flat = w.reshape(-1, w.shape[-1])
     return mean @ flat, (flat * (covariance @ flat)).sum(0)
 
 
 def conv_then(after: Callable[[Array], Array], x: Images, w: Kernel, stride: int) -> Array:
     """`after(conv(x, w))` for an `after` that treats each image by itself; backward, conv(x, w) is computed again."""
-    size = images_in_a_block(x, w.shape[-1], stride)
+    size = _images_in_a_block(x, w.shape[-1], stride)
 
     def block(images: Images) -> Array:
         return after(conv_by_patches(images, w, stride))

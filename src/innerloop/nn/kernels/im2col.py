@@ -57,7 +57,7 @@ def conv_by_patches(
     return flat.reshape(*rows.shape[:-1], w.shape[-1])
 
 
-def images_in_a_block(x: Float[Array, "examples height width channels"], kernel: int, stride: int) -> int:
+def _images_in_a_block(x: Float[Array, "examples height width channels"], kernel: int, stride: int) -> int:
     """The most images, a divisor of `examples`, whose patches take at most `BLOCK_BYTES` (at least one)."""
     examples, height, width, channels = x.shape
     places = -(-height // stride) * -(-width // stride)
@@ -71,7 +71,7 @@ def kernel_gradient_by_patches(
     kernel: int,
 ) -> Float[Array, "kernel kernel channels filters"]:
     """P(x)^T y, summed over blocks of images."""
-    size, channels, filters = images_in_a_block(x, kernel, stride), x.shape[-1], y.shape[-1]
+    size, channels, filters = _images_in_a_block(x, kernel, stride), x.shape[-1], y.shape[-1]
     blocks = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, y))
 
     # The product whose left side has fewer rows is up to three times as fast on a CPU.

@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Num
 from innerloop.nn.kernels.primitives import batch_first, primitive
 
 
-def product(x: Array, w: Array) -> Array:
+def _product(x: Array, w: Array) -> Array:
     """x w."""
     return x @ w
 
 
-def weight_gradient(x: Array, y: Array) -> Array:
+def _weight_gradient(x: Array, y: Array) -> Array:
     """x^T y, the w-derivative of <product(x, w), y>."""
     turned = jnp.swapaxes(x, -1, -2)
     if x.ndim > 2 and min(x.shape[-1], y.shape[-1]) > 1:
@@ -32,14 +32,14 @@ def weight_gradient(x: Array, y: Array) -> Array:
     return turned @ y
 
 
-def input_gradient(y: Array, w: Array) -> Array:
+def _input_gradient(y: Array, w: Array) -> Array:
     """y w^T, the x-derivative of <product(x, w), y>."""
     return y @ jnp.swapaxes(w, -1, -2)
 
 
-product_p = primitive("linear", product)
-weight_gradient_p = primitive("linear_weight_gradient", weight_gradient)
-input_gradient_p = primitive("linear_input_gradient", input_gradient)
+product_p = primitive("linear", _product)
+weight_gradient_p = primitive("linear_weight_gradient", _weight_gradient)
+input_gradient_p = primitive("linear_input_gradient", _input_gradient)
 
 ad.defbilinear(
     product_p,
@@ -58,7 +58,7 @@ ad.defbilinear(
 )
 
 
-def batched(made: Primitive, shares_weights: bool) -> None:
+def _batched(made: Primitive, shares_weights: bool) -> None:
     """Under `vmap`: more examples where one w serves all, else one more leading axis."""
 
     def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
@@ -72,9 +72,9 @@ def batched(made: Primitive, shares_weights: bool) -> None:
     batching.primitive_batchers[made] = rule
 
 
-batched(product_p, shares_weights=True)
-batched(input_gradient_p, shares_weights=True)
-batched(weight_gradient_p, shares_weights=False)
+_batched(product_p, shares_weights=True)
+_batched(input_gradient_p, shares_weights=True)
+_batched(weight_gradient_p, shares_weights=False)
 
 
 def linear(

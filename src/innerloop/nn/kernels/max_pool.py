@@ -27,35 +27,35 @@ Pooled = Float[Array, "examples half_height half_width channels"]
 Which = Int8[Array, "examples half_height half_width channels"]
 
 
-def corners(x: Images) -> list[Pooled]:
+def _corners(x: Images) -> list[Pooled]:
     """The four places of all windows: above left, above right, below left, below right."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
 
-def which(x: Images) -> Which:
+def _which(x: Images) -> Which:
     """The place of each window's largest number, 0 to 3; of equals the first, and NaN before all, as in PyTorch."""
-    first, second, third, fourth = corners(x)
-    above, below = exceeds(second, first), exceeds(fourth, third)
-    lower = exceeds(jnp.where(below, fourth, third), jnp.where(above, second, first))
+    first, second, third, fourth = _corners(x)
+    above, below = _exceeds(second, first), _exceeds(fourth, third)
+    lower = _exceeds(jnp.where(below, fourth, third), jnp.where(above, second, first))
     one, two, three = jnp.int8(1), jnp.int8(2), jnp.int8(3)
     return jnp.where(lower, jnp.where(below, three, two), jnp.where(above, one, jnp.int8(0)))
 
 
-def exceeds(x: Pooled, y: Pooled) -> Bool[Array, "examples half_height half_width channels"]:
+def _exceeds(x: Pooled, y: Pooled) -> Bool[Array, "examples half_height half_width channels"]:
     """Where x is larger than y, or NaN."""
     return (y < x) | (x != x)
 
 
-def pick(x: Images, place: Which) -> Pooled:
+def _pick(x: Images, place: Which) -> Pooled:
     """Of each window the number at its place."""
-    first, second, third, fourth = corners(x)
+    first, second, third, fourth = _corners(x)
     above, below = jnp.where(place == 0, first, second), jnp.where(place == 2, third, fourth)
     return jnp.where(place < 2, above, below)
 
 
-def put(y: Pooled, place: Which, *, places: tuple[int, int]) -> Images:
-    """The transpose of `pick`: each number at its place in its window, zero elsewhere."""
+def _put(y: Pooled, place: Which, *, places: tuple[int, int]) -> Images:
+    """The transpose of `_pick`: each number at its place in its window, zero elsewhere."""
     examples, height, width, channels = y.shape
     corner = jnp.arange(4, dtype=place.dtype).reshape(1, 1, 2, 1, 2, 1)
     here = place[:, :, None, :, None] == corner
@@ -64,11 +64,11 @@ def put(y: Pooled, place: Which, *, places: tuple[int, int]) -> Images:
     return jnp.pad(x, ((0, 0), (0, places[0] - 2 * height), (0, places[1] - 2 * width), (0, 0)))
 
 
-pick_p = primitive("max_pool_pick", pick)
-put_p = primitive("max_pool_put", put, "places")
+pick_p = primitive("max_pool_pick", _pick)
+put_p = primitive("max_pool_put", _put, "places")
 
 
-def linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> None:
+def _linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> None:
     """Rules for a primitive that is linear in its first array and has no derivative in its second, the places."""
     ad.defjvp(made, lambda tangent, _, place, **static: made.bind(tangent, place, **static), None)
 
@@ -87,10 +87,10 @@ def linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> No
     batching.primitive_batchers[made] = batch
 
 
-linear_in_the_first(pick_p, lambda ct, place, shape: put_p.bind(ct, place, places=shape[1:3]))
-linear_in_the_first(put_p, lambda ct, place, shape: pick_p.bind(ct, place))
+_linear_in_the_first(pick_p, lambda ct, place, shape: put_p.bind(ct, place, places=shape[1:3]))
+_linear_in_the_first(put_p, lambda ct, place, shape: pick_p.bind(ct, place))
 
 
 def max_pool(x: Images) -> Pooled:
     """The largest number of every 2x2 window."""
-    return pick_p.bind(x, which(jax.lax.stop_gradient(x)))
+    return pick_p.bind(x, _which(jax.lax.stop_gradient(x)))

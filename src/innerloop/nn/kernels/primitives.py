@@ -16,14 +16,14 @@ def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primiti
     made.def_impl(jax.jit(compute, static_argnames=static))
     made.def_abstract_eval(
         lambda a, b, **static: a.update(
-            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(plain, (a, b))).shape
+            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(_plain, (a, b))).shape
         )
     )
     mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
     return made
 
 
-def plain(aval: Any) -> jax.ShapeDtypeStruct:
+def _plain(aval: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype alone."""
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 

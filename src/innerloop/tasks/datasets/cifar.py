@@ -6,7 +6,6 @@ are by class: CIFAR-FS 64 / 16 / 20 at random (Bertinetto et al. 2019), FC100 60
 (Oreshkin et al. 2018).
 """
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.io import class_splits
 from innerloop.tasks.io.archives import Limits, read_tar
@@ -89,12 +89,9 @@ def _in_order(labels: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, str
 
     An order that depends on the content alone gives the same class arrays however the records were packed.
     """
-    keys = [
-        bytes([label]) + hashlib.sha256(row.tobytes()).digest()
-        for label, row in zip(labels, pictures, strict=True)
-    ]
+    keys = [bytes([label]) + sha256([row.tobytes()]) for label, row in zip(labels, pictures, strict=True)]
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    return np.array(order), hashlib.sha256(b"".join(keys[i] for i in order)).hexdigest()
+    return np.array(order), sha256(keys[i] for i in order).hex()
 
 
 def _check(path: Path, names: list[str], labels: np.ndarray, sha256: str) -> None:

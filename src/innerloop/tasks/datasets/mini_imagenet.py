@@ -7,7 +7,6 @@ and `test.csv` (header `filename,label`).
 """
 
 import csv
-import hashlib
 import io
 import os
 import warnings
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.class_arrays import ClassArrays, Splits
@@ -127,14 +127,11 @@ def _tell_unusual(parts: list[class_folders.Files]) -> None:
 
 
 def _key(root: Path) -> str:
-    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    return sha256([str(root.resolve()).encode()]).hex()[:12]
 
 
 def _listing(files: class_folders.Files) -> str:
     """sha256 over class, path, size and time of every file: changes when a file does."""
-    total = hashlib.sha256()
-    for name, paths in files.items():
-        for path in paths:
-            about = path.stat()
-            total.update(f"{name}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
-    return total.hexdigest()
+    found = ((name, path, path.stat()) for name, paths in files.items() for path in paths)
+    lines = (f"{name}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\n" for name, path, about in found)
+    return sha256(line.encode() for line in lines).hex()

@@ -5,11 +5,10 @@ the classes. Nothing is pickled. Both files are written under another name and t
 just before the array is replaced and the new one comes last, so the two never belong to different data.
 """
 
-import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.files import make_folder, replacing
 from innerloop.io.safetensors_reader import largest
 from innerloop.io.untrusted import open_regular, parse_json, read_text
@@ -40,13 +40,11 @@ def sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def digest(examples: np.ndarray) -> str:
+def _digest(examples: np.ndarray) -> str:
     """sha256 of the array's bytes in C order, read in chunks."""
-    total = hashlib.sha256()
     rows = max(1, CHUNK // max(1, examples[:1].nbytes))
-    for start in range(0, len(examples), rows):
-        total.update(np.ascontiguousarray(examples[start : start + rows]).data)
-    return total.hexdigest()
+    starts = range(0, len(examples), rows)
+    return sha256(np.ascontiguousarray(examples[i : i + rows]).data for i in starts).hex()
 
 
 def write(data: ClassArrays, path: Path, source: str) -> None:
@@ -74,15 +72,17 @@ def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, sourc
 
 def _write_npy(blocks: Iterable[np.ndarray], path: Path, layout: Layout) -> str:
     descr = np.lib.format.dtype_to_descr(layout.dtype)
-    total = hashlib.sha256()
     with path.open("wb") as file:
         header = {"descr": descr, "fortran_order": False, "shape": layout.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for block in blocks:
-            content = np.ascontiguousarray(block).data
-            file.write(content)
-            total.update(content)
-    return total.hexdigest()
+
+        def written() -> Iterator[memoryview]:
+            for block in blocks:
+                content = np.ascontiguousarray(block).data
+                file.write(content)
+                yield content
+
+        return sha256(written()).hex()
 
 
 def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None:
@@ -115,7 +115,7 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
     if [*examples.shape] != about.get("shape") or examples.dtype.name != about.get("dtype"):
         raise _damaged(path, "does not have the shape and dtype that its JSON file states", examples.shape)
     data = _class_arrays(path, examples, about)
-    if verify and digest(examples) != about.get("sha256"):
+    if verify and _digest(examples) != about.get("sha256"):
         raise _damaged(path, "does not match its checksum")
     return data
 

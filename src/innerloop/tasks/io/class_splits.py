@@ -1,9 +1,9 @@
 """Published class splits: text files in the package, one class name a line, each with its checksum."""
 
-import hashlib
 from importlib import resources
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 
 SHA256 = {
@@ -34,7 +34,7 @@ def names(split: str, part: str) -> tuple[str, ...]:
     content = (
         (resources.files("innerloop.tasks.datasets") / "splits" / file).read_bytes().replace(b"\r\n", b"\n")
     )
-    if hashlib.sha256(content).hexdigest() != SHA256[file]:
+    if sha256([content]).hex() != SHA256[file]:
         raise InnerloopError(
             file, "the class split does not match its checksum", do="install innerloop again"
         )

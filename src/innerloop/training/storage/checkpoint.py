@@ -5,7 +5,6 @@ read or is not what was written, the one before is used and a warning says so. N
 array is read, so that a file made by somebody else cannot ask for more memory than the run itself.
 """
 
-import hashlib
 import itertools
 import logging
 import math
@@ -28,9 +27,10 @@ import orbax.checkpoint as ocp
 from innerloop.engine.outer import MetaState
 from innerloop.engine.pytree import check_same, paths
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.files import OwnFolder, cannot_write, remove_folders
 from innerloop.training.storage import checkpoint_files
-from innerloop.training.storage.run_directory import NotWritten, RunFolder
+from innerloop.training.storage.run_directory import NotWritten
 
 SHA256 = "sha256"
 """The leaf that holds the digest of all others."""
@@ -149,12 +149,6 @@ def opened(folder: Path, run: bytes = b"") -> Iterator[Manager]:
     checkpoints.close()
 
 
-def last_checkpoint_hint(folder: Path) -> str:
-    """The end of an error's advice: where the last good checkpoint of a run is, if there is one."""
-    there = RunFolder(folder).has_checkpoint()
-    return f"; the last good checkpoint is kept in {folder}" if there else ""
-
-
 def suppress_duplicate_log(record: logging.LogRecord) -> bool:
     """Whether a line of the log is to be shown: what Orbax logs as an error it raises too, and that is told."""
     late = "exception was never retrieved" in record.getMessage() and "OCDBT" in str(record.exc_info)
@@ -183,11 +177,9 @@ def as_arrays(state: MetaState) -> dict[str, Any]:
 
 def digest(arrays: dict[str, Any]) -> np.ndarray:
     """sha256 over names, dtypes, shapes and bytes, as 32 unsigned bytes."""
-    total = hashlib.sha256()
-    for path in sorted(arrays):
-        array = np.asarray(arrays[path])
-        total.update(f"{path}\0{array.dtype}\0{array.shape}\0".encode() + array.tobytes())
-    return np.frombuffer(total.digest(), np.uint8)
+    found = {path: np.asarray(arrays[path]) for path in sorted(arrays)}
+    blocks = (f"{path}\0{x.dtype}\0{x.shape}\0".encode() + x.tobytes() for path, x in found.items())
+    return np.frombuffer(sha256(blocks), np.uint8)
 
 
 def save(checkpoints: Manager, state: MetaState) -> None:

@@ -4,7 +4,6 @@ With the config these decide its bits. A run that is resumed is compared with th
 for the reason when bits differ.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from typing import Any
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import to_json
+from innerloop.io.digests import sha256
 
 PACKAGES = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
 
@@ -140,10 +140,10 @@ def identity(config: str, data: dict[str, str]) -> bytes:
     for group, place in (("data", "folder"), ("model", "start")):
         if isinstance(settings.get(group), dict):
             settings[group].pop(place, None)
-    return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).digest()
+    return sha256([json.dumps([settings, data], sort_keys=True).encode()])
 
 
 def digest(config: Config, data: dict[str, str]) -> bytes:
     """What must be the same in all processes of a run."""
     packages = {name: metadata.version(name) for name in PACKAGES}
-    return hashlib.sha256(json.dumps([to_json(config), data, packages]).encode()).digest()
+    return sha256([json.dumps([to_json(config), data, packages]).encode()])

@@ -196,3 +196,9 @@ class RunFolder(OwnFolder):
         """Forget metrics after `step`: they will be made again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
         self.write("metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))
+
+
+def last_checkpoint_hint(folder: Path) -> str:
+    """The end of an error's advice: where the last good checkpoint of a run is, if there is one."""
+    there = RunFolder(folder).has_checkpoint()
+    return f"; the last good checkpoint is kept in {folder}" if there else ""

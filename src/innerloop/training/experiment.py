@@ -1,0 +1,106 @@
+"""What a run, a measurement and an analysis need of an experiment, whatever its tasks are learnt from."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from innerloop.config.schema import Config
+from innerloop.engine.evaluate import Curve
+from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.engine.types import Params
+
+Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
+"""`run(params, key)`: curves of one batch of held-out tasks after the other."""
+
+
+class Keys(NamedTuple):
+    """The named keys of a run, split once from its seed."""
+
+    init: PRNGKeyArray
+    tasks: PRNGKeyArray
+
+    @classmethod
+    def of(cls, config: Config) -> "Keys":
+        """The keys of a config's seed."""
+        return cls(*jax.random.split(jax.random.key(config.seed), 2))
+
+
+class Block(NamedTuple):
+    """The meta-steps of one dispatch: the state before them (on the host), how they ran, and where the run lies."""
+
+    before: MetaState
+    run: Callable[[MetaState, int], tuple[MetaState, Any]]
+    tasks: Any
+    step: int
+    """The last of them."""
+    folder: Path
+
+
+class Experiment(Protocol):
+    """The parts of one run, as its config describes them."""
+
+    @property
+    def config(self) -> Config:
+        """What describes it."""
+        ...
+
+    @property
+    def work(self) -> dict[str, int]:
+        """What one meta-step consumes: `tasks`, and what else is worth counting by the second."""
+        ...
+
+    def with_config(self, config: Config) -> Self:
+        """The same data with other settings."""
+        ...
+
+    def keys(self) -> Keys:
+        """The run's keys."""
+        ...
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of each set of the data, by its name; none for tasks that are drawn from formulas."""
+        ...
+
+    def init_params(self) -> Params:
+        """The meta-parameters before training."""
+        ...
+
+    def for_tasks(self, params: Params) -> Params:
+        """The parameters that meet held-out tasks."""
+        ...
+
+    def train_tasks(self) -> Any:
+        """What training draws its tasks from."""
+        ...
+
+    def held_out_tasks(self, part: str = "test") -> Any:
+        """What validation or test draws its tasks from."""
+        ...
+
+    def outer_loop(self, tasks: Any) -> MeshLoop:
+        """The outer loop on what `train_tasks` gave."""
+        ...
+
+    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
+        """The compiled evaluation on what `held_out_tasks` gave.
+
+        `last_only`: scores after the last inner step are enough, so earlier ones may be left out.
+        """
+        ...
+
+    def series(self, info: Any) -> dict[str, Any]:
+        """What is logged of a dispatch, by name: one value for each meta-step."""
+        ...
+
+    def check(self, info: Any, block: Block) -> dict[str, Any]:
+        """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
+        ...
+
+
+def outer_series(info: Any) -> dict[str, Any]:
+    """The part of `series` that every outer loop has."""
+    first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
+    return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}

@@ -1,0 +1,118 @@
+"""A measured adaptation curve with everything that its numbers depend on."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from innerloop.config.schema import Normalization
+
+
+class Band(NamedTuple):
+    """Means over tasks after each recorded inner step, and the half-widths of their 95 % intervals."""
+
+    mean: list[float]
+    ci95: list[float]
+
+
+COMMON = (
+    "seed",
+    "classes",
+    "diverged_tasks",
+    "source",
+    "preset",
+    "algorithm",
+    "trained_meta_steps",
+    "seconds",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What scores and returns have in common."""
+
+    score: str
+    """What counts: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
+    steps: list[int]
+    """The recorded numbers of inner steps."""
+    curves: dict[str, Band]
+    """Each score after them, by its name."""
+    tasks: int
+    inner_steps: int
+    inner_learning_rate: float
+    seed: int
+    """Of the tasks."""
+    classes: str
+    """`test`, `validation` or `train`."""
+    diverged_tasks: int
+    """Tasks in the mean with a loss or return that is no finite number."""
+    source: str
+    preset: str
+    algorithm: str
+    trained_meta_steps: int | None
+    seconds: float
+
+    @property
+    def curve(self) -> Band:
+        """The curve of what counts."""
+        return self.curves[self.score]
+
+    @property
+    def value(self) -> float:
+        """The score after the last inner step."""
+        return self.curve.mean[-1]
+
+    @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % interval of `value`."""
+        return self.curve.ci95[-1]
+
+    def at(self, step: int) -> tuple[float, float] | None:
+        """Mean and half-width after `step` inner steps, if they were recorded."""
+        if step not in self.steps:
+            return None
+        i = self.steps.index(step)
+        return self.curve.mean[i], self.curve.ci95[i]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that `innerloop evaluate --json` prints and that result files hold."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreMeasurement(Measurement):
+    """Accuracy and loss, or loss alone, on query examples."""
+
+    normalization: Normalization
+    ways: int
+    shots: int
+    queries_per_class: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The last point under the score's name, the conditions, and all points under `curve`."""
+        names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
+        names += ("inner_steps", "inner_learning_rate", *COMMON)
+        bands = {name: band._asdict() for name, band in self.curves.items()}
+        last = {self.score: self.value, "ci95": self.ci95}
+        return last | chosen(self, names) | {"curve": {"steps": self.steps, **bands}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReturnMeasurement(Measurement):
+    """Undiscounted returns of a policy after 0..n updates."""
+
+    trajectories: int
+    restarts: bool
+    horizon: int
+    reward: str
+    later_learning_rate: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole curve under `returns` and `ci95`, and the conditions."""
+        curve = {"returns": self.curve.mean, "ci95": self.curve.ci95, "tasks": self.tasks}
+        names = ("trajectories", "restarts", "horizon", "reward")
+        names += ("inner_steps", "inner_learning_rate", "later_learning_rate", *COMMON)
+        return curve | {"updates": self.steps} | chosen(self, names)
+
+
+def chosen(measurement: Measurement, names: tuple[str, ...]) -> dict[str, Any]:
+    """These fields, in this order."""
+    return {name: getattr(measurement, name) for name in names}

@@ -1,0 +1,125 @@
+"""The record of a run on disk, and none for the processes that do not write."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from innerloop.config.schema import Config
+from innerloop.engine.outer import MetaState
+from innerloop.engine.types import Params
+from innerloop.parallel.mesh import own_copy
+from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage.run_directory import RunFolder, environment
+from innerloop.training.storage.tensorboard import ScalarWriter
+from innerloop.training.warm_start import WarmStart
+
+Fresh = Callable[[Params], MetaState]
+"""From parameters to the state before the first meta-step."""
+
+
+class Recorder(Protocol):
+    """What the training loop tells of a run."""
+
+    folder: Path
+
+    def first_state(self, params: Params, fresh: Fresh) -> MetaState:
+        """Where this sitting begins; `params`: random weights."""
+        ...
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """One sitting of the run."""
+        yield
+
+    def log(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
+        """One dispatch."""
+
+    def snapshot(self, state: MetaState) -> None:
+        """Keep the initialisation of this moment; a resumed run writes the same bits again."""
+
+    def save(self, state: MetaState) -> None:
+        """Write a checkpoint."""
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is whole."""
+
+    def finish(self, state: MetaState) -> None:
+        """Write the final weights."""
+
+
+class NoRecorder(Recorder):
+    """Of a process that computes its share of a run and writes nothing."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def first_state(self, params: Params, fresh: Fresh) -> MetaState:
+        """Shapes and types; the values come from the first process."""
+        return fresh(params)
+
+
+class RunRecorder:
+    """Writes metrics, TensorBoard's events, snapshots, checkpoints, weights and clock into the run's folder."""
+
+    def __init__(self, run: RunFolder, config: Config, checkpoints: checkpoint.Manager, start: WarmStart):
+        self.run, self.config, self.checkpoints, self.start = run, config, checkpoints, start
+        self.folder = run.path
+
+    def first_state(self, params: Params, fresh: Fresh) -> MetaState:
+        """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
+        state = checkpoint.restore(self.checkpoints, fresh(params))
+        if state is None:
+            self.start.check_unchanged(self.run.known())
+            state = fresh(self.start.params(params))
+        self.run.rewind(int(state.step))
+        self.run.note_circumstances(int(state.step))
+        return state
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """One sitting: the clock goes on, and TensorBoard's numbers go into a file of their own."""
+        self.board = board = ScalarWriter(self.run.make("tensorboard"))
+        try:
+            self.begun, self.earlier = time.monotonic(), self.run.seconds()
+            yield
+        finally:
+            board.close()
+            self.run.note(board.path, board.about)
+
+    def log(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
+        """One line of `metrics.jsonl`, and the numbers for TensorBoard."""
+        self.run.log({"step": step, **metrics, **incidents})
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, step)
+
+    def snapshot(self, state: MetaState) -> None:
+        """Keep the initialisation of this moment; a resumed run writes the same bits again."""
+        self.run.make("snapshots")
+        path = self.run.place(f"snapshots/{self.run.snapshot(int(state.step)).name}")
+        self.write_weights(path, state, {"meta_steps": int(state.step)})
+        self.run.note(path)
+
+    def save(self, state: MetaState) -> None:
+        """Write a checkpoint, and the time that it took to get there."""
+        checkpoint.save(self.checkpoints, jax.tree.map(own_copy, state))
+        self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is whole."""
+        checkpoint.finish(self.checkpoints)
+
+    def finish(self, state: MetaState) -> None:
+        """Write the final weights, once the last checkpoint is whole."""
+        self.wait()
+        facts = {"seconds": self.run.seconds(), "environment": environment()}
+        self.write_weights(
+            self.run.place(self.run.weights.name), state, {"meta_steps": int(state.step), **facts}
+        )
+
+    def write_weights(self, path: Path, state: MetaState, facts: dict[str, Any]) -> None:
+        """Weights with the config and `facts`."""
+        weights.save(path, jax.tree.map(own_copy, state.params), self.config, facts)
