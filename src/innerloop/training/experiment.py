@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -39,6 +39,7 @@ class Block(NamedTuple):
     folder: Path
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """The parts of one run, as its config describes them."""
 
@@ -47,12 +48,11 @@ class Experiment(Protocol):
         """What describes it."""
         ...
 
-    @property
     def work(self) -> dict[str, int]:
         """What one meta-step consumes: `tasks`, and what else is worth counting by the second."""
         ...
 
-    def with_config(self, config: Config) -> Self:
+    def with_config(self, config: Config) -> "Experiment":
         """The same data with other settings."""
         ...
 

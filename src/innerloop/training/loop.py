@@ -146,7 +146,7 @@ class TrainingLoop:
     def progress(self, step: int, metrics: dict[str, float]) -> Progress:
         """Speed so far and time left."""
         per_second = (step - self.first) / max(time.monotonic() - self.begun, 1e-9)
-        speeds = {f"{what}_per_second": n * per_second for what, n in self.experiment.work.items()}
+        speeds = {f"{what}_per_second": n * per_second for what, n in self.experiment.work().items()}
         left = (self.config.meta_steps - step) / per_second
         return Progress(step, self.config.meta_steps, seconds_left=left, metrics=metrics, **speeds)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -21,6 +21,7 @@ Fresh = Callable[[Params], MetaState]
 """From parameters to the state before the first meta-step."""
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What the training loop tells of a run."""
 

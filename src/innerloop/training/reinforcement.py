@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +48,7 @@ class RLExperiment:
         """The run's keys."""
         return Keys.of(self.config)
 
-    def with_config(self, config: Config) -> Self:
+    def with_config(self, config: Config) -> "RLExperiment":
         """Other settings."""
         return replace(self, config=config)
 
@@ -205,7 +205,6 @@ class RLExperiment:
         check_finite(info, block.step, block.folder)
         return broken
 
-    @property
     def work(self) -> dict[str, int]:
         """Tasks, and steps of the environment, of one meta-iteration."""
         tasks = self.config.outer.meta_batch

@@ -1,7 +1,7 @@
 """From a config to the parts of a run that learns from examples: data, model, loss, algorithm, optimisers."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -52,7 +52,7 @@ class SupervisedExperiment:
         """The run's keys."""
         return Keys.of(self.config)
 
-    def with_config(self, config: Config) -> Self:
+    def with_config(self, config: Config) -> "SupervisedExperiment":
         """The same data with other settings."""
         return replace(self, config=config)
 
@@ -183,7 +183,6 @@ class SupervisedExperiment:
         nan_diagnosis.check_finite(info, block.step, block.folder, where)
         return {}
 
-    @property
     def work(self) -> dict[str, int]:
         """Tasks of one meta-step."""
         return {"tasks": self.config.outer.meta_batch}

@@ -16,7 +16,6 @@ import numpy as np
 
 from innerloop.config.schema import Config
 from innerloop.engine.pytree import chosen, paths
-from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
 from innerloop.io.untrusted import sha256_of
@@ -50,7 +49,7 @@ class WarmStart:
         """SHA-256 of the file by the name `start`, for the run's provenance; nothing for random weights."""
         return {"start": sha256_of(self.path, safetensors_reader.largest())} if self.source else {}
 
-    def params(self, fresh: Params) -> Params:
+    def params(self, fresh: Any) -> Any:
         """`fresh` with the model's values, and zeros for a head of another shape; without a model, `fresh` itself.
 
         Shapes and types of `fresh` count alone. Raises InnerloopError if there is no such model, or its body is another
