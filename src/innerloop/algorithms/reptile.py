@@ -12,15 +12,13 @@ them a part of
 theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
@@ -46,15 +44,15 @@ class Reptile(Algorithm):
         """Whether second moments are among the meta-parameters."""
         return isinstance(self.inner.rule, PersistentAdam)
 
-    def trajectory(
-        self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
-    ) -> Trajectory:
+    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
         """The inner loop on one task's support set, as the model's parameters alone."""
         watch = None if observe is None else lambda params, i: observe(self.initialisation(params), i)
         found = self.whole_trajectory(meta_params, support, watch)
         return found._replace(adapted=self.initialisation(found.adapted))
 
-    def whole_trajectory(self, meta_params: Params, support: Any, observe: Any = None) -> Trajectory:
+    def whole_trajectory(
+        self, meta_params: Params, support: PyTree, observe: Observe | None = None
+    ) -> Trajectory:
         """The same with the moments."""
         loss_fn, inner = (
             on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)

@@ -67,7 +67,7 @@ def bounds_of(cls: type) -> dict[str, Field]:
     }
 
 
-def check_bounds(settings: Any, who: Callable[[str], str]) -> None:
+def check_bounds(settings: object, who: Callable[[str], str]) -> None:
     """Raise InnerloopError for the first number of a dataclass beyond its bounds; `who(field)` names it."""
     for name, field in bounds_of(type(settings)).items():
         value = getattr(settings, name)
@@ -77,7 +77,7 @@ def check_bounds(settings: Any, who: Callable[[str], str]) -> None:
             raise InnerloopError(who(name), wrong, got=shown(value))
 
 
-def _wrong_of(value: Any, bounds: Bounds, integers: bool) -> str:
+def _wrong_of(value: object, bounds: Bounds, integers: bool) -> str:
     """What is wrong with a value, in words; empty if nothing is."""
     if bounds.length is None:
         return wrong_number(value, bounds, integers)

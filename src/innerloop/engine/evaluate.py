@@ -7,14 +7,13 @@ steps. The interval is 1.96 standard deviations over tasks divided by the square
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.types import Params, Task, TaskDistribution
@@ -117,14 +116,14 @@ def evaluator(
 
 
 def over_tasks(
-    one: Callable[[Params, Task], Any],
+    one: Callable[[Params, Task], PyTree],
     tasks: TaskDistribution,
     *,
     num_tasks: int,
     batch_size: int = 200,
     chunk: int = 1,
     model_shards: int = 1,
-) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
+) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
     """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `batch_size` of them at a time.
 
     Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
@@ -135,7 +134,7 @@ def over_tasks(
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     arrays, static = eqx.partition(tasks, eqx.is_array)
 
-    def values(params: Params, arrays: Any, keys: Array) -> Any:
+    def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
         of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
         # A batch of one is not vmapped: batched convolutions are slower on a CPU, and a condition becomes a choice.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
@@ -147,12 +146,12 @@ def over_tasks(
 
 
 def in_turn(
-    measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, batch_size: int
-) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
+    measured: Callable[[Params, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
+) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
     """`run(params, key)`: what `measured(params, keys)` gives, as NumPy arrays, `batch_size` tasks at a time."""
     keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
-    def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
         for first in range(0, num_tasks, batch_size):
             found = fetch(measured(params, keys(key, first)))

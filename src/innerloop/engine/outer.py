@@ -10,14 +10,14 @@ Many meta-steps are one scan, so the host is not asked between them.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
@@ -32,7 +32,7 @@ class MetaState(NamedTuple):
     """What the next meta-step needs, and nothing else. Task keys are folded from `key` and `step`."""
 
     params: Params
-    opt_state: Any
+    opt_state: optax.OptState
     key: PRNGKeyArray
     step: Array
 
@@ -50,14 +50,14 @@ AHEAD_BYTES = 2_000_000
 meta-step at a time cost as much as the step of a small network."""
 
 
-def _steps_ahead(draw: Callable[[Array], Any], keys: Array, steps: int) -> int:
+def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array, steps: int) -> int:
     """For how many meta-steps, a divisor of `steps`, `AHEAD_BYTES` hold all tasks that `keys` draw for one."""
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return divisor_up_to(steps, AHEAD_BYTES // max(size, 1))
 
 
-def _draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[Any], Any], Callable[[Any], Task]]:
+def _draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], Task]]:
     """What to draw for all tasks of a meta-step at once, and how each task comes of it: at least of its key."""
     if isinstance(tasks, TwoStageSampler) and type(tasks).sample is TwoStageSampler.sample:
         return tasks.draw, tasks.fetch
@@ -92,7 +92,7 @@ class MeshLoop(ABC):
 
     def __init__(
         self,
-        init_optimizer: Callable[[Params], Any],
+        init_optimizer: Callable[[Params], optax.OptState],
         meta_batch: int,
         chunk: int | None = None,
         mesh: Mesh | None = None,
@@ -100,7 +100,7 @@ class MeshLoop(ABC):
         self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
-        self.programs: dict[int, Callable[..., tuple[MetaState, Any]]] = {}
+        self.programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters: those of a trained model, for example."""
@@ -108,7 +108,7 @@ class MeshLoop(ABC):
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
         return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
-    def run(self, state: MetaState, steps: int) -> tuple[MetaState, Any]:
+    def run(self, state: MetaState, steps: int) -> tuple[MetaState, PyTree]:
         """`steps` updates as one compiled call, compiled once for each number of them.
 
         The state is consumed: its arrays are written over. Raises InnerloopError for one that was consumed before.
@@ -121,10 +121,10 @@ class MeshLoop(ABC):
         return self.programs[steps](place_cut(state, self.mesh), *data)
 
     @abstractmethod
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, Any]]:
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
         """The compiled run of `steps` updates: `program(state, *data)`."""
 
-    def data(self, state: MetaState, steps: int) -> tuple[Any, ...]:
+    def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
         """What a program is given beside the state."""
         return ()
 
@@ -159,7 +159,7 @@ class GradientLoop(MeshLoop):
         return self.start(self.algorithm.init(params), key)
 
     def update(
-        self, state: MetaState, items: Any, task_of: Callable[[Any], Task]
+        self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, of which `items` holds what `task_of` makes them."""
         one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
@@ -198,7 +198,7 @@ class OuterLoop(GradientLoop):
         """`steps` updates; tasks are drawn for several updates at once where they are small."""
         static = eqx.filter(self.tasks, eqx.is_array, inverse=True)
 
-        def many(state: MetaState, arrays: Any) -> tuple[MetaState, StepInfo]:
+        def many(state: MetaState, arrays: PyTree) -> tuple[MetaState, StepInfo]:
             tasks = eqx.combine(arrays, static)
             ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
             # Tasks too large to be kept are fetched one chunk at a time.
@@ -215,10 +215,10 @@ class OuterLoop(GradientLoop):
         return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
 
     @cached_property
-    def arrays(self) -> Any:
+    def arrays(self) -> PyTree:
         """The arrays of the distribution, on every device."""
         return place(eqx.filter(self.tasks, eqx.is_array), self.mesh)
 
-    def data(self, state: MetaState, steps: int) -> tuple[Any, ...]:
+    def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
         """Arrays of the distribution are arguments: as constants of the program they would be compiled into it."""
         return (self.arrays,)

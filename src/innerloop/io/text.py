@@ -6,7 +6,6 @@ A terminal obeys control characters, and a spreadsheet runs what begins like a f
 import json
 import math
 import unicodedata
-from typing import Any
 
 LIMIT = 2000
 """Characters of a sentence."""
@@ -40,7 +39,7 @@ def shown(value: object, limit: int = 80) -> str:
         return "a number of thousands of digits"
 
 
-def csv_cell(value: Any) -> Any:
+def csv_cell(value: object) -> object:
     """A value for a CSV file: text that a spreadsheet would take for a formula is quoted by an apostrophe."""
     if not isinstance(value, str):
         return value
@@ -48,12 +47,12 @@ def csv_cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
+def as_json(value: object, indent: int | None = None) -> str:
     """JSON as the standard has it: what is no finite number becomes null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """The same with None for NaN and infinities."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

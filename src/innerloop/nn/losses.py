@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
@@ -16,7 +15,7 @@ Apply = Callable[..., Array]
 """`apply(params, inputs) -> outputs`, or with a keyword `reference` for models with batch normalisation."""
 
 
-def call(params: Params, inputs: Any, **keywords: Any) -> Array:
+def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
     """The `apply` of models that are their own parameters, such as all of `innerloop.nn`."""
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 

@@ -10,10 +10,9 @@ the head; the others, in the order of the data, are the body.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.pytree import Selection, chosen, paths
 from innerloop.engine.types import Params
@@ -54,7 +53,7 @@ class NamedLayers:
         """The last layer."""
         return self.names[-1]
 
-    def embed(self, params: Params, inputs: Any) -> Float[Array, "examples features"]:
+    def embed(self, params: Params, inputs: PyTree) -> Float[Array, "examples features"]:
         """Penultimate features."""
         if self.features is not None:
             return self.features(params, inputs)
@@ -69,7 +68,7 @@ class NamedLayers:
                 raise InnerloopError("layers", "there is none of this name", got=repr(name), do=do)
         return lambda path: any(chosen(self.selections[name], path) for name in names)
 
-    def parts(self, tree: Any) -> dict[str, list[Array]]:
+    def parts(self, tree: PyTree) -> dict[str, list[Array]]:
         """A parameter-shaped tree's leaves, layer by layer."""
         leaves = list(zip(paths(tree), jax.tree.leaves(tree), strict=True))
         found = {}
@@ -86,7 +85,7 @@ class NamedLayers:
                 raise InnerloopError("NamedLayers", f"layer {name!r} has no parameter", do=do)
 
 
-def named_layers(model: Any) -> NamedLayers:
+def named_layers(model: PyTree) -> NamedLayers:
     """The layers of a built-in network. Raises InnerloopError for any other model."""
     if isinstance(model, Conv4):
         body: dict[str, Selection] = {f"conv{i}": f"body/{i - 1}" for i in range(1, len(model.body) + 1)}
@@ -100,7 +99,7 @@ def named_layers(model: Any) -> NamedLayers:
     raise InnerloopError("layers", "the model is none of ours", got=type(model).__name__, do=do)
 
 
-def _embed(model: Any, inputs: Any) -> Array:
+def _embed(model: Conv4 | MLP, inputs: Array) -> Array:
     """The built-in networks' own features."""
     return model.embed(inputs)
 

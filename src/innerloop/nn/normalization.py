@@ -9,11 +9,10 @@ For models without batch normalisation all three are the same.
 """
 
 import inspect
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.types import Params
@@ -22,7 +21,7 @@ from innerloop.nn.losses import Apply
 
 
 def predict(
-    apply: Apply, params: Params, support_inputs: Any, query_inputs: Any, mode: Normalization
+    apply: Apply, params: Params, support_inputs: PyTree, query_inputs: PyTree, mode: Normalization
 ) -> Float[Array, "query outputs"]:
     """Outputs for the queries, normalised by `mode`.
 
@@ -44,7 +43,7 @@ def predict(
     )
 
 
-def _joint_batch(support_inputs: Any, query_inputs: Any) -> Any:
+def _joint_batch(support_inputs: PyTree, query_inputs: PyTree) -> PyTree:
     """Support and query inputs as one batch, the support set first."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), support_inputs, query_inputs)
 

@@ -9,13 +9,14 @@ makes a program the same in both cases.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
 
@@ -26,7 +27,14 @@ SPLIT = PartitionSpec("tasks")
 """The leading axis split over the tasks' devices."""
 
 
-def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, model_shards: int = 1) -> Mesh:
+@runtime_checkable
+class Device(Protocol):
+    """What is asked of a `jax.Device`."""
+
+    process_index: int
+
+
+def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_shards: int = 1) -> Mesh:
     """A mesh over as many devices (groups of `model_shards` devices) of each process as divide the meta-batch evenly.
 
     Raises InnerloopError if the meta-batch does not divide over the processes, since none may be left without a task,
@@ -51,7 +59,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, model_shard
     )
 
 
-def _groups(devices: list[Any], model_shards: int) -> list[list[Any]]:
+def _groups(devices: list[Device], model_shards: int) -> list[list[Device]]:
     """The devices of one process in groups of `model_shards`. Raises InnerloopError if some are left over."""
     if model_shards < 1 or len(devices) % model_shards:
         raise InnerloopError(
@@ -63,22 +71,22 @@ def _groups(devices: list[Any], model_shards: int) -> list[list[Any]]:
     return [devices[first : first + model_shards] for first in range(0, len(devices), model_shards)]
 
 
-def by_process(devices: Sequence[Any]) -> list[list[Any]]:
+def by_process(devices: Sequence[Device]) -> list[list[Device]]:
     """The devices of each process, in the order of the processes."""
-    hosts: dict[int, list[Any]] = {}
+    hosts: dict[int, list[Device]] = {}
     for device in devices:
         hosts.setdefault(device.process_index, []).append(device)
     return [hosts[index] for index in sorted(hosts)]
 
 
-def place(tree: Any, mesh: Mesh) -> Any:
+def place(tree: PyTree, mesh: Mesh) -> PyTree:
     """The tree whole on every device of the mesh. Every process must bring the same values."""
     if mesh.is_multi_process:
         return jax.tree.map(lambda leaf: _on_every_device(leaf, mesh), tree)
     return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
 
 
-def _on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
+def _on_every_device(leaf: PyTree, mesh: Mesh) -> jax.Array:
     """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
     everywhere = NamedSharding(mesh, EVERYWHERE)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
@@ -90,7 +98,7 @@ def _on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
 
 
 @contextmanager
-def on_the_host() -> Iterator[Any]:
+def on_the_host() -> Iterator[Device]:
     """Compute on the CPU: what should not queue behind an accelerator's work, or is too large for one of them."""
     try:
         host = jax.local_devices(backend="cpu")[0]
@@ -100,7 +108,7 @@ def on_the_host() -> Iterator[Any]:
         yield host
 
 
-def to_host(mesh: Mesh) -> Callable[[Any], Any]:
+def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
     """`fetch(tree)`: NumPy arrays of a tree that is split over the mesh, whole in every process."""
     if not mesh.is_multi_process:
         return lambda tree: jax.tree.map(np.asarray, tree)
@@ -116,19 +124,19 @@ def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
     return slice(first, first + len(own) // shards * share)
 
 
-def _own_devices(mesh: Mesh) -> list[Any]:
+def _own_devices(mesh: Mesh) -> list[Device]:
     """This process's devices, in the order of the mesh."""
     return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
-def put_split(tree: Any, split: NamedSharding) -> Any:
+def put_split(tree: PyTree, split: NamedSharding) -> PyTree:
     """A tree of which this process holds its own part, as arrays over the whole mesh."""
     if split.mesh.is_multi_process:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
     return jax.device_put(tree, split)
 
 
-def own_copy(x: Any) -> Any:
+def own_copy(x: PyTree) -> PyTree:
     """An array of which this process holds every piece, as an array of this process alone."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return x
@@ -140,7 +148,7 @@ def own_copy(x: Any) -> Any:
     return whole
 
 
-def mean_over_devices(tree: Any, cut: bool = False) -> Any:
+def mean_over_devices(tree: PyTree, cut: bool = False) -> PyTree:
     """Mean over the mesh axis `tasks`, inside the mesh; the same bits however the devices are spread over processes.
 
     An all-reduce adds up in an order of its own, another one within a process than between them. Here each device

@@ -10,11 +10,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import by_process, to_host
@@ -161,7 +161,7 @@ def from_first(data: bytes | None) -> bytes:
     return np.asarray(row.addressable_data(0)).tobytes()
 
 
-def tree_from_first(tree: Any) -> Any:
+def tree_from_first(tree: PyTree) -> PyTree:
     """The first process's arrays, in all; those of the others give shapes and types alone."""
     if not is_multi_process():
         return tree
@@ -177,7 +177,7 @@ def tree_from_first(tree: Any) -> Any:
     return structure.unflatten(found)
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: PyTree) -> bool:
     """Whether this is an array of random keys."""
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 

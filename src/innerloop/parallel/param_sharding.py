@@ -6,11 +6,11 @@ derivative to fit, and adds the communication. Groups share tasks as single devi
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from innerloop.parallel.mesh import EVERYWHERE, own_copy, place
 
@@ -31,13 +31,13 @@ def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
     return max(fit, key=lambda axis: (shape[axis], axis))
 
 
-def _sharding_of(leaf: Any, mesh: Mesh) -> NamedSharding:
+def _sharding_of(leaf: PyTree, mesh: Mesh) -> NamedSharding:
     """Where the pieces of one array lie."""
     axis = _axis_to_shard(leaf.shape, model_shards_of(mesh))
     return NamedSharding(mesh, EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, "model"))
 
 
-def cut(tree: Any, mesh: Mesh) -> Any:
+def cut(tree: PyTree, mesh: Mesh) -> PyTree:
     """Inside the mesh: keep every large array of the tree in pieces."""
     if model_shards_of(mesh) == 1:
         return tree
@@ -56,9 +56,13 @@ def _compiler_options(mesh: Mesh) -> dict[str, bool] | None:
 
 
 def on_mesh(
-    function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any, **options: Any
-) -> Callable[..., Any]:
-    """Compile a function that every device of the axis `tasks` runs on its own tasks; `options` are those of `jit`.
+    function: Callable[..., PyTree],
+    mesh: Mesh,
+    in_specs: PyTree,
+    out_specs: PyTree,
+    donate_argnums: int | None = None,
+) -> Callable[..., PyTree]:
+    """Compile a function that every device of the axis `tasks` runs on its own tasks.
 
     What is to be cut over `model` is cut by the function itself (`cut`).
     """
@@ -71,15 +75,15 @@ def on_mesh(
         axis_names={"tasks"},
         check_vma=False,
     )
-    return jax.jit(shared, compiler_options=_compiler_options(mesh), **options)
+    return jax.jit(shared, compiler_options=_compiler_options(mesh), donate_argnums=donate_argnums)
 
 
-def place_cut(tree: Any, mesh: Mesh) -> Any:
+def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
     """The tree with its large arrays in pieces. Every process must bring the same values."""
     return jax.tree.map(lambda leaf: _placed(leaf, mesh), tree)
 
 
-def _placed(leaf: Any, mesh: Mesh) -> jax.Array:
+def _placed(leaf: PyTree, mesh: Mesh) -> jax.Array:
     """One array, cut and sent to this process's devices; nothing is done if it is there already."""
     sharding = _sharding_of(leaf, mesh)
     if sharding.spec == EVERYWHERE:

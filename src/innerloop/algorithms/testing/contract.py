@@ -6,12 +6,12 @@ that is the business of an identity test, and of `innerloop.algorithms.testing.m
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop
@@ -24,7 +24,7 @@ MakeAlgorithm = Callable[[LossFn, InnerLoop], Algorithm]
 STEPS = 2
 
 
-def _affine_loss(params: Any, batch: Batch) -> jax.Array:
+def _affine_loss(params: PyTree, batch: Batch) -> jax.Array:
     """Mean squared error of a two-layer network, on a nested dictionary or on a pair of pairs."""
     if isinstance(params, dict):
         params = tuple((layer["weight"], layer["bias"]) for layer in (params["body"], params["head"]))
@@ -33,7 +33,7 @@ def _affine_loss(params: Any, batch: Batch) -> jax.Array:
     return jnp.mean(jnp.sum(jnp.square(outputs - batch.targets), axis=-1))
 
 
-def _example(dtype: Any, nested: bool) -> tuple[Any, Task]:
+def _example(dtype: type, nested: bool) -> tuple[PyTree, Task]:
     """Parameters and three stacked tasks: 3 inputs, 4 hidden units, 2 outputs."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
@@ -49,7 +49,7 @@ def check_algorithm(
     rule: optax.GradientTransformation | None = None,
     zero_steps: bool = True,
     tuple_make: MakeAlgorithm | None = None,
-    dtypes: tuple[Any, ...] = (jnp.float32, jnp.float64),
+    dtypes: tuple[type, ...] = (jnp.float32, jnp.float64),
 ) -> None:
     """Raise AssertionError, saying what, unless `make(loss_fn, inner)` is a sound algorithm.
 
@@ -95,13 +95,13 @@ def _check_zero_steps(make: MakeAlgorithm, rule: optax.GradientTransformation, a
     assert _same_bits(adapted, params), "0 steps moved the parameters"
 
 
-def _check_numbers(algorithm: Algorithm, dtype: Any, nested: bool, lifted: bool = True) -> None:
+def _check_numbers(algorithm: Algorithm, dtype: type, nested: bool, lifted: bool = True) -> None:
     """Under jit and vmap: one trace, the parameters' tree, shapes and dtypes, the same bits, finite; no query read."""
     params, tasks = _example(dtype, nested)
     meta_params, traces = algorithm.init(params), []
     _assert_like(algorithm.initialisation(meta_params), params, "the initialisation")
 
-    def both(meta_params: Any, task: Task) -> Any:
+    def both(meta_params: PyTree, task: Task) -> PyTree:
         traces.append(None)
         return algorithm.meta_grad(meta_params, task), algorithm.adapt(meta_params, task.support)
 
@@ -135,7 +135,7 @@ def _check_zero_gradient(make: MakeAlgorithm, rule: optax.GradientTransformation
     assert all(finite), "NaN where the gradient is zero (Adam inside needs `eps_root`)"
 
 
-def _assert_like(tree: Any, params: Any, what: str) -> None:
+def _assert_like(tree: PyTree, params: PyTree, what: str) -> None:
     """`tree` has the structure, shapes and dtypes of `params`, and is finite."""
     assert jax.tree.structure(tree) == jax.tree.structure(params), f"{what} has another tree than params"
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True):
@@ -144,7 +144,7 @@ def _assert_like(tree: Any, params: Any, what: str) -> None:
         assert np.isfinite(a).all(), f"{what} is not finite"
 
 
-def _same_bits(a: Any, b: Any) -> bool:
+def _same_bits(a: PyTree, b: PyTree) -> bool:
     """Whether two trees are equal to the last bit."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)

@@ -10,11 +10,11 @@ meta-gradient.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.algorithms.testing.explanation import Findings, Kind, verdict
 from innerloop.engine.algorithm import Algorithm
@@ -109,7 +109,7 @@ class _Directions:
 
 
 def _compare(
-    objective: Callable, params: Any, grads: Any, directions: int, steps: tuple[float, ...]
+    objective: Callable, params: PyTree, grads: PyTree, directions: int, steps: tuple[float, ...]
 ) -> _Directions:
     """Finite differences along one direction for each parameter and some for all."""
     rng = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def _judge(
     objective: Callable,
     params: Params,
     task: Task,
-    grads: Any,
+    grads: PyTree,
     found: _Directions,
     tolerance: float,
 ) -> MetaGradientCheck:
@@ -167,7 +167,7 @@ def _judge(
     )
 
 
-def _without_gradient(found: _Directions, grads: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The parameters whose gradient is zero: those that the objective depends on, and those that it does not."""
     depends = np.abs(found.finite) > found.floor + 10 * found.unsure
     zero = [not np.any(np.asarray(g)) for g in jax.tree.leaves(grads)]
@@ -175,12 +175,12 @@ def _without_gradient(found: _Directions, grads: Any) -> tuple[tuple[str, ...], 
     return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
 
 
-def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Kind:
+def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree) -> Kind:
     """Which gradient this is, if not the meta-gradient."""
     adapted = jax.jit(algorithm.adapt)(params, task.support)
     params = algorithm.initialisation(params)
     slope = jax.jit(jax.grad(algorithm.query_loss))
-    kinds: tuple[tuple[Kind, Any], ...] = (
+    kinds: tuple[tuple[Kind, PyTree], ...] = (
         ("first order", slope(adapted, task.query)),
         ("joint", slope(params, task.query)),
         ("displacement", subtract(params, adapted)),
@@ -193,13 +193,13 @@ def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: Any) -> Ki
     return "wrong"
 
 
-def _in_float64(tree: Any) -> Any:
+def _in_float64(tree: PyTree) -> PyTree:
     """Floats as float64, everything else as it is."""
     floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if floating(x) else x, tree)
 
 
-def _check_finite(tree: Any, what: str) -> None:
+def _check_finite(tree: PyTree, what: str) -> None:
     """Raise InnerloopError at the first leaf that is not finite, which is named unless the tree is one array."""
     for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         if not np.isfinite(np.asarray(leaf)).all():
@@ -216,7 +216,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / (np.linalg.norm(x) or 1.0)
 
 
-def _angle_and_ratio(a: Any, b: Any) -> tuple[float, float]:
+def _angle_and_ratio(a: PyTree, b: PyTree) -> tuple[float, float]:
     """Degrees between two trees, and |a| / |b|."""
     x, y = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
     # The half-angle form: arccos of a cosine near 1 would lose half the digits.

@@ -1,7 +1,6 @@
 """MAML's navigation and locomotion."""
 
 from dataclasses import replace
-from typing import Any
 
 from innerloop.config.schema import (
     Config,
@@ -91,7 +90,7 @@ def locomotion(family: str, algorithm: str) -> Config:
     )
 
 
-LOCOMOTION: dict[str, dict[str, Any]] = {
+LOCOMOTION: dict[str, dict[str, int | float]] = {
     "half_cheetah_direction": {"max_kl": 0.02},  # as the published policy moved
     "half_cheetah_velocity": {},
     "ant_direction": {"trajectories": 40, "test_trajectories": 40, "test_lr_decay": 0.01},
