@@ -89,7 +89,7 @@ def training_table(records: list[Record]) -> str:
         "ratio",
         "tasks/s",
         "memory, MB",
-        "best peer's",
+        "best peer's, MB",
         "compile, s",
         "of peak",
     ]
@@ -133,7 +133,11 @@ def settings(records: list[Record]) -> str:
         f"Versions: Python {each('python')}, {', '.join(versions)}; commit {each('commit')}",
         f"Dates: {dates[0]} to {dates[-1]}",
         f"Load average before each workload: {min(loads):.1f} to {max(loads):.1f}"
-        + (" (other work ran beside: read the ratios, not the times)" if max(loads) > 1.5 else ""),
+        + (
+            " (other work ran at the same time: compare the ratios, not the times)"
+            if max(loads) > 1.5
+            else ""
+        ),
     ]
     if peaks:
         lines.append(f"Measured matrix-product peak: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s")
