@@ -13,6 +13,7 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
+from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
@@ -104,15 +105,17 @@ def returns_table(group: Group) -> str:
     for number, result in enumerate(group.results):
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
+        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(result.trained.config.rl.test_trajectories), grouped(found.tasks)]
+        cells += [str(found.trajectories), grouped(found.tasks)]
         rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
     return table(heads, rows)
 
 
 def result_row(result: Result) -> list[str]:
     """One result's cells."""
-    found, evaluation = result.measurement, result.trained.config.evaluation
+    found = result.measurement
+    assert isinstance(found, ScoreMeasurement)
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
@@ -121,8 +124,8 @@ def result_row(result: Result) -> list[str]:
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        evaluation.normalization,
-        f"{evaluation.queries}{per}",
+        found.normalization,
+        f"{found.queries_per_class}{per}",
         grouped(found.tasks),
     ]
 
