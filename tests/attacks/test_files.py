@@ -77,7 +77,7 @@ def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents,
 def test_a_run_whose_first_checkpoint_found_no_room_is_kept_and_resumed(project: Path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 100}))
-        with pytest.raises(NotWritten, match="then --resume"):
+        with pytest.raises(NotWritten, match="then `resume`"):
             train(tiny(8), "runs/x")
     assert int(train(None, "runs/x", resume=True).step) == 8
 

@@ -167,5 +167,5 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
     assert load(dataset="folder", folder="x", size=32) == ("image_folder", "x", ("size", 32))
     assert load(dataset="folder", folder="x") == ("image_folder", "x", ("size", None))
     for name in ("folder", "mini_imagenet"):
-        with pytest.raises(InnerloopError, match="needs a folder of images; give --data.folder"):
+        with pytest.raises(InnerloopError, match="needs a folder of images; give `data.folder`"):
             load(dataset=name)

@@ -223,7 +223,7 @@ class Laboratory:
         if "nil" in chosen and self.regression:
             raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
         if "early" in chosen and not self.snapshots:
-            do = "train with --outer.snapshots 10 and analyze the run's folder"
+            do = "train with `outer.snapshots` 10 and analyze the run's folder"
             raise InnerloopError("early", f"{self.request.source} has no snapshots", do=do)
         if "against" in chosen and self.request.against is None:
             raise InnerloopError("against", "needs a second run", do="give --against RUN")

@@ -6,6 +6,7 @@ Bad input ends in one sentence on stderr and exit code 2; a signal ends in 128 p
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,13 +38,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         with streams.prepared():
             return dispatch(argv)
     except InnerloopError as error:
-        return fail(str(error), 2)
+        return fail(in_options(error), 2)
     except KeyboardInterrupt as asked:
         return fail("interrupted.", 128 + asked.signal_number if isinstance(asked, Interrupted) else 130)
     except OSError as error:
         return _system_error(error)
     except SystemExit as asked:  # tyro ends so after --help (0) and bad arguments (2)
         return asked.code if isinstance(asked.code, int) else 0
+
+
+SETTING = re.compile(r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|resume|overwrite)`")
+"""The name of a setting, as errors of the library quote it."""
+
+
+def in_options(error: InnerloopError) -> str:
+    """What an error says, with the command's options in place of the names of settings."""
+    text = str(error)
+    if SETTING.fullmatch(f"`{error.who}`"):
+        text = f"`{error.who}`{text.removeprefix(error.who)}"
+    return SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from innerloop.cli import fail
+from innerloop.cli import fail, in_options
 from innerloop.errors import InnerloopError
 from innerloop.training import signals
 
@@ -78,7 +78,7 @@ def as_one(work: Callable[[], int], folder: Path) -> int:
     try:
         return work()
     except InnerloopError as error:
-        code = fail(str(error), 2)
+        code = fail(in_options(error), 2)
     except Lost:
         _tell_lost(folder)
         code = LOST

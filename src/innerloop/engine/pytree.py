@@ -28,6 +28,7 @@ class Except:
     selection: Selection
 
     def __call__(self, path: str) -> bool:
+        """Whether the path is outside the selection."""
         return not chosen(self.selection, path)
 
 

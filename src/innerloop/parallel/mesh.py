@@ -45,10 +45,10 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
     share, rest = divmod(meta_batch, len(hosts))
     if rest:
         raise InnerloopError(
-            "meta-batch",
-            "must be a multiple of the processes",
+            "outer.meta_batch",
+            "must be a multiple of the number of processes",
             got=f"{meta_batch} tasks for {len(hosts)} processes",
-            do="change --outer.meta-batch or the number of processes",
+            do="change `outer.meta_batch` or the number of processes",
         )
     each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
     groups = [group for host in hosts for group in host[:each]]

@@ -55,14 +55,14 @@ def _integer(name: str) -> int:
 def _check(meeting: ProcessGroup) -> None:
     """Raise InnerloopError for a meeting that cannot take place."""
     if meeting.coordinator is not None and not meeting.coordinator.rpartition(":")[2].isdecimal():
-        raise InnerloopError("--distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
+        raise InnerloopError("distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
     if meeting.patience < 1:
-        raise InnerloopError("--distributed.patience", "must be 1 or more", got=meeting.patience)
+        raise InnerloopError("distributed.patience", "must be 1 or more", got=meeting.patience)
     count, index = meeting.processes, meeting.process
     if (count is not None and count < 1) or (index is not None and index < 0):
-        raise InnerloopError("--distributed", "processes are counted from 0", got=f"{index} of {count}")
+        raise InnerloopError("distributed", "processes are counted from 0", got=f"{index} of {count}")
     if count is not None and index is not None and index >= count:
-        raise InnerloopError("--distributed.process", f"must be below {count}", got=index)
+        raise InnerloopError("distributed.process", f"must be below {count}", got=index)
 
 
 def _check_free(port: int) -> None:
@@ -72,7 +72,7 @@ def _check_free(port: int) -> None:
     except OSError as error:
         do = "choose another port, the same for all processes"
         raise InnerloopError(
-            "--distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
+            "distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
         ) from None
 
 
@@ -99,9 +99,9 @@ def initialize(meeting: ProcessGroup) -> None:
             heartbeat_timeout_seconds=meeting.patience,
         )
     except (ValueError, RuntimeError) as error:
-        do = "give --distributed.coordinator HOST:PORT, --distributed.processes N and --distributed.process I"
+        do = "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
         told = str(error).strip().splitlines()[0].rstrip(".")
-        raise InnerloopError("--distributed", "the processes did not meet", got=told, do=do) from None
+        raise InnerloopError("distributed", "the processes did not meet", got=told, do=do) from None
 
 
 def _is_complete(meeting: ProcessGroup) -> bool:

@@ -13,7 +13,7 @@ def load_splits(config: Config) -> Splits | None:
     if data.spec.kind != "images":
         return None
     if data.spec.needs_folder and not data.folder:
-        raise InnerloopError(data.dataset, "needs a folder of images", do="give --data.folder PATH")
+        raise InnerloopError(data.dataset, "needs a folder of images", do="give `data.folder` PATH")
     return data.spec.load(data)
 
 
@@ -22,7 +22,7 @@ def check_inner(config: Config) -> None:
     fits = config.spec.persistent_moments and not config.reinforcement
     if config.inner.optimizer == "persistent_adam" and not fits:
         raise InnerloopError(
-            "--inner.optimizer",
+            "inner.optimizer",
             "`persistent_adam` is for Reptile on examples",
             got=f"{config.algorithm} on {config.data.dataset}",
             do="choose sgd or adam",

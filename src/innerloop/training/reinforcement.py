@@ -139,7 +139,7 @@ class RLExperiment:
         """The configured outer step."""
         rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
         if not spec.reads_query and rl.outer != "gradient":
-            do = "use --rl.outer gradient"
+            do = "use `rl.outer` gradient"
             raise InnerloopError(spec.name, "it has no query loss for this outer step", got=rl.outer, do=do)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
         adapt = adapt if spec.adapts_in_training else unadapted
@@ -222,5 +222,5 @@ def check_policy(config: Config) -> None:
     """Raise InnerloopError for settings of a model that policies do not have."""
     model = config.model
     if model.kind != "mlp" or model.normalize or model.scale is not None:
-        do = "leave --model.kind, --model.normalize and --model.scale as they are"
-        raise InnerloopError("--model", "a policy is a plain network of layers", got=model.kind, do=do)
+        do = "leave `model.kind`, `model.normalize` and `model.scale` as they are"
+        raise InnerloopError("model.kind", "a policy is a plain network of layers", got=model.kind, do=do)
