@@ -61,13 +61,16 @@ def destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
 
     Raises InnerloopError for a file there that is not to be replaced.
     """
+    from innerloop.training.storage.sources import inputs_of
+
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
+    inputs = [path for source in arguments.runs for path in inputs_of(source)]
     if arguments.out is None and first.is_dir():
-        folder = OutputFolder(first, overwrite=overwrite)
+        folder = OutputFolder(first, overwrite=overwrite, inputs=inputs)
         folder.check("report.html")
         return folder.replacing("report.html"), first / "report.html"
     out = arguments.out or Path("report.html")
-    place = output(out, overwrite=overwrite, inputs=arguments.runs)
+    place = output(out, overwrite=overwrite, inputs=inputs)
     return new_output(place, overwrite=overwrite), out
 
 
