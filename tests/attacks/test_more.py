@@ -6,17 +6,23 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from innerloop.analysis import result_cache
 from innerloop.cli import streams
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder
+from innerloop.io.files import OutputFolder, output
 from innerloop.io.untrusted import open_regular
+from innerloop.tasks.datasets import mini_imagenet
+from innerloop.tasks.io import class_folders
 from innerloop.tasks.io.images import open_image
+from innerloop.training.storage.run_directory import RunFolder
 
 
 def test_a_file_of_the_records_name_is_not_ours(tmp_path: Path):
@@ -68,7 +74,14 @@ def jpeg_of_scans(number: int) -> bytes:
     tables += segment(0xC4, b"\x00\1" + bytes(15) + b"\x00") + segment(0xC4, b"\x10\1" + bytes(15) + b"\x20")
     frame = segment(0xC2, struct.pack(">BHHB", 8, 16, 16, 1) + b"\1\x11\0")
     first = segment(0xDA, b"\1\1\0\0\0\0") + b"\x0f"
-    return b"\xff\xd8" + tables + frame + first + number * (segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x1f") + b"\xff\xd9"
+    return (
+        b"\xff\xd8"
+        + tables
+        + frame
+        + first
+        + number * (segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x1f")
+        + b"\xff\xd9"
+    )
 
 
 def test_a_picture_of_endless_scans():
@@ -107,3 +120,41 @@ assert svg(figure, "figure").startswith("<img")
 def test_no_latex_is_started_for_a_matplotlibrc(tmp_path: Path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     subprocess.run([sys.executable, "-c", LATEX], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_an_output_in_a_file_is_refused_before_any_work(tmp_path: Path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(InnerloopError, match="not a folder"):
+        output(tmp_path / "notes" / "page.html", overwrite=True)
+
+
+@pytest.mark.parametrize("lines", [300_001, 5_000_000])
+def test_a_log_of_millions_of_lines(tmp_path: Path, lines: int):
+    (tmp_path / "metrics.jsonl").write_text('{"step":0}\n' * lines)
+    with pytest.raises(InnerloopError, match="300000 lines at most"):
+        RunFolder(tmp_path).metrics()
+
+
+def test_a_table_of_millions_of_rows(tmp_path: Path):
+    rows = mini_imagenet._rows(["filename,label\n", *["a,b\n"] * 200_001], tmp_path / "train.csv")
+    with pytest.raises(InnerloopError, match="200000 rows at most"):
+        for _ in rows:
+            pass
+
+
+def test_more_pictures_than_memory_holds():
+    files = {"class": [Path("a.png")] * 1_000_000}
+    with pytest.raises(InnerloopError, match="bytes of memory"):
+        class_folders.read(files, 4096, (4096, 4096, 3))
+
+
+def test_names_of_classes_need_not_be_text(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"pictures\xff") / os.fsdecode(b"class\xfe")
+    folder.mkdir(parents=True)
+    picture = folder / "a.png"
+    picture.write_bytes(b"x")
+    config = Config()
+    config = replace(config, data=replace(config.data, folder=str(folder.parent)))
+    assert result_cache.of_images(config) != result_cache.of_images(Config())
+    assert mini_imagenet._listing({folder.name: [picture]}) != mini_imagenet._listing({"class": [picture]})
+    assert len(mini_imagenet._key(folder.parent)) == 12

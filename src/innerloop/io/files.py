@@ -5,6 +5,7 @@ at all. Inside a folder of our own no symbolic link is followed, and a file that
 nor removed.
 """
 
+import errno
 import json
 import os
 import re
@@ -113,6 +114,12 @@ def output(path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = 
             raise InnerloopError(str(path), "is not a regular file", do="give another name")
     if path.exists() and not overwrite:
         raise InnerloopError(str(path), "exists already", do=OVERWRITE)
+    with cannot_write(path):
+        folder = next(folder for folder in path.parents if os.path.lexists(folder))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
 
 

@@ -28,9 +28,7 @@ VALIDATION = {
     "return": "validation return",
 }
 # A `matplotlibrc` in the folder where the command is called may ask for LaTeX, which is a program.
-DEFAULTS = {
-    name: value for name, value in matplotlib.rcParamsDefault.items() if name not in STYLE_BLACKLIST
-}
+DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in STYLE_BLACKLIST}
 STYLE: dict[Any, Any] = DEFAULTS | {
     "font.size": 11,
     "axes.spines.top": False,
