@@ -81,7 +81,7 @@ def test_pictures_that_vanish_while_training(short: Config, tmp_path: Path, surv
         if progress.step == 6:
             pictures.rename(away)
 
-    train(config, tmp_path / "run", watch=vanish)
+    train(config, tmp_path / "run", on_progress=vanish)
     with pytest.raises(InnerloopError, match="must name an existing folder, got '.*pictures'"):
         train(None, tmp_path / "run", resume=True)
     away.rename(pictures)

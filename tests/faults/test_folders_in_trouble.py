@@ -43,14 +43,14 @@ def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
         with pytest.raises(
             InnerloopError, match=r"cannot be written \(File too large\).*meta-step 4; free some room"
         ):
-            train(config, tmp_path / "run", watch=fill)
+            train(config, tmp_path / "run", on_progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [
         path.name for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*") if path.name.isdigit()
     ] == ["4"]
     seen: list[int] = []
-    train(None, tmp_path / "run", resume=True, watch=lambda progress: seen.append(progress.step))
+    train(None, tmp_path / "run", resume=True, on_progress=lambda progress: seen.append(progress.step))
     assert seen == [6, 8, 10, 12]
     survived(
         "disk full while a checkpoint is written",
