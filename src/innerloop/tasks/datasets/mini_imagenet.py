@@ -7,7 +7,6 @@ and `test.csv` (header `filename,label`).
 """
 
 import csv
-import hashlib
 import io
 import os
 import warnings
