@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,6 +14,8 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
+from innerloop.report.run_figures import STYLE
+from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
@@ -35,7 +38,8 @@ def document(title: str, parts: Sequence[str]) -> str:
 def svg(figure: Figure, what: str) -> str:
     """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{_encoded(buffer)}">'
 
 
@@ -48,7 +52,7 @@ def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
     folder.make("figures")
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            with folder.replacing(f"figures/{name}.{kind}") as draft:
+            with folder.replacing(f"figures/{name}.{kind}") as draft, matplotlib.rc_context(STYLE):
                 figure.savefig(draft, format=kind, dpi=160)
 
 
@@ -123,8 +127,9 @@ def _returns_table(group: Group) -> str:
     for result in group.results:
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
+        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(result.trained.config.rl.test_trajectories), grouped(found.tasks)]
+        cells += [str(found.trajectories), grouped(found.tasks)]
         rows.append((_row_class(group, result), cells))
     return table(heads, rows)
 
@@ -134,7 +139,8 @@ def _row_class(group: Group, result: Result) -> str:
 
 
 def _result_row(result: Result) -> list[str]:
-    found, evaluation = result.measurement, result.trained.config.evaluation
+    found = result.measurement
+    assert isinstance(found, ScoreMeasurement)
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
@@ -143,8 +149,8 @@ def _result_row(result: Result) -> list[str]:
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        evaluation.normalization,
-        f"{evaluation.queries}{per}",
+        found.normalization,
+        f"{found.queries_per_class}{per}",
         grouped(found.tasks),
     ]
 
