@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.style.core import STYLE_BLACKLIST
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from innerloop.analysis.records import Record
 from innerloop.io.text import grouped, printable
 from innerloop.report.measurements import Group, Result
 
@@ -55,7 +56,7 @@ def thousands(value: float, _: int) -> str:
     return grouped(round(value))
 
 
-def _styles(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _styles(results: Sequence[Result]) -> list[Record]:
     """Colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     found = []
@@ -155,7 +156,7 @@ def _training_metric(result: Result) -> str:
     return max(names, default="outer_loss")
 
 
-def _draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
+def _draw(axes: Axes, metrics: list[Record], name: str, scale: float, look: Record) -> None:
     """One metric of a run."""
     points = [(record["step"], scale * record[name]) for record in metrics if name in record]
     if points:
