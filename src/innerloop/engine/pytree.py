@@ -5,10 +5,10 @@ A path is written with slashes, as in `body/0/weight` or `head/bias`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
@@ -17,8 +17,14 @@ Selection = str | Sequence[str] | Callable[[str], bool] | None
 """A selection of parameters: None for all, a path prefix, several prefixes, or a function of the path."""
 
 
-Shaped = Array | np.ndarray | jax.ShapeDtypeStruct
-"""An array, or the shape and dtype of one."""
+@runtime_checkable
+class Shaped(Protocol):
+    """An array, or a description of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        ...
 
 
 @dataclass(frozen=True)
