@@ -38,7 +38,7 @@ def test_whatever_the_callback_raises_the_run_is_saved(
             raise error
 
     with pytest.raises(type(error)):
-        train(short, tmp_path / "run", watch=watch)
+        train(short, tmp_path / "run", on_progress=watch)
     assert saved(tmp_path / "run") == [6]
     train(None, tmp_path / "run", resume=True)
     same_run(tmp_path / "run")

@@ -94,7 +94,7 @@ def test_more_classes_than_the_model_has_outputs(complaint, glyph_run, tmp_path)
     for name in "abcdef":
         picture(tmp_path / "support" / name / "1.png")
     said = complaint("adapt", glyph_run, tmp_path)
-    assert "tells 5 classes apart, got 6" in said
+    assert "has outputs for 5 classes, got 6" in said
     assert "--data.ways 6" in said
 
 

@@ -21,14 +21,14 @@ COMMANDS = {
     "train": "meta-train a preset into a run folder, or resume a run",
     "evaluate": "measure a trained initialisation on held-out tasks",
     "adapt": "adapt to your own few examples and predict new ones",
-    "analyze": "rapid learning or feature reuse? The laboratory on a trained run",
+    "analyze": "rapid learning or feature reuse? Experiments on a trained run",
     "report": "write one HTML page about one or more runs",
-    "reproduce": "make a run again from its config, and compare to the bit",
+    "reproduce": "repeat a run from its config, and compare to the bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
 }
 
 MODULES = {"list": "presets"}
-"""Modules that are not named like their command: one named `list` would hide the built-in from this file."""
+"""Modules whose names differ from their command: one named `list` would hide the built-in in this file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def _system_error(error: OSError) -> int:
-    """The exit code for an error of the system, told in a sentence. Raises what is an error of the program itself."""
+    """Report an error of the system in a sentence; returns the exit code. Errors of the program are raised again."""
     if isinstance(error, BrokenPipeError):  # the reader went away, as in `innerloop list | head`
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,7 +77,7 @@ def _system_error(error: OSError) -> int:
 
 
 def flushed(code: int) -> int:
-    """The exit code, once standard output has taken all."""
+    """Flush standard output; returns the exit code."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -86,7 +86,7 @@ def flushed(code: int) -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Hand over to the subcommand that the first argument names."""
+    """Run the subcommand that the first argument names; returns its exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -99,7 +99,6 @@ def dispatch(argv: list[str]) -> int:
 
 
 def _unknown(name: str) -> InnerloopError:
-    """The error for a word that is no command."""
     import difflib
 
     near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -120,7 +119,7 @@ def _usage() -> str:
             "commands:",
             *lines,
             "",
-            "`innerloop COMMAND --help` tells more; `innerloop --version` names the version.",
+            "`innerloop COMMAND --help` shows its options; `innerloop --version` the version.",
             "A first look: innerloop quickstart",
         ]
     )
@@ -134,7 +133,7 @@ def _version() -> str:
 
 
 def fail(message: str, code: int) -> int:
-    """Tell what was wrong in one sentence; the exit code."""
+    """Print what was wrong in one sentence; returns the exit code."""
     with suppress(OSError):
         print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
     return code

@@ -1,4 +1,4 @@
-"""`innerloop adapt`: adapt a trained initialisation to a person's own examples, and answer for new ones."""
+"""`innerloop adapt`: adapt a trained initialisation to the user's examples, and predict new ones."""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Steps, console, parse, print_json, start_jax
+from innerloop.cli.common import Steps, console, new_table, parse, print_json, start_jax
 from innerloop.cli.user_examples import Ink, UserData
 from innerloop.config.schema import Normalization
 from innerloop.io.files import new_output, output, resolved
@@ -27,7 +27,7 @@ class Adapt:
     """
 
     source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
-    """A run's folder, a weights file, or a preset whose weights ship."""
+    """A run's folder, a weights file, or a preset with bundled weights."""
     data: Annotated[Path, tyro.conf.Positional, arg(metavar="DATA")]
     """Your examples."""
     query: Annotated[
@@ -40,7 +40,7 @@ class Adapt:
     """Which batch gives a new picture's normalisation statistics: itself with the support set (inductive), the
     support set (support), or all new pictures together (transductive)."""
     ink: Annotated[
-        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: told from the pictures)")
+        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
     ] = None
     """Whether drawings are dark on light or light on dark."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
@@ -54,7 +54,7 @@ class Adapt:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Adapt, predict, print."""
+    """Run `innerloop adapt`; returns the exit code."""
     arguments = parse(Adapt, argv)
     start_jax()
     from innerloop.cli.adapt_model import adapt_and_predict
@@ -77,7 +77,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
-    """The predictions as a CSV file."""
     names = [name for name in predictions[0] if name != "probabilities"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
@@ -87,13 +86,8 @@ def _write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
 
 def _show(result: dict[str, Any]) -> None:
     """The predictions as a table, and how they were made."""
-    from rich import box
-    from rich.table import Table
-
-    out, table = console(), Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = [name for name in result["predictions"][0] if name != "probabilities"]
-    for name in names:
-        table.add_column(name, justify="left" if name in ("file", "label") else "right")
+    out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))
     for prediction in result["predictions"]:
         cells = (prediction[name] for name in names)
         table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells))

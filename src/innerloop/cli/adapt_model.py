@@ -1,4 +1,4 @@
-"""What `innerloop adapt` computes: a trained initialisation, adapted to a person's examples, answers for new ones."""
+"""The computation of `innerloop adapt`: adapt a trained initialisation to the user's examples, and predict new ones."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,16 +31,27 @@ PictureShape = tuple[int, int, int]
 def adapt_and_predict(
     source: str, data_folder: str, own: UserData, steps: int | None, normalization: Normalization
 ) -> dict[str, Any]:
-    """Adapt, and answer for the new examples, as a plain record."""
+    """Adapt to the user's examples, and predict new ones.
+
+    Args:
+        source: a trained initialisation.
+        data_folder: where the training images are (empty: as in training).
+        own: the user's examples.
+        steps: inner steps (None: as the run is evaluated).
+        normalization: which batch normalises a new example.
+
+    Returns:
+        A plain record with the predictions.
+
+    Raises:
+        InnerloopError: for sources and examples that do not fit.
+    """
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
     config = weights.load(weights_path(source))[1]
-    told = (
-        _classify(learner, config, own, data_folder)
-        if learner.classification
-        else _regress(learner, config, own)
-    )
+    images = learner.classification
+    found = _classify(learner, config, own, data_folder) if images else _regress(learner, config, own)
     about = {"source": source, "preset": config.name, "steps": learner.n_steps}
-    return about | {"examples": len(learner.support)} | told
+    return about | {"examples": len(learner.support)} | found
 
 
 def _classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
@@ -65,13 +76,13 @@ def _classify(learner: Learner, config: Config, own: UserData, data_folder: str)
 
 
 def _fixed_shape(shape: Shape | None) -> PictureShape | None:
-    """The shape of a picture, where config and weights tell all of it."""
+    """The shape of a picture, if config and weights determine all of it."""
     height, width, channels = shape or (None, None, None)
     return None if height is None or width is None or channels is None else (height, width, channels)
 
 
 def _trained_shape(config: Config, data_folder: str) -> PictureShape | None:
-    """The shape of the pictures that the model was trained on; None where they are gone."""
+    """The shape of the training pictures; None if they are gone."""
     folder = data_folder or config.data.folder
     if not data_folder and not expanded(folder, "data.folder").is_dir():
         return None
@@ -81,14 +92,14 @@ def _trained_shape(config: Config, data_folder: str) -> PictureShape | None:
 
 
 def _own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
-    """The size of the first of a person's own pictures, and the model's channels, or theirs."""
+    """The size of the user's first picture, and the channels of the model, or of the pictures."""
     heads = [peek(path) for path in files]
     channels = learner.shape[2] if learner.shape else None
     return heads[0][1], heads[0][0], channels or max(head[2] for head in heads)
 
 
 def _resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
-    """Whether drawings are dark or light; None for data sets of photographs."""
+    """Whether drawings are dark or light; None for photographs."""
     if config.data.spec.drawings:
         return given or ink_of(support)
     if given is not None:
@@ -98,7 +109,7 @@ def _resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
 
 
 def _label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
-    """One new picture's answer."""
+    """The prediction for one new picture."""
     best = int(chances.argmax())
     by_class = {name: round(float(p), 6) for name, p in zip(classes, chances, strict=True)}
     return {
@@ -123,7 +134,7 @@ def _regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
 
 
 def _refuse_pictures(own: UserData) -> None:
-    """Raise InnerloopError unless a person's examples are a file of points and nothing else."""
+    """Raise InnerloopError unless the user's examples are a file of points and nothing else."""
     if not own.data.is_file():
         do = "give a CSV file with the header x,y"
         raise InnerloopError("adapt", "sinusoids need a file of points", got=repr(str(own.data)), do=do)

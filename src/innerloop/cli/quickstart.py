@@ -3,21 +3,20 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from innerloop.cli.common import console, parse, start_jax
+from innerloop.cli.common import console, new_table, parse, start_jax
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import diverged, with_interval
-from innerloop.training.signals import Stopped, telling
+from innerloop.training.signals import Stopped
 
 if TYPE_CHECKING:
     import innerloop.report.measurements
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Quickstart:
     """Meta-train MAML, FOMAML, ANIL and Reptile on sinusoids and on glyphs, measure them on held-out tasks, print a
-    table and write a report. Takes a few minutes; what is there already is used again.
+    table and write a report. Takes a few minutes; finished runs are used again.
     """
 
     folder: Annotated[Path, arg(metavar="DIR")] = Path("runs/quickstart")
@@ -38,7 +37,7 @@ class Quickstart:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train what is missing, measure all, tell."""
+    """Run `innerloop quickstart`; returns the exit code."""
     arguments = parse(Quickstart, argv)
     start_jax()
     begun, plan = time.monotonic(), _configs(arguments.effort)
@@ -61,12 +60,12 @@ def _configs(effort: float) -> list[Config]:
 
 
 def _sinusoid(algorithm: str) -> Config:
-    """MAML's sinusoids; Reptile learns the same waves, from its own 50 points each."""
+    """MAML's sinusoids; Reptile learns the same waves from 50 points each."""
     config = preset(f"sinusoid-{algorithm}")
     data = replace(config.data, protocol="maml", queries=10)
     evaluation = replace(config.evaluation, queries=100, validation_tasks=200, steps=10)
     if config.spec.reads_query:
-        # Ten times the preset's step: few meta-steps need it, and ten steps on ten points stay stable.
+        # Ten times the step size of the preset: short training needs it, and ten steps on ten points stay stable.
         inner, meta_steps = replace(config.inner, learning_rate=0.01), 5000
     else:
         inner, meta_steps = config.inner, 20_000
@@ -101,7 +100,7 @@ def _shortened(config: Config, effort: float) -> Config:
 
 
 def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
-    """Raise InnerloopError if one of the runs is there with other settings."""
+    """Raise InnerloopError if one of the runs exists with other settings."""
     from innerloop.training.storage.run_directory import RunFolder
 
     for config in plan:
@@ -112,31 +111,28 @@ def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
 
 
 def _trained(folder: Path, config: Config, title: str) -> int:
-    """Train one run, unless it has ended; 0, or the exit code after a signal."""
-    from innerloop.cli.progress import training
+    """Train one run unless it is finished; returns 0, or the exit code after a signal."""
+    from innerloop.cli.progress import train_until_stopped
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
     out = console()
     if RunFolder(folder).weights.is_file():
         _check_weights(RunFolder(folder).weights, config)
-        out.print(f"{title}: trained before, used again")
+        out.print(f"{title}: already trained, used again")
         return 0
-    tell = lambda stopped: out.print(
-        f"Stopped in {config.name}; everything is saved. The same command goes on."
+    continued = (folder / "config.json").exists()
+
+    def tell(_: Stopped) -> None:
+        out.print(f"Stopped in {config.name}; everything is saved. The same command continues.")
+
+    return train_until_stopped(
+        out, title, tell, lambda on_progress: train(config, folder, resume=continued, on_progress=on_progress)
     )
-    try:
-        with training(out, title) as watch, telling(tell):
-            train(config, folder, resume=(folder / "config.json").exists(), watch=watch)
-    except Stopped as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            tell(stopped)
-        return 128 + stopped.signal_number
-    return 0
 
 
 def _check_weights(path: Path, config: Config) -> None:
-    """Raise InnerloopError for weights of another training: how tasks fit into memory alone may differ."""
+    """Raise InnerloopError for weights trained with other settings, except those that only fit tasks into memory."""
     from innerloop.training.storage import weights
 
     found = weights.load(path)[1]
@@ -162,14 +158,8 @@ def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:
 
 def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
     """All results in one table."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("problem", "initialisation"):
-        table.add_column(heading)
-    for heading in ("before adapting", "after 1 step", "after all steps", "inner steps", "tasks"):
-        table.add_column(heading, justify="right")
+    scores = ("before adapting", "after 1 step", "after all steps")
+    table = new_table("problem", "initialisation", *scores, "inner steps", "tasks", left=2)
     for group in groups:
         for i, result in enumerate(group.results):
             points = [result.at(step) for step in (0, 1, result.measurement.inner_steps)]

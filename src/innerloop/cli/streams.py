@@ -1,4 +1,4 @@
-"""Standard streams that take what is written to them, whatever their encoding and whether they are open."""
+"""Standard streams that accept any text, whatever their encoding, and even if they are closed."""
 
 import io
 import os
@@ -37,5 +37,5 @@ def _open_closed() -> None:
 
 
 def _in_a_sentence(message: object, *where: object) -> str:
-    """A warning without the line of code that gave it, which tells people nothing."""
+    """A warning without the line of code that raised it."""
     return f"{printable(str(message), LIMIT)}\n"

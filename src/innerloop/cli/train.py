@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ from innerloop.config.schema import (
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.text import counted
-from innerloop.training.signals import Stopped, telling
+from innerloop.training.signals import Stopped
 
 
 def _distributed_option(name: str, metavar: str, hint: str = "") -> Any:
@@ -50,7 +49,7 @@ class Basics:
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
     """Where the run is kept."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Go on with the run in this folder, with its own settings."""
+    """Resume the run in this folder, with its own settings."""
     devices: Devices = None
     """CPU devices that tasks are split over."""
     distributed: bool = False
@@ -94,7 +93,7 @@ SETTINGS = ("algorithm", "seed", "data", "model", "inner", "outer", "evaluation"
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train to the end, or until a signal."""
+    """Run `innerloop train`; returns the exit code, 128 plus the number of a signal that stopped it."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
     arguments, base = _parse_with_preset(argv)
@@ -107,12 +106,12 @@ def run(argv: Sequence[str]) -> int:
 
 def _is_distributed(arguments: Train) -> bool:
     """Whether other processes take part."""
-    told = (arguments.coordinator, arguments.processes, arguments.process)
-    return arguments.distributed or any(value is not None for value in told)
+    given = (arguments.coordinator, arguments.processes, arguments.process)
+    return arguments.distributed or any(value is not None for value in given)
 
 
 def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int:
-    """The part of this process, in a child that is watched."""
+    """The part of this process, in a supervised child process."""
     from innerloop.cli import distributed as processes
 
     folder = arguments.resume or arguments.folder or Path("runs") / str(arguments.preset)
@@ -133,23 +132,23 @@ def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int
 
 
 def _own_settings(arguments: Train) -> bytes:
-    """A digest of what this process was told to train, or to go on with; where its folder is does not count."""
+    """A digest of the settings that all processes must share; the folder is not one of them."""
     from innerloop.config.serialization import to_json
 
     given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
     settings = to_json(dataclasses.replace(Config(), **given))
-    told = f"{arguments.preset} {arguments.resume is not None} {settings}"
-    return sha256([told.encode()])
+    shared = f"{arguments.preset} {arguments.resume is not None} {settings}"
+    return sha256([shared.encode()])
 
 
 def _train_as_primary(arguments: Train, base: Config) -> int:
-    """The first process: it alone reads the run's folder, writes and speaks."""
+    """The primary process, which alone reads the run's folder, writes and prints."""
     config, folder = _plan(arguments, base)
     return _train_into(folder, config)
 
 
 def _train_as_worker(folder: Path) -> int:
-    """Any other process: settings and state come from the first."""
+    """Any other process: settings and state come from the primary."""
     from innerloop.training.train import train
 
     try:
@@ -167,7 +166,7 @@ def _parse_with_preset(argv: Sequence[str]) -> tuple[Train, Config]:
     arguments = _arguments_of(argv, base)
     if arguments.preset in (None, named) or arguments.preset not in presets:
         return arguments, base
-    base = presets[arguments.preset]  # the first that is called as a preset was an option's value
+    base = presets[arguments.preset]  # the first match was the value of an option
     return _arguments_of(argv, base), base
 
 
@@ -180,7 +179,7 @@ def _arguments_of(argv: Sequence[str], base: Config) -> Train:
 
 
 def _plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
-    """The config of a new run (None: resume) and its folder. Raises InnerloopError for what does not fit."""
+    """The config of a new run (None: resume) and its folder. Raises InnerloopError for conflicting arguments."""
     names = (*SETTINGS, "rl") if isinstance(arguments, TrainRL) else SETTINGS
     settings = {name: getattr(arguments, name) for name in names}
     changed = [name for name, value in settings.items() if value != getattr(base, name)]
@@ -218,8 +217,8 @@ def _check_resume(arguments: Train, changed: list[str]) -> None:
 
 
 def _train_into(folder: Path, config: Config | None) -> int:
-    """Train with progress; say where things are, or how to go on."""
-    from innerloop.cli.progress import training
+    """Train with progress; print where the results are, or how to resume."""
+    from innerloop.cli.progress import train_until_stopped
     from innerloop.training.storage import checkpoint
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
@@ -233,20 +232,18 @@ def _train_into(folder: Path, config: Config | None) -> int:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
 
-    try:
-        with training(out, shown.name) as watch, telling(tell):
-            told = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
-            train(config, folder, resume=config is None, watch=watch, told=told)
-    except Stopped as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            tell(stopped)
-        return 128 + stopped.signal_number
-    _print_summary(folder)
-    return 0
+    show_plan = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
+    work = lambda on_progress: train(
+        config, folder, resume=config is None, on_progress=on_progress, on_plan=show_plan
+    )
+    code = train_until_stopped(out, shown.name, tell, work)
+    if code == 0:
+        _print_summary(folder)
+    return code
 
 
 def _announce(config: Config, folder: Path) -> None:
-    """What begins, and how it can be stopped."""
+    """Print what starts, and how to stop it."""
     outer = config.outer
     out = console()
     out.print(
@@ -257,7 +254,7 @@ def _announce(config: Config, folder: Path) -> None:
 
 
 def _print_summary(folder: Path) -> None:
-    """Where things are, the last validation score, and what to type next."""
+    """Print where the results are, the last validation score, and what to do next."""
     from innerloop.cli.progress import in_words
     from innerloop.training.storage.run_directory import RunFolder
 
@@ -266,6 +263,6 @@ def _print_summary(folder: Path) -> None:
     last = {k: v for record in metrics for k, v in record.items() if k.startswith("validation_")}
     out.print(f"Trained: {in_words(last)}." if last else "Trained.")
     out.print(f"Weights:  {run_folder.weights}")
-    out.print(f"Measures: {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
+    out.print(f"Metrics:  {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
     out.print(f"Next:     innerloop evaluate {folder}", style="bold")
     out.print(f"          innerloop report {folder}")

@@ -19,11 +19,11 @@ Selection = str | Sequence[str] | Callable[[str], bool] | None
 
 @runtime_checkable
 class Shaped(Protocol):
-    """An array, or a description of one."""
+    """Anything that has a shape: arrays, and descriptions of arrays in memory or in files."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the array."""
+        """Length of every axis."""
         ...
 
 

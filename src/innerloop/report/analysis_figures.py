@@ -9,19 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from innerloop.report.run_figures import COLOURS, GREY, MARKERS, STYLE, legend
+from innerloop.report.run_figures import COLOURS, GREY, MARKERS, STYLE, legend, panels, thousands
 
 Results = dict[str, Any]
 
 
-def _panels(rows: int, columns: int, height: float, width: float = 6.0, **more: Any) -> tuple[Figure, Any]:
-    """An empty figure with a grid of axes `[rows][columns]`, drawn without any display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **more)
-
-
 def _scale(results: Results) -> float:
-    """Accuracies are shown in percent."""
+    """100 for accuracies, which are shown in percent."""
     return 100.0 if results["metric"] == "accuracy" else 1.0
 
 
@@ -31,7 +25,7 @@ def _score_name(results: Results) -> str:
 
 
 def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
-    """A set of frozen layers in few words: `none`, `conv1-conv3`, `body`, `all`."""
+    """A short name of a set of frozen layers: `none`, `conv1-conv3`, `body`, `all`."""
     names = list(names)
     if names in ([], list(layers), list(layers[:-1])):
         return {0: "none", len(layers): "all", len(layers) - 1: "body"}[len(names)]
@@ -41,7 +35,7 @@ def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
 
 
 def _chance(axes: Axes, results: Results) -> None:
-    """The accuracy of guessing."""
+    """A line at the accuracy of guessing."""
     if results["metric"] != "accuracy":
         return
     level = 100 / results["ways"]
@@ -60,7 +54,7 @@ def _chance(axes: Axes, results: Results) -> None:
 @matplotlib.rc_context(STYLE)
 def _freeze(results: Results) -> Figure:
     """The score with the inner loop off for more and more layers."""
-    figure, ((axes,),) = _panels(1, 1, 3.6)
+    figure, ((axes,),) = panels(1, 1, 3.6)
     lines, by = results["freeze"], _scale(results)
     mean = by * np.array([x[results["metric"]] for x in lines])
     half = by * np.array([x["ci95"] for x in lines])
@@ -81,7 +75,7 @@ def _freeze(results: Results) -> Figure:
 @matplotlib.rc_context(STYLE)
 def _similarity(results: Results, name: str = "similarity") -> Figure:
     """CCA and CKA of every layer with their intervals, and what shuffled points give."""
-    figure, ((axes,),) = _panels(1, 1, 3.6)
+    figure, ((axes,),) = panels(1, 1, 3.6)
     lines = results[name]
     shown = {"cca": "mean CCA", "pwcca": "PWCCA", "cka": "linear CKA"}
     for i, (measure, label) in enumerate(shown.items()):
@@ -107,7 +101,7 @@ def _similarity(results: Results, name: str = "similarity") -> Figure:
 
 
 def _column(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means and intervals of one measure; NaN where it is not defined."""
+    """Means and intervals of one measure; NaN where it is undefined."""
     value = lambda x, what: np.nan if x[name][what] is None else x[name][what]
     return np.array([value(x, "mean") for x in lines]), np.array([value(x, "ci95") for x in lines])
 
@@ -115,7 +109,7 @@ def _column(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.
 @matplotlib.rc_context(STYLE)
 def _nil(results: Results) -> Figure:
     """Accuracy with the inner loop, and without any on several bodies."""
-    figure, ((axes,),) = _panels(1, 1, 2.4)
+    figure, ((axes,),) = panels(1, 1, 2.4)
     lines = results["nil"][::-1]
     names = [nil_name(x) for x in lines]
     mean = np.array([100 * x["accuracy"] for x in lines])
@@ -144,7 +138,7 @@ def nil_name(line: dict[str, Any]) -> str:
 @matplotlib.rc_context(STYLE)
 def _weights(results: Results) -> Figure:
     """How far each layer moves: relative length and angle."""
-    figure, axes = _panels(1, 2, 3.2, 7.5)
+    figure, axes = panels(1, 2, 3.2, 7.5)
     lines = results["weights"]
     names = [x["layer"] for x in lines]
     colours = [COLOURS[1] if x["head"] else COLOURS[0] for x in lines]
@@ -161,8 +155,8 @@ def _weights(results: Results) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def _steps(results: Results) -> Figure:
-    """Score, loss, gradient and way of each layer after every inner step."""
-    figure, axes = _panels(2, 2, 5.6, 8.0, sharex=True)
+    """Score, losses, and gradient and movement of each layer after every inner step."""
+    figure, axes = panels(2, 2, 5.6, 8.0, sharex=True)
     found, (score, loss), (gradient, moved) = results["steps"], *axes
     x = found["steps"]
     if "accuracy" in found:
@@ -182,7 +176,7 @@ def _steps(results: Results) -> Figure:
         _band(moved, x, layer["moved"], COLOURS[i % len(COLOURS)], name)
     gradient.set_yscale("log")
     gradient.set_ylabel("norm of the support gradient")
-    moved.set_ylabel("way gone / norm")
+    moved.set_ylabel("distance from θ / norm")
     moved.legend(fontsize=8.5)
     for one in (gradient, moved):
         one.set_xlabel("inner steps")
@@ -200,7 +194,7 @@ def _band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by:
 @matplotlib.rc_context(STYLE)
 def _landscape_line(results: Results) -> Figure:
     """The loss along each task's own first step."""
-    figure, ((axes,),) = _panels(1, 1, 3.4)
+    figure, ((axes,),) = panels(1, 1, 3.4)
     found = results["landscape"]["line"]
     _band(axes, found["along"], found["support_loss"], COLOURS[0], "support")
     _band(axes, found["along"], found["query_loss"], COLOURS[1], "queries")
@@ -218,7 +212,7 @@ def _landscape_line(results: Results) -> Figure:
 @matplotlib.rc_context(STYLE)
 def _landscape_plane(results: Results) -> Figure:
     """The losses of two tasks on the plane of their first steps, with their inner-loop paths."""
-    figure, axes = _panels(1, 2, 3.7, 8.0, sharey=True)
+    figure, axes = panels(1, 2, 3.7, 8.0, sharey=True)
     found = results["landscape"]["plane"]
     losses = [np.log10(np.maximum(np.array(values), 1e-4)) for values in found["losses"]]
     levels = np.linspace(min(x.min() for x in losses), max(x.max() for x in losses), 16)
@@ -243,8 +237,8 @@ def _landscape_plane(results: Results) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def _paths(results: Results) -> Figure:
-    """The two hypotheses, measured: body and head, from afar with the outer loop's way, and close."""
-    figure, axes = _panels(2, 2, 7.6, 8.0)
+    """Inner-loop paths of body and head: with the outer loop, and around θ."""
+    figure, axes = panels(2, 2, 7.6, 8.0)
     found = results["paths"]
     for column, part in enumerate(("body", "head")):
         wide, close = axes[0][column], axes[1][column]
@@ -269,7 +263,7 @@ def _paths(results: Results) -> Figure:
 
 
 def _same_scale(row: Any) -> None:
-    """One scale for all axes of a row, wide enough for the widest, so that lengths can be compared."""
+    """Give all axes of a row the scale of the widest, so that lengths can be compared."""
     boxes = [axes.dataLim for axes in row]
     half = 0.56 * max(max(box.width, box.height, 1e-9) for box in boxes)
     for axes, box in zip(row, boxes, strict=True):
@@ -281,7 +275,7 @@ def _same_scale(row: Any) -> None:
 @matplotlib.rc_context(STYLE)
 def early(results: Results) -> Figure:
     """Freezing and similarity along training."""
-    figure, axes = _panels(1, 2, 3.6, 8.5)
+    figure, axes = panels(1, 2, 3.6, 8.5)
     (left, right), lines, by = axes[0], results["early"], _scale(results)
     at = [x["meta_step"] for x in lines]
     for i, name in enumerate(("nothing frozen", "body frozen")):
@@ -301,13 +295,13 @@ def early(results: Results) -> Figure:
     right.legend(fontsize=8.5)
     for one in axes[0]:
         one.set_xlabel("meta-steps")
-        one.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
+        one.xaxis.set_major_formatter(thousands)
         one.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
 def drawn(results: Results) -> dict[str, Figure]:
-    """Every figure that the results allow, by file name."""
+    """All figures that the results allow, by file name."""
     own = {"freeze": _freeze, "similarity": _similarity, "nil": _nil, "weights": _weights, "steps": _steps}
     own |= {"paths": _paths, "early": early}
     found = {name: draw(results) for name, draw in own.items() if name in results}

@@ -1,4 +1,4 @@
-"""The tables of an analysis: one CSV file an experiment, and everything as JSON."""
+"""The tables of an analysis: one CSV file per experiment, and everything as JSON."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ Rows = list[dict[str, Any]]
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A nested record with dotted names; lists of names joined by a plus."""
+    """A nested record with dotted names; lists are joined by plus signs."""
     return {
         name: "+".join(map(str, value)) if isinstance(value, list) else value
         for name, value in flattened(record).items()
@@ -20,7 +20,6 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows_of(name: str, result: Any) -> Rows:
-    """One experiment as rows."""
     if name in ("freeze", "similarity", "nil", "weights", "against"):
         return [_flat(record) for record in result]
     return {"steps": _step_rows, "landscape": _line_rows, "paths": _path_rows, "early": _early_rows}[name](
@@ -29,7 +28,7 @@ def _rows_of(name: str, result: Any) -> Rows:
 
 
 def _step_rows(result: dict[str, Any]) -> Rows:
-    """One row an inner step."""
+    """One row per inner step."""
     curves = {name: value for name, value in result.items() if name not in ("steps", "layers")}
     curves |= {f"{layer}.{what}": v for layer, found in result["layers"].items() for what, v in found.items()}
     value = lambda i: {f"{n}.{k}": v[k][i] for n, v in curves.items() for k in ("mean", "ci95")}
@@ -37,7 +36,7 @@ def _step_rows(result: dict[str, Any]) -> Rows:
 
 
 def _line_rows(result: dict[str, Any]) -> Rows:
-    """One row a place along the first step (the plane is in the JSON file)."""
+    """One row per position along the first step; the plane is in the JSON file only."""
     line = result["line"]
     losses = ("support_loss", "query_loss")
     value = lambda i: {f"{n}.{k}": line[n][k][i] for n in losses for k in ("mean", "ci95")}
@@ -45,7 +44,7 @@ def _line_rows(result: dict[str, Any]) -> Rows:
 
 
 def _path_rows(result: dict[str, Any]) -> Rows:
-    """One row a point of a path."""
+    """One row per point of a path."""
     return [
         {"part": part, "view": view, "task": task, "step": result["steps"][i], "x": x, "y": y}
         for part in ("body", "head")
@@ -56,7 +55,7 @@ def _path_rows(result: dict[str, Any]) -> Rows:
 
 
 def _early_rows(result: Rows) -> Rows:
-    """One row a snapshot and layer, beside the snapshot's scores."""
+    """One row per snapshot and layer, with the scores of the snapshot."""
     rows = []
     for snapshot in result:
         none, body = (_flat(x) for x in snapshot["freeze"])
@@ -66,7 +65,6 @@ def _early_rows(result: Rows) -> Rows:
 
 
 def _as_csv(rows: Rows) -> str:
-    """Rows as CSV text."""
     text = io.StringIO()
     writer = csv.DictWriter(
         text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
@@ -77,7 +75,11 @@ def _as_csv(rows: Rows) -> str:
 
 
 def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> None:
-    """`results.json`, and `NAME.csv` for every experiment."""
+    """Write `results.json`, and `NAME.csv` for every experiment.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
     folder.write("results.json", as_json(results, indent=1) + "\n")
     for name in names:
         folder.write(f"{name}.csv", _as_csv(_rows_of(name, results[name])))

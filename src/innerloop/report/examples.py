@@ -1,4 +1,4 @@
-"""Held-out tasks to look at: episodes with the answers after each inner step, waves with the fitted curves."""
+"""Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted curves."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +15,20 @@ from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 SEED = 2
-"""Seed of the examples, apart from the measurement's 0 and the validation's 1."""
+"""Seed of the examples; measurement and validation use 0 and 1."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: a picture of each support example and of one query per class, and the answers by step."""
+    """One episode.
+
+    Attributes:
+        support: pictures of the support set, `[examples, height, width, channels]`.
+        support_labels: their classes.
+        query: one picture per class.
+        labels: their classes.
+        answers: the predicted classes after each recorded inner step.
+    """
 
     support: np.ndarray
     support_labels: np.ndarray
@@ -52,14 +60,14 @@ def _shown_steps(steps: int, most: int) -> list[int]:
 
 
 def episodes(result: Result, count: int = 2) -> list[Episode]:
-    """Test episodes with the answers of one run; all runs on a problem get the same ones."""
+    """Test episodes with the predictions of one run; all runs on a problem get the same episodes."""
     trained = result.trained
     tasks = trained.experiment.held_out_tasks()
     return [_episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
 def _episode(trained: Trained, task: Any) -> Episode:
-    """One task with the answers on the first query of each class."""
+    """One task with the predictions on the first query of each class."""
     chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
     outputs = _answers_on(trained, task).argmax(-1)[:, chosen]
     order = np.argsort(np.asarray(task.support.targets), kind="stable")
@@ -73,14 +81,14 @@ def _episode(trained: Trained, task: Any) -> Episode:
 
 
 def waves(result: Result, count: int = 3) -> list[Figure]:
-    """Sinusoids with the prediction before adapting, after one step and after the last."""
+    """Sinusoids with the predictions before adaptation, after one step and after the last."""
     trained = result.trained
     tasks = supervised(trained.experiment).held_out_tasks(queries=300)
     return [_wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
 def _wave(trained: Trained, task: Any) -> Figure:
-    """One sinusoid; its many queries, in the order of x, draw the curves."""
+    """One sinusoid; its many queries, sorted by x, form the curves."""
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)
     outputs = _answers_on(trained, task)[..., 0]

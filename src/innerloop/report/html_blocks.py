@@ -1,4 +1,4 @@
-"""Pieces of HTML: tables, embedded figures and pictures, one episode."""
+"""Building blocks of HTML: pages, tables, embedded figures and pictures, episodes."""
 
 import base64
 import html
@@ -13,22 +13,38 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
-from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole page; `title` is plain text, `parts` of the body are HTML."""
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
+            *parts,
+            "</body></html>\n",
+        ]
+    )
+
+
 def svg(figure: Figure, what: str) -> str:
-    """A figure as an image inside the page; an `img` of its own, because identifiers of inline SVGs would clash."""
+    """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{_encoded(buffer)}">'
 
 
 def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
-    """Save figures as PNG and SVG in `figures/` of a folder. Raises InnerloopError if one cannot be written."""
+    """Save figures as PNG and SVG in `figures/` of a folder.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
     folder.make("figures")
     for name, figure in figures.items():
         for kind in ("png", "svg"):
@@ -50,12 +66,17 @@ def _img(picture: np.ndarray, what: str) -> str:
 
 
 def _encoded(buffer: io.BytesIO) -> str:
-    """Bytes as base64 text."""
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left: int = 1) -> str:
-    """A table from `(row class, cells)`; the first `left` columns hold words, the others numbers. Cells are HTML."""
+    """A table.
+
+    Args:
+        heads: the headings, as HTML.
+        rows: `(CSS class, cells)`, with cells as HTML.
+        left: how many columns hold words; the others hold numbers.
+    """
     kind = lambda i: "" if i < left else ' class="n"'
     head = "".join(f"<th{kind(i)}>{h}</th>" for i, h in enumerate(heads))
     body = "".join(
@@ -66,12 +87,12 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
 
 
 def escaped(text: str) -> str:
-    """Any text as HTML that shows it, and runs none of it."""
+    """Untrusted text as HTML that shows it literally."""
     return html.escape(printable(text, LIMIT))
 
 
 def together(text: str) -> str:
-    """Escaped text whose numbers are never parted from their units and intervals by a line's end."""
+    """Escaped text without line breaks between numbers and their units and intervals."""
     return escaped(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
 
 
@@ -89,10 +110,7 @@ def results_table(group: Group) -> str:
         "meta-steps",
     ]
     heads += ["normalisation", "queries", "tasks"]
-    rows = [
-        ("base" if r.baseline else "best" if i == 0 else "", _result_row(r))
-        for i, r in enumerate(group.results)
-    ]
+    rows = [(_row_class(group, r), _result_row(r)) for r in group.results]
     return table(heads, rows)
 
 
@@ -102,20 +120,21 @@ def _returns_table(group: Group) -> str:
     heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
-    for number, result in enumerate(group.results):
+    for result in group.results:
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
-        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(found.trajectories), grouped(found.tasks)]
-        rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
+        cells += [str(result.trained.config.rl.test_trajectories), grouped(found.tasks)]
+        rows.append((_row_class(group, result), cells))
     return table(heads, rows)
 
 
+def _row_class(group: Group, result: Result) -> str:
+    return "base" if result.baseline else "best" if result is group.results[0] else ""
+
+
 def _result_row(result: Result) -> list[str]:
-    """One result's cells."""
-    found = result.measurement
-    assert isinstance(found, ScoreMeasurement)
+    found, evaluation = result.measurement, result.trained.config.evaluation
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
@@ -124,8 +143,8 @@ def _result_row(result: Result) -> list[str]:
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        found.normalization,
-        f"{found.queries_per_class}{per}",
+        evaluation.normalization,
+        f"{evaluation.queries}{per}",
         grouped(found.tasks),
     ]
 
@@ -146,7 +165,6 @@ def episode_block(episode: Episode) -> str:
 
 
 def _query_row(episode: Episode, i: int) -> list[str]:
-    """One query's cells."""
     true = int(episode.labels[i])
     cells = [_img(episode.query[i], f"query of class {_letter(true)}"), f"<b>{_letter(true)}</b>"]
     for answers in episode.answers.values():
@@ -157,5 +175,5 @@ def _query_row(episode: Episode, i: int) -> list[str]:
 
 
 def _letter(label: int) -> str:
-    """A class of an episode by a letter: it has no name that the model knows."""
+    """The letter of a class: the classes of an episode have no names."""
     return LETTERS[label] if label < len(LETTERS) else str(label + 1)

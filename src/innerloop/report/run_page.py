@@ -1,4 +1,4 @@
-"""The report itself: one HTML file that needs nothing beside it."""
+"""The page on runs: one self-contained HTML file."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import examples, film_strip, run_figures, settings_table
 from innerloop.report.html_blocks import (
-    CSS,
+    document,
     episode_block,
     escaped,
     results_table,
@@ -33,9 +33,16 @@ def write(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the page into a draft of it, and every run's figures into its own folder.
+    """Write the page, and the figures of every run into its own folder.
 
-    `done(what)` is told each finished part. Raises InnerloopError where a file cannot be written.
+    Args:
+        groups: the measured runs.
+        draft: gives the path to write the page to.
+        done: called with the title of each finished group.
+        overwrite: whether to replace files that are there already.
+
+    Raises:
+        InnerloopError: if the page cannot be written.
     """
     sections = []
     for number, group in enumerate(groups):
@@ -50,24 +57,21 @@ def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     runs = [run for group in groups for run in group.runs]
     title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
     links = "".join(f'<a href="#g{i}">{escaped(g.title)}</a>' for i, g in enumerate(groups))
-    return "\n".join(
+    return document(
+        title,
         [
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
             f"<h1>{escaped(title)}</h1>",
             f"<nav>{links}</nav>" if len(groups) > 1 else "",
             *sections,
             "<h2>Settings and environment</h2>",
             settings_table.config_tables(groups),
             settings_table.environment_table(runs),
-            "</body></html>\n",
-        ]
+        ],
     )
 
 
 def _section(group: Group, number: int) -> str:
-    """Everything about one problem."""
+    """The section on one problem."""
     curves = {"adaptation": run_figures.adaptation(group)}
     if (trained := run_figures.training(group)) is not None:
         curves["training"] = trained
@@ -96,7 +100,7 @@ def _section(group: Group, number: int) -> str:
 
 
 def _keep(runs: Sequence[Result], curves: Kept) -> None:
-    """Save figures as PNG and SVG in `figures/` of each run's folder, too: where that is not possible, warn."""
+    """Save figures in `figures/` of each run's folder; if that fails, warn."""
     for run in runs:
         if run.folder is None:
             continue
@@ -107,44 +111,39 @@ def _keep(runs: Sequence[Result], curves: Kept) -> None:
 
 
 def _wave_blocks(group: Group) -> str:
-    """The fitted waves of every run, the first run's in view."""
-    blocks = []
-    for run in group.runs:
+    """The fitted waves of every run."""
+
+    def waves(run: Result) -> str:
         drawn = examples.waves(run)
         _keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
         shown = "".join(f"<figure>{svg(figure, 'a wave')}</figure>" for figure in drawn)
-        blocks.append(_folded(run, f'<div class="waves">{shown}</div>', run is group.runs[0]))
-    return "".join(blocks)
+        return f'<div class="waves">{shown}</div>'
+
+    return _example_blocks(group, waves)
 
 
 def _episode_blocks(group: Group) -> str:
-    """The answered episodes of every run, the first run's in view."""
-    drawn = [
-        f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
-        for run in group.runs
-    ]
+    """The episodes of every run with its predictions."""
     hint = (
         '<p class="soft">Support: the labelled examples adapted on. Each query with its true label, then the answer '
         'after that many inner steps: <span class="mark right">B ✓</span> right, '
         '<span class="mark wrong">C ✗</span> wrong.</p>'
     )
-    return hint + "".join(
-        _folded(run, d, run is group.runs[0]) for run, d in zip(group.runs, drawn, strict=True)
+    episodes = lambda run: (
+        f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
     )
+    return hint + _example_blocks(group, episodes)
 
 
 def _film_blocks(group: Group) -> str:
-    """The film strips of every run, the first run's in view."""
+    """The film strips of every run."""
     hint = (
         '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
         "from its model; the ground is marked every half metre, and the view goes along.</p>"
     )
-    blocks = []
-    for run in group.runs:
-        figure = film_strip.strip(run)
-        _keep([run], {"film": figure})
-        blocks.append(_folded(run, f"<figure>{svg(figure, 'film strip')}</figure>", run is group.runs[0]))
-    return hint + "".join(blocks)
+    return hint + _example_blocks(
+        group, lambda run: _kept_figure(run, film_strip.strip(run), "film", "film strip")
+    )
 
 
 def _policy_blocks(group: Group) -> str:
@@ -154,17 +153,23 @@ def _policy_blocks(group: Group) -> str:
 
 
 def _walk_blocks(group: Group) -> str:
-    """The paths of every run, the first run's in view."""
+    """The paths of every run."""
     hint = (
         '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
         "update; a dot is where a trajectory ended.</p>"
     )
-    blocks = []
-    for run in group.runs:
-        figure = examples.walks(run)
-        _keep([run], {"paths": figure})
-        blocks.append(_folded(run, f"<figure>{svg(figure, 'paths')}</figure>", run is group.runs[0]))
-    return hint + "".join(blocks)
+    return hint + _example_blocks(group, lambda run: _kept_figure(run, examples.walks(run), "paths", "paths"))
+
+
+def _kept_figure(run: Result, figure: Figure, name: str, alt: str) -> str:
+    """A figure as HTML, saved in the run's folder too."""
+    _keep([run], {name: figure})
+    return f"<figure>{svg(figure, alt)}</figure>"
+
+
+def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:
+    """The examples of every run; those of the first run are unfolded."""
+    return "".join(_folded(run, draw(run), run is group.runs[0]) for run in group.runs)
 
 
 EXAMPLES = {"accuracy": _episode_blocks, "loss": _wave_blocks, "return": _policy_blocks}
@@ -172,6 +177,6 @@ SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": 
 
 
 def _folded(run: Result, body: str, shown: bool) -> str:
-    """One run's examples behind its name."""
+    """The examples of one run, folded under its name."""
     name = escaped(f"{run.label}: {run.trained.source}" if run.folder else run.label)
     return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"

@@ -1,4 +1,4 @@
-"""The verdict on a group of runs, in a sentence with numbers."""
+"""The verdict on a group of runs in sentences with numbers."""
 
 from innerloop.io.text import counted, diverged, with_interval
 from innerloop.report.measurements import Group, Result
@@ -6,7 +6,7 @@ from innerloop.training.measurement import ReturnMeasurement
 
 
 def verdict(group: Group) -> str:
-    """What the runs reach, against the untrained network and each other."""
+    """How the runs compare with the untrained network and with each other."""
     best, *others = sorted(group.runs, key=lambda run: group.results.index(run))
     return " ".join([_reached(best), _against_untrained(best, group.baselines), *_ranking(best, others)])
 
@@ -43,9 +43,8 @@ def _against_untrained(best: Result, baselines: list[Result]) -> str:
 
 
 def _gained(word: str) -> str:
-    """The end of that sentence."""
     return (
-        "has brought nothing that this measurement shows"
+        "has brought no gain that this measurement shows"
         if word == "no better"
         else "is what makes the difference"
     )
@@ -59,7 +58,7 @@ def _ranking(best: Result, others: list[Result]) -> list[str]:
     value = with_interval(second.value, second.ci95, second.score)
     if _differ(best, second) > 0:
         return [f"Next comes {second.label} with {value}."]
-    return [f"{second.label} with {value} is not told apart from it: the intervals overlap."]
+    return [f"{second.label} with {value} cannot be distinguished from it: the intervals overlap."]
 
 
 def _differ(a: Result, b: Result) -> int:
@@ -72,7 +71,7 @@ def _differ(a: Result, b: Result) -> int:
 
 
 def conditions(group: Group) -> str:
-    """What all numbers of the table depend on."""
+    """The conditions of all numbers in the table."""
     found = [(r.label, diverged(r.measurement.diverged_tasks, r.measurement.tasks)) for r in group.results]
     return _measured_how(group) + "".join(f" {label}: {words}." for label, words in found if words)
 

@@ -1,4 +1,4 @@
-"""The settings of all runs side by side, and what they were made with."""
+"""The settings and environments of all runs side by side."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,7 +29,7 @@ def _config_table(group: Group) -> str:
 
 
 def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Nested settings as one dictionary with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -40,7 +40,7 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def environment_table(runs: Sequence[Result]) -> str:
-    """What the runs were made with; runs made alike share a column."""
+    """The environments of the runs; runs with the same one share a column."""
     alike: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for run in runs:
         facts = flattened(run.environment)
@@ -55,5 +55,4 @@ def environment_table(runs: Sequence[Result]) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """A fact as text."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -7,6 +7,7 @@ and `test.csv` (header `filename,label`).
 """
 
 import csv
+import hashlib
 import io
 import os
 import warnings
@@ -14,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
-from innerloop.io.digests import sha256
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.class_arrays import ClassArrays, Splits
@@ -127,11 +127,14 @@ def _tell_unusual(parts: list[class_folders.Files]) -> None:
 
 
 def _key(root: Path) -> str:
-    return sha256([str(root.resolve()).encode()]).hex()[:12]
+    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
 
 
 def _listing(files: class_folders.Files) -> str:
     """sha256 over class, path, size and time of every file: changes when a file does."""
-    found = ((name, path, path.stat()) for name, paths in files.items() for path in paths)
-    lines = (f"{name}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\n" for name, path, about in found)
-    return sha256(line.encode() for line in lines).hex()
+    total = hashlib.sha256()
+    for name, paths in files.items():
+        for path in paths:
+            about = path.stat()
+            total.update(f"{name}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+    return total.hexdigest()
