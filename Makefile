@@ -93,12 +93,12 @@ pytest: $(VENV)/installed-test ## all tests, with at least 95 % of the lines of 
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=95
 
 .PHONY: test-faults
-test-faults: $(VENV)/installed-test ## every fault that a run must survive, with 50 kills; rewrites docs/reliability.md
+test-faults: $(VENV)/installed-test ## every fault that a run must survive, with 50 kills; rewrites docs/reference/reliability.md
 	INNERLOOP_KILLS=50 INNERLOOP_RELIABILITY=1 $(PY) -m pytest tests/faults
 	$(PY) -m tools.reliability_tables
 
 .PHONY: fuzz
-fuzz: $(VENV)/installed-test ## 100 000 hostile inputs for every reader, hours; rewrites docs/reliability.md
+fuzz: $(VENV)/installed-test ## 100 000 hostile inputs for every reader, hours; rewrites docs/reference/reliability.md
 	$(PY) -m tests.fuzz --write
 	$(PY) -m tools.reliability_tables
 
@@ -132,7 +132,7 @@ test-oldest: wheel ## the tests from the wheel, on the oldest versions that pypr
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: results
-results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/results.md
+results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/reference/results.md
 	$(PY) -m benchmarks.accuracy.measure
 
 BENCH := .venv-bench
@@ -150,7 +150,7 @@ bench-quick: bench-setup ## a few workloads beside the fastest peers, about 3 mi
 	$(PY) -m benchmarks --quick
 
 .PHONY: bench
-bench: bench-setup ## all workloads beside the peers; writes benchmarks/results.json and docs/performance.md
+bench: bench-setup ## all workloads beside the peers; writes benchmarks/results.json and docs/reference/performance.md
 	$(PY) -m benchmarks --all
 
 # One version of a package for all Pythons, so that a number does not depend on which Python made it.

@@ -1,11 +1,11 @@
-r"""A new algorithm in one file: Meta-SGD, which learns a step size for every parameter beside the initialisation.
+r"""A new algorithm in one file: Meta-SGD, which learns the initialisation and a step size for every parameter.
 
     theta' = theta - alpha * grad L(theta; support)      (alpha has theta's shape)
     g = grad_{theta, alpha} L(theta'; query)
 
-An algorithm is two pure functions of one task, `adapt` and `meta_grad`; batching over tasks, devices, the outer
-optimiser and evaluation come from the library. Here the meta-parameters are the pair (theta, log alpha): the logarithm
-keeps every step size positive. Li, Zhou, Chen and Li 2017, "Meta-SGD", arXiv 1707.09835.
+An algorithm is two pure functions of one task, `adapt` and `meta_grad`. The library adds batching over tasks, devices,
+the outer optimiser and evaluation. Here the meta-parameters are the pair (theta, log alpha), where the logarithm keeps
+every step size positive. Li, Zhou, Chen and Li 2017, "Meta-SGD", arXiv 1707.09835.
 
 Run with: python examples/own_algorithm.py
 """
@@ -36,7 +36,7 @@ INNER = InnerLoop(optax.sgd(RATE), steps=1)
 
 
 class MetaSGD(Algorithm):
-    """Meta-SGD; the step sizes that it learns take the place of the inner loop's rule."""
+    """Meta-SGD: its learned step sizes replace the rule of the inner loop."""
 
     def init(self, params):
         """(theta, log alpha), with the same step size everywhere."""
@@ -47,7 +47,7 @@ class MetaSGD(Algorithm):
         return meta_params[0]
 
     def trajectory(self, meta_params, support, observe=None):
-        """The inner loop with the learnt step sizes."""
+        """The inner loop with the learned step sizes."""
         theta, log_rates = meta_params
         scale = lambda grads, _: jax.tree.map(lambda g, r: -jnp.exp(r) * g, grads, log_rates)
         return unroll(self.loss_fn, replace(self.inner, rule=optax.stateless(scale)), theta, support, observe)
@@ -64,7 +64,7 @@ class MetaSGD(Algorithm):
 
 
 def check_identity(loss_fn, params):
-    """With equal step sizes the gradient in theta must be MAML's: the test every algorithm should begin with."""
+    """With equal step sizes, the gradient in theta must equal MAML's. Every algorithm should start with such a test."""
     task, algorithm = Sinusoid().sample(jax.random.key(3)), MetaSGD(loss_fn, INNER)
     (ours, _), _ = algorithm.meta_grad(algorithm.init(params), task)
     theirs, _ = maml(loss_fn, INNER).meta_grad(params, task)
@@ -84,7 +84,7 @@ def main():
         curve = evaluate(algorithm, state.params, Sinusoid(), key=jax.random.key(2), num_tasks=500)
         print(f"{name}: loss after one step {curve.mean('loss')[-1]:.3f}")
     rates = jnp.concatenate([jnp.exp(x).ravel() for x in jax.tree.leaves(state.params[1])])
-    print(f"learnt step sizes from {rates.min():.4f} to {rates.max():.4f}, where MAML has 0.01")
+    print(f"learned step sizes from {rates.min():.4f} to {rates.max():.4f}, where MAML has 0.01")
 
 
 if __name__ == "__main__":

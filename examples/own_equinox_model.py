@@ -1,7 +1,7 @@
-"""An ordinary Equinox model, unchanged: split off what is no parameter, and meta-train the rest.
+"""An ordinary Equinox model, unchanged: separate the parameters from the rest and meta-train them.
 
-`eqx.nn.MLP` holds its activation function as a leaf and takes one example at a time. `eqx.partition` takes the float
-arrays out, and `jax.vmap` makes a batch of examples of one.
+`eqx.nn.MLP` has its activation function as a leaf and takes one example at a time. `eqx.partition` extracts the float
+arrays, and `jax.vmap` applies the model to a batch.
 
 Run with: python examples/own_equinox_model.py
 """
@@ -30,14 +30,14 @@ def main():
 
     loss_fn = mean_squared_error(apply)
     inner = InnerLoop(optax.sgd(0.02), steps=3)
-    # Any part of the tree may be named; in an eqx.nn.MLP of depth 2 the head is layer number 2.
+    # `head` can name any part of the tree. In an eqx.nn.MLP of depth 2, the last layer is layer 2.
     for name, algorithm in (("MAML", maml(loss_fn, inner)), ("ANIL", anil(loss_fn, inner, head="layers/2"))):
         loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=8)
         state, info = loop.run(loop.init(params, jax.random.key(1)), steps)
         first, last = np.mean(info.outer_loss[:50]), np.mean(info.outer_loss[-50:])
         print(f"{name}: loss after adapting {first:.3f} -> {last:.3f} in {steps} meta-steps")
 
-    learner = Learner(state.params, algorithm)  # ANIL's: it adapts the head alone
+    learner = Learner(state.params, algorithm)  # ANIL's, so it adapts only the head
     x = jnp.linspace(-5, 5, 10)[:, None]
     learner.fit(x, 2 * np.sin(x))
     print("a new wave's error before each inner step:", np.round(learner.losses_, 3))

@@ -35,9 +35,9 @@ class LinenRegressor(linen.Module):
 
 
 def from_nnx() -> tuple[Any, Apply]:
-    """(params, apply) of an NNX model. State that is no parameter, such as dropout keys, would go in `rest`."""
+    """(params, apply) of an NNX model. Other state, such as dropout keys, would be in `rest`."""
     graph, params, rest = nnx.split(Regressor(nnx.Rngs(0)), nnx.Param, ...)
-    # A pure dict of arrays: variables carry metadata that would have to agree between params and gradients.
+    # A pure dict of arrays, because the metadata of variables would have to agree between params and gradients.
     return nnx.to_pure_dict(params), lambda pure, x: nnx.merge(graph, with_values(params, pure), rest)(x)
 
 

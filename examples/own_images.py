@@ -1,7 +1,7 @@
-"""Your own pictures: a folder of class folders becomes few-shot tasks, and new classes are learnt from five examples.
+"""Your own images: make few-shot tasks from a folder of class folders, and learn new classes from five examples.
 
-python examples/own_images.py --folder pictures    # pictures/CLASS/anything.png
-python examples/own_images.py                      # draws a few symbols as a stand-in
+python examples/own_images.py --folder images    # images/CLASS/anything.png
+python examples/own_images.py                    # generates a few symbols instead
 """
 
 import argparse
@@ -19,7 +19,7 @@ ALGORITHM = maml(cross_entropy(), InnerLoop(optax.sgd(0.5), steps=1))
 
 
 def draw_symbols(root, classes=12, pictures=12):
-    """Stand-in data: each class is a random pattern of 4 by 4 tiles, each picture a noisy copy."""
+    """Example data: each class is a random pattern of 4 by 4 tiles, and each image a noisy copy."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def draw_symbols(root, classes=12, pictures=12):
 
 
 def meta_train(classes, ways, steps):
-    """An initialisation for telling `ways` classes apart from five examples of each."""
+    """An initialisation for classifying `ways` classes from five examples of each."""
     model = Conv4(ways, image_shape=classes.shape, filters=8, key=jax.random.key(0))
     tasks = Episodes(classes, ways=ways, shots=5, queries=5)
     loop = OuterLoop(ALGORITHM, optax.adam(3e-3), tasks, meta_batch=4, chunk=1)
@@ -43,23 +43,21 @@ def meta_train(classes, ways, steps):
 
 
 def learn_new_classes(params, classes):
-    """Fit five pictures of each of two classes that were never seen, and name the others."""
+    """Fit five images of each of two new classes, and classify the others."""
     learner = Learner(params, ALGORITHM.with_inner(steps=5))
     names = classes.names[:2]
     pictures = [classes.rows(i) for i in range(2)]
     learner.fit(np.concatenate([p[:5] for p in pictures]), [name for name in names for _ in range(5)])
     rest = np.concatenate([p[5:] for p in pictures])
     truth = [name for name, p in zip(names, pictures, strict=True) for _ in p[5:]]
-    print(f"new classes {', '.join(names)}: {learner.score(rest, truth):.0%} of {len(rest)} pictures right")
+    print(f"new classes {', '.join(names)}: {learner.score(rest, truth):.0%} of {len(rest)} images right")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
-    parser.add_argument(
-        "--folder", type=Path, help="a folder of class folders; at least ten pictures a class"
-    )
-    parser.add_argument("--size", type=int, default=16, help="side that the pictures are resized to")
+    parser.add_argument("--folder", type=Path, help="a folder of class folders with at least ten images each")
+    parser.add_argument("--size", type=int, default=16, help="side length to which images are resized")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as stand_in:
         if options.folder is None:

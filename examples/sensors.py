@@ -1,10 +1,9 @@
-"""Calibrating sensors from five readings each: many small regression tasks, and a learner for the next device.
+"""Calibrate sensors from five readings each: many small regression tasks, and a learner for new sensors.
 
-Every sensor distorts the true value in its own way (gain, offset, a bend, an influence of temperature). Hundreds of
-sensors were calibrated in the laboratory; a new one is to be calibrated from five reference readings. A model trained
-on all sensors together cannot know which it has before it; a model trained on one sees too few readings. MAML learns
-an initialisation from which a few steps on five readings suffice. Patients, shops or machines in place of sensors
-are the same problem.
+Every sensor distorts the true value in its own way (gain, offset, nonlinearity, temperature drift). Hundreds of sensors
+were calibrated in the laboratory. A new one has to be calibrated from five reference readings. A model trained on all
+sensors together cannot know which sensor it sees, and a model trained on one sensor sees too few readings. MAML learns
+an initialisation from which a few steps on five readings suffice. Patients, shops or machines lead to the same problem.
 
 Run with: python examples/sensors.py
 """
@@ -24,7 +23,7 @@ INNER = InnerLoop(optax.sgd(0.05), steps=5)
 
 
 def make_sensors(count, seed):
-    """The laboratory's table: readings and temperatures [sensors, 30, 2], true values [sensors, 30, 1]."""
+    """The laboratory's data: readings and temperatures [sensors, 30, 2], true values [sensors, 30, 1]."""
     rng = np.random.default_rng(seed)
     draw = lambda low, high: rng.uniform(low, high, (count, 1))
     gain, offset, bend, drift = draw(0.6, 1.6), draw(-0.5, 0.5), draw(-0.4, 0.4), draw(-0.6, 0.6)

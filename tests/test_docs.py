@@ -1,15 +1,17 @@
 """What the README and the documentation say is so: their code runs, their commands, options, links and pages exist."""
 
+import importlib
 import importlib.metadata
 import re
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import innerloop
-from innerloop import algorithms
+from innerloop import algorithms, analysis, rl
 from innerloop.cli import COMMANDS, main
 from innerloop.config.presets.registry import all_presets
 
@@ -18,9 +20,11 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
-ALGORITHM_PAGES = ROOT / "docs" / "algorithms"
+ALGORITHM_PAGES = ROOT / "docs" / "reference" / "algorithms"
+API_PAGES = ROOT / "docs" / "reference" / "api"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -120,12 +124,53 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_python_page_names_all_that_is_public() -> None:
-    told = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "api.md").read_text()))
+    told = set(re.findall(r"`(\w+)`", (API_PAGES / "index.md").read_text()))
     assert set(innerloop.HOMES) - told == set()
 
 
+def documented() -> list[str]:
+    """Every object that an API page shows."""
+    return [
+        name
+        for page in sorted(API_PAGES.glob("*.md"))
+        for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)
+    ]
+
+
+def found(path: str) -> object:
+    """The object of a dotted path that ends in a module, or in a name inside one."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        home, name = path.rsplit(".", 1)
+        return getattr(importlib.import_module(home), name)
+
+
+def test_the_python_pages_show_all_that_is_public() -> None:
+    shown = documented()
+    assert len(shown) == len(set(shown))
+    objects = [found(path) for path in shown]
+    for name in innerloop.HOMES:
+        assert any(getattr(innerloop, name) is one for one in objects), name
+    for package in (analysis, rl):
+        for name, value in vars(package).items():
+            if not name.startswith("_") and not isinstance(value, ModuleType):
+                assert any(value is one for one in objects), name
+
+
+def test_the_python_pages_show_nothing_private() -> None:
+    assert not [path for path in documented() if any(part.startswith("_") for part in path.split("."))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_are_no_wider_than_120_characters(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for line in text.splitlines():
+        assert len(line) <= 120 or line.startswith(("|", "![")), line
+
+
 def test_the_map_of_the_source_is_complete() -> None:
-    told = (ROOT / "docs" / "architecture.md").read_text()
+    told = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     source = ROOT / "src" / "innerloop"
     for path in source.iterdir():
         if path.name.startswith("_") or path.name in ("py.typed", "shipped"):
@@ -137,7 +182,7 @@ def test_results_have_their_place() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.count("<!-- results:begin -->") == readme.count("<!-- results:end -->") == 1
     assert readme.index("<!-- results:begin -->") < readme.index("<!-- results:end -->")
-    assert (ROOT / "docs" / "results.md").exists()
+    assert (ROOT / "docs" / "reference" / "results.md").exists()
 
 
 def test_versions_agree() -> None:

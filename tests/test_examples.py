@@ -58,7 +58,7 @@ def test_own_flax_model():
 
 
 def test_own_images():
-    (right,) = found(r": (\d+)% of \d+ pictures right", run(example("own_images")))
+    (right,) = found(r": (\d+)% of \d+ images right", run(example("own_images")))
     assert right >= 80
 
 

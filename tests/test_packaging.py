@@ -145,7 +145,7 @@ def test_the_oldest_jax_computes_convolutions_rightly() -> None:
 
 
 def test_the_examples_for_clusters_are_well_formed() -> None:
-    deploy = ROOT / "docs" / "deploy"
+    deploy = ROOT / "docs" / "guides" / "deploy"
     assert subprocess.run(["bash", "-n", str(deploy / "slurm.sh")]).returncode == 0
     text = (deploy / "kubernetes.yaml").read_text()
     assert text.count("JAX_") == 3

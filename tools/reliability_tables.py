@@ -1,4 +1,4 @@
-"""The result file of `make test-faults` and `make fuzz`, and the tables that docs/reliability.md has of it."""
+"""The result file of `make test-faults` and `make fuzz`, and its tables in docs/reference/reliability.md."""
 
 import datetime
 import json
@@ -24,7 +24,7 @@ def load() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-DOCUMENT = ROOT / "docs" / "reliability.md"
+DOCUMENT = ROOT / "docs" / "reference" / "reliability.md"
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:

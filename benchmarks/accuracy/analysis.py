@@ -1,4 +1,4 @@
-"""The laboratory's numbers on trained models, into result files and from there into docs/analysis.md.
+"""The laboratory's numbers on trained models, into result files and from there into docs/guides/analysis.md.
 
     python -m benchmarks.accuracy.analysis                     everything below, then the page
     python -m benchmarks.accuracy.analysis model SOURCE ...    every experiment on shipped weights or run folders
@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from benchmarks.accuracy.measure import commit
-from innerloop.analysis.analyzed_model import unwatched
+from innerloop.analysis.analyzed_model import no_progress
 from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli.common import start_jax
 from innerloop.config.presets.recipes import RECIPES
@@ -46,7 +46,7 @@ def watching(title: str) -> Any:
     """A line of progress for each experiment."""
     begun = time.monotonic()
     print(f"  {title}", end="", flush=True)
-    yield unwatched
+    yield no_progress
     print(f": {time.monotonic() - begun:.0f} s", flush=True)
 
 
@@ -69,7 +69,7 @@ def model(source: str, tasks: int = TASKS) -> None:
     wanted = ["freeze", "similarity", "nil", "weights", "steps"]
     if (Path(source) / "snapshots").is_dir():
         wanted.append("early")
-    results = analyze(Request(source, tasks=tasks), wanted, watching=watching)
+    results = analyze(Request(source, tasks=tasks), wanted, progress_for=watching)
     results["source"] = name_of(source)
     keep(
         name_of(source), {"kind": "model", "results": results, "seconds": round(time.monotonic() - begun, 1)}
@@ -79,7 +79,7 @@ def model(source: str, tasks: int = TASKS) -> None:
 def across(first: str, second: str) -> None:
     """Similarity of two models."""
     print(f"{first} and {second}")
-    results = analyze(Request(first, tasks=TASKS, against=second), ["against"], watching=watching)
+    results = analyze(Request(first, tasks=TASKS, against=second), ["against"], progress_for=watching)
     names = [name_of(first), name_of(second)]
     keep("--".join(names), {"kind": "across", "models": names, "results": results["against"]})
 

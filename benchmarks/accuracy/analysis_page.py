@@ -1,4 +1,4 @@
-"""The tables of docs/analysis.md between its markers, from result files alone."""
+"""The tables of docs/guides/analysis.md between its markers, from result files alone."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ from innerloop.analysis.verdict import judge
 from innerloop.io.files import write_text
 from innerloop.report.analysis_figures import early
 
-PAGE = ROOT / "docs" / "analysis.md"
+PAGE = ROOT / "docs" / "guides" / "analysis.md"
 FREEZING = {
     "none": ("46.9 ± 0.2", "63.1 ± 0.4"),
     "1": ("46.5 ± 0.3", "63.0 ± 0.6"),
@@ -174,7 +174,7 @@ def tables(folder: Path) -> dict[str, str]:
 
 
 def write_page(folder: Path) -> None:
-    """Fill docs/analysis.md."""
+    """Fill docs/guides/analysis.md."""
     text = PAGE.read_text()
     for name, content in tables(folder).items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -189,6 +189,6 @@ def draw_snapshots(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
         if "early" in result.get("results", {}):
-            place = PAGE.parent / "figures" / f"early-{result['subject']}.png"
+            place = PAGE.parents[1] / "figures" / f"early-{result['subject']}.png"
             place.parent.mkdir(exist_ok=True)
             early(result["results"]).savefig(place, dpi=110, metadata={"Software": None})

@@ -39,7 +39,7 @@ Measurements = Callable[[int], list[dict[str, Any]]]
 def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     """One measurement, with a line of progress."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
-    found = measure(trained, tasks=count, watch=show, **settings)
+    found = measure(trained, tasks=count, on_progress=show, **settings)
     print(f"\r  {settings}: {found.score} {found.value:.4f} +- {found.ci95:.4f}")
     return found.to_json()
 

@@ -74,7 +74,7 @@ def training(result: dict[str, Any]) -> str:
     if result["subject"] in weights.shipped():
         config = weights.load(weights.shipped_path(result["subject"]))[1]
         with_what = f" of {config.outer.meta_batch} tasks, {config.inner.steps} inner"
-        with_what += f", begun with `{start}`" if (start := config.model.start) else ""
+        with_what += f", started from `{start}`" if (start := config.model.start) else ""
     minutes = f", {facts['seconds'] / 60:.0f} min" if "seconds" in facts else ""
     return f"{facts['meta_steps']:,}".replace(",", " ") + f" meta-steps{with_what}{minutes}"
 
@@ -217,7 +217,7 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
             continue
         setting, algorithm = subject_parts(subject)
         paper = ACCURACY.get((subject, record["normalization"]), ("", ""))[0]
-        name = NAMES[algorithm] + (f", begun with `{start}`" if (start := begun_with(subject)) else "")
+        name = NAMES[algorithm] + (f", started from `{start}`" if (start := begun_with(subject)) else "")
         rows.append([setting, name, percent(record), record["normalization"], paper])
     rows.sort(key=lambda row: (row[0] != "omniglot-5way-1shot", row[0]))
     return table(["tasks", "algorithm", "accuracy, %", "normalisation", "published"], rows)
@@ -231,13 +231,13 @@ def subject_parts(subject: str) -> tuple[str, str]:
 
 
 def write_tables(folder: Path) -> None:
-    """docs/results.md, and the table between the README's markers."""
+    """docs/reference/results.md, and the table between the README's markers."""
     results = load(folder)
     text = HEAD + sinusoid_table(results) + image_tables(results)
-    write_text(ROOT / "docs" / "results.md", text)
-    between_markers(ROOT / "docs" / "rl.md", "navigation", navigation_table(results))
-    between_markers(ROOT / "docs" / "rl.md", "locomotion", locomotion_table(results))
+    write_text(ROOT / "docs" / "reference" / "results.md", text)
+    between_markers(ROOT / "docs" / "guides" / "rl.md", "navigation", navigation_table(results))
+    between_markers(ROOT / "docs" / "guides" / "rl.md", "locomotion", locomotion_table(results))
     if (folder / ITERATION).exists():
         iteration = json.loads((folder / ITERATION).read_text())
-        between_markers(ROOT / "docs" / "rl.md", "iteration", iteration_table(iteration))
+        between_markers(ROOT / "docs" / "guides" / "rl.md", "iteration", iteration_table(iteration))
     between_markers(ROOT / "README.md", "results", summary(results))

@@ -3,7 +3,7 @@
 python -m benchmarks.rl.meta_iteration                    both, in turn, as one JSON object
 python -m benchmarks.rl.meta_iteration --share 1          curvature from all tasks, as the PyTorch ports take it
 python -m benchmarks.rl.meta_iteration --alone            ours without the peer
-python -m benchmarks.rl.meta_iteration --write            both, and the table in docs/rl.md
+python -m benchmarks.rl.meta_iteration --write            both, and the table in docs/guides/rl.md
 
 Wall seconds say what one waits, CPU seconds what it costs where other work runs beside it. The peer is
 `benchmarks.speed.peers.navigation`, written as the PyTorch ports of MAML write it; both take the same settings,
@@ -48,7 +48,7 @@ class Ours:
 
         use_cores(threads)
         config = preset(PRESET)
-        e = RLExperiment(replace(config, rl=replace(config.rl, fisher_share=share)))
+        e = RLExperiment(replace(config, rl=replace(config.rl, fisher_fraction=share)))
         self.loop, self.wait = e.outer_loop(e.train_tasks()), jax.block_until_ready
         self.state = self.loop.start(e.init_params(), e.keys().tasks)
 
@@ -103,7 +103,9 @@ def summary(answers: list[dict[str, Any]], iterations: int) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> int:
     """Time both and print a record."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--share", type=float, default=preset(PRESET).rl.fisher_share, help="of the curvature")
+    made.add_argument(
+        "--share", type=float, default=preset(PRESET).rl.fisher_fraction, help="of the curvature"
+    )
     made.add_argument("--threads", type=int, default=2, help="cores of each")
     made.add_argument("--turns", type=int, default=5, help="of each")
     made.add_argument("--iterations", type=int, default=AT_ONCE, help="of each turn, a multiple of 5")
@@ -130,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     load = round(os.getloadavg()[0], 2)
     found = timed(processes(a.share, a.threads, None if a.alone else a.python), a.turns, a.iterations)
-    settings = {"fisher_share": a.share, "threads": a.threads, "turns": a.turns, "load_before": load}
+    settings = {"fisher_fraction": a.share, "threads": a.threads, "turns": a.turns, "load_before": load}
     ratios = {} if a.alone else ratio(found)
     record = {**found, **ratios, **settings, **circumstances()}
     print(json.dumps(record))

@@ -5,7 +5,7 @@ python -m benchmarks.scaling.measure --equality   the same bits? devices in one 
 python -m benchmarks.scaling.measure --restarts   checkpointed on 4 processes, gone on with on 1, 2 and 8
 python -m benchmarks.scaling.measure --losses     seconds until the others stop when a process is killed, or hangs
 python -m benchmarks.scaling.measure --all        all of it
-python -m benchmarks.scaling.measure --table      the tables of docs/scale.md from benchmarks/results/scaling.json alone
+python -m benchmarks.scaling.measure --table      the tables of docs/guides/scale.md from the result file alone
 
 Where the machine permits, the processes have a network of their own, so that what is counted on the loopback is theirs.
 """

@@ -12,7 +12,7 @@ from innerloop import algorithms
 from innerloop.algorithms.fomaml import FOMAML
 from innerloop.algorithms.testing.contract import check_algorithm
 from innerloop.config.specs import ALGORITHMS
-from innerloop.engine.persistent_adam import kept_adam
+from innerloop.engine.persistent_adam import persistent_adam
 
 RULES = {
     "sgd": lambda: optax.sgd(0.1),
@@ -37,7 +37,7 @@ def test_every_algorithm_with_every_rule(name: str, rule: str):
 
 def test_moments_that_tasks_hand_on():
     """Meta-parameters that hold more than the model's parameters keep the contract too."""
-    check_algorithm(algorithms.reptile, rule=kept_adam(0.01), zero_steps=False, dtypes=(jnp.float32,))
+    check_algorithm(algorithms.reptile, rule=persistent_adam(0.01), zero_steps=False, dtypes=(jnp.float32,))
 
 
 def with_grads(change) -> object:

@@ -18,5 +18,5 @@ def run(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """Kept results of this test alone."""
-    monkeypatch.setattr("innerloop.analysis.result_cache.folder", lambda: tmp_path / "store")
+    monkeypatch.setattr("innerloop.analysis.result_cache._folder", lambda: tmp_path / "store")
     return tmp_path / "store"

@@ -81,7 +81,7 @@ def test_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
 
 def test_what_a_kept_result_depends_on(run):
     """Weights, settings and the second run; not the tasks of other experiments, and not the name of the source."""
-    depends = lambda name, **changes: Laboratory(Request(**{"source": str(run), **changes})).depends(name)
+    depends = lambda name, **changes: Laboratory(Request(**{"source": str(run), **changes}))._depends(name)
     copy = str(run / "weights.safetensors")
     first = str(RunFolder(run).snapshots()[0])
     assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)
@@ -130,8 +130,10 @@ def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, mo
     """Nor is a policy's owner told to name layers in Python."""
     monkeypatch.chdir(tmp_path)
     assert "there is none of this name, got 'nothing'" in complaint("nothing")
-    assert "is a policy and learns from no examples" in complaint("navigation-maml-trpo")
-    assert "is a policy" in complaint("sinusoid-maml", "--against", "navigation-maml-trpo")
+    assert "is an RL policy; it adapts from trajectories, not from labelled examples" in complaint(
+        "navigation-maml-trpo"
+    )
+    assert "is an RL policy" in complaint("sinusoid-maml", "--against", "navigation-maml-trpo")
     assert "there is no NIL for regression" in complaint("sinusoid-maml", "--only", "nil")
     assert not list(tmp_path.iterdir())
 

@@ -10,10 +10,10 @@ from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, se
 
 from innerloop import analysis
 from innerloop.analysis import NamedLayers, named_layers
-from innerloop.analysis.loss_landscape import first_step
+from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES
-from innerloop.analysis.weight_movement import angle
+from innerloop.analysis.weight_movement import _angle
 from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
@@ -38,7 +38,9 @@ def adapted(subject, task, frozen=()):
 def test_freezing_is_plain_gradient_descent_on_the_other_layers():
     subject = own()
     told = []
-    lines = analysis.freezing(subject, tasks=6, key=KEY, watch=lambda done, total: told.append((done, total)))
+    lines = analysis.freezing(
+        subject, tasks=6, key=KEY, on_progress=lambda done, total: told.append((done, total))
+    )
     assert [x["frozen"] for x in lines] == [[], ["first"], ["first", "out"]]
     assert told[-1] == (18, 18)
     values = []
@@ -91,13 +93,13 @@ def test_layers_of_ones_own():
         NamedLayers({"a": "a"}, activations)
     with pytest.raises(InnerloopError, match="layer 'lost' has no parameter; choose among: deep/first, out"):
         replace(own(), layers=NamedLayers({"lost": "nowhere", "out": "out"}, activations))
-    with pytest.raises(InnerloopError, match="the model is none of ours, got dict; name its layers"):
+    with pytest.raises(InnerloopError, match="the model is not a built-in one, got dict; name its layers"):
         named_layers({"a": 1})
 
 
 def test_similarity_before_and_after():
     """A frozen body is itself; a linear layer that only scales stays alike; shuffled points are not."""
-    lines = analysis.before_and_after(
+    lines = analysis.similarity_before_and_after(
         replace(small(), algorithm=small().without(("hidden1",))), tasks=3, key=KEY
     )
     body, head = lines
@@ -117,7 +119,7 @@ def test_similarity_before_and_after():
 def test_similarity_is_that_of_the_activations():
     subject = small()
     assert subject.close_up is not None
-    found = analysis.before_and_after(subject, tasks=2, key=KEY)
+    found = analysis.similarity_before_and_after(subject, tasks=2, key=KEY)
     assert subject.close_up is not None
     values = []
     for i in range(2):
@@ -132,11 +134,11 @@ def test_similarity_of_two_models():
     """A model against itself is 1 everywhere; against another one it is not; other layers are refused."""
     a = small()
     b = replace(a, params=jax.tree.map(lambda x: jnp.flip(x) + 0.1, a.params))
-    assert all(x["cka"]["mean"] == 1 for x in analysis.across(a, a, tasks=2, key=KEY))
-    assert analysis.across(a, b, tasks=2, key=KEY)[0]["cka"]["mean"] < 0.99
-    assert analysis.across(a, a, tasks=2, key=KEY, adapted=True)[1]["cca"]["mean"] == 1
+    assert all(x["cka"]["mean"] == 1 for x in analysis.similarity_across_models(a, a, tasks=2, key=KEY))
+    assert analysis.similarity_across_models(a, b, tasks=2, key=KEY)[0]["cka"]["mean"] < 0.99
+    assert analysis.similarity_across_models(a, a, tasks=2, key=KEY, adapted=True)[1]["cca"]["mean"] == 1
     with pytest.raises(InnerloopError, match="need the same layers, got hidden1, head and first, out"):
-        analysis.across(a, own(), tasks=2, key=KEY)
+        analysis.similarity_across_models(a, own(), tasks=2, key=KEY)
 
 
 def test_cosine_scores_by_hand():
@@ -154,7 +156,7 @@ def test_nil():
     scrambled = jax.tree.map(jnp.zeros_like, subject.params)
     told = []
     bodies = {"trained": subject.params, "none": scrambled}
-    lines = analysis.nil(subject, bodies, tasks=4, key=KEY, watch=lambda *now: told.append(now))
+    lines = analysis.nil(subject, bodies, tasks=4, key=KEY, on_progress=lambda *now: told.append(now))
     assert [(x["body"], x["inner_loop"]) for x in lines] == [
         ("trained", True),
         ("trained", False),
@@ -170,7 +172,7 @@ def test_nil():
 
 def test_movement():
     subject = own(select="out")
-    lines = analysis.movement(subject, tasks=5, key=KEY)
+    lines = analysis.layer_movement(subject, tasks=5, key=KEY)
     assert (lines[0]["relative"], lines[0]["angle"]) == (0, 0)
     old = subject.params["out"]
     moved = [adapted(subject, t, ("first",))["out"] for t in tasks_of(subject, 5)]
@@ -184,12 +186,12 @@ def test_movement():
 def test_small_angles():
     """1e-5 radians, which the arccos of a float32 cosine cannot tell from 0."""
     a, b = jnp.array([1.0, 0.0]), jnp.array([3.0, 3e-5])
-    assert float(angle(a, b)) == pytest.approx(np.degrees(1e-5), rel=1e-3)
+    assert float(_angle(a, b)) == pytest.approx(np.degrees(1e-5), rel=1e-3)
 
 
 def test_steps():
     subject = own()
-    found = analysis.by_step(subject, tasks=3, key=KEY)
+    found = analysis.inner_step_curves(subject, tasks=3, key=KEY)
     assert found["steps"] == [0, 1, 2, 3]
     tasks = tasks_of(subject, 3)
     for steps in (0, 2):
@@ -209,8 +211,8 @@ def test_steps():
 def test_landscape():
     """At 0 and 1 the line has the losses before and after the first step; so has the plane at (1, 0) and (0, 1)."""
     subject = own()
-    line = analysis.line(subject, tasks=2, key=KEY, along=(0.0, 1.0))
-    plane = analysis.plane(subject, key=KEY, grid=(0.0, 1.0))
+    line = analysis.loss_line(subject, tasks=2, key=KEY, along=(0.0, 1.0))
+    plane = analysis.loss_plane(subject, key=KEY, grid=(0.0, 1.0))
     tasks = tasks_of(subject, 2)
     once = replace(subject, algorithm=subject.algorithm.with_inner(steps=1))
     for at, params in ((0, [subject.params] * 2), (1, [adapted(once, t) for t in tasks])):
@@ -219,11 +221,11 @@ def test_landscape():
         assert plane["losses"][0][0][at] == pytest.approx(values[0], rel=1e-5)
         assert plane["losses"][1][at][0] == pytest.approx(values[1], rel=1e-5)
     paths = np.array(
-        analysis.plane(small(), key=KEY, grid=(0.0,))["paths"]
+        analysis.loss_plane(small(), key=KEY, grid=(0.0,))["paths"]
     )  # these tasks' steps are not parallel
     assert paths[:, 0] == pytest.approx(np.zeros((2, 2)), abs=1e-5)
     assert paths[:, 1] == pytest.approx(np.eye(2), abs=1e-3)
-    step = first_step(subject, subject.params, tasks[0])
+    step = _first_step(subject, subject.params, tasks[0])
     assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - subject.params["out"], atol=1e-6)
 
 
@@ -261,7 +263,7 @@ def test_along_training():
     expected = analysis.freezing(subject, [(), ("first",)], tasks=4, key=KEY)
     assert found[1]["freeze"] == expected
     assert found[0]["freeze"] != expected
-    assert found[1]["similarity"] == analysis.before_and_after(subject, tasks=2, key=KEY)
+    assert found[1]["similarity"] == analysis.similarity_before_and_after(subject, tasks=2, key=KEY)
 
 
 def test_the_lines_task_is_what_it_says():

@@ -99,7 +99,7 @@ def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "mini_imagenet.load": lambda: mini_imagenet.load(NOBODY),
         "memmap.build": lambda: memmap.build(NOBODY, tmp_path / "x.npy"),
         "memmap": lambda: memmap.open(NOBODY),
-        "root": lambda: download.data_folders(NOBODY),
+        "root": lambda: download._data_folders(NOBODY),
     }.items():
         with pytest.raises(
             InnerloopError, match=f"^{named}: names a home folder that is not there, got '~nobody"
@@ -135,7 +135,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     with pytest.raises(InnerloopError, match="no home folder to keep it in; set INNERLOOP_CACHE"):
         download.cache_folder()
     with pytest.warns(UserWarning, match="compiled programs are not kept"):
-        assert common.usable_cache() is None
+        assert common._usable_cache() is None
     with pytest.warns(UserWarning, match="going on without a cache"):
         assert cache.cached("x", "x", lambda: four_classes) is four_classes
     with pytest.warns(UserWarning, match="result is not kept"):
@@ -157,15 +157,15 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "x"))
     with pytest.warns(UserWarning, match="compiled programs are not kept .*Not a directory"):
-        assert common.usable_cache() is None
+        assert common._usable_cache() is None
     with pytest.warns(UserWarning, match="result is not kept .*Not a directory"):
         result_cache.save("x", {"a": 1})
     assert result_cache.load("x") is None
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
-    assert common.usable_cache() == tmp_path / "compiled"
+    assert common._usable_cache() == tmp_path / "compiled"
     for damage in (b"\xff", b"[" * 100_000, b'{"a"'):
-        result_cache.folder().mkdir(exist_ok=True)
-        (result_cache.folder() / "x.json").write_bytes(damage)
+        result_cache._folder().mkdir(exist_ok=True)
+        (result_cache._folder() / "x.json").write_bytes(damage)
         assert result_cache.load("x") is None
 
 

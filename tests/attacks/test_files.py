@@ -77,7 +77,7 @@ def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents,
 def test_a_run_whose_first_checkpoint_found_no_room_is_kept_and_resumed(project: Path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 100}))
-        with pytest.raises(NotWritten, match="then --resume"):
+        with pytest.raises(NotWritten, match="then `resume`"):
             train(tiny(8), "runs/x")
     assert int(train(None, "runs/x", resume=True).step) == 8
 
@@ -114,7 +114,7 @@ def test_checkpoints_in_a_folder_with_brackets_are_resumed(tmp_path: Path):
     train(tiny(8), folder)
     (folder / "weights.safetensors").unlink()
     seen: list[int] = []
-    state = train(None, folder, resume=True, watch=lambda progress: seen.append(progress.step))
+    state = train(None, folder, resume=True, on_progress=lambda progress: seen.append(progress.step))
     assert (int(state.step), seen) == (8, [])  # nothing was lost, so nothing was trained again
 
 
@@ -280,7 +280,7 @@ def test_only_what_orbax_wrote_goes_with_an_old_checkpoint(tmp_path: Path):
         if (notes.parent / "_CHECKPOINT_METADATA").exists():
             notes.write_text("mine")
 
-    train(tiny(16, checkpoint_every=2), tmp_path / "run", watch=visit)
+    train(tiny(16, checkpoint_every=2), tmp_path / "run", on_progress=visit)
     kept = [path for path in (tmp_path / "run").rglob("*") if path.name == "notes.txt"]
     assert [path.read_text() for path in kept] == ["mine"]
     assert not list((tmp_path / "run" / "checkpoints" / "deleted").rglob("_METADATA"))

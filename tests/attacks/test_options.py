@@ -10,7 +10,7 @@ import pytest
 from innerloop import cli
 from innerloop.analysis.run_all import Request
 from innerloop.cli import adapt, analyze, evaluate, presets, quickstart, report, reproduce, train
-from innerloop.cli.common import option
+from innerloop.cli.common import _option
 from innerloop.config.bounds import Bounds, Field, bounds_of
 from innerloop.config.schema import (
     Config,
@@ -85,7 +85,7 @@ def test_a_setting(cls: type[Section], name: str):
             make(value)
         values: Any = {name: value}
         values = {cls.SECTION[:-1]: values} if cls.SECTION else values
-        with pytest.raises(InnerloopError, match=f"^x.json: .*{name}"):
+        with pytest.raises(InnerloopError, match=f"^x.json: .*({name}|not finite)"):
             from_json(json.dumps(values), "x.json")
     for bound in (field.bounds.low, field.bounds.high):
         value = int(bound) if field.whole else float(bound)
@@ -105,7 +105,7 @@ def test_a_setting_on_the_command_line(cls: type[Section], name: str, complaint)
 @pytest.mark.parametrize(("word", "name"), OPTIONS)
 def test_an_option(word: str, name: str, complaint):
     cls = COMMANDS[word]
-    field, named = bounds_of(cls)[name], option(cls, name)
+    field, named = bounds_of(cls)[name], _option(cls, name)
     for value in beyond(field)[:2]:
         told = complaint(word, *NEEDED.get(word, ("x",)), f"{named}={value}")
         assert told.startswith(f"innerloop: {named}: must be ")

@@ -50,7 +50,7 @@ def test_data_that_changed_are_named(short: Config, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(fingerprint, "data_hashes", lambda splits: hashes)
     stop = lambda progress: os.kill(os.getpid(), 15) if progress.step == 2 else None
     with pytest.raises(Stopped):
-        train(short, tmp_path / "run", watch=stop)
+        train(short, tmp_path / "run", on_progress=stop)
     hashes = hashes | {"test": "d"}
     with pytest.raises(InnerloopError, match="--resume: the test set of the data changed"):
         train(None, tmp_path / "run", resume=True)

@@ -21,7 +21,7 @@ from innerloop.cli.progress import counting
 from innerloop.errors import InnerloopError
 from innerloop.io.text import LIMIT, as_json, csv_cell, printable
 from innerloop.report import analysis_page, html_blocks, measurements, run_figures
-from innerloop.report.analysis_tables import as_csv
+from innerloop.report.analysis_tables import _as_csv
 from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -121,10 +121,10 @@ def test_labels_are_no_formulas():
 
     figure = Figure()
     axes = figure.subplots()
-    axes.plot([1, 2], label=run_figures.plain("$^$\x1b$x"))
+    axes.plot([1, 2], label=run_figures._label("$^$\x1b$x"))
     axes.legend()
     figure.savefig(io.BytesIO(), format="svg")
-    assert run_figures.plain("$^$\x1b") == r"\$^\$\x1b"
+    assert run_figures._label("$^$\x1b") == r"\$^\$\x1b"
 
 
 def test_html_shows_what_it_is_given():
@@ -133,7 +133,7 @@ def test_html_shows_what_it_is_given():
     results = {"source": "<script>\x1b", "algorithm": "maml", "trained_meta_steps": 1, "metric": "loss"}
     results |= {"shots": 1, "inner_steps": 1, "inner_learning_rate": 0.1, "tasks": 2, "seed": 0}
     results |= {"tasks_looked_at_closely": 2, "normalization": "support"}
-    page = analysis_page.page(results, [], {})
+    page = analysis_page._page(results, [], {})
     assert "<script" not in page
     assert r"&lt;script&gt;\x1b" in page
 
@@ -143,13 +143,13 @@ FORMULAS = ('=HYPERLINK("http://x")', "+1+1", "-1+1", "@SUM(1)")
 
 def test_cells_that_a_spreadsheet_would_run(tmp_path: Path):
     predictions = [{"file": HOSTILE, "label": f, "probability": -0.5, "probabilities": {}} for f in FORMULAS]
-    adapt.write_csv(tmp_path / "x.csv", predictions)
+    adapt._write_csv(tmp_path / "x.csv", predictions)
     with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == [f"'{f}" for f in FORMULAS]
     assert {row["file"] for row in rows} == {ESCAPED}
     assert {row["probability"] for row in rows} == {"-0.5"}  # a number stays one
-    assert as_csv([{"layer": "=1", "x": -1}]) == "layer,x\n'=1,-1\n"
+    assert _as_csv([{"layer": "=1", "x": -1}]) == "layer,x\n'=1,-1\n"
     assert csv_cell("\t=1") == r"\t=1"
 
 
@@ -199,7 +199,7 @@ def once(measure: Any) -> Any:
 
 def test_diverged_tasks_are_told(diverging: Path, command, monkeypatch: pytest.MonkeyPatch):
     """In JSON as null; in words with their number."""
-    monkeypatch.setattr(evaluate, "measured", once(evaluate.measured))
+    monkeypatch.setattr(evaluate, "_measured", once(evaluate._measured))
     code, out, _ = command("evaluate", diverging, "--tasks", 5, "--json")
     record = strict(out)
     assert (code, record["loss"], record["ci95"], record["diverged_tasks"]) == (0, None, None, 5)
@@ -229,7 +229,7 @@ def test_a_report_on_folders_of_any_name(
 
 
 def test_none_diverged_and_none_is_told(capsys: pytest.CaptureFixture[str]):
-    evaluate.tell_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=0, tasks=5)))
+    evaluate._print_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=0, tasks=5)))
     assert capsys.readouterr().out == ""
-    evaluate.tell_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=1, tasks=5)), "support")
+    evaluate._print_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=1, tasks=5)), "support")
     assert capsys.readouterr().out == "support: 1 of 5 tasks diverged.\n"

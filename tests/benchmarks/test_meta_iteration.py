@@ -68,7 +68,7 @@ def test_the_settings_are_the_preset_s():
     )
     assert (c.inner.learning_rate, c.rl.max_kl, c.rl.discount) == (peer.RATE, peer.MAX_KL, peer.DISCOUNT)
     assert c.model.hidden == (peer.HIDDEN, peer.HIDDEN)
-    assert (c.rl.conjugate_gradients, c.rl.fisher_share) == (peer.PRODUCTS, 0.2)
+    assert (c.rl.conjugate_gradients, c.rl.fisher_fraction) == (peer.PRODUCTS, 0.2)
 
 
 def test_medians_and_ratios_by_hand():
@@ -115,4 +115,4 @@ def test_one_json_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert told[3].startswith("| PyTorch and NumPy | 1.00 | 2.00 | 80 000 |")
     assert record["ratio"] == record["cpu_ratio"] == 5.0
     assert record["innerloop"]["environment_steps_per_second"] == 400_000
-    assert record["fisher_share"] == preset(meta_iteration.PRESET).rl.fisher_share
+    assert record["fisher_fraction"] == preset(meta_iteration.PRESET).rl.fisher_fraction

@@ -1,4 +1,4 @@
-"""docs/reliability.md is what its result file says."""
+"""docs/reference/reliability.md is what its result file says."""
 
 import json
 from importlib import metadata

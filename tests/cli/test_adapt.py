@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from innerloop.cli.adapt_model import resolve_ink
-from innerloop.cli.user_examples import read_picture
+from innerloop.cli.adapt_model import _resolve_ink
+from innerloop.cli.user_examples import _read_picture
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError
@@ -94,7 +94,7 @@ def test_more_classes_than_the_model_has_outputs(complaint, glyph_run, tmp_path)
     for name in "abcdef":
         picture(tmp_path / "support" / name / "1.png")
     said = complaint("adapt", glyph_run, tmp_path)
-    assert "tells 5 classes apart, got 6" in said
+    assert "has outputs for 5 classes, got 6" in said
     assert "--data.ways 6" in said
 
 
@@ -108,21 +108,21 @@ def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
 
 def test_see_through_parts_are_white(tmp_path):
     picture(tmp_path / "clear.png", "RGBA", colour=(0, 0, 0, 0))
-    assert read_picture(tmp_path / "clear.png", (28, 28, 1)).min() == 255
+    assert _read_picture(tmp_path / "clear.png", (28, 28, 1)).min() == 255
 
 
 def test_oblong_models_want_their_own_size(tmp_path):
     picture(tmp_path / "x.png", size=(20, 30))
-    assert read_picture(tmp_path / "x.png", (30, 20, 3)).shape == (30, 20, 3)
+    assert _read_picture(tmp_path / "x.png", (30, 20, 3)).shape == (30, 20, 3)
     with pytest.raises(InnerloopError, match="must be 16 x 30 pixels, got 20 x 30"):
-        read_picture(tmp_path / "x.png", (30, 16, 1))
+        _read_picture(tmp_path / "x.png", (30, 16, 1))
 
 
 def test_photographs_have_no_ink():
     config, pictures = Config(data=DataConfig(dataset="cifar_fs")), np.zeros((1, 4, 4, 3), np.uint8)
-    assert resolve_ink(config, None, pictures) is None
+    assert _resolve_ink(config, None, pictures) is None
     with pytest.raises(InnerloopError, match="cifar_fs holds no drawings"):
-        resolve_ink(config, "dark", pictures)
+        _resolve_ink(config, "dark", pictures)
 
 
 def test_the_oracle_cannot_adapt(complaint, tmp_path):
@@ -152,7 +152,7 @@ def test_points_are_predicted(command, sinusoid_run, tmp_path):
     [
         ("", "must begin with the header x,y"),
         ("0,0\n1,\n", "must begin with the header x,y"),
-        ("x,y\n0,zero\n1,\n", "line 2: is no number, got 'zero'"),
+        ("x,y\n0,zero\n1,\n", "line 2: is not a number, got 'zero'"),
         ("x,y\n0,0\nnan,\n", "line 3: must be a finite number"),
         ("x,y\n0,inf\n1,\n", "line 2: must be a finite number"),
         ("x,y\n0,0,0\n1,\n", "line 2: must hold x,y"),
@@ -167,7 +167,7 @@ def test_bad_points_are_told_by_their_line(complaint, sinusoid_run, tmp_path, te
 def test_points_that_are_no_text(complaint, sinusoid_run, tmp_path):
     path = tmp_path / "points.csv"
     path.write_bytes(b"\xff\xfe\x00x")
-    assert "is no text file" in complaint("adapt", sinusoid_run, path)
+    assert "is not a text file" in complaint("adapt", sinusoid_run, path)
     assert "need a file of points" in complaint("adapt", sinusoid_run, tmp_path)
     assert "must be 0 or more" in complaint("adapt", sinusoid_run, path, "--steps", -1)
 

@@ -22,4 +22,4 @@ def test_json_holds_the_settings(command):
 
 
 def test_words_that_no_preset_has(complaint):
-    assert "no preset's name holds these words, got imagenet2" in complaint("list", "imagenet2")
+    assert "no preset's name contains these words, got imagenet2" in complaint("list", "imagenet2")

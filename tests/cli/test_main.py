@@ -5,6 +5,7 @@ import jax
 import pytest
 
 from innerloop import cli
+from innerloop.errors import InnerloopError
 from innerloop.io.text import counted, with_interval
 from innerloop.parallel.cpu_devices import cores
 
@@ -69,6 +70,22 @@ def test_ctrl_c_outside_training_ends_with_130(command, monkeypatch):
 def test_a_file_that_cannot_be_used_is_one_sentence(complaint, monkeypatch):
     monkeypatch.setattr(cli, "dispatch", raising(PermissionError(13, "Permission denied", "runs/x")))
     assert complaint("list") == "innerloop: runs/x: Permission denied.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            InnerloopError("outer.meta_batch", "is odd", do="lower `rl.max_kl`"),
+            "--outer.meta-batch: is odd; lower --rl.max-kl.",
+        ),
+        (InnerloopError("x/data.json", "is odd", do="then `resume`"), "x/data.json: is odd; then --resume."),
+        (InnerloopError("config.json", "is odd: inner.steps"), "config.json: is odd: inner.steps."),
+    ],
+)
+def test_settings_are_named_as_options(error, words, complaint, monkeypatch):
+    monkeypatch.setattr(cli, "dispatch", raising(error))
+    assert complaint("list") == f"innerloop: {words}\n"
 
 
 def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):

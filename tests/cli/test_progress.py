@@ -40,7 +40,7 @@ def test_a_terminal_gets_a_bar():
     [(41.6, "42 s"), (125.0, "2 min 05 s"), (7620.0, "2 h 07 min"), (3599.9, "1 h 00 min")],
 )
 def test_durations(seconds, words):
-    assert progress.duration(seconds) == words
+    assert progress._duration(seconds) == words
 
 
 def test_validation_loss_in_words():

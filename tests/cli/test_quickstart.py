@@ -8,13 +8,13 @@ from innerloop.cli import progress, quickstart
 
 def tiny(effort):
     """Two of the runs, as short as can be."""
-    chosen = [quickstart.sinusoid("maml"), quickstart.sinusoid("reptile")]
+    chosen = [quickstart._sinusoid("maml"), quickstart._sinusoid("reptile")]
     short = [replace(c, evaluation=replace(c.evaluation, validation_tasks=4, steps=2)) for c in chosen]
-    return [quickstart.shortened(config, 0.0001) for config in short]
+    return [quickstart._shortened(config, 0.0001) for config in short]
 
 
 def test_it_trains_measures_and_reports_then_uses_what_is_there(command, complaint, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "configs", tiny)
+    monkeypatch.setattr(quickstart, "_configs", tiny)
     code, out, _ = command("quickstart", "--folder", tmp_path, "--tasks", 4)
     assert code == 0
     for words in (
@@ -27,24 +27,24 @@ def test_it_trains_measures_and_reports_then_uses_what_is_there(command, complai
         assert words in out
     assert (tmp_path / "report.html").is_file()
     again = command("quickstart", "--folder", tmp_path, "--tasks", 4)[1]
-    assert again.count("trained before, used again") == 2
-    monkeypatch.setattr(quickstart, "configs", lambda effort: [replace(tiny(1)[0], seed=7)])
+    assert again.count("already trained, used again") == 2
+    monkeypatch.setattr(quickstart, "_configs", lambda effort: [replace(tiny(1)[0], seed=7)])
     assert "holds a run with other settings" in complaint("quickstart", "--folder", tmp_path)
 
 
 def test_a_stopped_one_goes_on(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "configs", lambda effort: tiny(1)[:1])
+    monkeypatch.setattr(quickstart, "_configs", lambda effort: tiny(1)[:1])
     with monkeypatch.context() as patch:
         patch.setattr(progress, "EVERY", 0.0)
         patch.setattr(progress, "in_words", lambda metrics: signal.raise_signal(signal.SIGTERM) or "")
         code, out, _ = command("quickstart", "--folder", tmp_path)
         assert code == 143
-        assert "The same command goes on." in out
+        assert "The same command continues." in out
     assert command("quickstart", "--folder", tmp_path, "--tasks", 4)[0] == 0
 
 
 def test_algorithms_meet_the_same_tasks():
-    plan = quickstart.configs(1.0)
+    plan = quickstart._configs(1.0)
     assert [config.algorithm for config in plan[:5]] == ["maml", "fomaml", "anil", "reptile", "joint"]
     assert [config.algorithm for config in plan[5:]] == ["maml", "fomaml", "anil", "reptile"]
     for part in (plan[:5], plan[5:]):

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from innerloop.cli.report import Report, destination
+from innerloop.cli.report import Report, _destination
 
 
 def test_the_page_lies_in_the_first_run(command, sinusoid_run):
@@ -12,7 +12,7 @@ def test_the_page_lies_in_the_first_run(command, sinusoid_run):
 
 def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert destination(Report((str(sinusoid_run / "weights.safetensors"),)))[1] == Path("report.html")
+    assert _destination(Report((str(sinusoid_run / "weights.safetensors"),)))[1] == Path("report.html")
 
 
 def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path):

@@ -53,7 +53,7 @@ def test_the_papers_settings_that_are_easy_to_get_wrong():
     assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
     reptile = preset("omniglot-5way-1shot-reptile-published")
     assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == (
-        "kept_adam",
+        "persistent_adam",
         10,
         10,
     )

@@ -15,7 +15,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
-from innerloop.engine.persistent_adam import FIRST, kept_adam
+from innerloop.engine.persistent_adam import FIRST, persistent_adam
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
@@ -147,7 +147,7 @@ def with_moments_by_hand(support: Batch, moments: dict) -> tuple[dict, dict]:
 
 def test_reptiles_moments_are_meta_parameters():
     """`init` adds them, training learns them, adaptation begins with them, and what is adapted is the model alone."""
-    algorithm = made(ALGORITHMS["reptile"], rule=kept_adam(RATE))
+    algorithm = made(ALGORITHMS["reptile"], rule=persistent_adam(RATE))
     loop = OuterLoop(algorithm, optax.sgd(1.0), Tasks(), meta_batch=1)
     state = loop.init(PARAMS, KEY)
     close(algorithm.initialisation(state.params), PARAMS)
@@ -185,7 +185,7 @@ def test_meta_gradients_report_the_outer_loss(spec: AlgorithmSpec):
 
 def test_a_learner_needs_a_loss_that_tells_its_model():
     opaque = lambda params, batch: LOSS(params, batch)
-    with pytest.raises(InnerloopError, match=r"does not tell its model, got .*; make it by .*BatchLoss"):
+    with pytest.raises(InnerloopError, match=r"does not expose its model, got .*; make it by .*BatchLoss"):
         Learner(PARAMS, ALGORITHMS["anil"].make(opaque, InnerLoop(optax.sgd(RATE), STEPS)))
 
 

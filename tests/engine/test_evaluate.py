@@ -65,10 +65,17 @@ def test_recorded_steps():
 
 
 @pytest.mark.parametrize(
-    "keywords", [{"part": 3}, {"part": 4, "chunk": 2}, {"part": 1}, {"chunk": 5}, {"part": 10, "chunk": 3}]
+    "keywords",
+    [
+        {"batch_size": 3},
+        {"batch_size": 4, "chunk": 2},
+        {"batch_size": 1},
+        {"chunk": 5},
+        {"batch_size": 10, "chunk": 3},
+    ],
 )
-def test_parts_chunks_and_devices_do_not_change_the_tasks(keywords: dict):
-    """A part of 3 runs on one device, of 4 on two; the last part is filled up and cut."""
+def test_batches_chunks_and_devices_do_not_change_the_tasks(keywords: dict):
+    """A batch of 3 runs on one device, of 4 on two; the last batch is filled up and cut."""
     found = curve(**keywords)
     assert found.scores["number"].shape == (10, 5)
     np.testing.assert_array_equal(found.scores["number"], curve().scores["number"])
@@ -79,7 +86,7 @@ def test_more_tasks_begin_with_the_same():
     assert len(np.unique(curve(14).scores["number"][:, 0])) == 14
 
 
-def test_evaluate_joins_the_parts():
+def test_evaluate_joins_the_batches():
     found = evaluate(ALGORITHM, PARAMS, Means(), score, key=KEY, num_tasks=10, record=(4,))
     np.testing.assert_array_equal(found.scores["distance"][:, 0], curve().scores["distance"][:, 4])
     other = evaluate(ALGORITHM, PARAMS, Means(), score, key=jax.random.key(1), num_tasks=10, record=(4,))

@@ -175,10 +175,10 @@ def test_what_is_drawn_apart_changes_no_bit(monkeypatch, chunk):
 def test_what_is_drawn_apart():
     """All of a task comes of what was drawn, unless a class has a `sample` of its own."""
     key = jax.random.key(0)
-    draw, fetch = outer.apart(Apart())
+    draw, fetch = outer._draw_and_fetch(Apart())
     assert draw(key) == {"key": key}
     same_bits(fetch(draw(key)), Sinusoid(3, 3).sample(key))
     for other in (Sinusoid(3, 3), OwnSample(), Forwarding()):
-        draw, fetch = outer.apart(other)
+        draw, fetch = outer._draw_and_fetch(other)
         assert draw(key) is key
         same_bits(fetch(key), other.sample(key))

@@ -13,7 +13,7 @@ from innerloop.config.schema import Config, DataConfig
 from innerloop.config.specs import ALGORITHMS, DATASETS
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.persistent_adam import kept_adam
+from innerloop.engine.persistent_adam import persistent_adam
 
 SOURCE = Path(innerloop.__file__).parent
 NAMES = {*ALGORITHMS, *DATASETS}
@@ -69,7 +69,7 @@ def test_every_algorithm_has_its_constructor():
     loss = lambda params, batch: params
     for name, spec in ALGORITHMS.items():
         assert spec.constructor is getattr(innerloop, name)
-        made = spec.make(loss, InnerLoop(kept_adam(0.1)), outer_loss_fn=lambda params, batch: params)
+        made = spec.make(loss, InnerLoop(persistent_adam(0.1)), outer_loss_fn=lambda params, batch: params)
         assert isinstance(made, Algorithm)
         assert (made.query_loss is loss) == (not spec.reads_query)
 

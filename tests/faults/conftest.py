@@ -1,4 +1,4 @@
-"""Rows of the table in docs/reliability.md: written where `make test-faults` asks for it."""
+"""Rows of the table in docs/reference/reliability.md: written where `make test-faults` asks for it."""
 
 import os
 from collections.abc import Callable, Iterator

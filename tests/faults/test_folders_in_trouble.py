@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from innerloop import cli
-from innerloop.cli.train import train_into
+from innerloop.cli.train import _train_into
 from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
@@ -43,19 +43,19 @@ def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
         with pytest.raises(
             InnerloopError, match=r"cannot be written \(File too large\).*meta-step 4; free some room"
         ):
-            train(config, tmp_path / "run", watch=fill)
+            train(config, tmp_path / "run", on_progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [
         path.name for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*") if path.name.isdigit()
     ] == ["4"]
     seen: list[int] = []
-    train(None, tmp_path / "run", resume=True, watch=lambda progress: seen.append(progress.step))
+    train(None, tmp_path / "run", resume=True, on_progress=lambda progress: seen.append(progress.step))
     assert seen == [6, 8, 10, 12]
     survived(
         "disk full while a checkpoint is written",
         1,
-        "told in one sentence; resumed once there was room",
+        "reported in one sentence; resumed once there was room",
         "one checkpoint interval",
     )
 
@@ -73,7 +73,7 @@ def test_weights_on_a_full_disk(tmp_path: Path, survived):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == kept
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-    survived("disk full while weights are written", 1, "told; the file before stays", "nothing")
+    survived("disk full while weights are written", 1, "reported; the previous file stays", "nothing")
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(
@@ -84,7 +84,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     with pytest.raises(InnerloopError, match="does not fit on the disk, got 100 bytes free; free some room"):
         train(short, tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
-    survived("no room for a checkpoint", 1, "told before it is begun, nothing half-written", "nothing")
+    survived("no room for a checkpoint", 1, "reported before it starts, nothing half-written", "nothing")
 
 
 READ_ONLY = """
@@ -149,7 +149,7 @@ def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
         ):
             train(short, folder)
         with pytest.raises(Busy):
-            train_into(folder, short)
+            _train_into(folder, short)
         assert [path.name for path in folder.iterdir()] == ["lock"]
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -170,6 +170,6 @@ def test_the_command_removes_no_folder_of_another_training(short: Config, tmp_pa
 
     monkeypatch.setattr(sys.modules["innerloop.training.train"], "train", busy)
     with pytest.raises(Busy):
-        train_into(made_meanwhile, short)
+        _train_into(made_meanwhile, short)
     assert made_meanwhile.is_dir()
     assert cli.fail("x", 2) == 2

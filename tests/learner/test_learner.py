@@ -203,8 +203,8 @@ BAD_FITS = {
     "empty": (lambda x, y: (x[:0], y[:0]), r"at least one example, got shape \(0, 4\)"),
     "scalar": (lambda x, y: (1.0, y), "at least one example"),
     "lengths": (lambda x, y: (x, y[:-1]), "equally long, got 12 examples and 11 in y"),
-    "one class": (lambda x, y: (x, y * 0), "nothing to tell apart, got one class"),
-    "many": (lambda x, y: (x, np.arange(12) % 6), "at most 5 classes apart, got 6; fit fewer classes"),
+    "one class": (lambda x, y: (x, y * 0), "needs at least two classes, got one class"),
+    "many": (lambda x, y: (x, np.arange(12) % 6), "at most 5 classes, got 6; fit fewer classes"),
     "one-hot": (lambda x, y: (x, np.eye(3)[y]), "one label per example, not one-hot rows"),
     "unhashable": (lambda x, y: (x, [[i] for i in y]), "labels must be hashable, got list; use strings"),
     "missing": (lambda x, y: (x, [float("nan"), *y[1:]]), "a label is missing, got nan"),
@@ -231,7 +231,7 @@ def test_other_errors(learner):
     x, number = blobs()
     fresh = Learner(learner.params, ALGORITHM)
     for use in (lambda: fresh.predict(x), lambda: fresh.score(x, number), lambda: fresh.save_adapted("x")):
-        with pytest.raises(InnerloopError, match="has seen no examples; call fit"):
+        with pytest.raises(InnerloopError, match="is not fitted; call fit"):
             use()
     learner.fit(x, number)
     with pytest.raises(InnerloopError, match=r"must have the shape \(4,\), got \(3,\)"):

@@ -7,8 +7,8 @@ import pytest
 from numeric_cases import normal
 
 from innerloop.nn.kernels.bilinear_conv import conv_by_xla
-from innerloop.nn.kernels.blockwise_conv import conv_then, images_in_a_block, output_moments
-from innerloop.nn.layers import ConvBlock, moments
+from innerloop.nn.kernels.blockwise_conv import _images_in_a_block, conv_then, output_moments
+from innerloop.nn.layers import ConvBlock, _moments
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -17,7 +17,9 @@ def test_moments_of_the_output_without_the_output(side: int, stride: int):
     """w^T m and w^T C w, with padding counted, around images that are far from zero."""
     draw = normal(side)
     x, w = draw(6, side, side, 3) + 5, draw(3, 3, 3, 4)
-    for found, expected in zip(output_moments(x, w, stride), moments(conv_by_xla(x, w, stride)), strict=True):
+    for found, expected in zip(
+        output_moments(x, w, stride), _moments(conv_by_xla(x, w, stride)), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -60,9 +62,9 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
     draw = normal(4)
     x, w = jnp.asarray(draw(6, 5, 5, 2)), jnp.asarray(draw(3, 3, 2, 3))
     total = lambda x, w: jnp.sum(conv_then(jnp.tanh, x, w, 1))
-    assert images_in_a_block(x, 3, 1) == 6
+    assert _images_in_a_block(x, 3, 1) == 6
     at_once = jax.value_and_grad(total, (0, 1))(x, w)
     monkeypatch.setattr("innerloop.nn.kernels.blockwise_conv.BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
-    assert images_in_a_block(x, 3, 1) == 2
+    assert _images_in_a_block(x, 3, 1) == 2
     in_blocks = jax.value_and_grad(total, (0, 1))(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at_once, in_blocks)

@@ -8,7 +8,7 @@ from numeric_cases import normal
 
 from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
 from innerloop.nn.kernels.conv import conv
-from innerloop.nn.kernels.im2col import conv_by_patches, images_in_a_block, patches, same_padding
+from innerloop.nn.kernels.im2col import _images_in_a_block, conv_by_patches, patches, same_padding
 
 
 def bound(x, w, stride):
@@ -59,9 +59,9 @@ def test_vectorised_over_tasks(own_kernels: bool, dtype):
 
 def test_blocks_of_images_fit_the_cache_and_divide():
     """28 x 28 x 64 in float64: 3.6 MB of patches an image, so one at a time; small ones all at once."""
-    assert images_in_a_block(jnp.zeros((6, 28, 28, 64)), 3, 1) == 1
-    assert images_in_a_block(jnp.zeros((6, 4, 4, 2)), 3, 1) == 6
-    assert images_in_a_block(jnp.zeros((10, 14, 14, 8), jnp.float32), 3, 1) == 5
+    assert _images_in_a_block(jnp.zeros((6, 28, 28, 64)), 3, 1) == 1
+    assert _images_in_a_block(jnp.zeros((6, 4, 4, 2)), 3, 1) == 6
+    assert _images_in_a_block(jnp.zeros((10, 14, 14, 8), jnp.float32), 3, 1) == 5
 
 
 @pytest.mark.parametrize("side", range(3, 9))

@@ -91,7 +91,7 @@ def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monke
     loss, params, distribution = problem()
     monkeypatch.setattr(outer, "AHEAD_BYTES", bytes_kept)
     draw, keys = distribution.sample, jax.random.split(jax.random.key(0), TASKS)
-    assert outer.steps_ahead(draw, keys, 6) == ahead
+    assert outer._steps_ahead(draw, keys, 6) == ahead
     loop = OuterLoop(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS)
     state, info = loop.run(loop.init(params, jax.random.key(3)), 6)
     assert info.outer_loss.shape == (6,)

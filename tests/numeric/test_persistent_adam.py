@@ -10,9 +10,9 @@ import pytest
 from numeric_cases import mlp, mlp_case
 
 from innerloop.algorithms import reptile
-from innerloop.engine.inner import InnerLoop, at_step
+from innerloop.engine.inner import InnerLoop, _at_step
 from innerloop.engine.outer import OuterLoop
-from innerloop.engine.persistent_adam import FIRST, WithMoments, kept_adam, with_moments
+from innerloop.engine.persistent_adam import FIRST, WithMoments, persistent_adam, with_moments
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import mean_squared_error
 
@@ -23,7 +23,7 @@ LOSS = mean_squared_error(mlp)
 
 
 def inner(**settings: Any) -> InnerLoop:
-    return InnerLoop(kept_adam(RATE), STEPS, minibatch=EACH, **settings)
+    return InnerLoop(persistent_adam(RATE), STEPS, minibatch=EACH, **settings)
 
 
 def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
@@ -36,7 +36,7 @@ def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
     theta = with_moments(params)
     for one in (task, other, task):
         for i in range(STEPS):
-            batch = at_step((None, one.support), EACH, jnp.asarray(i))[1]
+            batch = _at_step((None, one.support), EACH, jnp.asarray(i))[1]
             updates, state = rule.update(jax.grad(loss)(expected, batch), state, expected)
             expected = optax.apply_updates(expected, updates)
         gradient, _ = reptile(LOSS, inner()).meta_grad(theta, one)

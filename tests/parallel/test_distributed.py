@@ -84,7 +84,7 @@ def test_no_cluster_and_nothing_given(told, monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
     with pytest.raises(
-        InnerloopError, match=r"did not meet, got coordinator.*give --distributed\.coordinator"
+        InnerloopError, match=r"did not meet, got coordinator.*give `distributed\.coordinator"
     ):
         multi_process.initialize(ProcessGroup())
 
@@ -138,7 +138,7 @@ def test_devices_by_process():
 def test_own_tasks(monkeypatch):
     whole = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("tasks",))
     assert mesh.own_tasks(whole, 12) == slice(0, 12)
-    monkeypatch.setattr(mesh, "own_devices", lambda mesh: list(mesh.devices.flat)[1:])
+    monkeypatch.setattr(mesh, "_own_devices", lambda mesh: list(mesh.devices.flat)[1:])
     assert mesh.own_tasks(whole, 12) == slice(6, 12)
 
 

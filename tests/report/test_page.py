@@ -8,7 +8,7 @@ import pytest
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
 from innerloop.report import examples, run_figures, run_page, settings_table
-from innerloop.report.html_blocks import img, letter, results_table
+from innerloop.report.html_blocks import _img, _letter, results_table
 
 VOID = {"meta", "img", "br"}
 
@@ -71,7 +71,7 @@ def test_figures_are_kept_with_the_runs(written, runs):
 def test_names_are_escaped(groups):
     hostile = replace(groups[0].runs[0], label="<script>x</script>")
     shown = results_table(replace(groups[0], runs=[hostile]))
-    shown += settings_table.config_table(replace(groups[0], runs=[hostile])) + run_page.folded(
+    shown += settings_table._config_table(replace(groups[0], runs=[hostile])) + run_page._folded(
         hostile, "", True
     )
     assert "<script>" not in shown
@@ -100,14 +100,14 @@ def test_answers_before_adapting_are_the_models_own(groups):
     import jax
 
     task = trained.experiment.held_out_tasks(queries=5).sample(jax.random.key(0))
-    outputs = examples.answers_on(trained, task)
+    outputs = examples._answers_on(trained, task)
     assert outputs.shape == (15, 5, 1)
     np.testing.assert_allclose(outputs[0], trained.params(task.query.inputs), atol=1e-6)
 
 
 @pytest.mark.parametrize(("steps", "shown"), [(0, [0]), (3, [0, 1, 2, 3]), (50, None)])
 def test_at_most_five_steps_are_shown(steps, shown):
-    got = examples.shown_steps(steps, 5)
+    got = examples._shown_steps(steps, 5)
     assert got == (shown or got)
     assert len(got) <= 5
     assert (got[0], got[-1]) == (0, steps)
@@ -120,7 +120,7 @@ def test_drawings_are_dark_on_white_and_photographs_as_they_are():
     import PIL.Image
 
     def pixel(picture):
-        data = re.search(r"base64,([^\"]*)", img(picture, "x"))
+        data = re.search(r"base64,([^\"]*)", _img(picture, "x"))
         assert data is not None
         return PIL.Image.open(io.BytesIO(base64.b64decode(data[1]))).getpixel((0, 0))
 
@@ -129,7 +129,7 @@ def test_drawings_are_dark_on_white_and_photographs_as_they_are():
 
 
 def test_classes_beyond_the_alphabet_have_numbers():
-    assert (letter(0), letter(25), letter(26)) == ("A", "Z", "27")
+    assert (_letter(0), _letter(25), _letter(26)) == ("A", "Z", "27")
 
 
 def test_runs_without_measures_have_no_training_figure(groups):
@@ -148,4 +148,4 @@ def test_environments_that_differ_stand_side_by_side(groups):
 def test_a_run_folder_that_cannot_be_written(groups, tmp_path):
     (tmp_path / "figures").write_text("in the way")
     with pytest.warns(UserWarning, match="the page holds the figures, but .* cannot be written"):
-        run_page.keep([replace(groups[0].runs[0], folder=tmp_path)], {})
+        run_page._keep([replace(groups[0].runs[0], folder=tmp_path)], {})

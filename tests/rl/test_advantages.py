@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.rl.advantages import discounted, generalised, normalised
-from innerloop.rl.baseline import features, linear_baseline
+from innerloop.rl.advantages import discounted_returns, generalised_advantages, normalised_advantages
+from innerloop.rl.baseline import _features, linear_baseline
 
 REWARDS = jnp.array([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]])
 MASK = jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
@@ -14,28 +14,28 @@ VALUES = jnp.array([[10.0, 20.0, 30.0], [5.0, 7.0, 7.0]])
 
 
 def test_returns_by_hand():
-    np.testing.assert_allclose(discounted(REWARDS, 0.5), [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
+    np.testing.assert_allclose(discounted_returns(REWARDS, 0.5), [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
 
 
 def test_lambda_1_is_the_return_minus_the_value():
-    found = generalised(REWARDS, VALUES, MASK, discount=0.5, gae=1.0)
+    found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=1.0)
     np.testing.assert_allclose(found, [[-7.0, -16.0, -26.0], [-2.0, 0.0, 0.0]])
 
 
 def test_lambda_0_is_one_step_ahead():
     """1 + 10 - 10, 2 + 15 - 20, 4 - 30; the value after the end is nothing."""
-    found = generalised(REWARDS, VALUES, MASK, discount=0.5, gae=0.0)
+    found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=0.0)
     np.testing.assert_allclose(found, [[1.0, -3.0, -26.0], [-2.0, 0.0, 0.0]])
 
 
 def test_between_them_by_hand():
     """gamma lambda = 0.25: -26, -3 - 6.5, 1 - 2.375."""
-    found = generalised(REWARDS, VALUES, MASK, discount=0.5, gae=0.5)
+    found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=0.5)
     np.testing.assert_allclose(found, [[-1.375, -9.5, -26.0], [-2.0, 0.0, 0.0]])
 
 
 def test_normalised_over_the_steps_that_were_taken():
-    found = np.asarray(normalised(REWARDS, MASK))
+    found = np.asarray(normalised_advantages(REWARDS, MASK))
     taken = found[MASK > 0]
     np.testing.assert_allclose([taken.mean(), taken.std()], [0.0, 1.0], atol=1e-6)
     assert not found[1, 1:].any()
@@ -51,7 +51,7 @@ def test_the_baseline_is_numpy_s_ridge_regression(x64: bool):
     with jax.enable_x64(x64):
         found = linear_baseline(jnp.array(seen), jnp.array(returns), jnp.array(mask))
         found = np.asarray(found, np.float64)
-        phi = np.asarray(features(jnp.array(seen)), np.float64)
+        phi = np.asarray(_features(jnp.array(seen)), np.float64)
     rows = (phi * mask[..., None]).reshape(-1, phi.shape[-1])
     w = np.linalg.solve(rows.T @ rows + 1e-5 * np.eye(rows.shape[1]), rows.T @ (returns * mask).ravel())
     wanted = (phi @ w) * mask
@@ -62,5 +62,5 @@ def test_the_baseline_is_numpy_s_ridge_regression(x64: bool):
 def test_features_by_hand():
     seen = jnp.array([[[2.0], [-20.0]]])
     np.testing.assert_allclose(
-        features(seen)[0], [[2, 4, 0, 0, 0, 1], [-10, 100, 0.01, 1e-4, 1e-6, 1]], rtol=1e-6
+        _features(seen)[0], [[2, 4, 0, 0, 0, 1], [-10, 100, 0.01, 1e-4, 1e-6, 1]], rtol=1e-6
     )

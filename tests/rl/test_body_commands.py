@@ -17,7 +17,7 @@ from innerloop.cli import main
 from innerloop.config.presets.registry import preset
 from innerloop.report import film_strip, measurements, run_page
 from innerloop.rl.environments import Locomotion
-from innerloop.rl.environments.mujoco.models import HALF_CHEETAH, load_model, needed
+from innerloop.rl.environments.mujoco.models import HALF_CHEETAH, import_optional, load_model
 from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained
@@ -60,8 +60,8 @@ def test_a_report_shows_the_film(finished: Path):
     run = measurements.Result(
         "ANIL", trained, cast(Measurement, SimpleNamespace(score="return")), [], {}, finished
     )
-    block = run_page.EXAMPLES[run.score](measurements.Group(measurements.problem(trained), [run], []))
-    assert measurements.problem(trained) == "Half-cheetah, velocity, 6 steps"
+    block = run_page.EXAMPLES[run.score](measurements.Group(measurements._problem(trained), [run], []))
+    assert measurements._problem(trained) == "Half-cheetah, velocity, 6 steps"
     assert 'alt="film strip"' in block
     with Image.open(finished / "figures" / "film.png") as picture:
         assert picture.width > 1000
@@ -70,7 +70,7 @@ def test_a_report_shows_the_film(finished: Path):
 
 def test_a_pose_is_read_back_from_what_was_seen():
     """The half-cheetah's own place on the track is not observed; its centre of mass tells it."""
-    mujoco, model = needed("mujoco", "test"), load_model(HALF_CHEETAH)
+    mujoco, model = import_optional("mujoco", "test"), load_model(HALF_CHEETAH)
     data = mujoco.MjData(model)
     data.qpos = np.linspace(-0.4, 0.4, 9) + 3
     mujoco.mj_kinematics(model, data)
@@ -81,7 +81,7 @@ def test_a_pose_is_read_back_from_what_was_seen():
 
 def test_the_outline_of_a_capsule():
     """Every point within its radius of the line, and none beyond."""
-    outline = film_strip.capsule(np.array([0.0, 1.0]), np.array([2.0, 1.0]), 0.5)
+    outline = film_strip._capsule(np.array([0.0, 1.0]), np.array([2.0, 1.0]), 0.5)
     nearest = np.clip(outline[:, 0], 0, 2)
     np.testing.assert_allclose(np.hypot(outline[:, 0] - nearest, outline[:, 1] - 1), 0.5)
     assert (outline[:, 0].min(), outline[:, 0].max()) == pytest.approx((-0.5, 2.5), abs=0.01)
@@ -95,7 +95,7 @@ def test_the_published_settings():
         200,
         0.1,
     )
-    assert (ant.rl.test_rate_decay, cheetah.rl.test_rate_decay, cheetah.rl.trajectories) == (0.01, 0.5, 20)
+    assert (ant.rl.test_lr_decay, cheetah.rl.test_lr_decay, cheetah.rl.trajectories) == (0.01, 0.5, 20)
     assert (cheetah.algorithm, cheetah.model.hidden, cheetah.evaluation.steps) == ("anil", (100, 100), 3)
 
 

@@ -97,7 +97,7 @@ def test_keys_decide_everything(told: tuple):
 
 def test_actions_are_stretched_to_the_bounds():
     group = Group(family(), 1)
-    bounds = [float(group.stretched(np.array([a]))[0]) for a in (-3.0, -1.0, 0.0, 1.0, 2.0)]
+    bounds = [float(group._to_bounds(np.array([a]))[0]) for a in (-3.0, -1.0, 0.0, 1.0, 2.0)]
     np.testing.assert_allclose(bounds, [-0.5, -0.5, -0.125, 0.25, 0.25])
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Locomotion, Oracle
-from innerloop.rl.environments.locomotion import LocomotionState, rotation
-from innerloop.rl.environments.mujoco.c_engine import stepped
-from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, Body, load_model, needed
-from innerloop.rl.environments.mujoco.physics import Physics, unpacked
+from innerloop.rl.environments.locomotion import LocomotionState, _rotation_matrix
+from innerloop.rl.environments.mujoco.c_engine import step_batch
+from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, Body, import_optional, load_model
+from innerloop.rl.environments.mujoco.physics import Physics, _unpack
 
-mujoco = needed("mujoco", "test")  # its parts are found at run time only
+mujoco = import_optional("mujoco", "test")  # its parts are found at run time only
 CHEETAH, WALKER = Locomotion("half-cheetah"), Locomotion("ant", "velocity")
 BODIES = pytest.mark.parametrize(
     ("body", "name"), [(HALF_CHEETAH, "HalfCheetah-v5"), (ANT, "Ant-v5")], ids=["half-cheetah", "ant"]
@@ -31,7 +31,7 @@ def moving(body: Body, count: int = 3, seed: int = 0) -> np.ndarray:
     states[:, : body.positions] = model.qpos0 + random.uniform(-0.1, 0.1, (count, body.positions))
     for _ in range(12):
         actions = random.uniform(-1, 1, (count, body.actuators))
-        states = stepped(body, states, actions, 5)[:, : body.state_size]
+        states = step_batch(body, states, actions, 5)[:, : body.state_size]
     return states
 
 
@@ -65,7 +65,7 @@ def test_the_body_moves_as_gymnasiums(body: Body, name: str):
     env.set_state(before[0, :p], before[0, p : p + v])
     env.data.qacc_warmstart[:] = before[0, p + v :]
     env.step(action[0])
-    after = stepped(body, before, action, 5)[0]
+    after = step_batch(body, before, action, 5)[0]
     np.testing.assert_allclose(after[:p], env.data.qpos, rtol=0, atol=1e-9)
     np.testing.assert_allclose(after[p : p + v], env.data.qvel, rtol=0, atol=1e-9)
     environment = Locomotion(body.name)  # pyright: ignore[reportArgumentType]
@@ -75,7 +75,7 @@ def test_the_body_moves_as_gymnasiums(body: Body, name: str):
 
 def test_contact_forces_are_those_of_the_new_state():
     model, actions = load_model(ANT), np.full((8, 8), 0.2)
-    after = stepped(ANT, moving(ANT, 8), actions, 5)
+    after = step_batch(ANT, moving(ANT, 8), actions, 5)
     data = mujoco.MjData(model)
     for numbers in after:
         data.qpos, data.qvel, data.qacc_warmstart = np.split(numbers[: ANT.state_size], [15, 29])
@@ -90,7 +90,7 @@ def test_contact_forces_are_those_of_the_new_state():
 def test_the_centre_of_mass_and_its_velocity(body: Body, name: str):
     """A mean of the parts' places weighted by mass, and the Jacobian of that mean times qvel."""
     model, state = load_model(body), moving(body, 1)
-    after = stepped(body, state, np.zeros((1, body.actuators)), 5)[0]
+    after = step_batch(body, state, np.zeros((1, body.actuators)), 5)[0]
     data = mujoco.MjData(model)
     p, v = body.positions, body.velocities
     data.qpos, data.qvel = after[:p], after[p : p + v]
@@ -105,13 +105,15 @@ def test_the_centre_of_mass_and_its_velocity(body: Body, name: str):
 
 def test_measuring_moves_nothing():
     states = moving(HALF_CHEETAH)
-    np.testing.assert_array_equal(stepped(HALF_CHEETAH, states, np.zeros((3, 6)), 0)[:, :18], states[:, :18])
+    np.testing.assert_array_equal(
+        step_batch(HALF_CHEETAH, states, np.zeros((3, 6)), 0)[:, :18], states[:, :18]
+    )
 
 
 def test_a_trajectory_does_not_depend_on_its_neighbours():
     states, actions = moving(HALF_CHEETAH), np.random.default_rng(2).uniform(-1, 1, (3, 6))
-    alone = stepped(HALF_CHEETAH, states[1:2], actions[1:2], 5)
-    np.testing.assert_array_equal(stepped(HALF_CHEETAH, states, actions, 5)[1:2], alone)
+    alone = step_batch(HALF_CHEETAH, states[1:2], actions[1:2], 5)
+    np.testing.assert_array_equal(step_batch(HALF_CHEETAH, states, actions, 5)[1:2], alone)
 
 
 ACTION = np.array([0.5, -1.0, 0.0, 0.0, 0.25, 1.0])
@@ -132,13 +134,13 @@ def test_rewards_by_hand(environment: Locomotion, task: float, velocity: float, 
     parts = environment.parts
     now = physics(parts, com_velocity=[velocity, 9.0, 9.0], forces=np.full(78 * parts.contacts, 0.5))
     action = np.pad(ACTION, (0, parts.actuators - 6)).astype(np.float32)
-    found = environment.reward(now, jnp.float32(task), jnp.asarray(action))
+    found = environment._reward(now, jnp.float32(task), jnp.asarray(action))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_what_the_half_cheetah_sees():
     now = physics(HALF_CHEETAH)
-    seen = np.asarray(CHEETAH.seen(now))
+    seen = np.asarray(CHEETAH._observe(now))
     expected = np.concatenate([np.asarray(now.qpos)[1:], np.asarray(now.qvel), np.asarray(now.com)])
     np.testing.assert_array_equal(seen, expected)
     assert seen.shape == (CHEETAH.observation_size,) == (20,)
@@ -151,9 +153,9 @@ def test_what_the_ant_sees():
     data.qpos = state[:15]
     mujoco.mj_kinematics(model, data)
     matrix = data.body("torso").xmat.reshape(3, 3)
-    np.testing.assert_allclose(rotation(jnp.asarray(state[3:7])), matrix, atol=1e-6)
+    np.testing.assert_allclose(_rotation_matrix(jnp.asarray(state[3:7])), matrix, atol=1e-6)
     now = physics(ANT, qpos=state[:15])
-    seen = np.asarray(WALKER.seen(now))
+    seen = np.asarray(WALKER._observe(now))
     assert seen.shape == (WALKER.observation_size,) == (119,)
     np.testing.assert_allclose(seen[15 + 14 + 78 :][:9], matrix.ravel(), atol=1e-6)
     np.testing.assert_array_equal(seen[-3:], now.com)
@@ -163,8 +165,8 @@ def test_what_the_ant_sees():
 def test_heights_at_which_a_trajectory_ends(height: float, over: bool):
     qpos = np.zeros(15)
     qpos[2] = height
-    assert bool(WALKER.fallen(physics(ANT, qpos=qpos))) == over
-    assert not CHEETAH.fallen(physics(HALF_CHEETAH, qpos=qpos[:9]))
+    assert bool(WALKER._has_fallen(physics(ANT, qpos=qpos))) == over
+    assert not CHEETAH._has_fallen(physics(HALF_CHEETAH, qpos=qpos[:9]))
 
 
 def test_tasks():
@@ -214,9 +216,9 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("wrong", ["speed", "action"])
 def test_broken_physics_is_told_and_the_last_good_state_kept(wrong: str):
     """A body faster than any body, or an action that is no number: the reward is NaN and the trajectory is over."""
-    good = unpacked(
+    good = _unpack(
         HALF_CHEETAH,
-        jnp.asarray(stepped(HALF_CHEETAH, moving(HALF_CHEETAH, 1), np.zeros((1, 6)), 0)[0], jnp.float32),
+        jnp.asarray(step_batch(HALF_CHEETAH, moving(HALF_CHEETAH, 1), np.zeros((1, 6)), 0)[0], jnp.float32),
     )
     start = good._replace(qvel=good.qvel.at[2].set(1e6)) if wrong == "speed" else good
     action = jnp.full(6, jnp.nan if wrong == "action" else 0.5)
@@ -230,8 +232,8 @@ def test_mjx_and_the_c_engine_agree():
     """Four steps with random actions, from states in motion: the same observations and rewards."""
     random = np.random.default_rng(0)
     both = [Locomotion(engine="c"), Locomotion(engine="mjx")]
-    first = stepped(HALF_CHEETAH, moving(HALF_CHEETAH), np.zeros((3, 6)), 0)
-    start = jax.vmap(lambda x: unpacked(HALF_CHEETAH, x))(jnp.asarray(first, jnp.float32))
+    first = step_batch(HALF_CHEETAH, moving(HALF_CHEETAH), np.zeros((3, 6)), 0)
+    start = jax.vmap(lambda x: _unpack(HALF_CHEETAH, x))(jnp.asarray(first, jnp.float32))
     states = [LocomotionState(start, jnp.ones((3, 1)))] * 2
     steps = [jax.jit(jax.vmap(environment.step, (None, 0, 0))) for environment in both]
     for _ in range(4):

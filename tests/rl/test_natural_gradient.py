@@ -17,7 +17,7 @@ from innerloop.rl.distributions import Categorical, Normal
 from innerloop.rl.environments import Navigation
 from innerloop.rl.policies import GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
-from innerloop.rl.sampler import MetaSampler, sampled
+from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.trpo.fisher import fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, conjugate_gradients, natural_step
 from innerloop.rl.updates import first_order
@@ -107,7 +107,7 @@ def small() -> tuple[MetaSampler, GaussianPolicy, Any, Any]:
     collector = MetaSampler(
         Navigation(horizon=3), maml(surrogate, InnerLoop(optax.sgd(0.3), 1)), SampleProcessor(), 3
     )
-    draw = jax.jit(lambda p: sampled(collector, p, jax.random.split(jax.random.key(1), 3))[0])
+    draw = jax.jit(lambda p: sample_meta_batch(collector, p, jax.random.split(jax.random.key(1), 3))[0])
     tasks = draw(policy)
     return collector, policy, tasks, collector.replayed.adapt
 
@@ -122,7 +122,7 @@ def test_the_product_is_the_exact_hessian_of_the_divergence(through: str):
     def divergence(x: Any) -> Any:
         def one(task: Any, shift: Any) -> Any:
             adapted = adapt(back(x), task.support) if through == "full" else back(x + shift)
-            return mean_kl(task.query.answers, adapted(task.query.observations), task.query)
+            return mean_kl(task.query.action_dist, adapted(task.query.observations), task.query)
 
         return jax.vmap(one)(tasks, shifts).mean()
 

@@ -40,7 +40,7 @@ def flat(state: outer.MetaState) -> np.ndarray:
 @pytest.fixture(scope="module")
 def trpo() -> tuple[RLExperiment, Any]:
     """An experiment with the exact curvature, and one meta-iteration of it, compiled once."""
-    config = tiny(fisher_share=1.0, max_kl=0.003)
+    config = tiny(fisher_fraction=1.0, max_kl=0.003)
     e = RLExperiment(replace(config, outer=replace(config.outer, decay="constant")))
     loop = e.outer_loop(e.environment)
     return e, lambda state: loop.run(state, 1)
@@ -75,7 +75,7 @@ def test_steps_fall_over_the_run():
 
 def test_the_rule_at_test_is_that_of_training():
     """With the first step size, then a part of it: Adam's first step has the length of its rate."""
-    config = tiny(test_rate_decay=0.5)
+    config = tiny(test_lr_decay=0.5)
     for name, lengths in (("sgd", [0.2, 0.1]), ("adam", [0.1, 0.05])):
         inner = replace(config.inner, optimizer=name, learning_rate=0.1)
         rule = RLExperiment(replace(config, inner=inner)).test_collector.inner.rule

@@ -16,7 +16,7 @@ from innerloop.rl import surrogates
 from innerloop.rl.environments import Navigation
 from innerloop.rl.policies import GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
-from innerloop.rl.sampler import MetaSampler, sampled
+from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.trpo import fisher, relu_fisher
 from innerloop.training.reinforcement import RLExperiment
 
@@ -38,7 +38,7 @@ def test_it_is_the_product_by_differentiation(name: str):
 
     @jax.jit
     def products(policy: Any) -> Any:
-        tasks = sampled(collector, policy, jax.random.split(jax.random.key(1), 2)).tasks
+        tasks = sample_meta_batch(collector, policy, jax.random.split(jax.random.key(1), 2)).tasks
         ways = (
             fisher.fisher(adapt, policy, tasks, None),
             relu_fisher.fisher(surrogate, adapt, RATE, policy, tasks),

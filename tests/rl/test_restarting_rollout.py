@@ -15,10 +15,10 @@ from innerloop.config.presets.registry import preset
 from innerloop.engine.inner import InnerLoop
 from innerloop.rl import surrogates
 from innerloop.rl.environments import Transition
-from innerloop.rl.evaluate import paths
+from innerloop.rl.evaluate import example_rollouts
 from innerloop.rl.policies import GaussianPolicy
-from innerloop.rl.restarting_rollout import lanes
-from innerloop.rl.rollout import Trajectories, ages, rollout
+from innerloop.rl.restarting_rollout import restarting_rollout
+from innerloop.rl.rollout import Trajectories, rollout, steps_since_start
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
 from innerloop.training.reinforcement import RLExperiment
@@ -55,7 +55,9 @@ POLICY = GaussianPolicy(2, 2, hidden=(4,), activation="tanh", key=jax.random.key
 
 def drawn(chance: float = 0.4, count: int = K) -> Trajectories:
     """Lanes of trajectories that end with this probability at every step."""
-    return jax.jit(lambda t: lanes(Stroll(), POLICY, jax.random.key(1), t, count))(jnp.asarray(chance))
+    return jax.jit(lambda t: restarting_rollout(Stroll(), POLICY, jax.random.key(1), t, count))(
+        jnp.asarray(chance)
+    )
 
 
 def apart(t: Trajectories) -> tuple[Trajectories, np.ndarray]:
@@ -91,9 +93,9 @@ def test_every_trajectory_is_whole_and_none_begins_late():
     assert begins.max() == H - 1
     assert (np.asarray(t.mask).sum(1) >= H).all()
     assert t.ends is not None
-    np.testing.assert_array_equal(np.asarray(ages(t.ends))[lane, begins], 0)
+    np.testing.assert_array_equal(np.asarray(steps_since_start(t.ends))[lane, begins], 0)
     last = index[np.arange(len(index)), lengths.astype(int) - 1]
-    np.testing.assert_array_equal(np.asarray(ages(t.ends))[last[:, 0], last[:, 1]], lengths - 1)
+    np.testing.assert_array_equal(np.asarray(steps_since_start(t.ends))[last[:, 0], last[:, 1]], lengths - 1)
     starts = np.asarray(t.observations)[lane, begins]
     assert len(np.unique(starts, axis=0)) == len(starts)
 
@@ -121,7 +123,9 @@ def test_the_return_is_that_of_the_first_trajectory():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    "judge", [SampleProcessor(), SampleProcessor(gae=0.7, normalise=False)], ids=["lambda 1", "lambda 0.7"]
+    "judge",
+    [SampleProcessor(), SampleProcessor(gae_lambda=0.7, normalise=False)],
+    ids=["lambda 1", "lambda 0.7"],
 )
 def test_they_are_judged_as_if_they_lay_apart(judge: SampleProcessor):
     t = jax.tree.map(lambda x: x.astype(float), drawn())
@@ -140,7 +144,7 @@ def test_they_are_learnt_from_as_if_they_lay_apart(name: str):
     """The surrogate's first derivative, and its second along a direction, at the policy that acted."""
     policy = jax.tree.map(lambda x: x.astype(float), POLICY)
     t = jax.tree.map(lambda x: x.astype(float), drawn())
-    t = t._replace(answers=policy(t.observations))
+    t = t._replace(action_dist=policy(t.observations))
     flat, back = ravel_pytree(policy)
     direction = jnp.cos(jnp.arange(flat.size))
 
@@ -159,11 +163,11 @@ def test_collection_and_paths_take_them():
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.3), 1))
     one = MetaSampler(Stroll(), algorithm, SampleProcessor(), K, restarts=True)
     keys, worlds = jax.random.split(jax.random.key(2), 2), jnp.full(2, 0.4)
-    before, after = jax.jit(lambda p: one.walk(p, keys, worlds))(POLICY)
+    before, after = jax.jit(lambda p: one.rollouts(p, keys, worlds))(POLICY)
     assert before.mask.shape == (2, K, 2 * H - 1)
     assert (before.mask.sum(-1) >= H).all()
-    assert np.abs(after.answers.log_std[:, 0, 0] - before.answers.log_std[:, 0, 0]).min() > 0
-    _, shown = paths(replace(one, trajectories=3), POLICY, jax.random.key(3), 2)
+    assert np.abs(after.action_dist.log_std[:, 0, 0] - before.action_dist.log_std[:, 0, 0]).min() > 0
+    _, shown = example_rollouts(replace(one, trajectories=3), POLICY, jax.random.key(3), 2)
     assert (np.asarray(shown[0].mask).sum(-1) <= H).all()
 
 

@@ -17,14 +17,14 @@ from innerloop.rl.environments import Navigation, Oracle, TabularMDP
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
 from innerloop.rl.sample_processor import SampleProcessor
-from innerloop.rl.sampler import MetaSampler, sampled
+from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
 STEPS, K, H = 2, 3, 6
 POLICY = GaussianPolicy(2, 2, hidden=(8,), key=jax.random.key(0))
 ALGORITHM = maml(surrogates.dice, InnerLoop(optax.sgd(0.4), STEPS))
 COLLECTOR = MetaSampler(Navigation(horizon=H), ALGORITHM, SampleProcessor(), K)
 KEYS = jax.random.split(jax.random.key(1), 2)
-collect = jax.jit(lambda policy, keys: sampled(COLLECTOR, policy, keys))
+collect = jax.jit(lambda policy, keys: sample_meta_batch(COLLECTOR, policy, keys))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def test_the_query_acts_with_the_adapted_policy_and_the_support_does_not(collect
     first = jax.tree.map(lambda x: x[0], task)
     adapted = COLLECTOR.replayed.adapt(POLICY, first.support)
     own = lambda policy, samples: policy(samples.observations).mean
-    np.testing.assert_allclose(own(adapted, first.query), first.query.answers.mean, atol=1e-5)
-    np.testing.assert_allclose(own(POLICY, first.support)[:K], first.support.answers.mean[:K], atol=1e-6)
-    assert np.abs(own(POLICY, first.query) - first.query.answers.mean).max() > 1e-2
+    np.testing.assert_allclose(own(adapted, first.query), first.query.action_dist.mean, atol=1e-5)
+    np.testing.assert_allclose(own(POLICY, first.support)[:K], first.support.action_dist.mean[:K], atol=1e-6)
+    assert np.abs(own(POLICY, first.query) - first.query.action_dist.mean).max() > 1e-2
 
 
 def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
@@ -75,12 +75,12 @@ def test_a_rule_keeps_its_state_between_steps():
     rule = optax.sgd(optax.piecewise_constant_schedule(0.4, {1: 0.0}))
     collector = replace(COLLECTOR, algorithm=ALGORITHM.with_inner(rule=rule))
     worlds = jax.vmap(collector.environment.sample_task)(KEYS)
-    rolled = jax.jit(lambda p: collector.walk(p, KEYS, worlds))(POLICY)
+    rolled = jax.jit(lambda p: collector.rollouts(p, KEYS, worlds))(POLICY)
     seen = rolled[0].observations[0]
     assert len(rolled) == STEPS + 1
     # The policies of the second and third rollout answer alike where they saw the same: at the origin.
-    np.testing.assert_array_equal(rolled[1].answers.mean[:, :, 0], rolled[2].answers.mean[:, :, 0])
-    assert np.abs(rolled[0].answers.log_std - rolled[1].answers.log_std).max() > 1e-4
+    np.testing.assert_array_equal(rolled[1].action_dist.mean[:, :, 0], rolled[2].action_dist.mean[:, :, 0])
+    assert np.abs(rolled[0].action_dist.log_std - rolled[1].action_dist.log_std).max() > 1e-4
     assert seen.shape == (K, H, 2)
 
 

@@ -10,7 +10,7 @@ import pytest
 from innerloop.engine.types import TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays
-from innerloop.tasks.episodes import Episodes, after_swaps, draw_distinct, with_rotations
+from innerloop.tasks.episodes import Episodes, _after_swaps, _draw_distinct, with_rotations
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -68,7 +68,7 @@ def test_distinct_numbers_are_uniform(count: int, total: int):
     """All ordered draws equally often (or each number at each place): within 4 deviations, at a fixed key."""
     draws = 8000
     keys = jax.random.split(jax.random.key(1), draws)
-    found = np.asarray(jax.jit(jax.vmap(lambda key: draw_distinct(key, count, total)))(keys))
+    found = np.asarray(jax.jit(jax.vmap(lambda key: _draw_distinct(key, count, total)))(keys))
     assert found.min() == 0
     assert found.max() == total - 1
     assert all(len(set(row)) == count for row in found)
@@ -88,7 +88,7 @@ def test_swaps_at_once_are_swaps_in_turn(count: int, total: int):
     rng = np.random.default_rng(0)
     drawn = rng.integers(np.arange(count), total, size=(200, count))
     next_ones = np.minimum(np.arange(count) + 1, total - 1)  # place 0's number travels through all places
-    at_once = jax.jit(jax.vmap(after_swaps))
+    at_once = jax.jit(jax.vmap(_after_swaps))
     for partners in (drawn, next_ones[None], np.full((1, count), total - 1)):
         expected = []
         for row in partners:
@@ -101,8 +101,8 @@ def test_swaps_at_once_are_swaps_in_turn(count: int, total: int):
 
 def test_total_may_be_traced():
     key = jax.random.key(2)
-    traced = jax.jit(lambda total: draw_distinct(key, 3, total))(jnp.asarray(9))
-    np.testing.assert_array_equal(traced, draw_distinct(key, 3, 9))
+    traced = jax.jit(lambda total: _draw_distinct(key, 3, total))(jnp.asarray(9))
+    np.testing.assert_array_equal(traced, _draw_distinct(key, 3, 9))
 
 
 def test_every_class_and_example_is_drawn_evenly():

@@ -37,12 +37,12 @@ def test_a_signal_saves_and_a_resumed_run_is_the_same(
     """Stopped at step 6, which is no checkpoint of its own."""
     handler = signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped at meta-step 6; state saved") as stopped:
-        train(tiny, tmp_path / "run", watch=stop_at(6, number))
+        train(tiny, tmp_path / "run", on_progress=stop_at(6, number))
     assert (stopped.value.signal_number, stopped.value.step) == (number, 6)
     assert signal.getsignal(number) is handler
     assert checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
     seen: list[Progress] = []
-    state = train(None, tmp_path / "run", resume=True, watch=seen.append)
+    state = train(None, tmp_path / "run", resume=True, on_progress=seen.append)
     assert int(state.step) == 12
     assert [progress.step for progress in seen] == [8, 10, 12]
     assert seen[-1].seconds_left == 0
@@ -51,7 +51,7 @@ def test_a_signal_saves_and_a_resumed_run_is_the_same(
 
 
 def test_a_signal_at_the_last_step_ends_the_run(tiny: Config, finished: Path, tmp_path: Path):
-    train(tiny, tmp_path / "run", watch=stop_at(12))
+    train(tiny, tmp_path / "run", on_progress=stop_at(12))
     same_run(tmp_path / "run", finished)
 
 

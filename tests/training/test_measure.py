@@ -22,7 +22,9 @@ def test_measuring_classification():
     """The record says all that the number depends on; its curve is evaluate's; another mode is another number."""
     told: list[tuple[int, int]] = []
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {"meta_steps": 4})
-    record = measure.measure(loaded, tasks=6, watch=lambda done, total: told.append((done, total))).to_json()
+    record = measure.measure(
+        loaded, tasks=6, on_progress=lambda done, total: told.append((done, total))
+    ).to_json()
     assert told == [(6, 6)]
     assert (record["ways"], record["shots"], record["queries_per_class"], record["classes"]) == (
         3,

@@ -116,6 +116,6 @@ def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):
     from innerloop.training.train import train
 
     seen: list[object] = []
-    train(tiny, tmp_path / "run", told=seen.append, watch=seen.append)
+    train(tiny, tmp_path / "run", on_plan=seen.append, on_progress=seen.append)
     assert isinstance(seen[0], MemoryPlan)
     assert not any(isinstance(later, MemoryPlan) for later in seen[1:])

@@ -35,11 +35,11 @@ def test_one_byte_of_data_changes_its_hash_and_no_other(tmp_path: Path):
     pictures[3, 0, 0, 0] ^= 1
     changed = replace(SPLITS.test, examples=pictures)
     assert fingerprint.data_hashes(Splits(*SPLITS[:2], changed)) == hashes | {
-        "test": fingerprint.hash_of(changed)
+        "test": fingerprint._hash_of(changed)
     }
-    assert fingerprint.hash_of(changed) != hashes["test"]
+    assert fingerprint._hash_of(changed) != hashes["test"]
     renamed = replace(SPLITS.test, names=tuple("abcd"))
-    assert fingerprint.hash_of(renamed) != hashes["test"]
+    assert fingerprint._hash_of(renamed) != hashes["test"]
     assert fingerprint.data_hashes(None) == {}
 
 
@@ -48,8 +48,8 @@ def test_a_memory_map_has_the_hash_of_its_array(tmp_path: Path):
     np.save(tmp_path / "x.npy", whole.examples)
     mapped = replace(whole, examples=np.load(tmp_path / "x.npy", mmap_mode="r"))
     some = ["6-1", "6-4"]
-    assert fingerprint.hash_of(mapped) == fingerprint.hash_of(whole)
-    assert fingerprint.hash_of(mapped.select(some)) == fingerprint.hash_of(whole.select(some))
+    assert fingerprint._hash_of(mapped) == fingerprint._hash_of(whole)
+    assert fingerprint._hash_of(mapped.select(some)) == fingerprint._hash_of(whole.select(some))
     assert isinstance(mapped.select(some), ClassArrays)
 
 

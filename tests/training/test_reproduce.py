@@ -23,7 +23,7 @@ from innerloop.training.storage.run_directory import RunFolder
 
 def test_the_same_bits_again(finished: Path, tmp_path: Path):
     seen = []
-    verdict = reproduce(finished, tmp_path / "again", watch=seen.append)
+    verdict = reproduce(finished, tmp_path / "again", on_progress=seen.append)
     assert verdict.same
     assert (verdict.weights, verdict.metrics, verdict.lines) == (0, None, 6)
     assert verdict.arrays == len(weights.load(finished / "weights.safetensors")[0])

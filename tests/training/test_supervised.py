@@ -127,9 +127,9 @@ def test_inner_optimisers():
 def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
     config = preset(name)
     with pytest.raises(
-        InnerloopError, match="`kept_adam` is for Reptile on examples, got .*; choose sgd or adam"
+        InnerloopError, match="`persistent_adam` is for Reptile on examples, got .*; choose sgd or adam"
     ):
-        build(replace(config, inner=replace(config.inner, optimizer="kept_adam")))
+        build(replace(config, inner=replace(config.inner, optimizer="persistent_adam")))
 
 
 def test_outer_optimisers():
@@ -167,5 +167,5 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
     assert load(dataset="folder", folder="x", size=32) == ("image_folder", "x", ("size", 32))
     assert load(dataset="folder", folder="x") == ("image_folder", "x", ("size", None))
     for name in ("folder", "mini_imagenet"):
-        with pytest.raises(InnerloopError, match="needs a folder of images; give --data.folder"):
+        with pytest.raises(InnerloopError, match="needs a folder of images; give `data.folder`"):
             load(dataset=name)

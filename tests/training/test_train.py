@@ -51,7 +51,7 @@ def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path
         ),
     )
     with pytest.raises(
-        InnerloopError, match=r"diverged at meta-step (\d+), in .*; lower --inner.learning-rate"
+        InnerloopError, match=r"diverged at meta-step (\d+), in .*; lower `inner.learning_rate`"
     ) as e:
         train(wild, tmp_path / "run")
     step = int(str(e.value).split("meta-step ")[1].split(",")[0])

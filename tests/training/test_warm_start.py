@@ -64,7 +64,7 @@ def test_a_head_of_another_shape_begins_at_zero(tmp_path: Path):
 def test_another_body_is_refused(tmp_path: Path):
     other = replace(EPISODES, config=replace(CONFIG, model=replace(CONFIG.model, hidden=(5,))))
     weights.save(tmp_path / "other.safetensors", other.init_params(), other.config, {})
-    with pytest.raises(InnerloopError, match=r"--model.start: does not fit: .*body/0.*same --model"):
+    with pytest.raises(InnerloopError, match=r"model.start: does not fit: .*body/0.*same `model`"):
         WarmStart(str(tmp_path / "other.safetensors")).params(EPISODES.init_params())
 
 
@@ -72,7 +72,7 @@ def test_a_start_that_does_not_fit_leaves_nothing_behind(tiny: Config, tmp_path:
     """So that the right command can be given with the same folder."""
     other = replace(tiny, model=replace(tiny.model, hidden=(5,)))
     weights.save(tmp_path / "other.safetensors", build(other).init_params(), other, {})
-    with pytest.raises(InnerloopError, match=r"--model.start: does not fit"):
+    with pytest.raises(InnerloopError, match=r"model.start: does not fit"):
         train(started(tiny, tmp_path / "other.safetensors"), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -83,7 +83,7 @@ def test_a_start_that_changed_is_told_where_it_is_read_again(finished: Path):
     start.check_unchanged({"data": start.hashes})
     start.check_unchanged({})  # a folder that lost its record
     WarmStart("").check_unchanged({"data": {"train": "0"}})
-    with pytest.raises(InnerloopError, match=r"--model.start: has changed since the run began"):
+    with pytest.raises(InnerloopError, match=r"model.start: has changed since the run began"):
         start.check_unchanged({"data": {"start": "0"}})
 
 

@@ -7,21 +7,18 @@ outside). With `alpha` given, g is divided by it: (theta - W) / alpha, the "Rept
 gradient descent is the plain gradient of the support loss.
 
 Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithms 1 and 2, arXiv 1803.02999.
-The authors' code keeps Adam's second moments from one task to the next: `innerloop.engine.persistent_adam` makes
-them a part of
-theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
+The authors' code keeps Adam's second moments from one task to the next: `innerloop.engine.persistent_adam` makes them a
+part of theta, so that the gradient remains a function of theta and the task alone. The query set is not read.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, Trajectory, unroll
-from innerloop.engine.persistent_adam import KeptAdam, of_model, on_model, with_moments
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
@@ -29,41 +26,41 @@ from innerloop.errors import InnerloopError
 
 @dataclass(frozen=True)
 class Reptile(Algorithm):
-    """See `reptile`."""
+    """The algorithm that `reptile` makes."""
 
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:
-        """With `kept_adam` inside, the second moments of all parameters come along."""
+        """The parameters; with `persistent_adam` as inner rule, their second moments too."""
         return with_moments(params) if self.keeps_moments else params
 
     def initialisation(self, meta_params: Params) -> Params:
-        """Without the moments."""
+        """The parameters without their second moments."""
         return of_model(meta_params) if self.keeps_moments else meta_params
 
     @property
     def keeps_moments(self) -> bool:
         """Whether second moments are among the meta-parameters."""
-        return isinstance(self.inner.rule, KeptAdam)
+        return isinstance(self.inner.rule, PersistentAdam)
 
-    def trajectory(
-        self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
-    ) -> Trajectory:
-        """The inner loop on one task's support set, as the model's parameters alone."""
+    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
+        """Run the inner loop on the support set of one task; the second moments are left out of the result."""
         watch = None if observe is None else lambda params, i: observe(self.initialisation(params), i)
         found = self.whole_trajectory(meta_params, support, watch)
         return found._replace(adapted=self.initialisation(found.adapted))
 
-    def whole_trajectory(self, meta_params: Params, support: Any, observe: Any = None) -> Trajectory:
-        """The same with the moments."""
+    def whole_trajectory(
+        self, meta_params: Params, support: PyTree, observe: Observe | None = None
+    ) -> Trajectory:
+        """The same, with the second moments."""
         loss_fn, inner = (
             on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
         )
         return unroll(loss_fn, inner, meta_params, support, observe)
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        """From the adapted weights to the initialisation."""
-        check_steps(self.inner)
+        """The displacement theta - W, divided by `alpha` if that is given."""
+        _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support)
         grads = subtract(meta_params, trajectory.adapted)
         if self.alpha is not None:
@@ -72,12 +69,21 @@ class Reptile(Algorithm):
 
 
 def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:
-    """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
-    check_steps(inner)
+    """Reptile (Nichol et al. 2018). Its `outer_loss` is the support loss before the last inner step.
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop, of at least one step.
+        alpha: divides the displacement (None: 1).
+
+    Raises:
+        InnerloopError: the inner loop has no steps.
+    """
+    _check_steps(inner)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 
-def check_steps(inner: InnerLoop) -> None:
-    """Raise InnerloopError for an inner loop that moves nothing."""
+def _check_steps(inner: InnerLoop) -> None:
+    """Raise InnerloopError for an inner loop without steps."""
     if inner.steps < 1:
         raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)

@@ -1,9 +1,9 @@
-"""Activations as points and neurons: what every similarity is measured on.
+"""Activations as points and neurons, the input of every similarity measure.
 
-A convolutional layer gives `[images, height, width, channels]`. Read by `positions`, every place of every image is a
-data point and every channel a neuron (Raghu, Gilmer, Yosinski and Sohl-Dickstein 2017, section 4.2: right for layers
-of equal size, whose places correspond). Read `flatten`ed, an image is a point and every channel at every place a
-neuron; then there are soon more neurons than points, and CCA can tell nothing (see `innerloop.analysis.cca`).
+A convolutional layer returns `[images, height, width, channels]`. With the layout `positions`, every position of every
+image is a data point and every channel a neuron (Raghu, Gilmer, Yosinski and Sohl-Dickstein 2017, section 4.2: for
+layers of equal size, whose positions correspond). With `flatten`, an image is a point and every channel at every
+position a neuron; there are then soon more neurons than points, where CCA is uninformative (`innerloop.analysis.cca`).
 """
 
 from typing import Any, Literal
@@ -18,9 +18,17 @@ Points = Float[np.ndarray, "points neurons"]
 
 
 def as_points(activations: Any, layout: Layout = "positions") -> Any:
-    """`[examples, ..., neurons]` as `[points, neurons]`; arrays of NumPy or JAX.
+    """Reshape activations to points and neurons.
 
-    Raises InnerloopError for an unknown layout and for activations without a neuron axis.
+    Args:
+        activations: `[examples, ..., neurons]`, a NumPy or JAX array.
+        layout: whether positions are points or neurons.
+
+    Returns:
+        `[points, neurons]`.
+
+    Raises:
+        InnerloopError: for an unknown layout, and for activations without a neuron axis.
     """
     if activations.ndim < 2:
         got = f"shape {tuple(activations.shape)}"
@@ -35,7 +43,14 @@ def as_points(activations: Any, layout: Layout = "positions") -> Any:
 def pair(x: Any, y: Any, who: str, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of activations on the same points as `[points, neurons]` of `dtype`, not centred.
 
-    Raises InnerloopError unless both have the same points, at least three of them, and finite values.
+    Args:
+        x: activations, `[points, ..., neurons]`.
+        y: activations on the same points.
+        who: the measure, for error messages.
+        dtype: that of the result.
+
+    Raises:
+        InnerloopError: unless both have the same number of points, at least three, and finite values.
     """
     x, y = (as_points(np.asarray(a)).astype(dtype) for a in (x, y))
     if len(x) != len(y):
@@ -51,5 +66,5 @@ def pair(x: Any, y: Any, who: str, dtype: Any = np.float64) -> tuple[np.ndarray,
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    """Every neuron with mean zero over the points; a constant one is exactly zero, not rounding error."""
+    """Activations with mean zero over the points; a constant neuron becomes exactly zero, without rounding error."""
     return np.where(x.max(0) == x.min(0), 0.0, x - x.mean(0)).astype(x.dtype)

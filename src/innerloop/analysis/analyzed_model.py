@@ -1,4 +1,4 @@
-"""What an experiment is made on: an initialisation with its algorithm, its layers, and tasks to try it on."""
+"""The subject of an experiment: an initialisation with its algorithm, its named layers, and held-out tasks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
+from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, half_width, over_tasks
-from innerloop.engine.pytree import Selection, chosen, paths
+from innerloop.engine.pytree import chosen, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.nn.named_layers import NamedLayers, named_layers
@@ -19,25 +20,27 @@ from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
-Watch = Callable[[int, int], None]
-"""`watch(done, total)`: told how far an experiment is."""
-
 MANY_QUERIES = 15
-"""Queries of each class where activations are compared: CCA needs many more points than neurons."""
-
-
-def unwatched(done: int, total: int) -> None:
-    """No progress."""
+"""Queries per class where activations are compared: CCA needs many more points than neurons."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An initialisation, the algorithm that adapts it, and how it is judged. Models of one's own: fill in the fields.
+    """An initialisation, the algorithm that adapts it, and how it is scored. Fill in the fields for your own model.
 
-    params: the meta-parameters. algorithm: with its inner steps at test. score: as in `innerloop.evaluate`; its
-    `accuracy`, else its `loss`, is what tables show. tasks: held-out tasks. close_up: the same with more queries, for
-    experiments that look at activations (None: `tasks`). initial: the meta-parameters before training, where known.
-    normalization: whose statistics normalise a query where an experiment predicts by itself (NIL).
+    Attributes:
+        params: the meta-parameters.
+        layers: the named layers of the model.
+        algorithm: the algorithm with its inner steps at test.
+        score: as in `innerloop.evaluate`; tables show its `accuracy` if it has one, else its `loss`.
+        tasks: held-out tasks.
+        close_up: the same with more queries, for experiments on activations (None: `tasks`).
+        initial: the meta-parameters before training, if known.
+        normalization: which batch normalises a query where an experiment predicts by itself (NIL).
+        chunk: tasks vectorised at a time.
+
+    Raises:
+        InnerloopError: if the layers are not those of the model.
     """
 
     params: Params
@@ -55,22 +58,22 @@ class Subject:
 
     @property
     def metric(self) -> str:
-        """What counts: `accuracy` (higher is better), or `loss` for regression."""
+        """The name of the score: `accuracy`, or `loss` for regression."""
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
         scores = jax.eval_shape(self.score, self.theta(self.params), task)
         return "accuracy" if "accuracy" in scores else "loss"
 
     def theta(self, params: Params) -> Params:
-        """The model's parameters among meta-parameters: where every task begins."""
+        """The model's parameters among the meta-parameters: the start of every task."""
         return self.algorithm.initialisation(params)
 
     def without(self, frozen: tuple[str, ...]) -> Algorithm:
-        """The algorithm with its inner loop switched off for some layers."""
+        """The algorithm with the inner loop switched off for the layers in `frozen`."""
         owned, own = self.layers.owns(frozen), self.algorithm.inner.select
         return self.algorithm.with_inner(select=lambda path: chosen(own, path) and not owned(path))
 
     def moving(self, algorithm: Algorithm) -> frozenset[str]:
-        """The paths that an algorithm's inner loop moves."""
+        """The tree paths that the inner loop of an algorithm adapts."""
         every = paths(self.theta(self.params))
         return frozenset(path for path in every if chosen(algorithm.inner.select, path))
 
@@ -80,23 +83,38 @@ class Subject:
         *,
         tasks: int,
         key: PRNGKeyArray,
-        watch: Watch = unwatched,
+        on_progress: OnProgress = no_progress,
         close_up: bool = False,
         part: int = 100,
     ) -> Any:
-        """`one(params, task)` for `tasks` tasks: a tree of arrays with a leading axis over tasks."""
+        """Compute something for many tasks.
+
+        Args:
+            one: `one(params, task)`, a tree of arrays.
+            tasks: the number of tasks.
+            key: tasks depend on it alone.
+            on_progress: progress callback.
+            close_up: whether to use the tasks with more queries.
+            part: tasks computed at a time.
+
+        Returns:
+            The tree of `one` as NumPy arrays with a leading axis over tasks.
+
+        Raises:
+            InnerloopError: for fewer than two tasks.
+        """
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
-        run = over_tasks(one, distribution, num_tasks=tasks, part=part, chunk=self.chunk)
+        run = over_tasks(one, distribution, num_tasks=tasks, batch_size=part, chunk=self.chunk)
         parts = []
         for values in run(self.params, key):
             parts.append(values)
-            watch(sum(len(jax.tree.leaves(p)[0]) for p in parts), tasks)
+            on_progress(sum(len(jax.tree.leaves(p)[0]) for p in parts), tasks)
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
 def check_tasks(tasks: int) -> None:
-    """Raise InnerloopError where no interval can be given."""
+    """Raise InnerloopError for fewer than two tasks, which give no interval."""
     if tasks < 2:
         raise InnerloopError("analysis", "an interval needs at least two tasks", got=tasks)
 
@@ -106,23 +124,29 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
     return values.mean(0).tolist(), half_width(values).tolist()
 
 
-def selected(selection: Selection, tree: Params) -> list[Array]:
-    """The leaves of a tree that a selection holds."""
-    leaves = zip(paths(tree), jax.tree.leaves(tree), strict=True)
-    return [leaf for path, leaf in leaves if chosen(selection, path)]
+def summary(values: np.ndarray) -> dict[str, Any]:
+    """`{"mean": ..., "ci95": ...}` over the leading axis (tasks)."""
+    return dict(zip(("mean", "ci95"), interval(values), strict=True))
 
 
 def subject_of(
     trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
 ) -> Subject:
-    """A trained run as it is evaluated by its config (`shots`, inner `steps`: other than there)."""
+    """The subject for a trained run, evaluated as its config says.
+
+    Args:
+        trained: the run.
+        shots: support examples per class (None: as in the config).
+        steps: inner steps (None: as in the config).
+        part: `test`, `validation` or `train` classes.
+    """
     config = trained.config
     if steps is not None:
         config = replace(config, evaluation=replace(config.evaluation, steps=steps))
     if shots is not None:
         config = replace(config, data=replace(config.data, shots=shots))
     e = supervised(trained.experiment).with_config(config)
-    queries = most_queries(e.splits.test, config.data.shots) if e.splits else None
+    queries = _most_queries(e.splits.test, config.data.shots) if e.splits else None
     return Subject(
         params=trained.params,
         layers=named_layers(e.algorithm.initialisation(trained.params)),
@@ -136,6 +160,6 @@ def subject_of(
     )
 
 
-def most_queries(test: ClassArrays, shots: int) -> int:
-    """`MANY_QUERIES` of each class, or as many as the smallest class has beside its shots."""
+def _most_queries(test: ClassArrays, shots: int) -> int:
+    """`MANY_QUERIES` per class, or as many as the smallest class has left after its shots."""
     return max(1, min(MANY_QUERIES, int(np.min(test.counts)) - shots))

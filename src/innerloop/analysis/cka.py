@@ -11,8 +11,8 @@ the debiased one is then near 0 (and may fall below it).
 
 Kornblith, Norouzi, Lee and Hinton 2019, arXiv 1905.00414; HSIC_1: Song et al. 2012, equation 5, arXiv 1203.4521.
 
-For linear kernels everything is computed from the smaller of neurons and points: K = X X^T is never formed where X has
-fewer columns than rows. Invariant to orthogonal maps and scaling of either side, not to every invertible map.
+Linear kernels K = X X^T are not formed where X has fewer columns than rows. CKA is invariant to orthogonal maps and
+scaling of either side, not to every invertible map.
 """
 
 from typing import Any
@@ -28,40 +28,52 @@ Kernel = Float[np.ndarray, "points points"]
 
 
 def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float64) -> float:
-    """Linear CKA of activations `[points, neurons]` (or `[images, ..., channels]`); NaN where a side is constant.
+    """Linear CKA of the activations of two layers.
 
-    In [0, 1], or with `debiased` at most 1. Raises InnerloopError for different points, values that are not finite,
-    and, debiased, fewer than four points.
+    Args:
+        x: activations, `[points, neurons]` or `[images, ..., channels]`.
+        y: activations on the same points.
+        debiased: whether to use the debiased HSIC_1.
+        dtype: that of the computation.
+
+    Returns:
+        CKA in [0, 1], or at most 1 if debiased; NaN if a side is constant.
+
+    Raises:
+        InnerloopError: for different points, values that are not finite, and fewer than four points if debiased.
     """
-    x, y = (unit(centred(a)) for a in pair(x, y, "CKA", dtype))
-    inner = linear_hsic1 if debiased else linear_hsic
+    x, y = (_unit(centred(a)) for a in pair(x, y, "CKA", dtype))
+    inner = _linear_hsic1 if debiased else _linear_hsic
     if debiased:
-        check_four(len(x))
-    return ratio(inner(x, y), inner(x, x), inner(y, y))
+        _check_four(len(x))
+    return _ratio(inner(x, y), inner(x, x), inner(y, y))
 
 
 def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype: Any = np.float64) -> float:
-    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)), s = `width` times the median distance of the side's own points.
+    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)), s = `width` times the median distance between a side's points.
 
-    Memory grows with the square of the points. Errors as `linear_cka`, and for a width that is not above 0.
+    Memory grows with the square of the number of points. Arguments and result as in `linear_cka`.
+
+    Raises:
+        InnerloopError: as `linear_cka`, and for a width that is not above 0.
     """
     if not width > 0:
         raise InnerloopError("CKA", "`width` must be above 0", got=width)
     x, y = pair(x, y, "CKA", dtype)
-    k, m = gaussian(x, width), gaussian(y, width)
+    k, m = _gaussian(x, width), _gaussian(y, width)
     if debiased:
-        check_four(len(x))
-        return ratio(hsic1(k, m), hsic1(k, k), hsic1(m, m))
-    k, m = centred_kernel(k), centred_kernel(m)
-    return ratio(*(float(np.sum(a * b)) for a, b in ((k, m), (k, k), (m, m))))
+        _check_four(len(x))
+        return _ratio(_hsic1(k, m), _hsic1(k, k), _hsic1(m, m))
+    k, m = _centred_kernel(k), _centred_kernel(m)
+    return _ratio(*(float(np.sum(a * b)) for a, b in ((k, m), (k, k), (m, m))))
 
 
-def ratio(xy: float, xx: float, yy: float) -> float:
+def _ratio(xy: float, xx: float, yy: float) -> float:
     """HSIC to CKA; NaN where a side has no variance."""
     return float(xy / np.sqrt(xx * yy)) if xx > 0 and yy > 0 else float("nan")
 
 
-def unit(x: Points) -> Points:
+def _unit(x: Points) -> Points:
     """Scaled to Frobenius norm 1, so that products of large and small activations neither overflow nor vanish."""
     largest = np.abs(x).max(initial=0.0)
     if largest == 0:
@@ -70,23 +82,23 @@ def unit(x: Points) -> Points:
     return x / np.linalg.norm(x)
 
 
-def linear_hsic(x: Points, y: Others) -> float:
+def _linear_hsic(x: Points, y: Others) -> float:
     """tr(XX^T YY^T) = ||X^T Y||^2 of centred activations."""
     wide = x.shape[1] * y.shape[1] > len(x) ** 2
     return float(np.sum((x @ x.T) * (y @ y.T))) if wide else float(np.sum((x.T @ y) ** 2))
 
 
-def linear_hsic1(x: Points, y: Others) -> float:
+def _linear_hsic1(x: Points, y: Others) -> float:
     """HSIC_1 of linear kernels without forming them, up to the factor 1 / (n (n-3))."""
     n = len(x)
     dx, dy = np.sum(x * x, 1), np.sum(y * y, 1)  # the diagonals
     rows_x, rows_y = x @ x.sum(0) - dx, y @ y.sum(0) - dy  # K~ 1
-    trace = linear_hsic(x, y) - float(dx @ dy)
+    trace = _linear_hsic(x, y) - float(dx @ dy)
     both = float(rows_x.sum() * rows_y.sum()) / ((n - 1) * (n - 2))
     return trace + both - 2 * float(rows_x @ rows_y) / (n - 2)
 
 
-def hsic1(k: Kernel, m: Kernel) -> float:
+def _hsic1(k: Kernel, m: Kernel) -> float:
     """HSIC_1 of kernel matrices, up to the factor 1 / (n (n-3))."""
     n = len(k)
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
@@ -94,13 +106,13 @@ def hsic1(k: Kernel, m: Kernel) -> float:
     return float(np.sum(k * m)) + both - 2 * float(k.sum(0) @ m.sum(0)) / (n - 2)
 
 
-def centred_kernel(k: Kernel) -> Kernel:
+def _centred_kernel(k: Kernel) -> Kernel:
     """H K H."""
     rows = k.mean(0)
     return k - rows[None] - rows[:, None] + rows.mean()
 
 
-def gaussian(x: Points, width: float) -> Kernel:
+def _gaussian(x: Points, width: float) -> Kernel:
     """Gaussian kernel matrix with the median distance between different points as its unit."""
     x = centred(x)  # smaller numbers: squared distances by the product lose less
     norms = np.sum(x * x, 1)
@@ -113,7 +125,7 @@ def gaussian(x: Points, width: float) -> Kernel:
     return np.exp(-squared / (2 * width**2 * median))
 
 
-def check_four(points: int) -> None:
+def _check_four(points: int) -> None:
     """Raise InnerloopError where HSIC_1 is not defined."""
     if points < 4:
         raise InnerloopError("CKA", "debiased CKA needs at least four points", got=points)

@@ -1,16 +1,16 @@
-"""Inner-loop paths of several tasks in a shared two-dimensional projection: the two hypotheses as a picture.
+"""Inner-loop paths of several tasks in one two-dimensional projection.
 
 The paper draws them by hand (figure 1): under rapid learning the outer loop brings theta near the tasks' solutions and
-the inner loop goes far, in a direction of each task's own; under feature reuse theta's features are good as they are,
+the inner loop moves far, in a different direction for each task; under feature reuse the features are good as they are,
 and the inner loop hardly moves them. Here the same picture is measured, for the body and for the head:
 
-    wide   x: along the outer loop's way, from the initial weights to theta; y: the principal direction of the inner
-           loops' ways, orthogonal to x;
-    close  the two principal directions of the inner loops' ways around theta.
+    wide   x: along the outer loop, from the initial weights to theta; y: the principal direction of the inner loops,
+           orthogonal to x;
+    close  the two principal directions of the inner loops around theta.
 
-Lengths are in units of the norm of theta's part (body or head). A projection shortens what is orthogonal to it, and
-ways of different tasks mostly are to one another: `lengths` has the true ones, and `shown` the share of the inner
-loops' squared length that the projection keeps.
+Lengths are in units of the norm of theta's body or head. A projection shortens what is orthogonal to it, and the paths
+of different tasks mostly are orthogonal to each other: `lengths` has the true lengths, and `shown` the share of the
+inner loops' squared length that the projection keeps.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, Watch, unwatched
-from innerloop.analysis.weight_movement import vector
+from innerloop.analysis.analyzed_model import Subject
+from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
 
@@ -33,13 +34,20 @@ def inner_paths(
     tasks: int = 8,
     key: PRNGKeyArray,
     outer: Sequence[Params] = (),
-    watch: Watch = unwatched,
+    on_progress: OnProgress = no_progress,
 ) -> dict[str, Any]:
-    """The picture's coordinates: `{"steps": [...], "body": PART, "head": PART}`.
+    """The coordinates of inner-loop paths, with theta at the origin.
 
-    PART: `{"outer": [point][2], "wide": [task][step][2], "close": [task][step][2], "lengths": {"outer", "inner"},
-    "shown": {"wide", "close"}}`, theta at the origin. outer: parameters along training, first to last (none: the
-    initial weights alone, where the subject has them).
+    Args:
+        subject: the model.
+        tasks: the number of held-out tasks.
+        key: tasks depend on it alone.
+        outer: parameters along training, first to last (empty: the initial weights, if the subject has them).
+        on_progress: progress callback.
+
+    Returns:
+        `{"steps": [...], "body": PART, "head": PART}` with PART = `{"outer": [point][2], "wide": [task][step][2],
+        "close": [task][step][2], "lengths": {"outer", "inner"}, "shown": {"wide", "close"}}`.
     """
     outer = list(outer) or ([] if subject.initial is None else [subject.initial])
     recorded = steps_to_record(subject.algorithm.inner.steps)
@@ -49,8 +57,8 @@ def inner_paths(
     def parts(params: Params) -> dict[str, Array]:
         leaves = layers.parts(params)
         return {
-            "body": vector([x for name in layers.body for x in leaves[name]]),
-            "head": vector(leaves[layers.head]),
+            "body": flat_vector([x for name in layers.body for x in leaves[name]]),
+            "head": flat_vector(leaves[layers.head]),
         }
 
     def one(params: Params, task: Task) -> dict[str, Array]:
@@ -59,41 +67,41 @@ def inner_paths(
         seen = subject.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
-    ways = subject.collect(one, tasks=tasks, key=key, watch=watch)
+    trajectories = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     here = parts(subject.theta(subject.params))
     thetas = [parts(subject.theta(params)) for params in outer]
     before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]
     found = {
-        name: picture(ways[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
+        name: _coordinates(trajectories[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
         for name in split
     }
     return {"steps": list(recorded), **found}
 
 
-def picture(ways: np.ndarray, before: list[np.ndarray], norm: float) -> dict[str, Any]:
-    """One part's coordinates from ways `[tasks, steps, parameters]` and the outer loop's points, theta at 0."""
-    ways, before = ways / norm, [b / norm for b in before]
-    flat = ways.reshape(-1, ways.shape[-1])
-    close = principal(flat, 2)
+def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> dict[str, Any]:
+    """The coordinates of one part from paths `[tasks, steps, parameters]` and points of the outer loop, theta at 0."""
+    trajectories, before = trajectories / norm, [b / norm for b in before]
+    flat = trajectories.reshape(-1, trajectories.shape[-1])
+    close = _principal(flat, 2)
     x = before[0] if before else close[0]
     x = x / max(np.linalg.norm(x), 1e-12)
-    y = principal(flat - np.outer(flat @ x, x), 1)[0]
+    y = _principal(flat - np.outer(flat @ x, x), 1)[0]
     wide = np.stack([-x, y]) if before else np.stack([x, y])  # the outer loop comes from the left
-    ends = ways[:, -1]
+    ends = trajectories[:, -1]
     return {
         "outer": [(wide @ b).tolist() for b in before] + [[0.0, 0.0]] * bool(before),
-        "wide": (ways @ wide.T).tolist(),
-        "close": (ways @ close.T).tolist(),
+        "wide": (trajectories @ wide.T).tolist(),
+        "close": (trajectories @ close.T).tolist(),
         "lengths": {
             "outer": float(np.linalg.norm(before[0])) if before else None,
             "inner": float(np.linalg.norm(ends, axis=1).mean()),
         },
-        "shown": {"wide": share(ends, wide), "close": share(ends, close)},
+        "shown": {"wide": _explained_share(ends, wide), "close": _explained_share(ends, close)},
     }
 
 
-def principal(rows: np.ndarray, count: int) -> np.ndarray:
-    """The leading directions of rows about the origin, `[count, parameters]`; zero where there are no more."""
+def _principal(rows: np.ndarray, count: int) -> np.ndarray:
+    """The leading singular directions of rows, `[count, parameters]`; zero beyond their rank."""
     _, singular, right = np.linalg.svd(rows, full_matrices=False)
     found = np.zeros((count, rows.shape[1]), rows.dtype)
     for i in range(min(count, len(singular))):
@@ -104,7 +112,7 @@ def principal(rows: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def share(ends: np.ndarray, axes: np.ndarray) -> float | None:
-    """How much of the squared length the axes keep; None where nothing moves."""
+def _explained_share(ends: np.ndarray, axes: np.ndarray) -> float | None:
+    """The share of the squared length that the axes keep; None if nothing moves."""
     whole = float(np.sum(ends**2))
     return float(np.sum((ends @ axes.T) ** 2)) / whole if whole > 0 else None

@@ -1,8 +1,7 @@
-"""How learning is spread over inner steps: score, support loss, and per layer the gradient and the way gone.
+"""How learning is spread over inner steps: score, support loss, and the gradient and movement of each layer.
 
 At each step i = 0..k: the score on the queries, the loss on the support set, the norm of its gradient with respect to
-each layer (whether the inner loop moves that layer or not), and how far each layer is from where it started,
-relative to its norm.
+each layer (adapted or not), and how far each layer is from its initial value, relative to its norm.
 """
 
 from typing import Any
@@ -11,18 +10,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, Watch, interval, unwatched
-from innerloop.analysis.weight_movement import relative, vector
+from innerloop.analysis.analyzed_model import Subject, summary
+from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.weight_movement import flat_vector, relative_change
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
 
 
-def by_step(
-    subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, watch: Watch = unwatched
+def inner_step_curves(
+    subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
 ) -> dict[str, Any]:
-    """`{"steps": [...], NAME: {"mean": [...], "ci95": [...]}, "layers": {LAYER: {"gradient": ..., "moved": ...}}}`.
+    """Curves over the inner steps, averaged over tasks.
 
-    NAME: every score (`accuracy`, `loss`) on the queries, and `support_loss`.
+    Args:
+        subject: the model.
+        tasks: the number of held-out tasks.
+        key: tasks depend on it alone.
+        on_progress: progress callback.
+
+    Returns:
+        `{"steps": [...], NAME: {"mean": [...], "ci95": [...]}, "layers": {LAYER: {"gradient": ..., "moved": ...}}}`,
+        where NAME is every score on the queries (`accuracy`, `loss`), and `support_loss`.
     """
     layers, recorded = subject.layers, steps_to_record(subject.algorithm.inner.steps)
 
@@ -34,8 +42,8 @@ def by_step(
             grads, old, new = (layers.parts(tree) for tree in (grads, theta, now))
             per_layer = {
                 name: {
-                    "gradient": jnp.linalg.norm(vector(grads[name])),
-                    "moved": relative(vector(new[name]), vector(old[name])),
+                    "gradient": jnp.linalg.norm(flat_vector(grads[name])),
+                    "moved": relative_change(flat_vector(new[name]), flat_vector(old[name])),
                 }
                 for name in layers.names
             }
@@ -44,6 +52,5 @@ def by_step(
         seen = subject.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
-    found = subject.collect(one, tasks=tasks, key=key, watch=watch)
-    summary = lambda values: dict(zip(("mean", "ci95"), interval(values), strict=True))
+    found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     return {"steps": list(recorded), **jax.tree.map(summary, found)}

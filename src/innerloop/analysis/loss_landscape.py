@@ -6,8 +6,8 @@ With u_t the first inner step of task t (for gradient descent -alpha times its s
     plane:  (a, b) -> L_t(theta + a u_1 + b u_2; query) for two tasks t = 1, 2, with their inner-loop paths projected
             on it (least squares).
 
-Where theta is a good starting point for many tasks, each task's loss falls along its own step and hardly along the
-other's.
+If theta is a good starting point for many tasks, the loss of each task falls along its own step, and hardly along that
+of the other.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, Watch, interval, unwatched
-from innerloop.analysis.weight_movement import vector
+from innerloop.analysis.analyzed_model import Subject, summary
+from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
 
@@ -27,73 +28,96 @@ ALONG = tuple(np.round(np.linspace(-1, 3, 17), 2).tolist())
 GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
 
 
-def first_step(subject: Subject, params: Params, task: Task) -> Params:
+def _first_step(subject: Subject, params: Params, task: Task) -> Params:
     """The first inner step of a task, as a change of all parameters."""
     once = subject.algorithm.with_inner(steps=1)
     return subtract(once.adapt(params, task.support), subject.theta(params))
 
 
-def moved(params: Params, *changes: tuple[Array, Params]) -> Params:
+def _displaced(params: Params, *changes: tuple[Array, Params]) -> Params:
     """theta + sum of scaled changes."""
     for scale, change in changes:
         params = jax.tree.map(lambda x, u, scale=scale: x + scale * u, params, change)
     return params
 
 
-def line(
+def loss_line(
     subject: Subject,
     *,
     tasks: int = 100,
     key: PRNGKeyArray,
     along: Sequence[float] = ALONG,
-    watch: Watch = unwatched,
+    on_progress: OnProgress = no_progress,
 ) -> dict[str, Any]:
-    """`{"along": [...], "support_loss": {"mean": [...], "ci95": [...]}, "query_loss": ...}`, averaged over tasks."""
+    """The losses of tasks along their own first inner step, averaged over tasks.
+
+    Args:
+        subject: the model.
+        tasks: the number of held-out tasks.
+        key: tasks depend on it alone.
+        along: the values of a; 1 is one inner step.
+        on_progress: progress callback.
+
+    Returns:
+        `{"along": [...], "support_loss": {"mean": [...], "ci95": [...]}, "query_loss": ...}`.
+    """
 
     def one(params: Params, task: Task) -> dict[str, Array]:
-        step = first_step(subject, params, task)
+        step = _first_step(subject, params, task)
 
         def at(a: Array) -> dict[str, Array]:
-            here = moved(subject.theta(params), (a, step))
+            here = _displaced(subject.theta(params), (a, step))
             loss = subject.algorithm.loss_fn
             return {"support_loss": loss(here, task.support), "query_loss": loss(here, task.query)}
 
         return jax.lax.map(at, jnp.asarray(along))
 
-    found = subject.collect(one, tasks=tasks, key=key, watch=watch)
-    summary = {name: dict(zip(("mean", "ci95"), interval(x), strict=True)) for name, x in found.items()}
-    return {"along": list(along), **summary}
+    found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    return {"along": list(along), **{name: summary(x) for name, x in found.items()}}
 
 
-def plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> dict[str, Any]:
-    """`{"grid": [...], "losses": [task][b][a], "paths": [task][step][a, b]}` for two tasks."""
+def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> dict[str, Any]:
+    """The losses of two tasks on the plane of their first inner steps, and their inner-loop paths on it.
+
+    Args:
+        subject: the model.
+        key: the two tasks depend on it alone.
+        grid: the values of a and of b.
+
+    Returns:
+        `{"grid": [...], "losses": [task][b][a], "paths": [task][step][a, b]}`.
+    """
     keys = [jax.random.fold_in(key, i) for i in range(2)]
     values = jnp.asarray(grid)
 
     def all_at_once(params: Params, keys: list[Array]) -> tuple[list[Array], list[Array]]:
         tasks = [subject.tasks.sample(k) for k in keys]
-        steps = [first_step(subject, params, task) for task in tasks]
+        steps = [_first_step(subject, params, task) for task in tasks]
         theta, loss = subject.theta(params), subject.algorithm.loss_fn
 
         def losses(b: Array) -> list[Array]:
-            at = lambda a: [loss(moved(theta, (a, steps[0]), (b, steps[1])), task.query) for task in tasks]
+            at = lambda a: [
+                loss(_displaced(theta, (a, steps[0]), (b, steps[1])), task.query) for task in tasks
+            ]
             return jax.lax.map(at, values)
 
-        flat = jnp.stack([vector(jax.tree.leaves(step)) for step in steps])
-        return jax.lax.map(losses, values), [projected(subject, params, task, flat) for task in tasks]
+        flat = jnp.stack([flat_vector(jax.tree.leaves(step)) for step in steps])
+        return jax.lax.map(losses, values), [_projected_path(subject, params, task, flat) for task in tasks]
 
     losses, paths = jax.jit(all_at_once)(subject.params, keys)
     plain = lambda found: [np.asarray(x).tolist() for x in found]
     return {"grid": list(grid), "losses": plain(losses), "paths": plain(paths)}
 
 
-def projected(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
+def _projected_path(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
     """An inner-loop path in units of the two first steps, `[steps + 1, 2]`: least squares on their plane."""
     gram = flat @ flat.T
-    # Parallel steps, or none at all, span no plane: of the many solutions the smallest one.
+    # Parallel or zero steps span no plane; the small diagonal picks the smallest of the many solutions.
     gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:
-        return jnp.linalg.solve(gram, flat @ vector(jax.tree.leaves(subtract(now, subject.theta(params)))))
+        return jnp.linalg.solve(
+            gram, flat @ flat_vector(jax.tree.leaves(subtract(now, subject.theta(params))))
+        )
 
     return subject.algorithm.trajectory(params, task.support, observe).observed

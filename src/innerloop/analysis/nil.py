@@ -2,10 +2,10 @@ r"""NIL, no inner loop: the head is dropped at test time and nothing is adapted.
 
     p(y | x) = sum_k softmax_k( cos(f(x), f(x_k)) ) [y = y_k]          over the support examples (x_k, y_k)
 
-with f the penultimate features. What a network reaches so is due to its features alone.
+with f the penultimate features. The accuracy is due to the features alone.
 
 Raghu et al. 2020, section 5.1, tables 4 and 5, arXiv 1909.09157; the weighting is that of matching networks (Vinyals
-et al. 2016). By our own protocol, `transductive` normalises support and queries each as one batch.
+et al. 2016). With `transductive`, support and queries are each normalised as one batch; this is our own protocol.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, Watch, unwatched
-from innerloop.analysis.freezing import later, record, scorer
+from innerloop.analysis.analyzed_model import Subject
+from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
+from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import accuracy
@@ -30,18 +31,28 @@ def cosine_scores(
     labels: Int[Array, " support"],
     ways: int,
 ) -> Float[Array, "query ways"]:
-    """Probability of each class: support labels weighted by the softmax of cosine similarities."""
+    """Class probabilities from the cosine similarity of features.
+
+    Args:
+        query: features of the queries.
+        support: features of the support examples.
+        labels: their classes.
+        ways: the number of classes.
+
+    Returns:
+        The support labels weighted by the softmax of the similarities; each row sums to 1.
+    """
     unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels, ways)
 
 
-def nil_score(subject: Subject) -> Any:
+def _nil_score(subject: Subject) -> Any:
     """A score that ignores the head: accuracy and loss of `cosine_scores`."""
     embed = subject.layers.embed
 
     def score(params: Params, task: Task) -> dict[str, Array]:
         ways = jax.eval_shape(subject.layers.activations, params, task.query.inputs)[subject.layers.head]
-        features = predict(embed, params, task.support.inputs, task.query.inputs, mode_of(subject))
+        features = predict(embed, params, task.support.inputs, task.query.inputs, _normalization(subject))
         known = embed(params, task.support.inputs)
         found = cosine_scores(features, known, task.support.targets, ways.shape[-1])
         picked = jnp.take_along_axis(found, task.query.targets[:, None], 1)
@@ -50,8 +61,8 @@ def nil_score(subject: Subject) -> Any:
     return score
 
 
-def mode_of(subject: Subject) -> Any:
-    """`support` needs a model that takes `reference`; features are given alone, so each query joins the support."""
+def _normalization(subject: Subject) -> Any:
+    # `support` needs a model that takes `reference`; features have none, so each query joins the support set.
     return "inductive" if subject.normalization == "support" else subject.normalization
 
 
@@ -61,27 +72,38 @@ def nil(
     *,
     tasks: int = 1000,
     key: PRNGKeyArray,
-    watch: Watch = unwatched,
+    on_progress: OnProgress = no_progress,
 ) -> list[dict[str, Any]]:
-    """NIL accuracy of several bodies beside the subject's own accuracy with its inner loop, on the same tasks.
+    """NIL accuracy of several bodies, beside the accuracy of the subject with its inner loop, on the same tasks.
 
-    `bodies`: parameters by name, as `{"trained": params, "random": untrained}`. One record each, the inner loop first:
-    `{"body", "inner_loop": bool, "accuracy", "ci95", "change", "change_ci95"}`. Raises InnerloopError for regression.
+    Args:
+        subject: the model.
+        bodies: meta-parameters by name, as `{"trained": params, "random": untrained}`.
+        tasks: the number of held-out tasks.
+        key: tasks depend on it alone.
+        on_progress: progress callback.
+
+    Returns:
+        A record each, the inner loop first: `{"body", "inner_loop": bool, "accuracy", "ci95", "change",
+        "change_ci95"}`.
+
+    Raises:
+        InnerloopError: for regression.
     """
     if subject.metric != "accuracy":
         raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
     still = subject.algorithm.with_inner(steps=0)
     total = tasks * (1 + len(bodies))
     own = scorer(subject, subject.algorithm, "accuracy", tasks)
-    found = {"": own(subject.params, key, later(watch, 0, total))}
-    features = scorer(replace(subject, score=nil_score(subject)), still, "accuracy", tasks)
+    found = {"": own(subject.params, key, shifted_progress(on_progress, 0, total))}
+    features = scorer(replace(subject, score=_nil_score(subject)), still, "accuracy", tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):
-        found[name] = features(params, key, later(watch, i * tasks, total))
-    return [line(name, values, found[""]) for name, values in found.items()]
+        found[name] = features(params, key, shifted_progress(on_progress, i * tasks, total))
+    return [_record(name, values, found[""]) for name, values in found.items()]
 
 
-def line(name: str, values: Any, first: Any) -> dict[str, Any]:
-    """One record; the nameless one is the subject with its inner loop."""
-    own = record((), "accuracy", values, first)
+def _record(name: str, values: Any, first: Any) -> dict[str, Any]:
+    """One record; the empty name stands for the subject with its inner loop."""
+    own = freezing_record((), "accuracy", values, first)
     own.pop("frozen")
     return {"body": name or "trained", "inner_loop": not name, **own}

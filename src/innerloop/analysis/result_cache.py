@@ -1,7 +1,7 @@
-"""Results kept by content: what was measured before, on these weights with these settings by this code, is read.
+"""A cache of results.
 
-The name of a file is a hash of everything that the result depends on. Nothing has to be thrown away by hand: other
-weights, settings, images or code have other names.
+The name of a file is a hash of everything that the result depends on: weights, settings, images and code. No entry is
+ever stale.
 """
 
 import functools
@@ -19,55 +19,54 @@ from innerloop.io.untrusted import parse_json, read_text, sha256_of
 from innerloop.tasks.io.download import cache_folder
 
 
-def folder() -> Path:
-    """Where results are kept."""
+def _folder() -> Path:
     return cache_folder() / "analysis"
 
 
-def digest(*contents: bytes) -> str:
-    """A hash of bytes, each part's end marked."""
+def _digest(*contents: bytes) -> str:
+    """A hash of several byte strings, with their lengths."""
     return sha256(len(content).to_bytes(8, "little") + content for content in contents).hex()
 
 
 def of_file(path: Path) -> str:
-    """A file's hash."""
+    """The hash of a file."""
     return sha256_of(path, largest())
 
 
 @functools.cache
-def of_code() -> str:
+def _of_code() -> str:
     """The hash of this package's source."""
     root = Path(__file__).resolve().parents[1]
-    return digest(*(path.read_bytes() for path in sorted(root.rglob("*.py"))))
+    return _digest(*(path.read_bytes() for path in sorted(root.rglob("*.py"))))
 
 
 def of_images(config: Config) -> str:
-    """What tells one folder of images from another; published data sets have checksums and need none."""
+    """The hash of names, sizes and times in a folder of images; empty for published data sets, which have checksums."""
     root = Path(config.data.folder)
     if not config.data.folder or not root.is_dir():
         return ""
     stamp = lambda path: f"{path.relative_to(root)} {path.stat().st_size} {path.stat().st_mtime_ns}"
-    return digest(*(stamp(path).encode() for path in sorted(root.rglob("*")) if path.is_file()))
+    return _digest(*(stamp(path).encode() for path in sorted(root.rglob("*")) if path.is_file()))
 
 
 def key(experiment: str, facts: dict[str, Any]) -> str:
-    """The name of a result."""
-    return digest(json.dumps([experiment, facts, of_code()], sort_keys=True).encode())
+    """The name of a result in the cache."""
+    return _digest(json.dumps([experiment, facts, _of_code()], sort_keys=True).encode())
 
 
 def load(name: str) -> Any:
-    """A kept result, or None."""
+    """A cached result, or None."""
     try:
-        path = folder() / f"{name}.json"
+        path = _folder() / f"{name}.json"
         return parse_json(read_text(path), str(path), finite=False)
-    except InnerloopError:  # absent, or cut short by a full disk: made again
+    except InnerloopError:  # absent, or cut short by a full disk: measured again
         return None
 
 
 def save(name: str, result: Any) -> None:
-    """Keep a result; where that cannot be, it is measured again the next time."""
+    """Store a result; if that fails, warn."""
     try:
-        kept = OwnFolder(folder())
+        kept = OwnFolder(_folder())
         kept.make()
         kept.write(f"{name}.json", json.dumps(result) + "\n")
     except InnerloopError as trouble:

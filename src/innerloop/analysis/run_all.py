@@ -1,7 +1,6 @@
-"""All experiments on one trained run, as one plain record; each is made once and then read from the store."""
+"""All experiments on one trained run, as one plain record; results are cached."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Annotated, Any
 import jax
 
 from innerloop.analysis import result_cache
-from innerloop.analysis.analyzed_model import Subject, Watch, subject_of
+from innerloop.analysis.analyzed_model import Subject, subject_of
 from innerloop.analysis.freezing import contiguous, freezing
 from innerloop.analysis.inner_paths import inner_paths
-from innerloop.analysis.inner_steps import by_step
-from innerloop.analysis.loss_landscape import line, plane
+from innerloop.analysis.inner_steps import inner_step_curves
+from innerloop.analysis.loss_landscape import loss_line, loss_plane
 from innerloop.analysis.nil import nil
-from innerloop.analysis.similarity import across, before_and_after
+from innerloop.analysis.progress import OnProgress, ProgressFor, no_progress_for
+from innerloop.analysis.similarity import similarity_across_models, similarity_before_and_after
 from innerloop.analysis.training_dynamics import along_training
 from innerloop.analysis.verdict import judge
-from innerloop.analysis.weight_movement import movement
+from innerloop.analysis.weight_movement import layer_movement
 from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
@@ -30,22 +30,23 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import weights_path
 from innerloop.training.trained import Trained, load_trained
 
-Watching = Callable[[str], AbstractContextManager[Watch]]
-"""`watching(title)` gives a `watch(done, total)` for one experiment."""
-
-
-def unwatched(title: str) -> AbstractContextManager[Watch]:
-    """No progress at all."""
-    return nullcontext(lambda done, total: None)
-
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a trained run.
+    """What to analyse, and how.
 
-    source: as `load_trained` takes it. tasks: held-out tasks of the experiments that measure scores; those that look
-    at activations and parameters take fewer. frozen: further sets of layers to freeze. against: a second run to be
-    compared with. shots, steps: support examples of each class and inner steps (None: as the run is evaluated).
+    Attributes:
+        source: a trained run, as in `innerloop.load_trained`.
+        tasks: held-out tasks for scores; experiments on activations and parameters use fewer.
+        seed: seed of the tasks.
+        shots: support examples per class (None: as the run is evaluated).
+        steps: inner steps (None: as the run is evaluated).
+        frozen: further sets of layers to freeze.
+        against: a second run to compare with.
+        data_folder: where the images are (empty: as in training).
+
+    Raises:
+        InnerloopError: for numbers out of bounds.
     """
 
     source: str
@@ -62,15 +63,18 @@ class Request:
 
     @property
     def close(self) -> int:
-        """Tasks of experiments that look closely."""
+        """Tasks of experiments on activations and parameters."""
         return min(self.tasks, 60)
 
 
 class Laboratory:
-    """One request, with what its experiments share; models and images are loaded when the first one needs them."""
+    """The experiments of one request; models and images are loaded when the first experiment needs them.
+
+    Raises:
+        InnerloopError: if the source has no weights.
+    """
 
     def __init__(self, request: Request):
-        """Raises InnerloopError for a source of which there are no weights, and unknown layers."""
         self.request = request
         self.path = weights_path(request.source)
         _, config, self.facts = weights.load(self.path)
@@ -82,22 +86,22 @@ class Laboratory:
 
     @cached_property
     def trained(self) -> Trained:
-        """The run."""
+        """The trained run."""
         return load_trained(self.request.source, data_folder=self.request.data_folder)
 
     @cached_property
     def subject(self) -> Subject:
-        """What experiments are made on."""
+        """The subject of the experiments."""
         return subject_of(self.trained, shots=self.request.shots, steps=self.request.steps)
 
     @property
     def key(self) -> Any:
-        """The key of the tasks."""
+        """The key that tasks are drawn with."""
         return jax.random.key(self.request.seed)
 
     @cached_property
     def layers(self) -> list[str]:
-        """The layers' names, known without any data."""
+        """The names of the layers, found without loading data."""
         side = (64, 64, 1) if self.config.model.kind == "conv4" else (1,)
         blank = jax.eval_shape(lambda: fresh_model(self.config, side, jax.random.key(0)))
         return list(named_layers(blank).names)
@@ -114,76 +118,80 @@ class Laboratory:
 
     @cached_property
     def snapshots(self) -> dict[int, Path]:
-        """What training kept."""
+        """The snapshots along training, by meta-step."""
         source = Path(self.request.source)
         return RunFolder(source).snapshots() if source.is_dir() else {}
 
-    def restored(self, path: Path) -> Params:
-        """A snapshot's parameters, as they meet tasks."""
+    def _restored(self, path: Path) -> Params:
+        """A snapshot's parameters, as they are evaluated."""
         experiment = self.trained.experiment
         params = weights.into(experiment.init_params(), weights.load(path)[0], str(path))
         return experiment.for_tasks(params)
 
-    def identity(self) -> dict[str, Any]:
-        """What every result depends on."""
+    def _identity(self) -> dict[str, Any]:
+        """What every result depends on, for the cache."""
         shown = {"source": result_cache.of_file(self.path), "images": result_cache.of_images(self.config)}
         return shown | {"seed": self.request.seed, "shots": self.request.shots, "steps": self.request.steps}
 
-    # --- the experiments --------------------------------------------------------------------------------------
-
-    def freeze(self, watch: Watch) -> Any:
-        """Scores with the inner loop switched off for some layers."""
+    def freeze(self, on_progress: OnProgress) -> Any:
+        """Scores with the inner loop switched off for some layers; see `freezing`."""
         sets = [*contiguous(self.subject.layers.names), *self.request.frozen]
-        return freezing(self.subject, sets, tasks=self.request.tasks, key=self.key, watch=watch)
+        return freezing(self.subject, sets, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
-    def similarity(self, watch: Watch) -> Any:
-        """Layers before and after adaptation."""
-        return before_and_after(self.subject, tasks=self.request.close, key=self.key, watch=watch)
-
-    def nil(self, watch: Watch) -> Any:
-        """No inner loop, on the trained body and on the same network before training."""
-        bodies = {"trained": self.subject.params, "random": self.subject.initial}
-        return nil(self.subject, bodies, tasks=self.request.tasks, key=self.key, watch=watch)
-
-    def weights(self, watch: Watch) -> Any:
-        """How far each layer moves."""
-        return movement(self.subject, tasks=self.request.close, key=self.key, watch=watch)
-
-    def steps(self, watch: Watch) -> Any:
-        """Learning over inner steps."""
-        return by_step(self.subject, tasks=self.request.close, key=self.key, watch=watch)
-
-    def landscape(self, watch: Watch) -> Any:
-        """Slices of the loss."""
-        along = line(self.subject, tasks=self.request.close, key=self.key, watch=watch)
-        return {"line": along, "plane": plane(self.subject, key=self.key)}
-
-    def paths(self, watch: Watch) -> Any:
-        """Inner-loop paths in one picture."""
-        outer = [self.restored(path) for path in self.snapshots.values()]
-        return inner_paths(
-            self.subject, tasks=min(8, self.request.tasks), key=self.key, outer=outer, watch=watch
+    def similarity(self, on_progress: OnProgress) -> Any:
+        """Layers before and after adaptation; see `similarity_before_and_after`."""
+        return similarity_before_and_after(
+            self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
-    def early(self, watch: Watch) -> Any:
-        """Freezing and similarity at the run's snapshots."""
-        kept = {step: self.restored(path) for step, path in self.snapshots.items()}
-        tasks, close = min(self.request.tasks, 300), min(self.request.tasks, 20)
-        return along_training(self.subject, kept, tasks=tasks, close_tasks=close, key=self.key, watch=watch)
+    def nil(self, on_progress: OnProgress) -> Any:
+        """No inner loop, on the trained body and on the same network before training; see `nil`."""
+        bodies = {"trained": self.subject.params, "random": self.subject.initial}
+        return nil(self.subject, bodies, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
-    def against(self, watch: Watch) -> Any:
-        """Layers of this model and another one."""
+    def weights(self, on_progress: OnProgress) -> Any:
+        """How far each layer moves; see `layer_movement`."""
+        return layer_movement(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
+
+    def steps(self, on_progress: OnProgress) -> Any:
+        """Learning over inner steps; see `inner_step_curves`."""
+        return inner_step_curves(
+            self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
+        )
+
+    def landscape(self, on_progress: OnProgress) -> Any:
+        """Slices of the loss; see `loss_line` and `loss_plane`."""
+        along = loss_line(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
+        return {"line": along, "plane": loss_plane(self.subject, key=self.key)}
+
+    def paths(self, on_progress: OnProgress) -> Any:
+        """Inner-loop paths in one projection; see `inner_paths`."""
+        outer = [self._restored(path) for path in self.snapshots.values()]
+        return inner_paths(
+            self.subject, tasks=min(8, self.request.tasks), key=self.key, outer=outer, on_progress=on_progress
+        )
+
+    def early(self, on_progress: OnProgress) -> Any:
+        """Freezing and similarity at the run's snapshots; see `along_training`."""
+        kept = {step: self._restored(path) for step, path in self.snapshots.items()}
+        tasks, close = min(self.request.tasks, 300), min(self.request.tasks, 20)
+        return along_training(
+            self.subject, kept, tasks=tasks, close_tasks=close, key=self.key, on_progress=on_progress
+        )
+
+    def against(self, on_progress: OnProgress) -> Any:
+        """Layers of this model and another one; see `similarity_across_models`."""
         assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
         other_subject = subject_of(other, shots=self.request.shots, steps=self.request.steps)
-        return across(self.subject, other_subject, tasks=self.request.close, key=self.key, watch=watch)
+        return similarity_across_models(
+            self.subject, other_subject, tasks=self.request.close, key=self.key, on_progress=on_progress
+        )
 
-    # --- one after the other ----------------------------------------------------------------------------------
-
-    def depends(self, name: str) -> dict[str, Any]:
-        """What an experiment's result depends on, for the store."""
+    def _depends(self, name: str) -> dict[str, Any]:
+        """What the result of an experiment depends on, for the cache."""
         r = self.request
-        found = self.identity() | {"tasks": r.close if name in CLOSE else r.tasks}
+        found = self._identity() | {"tasks": r.close if name in CLOSE else r.tasks}
         if name == "freeze":
             found["frozen"] = r.frozen
         if name in ("early", "paths"):
@@ -193,14 +201,18 @@ class Laboratory:
         return found
 
     def default(self) -> list[str]:
-        """The experiments that can be made on this run."""
+        """The names of all experiments that this run allows."""
         left_out = {"nil"} if self.regression else set()
         left_out |= set() if self.snapshots else {"early"}
         left_out |= set() if self.request.against else {"against"}
         return [name for name in EXPERIMENTS if name not in left_out]
 
     def check(self, chosen: Sequence[str]) -> None:
-        """Raise InnerloopError for experiments that cannot be made, before any is."""
+        """Check a choice of experiments before any is run.
+
+        Raises:
+            InnerloopError: for unknown experiments and layers, and for experiments that this run does not allow.
+        """
         for name in chosen:
             if name not in EXPERIMENTS:
                 do = "choose among: " + ", ".join(EXPERIMENTS)
@@ -211,18 +223,18 @@ class Laboratory:
         if "nil" in chosen and self.regression:
             raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
         if "early" in chosen and not self.snapshots:
-            do = "train with --outer.snapshots 10 and analyze the run's folder"
+            do = "train with `outer.snapshots` 10 and analyze the run's folder"
             raise InnerloopError("early", f"{self.request.source} has no snapshots", do=do)
         if "against" in chosen and self.request.against is None:
             raise InnerloopError("against", "needs a second run", do="give --against RUN")
 
-    def result(self, name: str, watching: Watching, fresh: bool) -> Any:
-        """One experiment, from the store if it was made before."""
-        kept = result_cache.key(name, self.depends(name))
+    def result(self, name: str, progress_for: ProgressFor, fresh: bool) -> Any:
+        """The result of an experiment, from the cache unless `fresh`."""
+        kept = result_cache.key(name, self._depends(name))
         found = None if fresh else result_cache.load(kept)
         if found is None:
-            with watching(EXPERIMENTS[name]) as watch:
-                found = getattr(self, name)(watch)
+            with progress_for(EXPERIMENTS[name]) as on_progress:
+                found = getattr(self, name)(on_progress)
             result_cache.save(kept, found)
         return found
 
@@ -238,23 +250,33 @@ EXPERIMENTS = {
     "early": "snapshots along training",
     "against": "similarity across runs",
 }
-"""Every experiment by the name that chooses it, with the title of its progress."""
+"""Every experiment by name, with the title of its progress bar."""
 
 CLOSE = ("similarity", "weights", "steps", "landscape", "paths", "against")
-"""Experiments that take few tasks."""
+"""Experiments on `Request.close` tasks."""
 
 
 def analyze(
     request: Request,
     only: Sequence[str] = (),
     *,
-    watching: Watching = unwatched,
+    progress_for: ProgressFor = no_progress_for,
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """All experiments that `only` names (none named: all that can be made), and the verdict, as one plain record.
+    """Run experiments on a trained model, and give the verdict.
 
-    fresh: make them again even if they are in the store. Raises InnerloopError for unknown experiments, and for those
-    named that this run does not allow: NIL of a regression, `early` without snapshots, `against` without a second run.
+    Args:
+        request: what to analyse.
+        only: names of experiments in `EXPERIMENTS` (empty: all that the run allows).
+        progress_for: progress callbacks.
+        fresh: whether to run experiments again whose results are cached.
+
+    Returns:
+        One plain record: the settings, the result of each experiment by its name, and the verdict.
+
+    Raises:
+        InnerloopError: for unknown experiments, and for those that the run does not allow: NIL of a regression,
+            `early` without snapshots, `against` without a second run.
     """
     lab = Laboratory(request)
     chosen = list(only) or lab.default()
@@ -280,7 +302,7 @@ def analyze(
         "against_source": request.against,
     }
     for name in chosen:
-        results[name] = lab.result(name, watching, fresh)
+        results[name] = lab.result(name, progress_for, fresh)
     found = judge(results)
     if found is not None:
         results["verdict"] = {"kind": found.kind, "measures": found.measures, "sentences": found.sentences}

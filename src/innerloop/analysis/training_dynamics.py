@@ -1,7 +1,7 @@
-"""Reuse early in training: freezing and similarity at snapshots along a run.
+"""Feature reuse early in training: freezing and similarity at snapshots along a run.
 
-The paper's figure 3 (section 3.3): from early on, freezing the body costs nothing and the body's representations hardly
-change in the inner loop. Training keeps the snapshots (`outer.snapshots`).
+Raghu et al. 2020, section 3.3, figure 3, arXiv 1909.09157: from early on, freezing the body costs nothing, and the
+representations of the body hardly change in the inner loop. Training keeps the snapshots (`outer.snapshots`).
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,10 @@ from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, Watch, unwatched
-from innerloop.analysis.freezing import later, record, scorer
-from innerloop.analysis.similarity import adapting, comparer
+from innerloop.analysis.analyzed_model import Subject
+from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
+from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.similarity import adaptation_pair, comparer
 from innerloop.engine.types import Params
 
 
@@ -22,24 +23,36 @@ def along_training(
     tasks: int = 300,
     close_tasks: int = 20,
     key: PRNGKeyArray,
-    watch: Watch = unwatched,
+    on_progress: OnProgress = no_progress,
 ) -> list[dict[str, Any]]:
-    """One record a snapshot: `{"meta_step", "freeze": [none, body], "similarity": [a record a layer]}`.
+    """Freezing and similarity at snapshots.
 
-    tasks: for freezing; close_tasks: for similarity.
+    Args:
+        subject: the model.
+        snapshots: meta-parameters by meta-step.
+        tasks: held-out tasks for freezing.
+        close_tasks: held-out tasks for similarity.
+        key: tasks depend on it alone.
+        on_progress: progress callback.
+
+    Returns:
+        A record per snapshot: `{"meta_step", "freeze": [none, body], "similarity": [a record per layer]}`.
     """
     sets = [(), subject.layers.body]
     runs = [scorer(subject, subject.without(names), subject.metric, tasks) for names in sets]
-    compare = comparer(subject, adapting(subject, "positions"), close_tasks)
+    compare = comparer(subject, adaptation_pair(subject, "positions"), close_tasks)
     total, done = len(snapshots) * (2 * tasks + close_tasks), 0
     found = []
     for step, params in snapshots.items():
         values = []
         for run in runs:
-            values.append(run(params, key, later(watch, done, total)))
+            values.append(run(params, key, shifted_progress(on_progress, done, total)))
             done += tasks
-        alike = compare(params, key, later(watch, done, total))
+        alike = compare(params, key, shifted_progress(on_progress, done, total))
         done += close_tasks
-        lines = [record(names, subject.metric, v, values[0]) for names, v in zip(sets, values, strict=True)]
+        lines = [
+            freezing_record(names, subject.metric, v, values[0])
+            for names, v in zip(sets, values, strict=True)
+        ]
         found.append({"meta_step": step, "freeze": lines, "similarity": alike})
     return found

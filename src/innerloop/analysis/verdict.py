@@ -1,18 +1,18 @@
-"""Rapid learning or feature reuse: what the numbers of one model say, by a rule that is written down.
+"""Rapid learning or feature reuse: the verdict on one model, by a fixed rule.
 
 Let s(F) be the score with the layers F frozen, and the gain of adaptation s(none) - s(all). Two questions:
 
 *Does the body change?*  `alike` = linear CKA before and after adaptation, averaged over tasks, of the body layer that
     changes most. At least 0.8: it does not.
-*Must it change?*  `kept` = (s(body) - s(all)) / gain, the share of the gain that is left when the head alone adapts,
+*Must it change?*  `kept` = (s(body) - s(all)) / gain, the share of the gain that remains when the head alone adapts,
     and `nil` = (s(NIL) - s(all)) / gain, that of cosine similarity to the support set with nothing adapted at all.
-    One of them at least 0.9: it need not. Else, with `kept` at most 0.5: it must. Where the inner loop moves the body
-    alone (BOIL), it must whatever NIL says.
+    If one of them is at least 0.9, it need not. Otherwise, if `kept` is at most 0.5, it must. Where the inner loop
+    adapts the body alone (BOIL), the second rule applies whatever NIL says.
 
-Feature reuse: it does not and need not. Rapid learning: it does and must. Anything else is between. NIL counts because
-freezing tests the features *and* whether the inner loop's steps suit a head that learns alone; where the two differ,
-the features were there. An experiment that was not made has no say. Without a gain (its interval reaches 0) there is
-nothing to explain. The paper has no thresholds; these are conventions of this package.
+Feature reuse: it does not and need not. Rapid learning: it does and must. Anything else is in between. NIL counts
+because freezing tests the features *and* whether the inner steps suit a head that learns alone; if the two differ, the
+features were there. Missing experiments are ignored. Without a gain (its interval reaches 0) there is nothing to
+explain. Raghu et al. 2020, arXiv 1909.09157, have no thresholds; these are conventions of this package.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from innerloop.io.text import with_interval
 Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
 
 ENOUGH, LITTLE = 0.9, 0.5
-"""Shares of the gain that count as all of it, and as having lost it."""
+"""Shares of the gain that count as all of it, and as a loss of it."""
 SAME = 0.8
 """Linear CKA of a layer that counts as unchanged."""
 
@@ -33,7 +33,13 @@ PARTLY = "part of the learning is in the body"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The kind, the numbers that decided it, and sentences for people."""
+    """The verdict on one model.
+
+    Attributes:
+        kind: the outcome.
+        measures: the numbers that decided it.
+        sentences: the outcome in words.
+    """
 
     kind: Kind
     measures: dict[str, Any]
@@ -41,16 +47,16 @@ class Verdict:
 
 
 def judge(results: dict[str, Any]) -> Verdict | None:
-    """The verdict on the results of `innerloop.analysis.run_all`; None where freezing was not measured."""
-    if not {"none", "body", "all"} <= set(frozen_lines(results)):
+    """The verdict on the results of `innerloop.analysis.run_all.analyze`; None if freezing was not measured."""
+    if not {"none", "body", "all"} <= set(_frozen_lines(results)):
         return None
-    found = measures(results)
-    kind = decide(found)
-    return Verdict(kind, found, sentences(kind, found, results))
+    found = _measures(results)
+    kind = _decide(found)
+    return Verdict(kind, found, _sentences(kind, found, results))
 
 
-def frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The lines of the freezing table that the rule reads."""
+def _frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The records of freezing that the rule reads."""
     layers = results.get("layers", [])
     wanted = {"none": [], "body": layers[:-1], "all": layers}
     lines = results.get("freeze") or []
@@ -58,10 +64,10 @@ def frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: x for name, x in found.items() if x is not None}
 
 
-def measures(results: dict[str, Any]) -> dict[str, Any]:
-    """What the rule reads: gain and its interval, kept, nil, alike and the layer it is of."""
-    lines, metric = frozen_lines(results), results["metric"]
-    gain = abs(lines["all"]["change"]) if better(lines["all"]["change"], metric) < 0 else 0.0
+def _measures(results: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that the rule reads: gain, kept, nil, alike and its layer."""
+    lines, metric = _frozen_lines(results), results["metric"]
+    gain = abs(lines["all"]["change"]) if _better(lines["all"]["change"], metric) < 0 else 0.0
     floor = lines["all"][metric]
     sure = gain > lines["all"]["change_ci95"]
     nil = next((x for x in results.get("nil") or [] if x["body"] == "trained" and not x["inner_loop"]), None)
@@ -70,25 +76,24 @@ def measures(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "gain": gain if sure else 0.0,
         "moves": results["moves"],
-        "kept": share_of(lines["body"][metric], floor, gain, metric),
-        "nil": None if nil is None else share_of(nil[metric], floor, gain, metric),
+        "kept": _share_of(lines["body"][metric], floor, gain, metric),
+        "nil": None if nil is None else _share_of(nil[metric], floor, gain, metric),
         "alike": None if lowest is None else lowest["cka"]["mean"],
         "changed_most": None if lowest is None else lowest["layer"],
     }
 
 
-def better(change: float, metric: str) -> float:
-    """A change with the sign that makes more better."""
+def _better(change: float, metric: str) -> float:
+    """A change, positive if it is an improvement."""
     return change if metric == "accuracy" else -change
 
 
-def share_of(value: float, floor: float, gain: float, metric: str) -> float | None:
-    """Share of the gain above the floor; negative where it is worse than not adapting at all."""
-    return better(value - floor, metric) / gain if gain else None
+def _share_of(value: float, floor: float, gain: float, metric: str) -> float | None:
+    """Share of the gain above the floor; negative if worse than no adaptation."""
+    return _better(value - floor, metric) / gain if gain else None
 
 
-def decide(m: dict[str, Any]) -> Kind:
-    """The rule."""
+def _decide(m: dict[str, Any]) -> Kind:
     if not m["gain"]:
         return "no gain"
     enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
@@ -99,25 +104,24 @@ def decide(m: dict[str, Any]) -> Kind:
     return "rapid learning" if must and changes else "between"
 
 
-def sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[str]:
-    """The verdict in words that follow from the numbers."""
-    lines, metric = frozen_lines(results), results["metric"]
-    told = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
-    opening = f"With the whole inner loop this model reaches {told['none']}; without it, {told['all']}."
+def _sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    lines, metric = _frozen_lines(results), results["metric"]
+    scores = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
+    opening = f"With the whole inner loop this model reaches {scores['none']}; without it, {scores['all']}."
     if kind == "no gain":
         return [
             opening,
             "Adaptation brings nothing that this measurement shows, so there is nothing to explain.",
         ]
-    return [opening, *must(m, told, results), *does(m), conclusion(kind, m)]
+    return [opening, *_must_change(m, scores, results), *_does_change(m), _conclusion(kind, m)]
 
 
-def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> list[str]:
+def _must_change(m: dict[str, Any], scores: dict[str, str], results: dict[str, Any]) -> list[str]:
     """Whether the body must change."""
     moves = results["moves"]
     if moves == "body":
         found = [
-            f"This algorithm adapts the body alone, so with the body frozen nothing learns: {told['body']}."
+            f"This algorithm adapts the body alone, so with the body frozen nothing learns: {scores['body']}."
         ]
     elif moves == "head":
         found = [
@@ -125,7 +129,7 @@ def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> li
         ]
     else:
         found = [
-            f"With the body frozen and the head alone adapting it reaches {told['body']}: {part(m['kept'])}."
+            f"With the body frozen and the head alone adapting it reaches {scores['body']}: {_in_words(m['kept'])}."
         ]
     if m["nil"] is None or moves == "head":
         return found
@@ -142,7 +146,7 @@ def must(m: dict[str, Any], told: dict[str, str], results: dict[str, Any]) -> li
     return found
 
 
-def part(kept: float) -> str:
+def _in_words(kept: float) -> str:
     """A share of the gain in words."""
     if kept >= 1:
         return "nothing of the gain is lost"
@@ -151,7 +155,7 @@ def part(kept: float) -> str:
     return f"{100 * kept:.0f} % of the gain is left"
 
 
-def does(m: dict[str, Any]) -> list[str]:
+def _does_change(m: dict[str, Any]) -> list[str]:
     """Whether the body changes."""
     if m["alike"] is None:
         return []
@@ -163,8 +167,7 @@ def does(m: dict[str, Any]) -> list[str]:
     ]
 
 
-def conclusion(kind: Kind, m: dict[str, Any]) -> str:
-    """The last sentence."""
+def _conclusion(kind: Kind, m: dict[str, Any]) -> str:
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."
     if kind == "between":

@@ -11,49 +11,57 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, Watch, interval, unwatched
+from innerloop.analysis.analyzed_model import Subject, interval
+from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.engine.types import Params, Task
 
 
-def vector(leaves: list[Array]) -> Float[Array, " parameters"]:
-    """Arrays as one vector."""
+def flat_vector(leaves: list[Array]) -> Float[Array, " parameters"]:
+    """Arrays concatenated to one vector."""
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
 
-def relative(new: Array, old: Array) -> Float[Array, ""]:
-    """The length of the change in units of what it was; 0 where nothing was and nothing is."""
+def relative_change(new: Array, old: Array) -> Float[Array, ""]:
+    """||new - old|| / ||old||; 0 if both are 0."""
     return jnp.linalg.norm(new - old) / jnp.maximum(jnp.linalg.norm(old), 1e-12)
 
 
-def angle(a: Array, b: Array) -> Float[Array, ""]:
-    """The angle between two vectors in degrees, exact for small angles too (Kahan), which arccos is not."""
+def _angle(a: Array, b: Array) -> Float[Array, ""]:
+    """The angle between two vectors in degrees, by Kahan's formula: unlike arccos, exact for small angles."""
     u, v = a / jnp.maximum(jnp.linalg.norm(a), 1e-12), b / jnp.maximum(jnp.linalg.norm(b), 1e-12)
     return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(u - v), jnp.linalg.norm(u + v)))
 
 
-def movement(
-    subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, watch: Watch = unwatched
+def layer_movement(
+    subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
 ) -> list[dict[str, Any]]:
-    """One record a layer.
+    """How far each layer moves in the inner loop.
 
-    `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`.
+    Args:
+        subject: the model.
+        tasks: the number of held-out tasks.
+        key: tasks depend on it alone.
+        on_progress: progress callback.
+
+    Returns:
+        A record per layer: `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`.
     """
     layers = subject.layers
 
     def one(params: Params, task: Task) -> dict[str, dict[str, Array]]:
         adapted = subject.algorithm.adapt(params, task.support)
         old, new = layers.parts(subject.theta(params)), layers.parts(adapted)
-        pairs = {name: (vector(new[name]), vector(old[name])) for name in layers.names}
-        return {name: {"relative": relative(*p), "angle": angle(*p)} for name, p in pairs.items()}
+        pairs = {name: (flat_vector(new[name]), flat_vector(old[name])) for name in layers.names}
+        return {name: {"relative": relative_change(*p), "angle": _angle(*p)} for name, p in pairs.items()}
 
-    found = subject.collect(one, tasks=tasks, key=key, watch=watch)
+    found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     own = layers.parts(subject.theta(subject.params))
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
-    return [record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
+    return [_record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
 
 
-def record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> dict[str, Any]:
-    """One layer's line."""
+def _record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The record of one layer."""
     line: dict[str, Any] = {"layer": name, "head": head, "parameters": size}
     for what in ("relative", "angle"):
         line[what], line[f"{what}_ci95"] = interval(values[what])

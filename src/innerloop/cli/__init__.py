@@ -6,6 +6,7 @@ Bad input ends in one sentence on stderr and exit code 2; a signal ends in 128 p
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,14 +21,14 @@ COMMANDS = {
     "train": "meta-train a preset into a run folder, or resume a run",
     "evaluate": "measure a trained initialisation on held-out tasks",
     "adapt": "adapt to your own few examples and predict new ones",
-    "analyze": "rapid learning or feature reuse? The laboratory on a trained run",
+    "analyze": "rapid learning or feature reuse? Experiments on a trained run",
     "report": "write one HTML page about one or more runs",
-    "reproduce": "make a run again from its config, and compare to the bit",
+    "reproduce": "repeat a run from its config, and compare to the bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
 }
 
 MODULES = {"list": "presets"}
-"""Modules that are not named like their command: one named `list` would hide the built-in from this file."""
+"""Modules whose names differ from their command: one named `list` would hide the built-in in this file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,21 +38,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         with streams.prepared():
             return dispatch(argv)
     except InnerloopError as error:
-        return fail(str(error), 2)
+        return fail(in_options(error), 2)
     except KeyboardInterrupt as asked:
         return fail("interrupted.", 128 + asked.signal_number if isinstance(asked, Interrupted) else 130)
     except OSError as error:
-        return told(error)
+        return _system_error(error)
     except SystemExit as asked:  # tyro ends so after --help (0) and bad arguments (2)
         return asked.code if isinstance(asked.code, int) else 0
+
+
+SETTING = re.compile(r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|resume|overwrite)`")
+"""The name of a setting, as errors of the library quote it."""
+
+
+def in_options(error: InnerloopError) -> str:
+    """What an error says, with the command's options in place of the names of settings."""
+    text = str(error)
+    if SETTING.fullmatch(f"`{error.who}`"):
+        text = f"`{error.who}`{text.removeprefix(error.who)}"
+    return SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), text)
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Errors that name no file and are of a standard stream: a full disk behind it, a terminal that is gone."""
 
 
-def told(error: OSError) -> int:
-    """The exit code for an error of the system, told in a sentence. Raises what is an error of the program itself."""
+def _system_error(error: OSError) -> int:
+    """Report an error of the system in a sentence; returns the exit code. Errors of the program are raised again."""
     if isinstance(error, BrokenPipeError):  # the reader went away, as in `innerloop list | head`
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,29 +77,28 @@ def told(error: OSError) -> int:
 
 
 def flushed(code: int) -> int:
-    """The exit code, once standard output has taken all."""
+    """Flush standard output; returns the exit code."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        return code or told(error)
+        return code or _system_error(error)
     return code
 
 
 def dispatch(argv: list[str]) -> int:
-    """Hand over to the subcommand that the first argument names."""
+    """Run the subcommand that the first argument names; returns its exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        print(_usage())
         return 0
     if argv[0] in ("-V", "--version"):
-        print(version())
+        print(_version())
         return 0
     if argv[0] not in COMMANDS:
-        raise unknown(argv[0])
+        raise _unknown(argv[0])
     return importlib.import_module(f"innerloop.cli.{MODULES.get(argv[0], argv[0])}").run(argv[1:])
 
 
-def unknown(name: str) -> InnerloopError:
-    """The error for a word that is no command."""
+def _unknown(name: str) -> InnerloopError:
     import difflib
 
     near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -94,7 +106,7 @@ def unknown(name: str) -> InnerloopError:
     return InnerloopError("command", "there is none of this name", got=repr(name), do=do)
 
 
-def usage() -> str:
+def _usage() -> str:
     """The help of the whole command."""
     lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
@@ -107,13 +119,13 @@ def usage() -> str:
             "commands:",
             *lines,
             "",
-            "`innerloop COMMAND --help` tells more; `innerloop --version` names the version.",
+            "`innerloop COMMAND --help` shows its options; `innerloop --version` the version.",
             "A first look: innerloop quickstart",
         ]
     )
 
 
-def version() -> str:
+def _version() -> str:
     """Name and version."""
     from importlib import metadata
 
@@ -121,7 +133,7 @@ def version() -> str:
 
 
 def fail(message: str, code: int) -> int:
-    """Tell what was wrong in one sentence; the exit code."""
+    """Print what was wrong in one sentence; returns the exit code."""
     with suppress(OSError):
         print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
     return code

@@ -1,4 +1,4 @@
-"""`innerloop adapt`: adapt a trained initialisation to a person's own examples, and answer for new ones."""
+"""`innerloop adapt`: adapt a trained initialisation to the user's examples, and predict new ones."""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Steps, console, parse, print_json, start_jax
+from innerloop.cli.common import Steps, console, new_table, parse, print_json, start_jax
 from innerloop.cli.user_examples import Ink, UserData
 from innerloop.config.schema import Normalization
 from innerloop.io.files import new_output, output, resolved
@@ -27,7 +27,7 @@ class Adapt:
     """
 
     source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
-    """A run's folder, a weights file, or a preset whose weights ship."""
+    """A run's folder, a weights file, or a preset with bundled weights."""
     data: Annotated[Path, tyro.conf.Positional, arg(metavar="DATA")]
     """Your examples."""
     query: Annotated[
@@ -40,7 +40,7 @@ class Adapt:
     """Which batch gives a new picture's normalisation statistics: itself with the support set (inductive), the
     support set (support), or all new pictures together (transductive)."""
     ink: Annotated[
-        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: told from the pictures)")
+        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
     ] = None
     """Whether drawings are dark on light or light on dark."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
@@ -54,7 +54,7 @@ class Adapt:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Adapt, predict, print."""
+    """Run `innerloop adapt`; returns the exit code."""
     arguments = parse(Adapt, argv)
     start_jax()
     from innerloop.cli.adapt_model import adapt_and_predict
@@ -68,16 +68,15 @@ def run(argv: Sequence[str]) -> int:
     )
     if arguments.csv is not None:
         with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
-            write_csv(draft, result["predictions"])
+            _write_csv(draft, result["predictions"])
     if arguments.json:
         print_json(result)
     else:
-        show(result)
+        _show(result)
     return 0
 
 
-def write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
-    """The predictions as a CSV file."""
+def _write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
     names = [name for name in predictions[0] if name != "probabilities"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
@@ -85,15 +84,10 @@ def write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
         writer.writerows({name: csv_cell(p[name]) for name in names} for p in predictions)
 
 
-def show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any]) -> None:
     """The predictions as a table, and how they were made."""
-    from rich import box
-    from rich.table import Table
-
-    out, table = console(), Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = [name for name in result["predictions"][0] if name != "probabilities"]
-    for name in names:
-        table.add_column(name, justify="left" if name in ("file", "label") else "right")
+    out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))
     for prediction in result["predictions"]:
         cells = (prediction[name] for name in names)
         table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells))

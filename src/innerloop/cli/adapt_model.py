@@ -1,4 +1,4 @@
-"""What `innerloop adapt` computes: a trained initialisation, adapted to a person's examples, answers for new ones."""
+"""The computation of `innerloop adapt`: adapt a trained initialisation to the user's examples, and predict new ones."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,43 +31,58 @@ PictureShape = tuple[int, int, int]
 def adapt_and_predict(
     source: str, data_folder: str, own: UserData, steps: int | None, normalization: Normalization
 ) -> dict[str, Any]:
-    """Adapt, and answer for the new examples, as a plain record."""
+    """Adapt to the user's examples, and predict new ones.
+
+    Args:
+        source: a trained initialisation.
+        data_folder: where the training images are (empty: as in training).
+        own: the user's examples.
+        steps: inner steps (None: as the run is evaluated).
+        normalization: which batch normalises a new example.
+
+    Returns:
+        A plain record with the predictions.
+
+    Raises:
+        InnerloopError: for sources and examples that do not fit.
+    """
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
     config = weights.load(weights_path(source))[1]
-    told = (
-        classify(learner, config, own, data_folder)
-        if learner.classification
-        else regress(learner, config, own)
-    )
+    images = learner.classification
+    found = _classify(learner, config, own, data_folder) if images else _regress(learner, config, own)
     about = {"source": source, "preset": config.name, "steps": learner.n_steps}
-    return about | {"examples": len(learner.support)} | told
+    return about | {"examples": len(learner.support)} | found
 
 
-def classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
+def _classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
     """Labels and probabilities of the new pictures."""
     files = support_files(own.data, config.data.ways)
     known, new = [path for paths in files.values() for path in paths], query_files(own.data, own.query)
-    shape = whole(learner.shape) or trained_shape(config, data_folder) or own_shape(learner, [*known, *new])
+    shape = (
+        _fixed_shape(learner.shape)
+        or _trained_shape(config, data_folder)
+        or _own_shape(learner, [*known, *new])
+    )
     support, query = read_pictures(known, shape), read_pictures(new, shape)
-    ink = resolve_ink(config, own.ink, support)
+    ink = _resolve_ink(config, own.ink, support)
     if ink == "dark":
         support, query = 255 - support, 255 - query
     labels = [name for name, paths in files.items() for _ in paths]
     chances = learner.fit(support, labels).predict_proba(query)
     classes = learner.classes_.tolist()
-    predictions = [label_of(path, p, classes) for path, p in zip(new, chances, strict=True)]
+    predictions = [_label_of(path, p, classes) for path, p in zip(new, chances, strict=True)]
     facts = {"normalization": learner.normalization, "ink": ink, "classes": classes}
     return facts | {"predictions": predictions}
 
 
-def whole(shape: Shape | None) -> PictureShape | None:
-    """The shape of a picture, where config and weights tell all of it."""
+def _fixed_shape(shape: Shape | None) -> PictureShape | None:
+    """The shape of a picture, if config and weights determine all of it."""
     height, width, channels = shape or (None, None, None)
     return None if height is None or width is None or channels is None else (height, width, channels)
 
 
-def trained_shape(config: Config, data_folder: str) -> PictureShape | None:
-    """The shape of the pictures that the model was trained on; None where they are gone."""
+def _trained_shape(config: Config, data_folder: str) -> PictureShape | None:
+    """The shape of the training pictures; None if they are gone."""
     folder = data_folder or config.data.folder
     if not data_folder and not expanded(folder, "data.folder").is_dir():
         return None
@@ -76,15 +91,15 @@ def trained_shape(config: Config, data_folder: str) -> PictureShape | None:
     return height, width, channels
 
 
-def own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
-    """The size of the first of a person's own pictures, and the model's channels, or theirs."""
+def _own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
+    """The size of the user's first picture, and the channels of the model, or of the pictures."""
     heads = [peek(path) for path in files]
     channels = learner.shape[2] if learner.shape else None
     return heads[0][1], heads[0][0], channels or max(head[2] for head in heads)
 
 
-def resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
-    """Whether drawings are dark or light; None for data sets of photographs."""
+def _resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
+    """Whether drawings are dark or light; None for photographs."""
     if config.data.spec.drawings:
         return given or ink_of(support)
     if given is not None:
@@ -93,8 +108,8 @@ def resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
     return None
 
 
-def label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
-    """One new picture's answer."""
+def _label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
+    """The prediction for one new picture."""
     best = int(chances.argmax())
     by_class = {name: round(float(p), 6) for name, p in zip(classes, chances, strict=True)}
     return {
@@ -105,21 +120,21 @@ def label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
+def _regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
     """Predicted y of the new points."""
     if config.data.oracle:
         raise InnerloopError(
             "adapt", "the oracle needs each wave's amplitude and phase", do="use another run"
         )
-    refuse_pictures(own)
+    _refuse_pictures(own)
     points = read_points(own.data)
     found = learner.fit(points.known_x, points.known_y).predict(points.asked_x)
     pairs = zip(points.asked_x[:, 0], found[:, 0], strict=True)
     return {"predictions": [{"x": float(x), "y": float(y)} for x, y in pairs]}
 
 
-def refuse_pictures(own: UserData) -> None:
-    """Raise InnerloopError unless a person's examples are a file of points and nothing else."""
+def _refuse_pictures(own: UserData) -> None:
+    """Raise InnerloopError unless the user's examples are a file of points and nothing else."""
     if not own.data.is_file():
         do = "give a CSV file with the header x,y"
         raise InnerloopError("adapt", "sinusoids need a file of points", got=repr(str(own.data)), do=do)

@@ -1,4 +1,4 @@
-"""`innerloop analyze`: rapid learning or feature reuse? The laboratory on one trained run."""
+"""`innerloop analyze`: rapid learning or feature reuse? All experiments on one trained run."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Count, Devices, console, parse, print_json, start_jax
+from innerloop.cli.common import Count, Devices, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, with_interval
@@ -23,13 +23,13 @@ Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "
 @dataclass(frozen=True)
 class Analyze:
     """Rapid learning or feature reuse? Freezing, similarity, NIL and more on a trained run, as one HTML page with
-    tables (CSV, JSON) and figures (PNG, SVG). Results are kept, so that a second call is instant.
+    tables (CSV, JSON) and figures (PNG, SVG). Results are cached, so a second call is instant.
 
     Example: innerloop analyze omniglot-5way-1shot-maml --only freeze nil --tasks 500
     """
 
     source: Annotated[str, tyro.conf.Positional]
-    """A run's folder, a weights file, or a preset whose weights ship."""
+    """A run's folder, a weights file, or a preset with bundled weights."""
     only: Annotated[
         tuple[Name, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
     ] = ()
@@ -53,13 +53,13 @@ class Analyze:
         Path | None,
         arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-SOURCE)"),
     ] = None
-    """Where page, tables and figures are written; with --json only if given."""
+    """Where page, tables and figures are written; with --json nothing is written by default."""
     overwrite: bool = False
-    """Replace files in DIR that are not as an analysis wrote them."""
+    """Replace files in DIR even if an analysis did not write them."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed of the tasks."""
     fresh: bool = False
-    """Make all experiments again, even if their results are kept."""
+    """Run all experiments again, even if their results are cached."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
     devices: Devices = None
@@ -69,18 +69,18 @@ class Analyze:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Experiment, write, and tell the verdict."""
+    """Run `innerloop analyze`; returns the exit code."""
     arguments = parse(Analyze, argv)
     start_jax(arguments.devices)
     from innerloop.analysis.run_all import EXPERIMENTS, analyze
 
-    asked = request(arguments)
-    check_source(asked, arguments.only)  # before a folder is made
-    out = arguments.out or (None if arguments.json else default_out(arguments.source))
+    asked = _request(arguments)
+    _check_source(asked, arguments.only)  # before a folder is made
+    out = arguments.out or (None if arguments.json else _default_out(arguments.source))
     folder = None if out is None else OutputFolder(out, overwrite=arguments.overwrite)
     if folder is not None:
-        check_folder(folder)
-    results = analyze(asked, arguments.only, watching=watching, fresh=arguments.fresh)
+        _check_folder(folder)
+    results = analyze(asked, arguments.only, progress_for=_progress, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if folder is not None:
         from innerloop.report.analysis_page import write
@@ -89,15 +89,14 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print_json(results)
         return 0
-    show(results)
+    _show(results)
     console().print(f"Page:     {out}/index.html", style="bold")
     console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in made)}")
     console().print(f"Figures:  {out}/figures/")
     return 0
 
 
-def request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
-    """The laboratory's request."""
+def _request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
     from innerloop.analysis.run_all import Request
 
     return Request(
@@ -112,8 +111,8 @@ def request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
     )
 
 
-def check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str]) -> None:
-    """Raise InnerloopError for what is no run on examples, and experiments that cannot be made on it."""
+def _check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str]) -> None:
+    """Raise InnerloopError for RL runs, and for experiments that the run does not allow."""
     from innerloop.analysis.run_all import Laboratory
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage import weights
@@ -125,36 +124,31 @@ def check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str
     laboratory.check(only or laboratory.default())
 
 
-def default_out(source: str) -> Path:
-    """`analysis` in the run's folder, or beside where the command is called."""
+def _default_out(source: str) -> Path:
+    """`analysis` in the run's folder, else a folder here."""
     path = Path(source)
     return path / "analysis" if path.is_dir() else Path(f"analysis-{path.stem}")
 
 
-def check_folder(folder: OutputFolder) -> None:
-    """Make the folder before anything is measured. Raises InnerloopError if it cannot be, or holds files of others."""
+def _check_folder(folder: OutputFolder) -> None:
+    """Make the folder. Raises InnerloopError if that fails, or it holds files that an analysis did not write."""
     folder.make("figures")
     for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
         folder.check(name)
 
 
-def watching(title: str) -> "AbstractContextManager":
-    """Progress of one experiment, beside the results."""
+def _progress(title: str) -> "AbstractContextManager":
+    """Progress of one experiment, on stderr."""
     from innerloop.cli.progress import counting
 
     return counting(console(stderr=True), title)
 
 
-def show(results: dict[str, Any]) -> None:
+def _show(results: dict[str, Any]) -> None:
     """The freezing table and the verdict."""
-    from rich import box
-    from rich.table import Table
-
     out, metric = console(), results["metric"]
     if "freeze" in results:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading, side in (("frozen layers", "left"), (metric, "right"), ("change", "right")):
-            table.add_column(heading, justify=side)  # pyright: ignore[reportArgumentType]
+        table = new_table("frozen layers", metric, "change", left=1)
         for line in results["freeze"]:
             change = with_interval(line["change"], line["change_ci95"], metric) if line["frozen"] else ""
             value = with_interval(line[metric], line["ci95"], metric)

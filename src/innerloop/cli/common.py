@@ -1,4 +1,4 @@
-"""What the subcommands share: parsing, JAX's settings, consoles."""
+"""Shared by the subcommands: parsing, JAX's settings, consoles, tables."""
 
 import contextlib
 import errno
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from innerloop.config.bounds import DEVICES, STEPS, check_bounds
@@ -23,7 +25,7 @@ from innerloop.parallel.cpu_devices import has_started, use_cores
 Arguments = TypeVar("Arguments")
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: as trained)")]
-"""A number that stays as the run has it unless it is given."""
+"""A number that defaults to that of the run."""
 
 Steps = Annotated[Count, STEPS]
 """Inner steps."""
@@ -35,32 +37,39 @@ Devices = Annotated[
 
 
 def parse(cls: type[Arguments], argv: Sequence[str], default: Any = None, name: str = "") -> Arguments:
-    """The arguments as a dataclass; tyro ends the program with code 2 if they do not fit.
+    """Parse the arguments of a subcommand; tyro exits with code 2 if they do not fit.
 
-    The dataclass has the subcommand's name, and its docstring is the help. Raises InnerloopError for a number beyond
-    its bounds.
+    Args:
+        cls: a dataclass with the subcommand's name, and its help as docstring.
+        argv: the arguments.
+        default: default values of all fields (None: those of `cls`).
+        name: the subcommand's name, if it differs from that of `cls`.
+
+    Raises:
+        InnerloopError: for a number out of bounds.
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
-    with complaints_printable():
+    with _printable_complaints():
         arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
-    check_bounds(arguments, lambda field: option(cls, field))
+    check_bounds(arguments, lambda field: _option(cls, field))
     return arguments
 
 
 @contextlib.contextmanager
-def complaints_printable() -> Iterator[None]:
-    """What tyro says of wrong arguments repeats them: their control characters become escapes.
+def _printable_complaints() -> Iterator[None]:
+    """Escape control characters in tyro's complaints, which repeat the arguments.
 
-    Raises InnerloopError where a setting was refused, of which tyro would make a box.
+    Raises:
+        InnerloopError: if a setting was refused; tyro would print a box.
     """
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
             yield
     except SystemExit as ended:
-        if (refused := refusal(ended)) is not None:
+        if (refused := _refusal(ended)) is not None:
             who = "--" + refused.who.replace("_", "-")
             raise InnerloopError(who, str(refused).removeprefix(f"{refused.who}: ")) from None
         for line in told.getvalue().splitlines()[:100]:
@@ -68,37 +77,41 @@ def complaints_printable() -> Iterator[None]:
         raise
 
 
-def refusal(ended: BaseException | None) -> InnerloopError | None:
-    """The refused setting behind the end of the program, if one was."""
+def _refusal(ended: BaseException | None) -> InnerloopError | None:
+    """The InnerloopError that ended the program, if there is one."""
     while ended is not None and not isinstance(ended, InnerloopError):
         ended = ended.__context__
     return ended
 
 
-def option(cls: type, field: str) -> str:
-    """The option that gives a field."""
+def _option(cls: type, field: str) -> str:
+    """The command-line option of a field."""
     beside = getattr(get_type_hints(cls, include_extras=True)[field], "__metadata__", ())
     names = [name for x in beside if (name := getattr(x, "name", None))]
     return "--" + (names[0] if names else field).replace("_", "-")
 
 
 def start_jax(devices: int | None = None, *, alone: bool = True) -> None:
-    """Set JAX up before its first use: CPU devices (default: one per core) and compiled programs kept on disk.
+    """Set JAX up before its first use; compiled programs are kept on disk.
 
-    Not `alone`: its devices are left until the other processes are there. Raises InnerloopError if JAX already runs
-    with another number of devices, or has none of the wanted kind.
+    Args:
+        devices: CPU devices (None: one per core).
+        alone: whether this is the only process; otherwise JAX starts later, with the others.
+
+    Raises:
+        InnerloopError: if JAX already runs with another number of devices, or cannot start.
     """
-    keep_compiled()
+    _keep_compiled()
     if not has_started():
         use_cores(devices)
-    elif devices not in (None, number_of_devices()):  # this is not the first command of the process
+    elif devices not in (None, _number_of_devices()):  # this is not the first command of the process
         raise InnerloopError("--devices", "JAX has started already", got=devices, do="start a new process")
     if alone:
-        number_of_devices()
+        _number_of_devices()
 
 
-def number_of_devices() -> int:
-    """How many devices JAX has, started if need be. Raises InnerloopError if it cannot start."""
+def _number_of_devices() -> int:
+    """The number of JAX devices; starts JAX if need be."""
     import jax
 
     try:
@@ -115,17 +128,17 @@ def number_of_devices() -> int:
         ) from None
 
 
-def keep_compiled() -> None:
-    """Keep compiled programs in the cache folder; where that cannot be written they are compiled each time."""
+def _keep_compiled() -> None:
+    """Keep compiled programs in the cache folder, if it is writable."""
     import jax
 
-    folder = usable_cache()
+    folder = _usable_cache()
     jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def usable_cache() -> Path | None:
-    """Where compiled programs are kept, or None after a warning. Raises InnerloopError for a wrong INNERLOOP_CACHE."""
+def _usable_cache() -> Path | None:
+    """The folder of compiled programs, or None after a warning. Raises InnerloopError for a wrong INNERLOOP_CACHE."""
     from innerloop.tasks.io.download import cache_folder
 
     try:
@@ -146,25 +159,33 @@ def usable_cache() -> Path | None:
 
 
 class Terminal(Console):
-    """Shows data as what it is: brackets are no markup, and control characters become escapes."""
+    """A console that shows text literally: brackets are not markup, and control characters become escapes."""
 
     def on_broken_pipe(self) -> None:
-        """Let `innerloop.cli.main` end it; rich would end with 1."""
+        """Let `innerloop.cli.main` handle it; rich would exit with 1."""
         raise BrokenPipeError(errno.EPIPE, "nobody reads")
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Every string that is printed, or is a cell of a table, comes through here."""
+        """Render a string; everything printed and every table cell comes through here."""
         return super().render_str(printable(text), **settings)
 
 
 def console(*, stderr: bool = False) -> Terminal:
-    """Where people read: as wide as the terminal, and wide enough for every table in a pipe."""
+    """A console as wide as the terminal, or wide enough for every table if there is none."""
     settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "soft_wrap": True}
     settings |= {"markup": False, "emoji": False}
     plain = Terminal(**settings)
     return plain if plain.is_terminal else Terminal(**settings, width=160)
 
 
+def new_table(*headings: str, left: int = 0) -> Table:
+    """An empty table whose first `left` columns hold words, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i < left else "right")
+    return table
+
+
 def print_json(value: Any, indent: int | None = None) -> None:
-    """One JSON object for other programs: what is no finite number is null."""
+    """Print one JSON value; numbers that are not finite become null."""
     print(as_json(value, indent))

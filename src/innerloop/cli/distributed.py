@@ -1,7 +1,7 @@
-"""One process of several: joining, ending together, and telling when another was lost.
+"""One process of several: joining, ending together, and reporting the loss of another.
 
-JAX ends a process at once when its coordinator or another process is gone, by an abort that no Python code can follow.
-So the training is a child of the command, and the command tells what happened and how to go on.
+When its coordinator or another process is gone, JAX aborts a process, and no Python code can react. So training runs in
+a child process, and the command reports what happened and how to resume.
 """
 
 import os
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from innerloop.cli import fail
+from innerloop.cli import fail, in_options
 from innerloop.errors import InnerloopError
 from innerloop.training import signals
 
@@ -24,19 +24,19 @@ CHILD = "INNERLOOP_CHILD"
 COMMAND = (sys.executable, "-m", "innerloop", "train")
 
 LOST = 75
-"""Exit code when another process was lost: a failure that passes, as sysexits.h has it."""
+"""Exit code when another process was lost: a temporary failure (EX_TEMPFAIL of sysexits.h)."""
 
 EVERY = 0.5
-"""Seconds between looks at whether the command still lives."""
+"""Seconds between checks that the command is still alive."""
 
 
 def is_child() -> bool:
-    """Whether this process trains, and its parent watches."""
+    """Whether this is the child process, which trains."""
     return os.environ.get(CHILD, "") == str(os.getppid())
 
 
 def supervise(argv: Sequence[str], folder: Path) -> int:
-    """Run `innerloop train` with these arguments as a child; its exit code, or `LOST` after telling so."""
+    """Run `innerloop train` with these arguments in a child process; returns its exit code, or `LOST`."""
     # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
     child = subprocess.Popen(
         [*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True
@@ -46,21 +46,20 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
     if code == -signal.SIGABRT:
-        tell_lost(folder)
+        _tell_lost(folder)
         return LOST
     return code if code >= 0 else 128 - code
 
 
-def tell_lost(folder: Path) -> None:
-    """The sentence for a lost process."""
+def _tell_lost(folder: Path) -> None:
     begun = (folder / "config.json").exists()  # another machine may not see it
     where = f"--resume {folder}" if begun else "--resume if the first has kept a checkpoint"
-    told = "train: another process of this run was lost or did not come; to go on from the last checkpoint, "
-    fail(f"{told}start any number of processes again with {where}.", LOST)
+    lost = "train: another process of this run was lost or did not come; to go on from the last checkpoint, "
+    fail(f"{lost}start any number of processes again with {where}.", LOST)
 
 
 def end_with_parent() -> None:
-    """End this process when the command that watches it is gone."""
+    """End this process when its parent, the command, is gone."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -72,20 +71,20 @@ def end_with_parent() -> None:
 
 
 def as_one(work: Callable[[], int], folder: Path) -> int:
-    """Do this process's part. After an error it ends at once, since the others will not come to the last meeting."""
+    """Run `work`. After an error the process ends at once, since the others cannot reach the final barrier."""
     from innerloop.parallel.multi_process import Lost, is_primary
 
     try:
         return work()
     except InnerloopError as error:
-        code = fail(str(error), 2)
+        code = fail(in_options(error), 2)
     except Lost:
-        tell_lost(folder)
+        _tell_lost(folder)
         code = LOST
     except Exception:
         traceback.print_exc()
         code = 1
     if is_primary():
-        time.sleep(1)  # the others lose their coordinator with it: let them tell what they met
+        time.sleep(1)  # the others lose their coordinator with it: let them report first
     sys.stdout.flush()
     os._exit(code)

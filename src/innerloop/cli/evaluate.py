@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Count, Devices, Steps, console, parse, print_json, start_jax
+from innerloop.cli.common import Count, Devices, Steps, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
 from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
@@ -27,7 +27,7 @@ class Evaluate:
     """
 
     source: Annotated[str, tyro.conf.Positional]
-    """A run's folder, a weights file, or a preset whose weights ship."""
+    """A run's folder, a weights file, or a preset with bundled weights."""
     tasks: Annotated[Count, TASKS] = None
     """Held-out tasks."""
     steps: Steps = None
@@ -55,24 +55,24 @@ class Evaluate:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure and print."""
+    """Run `innerloop evaluate`; returns the exit code."""
     arguments = parse(Evaluate, argv)
     start_jax(arguments.devices)
     from innerloop.training.trained import load_trained
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
-        refuse_examples(arguments)
-    found = [measured(trained, arguments, mode) for mode in modes(trained, arguments)]
+        _refuse_examples(arguments)
+    found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
-        print_json(as_one(found))
+        print_json(_merged(found))
     else:
-        show(found)
+        _show(found)
     return 0
 
 
-def refuse_examples(arguments: Evaluate) -> None:
-    """Raise InnerloopError for numbers of examples, which policies have none of."""
+def _refuse_examples(arguments: Evaluate) -> None:
+    """Raise InnerloopError for numbers of examples, which do not apply to policies."""
     for name in ("shots", "queries"):
         value = getattr(arguments, name)
         if value is not None:
@@ -81,7 +81,7 @@ def refuse_examples(arguments: Evaluate) -> None:
             )
 
 
-def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
+def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
@@ -93,10 +93,10 @@ def modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) ->
     return [arguments.normalization or own]
 
 
-def measured(
+def _measured(
     trained: "innerloop.training.trained.Trained", arguments: Evaluate, mode: Normalization
 ) -> "innerloop.training.measurement.Measurement":
-    """One measurement, with a bar on stderr if someone sees it."""
+    """One measurement, with a progress bar if stderr is a terminal."""
     from innerloop.cli.progress import counting
     from innerloop.training.measure import measure
 
@@ -106,59 +106,54 @@ def measured(
     err = console(stderr=True)
     if not err.is_terminal:
         return measure(trained, normalization=mode, **settings)
-    with counting(err, f"{trained.config.name}, {mode}") as watch:
-        return measure(trained, normalization=mode, watch=watch, **settings)
+    with counting(err, f"{trained.config.name}, {mode}") as on_progress:
+        return measure(trained, normalization=mode, on_progress=on_progress, **settings)
 
 
-def as_one(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:
-    """One object: the record itself, with those of all modes under `modes` where several were asked for."""
+def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:
+    """One record; with several modes, it holds all of them under `modes`."""
     records = [measurement.to_json() for measurement in found]
     modes = {"modes": {record["normalization"]: record for record in records}} if len(records) > 1 else {}
     return records[0] | modes
 
 
-def show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
-    """The adaptation curve as a table, one column per mode, and what the numbers depend on."""
+def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
+    """The adaptation curve as a table, one column per mode, and the conditions of the measurement."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
     first = found[0]
     if isinstance(first, ReturnMeasurement):
-        show_curves("updates", {"return": first})
-        console().print(return_conditions(first))
-        return tell_diverged(first)
+        _show_curves("updates", {"return": first})
+        console().print(_return_conditions(first))
+        return _print_diverged(first)
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
-    show_curves("inner steps", {named(m): m for m in scores})
-    console().print(score_conditions(scores))
+    _show_curves("inner steps", {named(m): m for m in scores})
+    console().print(_score_conditions(scores))
     for m in scores:
-        tell_diverged(m, m.normalization if len(scores) > 1 else "")
+        _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
 
 
-def show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]") -> None:
+def _show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]") -> None:
     """A title, and a row for each recorded step."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in (steps, *columns):
-        table.add_column(heading, justify="right")
+    table = new_table(steps, *columns)
     found = list(columns.values())
     for i, step in enumerate(found[0].steps):
         points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found)
         table.add_row(str(step), *(with_interval(*point) for point in points))
     out = console()
-    out.print(f"{found[0].source}: {title(found[0])}")
+    out.print(f"{found[0].source}: {_title(found[0])}")
     out.print(table)
 
 
-def tell_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
-    """How many tasks are in the mean with a loss or return that is no finite number."""
+def _print_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
+    """The number of tasks with a loss or return that is not finite, if any."""
     if words := diverged(found.diverged_tasks, found.tasks):
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def title(found: "innerloop.training.measurement.Measurement") -> str:
+def _title(found: "innerloop.training.measurement.Measurement") -> str:
     """What was learnt, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 
@@ -169,7 +164,7 @@ def title(found: "innerloop.training.measurement.Measurement") -> str:
     return f"{found.algorithm}, {found.ways}-way {found.shots}-shot"
 
 
-def return_conditions(found: "innerloop.training.measurement.ReturnMeasurement") -> str:
+def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement") -> str:
     """Everything that a policy's numbers depend on, in one line."""
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
@@ -180,7 +175,7 @@ def return_conditions(found: "innerloop.training.measurement.ReturnMeasurement")
     )
 
 
-def score_conditions(scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]") -> str:
+def _score_conditions(scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]") -> str:
     """The same of numbers that differ by their mode of normalisation alone."""
     found = scores[0]
     queries = counted(found.queries_per_class, "query", "queries")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from innerloop.cli.common import console, parse, print_json
+from innerloop.cli.common import console, new_table, parse, print_json
 from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
@@ -21,33 +21,33 @@ class List:
     """
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Only presets whose names hold all these words."""
+    """Only presets whose names contain all these words."""
     json: bool = False
     """Print JSON."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the presets."""
+    """Run `innerloop list`; returns the exit code."""
     arguments = parse(List, argv)
-    rows = [row(config) for config in chosen(arguments.words)]
+    rows = [_row(config) for config in _chosen(arguments.words)]
     if arguments.json:
         print_json(rows, indent=2)
     else:
-        show(rows)
+        _show(rows)
     return 0
 
 
-def chosen(words: Sequence[str]) -> list[Config]:
-    """The presets whose names hold all words. Raises InnerloopError if there is none."""
+def _chosen(words: Sequence[str]) -> list[Config]:
+    """The presets whose names contain all words. Raises InnerloopError if there are none."""
     found = [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
     if not found:
         do = "`innerloop list` names them all"
-        raise InnerloopError("list", "no preset's name holds these words", got=" ".join(words), do=do)
+        raise InnerloopError("list", "no preset's name contains these words", got=" ".join(words), do=do)
     return found
 
 
-def row(config: Config) -> dict[str, Any]:
-    """One preset as plain facts."""
+def _row(config: Config) -> dict[str, Any]:
+    """One preset as a plain record."""
     data, inner = config.data, config.inner
     rule = f"{config.evaluation.steps} x {inner.optimizer} {inner.learning_rate:g}"
     return {
@@ -60,12 +60,12 @@ def row(config: Config) -> dict[str, Any]:
         "inner_steps_test": config.evaluation.steps,
         "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",
         "meta_steps": config.outer.meta_steps,
-        "weights": config.name in shipped(),
+        "weights": config.name in _shipped(),
     }
 
 
-def shipped() -> list[str]:
-    """Presets whose weights ship; read from the folder, because `innerloop.training.storage.weights` would load JAX."""
+def _shipped() -> list[str]:
+    """Presets with bundled weights, listed from the folder, since `innerloop.training.storage.weights` loads JAX."""
     from importlib import resources
 
     folder = resources.files("innerloop.training.storage") / "bundled"
@@ -74,19 +74,16 @@ def shipped() -> list[str]:
     return [f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")]
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """A table for people."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def _show(rows: list[dict[str, Any]]) -> None:
+    """Print the presets as a table."""
+    table = new_table()
     for heading in ("preset", "data", "algorithm"):
         table.add_column(heading, no_wrap=True)
     for heading in ("ways", "shots"):
         table.add_column(heading, justify="right")
     table.add_column("inner loop")
     table.add_column("meta-steps", justify="right")
-    table.add_column("weights ship")
+    table.add_column("weights")
     for r in rows:
         cells = (r["name"], r["data"], r["algorithm"], r["ways"] or "", r["shots"], r["inner"])
         cells = (*cells, grouped(r["meta_steps"]), "yes" if r["weights"] else "")

@@ -1,13 +1,14 @@
-"""Progress for people: a bar in a terminal, a plain line every few seconds anywhere else."""
+"""Progress: a bar in a terminal, a plain line every few seconds elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
 from innerloop.io.text import printable
 from innerloop.training.loop import Progress
+from innerloop.training.signals import Stopped, telling
 
 EVERY = 5.0
 """Seconds between plain lines."""
@@ -15,11 +16,11 @@ EVERY = 5.0
 
 @contextmanager
 def training(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
-    """A `watch` for `innerloop.training.train.train`."""
-    with lines_or_bar(console, title, "meta-steps") as tell:
+    """The progress callback of `innerloop.train`, for the length of a `with` block."""
+    with _lines_or_bar(console, title, "meta-steps") as tell:
         best: dict[str, float] = {}
 
-        def watch(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             best.update(progress.metrics)  # validation scores stay until there are new ones
             speed = f"{progress.tasks_per_second:,.0f} tasks/s"
             if progress.environment_steps_per_second:
@@ -27,19 +28,46 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
             speed = speed.replace(",", " ")
             tell(progress.step, progress.total, progress.seconds_left, f"{speed}  {in_words(best)}")
 
-        yield watch
+        yield on_progress
+
+
+def train_until_stopped(
+    console: Console,
+    title: str,
+    tell: Callable[[Stopped], None],
+    work: Callable[[Callable[[Progress], None]], object],
+) -> int:
+    """Train with progress.
+
+    Args:
+        console: where progress is shown.
+        title: the title of the progress bar.
+        tell: called if a signal stopped the training.
+        work: trains; it takes the progress callback.
+
+    Returns:
+        The exit code: 0, or 128 plus the number of the signal.
+    """
+    try:
+        with training(console, title) as on_progress, telling(tell):
+            work(on_progress)
+    except Stopped as stopped:
+        with suppress(OSError):  # the terminal may be gone
+            tell(stopped)
+        return 128 + stopped.signal_number
+    return 0
 
 
 @contextmanager
 def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
-    """A `watch(done, total)` for `innerloop.training.measure.measure`."""
-    with lines_or_bar(console, title, unit) as tell:
+    """A progress callback `(done, total)` of a measurement, for the length of a `with` block."""
+    with _lines_or_bar(console, title, unit) as tell:
         begun = time.monotonic()
 
-        def watch(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             tell(done, total, (time.monotonic() - begun) / max(done, 1) * (total - done), "")
 
-        yield watch
+        yield on_progress
 
 
 Tell = Callable[[int, int, float, str], None]
@@ -47,10 +75,10 @@ Tell = Callable[[int, int, float, str], None]
 
 
 @contextmanager
-def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
-    """A bar that stays on screen, or plain lines."""
+def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
+    """A progress bar, or plain lines."""
     if not console.is_terminal:
-        yield plain_lines(console, title, unit)
+        yield _plain_lines(console, title, unit)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -66,14 +94,14 @@ def lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
         job = bar.add_task(printable(title), total=None, more="compiling")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
-            left = f"{duration(seconds_left)} left" if done < total else "done"
+            left = f"{_duration(seconds_left)} left" if done < total else "done"
             bar.update(job, completed=done, total=total, more=f"{left}  {more}")
 
         yield tell
 
 
-def plain_lines(console: Console, title: str, unit: str) -> Tell:
-    """One line every `EVERY` seconds, and always the last one."""
+def _plain_lines(console: Console, title: str, unit: str) -> Tell:
+    """One line every `EVERY` seconds, and always the last line."""
     last = time.monotonic()
     console.print(f"{title}: compiling")
 
@@ -82,14 +110,14 @@ def plain_lines(console: Console, title: str, unit: str) -> Tell:
         if done < total and time.monotonic() - last < EVERY:
             return
         last = time.monotonic()
-        left = f"{duration(seconds_left)} left" if done < total else "done"
+        left = f"{_duration(seconds_left)} left" if done < total else "done"
         console.print(f"{title}: {done}/{total} {unit}, {left}  {more}".rstrip())
 
     return tell
 
 
 def in_words(metrics: dict[str, float]) -> str:
-    """The numbers worth watching: outer loss or returns, and the validation score."""
+    """The main metrics in words: outer loss or returns, and the validation score."""
     words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
     returns = sorted(name for name in metrics if name.startswith("return_after_"))
     if returns:
@@ -103,7 +131,7 @@ def in_words(metrics: dict[str, float]) -> str:
     return "  ".join(words)
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Seconds as `42 s`, `3 min 05 s` or `2 h 07 min`."""
     whole = round(seconds)
     if whole < 60:

@@ -3,21 +3,20 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from innerloop.cli.common import console, parse, start_jax
+from innerloop.cli.common import console, new_table, parse, start_jax
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import diverged, with_interval
-from innerloop.training.signals import Stopped, telling
+from innerloop.training.signals import Stopped
 
 if TYPE_CHECKING:
     import innerloop.report.measurements
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Quickstart:
     """Meta-train MAML, FOMAML, ANIL and Reptile on sinusoids and on glyphs, measure them on held-out tasks, print a
-    table and write a report. Takes a few minutes; what is there already is used again.
+    table and write a report. Takes a few minutes; finished runs are used again.
     """
 
     folder: Annotated[Path, arg(metavar="DIR")] = Path("runs/quickstart")
@@ -38,35 +37,35 @@ class Quickstart:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train what is missing, measure all, tell."""
+    """Run `innerloop quickstart`; returns the exit code."""
     arguments = parse(Quickstart, argv)
     start_jax()
-    begun, plan = time.monotonic(), configs(arguments.effort)
-    check_folder(arguments.folder, plan)
+    begun, plan = time.monotonic(), _configs(arguments.effort)
+    _check_folder(arguments.folder, plan)
     OutputFolder(arguments.folder).check("report.html")
     for number, config in enumerate(plan, 1):
-        code = trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
+        code = _trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
         if code:
             return code
-    measure_and_tell([str(arguments.folder / config.name) for config in plan], arguments)
+    _measure_and_report([str(arguments.folder / config.name) for config in plan], arguments)
     console().print(f"Took {(time.monotonic() - begun) / 60:.1f} minutes.")
     return 0
 
 
-def configs(effort: float) -> list[Config]:
+def _configs(effort: float) -> list[Config]:
     """Short runs: fewer meta-steps and filters than the papers', the same tasks for all algorithms of a problem."""
-    sinusoids = [sinusoid(name) for name in ("maml", "fomaml", "anil", "reptile", "joint")]
-    glyphs = [glyph(name) for name in ("maml", "fomaml", "anil", "reptile")]
-    return [shortened(config, effort) for config in sinusoids + glyphs]
+    sinusoids = [_sinusoid(name) for name in ("maml", "fomaml", "anil", "reptile", "joint")]
+    glyphs = [_glyph(name) for name in ("maml", "fomaml", "anil", "reptile")]
+    return [_shortened(config, effort) for config in sinusoids + glyphs]
 
 
-def sinusoid(algorithm: str) -> Config:
-    """MAML's sinusoids; Reptile learns the same waves, from its own 50 points each."""
+def _sinusoid(algorithm: str) -> Config:
+    """MAML's sinusoids; Reptile learns the same waves from 50 points each."""
     config = preset(f"sinusoid-{algorithm}")
     data = replace(config.data, protocol="maml", queries=10)
     evaluation = replace(config.evaluation, queries=100, validation_tasks=200, steps=10)
     if config.spec.reads_query:
-        # Ten times the preset's step: few meta-steps need it, and ten steps on ten points stay stable.
+        # Ten times the step size of the preset: short training needs it, and ten steps on ten points stay stable.
         inner, meta_steps = replace(config.inner, learning_rate=0.01), 5000
     else:
         inner, meta_steps = config.inner, 20_000
@@ -74,7 +73,7 @@ def sinusoid(algorithm: str) -> Config:
     return replace(config, data=data, evaluation=evaluation, inner=inner, outer=outer)
 
 
-def glyph(algorithm: str) -> Config:
+def _glyph(algorithm: str) -> Config:
     """5-way 1-shot glyphs with half the papers' filters and small meta-batches."""
     config = preset(f"glyphs-5way-1shot-{algorithm}")
     meta_batch, meta_steps = (8, 500) if config.spec.reads_query else (4, 600)
@@ -86,7 +85,7 @@ def glyph(algorithm: str) -> Config:
     )
 
 
-def shortened(config: Config, effort: float) -> Config:
+def _shortened(config: Config, effort: float) -> Config:
     """The config with its training length multiplied, and ten log lines, two of them with a validation."""
     steps = max(10, round(config.outer.meta_steps * effort))
     block = -(-steps // 10)
@@ -100,8 +99,8 @@ def shortened(config: Config, effort: float) -> Config:
     return dataclasses.replace(config, outer=outer)
 
 
-def check_folder(folder: Path, plan: Sequence[Config]) -> None:
-    """Raise InnerloopError if one of the runs is there with other settings."""
+def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
+    """Raise InnerloopError if one of the runs exists with other settings."""
     from innerloop.training.storage.run_directory import RunFolder
 
     for config in plan:
@@ -111,32 +110,29 @@ def check_folder(folder: Path, plan: Sequence[Config]) -> None:
             raise InnerloopError(str(run_folder.path), "holds a run with other settings", do=do)
 
 
-def trained(folder: Path, config: Config, title: str) -> int:
-    """Train one run, unless it has ended; 0, or the exit code after a signal."""
-    from innerloop.cli.progress import training
+def _trained(folder: Path, config: Config, title: str) -> int:
+    """Train one run unless it is finished; returns 0, or the exit code after a signal."""
+    from innerloop.cli.progress import train_until_stopped
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
     out = console()
     if RunFolder(folder).weights.is_file():
-        check_weights(RunFolder(folder).weights, config)
-        out.print(f"{title}: trained before, used again")
+        _check_weights(RunFolder(folder).weights, config)
+        out.print(f"{title}: already trained, used again")
         return 0
-    tell = lambda stopped: out.print(
-        f"Stopped in {config.name}; everything is saved. The same command goes on."
+    continued = (folder / "config.json").exists()
+
+    def tell(_: Stopped) -> None:
+        out.print(f"Stopped in {config.name}; everything is saved. The same command continues.")
+
+    return train_until_stopped(
+        out, title, tell, lambda on_progress: train(config, folder, resume=continued, on_progress=on_progress)
     )
-    try:
-        with training(out, title) as watch, telling(tell):
-            train(config, folder, resume=(folder / "config.json").exists(), watch=watch)
-    except Stopped as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            tell(stopped)
-        return 128 + stopped.signal_number
-    return 0
 
 
-def check_weights(path: Path, config: Config) -> None:
-    """Raise InnerloopError for weights of another training: how tasks fit into memory alone may differ."""
+def _check_weights(path: Path, config: Config) -> None:
+    """Raise InnerloopError for weights trained with other settings, except those that only fit tasks into memory."""
     from innerloop.training.storage import weights
 
     found = weights.load(path)[1]
@@ -148,28 +144,22 @@ def check_weights(path: Path, config: Config) -> None:
         raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
-def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
+def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:
     """Measure all runs, print the table, write the report."""
     from innerloop.cli.report import watching
     from innerloop.report import measurements, run_page
 
     groups = measurements.gather(measurements.load(sources), arguments.tasks, watching)
-    show(groups)
+    _show(groups)
     run_page.write(groups, OutputFolder(arguments.folder).replacing("report.html"))
     console().print(f"Report: {arguments.folder / 'report.html'}", style="bold")
     console().print(f"Next:   innerloop evaluate {sources[0]}")
 
 
-def show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
+def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
     """All results in one table."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("problem", "initialisation"):
-        table.add_column(heading)
-    for heading in ("before adapting", "after 1 step", "after all steps", "inner steps", "tasks"):
-        table.add_column(heading, justify="right")
+    scores = ("before adapting", "after 1 step", "after all steps")
+    table = new_table("problem", "initialisation", *scores, "inner steps", "tasks", left=2)
     for group in groups:
         for i, result in enumerate(group.results):
             points = [result.at(step) for step in (0, 1, result.measurement.inner_steps)]

@@ -27,13 +27,13 @@ class Report:
     runs: Annotated[
         tuple[str, ...], tyro.conf.Positional, arg(metavar="RUN [RUN ...]", help_behavior_hint="")
     ]
-    """Run folders, weights files, or presets whose weights ship."""
+    """Run folders, weights files, or presets with bundled weights."""
     out: Annotated[
         Path | None, arg(metavar="FILE", help_behavior_hint="(default: report.html in the first run)")
     ] = None
     """Where the page is written."""
     overwrite: bool = False
-    """Replace a file that is there already."""
+    """Replace an existing file."""
     tasks: Annotated[int, TASKS] = 600
     """Held-out tasks for every measurement."""
     devices: Devices = None
@@ -41,7 +41,7 @@ class Report:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure and write the page."""
+    """Run `innerloop report`; returns the exit code."""
     arguments = parse(Report, argv)
     if not arguments.runs:
         raise InnerloopError("report", "needs a run", do="give a run's folder")
@@ -49,17 +49,18 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.report import measurements, run_page
 
     loaded = measurements.load(arguments.runs)
-    draft, out = destination(arguments)  # before anything is measured
+    draft, out = _destination(arguments)  # before anything is measured
     groups = measurements.gather(loaded, arguments.tasks, watching)
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0
 
 
-def destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
-    """A draft of the page, and where it goes: by default `report.html` in the first run's folder, or here.
+def _destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
+    """A draft of the page, and its path: by default `report.html` in the first run's folder, or here.
 
-    Raises InnerloopError for a file there that is not to be replaced.
+    Raises:
+        InnerloopError: if the file exists and must not be replaced.
     """
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
     if arguments.out is None and first.is_dir():

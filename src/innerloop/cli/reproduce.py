@@ -1,8 +1,7 @@
-"""`innerloop reproduce`: make a run again from its config, and compare."""
+"""`innerloop reproduce`: repeat a run from its config, and compare."""
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,15 +12,15 @@ from tyro.conf import arg
 from innerloop.cli.common import console, parse, print_json, start_jax
 from innerloop.config.bounds import DEVICES
 from innerloop.errors import InnerloopError
-from innerloop.training.signals import Stopped, telling
+from innerloop.training.signals import Stopped
 
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Make a run again from its config, and compare weights to the bit and metrics to the last digit.
+    """Repeat a run from its config, and compare weights to the bit and metrics to the last digit.
 
-    The exit code is 0 if all is the same, and 1 if anything differs; then what differs in versions, machine, devices,
-    flags and data is named.
+    The exit code is 0 if all is the same, and 1 if anything differs; the output then names the differences in
+    versions, machine, devices, flags and data.
 
     Example: innerloop reproduce runs/sinusoid-maml
     """
@@ -39,18 +38,18 @@ class Reproduce:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run again and compare; 0 for the same, 1 for anything else."""
+    """Run `innerloop reproduce`; returns the exit code: 0 if the runs are the same, else 1."""
     arguments = parse(Reproduce, argv)
-    start_jax(devices_of(arguments.run) if arguments.devices is None else arguments.devices)
+    start_jax(_devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
-        return judged(arguments, arguments.folder)
+        return _judged(arguments, arguments.folder)
     kept = tempfile.TemporaryDirectory(prefix="innerloop-reproduce-", ignore_cleanup_errors=True)
     with kept:
-        return judged(arguments, Path(kept.name) / "run", kept.cleanup)
+        return _judged(arguments, Path(kept.name) / "run", kept.cleanup)
 
 
-def devices_of(folder: Path) -> int | None:
-    """How many devices the run had; None if its record is lost. Raises InnerloopError if this is no run."""
+def _devices_of(folder: Path) -> int | None:
+    """The number of devices of the run; None if unknown. Raises InnerloopError if the folder is not a run."""
     from innerloop.training.storage.run_directory import RunFolder
 
     run = RunFolder(folder)
@@ -63,27 +62,25 @@ def devices_of(folder: Path) -> int | None:
     return len(known["devices"]) if known else None
 
 
-def judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
-    """The verdict in words or JSON, and the exit code; 128 and the signal's number if one came."""
-    from innerloop.cli.progress import training
+def _judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
+    """Print the verdict; returns the exit code, 128 plus the number of a signal if one came."""
+    from innerloop.cli.progress import train_until_stopped
     from innerloop.training.reproduce import reproduce
 
-    told = console(stderr=arguments.json)
+    out, found = console(stderr=arguments.json), []
 
     def tell(stopped: Stopped) -> None:
         clean_up()  # the process may end here
-        told.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
+        out.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
 
-    try:
-        with training(told, f"reproduce {arguments.run}") as watch, telling(tell):
-            verdict = reproduce(arguments.run, into, watch=watch)
-    except Stopped as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            tell(stopped)
-        return 128 + stopped.signal_number
+    again = lambda on_progress: found.append(reproduce(arguments.run, into, on_progress=on_progress))
+    code = train_until_stopped(out, f"reproduce {arguments.run}", tell, again)
+    if code:
+        return code
+    verdict = found[0]
     if arguments.json:
         print_json(asdict(verdict) | {"same": verdict.same})
     else:
         for line in str(verdict).splitlines():
-            told.print(line)
+            out.print(line)
     return 0 if verdict.same else 1

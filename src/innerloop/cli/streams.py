@@ -1,4 +1,4 @@
-"""Standard streams that take what is written to them, whatever their encoding and whether they are open."""
+"""Standard streams that accept any text, whatever their encoding, and even if they are closed."""
 
 import io
 import os
@@ -13,18 +13,18 @@ from innerloop.io.text import LIMIT, printable
 @contextmanager
 def prepared() -> Iterator[None]:
     """Streams that no character breaks, and warnings as sentences."""
-    open_closed()
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of what a latin-1 or ASCII terminal cannot show
-    kept, warnings.formatwarning = warnings.formatwarning, in_a_sentence
+    kept, warnings.formatwarning = warnings.formatwarning, _in_a_sentence
     try:
         yield
     finally:
         warnings.formatwarning = kept
 
 
-def open_closed() -> None:
+def _open_closed() -> None:
     """Open closed streams as the null device: else the next file gets their number, and what is printed."""
     for number in range(3):
         try:
@@ -36,6 +36,6 @@ def open_closed() -> None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 (stays open)
 
 
-def in_a_sentence(message: object, *where: object) -> str:
-    """A warning without the line of code that gave it, which tells people nothing."""
+def _in_a_sentence(message: object, *where: object) -> str:
+    """A warning without the line of code that raised it."""
     return f"{printable(str(message), LIMIT)}\n"

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,10 +25,10 @@ from innerloop.config.schema import (
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.text import counted
-from innerloop.training.signals import Stopped, telling
+from innerloop.training.signals import Stopped
 
 
-def own(name: str, metavar: str, hint: str = "") -> Any:
+def _distributed_option(name: str, metavar: str, hint: str = "") -> Any:
     """An option `--distributed.NAME`."""
     return arg(name=f"distributed.{name}", metavar=metavar, help_behavior_hint=hint)
 
@@ -50,19 +49,21 @@ class Basics:
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
     """Where the run is kept."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Go on with the run in this folder, with its own settings."""
+    """Resume the run in this folder, with its own settings."""
     devices: Devices = None
     """CPU devices that tasks are split over."""
     distributed: bool = False
     """This is one of several processes; Slurm, Open MPI or Kubernetes say where the others are, or the next three,
     or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
-    coordinator: Annotated[str | None, own("coordinator", "HOST:PORT")] = None
+    coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
     """Where the first process listens."""
-    processes: Annotated[int | None, Bounds(1, 100_000), own("processes", "N")] = None
+    processes: Annotated[int | None, Bounds(1, 100_000), _distributed_option("processes", "N")] = None
     """How many there are."""
-    process: Annotated[int | None, Bounds(0, 100_000), own("process", "I")] = None
+    process: Annotated[int | None, Bounds(0, 100_000), _distributed_option("process", "I")] = None
     """Which one this is, from 0."""
-    patience: Annotated[int, Bounds(1, 1_000_000), own("patience", "SECONDS", "(default: 60)")] = 60
+    patience: Annotated[
+        int, Bounds(1, 1_000_000), _distributed_option("patience", "SECONDS", "(default: 60)")
+    ] = 60
     """Silence after which another counts as lost."""
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
     """Which meta-gradient."""
@@ -92,25 +93,25 @@ SETTINGS = ("algorithm", "seed", "data", "model", "inner", "outer", "evaluation"
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train to the end, or until a signal."""
+    """Run `innerloop train`; returns the exit code, 128 plus the number of a signal that stopped it."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
-    arguments, base = understood(argv)
-    if one_of_several(arguments):
-        return run_as_one(argv, arguments, base)
-    config, folder = plan(arguments, base)
+    arguments, base = _parse_with_preset(argv)
+    if _is_distributed(arguments):
+        return _run_distributed(argv, arguments, base)
+    config, folder = _plan(arguments, base)
     start_jax(arguments.devices)
-    return train_into(folder, config)
+    return _train_into(folder, config)
 
 
-def one_of_several(arguments: Train) -> bool:
+def _is_distributed(arguments: Train) -> bool:
     """Whether other processes take part."""
-    told = (arguments.coordinator, arguments.processes, arguments.process)
-    return arguments.distributed or any(value is not None for value in told)
+    given = (arguments.coordinator, arguments.processes, arguments.process)
+    return arguments.distributed or any(value is not None for value in given)
 
 
-def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
-    """The part of this process, in a child that is watched."""
+def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int:
+    """The part of this process, in a supervised child process."""
     from innerloop.cli import distributed as processes
 
     folder = arguments.resume or arguments.folder or Path("runs") / str(arguments.preset)
@@ -124,30 +125,30 @@ def run_as_one(argv: Sequence[str], arguments: Train, base: Config) -> int:
     multi_process.initialize(multi_process.ProcessGroup(a.coordinator, a.processes, a.process, a.patience))
 
     def work() -> int:
-        multi_process.check_same(own_settings(arguments), "settings on its command line")
-        return lead(arguments, base) if multi_process.is_primary() else follow(folder)
+        multi_process.check_same(_own_settings(arguments), "settings on its command line")
+        return _train_as_primary(arguments, base) if multi_process.is_primary() else _train_as_worker(folder)
 
     return processes.as_one(work, folder)
 
 
-def own_settings(arguments: Train) -> bytes:
-    """A digest of what this process was told to train, or to go on with; where its folder is does not count."""
+def _own_settings(arguments: Train) -> bytes:
+    """A digest of the settings that all processes must share; the folder is not one of them."""
     from innerloop.config.serialization import to_json
 
     given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
     settings = to_json(dataclasses.replace(Config(), **given))
-    told = f"{arguments.preset} {arguments.resume is not None} {settings}"
-    return sha256([told.encode()])
+    shared = f"{arguments.preset} {arguments.resume is not None} {settings}"
+    return sha256([shared.encode()])
 
 
-def lead(arguments: Train, base: Config) -> int:
-    """The first process: it alone reads the run's folder, writes and speaks."""
-    config, folder = plan(arguments, base)
-    return train_into(folder, config)
+def _train_as_primary(arguments: Train, base: Config) -> int:
+    """The primary process, which alone reads the run's folder, writes and prints."""
+    config, folder = _plan(arguments, base)
+    return _train_into(folder, config)
 
 
-def follow(folder: Path) -> int:
-    """Any other process: settings and state come from the first."""
+def _train_as_worker(folder: Path) -> int:
+    """Any other process: settings and state come from the primary."""
     from innerloop.training.train import train
 
     try:
@@ -157,19 +158,19 @@ def follow(folder: Path) -> int:
     return 0
 
 
-def understood(argv: Sequence[str]) -> tuple[Train, Config]:
+def _parse_with_preset(argv: Sequence[str]) -> tuple[Train, Config]:
     """The arguments, and the preset whose settings are their defaults."""
     presets = all_presets()
     named = next((word for word in argv if word in presets), None)
     base = presets[named] if named else Config()
-    arguments = arguments_of(argv, base)
+    arguments = _arguments_of(argv, base)
     if arguments.preset in (None, named) or arguments.preset not in presets:
         return arguments, base
-    base = presets[arguments.preset]  # the first that is called as a preset was an option's value
-    return arguments_of(argv, base), base
+    base = presets[arguments.preset]  # the first match was the value of an option
+    return _arguments_of(argv, base), base
 
 
-def arguments_of(argv: Sequence[str], base: Config) -> Train:
+def _arguments_of(argv: Sequence[str], base: Config) -> Train:
     """The arguments, with the settings of `base` where none is given."""
     if base.reinforcement:
         own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
@@ -177,13 +178,13 @@ def arguments_of(argv: Sequence[str], base: Config) -> Train:
     return parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
 
 
-def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
-    """The config of a new run (None: resume) and its folder. Raises InnerloopError for what does not fit."""
+def _plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
+    """The config of a new run (None: resume) and its folder. Raises InnerloopError for conflicting arguments."""
     names = (*SETTINGS, "rl") if isinstance(arguments, TrainRL) else SETTINGS
     settings = {name: getattr(arguments, name) for name in names}
     changed = [name for name, value in settings.items() if value != getattr(base, name)]
     if arguments.resume is not None:
-        check_resume(arguments, changed)
+        _check_resume(arguments, changed)
         return None, arguments.resume
     if arguments.preset is None:
         do = "name one (`innerloop list`), or --resume FOLDER"
@@ -196,7 +197,7 @@ def plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
     return config, folder
 
 
-def check_resume(arguments: Train, changed: list[str]) -> None:
+def _check_resume(arguments: Train, changed: list[str]) -> None:
     """Raise InnerloopError unless `--resume` stands alone or beside the run's own preset."""
     from innerloop.training.storage.run_directory import RunFolder
 
@@ -215,36 +216,34 @@ def check_resume(arguments: Train, changed: list[str]) -> None:
         )
 
 
-def train_into(folder: Path, config: Config | None) -> int:
-    """Train with progress; say where things are, or how to go on."""
-    from innerloop.cli.progress import training
+def _train_into(folder: Path, config: Config | None) -> int:
+    """Train with progress; print where the results are, or how to resume."""
+    from innerloop.cli.progress import train_until_stopped
     from innerloop.training.storage import checkpoint
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
     out = console()
     shown = config or RunFolder(folder).config()
-    announce(shown, folder)
+    _announce(shown, folder)
     checkpoint.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
 
-    try:
-        with training(out, shown.name) as watch, telling(tell):
-            told = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
-            train(config, folder, resume=config is None, watch=watch, told=told)
-    except Stopped as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            tell(stopped)
-        return 128 + stopped.signal_number
-    tell_end(folder)
-    return 0
+    show_plan = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
+    work = lambda on_progress: train(
+        config, folder, resume=config is None, on_progress=on_progress, on_plan=show_plan
+    )
+    code = train_until_stopped(out, shown.name, tell, work)
+    if code == 0:
+        _print_summary(folder)
+    return code
 
 
-def announce(config: Config, folder: Path) -> None:
-    """What begins, and how it can be stopped."""
+def _announce(config: Config, folder: Path) -> None:
+    """Print what starts, and how to stop it."""
     outer = config.outer
     out = console()
     out.print(
@@ -254,8 +253,8 @@ def announce(config: Config, folder: Path) -> None:
     out.print("Ctrl-C saves and stops.")
 
 
-def tell_end(folder: Path) -> None:
-    """Where things are, the last validation score, and what to type next."""
+def _print_summary(folder: Path) -> None:
+    """Print where the results are, the last validation score, and what to do next."""
     from innerloop.cli.progress import in_words
     from innerloop.training.storage.run_directory import RunFolder
 
@@ -264,6 +263,6 @@ def tell_end(folder: Path) -> None:
     last = {k: v for record in metrics for k, v in record.items() if k.startswith("validation_")}
     out.print(f"Trained: {in_words(last)}." if last else "Trained.")
     out.print(f"Weights:  {run_folder.weights}")
-    out.print(f"Measures: {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
+    out.print(f"Metrics:  {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
     out.print(f"Next:     innerloop evaluate {folder}", style="bold")
     out.print(f"          innerloop report {folder}")

@@ -1,4 +1,4 @@
-"""People's own examples for `innerloop adapt`: pictures in folders, or a CSV file of points."""
+"""The user's examples for `innerloop adapt`: pictures in folders, or a CSV file of points."""
 
 import csv
 from collections.abc import Sequence
@@ -14,13 +14,19 @@ from innerloop.tasks.io.class_folders import ENDINGS, list_classes
 from innerloop.tasks.io.images import open_image, to_array
 
 LINES = 1_000_000
-"""Lines of a CSV file at most."""
+"""The most lines of a CSV file."""
 
 Ink = Literal["dark", "light"]
 
 
 class UserData(NamedTuple):
-    """Where a person's examples are."""
+    """Where the user's examples are.
+
+    Attributes:
+        data: a folder of pictures, or a CSV file of points.
+        query: the new pictures (empty: those in `data/query`).
+        ink: whether drawings are dark or light (None: derived from the pictures).
+    """
 
     data: Path
     query: tuple[Path, ...]
@@ -28,7 +34,7 @@ class UserData(NamedTuple):
 
 
 class Points(NamedTuple):
-    """The rows of a CSV file: those with y, and those without."""
+    """The rows of a CSV file: x and y of the examples, and x of the new points, each `[points, 1]`."""
 
     known_x: np.ndarray
     known_y: np.ndarray
@@ -36,7 +42,15 @@ class Points(NamedTuple):
 
 
 def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
-    """The labelled pictures by class. Raises InnerloopError for a wrong layout and a wrong number of classes."""
+    """The labelled pictures by class.
+
+    Args:
+        folder: the user's folder, with `support/CLASS/`.
+        ways: the most classes that the model takes.
+
+    Raises:
+        InnerloopError: for a wrong layout, and a wrong number of classes.
+    """
     if not folder.is_dir():
         raise InnerloopError("adapt", "there is no such folder", got=repr(str(folder)))
     support = folder / "support"
@@ -48,14 +62,18 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
         do = "add a folder for another class"
         raise InnerloopError(str(support), "must hold at least two classes", got=len(files), do=do)
     if len(files) > ways:
-        wrong = f"the model tells {ways} classes apart"
+        wrong = f"the model has outputs for {ways} classes"
         do = f"leave some out, or train with --data.ways {len(files)}"
         raise InnerloopError(str(support), wrong, got=len(files), do=do)
     return files
 
 
 def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
-    """The new pictures: those given, else those in `folder/query`. Raises InnerloopError if there are none."""
+    """The new pictures: those given, else those in `folder/query`.
+
+    Raises:
+        InnerloopError: if there are none.
+    """
     if given:
         missing = [path for path in given if not path.is_file()]
         if missing:
@@ -68,8 +86,8 @@ def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """One picture as the model wants it, `[height, width, channels]` uint8; see-through parts become white."""
+def _read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
+    """One picture in the shape of the model's inputs, as uint8; transparent parts become white."""
     import PIL.Image
 
     height, width, channels = shape
@@ -85,29 +103,35 @@ def read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
 
 def read_pictures(paths: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
     """All pictures, `[pictures, height, width, channels]` uint8."""
-    return np.stack([read_picture(path, shape) for path in paths])
+    return np.stack([_read_picture(path, shape) for path in paths])
 
 
 def ink_of(pictures: np.ndarray) -> Ink:
-    """Whether drawings are dark on light or light on dark: the background is the most of a picture."""
+    """Whether drawings are dark on light or light on dark, since most of a picture is background."""
     return "dark" if pictures.mean() > 127.5 else "light"
 
 
 def read_points(path: Path) -> Points:
-    """Read `x,y` rows. Raises InnerloopError for a bad header or number, by its line, and if nothing is asked."""
+    """Read `x,y` rows.
+
+    Raises:
+        InnerloopError: for a bad header or number, and if there are no examples or no new points.
+    """
     try:
         text = read_bytes(path, TEXT).decode("utf-8-sig")
         lines = list(islice(csv.reader(text.splitlines()), LINES + 1))
     except UnicodeDecodeError:
-        raise InnerloopError(str(path), "is no text file", do="give a CSV file with the header x,y") from None
+        raise InnerloopError(
+            str(path), "is not a text file", do="give a CSV file with the header x,y"
+        ) from None
     except csv.Error as trouble:
         do = "give a CSV file with the header x,y"
-        raise InnerloopError(str(path), f"is no table ({trouble})", do=do) from None
+        raise InnerloopError(str(path), f"is not a CSV table ({trouble})", do=do) from None
     if len(lines) > LINES:
         raise InnerloopError(str(path), f"must have {LINES} lines at most")
     if not lines or [cell.strip().lower() for cell in lines[0]] != ["x", "y"]:
         raise InnerloopError(str(path), "must begin with the header x,y", got=",".join((lines or [[]])[0]))
-    rows = [point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
+    rows = [_point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
     known, asked = [r for r in rows if r[1] is not None], [x for x, y in rows if y is None]
     if not known or not asked:
         wrong = "needs rows with y to learn from, and rows with an empty y to predict"
@@ -116,20 +140,19 @@ def read_points(path: Path) -> Points:
     return Points(column([x for x, _ in known]), column([y for _, y in known]), column(asked))
 
 
-def point(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float | None]:
+def _point(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float | None]:
     """One row's x, and y unless it is empty."""
     if len(cells) not in (1, 2):
         raise InnerloopError(f"{path}, line {line}", "must hold x,y", got=",".join(cells))
     x, y = cells[0], cells[1] if len(cells) == 2 else ""
-    return number(path, line, x), number(path, line, y) if y.strip() else None
+    return _number(path, line, x), _number(path, line, y) if y.strip() else None
 
 
-def number(path: Path, line: int, cell: str) -> float:
-    """A finite number. Raises InnerloopError for anything else."""
+def _number(path: Path, line: int, cell: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        raise InnerloopError(f"{path}, line {line}", "is no number", got=repr(cell)) from None
+        raise InnerloopError(f"{path}, line {line}", "is not a number", got=repr(cell)) from None
     if not abs(value) <= float(np.finfo(np.float32).max):  # NaN, or infinite as a float32
         raise InnerloopError(f"{path}, line {line}", "must be a finite number", got=repr(cell))
     return value

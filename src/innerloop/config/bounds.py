@@ -67,17 +67,17 @@ def bounds_of(cls: type) -> dict[str, Field]:
     }
 
 
-def check_bounds(settings: Any, who: Callable[[str], str]) -> None:
+def check_bounds(settings: object, who: Callable[[str], str]) -> None:
     """Raise InnerloopError for the first number of a dataclass beyond its bounds; `who(field)` names it."""
     for name, field in bounds_of(type(settings)).items():
         value = getattr(settings, name)
         if value is None and field.optional:
             continue
-        if wrong := wrong_of(value, field.bounds, field.whole):
+        if wrong := _wrong_of(value, field.bounds, field.whole):
             raise InnerloopError(who(name), wrong, got=shown(value))
 
 
-def wrong_of(value: Any, bounds: Bounds, integers: bool) -> str:
+def _wrong_of(value: object, bounds: Bounds, integers: bool) -> str:
     """What is wrong with a value, in words; empty if nothing is."""
     if bounds.length is None:
         return wrong_number(value, bounds, integers)
@@ -99,19 +99,21 @@ def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
     if value < bounds.low:
         # One that is tiny stands for zero, which is out.
         return (
-            "must be above 0" if value <= 0 < bounds.low < 1e-20 else f"must be {grouped(bounds.low)} or more"
+            "must be above 0"
+            if value <= 0 < bounds.low < 1e-20
+            else f"must be {_grouped(bounds.low)} or more"
         )
-    return f"must be {grouped(bounds.high)} or less" if value > bounds.high else ""
+    return f"must be {_grouped(bounds.high)} or less" if value > bounds.high else ""
 
 
 def check_product(factors: dict[str, int]) -> None:
     """Raise InnerloopError if sizes that are fine one by one make an array that is too large together."""
     if math.prod(factors.values()) > MOST:
         got = " x ".join(map(str, factors.values()))
-        wrong = f"must be {grouped(MOST)} or less together"
+        wrong = f"must be {_grouped(MOST)} or less together"
         raise InnerloopError(" x ".join(factors), wrong, got=got)
 
 
-def grouped(number: int | float) -> str:
+def _grouped(number: int | float) -> str:
     """A bound as people write it."""
     return f"{number:,}".replace(",", " ") if isinstance(number, int) else f"{number:g}"

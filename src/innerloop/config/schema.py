@@ -110,7 +110,7 @@ class InnerConfig(Section):
     """Inner steps while training."""
     learning_rate: Annotated[float, POSITIVE] = 0.01
     """Inner step size, for a loss that is a mean over examples."""
-    optimizer: Literal["sgd", "adam", "kept_adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "persistent_adam"] = "sgd"
     """Gradient descent, or Adam with beta1 = 0: begun anew with every task, or with second moments that tasks hand on
     (Reptile's published code)."""
     minibatch: Annotated[int | None, MEMBERS] = None
@@ -139,7 +139,7 @@ class OuterConfig(Section):
     """Each element of the meta-gradient is clipped to +-clip; None: not at all."""
     chunk: Annotated[int | None, MEMBERS] = None
     """Tasks vectorised at a time on a device; None: one for convolutions on a CPU, else all."""
-    parts: Annotated[int, DEVICES] = 1
+    model_shards: Annotated[int, DEVICES] = 1
     """Devices that share one copy of the parameters, each holding its piece, for models too large for one."""
     log_every: Annotated[int, MEMBERS] = 100
     """Outer updates per dispatch and log line."""
@@ -192,7 +192,7 @@ class RLConfig(Section):
     """Navigation's reward: minus the distance (published code), or minus its square (the paper's text)."""
     discount: Annotated[float, SHARE] = 0.99
     """Weight of the next step's reward."""
-    gae: Annotated[float, SHARE] = 1.0
+    gae_lambda: Annotated[float, SHARE] = 1.0
     """Lambda of the generalised advantages; 1: returns minus the baseline."""
     baseline: Literal["linear", "none"] = "linear"
     """What advantages are measured against."""
@@ -202,7 +202,7 @@ class RLConfig(Section):
     """The outer step: trust region, clipped objective, or the outer optimiser along the meta-gradient."""
     max_kl: Annotated[float, POSITIVE] = 0.01
     """TRPO: mean divergence of the adapted policies that a step may make."""
-    fisher_share: Annotated[float, SHARE] = 1.0
+    fisher_fraction: Annotated[float, SHARE] = 1.0
     """TRPO: part of the tasks whose divergence gives the curvature."""
     conjugate_gradients: Annotated[int, Bounds(1, 10_000)] = 10
     """TRPO: products with the curvature that find the step's direction."""
@@ -210,13 +210,13 @@ class RLConfig(Section):
     """PPO: how far the ratio of probabilities counts."""
     epochs: Annotated[int, Bounds(1, 10_000)] = 5
     """PPO: gradient steps on the same trajectories."""
-    test_rate_decay: Annotated[float, Bounds(0, 1000)] = 0.5
+    test_lr_decay: Annotated[float, Bounds(0, 1000)] = 0.5
     """Inner step size at test after the first step, as a part of the first."""
 
 
 @dataclass(frozen=True)
 class Config(Section):
-    """A whole run. Same config and same number of devices (with `outer.parts`, also of processes): same bits."""
+    """A whole run. Same config and same number of devices (with `outer.model_shards`, also of processes): same bits."""
 
     name: str = "custom"
     """The preset that this came from."""

@@ -18,12 +18,12 @@ def to_json(config: Config) -> str:
 def from_json(text: str, who: str = "config.json") -> Config:
     """Read a config back. Raises InnerloopError for broken JSON, unknown fields, wrong types, numbers out of bounds."""
     try:
-        return from_dict(Config, parse_json(text, who), who)
+        return _from_dict(Config, parse_json(text, who), who)
     except InnerloopError as error:  # a config knows its bounds, and not which file it is read from
         raise error if error.who.startswith(who) else InnerloopError(who, str(error)) from None
 
 
-def from_dict(cls: type, values: Any, who: str) -> Any:
+def _from_dict(cls: type, values: Any, who: str) -> Any:
     """Build a config dataclass from plain values, strictly."""
     if not isinstance(values, dict):
         raise InnerloopError(who, "must be an object with named fields", got=type(values).__name__)
@@ -33,29 +33,29 @@ def from_dict(cls: type, values: Any, who: str) -> Any:
         raise InnerloopError(
             who, f"unknown field {unknown[0][:80]!r}", do="choose among: " + ", ".join(hints)
         )
-    return cls(**{name: value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
+    return cls(**{name: _value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
 
 
-def value_of(hint: Any, value: Any, who: str) -> Any:
+def _value_of(hint: Any, value: Any, who: str) -> Any:
     """One field's value, checked against its type."""
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
+        return _from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
     if isinstance(value, list):
         value = tuple(value)
-    if not matches(hint, value):
+    if not _matches(hint, value):
         expected = "a finite number" if hint in (float, float | None) else hint
         raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], do=f"expected {expected}")
     return float(value) if hint in (float, float | None) and isinstance(value, int) else value
 
 
-def matches(hint: Any, value: Any) -> bool:
+def _matches(hint: Any, value: Any) -> bool:
     """Whether a plain value fits a field's type: literals, numbers, strings, tuples of them, unions with None."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(matches(get_args(hint)[0], v) for v in value)
+        return isinstance(value, tuple) and all(_matches(get_args(hint)[0], v) for v in value)
     if get_args(hint):
-        return any(matches(option, value) for option in get_args(hint))
+        return any(_matches(option, value) for option in get_args(hint))
     if hint is float:
         return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

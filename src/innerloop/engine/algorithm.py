@@ -1,18 +1,22 @@
-"""What an algorithm is: a meta-gradient of ONE task, with the loss and the inner loop that it is made of."""
+"""What an algorithm is: a meta-gradient of ONE task, together with its loss and its inner loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from innerloop.engine.inner import InnerLoop, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.types import LossFn, Params, Task
 
 
 class MetaInfo(NamedTuple):
-    """What people look at: the loss that the meta-gradient descends, and the support loss before each inner step."""
+    """What is logged of one task.
+
+    Attributes:
+        outer_loss: the loss that the meta-gradient descends, a scalar.
+        inner_losses: the support loss before each inner step, `[steps]`.
+    """
 
     outer_loss: Float[Array, ""]
     inner_losses: Float[Array, " steps"]
@@ -20,13 +24,13 @@ class MetaInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
-    """The base of all algorithms. One of your own needs `meta_grad`; the rest is there to be overridden.
+    """The base class of all algorithms. A subclass defines `meta_grad` and may override the other methods.
 
     All methods are deterministic functions of their arguments: no key, no state, no axis over tasks. *Meta-parameters*
-    are what the outer loop learns: the model's parameters, and what else an algorithm learns beside them.
+    are everything that the outer loop learns: the model's parameters, and whatever an algorithm learns beside them.
 
     Attributes:
-        loss_fn: the loss that is adapted by.
+        loss_fn: the loss on the support set.
         inner: the inner loop.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
@@ -36,32 +40,43 @@ class Algorithm(ABC):
     outer_loss_fn: LossFn | None = None
 
     def init(self, params: Params) -> Params:
-        """The meta-parameters to begin with, from a model's parameters."""
+        """The initial meta-parameters, from the parameters of a model."""
         return params
 
     def initialisation(self, meta_params: Params) -> Params:
-        """The parameters that every task begins with: what `init` was given, as far as it was learnt since."""
+        """The model parameters within the meta-parameters, from which every task starts; the inverse of `init`."""
         return meta_params
 
-    def trajectory(
-        self, meta_params: Params, support: Any, observe: Callable[[Params, Array], Any] | None = None
-    ) -> Trajectory:
-        """The inner loop on one task's support set: adapted parameters, losses, observations (see `unroll`)."""
+    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
+        """Run the inner loop on the support set of one task.
+
+        Args:
+            meta_params: what `init` made and the outer loop learnt.
+            support: a pytree with a leading axis `support` on every leaf.
+            observe: called after every step, as by `unroll`.
+
+        Raises:
+            InnerloopError: as `unroll`.
+        """
         return unroll(self.loss_fn, self.inner, meta_params, support, observe)
 
-    def adapt(self, meta_params: Params, support: Any) -> Params:
-        """The parameters adapted to one task's support set."""
+    def adapt(self, meta_params: Params, support: PyTree) -> Params:
+        """The parameters adapted to the support set of one task. Raises InnerloopError as `unroll`."""
         return self.trajectory(meta_params, support).adapted
 
     @abstractmethod
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        """The gradient that the outer loop descends, shaped like `meta_params`."""
+        """The gradient that the outer loop descends, of the structure of `meta_params`, and what to log.
+
+        Raises:
+            InnerloopError: as `unroll`.
+        """
 
     @property
     def query_loss(self) -> LossFn:
         """The loss on the query set."""
         return self.loss_fn if self.outer_loss_fn is None else self.outer_loss_fn
 
-    def with_inner(self, **changes: Any) -> "Algorithm":
-        """The same algorithm with another inner loop, as for more steps at test: `with_inner(steps=10)`."""
+    def with_inner(self, **changes: object) -> "Algorithm":
+        """The same algorithm with changed fields of its inner loop: `with_inner(steps=10)` for more steps at test."""
         return replace(self, inner=replace(self.inner, **changes))

@@ -1,11 +1,11 @@
-"""Equal blocks: how much to take at a time where a number must divide evenly."""
+"""Division of a meta-batch over devices and into chunks of equal size."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
 
@@ -15,10 +15,13 @@ def divisor_up_to(number: int, most: int) -> int:
     return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)
 
 
-def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
-    """Mean of `one(item)` over the leading axis of `items`; only the running sum is kept."""
+def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -> PyTree:
+    """The mean of `one(item)` over the leading axis of `items`, `chunk` of them at a time.
 
-    def add_chunk(total: Any, items: Any) -> tuple[Any, None]:
+    Only the running sum is kept.
+    """
+
+    def add_chunk(total: PyTree, items: PyTree) -> tuple[PyTree, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
         part = one(first(items)) if chunk == 1 else jax.vmap(one)(items)
         part = part if chunk == 1 else jax.tree.map(lambda x: x.sum(0), part)
@@ -34,7 +37,11 @@ def mean_in_chunks(one: Callable[[Any], Any], items: Any, chunk: int) -> Any:
 
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
-    """Tasks per device and per chunk. Raises InnerloopError if the meta-batch does not divide over them."""
+    """Tasks per device, and per chunk (None: all of a device's).
+
+    Raises:
+        InnerloopError: the meta-batch is no multiple of devices x chunk.
+    """
     groups: int = mesh.shape["tasks"]
     share = meta_batch // groups
     chunk = share if chunk is None else chunk

@@ -1,20 +1,19 @@
-"""Adaptation curves on held-out tasks: mean and 95 % interval over thousands of tasks.
+"""Adaptation curves on held-out tasks, with 95 % intervals.
 
 For each task the parameters are adapted on the support set and scored on the query set after chosen numbers of inner
-steps. The interval is 1.96 standard deviations over tasks divided by the square root of their number.
+steps. The interval is 1.96 standard errors of the mean over tasks.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.types import Params, Task, TaskDistribution
@@ -28,7 +27,12 @@ Score = Callable[[Params, Task], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores after `steps` inner steps: per task `[tasks, len(steps)]`, by name."""
+    """Scores of every task after some numbers of inner steps.
+
+    Attributes:
+        steps: the numbers of inner steps.
+        scores: by name, `[tasks, len(steps)]`.
+    """
 
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
@@ -55,17 +59,17 @@ def half_width(values: np.ndarray) -> np.ndarray:
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
-    """0..steps where that is short, else a spread of step numbers with both ends."""
+    """The numbers of inner steps to record: 0..steps if these are few, else a selection with both ends."""
     if steps <= 10:
         return tuple(range(steps + 1))
     spread = (0, 1, 2, 3, 5, 10, 15, 20, 32, 50, 75, 100, 150, 200, 300, 500)
     return tuple(s for s in spread if s < steps) + (steps,)
 
 
-def task_curve(
+def _task_curve(
     algorithm: Algorithm, score: Score, record: Sequence[int]
 ) -> Callable[[Params, Task], dict[str, Array]]:
-    """One task's scores at the recorded steps, `[len(record)]` each."""
+    """A function `(params, task)` that gives the scores of one task at the recorded steps, `[len(record)]` each."""
     wanted = jnp.asarray(record)
 
     def curve(params: Params, task: Task) -> dict[str, Array]:
@@ -81,8 +85,8 @@ def task_curve(
     return curve
 
 
-def query_score(algorithm: Algorithm) -> Score:
-    """The score that is taken where none is given: the algorithm's own loss on the query set."""
+def _query_score(algorithm: Algorithm) -> Score:
+    """The default score: the algorithm's own loss on the query set."""
     return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
 
 
@@ -93,19 +97,31 @@ def evaluator(
     *,
     num_tasks: int,
     record: Sequence[int] | None = None,
-    part: int = 200,
+    batch_size: int = 200,
     chunk: int = 1,
-    parts: int = 1,
+    model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-    """`run(params, key)`: `evaluate`, yielding a Curve for every `part` tasks so that progress can be shown.
+    """An evaluation that is compiled once: `run(params, key)` yields a Curve for every batch of tasks.
 
-    `parts` devices share one copy of the parameters, where there are so many. It is compiled at its first call only.
-    Raises InnerloopError as `evaluate`.
+    Args:
+        algorithm: as in `evaluate`.
+        tasks: as in `evaluate`.
+        score: as in `evaluate`.
+        num_tasks: as in `evaluate`.
+        record: as in `evaluate`.
+        batch_size: the number of tasks per Curve.
+        chunk: as in `evaluate`.
+        model_shards: the number of devices that share one copy of the parameters, if there are so many.
+
+    Raises:
+        InnerloopError: as `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
-    curve = task_curve(algorithm, query_score(algorithm) if score is None else score, record)
-    measured = over_tasks(curve, tasks, num_tasks=num_tasks, part=part, chunk=chunk, parts=parts)
+    curve = _task_curve(algorithm, _query_score(algorithm) if score is None else score, record)
+    measured = over_tasks(
+        curve, tasks, num_tasks=num_tasks, batch_size=batch_size, chunk=chunk, model_shards=model_shards
+    )
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         for values in measured(params, key):
@@ -115,69 +131,69 @@ def evaluator(
 
 
 def over_tasks(
-    one: Callable[[Params, Task], Any],
+    one: Callable[[Params, Task], PyTree],
     tasks: TaskDistribution,
     *,
     num_tasks: int,
-    part: int = 200,
+    batch_size: int = 200,
     chunk: int = 1,
-    parts: int = 1,
-) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
-    """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `part` of them at a time.
+    model_shards: int = 1,
+) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
+    """A measurement that is compiled once: `run(params, key)` yields `one(params, task)` for every batch of tasks.
 
-    Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
-    that two measurements with one key are paired. Compiled at the first call only.
+    The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
+    measurements with the same key are paired.
     """
-    part = whole_part(part, num_tasks)
-    # A model that was trained in parts may be measured where there are fewer devices.
-    mesh = task_mesh(part, parts=math.gcd(parts, *map(len, by_process(jax.devices()))))
+    batch_size = whole_batches(batch_size, num_tasks)
+    # A model trained in shards may be evaluated on fewer devices.
+    mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     arrays, static = eqx.partition(tasks, eqx.is_array)
 
-    def values(params: Params, arrays: Any, keys: Array) -> Any:
+    def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
         of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
-        # A batch of one is not vmapped: batched convolutions are slower on a CPU, and a condition becomes a choice.
+        # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 
     arrays = place(arrays, mesh)
     compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
     measured = lambda params, keys: compiled(params, arrays, keys)
-    return in_turn(measured, mesh, num_tasks, part)
+    return in_turn(measured, mesh, num_tasks, batch_size)
 
 
 def in_turn(
-    measured: Callable[[Params, Array], Any], mesh: Mesh, num_tasks: int, part: int
-) -> Callable[[Params, PRNGKeyArray], Iterator[Any]]:
-    """`run(params, key)`: what `measured(params, keys)` gives, `part` tasks at a time, as trees of NumPy arrays."""
-    keys, fetch = keys_of(mesh, part), to_host(mesh)
+    measured: Callable[[Params, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
+) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
+    """`run(params, key)`: yields `measured(params, keys)` as NumPy arrays for every batch of tasks."""
+    keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
-    def run(params: Params, key: PRNGKeyArray) -> Iterator[Any]:
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
-        for first in range(0, num_tasks, part):
+        for first in range(0, num_tasks, batch_size):
             found = fetch(measured(params, keys(key, first)))
             yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
 
     return run
 
 
-def whole_part(part: int, tasks: int) -> int:
-    """Tasks measured at a time: no more than there are, rounded up to a multiple of the processes."""
+def whole_batches(batch_size: int, tasks: int) -> int:
+    """The batch size to use: at most the number of tasks, rounded up to a multiple of the number of processes."""
     processes = len(by_process(jax.devices()))
-    return -(-min(part, tasks) // processes) * processes
+    return -(-min(batch_size, tasks) // processes) * processes
 
 
-def keys_of(mesh: Mesh, part: int) -> Callable[[PRNGKeyArray, int], Array]:
-    """`keys(key, first)`: the keys of the tasks first..first+part, each where its task is measured.
+def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array]:
+    """`keys(key, first)`: the keys of the tasks first..first+batch_size, each on the device of its task.
 
-    Task i's key depends on i alone: neither the part nor the number of devices changes the tasks.
+    The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
     """
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     split = NamedSharding(mesh, SPLIT)
     folded = jax.jit(lambda key, numbers: fold(key, numbers), out_shardings=split)
-    return lambda key, first: folded(*place((key, np.arange(first, first + part)), mesh))
+    return lambda key, first: folded(*place((key, np.arange(first, first + batch_size)), mesh))
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
-    """Raise InnerloopError unless such an evaluation can be made."""
+    """Raise InnerloopError unless there are two tasks or more, and the recorded steps lie in 0..steps."""
     if tasks < 2:
         raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
     if chunk < 1:
@@ -187,7 +203,7 @@ def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> 
 
 
 def join(curves: Sequence[Curve]) -> Curve:
-    """Curves over different tasks as one."""
+    """Concatenate curves over different tasks."""
     names = curves[0].scores
     return Curve(curves[0].steps, {n: np.concatenate([c.scores[n] for c in curves]) for n in names})
 
@@ -203,19 +219,20 @@ def evaluate(
     record: Sequence[int] | None = None,
     chunk: int = 1,
 ) -> Curve:
-    """Adaptation curve on held-out tasks.
+    """The adaptation curve on held-out tasks.
 
     Args:
-        algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps at test.
-        params: the meta-parameters, as training left them.
+        algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test.
+        params: the meta-parameters, as in the state of the outer loop.
         tasks: the distribution of held-out tasks.
-        score: `score(adapted, task)`, numbers by name (None: the algorithm's loss on the query set, as `loss`).
+        score: `score(adapted, task)` gives scalars by name (None: the algorithm's loss on the query set, as `loss`).
         key: decides which tasks are drawn.
-        num_tasks: how many.
-        record: the numbers of inner steps after which `score` is taken (None: a spread of 0..steps).
-        chunk: tasks vectorised at a time on each device.
+        num_tasks: the number of tasks, at least 2.
+        record: the numbers of inner steps after which to score (None: a selection of 0..steps).
+        chunk: the number of tasks vectorised at a time on each device.
 
-    Raises InnerloopError for fewer than two tasks and for recorded steps outside 0..steps.
+    Raises:
+        InnerloopError: there are fewer than two tasks, or recorded steps lie outside 0..steps.
     """
     run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
     return join(list(run(params, key)))

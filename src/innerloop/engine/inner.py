@@ -2,20 +2,20 @@ r"""The inner loop: k steps of an optimiser on one task's support set, as one sc
 
     theta_0 = theta,   theta_{i+1} = theta_i + rule(grad L(theta_i; support)),   adapted = theta_k
 
-What moves is a selection by tree path; the rest is closed over and never carried. How the loop is differentiated is
-a matter of cost alone: `unrolled` keeps every step's activations, `rematerialised` keeps only theta_i and runs each
-step again in the backward pass, `mixed` replaces the backward pass through a gradient by a Hessian-vector product
-taken forward over reverse (`innerloop.engine.mixed_mode`). All three give the same gradient.
+The adapted parameters are selected by tree path; the others are closed over and never carried. How the loop is
+differentiated only changes the cost: `unrolled` keeps the activations of every step, `rematerialised` keeps only
+theta_i and runs each step again in the backward pass, and `mixed` replaces the backward pass through a gradient by a
+forward-over-reverse Hessian-vector product (`innerloop.engine.mixed_mode`). All three give the same gradient.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loop_invariants import hoist
 from innerloop.engine.mixed_mode import mixed_value_and_grad
@@ -25,18 +25,25 @@ from innerloop.errors import InnerloopError, check_choice
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
 
+Observe = Callable[[Params, Array], PyTree]
+"""`observe(params, i)`: what is recorded after i inner steps, a pytree of arrays."""
+
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """How a task is learnt.
+    """How parameters are adapted to one task.
 
-    rule: any Optax optimiser; its state starts anew for every task. Adam needs `eps_root` > 0 where the loop is
-        differentiated (MAML, ANIL, BOIL): its square root has no derivative where an element's gradient is zero.
-    steps: k, the number of inner steps; 0 leaves the parameters as they are.
-    select: which parameters move (None: all); a path prefix, several, or a function of the path.
-    minibatch: examples per step, taken in turn from the support set and wrapping around (None: all of them). The
-        samplers shuffle the support set, so that consecutive examples are a random minibatch (Reptile).
-    derivative: how the loop is differentiated; changes cost, never the result.
+    Attributes:
+        rule: any Optax optimiser; its state is initialised anew for every task. Adam needs `eps_root` > 0 where the
+            loop is differentiated (MAML, ANIL, BOIL): its square root has no derivative where a gradient is zero.
+        steps: k, the number of inner steps; 0 leaves the parameters unchanged.
+        select: the parameters to adapt (None: all): a path prefix, several, or a function of the path.
+        minibatch: examples per step, taken in order from the support set and wrapping around (None: all of them).
+            The samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile).
+        derivative: how the loop is differentiated; changes the cost, never the result.
+
+    Raises:
+        InnerloopError: `steps` is negative, `minibatch` is below 1, `derivative` is unknown, or `rule` is no optimiser.
     """
 
     rule: optax.GradientTransformation
@@ -57,35 +64,48 @@ class InnerLoop:
 
 
 class Trajectory(NamedTuple):
-    """What the inner loop did: adapted parameters, support loss before each step, and what was observed."""
+    """The result of an inner loop.
+
+    Attributes:
+        adapted: the parameters after the last step.
+        losses: the support loss before each step, `[steps]`.
+        observed: the results of `observe`, each leaf `[steps + 1, ...]` (None without `observe`).
+    """
 
     adapted: Params
     losses: Float[Array, " steps"]
-    observed: Any
+    observed: PyTree
 
 
 def unroll(
     loss_fn: LossFn,
     inner: InnerLoop,
     params: Params,
-    support: Any,
-    observe: Callable[[Params, Array], Any] | None = None,
+    support: PyTree,
+    observe: Observe | None = None,
 ) -> Trajectory:
-    """Adapt `params` to one task's `support`.
+    """Adapt parameters to the support set of one task.
 
-    `observe(params, i)`, if given, is called after i = 0..k steps and its results are stacked along a leading axis
-    `steps + 1`. Raises InnerloopError for parameters that are not floats, a selection that matches nothing and a
-    loss that is not a scalar.
+    Args:
+        loss_fn: the support loss.
+        inner: the inner loop.
+        params: the parameters to start from.
+        support: a pytree with a leading axis `support` on every leaf.
+        observe: `observe(params, i)` is called after i = 0..k steps; the results are stacked.
+
+    Raises:
+        InnerloopError: a parameter is not a float array, the selection matches no parameter, or the loss is not a
+            scalar.
     """
     check_trainable(params, "inner loop")
     fast, frozen = partition(params, inner.select)
     check_scalar_loss(loss_fn, params, support)
 
-    def loss_of(fast: Any, rest: Any) -> Array:
+    def loss_of(fast: PyTree, rest: PyTree) -> Array:
         frozen, batch = rest
         return loss_fn(combine(fast, frozen), batch)
 
-    rest: Any = (frozen, support)
+    rest: PyTree = (frozen, support)
     if inner.minibatch is None and (inner.steps > 1 or (inner.steps and jax.tree.leaves(frozen))):
         step_loss, rest = hoist(loss_of, fast, rest)
     else:
@@ -93,30 +113,30 @@ def unroll(
     watch = None if observe is None else lambda fast, i: observe(combine(fast, frozen), i)
     step = inner_step(step_loss, inner, rest, watch)
     carry = (fast, inner.rule.init(fast))
-    (fast, _), (losses, seen) = all_steps(step, carry, inner.steps)
+    (fast, _), (losses, seen) = _all_steps(step, carry, inner.steps)
     if watch is not None:
         last = watch(fast, jnp.asarray(inner.steps))
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, last)
     return Trajectory(combine(fast, frozen), losses, seen)
 
 
-def all_steps(step: Callable, carry: Any, steps: int) -> tuple[Any, Any]:
-    """The scan of so many steps. A single one is taken outside: under `vmap` a scan would copy theta for every task."""
+def _all_steps(step: Callable, carry: PyTree, steps: int) -> tuple[PyTree, PyTree]:
+    """Scan `steps` steps. A single one is taken without a scan, which under `vmap` would copy theta for every task."""
     if steps != 1:
         return jax.lax.scan(step, carry, jnp.arange(steps))
     carry, seen = step(carry, jnp.asarray(0))
     return carry, jax.tree.map(lambda x: x[None], seen)
 
 
-def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable | None) -> Callable:
-    """One step of the scan: (fast parameters, rule's state), i -> the same, (loss, observation)."""
+def inner_step(loss_of: Callable, inner: InnerLoop, rest: PyTree, watch: Callable | None) -> Callable:
+    """The body of the scan: `((fast, rule_state), i) -> ((fast, rule_state), (loss, observation))`."""
     rule = optax.with_extra_args_support(inner.rule)
     gradient = mixed_value_and_grad(loss_of) if inner.derivative == "mixed" else jax.value_and_grad(loss_of)
 
-    def step(carry: tuple[Any, Any], i: Array) -> tuple[tuple[Any, Any], tuple[Array, Any]]:
+    def step(carry: tuple[PyTree, PyTree], i: Array) -> tuple[tuple[PyTree, PyTree], tuple[Array, PyTree]]:
         fast, state = carry
         seen = None if watch is None else watch(fast, i)
-        batch = at_step(rest, inner.minibatch, i)
+        batch = _at_step(rest, inner.minibatch, i)
         loss, grads = gradient(fast, batch)
         again = lambda fast: loss_of(fast, batch)  # for rules that search along a line
         updates, state = rule.update(grads, state, fast, value=loss, grad=grads, value_fn=again)
@@ -125,8 +145,8 @@ def inner_step(loss_of: Callable, inner: InnerLoop, rest: Any, watch: Callable |
     return jax.checkpoint(step) if inner.derivative == "rematerialised" else step
 
 
-def at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
-    """The data of step i: all of it, or the i-th run of `minibatch` examples, wrapping around."""
+def _at_step(rest: PyTree, minibatch: int | None, i: Array) -> PyTree:
+    """The data of step i: all of it, or the i-th `minibatch` examples, wrapping around."""
     if minibatch is None:
         return rest
     frozen, support = rest
@@ -135,8 +155,8 @@ def at_step(rest: Any, minibatch: int | None, i: Array) -> Any:
     return frozen, jax.tree.map(lambda x: x[rows], support)
 
 
-def check_scalar_loss(loss_fn: LossFn, params: Params, batch: Any) -> None:
-    """Raise InnerloopError unless the loss is one float."""
+def check_scalar_loss(loss_fn: LossFn, params: Params, batch: PyTree) -> None:
+    """Raise InnerloopError unless the loss is a float scalar."""
     shape = jax.eval_shape(loss_fn, params, batch)
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__

@@ -1,29 +1,31 @@
-"""Evaluate once what does not change from one inner step to the next.
+"""Loop-invariant code motion: compute once what does not change between inner steps.
 
-Where only a part of the parameters moves (ANIL's head), most of the loss does not depend on it: the body's features
-of the support set are the same at every step. Where all of them move, what the examples alone decide is (the moments
-of the images' windows in the first layer). `hoist` splits any loss's computation into what depends on the moving
-parameters and what does not, by following the dependencies through its jaxpr; users write nothing.
+If only some parameters are adapted (ANIL's head), most of the loss does not depend on them: the body's features of the
+support set are the same at every step. If all are adapted, whatever depends on the examples alone is invariant (the
+moments of the image windows in the first layer). `hoist` follows the dependencies through the jaxpr of any loss and
+splits it into the two parts; users write nothing.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.extend import core as jex
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
+
+TwoPartLoss = Callable[[PyTree, PyTree], Array]
+"""`loss(fast, rest) -> scalar`: of the parameters that move, and of everything else."""
 
 
-def hoist(loss: Callable[[Any, Any], Array], fast: Any, rest: Any) -> tuple[Callable[[Any, Any], Array], Any]:
-    """Return (loss', rest') with loss'(fast, rest') = loss(fast, rest) and rest' evaluated here, once.
+def hoist(loss: TwoPartLoss, fast: PyTree, rest: PyTree) -> tuple[TwoPartLoss, PyTree]:
+    """Return (loss', rest') with loss'(fast, rest') = loss(fast, rest), where rest' is computed here, once.
 
-    Derivatives with respect to `fast` and to `rest` are those of the original.
+    Derivatives with respect to `fast` and to `rest` are those of the original loss.
     """
     jaxpr = jax.make_jaxpr(lambda fast, rest: loss(fast, rest))(fast, rest)
-    return split(jaxpr, len(jax.tree.leaves(fast)), jax.tree.leaves(rest))
+    return _split(jaxpr, len(jax.tree.leaves(fast)), jax.tree.leaves(rest))
 
 
-def split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Callable, list]:
+def _split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Callable, list]:
     """Cut a jaxpr at the boundary of what depends on its first `moving_inputs` arguments."""
     inputs = jaxpr.jaxpr.invars
     moving = set(inputs[:moving_inputs])
@@ -33,26 +35,26 @@ def split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Calla
         (every_step if depends else once).append(equation)
         if depends:
             moving.update(equation.outvars)
-    boundary = crossing(jaxpr, moving, every_step)
-    known = evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
+    boundary = _crossing(jaxpr, moving, every_step)
+    known = _evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
 
-    def loss(fast: Any, known: list) -> Array:
-        return evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)(
+    def loss(fast: PyTree, known: list) -> Array:
+        return _evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)(
             *jax.tree.leaves(fast), *known
         )[0]
 
     return loss, known
 
 
-def crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
-    """The unmoving variables that the moving part reads, without constants, in order and once each."""
+def _crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
+    """The invariant variables that the other part reads, without constants, in order and without repetition."""
     constants = set(jaxpr.jaxpr.constvars)
     reads = [v for equation in every_step for v in equation.invars] + list(jaxpr.jaxpr.outvars)
     wanted = [v for v in reads if isinstance(v, jex.Var) and v not in moving and v not in constants]
     return list(dict.fromkeys(wanted))
 
 
-def evaluator(jaxpr: jex.ClosedJaxpr, equations: list, inputs: list, outputs: list) -> Callable[..., list]:
+def _evaluator(jaxpr: jex.ClosedJaxpr, equations: list, inputs: list, outputs: list) -> Callable[..., list]:
     """A function that runs `equations` on values for `inputs` and returns those of `outputs`."""
     whole = jaxpr.jaxpr
     part = jex.Jaxpr(

@@ -8,50 +8,51 @@ is, because second derivatives commute, a derivative of the full gradient in the
     (dg/dphi)^T   v = d/de grad_phi   L(theta + e v, phi)
 
 so one forward-mode derivative of one reverse-mode gradient gives both, and only (theta, phi) is kept. The tangent of
-phi is zero: that is what makes it right for a head/body split as well.
+phi is zero, which makes it correct for a split into head and body as well.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 
-def is_float(x: Any) -> bool:
+def _is_float(x: PyTree) -> bool:
     """Whether a leaf can carry a derivative."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
-def mixed_value_and_grad(loss: Callable[[Any, Any], Array]) -> Callable[[Any, Any], tuple[Array, Any]]:
-    """`jax.value_and_grad(loss)` in the first argument, with the backward pass above."""
+def mixed_value_and_grad(
+    loss: Callable[[PyTree, PyTree], Array],
+) -> Callable[[PyTree, PyTree], tuple[Array, PyTree]]:
+    """`jax.value_and_grad(loss)` in the first argument, differentiated as above."""
 
-    def gradient(theta: Any, rest: Any) -> tuple[Array, Any]:
+    def gradient(theta: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
         leaves, structure = jax.tree.flatten(rest)
-        floats = [x if is_float(x) else None for x in leaves]
-        others = [None if is_float(x) else x for x in leaves]
+        floats = [x if _is_float(x) else None for x in leaves]
+        others = [None if _is_float(x) else x for x in leaves]
 
-        def loss_of(theta: Any, floats: list, others: list) -> Array:
+        def loss_of(theta: PyTree, floats: list, others: list) -> Array:
             merged = [o if f is None else f for f, o in zip(floats, others, strict=True)]
             return loss(theta, structure.unflatten(merged))
 
-        return forward_over_reverse(loss_of)(theta, floats, others)
+        return _forward_over_reverse(loss_of)(theta, floats, others)
 
     return gradient
 
 
-def forward_over_reverse(loss: Callable[[Any, list, list], Array]) -> Callable:
-    """value_and_grad in theta of loss(theta, phi, constants) with a Hessian-vector product as its vjp."""
+def _forward_over_reverse(loss: Callable[[PyTree, list, list], Array]) -> Callable:
+    """`value_and_grad` in theta of `loss(theta, phi, constants)`, with a Hessian-vector product as its VJP."""
 
     @jax.custom_vjp
-    def value_and_grad(theta: Any, phi: list, constants: list) -> tuple[Array, Any]:
+    def value_and_grad(theta: PyTree, phi: list, constants: list) -> tuple[Array, PyTree]:
         return jax.value_and_grad(loss)(theta, phi, constants)
 
-    def forward(theta: Any, phi: list, constants: list) -> tuple[Any, Any]:
+    def forward(theta: PyTree, phi: list, constants: list) -> tuple[PyTree, PyTree]:
         return value_and_grad(theta, phi, constants), (theta, phi, constants)
 
-    def backward(kept: Any, cotangents: Any) -> Any:
+    def backward(kept: PyTree, cotangents: PyTree) -> PyTree:
         theta, phi, constants = kept
         loss_bar, v = cotangents
         full = lambda theta: jax.grad(loss, (0, 1))(theta, phi, constants)

@@ -1,24 +1,35 @@
-"""Parameter trees by path: which parameters move in the inner loop.
+"""Parameters selected by tree path, and checks of parameter trees.
 
 A path is written with slashes, as in `body/0/weight` or `head/bias`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
 
 Selection = str | Sequence[str] | Callable[[str], bool] | None
-"""What moves: None for everything, a path prefix, several prefixes, or a function of the path."""
+"""A selection of parameters: None for all, a path prefix, several prefixes, or a function of the path."""
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """Anything that has a shape: arrays, and descriptions of arrays in memory or in files."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        ...
 
 
 @dataclass(frozen=True)
 class Except:
-    """Everything but a selection: a function of the path that still knows the names it was given."""
+    """The complement of a selection; unlike a lambda it keeps the names, so that they can be checked."""
 
     selection: Selection
 
@@ -27,14 +38,14 @@ class Except:
         return not chosen(self.selection, path)
 
 
-def paths(params: Any) -> list[str]:
+def paths(params: PyTree) -> list[str]:
     """The path of every leaf, in tree order."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
 def chosen(selection: Selection, path: str) -> bool:
-    """Whether the selection holds this path."""
+    """Whether the selection includes this path."""
     if selection is None:
         return True
     if callable(selection):
@@ -43,12 +54,13 @@ def chosen(selection: Selection, path: str) -> bool:
     return any(path == p or path.startswith(p.rstrip("/") + "/") for p in prefixes)
 
 
-def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
-    """Split into (selected, rest), each with the tree's structure and None in the other's places.
+def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
+    """Split a tree into (selected, rest), each of the tree's structure with None in place of the other's leaves.
 
-    Raises InnerloopError if a name of the selection matches no parameter, and lists the paths there are.
+    Raises:
+        InnerloopError: a name of the selection matches no parameter.
     """
-    check_names(params, selection.selection if isinstance(selection, Except) else selection)
+    _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
     leaves, structure = jax.tree.flatten(params)
     selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
@@ -56,7 +68,7 @@ def partition(params: Any, selection: Selection) -> tuple[Any, Any]:
     return selected, rest
 
 
-def check_names(params: Any, selection: Selection) -> None:
+def _check_names(params: PyTree, selection: Selection) -> None:
     """Raise InnerloopError for a name that matches no parameter."""
     if selection is None or callable(selection):
         return
@@ -66,13 +78,13 @@ def check_names(params: Any, selection: Selection) -> None:
             raise InnerloopError("select", f"{name!r} matches no parameter", do=do)
 
 
-def combine(selected: Any, rest: Any) -> Any:
+def combine(selected: PyTree, rest: PyTree) -> PyTree:
     """Undo `partition`."""
     return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
 
 
-def check_trainable(params: Any, who: str) -> None:
-    """Raise InnerloopError unless every leaf is a float array and there is at least one."""
+def check_trainable(params: PyTree, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless every leaf is a float array and there is at least one."""
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InnerloopError(who, "the parameter tree has no array", do="pass a pytree of float arrays")
@@ -86,28 +98,28 @@ def check_trainable(params: Any, who: str) -> None:
             )
 
 
-def subtract(a: Any, b: Any) -> Any:
+def subtract(a: PyTree, b: PyTree) -> PyTree:
     """a - b, leaf by leaf."""
     return jax.tree.map(jnp.subtract, a, b)
 
 
-def global_norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of all leaves together."""
+def global_norm(tree: PyTree) -> Array:
+    """The Euclidean norm over all leaves."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
-def check_same(wanted: dict[str, Any], found: dict[str, Any], who: str) -> None:
-    """Raise InnerloopError unless names and shapes agree."""
+def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless the names and shapes of two sets of arrays agree."""
     for path in sorted(set(wanted) | set(found)):
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
             raise InnerloopError(
                 who,
-                f"is of another model: `{path}` should be {shape_of(wanted, path)}",
-                got=shape_of(found, path),
+                f"belongs to another model: `{path}` should be {_shape_of(wanted, path)}",
+                got=_shape_of(found, path),
                 do="use the config that it was trained with",
             )
 
 
-def shape_of(arrays: dict[str, Any], path: str) -> str:
-    """An array's shape in words."""
+def _shape_of(arrays: Mapping[str, Shaped], path: str) -> str:
+    """The shape of an array, in words."""
     return f"of shape {arrays[path].shape}" if path in arrays else "absent"

@@ -1,4 +1,4 @@
-"""The nouns: one task's data, and the vocabulary of axis names.
+"""One task's data, distributions of tasks, and the names of axes.
 
 Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `query` (examples of one task),
 `examples` (either of them), `ways` (classes of an episode), `shots` and `queries` (examples per class),
@@ -7,52 +7,56 @@ Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `q
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 Params = PyTree[Array]
-"""Any pytree of arrays. The engine never sees a framework class."""
+"""Any pytree of arrays; the engine knows no framework's classes."""
 
-LossFn = Callable[[Params, Any], Float[Array, ""]]
-"""`loss_fn(params, batch) -> scalar`: all that a user has to write."""
+LossFn = Callable[[Params, PyTree], Float[Array, ""]]
+"""`loss_fn(params, batch) -> scalar`, the only function that a user has to write."""
 
 
 class Batch(NamedTuple):
-    """Labelled examples: every leaf has the leading axis `examples`.
+    """Labelled examples, as the built-in losses read them; the engine accepts any pytree with a leading axis.
 
-    The engine accepts any pytree with that leading axis; the built-in losses read these two fields.
+    Attributes:
+        inputs: `[examples, ...]`.
+        targets: `[examples, ...]`.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: PyTree
+    targets: PyTree
 
 
 class Task(NamedTuple):
-    """One task: `support` to adapt on, `query` to be judged on, disjoint.
+    """One task; a batch of tasks is the same pytree with a leading axis `tasks` on every leaf.
 
-    A batch of tasks is the same pytree with a leading axis `tasks` on every leaf.
+    Attributes:
+        support: the examples to adapt on, with a leading axis `support` on every leaf.
+        query: the examples to evaluate the adapted parameters on, with a leading axis `query`; disjoint from the
+            support set.
     """
 
-    support: Any
-    query: Any
+    support: PyTree
+    query: PyTree
 
 
 @runtime_checkable
 class TaskDistribution(Protocol):
-    """A distribution over tasks, p(T)."""
+    """A distribution over tasks, p(T): any object with a pure `sample`."""
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        """Draw one task; pure, so that it runs inside `jit`, on the device."""
+        """Draw one task. It is called inside `jit` and `vmap`, on the device."""
         ...
 
 
 class TwoStageSampler(ABC):
-    """A base class for distributions whose random numbers are drawn apart from what they choose.
+    """A base class for distributions that separate the random choice of a task from its data.
 
-    `draw(key)` gives what is random in one task, as a small pytree of arrays, and `fetch(drawn)` the task. The outer
-    loop draws for all tasks of a meta-step at once and fetches each task's data in its turn, where tasks are too
-    large to be kept.
+    The outer loop draws the choices of all tasks of an update at once. Where tasks are too large to be held together,
+    it then fetches the data of one chunk at a time.
     """
 
     def sample(self, key: PRNGKeyArray) -> Task:
@@ -60,9 +64,9 @@ class TwoStageSampler(ABC):
         return self.fetch(self.draw(key))
 
     @abstractmethod
-    def draw(self, key: PRNGKeyArray) -> Any:
-        """What is random in one task."""
+    def draw(self, key: PRNGKeyArray) -> PyTree:
+        """Draw the random choice of one task, a small pytree of arrays (row indices, for example)."""
 
     @abstractmethod
-    def fetch(self, drawn: Any) -> Task:
-        """The task of what was drawn."""
+    def fetch(self, drawn: PyTree) -> Task:
+        """The task that `draw` chose."""

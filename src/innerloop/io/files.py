@@ -19,7 +19,7 @@ from innerloop.io.untrusted import read_object, sha256_of
 RECORD = ".innerloop.json"
 """The file in which a folder of outputs records what was written: sha256 by name."""
 
-OVERWRITE = "give another name, or --overwrite (in Python `overwrite=True`) to replace it"
+OVERWRITE = "give another name, or `overwrite` to replace it"
 
 
 def resolved(path: Path | str) -> Path:
@@ -200,7 +200,7 @@ class OwnFolder:
     def append(self, name: str, text: str) -> None:
         """Add to a text file in one write."""
         path = self.place(name)
-        with cannot_write(path, "free some room, then --resume"):
+        with cannot_write(path, "free some room, then `resume`"):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE, 0o666)
             with open(handle, "w", encoding="utf-8", newline="") as file:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -29,7 +29,7 @@ DTYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Tensor(NamedTuple):
+class _Tensor(NamedTuple):
     """Where one tensor is, from the end of the header on."""
 
     name: str
@@ -76,7 +76,7 @@ def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
     return whole - 8 - length, header
 
 
-def _tensors(header: dict[str, Any], size: int) -> list[Tensor]:
+def _tensors(header: dict[str, Any], size: int) -> list[_Tensor]:
     """The tensors in the order of their places, which must fill the file."""
     if len(header) > TENSORS:
         raise ValueError(f"more than {TENSORS} tensors")
@@ -91,7 +91,7 @@ def _tensors(header: dict[str, Any], size: int) -> list[Tensor]:
     return found
 
 
-def _tensor(name: str, about: Any) -> Tensor:
+def _tensor(name: str, about: Any) -> _Tensor:
     shown = name[:80]
     if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"`{shown}` is not described by its dtype, shape and offsets")
@@ -102,7 +102,7 @@ def _tensor(name: str, about: Any) -> Tensor:
         raise ValueError(f"`{shown}` has no shape or no place")
     if math.prod(shape) * dtype.itemsize != place[1] - place[0]:
         raise ValueError(f"`{shown}` has another number of bytes than its shape")
-    return Tensor(name, dtype, tuple(shape), *place)
+    return _Tensor(name, dtype, tuple(shape), *place)
 
 
 def _whole(values: Any) -> bool:
@@ -110,7 +110,7 @@ def _whole(values: Any) -> bool:
     return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**63 for n in values)
 
 
-def _array(content: bytes, tensor: Tensor) -> np.ndarray:
+def _array(content: bytes, tensor: _Tensor) -> np.ndarray:
     """Raises ValueError where the content has been cut short meanwhile."""
     count = math.prod(tensor.shape)
     if not count:

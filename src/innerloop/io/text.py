@@ -6,7 +6,6 @@ A terminal obeys control characters, and a spreadsheet runs what begins like a f
 import json
 import math
 import unicodedata
-from typing import Any
 
 LIMIT = 2000
 """Characters of a sentence."""
@@ -22,10 +21,10 @@ def printable(text: str, limit: int | None = None) -> str:
     r"""The text with control characters as escapes (`\x1b`), cut in the middle beyond `limit` characters."""
     if limit is not None and len(text) > limit:
         text = f"{text[: limit * 3 // 4]} ... {text[-(limit // 4) :]}"
-    return text if text.isascii() and text.isprintable() else "".join(map(visible, text))
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
 
 
-def visible(character: str) -> str:
+def _visible(character: str) -> str:
     """One character, or its escape."""
     if character in TURNING or unicodedata.category(character) in HIDDEN:
         return character.encode("unicode_escape").decode("ascii")
@@ -40,7 +39,7 @@ def shown(value: object, limit: int = 80) -> str:
         return "a number of thousands of digits"
 
 
-def csv_cell(value: Any) -> Any:
+def csv_cell(value: object) -> object:
     """A value for a CSV file: text that a spreadsheet would take for a formula is quoted by an apostrophe."""
     if not isinstance(value, str):
         return value
@@ -48,19 +47,19 @@ def csv_cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
+def as_json(value: object, indent: int | None = None) -> str:
     """JSON as the standard has it: what is no finite number becomes null."""
-    return json.dumps(finite(value), indent=indent, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """The same with None for NaN and infinities."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: finite(x) for name, x in value.items()}
+        return {name: _finite(x) for name, x in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(x) for x in value]
+        return [_finite(x) for x in value]
     return value
 
 

@@ -144,7 +144,7 @@ def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> dict[s
     return value
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a JSON value is a number (true and false are none)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -1,3 +1,3 @@
-"""fit and predict on an initialisation, for people with arrays."""
+"""An estimator with `fit` and `predict`, for users with arrays."""
 
 from innerloop.learner.learner import Learner as Learner

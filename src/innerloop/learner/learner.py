@@ -1,9 +1,9 @@
-"""Fit, predict and score for people with arrays: a few labelled examples in, a classifier or regressor out.
+"""Fit, predict and score for users with arrays: from a few labelled examples to a classifier or regressor.
 
     learner = Learner.from_pretrained("omniglot-5way-1shot-maml")
     learner.fit(images, ["alpha", "beta", "gamma"]).predict(more_images)
 
-`fit` runs the inner loop from the initialisation, always from the same one: fitting again forgets the last task.
+`fit` always starts the inner loop from the initialisation: fitting again forgets the last task.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ QUERIES = 64
 
 
 class Learner:
-    """An initialisation that learns a task from its examples.
+    """An estimator that adapts an initialisation to the examples of a task.
 
     Attributes:
         params: the meta-parameters; `fit` never changes them.
@@ -54,34 +54,40 @@ class Learner:
         Args:
             params: the meta-parameters, as training left them: any pytree of float arrays.
             algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss is
-                one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`, and tells the model.
-            classification: whether y holds labels; otherwise values (None: unless the loss is the squared error).
-            normalization: whose statistics normalise a query, for models with batch normalisation. `inductive` and
-                `support` predict each query as if it were alone; `transductive` lets the queries of one call
-                decide together.
-            shape: shape of one example, None where any size will do (None: anything).
+                one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`, which holds the model.
+            classification: whether y holds labels instead of values (None: unless the loss is the squared error).
+            normalization: which batch normalises a query, for models with batch normalisation. `inductive` and
+                `support` predict each query as if it were alone; `transductive` uses all queries of a call.
+            shape: shape of one example, with None for sides of any size (None: any shape).
             pixels: whether inputs must lie in 0..1 once bytes are scaled.
 
-        Raises InnerloopError for parameters that are not float arrays, and for a loss that does not tell its model.
+        Raises:
+            InnerloopError: for parameters that are not float arrays, and a loss that does not expose its model.
         """
         check_trainable(params, "Learner")
-        self.params, self.algorithm, self.loss = params, algorithm, batch_loss(algorithm.loss_fn)
+        self.params, self.algorithm, self.loss = params, algorithm, _batch_loss(algorithm.loss_fn)
         regression = self.loss.measure is squared_error
         self.classification = not regression if classification is None else classification
         self.normalization: Normalization = normalization
         self.shape, self.pixels = shape, pixels
         self.params_: Params = None
-        self.output_shapes: dict[Any, tuple[int, ...]] = {}
-        self.adapt_compiled = jax.jit(self.adapt, static_argnums=2)
-        self.outputs_compiled = jax.jit(self.outputs, static_argnums=3)
+        self._output_shapes: dict[Any, tuple[int, ...]] = {}
+        self._adapt_compiled = jax.jit(self._adapt, static_argnums=2)
+        self._outputs_compiled = jax.jit(self._outputs, static_argnums=3)
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path, *, steps: int | None = None, normalization: Normalization = "inductive"
     ) -> "Learner":
-        """A run's folder, a `.safetensors` file, or a preset whose weights ship; no data set is read.
+        """A learner on a trained initialisation; no data set is read.
 
-        `steps` replaces the number of inner steps at test. Raises InnerloopError if there is nothing of that name.
+        Args:
+            source: a run's folder, a `.safetensors` file, or a preset with bundled weights.
+            steps: inner steps (None: as the run is evaluated).
+            normalization: as in `Learner`.
+
+        Raises:
+            InnerloopError: if there is no such source, or it is an RL policy.
         """
         # Here: reading weights imports the checkpoint library.
         from innerloop.learner.pretrained import load_initialisation
@@ -98,26 +104,35 @@ class Learner:
         return self.algorithm.inner.steps
 
     def fit(self, x: Any, y: Any) -> "Learner":
-        """Adapt to examples x `[examples, ...]` with labels (any hashable, one per example) or values y.
+        """Adapt to examples.
 
-        Bytes are scaled to [0, 1]. With fewer classes than the model has outputs, the others take no part in loss
-        and prediction. Raises InnerloopError for input that does not fit the model, more classes than outputs,
-        one class only, and a loss that is not finite; the learner is then as it was before.
+        With fewer classes than the model has outputs, the other outputs are ignored in loss and prediction. After an
+        error the learner is as it was before.
+
+        Args:
+            x: examples, `[examples, ...]`; bytes are scaled to [0, 1].
+            y: labels, one hashable per example, or values, `[examples, ...]`.
+
+        Returns:
+            The learner itself.
+
+        Raises:
+            InnerloopError: for input that does not fit the model, more classes than outputs, a single class, and a
+                loss that is not finite.
         """
-        inputs = self.inputs(x, "Learner.fit")
-        shape = self.output_shape(inputs)
+        inputs = self._inputs(x, "Learner.fit")
+        shape = self._output_shape(inputs)
         if self.classification:
             classes, targets = validation.class_numbers(y, shape)
         else:
             classes, targets = None, validation.values(y, shape, "Learner.fit")
         batch = Batch(inputs, targets)
-        if (
-            self.algorithm.inner.minibatch is not None
-        ):  # consecutive runs are the minibatches, and people sort by class
+        if self.algorithm.inner.minibatch is not None:
+            # Minibatches are consecutive examples, and users sort by class.
             order = np.random.default_rng(0).permutation(len(inputs))
             batch = Batch(inputs[order], targets[order])
-        adapted, losses = self.adapt_compiled(self.params, batch, None if classes is None else len(classes))
-        check_converges(adapted, losses)
+        adapted, losses = self._adapt_compiled(self.params, batch, None if classes is None else len(classes))
+        _check_converges(adapted, losses)
         self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
         if classes is not None:
             self.classes_ = validation.as_array(classes)
@@ -126,24 +141,51 @@ class Learner:
         return self
 
     def predict(self, x: Any) -> np.ndarray:
-        """The label `[examples]` or value `[examples, ...]` of each example. Raises InnerloopError before `fit`."""
-        outputs = self.predicted(x, "Learner.predict")
+        """Predict labels or values.
+
+        Args:
+            x: examples, `[examples, ...]`.
+
+        Returns:
+            Labels, `[examples]`, or values, `[examples, ...]`.
+
+        Raises:
+            InnerloopError: before `fit`, and for input that does not fit the model.
+        """
+        outputs = self._predict_outputs(x, "Learner.predict")
         if self.classification:
             return self.classes_[outputs.argmax(-1)]
         return outputs.reshape(len(outputs), *self.target_shape)
 
     def predict_proba(self, x: Any) -> Float[np.ndarray, "examples ways"]:
-        """Each class's probability, in the order of `classes_`. Raises InnerloopError for a regressor."""
+        """Predict probabilities.
+
+        Args:
+            x: examples, `[examples, ...]`.
+
+        Returns:
+            The probability of each class, in the order of `classes_`.
+
+        Raises:
+            InnerloopError: for a regressor, before `fit`, and for input that does not fit the model.
+        """
         if not self.classification:
             do = "use predict"
             raise InnerloopError("Learner.predict_proba", "a regressor has no probabilities", do=do)
-        return np.asarray(jax.nn.softmax(self.predicted(x, "Learner.predict_proba")))
+        return np.asarray(jax.nn.softmax(self._predict_outputs(x, "Learner.predict_proba")))
 
     def score(self, x: Any, y: Any) -> float:
-        """Accuracy (a label never fitted counts as an error), or R^2 over all values for a regressor.
+        """Accuracy, or R^2 over all values for a regressor.
 
-        R^2 is 1 for perfect predictions and 0 for predicting the mean of y. Raises InnerloopError where the values
-        are all equal, for there R^2 has no meaning.
+        Args:
+            x: examples, `[examples, ...]`.
+            y: their labels or values; a label unknown to `fit` counts as an error.
+
+        Returns:
+            Accuracy in [0, 1]; R^2 is 1 for perfect predictions and 0 for predicting the mean of y.
+
+        Raises:
+            InnerloopError: before `fit`, and if all values are equal, where R^2 is undefined.
         """
         found = self.predict(x)
         if self.classification:
@@ -157,33 +199,47 @@ class Learner:
         return 1 - float(np.square(wanted - found).sum()) / spread
 
     def save_adapted(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the fitted learner's task as safetensors.
+        """Write the adapted learner as safetensors.
 
-        Raises InnerloopError before `fit`, and for a file that exists already unless `overwrite` is true.
+        Args:
+            path: the file.
+            overwrite: whether to replace an existing file.
+
+        Raises:
+            InnerloopError: before `fit`, for an existing file without `overwrite`, and labels that JSON cannot hold.
         """
         from innerloop.learner import persistence
 
-        self.check_fitted("Learner.save_adapted")
+        self._check_fitted("Learner.save_adapted")
         persistence.save(self, Path(path), overwrite=overwrite)
 
     def load_adapted(self, path: str | Path) -> "Learner":
-        """Take up a task that a learner on the same model saved. Raises InnerloopError for another model's."""
-        from innerloop.learner import persistence as adapted
+        """Restore what `save_adapted` wrote.
 
-        adapted.load(self, Path(path))
+        Args:
+            path: the file.
+
+        Returns:
+            The learner itself.
+
+        Raises:
+            InnerloopError: for a file of another model, and for any other file.
+        """
+        from innerloop.learner import persistence
+
+        persistence.load(self, Path(path))
         return self
 
-    def inputs(self, x: Any, who: str) -> np.ndarray:
-        """`x` checked and scaled."""
+    def _inputs(self, x: Any, who: str) -> np.ndarray:
         inputs = validation.as_inputs(x, self.shape, who)
         if self.pixels:
             validation.check_unit_range(inputs, who)
         return inputs
 
-    def output_shape(self, inputs: np.ndarray) -> tuple[int, ...]:
-        """Shape of the model's outputs for these inputs. Raises InnerloopError if it does not take them."""
+    def _output_shape(self, inputs: np.ndarray) -> tuple[int, ...]:
+        """Shape of the model's outputs for these inputs."""
         key = (inputs.shape, inputs.dtype)
-        if key not in self.output_shapes:
+        if key not in self._output_shapes:
             try:
                 outputs = jax.eval_shape(self.loss.apply, self.algorithm.initialisation(self.params), inputs)
             except (TypeError, ValueError) as error:
@@ -194,55 +250,54 @@ class Learner:
                 raise InnerloopError(
                     "apply", "must give one output per example", got=f"shape {outputs.shape}", do=do
                 )
-            self.output_shapes[key] = outputs.shape
-        return self.output_shapes[key]
+            self._output_shapes[key] = outputs.shape
+        return self._output_shapes[key]
 
-    def adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
-        """The inner loop on the outputs in use."""
-        loss_fn = loss_in_use(self.loss, ways)
+    def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
+        """The inner loop, on the outputs in use."""
+        loss_fn = _loss_in_use(self.loss, ways)
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support)
         return trajectory.adapted, trajectory.losses
 
-    def outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
-        """Outputs in use for the queries."""
-        return in_use(predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways)
+    def _outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
+        return _in_use(
+            predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways
+        )
 
-    def predicted(self, x: Any, who: str) -> np.ndarray:
+    def _predict_outputs(self, x: Any, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
-        self.check_fitted(who)
-        inputs = self.inputs(x, who)
+        self._check_fitted(who)
+        inputs = self._inputs(x, who)
         validation.check_example_shape(inputs.shape[1:], self.support.shape[1:], who)
         ways = len(self.classes_) if self.classification else None
-        run = lambda queries: np.asarray(self.outputs_compiled(self.params_, self.support, queries, ways))
+        run = lambda queries: np.asarray(self._outputs_compiled(self.params_, self.support, queries, ways))
         if self.normalization == "transductive":
             return run(inputs)
-        # Queries are apart, so they may be taken in pieces, filled up to few different sizes: few compilations.
+        # Queries are independent, so they are taken in pieces, padded to few different sizes: few compilations.
         pieces = [inputs[i : i + QUERIES] for i in range(0, len(inputs), QUERIES)]
-        return np.concatenate([run(filled(piece))[: len(piece)] for piece in pieces])
+        return np.concatenate([run(_filled(piece))[: len(piece)] for piece in pieces])
 
-    def check_fitted(self, who: str) -> None:
-        """Raise InnerloopError before `fit`."""
+    def _check_fitted(self, who: str) -> None:
         if self.params_ is None:
-            raise InnerloopError(who, "the learner has seen no examples", do="call fit(x, y) first")
+            raise InnerloopError(who, "the learner is not fitted", do="call fit(x, y) first")
 
 
-def batch_loss(loss_fn: LossFn) -> BatchLoss:
-    """The loss that was given. Raises InnerloopError for one that does not tell its model."""
+def _batch_loss(loss_fn: LossFn) -> BatchLoss:
     if not isinstance(loss_fn, BatchLoss):
         do = "make it by innerloop.BatchLoss(measure, apply)"
-        raise InnerloopError("Learner", "the algorithm's loss does not tell its model", got=loss_fn, do=do)
+        raise InnerloopError("Learner", "the algorithm's loss does not expose its model", got=loss_fn, do=do)
     return loss_fn
 
 
-def loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
+def _loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
     """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
-    # Of two classes with one output, the same number.
+    # For two classes with one output both losses are equal.
     one_output = ways is not None and loss.measure is sigmoid_cross_entropy
     measure = softmax_cross_entropy if one_output else loss.measure
-    return BatchLoss(measure, lambda params, x: in_use(loss.apply(params, x), ways))
+    return BatchLoss(measure, lambda params, x: _in_use(loss.apply(params, x), ways))
 
 
-def in_use(outputs: Array, ways: int | None) -> Array:
+def _in_use(outputs: Array, ways: int | None) -> Array:
     """Scores of the first `ways` classes; a single output is the log-odds of the second of two classes."""
     if ways is None:
         return outputs
@@ -251,14 +306,13 @@ def in_use(outputs: Array, ways: int | None) -> Array:
     return outputs[..., :ways]
 
 
-def filled(queries: np.ndarray) -> np.ndarray:
-    """Filled up with the first query to a power of two."""
+def _filled(queries: np.ndarray) -> np.ndarray:
+    """Queries padded with the first one to a power of two."""
     missing = (1 << (len(queries) - 1).bit_length()) - len(queries)
     return np.concatenate([queries, np.repeat(queries[:1], missing, axis=0)])
 
 
-def check_converges(adapted: Params, losses: Array) -> None:
-    """Raise InnerloopError if a loss or an adapted parameter is not finite."""
+def _check_converges(adapted: Params, losses: Array) -> None:
     finite = all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((adapted, losses)))
     if not finite:
         got = f"losses {np.asarray(losses).tolist()}"

@@ -1,4 +1,4 @@
-"""A trained initialisation without the data that it was trained on: the model is built from the config alone."""
+"""A trained initialisation without its training data: the model is built from the config alone."""
 
 from pathlib import Path
 
@@ -18,37 +18,47 @@ from innerloop.training.warm_start import blank_head
 
 
 def refuse_policies(config: Config) -> None:
-    """Raise InnerloopError for a policy: it adapts by acting, not on examples."""
+    """Raise InnerloopError for an RL policy, which adapts from trajectories, not from labelled examples."""
     if config.reinforcement:
         do = "measure it by `innerloop evaluate`, or act with it by `innerloop.rl`"
-        raise InnerloopError(config.name, "is a policy and learns from no examples", do=do)
+        raise InnerloopError(
+            config.name, "is an RL policy; it adapts from trajectories, not from labelled examples", do=do
+        )
 
 
 def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperiment, Shape | None]:
     """Meta-parameters, experiment without its data, and the shape of one example (None where the model takes any).
 
-    `source` is a run's folder, a `.safetensors` file, or a preset whose weights ship with the package. Raises
-    InnerloopError if there is nothing of that name, or the weights are not of the config's model.
+    Args:
+        source: a run's folder, a `.safetensors` file, or a preset with bundled weights.
+
+    Returns:
+        Meta-parameters, the experiment without its data, and the shape of one example (None: any shape).
+
+    Raises:
+        InnerloopError: if there is no such source, it is an RL policy, or the weights are not of the config's model.
     """
     path = weights_path(source)
     arrays, config, _ = weights.load(path)
     refuse_policies(config)
-    network = first_layers(config, arrays, str(path))
-    shape = example_shape(config, network)
+    network = _first_layers(config, arrays, str(path))
+    shape = _example_shape(config, network)
     experiment = SupervisedExperiment(config)
-    build = lambda: fresh_model(config, shape_to_build(config, shape, network), jax.random.key(0))
+    build = lambda: fresh_model(config, _shape_to_build(config, shape, network), jax.random.key(0))
     like = model_size.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
     if experiment.pretrains:
-        arrays = arrays | blank_head(like)  # the trained one tells all training classes apart
+        arrays = arrays | blank_head(like)  # the trained head has an output for every training class
     return weights.into(like, arrays, str(path)), experiment, shape
 
 
-def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
-    """The arrays by their names in the network. Raises InnerloopError where they are of no such network."""
+def _first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
+    """The arrays by their names in the network. Raises InnerloopError if they are of another kind of network."""
     model_size.check_stored(config, arrays, who)
     network = {name.removeprefix("model/"): x for name, x in arrays.items()}
     if "head/weight" in network:
-        network.setdefault("body/0/weight", network["head/weight"])  # where there is no hidden layer
+        network.setdefault(
+            "body/0/weight", network["head/weight"]
+        )  # without hidden layers the head is the first
     for name, axes in (("body/0/weight", 4 if config.model.kind == "conv4" else 2), ("head/weight", 2)):
         if name not in network or network[name].ndim != axes:
             got = network[name].shape if name in network else "none of this name"
@@ -56,8 +66,8 @@ def first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dic
     return network
 
 
-def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
-    """What one example must look like, as far as config and weights tell."""
+def _example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
+    """The shape of one example, as far as config and weights determine it."""
     if config.data.spec.kind == "regression":
         return sinusoid_shape(config)
     if config.data.spec.image_shape is not None:
@@ -68,12 +78,12 @@ def example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None
     return None if side is None else (side, side, len(arrays["body/0/weight"]) // side**2)
 
 
-def shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
-    """A shape without gaps for which the model has the weights' shapes."""
+def _shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+    """A complete shape for which the model has weights of these shapes."""
     if shape is None:
         return (len(arrays["body/0/weight"]),)
     if None not in shape:
         return tuple(side for side in shape if side is not None)
-    # Four halvings leave one place of 16 by 16, so a strip of n such squares gives the head its n places.
-    places = len(arrays["head/weight"]) // config.model.filters
-    return 16, 16 * places, int(arrays["body/0/weight"].shape[2])
+    # Four halvings leave one position of 16 by 16 pixels, so a strip of n such squares gives the head n positions.
+    positions = len(arrays["head/weight"]) // config.model.filters
+    return 16, 16 * positions, int(arrays["body/0/weight"].shape[2])

@@ -1,4 +1,4 @@
-"""Examples and labels as people have them, checked and made into arrays."""
+"""Checks of users' examples and labels, and their conversion to arrays."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -9,15 +9,21 @@ import numpy as np
 from innerloop.errors import InnerloopError
 
 Shape = tuple[int | None, ...]
-"""Shape of one example; None where any size will do."""
+"""Shape of one example; None stands for any size."""
 
 
 def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
-    """`x` as `[examples, ...]`: bytes scaled to [0, 1], other floats as float32, integers as they are.
+    """Examples as an array: bytes scaled to [0, 1], other floats as float32, integers as they are.
 
-    Raises InnerloopError for no examples, values that are not finite numbers, and examples that are not of `shape`.
+    Args:
+        x: examples, `[examples, ...]`.
+        shape: the shape of one example (None: any).
+        who: the function that was called, for error messages.
+
+    Raises:
+        InnerloopError: for no examples, values that are not finite numbers, and examples of another shape.
     """
-    values = numbers(x, "x", who)
+    values = _numbers(x, "x", who)
     if values.ndim < 1 or len(values) == 0:
         got = f"shape {values.shape}"
         raise InnerloopError(who, "x must hold at least one example", got=got, do="give [examples, ...]")
@@ -27,8 +33,8 @@ def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
     return values
 
 
-def numbers(values: Any, name: str, who: str) -> np.ndarray:
-    """A NumPy array of finite float32, uint8 or int32. Raises InnerloopError for anything else."""
+def _numbers(values: Any, name: str, who: str) -> np.ndarray:
+    """A NumPy array of finite float32, uint8 or int32."""
     try:
         array = np.asarray(values)
     except ValueError:
@@ -40,7 +46,7 @@ def numbers(values: Any, name: str, who: str) -> np.ndarray:
         if (narrow != array).any():
             raise InnerloopError(who, f"whole numbers in {name} must fit 32 bits", do="pass them as floats")
         return narrow
-    # bfloat16 and its kin are of kind V, yet they are numbers.
+    # bfloat16 and similar types are of kind V, yet they are numbers.
     if array.dtype.kind not in "bf" and not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
         raise InnerloopError(who, f"{name} must hold real numbers", got=f"dtype {array.dtype}")
     array = array.astype(np.float32)
@@ -52,17 +58,16 @@ def numbers(values: Any, name: str, who: str) -> np.ndarray:
 
 
 def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) -> None:
-    """Raise InnerloopError unless one example has the shape that the model was made for."""
+    """Raise InnerloopError unless one example has the shape of the model's inputs."""
     if wanted is None:
         return
     if len(got) == len(wanted) and all(w in (None, g) for g, w in zip(got, wanted, strict=True)):
         return
     shown = f"({', '.join('any' if w is None else str(w) for w in wanted)}{',' if len(wanted) == 1 else ''})"
-    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, do=advice(got, wanted))
+    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, do=_advice(got, wanted))
 
 
-def advice(got: tuple[int, ...], wanted: Shape) -> str:
-    """What to do about examples of the wrong shape."""
+def _advice(got: tuple[int, ...], wanted: Shape) -> str:
     if len(got) == len(wanted) - 1 and wanted[-1] == 1:
         return "add the last axis: x[..., None]"
     if len(got) == len(wanted) and len(wanted) == 3 and got[-1] == wanted[-1]:
@@ -73,7 +78,7 @@ def advice(got: tuple[int, ...], wanted: Shape) -> str:
 
 
 def check_unit_range(x: np.ndarray, who: str) -> None:
-    """Raise InnerloopError for images that are not within [0, 1], as the model saw them while training."""
+    """Raise InnerloopError for images with values outside [0, 1]."""
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
         do = "pass bytes (uint8), or divide by 255"
@@ -81,7 +86,16 @@ def check_unit_range(x: np.ndarray, who: str) -> None:
 
 
 def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
-    """One hashable label per example. Raises InnerloopError for other lengths, missing and unhashable labels."""
+    """Labels as a list.
+
+    Args:
+        y: one hashable label per example.
+        examples: the number of examples.
+        who: the function that was called, for error messages.
+
+    Raises:
+        InnerloopError: for another number of labels, and for missing and unhashable labels.
+    """
     if hasattr(y, "ndim") and y.ndim != 1:
         do = "give one label per example, not one-hot rows"
         raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", do=do)
@@ -90,27 +104,27 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
     except TypeError:
         got, do = type(y).__name__, "give a list or an array"
         raise InnerloopError(who, "y must hold one label per example", got=got, do=do) from None
-    check_length(len(given), examples, who)
-    return [as_label(label, who) for label in given]
+    _check_length(len(given), examples, who)
+    return [_as_label(label, who) for label in given]
 
 
-def as_label(label: Any, who: str) -> Hashable:
-    """A label as plain Python has it. Raises InnerloopError for a missing one and for one that is not hashable."""
+def _as_label(label: Any, who: str) -> Hashable:
+    """A label as a plain Python object."""
     if type(label) is tuple:
-        return tuple(as_label(part, who) for part in label)
-    # Scalars of NumPy are no numbers to JSON, and those of JAX do not hash.
+        return tuple(_as_label(part, who) for part in label)
+    # JSON does not take NumPy's scalars, and JAX's scalars are not hashable.
     plain = label.item() if getattr(label, "ndim", None) == 0 else label
     try:
         hash(plain)
     except TypeError:
         do = "use strings, numbers or tuples of them"
         raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, do=do) from None
-    if is_missing(label):
+    if _is_missing(label):
         raise InnerloopError(who, "a label is missing", got=label, do="remove the example")
     return plain
 
 
-def is_missing(label: Any) -> bool:
+def _is_missing(label: Any) -> bool:
     """Whether it is a NaN of any kind, NaT or pandas's NA."""
     try:
         return bool(label != label)
@@ -119,41 +133,60 @@ def is_missing(label: Any) -> bool:
 
 
 def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray]:
-    """The distinct labels, and each example's number among them, for outputs of `shape`."""
+    """Labels as class numbers.
+
+    Args:
+        y: one hashable label per example.
+        shape: the shape of the model's outputs, `(examples, classes)`.
+
+    Returns:
+        The distinct labels, and the number of each example's class.
+
+    Raises:
+        InnerloopError: for fewer than two classes or more than the model has outputs, and as `as_labels`.
+    """
     if len(shape) != 2:
         raise InnerloopError("apply", "scores must be [examples, classes]", got=f"shape {shape}")
     labels = as_labels(y, shape[0], "Learner.fit")
-    classes = distinct(labels)
+    classes = _distinct(labels)
     most = max(shape[1], 2)
     if len(classes) < 2:
-        do = "give examples of at least two classes"
-        raise InnerloopError("Learner.fit", "there is nothing to tell apart", got="one class", do=do)
+        do = "add examples of another class"
+        raise InnerloopError("Learner.fit", "needs at least two classes", got="one class", do=do)
     if len(classes) > most:
         do = "fit fewer classes, or start from a model with more outputs"
-        wrong = f"this model tells at most {most} classes apart"
+        wrong = f"this model has outputs for at most {most} classes"
         raise InnerloopError("Learner.fit", wrong, got=len(classes), do=do)
     number = {label: i for i, label in enumerate(classes)}
     return classes, np.array([number[label] for label in labels], np.int32)
 
 
 def values(y: Any, shape: tuple[int, ...], who: str) -> np.ndarray:
-    """y as float32 of the outputs' shape; only axes of length one may differ, so that nothing is broadcast."""
-    targets = numbers(y, "y", who).astype(np.float32)
-    check_length(len(targets) if targets.ndim else 0, shape[0], who)
+    """Values as float32 in the shape of the outputs.
+
+    Args:
+        y: one value per example; its shape may differ from `shape` in axes of length one only.
+        shape: the shape of the model's outputs.
+        who: the function that was called, for error messages.
+
+    Raises:
+        InnerloopError: for values of another shape, and values that are not finite numbers.
+    """
+    targets = _numbers(y, "y", who).astype(np.float32)
+    _check_length(len(targets) if targets.ndim else 0, shape[0], who)
     squeeze = lambda sides: tuple(side for side in sides[1:] if side != 1)
     if squeeze(targets.shape) != squeeze(shape):
         raise InnerloopError(who, f"y must have the shape {shape}", got=targets.shape)
     return targets.reshape(shape)
 
 
-def check_length(got: int, examples: int, who: str) -> None:
-    """Raise InnerloopError unless x and y are equally long."""
+def _check_length(got: int, examples: int, who: str) -> None:
     if got != examples:
         raise InnerloopError(who, "x and y must be equally long", got=f"{examples} examples and {got} in y")
 
 
-def distinct(labels: Sequence[Hashable]) -> list[Any]:
-    """The labels once each: sorted, or in the order met where they do not compare."""
+def _distinct(labels: Sequence[Hashable]) -> list[Any]:
+    """The distinct labels: sorted, or in order of appearance if they do not compare."""
     met = list(dict.fromkeys(labels))
     try:
         return sorted(met)  # pyright: ignore[reportArgumentType]
@@ -162,7 +195,7 @@ def distinct(labels: Sequence[Hashable]) -> list[Any]:
 
 
 def as_array(labels: Sequence[Any]) -> np.ndarray:
-    """Labels as a one-axis array: of their own kind if they are all strings or all numbers, else of objects."""
+    """Labels as a one-axis array: of their type if they are all strings or all numbers, else of objects."""
     kinds = {type(label) for label in labels}
     if len(kinds) == 1 and kinds <= {str, int, float, bool}:
         return np.array(labels)

@@ -32,15 +32,15 @@ def use_cores(devices: int | None = None) -> None:
     chosen, flags = jax.config.values["jax_num_cpu_devices"], os.environ.get("XLA_FLAGS", "")
     wanted = devices or (chosen if chosen > 0 else cores())
     if has_started():
-        if (wanted, with_vectorised(flags)) == (chosen, flags):  # the same cell of a notebook once more
+        if (wanted, _with_vectorised(flags)) == (chosen, flags):  # the same cell of a notebook once more
             return
         raise InnerloopError("use_cores", "JAX has started already", do="call it before JAX's first use")
     jax.config.update("jax_num_cpu_devices", wanted)
-    if with_vectorised(flags) != flags:
-        os.environ["XLA_FLAGS"] = with_vectorised(flags)
+    if _with_vectorised(flags) != flags:
+        os.environ["XLA_FLAGS"] = _with_vectorised(flags)
 
 
-def with_vectorised(flags: str) -> str:
+def _with_vectorised(flags: str) -> str:
     """XLA's flags with ours, unless they have extra options already or (without a dash) name a file."""
     if "xla_backend_extra_options" in flags or (flags and not flags.startswith("-")):
         return flags

@@ -1,6 +1,6 @@
 """Devices: which ones share the tasks, and what lies where.
 
-The mesh has the axis `tasks`, and in larger ones the axis `parts`, over which one copy of the parameters is split
+The mesh has the axis `tasks`, and in larger ones the axis `model`, over which one copy of the parameters is split
 (`innerloop.parallel.param_sharding`); its devices may belong to one process or to many, on one machine or on many.
 In several
 processes every one holds the arrays of its own devices alone, and JAX sees them as one array: the helpers here are what
@@ -9,13 +9,14 @@ makes a program the same in both cases.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
 
@@ -26,69 +27,78 @@ SPLIT = PartitionSpec("tasks")
 """The leading axis split over the tasks' devices."""
 
 
-def task_mesh(meta_batch: int, devices: Sequence[Any] | None = None, parts: int = 1) -> Mesh:
-    """A mesh over as many devices (groups of `parts` devices) of each process as divide the meta-batch evenly.
+@runtime_checkable
+class Device(Protocol):
+    """What is asked of a `jax.Device`."""
+
+    process_index: int
+
+
+def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_shards: int = 1) -> Mesh:
+    """A mesh over as many devices (groups of `model_shards` devices) of each process as divide the meta-batch evenly.
 
     Raises InnerloopError if the meta-batch does not divide over the processes, since none may be left without a task,
     and if the groups leave devices over.
     """
     every = by_process(jax.devices() if devices is None else devices)
-    hosts = [grouped(host, parts) for host in every]
+    hosts = [_groups(host, model_shards) for host in every]
     share, rest = divmod(meta_batch, len(hosts))
     if rest:
         raise InnerloopError(
-            "meta-batch",
-            "must be a multiple of the processes",
+            "outer.meta_batch",
+            "must be a multiple of the number of processes",
             got=f"{meta_batch} tasks for {len(hosts)} processes",
-            do="change --outer.meta-batch or the number of processes",
+            do="change `outer.meta_batch` or the number of processes",
         )
     each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
     groups = [group for host in hosts for group in host[:each]]
     return (
-        Mesh(np.array(groups), ("tasks", "parts")) if parts > 1 else Mesh(np.array(groups)[:, 0], ("tasks",))
+        Mesh(np.array(groups), ("tasks", "model"))
+        if model_shards > 1
+        else Mesh(np.array(groups)[:, 0], ("tasks",))
     )
 
 
-def grouped(devices: list[Any], parts: int) -> list[list[Any]]:
-    """The devices of one process in groups of `parts`. Raises InnerloopError if some are left over."""
-    if parts < 1 or len(devices) % parts:
+def _groups(devices: list[Device], model_shards: int) -> list[list[Device]]:
+    """The devices of one process in groups of `model_shards`. Raises InnerloopError if some are left over."""
+    if model_shards < 1 or len(devices) % model_shards:
         raise InnerloopError(
-            "--outer.parts",
+            "outer.model_shards",
             "must divide the devices of each process",
-            got=f"{parts} parts on {len(devices)} devices",
-            do="change --outer.parts, or --devices",
+            got=f"{model_shards} shards on {len(devices)} devices",
+            do="change `outer.model_shards` or the number of devices",
         )
-    return [devices[first : first + parts] for first in range(0, len(devices), parts)]
+    return [devices[first : first + model_shards] for first in range(0, len(devices), model_shards)]
 
 
-def by_process(devices: Sequence[Any]) -> list[list[Any]]:
+def by_process(devices: Sequence[Device]) -> list[list[Device]]:
     """The devices of each process, in the order of the processes."""
-    hosts: dict[int, list[Any]] = {}
+    hosts: dict[int, list[Device]] = {}
     for device in devices:
         hosts.setdefault(device.process_index, []).append(device)
     return [hosts[index] for index in sorted(hosts)]
 
 
-def place(tree: Any, mesh: Mesh) -> Any:
+def place(tree: PyTree, mesh: Mesh) -> PyTree:
     """The tree whole on every device of the mesh. Every process must bring the same values."""
     if mesh.is_multi_process:
-        return jax.tree.map(lambda leaf: on_every_device(leaf, mesh), tree)
+        return jax.tree.map(lambda leaf: _on_every_device(leaf, mesh), tree)
     return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
 
 
-def on_every_device(leaf: Any, mesh: Mesh) -> jax.Array:
+def _on_every_device(leaf: PyTree, mesh: Mesh) -> jax.Array:
     """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
     everywhere = NamedSharding(mesh, EVERYWHERE)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
     local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
     # In the order of the mesh, which arrays of random keys go by.
-    copies = [jax.device_put(local, device) for device in own_devices(mesh)]
+    copies = [jax.device_put(local, device) for device in _own_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
 
 @contextmanager
-def on_the_host() -> Iterator[Any]:
+def on_the_host() -> Iterator[Device]:
     """Compute on the CPU: what should not queue behind an accelerator's work, or is too large for one of them."""
     try:
         host = jax.local_devices(backend="cpu")[0]
@@ -98,7 +108,7 @@ def on_the_host() -> Iterator[Any]:
         yield host
 
 
-def to_host(mesh: Mesh) -> Callable[[Any], Any]:
+def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
     """`fetch(tree)`: NumPy arrays of a tree that is split over the mesh, whole in every process."""
     if not mesh.is_multi_process:
         return lambda tree: jax.tree.map(np.asarray, tree)
@@ -108,25 +118,25 @@ def to_host(mesh: Mesh) -> Callable[[Any], Any]:
 
 def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
     """Which tasks of a meta-batch this process draws."""
-    groups, own = mesh.shape["tasks"], own_devices(mesh)
-    share, parts = meta_batch // groups, mesh.size // groups
-    first = list(mesh.devices.flat).index(own[0]) // parts * share
-    return slice(first, first + len(own) // parts * share)
+    groups, own = mesh.shape["tasks"], _own_devices(mesh)
+    share, shards = meta_batch // groups, mesh.size // groups
+    first = list(mesh.devices.flat).index(own[0]) // shards * share
+    return slice(first, first + len(own) // shards * share)
 
 
-def own_devices(mesh: Mesh) -> list[Any]:
+def _own_devices(mesh: Mesh) -> list[Device]:
     """This process's devices, in the order of the mesh."""
     return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
-def put_split(tree: Any, split: NamedSharding) -> Any:
+def put_split(tree: PyTree, split: NamedSharding) -> PyTree:
     """A tree of which this process holds its own part, as arrays over the whole mesh."""
     if split.mesh.is_multi_process:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
     return jax.device_put(tree, split)
 
 
-def own_copy(x: Any) -> Any:
+def own_copy(x: PyTree) -> PyTree:
     """An array of which this process holds every piece, as an array of this process alone."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return x
@@ -138,7 +148,7 @@ def own_copy(x: Any) -> Any:
     return whole
 
 
-def mean_over_devices(tree: Any, cut: bool = False) -> Any:
+def mean_over_devices(tree: PyTree, cut: bool = False) -> PyTree:
     """Mean over the mesh axis `tasks`, inside the mesh; the same bits however the devices are spread over processes.
 
     An all-reduce adds up in an order of its own, another one within a process than between them. Here each device
@@ -152,6 +162,6 @@ def mean_over_devices(tree: Any, cut: bool = False) -> Any:
     if cut or n <= 2:  # a + b = b + a
         return jax.lax.pmean(tree, "tasks")
     flat, restore = ravel_pytree(tree)
-    parts = jnp.pad(flat, (0, -len(flat) % n)).reshape(n, -1)
-    mean = jax.lax.all_to_all(parts, "tasks", 0, 0).sum(0) / n
+    pieces = jnp.pad(flat, (0, -len(flat) % n)).reshape(n, -1)
+    mean = jax.lax.all_to_all(pieces, "tasks", 0, 0).sum(0) / n
     return restore(jax.lax.all_gather(mean, "tasks", tiled=True)[: len(flat)])

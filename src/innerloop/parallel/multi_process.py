@@ -10,11 +10,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import by_process, to_host
@@ -33,9 +33,9 @@ class ProcessGroup:
     patience: int = PATIENCE
 
 
-def from_environment(meeting: ProcessGroup) -> ProcessGroup:
+def _from_environment(meeting: ProcessGroup) -> ProcessGroup:
     """What was not given, from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`."""
-    number = lambda name, given: whole(name) if given is None and name in os.environ else given
+    number = lambda name, given: _integer(name) if given is None and name in os.environ else given
     return ProcessGroup(
         meeting.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
         number("JAX_NUM_PROCESSES", meeting.processes),
@@ -44,7 +44,7 @@ def from_environment(meeting: ProcessGroup) -> ProcessGroup:
     )
 
 
-def whole(name: str) -> int:
+def _integer(name: str) -> int:
     """A whole number of the environment."""
     text = os.environ[name]
     if not text.isdecimal():
@@ -52,27 +52,27 @@ def whole(name: str) -> int:
     return int(text)
 
 
-def check(meeting: ProcessGroup) -> None:
+def _check(meeting: ProcessGroup) -> None:
     """Raise InnerloopError for a meeting that cannot take place."""
     if meeting.coordinator is not None and not meeting.coordinator.rpartition(":")[2].isdecimal():
-        raise InnerloopError("--distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
+        raise InnerloopError("distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
     if meeting.patience < 1:
-        raise InnerloopError("--distributed.patience", "must be 1 or more", got=meeting.patience)
+        raise InnerloopError("distributed.patience", "must be 1 or more", got=meeting.patience)
     count, index = meeting.processes, meeting.process
     if (count is not None and count < 1) or (index is not None and index < 0):
-        raise InnerloopError("--distributed", "processes are counted from 0", got=f"{index} of {count}")
+        raise InnerloopError("distributed", "processes are counted from 0", got=f"{index} of {count}")
     if count is not None and index is not None and index >= count:
-        raise InnerloopError("--distributed.process", f"must be below {count}", got=index)
+        raise InnerloopError("distributed.process", f"must be below {count}", got=index)
 
 
-def check_free(port: int) -> None:
+def _check_free(port: int) -> None:
     """Raise InnerloopError if something listens on this port already; JAX would end the process without a word."""
     try:
         socket.create_server(("", port)).close()
     except OSError as error:
         do = "choose another port, the same for all processes"
         raise InnerloopError(
-            "--distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
+            "distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
         ) from None
 
 
@@ -81,30 +81,30 @@ def initialize(meeting: ProcessGroup) -> None:
 
     Raises InnerloopError if it is not told where, and if the others do not come in time.
     """
-    meeting = from_environment(meeting)
-    check(meeting)
+    meeting = _from_environment(meeting)
+    _check(meeting)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: it saves and stops
     # Collectives of two programs in flight at once would meet the wrong partners.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if meeting.process == 0 and meeting.coordinator is not None:
-        check_free(int(meeting.coordinator.rpartition(":")[2]))
+        _check_free(int(meeting.coordinator.rpartition(":")[2]))
     try:
         jax.distributed.initialize(
             meeting.coordinator,
             meeting.processes,
             meeting.process,
-            cluster_detection_method="deactivate" if told_all(meeting) else None,
+            cluster_detection_method="deactivate" if _is_complete(meeting) else None,
             initialization_timeout=5 * meeting.patience,  # containers start one after the other
             heartbeat_timeout_seconds=meeting.patience,
         )
     except (ValueError, RuntimeError) as error:
-        do = "give --distributed.coordinator HOST:PORT, --distributed.processes N and --distributed.process I"
+        do = "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
         told = str(error).strip().splitlines()[0].rstrip(".")
-        raise InnerloopError("--distributed", "the processes did not meet", got=told, do=do) from None
+        raise InnerloopError("distributed", "the processes did not meet", got=told, do=do) from None
 
 
-def told_all(meeting: ProcessGroup) -> bool:
+def _is_complete(meeting: ProcessGroup) -> bool:
     """Whether no cluster has to be asked."""
     return None not in (meeting.coordinator, meeting.processes, meeting.process)
 
@@ -123,18 +123,18 @@ def all_gather_bytes(data: bytes) -> list[bytes]:
     """What each process brought, equally long everywhere, in the order of the processes."""
     if not is_multi_process():
         return [data]
-    rows = to_host(process_mesh())(shared(data))
+    rows = to_host(_process_mesh())(_shared(data))
     return [row.tobytes() for row in rows]
 
 
-def process_mesh() -> Mesh:
+def _process_mesh() -> Mesh:
     """One device of each process."""
     return Mesh(np.array([host[0] for host in by_process(jax.devices())]), ("processes",))
 
 
-def shared(data: bytes) -> jax.Array:
+def _shared(data: bytes) -> jax.Array:
     """Bytes as an array `[processes, length]`, each row in its own process."""
-    mesh = process_mesh()
+    mesh = _process_mesh()
     own = jax.device_put(np.frombuffer(data, np.uint8)[None], mesh.local_devices[0])
     shape = (mesh.size, len(data))
     return jax.make_array_from_single_device_arrays(
@@ -156,28 +156,28 @@ def from_first(data: bytes | None) -> bytes:
         return data or b""
     length = all_gather_int(len(data or b""))[0]
     own = data if is_primary() and data is not None else bytes(length)
-    everywhere = NamedSharding(process_mesh(), PartitionSpec())
-    row = jax.jit(lambda rows: rows[0], out_shardings=everywhere)(shared(own))
+    everywhere = NamedSharding(_process_mesh(), PartitionSpec())
+    row = jax.jit(lambda rows: rows[0], out_shardings=everywhere)(_shared(own))
     return np.asarray(row.addressable_data(0)).tobytes()
 
 
-def tree_from_first(tree: Any) -> Any:
+def tree_from_first(tree: PyTree) -> PyTree:
     """The first process's arrays, in all; those of the others give shapes and types alone."""
     if not is_multi_process():
         return tree
     leaves, structure = jax.tree.flatten(tree)
-    raw = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+    raw = [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in leaves]
     told, found, place = from_first(b"".join(x.tobytes() for x in raw)), [], 0
     for leaf, own in zip(leaves, raw, strict=True):
         array = jax.numpy.asarray(
             np.frombuffer(told[place : place + own.nbytes], own.dtype).reshape(own.shape)
         )
-        found.append(jax.random.wrap_key_data(array) if is_key(leaf) else array)
+        found.append(jax.random.wrap_key_data(array) if _is_key(leaf) else array)
         place += own.nbytes
     return structure.unflatten(found)
 
 
-def is_key(leaf: Any) -> bool:
+def _is_key(leaf: PyTree) -> bool:
     """Whether this is an array of random keys."""
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 

@@ -1,16 +1,16 @@
-"""Parameters split over the mesh axis `parts`, for models that are too large for one device.
+"""Parameters split over the mesh axis `model`, for models that are too large for one device.
 
-Every large array of the parameters and of the optimiser's state is cut along one axis, and each device of a group of
-`parts` holds its piece. The program stays that of one device: XLA's partitioner cuts the products of the inner loop and
-of its derivative to fit, and puts in what has to be sent. Groups share tasks as single devices do (axis `tasks`).
+Every large array of the parameters and of the optimiser's state is cut along one axis, and each device of a group holds
+one shard. The program stays that of one device: XLA's partitioner cuts the products of the inner loop and of its
+derivative to fit, and adds the communication. Groups share tasks as single devices do (axis `tasks`).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from innerloop.parallel.mesh import EVERYWHERE, own_copy, place
 
@@ -18,47 +18,53 @@ SMALL = 256
 """Arrays of fewer numbers are whole on every device: a bias is not worth sending for."""
 
 
-def parts_of(mesh: Mesh) -> int:
+def model_shards_of(mesh: Mesh) -> int:
     """Devices over which one copy of the parameters is split."""
-    return mesh.shape.get("parts", 1)
+    return mesh.shape.get("model", 1)
 
 
-def axis_to_cut(shape: tuple[int, ...], parts: int) -> int | None:
-    """The longest axis that `parts` divides, of equal ones the last; None for arrays that stay whole."""
-    fit = [axis for axis, length in enumerate(shape) if length % parts == 0]
-    if parts == 1 or not fit or np.prod(shape) < SMALL:
+def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
+    """The longest axis that `model_shards` divides, of equal ones the last; None for arrays that stay whole."""
+    fit = [axis for axis, length in enumerate(shape) if length % model_shards == 0]
+    if model_shards == 1 or not fit or np.prod(shape) < SMALL:
         return None
     return max(fit, key=lambda axis: (shape[axis], axis))
 
 
-def sharding_of(leaf: Any, mesh: Mesh) -> NamedSharding:
+def _sharding_of(leaf: PyTree, mesh: Mesh) -> NamedSharding:
     """Where the pieces of one array lie."""
-    axis = axis_to_cut(leaf.shape, parts_of(mesh))
-    return NamedSharding(mesh, EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, "parts"))
+    axis = _axis_to_shard(leaf.shape, model_shards_of(mesh))
+    return NamedSharding(mesh, EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, "model"))
 
 
-def cut(tree: Any, mesh: Mesh) -> Any:
+def cut(tree: PyTree, mesh: Mesh) -> PyTree:
     """Inside the mesh: keep every large array of the tree in pieces."""
-    if parts_of(mesh) == 1:
+    if model_shards_of(mesh) == 1:
         return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding_of(x, mesh)), tree)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _sharding_of(x, mesh)), tree)
 
 
-def compiler_options(mesh: Mesh) -> dict[str, bool] | None:
+def _compiler_options(mesh: Mesh) -> dict[str, bool] | None:
     """What XLA must be told. On a CPU it takes independent collectives in another order on each device, and they wait
     for each other for ever, unless it is asked to keep to one order."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return (
-        {"xla_cpu_enable_concurrency_optimized_scheduler": False} if parts_of(mesh) > 1 and on_cpu else None
+        {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+        if model_shards_of(mesh) > 1 and on_cpu
+        else None
     )
 
 
 def on_mesh(
-    function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any, **options: Any
-) -> Callable[..., Any]:
-    """Compile a function that every device of the axis `tasks` runs on its own tasks; `options` are those of `jit`.
+    function: Callable[..., PyTree],
+    mesh: Mesh,
+    in_specs: PyTree,
+    out_specs: PyTree,
+    donate_argnums: int | None = None,
+) -> Callable[..., PyTree]:
+    """Compile a function that every device of the axis `tasks` runs on its own tasks.
 
-    What is to be cut over `parts` is cut by the function itself (`cut`).
+    What is to be cut over `model` is cut by the function itself (`cut`).
     """
     # What is the same on every device is so by pmean; the check cannot see that through a scan.
     shared = jax.shard_map(
@@ -69,17 +75,17 @@ def on_mesh(
         axis_names={"tasks"},
         check_vma=False,
     )
-    return jax.jit(shared, compiler_options=compiler_options(mesh), **options)
+    return jax.jit(shared, compiler_options=_compiler_options(mesh), donate_argnums=donate_argnums)
 
 
-def place_cut(tree: Any, mesh: Mesh) -> Any:
+def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
     """The tree with its large arrays in pieces. Every process must bring the same values."""
-    return jax.tree.map(lambda leaf: placed(leaf, mesh), tree)
+    return jax.tree.map(lambda leaf: _placed(leaf, mesh), tree)
 
 
-def placed(leaf: Any, mesh: Mesh) -> jax.Array:
+def _placed(leaf: PyTree, mesh: Mesh) -> jax.Array:
     """One array, cut and sent to this process's devices; nothing is done if it is there already."""
-    sharding = sharding_of(leaf, mesh)
+    sharding = _sharding_of(leaf, mesh)
     if sharding.spec == EVERYWHERE:
         return place(leaf, mesh)
     if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):

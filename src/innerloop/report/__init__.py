@@ -1,1 +1,1 @@
-"""One page about one or more runs: results, curves, examples, settings."""
+"""Pages on runs and analyses: HTML, figures and tables."""

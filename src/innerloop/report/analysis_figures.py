@@ -9,29 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from innerloop.report.run_figures import COLOURS, GREY, MARKERS, STYLE, legend
+from innerloop.report.run_figures import COLOURS, GREY, MARKERS, STYLE, legend, panels, thousands
 
 Results = dict[str, Any]
 
 
-def panels(rows: int, columns: int, height: float, width: float = 6.0, **more: Any) -> tuple[Figure, Any]:
-    """An empty figure with a grid of axes `[rows][columns]`, drawn without any display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **more)
-
-
-def scale(results: Results) -> float:
-    """Accuracies are shown in percent."""
+def _scale(results: Results) -> float:
+    """100 for accuracies, which are shown in percent."""
     return 100.0 if results["metric"] == "accuracy" else 1.0
 
 
-def score_name(results: Results) -> str:
+def _score_name(results: Results) -> str:
     """What the score is called on an axis."""
     return "accuracy on queries, %" if results["metric"] == "accuracy" else "squared error on queries"
 
 
 def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
-    """A set of frozen layers in few words: `none`, `conv1-conv3`, `body`, `all`."""
+    """A short name of a set of frozen layers: `none`, `conv1-conv3`, `body`, `all`."""
     names = list(names)
     if names in ([], list(layers), list(layers[:-1])):
         return {0: "none", len(layers): "all", len(layers) - 1: "body"}[len(names)]
@@ -40,8 +34,8 @@ def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
     return f"{names[0]}–{names[-1]}" if run else " + ".join(names)
 
 
-def chance(axes: Axes, results: Results) -> None:
-    """The accuracy of guessing."""
+def _chance(axes: Axes, results: Results) -> None:
+    """A line at the accuracy of guessing."""
     if results["metric"] != "accuracy":
         return
     level = 100 / results["ways"]
@@ -58,10 +52,10 @@ def chance(axes: Axes, results: Results) -> None:
 
 
 @matplotlib.rc_context(STYLE)
-def freeze(results: Results) -> Figure:
+def _freeze(results: Results) -> Figure:
     """The score with the inner loop off for more and more layers."""
     figure, ((axes,),) = panels(1, 1, 3.6)
-    lines, by = results["freeze"], scale(results)
+    lines, by = results["freeze"], _scale(results)
     mean = by * np.array([x[results["metric"]] for x in lines])
     half = by * np.array([x["ci95"] for x in lines])
     axes.errorbar(range(len(lines)), mean, half, fmt="o", color=COLOURS[0], capsize=4, markersize=7)
@@ -71,15 +65,15 @@ def freeze(results: Results) -> Figure:
     axes.set_xticks(range(len(lines)), [frozen_name(x["frozen"], results["layers"]) for x in lines])
     axes.set_xlim(-0.4, len(lines) - 0.3)
     axes.set_xlabel("layers whose inner loop is switched off")
-    axes.set_ylabel(score_name(results))
+    axes.set_ylabel(_score_name(results))
     axes.set_ylim(0, 106 if by == 100 else None)
     axes.tick_params(axis="x", labelsize=8.5)
-    chance(axes, results)
+    _chance(axes, results)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
-def similarity(results: Results, name: str = "similarity") -> Figure:
+def _similarity(results: Results, name: str = "similarity") -> Figure:
     """CCA and CKA of every layer with their intervals, and what shuffled points give."""
     figure, ((axes,),) = panels(1, 1, 3.6)
     lines = results[name]
@@ -88,7 +82,7 @@ def similarity(results: Results, name: str = "similarity") -> Figure:
         at = np.arange(len(lines)) + 0.16 * (i - 1)
         axes.errorbar(
             at,
-            *column(lines, measure),
+            *_column(lines, measure),
             fmt=MARKERS[i],
             color=COLOURS[i],
             capsize=3,
@@ -106,14 +100,14 @@ def similarity(results: Results, name: str = "similarity") -> Figure:
     return figure
 
 
-def column(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means and intervals of one measure; NaN where it is not defined."""
+def _column(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means and intervals of one measure; NaN where it is undefined."""
     value = lambda x, what: np.nan if x[name][what] is None else x[name][what]
     return np.array([value(x, "mean") for x in lines]), np.array([value(x, "ci95") for x in lines])
 
 
 @matplotlib.rc_context(STYLE)
-def nil(results: Results) -> Figure:
+def _nil(results: Results) -> Figure:
     """Accuracy with the inner loop, and without any on several bodies."""
     figure, ((axes,),) = panels(1, 1, 2.4)
     lines = results["nil"][::-1]
@@ -142,7 +136,7 @@ def nil_name(line: dict[str, Any]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def weights(results: Results) -> Figure:
+def _weights(results: Results) -> Figure:
     """How far each layer moves: relative length and angle."""
     figure, axes = panels(1, 2, 3.2, 7.5)
     lines = results["weights"]
@@ -160,29 +154,29 @@ def weights(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def steps(results: Results) -> Figure:
-    """Score, loss, gradient and way of each layer after every inner step."""
+def _steps(results: Results) -> Figure:
+    """Score, losses, and gradient and movement of each layer after every inner step."""
     figure, axes = panels(2, 2, 5.6, 8.0, sharex=True)
     found, (score, loss), (gradient, moved) = results["steps"], *axes
     x = found["steps"]
     if "accuracy" in found:
-        band(score, x, found["accuracy"], COLOURS[0], "", 100.0)
+        _band(score, x, found["accuracy"], COLOURS[0], "", 100.0)
         score.set_ylabel("accuracy on queries, %")
-        chance(score, results)
+        _chance(score, results)
         score.set_ylim(0, 103)
     else:
-        band(score, x, found["loss"], COLOURS[0], "")
+        _band(score, x, found["loss"], COLOURS[0], "")
         score.set_ylabel("squared error on queries")
-    band(loss, x, found["support_loss"], COLOURS[0], "support")
-    band(loss, x, found["loss"], COLOURS[1], "queries")
+    _band(loss, x, found["support_loss"], COLOURS[0], "support")
+    _band(loss, x, found["loss"], COLOURS[1], "queries")
     loss.set_ylabel("loss")
     loss.legend(fontsize=9)
     for i, (name, layer) in enumerate(found["layers"].items()):
-        band(gradient, x, layer["gradient"], COLOURS[i % len(COLOURS)], name)
-        band(moved, x, layer["moved"], COLOURS[i % len(COLOURS)], name)
+        _band(gradient, x, layer["gradient"], COLOURS[i % len(COLOURS)], name)
+        _band(moved, x, layer["moved"], COLOURS[i % len(COLOURS)], name)
     gradient.set_yscale("log")
     gradient.set_ylabel("norm of the support gradient")
-    moved.set_ylabel("way gone / norm")
+    moved.set_ylabel("distance from θ / norm")
     moved.legend(fontsize=8.5)
     for one in (gradient, moved):
         one.set_xlabel("inner steps")
@@ -190,7 +184,7 @@ def steps(results: Results) -> Figure:
     return figure
 
 
-def band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by: float = 1.0) -> None:
+def _band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by: float = 1.0) -> None:
     """A curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
     axes.plot(x, mean, color=colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
@@ -198,12 +192,12 @@ def band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by: 
 
 
 @matplotlib.rc_context(STYLE)
-def landscape_line(results: Results) -> Figure:
+def _landscape_line(results: Results) -> Figure:
     """The loss along each task's own first step."""
     figure, ((axes,),) = panels(1, 1, 3.4)
     found = results["landscape"]["line"]
-    band(axes, found["along"], found["support_loss"], COLOURS[0], "support")
-    band(axes, found["along"], found["query_loss"], COLOURS[1], "queries")
+    _band(axes, found["along"], found["support_loss"], COLOURS[0], "support")
+    _band(axes, found["along"], found["query_loss"], COLOURS[1], "queries")
     for at, name in ((0, "θ"), (1, "one inner step")):
         axes.axvline(at, color=GREY, linewidth=1, linestyle=":")
         axes.annotate(name, (at, 0.97), (3, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
@@ -216,7 +210,7 @@ def landscape_line(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def landscape_plane(results: Results) -> Figure:
+def _landscape_plane(results: Results) -> Figure:
     """The losses of two tasks on the plane of their first steps, with their inner-loop paths."""
     figure, axes = panels(1, 2, 3.7, 8.0, sharey=True)
     found = results["landscape"]["plane"]
@@ -242,8 +236,8 @@ def landscape_plane(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def paths(results: Results) -> Figure:
-    """The two hypotheses, measured: body and head, from afar with the outer loop's way, and close."""
+def _paths(results: Results) -> Figure:
+    """Inner-loop paths of body and head: with the outer loop, and around θ."""
     figure, axes = panels(2, 2, 7.6, 8.0)
     found = results["paths"]
     for column, part in enumerate(("body", "head")):
@@ -261,15 +255,15 @@ def paths(results: Results) -> Figure:
             one.set_aspect("equal", adjustable="datalim")
         wide.set_title(f"{part}: outer and inner loops", fontsize=11)
         close.set_title(f"{part}: inner loops alone", fontsize=11)
-    alike(axes[0])
-    alike(axes[1])
+    _same_scale(axes[0])
+    _same_scale(axes[1])
     axes[0][0].legend(fontsize=9, loc="lower left")
     figure.supylabel("units of the norm of θ's part", fontsize=10)
     return figure
 
 
-def alike(row: Any) -> None:
-    """One scale for all axes of a row, wide enough for the widest, so that lengths can be compared."""
+def _same_scale(row: Any) -> None:
+    """Give all axes of a row the scale of the widest, so that lengths can be compared."""
     boxes = [axes.dataLim for axes in row]
     half = 0.56 * max(max(box.width, box.height, 1e-9) for box in boxes)
     for axes, box in zip(row, boxes, strict=True):
@@ -282,37 +276,37 @@ def alike(row: Any) -> None:
 def early(results: Results) -> Figure:
     """Freezing and similarity along training."""
     figure, axes = panels(1, 2, 3.6, 8.5)
-    (left, right), lines, by = axes[0], results["early"], scale(results)
+    (left, right), lines, by = axes[0], results["early"], _scale(results)
     at = [x["meta_step"] for x in lines]
     for i, name in enumerate(("nothing frozen", "body frozen")):
         mean = [x["freeze"][i][results["metric"]] for x in lines]
         half = [x["freeze"][i]["ci95"] for x in lines]
-        band(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, by)
-    left.set_ylabel(score_name(results))
+        _band(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, by)
+    left.set_ylabel(_score_name(results))
     left.set_ylim(bottom=0)
     left.legend(fontsize=9)
     for i, layer in enumerate(results["layers"]):
         curve = [x["similarity"][i]["cka"] for x in lines]
         if all(x["mean"] is not None for x in curve):
             both = {what: [x[what] for x in curve] for what in ("mean", "ci95")}
-            band(right, at, both, COLOURS[i % len(COLOURS)], layer)
+            _band(right, at, both, COLOURS[i % len(COLOURS)], layer)
     right.set_ylabel("linear CKA before and after")
     right.set_ylim(0, 1.04)
     right.legend(fontsize=8.5)
     for one in axes[0]:
         one.set_xlabel("meta-steps")
-        one.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
+        one.xaxis.set_major_formatter(thousands)
         one.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
 def drawn(results: Results) -> dict[str, Figure]:
-    """Every figure that the results allow, by file name."""
-    own = {"freeze": freeze, "similarity": similarity, "nil": nil, "weights": weights, "steps": steps}
-    own |= {"paths": paths, "early": early}
+    """All figures that the results allow, by file name."""
+    own = {"freeze": _freeze, "similarity": _similarity, "nil": _nil, "weights": _weights, "steps": _steps}
+    own |= {"paths": _paths, "early": early}
     found = {name: draw(results) for name, draw in own.items() if name in results}
     if "landscape" in results:
-        found |= {"landscape-line": landscape_line(results), "landscape-plane": landscape_plane(results)}
+        found |= {"landscape-line": _landscape_line(results), "landscape-plane": _landscape_plane(results)}
     if "against" in results:
-        found["against"] = similarity(results, "against")
+        found["against"] = _similarity(results, "against")
     return found

@@ -9,7 +9,7 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, grouped, with_interval
 from innerloop.report import analysis_figures, analysis_tables
 from innerloop.report.analysis_figures import frozen_name, nil_name
-from innerloop.report.html_blocks import CSS, escaped, save_figures, svg, table, together
+from innerloop.report.html_blocks import document, escaped, save_figures, svg, table, together
 
 Results = dict[str, Any]
 
@@ -39,29 +39,29 @@ TITLES = {
 }
 
 WHAT = {
-    "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as ever. If "
+    "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as usual. If "
     "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
-    "so the changes are exact to their own, smaller intervals.",
+    "so the changes have smaller intervals of their own.",
     "similarity": "The queries of a task pass through the network before and after its inner loop, and both sets of "
-    "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA forgives any invertible "
-    "linear map, CKA rotations and scaling only. PWCCA is CCA with directions weighed by how much of the layer they "
-    "carry. Hollow marks: the same with the points shuffled, what chance gives: much, for CCA with few points.",
+    "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA is invariant to any "
+    "invertible linear map, CKA to rotations and scaling only. PWCCA is CCA with directions weighted by their share of "
+    "the layer. Hollow marks show chance: the same with shuffled points. For CCA with few points it is high.",
     "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
-    "in the most similar direction. What it reaches is due to the body's features alone. The untrained body is the "
+    "in the most similar direction. Its accuracy is due to the features of the body alone. The untrained body is the "
     "same network before training.",
     "weights": "For each layer, the length of the change that the inner loop makes, relative to the layer's norm, and "
     "the angle by which its weights turn.",
     "steps": "Scores on the queries, losses, the norm of each layer's gradient on the support set, and how far each "
-    "layer has gone from θ, after every inner step.",
-    "paths": "The upper pictures show the outer loop's way from the initial weights to θ, and from there the inner "
-    "loops of several tasks, in one projection; the lower ones the inner loops alone. Body and head have the same "
+    "layer has moved from θ, after every inner step.",
+    "paths": "The upper pictures show the path of the outer loop from the initial weights to θ, and from there the "
+    "inner loops of several tasks, in one projection; the lower ones just the inner loops. Body and head have the same "
     "scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while "
     "those of the head spread.",
     "landscape": "Left: the loss of each task along its own first inner step, averaged. The others: the losses of two "
     "tasks on the plane of their first steps, with both inner loops' paths.",
     "early": "The same two measurements at snapshots along the run.",
     "against": "The same inputs pass through two trained models, and their layers are compared. Models from different "
-    "random starts cannot be alike in single neurons, but can be in what their layers span.",
+    "random starts do not agree in single neurons, but their layers can span the same space.",
 }
 
 PAPER = {
@@ -76,36 +76,45 @@ PAPER = {
 
 
 def write(results: Results, names: Sequence[str], folder: OutputFolder) -> Path:
-    """Page, tables and figures into `folder`; the page's path. Raises InnerloopError where one cannot be written."""
+    """Write page, tables and figures.
+
+    Args:
+        results: the record of `innerloop.analysis.run_all.analyze`.
+        names: the experiments in it.
+        folder: where to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
     folder.make()
     analysis_tables.write(results, list(names), folder)
     drawn = analysis_figures.drawn(results)
     save_figures(folder, drawn)
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
-    folder.write("index.html", page(results, [n for n in TITLES if n in names], shown))
+    folder.write("index.html", _page(results, [n for n in TITLES if n in names], shown))
     return folder.path / "index.html"
 
 
-def page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
+def _page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
     """The whole page."""
     title = f"Rapid learning or feature reuse? {results['source']}"
     links = "".join(f'<a href="#{name}">{LINKS[name]}</a>' for name in names)
-    return "\n".join(
+    return document(
+        title,
         [
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
             "<h1>Rapid learning or feature reuse?</h1>",
-            f'<p class="soft">{together(subject(results))}</p>',
-            verdict(results),
+            f'<p class="soft">{together(_subject(results))}</p>',
+            _verdict(results),
             f"<nav>{links}</nav>",
             "<h2>The question</h2>",
             QUESTION,
-            *(section(name, results, shown) for name in names),
+            *(_section(name, results, shown) for name in names),
             "<h2>How the verdict is made</h2>",
             RULE,
-            "</body></html>\n",
-        ]
+        ],
     )
 
 
@@ -133,8 +142,8 @@ and Vinyals,
 """
 
 
-def subject(results: Results) -> str:
-    """What was analysed, in one line."""
+def _subject(results: Results) -> str:
+    """What was analysed, in one sentence."""
     r = results
     length = r["trained_meta_steps"]
     trained = "" if length is None else f" trained for {counted(length, 'meta-step')}"
@@ -147,8 +156,8 @@ def subject(results: Results) -> str:
     )
 
 
-def verdict(results: Results) -> str:
-    """The verdict, or what is missing for one."""
+def _verdict(results: Results) -> str:
+    """The verdict, or what it needs."""
     if "verdict" not in results:
         return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
     found = results["verdict"]
@@ -156,8 +165,8 @@ def verdict(results: Results) -> str:
     return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {together(words)}</p>'
 
 
-def section(name: str, results: Results, shown: dict[str, str]) -> str:
-    """One experiment: what was done, what came out, what the paper found."""
+def _section(name: str, results: Results, shown: dict[str, str]) -> str:
+    """One experiment: what was done, the results, and those of the paper."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
     rows = TABLES[name](results) if name in TABLES else ""
@@ -167,15 +176,15 @@ def section(name: str, results: Results, shown: dict[str, str]) -> str:
             f'<h2 id="{name}">{TITLES[name]}</h2>',
             f"<p>{escaped(WHAT[name])}</p>",
             f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
-            f"<p>{together(told(name, results))}</p>" if told(name, results) else "",
+            f"<p>{together(_summary(name, results))}</p>" if _summary(name, results) else "",
             rows,
             paper,
         ]
     )
 
 
-def told(name: str, results: Results) -> str:
-    """What this experiment showed, in a sentence from its numbers."""
+def _summary(name: str, results: Results) -> str:
+    """The result of an experiment in a sentence; empty if there is none."""
     if name == "against":
         body = [x for x in results["against"] if not x["head"]]
         mean = lambda what: sum(x[what]["mean"] for x in body) / len(body)
@@ -186,7 +195,7 @@ def told(name: str, results: Results) -> str:
         far, turn = 100 * most["relative"], most["angle"]
         return f"{most['layer']} moves most: by {far:.1f} % of its norm, turning by {turn:.1f}°."
     if name == "paths":
-        return path_words(results["paths"])
+        return _path_summary(results["paths"])
     if name == "steps" and results["metric"] == "accuracy":
         curve = results["steps"]["accuracy"]["mean"]
         if len(curve) > 2 and curve[-1] > curve[0]:
@@ -195,8 +204,8 @@ def told(name: str, results: Results) -> str:
     return ""
 
 
-def path_words(paths: Results) -> str:
-    """True lengths, and what the projection hides."""
+def _path_summary(paths: Results) -> str:
+    """True lengths of the paths, and how much of them the projection shows."""
     words = []
     for part in ("body", "head"):
         lengths, shown = paths[part]["lengths"], paths[part]["shown"]["close"]
@@ -208,7 +217,7 @@ def path_words(paths: Results) -> str:
     return "True lengths in units of θ's norm: " + "; ".join(words) + "."
 
 
-def freeze_table(results: Results) -> str:
+def _freeze_table(results: Results) -> str:
     """The freezing table."""
     metric = results["metric"]
     rows = []
@@ -221,7 +230,7 @@ def freeze_table(results: Results) -> str:
     return table(["frozen", metric, "change"], rows)
 
 
-def similarity_table(name: str) -> Callable[[Results], str]:
+def _similarity_table(name: str) -> Callable[[Results], str]:
     """The similarity table of one experiment."""
     heads = ["layer", "mean CCA", "SVCCA", "PWCCA", "CKA", "CKA, debiased", "CKA, RBF", "points", "neurons"]
 
@@ -238,7 +247,7 @@ def similarity_table(name: str) -> Callable[[Results], str]:
     return made
 
 
-def nil_table(results: Results) -> str:
+def _nil_table(results: Results) -> str:
     """The NIL table."""
     value = lambda x, a, b: together(with_interval(x[a], x[b], "accuracy"))
     rows = [
@@ -256,8 +265,8 @@ def nil_table(results: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
-    "freeze": freeze_table,
-    "similarity": similarity_table("similarity"),
-    "against": similarity_table("against"),
-    "nil": nil_table,
+    "freeze": _freeze_table,
+    "similarity": _similarity_table("similarity"),
+    "against": _similarity_table("against"),
+    "nil": _nil_table,
 }

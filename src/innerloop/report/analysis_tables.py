@@ -1,4 +1,4 @@
-"""The tables of an analysis: one CSV file an experiment, and everything as JSON."""
+"""The tables of an analysis: one CSV file per experiment, and everything as JSON."""
 
 import csv
 import io
@@ -11,39 +11,40 @@ from innerloop.report.settings_table import flattened
 Rows = list[dict[str, Any]]
 
 
-def flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A nested record with dotted names; lists of names joined by a plus."""
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A nested record with dotted names; lists are joined by plus signs."""
     return {
         name: "+".join(map(str, value)) if isinstance(value, list) else value
         for name, value in flattened(record).items()
     }
 
 
-def rows_of(name: str, result: Any) -> Rows:
-    """One experiment as rows."""
+def _rows_of(name: str, result: Any) -> Rows:
     if name in ("freeze", "similarity", "nil", "weights", "against"):
-        return [flat(record) for record in result]
-    return {"steps": step_rows, "landscape": line_rows, "paths": path_rows, "early": early_rows}[name](result)
+        return [_flat(record) for record in result]
+    return {"steps": _step_rows, "landscape": _line_rows, "paths": _path_rows, "early": _early_rows}[name](
+        result
+    )
 
 
-def step_rows(result: dict[str, Any]) -> Rows:
-    """One row an inner step."""
+def _step_rows(result: dict[str, Any]) -> Rows:
+    """One row per inner step."""
     curves = {name: value for name, value in result.items() if name not in ("steps", "layers")}
     curves |= {f"{layer}.{what}": v for layer, found in result["layers"].items() for what, v in found.items()}
     value = lambda i: {f"{n}.{k}": v[k][i] for n, v in curves.items() for k in ("mean", "ci95")}
     return [{"step": step, **value(i)} for i, step in enumerate(result["steps"])]
 
 
-def line_rows(result: dict[str, Any]) -> Rows:
-    """One row a place along the first step (the plane is in the JSON file)."""
+def _line_rows(result: dict[str, Any]) -> Rows:
+    """One row per position along the first step; the plane is in the JSON file only."""
     line = result["line"]
     losses = ("support_loss", "query_loss")
     value = lambda i: {f"{n}.{k}": line[n][k][i] for n in losses for k in ("mean", "ci95")}
     return [{"along": a, **value(i)} for i, a in enumerate(line["along"])]
 
 
-def path_rows(result: dict[str, Any]) -> Rows:
-    """One row a point of a path."""
+def _path_rows(result: dict[str, Any]) -> Rows:
+    """One row per point of a path."""
     return [
         {"part": part, "view": view, "task": task, "step": result["steps"][i], "x": x, "y": y}
         for part in ("body", "head")
@@ -53,18 +54,17 @@ def path_rows(result: dict[str, Any]) -> Rows:
     ]
 
 
-def early_rows(result: Rows) -> Rows:
-    """One row a snapshot and layer, beside the snapshot's scores."""
+def _early_rows(result: Rows) -> Rows:
+    """One row per snapshot and layer, with the scores of the snapshot."""
     rows = []
     for snapshot in result:
-        none, body = (flat(x) for x in snapshot["freeze"])
+        none, body = (_flat(x) for x in snapshot["freeze"])
         scores = {f"none.{k}": v for k, v in none.items()} | {f"body.{k}": v for k, v in body.items()}
-        rows += [{"meta_step": snapshot["meta_step"], **scores, **flat(x)} for x in snapshot["similarity"]]
+        rows += [{"meta_step": snapshot["meta_step"], **scores, **_flat(x)} for x in snapshot["similarity"]]
     return rows
 
 
-def as_csv(rows: Rows) -> str:
-    """Rows as CSV text."""
+def _as_csv(rows: Rows) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(
         text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
@@ -75,7 +75,11 @@ def as_csv(rows: Rows) -> str:
 
 
 def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> None:
-    """`results.json`, and `NAME.csv` for every experiment."""
+    """Write `results.json`, and `NAME.csv` for every experiment.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
     folder.write("results.json", as_json(results, indent=1) + "\n")
     for name in names:
-        folder.write(f"{name}.csv", as_csv(rows_of(name, results[name])))
+        folder.write(f"{name}.csv", _as_csv(_rows_of(name, results[name])))

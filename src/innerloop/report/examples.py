@@ -1,4 +1,4 @@
-"""Held-out tasks to look at: episodes with the answers after each inner step, waves with the fitted curves."""
+"""Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted curves."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +15,20 @@ from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 SEED = 2
-"""Seed of the examples, apart from the measurement's 0 and the validation's 1."""
+"""Seed of the examples; measurement and validation use 0 and 1."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: a picture of each support example and of one query per class, and the answers by step."""
+    """One episode.
+
+    Attributes:
+        support: pictures of the support set, `[examples, height, width, channels]`.
+        support_labels: their classes.
+        query: one picture per class.
+        labels: their classes.
+        answers: the predicted classes after each recorded inner step.
+    """
 
     support: np.ndarray
     support_labels: np.ndarray
@@ -29,7 +37,7 @@ class Episode:
     answers: dict[int, np.ndarray]
 
 
-def answers_on(trained: Trained, task: Any) -> np.ndarray:
+def _answers_on(trained: Trained, task: Any) -> np.ndarray:
     """Outputs on a task's queries after every inner step, as the run is evaluated."""
     e = trained.config.evaluation
     return outputs_by_step(
@@ -42,7 +50,7 @@ def answers_on(trained: Trained, task: Any) -> np.ndarray:
     )
 
 
-def shown_steps(steps: int, most: int) -> list[int]:
+def _shown_steps(steps: int, most: int) -> list[int]:
     """At most `most` step numbers of 0..steps, with 0, 1 and the last."""
     recorded = list(steps_to_record(steps))
     if len(recorded) <= most:
@@ -52,38 +60,38 @@ def shown_steps(steps: int, most: int) -> list[int]:
 
 
 def episodes(result: Result, count: int = 2) -> list[Episode]:
-    """Test episodes with the answers of one run; all runs on a problem get the same ones."""
+    """Test episodes with the predictions of one run; all runs on a problem get the same episodes."""
     trained = result.trained
     tasks = trained.experiment.held_out_tasks()
-    return [episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+    return [_episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def episode(trained: Trained, task: Any) -> Episode:
-    """One task with the answers on the first query of each class."""
+def _episode(trained: Trained, task: Any) -> Episode:
+    """One task with the predictions on the first query of each class."""
     chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
-    outputs = answers_on(trained, task).argmax(-1)[:, chosen]
+    outputs = _answers_on(trained, task).argmax(-1)[:, chosen]
     order = np.argsort(np.asarray(task.support.targets), kind="stable")
     return Episode(
         support=np.asarray(task.support.inputs)[order],
         support_labels=np.asarray(task.support.targets)[order],
         query=np.asarray(task.query.inputs)[chosen],
         labels=np.asarray(task.query.targets)[chosen],
-        answers={step: outputs[step] for step in shown_steps(trained.config.evaluation.steps, 5)},
+        answers={step: outputs[step] for step in _shown_steps(trained.config.evaluation.steps, 5)},
     )
 
 
 def waves(result: Result, count: int = 3) -> list[Figure]:
-    """Sinusoids with the prediction before adapting, after one step and after the last."""
+    """Sinusoids with the predictions before adaptation, after one step and after the last."""
     trained = result.trained
     tasks = supervised(trained.experiment).held_out_tasks(queries=300)
-    return [wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+    return [_wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def wave(trained: Trained, task: Any) -> Figure:
-    """One sinusoid; its many queries, in the order of x, draw the curves."""
+def _wave(trained: Trained, task: Any) -> Figure:
+    """One sinusoid; its many queries, sorted by x, form the curves."""
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)
-    outputs = answers_on(trained, task)[..., 0]
+    outputs = _answers_on(trained, task)[..., 0]
     steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
@@ -92,11 +100,11 @@ def wave(trained: Trained, task: Any) -> Figure:
 
 def walks(result: Result, count: int = 4) -> Figure:
     """Navigation towards a few held-out goals before and after each update; all runs get the same goals."""
-    from innerloop.rl.evaluate import paths
+    from innerloop.rl.evaluate import example_rollouts
     from innerloop.training.reinforcement import reinforcement
 
     trained = result.trained
     collector = replace(reinforcement(trained.experiment).test_collector, trajectories=10)
-    goals, rolled = paths(collector, trained.params, jax.random.key(SEED), count)
+    goals, rolled = example_rollouts(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
     return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

@@ -1,7 +1,7 @@
-"""A body's film strip: what it does before and after adapting, drawn side-on from its model.
+"""A film strip of a body before and after adaptation, drawn from the side.
 
-The geoms are capsules and spheres; seen from the side each is a capsule again, between the projections of its ends.
-So MuJoCo's kinematics and matplotlib are enough, and no graphics driver is needed.
+All geoms are capsules and spheres; from the side each is a capsule between the projections of its ends. So MuJoCo's
+kinematics and matplotlib are enough, and no graphics driver is needed.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from innerloop.io.text import counted
 from innerloop.report.examples import SEED
 from innerloop.report.measurements import Result
-from innerloop.report.run_figures import COLOURS, STYLE
+from innerloop.report.run_figures import COLOURS, STYLE, panels
 
 if TYPE_CHECKING:
     import innerloop.training.reinforcement
@@ -29,7 +30,7 @@ SIDE, LOW, HIGH = 1.1, -0.15, 1.25
 
 @dataclass(frozen=True)
 class Strip:
-    """One trajectory: what it shows, its poses `[frames, qpos]`, and when they were, in seconds."""
+    """One trajectory: its title, poses `[frames, qpos]`, and their times in seconds."""
 
     title: str
     poses: np.ndarray
@@ -38,64 +39,59 @@ class Strip:
 
 def strip(result: Result) -> Figure:
     """Both directions or two speeds, before the first update and after the last; all runs get the same tasks."""
-    return drawn(body_of(result).parts, strips(result))
+    return _drawn(_body_of(result).parts, _strips(result))
 
 
-def experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
+def _experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
     """The experiment that made a policy."""
     from innerloop.training.reinforcement import reinforcement
 
     return reinforcement(result.trained.experiment)
 
 
-def body_of(result: Result) -> Any:
-    """The environment, within the oracle where it is one."""
-    environment = experiment_of(result).environment
+def _body_of(result: Result) -> Any:
+    """The environment, without the oracle around it."""
+    environment = _experiment_of(result).environment
     return getattr(environment, "environment", environment)
 
 
-def strips(result: Result) -> list[Strip]:
-    """Two tasks, each before and after."""
-    environment, collector = body_of(result), experiment_of(result).test_collector
-    tasks = wanted(environment)
-    worlds = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
+def _strips(result: Result) -> list[Strip]:
+    """Two tasks, each before the first and after the last update."""
+    environment, collector = _body_of(result), _experiment_of(result).test_collector
+    tasks = _wanted(environment)
+    env_tasks = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))
-    rolled = jax.jit(lambda p: collector.walk(p, keys, worlds))(result.trained.params)
+    rolled = jax.jit(lambda p: collector.rollouts(p, keys, env_tasks))(result.trained.params)
     found = []
     for i, name in enumerate(tasks):
         for updates in (0, len(rolled) - 1):
             t = jax.tree.map(lambda x, i=i: np.asarray(x[i, 0]), rolled[updates])
-            title = f"{name}, {'before' if updates == 0 else 'after ' + counted(updates)}"
-            found.append(filmed(environment, title, t))
+            title = f"{name}, {'before' if updates == 0 else 'after ' + counted(updates, 'update')}"
+            found.append(_filmed(environment, title, t))
     return found
 
 
-def counted(updates: int) -> str:
-    """A number of updates in words."""
-    return f"{updates} update{'s' if updates != 1 else ''}"
-
-
-def wanted(environment: Any) -> dict[str, float]:
-    """The tasks that are shown, by name."""
+def _wanted(environment: Any) -> dict[str, float]:
+    """The tasks to show, by name."""
     if environment.goal == "direction":
         return {"forwards": 1.0, "backwards": -1.0}
     top = environment.top_speed
     return {f"{part * top:.2g} m/s": part * top for part in (0.25, 0.75)}
 
 
-def filmed(environment: Any, title: str, t: Any) -> Strip:
-    """Poses of one trajectory at equal times; the last one stays where it ended early."""
+def _filmed(environment: Any, title: str, t: Any) -> Strip:
+    """Poses of one trajectory at equal intervals; after an early end the last pose repeats."""
     steps = np.linspace(0, len(t.mask) - 1, FRAMES).round().astype(int)
     steps = np.minimum(steps, int(t.mask.sum()) - 1)
     poses = np.stack([environment.pose(t.observations[step]) for step in steps])
     return Strip(title, poses, steps * environment.seconds)
 
 
-def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
-    """Where the centre of mass is along the track, and every part's outline `[points, 2]`, the farthest first."""
-    from innerloop.rl.environments.mujoco.models import load_model, needed
+def _outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
+    """Position of the centre of mass, and the outline `[points, 2]` of every part, the farthest first."""
+    from innerloop.rl.environments.mujoco.models import import_optional, load_model
 
-    mujoco, model = needed("mujoco", body.name), load_model(body)
+    mujoco, model = import_optional("mujoco", body.name), load_model(body)
     data = mujoco.MjData(model)
     data.qpos[:] = pose
     mujoco.mj_kinematics(model, data)
@@ -106,12 +102,12 @@ def outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.nda
     for i in parts:
         axis = data.geom_xmat[i].reshape(3, 3)[:, 2] * model.geom_size[i][1]
         a, b = ((data.geom_xpos[i] + sign * axis)[[0, 2]] for sign in (-1, 1))
-        shapes.append((i, capsule(a, b, model.geom_size[i][0])))
+        shapes.append((i, _capsule(a, b, model.geom_size[i][0])))
     return float(data.subtree_com[1][0]), shapes
 
 
-def capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np.ndarray:
-    """The outline of all points within `radius` of the line from a to b: two half circles."""
+def _capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np.ndarray:
+    """The outline of a capsule from a to b: two half circles."""
     angle = np.arctan2(b[1] - a[1], b[0] - a[0])
     half = np.linspace(-np.pi / 2, np.pi / 2, points)
     around = lambda centre, turn: centre + radius * np.stack([np.cos(turn + half), np.sin(turn + half)], -1)
@@ -119,20 +115,19 @@ def capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> np
 
 
 @matplotlib.rc_context(STYLE)
-def drawn(body: Any, films: list[Strip]) -> Figure:
-    """A row for each trajectory, a column for each moment."""
-    figure = Figure(figsize=(1.55 * FRAMES, 1.35 * len(films) + 0.3), layout="constrained")
-    grid = figure.subplots(len(films), FRAMES, squeeze=False)
+def _drawn(body: Any, films: list[Strip]) -> Figure:
+    """A row per trajectory, a column per moment."""
+    figure, grid = panels(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
     for row, film in zip(grid, films, strict=True):
         for axes, pose, time in zip(row, film.poses, film.times, strict=True):
-            frame(axes, *outlines(body, pose))
+            _frame(axes, *_outlines(body, pose))
             axes.set_xlabel(f"{time:.1f} s", fontsize=8, labelpad=1)
         row[0].set_title(film.title, loc="left", fontsize=10, pad=3)
     return figure
 
 
-def frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
-    """One picture: the ground with its marks, the parts, and how far the body has come."""
+def _frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
+    """One frame: the ground with its marks, the parts, and the distance covered."""
     axes.axhspan(LOW, 0, color="#d9d9d9", linewidth=0)
     marks = np.arange(np.ceil((centre - SIDE) * 2), np.floor((centre + SIDE) * 2) + 1) / 2
     axes.vlines(marks, LOW, 0, color="#767676", linewidth=1)

@@ -1,4 +1,4 @@
-"""Pieces of HTML: tables, embedded figures and pictures, one episode."""
+"""Building blocks of HTML: pages, tables, embedded figures and pictures, episodes."""
 
 import base64
 import html
@@ -13,22 +13,38 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
-from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole page; `title` is plain text, `parts` of the body are HTML."""
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
+            *parts,
+            "</body></html>\n",
+        ]
+    )
+
+
 def svg(figure: Figure, what: str) -> str:
-    """A figure as an image inside the page; an `img` of its own, because identifiers of inline SVGs would clash."""
+    """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{encoded(buffer)}">'
+    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{_encoded(buffer)}">'
 
 
 def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
-    """Save figures as PNG and SVG in `figures/` of a folder. Raises InnerloopError if one cannot be written."""
+    """Save figures as PNG and SVG in `figures/` of a folder.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
     folder.make("figures")
     for name, figure in figures.items():
         for kind in ("png", "svg"):
@@ -36,7 +52,7 @@ def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
                 figure.savefig(draft, format=kind, dpi=160)
 
 
-def img(picture: np.ndarray, what: str) -> str:
+def _img(picture: np.ndarray, what: str) -> str:
     """A `[height, width, channels]` picture of 0..1 as a PNG inside the page; drawings become dark on white."""
     import PIL.Image
 
@@ -46,16 +62,21 @@ def img(picture: np.ndarray, what: str) -> str:
         values = 255 - values if values.mean() < 127.5 else values
     buffer = io.BytesIO()
     PIL.Image.fromarray(values).save(buffer, "PNG", optimize=True)
-    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{encoded(buffer)}">'
+    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{_encoded(buffer)}">'
 
 
-def encoded(buffer: io.BytesIO) -> str:
-    """Bytes as base64 text."""
+def _encoded(buffer: io.BytesIO) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left: int = 1) -> str:
-    """A table from `(row class, cells)`; the first `left` columns hold words, the others numbers. Cells are HTML."""
+    """A table.
+
+    Args:
+        heads: the headings, as HTML.
+        rows: `(CSS class, cells)`, with cells as HTML.
+        left: how many columns hold words; the others hold numbers.
+    """
     kind = lambda i: "" if i < left else ' class="n"'
     head = "".join(f"<th{kind(i)}>{h}</th>" for i, h in enumerate(heads))
     body = "".join(
@@ -66,19 +87,19 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
 
 
 def escaped(text: str) -> str:
-    """Any text as HTML that shows it, and runs none of it."""
+    """Untrusted text as HTML that shows it literally."""
     return html.escape(printable(text, LIMIT))
 
 
 def together(text: str) -> str:
-    """Escaped text whose numbers are never parted from their units and intervals by a line's end."""
+    """Escaped text without line breaks between numbers and their units and intervals."""
     return escaped(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
 
 
 def results_table(group: Group) -> str:
     """All results on one problem, the best first."""
     if group.runs[0].score == "return":
-        return returns_table(group)
+        return _returns_table(group)
     score = "accuracy" if group.runs[0].score == "accuracy" else "squared error"
     heads = [
         "run",
@@ -89,33 +110,31 @@ def results_table(group: Group) -> str:
         "meta-steps",
     ]
     heads += ["normalisation", "queries", "tasks"]
-    rows = [
-        ("base" if r.baseline else "best" if i == 0 else "", result_row(r))
-        for i, r in enumerate(group.results)
-    ]
+    rows = [(_row_class(group, r), _result_row(r)) for r in group.results]
     return table(heads, rows)
 
 
-def returns_table(group: Group) -> str:
+def _returns_table(group: Group) -> str:
     """Returns after every update, the best run first."""
     steps = group.runs[0].measurement.steps
     heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
-    for number, result in enumerate(group.results):
+    for result in group.results:
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
-        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(found.trajectories), grouped(found.tasks)]
-        rows.append(("base" if result.baseline else "best" if number == 0 else "", cells))
+        cells += [str(result.trained.config.rl.test_trajectories), grouped(found.tasks)]
+        rows.append((_row_class(group, result), cells))
     return table(heads, rows)
 
 
-def result_row(result: Result) -> list[str]:
-    """One result's cells."""
-    found = result.measurement
-    assert isinstance(found, ScoreMeasurement)
+def _row_class(group: Group, result: Result) -> str:
+    return "base" if result.baseline else "best" if result is group.results[0] else ""
+
+
+def _result_row(result: Result) -> list[str]:
+    found, evaluation = result.measurement, result.trained.config.evaluation
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
@@ -124,8 +143,8 @@ def result_row(result: Result) -> list[str]:
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        found.normalization,
-        f"{found.queries_per_class}{per}",
+        evaluation.normalization,
+        f"{evaluation.queries}{per}",
         grouped(found.tasks),
     ]
 
@@ -134,28 +153,27 @@ def episode_block(episode: Episode) -> str:
     """One episode: the support strip, then every query with the answer after each inner step."""
     support = zip(episode.support, episode.support_labels.tolist(), strict=True)
     strip = "".join(
-        f"<figure>{img(x, f'support of class {letter(y)}')}<figcaption>{letter(y)}</figcaption></figure>"
+        f"<figure>{_img(x, f'support of class {_letter(y)}')}<figcaption>{_letter(y)}</figcaption></figure>"
         for x, y in support
     )
     heads = ["query", "true", *(f"{step}" for step in episode.answers)]
-    rows = [("", query_row(episode, i)) for i in range(len(episode.labels))]
+    rows = [("", _query_row(episode, i)) for i in range(len(episode.labels))]
     return (
         f'<div><p class="soft">Support</p><div class="strip">{strip}</div>'
         f'<p class="soft">Queries, and answers after 0, 1, ... inner steps</p>{table(heads, rows, len(heads))}</div>'
     )
 
 
-def query_row(episode: Episode, i: int) -> list[str]:
-    """One query's cells."""
+def _query_row(episode: Episode, i: int) -> list[str]:
     true = int(episode.labels[i])
-    cells = [img(episode.query[i], f"query of class {letter(true)}"), f"<b>{letter(true)}</b>"]
+    cells = [_img(episode.query[i], f"query of class {_letter(true)}"), f"<b>{_letter(true)}</b>"]
     for answers in episode.answers.values():
         right = int(answers[i]) == true
         kind, sign = ("right", "✓") if right else ("wrong", "✗")
-        cells.append(f'<span class="mark {kind}">{letter(int(answers[i]))} {sign}</span>')
+        cells.append(f'<span class="mark {kind}">{_letter(int(answers[i]))} {sign}</span>')
     return cells
 
 
-def letter(label: int) -> str:
-    """A class of an episode by a letter: it has no name that the model knows."""
+def _letter(label: int) -> str:
+    """The letter of a class: the classes of an episode have no names."""
     return LETTERS[label] if label < len(LETTERS) else str(label + 1)

@@ -1,29 +1,30 @@
-"""What a report tells: every run measured on the same held-out tasks, and grouped by the problem that it solves."""
+"""The measurements of a report: runs on the same held-out tasks, grouped by problem."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from innerloop.analysis.progress import ProgressFor, no_progress_for
 from innerloop.training.measure import measure
 from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained
 
-Watch = Callable[[int, int], None]
-Watching = Callable[[str], AbstractContextManager[Watch]]
-"""`watching(title)` gives a `watch(done, total)` for one measurement."""
-
-
-def unwatched(title: str) -> AbstractContextManager[Watch]:
-    """No progress at all."""
-    return nullcontext(lambda done, total: None)
-
 
 @dataclass(frozen=True)
 class Result:
-    """One initialisation with its measurement; `label` names it in figures."""
+    """One initialisation with its measurement.
+
+    Attributes:
+        label: its name in figures and tables.
+        trained: the run.
+        measurement: its scores on held-out tasks.
+        metrics: what training logged.
+        environment: what the run was made with.
+        folder: the run's folder (None: weights without a run).
+        baseline: whether it is the untrained network.
+    """
 
     label: str
     trained: Trained
@@ -35,7 +36,7 @@ class Result:
 
     @property
     def score(self) -> str:
-        """What counts: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
+        """The name of the score: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
         return self.measurement.score
 
     @property
@@ -45,7 +46,7 @@ class Result:
 
     @property
     def ci95(self) -> float:
-        """The interval of `value`."""
+        """Half-width of the 95 % interval of `value`."""
         return self.measurement.ci95
 
     def at(self, step: int) -> tuple[float, float] | None:
@@ -69,20 +70,36 @@ class Group:
 
 
 def load(sources: Sequence[str | Path]) -> list[Trained]:
-    """All sources, as `load_trained` takes them. Raises InnerloopError for what is no run, unfinished or broken."""
+    """Load trained runs.
+
+    Args:
+        sources: as `innerloop.load_trained` takes them.
+
+    Raises:
+        InnerloopError: for anything but a finished, intact run.
+    """
     return [load_trained(source) for source in sources]
 
 
-def gather(loaded: Sequence[Trained], tasks: int, watching: Watching = unwatched) -> list[Group]:
-    """Measure what was loaded, and the untrained networks."""
+def gather(loaded: Sequence[Trained], tasks: int, progress_for: ProgressFor = no_progress_for) -> list[Group]:
+    """Measure runs, and the untrained networks.
+
+    Args:
+        loaded: the runs.
+        tasks: held-out tasks per measurement.
+        progress_for: progress callbacks.
+
+    Returns:
+        The runs grouped by problem, each group with its untrained network.
+    """
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
-        together.setdefault(problem(trained), []).append(trained)
-    return [group(title, members, tasks, watching) for title, members in together.items()]
+        together.setdefault(_problem(trained), []).append(trained)
+    return [_group(title, members, tasks, progress_for) for title, members in together.items()]
 
 
-def problem(trained: Trained) -> str:
-    """What is to be learnt, in words: runs with the same words are compared."""
+def _problem(trained: Trained) -> str:
+    """The problem in words; runs with the same words are compared."""
     data, rl, spec = trained.config.data, trained.config.rl, trained.config.data.spec
     if spec.kind == "reinforcement":
         reward = "" if spec.goal else f", reward {rl.reward}"
@@ -95,19 +112,19 @@ def problem(trained: Trained) -> str:
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
-def group(title: str, members: list[Trained], tasks: int, watching: Watching) -> Group:
-    """Measure runs on one problem, and the first one's network untrained."""
-    labels = labels_of(members)
-    runs = [measured(label, t, tasks, watching) for label, t in zip(labels, members, strict=True)]
+def _group(title: str, members: list[Trained], tasks: int, progress_for: ProgressFor) -> Group:
+    """Measure runs on one problem, and the untrained network of the first."""
+    labels = _labels_of(members)
+    runs = [_measured(label, t, tasks, progress_for) for label, t in zip(labels, members, strict=True)]
     first = members[0]
     blank = replace(first, params=first.experiment.init_params(), source="untrained", facts={"meta_steps": 0})
-    # The members' own untrained network: only what moves and how fast differs between algorithms.
-    baseline = measured("untrained", blank, tasks, watching)
+    # One untrained network serves all members: algorithms differ only in what they adapt, and how fast.
+    baseline = _measured("untrained", blank, tasks, progress_for)
     return Group(title, runs, [replace(baseline, baseline=True, metrics=[], folder=None)])
 
 
-def labels_of(members: Sequence[Trained]) -> list[str]:
-    """Short names that differ: the algorithm, else the folder's name, else the whole source."""
+def _labels_of(members: Sequence[Trained]) -> list[str]:
+    """Distinct short names: the algorithm, else the folder's name, else the whole source."""
     choices: list[Callable[[Trained], str]] = [
         lambda t: t.config.spec.title,
         lambda t: Path(t.source).name,
@@ -120,10 +137,10 @@ def labels_of(members: Sequence[Trained]) -> list[str]:
     return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
 
 
-def measured(label: str, trained: Trained, tasks: int, watching: Watching) -> Result:
-    """One measurement, with what the run's folder tells besides."""
-    with watching(f"measuring {label}") as watch:
-        found = measure(trained, tasks=tasks, watch=watch)
+def _measured(label: str, trained: Trained, tasks: int, progress_for: ProgressFor) -> Result:
+    """One measurement, with the records in the run's folder."""
+    with progress_for(f"measuring {label}") as on_progress:
+        found = measure(trained, tasks=tasks, on_progress=on_progress)
     path = Path(trained.source)
     if not path.is_dir():
         return Result(label, trained, found, [], {}, None)

@@ -1,4 +1,4 @@
-"""What a model answers on one task after every inner step."""
+"""The outputs of a model on one task after every inner step."""
 
 from typing import Any
 
@@ -22,7 +22,19 @@ def outputs_by_step(
     steps: int,
     normalization: Normalization,
 ) -> Float[np.ndarray, "steps1 query outputs"]:
-    """Outputs for the queries after 0..steps inner steps on the support set."""
+    """Outputs for queries after 0..steps inner steps.
+
+    Args:
+        experiment: the experiment of the model.
+        params: the meta-parameters.
+        support: the examples to adapt to.
+        query_inputs: the queries, `[query, ...]`.
+        steps: inner steps.
+        normalization: which batch normalises a query.
+
+    Returns:
+        The outputs, with a leading axis of `steps + 1`.
+    """
     algorithm = experiment.test_algorithm.with_inner(steps=steps)
 
     def answers(params: Params, support: Batch, query_inputs: Any) -> Array:
@@ -30,8 +42,3 @@ def outputs_by_step(
         return algorithm.trajectory(params, support, observe).observed
 
     return np.asarray(jax.jit(answers)(params, support, query_inputs))
-
-
-def probabilities(outputs: Float[np.ndarray, "... outputs"]) -> Float[np.ndarray, "... outputs"]:
-    """Softmax over the outputs."""
-    return np.asarray(jax.nn.softmax(jax.numpy.asarray(outputs), axis=-1))

@@ -1,4 +1,4 @@
-"""The figures of a report, in colours that colour-blind people tell apart (Okabe and Ito)."""
+"""The figures of a report, in the colour-blind-safe palette of Okabe and Ito (2008)."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from innerloop.io.text import printable
+from innerloop.io.text import grouped, printable
 from innerloop.report.measurements import Group, Result
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,14 +39,20 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def blank(rows: int = 1, height: float = 3.6, width: float = 6.0) -> tuple[Figure, list[Axes]]:
-    """An empty figure with `rows` axes over one another, drawn without any display."""
+def panels(
+    rows: int, columns: int, height: float, width: float = 6.0, *, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, Any]:
+    """An empty figure of a size in inches with a grid of axes `[rows][columns]`; it needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    return figure, list(axes[:, 0])
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
-def looks(results: Sequence[Result]) -> list[dict[str, Any]]:
+def thousands(value: float, _: int) -> str:
+    """A tick label with its thousands apart."""
+    return grouped(round(value))
+
+
+def _styles(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     found = []
@@ -59,24 +65,24 @@ def looks(results: Sequence[Result]) -> list[dict[str, Any]]:
     return found
 
 
-def plain(name: str) -> str:
-    """A name from outside as a label: dollars begin no formula."""
+def _label(name: str) -> str:
+    """Text as a label, where dollar signs must not start a formula."""
     return printable(name, 80).replace("$", r"\$")
 
 
 @matplotlib.rc_context(STYLE)
 def adaptation(group: Group) -> Figure:
     """The score after each inner step with its 95 % interval."""
-    figure, (axes,) = blank()
+    figure, ((axes,),) = panels(1, 1, 3.6)
     results = group.runs + group.baselines
     accuracy = results[0].score == "accuracy"
     scale = 100.0 if accuracy else 1.0
-    for result, look in zip(results, looks(results), strict=True):
+    for result, look in zip(results, _styles(results), strict=True):
         steps, mean = np.array(result.measurement.steps), scale * np.array(result.measurement.curve.mean)
         half = scale * np.array(result.measurement.curve.ci95)
-        axes.plot(steps, mean, label=plain(result.label), markersize=5, linewidth=1.8, **look)
+        axes.plot(steps, mean, label=_label(result.label), markersize=5, linewidth=1.8, **look)
         axes.fill_between(steps, mean - half, mean + half, color=look["color"], alpha=0.18, linewidth=0)
-    spread_steps(axes, results)
+    _spread_steps(axes, results)
     axes.set_xlabel("inner steps")
     axes.set_ylabel(LABELS[results[0].score])
     if accuracy:
@@ -92,8 +98,8 @@ def adaptation(group: Group) -> Figure:
     return figure
 
 
-def spread_steps(axes: Axes, results: Sequence[Result]) -> None:
-    """Whole step numbers; where some runs take many steps, the first ones get most of the room."""
+def _spread_steps(axes: Axes, results: Sequence[Result]) -> None:
+    """Ticks at whole steps; if some runs take many steps, the first ones get most of the room."""
     longest = max(result.measurement.inner_steps for result in results)
     if longest > 12:
         axes.set_xscale("symlog", linthresh=5, linscale=1.5)
@@ -106,21 +112,21 @@ def spread_steps(axes: Axes, results: Sequence[Result]) -> None:
 
 @matplotlib.rc_context(STYLE)
 def training(group: Group) -> Figure | None:
-    """Outer loss and validation score while training; None if no run kept its measures."""
+    """Outer loss and validation score during training; None if no run has metrics."""
     kept = [run for run in group.runs if run.metrics]
     if not kept:
         return None
-    figure, (above, below) = blank(2, 5.4)
+    figure, ((above,), (below,)) = panels(2, 1, 5.4, sharex=True)
     score = f"validation_{kept[0].score}"
     scale = 100.0 if kept[0].score == "accuracy" else 1.0
-    for result, look in zip(group.runs, looks(group.runs), strict=True):
-        look = {**look, "linewidth": 1.6, "label": plain(result.label)}
+    for result, look in zip(group.runs, _styles(group.runs), strict=True):
+        look = {**look, "linewidth": 1.6, "label": _label(result.label)}
         every = max(1, len(result.metrics) // 12)
-        above_name = watched(result)
-        draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
-        draw(below, result.metrics, score, scale, {**look, "markersize": 5})
+        above_name = _training_metric(result)
+        _draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
+        _draw(below, result.metrics, score, scale, {**look, "markersize": 5})
     if kept[0].score == "loss":  # an error spans decades, and one task that diverges would flatten the rest
-        for axes in filter(has_positive, (above, below)):
+        for axes in filter(_has_positive, (above, below)):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -129,32 +135,32 @@ def training(group: Group) -> Figure | None:
     below.set_ylabel(VALIDATION[kept[0].score])
     below.set_xlabel("meta-steps")
     below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
+    below.xaxis.set_major_formatter(thousands)
     legend(above, len(kept))
     return figure
 
 
-def has_positive(axes: Axes) -> bool:
-    """Whether a logarithm shows any of what is drawn; where all diverged there is nothing."""
+def _has_positive(axes: Axes) -> bool:
+    """Whether a logarithmic axis would show anything; if all runs diverged it would not."""
     drawn = (np.asarray(line.get_ydata(), float) for line in axes.lines)
     return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
 
 
-def watched(result: Result) -> str:
-    """The measure of training that is worth a curve: in reinforcement learning the return after the last update."""
+def _training_metric(result: Result) -> str:
+    """The metric to plot: the outer loss, or in reinforcement learning the return after the last update."""
     names = [name for name in result.metrics[0] if name.startswith("return_after_")] if result.metrics else []
     return max(names, default="outer_loss")
 
 
-def draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
-    """One series of a run's measures."""
+def _draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
+    """One metric of a run."""
     points = [(record["step"], scale * record[name]) for record in metrics if name in record]
     if points:
         axes.plot(*zip(*points, strict=True), **look)
 
 
 def legend(axes: Axes, entries: int) -> None:
-    """Above the axes, where it hides nothing."""
+    """Put the legend above the axes."""
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 3), borderaxespad=0.2, handlelength=1.8
     )
@@ -163,7 +169,7 @@ def legend(axes: Axes, entries: int) -> None:
 @matplotlib.rc_context(STYLE)
 def wave(x: np.ndarray, truth: np.ndarray, support: Any, answers: dict[int, np.ndarray]) -> Figure:
     """One sinusoid: the wave, the support points, and the prediction after some inner steps."""
-    figure, (axes,) = blank(height=3.1, width=4.2)
+    figure, ((axes,),) = panels(1, 1, 3.1, 4.2)
     shades = ("#a6a6a6", "#56B4E9", "#0072B2")
     axes.plot(x, truth, color="black", linewidth=1.2, linestyle=":", label="true wave")
     for colour, (step, y) in zip(shades[-len(answers) :], answers.items(), strict=True):
@@ -179,13 +185,15 @@ def wave(x: np.ndarray, truth: np.ndarray, support: Any, answers: dict[int, np.n
 
 @matplotlib.rc_context(STYLE)
 def walks(goals: np.ndarray, positions: list[np.ndarray], masks: list[np.ndarray]) -> Figure:
-    """Paths on the plane: a row for each goal `[goals, 2]`, a column for the policy after each update.
+    """Paths in the plane: a row per goal, a column for the policy after each update.
 
-    `positions` are `[goals, trajectories, steps, 2]` for each policy, `masks` the same without the last axis.
+    Args:
+        goals: `[goals, 2]`.
+        positions: `[goals, trajectories, steps, 2]` for each policy.
+        masks: 1 for every step taken, `[goals, trajectories, steps]` for each policy.
     """
     rows, columns = len(goals), len(positions)
-    figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    figure, grid = panels(rows, columns, 2.2 * rows + 0.4, 2.2 * columns + 0.4, sharex=True, sharey=True)
     reach = float(max(0.75, min(2.0, np.percentile(np.abs(positions[-1]), 99) + 0.1)))
     for i, goal in enumerate(goals):
         for j, (walked, mask) in enumerate(zip(positions, masks, strict=True)):

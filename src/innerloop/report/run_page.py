@@ -1,4 +1,4 @@
-"""The report itself: one HTML file that needs nothing beside it."""
+"""The page on runs: one self-contained HTML file."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import examples, film_strip, run_figures, settings_table
 from innerloop.report.html_blocks import (
-    CSS,
+    document,
     episode_block,
     escaped,
     results_table,
@@ -33,45 +33,49 @@ def write(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the page into a draft of it, and every run's figures into its own folder.
+    """Write the page, and the figures of every run into its own folder.
 
-    `done(what)` is told each finished part. Raises InnerloopError where a file cannot be written.
+    Args:
+        groups: the measured runs.
+        draft: gives the path to write the page to.
+        done: called with the title of each finished group.
+        overwrite: whether to replace files that are there already.
+
+    Raises:
+        InnerloopError: if the page cannot be written.
     """
     sections = []
     for number, group in enumerate(groups):
-        sections.append(section(group, number))
+        sections.append(_section(group, number))
         done(group.title)
     with draft as path:
-        path.write_text(page(groups, sections), encoding="utf-8")
+        path.write_text(_page(groups, sections), encoding="utf-8")
 
 
-def page(groups: Sequence[Group], sections: Sequence[str]) -> str:
+def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     """The whole page."""
     runs = [run for group in groups for run in group.runs]
     title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
     links = "".join(f'<a href="#g{i}">{escaped(g.title)}</a>' for i, g in enumerate(groups))
-    return "\n".join(
+    return document(
+        title,
         [
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escaped(title)}</title><style>{CSS}</style></head><body>",
             f"<h1>{escaped(title)}</h1>",
             f"<nav>{links}</nav>" if len(groups) > 1 else "",
             *sections,
             "<h2>Settings and environment</h2>",
             settings_table.config_tables(groups),
             settings_table.environment_table(runs),
-            "</body></html>\n",
-        ]
+        ],
     )
 
 
-def section(group: Group, number: int) -> str:
-    """Everything about one problem."""
+def _section(group: Group, number: int) -> str:
+    """The section on one problem."""
     curves = {"adaptation": run_figures.adaptation(group)}
     if (trained := run_figures.training(group)) is not None:
         curves["training"] = trained
-    keep(group.runs, curves)
+    _keep(group.runs, curves)
     captions = {
         "adaptation": f"{SCORED[group.runs[0].score]} after each inner step; bands are 95 % intervals of the mean over "
         "tasks.",
@@ -95,8 +99,8 @@ def section(group: Group, number: int) -> str:
     )
 
 
-def keep(runs: Sequence[Result], curves: Kept) -> None:
-    """Save figures as PNG and SVG in `figures/` of each run's folder, too: where that is not possible, warn."""
+def _keep(runs: Sequence[Result], curves: Kept) -> None:
+    """Save figures in `figures/` of each run's folder; if that fails, warn."""
     for run in runs:
         if run.folder is None:
             continue
@@ -106,72 +110,73 @@ def keep(runs: Sequence[Result], curves: Kept) -> None:
             warnings.warn(f"innerloop: the page holds the figures, but {error}", stacklevel=2)
 
 
-def wave_blocks(group: Group) -> str:
-    """The fitted waves of every run, the first run's in view."""
-    blocks = []
-    for run in group.runs:
+def _wave_blocks(group: Group) -> str:
+    """The fitted waves of every run."""
+
+    def waves(run: Result) -> str:
         drawn = examples.waves(run)
-        keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
+        _keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
         shown = "".join(f"<figure>{svg(figure, 'a wave')}</figure>" for figure in drawn)
-        blocks.append(folded(run, f'<div class="waves">{shown}</div>', run is group.runs[0]))
-    return "".join(blocks)
+        return f'<div class="waves">{shown}</div>'
+
+    return _example_blocks(group, waves)
 
 
-def episode_blocks(group: Group) -> str:
-    """The answered episodes of every run, the first run's in view."""
-    drawn = [
-        f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
-        for run in group.runs
-    ]
+def _episode_blocks(group: Group) -> str:
+    """The episodes of every run with its predictions."""
     hint = (
         '<p class="soft">Support: the labelled examples adapted on. Each query with its true label, then the answer '
         'after that many inner steps: <span class="mark right">B ✓</span> right, '
         '<span class="mark wrong">C ✗</span> wrong.</p>'
     )
-    return hint + "".join(
-        folded(run, d, run is group.runs[0]) for run, d in zip(group.runs, drawn, strict=True)
+    episodes = lambda run: (
+        f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
     )
+    return hint + _example_blocks(group, episodes)
 
 
-def film_blocks(group: Group) -> str:
-    """The film strips of every run, the first run's in view."""
+def _film_blocks(group: Group) -> str:
+    """The film strips of every run."""
     hint = (
         '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
         "from its model; the ground is marked every half metre, and the view goes along.</p>"
     )
-    blocks = []
-    for run in group.runs:
-        figure = film_strip.strip(run)
-        keep([run], {"film": figure})
-        blocks.append(folded(run, f"<figure>{svg(figure, 'film strip')}</figure>", run is group.runs[0]))
-    return hint + "".join(blocks)
+    return hint + _example_blocks(
+        group, lambda run: _kept_figure(run, film_strip.strip(run), "film", "film strip")
+    )
 
 
-def policy_blocks(group: Group) -> str:
+def _policy_blocks(group: Group) -> str:
     """Paths in the plane for navigation, films for bodies."""
     walks = not group.runs[0].trained.config.data.spec.body
-    return walk_blocks(group) if walks else film_blocks(group)
+    return _walk_blocks(group) if walks else _film_blocks(group)
 
 
-def walk_blocks(group: Group) -> str:
-    """The paths of every run, the first run's in view."""
+def _walk_blocks(group: Group) -> str:
+    """The paths of every run."""
     hint = (
         '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
         "update; a dot is where a trajectory ended.</p>"
     )
-    blocks = []
-    for run in group.runs:
-        figure = examples.walks(run)
-        keep([run], {"paths": figure})
-        blocks.append(folded(run, f"<figure>{svg(figure, 'paths')}</figure>", run is group.runs[0]))
-    return hint + "".join(blocks)
+    return hint + _example_blocks(group, lambda run: _kept_figure(run, examples.walks(run), "paths", "paths"))
 
 
-EXAMPLES = {"accuracy": episode_blocks, "loss": wave_blocks, "return": policy_blocks}
+def _kept_figure(run: Result, figure: Figure, name: str, alt: str) -> str:
+    """A figure as HTML, saved in the run's folder too."""
+    _keep([run], {name: figure})
+    return f"<figure>{svg(figure, alt)}</figure>"
+
+
+def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:
+    """The examples of every run; those of the first run are unfolded."""
+    return "".join(_folded(run, draw(run), run is group.runs[0]) for run in group.runs)
+
+
+EXAMPLES = {"accuracy": _episode_blocks, "loss": _wave_blocks, "return": _policy_blocks}
 SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": "Undiscounted return"}
 
 
-def folded(run: Result, body: str, shown: bool) -> str:
-    """One run's examples behind its name."""
+def _folded(run: Result, body: str, shown: bool) -> str:
+    """The examples of one run, folded under its name."""
     name = escaped(f"{run.label}: {run.trained.source}" if run.folder else run.label)
     return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"

@@ -1,4 +1,4 @@
-"""The verdict on a group of runs, in a sentence with numbers."""
+"""The verdict on a group of runs in sentences with numbers."""
 
 from innerloop.io.text import counted, diverged, with_interval
 from innerloop.report.measurements import Group, Result
@@ -6,12 +6,12 @@ from innerloop.training.measurement import ReturnMeasurement
 
 
 def verdict(group: Group) -> str:
-    """What the runs reach, against the untrained network and each other."""
+    """How the runs compare with the untrained network and with each other."""
     best, *others = sorted(group.runs, key=lambda run: group.results.index(run))
-    return " ".join([reached(best), against_untrained(best, group.baselines), *ranking(best, others)])
+    return " ".join([_reached(best), _against_untrained(best, group.baselines), *_ranking(best, others)])
 
 
-def reached(best: Result) -> str:
+def _reached(best: Result) -> str:
     """What the best run does."""
     found, shots = best.measurement, best.trained.config.data.shots
     steps = counted(found.inner_steps, "inner step")
@@ -31,38 +31,37 @@ def reached(best: Result) -> str:
     )
 
 
-def against_untrained(best: Result, baselines: list[Result]) -> str:
+def _against_untrained(best: Result, baselines: list[Result]) -> str:
     """How far the untrained network gets with the same inner loop."""
     if not baselines:
         return ""
     reached = with_interval(baselines[0].value, baselines[0].ci95, best.score)
-    word = "no better" if differ(best, baselines[0]) <= 0 else "still" if best.score == "loss" else "only"
+    word = "no better" if _differ(best, baselines[0]) <= 0 else "still" if best.score == "loss" else "only"
     return (
-        f"The same network untrained is at {reached} after the same adaptation, so training {gained(word)}."
+        f"The same network untrained is at {reached} after the same adaptation, so training {_gained(word)}."
     )
 
 
-def gained(word: str) -> str:
-    """The end of that sentence."""
+def _gained(word: str) -> str:
     return (
-        "has brought nothing that this measurement shows"
+        "has brought no gain that this measurement shows"
         if word == "no better"
         else "is what makes the difference"
     )
 
 
-def ranking(best: Result, others: list[Result]) -> list[str]:
+def _ranking(best: Result, others: list[Result]) -> list[str]:
     """How the next best compares."""
     if not others:
         return []
     second = others[0]
     value = with_interval(second.value, second.ci95, second.score)
-    if differ(best, second) > 0:
+    if _differ(best, second) > 0:
         return [f"Next comes {second.label} with {value}."]
-    return [f"{second.label} with {value} is not told apart from it: the intervals overlap."]
+    return [f"{second.label} with {value} cannot be distinguished from it: the intervals overlap."]
 
 
-def differ(a: Result, b: Result) -> int:
+def _differ(a: Result, b: Result) -> int:
     """1 if a is better than b beyond both intervals, -1 if worse, else 0."""
     sign = -1 if a.score == "loss" else 1
     gap = sign * (a.value - b.value)
@@ -72,12 +71,12 @@ def differ(a: Result, b: Result) -> int:
 
 
 def conditions(group: Group) -> str:
-    """What all numbers of the table depend on."""
+    """The conditions of all numbers in the table."""
     found = [(r.label, diverged(r.measurement.diverged_tasks, r.measurement.tasks)) for r in group.results]
-    return measured_how(group) + "".join(f" {label}: {words}." for label, words in found if words)
+    return _measured_how(group) + "".join(f" {label}: {words}." for label, words in found if words)
 
 
-def measured_how(group: Group) -> str:
+def _measured_how(group: Group) -> str:
     """The same without the tasks that diverged."""
     found = group.runs[0].measurement
     if isinstance(found, ReturnMeasurement):

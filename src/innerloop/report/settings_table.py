@@ -1,4 +1,4 @@
-"""The settings of all runs side by side, and what they were made with."""
+"""The settings and environments of all runs side by side."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,10 +10,10 @@ from innerloop.report.measurements import Group, Result
 
 def config_tables(groups: Sequence[Group]) -> str:
     """One table per problem; settings that differ between its runs come first."""
-    return "".join(config_table(group) for group in groups)
+    return "".join(_config_table(group) for group in groups)
 
 
-def config_table(group: Group) -> str:
+def _config_table(group: Group) -> str:
     """All settings of a group's runs."""
     flat = [flattened(asdict(run.trained.config)) for run in group.runs]
     names = sorted(flat[0], key=lambda name: len({str(f[name]) for f in flat}) == 1)
@@ -29,7 +29,7 @@ def config_table(group: Group) -> str:
 
 
 def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Nested settings as one dictionary with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -40,7 +40,7 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def environment_table(runs: Sequence[Result]) -> str:
-    """What the runs were made with; runs made alike share a column."""
+    """The environments of the runs; runs with the same one share a column."""
     alike: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for run in runs:
         facts = flattened(run.environment)
@@ -50,10 +50,9 @@ def environment_table(runs: Sequence[Result]) -> str:
         return ""
     names = dict.fromkeys(name for _, facts in kept for name in facts)
     heads = ["", *(escaped(", ".join(labels)) if len(kept) > 1 else "all runs" for labels, _ in kept)]
-    rows = [("", [escaped(n), *(escaped(worded(f.get(n, ""))) for _, f in kept)]) for n in names]
+    rows = [("", [escaped(n), *(escaped(_as_text(f.get(n, ""))) for _, f in kept)]) for n in names]
     return f"<details><summary>Environment</summary>{table(heads, rows, len(heads))}</details>"
 
 
-def worded(value: Any) -> str:
-    """A fact as text."""
+def _as_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -3,7 +3,7 @@ r"""Returns, generalised advantages, and their normalisation, for trajectories t
     R_t = r_t + gamma R_{t+1}
     delta_t = r_t + gamma V(s_{t+1}) - V(s_t),     A_t = delta_t + gamma lambda A_{t+1}
 
-with R = V = A = 0 after the end. Where a lane holds several trajectories, `ends` is 1 at the last step of each.
+with R = V = A = 0 after the end. Where a row holds several trajectories, `ends` is 1 at the last step of each.
 Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equations 11 to 16,
 arXiv 1506.02438. With lambda = 1, A_t = R_t - V(s_t).
 """
@@ -13,12 +13,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def discounted(
+def discounted_returns(
     rewards: Float[Array, "trajectories steps"],
     discount: float,
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
-    """What is still to come from each step on: R_t. Rewards after the end must be zero."""
+    """Discounted returns R_t.
+
+    Args:
+        rewards: rewards; they must be zero after the end of a trajectory.
+        discount: gamma.
+        ends: 1 at the last step of each trajectory (None: one trajectory per row).
+
+    Returns:
+        R_t of every step, `[trajectories, steps]`.
+    """
     weights = jnp.full_like(rewards, discount) if ends is None else discount * (1 - ends)
 
     def back(later: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -30,26 +39,38 @@ def discounted(
     return totals.T
 
 
-def generalised(
+def generalised_advantages(
     rewards: Float[Array, "trajectories steps"],
     values: Float[Array, "trajectories steps"],
     mask: Float[Array, "trajectories steps"],
     *,
     discount: float,
-    gae: float,
+    gae_lambda: float,
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
-    """Generalised advantages A_t; zero after the end. `gae` is lambda."""
+    """Generalised advantages A_t.
+
+    Args:
+        rewards: rewards; they must be zero after the end of a trajectory.
+        values: the baseline V(s_t) at every step.
+        mask: 1 for every step that was taken.
+        discount: gamma.
+        gae_lambda: lambda; 1 gives R_t - V(s_t).
+        ends: 1 at the last step of each trajectory (None: one trajectory per row).
+
+    Returns:
+        A_t of every step, `[trajectories, steps]`; zero after the end.
+    """
     values = values * mask
     following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], 1)
     following = following if ends is None else following * (1 - ends)
-    return discounted((rewards + discount * following - values) * mask, discount * gae, ends)
+    return discounted_returns((rewards + discount * following - values) * mask, discount * gae_lambda, ends)
 
 
-def normalised(
+def normalised_advantages(
     advantages: Float[Array, "trajectories steps"], mask: Float[Array, "trajectories steps"]
 ) -> Float[Array, "trajectories steps"]:
-    """Mean 0 and deviation 1 over all steps of one task that were taken; zero after the end."""
+    """Advantages scaled to mean 0 and standard deviation 1 over all steps of one task; zero after the end."""
     count = jnp.sum(mask)
     mean = jnp.sum(advantages * mask) / count
     variance = jnp.sum(jnp.square(advantages - mean) * mask) / count

@@ -3,7 +3,7 @@ r"""The linear feature baseline: returns as a ridge regression on features of ob
     phi_t = [o, o^2, t, t^2, t^3, 1],  o clipped to +-10, t in hundreds of steps
     w = argmin |phi w - R|^2 + ridge |w|^2,   V(s_t) = phi_t w
 
-fitted for each task in each iteration on the very trajectories that it judges (Duan et al. 2016, "Benchmarking Deep
+fitted for each task in each iteration to the trajectories that it is used for (Duan et al. 2016, "Benchmarking Deep
 Reinforcement Learning", arXiv 1604.06778; published code of MAML, `linear_feature_baseline.py`). Only the fitted values
 are wanted, so the returns are projected on the columns of the stacked system [phi; sqrt(ridge)], made orthogonal one
 after the other (modified Gram-Schmidt): the normal equations of t, t^2 and t^3 lose too many digits in float32, and
@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.rl.rollout import ages
+from innerloop.rl.rollout import steps_since_start
 
 
-def features(
+def _features(
     observations: Float[Array, "trajectories steps observation"],
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps features"]:
     """[o, o^2, t, t^2, t^3, 1] of every step, t from the beginning of its own trajectory."""
     o = jnp.clip(observations, -10, 10)
     trajectories, steps, _ = o.shape
-    age = jnp.arange(steps) if ends is None else ages(ends)
+    age = jnp.arange(steps) if ends is None else steps_since_start(ends)
     t = jnp.broadcast_to(age[..., None].astype(o.dtype) / 100, (trajectories, steps, 1))
     return jnp.concatenate([o, jnp.square(o), t, t**2, t**3, jnp.ones_like(t)], -1)
 
@@ -36,19 +36,30 @@ def linear_baseline(
     ridge: float = 1e-5,
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
-    """The fitted values at every step; steps after the end take no part in the fit."""
-    phi = features(observations, ends)
+    """Values V(s_t) of every step, from a ridge regression on the returns of the same trajectories.
+
+    Args:
+        observations: observations of one task.
+        returns: discounted returns R_t.
+        mask: 1 for every step that was taken; the others do not take part in the fit.
+        ridge: weight of the penalty on the coefficients.
+        ends: 1 at the last step of each trajectory (None: one trajectory per row).
+
+    Returns:
+        The fitted values, `[trajectories, steps]`.
+    """
+    phi = _features(observations, ends)
     size = phi.shape[-1]
     rows = (phi * mask[..., None]).reshape(-1, size)
     columns = jnp.concatenate(
         [rows, jnp.sqrt(jnp.asarray(ridge, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)]
     )
     wanted = jnp.concatenate([(returns * mask).ravel(), jnp.zeros(size, phi.dtype)])
-    fitted = project(columns.T, wanted)[: rows.shape[0]]
+    fitted = _project(columns.T, wanted)[: rows.shape[0]]
     return fitted.reshape(mask.shape)
 
 
-def project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
+def _project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
     """The part of `wanted` that lies in the span of the columns."""
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Distributions over actions, with any leading axes: what a policy answers."""
+"""Distributions over actions, with any leading axes: the outputs of policies."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ HALF_LOG_TWO_PI = 0.9189385332046727
 
 
 class Normal(NamedTuple):
-    """Independent normal actions."""
+    """Independent normal distributions, one per component of the action."""
 
     mean: Float[Array, "*batch action"]
     log_std: Float[Array, "*batch action"]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch action"]:
-        """Draw one action each."""
+        """Draw one action from each distribution."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(self.log_std) * noise
 
     def log_prob(self, action: Float[Array, "*batch action"]) -> Float[Array, "*batch"]:
-        """Log density."""
+        """Log density of each action."""
         z = (action - self.mean) * jnp.exp(-self.log_std)
         return -jnp.sum(0.5 * jnp.square(z) + self.log_std + HALF_LOG_TWO_PI, -1)
 
@@ -33,16 +33,17 @@ class Normal(NamedTuple):
 
 
 class Categorical(NamedTuple):
-    """One of so many actions."""
+    """A distribution over a finite number of actions."""
 
     logits: Float[Array, "*batch actions"]
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, "*batch"]:
-        """Draw one action each."""
+        """Draw the index of one action from each distribution."""
         return jax.random.categorical(key, self.logits)
 
     def log_prob(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability; by a product with the indicator, whose second derivative is cheap."""
+        """Log probability of each action."""
+        # A product with the one-hot vector has a cheap second derivative; indexing has not.
         chosen = jax.nn.one_hot(action, self.logits.shape[-1], dtype=self.logits.dtype)
         return jnp.sum(chosen * jax.nn.log_softmax(self.logits), -1)
 

@@ -1,4 +1,4 @@
-"""Whole meta-iterations as one compiled call: sample tasks, act, adapt, act, step, and again."""
+"""The outer loop of reinforcement learning: whole meta-iterations in one compiled call."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,14 +10,22 @@ from jaxtyping import Array
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
-from innerloop.rl.sampler import MetaSampler, sampled
+from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.updates import OuterStep
 
 
 class IterationInfo(NamedTuple):
-    """Means over one meta-batch, stacked over meta-iterations. `returns`: undiscounted, after 0..k inner steps.
+    """Means over one meta-batch, with a leading axis of meta-iterations.
 
-    `broken` is no mean: the step at which each trajectory broke, or -1, `[tasks, policies, trajectories]`.
+    Attributes:
+        outer_loss: the query loss before the outer step.
+        inner_losses: the loss before each inner step, `[iterations, steps]`.
+        grad_norm: norm of the meta-gradient.
+        kl: mean KL divergence of the adapted policies from those that acted.
+        length: r, the fraction of the full step that was taken.
+        returns: undiscounted returns after 0..k inner steps, `[iterations, k + 1]`.
+        broken: not a mean: the step at which each trajectory broke, or -1, `[iterations, tasks, policies,
+            trajectories]`.
     """
 
     outer_loss: Array
@@ -30,35 +38,43 @@ class IterationInfo(NamedTuple):
 
 
 class MetaIterations(MeshLoop):
-    """The outer loop of reinforcement learning: `start` and `run` as those of `OuterLoop`."""
+    """The outer loop of reinforcement learning, with the interface of `innerloop.OuterLoop`."""
 
     def __init__(
         self,
-        collector: MetaSampler,
+        sampler: MetaSampler,
         outer_step: OuterStep,
         *,
         meta_batch: int,
         chunk: int | None = None,
         mesh: Mesh | None = None,
     ):
-        """Meta-iterations of `meta_batch` tasks, `chunk` adapted side by side on each device (None: all of its share).
+        """An outer loop over an environment's tasks.
 
-        Raises InnerloopError if the meta-batch does not divide over devices and chunks.
+        Args:
+            sampler: collects the trajectories.
+            outer_step: computes the next parameters.
+            meta_batch: tasks in each meta-iteration.
+            chunk: tasks adapted side by side on each device (None: all of its share).
+            mesh: the devices (None: all).
+
+        Raises:
+            InnerloopError: if the meta-batch does not divide over devices and chunks.
         """
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
-        self.collector, self.outer_step = collector, outer_step
+        self.sampler, self.outer_step = sampler, outer_step
 
     def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
-        """Inside the mesh: one meta-iteration."""
+        """One meta-iteration, inside the mesh."""
         own = self.own_keys(state.key, state.step)
-        found = sampled(self.collector, state.params, own, self.chunk)
+        found = sample_meta_batch(self.sampler, state.params, own, self.chunk)
         params, opt_state, info = self.outer_step.step(state.params, state.opt_state, found.tasks)
         returns = mean_over_devices(found.returns.mean(0))
-        seen = IterationInfo(*info, returns, jax.lax.all_gather(found.broken, "tasks", tiled=True))
-        return MetaState(params, opt_state, state.key, state.step + 1), seen
+        info_out = IterationInfo(*info, returns, jax.lax.all_gather(found.broken, "tasks", tiled=True))
+        return MetaState(params, opt_state, state.key, state.step + 1), info_out
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
-        """`steps` meta-iterations."""
+        """A compiled program of `steps` meta-iterations."""
 
         def many(state: MetaState) -> tuple[MetaState, IterationInfo]:
             return jax.lax.scan(lambda state, _: self.update(state), state, None, length=steps)
@@ -66,6 +82,6 @@ class MetaIterations(MeshLoop):
         return on_mesh(many, self.mesh, (EVERYWHERE,), EVERYWHERE, donate_argnums=0)
 
 
-def environment_steps(collector: MetaSampler, meta_batch: int) -> int:
-    """Steps of the environment in one meta-iteration, those after an early end not taken off."""
-    return meta_batch * (collector.inner.steps + 1) * collector.trajectories * collector.environment.horizon
+def environment_steps(sampler: MetaSampler, meta_batch: int) -> int:
+    """Environment steps in one meta-iteration, as if no trajectory ended early."""
+    return meta_batch * (sampler.inner.steps + 1) * sampler.trajectories * sampler.environment.horizon

@@ -1,4 +1,4 @@
-"""Policies: pytrees of parameters that answer observations with distributions over actions."""
+"""Policies: pytrees of parameters that map observations to distributions over actions."""
 
 from typing import ClassVar, Literal
 
@@ -9,24 +9,25 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.nn import MLP
 from innerloop.rl.distributions import Categorical, Normal
 
-LEAST_LOG_STD = -13.815510557964274
+MIN_LOG_STD = -13.815510557964274
 """log 1e-6, the published code's least standard deviation."""
 
 
-def over_any_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:
-    """The network's answers `[*batch, outputs]`; the network itself knows one axis of examples."""
-    answers = network(observations.reshape(-1, observations.shape[-1]))
-    return answers.reshape(*observations.shape[:-1], answers.shape[-1])
+def _apply_to_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:
+    """The network's outputs for any number of leading axes."""
+    outputs = network(observations.reshape(-1, observations.shape[-1]))
+    return outputs.reshape(*observations.shape[:-1], outputs.shape[-1])
 
 
 class GaussianPolicy(eqx.Module):
-    """Normal actions: the mean from a network, a learnt standard deviation that no observation changes.
+    """A normal distribution: the mean comes from a network, the standard deviation is learnt but state-independent.
 
-    MAML's policies (appendix A.2): hidden (100, 100), ReLU, standard deviation 1 at first and 1e-6 at least.
+    The defaults are MAML's policies (Finn, Abbeel and Levine 2017, appendix A.2): hidden layers (100, 100), ReLU,
+    standard deviation 1 at first and at least 1e-6.
     """
 
     HEAD: ClassVar = ("mean/head", "log_std")
-    """What ANIL adapts: all that makes the distribution from the features."""
+    """What ANIL adapts: everything between the features and the distribution."""
     mean: MLP
     log_std: Float[Array, " action"]
 
@@ -39,18 +40,18 @@ class GaussianPolicy(eqx.Module):
         activation: Literal["relu", "tanh"] = "relu",
         key: PRNGKeyArray,
     ):
-        """Glorot weights, biases and log deviations of zero."""
+        """Glorot weights; biases and log standard deviations start at zero."""
         self.mean = MLP(observation_size, action_size, hidden=hidden, activation=activation, key=key)
         self.log_std = jnp.zeros(action_size)
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Normal:
-        """Distributions over actions."""
-        mean = over_any_batch(self.mean, observations)
-        return Normal(mean, jnp.broadcast_to(jnp.maximum(self.log_std, LEAST_LOG_STD), mean.shape))
+        """Distributions over actions for a batch of observations."""
+        mean = _apply_to_batch(self.mean, observations)
+        return Normal(mean, jnp.broadcast_to(jnp.maximum(self.log_std, MIN_LOG_STD), mean.shape))
 
 
 class CategoricalPolicy(eqx.Module):
-    """One of so many actions, by the softmax of a network; `hidden=()` is a table for indicator observations."""
+    """A softmax over discrete actions; with `hidden=()` and one-hot observations it is a table."""
 
     HEAD: ClassVar = ("logits/head",)
     """What ANIL adapts."""
@@ -65,9 +66,9 @@ class CategoricalPolicy(eqx.Module):
         activation: Literal["relu", "tanh"] = "relu",
         key: PRNGKeyArray,
     ):
-        """Glorot weights, biases of zero."""
+        """Glorot weights; biases start at zero."""
         self.logits = MLP(observation_size, action_size, hidden=hidden, activation=activation, key=key)
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Categorical:
-        """Distributions over actions."""
-        return Categorical(over_any_batch(self.logits, observations))
+        """Distributions over actions for a batch of observations."""
+        return Categorical(_apply_to_batch(self.logits, observations))

@@ -12,49 +12,56 @@ from innerloop.rl.environments.base import Environment
 
 
 class Trajectories(NamedTuple):
-    """What was seen, answered, done and paid, one after the other.
+    """Trajectories of one task.
 
-    `answers` are the acting policy's distributions. `mask` is 1 up to and with the step that ended the trajectory,
-    then 0. Where several trajectories follow each other in a lane (`innerloop.rl.restarting_rollout`), `ends` is 1
-    at each one's
-    last step; None: there is one in each. A reward that is no finite number says that the environment broke there.
+    A reward that is not finite marks the step at which the environment broke.
+
+    Attributes:
+        observations: what the policy saw before each step.
+        action_dist: the acting policy's distributions over actions.
+        actions: the actions taken, `[trajectories, steps, ...]`.
+        rewards: the reward of each step.
+        mask: 1 up to and including the step that ended the trajectory, then 0.
+        ends: 1 at the last step of each trajectory where a row holds several (`innerloop.rl.restarting_rollout`);
+            None: one trajectory per row.
     """
 
     observations: Float[Array, "trajectories steps observation"]
-    answers: Distribution
+    action_dist: Distribution
     actions: Array
     rewards: Float[Array, "trajectories steps"]
     mask: Float[Array, "trajectories steps"]
     ends: Float[Array, "trajectories steps"] | None = None
 
     def first(self) -> "Trajectories":
-        """Each lane's first trajectory alone."""
+        """The first trajectory of each row alone."""
         if self.ends is None:
             return self
         before = jnp.cumsum(self.ends, -1) - self.ends
         return self._replace(mask=self.mask * (before == 0), ends=None)
 
     def returns(self) -> Float[Array, " trajectories"]:
-        """Undiscounted return of every lane's first trajectory: of whole ones, none chosen by its length.
-
-        Of one that broke it is no finite number.
-        """
+        """Undiscounted return of the first trajectory of each row; not finite where that trajectory broke."""
         own = self.first()
         return jnp.sum(own.rewards * own.mask, -1)
 
     def whole(self) -> "Trajectories":
-        """The same, with every trajectory that broke ending before that step."""
+        """The same trajectories, each cut before the step at which it broke."""
         kept = jnp.isfinite(self.rewards)
         return self._replace(rewards=jnp.where(kept, self.rewards, 0), mask=self.mask * kept)
 
     def broken(self) -> Int[Array, " trajectories"]:
-        """The step at which each one broke, or -1."""
+        """The step at which each trajectory broke, or -1."""
         at = ~jnp.isfinite(self.rewards)
         return jnp.where(at.any(-1), at.argmax(-1), -1)
 
 
-def ages(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories steps"]:
-    """Steps since the beginning of each step's own trajectory."""
+def steps_since_start(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories steps"]:
+    """Number of steps since the start of the trajectory that each step belongs to.
+
+    Args:
+        ends: 1 at the last step of each trajectory.
+    """
     steps = jnp.arange(ends.shape[1])
     begun = jnp.concatenate([jnp.zeros_like(ends[:, :1]), ends[:, :-1]], 1) * steps
     return steps - jax.lax.cummax(begun.astype(steps.dtype), 1)
@@ -63,26 +70,37 @@ def ages(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories s
 def rollout(
     environment: Environment, policy: Params, key: PRNGKeyArray, task: object, trajectories: int
 ) -> Trajectories:
-    """`trajectories` of them in one task under `policy` (any pytree that is called on observations).
+    """Trajectories of one task, side by side.
 
-    Rewards after the end are zero. The end by `horizon` is not told from any other: no value is added there, as in
-    the published code.
+    No value is added at the end by `horizon`, as in the published code.
+
+    Args:
+        environment: the family of tasks.
+        policy: any pytree that maps observations to a distribution over actions.
+        key: the source of all randomness.
+        task: a task of the family.
+        trajectories: how many to sample.
+
+    Returns:
+        Trajectories of `environment.horizon` steps; rewards are zero after the end.
     """
     for_reset, for_steps = jax.random.split(key)
     begin = jax.vmap(environment.reset, (0, None))
-    state, seen = begin(jax.random.split(for_reset, trajectories), task)
+    state, observation = begin(jax.random.split(for_reset, trajectories), task)
 
     def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Trajectories]:
-        state, seen, alive = carry
-        for_action, for_world = jax.random.split(key)
-        answer = policy(seen)
-        action = answer.sample(for_action)
-        worlds = jax.random.split(for_world, trajectories)
-        after = jax.vmap(environment.step)(worlds, state, action)
+        state, observation, alive = carry
+        for_action, for_env = jax.random.split(key)
+        action_dist = policy(observation)
+        action = action_dist.sample(for_action)
+        env_keys = jax.random.split(for_env, trajectories)
+        after = jax.vmap(environment.step)(env_keys, state, action)
         reward = jnp.where(alive > 0, after.reward, 0)
-        kept = Trajectories(seen, answer, action, reward, alive)
+        kept = Trajectories(observation, action_dist, action, reward, alive)
         return (after.state, after.observation, alive * (1 - after.done) * jnp.isfinite(reward)), kept
 
-    alive = jnp.ones(trajectories, seen.dtype)
-    _, kept = jax.lax.scan(step, (state, seen, alive), jax.random.split(for_steps, environment.horizon))
+    alive = jnp.ones(trajectories, observation.dtype)
+    _, kept = jax.lax.scan(
+        step, (state, observation, alive), jax.random.split(for_steps, environment.horizon)
+    )
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), kept)

@@ -1,4 +1,4 @@
-"""Trajectories made ready for a surrogate: judged by advantages and weighted."""
+"""From trajectories to the samples that a surrogate loss reads: advantages and weights."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -6,21 +6,27 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.rl.advantages import discounted, generalised, normalised
+from innerloop.rl.advantages import discounted_returns, generalised_advantages, normalised_advantages
 from innerloop.rl.baseline import linear_baseline
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.rollout import Trajectories
 
 
 class Samples(NamedTuple):
-    """What a surrogate reads; the leading axis is `trajectories`, so that it is a batch of examples for the engine.
+    """The input of a surrogate loss: a batch whose examples are trajectories.
 
-    `answers` and `log_probs` are those of the policy that acted. `weights` are zero after the end, and over the
-    trajectories of one rollout they add up to 1: a mean over the steps that were taken. `ends`: as of `Trajectories`.
+    Attributes:
+        observations: what the policy saw before each step.
+        action_dist: the acting policy's distributions over actions.
+        actions: the actions taken, `[trajectories, steps, ...]`.
+        log_probs: their log probabilities under the acting policy.
+        advantages: A_t.
+        weights: zero after the end; over the trajectories of one rollout they add up to 1.
+        ends: as in `Trajectories`.
     """
 
     observations: Float[Array, "trajectories steps observation"]
-    answers: Distribution
+    action_dist: Distribution
     actions: Array
     log_probs: Float[Array, "trajectories steps"]
     advantages: Float[Array, "trajectories steps"]
@@ -30,32 +36,39 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleProcessor:
-    """How trajectories of one task become samples.
+    """Turns the trajectories of one task into samples.
 
-    discount, gae: gamma and lambda. baseline: the linear one, or none. normalise: advantages of mean 0 and deviation
-    1 within the task. No factor gamma^t weighs later steps less, as in all published code.
+    Later steps are not weighted by gamma^t, as in all published code.
+
+    Attributes:
+        discount: gamma.
+        gae_lambda: lambda of the generalised advantages.
+        baseline: the linear feature baseline, or none.
+        normalise: whether to scale advantages to mean 0 and standard deviation 1 within the task.
     """
 
     discount: float = 0.99
-    gae: float = 1.0
+    gae_lambda: float = 1.0
     baseline: Literal["linear", "none"] = "linear"
     normalise: bool = True
 
     def __call__(self, t: Trajectories) -> Samples:
-        """Judge the trajectories of one rollout; they share one baseline. What broke counts up to there."""
+        """Samples of one rollout, which share one baseline. Broken trajectories are cut before the failure."""
         t = t.whole()
-        returns = discounted(t.rewards, self.discount, t.ends)
+        returns = discounted_returns(t.rewards, self.discount, t.ends)
         values = jnp.zeros_like(returns)
         if self.baseline == "linear":
             values = linear_baseline(t.observations, returns, t.mask, ends=t.ends)
-        advantages = generalised(t.rewards, values, t.mask, discount=self.discount, gae=self.gae, ends=t.ends)
+        advantages = generalised_advantages(
+            t.rewards, values, t.mask, discount=self.discount, gae_lambda=self.gae_lambda, ends=t.ends
+        )
         if self.normalise:
-            advantages = normalised(advantages, t.mask)
+            advantages = normalised_advantages(advantages, t.mask)
         return Samples(
             t.observations,
-            t.answers,
+            t.action_dist,
             t.actions,
-            t.answers.log_prob(t.actions),
+            t.action_dist.log_prob(t.actions),
             advantages,
             t.mask / jnp.sum(t.mask),
             t.ends,

@@ -1,8 +1,8 @@
-r"""Outer steps: from the data of many tasks and the parameters to the next parameters.
+r"""Outer steps: from the parameters and the samples of many tasks to the next parameters.
 
-`trpo_update` is TRPO at the adapted policies, as the MAML paper has it; `ppo_update` is ProMP's: several gradient steps
-on the clipped objective with the same data; `gradient_update` is one step of any Optax optimiser along the
-meta-gradient.
+`trpo_update` is TRPO at the adapted policies (Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400).
+`ppo_update` is ProMP's: several gradient steps on the clipped objective with the same samples (Rothfuss et al. 2019,
+algorithm 1, arXiv 1810.06784). `gradient_update` is one step of any Optax optimiser along the meta-gradient.
 
 ProMP's penalty on the divergence of the policies before adaptation is left out.
 """
@@ -22,13 +22,21 @@ from innerloop.engine.chunking import mean_in_chunks
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Params, Task
 from innerloop.parallel.mesh import mean_over_devices
-from innerloop.rl.sampler import Adapt, over_tasks
+from innerloop.rl.sampler import Adapt, map_tasks
 from innerloop.rl.trpo.fisher import Product, fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, natural_step
 
 
 class OuterInfo(NamedTuple):
-    """What an outer step did. `kl`: mean divergence of the adapted policies; `length`: r, 0 if it stood still."""
+    """The result of an outer step.
+
+    Attributes:
+        outer_loss: the query loss before the step.
+        inner_losses: the loss before each inner step.
+        grad_norm: norm of the meta-gradient.
+        kl: mean KL divergence of the adapted policies from those that acted.
+        length: r, the fraction of the full step; 0 if the parameters did not change.
+    """
 
     outer_loss: Float[Array, ""]
     inner_losses: Float[Array, " steps"]
@@ -38,9 +46,12 @@ class OuterInfo(NamedTuple):
 
 
 class OuterStep(NamedTuple):
-    """`init(params) -> opt_state`, and `step(params, opt_state, tasks) -> (params, opt_state, info)`.
+    """How the outer loop updates the parameters.
 
-    A step runs inside the mesh, on this device's tasks.
+    Attributes:
+        init: `init(params) -> opt_state`.
+        step: `step(params, opt_state, tasks) -> (params, opt_state, info)`, called inside the mesh with the tasks of
+            one device.
     """
 
     init: Callable[[Params], Any]
@@ -49,10 +60,14 @@ class OuterStep(NamedTuple):
 
 @dataclass(frozen=True)
 class MetaObjective:
-    """What all outer steps need: the algorithm, and how a policy is adapted.
+    """The objective that every outer step improves: the query loss of the adapted policies.
 
-    `adapt` is differentiated for the divergence; `first_order` of an adaptation counts it as a shift by a constant.
-    `curvature(params, tasks)` is the divergence's product where it is known better than by differentiating.
+    Attributes:
+        algorithm: computes the meta-gradient.
+        adapt: the adaptation that the KL divergence is differentiated through; `first_order(adapt)` treats it as a
+            constant shift.
+        chunk: tasks adapted at a time (None: all).
+        curvature: `curvature(params, tasks)`, a faster product with the Fisher matrix (None: by differentiation).
     """
 
     algorithm: Algorithm
@@ -61,8 +76,8 @@ class MetaObjective:
     curvature: Callable[[Params, Task], Product] | None = None
 
     def product(self, params: Params, tasks: Task) -> Product:
-        """`v -> F v` over all devices' tasks."""
-        # All of them at once: a scan would keep what it linearised in memory of its own, and read it ten times.
+        """The product `v -> F v` over the tasks of all devices."""
+        # All tasks at once: a scan would store what it linearised, and read it ten times.
         known = (
             fisher(self.adapt, params, tasks, None)
             if self.curvature is None
@@ -71,30 +86,30 @@ class MetaObjective:
         return lambda v: mean_over_devices(known(v))
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, Any]:
-        """Mean meta-gradient and info over all devices' tasks."""
+        """Mean meta-gradient and info over the tasks of all devices."""
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
         return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
-        """Mean query loss after adapting, and mean divergence from the policies that acted."""
+        """Mean query loss after adaptation, and mean KL divergence from the policies that acted."""
 
         def one(task: Task) -> tuple[Array, Array]:
             adapted = self.adapt(params, task.support)
             new = adapted(task.query.observations)
             return self.algorithm.query_loss(adapted, task.query), mean_kl(
-                task.query.answers, new, task.query
+                task.query.action_dist, new, task.query
             )
 
-        loss, kl = over_tasks(one, tasks, self.chunk)
+        loss, kl = map_tasks(one, tasks, self.chunk)
         return mean_over_devices((loss.mean(), kl.mean()))
 
 
 def first_order(adapt: Adapt) -> Adapt:
-    """The same adaptation, whose derivative is the identity."""
+    """The same adaptation with the identity as its derivative."""
 
     def shifted(params: Params, support: Any) -> Params:
-        # First-order algorithms take the displacement as a constant: that is their definition.
+        # First-order algorithms treat the displacement as a constant by definition.
         shift = jax.tree.map(lambda a, p: jax.lax.stop_gradient(a - p), adapt(params, support), params)
         return jax.tree.map(jnp.add, params, shift)
 
@@ -102,16 +117,20 @@ def first_order(adapt: Adapt) -> Adapt:
 
 
 def unadapted(params: Params, support: Any) -> Params:
-    """No adaptation at all: joint training."""
+    """The parameters as they are, for joint training."""
     return params
 
 
 def trpo_update(
     outer: MetaObjective, region: TrustRegion, sizes: optax.GradientTransformation | None = None
 ) -> OuterStep:
-    """TRPO's step on the meta-objective, the divergence taken at the adapted policies.
+    """TRPO on the meta-objective, with the KL divergence of the adapted policies.
 
-    `sizes` makes of 1 how large a part of the region's step is taken (None: the whole); its state is the outer state.
+    Args:
+        outer: the objective.
+        region: the trust region.
+        sizes: scales the step: an Optax transformation of the number 1, such as `optax.scale_by_schedule` (None: the
+            full step). Its state is the state of the outer step.
     """
     scale = optax.identity() if sizes is None else sizes
 
@@ -125,14 +144,20 @@ def trpo_update(
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
         assert isinstance(size, Array)
         moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
-        seen = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
-        return moved.params, opt_state, seen
+        info_out = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
+        return moved.params, opt_state, info_out
 
     return OuterStep(scale.init, step)
 
 
 def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, epochs: int) -> OuterStep:
-    """`epochs` steps of an optimiser on the same data; the algorithm's outer loss should be the clipped one."""
+    """Several gradient steps on the same samples.
+
+    Args:
+        outer: the objective; the outer loss of its algorithm should be the clipped one.
+        optimizer: any Optax optimiser.
+        epochs: the number of gradient steps.
+    """
 
     def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
         def once(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], tuple]:
@@ -144,20 +169,25 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
         (after, opt_state), (info, norms) = jax.lax.scan(once, (params, opt_state), None, length=epochs)
         _, kl = outer.judged(after, tasks)
         first = jax.tree.map(lambda x: x[0], info)
-        seen = OuterInfo(first.outer_loss, first.inner_losses, norms[0], kl, jnp.ones_like(kl))
-        return after, opt_state, seen
+        info_out = OuterInfo(first.outer_loss, first.inner_losses, norms[0], kl, jnp.ones_like(kl))
+        return after, opt_state, info_out
 
     return OuterStep(optimizer.init, step)
 
 
 def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformation) -> OuterStep:
-    """One step along the meta-gradient; also Reptile's, which has no query loss. The divergence is not measured."""
+    """One step of an optimiser along the meta-gradient; the KL divergence is not measured.
+
+    It is the only outer step for Reptile, which has no query loss.
+    """
 
     def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         norm = global_norm(grads)
-        seen = OuterInfo(info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm))
-        return optax.apply_updates(params, updates), opt_state, seen
+        info_out = OuterInfo(
+            info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm)
+        )
+        return optax.apply_updates(params, updates), opt_state, info_out
 
     return OuterStep(optimizer.init, step)

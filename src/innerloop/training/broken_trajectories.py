@@ -34,7 +34,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
             "train",
             f"the run diverged at meta-step {number}: {family} broke in {in_words(at)}",
             got=f"{int((broken[worst] >= 0).sum())} broken trajectories of {broken[worst].size}",
-            do=f"lower --inner.learning-rate or --rl.max-kl; the last good checkpoint is kept in {folder}",
+            do=f"lower `inner.learning_rate` or `rl.max_kl`; the last good checkpoint is kept in {folder}",
         )
     found = int(np.argmax(parts > 0))
     named = {"meta_step": last_step - len(broken) + found + 1, **first(broken[found])}

@@ -13,17 +13,17 @@ def load_splits(config: Config) -> Splits | None:
     if data.spec.kind != "images":
         return None
     if data.spec.needs_folder and not data.folder:
-        raise InnerloopError(data.dataset, "needs a folder of images", do="give --data.folder PATH")
+        raise InnerloopError(data.dataset, "needs a folder of images", do="give `data.folder` PATH")
     return data.spec.load(data)
 
 
 def check_inner(config: Config) -> None:
     """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
     fits = config.spec.persistent_moments and not config.reinforcement
-    if config.inner.optimizer == "kept_adam" and not fits:
+    if config.inner.optimizer == "persistent_adam" and not fits:
         raise InnerloopError(
-            "--inner.optimizer",
-            "`kept_adam` is for Reptile on examples",
+            "inner.optimizer",
+            "`persistent_adam` is for Reptile on examples",
             got=f"{config.algorithm} on {config.data.dataset}",
             do="choose sgd or adam",
         )
@@ -39,9 +39,9 @@ def build(config: Config) -> Experiment:
         )  # half a second, which others need not pay
 
         check_policy(config)
-        if config.outer.parts > 1:
+        if config.outer.model_shards > 1:
             raise InnerloopError(
-                "--outer.parts", "policies are whole on every device", got=config.outer.parts
+                "outer.model_shards", "policies are whole on every device", got=config.outer.model_shards
             )
         return RLExperiment(config)
     return SupervisedExperiment(config, load_splits(config))

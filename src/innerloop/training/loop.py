@@ -38,16 +38,25 @@ class TrainingLoop:
     """One run in progress. Of several processes, each has one; the first one's recorder writes."""
 
     def __init__(
-        self, experiment: Experiment, recorder: Recorder, watch: Callable[[Progress], None], guard: Guard
+        self,
+        experiment: Experiment,
+        recorder: Recorder,
+        on_progress: Callable[[Progress], None],
+        guard: Guard,
     ):
-        self.experiment, self.recorder, self.watch, self.guard = experiment, recorder, watch, guard
+        self.experiment, self.recorder, self.on_progress, self.guard = (
+            experiment,
+            recorder,
+            on_progress,
+            guard,
+        )
         self.config = experiment.config.outer
         self.distribution = experiment.train_tasks()
         self.loop = experiment.outer_loop(self.distribution)
         # Now, so that too few classes are told before training.
         self.held_out = experiment.held_out_tasks("validation")
         # What is too large for one device is first made on the host.
-        with on_the_host() if self.config.parts > 1 else nullcontext():
+        with on_the_host() if self.config.model_shards > 1 else nullcontext():
             first = recorder.first_state(experiment.init_params(), self.fresh)
             self.state = multi_process.tree_from_first(first)
 
@@ -95,7 +104,7 @@ class TrainingLoop:
             if reached(self.config.snapshots, self.config.meta_steps, step, length):
                 self.recorder.snapshot(self.state)
         with self.saved_first(self.state):
-            self.watch(self.progress(step, metrics))
+            self.on_progress(self.progress(step, metrics))
 
     @contextmanager
     def saved_first(self, state: MetaState) -> Iterator[None]:

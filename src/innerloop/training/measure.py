@@ -25,11 +25,11 @@ def measure(
     learning_rate: float | None = None,
     seed: int = 0,
     part: str = "test",
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
     """The adaptation curve on held-out tasks (None: as the config says).
 
-    `watch(done, total)` is told the tasks done so far.
+    `on_progress(done, total)` is called with the number of tasks done so far.
     """
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     config = replace(
@@ -42,7 +42,7 @@ def measure(
     run = e.evaluator(e.held_out_tasks(part), tasks=config.evaluation.tasks)
     for curve in run(trained.params, key_of(config, seed, part)):
         curves.append(curve)
-        watch(sum(c.tasks for c in curves), config.evaluation.tasks)
+        on_progress(sum(c.tasks for c in curves), config.evaluation.tasks)
     make = returns_of if config.reinforcement else scores_of
     found = make(trained, config, join(curves), seed, part)
     return replace(found, seconds=round(time.monotonic() - begun, 2))
@@ -102,5 +102,5 @@ def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: 
         restarts=config.rl.test_restarts,
         horizon=config.rl.horizon,
         reward=config.data.spec.goal or config.rl.reward,  # a body's goal, or navigation's reward
-        later_learning_rate=config.inner.learning_rate * config.rl.test_rate_decay,
+        later_learning_rate=config.inner.learning_rate * config.rl.test_lr_decay,
     )

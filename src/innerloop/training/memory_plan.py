@@ -71,7 +71,7 @@ def memory_plan(experiment: SupervisedExperiment, available: int | None = None) 
     """
     config = experiment.config
     available = available_memory() if available is None else available
-    mesh = task_mesh(config.outer.meta_batch, parts=config.outer.parts)
+    mesh = task_mesh(config.outer.meta_batch, model_shards=config.outer.model_shards)
     share, chunk = chunking.split_evenly(config.outer.meta_batch, mesh, experiment.chunk)
     chunks = [chunk]
     if config.outer.chunk is None:
@@ -86,7 +86,7 @@ def memory_plan(experiment: SupervisedExperiment, available: int | None = None) 
         for n in chunks:
             changed = (n, derivative) != (chunk, config.inner.derivative)
             # Devices that share a model share its tasks' memory too.
-            groups = len(mesh.local_devices) // config.outer.parts
+            groups = len(mesh.local_devices) // config.outer.model_shards
             plans.append(MemoryPlan(n, derivative, groups * n * of_a_task, available, changed))
             if plans[-1].fits:
                 return plans[-1]

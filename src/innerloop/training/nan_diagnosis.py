@@ -56,7 +56,7 @@ def check_params(params: Params, step: int, folder: Path) -> None:
     if not sound.all():
         lost = paths(params)[int(np.argmin(sound))]
         wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
-        raise InnerloopError("train", wrong, do="lower --outer.learning-rate" + last_checkpoint_hint(folder))
+        raise InnerloopError("train", wrong, do="lower `outer.learning_rate`" + last_checkpoint_hint(folder))
 
 
 def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
@@ -148,5 +148,5 @@ def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], st
         "train",
         f"the run diverged at meta-step {step - len(sound) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
-        do="lower --inner.learning-rate or --outer.learning-rate" + last_checkpoint_hint(folder),
+        do="lower `inner.learning_rate` or `outer.learning_rate`" + last_checkpoint_hint(folder),
     )

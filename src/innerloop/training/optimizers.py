@@ -7,7 +7,7 @@ import optax
 
 from innerloop.config.schema import InnerConfig, OuterConfig
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.persistent_adam import kept_adam
+from innerloop.engine.persistent_adam import persistent_adam
 
 
 def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
@@ -17,7 +17,7 @@ def inner_loop(c: InnerConfig, differentiated: bool = False) -> InnerLoop:
 
 
 def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.GradientTransformation:
-    """The inner rule of this name with a step size (or, but for `kept_adam`, a schedule of it).
+    """The inner rule of this name with a step size (or, but for `persistent_adam`, a schedule of it).
 
     Adam divides by sqrt(nu), whose derivative at nu = 0 (a dead ReLU) is infinite, and the meta-gradient through it
     NaN. Where the loop is differentiated, eps_root keeps it under 1e6; elsewhere Adam is the published one.
@@ -25,7 +25,7 @@ def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.Grad
     rules: dict[str, Callable[[], optax.GradientTransformation]] = {
         "sgd": lambda: optax.sgd(rate),
         "adam": lambda: optax.adam(rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0),
-        "kept_adam": lambda: kept_adam(rate),
+        "persistent_adam": lambda: persistent_adam(rate),
     }
     return rules[name]()
 

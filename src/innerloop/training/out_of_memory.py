@@ -11,8 +11,8 @@ from jax.errors import JaxRuntimeError
 from innerloop.errors import InnerloopError
 
 ADVICE = (
-    "vectorise fewer tasks at a time (--outer.chunk 1), run inner steps again in the backward pass "
-    "(--inner.derivative rematerialised), or lower --outer.meta-batch"
+    "vectorise fewer tasks at a time (`outer.chunk` 1), run inner steps again in the backward pass "
+    "(`inner.derivative` rematerialised), or lower `outer.meta_batch`"
 )
 
 

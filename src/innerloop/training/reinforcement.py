@@ -112,7 +112,7 @@ class RLExperiment:
     def test_collector(self) -> MetaSampler:
         """The same at test: more trajectories, more steps, smaller ones after the first."""
         rl, inner = self.config.rl, self.config.inner
-        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_rate_decay})
+        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_lr_decay})
         rule = inner_rule(inner.optimizer, rates)
         algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
         return MetaSampler(self.environment, algorithm, self.judge, rl.test_trajectories, rl.test_restarts)
@@ -121,7 +121,7 @@ class RLExperiment:
     def judge(self) -> SampleProcessor:
         """How trajectories are judged."""
         rl = self.config.rl
-        return SampleProcessor(rl.discount, rl.gae, rl.baseline)
+        return SampleProcessor(rl.discount, rl.gae_lambda, rl.baseline)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -139,13 +139,13 @@ class RLExperiment:
         """The configured outer step."""
         rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
         if not spec.reads_query and rl.outer != "gradient":
-            do = "use --rl.outer gradient"
+            do = "use `rl.outer` gradient"
             raise InnerloopError(spec.name, "it has no query loss for this outer step", got=rl.outer, do=do)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
         adapt = adapt if spec.adapts_in_training else unadapted
         outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
         if rl.outer == "trpo":
-            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_share)
+            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
             return trpo_update(outer, region, self.optimizer)
         if rl.outer == "ppo":
             return ppo_update(outer, self.optimizer, rl.epochs)
@@ -222,5 +222,5 @@ def check_policy(config: Config) -> None:
     """Raise InnerloopError for settings of a model that policies do not have."""
     model = config.model
     if model.kind != "mlp" or model.normalize or model.scale is not None:
-        do = "leave --model.kind, --model.normalize and --model.scale as they are"
-        raise InnerloopError("--model", "a policy is a plain network of layers", got=model.kind, do=do)
+        do = "leave `model.kind`, `model.normalize` and `model.scale` as they are"
+        raise InnerloopError("model.kind", "a policy is a plain network of layers", got=model.kind, do=do)

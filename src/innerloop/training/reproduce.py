@@ -75,14 +75,14 @@ class Ended:
 
 
 def reproduce(
-    folder: Path | str, into: Path | str, *, watch: Callable[[Progress], None] = lambda progress: None
+    folder: Path | str, into: Path | str, *, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> Verdict:
     """Run the config of the run in `folder` again into the folder `into`, and compare.
 
     Raises InnerloopError if the run has not ended or is damaged, or `into` holds a run.
     """
     then = Ended.read(folder)  # before hours of training
-    train(RunFolder(folder).config(), into, watch=watch)
+    train(RunFolder(folder).config(), into, on_progress=on_progress)
     return compare(then, Ended.read(into))
 
 

@@ -154,7 +154,7 @@ class SupervisedExperiment:
     def outer_loop(self, tasks: Any) -> MeshLoop:
         """The outer loop on what `train_tasks` gave."""
         c = self.config.outer
-        mesh = task_mesh(c.meta_batch, parts=c.parts)
+        mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
             self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
@@ -169,7 +169,7 @@ class SupervisedExperiment:
             num_tasks=tasks,
             record=(steps,) if last_only else steps_to_record(steps),
             chunk=self.chunk or 50,
-            parts=self.config.outer.parts,
+            model_shards=self.config.outer.model_shards,
         )
 
     def series(self, info: Any) -> dict[str, Any]:

@@ -35,18 +35,18 @@ def train(
     folder: Path | str,
     *,
     resume: bool = False,
-    watch: Callable[[Progress], None] = lambda progress: None,
-    told: Callable[[MemoryPlan], None] = lambda plan: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
 ) -> MetaState:
     """Meta-train into `folder` and return the final state.
 
-    `told` hears how the training fits into memory, before anything is compiled; `watch` hears of every log line.
+    `on_plan` is called with the memory plan before anything is compiled, `on_progress` after every log line.
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
     InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
     training runs, and Stopped after saving when a SIGINT, SIGTERM or SIGHUP came: at the end of the block of
     `outer.log_every` meta-steps. Where that takes longer than seconds, the state before the block is saved meanwhile.
-    What `watch` raises is raised once the state is saved.
+    An exception of `on_progress` is raised once the state is saved.
 
     In several processes (`innerloop.parallel.multi_process`) all call this alike; the first one's config and folder
     count, and
@@ -60,13 +60,13 @@ def train(
         experiment = build(config)
         if isinstance(experiment, SupervisedExperiment):  # else there is no drawn task to predict from
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
-            told(fit)
+            on_plan(fit)
             experiment = apply_plan(experiment, fit)
         data = experiment.data_hashes()
         multi_process.check_same(provenance.digest(config, data), "settings, versions or data")
         if not writes:
             with explain_oom(fit):
-                return TrainingLoop(experiment, NoRecorder(run.path), watch, guard).run_to_end()
+                return TrainingLoop(experiment, NoRecorder(run.path), on_progress, guard).run_to_end()
         new, start = run.undone_unless_resumable(new=not resume), warm_start.WarmStart(config.model.start)
         with new, exclusive_lock(run), explain_oom(fit):
             if resume:
@@ -76,7 +76,7 @@ def train(
                 run.create(config, data | start.hashes)
             with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
                 recorder = RunRecorder(run, experiment.config, checkpoints, start)
-                return TrainingLoop(experiment, recorder, watch, guard).run_to_end()
+                return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()
 
 
 def settings(config: Config | None) -> Config:

@@ -44,7 +44,7 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     experiment = build(config)
     like = model_size.shapes_of(experiment.init_params, str(path))
     # What is too large for one device is cut where it is used.
-    with on_the_host() if config.outer.parts > 1 else nullcontext():
+    with on_the_host() if config.outer.model_shards > 1 else nullcontext():
         params = weights.into(like, arrays, str(path))
         return Trained(experiment.for_tasks(params), experiment, str(source), facts)
 

@@ -63,8 +63,8 @@ class WarmStart:
         try:
             found = weights.into(fresh, arrays, self.source)
         except InnerloopError as error:
-            do = "start from a model of the same --model.* settings and size of images, or anew (--model.start '')"
-            raise InnerloopError("--model.start", f"does not fit: {error}", do=do) from None
+            do = "start from a model of the same `model` settings and size of images, or anew (`model.start` empty)"
+            raise InnerloopError("model.start", f"does not fit: {error}", do=do) from None
         return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
 
     def check_unchanged(self, known: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class WarmStart:
         then = data.get("start") if isinstance(data, dict) else None
         if then is not None and self.hashes.get("start") != then:
             wrong, do = "has changed since the run began", "bring it back, or start a new run"
-            raise InnerloopError("--model.start", wrong, got=self.source, do=do)
+            raise InnerloopError("model.start", wrong, got=self.source, do=do)
 
 
 def blank_head(model: Any) -> dict[str, np.ndarray]:

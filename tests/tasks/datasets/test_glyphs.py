@@ -35,14 +35,14 @@ def test_scripts_are_in_one_part_only(splits):
 
 def test_no_two_classes_share_a_shape():
     names = [class_splits.names("glyphs", part) for part in class_splits.PARTS]
-    overlap = glyph_classes.overlaps([int(name.split("+")[1], 16) for part in names for name in part])
+    overlap = glyph_classes._overlaps([int(name.split("+")[1], 16) for part in names for name in part])
     np.fill_diagonal(overlap, 0)
     part = np.repeat(np.arange(3), [len(part) for part in names])
     across = part[:, None] != part[None, :]
     # a little above the bounds the lists were chosen by: other FreeType versions draw a little differently
     assert overlap.max() < 0.93
     assert overlap[across].max() < 0.91
-    lookalikes = glyph_classes.overlaps([ord(c) for c in "AАΑcC"])  # Latin, Cyrillic and Greek A; c and C
+    lookalikes = glyph_classes._overlaps([ord(c) for c in "AАΑcC"])  # Latin, Cyrillic and Greek A; c and C
     assert lookalikes[:3, :3].min() > 0.98
     assert lookalikes[3, 4] > 0.92
     assert lookalikes[0, 3] < 0.8
@@ -58,7 +58,7 @@ def test_a_small_choice_leaves_out_lookalikes(monkeypatch):
         "test": "Lisu",
     }
     codes = [int(name.split("+")[1], 16) for names in chosen.values() for name in names]
-    overlap = glyph_classes.overlaps(codes)
+    overlap = glyph_classes._overlaps(codes)
     np.fill_diagonal(overlap, 0)
     assert overlap.max() < glyph_classes.ALIKE
     everything = sum(len(glyph_classes._codes(s[0])) for s in scripts.values())

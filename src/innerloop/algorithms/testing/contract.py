@@ -1,17 +1,17 @@
-"""What every algorithm must do, as one call: `check_algorithm(make)` for algorithms of your own.
+"""The contract of algorithms: `check_algorithm(make)` tests the built-in ones, and algorithms of your own.
 
-The package's contract tests run it on every algorithm that it ships. It says nothing of an algorithm's mathematics:
-that is the business of an identity test, and of `innerloop.algorithms.testing.meta_gradient`.
+It does not test the mathematics: that is left to an identity test, and to
+`innerloop.algorithms.testing.meta_gradient`.
 """
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop
@@ -19,12 +19,12 @@ from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.errors import InnerloopError
 
 MakeAlgorithm = Callable[[LossFn, InnerLoop], Algorithm]
-"""`make(loss_fn, inner) -> Algorithm`, as the constructors of this package."""
+"""`make(loss_fn, inner) -> Algorithm`, like the constructors of `innerloop.algorithms`."""
 
 STEPS = 2
 
 
-def affine_loss(params: Any, batch: Batch) -> jax.Array:
+def _affine_loss(params: PyTree, batch: Batch) -> jax.Array:
     """Mean squared error of a two-layer network, on a nested dictionary or on a pair of pairs."""
     if isinstance(params, dict):
         params = tuple((layer["weight"], layer["bias"]) for layer in (params["body"], params["head"]))
@@ -33,7 +33,7 @@ def affine_loss(params: Any, batch: Batch) -> jax.Array:
     return jnp.mean(jnp.sum(jnp.square(outputs - batch.targets), axis=-1))
 
 
-def example(dtype: Any, nested: bool) -> tuple[Any, Task]:
+def _example(dtype: type, nested: bool) -> tuple[PyTree, Task]:
     """Parameters and three stacked tasks: 3 inputs, 4 hidden units, 2 outputs."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
@@ -49,28 +49,34 @@ def check_algorithm(
     rule: optax.GradientTransformation | None = None,
     zero_steps: bool = True,
     tuple_make: MakeAlgorithm | None = None,
-    dtypes: tuple[Any, ...] = (jnp.float32, jnp.float64),
+    dtypes: tuple[type, ...] = (jnp.float32, jnp.float64),
 ) -> None:
-    """Raise AssertionError, saying what, unless `make(loss_fn, inner)` is a sound algorithm.
+    """Check that `make(loss_fn, inner)` is an algorithm as the engine needs it.
 
-    rule: the inner optimiser (None: gradient descent).
-    zero_steps: whether it accepts an inner loop without steps, which must leave the parameters as they are;
-        otherwise it must refuse with InnerloopError.
-    tuple_make: for algorithms that select parameters by name: the same with the names of a tuple, `0` for `body`
-        and `1` for `head` (None: `make`).
+    Args:
+        make: the constructor.
+        rule: the inner rule (None: gradient descent).
+        zero_steps: whether the algorithm accepts an inner loop without steps, which must leave the parameters
+            unchanged; otherwise it must raise InnerloopError.
+        tuple_make: for algorithms that select parameters by path, the constructor with the paths of a tuple: `0` for
+            `body` and `1` for `head` (None: `make`).
+        dtypes: the dtypes to check.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
     """
     rule = optax.sgd(0.1) if rule is None else rule
-    check_names(make(affine_loss, InnerLoop(rule, STEPS)))
-    check_zero_steps(make, rule, zero_steps)
+    _check_names(make(_affine_loss, InnerLoop(rule, STEPS)))
+    _check_zero_steps(make, rule, zero_steps)
     for dtype in dtypes:
         with jax.enable_x64(dtype == jnp.float64):
-            check_numbers(make(affine_loss, InnerLoop(rule, STEPS)), dtype, nested=True)
+            _check_numbers(make(_affine_loss, InnerLoop(rule, STEPS)), dtype, nested=True)
     other = make if tuple_make is None else tuple_make
-    check_numbers(other(affine_loss, InnerLoop(rule, STEPS)), jnp.float32, nested=False, lifted=False)
-    check_zero_gradient(make, rule)
+    _check_numbers(other(_affine_loss, InnerLoop(rule, STEPS)), jnp.float32, nested=False, lifted=False)
+    _check_zero_gradient(make, rule)
 
 
-def check_names(algorithm: Algorithm) -> None:
+def _check_names(algorithm: Algorithm) -> None:
     """The functions and their arguments have the names that the engine and its readers use."""
     assert isinstance(algorithm, Algorithm), f"expected an Algorithm, got {type(algorithm).__name__}"
     for function, expected in (
@@ -82,26 +88,26 @@ def check_names(algorithm: Algorithm) -> None:
         assert names == expected, f"{function.__name__} takes {names}, expected {expected}"
 
 
-def check_zero_steps(make: MakeAlgorithm, rule: optax.GradientTransformation, accepted: bool) -> None:
+def _check_zero_steps(make: MakeAlgorithm, rule: optax.GradientTransformation, accepted: bool) -> None:
     """An inner loop without steps leaves the parameters alone, or is refused in words."""
-    params, tasks = example(jnp.float32, nested=True)
+    params, tasks = _example(jnp.float32, nested=True)
     try:
-        algorithm = make(affine_loss, InnerLoop(rule, 0))
+        algorithm = make(_affine_loss, InnerLoop(rule, 0))
     except InnerloopError:
         assert not accepted, "refuses an inner loop of 0 steps"
         return
     assert accepted, "accepts an inner loop of 0 steps; pass zero_steps=True"
     adapted = jax.jit(algorithm.adapt)(algorithm.init(params), jax.tree.map(lambda x: x[0], tasks.support))
-    assert same_bits(adapted, params), "0 steps moved the parameters"
+    assert _same_bits(adapted, params), "0 steps moved the parameters"
 
 
-def check_numbers(algorithm: Algorithm, dtype: Any, nested: bool, lifted: bool = True) -> None:
+def _check_numbers(algorithm: Algorithm, dtype: type, nested: bool, lifted: bool = True) -> None:
     """Under jit and vmap: one trace, the parameters' tree, shapes and dtypes, the same bits, finite; no query read."""
-    params, tasks = example(dtype, nested)
+    params, tasks = _example(dtype, nested)
     meta_params, traces = algorithm.init(params), []
-    assert_like(algorithm.initialisation(meta_params), params, "the initialisation")
+    _assert_like(algorithm.initialisation(meta_params), params, "the initialisation")
 
-    def both(meta_params: Any, task: Task) -> Any:
+    def both(meta_params: PyTree, task: Task) -> PyTree:
         traces.append(None)
         return algorithm.meta_grad(meta_params, task), algorithm.adapt(meta_params, task.support)
 
@@ -109,14 +115,14 @@ def check_numbers(algorithm: Algorithm, dtype: Any, nested: bool, lifted: bool =
     single = [jax.tree.map(lambda x, i=i: x[i], tasks) for i in range(3)]
     found = [compiled(meta_params, task) for task in single]
     assert len(traces) == 1, f"traced {len(traces)} times for tasks of one shape"
-    assert same_bits(found[0], compiled(meta_params, single[0])), "the same inputs gave other bits"
+    assert _same_bits(found[0], compiled(meta_params, single[0])), "the same inputs gave other bits"
     (grads, info), adapted = found[0]
-    assert_like(grads, meta_params, "the meta-gradient")
-    assert_like(adapted, params, "adapt")
+    _assert_like(grads, meta_params, "the meta-gradient")
+    _assert_like(adapted, params, "adapt")
     assert info.outer_loss.shape == (), "outer_loss is not a scalar"
     assert info.inner_losses.shape in ((STEPS,), (0,)), "inner_losses is not one loss per inner step"
     unread = single[0]._replace(query=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), single[0].query))
-    assert same_bits(adapted, compiled(meta_params, unread)[1]), "adapt read the query set"
+    assert _same_bits(adapted, compiled(meta_params, unread)[1]), "adapt read the query set"
     if lifted:
         together = jax.jit(jax.vmap(both, (None, 0)))(meta_params, tasks)
         tolerance = 1e-4 if dtype == jnp.float32 else 1e-10
@@ -124,18 +130,18 @@ def check_numbers(algorithm: Algorithm, dtype: Any, nested: bool, lifted: bool =
             assert np.allclose(a, np.stack(b), tolerance, tolerance), "vmap over tasks changes the result"
 
 
-def check_zero_gradient(make: MakeAlgorithm, rule: optax.GradientTransformation) -> None:
+def _check_zero_gradient(make: MakeAlgorithm, rule: optax.GradientTransformation) -> None:
     """No NaN where the support loss is flat: a dead unit must not poison the meta-gradient."""
-    params, tasks = example(jnp.float32, nested=True)
+    params, tasks = _example(jnp.float32, nested=True)
     task = jax.tree.map(lambda x: x[0], tasks)
-    flat = lambda params, batch: affine_loss(jax.tree.map(lambda x: 0 * x, params), batch) * 0
+    flat = lambda params, batch: _affine_loss(jax.tree.map(lambda x: 0 * x, params), batch) * 0
     algorithm = make(flat, InnerLoop(rule, STEPS))
     grads, info = jax.jit(algorithm.meta_grad)(algorithm.init(params), task)
     finite = [bool(np.isfinite(x).all()) for x in jax.tree.leaves((grads, info))]
     assert all(finite), "NaN where the gradient is zero (Adam inside needs `eps_root`)"
 
 
-def assert_like(tree: Any, params: Any, what: str) -> None:
+def _assert_like(tree: PyTree, params: PyTree, what: str) -> None:
     """`tree` has the structure, shapes and dtypes of `params`, and is finite."""
     assert jax.tree.structure(tree) == jax.tree.structure(params), f"{what} has another tree than params"
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True):
@@ -144,7 +150,7 @@ def assert_like(tree: Any, params: Any, what: str) -> None:
         assert np.isfinite(a).all(), f"{what} is not finite"
 
 
-def same_bits(a: Any, b: Any) -> bool:
+def _same_bits(a: PyTree, b: PyTree) -> bool:
     """Whether two trees are equal to the last bit."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)

@@ -68,7 +68,7 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
             rotations=spec.rotations,
         ),
         model=replace(OMNIGLOT if spec.drawings else POOLED, features="flatten"),
-        inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="kept_adam", minibatch=batch),
+        inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="persistent_adam", minibatch=batch),
         outer=OuterConfig(
             meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
         ),

@@ -3,7 +3,7 @@
 
 Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
 examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
-length of training, which here ends with the step size decayed to nothing; `--outer.meta-steps` sets it. Some follow
+length of training, which here ends with the step size decayed to nothing; `outer.meta_steps` sets it. Some follow
 recipes of their own (`innerloop.config.presets.recipes`), and `...-published` is then the paper's protocol.
 """
 

@@ -1,7 +1,6 @@
 """MAML's navigation and locomotion."""
 
 from dataclasses import replace
-from typing import Any
 
 from innerloop.config.schema import (
     Config,
@@ -42,7 +41,7 @@ def navigation(algorithm: str) -> Config:
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=40),
         rl=RLConfig(
             surrogate="log_probability",
-            fisher_share=0.2,
+            fisher_fraction=0.2,
             conjugate_gradients=10 if ALGORITHMS[algorithm].moves == "head" else 5,
             test_restarts=True,
         ),
@@ -72,7 +71,7 @@ def locomotion(family: str, algorithm: str) -> Config:
     At test half of the step after the first; `LOCOMOTION` has what is otherwise with some.
     """
     rl = RLConfig(
-        test_trajectories=20, horizon=200, surrogate="log_probability", fisher_share=0.2, test_rate_decay=0.5
+        test_trajectories=20, horizon=200, surrogate="log_probability", fisher_fraction=0.2, test_lr_decay=0.5
     )
     return Config(
         algorithm=algorithm,
@@ -91,10 +90,10 @@ def locomotion(family: str, algorithm: str) -> Config:
     )
 
 
-LOCOMOTION: dict[str, dict[str, Any]] = {
+LOCOMOTION: dict[str, dict[str, int | float]] = {
     "half_cheetah_direction": {"max_kl": 0.02},  # as the published policy moved
     "half_cheetah_velocity": {},
-    "ant_direction": {"trajectories": 40, "test_trajectories": 40, "test_rate_decay": 0.01},
+    "ant_direction": {"trajectories": 40, "test_trajectories": 40, "test_lr_decay": 0.01},
     "ant_velocity": {},
 }
 """The bodies and goals, with their settings of their own."""

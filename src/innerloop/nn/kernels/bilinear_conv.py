@@ -40,14 +40,14 @@ def conv_by_xla(
     )
 
 
-def fast_conv(x: Array, w: Array, *, stride: int) -> Array:
+def _fast_conv(x: Array, w: Array, *, stride: int) -> Array:
     """conv(x, w) on a CPU. Eigen has no fast double precision."""
     if winograd.pays(x, w.shape, stride):
         return winograd.conv_by_tiles(x, w)
     return conv_by_xla(x, w, stride) if x.dtype == jnp.float32 else conv_by_patches(x, w, stride)
 
 
-def fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
+def _fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
     """kernel_gradient(x, y) on a CPU."""
     shape = (kernel, kernel, x.shape[-1], y.shape[-1])
     if winograd.pays(x, shape, stride, winograd.LEAST_CHANNELS_OF_A_GRADIENT):
@@ -55,47 +55,47 @@ def fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Arr
     return kernel_gradient_by_patches(x, y, stride, kernel)
 
 
-def fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
-    """input_gradient(y, w) on a CPU: with stride 1 a convolution with the turned, transposed kernel."""
+def _fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
+    """input_gradient(y, w) on a CPU: for stride 1 a convolution with the flipped, transposed kernel."""
     if stride == 1 and w.shape[0] % 2:
-        return fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
+        return _fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
     return input_gradient_by_patches(y, w, stride, places)
 
 
-conv_p = primitive("conv", fast_conv, "stride")
-kernel_gradient_p = primitive("conv_kernel_gradient", fast_kernel_gradient, "stride", "kernel")
-input_gradient_p = primitive("conv_input_gradient", fast_input_gradient, "stride", "places")
+conv_p = primitive("conv", _fast_conv, "stride")
+kernel_gradient_p = primitive("conv_kernel_gradient", _fast_kernel_gradient, "stride", "kernel")
+input_gradient_p = primitive("conv_input_gradient", _fast_input_gradient, "stride", "places")
 
 
-def input_gradient(y: Array, w: Array, stride: int, places: tuple[int, ...]) -> Array:
-    """The x-derivative of <conv(x, w), y>, for images of these places (height, width)."""
+def _input_gradient(y: Array, w: Array, stride: int, places: tuple[int, ...]) -> Array:
+    """The x-derivative of <conv(x, w), y>, for images of this height and width."""
     return input_gradient_p.bind(y, w, stride=stride, places=places)
 
 
-def kernel_gradient(x: Array, y: Array, stride: int, kernel: int) -> Array:
+def _kernel_gradient(x: Array, y: Array, stride: int, kernel: int) -> Array:
     """The w-derivative of <conv(x, w), y>, for a kernel of this size."""
     return kernel_gradient_p.bind(x, y, stride=stride, kernel=kernel)
 
 
 ad.defbilinear(
     conv_p,
-    lambda ct, x, w, stride: input_gradient(ct, w, stride, x.aval.shape[1:3]),
-    lambda ct, x, w, stride: kernel_gradient(x, ct, stride, w.aval.shape[0]),
+    lambda ct, x, w, stride: _input_gradient(ct, w, stride, x.aval.shape[1:3]),
+    lambda ct, x, w, stride: _kernel_gradient(x, ct, stride, w.aval.shape[0]),
 )
 ad.defbilinear(
     kernel_gradient_p,
-    lambda ct, x, y, stride, kernel: input_gradient(y, ct, stride, x.aval.shape[1:3]),
+    lambda ct, x, y, stride, kernel: _input_gradient(y, ct, stride, x.aval.shape[1:3]),
     lambda ct, x, y, stride, kernel: conv_p.bind(x, ct, stride=stride),
 )
 ad.defbilinear(
     input_gradient_p,
     lambda ct, y, w, stride, places: conv_p.bind(ct, w, stride=stride),
-    lambda ct, y, w, stride, places: kernel_gradient(ct, y, stride, w.aval.shape[0]),
+    lambda ct, y, w, stride, places: _kernel_gradient(ct, y, stride, w.aval.shape[0]),
 )
 
 
-def batched(made: Primitive, shares_kernel: bool) -> None:
-    """Under `vmap`: more examples where one kernel serves all, else one after the other (faster than grouped)."""
+def _batched(made: Primitive, shares_kernel: bool) -> None:
+    """The rule under `vmap`: more examples if all share one kernel, else one by one (faster than grouped)."""
 
     def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None], **static) -> tuple[Array, int]:
         first, second = arrays
@@ -108,6 +108,6 @@ def batched(made: Primitive, shares_kernel: bool) -> None:
     batching.primitive_batchers[made] = rule
 
 
-batched(conv_p, shares_kernel=True)
-batched(input_gradient_p, shares_kernel=True)
-batched(kernel_gradient_p, shares_kernel=False)
+_batched(conv_p, shares_kernel=True)
+_batched(input_gradient_p, shares_kernel=True)
+_batched(kernel_gradient_p, shares_kernel=False)

@@ -16,20 +16,20 @@ def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primiti
     made.def_impl(jax.jit(compute, static_argnames=static))
     made.def_abstract_eval(
         lambda a, b, **static: a.update(
-            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(plain, (a, b))).shape
+            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(_plain, (a, b))).shape
         )
     )
     mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
     return made
 
 
-def plain(aval: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype alone."""
+def _plain(aval: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an abstract value."""
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def batch_first(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, Array]:
-    """Two arguments of a batching rule with the batch as their first axis; one that has none is repeated."""
+    """The arguments of a batching rule with the batch as their first axis; one without it is repeated."""
     size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
     first, second = (
         jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)

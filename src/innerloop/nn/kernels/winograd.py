@@ -26,15 +26,15 @@ G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 A_T = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
 A, G_T = tuple(zip(*A_T, strict=True)), tuple(zip(*G, strict=True))
 PLACES = 16
-"""Of a tile."""
+"""Elements of a 4x4 tile."""
 
 BLOCK_BYTES = 1_500_000
-"""Tiles of so many images are made at a time that they stay in a core's cache (measured)."""
+"""Tiles made at a time, so that they stay in a core's cache (measured)."""
 
 LEAST_SIDE = 6
-"""Images of fewer places a side would be mostly padding once they are cut into tiles (measured)."""
+"""Smaller images would be mostly padding when cut into tiles (measured)."""
 LEAST_CHANNELS, LEAST_CHANNELS_OF_A_GRADIENT = 32, 64
-"""Thinner matrix products gain nothing over the direct way, forward and for the kernel's gradient (measured)."""
+"""With fewer channels tiles are not faster, forward and for the gradient of the kernel (measured)."""
 
 Matrix = tuple[tuple[float, ...], ...]
 Part = Float[Array, "..."]
@@ -42,72 +42,74 @@ Square = Sequence[Sequence[Part]]
 Images = Float[Array, "examples height width channels"]
 
 
-def times(matrix: Matrix, parts: Sequence[Part]) -> list[Part]:
-    """The matrix times a column of arrays; its zeros cost nothing."""
+def _times(matrix: Matrix, parts: Sequence[Part]) -> list[Part]:
+    """The matrix times a column of arrays, skipping zeros."""
     return [reduce(add, (c * part for c, part in zip(row, parts, strict=True) if c)) for row in matrix]
 
 
-def both_sides(matrix: Matrix, parts: Square) -> Square:
+def _both_sides(matrix: Matrix, parts: Square) -> Square:
     """matrix parts matrix^T, for a square of arrays."""
-    columns = zip(*(times(matrix, row) for row in parts), strict=True)
-    return [list(row) for row in zip(*(times(matrix, column) for column in columns), strict=True)]
+    columns = zip(*(_times(matrix, row) for row in parts), strict=True)
+    return [list(row) for row in zip(*(_times(matrix, column) for column in columns), strict=True)]
 
 
-def halves_up(x: Images) -> tuple[int, int]:
-    """Tiles down and across: half the height and the width, rounded up."""
+def _halves_up(x: Images) -> tuple[int, int]:
+    """The number of tiles down and across: half the height and the width, rounded up."""
     return -(-x.shape[1] // 2), -(-x.shape[2] // 2)
 
 
-def padded(x: Images, before: int, height: int, width: int) -> Part:
+def _padded(x: Images, before: int, height: int, width: int) -> Part:
     """Zeros around the images, `before` above and to the left, up to this height and width."""
     after = (height - before - x.shape[1], width - before - x.shape[2])
     return jnp.pad(x, ((0, 0), (before, after[0]), (before, after[1]), (0, 0)))
 
 
-def every_second(x: Part, size: int, down: int, across: int) -> Square:
-    """Place (i, j) of all tiles of this size, whose corners lie two places apart: a square of arrays."""
+def _every_second(x: Part, size: int, down: int, across: int) -> Square:
+    """Element (i, j) of all tiles of this size, whose corners lie two pixels apart, as a square of arrays."""
     return [
         [x[:, i : i + 2 * down - 1 : 2, j : j + 2 * across - 1 : 2] for j in range(size)] for i in range(size)
     ]
 
 
-def stacked(parts: Square) -> Float[Array, "places rows columns"]:
-    """A square of arrays as one matrix for each of its places."""
+def _stacked(parts: Square) -> Float[Array, "places rows columns"]:
+    """A square of arrays as one matrix for each element of a tile."""
     flat = jnp.stack([part for row in parts for part in row])
     return flat.reshape(len(flat), -1, flat.shape[-1])
 
 
-def input_tiles(x: Images) -> Float[Array, "16 tiles channels"]:
+def _input_tiles(x: Images) -> Float[Array, "16 tiles channels"]:
     """B^T d B."""
-    down, across = halves_up(x)
-    return stacked(both_sides(B_T, every_second(padded(x, 1, 2 * down + 2, 2 * across + 2), 4, down, across)))
+    down, across = _halves_up(x)
+    return _stacked(
+        _both_sides(B_T, _every_second(_padded(x, 1, 2 * down + 2, 2 * across + 2), 4, down, across))
+    )
 
 
-def output_tiles(y: Images) -> Float[Array, "16 tiles channels"]:
+def _output_tiles(y: Images) -> Float[Array, "16 tiles channels"]:
     """A y_d A^T."""
-    down, across = halves_up(y)
-    return stacked(both_sides(A, every_second(padded(y, 0, 2 * down, 2 * across), 2, down, across)))
+    down, across = _halves_up(y)
+    return _stacked(_both_sides(A, _every_second(_padded(y, 0, 2 * down, 2 * across), 2, down, across)))
 
 
-def square(parts: Float[Array, "places *rest"], size: int) -> Square:
+def _square(parts: Float[Array, "places *rest"], size: int) -> Square:
     """The leading axis as a square of arrays."""
     return [[parts[size * i + j] for j in range(size)] for i in range(size)]
 
 
-def images_in_a_block(x: Images, filters: int) -> int:
+def _images_in_a_block(x: Images, filters: int) -> int:
     """The most images, a divisor of `examples`, whose tiles take at most `BLOCK_BYTES` (at least one)."""
-    down, across = halves_up(x)
+    down, across = _halves_up(x)
     numbers = PLACES * down * across * (x.shape[-1] + filters)
     return divisor_up_to(x.shape[0], BLOCK_BYTES // (numbers * x.dtype.itemsize))
 
 
-def in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width channels"]:
-    """So many images a block."""
+def _in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width channels"]:
+    """Split into blocks of `size` images."""
     return x.reshape(-1, size, *x.shape[1:])
 
 
 def pays(x: Images, w_shape: tuple[int, ...], stride: int, least_channels: int = LEAST_CHANNELS) -> bool:
-    """Whether a convolution of these shapes is faster by tiles: in float32, where it was measured."""
+    """Whether a convolution of these shapes is faster by tiles (measured in float32)."""
     large_enough = min(x.shape[1:3]) >= LEAST_SIDE and min(w_shape[2:]) >= least_channels
     return stride == 1 and w_shape[:2] == (3, 3) and large_enough and x.dtype == jnp.float32
 
@@ -117,17 +119,17 @@ def conv_by_tiles(
 ) -> Float[Array, "examples height width filters"]:
     """SAME convolution with stride 1."""
     channels, filters = w.shape[2:]
-    kernels = stacked(both_sides(G, square(w.reshape(9, channels, filters), 3)))
+    kernels = _stacked(_both_sides(G, _square(w.reshape(9, channels, filters), 3)))
 
     def block(images: Images) -> Array:
-        down, across = halves_up(images)
-        products = jnp.einsum("ptc,pcf->ptf", input_tiles(images), kernels)
-        each = square(products.reshape(PLACES, -1, down, across, filters), 4)
-        rows = [jnp.stack(row, axis=3) for row in both_sides(A_T, each)]
+        down, across = _halves_up(images)
+        products = jnp.einsum("ptc,pcf->ptf", _input_tiles(images), kernels)
+        each = _square(products.reshape(PLACES, -1, down, across, filters), 4)
+        rows = [jnp.stack(row, axis=3) for row in _both_sides(A_T, each)]
         whole = jnp.stack(rows, axis=2).reshape(-1, 2 * down, 2 * across, filters)
         return whole[:, : images.shape[1], : images.shape[2]]
 
-    out = lax.map(block, in_blocks(x, images_in_a_block(x, filters)))
+    out = lax.map(block, _in_blocks(x, _images_in_a_block(x, filters)))
     return out.reshape(*x.shape[:-1], filters)
 
 
@@ -136,11 +138,11 @@ def kernel_gradient_by_tiles(
 ) -> Float[Array, "3 3 channels filters"]:
     """The w-derivative of <conv(x, w), y>."""
     channels, filters = x.shape[-1], y.shape[-1]
-    size = images_in_a_block(x, filters)
+    size = _images_in_a_block(x, filters)
 
     def add_block(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + jnp.einsum("ptc,ptf->pcf", input_tiles(block[0]), output_tiles(block[1])), None
+        return total + jnp.einsum("ptc,ptf->pcf", _input_tiles(block[0]), _output_tiles(block[1])), None
 
     total = jnp.zeros((PLACES, channels, filters), x.dtype)
-    total, _ = lax.scan(add_block, total, (in_blocks(x, size), in_blocks(y, size)))
-    return stacked(both_sides(G_T, square(total, 4))).reshape(3, 3, channels, filters)
+    total, _ = lax.scan(add_block, total, (_in_blocks(x, size), _in_blocks(y, size)))
+    return _stacked(_both_sides(G_T, _square(total, 4))).reshape(3, 3, channels, filters)

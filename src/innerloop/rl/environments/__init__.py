@@ -1,4 +1,4 @@
-"""Families of environments: pure functions whose task is data."""
+"""Families of environments: pure functions that take the task as data."""
 
 from typing import Literal
 
@@ -15,9 +15,15 @@ from innerloop.rl.environments.tabular import TabularMDP as TabularMDP
 def named(
     spec: DatasetSpec, horizon: int, reward: Literal["distance", "squared"] = "distance"
 ) -> Environment:
-    """The environments of a data set: navigation, or a body and what it is rewarded for.
+    """The family of environments that a config names.
 
-    `reward` is navigation's. Raises InnerloopError where a body's packages are not installed.
+    Args:
+        spec: the row of the table of data sets.
+        horizon: steps after which a trajectory is cut.
+        reward: the reward of navigation.
+
+    Raises:
+        InnerloopError: if MuJoCo or Gymnasium is needed and not installed.
     """
     if not spec.body:
         return Navigation(reward, horizon)

@@ -1,4 +1,4 @@
-"""What an environment is: pure functions of a key, a task and a state, so that everything can be vectorised."""
+"""The interface of environments: pure functions of a key, a task and a state, so that all can be vectorised."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 
 class Transition(NamedTuple):
-    """What one step gives: the next state, what is seen of it, the reward, and whether the trajectory is over."""
+    """The result of a step: next state, its observation, the reward, and whether the trajectory has ended."""
 
     state: Any
     observation: Float[Array, " observation"]
@@ -16,9 +16,9 @@ class Transition(NamedTuple):
 
 @runtime_checkable
 class Environment(Protocol):
-    """A family of decision processes that differ by their task. Everything concerns ONE trajectory.
+    """A family of decision processes that differ by their task; every method handles ONE trajectory.
 
-    The task is data (any pytree of arrays) and part of the state from `reset` on; `step` need not be told it.
+    The task is data: any pytree of arrays. `reset` puts what `step` needs of it into the state.
     """
 
     @property
@@ -38,7 +38,7 @@ class Environment(Protocol):
 
     @property
     def discrete(self) -> bool:
-        """Whether an action is one of `action_size` numbers instead of a vector."""
+        """Whether an action is an index below `action_size` instead of a vector."""
         ...
 
     def sample_task(self, key: PRNGKeyArray) -> Any:
@@ -46,13 +46,13 @@ class Environment(Protocol):
         ...
 
     def task_vector(self, task: Any) -> Float[Array, " description"]:
-        """The task as a vector: what an oracle is told."""
+        """The task as a vector: what `Oracle` adds to the observations."""
         ...
 
     def reset(self, key: PRNGKeyArray, task: Any) -> tuple[Any, Float[Array, " observation"]]:
-        """The first state and what is seen of it."""
+        """The first state and its observation."""
         ...
 
     def step(self, key: PRNGKeyArray, state: Any, action: Array) -> Transition:
-        """One step. What it gives after `done` is never looked at."""
+        """One step. Its result after `done` is ignored."""
         ...

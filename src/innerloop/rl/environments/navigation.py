@@ -1,4 +1,4 @@
-"""2D navigation: walk from the origin to a goal that is not seen, only felt by the reward.
+"""2D navigation: walk from the origin to a goal that shows in the reward alone.
 
 Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400; published code `point_env_randgoal.py`.
 The goal is uniform on [-0.5, 0.5]^2, the observation is the position, a trajectory ends within 0.01 of the goal in
@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Transition
 
-LONGEST_STEP = 0.1
-CLOSE = 0.01
+MAX_STEP = 0.1
+GOAL_RADIUS = 0.01
 
 
 class NavigationState(NamedTuple):
-    """Where one is, and where one should be."""
+    """Current position and goal."""
 
     position: Float[Array, " 2"]
     goal: Float[Array, " 2"]
@@ -31,8 +31,16 @@ class NavigationState(NamedTuple):
 class Navigation:
     """A point in the plane; the task is its goal.
 
-    reward: "distance", minus the distance to the goal (the published code, whose numbers are reported), or
-        "squared", minus its square (the paper's text).
+    Attributes:
+        reward: "distance", minus the distance to the goal (the published code, whose numbers are reported), or
+            "squared", minus its square (the paper's text).
+        horizon: steps after which a trajectory is cut.
+        observation_size: the two coordinates.
+        action_size: the two components of the velocity.
+        discrete: always false.
+
+    Raises:
+        InnerloopError: for an unknown reward, and a horizon below 1.
     """
 
     reward: Literal["distance", "squared"] = "distance"
@@ -49,7 +57,7 @@ class Navigation:
             raise InnerloopError("Navigation", "`horizon` must be 1 or more", got=self.horizon)
 
     def sample_task(self, key: PRNGKeyArray) -> Float[Array, " 2"]:
-        """A goal."""
+        """A goal, uniform on [-0.5, 0.5]^2."""
         return jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)
 
     def task_vector(self, task: Float[Array, " 2"]) -> Float[Array, " 2"]:
@@ -59,15 +67,15 @@ class Navigation:
     def reset(
         self, key: PRNGKeyArray, task: Float[Array, " 2"]
     ) -> tuple[NavigationState, Float[Array, " 2"]]:
-        """At the origin."""
+        """Start at the origin."""
         origin = jnp.zeros_like(task)
         return NavigationState(origin, task), origin
 
     def step(self, key: PRNGKeyArray, state: NavigationState, action: Float[Array, " 2"]) -> Transition:
-        """Move, and be judged at the new position."""
-        position = state.position + LONGEST_STEP * jnp.clip(action, -1.0, 1.0)
+        """Move; the reward is that of the new position."""
+        position = state.position + MAX_STEP * jnp.clip(action, -1.0, 1.0)
         away = position - state.goal
         squared = jnp.sum(jnp.square(away))
         reward = -squared if self.reward == "squared" else -jnp.sqrt(squared)
-        done = jnp.all(jnp.abs(away) < CLOSE)
+        done = jnp.all(jnp.abs(away) < GOAL_RADIUS)
         return Transition(NavigationState(position, state.goal), position, reward, done)

@@ -1,4 +1,4 @@
-"""An environment that tells its task: the observation is followed by the task's vector."""
+"""An environment whose observations include the task."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,55 +11,59 @@ from innerloop.rl.environments.base import Environment, Transition
 
 
 class OracleState(NamedTuple):
-    """The state within, and what is told of the task."""
+    """The state of the wrapped environment, and the task as a vector."""
 
     inner: Any
-    told: Float[Array, " description"]
+    task_vector: Float[Array, " description"]
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """The upper bound of the papers: `environment` with the task as part of every observation."""
+    """The upper bound of the papers: an environment with the task appended to every observation.
+
+    Attributes:
+        environment: the wrapped environment.
+    """
 
     environment: Environment
 
     @property
     def horizon(self) -> int:
-        """As within."""
+        """Steps after which a trajectory is cut."""
         return self.environment.horizon
 
     @property
     def action_size(self) -> int:
-        """As within."""
+        """Length of an action, or the number of actions."""
         return self.environment.action_size
 
     @property
     def discrete(self) -> bool:
-        """As within."""
+        """Whether actions are discrete."""
         return self.environment.discrete
 
     @property
     def observation_size(self) -> int:
-        """The observation and the task's vector."""
-        told = jax.eval_shape(lambda key: self.task_vector(self.sample_task(key)), jax.random.key(0))
-        return self.environment.observation_size + told.shape[0]
+        """Length of the observation with the task appended."""
+        vector = jax.eval_shape(lambda key: self.task_vector(self.sample_task(key)), jax.random.key(0))
+        return self.environment.observation_size + vector.shape[0]
 
     def sample_task(self, key: PRNGKeyArray) -> Any:
-        """As within."""
+        """Draw a task."""
         return self.environment.sample_task(key)
 
     def task_vector(self, task: Any) -> Float[Array, " description"]:
-        """As within."""
+        """The task as a vector."""
         return self.environment.task_vector(task)
 
     def reset(self, key: PRNGKeyArray, task: Any) -> tuple[OracleState, Float[Array, " observation"]]:
-        """As within, with the task told."""
-        state, seen = self.environment.reset(key, task)
-        told = self.task_vector(task)
-        return OracleState(state, told), jnp.concatenate([seen, told])
+        """The first state and its observation, followed by the task."""
+        state, observation = self.environment.reset(key, task)
+        vector = self.task_vector(task)
+        return OracleState(state, vector), jnp.concatenate([observation, vector])
 
     def step(self, key: PRNGKeyArray, state: OracleState, action: Array) -> Transition:
-        """As within, with the task told."""
+        """One step; the observation is followed by the task."""
         t = self.environment.step(key, state.inner, action)
-        seen = jnp.concatenate([t.observation, state.told])
-        return Transition(OracleState(t.state, state.told), seen, t.reward, t.done)
+        observation = jnp.concatenate([t.observation, state.task_vector])
+        return Transition(OracleState(t.state, state.task_vector), observation, t.reward, t.done)

@@ -1,6 +1,6 @@
-"""Finite decision processes and bandits: small enough that every trajectory can be written down.
+"""Finite decision processes and bandits: small enough to enumerate every trajectory.
 
-The meta-gradient of such a process is known exactly, which is what the estimators are tested against. The families
+Their meta-gradients are known exactly, and the estimators are tested against them. The families
 are those of Duan et al. 2016, arXiv 1611.02779, section 3.1: arms that pay 1 with probability uniform on [0, 1], and
 processes with normal mean rewards and transitions from a flat Dirichlet distribution.
 """
@@ -23,7 +23,7 @@ class TabularTask(NamedTuple):
 
 
 class TabularState(NamedTuple):
-    """The state's number, and the process that it is in."""
+    """The index of the state, and the task."""
 
     number: Int[Array, ""]
     task: TabularTask
@@ -31,9 +31,14 @@ class TabularState(NamedTuple):
 
 @dataclass(frozen=True)
 class TabularMDP:
-    """Finite states and actions; begins in state 0; the observation is the state's indicator.
+    """Finite states and actions; starts in state 0; the observation is the one-hot state.
 
-    `noise` is the standard deviation of a reward around its mean.
+    Attributes:
+        states: number of states.
+        action_size: number of actions.
+        horizon: steps of a trajectory.
+        noise: standard deviation of a reward around its mean.
+        discrete: always true.
     """
 
     states: int = 10
@@ -44,7 +49,7 @@ class TabularMDP:
 
     @property
     def observation_size(self) -> int:
-        """One indicator for each state."""
+        """Length of the one-hot state."""
         return self.states
 
     def sample_task(self, key: PRNGKeyArray) -> TabularTask:
@@ -55,28 +60,29 @@ class TabularMDP:
         return TabularTask(rewards, jax.random.dirichlet(for_transitions, jnp.ones(self.states), shape))
 
     def task_vector(self, task: TabularTask) -> Float[Array, " description"]:
-        """All its numbers."""
+        """Mean rewards and transition probabilities in a row."""
         return jnp.concatenate([task.rewards.ravel(), task.transitions.ravel()])
 
     def reset(
         self, key: PRNGKeyArray, task: TabularTask
     ) -> tuple[TabularState, Float[Array, " observation"]]:
-        """In state 0."""
+        """Start in state 0."""
         number = jnp.zeros((), int)
-        return TabularState(number, task), self.seen(number, task)
+        return TabularState(number, task), self._observe(number, task)
 
     def step(self, key: PRNGKeyArray, state: TabularState, action: Int[Array, ""]) -> Transition:
-        """Be paid for the action in this state, then move."""
+        """Reward of the action in this state, then a transition."""
         for_state, for_reward = jax.random.split(key)
         task = state.task
         number = jax.random.categorical(for_state, jnp.log(task.transitions[state.number, action]))
         reward = task.rewards[state.number, action]
         if self.noise:
             reward += self.noise * jax.random.normal(for_reward, dtype=reward.dtype)
-        return Transition(TabularState(number, task), self.seen(number, task), reward, jnp.zeros((), bool))
+        return Transition(
+            TabularState(number, task), self._observe(number, task), reward, jnp.zeros((), bool)
+        )
 
-    def seen(self, number: Int[Array, ""], task: TabularTask) -> Float[Array, " observation"]:
-        """The state's indicator."""
+    def _observe(self, number: Int[Array, ""], task: TabularTask) -> Float[Array, " observation"]:
         return jax.nn.one_hot(number, self.states, dtype=task.rewards.dtype)
 
 
@@ -100,7 +106,7 @@ class Bandit:
     def reset(
         self, key: PRNGKeyArray, task: Float[Array, " actions"]
     ) -> tuple[Float[Array, " actions"], Float[Array, " 1"]]:
-        """There is nothing to see."""
+        """The observation is always 1."""
         return task, jnp.ones(1, task.dtype)
 
     def step(self, key: PRNGKeyArray, state: Float[Array, " actions"], action: Int[Array, ""]) -> Transition:

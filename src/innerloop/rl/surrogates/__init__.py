@@ -1,4 +1,4 @@
-"""Losses whose derivatives are policy gradients, one a file: `surrogate(policy, samples) -> scalar`."""
+"""Losses whose derivatives are policy gradients, one per file: `surrogate(policy, samples) -> scalar`."""
 
 from innerloop.rl.surrogates.dice import dice as dice
 from innerloop.rl.surrogates.importance_ratio import ratio as ratio

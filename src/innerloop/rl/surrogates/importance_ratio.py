@@ -1,9 +1,9 @@
-r"""The importance-weighted surrogate: right first derivatives wherever theta has gone since the samples were drawn.
+r"""The importance-weighted surrogate: its first derivative is right for any theta, not just the one that sampled.
 
     L(theta) = - sum_t w_t A_t pi_theta(a_t | s_t) / pi_old(a_t | s_t)
 
-Where one action decides (a bandit) its second derivative is right as well. Over several steps it leaves out the
-products of scores at different times: lower variance than DiCE, some bias (the "low variance curvature" of Rothfuss
+With a single action (a bandit) its second derivative is right as well. Over several steps it leaves out the products
+of scores at different times: lower variance than DiCE, some bias (the "low variance curvature" of Rothfuss
 et al. 2019, "ProMP", section 5, arXiv 1810.06784). It is the outer objective of TRPO (Schulman et al. 2015, equation
 14, arXiv 1502.05477).
 """
@@ -16,6 +16,11 @@ from innerloop.rl.sample_processor import Samples
 
 
 def ratio(policy: Params, samples: Samples) -> Float[Array, ""]:
-    """The loss of `policy` on samples of one task."""
+    """The loss of a policy.
+
+    Args:
+        policy: any pytree that maps observations to a distribution over actions.
+        samples: samples of one task.
+    """
     log_probs = policy(samples.observations).log_prob(samples.actions)
     return -jnp.sum(samples.weights * samples.advantages * jnp.exp(log_probs - samples.log_probs))

@@ -1,4 +1,4 @@
-r"""The clipped surrogate of PPO, which ProMP takes as its outer objective.
+r"""The clipped surrogate of PPO, the outer objective of ProMP.
 
     L(theta) = - sum_t w_t min( rho_t A_t, clip(rho_t, 1 - epsilon, 1 + epsilon) A_t ),  rho_t = pi_theta / pi_old
 
@@ -15,7 +15,7 @@ from innerloop.rl.sample_processor import Samples
 
 
 def clipped(epsilon: float) -> Callable[[Params, Samples], Float[Array, ""]]:
-    """The surrogate that clips at 1 +- epsilon."""
+    """The surrogate that clips the ratio to 1 +- `epsilon`: `surrogate(policy, samples) -> scalar`."""
 
     def surrogate(policy: Params, samples: Samples) -> Float[Array, ""]:
         log_probs = policy(samples.observations).log_prob(samples.actions)

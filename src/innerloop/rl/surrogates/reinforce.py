@@ -1,10 +1,9 @@
-r"""The classical surrogate, REINFORCE.
+r"""The REINFORCE surrogate.
 
     L(theta) = - sum_t w_t A_t log pi_theta(a_t | s_t)
 
-Its first derivative is the policy gradient. Its second is not the derivative of the policy gradient: that the
-trajectories too depend on theta is forgotten, so a meta-gradient through it is biased. It is what the published code
-of MAML adapts by.
+Its first derivative is the policy gradient. Its second derivative is not that of the expected return, since it ignores
+that the trajectories depend on theta too: a meta-gradient through it is biased. The published code of MAML uses it.
 
 Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
 """
@@ -17,6 +16,11 @@ from innerloop.rl.sample_processor import Samples
 
 
 def log_probability(policy: Params, samples: Samples) -> Float[Array, ""]:
-    """The loss of `policy` on samples of one task."""
+    """The loss of a policy.
+
+    Args:
+        policy: any pytree that maps observations to a distribution over actions.
+        samples: samples of one task.
+    """
     log_probs = policy(samples.observations).log_prob(samples.actions)
     return -jnp.sum(samples.weights * samples.advantages * log_probs)

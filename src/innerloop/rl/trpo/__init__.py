@@ -1,1 +1,1 @@
-"""The trust region step and its products with the Fisher matrix."""
+"""TRPO's step, and products with the Fisher matrix."""

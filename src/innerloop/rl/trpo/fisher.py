@@ -7,8 +7,8 @@ and what is left, exactly, is
 
     F v = mean over tasks of  J_U^T J_f^T M J_f J_U v
 
-with J_f the derivative of the policy's answers (mean and deviation, or logits) and M the Hessian of KL in them. Both
-are linearised once; a product then costs one pass forward and one back, and no derivative is taken anew.
+with J_f the Jacobian of the policy's outputs (mean and deviation, or logits) and M the Hessian of KL with respect to
+them. J_f and J_U are linearised once; a product then costs one pass forward and one back.
 """
 
 from collections.abc import Callable
@@ -20,25 +20,35 @@ from jaxtyping import Array, Float
 from innerloop.engine.types import Params, Task
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.sample_processor import Samples
-from innerloop.rl.sampler import Adapt, over_tasks
+from innerloop.rl.sampler import Adapt, map_tasks
 
 Product = Callable[[Params], Params]
 """`v -> F v`."""
 
 
 def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Float[Array, ""]:
-    """Mean divergence over the steps of one task."""
+    """Mean KL(old || new) over the steps of one task."""
     return jnp.sum(samples.weights * old.kl(new))  # pyright: ignore[reportArgumentType]
 
 
 def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Product:
-    """`v -> F v`, a mean over these tasks."""
+    """The product with the Fisher matrix, by differentiation.
 
-    def answers(params: Params) -> Distribution:
+    Args:
+        adapt: `adapt(params, support)`.
+        params: theta_old.
+        tasks: samples of many tasks.
+        chunk: tasks at a time (None: all).
+
+    Returns:
+        `v -> F v`, a mean over these tasks.
+    """
+
+    def outputs(params: Params) -> Distribution:
         one = lambda task: adapt(params, task.support)(task.query.observations)
-        return over_tasks(one, tasks, chunk)
+        return map_tasks(one, tasks, chunk)
 
-    old, push = jax.linearize(answers, params)
+    old, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
     count = jax.tree.leaves(tasks)[0].shape[0]
 

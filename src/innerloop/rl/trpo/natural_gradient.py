@@ -1,10 +1,10 @@
-r"""The trust region step: as far along the natural gradient as the mean KL divergence allows.
+r"""The trust region step: along the natural gradient, as far as the mean KL divergence allows.
 
     x = (F + damping)^-1 g  by conjugate gradients,   theta - r sqrt(2 delta / x^T (F + damping) x) x
 
-with r = 1, and then smaller until the loss has fallen and the divergence is at most delta: r falls by the line search's
-ratio, or at once to 0.95 of where the divergence, quadratic to leading order, would be delta. Where none will do, the
-parameters stay. F is the Hessian of the divergence at theta.
+starting at r = 1 and backtracking until the loss has fallen and the divergence is at most delta. If the divergence is
+too large, r falls to 0.95 of the value at which it would be delta to leading (quadratic) order, otherwise by the ratio
+of the line search. If no r is accepted, the parameters stay. F is the Hessian of the divergence at theta.
 
 Schulman et al. 2015, "Trust Region Policy Optimization", appendix C, arXiv 1502.05477.
 """
@@ -22,10 +22,16 @@ from innerloop.engine.types import Params
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """The published code's settings: delta, conjugate gradients, damping, and the line search.
+    """Settings of the trust region step; the defaults are those of the published code of MAML.
 
-    `share` is the part of the tasks whose divergence makes F (TRPO, appendix C.1, takes a tenth of the data); the
-    line search judges by all of them.
+    Attributes:
+        max_kl: delta.
+        iterations: iterations of conjugate gradients.
+        damping: added to the diagonal of F.
+        share: fraction of the tasks that F is computed on (TRPO, appendix C.1, uses a tenth of the data); the line
+            search always uses all.
+        backtracks: the most steps of the line search.
+        ratio: by how much a step of the line search shortens r.
     """
 
     max_kl: float = 0.01
@@ -36,8 +42,8 @@ class TrustRegion:
     ratio: float = 0.8
 
 
-class Moved(NamedTuple):
-    """Where the step led: parameters, loss and divergence there, and the length r (0: nowhere)."""
+class NaturalStep(NamedTuple):
+    """The result of a step: parameters, loss and divergence there, and r (0: the parameters did not change)."""
 
     params: Params
     loss: Float[Array, ""]
@@ -45,20 +51,23 @@ class Moved(NamedTuple):
     length: Float[Array, ""]
 
 
-def dot(a: Params, b: Params) -> Float[Array, ""]:
-    """The inner product of two trees."""
+def _dot(a: Params, b: Params) -> Float[Array, ""]:
     return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # pyright: ignore[reportReturnType]
 
 
-def along(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params:
-    """a + scale b."""
+def _add_scaled(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params:
     return jax.tree.map(lambda x, y: x + scale * y, a, b)
 
 
 def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, iterations: int) -> Params:
-    """An approximate solution x of A x = wanted from as many products A p; A symmetric and positive definite.
+    """An approximate solution x of A x = wanted by conjugate gradients from x = 0.
 
-    It starts at x = 0, where the residual is known, so that no product is spent on it (jax.scipy's spends one).
+    Unlike `jax.scipy.sparse.linalg.cg`, it spends no product on the residual at 0.
+
+    Args:
+        product: `p -> A p` for a symmetric positive definite A.
+        wanted: the right-hand side.
+        iterations: the number of products.
     """
 
     def improve(
@@ -66,13 +75,18 @@ def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, ite
     ) -> tuple[Params, Params, Params, Array]:
         x, left, p, size = carry
         curved = product(p)
-        # Where nothing is left, 0 / 0 would be: the step is then nothing.
-        length = jnp.where(size > 0, size / dot(p, curved), 0.0)
-        left = along(left, -length, curved)
-        smaller = dot(left, left)
-        return along(x, length, p), left, along(left, jnp.where(size > 0, smaller / size, 0.0), p), smaller
+        # If the residual is zero the step would be 0 / 0; take none.
+        length = jnp.where(size > 0, size / _dot(p, curved), 0.0)
+        left = _add_scaled(left, -length, curved)
+        smaller = _dot(left, left)
+        return (
+            _add_scaled(x, length, p),
+            left,
+            _add_scaled(left, jnp.where(size > 0, smaller / size, 0.0), p),
+            smaller,
+        )
 
-    start = (jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, dot(wanted, wanted))
+    start = (jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, _dot(wanted, wanted))
     return jax.lax.fori_loop(0, iterations, improve, start)[0]
 
 
@@ -84,26 +98,33 @@ def natural_step(
     judge: Callable[[Params], tuple[Array, Array]],
     region: TrustRegion,
     size: Float[Array, ""] | float = 1.0,
-) -> Moved:
-    """One step from where the loss is `before`; `fisher(v)` is F v, `judge(params)` the loss and the divergence.
+) -> NaturalStep:
+    """One trust region step.
 
-    `size` shortens the step: the divergence allowed, quadratic in the length, is then delta = size^2 max_kl.
+    Args:
+        params: theta.
+        gradient: the gradient of the loss, g.
+        before: the loss at theta.
+        fisher: `v -> F v`.
+        judge: `params -> (loss, divergence)`.
+        region: the settings.
+        size: shortens the step: delta = size^2 max_kl, since the divergence is quadratic in the length.
     """
     max_kl = region.max_kl * jnp.square(size)
-    damped = lambda v: along(fisher(v), region.damping, v)
+    damped = lambda v: _add_scaled(fisher(v), region.damping, v)
     direction = conjugate_gradients(damped, gradient, region.iterations)
     # x^T A x = x^T g for every iterate of conjugate gradients: its residual is orthogonal to it.
-    curved = dot(direction, gradient)
+    curved = _dot(direction, gradient)
     full = jnp.sqrt(2 * max_kl / jnp.maximum(curved, jnp.finfo(curved.dtype).tiny))
 
-    def at(length: Array) -> Moved:
+    def at(length: Array) -> NaturalStep:
         there = jax.tree.map(lambda p, x: p - length * full * x, params, direction)
-        return Moved(there, *judge(there), length)
+        return NaturalStep(there, *judge(there), length)
 
-    def refused(moved: Moved) -> Array:
+    def refused(moved: NaturalStep) -> Array:
         return ~((moved.loss < before) & (moved.kl <= max_kl))
 
-    def search(carry: tuple[Array, Moved]) -> tuple[Array, Moved]:
+    def search(carry: tuple[Array, NaturalStep]) -> tuple[Array, NaturalStep]:
         tried, moved = carry
         too_far = moved.kl > max_kl
         factor = jnp.where(too_far, 0.95 * jnp.sqrt(max_kl / moved.kl), region.ratio)
@@ -112,5 +133,5 @@ def natural_step(
     goes_on = lambda carry: refused(carry[1]) & (carry[0] < region.backtracks)
     _, last = jax.lax.while_loop(goes_on, search, (jnp.ones((), int), at(jnp.ones_like(full))))
     lost = refused(last)
-    stay = Moved(params, before, jnp.zeros_like(last.kl), jnp.zeros_like(last.length))
+    stay = NaturalStep(params, before, jnp.zeros_like(last.kl), jnp.zeros_like(last.length))
     return jax.tree.map(lambda a, b: jnp.where(lost, a, b), stay, last)

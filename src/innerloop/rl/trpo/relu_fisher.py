@@ -1,20 +1,20 @@
-r"""The divergence's Hessian through one inner step, for rectified networks of two hidden layers.
+r"""The Fisher product of TRPO through one inner step, for ReLU networks with two hidden layers.
 
     F v = mean over tasks of  J_U J_f^T M J_f J_U v,    J_U = I - alpha H    (symmetric),
-    H v = J^T (d2 L / d answers2) J v  +  sum_n  delta_n . (d2 mean(x_n) / d theta2) v,    delta = d L / d mean
+    H v = J^T (d2 L / d outputs2) J v  +  sum_n  delta_n . (d2 mean(x_n) / d theta2) v,    delta = d L / d mean
 
-the same as `innerloop.rl.trpo.fisher` finds by differentiating, from two facts.
+It equals the product of `innerloop.rl.trpo.fisher`, which differentiates. Two facts make it faster.
 
 1. With E_l = d mean / d z_l kept for every sample, J v = sum_l E_l (V_l h_{l-1} + v_l): one large product, not two.
-2. Between its kinks a rectified network is linear in each of its layers, so that the second sum, whatever the number
-   of samples, is the Hessian of one small polynomial in the weights,
+2. Between its kinks a ReLU network is linear in each of its layers. So the second sum is, for any number of samples,
+   the Hessian of one small polynomial in the weights,
 
        sum_n delta_n . mean(x_n) = sum_{kjio} S_{kjio} W1_{kj} W2_{ji} W3_{io} + sum_{io} s_{io} b2_i W3_{io} + ...
        S_{kjio} = sum_n delta_{no} x_{nk} [z1_{nj} > 0] [z2_{ni} > 0],      b1 being the row of W1 for x = 1,
 
-   whose coefficients, and second derivatives, are summed once and serve every product.
+   whose coefficients and second derivatives are summed once for all products.
 
-So a product costs six large matrix products, where derivatives of derivatives take sixteen.
+A product then costs six large matrix products; differentiation takes sixteen.
 """
 
 from typing import Any, NamedTuple
@@ -26,14 +26,14 @@ from jaxtyping import Array, Float
 
 from innerloop.engine.types import LossFn, Task
 from innerloop.rl.distributions import Normal
-from innerloop.rl.policies import LEAST_LOG_STD, GaussianPolicy
+from innerloop.rl.policies import MIN_LOG_STD, GaussianPolicy
 from innerloop.rl.sample_processor import Samples
 from innerloop.rl.sampler import Adapt
 from innerloop.rl.trpo.fisher import Product, mean_kl
 
 
-class Activations(NamedTuple):
-    """A policy at some observations: inputs of each layer, second mask, and how the mean depends on the first layer."""
+class _Activations(NamedTuple):
+    """A policy at some observations: inputs of the layers, ReLU masks, and the mean's derivative by the first layer."""
 
     x: Float[Array, "samples observation"]
     first: Float[Array, "samples hidden"]
@@ -43,8 +43,8 @@ class Activations(NamedTuple):
     e1: Float[Array, "action samples hidden"]
 
 
-class HessianBlocks(NamedTuple):
-    """The second derivatives of the polynomial, for every two of its layers; `square` is that of b2 and W3."""
+class _HessianBlocks(NamedTuple):
+    """Second derivatives of the polynomial for each pair of layers; `square` is that of b2 and W3."""
 
     first_second: Float[Array, "inputs hidden hidden"]
     second_head: Float[Array, "action hidden hidden"]
@@ -52,27 +52,26 @@ class HessianBlocks(NamedTuple):
     square: Float[Array, "action hidden"]
 
 
-class Prepared(NamedTuple):
-    """What one task's products have in common."""
+class _Prepared(NamedTuple):
+    """What all products of one task share."""
 
     adapted: GaussianPolicy
-    before: Activations
-    after: Activations
-    bends: HessianBlocks
+    before: _Activations
+    after: _Activations
+    blocks: _HessianBlocks
 
 
-class FixedPolicy(eqx.Module):
-    """A policy whose answers are given: a surrogate becomes a function of them."""
+class _FixedPolicy(eqx.Module):
+    """A policy with fixed outputs, so that a surrogate becomes a function of them."""
 
-    answers: Normal
+    outputs: Normal
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Normal:
-        """As given."""
-        return self.answers
+        return self.outputs
 
 
-def slopes(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> Activations:
-    """Go through the network once, and back once for every output."""
+def _activations(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> _Activations:
+    """One pass forward, and one back for every output."""
     (one, two), head = policy.mean.body, policy.mean.head
     x = observations.reshape(-1, observations.shape[-1])
     z1 = one(x)
@@ -80,20 +79,20 @@ def slopes(policy: GaussianPolicy, observations: Float[Array, "*batch observatio
     z2 = two(first)
     open1, open2 = (z1 > 0).astype(x.dtype), (z2 > 0).astype(x.dtype)
     e2 = head.weight.T[:, None] * open2
-    return Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
+    return _Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
 
 
-def jvp(policy: GaussianPolicy, s: Activations, like: Normal, v: GaussianPolicy) -> Normal:
-    """J v: how the answers move, if the policy moves by v."""
+def _jvp(policy: GaussianPolicy, s: _Activations, like: Normal, v: GaussianPolicy) -> Normal:
+    """J v: the change of the outputs when the policy changes by v."""
     (one, two), head = v.mean.body, v.mean.head
     early = jnp.einsum("onh,nh->no", s.e1, one(s.x))
     late = (two(s.first) * s.open2) @ policy.mean.head.weight
-    free = policy.log_std > LEAST_LOG_STD
+    free = policy.log_std > MIN_LOG_STD
     mean = (early + late + head(s.second)).reshape(like.mean.shape)
     return Normal(mean, jnp.broadcast_to(jnp.where(free, v.log_std, 0), mean.shape))
 
 
-def coefficients(s: Activations, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
+def _coefficients(s: _Activations, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
     """S and s of the polynomial."""
     delta = delta.reshape(-1, delta.shape[-1])
     inputs = jnp.concatenate([s.x, jnp.ones_like(s.x[:, :1])], -1)
@@ -103,12 +102,14 @@ def coefficients(s: Activations, delta: Float[Array, "*batch action"]) -> tuple[
     return cubic, delta.T @ s.open2
 
 
-def bends(policy: GaussianPolicy, s: Activations, delta: Float[Array, "*batch action"]) -> HessianBlocks:
+def _hessian_blocks(
+    policy: GaussianPolicy, s: _Activations, delta: Float[Array, "*batch action"]
+) -> _HessianBlocks:
     """The polynomial's coefficients, each summed over the weights that a pair of layers leaves out."""
     (one, two), head = policy.mean.body, policy.mean.head
-    cubic, square = coefficients(s, delta)
+    cubic, square = _coefficients(s, delta)
     w1 = jnp.concatenate([one.weight, one.bias[None]])
-    return HessianBlocks(
+    return _HessianBlocks(
         jnp.einsum("koji,io->kji", cubic, head.weight),
         jnp.einsum("koji,kj->oji", cubic, w1),
         jnp.einsum("koji,ji->kjoi", cubic, two.weight),
@@ -116,7 +117,7 @@ def bends(policy: GaussianPolicy, s: Activations, delta: Float[Array, "*batch ac
     )
 
 
-def hvp(b: HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
+def _hvp(b: _HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
     """The polynomial's Hessian times v."""
     (one, two), head = v.mean.body, v.mean.head
     v1, v3 = jnp.concatenate([one.weight, one.bias[None]]), head.weight.T
@@ -128,42 +129,56 @@ def hvp(b: HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
     )
     moved = (w1[:-1], w1[-1], w2, jnp.sum(b.square * v3, 0), w3.T)
     still = jax.tree.map(jnp.zeros_like, v)
-    return eqx.tree_at(bent_parts, still, moved)
+    return eqx.tree_at(_polynomial_weights, still, moved)
 
 
-def bent_parts(policy: GaussianPolicy) -> tuple[Any, ...]:
-    """What the polynomial depends on."""
+def _polynomial_weights(policy: GaussianPolicy) -> tuple[Any, ...]:
+    """The weights that the polynomial depends on."""
     (one, two), head = policy.mean.body, policy.mean.head
     return one.weight, one.bias, two.weight, two.bias, head.weight
 
 
 def fisher(surrogate: LossFn, adapt: Adapt, rate: float, policy: GaussianPolicy, tasks: Task) -> Product:
-    """`v -> F v`, a mean over these tasks, for an `adapt` of one step of size `rate` down the surrogate."""
+    """The product with the Fisher matrix, in closed form.
 
-    def loss(answers: Normal, samples: Samples) -> Array:
-        return surrogate(FixedPolicy(answers), samples)
+    Args:
+        surrogate: the inner loss.
+        adapt: one step of gradient descent on it.
+        rate: the step size, alpha.
+        policy: theta_old, with two hidden ReLU layers.
+        tasks: samples of many tasks.
 
-    def prepare(task: Task) -> Prepared:
+    Returns:
+        `v -> F v`, a mean over these tasks.
+    """
+
+    def loss(outputs: Normal, samples: Samples) -> Array:
+        return surrogate(_FixedPolicy(outputs), samples)
+
+    def prepare(task: Task) -> _Prepared:
         adapted = adapt(policy, task.support)
-        before = slopes(policy, task.support.observations)
+        before = _activations(policy, task.support.observations)
         delta = jax.grad(loss)(policy(task.support.observations), task.support).mean
-        return Prepared(
-            adapted, before, slopes(adapted, task.query.observations), bends(policy, before, delta)
+        return _Prepared(
+            adapted,
+            before,
+            _activations(adapted, task.query.observations),
+            _hessian_blocks(policy, before, delta),
         )
 
     prepared = jax.vmap(prepare)(tasks)
 
-    def one(p: Prepared, task: Task, v: GaussianPolicy) -> GaussianPolicy:
-        old, now = policy(task.support.observations), task.query.answers
-        ahead = lambda v: jvp(policy, p.before, old, v)
-        away = lambda v: jvp(p.adapted, p.after, now, v)
-        curvature = jax.grad(lambda answers: loss(answers, task.support))
+    def one(p: _Prepared, task: Task, v: GaussianPolicy) -> GaussianPolicy:
+        old, now = policy(task.support.observations), task.query.action_dist
+        ahead = lambda v: _jvp(policy, p.before, old, v)
+        away = lambda v: _jvp(p.adapted, p.after, now, v)
+        curvature = jax.grad(lambda outputs: loss(outputs, task.support))
 
         def through(v: GaussianPolicy) -> GaussianPolicy:
             curved = jax.linear_transpose(ahead, v)(jax.jvp(curvature, (old,), (ahead(v),))[1])[0]
-            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, hvp(p.bends, v))
+            return jax.tree.map(lambda v, a, b: v - rate * (a + b), v, curved, _hvp(p.blocks, v))
 
-        divergence = jax.grad(lambda answers: mean_kl(now, answers, task.query))
+        divergence = jax.grad(lambda outputs: mean_kl(now, outputs, task.query))
         moved = jax.jvp(divergence, (now,), (away(through(v)),))[1]
         return through(jax.linear_transpose(away, v)(moved)[0])
 

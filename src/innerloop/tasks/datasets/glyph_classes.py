@@ -35,7 +35,7 @@ def choose() -> dict[str, list[str]]:
     candidates = [
         (part, script, code) for part in SCRIPTS for script in SCRIPTS[part] for code in _codes(script)
     ]
-    overlap = overlaps([code for _, _, code in candidates])
+    overlap = _overlaps([code for _, _, code in candidates])
     chosen: list[int] = []
     for i in range(len(candidates)):
         bounds = [ALIKE if candidates[i][0] == candidates[j][0] else ALIKE_ACROSS for j in chosen]
@@ -48,7 +48,7 @@ def choose() -> dict[str, list[str]]:
     return parts
 
 
-def overlaps(codes: list[int]) -> np.ndarray:
+def _overlaps(codes: list[int]) -> np.ndarray:
     """How alike every two characters are, the largest over the faces: `[characters, characters]` in 0..1."""
     largest = np.zeros((len(codes), len(codes)), np.float32)
     faces = faces_of(codes)

@@ -40,7 +40,7 @@ def sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def digest(examples: np.ndarray) -> str:
+def _digest(examples: np.ndarray) -> str:
     """sha256 of the array's bytes in C order, read in chunks."""
     rows = max(1, CHUNK // max(1, examples[:1].nbytes))
     starts = range(0, len(examples), rows)
@@ -115,7 +115,7 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
     if [*examples.shape] != about.get("shape") or examples.dtype.name != about.get("dtype"):
         raise _damaged(path, "does not have the shape and dtype that its JSON file states", examples.shape)
     data = _class_arrays(path, examples, about)
-    if verify and digest(examples) != about.get("sha256"):
+    if verify and _digest(examples) != about.get("sha256"):
         raise _damaged(path, "does not match its checksum")
     return data
 

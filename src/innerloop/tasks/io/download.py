@@ -53,7 +53,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
+def _data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
     """The folders in which official files are looked for, first to last.
 
     Raises:
@@ -73,7 +73,7 @@ def locate(*sources: Source, root: str | os.PathLike[str] | None = None) -> list
     Raises:
         InnerloopError: a file is nowhere and cannot be downloaded; the message says what to put where.
     """
-    folders = data_folders(root)
+    folders = _data_folders(root)
     return [_find(source, folders) or _download(source) for source in sources]
 
 

@@ -212,7 +212,7 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         wrong = f"a checkpoint of {size} bytes does not fit on the disk{last_whole(folder)}"
-        raise NotWritten(str(folder), wrong, got=f"{free} bytes free", do="free some room, then --resume")
+        raise NotWritten(str(folder), wrong, got=f"{free} bytes free", do="free some room, then `resume`")
 
 
 def finish(checkpoints: Manager) -> None:
@@ -247,7 +247,7 @@ def not_written(checkpoints: Manager, trouble: Exception) -> InnerloopError:
     """What to say when the disk is full or the folder read-only."""
     folder = checkpoints.folder
     wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
-    return NotWritten(str(folder), wrong, do="free some room or give write access, then --resume")
+    return NotWritten(str(folder), wrong, do="free some room or give write access, then `resume`")
 
 
 def last_whole(folder: Path) -> str:

@@ -149,7 +149,7 @@ class RunFolder(OwnFolder):
             wrong = (
                 f"the {' and the '.join(other)} set of the data changed since the run in {self.path} began"
             )
-            raise InnerloopError("--resume", wrong, do="bring the data back, or start a new run")
+            raise InnerloopError("resume", wrong, do="bring the data back, or start a new run")
 
     def note_circumstances(self, step: int) -> None:
         """Warn of versions and devices that are not those that the run was made with, and keep them with the rest."""

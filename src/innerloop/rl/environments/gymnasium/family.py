@@ -1,9 +1,9 @@
-"""Gymnasium environments of one's own as a family of tasks: as many copies as there are trajectories, stepped together.
+"""Gymnasium environments as a family of tasks: one copy per trajectory, stepped together.
 
-A Gymnasium environment keeps its state to itself. So the state that the pure protocol hands on is a ticket: which set
-of copies, which copy of it, how many steps so far. The tickets chain one step to the next, so that a compiled program
-cannot change their order, and a set that is asked out of turn says so. Everything random in an environment comes from
-the seed that `reset` makes of its key. Copies of one device are stepped one after the other in this process.
+A Gymnasium environment hides its state. So the state that the pure interface passes on is a ticket: the set of copies,
+the copy in it, and the number of steps so far. Each step depends on the ticket of the step before, so no compiled
+program can reorder them, and a step out of order raises an error. All randomness of an environment comes from the seed
+that `reset` derives from its key. The copies of one device are stepped one after the other in this process.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,25 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Transition
 from innerloop.rl.environments.gymnasium.pool import Groups, Ticket
-from innerloop.rl.environments.mujoco.models import needed
+from innerloop.rl.environments.mujoco.models import import_optional
 
 
 @dataclass(frozen=True, eq=False)
 class GymnasiumFamily:
-    """Environments made by `make()`, differing by a task.
+    """Environments made by `make()` that differ by a task.
 
-    make: gives a new environment. tasks: `tasks(key)` draws a task, an array, as a JAX function. set_task: called as
-    `set_task(environment, task)` before every reset; without it the task is handed over as
-    `environment.reset(options={"task": task})`. Actions in [-1, 1] are stretched to the bounds of the action space.
+    Actions in [-1, 1] are scaled to the bounds of the action space.
+
+    Attributes:
+        make: returns a new environment.
+        tasks: `tasks(key)`, a JAX function that draws a task, an array.
+        horizon: steps after which a trajectory is cut.
+        set_task: called as `set_task(environment, task)` before every reset (None: the task is passed as
+            `environment.reset(options={"task": task})`).
+
+    Raises:
+        InnerloopError: for a horizon below 1, and for an action space that is neither Discrete nor a bounded Box with
+            one axis.
     """
 
     make: Callable[[], Any]
@@ -41,11 +50,11 @@ class GymnasiumFamily:
         if self.horizon < 1:
             raise InnerloopError("GymnasiumFamily", "`horizon` must be 1 or more", got=self.horizon)
         object.__setattr__(self, "groups", Groups(self))
-        _ = self.action_size  # now: an action space that does not fit is told before anything is compiled
+        _ = self.action_size  # fail on an unsuitable action space before anything is compiled
 
     @cached_property
     def spaces(self) -> tuple[Any, Any]:
-        """Spaces of observations and actions."""
+        """Observation space and action space."""
         one = self.make()
         found = one.observation_space, one.action_space
         one.close()
@@ -53,12 +62,12 @@ class GymnasiumFamily:
 
     @property
     def observation_size(self) -> int:
-        """Numbers of an observation, whatever its space, as Gymnasium flattens it."""
-        return int(needed("gymnasium", "GymnasiumFamily").spaces.flatdim(self.spaces[0]))
+        """Length of an observation once Gymnasium has flattened it."""
+        return int(import_optional("gymnasium", "GymnasiumFamily").spaces.flatdim(self.spaces[0]))
 
     @property
     def discrete(self) -> bool:
-        """Whether an action is a number of so many."""
+        """Whether the action space is discrete."""
         return hasattr(self.spaces[1], "n")
 
     @property
@@ -78,25 +87,25 @@ class GymnasiumFamily:
         return self.tasks(key)
 
     def task_vector(self, task: Array) -> Float[Array, " description"]:
-        """The task's numbers in a row."""
+        """The task, flattened."""
         return jnp.ravel(task)
 
     def reset(self, key: PRNGKeyArray, task: Array) -> tuple[Ticket, Float[Array, " observation"]]:
-        """A copy set to its task and seeded by the key."""
+        """A copy with its task, seeded by the key."""
         seed = jax.random.randint(key, (), 0, 2**31 - 1, jnp.int32)
-        number, seen = jax.ShapeDtypeStruct((), jnp.int32), self.seen
-        out = (Ticket._make([number] * 3), seen)
+        number, observation = jax.ShapeDtypeStruct((), jnp.int32), self.observation_struct
+        out = (Ticket._make([number] * 3), observation)
         return jax.pure_callback(self.groups.reset, out, seed, task, vmap_method="broadcast_all")
 
     def step(self, key: PRNGKeyArray, state: Ticket, action: Array) -> Transition:
-        """One step of the copy; its own randomness needs no key. Past its end it stays where it was."""
-        number, seen = jax.ShapeDtypeStruct((), jnp.int32), self.seen
-        paid, over = jax.ShapeDtypeStruct((), seen.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
-        out = (Ticket._make([number] * 3), seen, paid, over)
+        """One step of the copy, which ignores the key; after its end the copy does not move."""
+        number, observation = jax.ShapeDtypeStruct((), jnp.int32), self.observation_struct
+        paid, over = jax.ShapeDtypeStruct((), observation.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
+        out = (Ticket._make([number] * 3), observation, paid, over)
         found = jax.pure_callback(self.groups.step, out, state, action, vmap_method="broadcast_all")
         return Transition(*found)
 
     @property
-    def seen(self) -> jax.ShapeDtypeStruct:
-        """Shape and type of an observation."""
+    def observation_struct(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of an observation."""
         return jax.ShapeDtypeStruct((self.observation_size,), jnp.zeros(()).dtype)

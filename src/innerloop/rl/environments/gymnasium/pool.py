@@ -1,7 +1,4 @@
-"""Copies of an environment that keeps its state to itself, and the tickets that stand for it.
-
-A ticket says which set of copies, which of them, and how many steps it has made; a set asked out of turn says so.
-"""
+"""Copies of environments that hide their state, and the tickets that stand for it."""
 
 import threading
 from typing import Any, NamedTuple
@@ -10,15 +7,15 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from innerloop.errors import InnerloopError
-from innerloop.rl.environments.mujoco.models import needed
+from innerloop.rl.environments.mujoco.models import import_optional
 
 WHO = "GymnasiumFamily"
-OPEN = 16
-"""Sets of copies that may be in use at once; the oldest is taken back for a new one."""
+MAX_GROUPS = 16
+"""Sets of copies that may be in use at once; beyond it the oldest is reclaimed."""
 
 
 class Ticket(NamedTuple):
-    """Which set of copies, which of them, and how many steps it has made."""
+    """The set of copies, the copy in it, and the number of steps so far."""
 
     group: Int[Array, ""]
     copy: Int[Array, ""]
@@ -31,44 +28,43 @@ class Group:
     def __init__(self, family: Any, size: int):
         self.family, self.time = family, 0
         self.copies = [family.make() for _ in range(size)]
-        self.flatten = needed("gymnasium", WHO).spaces.flatten
-        self.seen = np.zeros((size, family.observation_size))
+        self.flatten = import_optional("gymnasium", WHO).spaces.flatten
+        self.observations = np.zeros((size, family.observation_size))
         self.over = np.zeros(size, bool)
 
     def reset(self, seeds: np.ndarray, tasks: np.ndarray) -> None:
-        """Every copy with its own seed and task."""
+        """Reset every copy to its seed and task."""
         self.time, self.over[:] = 0, False
         for i, (copy, seed, task) in enumerate(zip(self.copies, seeds.tolist(), tasks, strict=True)):
             if self.family.set_task is not None:
                 self.family.set_task(copy, task)
             options = {"task": task} if self.family.set_task is None else None
-            self.note(i, copy.reset(seed=seed, options=options)[0])
+            self._keep(i, copy.reset(seed=seed, options=options)[0])
 
     def step(self, actions: np.ndarray) -> np.ndarray:
-        """Every copy that has not ended; their rewards."""
+        """Step every copy that has not ended; returns the rewards."""
         self.time += 1
         rewards = np.zeros(len(self.copies))
         for i in np.flatnonzero(~self.over).tolist():
-            seen, rewards[i], ended, cut, _ = self.copies[i].step(self.stretched(actions[i]))
+            observation, rewards[i], ended, cut, _ = self.copies[i].step(self._to_bounds(actions[i]))
             self.over[i] = ended or cut
-            self.note(i, seen)
+            self._keep(i, observation)
         return rewards
 
-    def stretched(self, action: Any) -> Any:
-        """An action of [-1, 1] within the bounds of the space; the number of a discrete one."""
+    def _to_bounds(self, action: Any) -> Any:
+        """An action in [-1, 1] scaled to the bounds of the space; an index for a discrete space."""
         space = self.family.spaces[1]
         if self.family.discrete:
             return int(action) + int(getattr(space, "start", 0))
         part = (np.clip(action, -1, 1) + 1) / 2
         return (space.low + part * (space.high - space.low)).astype(space.dtype)
 
-    def note(self, i: int, seen: Any) -> None:
-        """Keep what a copy shows."""
-        self.seen[i] = self.flatten(self.family.spaces[0], seen)
+    def _keep(self, i: int, observation: Any) -> None:
+        self.observations[i] = self.flatten(self.family.spaces[0], observation)
 
 
 class Groups:
-    """The sets of copies of one family, by number."""
+    """The sets of copies of one family."""
 
     def __init__(self, family: Any):
         self.family, self.lock, self.last = family, threading.Lock(), 0
@@ -76,17 +72,21 @@ class Groups:
         self.free: list[Group] = []
 
     def reset(self, seeds: Any, tasks: Any) -> tuple[Ticket, np.ndarray]:
-        """Tickets and observations of as many copies as there are seeds."""
+        """Tickets and observations of new copies, one per seed."""
         seeds, tasks = np.asarray(seeds), np.asarray(tasks)
         shape = seeds.shape
-        number, group = self.take(seeds.size)
+        number, group = self._take(seeds.size)
         group.reset(seeds.ravel(), tasks.reshape(seeds.size, *tasks.shape[len(shape) :]))
         copies = np.arange(seeds.size, dtype=np.int32).reshape(shape)
         ticket = Ticket._make([np.full(shape, number, np.int32), copies, np.zeros(shape, np.int32)])
-        return ticket, self.shown(group, shape)
+        return ticket, self._observations_of(group, shape)
 
     def step(self, ticket: Ticket, actions: Any) -> tuple[Ticket, np.ndarray, np.ndarray, np.ndarray]:
-        """The copies of these tickets, one step on."""
+        """One step of the copies of these tickets.
+
+        Raises:
+            InnerloopError: if the copies are not stepped together and in order.
+        """
         numbers, copies, time = (np.asarray(x) for x in ticket)
         shape, actions = numbers.shape, np.asarray(actions)
         group = self.used.get(int(numbers.flat[0]))
@@ -96,19 +96,23 @@ class Groups:
             raise InnerloopError(WHO, "its environments were stepped out of turn", do=do)
         rewards = group.step(actions.reshape(copies.size, *actions.shape[len(shape) :]))
         if group.time >= self.family.horizon:
-            self.give_back(int(numbers.flat[0]))
-        seen = self.shown(group, shape)
+            self._give_back(int(numbers.flat[0]))
+        observation = self._observations_of(group, shape)
         after = Ticket._make([numbers, copies, time + np.int32(1)])
-        return after, seen, rewards.reshape(shape).astype(seen.dtype), group.over.reshape(shape).copy()
+        return (
+            after,
+            observation,
+            rewards.reshape(shape).astype(observation.dtype),
+            group.over.reshape(shape).copy(),
+        )
 
-    def shown(self, group: Group, shape: tuple[int, ...]) -> np.ndarray:
-        """Observations in the shape of the batch."""
-        return group.seen.reshape(*shape, -1).astype(self.family.seen.dtype)
+    def _observations_of(self, group: Group, shape: tuple[int, ...]) -> np.ndarray:
+        return group.observations.reshape(*shape, -1).astype(self.family.observation_struct.dtype)
 
-    def take(self, size: int) -> tuple[int, Group]:
-        """A set of this size for one rollout, and its number."""
+    def _take(self, size: int) -> tuple[int, Group]:
+        """The number of a set of this size, and the set."""
         with self.lock:
-            if len(self.used) >= OPEN:
+            if len(self.used) >= MAX_GROUPS:
                 self.free.append(self.used.pop(min(self.used)))
             fits = [group for group in self.free if len(group.copies) == size]
             group = fits[0] if fits else Group(self.family, size)
@@ -118,7 +122,6 @@ class Groups:
             self.used[self.last] = group
             return self.last, group
 
-    def give_back(self, number: int) -> None:
-        """A set whose rollout is at its horizon."""
+    def _give_back(self, number: int) -> None:
         with self.lock:
             self.free.append(self.used.pop(number))

@@ -1,1 +1,1 @@
-"""Bodies in MuJoCo: models, and the engines for CPUs and accelerators."""
+"""MuJoCo bodies: models, and engines for CPUs and accelerators."""

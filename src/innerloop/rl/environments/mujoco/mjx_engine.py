@@ -1,4 +1,4 @@
-"""MuJoCo's physics as a JAX program, for accelerators: the same model, the same measurements as `c_engine`."""
+"""MuJoCo's physics as a JAX program, for accelerators: the same model and sensors as `c_engine`."""
 
 import contextlib
 import io
@@ -9,56 +9,54 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, load_model, needed
+from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, import_optional, load_model
 
 
 def advance(
     body: Body, state: Float[Array, " state"], action: Float[Array, " action"]
 ) -> Float[Array, " numbers"]:
-    """The state after one step of the environment, followed by what is measured there."""
-    mjx, model, data = placed(body, state)
+    """The state after one step of the environment, followed by its sensor values."""
+    mjx, model, data = _data_at(body, state)
     data = jax.lax.fori_loop(0, SUBSTEPS, lambda _, d: mjx.step(model, d), data.replace(ctrl=action))
-    after = numbers(body, data)
+    after = _solver_state(body, data)
     if body.contacts:
         data = mjx.forward(model, data)
     else:
         data = mjx.com_vel(model, mjx.com_pos(model, mjx.kinematics(model, data)))
         data = mjx.sensor_vel(model, mjx.sensor_pos(model, data))
-    return measured(body, after, data)
+    return _with_sensors(body, after, data)
 
 
 def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]:
-    """The same without a step: what is measured in `state`."""
-    mjx, model, data = placed(body, state)
+    """`state` followed by its sensor values, without a step."""
+    mjx, model, data = _data_at(body, state)
     data = mjx.forward(model, data)
-    return measured(body, numbers(body, data), data)
+    return _with_sensors(body, _solver_state(body, data), data)
 
 
 @cache
-def model_of(body: Body) -> tuple[Any, Any, Any]:
+def _compiled_model(body: Body) -> tuple[Any, Any, Any]:
     """MJX, the model and an empty state, made once outside any traced program."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells that an optional backend is missing
-        mjx = needed("mujoco.mjx", body.name)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional backend is missing
+        mjx = import_optional("mujoco.mjx", body.name)
     with jax.ensure_compile_time_eval():
         model = mjx.put_model(load_model(body))
         return mjx, model, mjx.make_data(model)
 
 
-def placed(body: Body, state: Array) -> tuple[Any, Any, Any]:
+def _data_at(body: Body, state: Array) -> tuple[Any, Any, Any]:
     """MJX, the model, and its data in this state."""
-    mjx, model, data = model_of(body)
+    mjx, model, data = _compiled_model(body)
     p, v = body.positions, body.velocities
     qpos, qvel, warm_start = jnp.split(state, (p, p + v))
     return mjx, model, data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warm_start)
 
 
-def numbers(body: Body, data: Any) -> Array:
-    """What the next step needs."""
+def _solver_state(body: Body, data: Any) -> Array:
     return jnp.concatenate([data.qpos, data.qvel, data.qacc_warmstart])
 
 
-def measured(body: Body, state: Array, data: Any) -> Array:
-    """A state followed by its measurements."""
+def _with_sensors(body: Body, state: Array, data: Any) -> Array:
     parts = [state, data.sensordata[:6]]
     if body.contacts:
         parts.append(data.cfrc_ext[1:].ravel())

@@ -1,7 +1,7 @@
-"""The bodies that walk: Gymnasium's own MuJoCo models of the half-cheetah and the ant, with what is measured on them.
+"""Gymnasium's MuJoCo models of the half-cheetah and the ant, with sensors.
 
-Sensors are added to each model: the centre of mass of the whole body, its velocity, and (where contacts count) a
-force, whose only purpose is that MuJoCo then computes the contact forces `cfrc_ext`. Both engines read the same model.
+The sensors are the centre of mass of the whole body, its velocity, and (if contacts count) a force, which only makes
+MuJoCo compute the contact forces `cfrc_ext`. Both engines read the same model.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,16 @@ SUBSTEPS = 5
 
 @dataclass(frozen=True)
 class Body:
-    """One model: its file, its sizes, and whether contact forces are felt.
+    """One model.
 
-    positions, velocities, actuators: lengths of qpos, qvel and the action. parts: bodies of the tree, ground left out.
+    Attributes:
+        name: its name in configs.
+        file: its file in Gymnasium.
+        positions: length of qpos.
+        velocities: length of qvel.
+        actuators: length of an action.
+        parts: number of bodies in the tree, without the ground.
+        contacts: whether contact forces are observed.
     """
 
     name: str
@@ -34,12 +41,12 @@ class Body:
 
     @property
     def state_size(self) -> int:
-        """Numbers that the next step needs: positions, velocities, and the solver's warm start."""
+        """Length of the state: positions, velocities, and the solver's warm start."""
         return self.positions + 2 * self.velocities
 
     @property
     def sensed_size(self) -> int:
-        """Numbers that are measured: centre of mass, its velocity, contact forces on every part."""
+        """Number of sensor values: centre of mass, its velocity, contact forces on every part."""
         return 6 + 6 * self.parts * self.contacts
 
 
@@ -47,8 +54,12 @@ HALF_CHEETAH = Body("half-cheetah", "half_cheetah.xml", 9, 9, 6, 7, False)
 ANT = Body("ant", "ant.xml", 15, 14, 8, 13, True)
 
 
-def needed(module: str, who: str) -> Any:
-    """A module of the extra `rl`. Raises InnerloopError naming the extra where it is not installed."""
+def import_optional(module: str, who: str) -> Any:
+    """Import a module of the extra `rl`.
+
+    Raises:
+        InnerloopError: if it is not installed.
+    """
     try:
         return import_module(module)
     except ImportError as error:
@@ -57,9 +68,9 @@ def needed(module: str, who: str) -> Any:
         raise InnerloopError(who, f"needs the package `{missing}`, which is not installed", do=do) from None
 
 
-def model_text(body: Body) -> str:
-    """The XML of the model as Gymnasium ships it; Gymnasium itself is not imported."""
-    needed("mujoco", body.name)
+def _model_xml(body: Body) -> str:
+    """The XML of the model in Gymnasium's package, found without importing Gymnasium."""
+    import_optional("mujoco", body.name)
     found = find_spec("gymnasium")
     if found is None or found.origin is None:
         do = "pip install 'innerloop[rl]'"
@@ -74,15 +85,19 @@ def model_text(body: Body) -> str:
         ) from None
 
 
-MASS = ' settotalmass="14"'
-"""What the half-cheetah's file asks for in words that MuJoCo is giving up; done by a call instead."""
+TOTAL_MASS = ' settotalmass="14"'
+"""A deprecated attribute in the half-cheetah's file; `load_model` sets the mass by a call instead."""
 
 
 @cache
 def load_model(body: Body) -> Any:
-    """The compiled model with its sensors. It does not reset itself where physics explodes: that would hide it."""
-    mujoco, text = needed("mujoco", body.name), model_text(body)
-    spec = mujoco.MjSpec.from_string(text.replace(MASS, ""))
+    """The compiled model with its sensors, without MuJoCo's automatic reset, which would hide exploding physics.
+
+    Raises:
+        InnerloopError: if MuJoCo or Gymnasium is not installed, or the model's file cannot be read.
+    """
+    mujoco, text = import_optional("mujoco", body.name), _model_xml(body)
+    spec = mujoco.MjSpec.from_string(text.replace(TOTAL_MASS, ""))
     sensor, torso = mujoco.mjtSensor, {"objtype": mujoco.mjtObj.mjOBJ_BODY, "objname": "torso"}
     spec.add_sensor(name="com", type=sensor.mjSENS_SUBTREECOM, **torso)
     spec.add_sensor(name="com_velocity", type=sensor.mjSENS_SUBTREELINVEL, **torso)
@@ -91,7 +106,7 @@ def load_model(body: Body) -> Any:
         at = {"objtype": mujoco.mjtObj.mjOBJ_SITE, "objname": "felt"}
         spec.add_sensor(name="force", type=sensor.mjSENS_FORCE, **at)
     model = spec.compile()
-    if MASS in text:
+    if TOTAL_MASS in text:
         mujoco.mj_setTotalmass(model, 14.0)
         mujoco.mj_setConst(model, mujoco.MjData(model))
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET

@@ -1,7 +1,7 @@
-"""One step of a body's physics by either engine, and what was measured then.
+"""One step of physics on either engine, and the sensor values after it.
 
-On a CPU MuJoCo's C engine does it, on an accelerator MJX, which is the same physics as a JAX program. Both take and
-give `[qpos, qvel, warm start]` and follow it by the same measurements.
+On a CPU this is MuJoCo's C engine; on an accelerator it is MJX, the same physics as a JAX program. Both take and return
+`[qpos, qvel, warm start]`, followed by the same sensor values.
 """
 
 from types import ModuleType
@@ -16,12 +16,12 @@ from innerloop.rl.environments.mujoco.models import Body
 
 Engine = Literal["auto", "c", "mjx"]
 
-FASTEST = 1e3
-"""A velocity beyond it (m/s or rad/s) is an explosion: a hundred times what these bodies reach."""
+MAX_SPEED = 1e3
+"""A velocity (m/s or rad/s) beyond which the physics has exploded: a hundred times what these bodies reach."""
 
 
 class Physics(NamedTuple):
-    """The state of a body, and its centre of mass, that one's velocity, and the clipped contact forces."""
+    """The state of a body, its centre of mass with its velocity, and the clipped contact forces."""
 
     qpos: Float[Array, " positions"]
     qvel: Float[Array, " velocities"]
@@ -31,19 +31,19 @@ class Physics(NamedTuple):
     forces: Float[Array, " forces"]
 
 
-def at_rest(body: Body, engine: Engine, qpos: Array, qvel: Array) -> Physics:
-    """What is measured in a given state, before any step."""
+def initial_physics(body: Body, engine: Engine, qpos: Array, qvel: Array) -> Physics:
+    """The physics in a given state, before any step."""
     state = jnp.concatenate([qpos, qvel, jnp.zeros_like(qvel)])
-    return unpacked(body, chosen(engine).sense(body, state))
+    return _unpack(body, _engine_module(engine).sense(body, state))
 
 
 def step(body: Body, engine: Engine, before: Physics, action: Float[Array, " action"]) -> Physics:
-    """The next state; NaN actions count as none, as in MuJoCo itself."""
+    """The next state; NaN in an action counts as 0, as in MuJoCo."""
     state = jnp.concatenate([before.qpos, before.qvel, before.warm_start])
-    return unpacked(body, chosen(engine).advance(body, state, jnp.nan_to_num(action)))
+    return _unpack(body, _engine_module(engine).advance(body, state, jnp.nan_to_num(action)))
 
 
-def chosen(engine: Engine) -> ModuleType:
+def _engine_module(engine: Engine) -> ModuleType:
     """The engine's module."""
     if engine == "c" or (engine == "auto" and jax.default_backend() == "cpu"):
         return c_engine
@@ -52,15 +52,14 @@ def chosen(engine: Engine) -> ModuleType:
     return mjx_engine
 
 
-def unpacked(body: Body, numbers: Float[Array, " numbers"]) -> Physics:
-    """The parts of what an engine gives."""
+def _unpack(body: Body, numbers: Float[Array, " numbers"]) -> Physics:
     p, v = body.positions, body.velocities
     ends = (p, p + v, p + 2 * v, p + 2 * v + 3, p + 2 * v + 6)
     *state, forces = jnp.split(numbers, ends)
     return Physics._make([*state, jnp.clip(forces, -1, 1)])
 
 
-def sound(after: Physics) -> Bool[Array, ""]:
-    """Whether the numbers are finite and the body no faster than a body can be."""
+def is_stable(after: Physics) -> Bool[Array, ""]:
+    """Whether all values are finite and all velocities below `MAX_SPEED`."""
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in after]))
-    return finite & jnp.all(jnp.abs(after.qvel) < FASTEST)
+    return finite & jnp.all(jnp.abs(after.qvel) < MAX_SPEED)
