@@ -1,5 +1,6 @@
 """`python -m innerloop` is the command `innerloop`."""
 
+import os
 import traceback
 
 from innerloop.training import signals
@@ -11,6 +12,7 @@ def entry() -> None:
     After an error, threads of Orbax or XLA that cannot end any more do not keep it.
     """
     signals.take()
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; what is set for other programs may not be there
     from innerloop.cli import flushed, main
 
     try:

@@ -46,7 +46,10 @@ def of_images(config: Config) -> str:
     if not config.data.folder or not root.is_dir():
         return ""
     stamp = lambda path: f"{path.relative_to(root)} {path.stat().st_size} {path.stat().st_mtime_ns}"
-    return _digest(*(stamp(path).encode() for path in sorted(root.rglob("*")) if path.is_file()))
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return _digest(
+        *(stamp(path).encode("utf-8", "surrogateescape") for path in files)
+    )  # a name need not be UTF-8
 
 
 def key(experiment: str, facts: dict[str, Any]) -> str:

@@ -58,9 +58,10 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Adapt, argv)
     start_jax()
     from innerloop.cli.adapt_model import adapt_and_predict
+    from innerloop.training.storage.sources import inputs_of
 
     if arguments.csv is not None:
-        inputs = (arguments.source, arguments.data, *arguments.query)
+        inputs = (*inputs_of(arguments.source, arguments.data_folder), arguments.data, *arguments.query)
         output(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
     own = UserData(arguments.data, arguments.query, arguments.ink)
     result = adapt_and_predict(

@@ -77,9 +77,7 @@ def run(argv: Sequence[str]) -> int:
     asked = _request(arguments)
     _check_source(asked, arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else _default_out(arguments.source))
-    folder = None if out is None else OutputFolder(out, overwrite=arguments.overwrite)
-    if folder is not None:
-        _check_folder(folder)
+    folder = None if out is None else _output_folder(out, arguments)
     results = analyze(asked, arguments.only, progress_for=_progress, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if folder is not None:
@@ -130,11 +128,17 @@ def _default_out(source: str) -> Path:
     return path / "analysis" if path.is_dir() else Path(f"analysis-{path.stem}")
 
 
-def _check_folder(folder: OutputFolder) -> None:
+def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
     """Make the folder. Raises InnerloopError if that fails, or it holds files that an analysis did not write."""
+    from innerloop.training.storage.sources import inputs_of
+
+    sources = filter(None, (arguments.source, arguments.against))
+    inputs = [path for source in sources for path in inputs_of(source, arguments.data_folder)]
+    folder = OutputFolder(out, overwrite=arguments.overwrite, inputs=inputs)
     folder.make("figures")
     for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
         folder.check(name)
+    return folder
 
 
 def _progress(title: str) -> "AbstractContextManager":

@@ -62,13 +62,16 @@ def _destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]
     Raises:
         InnerloopError: if the file exists and must not be replaced.
     """
+    from innerloop.training.storage.sources import inputs_of
+
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
+    inputs = [path for source in arguments.runs for path in inputs_of(source)]
     if arguments.out is None and first.is_dir():
-        folder = OutputFolder(first, overwrite=overwrite)
+        folder = OutputFolder(first, overwrite=overwrite, inputs=inputs)
         folder.check("report.html")
         return folder.replacing("report.html"), first / "report.html"
     out = arguments.out or Path("report.html")
-    place = output(out, overwrite=overwrite, inputs=arguments.runs)
+    place = output(out, overwrite=overwrite, inputs=inputs)
     return new_output(place, overwrite=overwrite), out
 
 

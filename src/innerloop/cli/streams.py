@@ -14,6 +14,7 @@ from innerloop.io.text import LIMIT, printable
 def prepared() -> Iterator[None]:
     """Streams that no character breaks, and warnings as sentences."""
     _open_closed()
+    _forget_odd_sizes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of what a latin-1 or ASCII terminal cannot show
@@ -22,6 +23,18 @@ def prepared() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = kept
+
+
+WIDEST = 1000
+"""Characters of the widest line that a terminal is taken to have, and lines of the highest."""
+
+
+def _forget_odd_sizes() -> None:
+    """Drop a size of the terminal that no terminal has: rich would fail, or fill lines of gigabytes."""
+    for name in ("COLUMNS", "LINES"):
+        size = os.environ.get(name, "")
+        if not (size.isascii() and size.isdigit() and len(size) < 5 and 0 < int(size) <= WIDEST):
+            os.environ.pop(name, None)
 
 
 def _open_closed() -> None:

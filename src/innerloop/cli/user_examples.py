@@ -10,7 +10,7 @@ import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import TEXT, read_bytes
-from innerloop.tasks.io.class_folders import ENDINGS, list_classes
+from innerloop.tasks.io.class_folders import ENDINGS, check_memory, list_classes
 from innerloop.tasks.io.images import open_image, to_array
 
 LINES = 1_000_000
@@ -103,6 +103,8 @@ def _read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
 
 def read_pictures(paths: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
     """All pictures, `[pictures, height, width, channels]` uint8."""
+    height, width, channels = shape
+    check_memory(2 * len(paths), (height, width, channels))
     return np.stack([_read_picture(path, shape) for path in paths])
 
 

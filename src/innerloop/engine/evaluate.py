@@ -52,7 +52,7 @@ class Curve:
         return half_width(self.scores[name])
 
 
-def half_width(values: np.ndarray) -> np.ndarray:
+def half_width(values: np.ndarray) -> np.ndarray | np.floating:
     """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
     with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
         return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))

@@ -5,8 +5,10 @@ at all. Inside a folder of our own no symbolic link is followed, and a file that
 nor removed.
 """
 
+import errno
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,8 @@ from innerloop.io.untrusted import read_object, sha256_of
 
 RECORD = ".innerloop.json"
 """The file in which a folder of outputs records what was written: sha256 by name."""
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 OVERWRITE = "give another name, or `overwrite` to replace it"
 
@@ -103,17 +107,25 @@ def output(path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = 
     """
     path = resolved(path)
     with cannot_write(path):
-        if path.exists() and any(path.samefile(other) for other in _files(inputs)):
-            raise InnerloopError(
-                str(path), "is read as an input and is not overwritten", do="give another name"
-            )
+        _refuse_input(path, inputs)
         if path.is_dir():
             raise InnerloopError(str(path), "is a folder", do="name a file in it")
         if os.path.lexists(path) and not path.is_file():
             raise InnerloopError(str(path), "is not a regular file", do="give another name")
     if path.exists() and not overwrite:
         raise InnerloopError(str(path), "exists already", do=OVERWRITE)
+    with cannot_write(path):
+        folder = next(folder for folder in path.parents if os.path.lexists(folder))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
+
+
+def _refuse_input(path: Path, inputs: Iterable[Path | str]) -> None:
+    if path.exists() and any(path.samefile(other) for other in _files(inputs)):
+        raise InnerloopError(str(path), "is read as an input and is not overwritten", do="give another name")
 
 
 def _files(inputs: Iterable[Path | str]) -> Iterator[Path]:
@@ -234,19 +246,19 @@ _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os
 class OutputFolder(OwnFolder):
     """A folder of outputs that may be made again: files that changed since, or were not written by us, are kept."""
 
-    def __init__(self, path: Path | str, *, overwrite: bool = False):
+    def __init__(self, path: Path | str, *, overwrite: bool = False, inputs: Iterable[Path | str] = ()):
         super().__init__(path)
-        self.overwrite = overwrite
+        self.overwrite, self.inputs = overwrite, list(inputs)
 
     def check(self, name: str) -> None:
-        """Raise InnerloopError if `name` exists and is not as we wrote it."""
-        path = self.place(name)
-        if not os.path.lexists(path) or self.overwrite:
+        """Raise InnerloopError if `name` is an input, or exists and is not as we wrote it."""
+        path, record = self.place(name), self._record()
+        if not os.path.lexists(path):
             return
-        if not path.is_file() or self._record().get(name) != sha256_of(path, _LARGEST, follow=False):
-            raise InnerloopError(
-                str(path), "was not written by innerloop, or was changed since", do=OVERWRITE
-            )
+        if self.overwrite:
+            _refuse_input(path, self.inputs)
+        elif not path.is_file() or record.get(name) != sha256_of(path, _LARGEST, follow=False):
+            raise _foreign(path)
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
@@ -260,11 +272,21 @@ class OutputFolder(OwnFolder):
             draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def _record(self) -> dict[str, object]:
+        """What was written. Raises InnerloopError for another file of this name, unless it may be replaced."""
         path = self.place(RECORD)
-        try:
-            return read_object(path, follow=False) if path.exists() else {}
-        except InnerloopError:  # not a record: nothing here counts as ours
+        if not os.path.lexists(path):
             return {}
+        with suppress(InnerloopError):
+            record = read_object(path, follow=False)
+            if all(SHA256.fullmatch(str(value)) for value in record.values()):
+                return record
+        if self.overwrite:
+            return {}
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> InnerloopError:
+    return InnerloopError(str(path), "was not written by innerloop, or was changed since", do=OVERWRITE)
 
 
 _LARGEST = 1 << 30

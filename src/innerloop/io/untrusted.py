@@ -52,6 +52,8 @@ def open_regular(path: Path, limit: int, *, follow: bool = True) -> BufferedRead
             "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
         )
         raise InnerloopError(str(path), wrong) from None
+    except InnerloopError:
+        raise
     except ValueError as trouble:  # a NUL or a lone surrogate in the name
         raise InnerloopError(repr(str(path)), f"is no file name ({trouble})") from None
     file = os.fdopen(handle, "rb")

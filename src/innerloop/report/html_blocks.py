@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,6 +14,7 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
+from innerloop.report.run_figures import STYLE
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
@@ -35,7 +37,8 @@ def document(title: str, parts: Sequence[str]) -> str:
 def svg(figure: Figure, what: str) -> str:
     """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{_encoded(buffer)}">'
 
 
@@ -48,7 +51,7 @@ def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
     folder.make("figures")
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            with folder.replacing(f"figures/{name}.{kind}") as draft:
+            with folder.replacing(f"figures/{name}.{kind}") as draft, matplotlib.rc_context(STYLE):
                 figure.savefig(draft, format=kind, dpi=160)
 
 

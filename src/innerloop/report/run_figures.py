@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.style.core import STYLE_BLACKLIST
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.io.text import grouped, printable
@@ -26,7 +27,9 @@ VALIDATION = {
     "loss": "validation squared error",
     "return": "validation return",
 }
-STYLE: dict[Any, Any] = {
+# A `matplotlibrc` in the folder where the command is called may ask for LaTeX, which is a program.
+DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in STYLE_BLACKLIST}
+STYLE: dict[Any, Any] = DEFAULTS | {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,

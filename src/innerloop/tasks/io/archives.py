@@ -37,7 +37,7 @@ class Limits:
     member: int = 1 << 20
     total: int = 1 << 30
     ratio: float = 100.0
-    members: int = 500_000
+    members: int = 100_000
     file: int = 1 << 30
 
 

@@ -1,11 +1,13 @@
 """Folders of pictures, one folder per class: listing them, agreeing on one shape, reading them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.safetensors_reader import largest
 from innerloop.tasks.class_arrays import ClassArrays, starts_of
 from innerloop.tasks.io.images import open_image, peek, to_array
 
@@ -71,10 +73,21 @@ def read(files: Files, size: int | None, shape: tuple[int, int, int]) -> ClassAr
         InnerloopError: an unreadable picture, by its name.
     """
     counts = np.array([len(paths) for paths in files.values()], np.int32)
+    check_memory(int(counts.sum()), shape)
     examples = np.empty((int(counts.sum()), *shape), np.uint8)
     for row, picture in enumerate(blocks(files, size, shape)):
         examples[row] = picture[0]
     return ClassArrays(examples, starts_of(counts), counts, tuple(files))
+
+
+def check_memory(pictures: int, shape: tuple[int, int, int]) -> None:
+    """Raise InnerloopError for more pictures of this shape than half of the machine's memory holds."""
+    needs, bound = pictures * math.prod(shape), largest()
+    if needs > bound:
+        wrong = f"{pictures} pictures of {' x '.join(map(str, shape))} take more than {bound} bytes of memory"
+        raise InnerloopError(
+            "pictures", wrong, got=f"{needs} bytes", do="give a smaller size, or fewer pictures"
+        )
 
 
 def separate(parts: Sequence[Files], who: str) -> None:

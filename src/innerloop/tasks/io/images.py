@@ -1,6 +1,8 @@
 """Decoding one picture, told by name when it is not what it should be."""
 
 import io
+import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,13 @@ FILE = 1 << 29
 
 PIXELS = 64_000_000
 """Largest picture read, in pixels: beyond it a small file may be a decompression bomb."""
+
+SCANS = 100
+"""Scans of a JPEG: a progressive one has about ten. Each costs a pass over the whole picture, in a few bytes."""
+
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""A marker of a JPEG that begins a segment; none is in compressed data."""
+SCAN, END = b"\xff\xda", b"\xff\xd9"
 
 SIDE = 65_535
 """Longest side read, JPEG's own bound: to shrink a picture of millions of rows takes long and much memory."""
@@ -74,6 +83,7 @@ def _header(file: Any, who: str) -> "Image":
         raise InnerloopError(who, f"the picture has more than {PIXELS} pixels", got=image.size)
     if max(image.size) > SIDE:
         raise InnerloopError(who, f"the picture has a side of more than {SIDE} pixels", got=image.size)
+    _check_work(file, image, who)
     unclear = image.format == "TIFF" and image.mode in DEEP and not _plain(image)
     if image.mode not in READ or unclear:
         do = "save it as a PNG of 8 bits"
@@ -84,6 +94,33 @@ def _header(file: Any, who: str) -> "Image":
             do=do,
         )
     return image
+
+
+def _check_work(file: Any, image: "Image", who: str) -> None:
+    """Raise InnerloopError for a picture that takes far more work or memory than its size says."""
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        sides = [side for tag in (322, 323) for side in _numbers(tags.get(tag, 1))]
+        if math.prod(sides) > PIXELS:
+            raise InnerloopError(who, f"the picture has tiles of more than {PIXELS} pixels", got=sides)
+    if image.format == "JPEG" and (scans := _scans(file)) > SCANS:
+        raise InnerloopError(who, f"the picture has more than {SCANS} scans", got=scans, do="save it again")
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _scans(file: Any) -> int:
+    """How many scans a JPEG holds, counted no further than a little beyond `SCANS`."""
+    place, found, at = file.tell(), 0, 2
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    while found <= SCANS and (marker := MARKER.search(content, at)) and marker[0] != END:
+        found += marker[0] == SCAN
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return found
 
 
 def _plain(image: "Image") -> bool:

@@ -20,8 +20,8 @@ from innerloop.io.untrusted import is_number, parse_json, read_object, read_text
 from innerloop.training.storage.provenance import changes, identity
 from innerloop.training.storage.provenance import environment as environment
 
-METRICS = 1 << 26
-"""Bytes of `metrics.jsonl` that are read: some 300 000 lines."""
+METRICS, LINES = 1 << 26, 300_000
+"""Bytes and lines of `metrics.jsonl` that are read."""
 
 
 def checked_record(line: str, who: str) -> dict[str, Any]:
@@ -189,7 +189,10 @@ class RunFolder(OwnFolder):
         path = self.path / "metrics.jsonl"
         if not os.path.lexists(path):
             return []
-        lines = list(enumerate(read_text(path, METRICS, follow=False).split("\n"), 1))[:-1]
+        text = read_text(path, METRICS, follow=False)
+        if (found := text.count("\n")) > LINES:
+            raise InnerloopError(str(path), f"must have {LINES} lines at most", got=found)
+        lines = list(enumerate(text.split("\n"), 1))[:-1]
         return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
 
     def rewind(self, step: int) -> None:

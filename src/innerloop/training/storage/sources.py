@@ -5,6 +5,7 @@ from pathlib import Path
 
 from innerloop.config.presets.registry import preset
 from innerloop.errors import InnerloopError
+from innerloop.io.home import expanded
 from innerloop.io.untrusted import refuse_link
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -36,3 +37,10 @@ def weights_path(source: str | Path) -> Path:
         do=f"train it: `innerloop train {name}`; weights ship for "
         + (", ".join(weights.shipped()) or "none"),
     )
+
+
+def inputs_of(source: str | Path, data_folder: str = "") -> list[Path]:
+    """What is read where a source is: itself, its weights, and the images that it was trained on."""
+    path = weights_path(source)
+    images = data_folder or weights.load(path)[1].data.folder
+    return [Path(source), path, *([expanded(images, "data.folder")] if images else [])]

@@ -1,0 +1,160 @@
+"""Siblings of what was found before, one small test each."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from innerloop.analysis import result_cache
+from innerloop.cli import streams
+from innerloop.config.schema import Config
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OutputFolder, output
+from innerloop.io.untrusted import open_regular
+from innerloop.tasks.datasets import mini_imagenet
+from innerloop.tasks.io import class_folders
+from innerloop.tasks.io.images import open_image
+from innerloop.training.storage.run_directory import RunFolder
+
+
+def test_a_file_of_the_records_name_is_not_ours(tmp_path: Path):
+    mine = '{"mine": 1}'
+    (tmp_path / ".innerloop.json").write_text(mine)
+    folder = OutputFolder(tmp_path)
+    with pytest.raises(InnerloopError, match="not written by innerloop"), folder.replacing("page.html"):
+        pass
+    assert os.listdir(tmp_path) == [".innerloop.json"]
+    assert (tmp_path / ".innerloop.json").read_text() == mine
+
+
+def test_an_output_folder_replaces_no_input(tmp_path: Path):
+    (tmp_path / "figures").mkdir()
+    picture = tmp_path / "figures" / "freeze.png"
+    picture.write_bytes(b"mine")
+    folder = OutputFolder(tmp_path, overwrite=True, inputs=[tmp_path])
+    with pytest.raises(InnerloopError, match="read as an input"), folder.replacing("figures/freeze.png"):
+        pass
+    assert picture.read_bytes() == b"mine"
+
+
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InnerloopError, match="regular file") as caught:
+        open_regular(tmp_path / "pipe", 10)
+    assert str(caught.value).count(str(tmp_path)) == 1
+
+
+def tiff_of_one_tile(side: int) -> bytes:
+    """16 x 16 pixels of a tile of `side` x `side`."""
+    packed = zlib.compress(bytes(side * side), 1)
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed
+
+
+def test_a_tile_may_be_no_larger_than_a_picture():
+    assert open_image(tiff_of_one_tile(64), "small").size == (16, 16)
+    with pytest.raises(InnerloopError, match="tiles of more than"):
+        open_image(tiff_of_one_tile(8192), "large")
+
+
+def jpeg_of_scans(number: int) -> bytes:
+    """16 x 16 grey pixels in a progressive JPEG whose last scan is repeated."""
+    segment = lambda kind, content: struct.pack(">BBH", 0xFF, kind, len(content) + 2) + content
+    tables = segment(0xDB, b"\0" + b"\1" * 64)
+    tables += segment(0xC4, b"\x00\1" + bytes(15) + b"\x00") + segment(0xC4, b"\x10\1" + bytes(15) + b"\x20")
+    frame = segment(0xC2, struct.pack(">BHHB", 8, 16, 16, 1) + b"\1\x11\0")
+    first = segment(0xDA, b"\1\1\0\0\0\0") + b"\x0f"
+    return (
+        b"\xff\xd8"
+        + tables
+        + frame
+        + first
+        + number * (segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x1f")
+        + b"\xff\xd9"
+    )
+
+
+def test_a_picture_of_endless_scans():
+    assert open_image(jpeg_of_scans(9), "few").size == (16, 16)
+    with pytest.raises(InnerloopError, match="more than 100 scans"):
+        open_image(jpeg_of_scans(1000), "many")
+
+
+def test_bytes_behind_a_picture_are_no_scans():
+    kept = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(kept, "JPEG")
+    assert open_image(kept.getvalue() + b"\xff\xda" * 1000, "a photo with a film behind it").size == (8, 8)
+
+
+@pytest.mark.parametrize("size", ["0", "²", "1000000000", "-3", "x", ""])
+def test_sizes_that_no_terminal_has(size: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", size)
+    monkeypatch.setenv("LINES", "40")
+    streams._forget_odd_sizes()
+    assert (os.environ.get("COLUMNS"), os.environ["LINES"]) == (None, "40")
+
+
+LATEX = """
+from matplotlib.figure import Figure
+import matplotlib
+from innerloop.report.html_blocks import svg
+from innerloop.report.run_figures import STYLE
+assert matplotlib.rcParams["text.usetex"]
+with matplotlib.rc_context(STYLE):
+    figure = Figure()
+    figure.subplots().set_xlabel("x")
+assert svg(figure, "figure").startswith("<img")
+"""
+
+
+def test_no_latex_is_started_for_a_matplotlibrc(tmp_path: Path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    subprocess.run([sys.executable, "-c", LATEX], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_an_output_in_a_file_is_refused_before_any_work(tmp_path: Path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(InnerloopError, match="not a folder"):
+        output(tmp_path / "notes" / "page.html", overwrite=True)
+
+
+@pytest.mark.parametrize("lines", [300_001, 5_000_000])
+def test_a_log_of_millions_of_lines(tmp_path: Path, lines: int):
+    (tmp_path / "metrics.jsonl").write_text('{"step":0}\n' * lines)
+    with pytest.raises(InnerloopError, match="300000 lines at most"):
+        RunFolder(tmp_path).metrics()
+
+
+def test_a_table_of_millions_of_rows(tmp_path: Path):
+    rows = mini_imagenet._rows(["filename,label\n", *["a,b\n"] * 200_001], tmp_path / "train.csv")
+    with pytest.raises(InnerloopError, match="200000 rows at most"):
+        for _ in rows:
+            pass
+
+
+def test_more_pictures_than_memory_holds():
+    files = {"class": [Path("a.png")] * 1_000_000}
+    with pytest.raises(InnerloopError, match="bytes of memory"):
+        class_folders.read(files, 4096, (4096, 4096, 3))
+
+
+def test_names_of_classes_need_not_be_text(tmp_path: Path):
+    folder = tmp_path / os.fsdecode(b"pictures\xff") / os.fsdecode(b"class\xfe")
+    folder.mkdir(parents=True)
+    picture = folder / "a.png"
+    picture.write_bytes(b"x")
+    config = Config()
+    config = replace(config, data=replace(config.data, folder=str(folder.parent)))
+    assert result_cache.of_images(config) != result_cache.of_images(Config())
+    assert mini_imagenet._listing({folder.name: [picture]}) != mini_imagenet._listing({"class": [picture]})
+    assert len(mini_imagenet._key(folder.parent)) == 12
