@@ -1,9 +1,9 @@
-# innerloop on CPUs. Builds without a GPU: docker build -t innerloop .
+# innerloop for CPUs. Needs no GPU to build: docker build -t innerloop .
 FROM python:3.11-slim
 
 WORKDIR /opt/innerloop
 COPY requirements/runtime.txt requirements/runtime.txt
-# Exactly what the lock file holds, checked by hashes, before the source, so that a change of the source is quick.
+# The locked versions, with hashes, come before the source, so that a change of the source rebuilds quickly.
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src

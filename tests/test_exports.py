@@ -43,7 +43,7 @@ def test_import_is_light_and_starts_no_device():
 
 
 def test_what_twenty_lines_need_loads_nothing_heavy_and_starts_no_device():
-    names = "Task, Batch, InnerLoop, maml, init, meta_steps, evaluate, Sinusoid, Episodes, MLP, Learner"
+    names = "Task, Batch, InnerLoop, maml, OuterLoop, evaluate, Sinusoid, Episodes, MLP, Learner"
     lines = run(
         f"from innerloop import {names}\nimport sys\nfrom jax._src import xla_bridge\n"
         "print(len(xla_bridge._backends)); print(*{m.split('.')[0] for m in sys.modules})"

@@ -35,7 +35,7 @@ def made(part: dict[str, Any]) -> str:
 def speed(part: dict[str, Any]) -> str:
     """Time and bytes per meta-step."""
     header = ["workload", "tasks", "processes", "time", "CPU time of all", "bytes of the mean"]
-    header += ["sent by all, counted", "on the loopback, measured"]
+    header += ["sent by all, computed", "on the loopback, measured"]
     rows = []
     for name, measured in part["measured"]["rows"].items():
         for row in measured:
@@ -49,7 +49,7 @@ def speed(part: dict[str, Any]) -> str:
             ]
             rows.append([name, str(row["tasks"]), str(n), *times, *volume])
     loads = [row["load"] for measured in part["measured"]["rows"].values() for row in measured]
-    note = f"{part['measured']['cores']} cores; load average {min(loads)} to {max(loads)}, so read the CPU times."
+    note = f"{part['measured']['cores']} cores; load average {min(loads)} to {max(loads)}, so compare the CPU times."
     if not part["measured"]["own_network"]:
         note += " The loopback carried other traffic too."
     return table(header, rows) + f"\n{note}\n" + made(part)
@@ -57,7 +57,12 @@ def speed(part: dict[str, Any]) -> str:
 
 def equality(part: dict[str, Any]) -> str:
     """How far the runs are apart."""
-    header = ["processes", "devices each", "beside one process with as many devices", "beside one device"]
+    header = [
+        "processes",
+        "devices each",
+        "compared with one process and as many devices",
+        "compared with one device",
+    ]
     word = lambda value: "same bits" if value == 0 else f"{value:.1e}"
     rows = [
         [str(r["processes"]), str(r["devices_each"]), word(r["from_one_process"]), word(r["from_one_device"])]
@@ -71,8 +76,8 @@ def restarts(part: dict[str, Any]) -> str:
     header = [
         "stopped on",
         "at meta-step",
-        "gone on with on",
-        "final weights beside 4 processes without a stop",
+        "resumed on",
+        "final weights compared with 4 processes without a stop",
     ]
     word = lambda value: "same bits" if value == 0 else f"{value:.1e}"
     rows = [["4", str(r["stopped_at"]), str(r["processes"]), word(r["apart"])] for r in part["measured"]]
@@ -81,7 +86,7 @@ def restarts(part: dict[str, Any]) -> str:
 
 def losses(part: dict[str, Any]) -> str:
     """How long the others go on."""
-    header = ["of 3 processes", "the others stopped after", "exit codes", "said why"]
+    header = ["of 3 processes", "the others stopped after", "exit codes", "reported why"]
     rows = [
         [r["what"], f"{r['seconds']:.1f} s", ", ".join(map(str, r["codes"])), "yes" if r["told"] else "no"]
         for r in part["measured"]
@@ -97,7 +102,7 @@ def model(part: dict[str, Any]) -> str:
         f"Omniglot 5-way 1-shot MAML: {count_of(gradient)} bytes, {seconds(task)} of CPU time a task as measured "
         f"above; a meta-batch of {count_of(LARGE)} tasks.\n",
         paper(task, gradient),
-        f"\nThe same if a device did a task in a hundredth of that time, {seconds(task / 100)}:\n",
+        f"\nThe same if a device needed a hundredth of that time per task, {seconds(task / 100)}:\n",
         paper(task / 100, gradient),
     ]
     return "\n".join(parts)

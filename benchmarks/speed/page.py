@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmarks.accuracy.tables import table
@@ -13,6 +14,8 @@ from innerloop.io.files import write_text
 HERE = Path(__file__).resolve().parents[1]
 RESULTS = HERE / "results.json"
 PAGE = HERE.parent / "docs" / "reference" / "performance.md"
+WIDTH = 118
+"""Characters of a line."""
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 Record = dict[str, Any]
@@ -89,7 +92,7 @@ def training_table(records: list[Record]) -> str:
         "ratio",
         "tasks/s",
         "memory, MB",
-        "best peer's",
+        "best peer's, MB",
         "compile, s",
         "of peak",
     ]
@@ -133,11 +136,15 @@ def settings(records: list[Record]) -> str:
         f"Versions: Python {each('python')}, {', '.join(versions)}; commit {each('commit')}",
         f"Dates: {dates[0]} to {dates[-1]}",
         f"Load average before each workload: {min(loads):.1f} to {max(loads):.1f}"
-        + (" (other work ran beside: read the ratios, not the times)" if max(loads) > 1.5 else ""),
+        + (
+            " (other work ran at the same time: compare the ratios, not the times)"
+            if max(loads) > 1.5
+            else ""
+        ),
     ]
     if peaks:
         lines.append(f"Measured matrix-product peak: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s")
-    return "\n".join(f"- {line}" for line in lines) + "\n"
+    return "\n".join(fill(f"- {line}", WIDTH, subsequent_indent="  ") for line in lines) + "\n"
 
 
 def tables(records: dict[str, Record]) -> str:

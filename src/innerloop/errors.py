@@ -1,14 +1,14 @@
-"""The one error class that users meet.
+"""The one error class of the library.
 
-Its message says who complains, what was wrong, what was received and what to do. The command turns it into one
-sentence and exit code 2.
+A message says who complains, what was wrong, what was received and what to do. The command prints it as one sentence
+and exits with code 2.
 """
 
 from collections.abc import Iterable
 
 
 def check_choice(who: str, name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise InnerloopError unless the value is one of the choices."""
+    """Raise InnerloopError, on behalf of `who`, unless the value of `name` is one of the choices."""
     known = list(choices)
     if value not in known:
         do = "choose among: " + ", ".join(map(str, known))
@@ -16,12 +16,16 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
 
 
 def _shortened(text: str, most: int = 400) -> str:
-    """A value that is shown: it may be a line of a million columns."""
+    """Cut a value for a message, since it may be a line of a million columns."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 class InnerloopError(ValueError):
-    """Bad input, told in one sentence: who, what was wrong, what it got, what to do."""
+    """Bad input, reported in one sentence: who complains, what was wrong, what was received, what to do.
+
+    Attributes:
+        who: the function, setting or file that the message is about.
+    """
 
     def __init__(self, who: str, wrong: str, *, got: object = None, do: str = "") -> None:
         self.who = who

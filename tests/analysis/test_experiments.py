@@ -93,7 +93,7 @@ def test_layers_of_ones_own():
         NamedLayers({"a": "a"}, activations)
     with pytest.raises(InnerloopError, match="layer 'lost' has no parameter; choose among: deep/first, out"):
         replace(own(), layers=NamedLayers({"lost": "nowhere", "out": "out"}, activations))
-    with pytest.raises(InnerloopError, match="the model is none of ours, got dict; name its layers"):
+    with pytest.raises(InnerloopError, match="the model is not a built-in one, got dict; name its layers"):
         named_layers({"a": 1})
 
 

@@ -328,9 +328,8 @@ def run_with(folder: Path, config: Config) -> RunFolder:
 
 @pytest.mark.parametrize("hidden", [(30_000, 30_000), (1,) * 20_000])
 def test_configs_of_larger_models_than_the_checkpoints(tmp_path: Path, bounded, hidden):
-    run = run_with(tmp_path / "run", small(hidden=hidden))
-    with pytest.raises(InnerloopError, match=r"larger model than the checkpoints|`hidden`|hidden"):
-        train(None, run.path, resume=True)
+    with pytest.raises(InnerloopError, match="larger model than the checkpoints|hidden"):
+        train(None, run_with(tmp_path / "run", small(hidden=hidden)).path, resume=True)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "inside"])

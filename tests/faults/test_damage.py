@@ -68,9 +68,7 @@ def test_every_file_of_the_newest_checkpoint(short: Config, finished: Path, tmp_
             assert said or name.parent.parts[-2:] != ("default", "d"), name  # there the state is
             shutil.rmtree(run)
     assert 0 < told < tried
-    outcome = (
-        f"{told} told, the checkpoint before used; {tried - told} in bytes that say nothing of the state"
-    )
+    outcome = f"{told} reported, the checkpoint before used; {tried - told} in bytes that hold no state"
     survived(f"a file of a checkpoint {damage.__name__}", tried, outcome, "one checkpoint interval")
 
 

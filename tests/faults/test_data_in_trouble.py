@@ -45,7 +45,7 @@ def test_a_memory_map_whose_file_is_deleted(mapped, survived):
     before = read(jax.random.key(0), 0, 2, 2)
     path.unlink()
     jax.tree.map(np.testing.assert_array_equal, read(jax.random.key(0), 0, 2, 2), before)
-    survived("the file under a memory map deleted", 1, "the run goes on: the map keeps it", "nothing")
+    survived("the file under a memory map deleted", 1, "the run continues: the map keeps the file", "nothing")
 
 
 def test_a_memory_map_whose_file_is_cut_short(mapped, survived):
@@ -59,9 +59,9 @@ def test_a_memory_map_whose_file_is_cut_short(mapped, survived):
     ):
         read(jax.random.key(0), 2, 2, 2)
     survived(
-        "the file under a memory map cut short",
+        "the file under a memory map truncated",
         1,
-        "told in one sentence in place of SIGBUS",
+        "reported in one sentence instead of SIGBUS",
         "one checkpoint interval",
     )
 
@@ -140,9 +140,9 @@ def test_a_download_that_breaks_off(source: Source, tmp_path: Path, monkeypatch,
         locate(source)
     assert not path.exists()
     survived(
-        "a download broken off",
+        "a download interrupted",
         2 + download.RETRIES,
-        "begun again; after three failures told, nothing half-loaded kept",
+        "restarted; after three failures reported, no partial file kept",
         "nothing",
     )
 
@@ -166,7 +166,7 @@ def test_a_download_that_is_killed(source: Source, survived):
     assert not target.exists()
     Breaking.pause = 0.0
     assert locate(source)[0].read_bytes() == CONTENT
-    survived("a download killed", 1, "begun again, checksum right", "nothing")
+    survived("a download killed", 1, "restarted, checksum correct", "nothing")
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, survived):
@@ -190,4 +190,4 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, survived):
                 np.testing.assert_array_equal(read().examples, data.examples)
     assert len(made) == 9
     shutil.rmtree(tmp_path / "cache")
-    survived("a cache of decoded arrays damaged", 8, "found by its checksum and made again", "nothing")
+    survived("a cache of decoded arrays damaged", 8, "detected by its checksum and rebuilt", "nothing")

@@ -55,7 +55,7 @@ def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
     survived(
         "disk full while a checkpoint is written",
         1,
-        "told in one sentence; resumed once there was room",
+        "reported in one sentence; resumed once there was room",
         "one checkpoint interval",
     )
 
@@ -73,7 +73,7 @@ def test_weights_on_a_full_disk(tmp_path: Path, survived):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == kept
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-    survived("disk full while weights are written", 1, "told; the file before stays", "nothing")
+    survived("disk full while weights are written", 1, "reported; the previous file stays", "nothing")
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(
@@ -84,7 +84,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     with pytest.raises(InnerloopError, match="does not fit on the disk, got 100 bytes free; free some room"):
         train(short, tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
-    survived("no room for a checkpoint", 1, "told before it is begun, nothing half-written", "nothing")
+    survived("no room for a checkpoint", 1, "reported before it starts, nothing half-written", "nothing")
 
 
 READ_ONLY = """

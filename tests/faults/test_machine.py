@@ -52,7 +52,9 @@ def test_a_clock_that_goes_backwards(short: Config, finished: Path, tmp_path: Pa
     assert max(times) - min(times) < 3600
     a, b = (weights.load(path / "weights.safetensors")[0] for path in (tmp_path / "run", finished))
     jax.tree.map(np.testing.assert_array_equal, a, b)
-    survived("clock going backwards", 1, "times in the logs go on; the run has the same bits", "nothing")
+    survived(
+        "clock going backwards", 1, "times in the logs never go back; the run has the same bits", "nothing"
+    )
 
 
 def test_memory_that_runs_out(short: Config, tmp_path: Path, survived):
@@ -70,7 +72,9 @@ def test_memory_that_runs_out(short: Config, tmp_path: Path, survived):
             train(config, tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-    survived("out of memory", 1, "told with the plan and what to change", "one checkpoint interval")
+    survived(
+        "out of memory", 1, "reported with the memory plan and what to change", "one checkpoint interval"
+    )
 
 
 def test_what_says_that_memory_ran_out():
@@ -107,7 +111,7 @@ def test_compiled_programs_damaged_on_disk(tmp_path: Path, survived):
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
-    survived("compiled programs damaged on disk", len(kept), "compiled anew, same answer", "nothing")
+    survived("compiled programs damaged on disk", len(kept), "compiled again, same result", "nothing")
 
 
 def test_a_board_that_cannot_be_written_says_so_once(tmp_path: Path):

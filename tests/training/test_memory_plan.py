@@ -16,7 +16,7 @@ from innerloop.training.memory_plan import (
     peak_of_a_task,
 )
 from innerloop.training.peak_memory import predicted_peak
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.supervised import SupervisedExperiment, supervised
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SQUARE = 4 * 64 * 64
@@ -41,13 +41,15 @@ def test_a_loop_holds_its_body_once_and_what_it_stacks():
 @pytest.fixture(scope="module")
 def wide(tiny: Config) -> SupervisedExperiment:
     """A network whose activations outweigh it, ten inner steps."""
-    return build(
-        replace(
-            tiny,
-            model=replace(tiny.model, hidden=(64, 64)),
-            data=replace(tiny.data, shots=500, queries=500),
-            inner=replace(tiny.inner, steps=10),
-            outer=replace(tiny.outer, meta_batch=8),
+    return supervised(
+        build(
+            replace(
+                tiny,
+                model=replace(tiny.model, hidden=(64, 64)),
+                data=replace(tiny.data, shots=500, queries=500),
+                inner=replace(tiny.inner, steps=10),
+                outer=replace(tiny.outer, meta_batch=8),
+            )
         )
     )
 

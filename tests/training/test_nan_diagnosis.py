@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from innerloop.config.schema import Config
@@ -122,10 +123,12 @@ def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.M
     assert int(train(None, tmp_path / "run", resume=True).step) == 12
 
 
-def test_an_outer_step_that_overflows_is_told_before_it_is_saved(tiny: Config, tmp_path: Path):
+def test_an_outer_step_that_overflows_is_told_before_it_is_saved(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     """Loss and gradient are finite, the parameters after the step are not."""
-    config = replace(tiny, outer=replace(tiny.outer, learning_rate=3e38, optimizer="sgd", log_every=1))
-    config = replace(config, outer=replace(config.outer, checkpoint_every=1))
+    monkeypatch.setattr(SupervisedExperiment, "optimizer", property(lambda self: optax.sgd(3e38)))
+    config = replace(tiny, outer=replace(tiny.outer, log_every=1, checkpoint_every=1))
     with pytest.raises(InnerloopError, match="meta-step 1, in the outer update of `body/0/weight`"):
         train(config, tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))

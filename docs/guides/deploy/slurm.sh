@@ -1,6 +1,6 @@
 #!/bin/bash
 # sbatch docs/guides/deploy/slurm.sh PRESET [OPTION ...]
-# One process on each node, which takes all of its cores, or its GPUs. Queued again after a preemption, the job goes on.
+# One process per node, which uses all of its cores or GPUs. A preempted job is requeued and resumes.
 #SBATCH --job-name=innerloop
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -15,5 +15,5 @@ folder=runs/$preset
 if [ -e "$folder/config.json" ]; then
   set -- --resume "$folder"
 fi
-# JAX finds the other processes by Slurm's variables. A process that fails ends the job's others within a minute.
+# JAX finds the other processes through Slurm's variables. If a process fails, the others end within a minute.
 exec srun --kill-on-bad-exit=1 innerloop train "$@" --distributed

@@ -21,5 +21,12 @@ from innerloop.engine.types import LossFn
 def anil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
 ) -> MAML:
-    """ANIL on `loss_fn`; `head` selects what the inner loop adapts (every parameter: MAML; none: joint training)."""
+    """ANIL (Raghu et al. 2020): only the head is adapted, in training and at test.
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop; its `select` is replaced.
+        head: the parameters to adapt (all of them: MAML; none: joint training).
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
     return maml(loss_fn, replace(inner, select=head), outer_loss_fn=outer_loss_fn)

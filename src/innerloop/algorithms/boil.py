@@ -1,4 +1,4 @@
-r"""BOIL, body only in the inner loop: ANIL's complement, the head stands still while the features move.
+r"""BOIL, body only in the inner loop: ANIL's complement, in which the head is fixed and the features adapt.
 
     body_{i+1} = body_i - alpha grad_body L(body_i, head; support)
     g = grad_theta L(body_k, head; query)
@@ -17,5 +17,12 @@ from innerloop.engine.types import LossFn
 def boil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
 ) -> MAML:
-    """BOIL on `loss_fn`; `head` selects what the inner loop leaves alone."""
+    """BOIL (Oh et al. 2021): all parameters but the head are adapted, in training and at test.
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop; its `select` is replaced.
+        head: the parameters not to adapt.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
     return maml(loss_fn, replace(inner, select=Except(head)), outer_loss_fn=outer_loss_fn)

@@ -16,15 +16,21 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class FOMAML(Algorithm):
-    """See `fomaml`."""
+    """The algorithm that `fomaml` makes."""
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        """At the adapted parameters."""
+        """The gradient of the query loss at the adapted parameters."""
         trajectory = self.trajectory(meta_params, task.support)
         loss, grads = jax.value_and_grad(self.query_loss)(trajectory.adapted, task.query)
         return grads, MetaInfo(loss, trajectory.losses)
 
 
 def fomaml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> FOMAML:
-    """First-order MAML on `loss_fn` (the query may have a loss of its own, `outer_loss_fn`)."""
+    """First-order MAML (Finn et al. 2017, section 5.2).
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
     return FOMAML(loss_fn, inner, outer_loss_fn)

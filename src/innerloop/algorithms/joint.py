@@ -14,14 +14,20 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class Joint(Algorithm):
-    """See `joint`."""
+    """The algorithm that `joint` makes."""
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        """Without an inner loop."""
+        """The gradient of the query loss, without an inner loop."""
         loss, grads = jax.value_and_grad(self.query_loss)(meta_params, task.query)
         return grads, MetaInfo(loss, jnp.zeros(0, loss.dtype))
 
 
 def joint(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> Joint:
-    """Gradient descent on the query losses themselves; `loss_fn` and `inner` serve adaptation at test."""
+    """Joint training: gradient descent on the query losses themselves.
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop, used at test only.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
     return Joint(loss_fn, inner, outer_loss_fn)

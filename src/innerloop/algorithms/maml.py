@@ -18,10 +18,10 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class MAML(Algorithm):
-    """See `maml`."""
+    """The algorithm that `maml` makes."""
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        """Through the inner loop."""
+        """The derivative of the query loss through the inner loop."""
 
         def outer_loss(meta_params: Params):
             trajectory = self.trajectory(meta_params, task.support)
@@ -32,5 +32,11 @@ class MAML(Algorithm):
 
 
 def maml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> MAML:
-    """MAML on `loss_fn` (the query may have a loss of its own, `outer_loss_fn`)."""
+    """MAML (Finn et al. 2017).
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
     return MAML(loss_fn, inner, outer_loss_fn)

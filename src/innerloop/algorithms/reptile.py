@@ -7,9 +7,8 @@ outside). With `alpha` given, g is divided by it: (theta - W) / alpha, the "Rept
 gradient descent is the plain gradient of the support loss.
 
 Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithms 1 and 2, arXiv 1803.02999.
-The authors' code keeps Adam's second moments from one task to the next: `innerloop.engine.persistent_adam` makes
-them a part of
-theta, so that the gradient stays a function of theta and the task alone. The query set is not read.
+The authors' code keeps Adam's second moments from one task to the next: `innerloop.engine.persistent_adam` makes them a
+part of theta, so that the gradient remains a function of theta and the task alone. The query set is not read.
 """
 
 from dataclasses import dataclass
@@ -27,16 +26,16 @@ from innerloop.errors import InnerloopError
 
 @dataclass(frozen=True)
 class Reptile(Algorithm):
-    """See `reptile`."""
+    """The algorithm that `reptile` makes."""
 
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:
-        """With `persistent_adam` inside, the second moments of all parameters come along."""
+        """The parameters; with `persistent_adam` as inner rule, their second moments too."""
         return with_moments(params) if self.keeps_moments else params
 
     def initialisation(self, meta_params: Params) -> Params:
-        """Without the moments."""
+        """The parameters without their second moments."""
         return of_model(meta_params) if self.keeps_moments else meta_params
 
     @property
@@ -45,7 +44,7 @@ class Reptile(Algorithm):
         return isinstance(self.inner.rule, PersistentAdam)
 
     def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
-        """The inner loop on one task's support set, as the model's parameters alone."""
+        """Run the inner loop on the support set of one task; the second moments are left out of the result."""
         watch = None if observe is None else lambda params, i: observe(self.initialisation(params), i)
         found = self.whole_trajectory(meta_params, support, watch)
         return found._replace(adapted=self.initialisation(found.adapted))
@@ -53,14 +52,14 @@ class Reptile(Algorithm):
     def whole_trajectory(
         self, meta_params: Params, support: PyTree, observe: Observe | None = None
     ) -> Trajectory:
-        """The same with the moments."""
+        """The same, with the second moments."""
         loss_fn, inner = (
             on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
         )
         return unroll(loss_fn, inner, meta_params, support, observe)
 
     def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
-        """From the adapted weights to the initialisation."""
+        """The displacement theta - W, divided by `alpha` if that is given."""
         _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support)
         grads = subtract(meta_params, trajectory.adapted)
@@ -70,12 +69,21 @@ class Reptile(Algorithm):
 
 
 def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:
-    """Reptile on `loss_fn`; `alpha` divides the displacement. Its outer loss is the last inner step's loss."""
+    """Reptile (Nichol et al. 2018). Its `outer_loss` is the support loss before the last inner step.
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop, of at least one step.
+        alpha: divides the displacement (None: 1).
+
+    Raises:
+        InnerloopError: the inner loop has no steps.
+    """
     _check_steps(inner)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 
 def _check_steps(inner: InnerLoop) -> None:
-    """Raise InnerloopError for an inner loop that moves nothing."""
+    """Raise InnerloopError for an inner loop without steps."""
     if inner.steps < 1:
         raise InnerloopError("reptile", "the inner loop must take at least one step", got=inner.steps)

@@ -1,7 +1,7 @@
-"""Adaptation curves on held-out tasks: mean and 95 % interval over thousands of tasks.
+"""Adaptation curves on held-out tasks, with 95 % intervals.
 
 For each task the parameters are adapted on the support set and scored on the query set after chosen numbers of inner
-steps. The interval is 1.96 standard deviations over tasks divided by the square root of their number.
+steps. The interval is 1.96 standard errors of the mean over tasks.
 """
 
 import math
@@ -27,7 +27,12 @@ Score = Callable[[Params, Task], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores after `steps` inner steps: per task `[tasks, len(steps)]`, by name."""
+    """Scores of every task after some numbers of inner steps.
+
+    Attributes:
+        steps: the numbers of inner steps.
+        scores: by name, `[tasks, len(steps)]`.
+    """
 
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
@@ -47,14 +52,14 @@ class Curve:
         return half_width(self.scores[name])
 
 
-def half_width(values: np.ndarray) -> np.ndarray:
+def half_width(values: np.ndarray) -> np.ndarray | np.floating:
     """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
     with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
         return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
-    """0..steps where that is short, else a spread of step numbers with both ends."""
+    """The numbers of inner steps to record: 0..steps if these are few, else a selection with both ends."""
     if steps <= 10:
         return tuple(range(steps + 1))
     spread = (0, 1, 2, 3, 5, 10, 15, 20, 32, 50, 75, 100, 150, 200, 300, 500)
@@ -64,7 +69,7 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
 def _task_curve(
     algorithm: Algorithm, score: Score, record: Sequence[int]
 ) -> Callable[[Params, Task], dict[str, Array]]:
-    """One task's scores at the recorded steps, `[len(record)]` each."""
+    """A function `(params, task)` that gives the scores of one task at the recorded steps, `[len(record)]` each."""
     wanted = jnp.asarray(record)
 
     def curve(params: Params, task: Task) -> dict[str, Array]:
@@ -81,7 +86,7 @@ def _task_curve(
 
 
 def _query_score(algorithm: Algorithm) -> Score:
-    """The score that is taken where none is given: the algorithm's own loss on the query set."""
+    """The default score: the algorithm's own loss on the query set."""
     return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
 
 
@@ -96,10 +101,20 @@ def evaluator(
     chunk: int = 1,
     model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-    """`run(params, key)`: `evaluate`, yielding a Curve for every `batch_size` tasks so that progress can be shown.
+    """An evaluation that is compiled once: `run(params, key)` yields a Curve for every batch of tasks.
 
-    `model_shards` devices share one copy of the parameters, where there are so many. It is compiled at its first call
-    only. Raises InnerloopError as `evaluate`.
+    Args:
+        algorithm: as in `evaluate`.
+        tasks: as in `evaluate`.
+        score: as in `evaluate`.
+        num_tasks: as in `evaluate`.
+        record: as in `evaluate`.
+        batch_size: the number of tasks per Curve.
+        chunk: as in `evaluate`.
+        model_shards: the number of devices that share one copy of the parameters, if there are so many.
+
+    Raises:
+        InnerloopError: as `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
@@ -124,19 +139,19 @@ def over_tasks(
     chunk: int = 1,
     model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
-    """`run(params, key)`: what `one(params, task)` gives for `num_tasks` tasks, `batch_size` of them at a time.
+    """A measurement that is compiled once: `run(params, key)` yields `one(params, task)` for every batch of tasks.
 
-    Yields trees of NumPy arrays with a leading axis over tasks. Task i is the same whatever is measured of it, so
-    that two measurements with one key are paired. Compiled at the first call only.
+    The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
+    measurements with the same key are paired.
     """
     batch_size = whole_batches(batch_size, num_tasks)
-    # A model that was trained in shards may be measured where there are fewer devices.
+    # A model trained in shards may be evaluated on fewer devices.
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     arrays, static = eqx.partition(tasks, eqx.is_array)
 
     def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
         of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
-        # A batch of one is not vmapped: batched convolutions are slower on a CPU, and a condition becomes a choice.
+        # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 
     arrays = place(arrays, mesh)
@@ -148,7 +163,7 @@ def over_tasks(
 def in_turn(
     measured: Callable[[Params, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
-    """`run(params, key)`: what `measured(params, keys)` gives, as NumPy arrays, `batch_size` tasks at a time."""
+    """`run(params, key)`: yields `measured(params, keys)` as NumPy arrays for every batch of tasks."""
     keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
@@ -161,15 +176,15 @@ def in_turn(
 
 
 def whole_batches(batch_size: int, tasks: int) -> int:
-    """Tasks measured at a time: no more than there are, rounded up to a multiple of the processes."""
+    """The batch size to use: at most the number of tasks, rounded up to a multiple of the number of processes."""
     processes = len(by_process(jax.devices()))
     return -(-min(batch_size, tasks) // processes) * processes
 
 
 def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array]:
-    """`keys(key, first)`: the keys of the tasks first..first+batch_size, each where its task is measured.
+    """`keys(key, first)`: the keys of the tasks first..first+batch_size, each on the device of its task.
 
-    Task i's key depends on i alone: neither the batch_size nor the number of devices changes the tasks.
+    The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
     """
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     split = NamedSharding(mesh, SPLIT)
@@ -178,7 +193,7 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
-    """Raise InnerloopError unless such an evaluation can be made."""
+    """Raise InnerloopError unless there are two tasks or more, and the recorded steps lie in 0..steps."""
     if tasks < 2:
         raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
     if chunk < 1:
@@ -188,7 +203,7 @@ def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> 
 
 
 def join(curves: Sequence[Curve]) -> Curve:
-    """Curves over different tasks as one."""
+    """Concatenate curves over different tasks."""
     names = curves[0].scores
     return Curve(curves[0].steps, {n: np.concatenate([c.scores[n] for c in curves]) for n in names})
 
@@ -204,19 +219,20 @@ def evaluate(
     record: Sequence[int] | None = None,
     chunk: int = 1,
 ) -> Curve:
-    """Adaptation curve on held-out tasks.
+    """The adaptation curve on held-out tasks.
 
     Args:
-        algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps at test.
-        params: the meta-parameters, as training left them.
+        algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test.
+        params: the meta-parameters, as in the state of the outer loop.
         tasks: the distribution of held-out tasks.
-        score: `score(adapted, task)`, numbers by name (None: the algorithm's loss on the query set, as `loss`).
+        score: `score(adapted, task)` gives scalars by name (None: the algorithm's loss on the query set, as `loss`).
         key: decides which tasks are drawn.
-        num_tasks: how many.
-        record: the numbers of inner steps after which `score` is taken (None: a spread of 0..steps).
-        chunk: tasks vectorised at a time on each device.
+        num_tasks: the number of tasks, at least 2.
+        record: the numbers of inner steps after which to score (None: a selection of 0..steps).
+        chunk: the number of tasks vectorised at a time on each device.
 
-    Raises InnerloopError for fewer than two tasks and for recorded steps outside 0..steps.
+    Raises:
+        InnerloopError: there are fewer than two tasks, or recorded steps lie outside 0..steps.
     """
     run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
     return join(list(run(params, key)))

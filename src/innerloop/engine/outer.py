@@ -1,10 +1,10 @@
-r"""The outer loop: the only file that knows there is more than one task.
+r"""The outer loop: updates of the meta-parameters by the mean meta-gradient of a meta-batch of tasks.
 
     theta <- optimizer(theta, mean over tasks of g(theta, task))
 
 Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count), and large models over a second
 axis `model`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
-Many meta-steps are one scan, so the host is not asked between them.
+Many meta-steps are one scan, with no return to the host in between.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,14 @@ from innerloop.parallel.param_sharding import cut, model_shards_of, on_mesh, pla
 
 
 class MetaState(NamedTuple):
-    """What the next meta-step needs, and nothing else. Task keys are folded from `key` and `step`."""
+    """Everything that the next meta-step needs.
+
+    Attributes:
+        params: the meta-parameters.
+        opt_state: the state of the outer optimiser.
+        key: the key of the run; the keys of tasks are folded from it and `step`.
+        step: the number of updates so far, int32.
+    """
 
     params: Params
     opt_state: optax.OptState
@@ -38,7 +45,13 @@ class MetaState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Means over one meta-batch, stacked over meta-steps."""
+    """What is logged, as means over the meta-batch and stacked over updates.
+
+    Attributes:
+        outer_loss: `[updates]`.
+        inner_losses: the support loss before each inner step, `[updates, steps]`.
+        grad_norm: the Euclidean norm of the mean meta-gradient, `[updates]`.
+    """
 
     outer_loss: Array
     inner_losses: Array
@@ -46,33 +59,33 @@ class StepInfo(NamedTuple):
 
 
 AHEAD_BYTES = 2_000_000
-"""Small tasks are drawn for so many meta-steps at once that they stay in a core's cache: random numbers for one
-meta-step at a time cost as much as the step of a small network."""
+"""Small tasks are drawn for several meta-steps at once, as many as fit in a core's cache: drawing them for one
+meta-step at a time costs as much as the step of a small network."""
 
 
 def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array, steps: int) -> int:
-    """For how many meta-steps, a divisor of `steps`, `AHEAD_BYTES` hold all tasks that `keys` draw for one."""
+    """For how many meta-steps, a divisor of `steps`, the tasks fit in `AHEAD_BYTES`; `keys` are those of one."""
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return divisor_up_to(steps, AHEAD_BYTES // max(size, 1))
 
 
 def _draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], Task]]:
-    """What to draw for all tasks of a meta-step at once, and how each task comes of it: at least of its key."""
+    """`draw`, applied to all keys of a meta-step at once, and `fetch`, which makes a task of what was drawn."""
     if isinstance(tasks, TwoStageSampler) and type(tasks).sample is TwoStageSampler.sample:
         return tasks.draw, tasks.fetch
-    return (lambda key: key), tasks.sample  # also where a subclass has a `sample` of its own
+    return (lambda key: key), tasks.sample  # also if a subclass overrides `sample`
 
 
 def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
-    """The keys of one meta-step's tasks, `[tasks]`: a function of the run's key and the step number alone."""
+    """The keys of the tasks of one meta-step, `[tasks]`: a function of the run's key and the step number alone."""
     return jax.random.split(jax.random.fold_in(key, step), meta_batch)
 
 
 def _outer_update(
     optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo], mesh: Mesh
 ) -> tuple[MetaState, StepInfo]:
-    """One meta-step from each device's mean over its tasks; runs inside the mesh."""
+    """One meta-step from each device's mean over its tasks; called inside the mesh."""
     grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -81,14 +94,14 @@ def _outer_update(
 
 
 def _check_unconsumed(state: MetaState) -> None:
-    """Raise InnerloopError for a state whose arrays an earlier run was given to write over."""
+    """Raise InnerloopError for a state whose arrays were donated to an earlier run."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-        do = "go on with the state that `run` returned"
+        do = "continue with the state that `run` returned"
         raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", do=do)
 
 
 class MeshLoop(ABC):
-    """States and compiled programs of an outer loop, whatever one update is made of."""
+    """States and compiled programs of an outer loop; subclasses define an update."""
 
     def __init__(
         self,
@@ -103,17 +116,30 @@ class MeshLoop(ABC):
         self.programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
-        """The state before the first update, from meta-parameters: those of a trained model, for example."""
+        """The state before the first update, from meta-parameters (those of a trained model, for example).
+
+        Raises:
+            InnerloopError: a meta-parameter is not a float array.
+        """
         check_trainable(meta_params, "OuterLoop.init")
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
         return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
     def run(self, state: MetaState, steps: int) -> tuple[MetaState, PyTree]:
-        """`steps` updates as one compiled call, compiled once for each number of them.
+        """Take `steps` updates in one call, which is compiled once for every number of them.
 
-        The state is consumed: its arrays are written over. Raises InnerloopError for one that was consumed before.
+        Args:
+            state: from `init` or `run`. It is consumed: its arrays are donated.
+            steps: the number of updates, at least 1.
+
+        Returns:
+            The new state, and what to log, stacked over updates.
+
+        Raises:
+            InnerloopError: `steps` is below 1, or the state was consumed before.
         """
-        _check_steps(steps)
+        if steps < 1:
+            raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
         _check_unconsumed(state)
         if steps not in self.programs:
             self.programs[steps] = self.program(steps)
@@ -125,7 +151,7 @@ class MeshLoop(ABC):
         """The compiled run of `steps` updates: `program(state, *data)`."""
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """What a program is given beside the state."""
+        """The arguments of the program besides the state."""
         return ()
 
     def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
@@ -134,14 +160,8 @@ class MeshLoop(ABC):
         return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * self.share, self.share)
 
 
-def _check_steps(steps: int) -> None:
-    """Raise InnerloopError for a run of no updates."""
-    if steps < 1:
-        raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
-
-
 class GradientLoop(MeshLoop):
-    """An outer loop that descends an algorithm's mean gradient, wherever its tasks come from."""
+    """An outer loop that descends the mean meta-gradient of an algorithm, whatever its tasks come from."""
 
     def __init__(
         self,
@@ -155,19 +175,27 @@ class GradientLoop(MeshLoop):
         self.algorithm, self.optimizer = algorithm, optimizer
 
     def init(self, params: Params, key: PRNGKeyArray) -> MetaState:
-        """The state before the first update, from a model's parameters."""
+        """The state before the first update.
+
+        Args:
+            params: the parameters of a model.
+            key: decides which tasks are drawn.
+
+        Raises:
+            InnerloopError: a parameter is not a float array.
+        """
         return self.start(self.algorithm.init(params), key)
 
     def update(
         self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
     ) -> tuple[MetaState, StepInfo]:
-        """Inside the mesh: one update on this device's tasks, of which `items` holds what `task_of` makes them."""
+        """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
         one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
         return _outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
 
 
 class OuterLoop(GradientLoop):
-    """How the meta-parameters are learnt: an algorithm's gradients, an optimiser, tasks to draw from."""
+    """How the meta-parameters are learnt: `state = loop.init(params, key)`, `state, info = loop.run(state, steps)`."""
 
     def __init__(
         self,
@@ -179,29 +207,30 @@ class OuterLoop(GradientLoop):
         chunk: int | None = None,
         mesh: Mesh | None = None,
     ):
-        """An outer loop; nothing is compiled before `run`.
+        """Nothing is compiled before `run`.
 
         Args:
             algorithm: the meta-gradient of one task.
             optimizer: any Optax optimiser.
             tasks: the distribution of training tasks.
-            meta_batch: tasks of one update.
-            chunk: tasks vectorised at a time on each device (None: all of its share).
+            meta_batch: the number of tasks per update.
+            chunk: the number of tasks vectorised at a time on each device (None: all of its share).
             mesh: the devices (None: as many as divide the meta-batch evenly).
 
-        Raises InnerloopError if the meta-batch does not divide over devices and chunks.
+        Raises:
+            InnerloopError: the meta-batch is no multiple of devices x chunk.
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """`steps` updates; tasks are drawn for several updates at once where they are small."""
+        """`steps` updates; small tasks are drawn for several updates at once."""
         static = eqx.filter(self.tasks, eqx.is_array, inverse=True)
 
         def many(state: MetaState, arrays: PyTree) -> tuple[MetaState, StepInfo]:
             tasks = eqx.combine(arrays, static)
             ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
-            # Tasks too large to be kept are fetched one chunk at a time.
+            # Tasks too large to be held together are fetched one chunk at a time.
             draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
 
             def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
@@ -220,5 +249,5 @@ class OuterLoop(GradientLoop):
         return place(eqx.filter(self.tasks, eqx.is_array), self.mesh)
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """Arrays of the distribution are arguments: as constants of the program they would be compiled into it."""
+        """The arrays of the distribution: as constants they would be compiled into the program."""
         return (self.arrays,)

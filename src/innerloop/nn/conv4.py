@@ -32,9 +32,18 @@ class Conv4(eqx.Module):
         features: Literal["mean", "flatten"] = "mean",
         key: PRNGKeyArray,
     ):
-        """`image_shape` is (height, width, channels).
+        """Initialise the weights.
 
-        Raises InnerloopError for images under 16 by 16, and for an unknown `downsample` or `features`.
+        Args:
+            ways: the number of classes.
+            image_shape: height, width and channels.
+            filters: the number of filters of each convolution.
+            downsample: `stride` (strided convolutions) or `pool` (2x2 max-pooling).
+            features: what the head sees of the last block: its `mean` over positions, or all of it (`flatten`).
+            key: of the random weights.
+
+        Raises:
+            InnerloopError: the images are smaller than 16 x 16, or `downsample` or `features` is unknown.
         """
         check_choice("Conv4", "downsample", downsample, ("stride", "pool"))
         check_choice("Conv4", "features", features, ("mean", "flatten"))
@@ -59,7 +68,7 @@ class Conv4(eqx.Module):
     def embed(
         self, images: Float[Array, "examples height width channels"], reference: int | None = None
     ) -> Float[Array, "examples features"]:
-        """Penultimate features: what the body computes for the head."""
+        """The features that the body computes for the head."""
         x = images
         for block in self.body:
             x = block(x, reference)

@@ -1,6 +1,6 @@
 """Layers as pytrees of parameters: every leaf is a float array, everything else is static.
 
-They take a batch of examples, because batch normalisation needs one. `reference` is the number of leading examples
+Layers take a batch of examples, because batch normalisation needs one. `reference` is the number of leading examples
 whose statistics normalise the whole batch (None: all of them); see `innerloop.nn.normalization`.
 """
 
@@ -31,7 +31,14 @@ class Linear(eqx.Module):
     bias: Float[Array, " features_out"]
 
     def __init__(self, features_in: int, features_out: int, *, key: PRNGKeyArray, scale: float | None = None):
-        """Glorot weights, or truncated normal of standard deviation `scale` (MAML's sinusoid: 0.01)."""
+        """Initialise the bias to zero, and the weights.
+
+        Args:
+            features_in: the number of inputs.
+            features_out: the number of outputs.
+            key: of the random weights.
+            scale: the standard deviation of truncated normal weights, as for MAML's sinusoid (None: Glorot uniform).
+        """
         shape = (features_in, features_out)
         if scale is None:
             self.weight = glorot_uniform(key, shape, features_in, features_out)
@@ -45,9 +52,10 @@ class Linear(eqx.Module):
 
 
 class BatchNorm(eqx.Module):
-    """Normalise each channel by the statistics of the batch itself (or of its `reference` examples).
+    """Normalise each channel by the statistics of the batch itself (or of its `reference` leading examples).
 
-    No running averages are kept: the MAML and Reptile papers use batch statistics at training and test alike.
+    There are no running averages: the MAML and Reptile papers use batch statistics in training and at test
+    (Ioffe and Szegedy 2015, arXiv 1502.03167).
     """
 
     scale: Float[Array, " channels"]
@@ -76,7 +84,7 @@ class BatchNorm(eqx.Module):
 def _moments(
     x: Float[Array, "examples *places channels"],
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Mean and variance of every channel, over examples and places."""
+    """Mean and variance of every channel, over examples and positions."""
     flat = x.reshape(-1, x.shape[-1])
     mean = flat.mean(0)
     return mean, jnp.square(flat - mean).mean(0)
@@ -85,10 +93,9 @@ def _moments(
 class ConvBlock(eqx.Module):
     """3x3 convolution, batch normalisation, ReLU, and 2x2 max-pooling unless the convolution strides by 2.
 
-    In another order with the same result: ReLU is increasing, and so is the normalisation of a channel, or
-    decreasing where its scale is negative: there the signs of the kernel and the scale are turned. So pooling comes
-    first, and the rest works on a quarter of the numbers.
-    The convolution has no bias: the normalisation would remove it.
+    Max-pooling is commuted with normalisation and ReLU, which are monotone, so that these work on a quarter of the
+    elements. (Normalisation decreases in a channel of negative scale; there the signs of the kernel and the scale are
+    flipped.) The convolution has no bias, which the normalisation would remove.
     """
 
     weight: Float[Array, "3 3 channels filters"]
@@ -120,6 +127,6 @@ class ConvBlock(eqx.Module):
         variance: Float[Array, " filters"],
         scale: Float[Array, " filters"],
     ) -> Float[Array, "examples out_height out_width filters"]:
-        """What follows the convolution, for its mean and variance and a scale that is nowhere negative."""
+        """Everything after the convolution, given its mean and variance and a scale that is not negative."""
         y = max_pool(y) if self.stride == 1 else y
         return jax.nn.relu((y - mean) * self.norm.multiplier(variance, scale) + self.norm.offset)

@@ -12,25 +12,30 @@ from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 
 Apply = Callable[..., Array]
-"""`apply(params, inputs) -> outputs`, or with a keyword `reference` for models with batch normalisation."""
+"""`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
-    """The `apply` of models that are their own parameters, such as all of `innerloop.nn`."""
+    """The `apply` of models that are pytrees of their own parameters, as those of `innerloop.nn` are."""
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 
 
 def _check_targets(targets: Array, shape: tuple[int, ...]) -> None:
-    """Raise InnerloopError for targets of another shape: the difference would be broadcast into a wrong number."""
+    """Raise InnerloopError for targets of another shape, which would be broadcast to a wrong result."""
     if jnp.shape(targets) != shape:
         do = "reshape them, as by targets[:, None] or targets[:, 0]"
         raise InnerloopError("loss", f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
 
 
 def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
-    """Mean over examples of the squared distance to the targets (MAML, equation 2, as a mean).
+    """Mean over examples of the squared distance to the targets (Finn et al. 2017, equation 2, as a mean).
 
-    Raises InnerloopError for targets of another shape than the outputs.
+    Args:
+        outputs: `[examples, ...]`.
+        targets: of the same shape.
+
+    Raises:
+        InnerloopError: the shapes differ.
     """
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - targets)
@@ -38,11 +43,17 @@ def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
 
 
 def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
-    """Mean over examples of -log softmax(scores) at the target class number.
+    """Mean over examples of -log softmax(scores) at the target class.
 
-    MAML's code sums N per-class means instead, so its inner step size is N times smaller than the one for this
-    mean (0.4 printed for 5 ways is 2.0 here). NaN where a class number is none of the scores'. Raises InnerloopError
-    for targets that are not one number for each example.
+    MAML's code sums N per-class means instead, so its inner step size is N times smaller than the one for this mean
+    (the 0.4 printed for 5 ways is 2.0 here).
+
+    Args:
+        scores: `[examples, ways]`.
+        targets: class numbers, `[examples]`; the loss is NaN if one is not in 0..ways-1.
+
+    Raises:
+        InnerloopError: the targets do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
     log_f = jax.nn.log_softmax(scores)
@@ -53,9 +64,14 @@ def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array)
 
 
 def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
-    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores); targets are 0 or 1.
+    """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores).
 
-    Raises InnerloopError for targets of another shape than the scores.
+    Args:
+        scores: of any shape.
+        targets: 0 or 1, of the same shape.
+
+    Raises:
+        InnerloopError: the shapes differ.
     """
     _check_targets(targets, scores.shape)
     return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
@@ -63,11 +79,11 @@ def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """`loss_fn(params, batch)` that measures the outputs for a batch's inputs against its targets.
+    """A loss function of a model: `loss_fn(params, batch)` compares its outputs with the targets of a batch.
 
     Attributes:
         measure: `measure(outputs, targets) -> scalar`.
-        apply: the model.
+        apply: the model, `apply(params, inputs) -> outputs`.
     """
 
     measure: Callable[[Array, Array], Array]
@@ -79,20 +95,20 @@ class BatchLoss:
 
 
 def mean_squared_error(apply: Apply = call) -> BatchLoss:
-    """The loss of regression: `squared_error` on batches."""
+    """The loss function of regression: `squared_error` on batches."""
     return BatchLoss(squared_error, apply)
 
 
 def cross_entropy(apply: Apply = call) -> BatchLoss:
-    """The loss of classification: `softmax_cross_entropy` on batches with class numbers as targets."""
+    """The loss function of classification: `softmax_cross_entropy` on batches with class numbers as targets."""
     return BatchLoss(softmax_cross_entropy, apply)
 
 
 def binary_cross_entropy(apply: Apply = call) -> BatchLoss:
-    """The loss of two-class problems with one output: `sigmoid_cross_entropy` on batches."""
+    """The loss function of binary classification with one output: `sigmoid_cross_entropy` on batches."""
     return BatchLoss(sigmoid_cross_entropy, apply)
 
 
 def accuracy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
-    """Fraction of examples whose highest score is the target's."""
+    """Fraction of examples whose highest score is that of the target class; targets are `[examples]`."""
     return jnp.mean((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""Fully connected networks: the sinusoid regressors and MAML's non-convolutional Omniglot network."""
+"""Fully connected networks: the sinusoid regressors, and MAML's Omniglot network without convolutions."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.numpy.tanh}
 
 
 class MLP(eqx.Module):
-    """x to scores or values through hidden layers, with batch normalisation if asked.
+    """A fully connected network; `body` holds the hidden layers, `head` the linear layer that ANIL adapts.
 
     MAML's sinusoid: hidden (40, 40), ReLU, truncated normal weights of deviation 0.01.
     Reptile's sinusoid: hidden (64, 64), tanh. MAML's Omniglot network without convolutions: hidden
@@ -36,9 +36,19 @@ class MLP(eqx.Module):
         scale: float | None = None,
         key: PRNGKeyArray,
     ):
-        """`scale` is the deviation of truncated normal weights (None: Glorot).
+        """Initialise the weights.
 
-        Raises InnerloopError for an unknown activation.
+        Args:
+            inputs: the number of inputs of an example, over all its axes.
+            outputs: the number of outputs.
+            hidden: the widths of the hidden layers.
+            activation: after every hidden layer.
+            normalize: whether to apply batch normalisation before the activation.
+            scale: the standard deviation of truncated normal weights (None: Glorot uniform).
+            key: of the random weights.
+
+        Raises:
+            InnerloopError: the activation is unknown.
         """
         check_choice("MLP", "activation", activation, ACTIVATIONS)
         keys = jax.random.split(key, len(hidden) + 1)
@@ -53,7 +63,7 @@ class MLP(eqx.Module):
     def embed(
         self, x: Float[Array, "examples *shape"], reference: int | None = None
     ) -> Float[Array, "examples features"]:
-        """Penultimate features: what the body computes for the head."""
+        """The features that the body computes for the head, `[examples, hidden[-1]]`."""
         x = x.reshape(x.shape[0], -1)
         for i, layer in enumerate(self.body):
             x = layer(x)

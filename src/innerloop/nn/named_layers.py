@@ -1,11 +1,11 @@
-"""Named layers of any pytree model: which parameters each has, and what it computes.
+"""Named layers of any pytree model: the parameters of each, and its output.
 
-The built-in networks are known. For a model of one's own:
+The built-in networks are known. For a model of your own:
 
     NamedLayers({"first": "encoder/0", "second": "encoder/1", "head": "readout"}, activations)
 
-where `activations(params, inputs)` gives every layer's output by name, `[examples, ..., neurons]`. The last layer is
-the head; the others, in the order of the data, are the body.
+where `activations(params, inputs)` gives the output of every layer by name, `[examples, ..., neurons]`. The last layer
+is the head; the others, from input to output, are the body.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +23,16 @@ from innerloop.nn.mlp import ACTIVATIONS
 
 @dataclass(frozen=True)
 class NamedLayers:
-    """Layers in the order of the data, the head last.
+    """The layers of a model from input to output, the head last.
 
-    selections: the parameters of each layer, by tree path. activations: `(params, inputs) -> {layer: output}`.
-    features: `(params, inputs) -> [examples, features]`, what the head sees (None: the last body layer, flattened).
+    Attributes:
+        selections: the parameters of each layer, by tree path.
+        activations: `(params, inputs) -> {layer: output}`, outputs `[examples, ..., neurons]`.
+        features: `(params, inputs) -> [examples, features]`, the input of the head (None: the output of the last body
+            layer, flattened).
+
+    Raises:
+        InnerloopError: there are fewer than two layers.
     """
 
     selections: dict[str, Selection]
@@ -40,28 +46,32 @@ class NamedLayers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All layers."""
+        """The names of all layers."""
         return tuple(self.selections)
 
     @property
     def body(self) -> tuple[str, ...]:
-        """All layers but the head."""
+        """The names of all layers but the head."""
         return self.names[:-1]
 
     @property
     def head(self) -> str:
-        """The last layer."""
+        """The name of the last layer."""
         return self.names[-1]
 
     def embed(self, params: Params, inputs: PyTree) -> Float[Array, "examples features"]:
-        """Penultimate features."""
+        """The input of the head."""
         if self.features is not None:
             return self.features(params, inputs)
         last = self.activations(params, inputs)[self.body[-1]]
         return last.reshape(last.shape[0], -1)
 
     def owns(self, names: Sequence[str]) -> Callable[[str], bool]:
-        """Whether a parameter's path belongs to one of the layers. Raises InnerloopError for unknown names."""
+        """A function that says whether the path of a parameter belongs to one of these layers.
+
+        Raises:
+            InnerloopError: a name is unknown.
+        """
         for name in names:
             if name not in self.selections:
                 do = "choose among: " + ", ".join(self.names)
@@ -69,7 +79,7 @@ class NamedLayers:
         return lambda path: any(chosen(self.selections[name], path) for name in names)
 
     def parts(self, tree: PyTree) -> dict[str, list[Array]]:
-        """A parameter-shaped tree's leaves, layer by layer."""
+        """The leaves of a tree of the structure of the parameters, by layer."""
         leaves = list(zip(paths(tree), jax.tree.leaves(tree), strict=True))
         found = {}
         for name in self.names:
@@ -86,7 +96,11 @@ class NamedLayers:
 
 
 def named_layers(model: PyTree) -> NamedLayers:
-    """The layers of a built-in network. Raises InnerloopError for any other model."""
+    """The layers of a built-in network.
+
+    Raises:
+        InnerloopError: the model is none of them.
+    """
     if isinstance(model, Conv4):
         body: dict[str, Selection] = {f"conv{i}": f"body/{i - 1}" for i in range(1, len(model.body) + 1)}
         return NamedLayers({**body, "head": "head"}, _conv4_activations, _embed)
@@ -96,18 +110,18 @@ def named_layers(model: PyTree) -> NamedLayers:
         body = {f"hidden{i + 1}": normed(i) for i in range(count)}
         return NamedLayers({**body, "head": "head"}, _mlp_activations, _embed)
     do = "name its layers with `innerloop.analysis.NamedLayers`"
-    raise InnerloopError("layers", "the model is none of ours", got=type(model).__name__, do=do)
+    raise InnerloopError("layers", "the model is not a built-in one", got=type(model).__name__, do=do)
 
 
 def _embed(model: Conv4 | MLP, inputs: Array) -> Array:
-    """The built-in networks' own features."""
+    """The input of the head of a built-in network."""
     return model.embed(inputs)
 
 
 def _conv4_activations(
     model: Conv4, images: Float[Array, "examples height width channels"]
 ) -> dict[str, Array]:
-    """Each block's output after normalisation, ReLU and pooling, and the scores."""
+    """The output of each block after normalisation, ReLU and pooling, and the scores."""
     found: dict[str, Array] = {}
     x = images
     for i, block in enumerate(model.body, 1):
@@ -116,7 +130,7 @@ def _conv4_activations(
 
 
 def _mlp_activations(model: MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
-    """Each hidden layer's output after its activation, and the outputs."""
+    """The output of each hidden layer after its activation, and the outputs."""
     found: dict[str, Array] = {}
     x = inputs.reshape(inputs.shape[0], -1)
     for i, layer in enumerate(model.body):

@@ -1,9 +1,9 @@
-"""Whose statistics normalise a query: the three modes that decide a published number.
+"""Which batch supplies the normalisation statistics of a query; published accuracies depend on it.
 
-transductive: all queries of a task are one batch (MAML's and Reptile's transductive numbers). A query's prediction
+transductive: all queries of the task together (MAML's and Reptile's transductive numbers). The prediction for a query
     then depends on the other queries.
-inductive: each query is a batch with the support set (Reptile's non-transductive protocol).
-support: the statistics of the support set alone.
+inductive: each query together with the support set (Reptile's non-transductive protocol).
+support: the support set alone.
 
 For models without batch normalisation all three are the same.
 """
@@ -23,9 +23,17 @@ from innerloop.nn.losses import Apply
 def predict(
     apply: Apply, params: Params, support_inputs: PyTree, query_inputs: PyTree, mode: Normalization
 ) -> Float[Array, "query outputs"]:
-    """Outputs for the queries, normalised by `mode`.
+    """The outputs for the queries, `[query, outputs]`.
 
-    Raises InnerloopError for an unknown mode, and for `support` where `apply` has no keyword `reference`.
+    Args:
+        apply: the model.
+        params: its adapted parameters.
+        support_inputs: `[support, ...]`.
+        query_inputs: `[query, ...]`.
+        mode: which batch supplies the normalisation statistics.
+
+    Raises:
+        InnerloopError: the mode is unknown, or it is `support` and the model has no keyword `reference`.
     """
     if mode == "transductive":
         return apply(params, query_inputs)
@@ -49,7 +57,7 @@ def _joint_batch(support_inputs: PyTree, query_inputs: PyTree) -> PyTree:
 
 
 def _check_reference(apply: Apply, params: Params) -> None:
-    """Raise InnerloopError unless the model can take its statistics from the leading examples."""
+    """Raise InnerloopError unless the model has the keyword `reference`."""
     for function in (apply, params):
         if callable(function) and "reference" in inspect.signature(function).parameters:
             return

@@ -1,4 +1,4 @@
-"""Class arrays: what every data set is once it is read, and what every episode sampler draws from."""
+"""Class arrays: the form of every data set in memory, from which all samplers draw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WHO = "ClassArrays"
 
 @dataclass(frozen=True, eq=False)
 class ClassArrays:
-    """Examples of many classes in one array, the rows of a class standing together.
+    """Examples of many classes in one array, with the rows of each class contiguous.
 
     Attributes:
         examples: `[examples, height, width, channels]`, uint8 or float32; may be an `np.memmap`.
@@ -22,8 +22,8 @@ class ClassArrays:
         names: the class names, in the order of `starts`.
 
     Raises:
-        InnerloopError: a wrong dtype or shape, an empty or repeated class, classes that overlap or leave the
-            array, NaN or infinity among the values (a memory map is not scanned: that would read all of it).
+        InnerloopError: a wrong dtype or shape, an empty or repeated class, classes that overlap or exceed the array,
+            or values that are not finite (a memory map is not checked, since that would read all of it).
     """
 
     examples: np.ndarray
@@ -57,11 +57,10 @@ class ClassArrays:
     def select(self, names: Sequence[str]) -> "ClassArrays":
         """Keep these classes, in this order.
 
-        Rows are copied together, except from a memory map: it is shared whole, and only `starts` and `counts`
-        shrink.
+        The rows are copied, except from a memory map: it is shared, and only `starts` and `counts` change.
 
         Raises:
-            InnerloopError: a name that is not here, or no name at all.
+            InnerloopError: a name is unknown, or there is none.
         """
         index = _indices(self.names, names)
         if isinstance(self.examples, np.memmap):
@@ -95,7 +94,7 @@ class ClassArrays:
 
 
 class Splits(NamedTuple):
-    """Three sets of classes, no class in two of them."""
+    """The classes of training, validation and test, which are disjoint."""
 
     train: ClassArrays
     validation: ClassArrays
@@ -103,7 +102,7 @@ class Splits(NamedTuple):
 
 
 def starts_of(counts: np.ndarray) -> np.ndarray:
-    """First row of each class when classes stand one after the other: `[classes]` int32."""
+    """The first row of each class, if classes follow each other without gaps: `[classes]` int32."""
     return (np.cumsum(counts) - counts).astype(np.int32)
 
 

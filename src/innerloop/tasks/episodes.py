@@ -1,9 +1,8 @@
-"""N-way K-shot episodes from class arrays, sampled inside `jit`, on the device.
+"""N-way K-shot episodes from class arrays, sampled inside `jit` on the device.
 
 An episode draws `ways` classes, then `shots + queries` distinct examples of each; the first `shots` are the support
-set and the rest the query set, so the two are disjoint. Classes are numbered in the order drawn, which is random, so
-labels are permuted in every episode. The support set is shuffled, so that consecutive runs of it are random
-minibatches.
+set and the rest the query set, so the two are disjoint. Classes are numbered in the order drawn, so labels are permuted
+in every episode. The support set is shuffled, so that consecutive examples are random minibatches.
 """
 
 import equinox as eqx
@@ -21,19 +20,19 @@ from innerloop.tasks.device_examples import Resident
 def _draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
     """`count` distinct numbers below `total` in random order, at a cost that does not grow with `total`.
 
-    The first `count` swaps of a Fisher-Yates shuffle: place i is swapped with a place r_i drawn from i..total-1, and
-    what lands in place i is drawn.
+    These are the first `count` swaps of a Fisher-Yates shuffle: position i is swapped with position r_i, drawn from
+    i..total-1.
     """
     return _after_swaps(jax.random.randint(key, (count,), jnp.arange(count), total))
 
 
 def _after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
-    """What lies in places 0..count-1 when place i of 0, 1, 2, ... has been swapped with place r_i >= i, in turn.
+    """The first `count` elements of 0, 1, 2, ... after swapping position i with position r_i >= i, for each i in turn.
 
-    All at once, not swap after swap. Place p holds p until a swap j puts there what place j held just before. So step
-    i finds r_i, or what place j held before swap j if j < i was the last with r_j = r_i; and place j held j, or what
-    place k held before swap k if k < j was the last with r_k = j. Following the latter to its end takes log2(count)
-    doublings.
+    This is computed in parallel. Position p holds p until a swap j puts there what position j held just before. So
+    swap i finds r_i, or what position j held before swap j if j < i was the last with r_j = r_i; and position j held
+    j, or what position k held before swap k if k < j was the last with r_k = j. Following the latter chain to its end
+    takes log2(count) doublings.
     """
     count = len(partners)
     swap = jnp.arange(count)
@@ -51,14 +50,15 @@ def _after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
 
 
 def with_rotations(arrays: ClassArrays) -> ClassArrays:
-    """Four classes from each: the images turned by 0, 90, 180 and 270 degrees (Omniglot, MAML section 5.2).
+    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Finn et al. 2017, section 5.2).
 
-    Raises InnerloopError for images that are not square.
+    Raises:
+        InnerloopError: the images are not square.
     """
     if arrays.shape[0] != arrays.shape[1]:
         got = "{} x {}".format(*arrays.shape[:2])
         do = "resize the images, or leave the rotations out"
-        raise InnerloopError("rotations", "only square images can be turned by quarters", got=got, do=do)
+        raise InnerloopError("rotations", "only square images can be rotated by 90 degrees", got=got, do=do)
     turned = [np.rot90(arrays.examples, quarter, axes=(1, 2)) for quarter in range(4)]
     starts = [arrays.starts + quarter * len(arrays.examples) for quarter in range(4)]
     names = tuple(f"{name}/{90 * quarter}" for quarter in range(4) for name in arrays.names)
@@ -66,9 +66,14 @@ def with_rotations(arrays: ClassArrays) -> ClassArrays:
 
 
 class EpisodeRows(eqx.Module):
-    """Which examples make an episode: what of `Episodes` is random.
+    """The distribution of the rows and labels of episodes; `Episodes` fetches their examples.
 
-    ways, shots, queries: classes of an episode, and support and query examples of each class.
+    Attributes:
+        starts: the first row of each class.
+        counts: the number of rows of each class.
+        ways: classes per episode.
+        shots: support examples per class.
+        queries: query examples per class.
     """
 
     starts: Int[Array, " classes"]
@@ -78,32 +83,36 @@ class EpisodeRows(eqx.Module):
     queries: int = eqx.field(static=True)
 
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
-        """Raises InnerloopError when there are too few classes, or too few examples of a class."""
+        """Raises InnerloopError if there are too few classes, or too few examples of a class."""
         check_episode(arrays, ways, shots, queries)
         self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
         self.ways, self.shots, self.queries = ways, shots, queries
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        """Draw one episode: row numbers and labels, `[ways*shots]` and `[ways*queries]` each."""
+        """Draw one episode: row indices and labels, `[ways*shots]` and `[ways*queries]` each."""
         key_classes, key_examples, key_order = jax.random.split(key, 3)
         classes = _draw_distinct(key_classes, self.ways, len(self.starts))
         keys = jax.random.split(key_examples, self.ways)
         per_class = lambda key, total: _draw_distinct(key, self.shots + self.queries, total)
         rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
         order = jax.random.permutation(key_order, self.ways * self.shots)
-        support, query = self.labelled(rows[:, : self.shots]), self.labelled(rows[:, self.shots :])
+        support, query = self._labelled(rows[:, : self.shots]), self._labelled(rows[:, self.shots :])
         return Task(Batch(support.inputs[order], support.targets[order]), query)
 
-    def labelled(self, rows: Int[Array, "ways each"]) -> Batch:
-        """The rows one after the other, labelled by the number of their class."""
+    def _labelled(self, rows: Int[Array, "ways each"]) -> Batch:
+        """The rows in one array, labelled by the number of their class."""
         return Batch(rows.reshape(-1), jnp.repeat(jnp.arange(self.ways), rows.shape[1]))
 
 
 class Episodes(TwoStageSampler, eqx.Module):
     """The distribution of N-way K-shot episodes over a set of classes: a pytree whose leaves are the examples.
 
-    ways, shots, queries: classes of an episode, and support and query examples of each class. Unsigned bytes are
-    scaled to [0, 1] when drawn.
+    Unsigned bytes are scaled to [0, 1] when drawn.
+
+    Attributes:
+        ways: classes per episode.
+        shots: support examples per class.
+        queries: query examples per class.
     """
 
     examples: Resident
@@ -112,7 +121,14 @@ class Episodes(TwoStageSampler, eqx.Module):
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
         """Put the examples on the device.
 
-        Raises InnerloopError when there are too few classes, or too few examples of a class.
+        Args:
+            arrays: the classes.
+            ways: classes per episode.
+            shots: support examples per class.
+            queries: query examples per class.
+
+        Raises:
+            InnerloopError: there are too few classes, or too few examples of a class.
         """
         self.rows = EpisodeRows(arrays, ways, shots, queries)
         self.examples = Resident(arrays.examples)
@@ -122,16 +138,16 @@ class Episodes(TwoStageSampler, eqx.Module):
     queries = property(lambda self: self.rows.queries)
 
     def draw(self, key: PRNGKeyArray) -> Task:
-        """What is random in an episode: its rows and labels."""
+        """Draw the rows and labels of one episode."""
         return self.rows.sample(key)
 
     def fetch(self, drawn: Task) -> Task:
-        """Its examples: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; query alike."""
+        """The episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; the query set alike."""
         return Task(*(Batch(self.examples[batch.inputs], batch.targets) for batch in drawn))
 
 
 def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int, who: str = "Episodes") -> None:
-    """Raise InnerloopError, in the name of `who`, unless every class has the examples for such an episode."""
+    """Raise InnerloopError, on behalf of `who`, unless the classes are enough for such an episode."""
     if ways < 1 or shots < 1 or queries < 0:
         wrong = "ways and shots must be 1 or more and queries 0 or more"
         raise InnerloopError(who, wrong, got=(ways, shots, queries))

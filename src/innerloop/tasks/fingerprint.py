@@ -8,12 +8,12 @@ from innerloop.tasks.class_arrays import ClassArrays, Splits
 
 
 def data_hashes(splits: Splits | None) -> dict[str, str]:
-    """SHA-256 of each part's examples and classes; none for tasks that are drawn from formulas."""
+    """SHA-256 of the examples and classes of each split, by name; empty for tasks that come from formulas."""
     return {} if splits is None else {name: _hash_of(part) for name, part in splits._asdict().items()}
 
 
 def _hash_of(arrays: ClassArrays) -> str:
-    """SHA-256 of the examples and the classes' names and places."""
+    """SHA-256 of the examples, and of the names and rows of the classes."""
     about = json.dumps([arrays.names, arrays.shape, str(arrays.examples.dtype)]).encode()
     # Class by class: a memory map is never read whole.
     rows = (arrays.rows(index).tobytes() for index in range(arrays.classes))

@@ -22,10 +22,16 @@ GRID_POINTS = 50
 
 @dataclass(frozen=True)
 class Sinusoid:
-    """A task is one wave; the support set has `shots` points of it and the query set `queries`.
+    """The distribution of sinusoid regression tasks; a task is one wave.
 
-    protocol: "maml" or "reptile"; in Reptile's, `queries` is not used: the query set is the grid.
-    oracle: give amplitude and phase as two more inputs (the MAML paper's upper bound).
+    Attributes:
+        shots: points of the support set.
+        queries: points of the query set; not used in Reptile's protocol, whose query set is the grid.
+        protocol: "maml" or "reptile".
+        oracle: whether amplitude and phase are given as two more inputs (the MAML paper's upper bound).
+
+    Raises:
+        InnerloopError: the protocol is unknown, or `shots` or `queries` is below 1.
     """
 
     shots: int = 10
@@ -51,16 +57,16 @@ class Sinusoid:
             query = jax.random.uniform(key_query, (self.queries, 1), minval=-5.0, maxval=5.0)
         else:
             query = jnp.linspace(-5.0, 5.0, GRID_POINTS)[:, None]
-            support = self.grid_support(key_support, query)
-        return Task(self.batch(support, amplitude, phase), self.batch(query, amplitude, phase))
+            support = self._grid_support(key_support, query)
+        return Task(self._batch(support, amplitude, phase), self._batch(query, amplitude, phase))
 
-    def grid_support(self, key: PRNGKeyArray, grid: Float[Array, "points 1"]) -> Float[Array, "shots 1"]:
+    def _grid_support(self, key: PRNGKeyArray, grid: Float[Array, "points 1"]) -> Float[Array, "shots 1"]:
         """The whole grid in random order, or `shots` of its points drawn with replacement."""
         if self.shots == GRID_POINTS:
             return jax.random.permutation(key, grid)
         return grid[jax.random.randint(key, (self.shots,), 0, GRID_POINTS)]
 
-    def batch(self, x: Float[Array, "examples 1"], amplitude: Array, phase: Array) -> Batch:
+    def _batch(self, x: Float[Array, "examples 1"], amplitude: Array, phase: Array) -> Batch:
         """The wave at x."""
         sign = -1 if self.protocol == "maml" else 1
         targets = amplitude * jnp.sin(x + sign * phase)

@@ -1,12 +1,12 @@
-"""Episodes from examples that do not fit on the device, read ahead from a memory map.
+"""Episodes from examples that do not fit on the device, prefetched from a memory map.
 
-The rows of an episode are drawn by the very sampler of `Episodes`, with the same keys, so a run that streams sees
-the same tasks as one whose examples lie on the device. What is read is a function of the state's key and step alone:
-a run can start, stop and go on at any step. A thread reads the next blocks of meta-batches and puts them on the
-device while it computes.
+The rows of an episode are drawn by the sampler of `Episodes` with the same keys, so a streamed run sees the same tasks
+as one whose examples are on the device. What is read is a function of the key and step of the state alone, so a run can
+stop and resume at any step. A thread reads the next blocks of meta-batches and puts them on the device while it
+computes.
 
-Memory: at most `prefetch + 3` blocks of `steps * meta_batch` episodes, on the host and on the device alike: those
-that wait, one being made, and two that were handed out. The map itself is never read whole.
+Memory: at most `prefetch + 3` blocks of `steps * meta_batch` episodes on the host and on the device: those that wait,
+one being read, and two in use. The map itself is never read as a whole.
 """
 
 import os
@@ -33,32 +33,53 @@ from innerloop.tasks.device_examples import unit_scale
 from innerloop.tasks.episodes import EpisodeRows
 
 COPY_BYTES = 200_000
-"""Examples are copied so many bytes at a time, which stay in a core's cache between the map and their place."""
+"""Bytes copied at a time, so that they stay in a core's cache."""
 
 
 class StreamedEpisodes:
     """N-way K-shot episodes over class arrays that stay on the host, usually an `np.memmap`.
 
-    ways, shots, queries: as for `Episodes`. Bytes travel as bytes and are scaled to [0, 1] on the device.
+    Unsigned bytes are transferred as bytes and scaled to [0, 1] on the device.
     """
 
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
-        """Raises InnerloopError when there are too few classes, or too few examples of a class."""
+        """Take the classes.
+
+        Args:
+            arrays: the classes.
+            ways: classes per episode.
+            shots: support examples per class.
+            queries: query examples per class.
+
+        Raises:
+            InnerloopError: there are too few classes, or too few examples of a class.
+        """
         self.examples = arrays.examples
         with on_the_host():
             self.sampler = EpisodeRows(arrays, ways, shots, queries)
         self.draw = jax.jit(self.draw_tasks, static_argnums=2)
 
     def draw_tasks(self, key: PRNGKeyArray, step: Array, meta_batch: int) -> Task:
-        """Rows and labels of one meta-step's tasks, `[tasks, examples]` each."""
+        """The rows and labels of the tasks of one meta-step, `[tasks, examples]` each."""
         return jax.vmap(self.sampler.sample)(task_keys(key, step, meta_batch))
 
     def read(
         self, key: PRNGKeyArray, first: int, steps: int, meta_batch: int, own: slice = slice(None)
     ) -> Task:
-        """Episodes of the meta-steps first..first+steps, read now; of each meta-batch the tasks `own` alone.
+        """Read the episodes of the meta-steps first..first+steps.
 
-        Inputs `[steps, tasks, examples, height, width, channels]` as stored, targets `[steps, tasks, examples]`.
+        Args:
+            key: the key of the run.
+            first: the first meta-step.
+            steps: the number of meta-steps.
+            meta_batch: tasks per meta-step.
+            own: which tasks of each meta-batch to read.
+
+        Returns:
+            Inputs `[steps, tasks, examples, height, width, channels]` as stored, targets `[steps, tasks, examples]`.
+
+        Raises:
+            InnerloopError: the file of the memory map has been cut short.
         """
         with on_the_host() as host:
             key = jax.device_put(key, host)
@@ -67,7 +88,7 @@ class StreamedEpisodes:
         return Task(*(Batch(self.fetch(batch.inputs), batch.targets) for batch in rows))
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
-        """The examples of `rows`, copied out of the map in the order of the file."""
+        """The examples of `rows`, an array of row indices of any shape, copied from the map in file order."""
         _check_whole(self.examples)
         flat = rows.reshape(-1)
         found = np.empty((len(flat), *self.examples.shape[1:]), self.examples.dtype)
@@ -80,9 +101,9 @@ class StreamedEpisodes:
 
 
 def _check_whole(examples: Any) -> None:
-    """Raise InnerloopError if the file under a memory map was cut short: reading beyond its end kills the process.
+    """Raise InnerloopError if the file of a memory map was cut short: reading beyond its end kills the process.
 
-    A file that was deleted is no trouble, since the map keeps it.
+    A deleted file does no harm, since the map keeps it.
     """
     path = getattr(examples, "filename", None)
     if path is None or not os.path.exists(path):
@@ -103,7 +124,7 @@ def _scaled(task: Task) -> Task:
 class StreamedOuterLoop(GradientLoop):
     """`OuterLoop` for streamed episodes: `with StreamedOuterLoop(...) as loop: state, info = loop.run(state, steps)`.
 
-    A reader runs ahead of `run`; leaving the block stops it.
+    A thread prefetches for `run`; leaving the block stops it.
     """
 
     def __init__(
@@ -117,10 +138,19 @@ class StreamedOuterLoop(GradientLoop):
         mesh: Mesh | None = None,
         prefetch: int = 2,
     ):
-        """As an `OuterLoop`; `prefetch` blocks of `steps * meta_batch` episodes wait on the device.
+        """Nothing is read before `run`, which raises the errors of `StreamedEpisodes.read`.
 
-        Raises InnerloopError for a meta-batch that does not divide over devices and chunks; `run` raises what the
-        reader met.
+        Args:
+            algorithm: as for `OuterLoop`.
+            optimizer: as for `OuterLoop`.
+            episodes: the training episodes.
+            meta_batch: as for `OuterLoop`.
+            chunk: as for `OuterLoop`.
+            mesh: as for `OuterLoop`.
+            prefetch: blocks of `steps * meta_batch` episodes that wait on the device.
+
+        Raises:
+            InnerloopError: the meta-batch is no multiple of devices x chunk, or `prefetch` is below 1.
         """
         if prefetch < 1:
             raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
@@ -138,7 +168,7 @@ class StreamedOuterLoop(GradientLoop):
         self.stop()
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """One update for each meta-batch of a block, `[steps, tasks, ...]`."""
+        """One update for every meta-batch of a block, `[steps, tasks, ...]`."""
         one = lambda state, tasks: self.update(state, tasks, _scaled)
         many = lambda state, tasks: jax.lax.scan(one, state, tasks)
         specs = (EVERYWHERE, self.split.spec)
@@ -153,23 +183,23 @@ class StreamedOuterLoop(GradientLoop):
 
     def data(self, state: MetaState, steps: int) -> tuple[Task]:
         """The episodes of the next `steps` updates."""
-        if self.ahead is None or not self.follows(state, steps):
-            self.restart(state, steps)
+        if self.ahead is None or not self._follows(state, steps):
+            self._restart(state, steps)
         assert self.ahead is not None
         tasks = self.ahead.next()
-        # At most two blocks are handed out: the one being computed and the one behind it.
+        # At most two blocks are in use: the one being computed and the next.
         while len(self.in_flight) > 1:
             self.in_flight.popleft().block_until_ready()
         return (tasks,)
 
-    def follows(self, state: MetaState, steps: int) -> bool:
-        """Whether `state` is where the last call ended; asked of the objects, since values would wait."""
+    def _follows(self, state: MetaState, steps: int) -> bool:
+        """Whether `state` is the result of the last call; compares objects, not values, which would block."""
         if self.last is None:
             return False
         return state.key is self.last[0] and state.step is self.last[1] and steps == self.last[2]
 
-    def restart(self, state: MetaState, steps: int) -> None:
-        """Read ahead from this state's step."""
+    def _restart(self, state: MetaState, steps: int) -> None:
+        """Prefetch from the step of this state."""
         self.stop()
         # A copy of the key: the state will be consumed.
         key, first = jnp.array(own_copy(state.key)), int(state.step)
@@ -182,7 +212,7 @@ class StreamedOuterLoop(GradientLoop):
         self.ahead = ReadAhead(block, self.prefetch)
 
     def stop(self) -> None:
-        """End the reader; a later call starts it again."""
+        """Stop prefetching; a later `run` starts again."""
         if self.ahead is not None:
             self.ahead.stop()
             self.ahead = None

@@ -1,4 +1,4 @@
-"""Ordinary supervised batches over all classes at once: what the pre-trained baseline learns from."""
+"""Ordinary supervised batches over all classes, for the pre-trained baseline."""
 
 import equinox as eqx
 import jax
@@ -12,9 +12,9 @@ from innerloop.tasks.device_examples import Resident
 
 
 class Pooled(eqx.Module):
-    """A "task" is one batch of images of any classes, labelled by class number; support and query are the same.
+    """A distribution whose "tasks" are batches of images of all classes, labelled by class number.
 
-    It serves `joint` training alone, which reads the query only; episodes are drawn from it nowhere.
+    Support and query set are the same batch. It is for `joint` training, which reads the query set only.
     """
 
     examples: Resident
@@ -23,7 +23,15 @@ class Pooled(eqx.Module):
     batch: int = eqx.field(static=True)
 
     def __init__(self, arrays: ClassArrays, batch: int):
-        """Put the examples on the device. Raises InnerloopError for an empty batch."""
+        """Put the examples on the device.
+
+        Args:
+            arrays: all classes.
+            batch: the number of images per batch.
+
+        Raises:
+            InnerloopError: `batch` is below 1.
+        """
         if batch < 1:
             raise InnerloopError("Pooled", "`batch` must be 1 or more", got=batch)
         self.examples = Resident(arrays.examples)

@@ -29,7 +29,6 @@ class Recorder(Protocol):
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
         """Where this sitting begins; `params`: random weights."""
-        ...
 
     @contextmanager
     def open(self) -> Iterator[None]:

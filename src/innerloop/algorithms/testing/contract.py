@@ -1,7 +1,7 @@
-"""What every algorithm must do, as one call: `check_algorithm(make)` for algorithms of your own.
+"""The contract of algorithms: `check_algorithm(make)` tests the built-in ones, and algorithms of your own.
 
-The package's contract tests run it on every algorithm that it ships. It says nothing of an algorithm's mathematics:
-that is the business of an identity test, and of `innerloop.algorithms.testing.meta_gradient`.
+It does not test the mathematics: that is left to an identity test, and to
+`innerloop.algorithms.testing.meta_gradient`.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.errors import InnerloopError
 
 MakeAlgorithm = Callable[[LossFn, InnerLoop], Algorithm]
-"""`make(loss_fn, inner) -> Algorithm`, as the constructors of this package."""
+"""`make(loss_fn, inner) -> Algorithm`, like the constructors of `innerloop.algorithms`."""
 
 STEPS = 2
 
@@ -51,13 +51,19 @@ def check_algorithm(
     tuple_make: MakeAlgorithm | None = None,
     dtypes: tuple[type, ...] = (jnp.float32, jnp.float64),
 ) -> None:
-    """Raise AssertionError, saying what, unless `make(loss_fn, inner)` is a sound algorithm.
+    """Check that `make(loss_fn, inner)` is an algorithm as the engine needs it.
 
-    rule: the inner optimiser (None: gradient descent).
-    zero_steps: whether it accepts an inner loop without steps, which must leave the parameters as they are;
-        otherwise it must refuse with InnerloopError.
-    tuple_make: for algorithms that select parameters by name: the same with the names of a tuple, `0` for `body`
-        and `1` for `head` (None: `make`).
+    Args:
+        make: the constructor.
+        rule: the inner rule (None: gradient descent).
+        zero_steps: whether the algorithm accepts an inner loop without steps, which must leave the parameters
+            unchanged; otherwise it must raise InnerloopError.
+        tuple_make: for algorithms that select parameters by path, the constructor with the paths of a tuple: `0` for
+            `body` and `1` for `head` (None: `make`).
+        dtypes: the dtypes to check.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
     """
     rule = optax.sgd(0.1) if rule is None else rule
     _check_names(make(_affine_loss, InnerLoop(rule, STEPS)))

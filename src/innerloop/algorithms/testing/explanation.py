@@ -1,4 +1,4 @@
-"""What `check_meta_gradient` found, as a sentence."""
+"""The result of `check_meta_gradient` in a sentence."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,14 @@ Kind = Literal["exact", "first order", "displacement", "joint", "wrong"]
 
 @dataclass(frozen=True)
 class Findings:
-    """What the directions showed, before it is put into words.
+    """The result of `check_meta_gradient` before it is put into words.
 
-    constant: the objective depends on nothing. sound: automatic differentiation of the objective is right.
+    Attributes:
+        constant: whether the objective depends on no parameter.
+        sound: whether automatic differentiation of the objective is right.
+        worst: the direction of the largest error.
+        error: the relative error there; `unsure` is its uncertainty.
+        silent: parameters without gradient on which the objective depends; `unused` those on which it does not.
     """
 
     kind: Kind
@@ -45,7 +50,7 @@ def verdict(f: Findings) -> str:
 
 
 def _difference(f: Findings) -> str:
-    """How wrong a gradient of no known kind is, and where to look."""
+    """How wrong a gradient of unknown kind is, and where to look."""
     silent = f"; no gradient flows to {', '.join(f.silent)}" if f.silent else ""
     suspects = (
         "a missing second derivative or another loss on the query set"
@@ -59,7 +64,7 @@ def _difference(f: Findings) -> str:
 
 
 def _sentence(kind: Kind, error: float, angle: float, ratio: float) -> str:
-    """What a gradient of another kind is, and how far from the meta-gradient."""
+    """What a gradient of another kind is, and its distance from the meta-gradient."""
     what = {
         "first order": "a first-order gradient: the query gradient at the adapted parameters, without second "
         "derivatives (right for FOMAML; for MAML, look for stop_gradient in the inner loop)",

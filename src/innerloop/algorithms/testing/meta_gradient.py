@@ -3,9 +3,9 @@ r"""Is this meta-gradient right? Compare it with finite differences of what it s
     F(theta) = L(adapt(theta; support); query),     (F(theta + h v) - F(theta - h v)) / 2h  against  g . v
 
 in float64, along directions v that move one parameter each and along some that move all. The step h is the one at
-which neighbouring steps agree best (large steps truncate, small ones round); their disagreement is what the finite
-difference itself is uncertain by. A first-order gradient (FOMAML, Reptile) is told as such, with its angle to the
-meta-gradient.
+which neighbouring steps agree best (large steps truncate, small ones round); their difference is the uncertainty of
+the finite difference itself. A first-order gradient (FOMAML, Reptile) is recognised, and its angle to the meta-gradient
+reported.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,21 @@ STEPS = tuple(10.0**-i for i in range(2, 9))
 
 @dataclass(frozen=True)
 class MetaGradientCheck:
-    """What was found.
+    """The result of `check_meta_gradient`; `print` shows it as a table.
 
-    passed: the meta-gradient agrees with finite differences within the tolerance.
-    kind: exact; first order (the query gradient at the adapted parameters); displacement (Reptile's); joint (the
-        query gradient before adapting); or wrong.
-    relative_error: the worst of all directions; by_parameter: for each parameter alone.
-    uncertainty: how far the finite differences themselves are unsure there.
-    angle, ratio: degrees between this gradient and the meta-gradient, and its length over the meta-gradient's; NaN
-        where automatic differentiation of the objective is wrong too.
-    no_gradient: parameters whose gradient is zero though the objective depends on them.
-    unused: parameters that the objective does not depend on.
+    Attributes:
+        passed: whether the meta-gradient agrees with finite differences within the tolerance.
+        kind: exact; first order (the query gradient at the adapted parameters); displacement (Reptile's); joint (the
+            query gradient before adaptation); or wrong.
+        relative_error: the largest over all directions.
+        uncertainty: the relative uncertainty of the finite difference in that direction.
+        by_parameter: the relative error for each parameter, by path.
+        angle: between this gradient and the meta-gradient, in degrees; NaN if automatic differentiation of the
+            objective is wrong too.
+        ratio: the norm of this gradient over that of the meta-gradient; NaN likewise.
+        no_gradient: parameters whose gradient is zero although the objective depends on them.
+        unused: parameters that the objective does not depend on.
+        verdict: the result in a sentence.
     """
 
     passed: bool
@@ -67,11 +71,18 @@ def check_meta_gradient(
     step: float | None = None,
     tolerance: float = 1e-5,
 ) -> MetaGradientCheck:
-    """Check `algorithm.meta_grad` at the meta-parameters `params` on one task.
+    """Compare `algorithm.meta_grad` with finite differences on one task, in float64.
 
-    Parameters and data are taken to float64. `directions` is the number of directions that move all parameters;
-    `step` fixes the finite difference's step relative to a parameter's norm (None: the best of several). Raises
-    InnerloopError for parameters that are not floats, a loss that is not a scalar, and NaN.
+    Args:
+        algorithm: the algorithm to check.
+        params: the meta-parameters at which to check it.
+        task: the task, without a leading axis.
+        directions: the number of random directions in all parameters, besides one direction for each parameter.
+        step: the step of the finite difference, relative to the norm of a parameter (None: the best of several).
+        tolerance: the largest relative error that passes.
+
+    Raises:
+        InnerloopError: a parameter is not a float array, the loss is not a scalar, or a value is not finite.
     """
     check_trainable(params, "check_meta_gradient")
     with jax.enable_x64(True):

@@ -56,7 +56,7 @@ def _fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Ar
 
 
 def _fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
-    """input_gradient(y, w) on a CPU: with stride 1 a convolution with the turned, transposed kernel."""
+    """input_gradient(y, w) on a CPU: for stride 1 a convolution with the flipped, transposed kernel."""
     if stride == 1 and w.shape[0] % 2:
         return _fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
     return input_gradient_by_patches(y, w, stride, places)
@@ -68,7 +68,7 @@ input_gradient_p = primitive("conv_input_gradient", _fast_input_gradient, "strid
 
 
 def _input_gradient(y: Array, w: Array, stride: int, places: tuple[int, ...]) -> Array:
-    """The x-derivative of <conv(x, w), y>, for images of these places (height, width)."""
+    """The x-derivative of <conv(x, w), y>, for images of this height and width."""
     return input_gradient_p.bind(y, w, stride=stride, places=places)
 
 
@@ -95,7 +95,7 @@ ad.defbilinear(
 
 
 def _batched(made: Primitive, shares_kernel: bool) -> None:
-    """Under `vmap`: more examples where one kernel serves all, else one after the other (faster than grouped)."""
+    """The rule under `vmap`: more examples if all share one kernel, else one by one (faster than grouped)."""
 
     def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None], **static) -> tuple[Array, int]:
         first, second = arrays

@@ -1,7 +1,7 @@
-r"""A convolution of few inputs, from the images to what the next layer reads, some images at a time.
+r"""A convolution of few input channels, fused with what follows, one block of images at a time.
 
 Such a layer (images of one or three channels) makes 64 numbers from 9: writing its output to memory and reading it
-back costs more than computing it again. So the output never exists as a whole. Its mean and variance, which batch
+back costs more than recomputing it. So the output never exists as a whole. Its mean and variance, which batch
 normalisation needs first, are those of a linear map, known from the windows p of the images alone:
 
     E[w^T p] = w^T m,    Var[w^T p] = w^T C w,    m = E[p],  C = E[(p - m)(p - m)^T]
@@ -17,7 +17,7 @@ from innerloop.engine.chunking import divisor_up_to
 from innerloop.nn.kernels.im2col import conv_by_patches, patches
 
 BLOCK_BYTES = 450_000
-"""Outputs of so many images are made at a time: they stay in a core's cache (measured)."""
+"""Outputs made at a time, so that they stay in a core's cache (measured)."""
 
 Images = Float[Array, "examples height width channels"]
 Kernel = Float[Array, "kernel kernel channels filters"]
@@ -54,14 +54,14 @@ def _window_moments(
 def output_moments(
     x: Images, w: Kernel, stride: int
 ) -> tuple[Float[Array, " filters"], Float[Array, " filters"]]:
-    """Mean and variance of conv(x, w) over all images and places, for each filter."""
+    """Mean and variance of conv(x, w) over all images and positions, for each filter."""
     mean, covariance = _window_moments(x, w.shape[0], stride)
     flat = w.reshape(-1, w.shape[-1])
     return mean @ flat, (flat * (covariance @ flat)).sum(0)
 
 
 def conv_then(after: Callable[[Array], Array], x: Images, w: Kernel, stride: int) -> Array:
-    """`after(conv(x, w))` for an `after` that treats each image by itself; backward, conv(x, w) is computed again."""
+    """`after(conv(x, w))` for an `after` that acts on each image alone; the backward pass recomputes conv(x, w)."""
     size = _images_in_a_block(x, w.shape[-1], stride)
 
     def block(images: Images) -> Array:

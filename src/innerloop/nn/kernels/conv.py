@@ -1,7 +1,7 @@
 """SAME convolution, fast in every order of derivative.
 
-On a CPU it is `kernels.bilinear`; on an accelerator XLA's own operation, whose derivatives are fast there and which
-batches over tasks.
+On a CPU it is that of `bilinear_conv`; on an accelerator XLA's own operation, whose derivatives are fast there and
+which batches over tasks.
 
 Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
@@ -13,11 +13,11 @@ from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
 from innerloop.nn.kernels.im2col import conv_by_patches
 
 FEW = 32
-"""Numbers in a window up to which a convolution costs less than moving its output to memory and back."""
+"""The largest window, in elements, for which recomputing a convolution is cheaper than storing its output."""
 
 
 def has_few_inputs(w: Float[Array, "kernel kernel channels filters"]) -> bool:
-    """Whether `kernels.blockwise` is the way to go: images of few channels, on a CPU."""
+    """Whether `blockwise_conv` is faster: for images of few channels, on a CPU."""
     return jax.default_backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
 
 
@@ -26,7 +26,7 @@ def conv(
     w: Float[Array, "kernel kernel channels filters"],
     stride: int = 1,
 ) -> Float[Array, "examples out_height out_width filters"]:
-    """SAME convolution: zeros around the image so that the output has ceil(size / stride) places a side."""
+    """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels a side."""
     if jax.default_backend() != "cpu":
         return conv_by_xla(x, w, stride)
     if has_few_inputs(w):

@@ -15,11 +15,11 @@ from jaxtyping import Array, Float
 from innerloop.engine.chunking import divisor_up_to
 
 BLOCK_BYTES = 400_000
-"""Patches of so many images are made at a time that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
+"""Patches made at a time, so that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after one axis so that the output has ceil(size / stride) places."""
+    """The padding before and after one axis that gives ceil(size / stride) outputs."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -75,16 +75,16 @@ def kernel_gradient_by_patches(
     blocks = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, y))
 
     # The product whose left side has fewer rows is up to three times as fast on a CPU.
-    turned = filters < kernel * kernel * channels
+    transposed = filters < kernel * kernel * channels
 
     def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
         rows = patches(block[0], kernel, stride).reshape(-1, kernel * kernel * channels)
         flat = block[1].reshape(-1, filters)
-        return total + (flat.T @ rows if turned else rows.T @ flat), None
+        return total + (flat.T @ rows if transposed else rows.T @ flat), None
 
     shape = (filters, kernel * kernel * channels)
-    total, _ = lax.scan(add, jnp.zeros(shape if turned else shape[::-1], x.dtype), blocks)
-    return (total.T if turned else total).reshape(kernel, kernel, channels, filters)
+    total, _ = lax.scan(add, jnp.zeros(shape if transposed else shape[::-1], x.dtype), blocks)
+    return (total.T if transposed else total).reshape(kernel, kernel, channels, filters)
 
 
 def input_gradient_by_patches(
@@ -93,7 +93,7 @@ def input_gradient_by_patches(
     stride: int,
     places: tuple[int, int],
 ) -> Float[Array, "examples height width channels"]:
-    """P^T(y w^T): every window's share added where the window lay. `places` is the images' (height, width)."""
+    """P^T(y w^T): every window is added at its position. `places` is the height and width of the images."""
     filters, kernel = w.shape[-1], w.shape[0]
     rows = (y.reshape(-1, filters) @ w.reshape(-1, filters).T).reshape(*y.shape[:-1], -1)
     images = jax.ShapeDtypeStruct((y.shape[0], *places, w.shape[2]), y.dtype)

@@ -1,11 +1,11 @@
-r"""The product of a linear layer and its derivatives of every order, as three products that are each other's.
+r"""The product of a linear layer, whose derivatives of every order are three products, each a derivative of the others.
 
     <product(x, w), y> = <w, weight_gradient(x, y)> = <x, input_gradient(y, w)>
 
-They are `x @ w` and what its derivatives would be, but for one: the weights' gradient where many tasks have weights of
-their own. XLA's batched product on a CPU is slow along the first axis of both sides, so x is turned in memory first
-(measured: 25 tasks, 10 examples, 40 x 40 weights, 31 against 14 microseconds), and a meta-step of small networks
-consists of little else. They are primitives for the reason that `kernels.bilinear` gives.
+They are `x @ w` and its usual derivatives, with one exception: the gradient of the weights, if every task has weights
+of its own. XLA's batched product on a CPU is slow along the first axis of both sides, so x is transposed in memory
+first (measured for 25 tasks, 10 examples, 40 x 40 weights: 14 instead of 31 microseconds); a meta-step of small
+networks consists of little else. They are primitives for the reason given in `bilinear_conv`.
 
 Layouts: x `[..., examples, in]`, w `[..., in, out]`, y `[..., examples, out]`, with the same leading axes.
 """
@@ -26,10 +26,10 @@ def _product(x: Array, w: Array) -> Array:
 
 def _weight_gradient(x: Array, y: Array) -> Array:
     """x^T y, the w-derivative of <product(x, w), y>."""
-    turned = jnp.swapaxes(x, -1, -2)
+    transposed = jnp.swapaxes(x, -1, -2)
     if x.ndim > 2 and min(x.shape[-1], y.shape[-1]) > 1:
-        turned = jax.lax.optimization_barrier(turned)  # else XLA folds it into the product
-    return turned @ y
+        transposed = jax.lax.optimization_barrier(transposed)  # else XLA folds it into the product
+    return transposed @ y
 
 
 def _input_gradient(y: Array, w: Array) -> Array:
@@ -59,7 +59,7 @@ ad.defbilinear(
 
 
 def _batched(made: Primitive, shares_weights: bool) -> None:
-    """Under `vmap`: more examples where one w serves all, else one more leading axis."""
+    """The rule under `vmap`: more examples if all share one w, else one more leading axis."""
 
     def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
         first, second = arrays
@@ -80,7 +80,7 @@ _batched(weight_gradient_p, shares_weights=False)
 def linear(
     x: Num[Array, "examples features_in"], w: Float[Array, "features_in features_out"]
 ) -> Float[Array, "examples features_out"]:
-    """x w; on an accelerator as XLA has it."""
+    """x w; on an accelerator XLA's own product."""
     if jax.default_backend() != "cpu" or x.dtype != w.dtype:
         return x @ w
     return product_p.bind(x, w)

@@ -2,10 +2,10 @@ r"""2x2 max-pooling, fast in every order of derivative.
 
     max_pool(x) = pick(x, which(x)),    <pick(x, i), y> = <x, put(y, i)>
 
-Once it is known which of its four places a window takes, pooling is linear: it picks one number, and its transpose
-puts a number back at its place, among zeros. Each is the other's derivative, so every order of derivative runs these
-two, and what is kept between them is a byte for each window. JAX's own derivatives of a maximum keep floats for every
-number and look for ties.
+Once the position of the maximum in each window is known, pooling is linear: `pick` selects one element of each window,
+and its transpose `put` puts it back among zeros. Each is the derivative of the other, so derivatives of every order run
+these two, and all that is stored is one byte per window. JAX's own derivatives of a maximum store floats for every
+element and handle ties.
 
 Layouts: images `[examples, height, width, channels]`; an odd last row or column is dropped, as the papers' VALID
 pooling does.
@@ -28,13 +28,13 @@ Which = Int8[Array, "examples half_height half_width channels"]
 
 
 def _corners(x: Images) -> list[Pooled]:
-    """The four places of all windows: above left, above right, below left, below right."""
+    """The four elements of all windows: above left, above right, below left, below right."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
 
 def _which(x: Images) -> Which:
-    """The place of each window's largest number, 0 to 3; of equals the first, and NaN before all, as in PyTorch."""
+    """The position of each window's maximum, 0 to 3; the first of equals, and NaN above all, as in PyTorch."""
     first, second, third, fourth = _corners(x)
     above, below = _exceeds(second, first), _exceeds(fourth, third)
     lower = _exceeds(jnp.where(below, fourth, third), jnp.where(above, second, first))
@@ -48,14 +48,14 @@ def _exceeds(x: Pooled, y: Pooled) -> Bool[Array, "examples half_height half_wid
 
 
 def _pick(x: Images, place: Which) -> Pooled:
-    """Of each window the number at its place."""
+    """The element of each window at the given position."""
     first, second, third, fourth = _corners(x)
     above, below = jnp.where(place == 0, first, second), jnp.where(place == 2, third, fourth)
     return jnp.where(place < 2, above, below)
 
 
 def _put(y: Pooled, place: Which, *, places: tuple[int, int]) -> Images:
-    """The transpose of `_pick`: each number at its place in its window, zero elsewhere."""
+    """The transpose of `_pick`: each element at its position in its window, zero elsewhere."""
     examples, height, width, channels = y.shape
     corner = jnp.arange(4, dtype=place.dtype).reshape(1, 1, 2, 1, 2, 1)
     here = place[:, :, None, :, None] == corner
@@ -69,7 +69,7 @@ put_p = primitive("max_pool_put", _put, "places")
 
 
 def _linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> None:
-    """Rules for a primitive that is linear in its first array and has no derivative in its second, the places."""
+    """Rules for a primitive that is linear in its first array and has no derivative in its second, the positions."""
     ad.defjvp(made, lambda tangent, _, place, **static: made.bind(tangent, place, **static), None)
 
     def transpose(ct: Any, first: Any, place: Array, **_: Any) -> list[Any]:
@@ -92,5 +92,5 @@ _linear_in_the_first(put_p, lambda ct, place, shape: pick_p.bind(ct, place))
 
 
 def max_pool(x: Images) -> Pooled:
-    """The largest number of every 2x2 window."""
+    """The maximum of every 2x2 window."""
     return pick_p.bind(x, _which(jax.lax.stop_gradient(x)))

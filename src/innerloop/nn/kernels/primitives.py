@@ -24,12 +24,12 @@ def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primiti
 
 
 def _plain(aval: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype alone."""
+    """The shape and dtype of an abstract value."""
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def batch_first(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, Array]:
-    """Two arguments of a batching rule with the batch as their first axis; one that has none is repeated."""
+    """The arguments of a batching rule with the batch as their first axis; one without it is repeated."""
     size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
     first, second = (
         jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)

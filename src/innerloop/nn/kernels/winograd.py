@@ -26,15 +26,15 @@ G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 A_T = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
 A, G_T = tuple(zip(*A_T, strict=True)), tuple(zip(*G, strict=True))
 PLACES = 16
-"""Of a tile."""
+"""Elements of a 4x4 tile."""
 
 BLOCK_BYTES = 1_500_000
-"""Tiles of so many images are made at a time that they stay in a core's cache (measured)."""
+"""Tiles made at a time, so that they stay in a core's cache (measured)."""
 
 LEAST_SIDE = 6
-"""Images of fewer places a side would be mostly padding once they are cut into tiles (measured)."""
+"""Smaller images would be mostly padding when cut into tiles (measured)."""
 LEAST_CHANNELS, LEAST_CHANNELS_OF_A_GRADIENT = 32, 64
-"""Thinner matrix products gain nothing over the direct way, forward and for the kernel's gradient (measured)."""
+"""With fewer channels tiles are not faster, forward and for the gradient of the kernel (measured)."""
 
 Matrix = tuple[tuple[float, ...], ...]
 Part = Float[Array, "..."]
@@ -43,7 +43,7 @@ Images = Float[Array, "examples height width channels"]
 
 
 def _times(matrix: Matrix, parts: Sequence[Part]) -> list[Part]:
-    """The matrix times a column of arrays; its zeros cost nothing."""
+    """The matrix times a column of arrays, skipping zeros."""
     return [reduce(add, (c * part for c, part in zip(row, parts, strict=True) if c)) for row in matrix]
 
 
@@ -54,7 +54,7 @@ def _both_sides(matrix: Matrix, parts: Square) -> Square:
 
 
 def _halves_up(x: Images) -> tuple[int, int]:
-    """Tiles down and across: half the height and the width, rounded up."""
+    """The number of tiles down and across: half the height and the width, rounded up."""
     return -(-x.shape[1] // 2), -(-x.shape[2] // 2)
 
 
@@ -65,14 +65,14 @@ def _padded(x: Images, before: int, height: int, width: int) -> Part:
 
 
 def _every_second(x: Part, size: int, down: int, across: int) -> Square:
-    """Place (i, j) of all tiles of this size, whose corners lie two places apart: a square of arrays."""
+    """Element (i, j) of all tiles of this size, whose corners lie two pixels apart, as a square of arrays."""
     return [
         [x[:, i : i + 2 * down - 1 : 2, j : j + 2 * across - 1 : 2] for j in range(size)] for i in range(size)
     ]
 
 
 def _stacked(parts: Square) -> Float[Array, "places rows columns"]:
-    """A square of arrays as one matrix for each of its places."""
+    """A square of arrays as one matrix for each element of a tile."""
     flat = jnp.stack([part for row in parts for part in row])
     return flat.reshape(len(flat), -1, flat.shape[-1])
 
@@ -104,12 +104,12 @@ def _images_in_a_block(x: Images, filters: int) -> int:
 
 
 def _in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width channels"]:
-    """So many images a block."""
+    """Split into blocks of `size` images."""
     return x.reshape(-1, size, *x.shape[1:])
 
 
 def pays(x: Images, w_shape: tuple[int, ...], stride: int, least_channels: int = LEAST_CHANNELS) -> bool:
-    """Whether a convolution of these shapes is faster by tiles: in float32, where it was measured."""
+    """Whether a convolution of these shapes is faster by tiles (measured in float32)."""
     large_enough = min(x.shape[1:3]) >= LEAST_SIDE and min(w_shape[2:]) >= least_channels
     return stride == 1 and w_shape[:2] == (3, 3) and large_enough and x.dtype == jnp.float32
 

@@ -1,4 +1,4 @@
-"""Any folder of class folders of pictures, the user's own data, as class arrays."""
+"""A folder of class folders of images, the user's own data, as class arrays."""
 
 import math
 import os
@@ -33,7 +33,7 @@ def load(
         root: the folder.
         size: resize every picture to `size` x `size` (Lanczos); needed when their sizes differ.
         channels: 1 for grey, 3 for colour, by default 3 if any picture has colour; transparency is dropped.
-        split: parts of the classes for train, validation and test; every part gets at least one class.
+        split: fractions of the classes for training, validation and test; each gets at least one class.
         seed: seed of the shuffle of the sorted class names.
 
     Raises:
@@ -85,4 +85,4 @@ def _shuffled(
 
 def _check_split(split: tuple[float, float, float]) -> None:
     if len(split) != 3 or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
-        raise InnerloopError(WHO, "split must be three positive parts that sum to 1", got=split)
+        raise InnerloopError(WHO, "split must be three positive fractions that sum to 1", got=split)
