@@ -114,12 +114,14 @@ def check_folder(folder: Path, plan: Sequence[Config]) -> None:
 def trained(folder: Path, config: Config, title: str) -> int:
     """Train one run, unless it has ended; 0, or the exit code after a signal."""
     from innerloop.cli.progress import training
+    from innerloop.training.storage import weights
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
     out = console()
     if RunFolder(folder).weights.is_file():
-        check_weights(RunFolder(folder).weights, config)
+        path = RunFolder(folder).weights
+        weights.check_config(path, config, weights.load(path)[1])
         out.print(f"{title}: trained before, used again")
         return 0
     tell = lambda stopped: out.print(
@@ -133,19 +135,6 @@ def trained(folder: Path, config: Config, title: str) -> int:
             tell(stopped)
         return 128 + stopped.signal_number
     return 0
-
-
-def check_weights(path: Path, config: Config) -> None:
-    """Raise InnerloopError for weights of another training: how tasks fit into memory alone may differ."""
-    from innerloop.training.storage import weights
-
-    found = weights.load(path)[1]
-    decides = lambda c: replace(
-        c, outer=replace(c.outer, chunk=None), inner=replace(c.inner, derivative="mixed")
-    )
-    if decides(found) != decides(config):
-        do = "give another --folder"
-        raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
 def measure_and_tell(sources: Sequence[str], arguments: Quickstart) -> None:
