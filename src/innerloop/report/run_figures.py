@@ -8,7 +8,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.style.core import STYLE_BLACKLIST
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.analysis.records import Record
@@ -29,7 +28,11 @@ VALIDATION = {
     "return": "validation return",
 }
 # A `matplotlibrc` in the folder where the command is called may ask for LaTeX, which is a program.
-DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in STYLE_BLACKLIST}
+DEFAULTS = {
+    name: value
+    for name, value in matplotlib.rcParamsDefault.items()
+    if not name.startswith(("backend", "interactive", "toolbar"))
+}
 STYLE: dict[Any, Any] = DEFAULTS | {
     "font.size": 11,
     "axes.spines.top": False,
