@@ -93,7 +93,7 @@ def test_another_config_in_another_process_is_refused(monkeypatch):
     """From Python; a process without a config takes the first one's."""
     monkeypatch.setattr(multi_process, "from_first", lambda data: b"0" * 32)
     monkeypatch.setattr(multi_process, "all_gather_bytes", lambda data: [b"0" * 32, data])
-    with pytest.raises(InnerloopError, match="process 1: has other settings than the first process"):
+    with pytest.raises(InnerloopError, match="process 1: has other settings than the primary process"):
         settings(Config(name="mine"))
 
 

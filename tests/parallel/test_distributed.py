@@ -84,7 +84,7 @@ def test_no_cluster_and_nothing_given(told, monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
     with pytest.raises(
-        InnerloopError, match=r"did not meet, got coordinator.*give `distributed\.coordinator"
+        InnerloopError, match=r"did not connect, got coordinator.*give `distributed\.coordinator"
     ):
         multi_process.initialize(ProcessGroup())
 

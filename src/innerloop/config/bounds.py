@@ -1,7 +1,7 @@
-"""Least and greatest values of numbers, written beside each field: `steps: Annotated[int, Bounds(0, 1_000_000)] = 1`.
+"""Bounds of numbers, annotated on each field: `steps: Annotated[int, Bounds(0, 1_000_000)] = 1`.
 
 Upper bounds are far beyond what anyone needs. They keep sizes within 32 bits and step sizes within float32, so that
-what cannot be computed is refused at the start, not by an overflow in the middle.
+impossible settings are rejected at the start instead of overflowing later.
 """
 
 import math
@@ -13,15 +13,21 @@ from types import NoneType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from innerloop.errors import InnerloopError
-from innerloop.io.text import shown
+from innerloop.io.text import grouped, shown
 
 MOST = 2**31 - 1
-"""The greatest number of 32 bits: counters of steps, and elements of an array."""
+"""The largest signed 32-bit integer: counters of steps, and elements of an array."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Both included. `length`: elements of a tuple at most; the bounds are then those of its elements."""
+    """Inclusive bounds of a number, or of the elements of a tuple.
+
+    Attributes:
+        low: the smallest value.
+        high: the largest value.
+        length: the largest number of elements, for tuples.
+    """
 
     low: int | float
     high: int | float
@@ -29,25 +35,25 @@ class Bounds:
 
 
 SEED = Bounds(-(2**63), 2**63 - 1)
-"""What `jax.random.key` takes."""
+"""The seeds that `jax.random.key` accepts."""
 TEST_SEED = Bounds(0, SEED.high)
 """Seeds of held-out tasks."""
 POSITIVE = Bounds(1e-30, 1e30)
-"""Any step size that float32 tells from zero and from infinity."""
+"""Step sizes that are neither zero nor infinite in float32."""
 SHARE = Bounds(1e-30, 1)
-"""A share that is not nothing."""
+"""A fraction above 0."""
 MEMBERS = Bounds(1, 1_000_000)
 """Examples, tasks vectorised at a time, and the like."""
 STEPS = Bounds(0, 1_000_000)
 """Inner steps."""
 TASKS = Bounds(2, 10_000_000)
-"""Tasks of a measurement: an interval needs two."""
+"""Tasks of a measurement; an interval needs two."""
 DEVICES = Bounds(1, 1024)
 """CPU devices."""
 
 
 class Field(NamedTuple):
-    """What a field of numbers may hold."""
+    """The bounds of a field, whether it holds integers, and whether it may be None."""
 
     bounds: Bounds
     whole: bool
@@ -56,7 +62,7 @@ class Field(NamedTuple):
 
 @cache
 def bounds_of(cls: type) -> dict[str, Field]:
-    """The bounds of a dataclass's fields, by name."""
+    """The bounds of the fields of a dataclass, by name."""
     plain, full = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     kinds = {name: (hint, *get_args(hint)) for name, hint in plain.items()}
     return {
@@ -68,7 +74,7 @@ def bounds_of(cls: type) -> dict[str, Field]:
 
 
 def check_bounds(settings: object, who: Callable[[str], str]) -> None:
-    """Raise InnerloopError for the first number of a dataclass beyond its bounds; `who(field)` names it."""
+    """Raise InnerloopError for the first field of a dataclass that is out of bounds; `who(field)` names it."""
     for name, field in bounds_of(type(settings)).items():
         value = getattr(settings, name)
         if value is None and field.optional:
@@ -88,7 +94,7 @@ def _wrong_of(value: object, bounds: Bounds, integers: bool) -> str:
 
 
 def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
-    """The same for one number."""
+    """What is wrong with a number, in words; empty if nothing is."""
     kind: Any = Integral if integers else Real  # of NumPy too
     if not isinstance(value, kind) or isinstance(value, bool):
         return "must be a whole number" if integers else "must be a number"
@@ -97,7 +103,7 @@ def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
     if value != value:
         return "must be a finite number"
     if value < bounds.low:
-        # One that is tiny stands for zero, which is out.
+        # A tiny lower bound means "above 0".
         return (
             "must be above 0"
             if value <= 0 < bounds.low < 1e-20
@@ -107,7 +113,7 @@ def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
 
 
 def check_product(factors: dict[str, int]) -> None:
-    """Raise InnerloopError if sizes that are fine one by one make an array that is too large together."""
+    """Raise InnerloopError if sizes that are allowed one by one make an array that is too large."""
     if math.prod(factors.values()) > MOST:
         got = " x ".join(map(str, factors.values()))
         wrong = f"must be {_grouped(MOST)} or less together"
@@ -115,5 +121,5 @@ def check_product(factors: dict[str, int]) -> None:
 
 
 def _grouped(number: int | float) -> str:
-    """A bound as people write it."""
-    return f"{number:,}".replace(",", " ") if isinstance(number, int) else f"{number:g}"
+    """A bound in words."""
+    return grouped(number) if isinstance(number, int) else f"{number:g}"

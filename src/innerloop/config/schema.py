@@ -1,4 +1,4 @@
-"""Everything that decides a run, as frozen dataclasses: one definition gives the API, `--help` and `config.json`."""
+"""The settings of a run as frozen dataclasses; they define the Python API, `--help` and `config.json`."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,10 +28,10 @@ Normalization = Literal["transductive", "inductive", "support"]
 
 
 class Section:
-    """Settings whose numbers are checked against the bounds beside them, however they are made."""
+    """Base class of settings; checks every number against the bounds in its annotation."""
 
     SECTION = ""
-    """What stands before its fields' names; without a type, so that it is no field."""
+    """The prefix of the names of its fields; without a type, so that it is not a field itself."""
 
     def __post_init__(self) -> None:
         check_bounds(self, lambda name: f"{self.SECTION}{name}")
@@ -54,7 +54,7 @@ class DataConfig(Section):
     queries: Annotated[int, MEMBERS] = 1
     """Query examples of each class while training (for sinusoids: of the task)."""
     rotations: bool = False
-    """Each training, validation and test class gives four: its images turned by quarters (Omniglot)."""
+    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot)."""
     split: str = ""
     """Which published split of the classes; empty: the data set's usual one."""
     folder: str = ""
@@ -62,14 +62,14 @@ class DataConfig(Section):
     size: Annotated[int, Bounds(0, 4096)] = 0
     """Side that the images of `folder` are resized to; 0: as they are."""
     protocol: Literal["maml", "reptile"] = "maml"
-    """Whose sinusoids."""
+    """Which paper's sinusoids."""
     oracle: bool = False
-    """Give the task as inputs: the sinusoid's amplitude and phase, the goal of navigation, the direction or
-    speed of a body."""
+    """Give the task as input: the amplitude and phase of the sinusoid, the goal of navigation, the direction or speed
+    of a body."""
 
     @property
     def spec(self) -> DatasetSpec:
-        """What is known of the data set."""
+        """The row of the data set."""
         return DATASETS[self.dataset]
 
 
@@ -86,7 +86,7 @@ class ModelConfig(Section):
     downsample: Literal["stride", "pool"] = "stride"
     """How each block halves the image."""
     features: Literal["mean", "flatten"] = "mean"
-    """What the head sees of the last block's places."""
+    """What the head sees of the last block: its mean over positions, or all of it."""
     hidden: Annotated[tuple[int, ...], Bounds(1, 1_000_000, length=256)] = (40, 40)
     """Widths of the fully connected layers."""
     activation: Literal["relu", "tanh"] = "relu"
@@ -94,10 +94,10 @@ class ModelConfig(Section):
     normalize: bool = False
     """Batch normalisation after the fully connected layers."""
     scale: Annotated[float | None, Bounds(0, 1e30)] = None
-    """Deviation of the fully connected layers' initial weights; None: Glorot's."""
+    """Standard deviation of the initial weights of the fully connected layers; None: Glorot's."""
     start: str = ""
-    """Begin with the weights of this run folder, weights file or shipped model, and with a head of zeros where its own
-    has another shape; empty: random weights."""
+    """Start from the weights of this run folder, weights file or shipped model, with a head of zeros if the shapes of
+    heads differ; empty: random weights."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class InnerConfig(Section):
     learning_rate: Annotated[float, POSITIVE] = 0.01
     """Inner step size, for a loss that is a mean over examples."""
     optimizer: Literal["sgd", "adam", "persistent_adam"] = "sgd"
-    """Gradient descent, or Adam with beta1 = 0: begun anew with every task, or with second moments that tasks hand on
-    (Reptile's published code)."""
+    """Gradient descent, or Adam with beta1 = 0: reset for every task, or with second moments that persist from task to
+    task (Reptile's published code)."""
     minibatch: Annotated[int | None, MEMBERS] = None
     """Support examples per inner step while training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
@@ -134,13 +134,13 @@ class OuterConfig(Section):
     optimizer: Literal["adam", "sgd"] = "adam"
     """Outer optimiser."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    """How the outer step size falls to nothing over the run."""
+    """How the outer step size decays to 0 over the run."""
     clip: Annotated[float | None, POSITIVE] = None
     """Each element of the meta-gradient is clipped to +-clip; None: not at all."""
     chunk: Annotated[int | None, MEMBERS] = None
     """Tasks vectorised at a time on a device; None: one for convolutions on a CPU, else all."""
     model_shards: Annotated[int, DEVICES] = 1
-    """Devices that share one copy of the parameters, each holding its piece, for models too large for one."""
+    """Devices that share one copy of the parameters, for models too large for one."""
     log_every: Annotated[int, MEMBERS] = 100
     """Outer updates per dispatch and log line."""
     validate_every: Annotated[int, Bounds(0, MOST)] = 1000
@@ -154,7 +154,7 @@ class OuterConfig(Section):
 
 @dataclass(frozen=True)
 class EvaluationConfig(Section):
-    """How a number is made."""
+    """Evaluation on held-out tasks."""
 
     SECTION = "evaluation."
 
@@ -167,7 +167,7 @@ class EvaluationConfig(Section):
     queries: Annotated[int, MEMBERS] = 1
     """Query examples of each class (for sinusoids: of the task)."""
     normalization: Normalization = "transductive"
-    """Which batch gives the normalisation's statistics: all queries of a task together (transductive), each query
+    """Which batch supplies the normalisation statistics: all queries of a task together (transductive), each query
     with the support set (inductive), or the support set alone (support)."""
     validation_tasks: Annotated[int, TASKS] = 600
     """Tasks of each validation while training."""
@@ -175,7 +175,7 @@ class EvaluationConfig(Section):
 
 @dataclass(frozen=True)
 class RLConfig(Section):
-    """Reinforcement learning: how trajectories are made and judged, and the outer step."""
+    """Reinforcement learning: sampling, advantages, and the outer step."""
 
     SECTION = "rl."
 
@@ -184,34 +184,33 @@ class RLConfig(Section):
     test_trajectories: Annotated[int, Bounds(2, 1_000_000)] = 40
     """The same at test."""
     test_restarts: bool = False
-    """At test, where a trajectory ends before the horizon others follow in its place, until as many steps are seen as
-    without early ends."""
+    """At test, follow a trajectory that ends before the horizon by others, up to the horizon."""
     horizon: Annotated[int, Bounds(1, 1_000_000)] = 100
     """Steps after which a trajectory is cut."""
     reward: Literal["distance", "squared"] = "distance"
     """Navigation's reward: minus the distance (published code), or minus its square (the paper's text)."""
     discount: Annotated[float, SHARE] = 0.99
-    """Weight of the next step's reward."""
+    """Discount factor gamma."""
     gae_lambda: Annotated[float, SHARE] = 1.0
-    """Lambda of the generalised advantages; 1: returns minus the baseline."""
+    """Lambda of generalised advantage estimation; 1: returns minus the baseline."""
     baseline: Literal["linear", "none"] = "linear"
-    """What advantages are measured against."""
+    """Baseline of the advantages."""
     surrogate: Literal["dice", "log_probability", "ratio"] = "dice"
-    """The loss of the inner loop; dice alone has the right second derivative over several steps."""
+    """The loss of the inner loop; only dice has the right second derivative over several steps."""
     outer: Literal["trpo", "ppo", "gradient"] = "trpo"
     """The outer step: trust region, clipped objective, or the outer optimiser along the meta-gradient."""
     max_kl: Annotated[float, POSITIVE] = 0.01
-    """TRPO: mean divergence of the adapted policies that a step may make."""
+    """TRPO: the largest mean KL divergence between adapted policies before and after a step."""
     fisher_fraction: Annotated[float, SHARE] = 1.0
-    """TRPO: part of the tasks whose divergence gives the curvature."""
+    """TRPO: fraction of the tasks that the curvature is estimated from."""
     conjugate_gradients: Annotated[int, Bounds(1, 10_000)] = 10
-    """TRPO: products with the curvature that find the step's direction."""
+    """TRPO: iterations of conjugate gradients."""
     clip: Annotated[float, POSITIVE] = 0.2
-    """PPO: how far the ratio of probabilities counts."""
+    """PPO: clipping range of the probability ratio."""
     epochs: Annotated[int, Bounds(1, 10_000)] = 5
     """PPO: gradient steps on the same trajectories."""
     test_lr_decay: Annotated[float, Bounds(0, 1000)] = 0.5
-    """Inner step size at test after the first step, as a part of the first."""
+    """Inner step size at test after the first step, relative to that of the first."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ class Config(Section):
             check_product(sizes)
 
     def arrays(self) -> list[dict[str, int]]:
-        """The largest arrays of a run by what makes them large."""
+        """The largest arrays of a run, as the sizes of their axes by name."""
         data, outer, evaluation, rl = self.data, self.outer, self.evaluation, self.rl
         ways, steps = {"data.ways": data.ways}, {"inner.steps": self.inner.steps}
         batch, log = {"outer.meta_batch": outer.meta_batch}, min(outer.log_every, outer.meta_steps)
@@ -256,10 +255,10 @@ class Config(Section):
 
     @property
     def spec(self) -> AlgorithmSpec:
-        """What is known of the algorithm."""
+        """The row of the algorithm."""
         return ALGORITHMS[self.algorithm]
 
     @property
     def reinforcement(self) -> bool:
-        """Whether tasks are environments to act in."""
+        """Whether tasks are reinforcement learning problems."""
         return self.data.spec.kind == "reinforcement"

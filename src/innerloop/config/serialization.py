@@ -1,4 +1,4 @@
-"""A config as JSON text, and back: strictly, since the text may come from anywhere."""
+"""Configs as JSON text, read strictly, since the text may come from anywhere."""
 
 import dataclasses
 import json
@@ -16,7 +16,15 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str, who: str = "config.json") -> Config:
-    """Read a config back. Raises InnerloopError for broken JSON, unknown fields, wrong types, numbers out of bounds."""
+    """Read a config from JSON text.
+
+    Args:
+        text: what `to_json` made.
+        who: where the text comes from, for messages.
+
+    Raises:
+        InnerloopError: broken JSON, an unknown field, a wrong type, or a number out of bounds.
+    """
     try:
         return _from_dict(Config, parse_json(text, who), who)
     except InnerloopError as error:  # a config knows its bounds, and not which file it is read from
@@ -24,7 +32,7 @@ def from_json(text: str, who: str = "config.json") -> Config:
 
 
 def _from_dict(cls: type, values: Any, who: str) -> Any:
-    """Build a config dataclass from plain values, strictly."""
+    """Build a config dataclass from JSON values, strictly."""
     if not isinstance(values, dict):
         raise InnerloopError(who, "must be an object with named fields", got=type(values).__name__)
     hints = get_type_hints(cls)
@@ -37,7 +45,7 @@ def _from_dict(cls: type, values: Any, who: str) -> Any:
 
 
 def _value_of(hint: Any, value: Any, who: str) -> Any:
-    """One field's value, checked against its type."""
+    """The value of one field, checked against its type."""
     if dataclasses.is_dataclass(hint):
         return _from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
     if isinstance(value, list):
@@ -49,7 +57,7 @@ def _value_of(hint: Any, value: Any, who: str) -> Any:
 
 
 def _matches(hint: Any, value: Any) -> bool:
-    """Whether a plain value fits a field's type: literals, numbers, strings, tuples of them, unions with None."""
+    """Whether a JSON value fits a type: literals, numbers, strings, tuples of them, and unions with None."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:

@@ -1,7 +1,7 @@
-"""What there is to choose from: one table of algorithms, one of data sets.
+"""The table of algorithms and the table of data sets.
 
-All that the package knows of an algorithm or a data set by its name stands in its row here; everything else asks the
-row. This module loads no JAX, so that the command can list what there is at once.
+Everything that depends on the name of an algorithm or a data set is in its row here; other modules ask the row. This
+module does not import JAX, so that the command can list the choices quickly.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ Moves = Literal["all", "head", "body"]
 
 @dataclass(frozen=True)
 class AlgorithmSpec:
-    """One algorithm.
+    """One row of the table of algorithms.
 
     Attributes:
-        name: what a config calls it; `innerloop/algorithms/NAME.py` holds a constructor of the same name.
-        title: what people call it.
-        moves: which parameters its inner loop moves.
+        name: in a config; `innerloop/algorithms/NAME.py` holds a constructor of the same name.
+        title: in texts.
+        moves: which parameters its inner loop adapts.
         second_order: whether its meta-gradient goes through the inner loop.
         reads_query: whether its meta-gradient reads the query set, and so may have a loss of its own for it.
         adapts_in_training: whether its training runs the inner loop; otherwise only its test does.
-        persistent_moments: whether its inner optimiser may hand its moments on from task to task.
+        persistent_moments: whether the moments of its inner optimiser may persist from task to task.
     """
 
     name: str
@@ -40,7 +40,7 @@ class AlgorithmSpec:
         return getattr(import_module(f"innerloop.algorithms.{self.name}"), self.name)
 
     def make(self, loss_fn: Any, inner: Any, *, outer_loss_fn: Any = None, head: Any = "head") -> Any:
-        """The algorithm; the outer loss and the name of the head go to those that have a use for them."""
+        """Make the algorithm; the outer loss and the head are passed to the constructors that take them."""
         options = {"outer_loss_fn": outer_loss_fn} if self.reads_query else {}
         options |= {} if self.moves == "all" else {"head": head}
         return self.constructor(loss_fn, inner, **options)
@@ -62,19 +62,20 @@ ALGORITHMS = {
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One source of tasks.
+    """One row of the table of data sets.
 
     Attributes:
-        name: what a config calls it.
-        title: what people call it.
-        kind: values to predict, images to tell apart, or an environment to act in.
+        name: in a config.
+        title: in texts.
+        kind: regression, images to classify, or reinforcement learning.
         image_shape: height, width and channels of every image (None: those of the files).
         module: the module of `innerloop.tasks.datasets` that reads it.
         read: `read(module, data)` gives the splits that a `DataConfig` asks for.
         needs_folder: whether it is read from a folder that the user names.
-        drawings: whether images are light ink on a dark ground, which calls for the settings of Omniglot.
-        rotations: whether its published protocol makes four classes of one by quarter turns.
-        body, goal: of a simulated body, what it is called and what it is rewarded for.
+        drawings: whether images are light ink on a dark background, for which the settings of Omniglot are used.
+        rotations: whether its published protocol makes four classes of each by rotation.
+        body: the name of a simulated body.
+        goal: what a simulated body is rewarded for.
     """
 
     name: str
@@ -90,7 +91,7 @@ class DatasetSpec:
     goal: str = ""
 
     def load(self, data: Any) -> Any:
-        """The classes of training, validation and test, as a `DataConfig` asks for them."""
+        """The classes of training, validation and test, by the settings of a `DataConfig`."""
         return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data)
 
 

@@ -49,7 +49,7 @@ class Curve:
 
     def ci95(self, name: str) -> np.ndarray:
         """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
-        return half_width(self.scores[name])
+        return np.asarray(half_width(self.scores[name]))
 
 
 def half_width(values: np.ndarray) -> np.ndarray | np.floating:

@@ -1,4 +1,4 @@
-"""The cores of a CPU: as devices, each with vectorised loops."""
+"""The cores of a CPU as JAX devices, and vectorised loops on each."""
 
 import os
 
@@ -7,23 +7,27 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import shown
 
 VECTORISED = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=1"
-"""XLA unrolls loops over a few dozen numbers (a layer's channels) before it could vectorise them, and adding two arrays
-then takes six times as long; left as loops they are vectorised (measured: a tenth less time
-a meta-step of small networks)."""
+"""XLA unrolls loops over a few dozen elements (the channels of a layer) and then cannot vectorise them, so that adding
+two arrays takes six times as long (measured: without unrolling a meta-step of small networks takes a tenth less
+time)."""
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_cores(devices: int | None = None) -> None:
-    """Make JAX see a CPU's cores as devices, and compile for them as fast as it can; the command does so.
+    """Make every CPU core a JAX device, and vectorise loops on it, as the command does. Call it before JAX's first use.
 
-    devices: how many (default: what JAX is set to, by `JAX_NUM_CPU_DEVICES` for example, else one for each core that
-    the process may use). To be called before JAX's first use. It does not change what an accelerator computes, and
-    leaves XLA's extra options alone where the variable `XLA_FLAGS` has some. Raises InnerloopError for a number of
-    devices below 1 or above 1024, and if JAX has started with others.
+    It does not change what an accelerator computes, and keeps the extra options of XLA if `XLA_FLAGS` has any.
+
+    Args:
+        devices: the number of devices (None: JAX's own setting, by `JAX_NUM_CPU_DEVICES` for example, else one for
+            each core that the process may use).
+
+    Raises:
+        InnerloopError: the number is not in 1..1024, or JAX has started with another one.
     """
     import jax
 
@@ -41,14 +45,14 @@ def use_cores(devices: int | None = None) -> None:
 
 
 def _with_vectorised(flags: str) -> str:
-    """XLA's flags with ours, unless they have extra options already or (without a dash) name a file."""
+    """XLA's flags with `VECTORISED`, unless they have extra options already or name a file (without a dash)."""
     if "xla_backend_extra_options" in flags or (flags and not flags.startswith("-")):
         return flags
     return f"{flags} {VECTORISED}".strip()
 
 
 def has_started() -> bool:
-    """Whether JAX has devices already. It refuses to change their number then; it has no way to be asked."""
+    """Whether JAX has devices already: then it refuses to change their number. There is no way to ask."""
     import jax
 
     before = jax.config.values["jax_num_cpu_devices"]

@@ -1,10 +1,9 @@
-"""Devices: which ones share the tasks, and what lies where.
+"""The mesh of devices that share the tasks, and the placement of arrays on it.
 
 The mesh has the axis `tasks`, and in larger ones the axis `model`, over which one copy of the parameters is split
-(`innerloop.parallel.param_sharding`); its devices may belong to one process or to many, on one machine or on many.
-In several
-processes every one holds the arrays of its own devices alone, and JAX sees them as one array: the helpers here are what
-makes a program the same in both cases.
+(`innerloop.parallel.param_sharding`). Its devices may belong to one process or to several, on one machine or on
+several. Each process holds the shards of its own devices only, and JAX treats them as one array; with the helpers here
+a program is the same in both cases.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +20,15 @@ from jaxtyping import PyTree
 from innerloop.errors import InnerloopError
 
 EVERYWHERE = PartitionSpec()
-"""Whole on every device."""
+"""Replicated on every device."""
 
 SPLIT = PartitionSpec("tasks")
-"""The leading axis split over the tasks' devices."""
+"""The leading axis sharded over the mesh axis `tasks`."""
 
 
 @runtime_checkable
 class Device(Protocol):
-    """What is asked of a `jax.Device`."""
+    """What is needed of a `jax.Device`."""
 
     process_index: int
 
@@ -37,8 +36,14 @@ class Device(Protocol):
 def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_shards: int = 1) -> Mesh:
     """A mesh over as many devices (groups of `model_shards` devices) of each process as divide the meta-batch evenly.
 
-    Raises InnerloopError if the meta-batch does not divide over the processes, since none may be left without a task,
-    and if the groups leave devices over.
+    Args:
+        meta_batch: the number of tasks to share.
+        devices: the devices of all processes (None: JAX's).
+        model_shards: the number of devices that share one copy of the parameters.
+
+    Raises:
+        InnerloopError: the meta-batch is no multiple of the number of processes, each of which needs a task, or the
+            groups do not use all devices.
     """
     every = by_process(jax.devices() if devices is None else devices)
     hosts = [_groups(host, model_shards) for host in every]
@@ -60,7 +65,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
 
 
 def _groups(devices: list[Device], model_shards: int) -> list[list[Device]]:
-    """The devices of one process in groups of `model_shards`. Raises InnerloopError if some are left over."""
+    """The devices of one process in groups of `model_shards`. Raises InnerloopError if the groups do not use all."""
     if model_shards < 1 or len(devices) % model_shards:
         raise InnerloopError(
             "outer.model_shards",
@@ -80,26 +85,26 @@ def by_process(devices: Sequence[Device]) -> list[list[Device]]:
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree whole on every device of the mesh. Every process must bring the same values."""
+    """Replicate a tree on every device of the mesh. All processes must pass the same values."""
     if mesh.is_multi_process:
         return jax.tree.map(lambda leaf: _on_every_device(leaf, mesh), tree)
     return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
 
 
 def _on_every_device(leaf: PyTree, mesh: Mesh) -> jax.Array:
-    """One array, copied to this process's devices; nothing is sent, and nothing done if it is there already."""
+    """Copy one array to the devices of this process, unless it is there; nothing is sent between processes."""
     everywhere = NamedSharding(mesh, EVERYWHERE)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
     local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    # In the order of the mesh, which arrays of random keys go by.
+    # In the order of the mesh, as arrays of random keys require.
     copies = [jax.device_put(local, device) for device in _own_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
 
 @contextmanager
 def on_the_host() -> Iterator[Device]:
-    """Compute on the CPU: what should not queue behind an accelerator's work, or is too large for one of them."""
+    """Compute on the CPU: for work that should not wait for an accelerator, or is too large for one."""
     try:
         host = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
@@ -109,7 +114,7 @@ def on_the_host() -> Iterator[Device]:
 
 
 def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
-    """`fetch(tree)`: NumPy arrays of a tree that is split over the mesh, whole in every process."""
+    """`fetch(tree)`: a tree that is sharded over the mesh, as whole NumPy arrays in every process."""
     if not mesh.is_multi_process:
         return lambda tree: jax.tree.map(np.asarray, tree)
     gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))
@@ -117,7 +122,7 @@ def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
 
 
 def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
-    """Which tasks of a meta-batch this process draws."""
+    """Which tasks of a meta-batch belong to this process."""
     groups, own = mesh.shape["tasks"], _own_devices(mesh)
     share, shards = meta_batch // groups, mesh.size // groups
     first = list(mesh.devices.flat).index(own[0]) // shards * share
@@ -125,19 +130,19 @@ def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
 
 
 def _own_devices(mesh: Mesh) -> list[Device]:
-    """This process's devices, in the order of the mesh."""
+    """The devices of this process, in the order of the mesh."""
     return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
 def put_split(tree: PyTree, split: NamedSharding) -> PyTree:
-    """A tree of which this process holds its own part, as arrays over the whole mesh."""
+    """Make arrays over the whole mesh from the shards of this process."""
     if split.mesh.is_multi_process:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
     return jax.device_put(tree, split)
 
 
 def own_copy(x: PyTree) -> PyTree:
-    """An array of which this process holds every piece, as an array of this process alone."""
+    """An array of which this process holds every shard, as an array of this process only."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return x
     if x.is_fully_replicated:
@@ -149,12 +154,12 @@ def own_copy(x: PyTree) -> PyTree:
 
 
 def mean_over_devices(tree: PyTree, cut: bool = False) -> PyTree:
-    """Mean over the mesh axis `tasks`, inside the mesh; the same bits however the devices are spread over processes.
+    """Mean over the mesh axis `tasks`, inside the mesh; its bits do not depend on the division into processes.
 
-    An all-reduce adds up in an order of its own, another one within a process than between them. Here each device
-    gets its part of every device's numbers, adds them up by device number, and shows the others its sum. That
-    sends what a ring all-reduce sends: 2 (n - 1) / n times the tree's size, by each device. Where arrays are `cut`
-    over other devices they are not put together for that, and an all-reduce it is.
+    The order of summation of an all-reduce differs within a process and between processes. Here each device receives
+    its slice of the values of every device (all-to-all), sums it in the order of the devices, and shares the sum
+    (all-gather). Each device sends 2 (n - 1) / n times the size of the tree, as in a ring all-reduce. Arrays that are
+    sharded over other devices (`cut`) are all-reduced, so that they need not be gathered.
     """
     n = jax.lax.axis_size("tasks")
     if n == 1:

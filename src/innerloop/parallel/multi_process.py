@@ -1,8 +1,8 @@
-"""Several processes as one run, on JAX's own distributed runtime.
+"""Several processes as one run, on JAX's distributed runtime.
 
-Every process runs the same program over one mesh of all their devices, draws the tasks of its own devices, and meets
-the others in the mean over tasks. The first process alone reads and writes the run's folder: what it read is sent to
-the others, so that no file system has to be shared. What processes agree on travels as bytes, hence to the bit.
+Every process runs the same program over one mesh of all devices and draws the tasks of its own devices; the mean over
+tasks is the only communication of an update. Only the primary process reads and writes the run's folder. What it reads
+is broadcast to the others as bytes, so that no shared file system is needed and values agree to the bit.
 """
 
 import os
@@ -20,12 +20,19 @@ from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import by_process, to_host
 
 PATIENCE = 60
-"""Seconds without a sign of life after which a process counts as lost."""
+"""Seconds without a heartbeat after which a process counts as lost."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Where the processes of a run meet. None: as the environment or the cluster says."""
+    """The processes of a run. What is None is taken from the environment or the cluster.
+
+    Attributes:
+        coordinator: address of the primary process, HOST:PORT.
+        processes: the number of processes.
+        process: the number of this one, from 0.
+        patience: seconds without a heartbeat after which a process counts as lost.
+    """
 
     coordinator: str | None = None
     processes: int | None = None
@@ -34,7 +41,7 @@ class ProcessGroup:
 
 
 def _from_environment(meeting: ProcessGroup) -> ProcessGroup:
-    """What was not given, from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`."""
+    """Fill in `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`."""
     number = lambda name, given: _integer(name) if given is None and name in os.environ else given
     return ProcessGroup(
         meeting.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
@@ -45,7 +52,7 @@ def _from_environment(meeting: ProcessGroup) -> ProcessGroup:
 
 
 def _integer(name: str) -> int:
-    """A whole number of the environment."""
+    """An integer from the environment."""
     text = os.environ[name]
     if not text.isdecimal():
         raise InnerloopError(name, "must be a whole number", got=repr(text))
@@ -53,7 +60,7 @@ def _integer(name: str) -> int:
 
 
 def _check(meeting: ProcessGroup) -> None:
-    """Raise InnerloopError for a meeting that cannot take place."""
+    """Raise InnerloopError for settings that cannot be right."""
     if meeting.coordinator is not None and not meeting.coordinator.rpartition(":")[2].isdecimal():
         raise InnerloopError("distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
     if meeting.patience < 1:
@@ -66,7 +73,7 @@ def _check(meeting: ProcessGroup) -> None:
 
 
 def _check_free(port: int) -> None:
-    """Raise InnerloopError if something listens on this port already; JAX would end the process without a word."""
+    """Raise InnerloopError if the port is in use; JAX would end the process without a message."""
     try:
         socket.create_server(("", port)).close()
     except OSError as error:
@@ -77,15 +84,16 @@ def _check_free(port: int) -> None:
 
 
 def initialize(meeting: ProcessGroup) -> None:
-    """Meet the other processes; returns when all are there. Call it before JAX's first use.
+    """Connect to the other processes; returns when all are connected. Call it before JAX's first use.
 
-    Raises InnerloopError if it is not told where, and if the others do not come in time.
+    Raises:
+        InnerloopError: the settings are wrong or incomplete, or the other processes do not connect in time.
     """
     meeting = _from_environment(meeting)
     _check(meeting)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: it saves and stops
-    # Collectives of two programs in flight at once would meet the wrong partners.
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is handled by us: it saves and stops
+    # Collectives of two programs in flight at once would be mixed up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if meeting.process == 0 and meeting.coordinator is not None:
         _check_free(int(meeting.coordinator.rpartition(":")[2]))
@@ -101,11 +109,11 @@ def initialize(meeting: ProcessGroup) -> None:
     except (ValueError, RuntimeError) as error:
         do = "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
         told = str(error).strip().splitlines()[0].rstrip(".")
-        raise InnerloopError("distributed", "the processes did not meet", got=told, do=do) from None
+        raise InnerloopError("distributed", "the processes did not connect", got=told, do=do) from None
 
 
 def _is_complete(meeting: ProcessGroup) -> bool:
-    """Whether no cluster has to be asked."""
+    """Whether nothing is left to be detected from a cluster."""
     return None not in (meeting.coordinator, meeting.processes, meeting.process)
 
 
@@ -115,12 +123,12 @@ def is_multi_process() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this process writes."""
+    """Whether this is the process that reads and writes files."""
     return jax.process_index() == 0
 
 
 def all_gather_bytes(data: bytes) -> list[bytes]:
-    """What each process brought, equally long everywhere, in the order of the processes."""
+    """The bytes of every process, of equal length, in the order of the processes."""
     if not is_multi_process():
         return [data]
     rows = to_host(_process_mesh())(_shared(data))
@@ -143,7 +151,7 @@ def _shared(data: bytes) -> jax.Array:
 
 
 def all_gather_int(value: int) -> list[int]:
-    """Each process's number."""
+    """The number that every process passed."""
     return [
         int.from_bytes(data, "little", signed=True)
         for data in all_gather_bytes(value.to_bytes(8, "little", signed=True))
@@ -151,7 +159,7 @@ def all_gather_int(value: int) -> list[int]:
 
 
 def from_first(data: bytes | None) -> bytes:
-    """What the first process brought, in all."""
+    """Broadcast the bytes of the primary process."""
     if not is_multi_process():
         return data or b""
     length = all_gather_int(len(data or b""))[0]
@@ -162,7 +170,7 @@ def from_first(data: bytes | None) -> bytes:
 
 
 def tree_from_first(tree: PyTree) -> PyTree:
-    """The first process's arrays, in all; those of the others give shapes and types alone."""
+    """Broadcast the arrays of the primary process; the other processes pass arrays of the same shapes and dtypes."""
     if not is_multi_process():
         return tree
     leaves, structure = jax.tree.flatten(tree)
@@ -183,16 +191,16 @@ def _is_key(leaf: PyTree) -> bool:
 
 
 SIGNS = ("Gloo", "NCCL", "UNAVAILABLE", "Connection")
-"""What the runtime's errors say when a collective lost a partner; it has no class of errors for that."""
+"""Found in the runtime's errors when a collective lost a process; there is no exception class for that."""
 
 
 class Lost(Exception):
-    """Another process is gone, or cannot be reached."""
+    """Another process ended, or cannot be reached."""
 
 
 @contextmanager
 def detect_lost_process() -> Iterator[None]:
-    """Raise Lost where a collective failed because another process is gone."""
+    """Raise Lost if a collective failed because another process ended."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -202,12 +210,12 @@ def detect_lost_process() -> Iterator[None]:
 
 
 def check_same(fingerprint: bytes, what: str) -> None:
-    """Raise InnerloopError in every process unless all brought the same."""
+    """Raise InnerloopError in every process unless all passed the same fingerprint of `what`."""
     brought = all_gather_bytes(fingerprint)
     different = [index for index, other in enumerate(brought) if other != brought[0]]
     if different:
         raise InnerloopError(
             f"process {different[0]}",
-            f"has other {what} than the first process",
+            f"has other {what} than the primary process",
             do="start all processes with the same command, versions and data",
         )

@@ -15,16 +15,16 @@ from jaxtyping import PyTree
 from innerloop.parallel.mesh import EVERYWHERE, own_copy, place
 
 SMALL = 256
-"""Arrays of fewer numbers are whole on every device: a bias is not worth sending for."""
+"""Arrays of fewer elements, such as biases, are replicated: sharding them costs more communication than it saves."""
 
 
 def model_shards_of(mesh: Mesh) -> int:
-    """Devices over which one copy of the parameters is split."""
+    """The number of devices that share one copy of the parameters."""
     return mesh.shape.get("model", 1)
 
 
 def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
-    """The longest axis that `model_shards` divides, of equal ones the last; None for arrays that stay whole."""
+    """The longest axis that `model_shards` divides (the last of equal ones), or None if the array is replicated."""
     fit = [axis for axis, length in enumerate(shape) if length % model_shards == 0]
     if model_shards == 1 or not fit or np.prod(shape) < SMALL:
         return None
@@ -32,21 +32,20 @@ def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
 
 
 def _sharding_of(leaf: PyTree, mesh: Mesh) -> NamedSharding:
-    """Where the pieces of one array lie."""
+    """The sharding of one array."""
     axis = _axis_to_shard(leaf.shape, model_shards_of(mesh))
     return NamedSharding(mesh, EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, "model"))
 
 
 def cut(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Inside the mesh: keep every large array of the tree in pieces."""
+    """Inside the mesh: keep every large array of a tree sharded."""
     if model_shards_of(mesh) == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _sharding_of(x, mesh)), tree)
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, bool] | None:
-    """What XLA must be told. On a CPU it takes independent collectives in another order on each device, and they wait
-    for each other for ever, unless it is asked to keep to one order."""
+    """Options for XLA: on a CPU independent collectives may run in different orders and deadlock."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return (
         {"xla_cpu_enable_concurrency_optimized_scheduler": False}
@@ -79,12 +78,12 @@ def on_mesh(
 
 
 def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with its large arrays in pieces. Every process must bring the same values."""
+    """Shard the large arrays of a tree over the mesh. All processes must pass the same values."""
     return jax.tree.map(lambda leaf: _placed(leaf, mesh), tree)
 
 
 def _placed(leaf: PyTree, mesh: Mesh) -> jax.Array:
-    """One array, cut and sent to this process's devices; nothing is done if it is there already."""
+    """Shard one array over the devices of this process, unless it is there."""
     sharding = _sharding_of(leaf, mesh)
     if sharding.spec == EVERYWHERE:
         return place(leaf, mesh)

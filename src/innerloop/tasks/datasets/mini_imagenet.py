@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.class_arrays import ClassArrays, Splits
