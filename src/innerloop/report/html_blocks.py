@@ -15,6 +15,7 @@ from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group, Result
 from innerloop.report.run_figures import STYLE
+from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
@@ -126,8 +127,9 @@ def _returns_table(group: Group) -> str:
     for result in group.results:
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
+        assert isinstance(found, ReturnMeasurement)
         cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
-        cells += [str(result.trained.config.rl.test_trajectories), grouped(found.tasks)]
+        cells += [str(found.trajectories), grouped(found.tasks)]
         rows.append((_row_class(group, result), cells))
     return table(heads, rows)
 
@@ -137,7 +139,8 @@ def _row_class(group: Group, result: Result) -> str:
 
 
 def _result_row(result: Result) -> list[str]:
-    found, evaluation = result.measurement, result.trained.config.evaluation
+    found = result.measurement
+    assert isinstance(found, ScoreMeasurement)
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
@@ -146,8 +149,8 @@ def _result_row(result: Result) -> list[str]:
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        evaluation.normalization,
-        f"{evaluation.queries}{per}",
+        found.normalization,
+        f"{found.queries_per_class}{per}",
         grouped(found.tasks),
     ]
 
