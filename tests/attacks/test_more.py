@@ -2,10 +2,12 @@
 
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,3 +160,15 @@ def test_names_of_classes_need_not_be_text(tmp_path: Path):
     assert result_cache.of_images(config) != result_cache.of_images(Config())
     assert mini_imagenet._listing({folder.name: [picture]}) != mini_imagenet._listing({"class": [picture]})
     assert len(mini_imagenet._key(folder.parent)) == 12
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["report"], ["analyze", "--only", "freeze"], ["reproduce"]])
+def test_weights_of_another_run_are_refused(
+    base: Path, tmp_path: Path, refused: Callable, words: list[str]
+):
+    """The same model, trained from another seed."""
+    run = tmp_path / "run"
+    shutil.copytree(base, run)
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace('"seed": 0', '"seed": 3'))
+    assert "trained with other settings" in refused(*words, run)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, half_width, over_tasks
@@ -124,7 +125,7 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
     return values.mean(0).tolist(), half_width(values).tolist()
 
 
-def summary(values: np.ndarray) -> dict[str, Any]:
+def summary(values: np.ndarray) -> Record:
     """`{"mean": ..., "ci95": ...}` over the leading axis (tasks)."""
     return dict(zip(("mean", "ci95"), interval(values), strict=True))
 

@@ -7,13 +7,13 @@ Raghu et al. 2020, section 3.2, table 1, arXiv 1909.09157.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject, check_tasks, interval
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import evaluator, join
 from innerloop.engine.types import Params
@@ -33,7 +33,7 @@ def freezing(
     tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Scores on held-out tasks with some layers frozen in the inner loop.
 
     All sets are measured on the same tasks, so the difference to the first set is paired: its interval is far smaller
@@ -96,9 +96,7 @@ def scorer(
     return scores
 
 
-def freezing_record(
-    names: Sequence[str], metric: str, values: np.ndarray, first: np.ndarray
-) -> dict[str, Any]:
+def freezing_record(names: Sequence[str], metric: str, values: np.ndarray, first: np.ndarray) -> Record:
     """The record of one set of frozen layers; `first` are the scores that changes refer to."""
     mean, ci95 = interval(values)
     change, change_ci95 = interval(values - first)

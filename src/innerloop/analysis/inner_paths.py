@@ -14,7 +14,6 @@ inner loops' squared length that the projection keeps.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
@@ -35,7 +35,7 @@ def inner_paths(
     key: PRNGKeyArray,
     outer: Sequence[Params] = (),
     on_progress: OnProgress = no_progress,
-) -> dict[str, Any]:
+) -> Record:
     """The coordinates of inner-loop paths, with theta at the origin.
 
     Args:
@@ -78,7 +78,7 @@ def inner_paths(
     return {"steps": list(recorded), **found}
 
 
-def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> dict[str, Any]:
+def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> Record:
     """The coordinates of one part from paths `[tasks, steps, parameters]` and points of the outer loop, theta at 0."""
     trajectories, before = trajectories / norm, [b / norm for b in before]
     flat = trajectories.reshape(-1, trajectories.shape[-1])

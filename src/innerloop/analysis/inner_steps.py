@@ -4,14 +4,13 @@ At each step i = 0..k: the score on the queries, the loss on the support set, th
 each layer (adapted or not), and how far each layer is from its initial value, relative to its norm.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject, summary
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector, relative_change
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
@@ -19,7 +18,7 @@ from innerloop.engine.types import Params, Task
 
 def inner_step_curves(
     subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
-) -> dict[str, Any]:
+) -> Record:
     """Curves over the inner steps, averaged over tasks.
 
     Args:
@@ -34,10 +33,10 @@ def inner_step_curves(
     """
     layers, recorded = subject.layers, steps_to_record(subject.algorithm.inner.steps)
 
-    def one(params: Params, task: Task) -> dict[str, Any]:
+    def one(params: Params, task: Task) -> Record:
         theta = subject.theta(params)
 
-        def observe(now: Params, i: Array) -> dict[str, Any]:
+        def observe(now: Params, i: Array) -> Record:
             loss, grads = jax.value_and_grad(subject.algorithm.loss_fn)(now, task.support)
             grads, old, new = (layers.parts(tree) for tree in (grads, theta, now))
             per_layer = {

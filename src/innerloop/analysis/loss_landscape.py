@@ -11,7 +11,6 @@ of the other.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject, summary
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
@@ -48,7 +48,7 @@ def loss_line(
     key: PRNGKeyArray,
     along: Sequence[float] = ALONG,
     on_progress: OnProgress = no_progress,
-) -> dict[str, Any]:
+) -> Record:
     """The losses of tasks along their own first inner step, averaged over tasks.
 
     Args:
@@ -76,7 +76,7 @@ def loss_line(
     return {"along": list(along), **{name: summary(x) for name, x in found.items()}}
 
 
-def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> dict[str, Any]:
+def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> Record:
     """The losses of two tasks on the plane of their first inner steps, and their inner-loop paths on it.
 
     Args:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from innerloop.analysis.analyzed_model import Subject
 from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import accuracy
@@ -73,7 +74,7 @@ def nil(
     tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """NIL accuracy of several bodies, beside the accuracy of the subject with its inner loop, on the same tasks.
 
     Args:
@@ -102,7 +103,7 @@ def nil(
     return [_record(name, values, found[""]) for name, values in found.items()]
 
 
-def _record(name: str, values: Any, first: Any) -> dict[str, Any]:
+def _record(name: str, values: Any, first: Any) -> Record:
     """One record; the empty name stands for the subject with its inner loop."""
     own = freezing_record((), "accuracy", values, first)
     own.pop("frozen")

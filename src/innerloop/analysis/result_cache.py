@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from innerloop.analysis.records import Record
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
@@ -52,7 +53,7 @@ def of_images(config: Config) -> str:
     )  # a name need not be UTF-8
 
 
-def key(experiment: str, facts: dict[str, Any]) -> str:
+def key(experiment: str, facts: Record) -> str:
     """The name of a result in the cache."""
     return _digest(json.dumps([experiment, facts, _of_code()], sort_keys=True).encode())
 

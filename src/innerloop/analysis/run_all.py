@@ -16,6 +16,7 @@ from innerloop.analysis.inner_steps import inner_step_curves
 from innerloop.analysis.loss_landscape import loss_line, loss_plane
 from innerloop.analysis.nil import nil
 from innerloop.analysis.progress import OnProgress, ProgressFor, no_progress_for
+from innerloop.analysis.records import Record
 from innerloop.analysis.similarity import similarity_across_models, similarity_before_and_after
 from innerloop.analysis.training_dynamics import along_training
 from innerloop.analysis.verdict import judge
@@ -128,7 +129,7 @@ class Laboratory:
         params = weights.into(experiment.init_params(), weights.load(path)[0], str(path))
         return experiment.for_tasks(params)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> Record:
         """What every result depends on, for the cache."""
         shown = {"source": result_cache.of_file(self.path), "images": result_cache.of_images(self.config)}
         return shown | {"seed": self.request.seed, "shots": self.request.shots, "steps": self.request.steps}
@@ -188,7 +189,7 @@ class Laboratory:
             self.subject, other_subject, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
-    def _depends(self, name: str) -> dict[str, Any]:
+    def _depends(self, name: str) -> Record:
         """What the result of an experiment depends on, for the cache."""
         r = self.request
         found = self._identity() | {"tasks": r.close if name in CLOSE else r.tasks}
@@ -262,7 +263,7 @@ def analyze(
     *,
     progress_for: ProgressFor = no_progress_for,
     fresh: bool = False,
-) -> dict[str, Any]:
+) -> Record:
     """Run experiments on a trained model, and give the verdict.
 
     Args:
@@ -282,7 +283,7 @@ def analyze(
     chosen = list(only) or lab.default()
     lab.check(chosen)
     data = lab.config.data
-    results: dict[str, Any] = {
+    results: Record = {
         "source": request.source,
         "preset": lab.config.name,
         "algorithm": lab.config.algorithm,

@@ -27,6 +27,7 @@ from innerloop.analysis.cca import (
 )
 from innerloop.analysis.cka import linear_cka, rbf_cka
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.engine.evaluate import over_tasks
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
@@ -51,7 +52,7 @@ def similarity_before_and_after(
     key: PRNGKeyArray,
     layout: Layout = "positions",
     on_progress: OnProgress = no_progress,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Similarity of each layer before and after the inner loop.
 
     Args:
@@ -87,7 +88,7 @@ def similarity_across_models(
     layout: Layout = "positions",
     adapted: bool = False,
     on_progress: OnProgress = no_progress,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Similarity of each layer of two models on the first one's tasks, as records of `before_and_after`.
 
     Args:
@@ -136,7 +137,7 @@ def _subsample(points: Array) -> Array:
 
 def comparer(
     subject: Subject, one: Compare, tasks: int
-) -> Callable[[Params, PRNGKeyArray, OnProgress], list[dict[str, Any]]]:
+) -> Callable[[Params, PRNGKeyArray, OnProgress], list[Record]]:
     """`run(params, key, on_progress)`: all measures on all layers, averaged over tasks; compiled once."""
     check_tasks(tasks)
     distribution = subject.close_up if subject.close_up is not None else subject.tasks
@@ -145,7 +146,7 @@ def comparer(
     )
     names = subject.layers.names
 
-    def run(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> list[dict[str, Any]]:
+    def run(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> list[Record]:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         shapes: dict[str, tuple[int, int]] = {}
         for before, after in activations(params, key):
@@ -159,7 +160,7 @@ def comparer(
     return run
 
 
-def _record(name: str, head: bool, shape: tuple[int, int], values: list[dict[str, float]]) -> dict[str, Any]:
+def _record(name: str, head: bool, shape: tuple[int, int], values: list[dict[str, float]]) -> Record:
     """One layer's record."""
     return {"layer": name, "head": head, "points": shape[0], "neurons": shape[1]} | _averaged(values)
 
@@ -189,9 +190,9 @@ def _measures_of(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     } | chance
 
 
-def _averaged(values: list[dict[str, float]]) -> dict[str, Any]:
+def _averaged(values: list[dict[str, float]]) -> Record:
     """Mean and interval of each measure over the tasks where it is defined."""
-    found: dict[str, Any] = {}
+    found: Record = {}
     for name in values[0]:
         column = np.array([v[name] for v in values])
         column = column[np.isfinite(column)]

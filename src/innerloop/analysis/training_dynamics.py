@@ -5,13 +5,13 @@ representations of the body hardly change in the inner loop. Training keeps the 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject
 from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.analysis.similarity import adaptation_pair, comparer
 from innerloop.engine.types import Params
 
@@ -24,7 +24,7 @@ def along_training(
     close_tasks: int = 20,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Freezing and similarity at snapshots.
 
     Args:

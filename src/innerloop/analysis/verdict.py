@@ -16,8 +16,9 @@ explain. Raghu et al. 2020, arXiv 1909.09157, have no thresholds; these are conv
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from innerloop.analysis.records import Record
 from innerloop.io.text import with_interval
 
 Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
@@ -42,11 +43,11 @@ class Verdict:
     """
 
     kind: Kind
-    measures: dict[str, Any]
+    measures: Record
     sentences: list[str]
 
 
-def judge(results: dict[str, Any]) -> Verdict | None:
+def judge(results: Record) -> Verdict | None:
     """The verdict on the results of `innerloop.analysis.run_all.analyze`; None if freezing was not measured."""
     if not {"none", "body", "all"} <= set(_frozen_lines(results)):
         return None
@@ -55,7 +56,7 @@ def judge(results: dict[str, Any]) -> Verdict | None:
     return Verdict(kind, found, _sentences(kind, found, results))
 
 
-def _frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _frozen_lines(results: Record) -> dict[str, Record]:
     """The records of freezing that the rule reads."""
     layers = results.get("layers", [])
     wanted = {"none": [], "body": layers[:-1], "all": layers}
@@ -64,7 +65,7 @@ def _frozen_lines(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: x for name, x in found.items() if x is not None}
 
 
-def _measures(results: dict[str, Any]) -> dict[str, Any]:
+def _measures(results: Record) -> Record:
     """The numbers that the rule reads: gain, kept, nil, alike and its layer."""
     lines, metric = _frozen_lines(results), results["metric"]
     gain = abs(lines["all"]["change"]) if _better(lines["all"]["change"], metric) < 0 else 0.0
@@ -93,7 +94,7 @@ def _share_of(value: float, floor: float, gain: float, metric: str) -> float | N
     return _better(value - floor, metric) / gain if gain else None
 
 
-def _decide(m: dict[str, Any]) -> Kind:
+def _decide(m: Record) -> Kind:
     if not m["gain"]:
         return "no gain"
     enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
@@ -104,7 +105,7 @@ def _decide(m: dict[str, Any]) -> Kind:
     return "rapid learning" if must and changes else "between"
 
 
-def _sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[str]:
+def _sentences(kind: Kind, m: Record, results: Record) -> list[str]:
     lines, metric = _frozen_lines(results), results["metric"]
     scores = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
     opening = f"With the whole inner loop this model reaches {scores['none']}; without it, {scores['all']}."
@@ -116,7 +117,7 @@ def _sentences(kind: Kind, m: dict[str, Any], results: dict[str, Any]) -> list[s
     return [opening, *_must_change(m, scores, results), *_does_change(m), _conclusion(kind, m)]
 
 
-def _must_change(m: dict[str, Any], scores: dict[str, str], results: dict[str, Any]) -> list[str]:
+def _must_change(m: Record, scores: dict[str, str], results: Record) -> list[str]:
     """Whether the body must change."""
     moves = results["moves"]
     if moves == "body":
@@ -155,7 +156,7 @@ def _in_words(kept: float) -> str:
     return f"{100 * kept:.0f} % of the gain is left"
 
 
-def _does_change(m: dict[str, Any]) -> list[str]:
+def _does_change(m: Record) -> list[str]:
     """Whether the body changes."""
     if m["alike"] is None:
         return []
@@ -167,7 +168,7 @@ def _does_change(m: dict[str, Any]) -> list[str]:
     ]
 
 
-def _conclusion(kind: Kind, m: dict[str, Any]) -> str:
+def _conclusion(kind: Kind, m: Record) -> str:
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."
     if kind == "between":

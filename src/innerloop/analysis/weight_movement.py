@@ -5,14 +5,13 @@ r"""How far each layer's weights move in the inner loop.
 over all parameters of layer l together.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject, interval
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.analysis.records import Record
 from innerloop.engine.types import Params, Task
 
 
@@ -34,7 +33,7 @@ def _angle(a: Array, b: Array) -> Float[Array, ""]:
 
 def layer_movement(
     subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """How far each layer moves in the inner loop.
 
     Args:
@@ -60,9 +59,9 @@ def layer_movement(
     return [_record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
 
 
-def _record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> dict[str, Any]:
+def _record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> Record:
     """The record of one layer."""
-    line: dict[str, Any] = {"layer": name, "head": head, "parameters": size}
+    line: Record = {"layer": name, "head": head, "parameters": size}
     for what in ("relative", "angle"):
         line[what], line[f"{what}_ci95"] = interval(values[what])
     return line

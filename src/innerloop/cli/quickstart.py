@@ -113,12 +113,14 @@ def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
 def _trained(folder: Path, config: Config, title: str) -> int:
     """Train one run unless it is finished; returns 0, or the exit code after a signal."""
     from innerloop.cli.progress import train_until_stopped
+    from innerloop.training.storage import weights
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
     out = console()
     if RunFolder(folder).weights.is_file():
-        _check_weights(RunFolder(folder).weights, config)
+        path = RunFolder(folder).weights
+        weights.check_config(path, config, weights.load(path)[1])
         out.print(f"{title}: already trained, used again")
         return 0
     continued = (folder / "config.json").exists()
@@ -129,19 +131,6 @@ def _trained(folder: Path, config: Config, title: str) -> int:
     return train_until_stopped(
         out, title, tell, lambda on_progress: train(config, folder, resume=continued, on_progress=on_progress)
     )
-
-
-def _check_weights(path: Path, config: Config) -> None:
-    """Raise InnerloopError for weights trained with other settings, except those that only fit tasks into memory."""
-    from innerloop.training.storage import weights
-
-    found = weights.load(path)[1]
-    decides = lambda c: replace(
-        c, outer=replace(c.outer, chunk=None), inner=replace(c.inner, derivative="mixed")
-    )
-    if decides(found) != decides(config):
-        do = "give another --folder"
-        raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
 def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:

@@ -103,7 +103,7 @@ class Learner:
         """Inner steps of a fit."""
         return self.algorithm.inner.steps
 
-    def fit(self, x: Any, y: Any) -> "Learner":
+    def fit(self, x: object, y: object) -> "Learner":
         """Adapt to examples.
 
         With fewer classes than the model has outputs, the other outputs are ignored in loss and prediction. After an
@@ -137,10 +137,10 @@ class Learner:
         if classes is not None:
             self.classes_ = validation.as_array(classes)
         else:
-            self.target_shape = np.shape(y)[1:]
+            self.target_shape = np.asarray(y).shape[1:]
         return self
 
-    def predict(self, x: Any) -> np.ndarray:
+    def predict(self, x: object) -> np.ndarray:
         """Predict labels or values.
 
         Args:
@@ -157,7 +157,7 @@ class Learner:
             return self.classes_[outputs.argmax(-1)]
         return outputs.reshape(len(outputs), *self.target_shape)
 
-    def predict_proba(self, x: Any) -> Float[np.ndarray, "examples ways"]:
+    def predict_proba(self, x: object) -> Float[np.ndarray, "examples ways"]:
         """Predict probabilities.
 
         Args:
@@ -174,7 +174,7 @@ class Learner:
             raise InnerloopError("Learner.predict_proba", "a regressor has no probabilities", do=do)
         return np.asarray(jax.nn.softmax(self._predict_outputs(x, "Learner.predict_proba")))
 
-    def score(self, x: Any, y: Any) -> float:
+    def score(self, x: object, y: object) -> float:
         """Accuracy, or R^2 over all values for a regressor.
 
         Args:
@@ -230,7 +230,7 @@ class Learner:
         persistence.load(self, Path(path))
         return self
 
-    def _inputs(self, x: Any, who: str) -> np.ndarray:
+    def _inputs(self, x: object, who: str) -> np.ndarray:
         inputs = validation.as_inputs(x, self.shape, who)
         if self.pixels:
             validation.check_unit_range(inputs, who)
@@ -264,7 +264,7 @@ class Learner:
             predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways
         )
 
-    def _predict_outputs(self, x: Any, who: str) -> np.ndarray:
+    def _predict_outputs(self, x: object, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
         self._check_fitted(who)
         inputs = self._inputs(x, who)

@@ -12,7 +12,7 @@ Shape = tuple[int | None, ...]
 """Shape of one example; None stands for any size."""
 
 
-def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
+def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
     """Examples as an array: bytes scaled to [0, 1], other floats as float32, integers as they are.
 
     Args:
@@ -33,7 +33,7 @@ def as_inputs(x: Any, shape: Shape | None, who: str) -> np.ndarray:
     return values
 
 
-def _numbers(values: Any, name: str, who: str) -> np.ndarray:
+def _numbers(values: object, name: str, who: str) -> np.ndarray:
     """A NumPy array of finite float32, uint8 or int32."""
     try:
         array = np.asarray(values)
@@ -161,7 +161,7 @@ def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray
     return classes, np.array([number[label] for label in labels], np.int32)
 
 
-def values(y: Any, shape: tuple[int, ...], who: str) -> np.ndarray:
+def values(y: object, shape: tuple[int, ...], who: str) -> np.ndarray:
     """Values as float32 in the shape of the outputs.
 
     Args:

@@ -9,17 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from innerloop.analysis.records import Record
 from innerloop.report.run_figures import COLOURS, GREY, MARKERS, STYLE, legend, panels, thousands
 
-Results = dict[str, Any]
 
-
-def _scale(results: Results) -> float:
+def _scale(results: Record) -> float:
     """100 for accuracies, which are shown in percent."""
     return 100.0 if results["metric"] == "accuracy" else 1.0
 
 
-def _score_name(results: Results) -> str:
+def _score_name(results: Record) -> str:
     """What the score is called on an axis."""
     return "accuracy on queries, %" if results["metric"] == "accuracy" else "squared error on queries"
 
@@ -34,7 +33,7 @@ def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
     return f"{names[0]}–{names[-1]}" if run else " + ".join(names)
 
 
-def _chance(axes: Axes, results: Results) -> None:
+def _chance(axes: Axes, results: Record) -> None:
     """A line at the accuracy of guessing."""
     if results["metric"] != "accuracy":
         return
@@ -52,7 +51,7 @@ def _chance(axes: Axes, results: Results) -> None:
 
 
 @matplotlib.rc_context(STYLE)
-def _freeze(results: Results) -> Figure:
+def _freeze(results: Record) -> Figure:
     """The score with the inner loop off for more and more layers."""
     figure, ((axes,),) = panels(1, 1, 3.6)
     lines, by = results["freeze"], _scale(results)
@@ -73,7 +72,7 @@ def _freeze(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def _similarity(results: Results, name: str = "similarity") -> Figure:
+def _similarity(results: Record, name: str = "similarity") -> Figure:
     """CCA and CKA of every layer with their intervals, and what shuffled points give."""
     figure, ((axes,),) = panels(1, 1, 3.6)
     lines = results[name]
@@ -100,14 +99,14 @@ def _similarity(results: Results, name: str = "similarity") -> Figure:
     return figure
 
 
-def _column(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _column(lines: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Means and intervals of one measure; NaN where it is undefined."""
     value = lambda x, what: np.nan if x[name][what] is None else x[name][what]
     return np.array([value(x, "mean") for x in lines]), np.array([value(x, "ci95") for x in lines])
 
 
 @matplotlib.rc_context(STYLE)
-def _nil(results: Results) -> Figure:
+def _nil(results: Record) -> Figure:
     """Accuracy with the inner loop, and without any on several bodies."""
     figure, ((axes,),) = panels(1, 1, 2.4)
     lines = results["nil"][::-1]
@@ -128,7 +127,7 @@ def _nil(results: Results) -> Figure:
     return figure
 
 
-def nil_name(line: dict[str, Any]) -> str:
+def nil_name(line: Record) -> str:
     """A line of the NIL table in words."""
     if line["inner_loop"]:
         return "with inner loop and head"
@@ -136,7 +135,7 @@ def nil_name(line: dict[str, Any]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def _weights(results: Results) -> Figure:
+def _weights(results: Record) -> Figure:
     """How far each layer moves: relative length and angle."""
     figure, axes = panels(1, 2, 3.2, 7.5)
     lines = results["weights"]
@@ -154,7 +153,7 @@ def _weights(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def _steps(results: Results) -> Figure:
+def _steps(results: Record) -> Figure:
     """Score, losses, and gradient and movement of each layer after every inner step."""
     figure, axes = panels(2, 2, 5.6, 8.0, sharex=True)
     found, (score, loss), (gradient, moved) = results["steps"], *axes
@@ -192,7 +191,7 @@ def _band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by:
 
 
 @matplotlib.rc_context(STYLE)
-def _landscape_line(results: Results) -> Figure:
+def _landscape_line(results: Record) -> Figure:
     """The loss along each task's own first step."""
     figure, ((axes,),) = panels(1, 1, 3.4)
     found = results["landscape"]["line"]
@@ -210,7 +209,7 @@ def _landscape_line(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def _landscape_plane(results: Results) -> Figure:
+def _landscape_plane(results: Record) -> Figure:
     """The losses of two tasks on the plane of their first steps, with their inner-loop paths."""
     figure, axes = panels(1, 2, 3.7, 8.0, sharey=True)
     found = results["landscape"]["plane"]
@@ -236,7 +235,7 @@ def _landscape_plane(results: Results) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def _paths(results: Results) -> Figure:
+def _paths(results: Record) -> Figure:
     """Inner-loop paths of body and head: with the outer loop, and around θ."""
     figure, axes = panels(2, 2, 7.6, 8.0)
     found = results["paths"]
@@ -273,7 +272,7 @@ def _same_scale(row: Any) -> None:
 
 
 @matplotlib.rc_context(STYLE)
-def early(results: Results) -> Figure:
+def early(results: Record) -> Figure:
     """Freezing and similarity along training."""
     figure, axes = panels(1, 2, 3.6, 8.5)
     (left, right), lines, by = axes[0], results["early"], _scale(results)
@@ -300,7 +299,7 @@ def early(results: Results) -> Figure:
     return figure
 
 
-def drawn(results: Results) -> dict[str, Figure]:
+def drawn(results: Record) -> dict[str, Figure]:
     """All figures that the results allow, by file name."""
     own = {"freeze": _freeze, "similarity": _similarity, "nil": _nil, "weights": _weights, "steps": _steps}
     own |= {"paths": _paths, "early": early}

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from innerloop.analysis.records import Record
 from innerloop.config.specs import ALGORITHMS
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, grouped, with_interval
 from innerloop.report import analysis_figures, analysis_tables
 from innerloop.report.analysis_figures import frozen_name, nil_name
 from innerloop.report.html_blocks import document, escaped, save_figures, svg, table, together
-
-Results = dict[str, Any]
 
 QUESTION = """
 <p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
@@ -75,7 +73,7 @@ PAPER = {
 }
 
 
-def write(results: Results, names: Sequence[str], folder: OutputFolder) -> Path:
+def write(results: Record, names: Sequence[str], folder: OutputFolder) -> Path:
     """Write page, tables and figures.
 
     Args:
@@ -98,7 +96,7 @@ def write(results: Results, names: Sequence[str], folder: OutputFolder) -> Path:
     return folder.path / "index.html"
 
 
-def _page(results: Results, names: Sequence[str], shown: dict[str, str]) -> str:
+def _page(results: Record, names: Sequence[str], shown: dict[str, str]) -> str:
     """The whole page."""
     title = f"Rapid learning or feature reuse? {results['source']}"
     links = "".join(f'<a href="#{name}">{LINKS[name]}</a>' for name in names)
@@ -142,7 +140,7 @@ and Vinyals,
 """
 
 
-def _subject(results: Results) -> str:
+def _subject(results: Record) -> str:
     """What was analysed, in one sentence."""
     r = results
     length = r["trained_meta_steps"]
@@ -156,7 +154,7 @@ def _subject(results: Results) -> str:
     )
 
 
-def _verdict(results: Results) -> str:
+def _verdict(results: Record) -> str:
     """The verdict, or what it needs."""
     if "verdict" not in results:
         return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
@@ -165,7 +163,7 @@ def _verdict(results: Results) -> str:
     return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {together(words)}</p>'
 
 
-def _section(name: str, results: Results, shown: dict[str, str]) -> str:
+def _section(name: str, results: Record, shown: dict[str, str]) -> str:
     """One experiment: what was done, the results, and those of the paper."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
@@ -183,7 +181,7 @@ def _section(name: str, results: Results, shown: dict[str, str]) -> str:
     )
 
 
-def _summary(name: str, results: Results) -> str:
+def _summary(name: str, results: Record) -> str:
     """The result of an experiment in a sentence; empty if there is none."""
     if name == "against":
         body = [x for x in results["against"] if not x["head"]]
@@ -204,7 +202,7 @@ def _summary(name: str, results: Results) -> str:
     return ""
 
 
-def _path_summary(paths: Results) -> str:
+def _path_summary(paths: Record) -> str:
     """True lengths of the paths, and how much of them the projection shows."""
     words = []
     for part in ("body", "head"):
@@ -217,7 +215,7 @@ def _path_summary(paths: Results) -> str:
     return "True lengths in units of θ's norm: " + "; ".join(words) + "."
 
 
-def _freeze_table(results: Results) -> str:
+def _freeze_table(results: Record) -> str:
     """The freezing table."""
     metric = results["metric"]
     rows = []
@@ -230,11 +228,11 @@ def _freeze_table(results: Results) -> str:
     return table(["frozen", metric, "change"], rows)
 
 
-def _similarity_table(name: str) -> Callable[[Results], str]:
+def _similarity_table(name: str) -> Callable[[Record], str]:
     """The similarity table of one experiment."""
     heads = ["layer", "mean CCA", "SVCCA", "PWCCA", "CKA", "CKA, debiased", "CKA, RBF", "points", "neurons"]
 
-    def made(results: Results) -> str:
+    def made(results: Record) -> str:
         rows = []
         for x in results[name]:
             values = [x[m] for m in ("cca", "svcca", "pwcca", "cka", "cka_debiased", "cka_rbf")]
@@ -247,7 +245,7 @@ def _similarity_table(name: str) -> Callable[[Results], str]:
     return made
 
 
-def _nil_table(results: Results) -> str:
+def _nil_table(results: Record) -> str:
     """The NIL table."""
     value = lambda x, a, b: together(with_interval(x[a], x[b], "accuracy"))
     rows = [
@@ -264,7 +262,7 @@ def _nil_table(results: Results) -> str:
     return table(["", "accuracy", "change"], rows)
 
 
-TABLES: dict[str, Callable[[Results], str]] = {
+TABLES: dict[str, Callable[[Record], str]] = {
     "freeze": _freeze_table,
     "similarity": _similarity_table("similarity"),
     "against": _similarity_table("against"),

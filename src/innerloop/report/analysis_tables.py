@@ -4,14 +4,15 @@ import csv
 import io
 from typing import Any
 
+from innerloop.analysis.records import Record
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import as_json, csv_cell
 from innerloop.report.settings_table import flattened
 
-Rows = list[dict[str, Any]]
+Rows = list[Record]
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
+def _flat(record: Record) -> Record:
     """A nested record with dotted names; lists are joined by plus signs."""
     return {
         name: "+".join(map(str, value)) if isinstance(value, list) else value
@@ -27,7 +28,7 @@ def _rows_of(name: str, result: Any) -> Rows:
     )
 
 
-def _step_rows(result: dict[str, Any]) -> Rows:
+def _step_rows(result: Record) -> Rows:
     """One row per inner step."""
     curves = {name: value for name, value in result.items() if name not in ("steps", "layers")}
     curves |= {f"{layer}.{what}": v for layer, found in result["layers"].items() for what, v in found.items()}
@@ -35,7 +36,7 @@ def _step_rows(result: dict[str, Any]) -> Rows:
     return [{"step": step, **value(i)} for i, step in enumerate(result["steps"])]
 
 
-def _line_rows(result: dict[str, Any]) -> Rows:
+def _line_rows(result: Record) -> Rows:
     """One row per position along the first step; the plane is in the JSON file only."""
     line = result["line"]
     losses = ("support_loss", "query_loss")
@@ -43,7 +44,7 @@ def _line_rows(result: dict[str, Any]) -> Rows:
     return [{"along": a, **value(i)} for i, a in enumerate(line["along"])]
 
 
-def _path_rows(result: dict[str, Any]) -> Rows:
+def _path_rows(result: Record) -> Rows:
     """One row per point of a path."""
     return [
         {"part": part, "view": view, "task": task, "step": result["steps"][i], "x": x, "y": y}
@@ -74,7 +75,7 @@ def _as_csv(rows: Rows) -> str:
     return text.getvalue()
 
 
-def write(results: dict[str, Any], names: list[str], folder: OutputFolder) -> None:
+def write(results: Record, names: list[str], folder: OutputFolder) -> None:
     """Write `results.json`, and `NAME.csv` for every experiment.
 
     Raises:

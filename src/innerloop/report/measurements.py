@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from innerloop.analysis.progress import ProgressFor, no_progress_for
+from innerloop.analysis.records import Record
 from innerloop.training.measure import measure
 from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
@@ -29,8 +29,8 @@ class Result:
     label: str
     trained: Trained
     measurement: Measurement
-    metrics: list[dict[str, Any]]
-    environment: dict[str, Any]
+    metrics: list[Record]
+    environment: Record
     folder: Path | None
     baseline: bool = False
 

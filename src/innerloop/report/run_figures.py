@@ -8,9 +8,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.style.core import STYLE_BLACKLIST
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from innerloop.analysis.records import Record
 from innerloop.io.text import grouped, printable
 from innerloop.report.measurements import Group, Result
 
@@ -28,7 +28,11 @@ VALIDATION = {
     "return": "validation return",
 }
 # A `matplotlibrc` in the folder where the command is called may ask for LaTeX, which is a program.
-DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in STYLE_BLACKLIST}
+DEFAULTS = {
+    name: value
+    for name, value in matplotlib.rcParamsDefault.items()
+    if not name.startswith(("backend", "interactive", "toolbar"))
+}
 STYLE: dict[Any, Any] = DEFAULTS | {
     "font.size": 11,
     "axes.spines.top": False,
@@ -55,7 +59,7 @@ def thousands(value: float, _: int) -> str:
     return grouped(round(value))
 
 
-def _styles(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _styles(results: Sequence[Result]) -> list[Record]:
     """Colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     found = []
@@ -155,7 +159,7 @@ def _training_metric(result: Result) -> str:
     return max(names, default="outer_loss")
 
 
-def _draw(axes: Axes, metrics: list[dict[str, Any]], name: str, scale: float, look: dict[str, Any]) -> None:
+def _draw(axes: Axes, metrics: list[Record], name: str, scale: float, look: Record) -> None:
     """One metric of a run."""
     points = [(record["step"], scale * record[name]) for record in metrics if name in record]
     if points:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from innerloop.analysis.records import Record
 from innerloop.report.html_blocks import escaped, table
 from innerloop.report.measurements import Group, Result
 
@@ -28,9 +29,9 @@ def _config_table(group: Group) -> str:
     return f"<details><summary>Settings: {escaped(group.title)}</summary>{body}</details>"
 
 
-def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(values: Record, prefix: str = "") -> Record:
     """Nested settings as one dictionary with dotted names."""
-    flat: dict[str, Any] = {}
+    flat: Record = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= flattened(value, f"{prefix}{name}.")
@@ -41,7 +42,7 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def environment_table(runs: Sequence[Result]) -> str:
     """The environments of the runs; runs with the same one share a column."""
-    alike: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    alike: dict[str, tuple[list[str], Record]] = {}
     for run in runs:
         facts = flattened(run.environment)
         alike.setdefault(str(facts), ([], facts))[0].append(run.label)

@@ -1,10 +1,9 @@
 """Evaluation in reinforcement learning: undiscounted returns after 0..n updates on held-out tasks."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batches
 from innerloop.engine.types import Params
@@ -44,7 +43,7 @@ def evaluator(
 
 def example_rollouts(
     sampler: MetaSampler, params: Params, key: PRNGKeyArray, tasks: int
-) -> tuple[Any, list[Any]]:
+) -> tuple[PyTree, list[PyTree]]:
     """Some tasks and the trajectories in them before the first and after each update, for figures."""
     env_tasks = jax.vmap(sampler.environment.sample_task)(jax.random.split(key, tasks))
     keys = jax.random.split(jax.random.fold_in(key, 1), tasks)

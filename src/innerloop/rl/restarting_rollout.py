@@ -13,11 +13,9 @@ such a sum, has the same direction as that of whole trajectories. A lane takes H
 that of each lane's first trajectory.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.types import Params
 from innerloop.rl.environments.base import Environment
@@ -61,7 +59,7 @@ def restarting_rollout(
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), kept)
 
 
-def _where(chosen: Array, there: Any, other: Any) -> Any:
+def _where(chosen: Array, there: PyTree, other: PyTree) -> PyTree:
     """`jnp.where` along the leading axis of two trees."""
     pick = lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(pick, there, other)

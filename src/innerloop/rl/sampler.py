@@ -12,11 +12,11 @@ Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop, inner_step
@@ -28,7 +28,7 @@ from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 
-Adapt = Callable[[Params, Any], Params]
+Adapt = Callable[[Params, PyTree], Params]
 """`adapt(params, support) -> adapted`: the adaptation of an algorithm, or a substitute for it in an outer step."""
 
 
@@ -46,7 +46,7 @@ class MetaBatch(NamedTuple):
     broken: Int[Array, "tasks policies trajectories"]
 
 
-def map_tasks(one: Callable, items: Any, chunk: int | None) -> Any:
+def map_tasks(one: Callable, items: PyTree, chunk: int | None) -> PyTree:
     """`one(item)` of every item along the leading axis; `chunk` items are vectorised at a time (None: all)."""
     if chunk is None:
         return jax.vmap(one)(items)
@@ -89,7 +89,7 @@ class MetaSampler:
         single = self.inner.steps <= 1  # the step then reads the whole support set
         return self.algorithm.with_inner(minibatch=None if single else self.trajectories)
 
-    def collect(self, policy: Params, keys: Array, env_tasks: Any, chunk: int | None = None) -> MetaBatch:
+    def collect(self, policy: Params, keys: Array, env_tasks: PyTree, chunk: int | None = None) -> MetaBatch:
         """Act and adapt in many tasks.
 
         Args:
@@ -109,7 +109,7 @@ class MetaSampler:
         return MetaBatch(Task(support, samples[-1]), returns, broken)
 
     def rollouts(
-        self, policy: Params, keys: Array, env_tasks: Any, chunk: int | None = None
+        self, policy: Params, keys: Array, env_tasks: PyTree, chunk: int | None = None
     ) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.
 
@@ -139,11 +139,11 @@ class MetaSampler:
 
         return moved
 
-    def _loss(self, fast: Any, rest: Any) -> Array:
+    def _loss(self, fast: PyTree, rest: PyTree) -> Array:
         frozen, samples = rest
         return self.algorithm.loss_fn(combine(fast, frozen), samples)
 
-    def _act(self, policy: Params, key: PRNGKeyArray, task: Any) -> Trajectories:
+    def _act(self, policy: Params, key: PRNGKeyArray, task: PyTree) -> Trajectories:
         draw = restarting_rollout if self.restarts else rollout
         return draw(self.environment, policy, key, task, self.trajectories)
 

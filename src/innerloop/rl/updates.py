@@ -10,12 +10,12 @@ ProMP's penalty on the divergence of the policies before adaptation is left out.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import mean_in_chunks
@@ -54,8 +54,8 @@ class OuterStep(NamedTuple):
             one device.
     """
 
-    init: Callable[[Params], Any]
-    step: Callable[[Params, Any, Task], tuple[Params, Any, OuterInfo]]
+    init: Callable[[Params], PyTree]
+    step: Callable[[Params, PyTree, Task], tuple[Params, PyTree, OuterInfo]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class MetaObjective:
         )
         return lambda v: mean_over_devices(known(v))
 
-    def gradient(self, params: Params, tasks: Task) -> tuple[Params, Any]:
+    def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
         """Mean meta-gradient and info over the tasks of all devices."""
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
@@ -108,7 +108,7 @@ class MetaObjective:
 def first_order(adapt: Adapt) -> Adapt:
     """The same adaptation with the identity as its derivative."""
 
-    def shifted(params: Params, support: Any) -> Params:
+    def shifted(params: Params, support: PyTree) -> Params:
         # First-order algorithms treat the displacement as a constant by definition.
         shift = jax.tree.map(lambda a, p: jax.lax.stop_gradient(a - p), adapt(params, support), params)
         return jax.tree.map(jnp.add, params, shift)
@@ -116,7 +116,7 @@ def first_order(adapt: Adapt) -> Adapt:
     return shifted
 
 
-def unadapted(params: Params, support: Any) -> Params:
+def unadapted(params: Params, support: PyTree) -> Params:
     """The parameters as they are, for joint training."""
     return params
 
@@ -134,13 +134,13 @@ def trpo_update(
     """
     scale = optax.identity() if sizes is None else sizes
 
-    def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
+    def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
         product = outer.product(params, some)
         judge = lambda p: outer.judged(p, tasks)
-        size: Any
+        size: PyTree
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
         assert isinstance(size, Array)
         moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
@@ -159,8 +159,8 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
         epochs: the number of gradient steps.
     """
 
-    def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
-        def once(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], tuple]:
+    def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
+        def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:
             params, opt_state = carry
             grads, info = outer.gradient(params, tasks)
             updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -181,7 +181,7 @@ def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformatio
     It is the only outer step for Reptile, which has no query loss.
     """
 
-    def step(params: Params, opt_state: Any, tasks: Task) -> tuple[Params, Any, OuterInfo]:
+    def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         norm = global_norm(grads)

@@ -69,7 +69,8 @@ class Ended:
         if not run.weights.is_file():
             do = f"go on with it by `innerloop train --resume {folder}`"
             raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", do=do)
-        arrays = weights.load(run.weights)[0]
+        arrays, trained, _ = weights.load(run.weights)
+        weights.check_config(run.weights, config, trained)
         check_stored(config, arrays, str(run.weights))
         return cls(run.path, arrays, run.metrics(), run.known())
 

@@ -1,14 +1,14 @@
 """The interface of environments: pure functions of a key, a task and a state, so that all can be vectorised."""
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 
 class Transition(NamedTuple):
     """The result of a step: next state, its observation, the reward, and whether the trajectory has ended."""
 
-    state: Any
+    state: PyTree
     observation: Float[Array, " observation"]
     reward: Float[Array, ""]
     done: Bool[Array, ""]
@@ -41,18 +41,18 @@ class Environment(Protocol):
         """Whether an action is an index below `action_size` instead of a vector."""
         ...
 
-    def sample_task(self, key: PRNGKeyArray) -> Any:
+    def sample_task(self, key: PRNGKeyArray) -> PyTree:
         """Draw a task."""
         ...
 
-    def task_vector(self, task: Any) -> Float[Array, " description"]:
+    def task_vector(self, task: PyTree) -> Float[Array, " description"]:
         """The task as a vector: what `Oracle` adds to the observations."""
         ...
 
-    def reset(self, key: PRNGKeyArray, task: Any) -> tuple[Any, Float[Array, " observation"]]:
+    def reset(self, key: PRNGKeyArray, task: PyTree) -> tuple[PyTree, Float[Array, " observation"]]:
         """The first state and its observation."""
         ...
 
-    def step(self, key: PRNGKeyArray, state: Any, action: Array) -> Transition:
+    def step(self, key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
         """One step. Its result after `done` is ignored."""
         ...

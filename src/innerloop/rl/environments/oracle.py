@@ -1,11 +1,11 @@
 """An environment whose observations include the task."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.rl.environments.base import Environment, Transition
 
@@ -13,7 +13,7 @@ from innerloop.rl.environments.base import Environment, Transition
 class OracleState(NamedTuple):
     """The state of the wrapped environment, and the task as a vector."""
 
-    inner: Any
+    inner: PyTree
     task_vector: Float[Array, " description"]
 
 
@@ -48,15 +48,15 @@ class Oracle:
         vector = jax.eval_shape(lambda key: self.task_vector(self.sample_task(key)), jax.random.key(0))
         return self.environment.observation_size + vector.shape[0]
 
-    def sample_task(self, key: PRNGKeyArray) -> Any:
+    def sample_task(self, key: PRNGKeyArray) -> PyTree:
         """Draw a task."""
         return self.environment.sample_task(key)
 
-    def task_vector(self, task: Any) -> Float[Array, " description"]:
+    def task_vector(self, task: PyTree) -> Float[Array, " description"]:
         """The task as a vector."""
         return self.environment.task_vector(task)
 
-    def reset(self, key: PRNGKeyArray, task: Any) -> tuple[OracleState, Float[Array, " observation"]]:
+    def reset(self, key: PRNGKeyArray, task: PyTree) -> tuple[OracleState, Float[Array, " observation"]]:
         """The first state and its observation, followed by the task."""
         state, observation = self.environment.reset(key, task)
         vector = self.task_vector(task)

@@ -12,16 +12,17 @@ from innerloop.training.storage.run_directory import RunFolder
 
 
 def weights_path(source: str | Path) -> Path:
-    """The weights file that a source names."""
+    """The weights file that a source names. Raises InnerloopError for a run's that are of another run."""
     path = Path(source)
     if path.is_dir():
         run = RunFolder(path)
-        run.config()  # a clear error for a folder that is no run
+        config = run.config()
         if not run.weights.is_file():
             raise InnerloopError(
                 str(path), "the run has not ended", do=f"go on with `innerloop train --resume {path}`"
             )
         refuse_link(run.weights)
+        weights.check_config(run.weights, config, weights.load(run.weights)[1])
         return run.weights
     if path.is_file():
         return path

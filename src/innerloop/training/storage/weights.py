@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,26 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
     if missing:
         raise InnerloopError(str(path), f"holds no trained weights (no {missing[0]} beside them)")
     return arrays, from_json(metadata["config"], str(path)), facts_of(metadata["facts"], path)
+
+
+def check_config(path: Path, wanted: Config, found: Config) -> None:
+    """Raise InnerloopError for weights of another training.
+
+    How tasks fit into memory, and where data and a model to start from lie, may differ.
+    """
+    decides = lambda c: replace(
+        c,
+        outer=replace(c.outer, chunk=None),
+        inner=replace(c.inner, derivative="mixed"),
+        data=replace(c.data, folder=""),
+        model=replace(c.model, start=""),
+    )
+    if decides(found) != decides(wanted):
+        wrong, do = (
+            "holds weights that were trained with other settings",
+            "give another folder, or bring them back",
+        )
+        raise InnerloopError(str(path), wrong, do=do)
 
 
 FACTS: dict[str, Callable[[Any], bool]] = {
