@@ -80,7 +80,7 @@ def test_a_consumed_state_is_refused(six):
     """In words, and not by an error from within JAX."""
     first, _ = LOOP.run(fresh()[1], 1)
     LOOP.run(first, 1)
-    with pytest.raises(InnerloopError, match="was consumed by an earlier run; go on with the state"):
+    with pytest.raises(InnerloopError, match="was consumed by an earlier run; continue with the state"):
         LOOP.run(first, 1)
 
 

@@ -114,7 +114,7 @@ def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: s
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
             raise InnerloopError(
                 who,
-                f"belongs to another model: `{path}` should be {_shape_of(wanted, path)}",
+                f"is of another model: `{path}` should be {_shape_of(wanted, path)}",
                 got=_shape_of(found, path),
                 do="use the config that it was trained with",
             )

@@ -46,45 +46,58 @@ class Experiment(Protocol):
     @property
     def config(self) -> Config:
         """What describes it."""
+        ...
 
     def work(self) -> dict[str, int]:
         """What one meta-step consumes: `tasks`, and what else is worth counting by the second."""
+        ...
 
     def with_config(self, config: Config) -> "Experiment":
         """The same data with other settings."""
+        ...
 
     def keys(self) -> Keys:
         """The run's keys."""
+        ...
 
     def data_hashes(self) -> dict[str, str]:
         """SHA-256 of each set of the data, by its name; none for tasks that are drawn from formulas."""
+        ...
 
     def init_params(self) -> Params:
         """The meta-parameters before training."""
+        ...
 
     def for_tasks(self, params: Params) -> Params:
         """The parameters that meet held-out tasks."""
+        ...
 
     def train_tasks(self) -> Any:
         """What training draws its tasks from."""
+        ...
 
     def held_out_tasks(self, part: str = "test") -> Any:
         """What validation or test draws its tasks from."""
+        ...
 
     def outer_loop(self, tasks: Any) -> MeshLoop:
         """The outer loop on what `train_tasks` gave."""
+        ...
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on what `held_out_tasks` gave.
 
         `last_only`: scores after the last inner step are enough, so earlier ones may be left out.
         """
+        ...
 
     def series(self, info: Any) -> dict[str, Any]:
         """What is logged of a dispatch, by name: one value for each meta-step."""
+        ...
 
     def check(self, info: Any, block: Block) -> dict[str, Any]:
         """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
+        ...
 
 
 def outer_series(info: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Recorder(Protocol):
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
         """Where this sitting begins; `params`: random weights."""
+        ...
 
     @contextmanager
     def open(self) -> Iterator[None]:
