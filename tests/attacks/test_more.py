@@ -4,15 +4,15 @@ import io
 import os
 import shutil
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from innerloop.analysis import result_cache
@@ -21,6 +21,8 @@ from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder, output
 from innerloop.io.untrusted import open_regular
+from innerloop.report.html_blocks import svg
+from innerloop.report.run_figures import STYLE
 from innerloop.tasks.datasets import mini_imagenet
 from innerloop.tasks.io import class_folders
 from innerloop.tasks.io.images import open_image
@@ -106,22 +108,12 @@ def test_sizes_that_no_terminal_has(size: str, monkeypatch: pytest.MonkeyPatch):
     assert (os.environ.get("COLUMNS"), os.environ["LINES"]) == (None, "40")
 
 
-LATEX = """
-from matplotlib.figure import Figure
-import matplotlib
-from innerloop.report.html_blocks import svg
-from innerloop.report.run_figures import STYLE
-assert matplotlib.rcParams["text.usetex"]
-with matplotlib.rc_context(STYLE):
-    figure = Figure()
-    figure.subplots().set_xlabel("x")
-assert svg(figure, "figure").startswith("<img")
-"""
-
-
-def test_no_latex_is_started_for_a_matplotlibrc(tmp_path: Path):
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    subprocess.run([sys.executable, "-c", LATEX], cwd=tmp_path, check=True, timeout=60)
+def test_no_latex_is_started_for_a_matplotlibrc():
+    with matplotlib.rc_context({"text.usetex": True}):
+        with matplotlib.rc_context(STYLE):
+            figure = Figure()
+            figure.subplots().set_xlabel("x")
+        assert svg(figure, "figure").startswith("<img")
 
 
 def test_an_output_in_a_file_is_refused_before_any_work(tmp_path: Path):
@@ -130,9 +122,8 @@ def test_an_output_in_a_file_is_refused_before_any_work(tmp_path: Path):
         output(tmp_path / "notes" / "page.html", overwrite=True)
 
 
-@pytest.mark.parametrize("lines", [300_001, 5_000_000])
-def test_a_log_of_millions_of_lines(tmp_path: Path, lines: int):
-    (tmp_path / "metrics.jsonl").write_text('{"step":0}\n' * lines)
+def test_a_log_of_millions_of_lines(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"step":0}\n' * 2_000_000)
     with pytest.raises(InnerloopError, match="300000 lines at most"):
         RunFolder(tmp_path).metrics()
 
@@ -163,9 +154,7 @@ def test_names_of_classes_need_not_be_text(tmp_path: Path):
 
 
 @pytest.mark.parametrize("words", [["evaluate"], ["report"], ["analyze", "--only", "freeze"], ["reproduce"]])
-def test_weights_of_another_run_are_refused(
-    base: Path, tmp_path: Path, refused: Callable, words: list[str]
-):
+def test_weights_of_another_run_are_refused(base: Path, tmp_path: Path, refused: Callable, words: list[str]):
     """The same model, trained from another seed."""
     run = tmp_path / "run"
     shutil.copytree(base, run)

@@ -188,7 +188,7 @@ def test_a_write_broken_off_between_the_two_files_is_told(some_arrays, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(array_files, "_write_sidecar", stop)
         with pytest.raises(KeyboardInterrupt):
-            memmap.save(some_arrays.select(["d", "c", "b", "a"]), path)
+            memmap.save(some_arrays.select(["d", "c", "b", "a"]), path, overwrite=True)
     with pytest.raises(InnerloopError, match="or no JSON"):
         memmap.open(path)
 
