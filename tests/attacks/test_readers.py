@@ -318,7 +318,8 @@ def run_with(folder: Path, config: Config) -> RunFolder:
     run = RunFolder(folder)
     run.create(small())
     experiment = build(small())
-    state = fresh(experiment.init_params(), experiment.optimizer)
+    loop = experiment.outer_loop(experiment.train_tasks())
+    state = loop.start(experiment.init_params(), experiment.keys().tasks)
     with checkpoint.opened(run.checkpoints) as checkpoints:
         checkpoint.save(checkpoints, state._replace(step=jnp.asarray(7, jnp.int32)))
         checkpoint.finish(checkpoints)

@@ -114,7 +114,9 @@ def test_a_task_that_cannot_be_written(learner, tmp_path):
     learner.fit(X, NUMBER)
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for name in ("missing/a.safetensors", "file/a.safetensors", "folder"):
+    for name in ("missing/a.safetensors", "file/a.safetensors"):
         with pytest.raises(InnerloopError, match=f"{name}: cannot be written .*; give a path in a folder"):
             learner.save_adapted(tmp_path / name)
+    with pytest.raises(InnerloopError, match="folder: is a folder; name a file in it"):
+        learner.save_adapted(tmp_path / "folder", overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,7 @@ def test_a_failed_collective_is_a_loss_and_other_errors_are_not(monkeypatch):
         failing(InnerloopError("alpha", "is wrong"))
 
 
-def devices(*processes):
+def devices(*processes: int) -> Any:
     return [SimpleNamespace(process_index=index) for index in processes]
 
 

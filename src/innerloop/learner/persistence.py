@@ -11,7 +11,7 @@ import numpy as np
 from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
-from innerloop.io.files import cannot_write, new_output, output
+from innerloop.io.files import cannot_write, output, replacing
 from innerloop.io.untrusted import parse_json
 from innerloop.learner import validation
 from innerloop.training.storage import weights
@@ -45,7 +45,7 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
         raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
     do = "give a path in a folder that is there"
     target = output(path, overwrite=overwrite)
-    with cannot_write(target, do), new_output(target, overwrite=overwrite) as draft:
+    with cannot_write(target, do), replacing(target, overwrite=overwrite) as draft:
         safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
 
 
