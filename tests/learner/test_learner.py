@@ -340,7 +340,7 @@ def test_saved_regression_and_files_that_do_not_fit(learner, tmp_path):
     path = tmp_path / "task.safetensors"
     regressor().fit(x, y).save_adapted(path)
     np.testing.assert_allclose(regressor().load_adapted(path).predict(x), y, atol=1e-3)
-    with pytest.raises(InnerloopError, match="classifier and the other a regressor"):
+    with pytest.raises(InnerloopError, match="one is a classifier, the other a regressor"):
         learner.load_adapted(path)
     with pytest.raises(InnerloopError, match="is of another model"):
         regressor(2).load_adapted(path)
