@@ -71,7 +71,7 @@ def _destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]
         folder.check("report.html")
         return folder.replacing("report.html"), first / "report.html"
     out = arguments.out or Path("report.html")
-    place = output(out, overwrite=overwrite, inputs=inputs)
+    place = output(out, overwrite=overwrite, inputs=inputs, new_folder=True)
     return new_output(place, overwrite=overwrite), out
 
 

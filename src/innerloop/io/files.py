@@ -99,11 +99,13 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
-def output(path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = ()) -> Path:
+def output(
+    path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = (), new_folder: bool = False
+) -> Path:
     """Where an output that somebody asked for goes, checked before any work is done: the resolved path.
 
     Raises InnerloopError if it is an input (even with `overwrite`), a folder or another special file, exists without
-    `overwrite`, or lies in no folder that can be written to.
+    `overwrite`, or lies in no folder that can be written to (with `new_folder`, that can be made).
     """
     path = resolved(path)
     with cannot_write(path):
@@ -115,7 +117,9 @@ def output(path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = 
     if path.exists() and not overwrite:
         raise InnerloopError(str(path), "exists already", do=OVERWRITE)
     with cannot_write(path):
-        folder = next(folder for folder in path.parents if os.path.lexists(folder))
+        folder = next(f for f in path.parents if os.path.lexists(f) or not new_folder)
+        if not os.path.lexists(folder):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -79,5 +79,5 @@ def _npy(path: str | os.PathLike[str]) -> Path:
 def _new(path: str | os.PathLike[str], overwrite: bool) -> Path:
     target = _npy(path)
     for file in (target, array_files.sidecar(target)):
-        output(file, overwrite=overwrite)
+        output(file, overwrite=overwrite, new_folder=True)
     return target
