@@ -36,7 +36,7 @@ def test_hostile_inputs(reader: str, guard: Guard, monkeypatch: pytest.MonkeyPat
     from innerloop.cli import quickstart, train
     from innerloop.tasks.datasets import cifar
 
-    for module, names in ((train, ("train_into", "start_jax")), (quickstart, ("run",))):
+    for module, names in ((train, ("_train_into", "start_jax")), (quickstart, ("run",))):
         for name in names:  # the readers replace them: they come back afterwards
             monkeypatch.setattr(module, name, getattr(module, name))
     for name in ("CLASSES", "PER_CLASS", "PIXELS"):
@@ -104,7 +104,7 @@ def test_nothing_is_pickled_and_nothing_evaluated():
     never = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess"}
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        starts = {"subprocess"} if path.name in ("provenance.py", "processes.py") else set()
+        starts = {"subprocess"} if path.name in ("provenance.py", "distributed.py") else set()
         assert not {name.split(".")[0] for name in imported(tree)} & (never - starts), path
         assert "shell=True" not in path.read_text(), path
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
