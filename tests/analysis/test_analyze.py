@@ -147,7 +147,7 @@ def test_bad_input(run, store, complaint, tmp_path):
         file, "--only", "early", "--out", tmp_path
     )
     (tmp_path / "blocked").write_text("")
-    assert "cannot be made" in complaint(run, "--out", tmp_path / "blocked")
+    assert "cannot be written (" in complaint(run, "--out", tmp_path / "blocked")
     with pytest.raises(InnerloopError, match="no such experiment, got 'frieze'"):
         analyze(Request(str(run)), ["frieze"])
 

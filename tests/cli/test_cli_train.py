@@ -145,7 +145,9 @@ def test_a_run_that_never_learnt_leaves_no_folder(complaint, tmp_path):
 
 def test_a_folder_that_cannot_be_made(complaint, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written (Not a directory" in complaint("train", "sinusoid-maml", *TINY, "--folder", tmp_path / "file/run")
+    assert "cannot be written (Not a directory" in complaint(
+        "train", "sinusoid-maml", *TINY, "--folder", tmp_path / "file/run"
+    )
 
 
 def test_a_broken_config_is_named(complaint, tmp_path):
