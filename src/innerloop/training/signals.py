@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from innerloop.io.text import LIMIT, printable
+
 HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
 
@@ -266,7 +268,7 @@ def code_of(outcome: BaseException) -> int:
 def say(outcome: BaseException) -> None:
     """One sentence on standard error."""
     with suppress(OSError, ValueError):
-        print(f"innerloop: {outcome}", file=sys.stderr, flush=True)
+        print(f"innerloop: {printable(str(outcome), LIMIT)}", file=sys.stderr, flush=True)
 
 
 def in_time(work: Callable[[], object], seconds: float = 1.0) -> None:
