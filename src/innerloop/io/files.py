@@ -116,7 +116,7 @@ def output(
             raise InnerloopError(str(path), "is not a regular file", do="give another name")
     if path.exists() and not overwrite:
         raise InnerloopError(str(path), "exists already", do=OVERWRITE)
-    with cannot_write(path):
+    with cannot_write(path, "give a path in a folder that is there and can be written to"):
         folder = next(f for f in path.parents if os.path.lexists(f) or not new_folder)
         if not os.path.lexists(folder):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
