@@ -1,5 +1,6 @@
 """A measured adaptation curve with everything that its numbers depend on."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ COMMON = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Measurement(ABC):
     """What scores and returns have in common."""
 
     score: str
@@ -72,9 +73,9 @@ class Measurement:
         i = self.steps.index(step)
         return self.curve.mean[i], self.curve.ci95[i]
 
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """The record that `innerloop evaluate --json` prints and that result files hold."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
