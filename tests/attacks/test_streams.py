@@ -107,7 +107,14 @@ def test_streams_that_are_full_or_closed(command, code, said):
 
 def test_characters_that_the_console_does_not_have(process):
     latin = os.environ | {"PYTHONIOENCODING": "latin-1"}
-    started = process('print("ready", flush=True)\nprint("θ")\nreturn 0', env=latin)
+    body = """
+from innerloop.cli import streams
+print("ready", flush=True)
+with streams.prepared():  # as `main` does
+    print("θ")
+return 0
+"""
+    started = process(body, env=latin)
     assert started.stdout.read() == "\\u03b8\n"
     assert started.communicate()[1] == ""
 
