@@ -11,6 +11,7 @@ import pytest
 from benchmarks.scaling import launch
 
 from innerloop.config.schema import Config
+from innerloop.config.serialization import to_json
 from innerloop.errors import InnerloopError
 from innerloop.parallel import multi_process
 from innerloop.tasks import fingerprint
@@ -31,9 +32,14 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_checkpoints_of_another_run_are_refused(short: Config, run: Path):
+    """Beside a new run, and beside a config that was changed by hand."""
+    other = replace(short, algorithm="fomaml", seed=3)
     (run / "config.json").unlink()
+    with pytest.raises(InnerloopError, match="which this run did not write"):
+        train(other, run)
+    (run / "config.json").write_text(to_json(other))
     with pytest.raises(InnerloopError, match="is of a run with other settings or data"):
-        train(replace(short, algorithm="fomaml", seed=3), run)
+        train(None, run, resume=True)
     assert not (run / "weights.safetensors").exists()
 
 
@@ -52,7 +58,7 @@ def test_data_that_changed_are_named(short: Config, tmp_path: Path, monkeypatch)
     with pytest.raises(Stopped):
         train(short, tmp_path / "run", on_progress=stop)
     hashes = hashes | {"test": "d"}
-    with pytest.raises(InnerloopError, match="--resume: the test set of the data changed"):
+    with pytest.raises(InnerloopError, match="resume: the test set of the data changed"):
         train(None, tmp_path / "run", resume=True)
     (tmp_path / "run" / "environment.json").unlink()  # the checkpoint knows all the same
     with pytest.raises(InnerloopError, match="other settings or data"):
@@ -105,5 +111,7 @@ def test_another_seed_in_another_process_is_refused(tmp_path: Path):
     both = [launch.Process([*command, *own, *launch.meeting(2, i, port, 20)]) for i, own in enumerate(seeds)]
     codes, told = zip(*launch.end(both), strict=True)
     assert codes == (2, 2), told
-    assert all("process 1: has other settings on its command line than the first" in text for text in told)
+    assert all(
+        "process 1: has other settings on its command line than the primary process" in text for text in told
+    )
     assert not (tmp_path / "run").exists()

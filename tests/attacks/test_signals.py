@@ -24,7 +24,7 @@ BLOCKED = "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mu
 """As XLA does: a call that no signal ends, in which Python runs no handler."""
 
 SLOW = (
-    "sinusoid-maml --model.hidden 4 --outer.meta-batch 2 --outer.meta-steps 6000000 --outer.log-every 3000000"
+    "sinusoid-maml --model.hidden 4 --outer.meta-batch 2 --outer.meta-steps 2000000 --outer.log-every 1000000"
 )
 
 

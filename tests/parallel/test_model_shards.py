@@ -1,6 +1,5 @@
 """Parameters in pieces over the mesh axis `model`: where they lie, and that nothing else changes."""
 
-import json
 import signal
 import sys
 from dataclasses import replace
@@ -24,6 +23,7 @@ from innerloop.nn.losses import mean_squared_error
 from innerloop.parallel.mesh import task_mesh
 from innerloop.parallel.param_sharding import _axis_to_shard, on_mesh, place_cut
 from innerloop.tasks import Sinusoid
+from innerloop.training.loop import Progress
 from innerloop.training.measure import measure
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -117,11 +117,13 @@ def test_a_run_in_pieces_is_saved_whole_and_goes_on(tmp_path: Path):
     plain = replace(WIDE, outer=replace(WIDE.outer, model_shards=1))
     for name, config in {"cut": WIDE, "plain": plain}.items():
         train(config, tmp_path / name)
-    short = replace(WIDE, outer=replace(WIDE.outer, meta_steps=4))
-    train(short, tmp_path / "short")
-    told = json.loads((tmp_path / "short" / "config.json").read_text())
-    told["outer"]["meta_steps"] = 6
-    (tmp_path / "short" / "config.json").write_text(json.dumps(told))
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(WIDE, tmp_path / "short", on_progress=stop)
     train(None, tmp_path / "short", resume=True)
     cut, other, resumed = (
         weights.load(RunFolder(tmp_path / n).weights)[0] for n in ("cut", "plain", "short")
