@@ -6,8 +6,7 @@ Stopping and resuming is tested with navigation: what a checkpoint holds does no
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.report import film_strip, measurements, run_page
 from innerloop.rl.environments import Locomotion
 from innerloop.rl.environments.mujoco.models import HALF_CHEETAH, import_optional, load_model
-from innerloop.training.measurement import Measurement
+from innerloop.training.measurement import ReturnMeasurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained
 
@@ -57,9 +56,9 @@ def test_one_json_object(finished: Path, capsys: pytest.CaptureFixture):
 def test_a_report_shows_the_film(finished: Path):
     """The block of a report that shows what policies do; the rest is the same as for navigation."""
     trained = load_trained(finished)
-    run = measurements.Result(
-        "ANIL", trained, cast(Measurement, SimpleNamespace(score="return")), [], {}, finished
-    )
+    measured = object.__new__(ReturnMeasurement)  # the film asks for its score alone
+    object.__setattr__(measured, "score", "return")
+    run = measurements.Result("ANIL", trained, measured, [], {}, finished)
     block = run_page.EXAMPLES[run.score](measurements.Group(measurements._problem(trained), [run], []))
     assert measurements._problem(trained) == "Half-cheetah, velocity, 6 steps"
     assert 'alt="film strip"' in block
