@@ -127,7 +127,9 @@ def devices(*processes: int) -> Any:
 
 
 def test_a_meta_batch_that_leaves_a_process_without_tasks():
-    with pytest.raises(InnerloopError, match="multiple of the number of processes, got 25 tasks for 2 processes"):
+    with pytest.raises(
+        InnerloopError, match="multiple of the number of processes, got 25 tasks for 2 processes"
+    ):
         mesh.task_mesh(25, devices(0, 0, 1, 1))
 
 
