@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, loss_key
+from innerloop.engine.loss import with_state
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
@@ -67,27 +68,30 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
 
 
 def _task_curve(
-    algorithm: Algorithm, score: Score, record: Sequence[int]
-) -> Callable[[Params, Task], dict[str, Array]]:
-    """A function `(params, task)` that gives the scores of one task at the recorded steps, `[len(record)]` each."""
+    algorithm: Algorithm, given: Score | None, record: Sequence[int]
+) -> Callable[[Params, Task, PRNGKeyArray], dict[str, Array]]:
+    """A function `(params, task, key)` that gives the scores of a task at the recorded steps, `[len(record)]` each."""
     wanted = jnp.asarray(record)
 
-    def curve(params: Params, task: Task) -> dict[str, Array]:
-        shapes = jax.eval_shape(score, algorithm.initialisation(params), task)
+    def curve(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Array]:
+        own = loss_key(key) if algorithm.random else None
+        score = _query_score(algorithm, own) if given is None else given
+        start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
+        shapes = jax.eval_shape(score, start, task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:
             return jax.lax.cond(jnp.any(wanted == i), lambda: score(adapted, task), lambda: blank)
 
-        seen = algorithm.trajectory(params, task.support, observe).observed
+        seen = algorithm.trajectory(params, task.support, observe, key=own).observed
         return jax.tree.map(lambda x: x[wanted], seen)
 
     return curve
 
 
-def _query_score(algorithm: Algorithm) -> Score:
+def _query_score(algorithm: Algorithm, key: PRNGKeyArray | None) -> Score:
     """The default score: the algorithm's own loss on the query set."""
-    return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
+    return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query, key=key)}
 
 
 def evaluator(
@@ -118,7 +122,7 @@ def evaluator(
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
-    curve = _task_curve(algorithm, _query_score(algorithm) if score is None else score, record)
+    curve = _task_curve(algorithm, score, record)
     measured = over_tasks(
         curve, tasks, num_tasks=num_tasks, batch_size=batch_size, chunk=chunk, model_shards=model_shards
     )
@@ -131,7 +135,7 @@ def evaluator(
 
 
 def over_tasks(
-    one: Callable[[Params, Task], PyTree],
+    one: Callable[[Params, Task, PRNGKeyArray], PyTree],
     tasks: TaskDistribution,
     *,
     num_tasks: int,
@@ -139,7 +143,7 @@ def over_tasks(
     chunk: int = 1,
     model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
-    """A measurement that is compiled once: `run(params, key)` yields `one(params, task)` for every batch of tasks.
+    """A measurement that is compiled once: `run(params, key)` yields `one(params, task, key)` for every batch of tasks.
 
     The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
     measurements with the same key are paired.
@@ -150,7 +154,7 @@ def over_tasks(
     arrays, static = eqx.partition(tasks, eqx.is_array)
 
     def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
-        of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
+        of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key), key)
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 

@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
@@ -51,11 +51,13 @@ class StepInfo(NamedTuple):
         outer_loss: `[updates]`.
         inner_losses: the support loss before each inner step, `[updates, steps]`.
         grad_norm: the Euclidean norm of the mean meta-gradient, `[updates]`.
+        aux: the auxiliary outputs of the loss, each leaf `[updates, ...]` (None without any).
     """
 
     outer_loss: Array
     inner_losses: Array
     grad_norm: Array
+    aux: PyTree = None
 
 
 AHEAD_BYTES = 2_000_000
@@ -89,7 +91,7 @@ def _outer_update(
     grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), mesh)
+    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads), info.aux), mesh)
     return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 
@@ -190,8 +192,14 @@ class GradientLoop(MeshLoop):
         self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
-        one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
-        return _outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+        algorithm = self.algorithm.at(state.step)
+        keys = self.loss_keys(state) if algorithm.random else None
+        one = lambda item: algorithm.meta_grad(state.params, task_of(item[0]), key=item[1])
+        return _outer_update(self.optimizer, state, mean_in_chunks(one, (items, keys), self.chunk), self.mesh)
+
+    def loss_keys(self, state: MetaState) -> Array:
+        """Inside the mesh: the keys for the random losses of this device's tasks."""
+        return jax.vmap(loss_key)(self.own_keys(state.key, state.step))
 
 
 class OuterLoop(GradientLoop):
