@@ -84,7 +84,7 @@ class Algorithm(ABC):
 
     def adapt(
         self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> Params | Adapted:
+    ) -> Params:
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 
         Raises:

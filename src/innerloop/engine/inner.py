@@ -113,7 +113,7 @@ class Trajectory(NamedTuple):
         aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None without any).
     """
 
-    adapted: Params | Adapted
+    adapted: Params
     losses: Float[Array, " steps"]
     observed: PyTree = None
     aux: PyTree = None
