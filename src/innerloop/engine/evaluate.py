@@ -7,6 +7,7 @@ steps. The interval is 1.96 standard errors of the mean over tasks.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import equinox as eqx
 import jax
@@ -73,7 +74,7 @@ def _task_curve(
     wanted = jnp.asarray(record)
 
     def curve(params: Params, task: Task) -> dict[str, Array]:
-        shapes = jax.eval_shape(score, algorithm.initialisation(params), task)
+        shapes = jax.eval_shape(lambda *given: score(*given), algorithm.initialisation(params), task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:
@@ -186,10 +187,16 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array
 
     The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
     """
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    split = NamedSharding(mesh, SPLIT)
-    folded = jax.jit(lambda key, numbers: fold(key, numbers), out_shardings=split)
+    folded = _folded(NamedSharding(mesh, SPLIT))
     return lambda key, first: folded(*place((key, np.arange(first, first + batch_size)), mesh))
+
+
+@lru_cache
+def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], Array]:
+    """The compiled keys of so many tasks."""
+    return jax.jit(
+        lambda key, numbers: jax.vmap(jax.random.fold_in, (None, 0))(key, numbers), out_shardings=split
+    )
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:

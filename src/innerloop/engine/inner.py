@@ -157,7 +157,8 @@ def _at_step(rest: PyTree, minibatch: int | None, i: Array) -> PyTree:
 
 def check_scalar_loss(loss_fn: LossFn, params: Params, batch: PyTree) -> None:
     """Raise InnerloopError unless the loss is a float scalar."""
-    shape = jax.eval_shape(loss_fn, params, batch)
+    # A function of its own: JAX keeps what it knows of one for as long as that lives.
+    shape = jax.eval_shape(lambda params, batch: loss_fn(params, batch), params, batch)
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
         raise InnerloopError(
