@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.distribution import check_distribution, split_arrays
+from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
@@ -148,14 +149,14 @@ def over_tasks(
     batch_size = whole_batches(batch_size, num_tasks)
     # A model trained in shards may be evaluated on fewer devices.
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
-    arrays, static = eqx.partition(tasks, eqx.is_array)
+    held, with_arrays = split_arrays(tasks)
 
     def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
-        of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key))
+        of_key = lambda key: one(params, with_arrays(arrays).sample(key))
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 
-    arrays = place(arrays, mesh)
+    arrays = place(held, mesh)
     compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
     measured = lambda params, keys: compiled(params, arrays, keys)
     return in_turn(measured, mesh, num_tasks, batch_size)
@@ -239,7 +240,12 @@ def evaluate(
         chunk: the number of tasks vectorised at a time on each device.
 
     Raises:
-        InnerloopError: there are fewer than two tasks, or recorded steps lie outside 0..steps.
+        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is no key, or the
+            tasks do not depend on it.
     """
+    check_trainable(params, "evaluate")
+    held, with_arrays = split_arrays(tasks)
+    tasks = with_arrays(jax.tree.map(jnp.asarray, held))
+    check_distribution(tasks, key, "evaluate")
     run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
     return join(list(run(params, key)))
