@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, is_random
 from innerloop.engine.types import LossFn, Params, Task
@@ -43,6 +44,9 @@ class Algorithm(ABC):
     the `key`. *Meta-parameters* are everything that the outer loop learns: the model's parameters, and whatever an
     algorithm learns beside them.
 
+    Outside of `jax.jit` and other transformations, a call of `adapt` or `meta_grad` is traced anew and runs as one
+    program, which is compiled once. `jax.jit(algorithm.adapt)` saves the tracing too.
+
     Attributes:
         loss_fn: the loss on the support set.
         inner: the inner loop.
@@ -52,6 +56,10 @@ class Algorithm(ABC):
     loss_fn: LossFn
     inner: InnerLoop
     outer_loss_fn: LossFn | None = None
+
+    def __init_subclass__(cls) -> None:
+        for name in {"adapt", "meta_grad"} & set(vars(cls)):
+            setattr(cls, name, one_program(vars(cls)[name]))
 
     def init(self, params: Params) -> Params:
         """The initial meta-parameters, from the parameters of a model."""
@@ -82,9 +90,8 @@ class Algorithm(ABC):
         """
         return unroll(self.loss_fn, self.inner, meta_params, support, observe, key=key)
 
-    def adapt(
-        self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> Params:
+    @one_program
+    def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 
         Raises:

@@ -7,8 +7,8 @@ steps. The interval is 1.96 standard errors of the mean over tasks.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, loss_key
+from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.loss import with_state
+from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
@@ -77,7 +79,7 @@ def _task_curve(
         own = loss_key(key) if algorithm.random else None
         score = _query_score(algorithm, own) if given is None else given
         start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
-        shapes = jax.eval_shape(score, start, task)
+        shapes = jax.eval_shape(lambda *args: score(*args), start, task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:
@@ -151,14 +153,14 @@ def over_tasks(
     batch_size = whole_batches(batch_size, num_tasks)
     # A model trained in shards may be evaluated on fewer devices.
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
-    arrays, static = eqx.partition(tasks, eqx.is_array)
+    held, with_arrays = split_arrays(tasks)
 
     def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
-        of_key = lambda key: one(params, eqx.combine(arrays, static).sample(key), key)
+        of_key = lambda key: one(params, with_arrays(arrays).sample(key), key)
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
         return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
 
-    arrays = place(arrays, mesh)
+    arrays = place(held, mesh)
     compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
     measured = lambda params, keys: compiled(params, arrays, keys)
     return in_turn(measured, mesh, num_tasks, batch_size)
@@ -190,10 +192,16 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array
 
     The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
     """
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    split = NamedSharding(mesh, SPLIT)
-    folded = jax.jit(lambda key, numbers: fold(key, numbers), out_shardings=split)
+    folded = _folded(NamedSharding(mesh, SPLIT))
     return lambda key, first: folded(*place((key, np.arange(first, first + batch_size)), mesh))
+
+
+@lru_cache
+def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], Array]:
+    """The compiled keys of so many tasks."""
+    return jax.jit(
+        lambda key, numbers: jax.vmap(jax.random.fold_in, (None, 0))(key, numbers), out_shardings=split
+    )
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
@@ -236,7 +244,12 @@ def evaluate(
         chunk: the number of tasks vectorised at a time on each device.
 
     Raises:
-        InnerloopError: there are fewer than two tasks, or recorded steps lie outside 0..steps.
+        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is no key, or the
+            tasks do not depend on it.
     """
+    check_trainable(params, "evaluate")
+    held, with_arrays = split_arrays(tasks)
+    tasks = with_arrays(jax.tree.map(jnp.asarray, held))
+    check_distribution(tasks, key, "evaluate")
     run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
     return join(list(run(params, key)))

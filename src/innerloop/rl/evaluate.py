@@ -9,6 +9,7 @@ from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batch
 from innerloop.engine.types import Params
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
 
@@ -29,7 +30,7 @@ def evaluator(
         `run(params, key)`, which yields a Curve of `return` for every `part` tasks.
 
     Raises:
-        InnerloopError: for fewer than two tasks.
+        InnerloopError: for fewer than two tasks; `run`, for tasks that do not depend on their keys.
     """
     check_request(tasks, 1, (0,), sampler.inner.steps)
     part = whole_batches(part, tasks)
@@ -38,7 +39,13 @@ def evaluator(
     scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
     measured = in_turn(scored, mesh, tasks, part)
-    return lambda params, key: (Curve(record, {"return": x}) for x in measured(params, key))
+
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
+        check_tasks(sampler.environment, key, "evaluator")
+        for returns in measured(params, key):
+            yield Curve(record, {"return": returns})
+
+    return run
 
 
 def example_rollouts(

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.updates import OuterStep
 
@@ -63,6 +64,10 @@ class MetaIterations(MeshLoop):
         """
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
         self.sampler, self.outer_step = sampler, outer_step
+
+    def check_tasks(self, key: PRNGKeyArray) -> None:
+        """Raise InnerloopError unless this is a key, and the environment draws its tasks from it."""
+        check_tasks(self.sampler.environment, key, "MetaIterations")
 
     def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
         """One meta-iteration, inside the mesh."""
