@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from innerloop.engine.loss import Adapted as Adapted
     from innerloop.engine.loss import Loss as Loss
     from innerloop.engine.outer import OuterLoop as OuterLoop
+    from innerloop.engine.task_list import TaskList as TaskList
     from innerloop.engine.types import Batch as Batch
     from innerloop.engine.types import Task as Task
     from innerloop.errors import InnerloopError as InnerloopError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from innerloop.nn.losses import mean_squared_error as mean_squared_error
     from innerloop.parallel.cpu_devices import use_cores as use_cores
     from innerloop.tasks import Episodes as Episodes
+    from innerloop.tasks import IteratorOuterLoop as IteratorOuterLoop
     from innerloop.tasks import Sinusoid as Sinusoid
     from innerloop.tasks import StreamedEpisodes as StreamedEpisodes
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
@@ -72,13 +74,14 @@ PUBLIC = {
     "engine.inner": ("InnerLoop", "unroll"),
     "engine.loss": ("Adapted", "Loss"),
     "engine.outer": ("OuterLoop",),
+    "engine.task_list": ("TaskList",),
     "engine.types": ("Batch", "Task"),
     "errors": ("InnerloopError",),
     "learner.learner": ("Learner",),
     "nn": ("MLP", "Conv4"),
     "nn.losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "parallel.cpu_devices": ("use_cores",),
-    "tasks": ("Episodes", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
+    "tasks": ("Episodes", "IteratorOuterLoop", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
     "tasks.datasets": ("ClassArrays",),
     "training.measure": ("measure",),
     "training.train": ("train",),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
@@ -55,7 +55,7 @@ class ProtoMAML(MAML):
     def start(self, meta_params: Params, support: Batch) -> Params:
         """The parameters that the inner loop starts from: with the head of a prototypical network."""
         ways = len(head_bias(meta_params)) if self.ways is None else self.ways
-        means = prototypes(self.embed(meta_params, support.inputs), support.targets, ways)
+        means = prototypes(self.embed(meta_params, support.inputs), support.targets, ways, support.mask)
         return self.with_head(meta_params, 2 * means.T, -jnp.sum(jnp.square(means), axis=-1))
 
     def trajectory(
@@ -71,10 +71,14 @@ class ProtoMAML(MAML):
 
 
 def prototypes(
-    features: Float[Array, "examples features"], targets: Int[Array, " examples"], ways: int
+    features: Float[Array, "examples features"],
+    targets: Int[Array, " examples"],
+    ways: int,
+    mask: Bool[Array, " examples"] | None = None,
 ) -> Float[Array, "ways features"]:
-    """The mean features of every class; zero for a class without examples."""
+    """The mean features of every class, of the examples that the mask lets count; zero for a class without any."""
     members = jax.nn.one_hot(targets, ways, dtype=features.dtype)
+    members = members if mask is None else members * mask[:, None]
     return members.T @ features / jnp.maximum(members.sum(0), 1)[:, None]
 
 

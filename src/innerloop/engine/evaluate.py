@@ -19,6 +19,7 @@ from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
+from innerloop.engine.task_list import TaskList
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
@@ -155,27 +156,32 @@ def over_tasks(
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     held, with_arrays = split_arrays(tasks)
 
-    def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
-        of_key = lambda key: one(params, with_arrays(arrays).sample(key), key)
+    def values(params: Params, arrays: PyTree, keys: Array, numbers: Array) -> PyTree:
+        of_key = lambda drawn: one(params, _task_of(with_arrays(arrays), *drawn), drawn[0])
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
-        return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
+        return jax.lax.map(of_key, (keys, numbers), batch_size=None if chunk == 1 else chunk)
 
     arrays = place(held, mesh)
-    compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
-    measured = lambda params, keys: compiled(params, arrays, keys)
+    compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT, SPLIT), SPLIT)
+    measured = lambda params, keys, numbers: compiled(params, arrays, keys, numbers)
     return in_turn(measured, mesh, num_tasks, batch_size)
 
 
+def _task_of(tasks: TaskDistribution, key: PRNGKeyArray, number: Array) -> Task:
+    """Task `number` of an evaluation: drawn with its key, or the one of this number from a list."""
+    return tasks.task(number) if isinstance(tasks, TaskList) else tasks.sample(key)
+
+
 def in_turn(
-    measured: Callable[[Params, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
+    measured: Callable[[Params, Array, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
-    """`run(params, key)`: yields `measured(params, keys)` as NumPy arrays for every batch of tasks."""
+    """`run(params, key)`: yields `measured(params, keys, numbers)` as NumPy arrays for every batch of tasks."""
     keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
         for first in range(0, num_tasks, batch_size):
-            found = fetch(measured(params, keys(key, first)))
+            found = fetch(measured(params, *keys(key, first)))
             yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
 
     return run
@@ -187,8 +193,8 @@ def whole_batches(batch_size: int, tasks: int) -> int:
     return -(-min(batch_size, tasks) // processes) * processes
 
 
-def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array]:
-    """`keys(key, first)`: the keys of the tasks first..first+batch_size, each on the device of its task.
+def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], tuple[Array, Array]]:
+    """`keys(key, first)`: keys and numbers of the tasks first..first+batch_size, each on the device of its task.
 
     The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
     """
@@ -197,11 +203,10 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array
 
 
 @lru_cache
-def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], Array]:
-    """The compiled keys of so many tasks."""
-    return jax.jit(
-        lambda key, numbers: jax.vmap(jax.random.fold_in, (None, 0))(key, numbers), out_shardings=split
-    )
+def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array, Array]]:
+    """The compiled keys of so many tasks, and their numbers."""
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
@@ -212,6 +217,16 @@ def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> 
         raise InnerloopError("evaluate", "`chunk` must be 1 or more", got=chunk)
     if not record or min(record) < 0 or max(record) > steps:
         raise InnerloopError("evaluate", f"recorded steps must lie in 0..{steps}", got=record)
+
+
+def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
+    """How many tasks to evaluate. Raises InnerloopError for more than a list holds."""
+    if not isinstance(tasks, TaskList):
+        return 10_000 if asked is None else asked
+    if asked is not None and asked > len(tasks):
+        wrong, do = f"the list holds {len(tasks)} tasks", "leave `num_tasks` out to take each once"
+        raise InnerloopError("evaluate", wrong, got=asked, do=do)
+    return len(tasks) if asked is None else asked
 
 
 def join(curves: Sequence[Curve]) -> Curve:
@@ -227,7 +242,7 @@ def evaluate(
     score: Score | None = None,
     *,
     key: PRNGKeyArray,
-    num_tasks: int = 10_000,
+    num_tasks: int | None = None,
     record: Sequence[int] | None = None,
     chunk: int = 1,
 ) -> Curve:
@@ -236,10 +251,10 @@ def evaluate(
     Args:
         algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test.
         params: the meta-parameters, as in the state of the outer loop.
-        tasks: the distribution of held-out tasks.
+        tasks: the distribution of held-out tasks, or a `TaskList`, whose tasks are taken in order, each once.
         score: `score(adapted, task)` gives scalars by name (None: the algorithm's loss on the query set, as `loss`).
         key: decides which tasks are drawn.
-        num_tasks: the number of tasks, at least 2.
+        num_tasks: the number of tasks, at least 2 (None: 10 000, or all of a list).
         record: the numbers of inner steps after which to score (None: a selection of 0..steps).
         chunk: the number of tasks vectorised at a time on each device.
 
@@ -251,5 +266,6 @@ def evaluate(
     held, with_arrays = split_arrays(tasks)
     tasks = with_arrays(jax.tree.map(jnp.asarray, held))
     check_distribution(tasks, key, "evaluate")
-    run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
+    count = _number_of_tasks(tasks, num_tasks)
+    run = evaluator(algorithm, tasks, score, num_tasks=count, record=record, chunk=chunk)
     return join(list(run(params, key)))

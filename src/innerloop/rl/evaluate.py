@@ -38,7 +38,7 @@ def evaluator(
     returns = lambda params, keys: sample_meta_batch(sampler, params, keys).returns
     scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
-    measured = in_turn(scored, mesh, tasks, part)
+    measured = in_turn(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         check_tasks(sampler.environment, key, "evaluator")
