@@ -137,8 +137,8 @@ def test_a_process_moves_as_its_table_says():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: replace(COLLECTOR, trajectories=1), "`trajectories` must be 2 or more"),
-        (lambda: Navigation(horizon=0), "`horizon` must be 1 or more"),
+        (lambda: replace(COLLECTOR, trajectories=1), r"MetaSampler.trajectories: must be 2 or more, got 1"),
+        (lambda: Navigation(horizon=0), r"Navigation.horizon: must be 1 or more, got 0"),
     ],
 )
 def test_bad_settings(make: Any, message: str):

@@ -9,6 +9,7 @@ from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batch
 from innerloop.engine.types import Params
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
 
@@ -45,7 +46,7 @@ def example_rollouts(
     sampler: MetaSampler, params: Params, key: PRNGKeyArray, tasks: int
 ) -> tuple[PyTree, list[PyTree]]:
     """Some tasks and the trajectories in them before the first and after each update, for figures."""
-    env_tasks = jax.vmap(sampler.environment.sample_task)(jax.random.split(key, tasks))
+    env_tasks = draw_tasks(sampler.environment, jax.random.split(key, tasks))
     keys = jax.random.split(jax.random.fold_in(key, 1), tasks)
     walked = jax.jit(
         lambda p: [jax.vmap(lambda t: t.first())(t) for t in sampler.rollouts(p, keys, env_tasks)]

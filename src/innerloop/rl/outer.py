@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.engine.types import Params
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.fit import check_fit
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.updates import OuterStep
 
@@ -63,6 +65,15 @@ class MetaIterations(MeshLoop):
         """
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
         self.sampler, self.outer_step = sampler, outer_step
+
+    def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first meta-iteration, from the parameters of a policy.
+
+        Raises:
+            InnerloopError: a parameter is not a float array, or policy and environment do not fit (`check_fit`).
+        """
+        check_fit(self.sampler.environment, meta_params)
+        return super().start(meta_params, key)
 
     def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
         """One meta-iteration, inside the mesh."""

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from innerloop.engine.types import Params
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.environments.base import Environment
+from innerloop.rl.interaction import act, reset_all, step_all
 
 
 class Trajectories(NamedTuple):
@@ -83,18 +84,18 @@ def rollout(
 
     Returns:
         Trajectories of `environment.horizon` steps; rewards are zero after the end.
+
+    Raises:
+        InnerloopError: environment and policy do not fit, or return what they should not (`innerloop.rl.interaction`).
     """
     for_reset, for_steps = jax.random.split(key)
-    begin = jax.vmap(environment.reset, (0, None))
-    state, observation = begin(jax.random.split(for_reset, trajectories), task)
+    state, observation = reset_all(environment, jax.random.split(for_reset, trajectories), task)
 
     def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Trajectories]:
         state, observation, alive = carry
         for_action, for_env = jax.random.split(key)
-        action_dist = policy(observation)
-        action = action_dist.sample(for_action)
-        env_keys = jax.random.split(for_env, trajectories)
-        after = jax.vmap(environment.step)(env_keys, state, action)
+        action_dist, action = act(environment, policy, for_action, observation)
+        after = step_all(environment, jax.random.split(for_env, trajectories), state, action)
         reward = jnp.where(alive > 0, after.reward, 0)
         kept = Trajectories(observation, action_dist, action, reward, alive)
         return (after.state, after.observation, alive * (1 - after.done) * jnp.isfinite(reward)), kept

@@ -7,13 +7,14 @@ the normalising wrapper of the published code.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.errors import InnerloopError
+from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition
 
 MAX_STEP = 0.1
@@ -44,17 +45,14 @@ class Navigation:
     """
 
     reward: Literal["distance", "squared"] = "distance"
-    horizon: int = 100
+    horizon: Annotated[int, MEMBERS] = 100
     observation_size: int = 2
     action_size: int = 2
     discrete: bool = False
 
     def __post_init__(self) -> None:
-        if self.reward not in ("distance", "squared"):
-            do = "choose distance or squared"
-            raise InnerloopError("Navigation", "`reward` is unknown", got=repr(self.reward), do=do)
-        if self.horizon < 1:
-            raise InnerloopError("Navigation", "`horizon` must be 1 or more", got=self.horizon)
+        check_choice("Navigation", "reward", self.reward, ("distance", "squared"))
+        check_bounds(self, "Navigation.{}".format)
 
     def sample_task(self, key: PRNGKeyArray) -> Float[Array, " 2"]:
         """A goal, uniform on [-0.5, 0.5]^2."""

@@ -9,13 +9,14 @@ that `reset` derives from its key. The copies of one device are stepped one afte
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.config.bounds import MEMBERS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Transition
 from innerloop.rl.environments.gymnasium.pool import Groups, Ticket
@@ -42,13 +43,12 @@ class GymnasiumFamily:
 
     make: Callable[[], Any]
     tasks: Callable[[PRNGKeyArray], Array]
-    horizon: int = 200
+    horizon: Annotated[int, MEMBERS] = 200
     set_task: Callable[[Any, np.ndarray], None] | None = None
     groups: Groups = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise InnerloopError("GymnasiumFamily", "`horizon` must be 1 or more", got=self.horizon)
+        check_bounds(self, "GymnasiumFamily.{}".format)
         object.__setattr__(self, "groups", Groups(self))
         _ = self.action_size  # fail on an unsuitable action space before anything is compiled
 
