@@ -49,6 +49,17 @@ def test_definitions(neurons):
     assert rbf_cka(x, Y, width=0.8, debiased=True) == pytest.approx(debiased_by_definition(*kernels))
 
 
+@pytest.mark.parametrize("debiased", [False, True])
+def test_both_sides_are_centred_where_both_are_wide(debiased):
+    """More neurons than points on both sides, far from their means: kernels are formed, of centred activations."""
+    x, y = RNG.normal(size=(12, 40)) + 3, RNG.normal(size=(12, 50)) ** 2 + 5
+    centre = lambda a: a - a.mean(0)
+    k, m = centre(x) @ centre(x).T, centre(y) @ centre(y).T
+    expected = debiased_by_definition if debiased else by_definition
+    assert linear_cka(x, y, debiased=debiased) == pytest.approx(expected(k, m), abs=1e-12)
+    assert linear_cka(y, x, debiased=debiased) == pytest.approx(expected(k, m), abs=1e-12)
+
+
 def test_against_independent_implementations():
     """Centring and kernels of scikit-learn; U-centred products of dcor (Szekely and Rizzo) for the debiased one."""
     preprocessing = pytest.importorskip("sklearn.preprocessing")

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
@@ -44,6 +44,14 @@ def reset_all(
         )
 
     return jax.vmap(reset)(keys)
+
+
+def only_finite(
+    observation: Float[Array, "trajectories observation"],
+) -> tuple[Bool[Array, " trajectories"], Float[Array, "trajectories observation"]]:
+    """Whether each observation is finite, and the observations with zeros in place of those that are not."""
+    sound = jnp.isfinite(observation).all(-1)
+    return sound, jnp.where(sound[:, None], observation, 0)
 
 
 def act(

@@ -79,6 +79,6 @@ class SampleProcessor:
             t.actions,
             t.action_dist.log_prob(t.actions),
             advantages,
-            t.mask / jnp.sum(t.mask),
+            t.mask / jnp.maximum(jnp.sum(t.mask), 1),  # if every trajectory broke at once, there is nothing
             t.ends,
         )

@@ -74,6 +74,8 @@ class Navigation:
         position = state.position + MAX_STEP * jnp.clip(action, -1.0, 1.0)
         away = position - state.goal
         squared = jnp.sum(jnp.square(away))
-        reward = -squared if self.reward == "squared" else -jnp.sqrt(squared)
+        away_at_all = squared > 0  # the root has no derivative at 0
+        distance = jnp.where(away_at_all, jnp.sqrt(jnp.where(away_at_all, squared, 1)), 0)
+        reward = -squared if self.reward == "squared" else -distance
         done = jnp.all(jnp.abs(away) < GOAL_RADIUS)
         return Transition(NavigationState(position, state.goal), position, reward, done)
