@@ -1,5 +1,7 @@
 """A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -127,6 +129,26 @@ def test_discrete_actions():
     policy = CategoricalPolicy(4, 2, hidden=(), key=jax.random.key(0))
     t = jax.jit(lambda key: rollout(chosen, policy, key, jnp.zeros(1), 2))(jax.random.key(0))
     np.testing.assert_array_equal(t.rewards, np.ones((2, 5)))
+
+
+def test_the_documented_pole_has_the_physics_of_its_length():
+    """The guide's own `set_task`, against a pole whose constants were all made from the length."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "rl.md").read_text()
+    names: dict[str, Any] = {}
+    exec(next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "set_length" in b), names)
+    pole: Any = gymnasium.make("CartPole-v1")
+    pole.reset(seed=0)
+    start = np.array([0.1, 0.2, -0.05, 0.3])
+    names["set_length"](pole, np.array([0.25]))
+    pole.unwrapped.state = start
+    found = pole.step(1)[0]
+    force, mass, total, half, g, tau = 10.0, 0.1, 1.1, 0.25, 9.8, 0.02
+    x, v, angle, spin = start
+    push = (force + mass * half * spin**2 * np.sin(angle)) / total
+    turn = (g * np.sin(angle) - np.cos(angle) * push) / (half * (4 / 3 - mass * np.cos(angle) ** 2 / total))
+    pushed = push - mass * half * turn * np.cos(angle) / total
+    expected = [x + tau * v, v + tau * pushed, angle + tau * spin, spin + tau * turn]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_an_action_space_that_does_not_fit():
