@@ -1,6 +1,7 @@
 """From a run to the numbers that are reported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -51,6 +52,19 @@ def test_measuring_classification():
     other = measure.measure(loaded, tasks=6, normalization="support", part="validation", steps=1).to_json()
     assert (other["normalization"], other["classes"], other["inner_steps"]) == ("support", "validation", 1)
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
+
+
+def test_measuring_with_and_without_rotations():
+    """Named in the record where training classes are rotated, and only there; another measurement each."""
+    config = replace(EPISODES.config, data=replace(EPISODES.config.data, rotations=True))
+    loaded = training_trained.Trained(EPISODES.init_params(), EPISODES.with_config(config), "here", {})
+    turned, upright, plain = (
+        measure.measure(loaded, tasks=6).to_json(),
+        measure.measure(loaded, tasks=6, rotations=False).to_json(),
+        measure.measure(training_trained.Trained(loaded.params, EPISODES, "here", {}), tasks=6).to_json(),
+    )
+    assert (turned["rotations"], upright["rotations"], "rotations" in plain) == (True, False, False)
+    assert upright["curve"] == plain["curve"] != turned["curve"]
 
 
 def test_measuring_regression(finished: Path):

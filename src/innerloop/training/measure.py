@@ -22,6 +22,7 @@ def measure(
     shots: int | None = None,
     queries: int | None = None,
     normalization: Normalization | None = None,
+    rotations: bool | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
     part: str = "test",
@@ -32,6 +33,7 @@ def measure(
     `on_progress(done, total)` is called with the number of tasks done so far.
     """
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
+    changes["rotations"] = rotations
     config = replace(
         trained.config,
         evaluation=changed(trained.config.evaluation, changes),
@@ -81,6 +83,7 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
         ways=config.data.ways,
         shots=config.data.shots,
         queries_per_class=config.evaluation.queries,
+        rotations=config.evaluation.rotations if config.data.rotations else None,
     )
 
 
