@@ -245,14 +245,27 @@ def subject_parts(subject: str) -> tuple[str, str]:
     return setting.group(0), subject[setting.end() + 1 :]
 
 
-def write_tables(folder: Path) -> None:
-    """docs/reference/results.md, and the table between the README's markers."""
-    results = load(folder)
-    text = HEAD + sinusoid_table(results) + image_tables(results)
-    write_text(ROOT / "docs" / "reference" / "results.md", text)
-    between_markers(ROOT / "docs" / "guides" / "rl.md", "navigation", navigation_table(results))
-    between_markers(ROOT / "docs" / "guides" / "rl.md", "locomotion", locomotion_table(results))
+def results_page(results: dict[str, dict[str, Any]]) -> str:
+    """docs/reference/results.md."""
+    return HEAD + sinusoid_table(results) + image_tables(results)
+
+
+def marked_tables(folder: Path) -> list[tuple[Path, str, str]]:
+    """The tables between markers of other pages: page, marker, text."""
+    results, policies = load(folder), ROOT / "docs" / "guides" / "rl.md"
+    found = [
+        (policies, "navigation", navigation_table(results)),
+        (policies, "locomotion", locomotion_table(results)),
+        (ROOT / "README.md", "results", summary(results)),
+    ]
     if (folder / ITERATION).exists():
         iteration = json.loads((folder / ITERATION).read_text())
-        between_markers(ROOT / "docs" / "guides" / "rl.md", "iteration", iteration_table(iteration))
-    between_markers(ROOT / "README.md", "results", summary(results))
+        found.append((policies, "iteration", iteration_table(iteration)))
+    return found
+
+
+def write_tables(folder: Path) -> None:
+    """docs/reference/results.md, and the tables between the markers of other pages."""
+    write_text(ROOT / "docs" / "reference" / "results.md", results_page(load(folder)))
+    for page, name, text in marked_tables(folder):
+        between_markers(page, name, text)

@@ -197,6 +197,28 @@ class OfComponents(Normal):
         return -((action - self.mean) ** 2)
 
 
+class Rounded(Normal):
+    """Actions that are whole numbers, one for each component."""
+
+    def sample(self, key):
+        return super().sample(key).astype(int)
+
+
+class Single(Normal):
+    """Actions of one float."""
+
+    def sample(self, key):
+        return super().sample(key)[:, 0]
+
+
+def test_kinds_of_actions():
+    """Whole numbers for a vector of floats, a float for an index: of the right shape, and refused."""
+    with pytest.raises(InnerloopError, match=r"a vector of 2 floats, .*got int32 of shape \(2,\)"):
+        iterations(Walk(), Answers(lambda seen: Rounded(seen, seen)))
+    with pytest.raises(InnerloopError, match=r"an index below 2, .*got float32 of shape \(\)"):
+        iterations(Walk(discrete=True), Answers(lambda seen: Single(seen, seen)))
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -264,7 +286,10 @@ def test_policies_that_return_something_else(answer: Any, message: str):
             {"state": lambda x: x._replace(task="far")},
             "the state of `step` must be arrays, got str, at `task`",
         ),
-        ({"task": lambda x: {"goal": x, "name": "a"}}, "sample_task must be arrays, got str, at `name`"),
+        (
+            {"task": lambda x: {"goal": x, "name": "a"}},
+            "the task of `sample_task` must be arrays, got str, at `name`",
+        ),
         (
             {"task": lambda x: jnp.zeros(2)},
             "all tasks are the same: `sample_task` does not depend on its key",

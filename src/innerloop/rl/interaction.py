@@ -22,7 +22,9 @@ def draw_tasks(environment: Environment, keys: Array) -> PyTree:
     Raises:
         InnerloopError: a task holds something that is no array.
     """
-    return jax.vmap(lambda key: _arrays(environment, "sample_task", environment.sample_task(key)))(keys)
+    return jax.vmap(
+        lambda key: _arrays(environment, "the task of `sample_task`", environment.sample_task(key))
+    )(keys)
 
 
 def reset_all(
@@ -103,7 +105,8 @@ def _distributions(policy: Params, observation: Array) -> Distribution:
     except InnerloopError:
         raise
     except (TypeError, ValueError) as error:  # shapes that do not fit, or no function at all
-        wrong = f"it cannot read observations of shape {observation.shape} ({str(error).splitlines()[0]})"
+        reason = str(error).partition("\n")[0]
+        wrong = f"it cannot read observations of shape {observation.shape} ({reason})"
         do = "build it for the environment's `observation_size`"
         raise InnerloopError("policy", wrong, do=do) from error
     if not all(hasattr(found, name) for name in ("sample", "log_prob", "kl")):
