@@ -197,6 +197,18 @@ class OfComponents(Normal):
         return -((action - self.mean) ** 2)
 
 
+class WithoutDivergence(NamedTuple):
+    """No `kl`, which outer steps measure."""
+
+    mean: Any
+
+    def sample(self, key):
+        return self.mean
+
+    def log_prob(self, action):
+        return jnp.zeros(len(self.mean))
+
+
 class Rounded(Normal):
     """Actions that are whole numbers, one for each component."""
 
@@ -223,6 +235,10 @@ def test_kinds_of_actions():
     ("answer", "message"),
     [
         (lambda seen: seen, "must return distributions over actions, got float32"),
+        (
+            WithoutDivergence,
+            "must return distributions over actions, got a WithoutDivergence of 1; return innerloop.rl",
+        ),
         (lambda seen: (seen, seen), "must return distributions over actions, got a tuple of 2"),
         (
             lambda seen: Normal(seen, jnp.zeros(2)),

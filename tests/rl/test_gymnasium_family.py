@@ -13,6 +13,7 @@ import pytest
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
 from innerloop.rl.environments.gymnasium.pool import Group
+from innerloop.rl.fit import check_fit
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
 
@@ -149,6 +150,46 @@ def test_the_documented_pole_has_the_physics_of_its_length():
     pushed = push - mass * half * turn * np.cos(angle) / total
     expected = [x + tau * v, v + tau * pushed, angle + tau * spin, spin + tau * turn]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+class Old(Line):
+    """The interface before Gymnasium: four values a step, an observation alone."""
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, reward, ended, _, info = super().step(action)
+        return observation, reward, ended, info
+
+
+class OldReset(Line):
+    def reset(self, **settings: Any) -> Any:
+        return super().reset(**settings)[0]
+
+
+class Wide(Line):
+    def reset(self, **settings: Any) -> Any:
+        observation, info = super().reset(**settings)
+        return np.append(observation, 0.0), info
+
+
+class Unpaid(Line):
+    def step(self, action: np.ndarray) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, None, *rest
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Old, "`step` must return .observation, reward, terminated, truncated, info., got 4 values; wrap"),
+        (OldReset, r"`reset` must return \(observation, info\), got ndarray"),
+        (Wide, r"an observation must have 2 numbers, as its observation space says, got shape \(3,\)"),
+        (Unpaid, "a reward must be a number, got None"),
+    ],
+)
+def test_environments_that_are_not_gymnasiums(make: Any, message: str):
+    """Told before training, not from within a compiled program."""
+    with pytest.raises(InnerloopError, match=message):
+        check_fit(GymnasiumFamily(make, lambda key: jax.random.uniform(key, (1,)), 7), POLICY)
 
 
 def test_an_action_space_that_does_not_fit():

@@ -19,7 +19,7 @@ COUNT = 7
 
 
 def check_fit(environment: Environment, policy: Params) -> None:
-    """Trace one step of the policy in a task of the environment.
+    """Trace one step of the policy in a task of the environment; `environment.probe()` is called if there is one.
 
     Raises:
         InnerloopError: a member of the environment is missing or of the wrong kind; all tasks are the same; a method
@@ -37,6 +37,8 @@ def check_fit(environment: Environment, policy: Params) -> None:
     one_act = lambda key, seen: act(environment, policy, key, seen)
     _, action = jax.eval_shape(one_act, key, observation)
     _traced(environment, "step", step_all, keys, state, action)
+    if hasattr(environment, "probe"):  # what runs outside the traced program
+        environment.probe()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def check_members(environment: Any) -> None:

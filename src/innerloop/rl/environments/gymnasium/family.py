@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.config.bounds import MEMBERS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Transition
-from innerloop.rl.environments.gymnasium.pool import Groups, Ticket
+from innerloop.rl.environments.gymnasium.pool import Group, Groups, Ticket
 from innerloop.rl.environments.mujoco.models import import_optional
 
 
@@ -81,6 +81,18 @@ class GymnasiumFamily:
             do = "use a Discrete space or a bounded Box of one axis"
             raise InnerloopError("GymnasiumFamily", "the action space does not fit", got=repr(space), do=do)
         return space.shape[0]
+
+    def probe(self) -> None:
+        """Reset and step one copy.
+
+        Raises:
+            InnerloopError: it returns something else than Gymnasium's environments do.
+        """
+        task = np.asarray(self.sample_task(jax.random.key(0)))
+        group = Group(self, 1)
+        group.reset(np.zeros(1, int), task[None])
+        group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
+        group.copies[0].close()
 
     def sample_task(self, key: PRNGKeyArray) -> Array:
         """Draw a task."""
