@@ -39,6 +39,11 @@ def test_other_shots_than_trained(command, complaint, glyph_run):
     assert "--shots: policies learn from" in complaint("evaluate", "navigation-maml-trpo", "--shots", 5)
 
 
+def test_rotations_where_there_are_none(complaint, glyph_run):
+    words = complaint("evaluate", glyph_run, "--rotations", "no")
+    assert "--rotations: its classes are not rotated in training either; leave it out." in words
+
+
 def test_all_modes_in_turn(command, glyph_run):
     code, out, _ = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--json")
     record = json.loads(out)

@@ -48,6 +48,17 @@ def test_task_distributions():
     turned = data(rotations=True).held_out_tasks("test")
     assert isinstance(turned, Episodes)
     assert len(turned.rows.starts) == 16
+    upright = data(rotations=True)
+    upright = upright.with_config(
+        replace(upright.config, evaluation=replace(upright.config.evaluation, rotations=False))
+    )
+    for part, count in (("test", 4), ("validation", 3)):
+        tested = upright.held_out_tasks(part)
+        assert isinstance(tested, Episodes)
+        assert len(tested.rows.starts) == count
+    trained = upright.train_tasks()
+    assert isinstance(trained, Episodes)
+    assert len(trained.rows.starts) == 24
     waves = SupervisedExperiment(preset("sinusoid-reptile"), None)
     assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
     assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")

@@ -12,7 +12,8 @@ from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Score, half_width, over_tasks
+from innerloop.engine.evaluate import Score, over_tasks
+from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.pytree import chosen, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
@@ -128,7 +129,7 @@ def check_tasks(tasks: int) -> None:
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
     """Mean and half-width of its 95 % interval over the leading axis (tasks), as plain numbers or lists."""
-    return values.mean(0).tolist(), half_width(values).tolist()
+    return mean_over_tasks(values).tolist(), half_width(values).tolist()
 
 
 def summary(values: np.ndarray) -> Record:

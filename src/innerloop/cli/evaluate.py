@@ -42,6 +42,10 @@ class Evaluate:
     ] = None
     """Which batch gives a query's normalisation statistics: all queries of the task, the query with the support
     set, or the support set alone; all: each in turn."""
+    rotations: Annotated[
+        Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint="(default: as trained)")
+    ] = None
+    """Whether held-out classes are rotated, where training classes are (Omniglot)."""
     part: Literal["test", "validation", "train"] = "test"
     """Which classes."""
     seed: Annotated[int, TEST_SEED] = 0
@@ -63,6 +67,9 @@ def run(argv: Sequence[str]) -> int:
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
         _refuse_examples(arguments)
+    if arguments.rotations is not None and not trained.config.data.rotations:
+        do = "leave it out"
+        raise InnerloopError("--rotations", "its classes are not rotated in training either", do=do)
     found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
         print_json(_merged(found))
@@ -103,6 +110,7 @@ def _measured(
     settings = {
         name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "part")
     }
+    settings["rotations"] = None if arguments.rotations is None else arguments.rotations == "yes"
     err = console(stderr=True)
     if not err.is_terminal:
         return measure(trained, normalization=mode, **settings)
@@ -182,9 +190,14 @@ def _score_conditions(scores: "Sequence[innerloop.training.measurement.ScoreMeas
     queries += " per class" if found.score == "accuracy" else ""
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"normalisation {', '.join(m.normalization for m in scores)}; {queries}; seed {found.seed}; "
+        f"normalisation {', '.join(m.normalization for m in scores)}; {queries}; {_turned(found)}seed {found.seed}; "
         f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
     )
+
+
+def _turned(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
+    """Whether classes are rotated, where that is a question."""
+    return "" if found.rotations is None else f"classes {'rotated' if found.rotations else 'upright'}; "
 
 
 def trained_for(found: "innerloop.training.measurement.Measurement", unit: str) -> str:

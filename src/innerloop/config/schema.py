@@ -54,7 +54,8 @@ class DataConfig(Section):
     queries: Annotated[int, MEMBERS] = 1
     """Query examples of each class while training (for sinusoids: of the task)."""
     rotations: bool = False
-    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot)."""
+    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
+    `evaluation.rotations`."""
     split: str = ""
     """Which published split of the classes; empty: the data set's usual one."""
     folder: str = ""
@@ -166,6 +167,8 @@ class EvaluationConfig(Section):
     """Support examples per inner step at test; None: all."""
     queries: Annotated[int, MEMBERS] = 1
     """Query examples of each class (for sinusoids: of the task)."""
+    rotations: bool = True
+    """Rotate held-out classes as well where training classes are (MAML's code does, Reptile's does not)."""
     normalization: Normalization = "transductive"
     """Which batch supplies the normalisation statistics: all queries of a task together (transductive), each query
     with the support set (inductive), or the support set alone (support)."""

@@ -1,7 +1,7 @@
 """Adaptation curves on held-out tasks, with 95 % intervals.
 
 For each task the parameters are adapted on the support set and scored on the query set after chosen numbers of inner
-steps. The interval is 1.96 standard errors of the mean over tasks.
+steps. `innerloop.engine.intervals` defines mean and interval.
 """
 
 import math
@@ -17,6 +17,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.distribution import check_distribution, split_arrays
+from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.task_list import TaskList
@@ -47,19 +48,12 @@ class Curve:
         return len(next(iter(self.scores.values())))
 
     def mean(self, name: str) -> np.ndarray:
-        """Mean over tasks, `[len(steps)]`."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            return self.scores[name].mean(0)
+        """Mean over tasks, `[len(steps)]`, in float64."""
+        return mean_over_tasks(self.scores[name])
 
     def ci95(self, name: str) -> np.ndarray:
-        """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
-        return np.asarray(half_width(self.scores[name]))
-
-
-def half_width(values: np.ndarray) -> np.ndarray | np.floating:
-    """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
-    with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
-        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+        """Half-width of the 95 % interval of the mean by Student's t, `[len(steps)]`, in float64."""
+        return half_width(self.scores[name])
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def _problem(trained: Trained) -> str:
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
         return f"{spec.title}, {data.shots} points{whose}"
     own = "" if spec.image_shape else f" of {Path(data.folder).name}"
-    turned = " with rotations" if data.rotations else ""
+    turned = " with rotations" if data.rotations and trained.config.evaluation.rotations else ""
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 

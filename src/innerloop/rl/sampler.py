@@ -12,20 +12,21 @@ Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from innerloop.config.bounds import Bounds, check_bounds
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.inner_step import Carry, Now, inner_step
 from innerloop.engine.loss import Extras
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Environment
+from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
@@ -73,12 +74,11 @@ class MetaSampler:
     environment: Environment
     algorithm: Algorithm
     processor: SampleProcessor
-    trajectories: int = 20
+    trajectories: Annotated[int, Bounds(2, 1_000_000)] = 20
     restarts: bool = False
 
     def __post_init__(self) -> None:
-        if self.trajectories < 2:
-            raise InnerloopError("MetaSampler", "`trajectories` must be 2 or more", got=self.trajectories)
+        check_bounds(self, "MetaSampler.{}".format)
 
     @property
     def inner(self) -> InnerLoop:
@@ -161,5 +161,5 @@ def sample_meta_batch(
         chunk: tasks adapted at a time (None: all).
     """
     pairs = jax.vmap(jax.random.split)(keys)
-    env_tasks = jax.vmap(sampler.environment.sample_task)(pairs[:, 0])
+    env_tasks = draw_tasks(sampler.environment, pairs[:, 0])
     return sampler.collect(policy, pairs[:, 1], env_tasks, chunk)

@@ -16,7 +16,7 @@ from innerloop.errors import InnerloopError
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import on_the_host, own_copy
 from innerloop.training import nan_diagnosis
-from innerloop.training.experiment import Block, Evaluator, Experiment
+from innerloop.training.experiment import Block, Evaluator, Experiment, held_out_key
 from innerloop.training.recorder import Recorder
 from innerloop.training.signals import Guard
 from innerloop.training.signals import Stopped as Stopped
@@ -147,9 +147,9 @@ class TrainingLoop:
         return self.experiment.evaluator(self.held_out, tasks=tasks, last_only=True)
 
     def validate(self) -> dict[str, float]:
-        """Scores on validation tasks after the last inner step."""
+        """Scores after the last inner step on validation tasks, the same in every run: those of seed 0."""
         params = self.experiment.for_tasks(self.state.params)
-        curve = join(list(self.validation(params, jax.random.key(1))))
+        curve = join(list(self.validation(params, held_out_key(0, "validation"))))
         return {f"validation_{name}": float(curve.mean(name)[-1]) for name in curve.scores}
 
     def progress(self, step: int, metrics: dict[str, float]) -> Progress:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
+from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 
@@ -22,6 +22,7 @@ def measure(
     shots: int | None = None,
     queries: int | None = None,
     normalization: Normalization | None = None,
+    rotations: bool | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
     part: str = "test",
@@ -32,6 +33,7 @@ def measure(
     `on_progress(done, total)` is called with the number of tasks done so far.
     """
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
+    changes["rotations"] = rotations
     config = replace(
         trained.config,
         evaluation=changed(trained.config.evaluation, changes),
@@ -40,7 +42,7 @@ def measure(
     )
     e, begun, curves = trained.experiment.with_config(config), time.monotonic(), list[Curve]()
     run = e.evaluator(e.held_out_tasks(part), tasks=config.evaluation.tasks)
-    for curve in run(trained.params, key_of(config, seed, part)):
+    for curve in run(trained.params, held_out_key(seed, part)):
         curves.append(curve)
         on_progress(sum(c.tasks for c in curves), config.evaluation.tasks)
     make = returns_of if config.reinforcement else scores_of
@@ -51,14 +53,6 @@ def measure(
 def changed(settings: Any, changes: dict[str, Any]) -> Any:
     """The settings with those changes that are not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
-
-
-def key_of(config: Config, seed: int, part: str) -> jax.Array:
-    """The key of the tasks. Tasks of no classes (sinusoids, environments) differ between parts by their key alone."""
-    key = jax.random.key(seed)
-    if config.data.spec.kind == "images" or part == "test":
-        return key
-    return jax.random.fold_in(key, ("validation", "train").index(part))
 
 
 def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> dict[str, Any]:
@@ -89,6 +83,7 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
         ways=config.data.ways,
         shots=config.data.shots,
         queries_per_class=config.evaluation.queries,
+        rotations=config.evaluation.rotations if config.data.rotations else None,
     )
 
 

@@ -86,10 +86,13 @@ class ScoreMeasurement(Measurement):
     ways: int
     shots: int
     queries_per_class: int
+    rotations: bool | None = None
+    """Whether held-out classes are rotated; None: training classes are not."""
 
     def to_json(self) -> dict[str, Any]:
         """The last point under the score's name, the conditions, and all points under `curve`."""
         names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
+        names += () if self.rotations is None else ("rotations",)
         names += ("inner_steps", "inner_learning_rate", *COMMON)
         bands = {name: band._asdict() for name, band in self.curves.items()}
         last = {self.score: self.value, "ci95": self.ci95}

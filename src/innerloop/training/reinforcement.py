@@ -184,8 +184,10 @@ class RLExperiment:
 
     def outer_loop(self, tasks: Any) -> MeshLoop:
         """Meta-iterations on the environment."""
+        batch = self.config.outer.meta_batch
+        # `check` below names the run's folder as well.
         return MetaIterations(
-            self.collector, self.outer_step, meta_batch=self.config.outer.meta_batch, chunk=self.chunk
+            self.collector, self.outer_step, meta_batch=batch, chunk=self.chunk, check=False
         )
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:

@@ -97,7 +97,8 @@ class SupervisedExperiment:
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:
             return Sinusoid(data.shots, queries, data.protocol, data.oracle)
-        classes = self.classes(getattr(self.splits, part))
+        classes = getattr(self.splits, part)
+        classes = self.classes(classes) if self.config.evaluation.rotations else classes
         check_episode(classes, data.ways, data.shots, queries, who=f"{part} classes")
         return Episodes(classes, data.ways, data.shots, queries)
 
