@@ -164,8 +164,14 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
     assert load(dataset="fc100") == ("cifar", "fc100")
     assert load(dataset="glyphs") == ("glyphs",)
     assert load(dataset="mini_imagenet", folder="x") == ("mini_imagenet", "x")
-    assert load(dataset="folder", folder="x", size=32) == ("image_folder", "x", ("size", 32))
-    assert load(dataset="folder", folder="x") == ("image_folder", "x", ("size", None))
+    sized = load(dataset="folder", folder="x", size=32, background="teal")
+    assert sized == ("image_folder", "x", ("size", 32), ("background", "teal"))
+    assert load(dataset="folder", folder="x") == (
+        "image_folder",
+        "x",
+        ("size", None),
+        ("background", "white"),
+    )
     for name in ("folder", "mini_imagenet"):
         with pytest.raises(InnerloopError, match="needs a folder of images; give `data.folder`"):
             load(dataset=name)

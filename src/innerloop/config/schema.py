@@ -61,6 +61,8 @@ class DataConfig(Section):
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
     size: Annotated[int, Bounds(0, 4096)] = 0
     """Side that the images of `folder` are resized to; 0: as they are."""
+    background: str = "white"
+    """Colour that transparent parts of the images of `folder` are composited on: a CSS name, or #rrggbb."""
     protocol: Literal["maml", "reptile"] = "maml"
     """Which paper's sinusoids."""
     oracle: bool = False

@@ -140,7 +140,9 @@ DATASETS = {
             "folder",
             "Images",
             module="image_folder",
-            read=lambda module, data: module.load(data.folder, size=data.size or None),
+            read=lambda module, data: module.load(
+                data.folder, size=data.size or None, background=data.background
+            ),
             needs_folder=True,
         ),
         DatasetSpec("navigation", "2D navigation", "reinforcement"),

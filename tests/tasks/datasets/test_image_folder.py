@@ -64,7 +64,7 @@ def test_channels_follow_the_pictures_or_the_argument(tmp_path, picture_tree):
     Image.new("RGBA", (6, 5), (9, 8, 7, 0)).save(tmp_path / "a" / "last.png")
     colour = image_folder.read_classes(tmp_path)
     assert colour.shape == (5, 6, 3)
-    assert colour.rows(0)[-1, 0, 0].tolist() == [9, 8, 7]
+    assert colour.rows(0)[-1, 0, 0].tolist() == [255, 255, 255]
 
 
 def test_common_formats_are_read(tmp_path):
@@ -111,6 +111,14 @@ def test_a_picture_bomb_is_refused(tmp_path, picture_tree, monkeypatch):
     monkeypatch.setattr("innerloop.tasks.io.images.PIXELS", 29)
     with pytest.raises(InnerloopError, match=r"00\.png: the picture has more than 29 pixels"):
         image_folder.read_classes(tmp_path)
+
+
+def test_more_pictures_than_memory_holds_in_all(tmp_path, picture_tree, monkeypatch):
+    """Counted over the three sets together: each alone would fit."""
+    picture_tree(tmp_path, {"a": 1, "b": 1, "c": 1})
+    monkeypatch.setattr("innerloop.tasks.io.class_folders.largest", lambda: 2 * 6 * 5 * 3)
+    with pytest.raises(InnerloopError, match="3 pictures of 5 x 6 x 3 take more than 180 bytes"):
+        image_folder.load(tmp_path)
 
 
 def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
