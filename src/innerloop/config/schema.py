@@ -101,6 +101,11 @@ class ModelConfig(Section):
     """Start from the weights of this run folder, weights file or shipped model, with a head of zeros if the shapes of
     heads differ; empty: random weights."""
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether it has batch normalisation."""
+        return self.kind == "conv4" or self.normalize
+
 
 @dataclass(frozen=True)
 class InnerConfig(Section):

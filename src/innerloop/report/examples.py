@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.report import run_figures
-from innerloop.report.measurements import Result
+from innerloop.report.comparison import Result
 from innerloop.report.predictions import outputs_by_step
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
+from innerloop.training.divergence import diverged
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 
@@ -62,11 +62,12 @@ def key_of(config: Config, seed: int, part: str) -> jax.Array:
 
 
 def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> dict[str, Any]:
-    """The fields of every measurement but `score` and `diverged_tasks`."""
+    """The fields of every measurement but `score` and `task_scores`."""
     return {
         "steps": list(curve.steps),
         "curves": {n: Band(curve.mean(n).tolist(), curve.ci95(n).tolist()) for n in curve.scores},
         "tasks": curve.tasks,
+        "diverged_tasks": int(diverged(curve).sum()),
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,
@@ -80,11 +81,12 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
 
 
 def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ScoreMeasurement:
-    """Accuracy or loss; a task diverged if its last loss is not finite."""
+    """Accuracy or loss."""
+    score = "accuracy" if "accuracy" in curve.scores else "loss"
     return ScoreMeasurement(
         **common(trained, config, curve, seed, part),
-        score="accuracy" if "accuracy" in curve.scores else "loss",
-        diverged_tasks=int((~np.isfinite(curve.scores["loss"][:, -1])).sum()),
+        score=score,
+        task_scores=curve.scores[score][:, -1],
         normalization=config.evaluation.normalization,
         ways=config.data.ways,
         shots=config.data.shots,
@@ -93,11 +95,11 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
 
 
 def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ReturnMeasurement:
-    """Returns; a task diverged if one of them is not finite."""
+    """Returns."""
     return ReturnMeasurement(
         **common(trained, config, curve, seed, part),
         score="return",
-        diverged_tasks=int((~np.isfinite(curve.scores["return"]).all(1)).sum()),
+        task_scores=curve.scores["return"][:, -1],
         trajectories=config.rl.test_trajectories,
         restarts=config.rl.test_restarts,
         horizon=config.rl.horizon,

@@ -167,7 +167,7 @@ class SupervisedExperiment:
             held_out,
             self.score(),
             num_tasks=tasks,
-            record=(steps,) if last_only else steps_to_record(steps),
+            record=sorted({0, steps}) if last_only else steps_to_record(steps),
             chunk=self.chunk or 50,
             model_shards=self.config.outer.model_shards,
         )
