@@ -16,7 +16,9 @@ from innerloop.config.presets.registry import preset
 from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 from innerloop.io.text import with_interval
-from innerloop.report import measurements
+from innerloop.report import examples, measurements
+from innerloop.tasks.datasets import image_folder
+from innerloop.training import contact_sheet
 from innerloop.training.measure import measure
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -105,6 +107,58 @@ def test_where_only_the_training_pictures_tell_the_size(command, complaint, gone
     assert "existing folder, got 'no'" in complaint(
         "adapt", gone / "as-they-are", mine, "--data-folder", "no"
     )
+
+
+def test_a_small_test_class_is_told_before_training(complaint, place, tmp_path):
+    """Before anything is compiled or written; the option that it names leaves the class out."""
+    shutil.copytree(place / "pictures", tmp_path / "pictures")
+    test = image_folder.load(tmp_path / "pictures").test.names[0]
+    (tmp_path / "pictures" / test / "9.png").unlink()
+    words = [tmp_path / "pictures" if word == "pictures" else word for word in SHORT]
+    said = complaint("train", *words, "--folder", tmp_path / "run", "--evaluation.queries", 1)
+    assert f"test classes: 1 shots and 1 queries need 2 examples of every class, got 1 of '{test}'" in said
+    do = "lower --data.shots or --evaluation.queries, or leave out small classes by --data.min-examples 2"
+    assert do in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
+    """Every picture has one brightness, which the sheet shows beside its class; grey on grey paper is white."""
+    words = [place / "pictures" if word == "pictures" else word for word in SHORT]
+    code, out, _ = command("train", *words, "--data.size", 8, "--folder", tmp_path / "run")
+    assert code == 0
+    shown = f"Pictures: {tmp_path / 'run' / 'pictures.png'} shows what was loaded."
+    assert out.index(shown) < out.index("meta-steps, ")
+    assert "glyphs-5way-1shot-maml on pictures: maml" in out
+    sheet = np.asarray(PIL.Image.open(tmp_path / "run" / "pictures.png").convert("L"))
+    first = contact_sheet.WORDS + contact_sheet.CELL // 2
+    second = first + contact_sheet.CELL + contact_sheet.GAP
+    splits = image_folder.load(place / "pictures")
+    top = contact_sheet.GAP
+    for part in splits:
+        top += contact_sheet.LINE
+        for index in range(part.classes):
+            middle = top + contact_sheet.CELL // 2
+            assert [sheet[middle, first], sheet[middle, second]] == part.rows(index)[:, 4, 4, 0].tolist()
+            top += contact_sheet.CELL + contact_sheet.GAP
+    assert sheet.shape[0] == top
+    refused = command("train", *words, "--folder", tmp_path / "run")[2]
+    assert "holds a run already" in refused
+
+
+def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
+    code, _, _ = command("report", place / "sized", "--tasks", 4, "--out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert code == 0
+    assert "<h1>Images of pictures, 2-way 1-shot: MAML</h1>" in page
+    trained = load_trained(place / "sized")
+    for episode in examples.episodes(measurements.gather([trained], 4)[0].runs[0]):
+        letters = [f"{'AB'[i]}: {name}" for i, name in enumerate(episode.names)]
+        assert " &nbsp; ".join(letters) in page
+        for label, name in enumerate(episode.names):
+            shades = {25 * "abcdefghij".index(name), 25 * "abcdefghij".index(name) + 9}
+            (row,) = np.flatnonzero(episode.support_labels == label)
+            assert round(255 * float(episode.support[row].mean())) in shades
 
 
 ANIL = "cifar-fs-5way-5shot-anil"

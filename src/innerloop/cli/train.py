@@ -245,10 +245,16 @@ def _train_into(folder: Path, config: Config | None) -> int:
         if plan.is_news:
             out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
 
+    show_pictures = lambda path: out.print(f"Pictures: {path} shows what was loaded.")
     work = lambda on_progress: train(
-        config, folder, resume=config is None, on_progress=on_progress, on_plan=show_plan
+        config,
+        folder,
+        resume=config is None,
+        on_progress=on_progress,
+        on_plan=show_plan,
+        on_pictures=show_pictures,
     )
-    code = train_until_stopped(out, shown.name, tell, work)
+    code = train_until_stopped(out, shown.title, tell, work)
     if code == 0:
         _print_summary(folder)
     return code
@@ -259,7 +265,7 @@ def _announce(config: Config, folder: Path) -> None:
     outer = config.outer
     out = console()
     out.print(
-        f"{config.name}: {config.algorithm}, {counted(outer.meta_steps, 'meta-step')} of "
+        f"{config.title}: {config.algorithm}, {counted(outer.meta_steps, 'meta-step')} of "
         f"{counted(outer.meta_batch, 'task')}, into {folder}"
     )
     out.print("Ctrl-C saves and stops.")

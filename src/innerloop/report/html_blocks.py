@@ -172,8 +172,9 @@ def episode_block(episode: Episode) -> str:
     )
     heads = ["query", "true", *(f"{step}" for step in episode.answers)]
     rows = [("", _query_row(episode, i)) for i in range(len(episode.labels))]
+    named = " &nbsp; ".join(f"{_letter(i)}: {escaped(name)}" for i, name in enumerate(episode.names))
     return (
-        f'<div><p class="soft">Support</p><div class="strip">{strip}</div>'
+        f'<div><p class="soft">Support of {named}</p><div class="strip">{strip}</div>'
         f'<p class="soft">Queries, and answers after 0, 1, ... inner steps</p>{table(heads, rows, len(heads))}</div>'
     )
 
@@ -189,5 +190,5 @@ def _query_row(episode: Episode, i: int) -> list[str]:
 
 
 def _letter(label: int) -> str:
-    """The letter of a class: the classes of an episode have no names."""
+    """The letter of a class in an episode."""
     return LETTERS[label] if label < len(LETTERS) else str(label + 1)

@@ -87,7 +87,7 @@ def _problem(trained: Trained) -> str:
     if spec.kind == "regression":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
         return f"{spec.title}, {data.shots} points{whose}"
-    own = "" if spec.image_shape else f" of {Path(data.folder).name}"
+    own = f" of {data.own}" if data.own and not spec.image_shape else ""
     turned = " with rotations" if data.rotations else ""
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 

@@ -56,7 +56,7 @@ def write(
 def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     """The whole page."""
     runs = [run for group in groups for run in group.members]
-    title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
+    title = f"{groups[0].title}: {runs[0].label}" if len(runs) == 1 else f"Report on {len(runs)} runs"
     links = "".join(f'<a href="#g{i}">{escaped(g.title)}</a>' for i, g in enumerate(groups))
     return document(
         title,

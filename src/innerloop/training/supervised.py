@@ -27,7 +27,7 @@ from innerloop.nn.normalization import predict
 from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks import fingerprint
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.tasks.episodes import Episodes, check_episode, with_rotations
+from innerloop.tasks.episodes import Episodes, check_episode, rotated_names, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tasks.supervised import Pooled
 from innerloop.training import nan_diagnosis
@@ -97,9 +97,33 @@ class SupervisedExperiment:
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:
             return Sinusoid(data.shots, queries, data.protocol, data.oracle)
+        self.check_part(part, data.shots, queries)
+        return Episodes(self.classes(getattr(self.splits, part)), data.ways, data.shots, queries)
+
+    def check_classes(self) -> None:
+        """Raise InnerloopError unless all sets have the classes and examples for training, validation and test."""
+        if self.splits is None:
+            return
+        data, queries = self.config.data, self.config.evaluation.queries
+        if not self.pretrains:
+            self.check_part(
+                "train", data.train_shots or data.shots, data.queries if self.config.spec.reads_query else 0
+            )
+        for part in ("validation", "test"):
+            self.check_part(part, data.shots, queries)
+
+    def check_part(self, part: str, shots: int, queries: int) -> None:
+        """Raise InnerloopError unless this set has the classes and examples for such episodes."""
+        do = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
+        if self.config.data.spec.counts_examples:
+            do += f", or leave out small classes by `data.min_examples` {shots + queries}"
         classes = self.classes(getattr(self.splits, part))
-        check_episode(classes, data.ways, data.shots, queries, who=f"{part} classes")
-        return Episodes(classes, data.ways, data.shots, queries)
+        check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", do=do)
+
+    def class_names(self, part: str = "test") -> tuple[str, ...]:
+        """The names of the classes, as `held_out_tasks` numbers them; none for sinusoids."""
+        names = getattr(self.splits, part).names if self.splits else ()
+        return rotated_names(names) if self.config.data.rotations else names
 
     def classes(self, arrays: ClassArrays) -> ClassArrays:
         """The classes, turned by quarters where the protocol has it."""

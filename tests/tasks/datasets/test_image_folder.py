@@ -134,6 +134,24 @@ def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
         image_folder.load(tmp_path)
 
 
+def test_small_classes_are_left_out_on_demand(tmp_path, picture_tree):
+    """They are named; the split is that of the others, and a given set leaves its own out."""
+    picture_tree(tmp_path / "a", TEN)
+    with pytest.warns(
+        UserWarning, match="4 of 10 classes with fewer than 3 pictures are left out: class0, class3,"
+    ):
+        splits = image_folder.load(tmp_path / "a", min_examples=3)
+    assert [part.classes for part in splits] == [4, 1, 1]
+    assert min(part.counts.min() for part in splits) == 3
+    for part, counts in (("train", {"a": 4, "b": 1}), ("val", {"c": 2}), ("test", {"d": 4, "e": 3})):
+        picture_tree(tmp_path / "b" / part, counts)
+    with pytest.warns(UserWarning, match="1 of 2 classes with fewer than 2 pictures are left out: b$"):
+        splits = image_folder.load(tmp_path / "b", min_examples=2)
+    assert [part.names for part in splits] == [("a",), ("c",), ("d", "e")]
+    with pytest.raises(InnerloopError, match="no class has 9 pictures, got 4 at most; lower the bound"):
+        image_folder.load(tmp_path / "b", min_examples=9)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -1,6 +1,7 @@
 """Folders of pictures, one folder per class: listing them, agreeing on one shape, reading them."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.safetensors_reader import largest
+from innerloop.io.text import counted
 from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
 from innerloop.tasks.io.images import open_image, peek, tell_remarks, to_array
 from innerloop.tasks.io.pixels import WHITE, Colour
@@ -37,6 +39,27 @@ def list_classes(root: Path, who: str) -> dict[str, list[Path]]:
         do = "put the pictures of each class in a folder of their own"
         raise InnerloopError(who, f"{root} holds no class folders", do=do)
     return {folder.name: _pictures(folder, who) for folder in folders}
+
+
+def large_enough(files: Files, least: int, who: str) -> Files:
+    """The classes with at least so many pictures; the others are told in a warning.
+
+    Raises:
+        InnerloopError: no class is left.
+    """
+    kept = {name: paths for name, paths in files.items() if len(paths) >= least}
+    if not kept:
+        most = max(map(len, files.values()))
+        raise InnerloopError(
+            who, f"no class has {least} pictures", got=f"{most} at most", do="lower the bound"
+        )
+    if left_out := [name for name in files if name not in kept]:
+        what = (
+            f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {least} pictures"
+        )
+        shown = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
+        warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=2)
+    return kept
 
 
 def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, int, int]:
