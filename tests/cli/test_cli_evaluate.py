@@ -21,8 +21,13 @@ def test_the_table_names_everything_a_number_depends_on(command, sinusoid_run):
     record = json.loads(command("evaluate", sinusoid_run, *FEW, "--seed", 5, "--queries", 7, "--json")[1])
     assert code == 0
     assert with_interval(record["loss"], record["ci95"], "loss") in out
-    for words in ("20 test tasks", "7 queries", "seed 5", "transductive", "trained for 200 meta-steps"):
+    for words in ("20 test tasks", "7 queries", "seed 5", "trained for 200 meta-steps"):
         assert words in out
+    assert "ormalisation" not in out  # the network has none
+
+
+def test_normalisation_is_named_where_there_is_any(command, glyph_run):
+    assert "normalisation support" in command("evaluate", glyph_run, *FEW, "--normalization", "support")[1]
 
 
 def test_a_weights_file_is_the_run(command, sinusoid_run):

@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print_json(_merged(found))
     else:
-        _show(found)
+        _show(found, trained.config.model.normalizes)
     return 0
 
 
@@ -114,7 +114,8 @@ def _measured(
     err = console(stderr=True)
     if not err.is_terminal:
         return measure(trained, normalization=mode, **settings)
-    with counting(err, f"{trained.config.name}, {mode}") as on_progress:
+    how = f", {mode}" if trained.config.model.normalizes else ""
+    with counting(err, trained.config.name + how) as on_progress:
         return measure(trained, normalization=mode, on_progress=on_progress, **settings)
 
 
@@ -125,7 +126,7 @@ def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> di
     return records[0] | modes
 
 
-def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
+def _show(found: "Sequence[innerloop.training.measurement.Measurement]", normalizes: bool) -> None:
     """The adaptation curve as a table, one column per mode, and the conditions of the measurement."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
@@ -137,7 +138,7 @@ def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
     _show_curves("inner steps", {named(m): m for m in scores})
-    console().print(_score_conditions(scores))
+    console().print(_score_conditions(scores, normalizes))
     for m in scores:
         _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
@@ -183,14 +184,18 @@ def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement"
     )
 
 
-def _score_conditions(scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]") -> str:
+def _score_conditions(
+    scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]", normalizes: bool
+) -> str:
     """The same of numbers that differ by their mode of normalisation alone."""
     found = scores[0]
+    shown = normalizes or len(scores) > 1
     queries = counted(found.queries_per_class, "query", "queries")
     queries += " per class" if found.score == "accuracy" else ""
+    modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"normalisation {', '.join(m.normalization for m in scores)}; {queries}; {_turned(found)}seed {found.seed}; "
+        f"{modes}{queries}; {_turned(found)}seed {found.seed}; "
         f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
     )
 

@@ -98,7 +98,7 @@ class Experiment(Protocol):
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on what `held_out_tasks` gave.
 
-        `last_only`: scores after the last inner step are enough, so earlier ones may be left out.
+        `last_only`: scores before the first inner step and after the last are enough.
         """
         ...
 

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
+from innerloop.training.divergence import diverged
 from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
@@ -56,11 +55,12 @@ def changed(settings: Any, changes: dict[str, Any]) -> Any:
 
 
 def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> dict[str, Any]:
-    """The fields of every measurement but `score` and `diverged_tasks`."""
+    """The fields of every measurement but `score` and `task_scores`."""
     return {
         "steps": list(curve.steps),
         "curves": {n: Band(curve.mean(n).tolist(), curve.ci95(n).tolist()) for n in curve.scores},
         "tasks": curve.tasks,
+        "diverged_tasks": int(diverged(curve).sum()),
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,
@@ -74,11 +74,12 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
 
 
 def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ScoreMeasurement:
-    """Accuracy or loss; a task diverged if its last loss is not finite."""
+    """Accuracy or loss."""
+    score = "accuracy" if "accuracy" in curve.scores else "loss"
     return ScoreMeasurement(
         **common(trained, config, curve, seed, part),
-        score="accuracy" if "accuracy" in curve.scores else "loss",
-        diverged_tasks=int((~np.isfinite(curve.scores["loss"][:, -1])).sum()),
+        score=score,
+        task_scores=curve.scores[score][:, -1],
         normalization=config.evaluation.normalization,
         ways=config.data.ways,
         shots=config.data.shots,
@@ -88,11 +89,11 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
 
 
 def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ReturnMeasurement:
-    """Returns; a task diverged if one of them is not finite."""
+    """Returns."""
     return ReturnMeasurement(
         **common(trained, config, curve, seed, part),
         score="return",
-        diverged_tasks=int((~np.isfinite(curve.scores["return"]).all(1)).sum()),
+        task_scores=curve.scores["return"][:, -1],
         trajectories=config.rl.test_trajectories,
         restarts=config.rl.test_restarts,
         horizon=config.rl.horizon,
