@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float, PyTree
 
+from innerloop.engine.diagnosis import adaptation_lost, meta_gradient_lost
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.types import LossFn, Params, Task
@@ -31,7 +32,8 @@ class Algorithm(ABC):
     are everything that the outer loop learns: the model's parameters, and whatever an algorithm learns beside them.
 
     Outside of `jax.jit` and other transformations, a call of `adapt` or `meta_grad` is traced anew and runs as one
-    program, which is compiled once. `jax.jit(algorithm.adapt)` saves the tracing too.
+    program, which is compiled once. It raises an InnerloopError if its result is not finite. `jax.jit(algorithm.adapt)`
+    saves the tracing too, and checks nothing.
 
     Attributes:
         loss_fn: the loss on the support set.
@@ -44,8 +46,9 @@ class Algorithm(ABC):
     outer_loss_fn: LossFn | None = None
 
     def __init_subclass__(cls) -> None:
-        for name in {"adapt", "meta_grad"} & set(vars(cls)):
-            setattr(cls, name, one_program(vars(cls)[name]))
+        for name, lost in (("adapt", adaptation_lost), ("meta_grad", meta_gradient_lost)):
+            if name in vars(cls):
+                setattr(cls, name, one_program(lost)(vars(cls)[name]))
 
     def init(self, params: Params) -> Params:
         """The initial meta-parameters, from the parameters of a model."""
@@ -68,7 +71,7 @@ class Algorithm(ABC):
         """
         return unroll(self.loss_fn, self.inner, meta_params, support, observe)
 
-    @one_program
+    @one_program(adaptation_lost)
     def adapt(self, meta_params: Params, support: PyTree) -> Params:
         """The parameters adapted to the support set of one task. Raises InnerloopError as `unroll`."""
         return self.trajectory(meta_params, support).adapted
