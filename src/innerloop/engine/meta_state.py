@@ -38,6 +38,21 @@ def to_device(kept: MetaState) -> MetaState:
     return jax.tree.map(jnp.array, kept)
 
 
+def without_aliases(state: MetaState) -> MetaState:
+    """The state with a copy of every array that occurs in it again: a buffer cannot be donated twice.
+
+    The initial states of some optimisers hold the parameters themselves, or one array of zeros in several places.
+    """
+    met: set[int] = set()
+
+    def own(x: Array) -> Array:
+        known = id(x) in met
+        met.add(id(x))
+        return jnp.array(x) if known else x
+
+    return jax.tree.map(own, state)
+
+
 def check_state(state: object) -> None:
     """Raise InnerloopError for what is no state, and for one whose arrays were donated to an earlier run."""
     if not isinstance(state, MetaState):

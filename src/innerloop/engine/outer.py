@@ -19,11 +19,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
-from innerloop.engine.meta_state import MetaState, check_state, keep, to_device
+from innerloop.engine.meta_state import MetaState, check_state, keep, to_device, without_aliases
+from innerloop.engine.optimizer import descend
+from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError, check_choice
@@ -78,17 +80,6 @@ def drawn_tasks(tasks: TaskDistribution, key: PRNGKeyArray, step: Array, meta_ba
     draw = compile_once(lambda held, key: with_arrays(held).sample(key))
     for one in task_keys(key, step, meta_batch):
         yield draw(held, one)
-
-
-def _outer_update(
-    optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo], mesh: Mesh
-) -> tuple[MetaState, StepInfo]:
-    """One meta-step from each device's mean over its tasks; called inside the mesh."""
-    grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), mesh)
-    return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 
 class MeshLoop(ABC):
@@ -146,7 +137,7 @@ class MeshLoop(ABC):
             self.programs[steps] = self.program(steps)
         data = self.data(state, steps)
         before = keep(jax.tree.map(own_copy, state)) if on_nonfinite == "raise" else None
-        state, info = self.programs[steps](place_cut(state, self.mesh), *data)
+        state, info = self.programs[steps](place_cut(without_aliases(state), self.mesh), *data)
         if before is not None:
             self.check_finite(before, state, info)
         return state, info
@@ -211,6 +202,9 @@ class GradientLoop(MeshLoop):
         chunk: int | None,
         mesh: Mesh | None,
     ):
+        if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+            do = "pass optax.adam(1e-3), for example"
+            raise InnerloopError("OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, do=do)
         super().__init__(optimizer.init, meta_batch, chunk, mesh)
         self.algorithm, self.optimizer = algorithm, optimizer
 
@@ -222,16 +216,31 @@ class GradientLoop(MeshLoop):
             key: decides which tasks are drawn.
 
         Raises:
-            InnerloopError: a parameter is not a float array.
+            InnerloopError: a parameter is not a float array, or the optimizer does not fit the inner rule.
         """
         return self.start(self.algorithm.init(params), key)
+
+    def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update, from meta-parameters. Raises InnerloopError as `init`."""
+        state = super().start(meta_params, key)
+        if isinstance(meta_params, WithMoments):
+            check_outer_optimizer(self.optimizer, state.params)
+        return state
 
     def update(
         self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
-        one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
-        return _outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+        one = lambda params, item: self.algorithm.meta_grad(params, task_of(item))
+        mean = lambda params: mean_in_chunks(lambda item: one(params, item), items, self.chunk)
+        over_devices = lambda params: mean_over_devices(mean(params), cut=model_shards_of(self.mesh) > 1)
+        grads, info = over_devices(state.params)
+        value_of = lambda params: over_devices(params)[1].outer_loss
+        params, opt_state = descend(
+            self.optimizer, grads, state.opt_state, state.params, info.outer_loss, value_of
+        )
+        seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), self.mesh)
+        return MetaState(cut(params, self.mesh), cut(opt_state, self.mesh), state.key, state.step + 1), seen
 
 
 class OuterLoop(GradientLoop):
