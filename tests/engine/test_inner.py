@@ -142,6 +142,20 @@ def test_every_name_must_match(selection):
         partition(problem()[0], selection)
 
 
+@pytest.mark.parametrize(
+    "selection", [lambda path: False, Except(("head", "w")), lambda path: path == "head"]
+)
+def test_a_function_must_select_something(selection):
+    """Else the inner loop would move nothing, without a word; `()` says so."""
+    params, batch = problem()
+    with pytest.raises(
+        InnerloopError, match=r"select: the function selects no parameter; the paths are: head/b, w; \(\)"
+    ):
+        maml(loss, InnerLoop(SGD, select=selection)).adapt(params, batch)
+    same = maml(loss, InnerLoop(SGD, select=())).adapt(params, batch)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
 def test_partition_and_combine():
     tree = {"body": [jnp.zeros(1), jnp.ones(2)], "head": jnp.ones(3), "headless": jnp.ones(4)}
     assert paths(tree) == ["body/0", "body/1", "head", "headless"]

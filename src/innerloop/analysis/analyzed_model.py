@@ -71,8 +71,9 @@ class Subject:
 
     def without(self, frozen: tuple[str, ...]) -> Algorithm:
         """The algorithm with the inner loop switched off for the layers in `frozen`."""
-        owned, own = self.layers.owns(frozen), self.algorithm.inner.select
-        return self.algorithm.with_inner(select=lambda path: chosen(own, path) and not owned(path))
+        owned = self.layers.owns(frozen)
+        moving = tuple(path for path in sorted(self.moving(self.algorithm)) if not owned(path))
+        return self.algorithm.with_inner(select=moving)
 
     def moving(self, algorithm: Algorithm) -> frozenset[str]:
         """The tree paths that the inner loop of an algorithm adapts."""

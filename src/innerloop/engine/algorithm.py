@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.diagnosis import adaptation_lost, meta_gradient_lost
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
-from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, is_random
+from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.types import LossFn, Params, Task
 
 
@@ -45,7 +46,8 @@ class Algorithm(ABC):
     algorithm learns beside them.
 
     Outside of `jax.jit` and other transformations, a call of `adapt` or `meta_grad` is traced anew and runs as one
-    program, which is compiled once. `jax.jit(algorithm.adapt)` saves the tracing too.
+    program, which is compiled once. It raises an InnerloopError if its result is not finite. `jax.jit(algorithm.adapt)`
+    saves the tracing too, and checks nothing.
 
     Attributes:
         loss_fn: the loss on the support set.
@@ -58,8 +60,9 @@ class Algorithm(ABC):
     outer_loss_fn: LossFn | None = None
 
     def __init_subclass__(cls) -> None:
-        for name in {"adapt", "meta_grad"} & set(vars(cls)):
-            setattr(cls, name, one_program(vars(cls)[name]))
+        for name, lost in (("adapt", adaptation_lost), ("meta_grad", meta_gradient_lost)):
+            if name in vars(cls):
+                setattr(cls, name, one_program(lost)(vars(cls)[name]))
 
     def init(self, params: Params) -> Params:
         """The initial meta-parameters, from the parameters of a model."""
@@ -90,7 +93,7 @@ class Algorithm(ABC):
         """
         return unroll(self.loss_fn, self.inner, meta_params, support, observe, key=key)
 
-    @one_program
+    @one_program(adaptation_lost)
     def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 
@@ -117,6 +120,11 @@ class Algorithm(ABC):
     def at(self, step: Array) -> "Algorithm":
         """The algorithm at an update of the outer loop, for what follows a schedule over updates; by default itself."""
         return self
+
+    @property
+    def plain(self) -> bool:
+        """Whether the losses are functions of parameters and batch alone: not random, and without model state."""
+        return not self.random and initial_state(self.loss_fn) is None
 
     @property
     def random(self) -> bool:

@@ -5,15 +5,16 @@
 Within `jax.jit`, `jax.vmap` or `jax.grad` a method is what it was written as.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
+from innerloop.engine.diagnosis import Diverged, is_finite
 from innerloop.parallel.compile_once import compile_once, transforming
 
 Arguments = ParamSpec("Arguments")
@@ -25,20 +26,43 @@ def _is_array(x: object) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
-def one_program(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Run a pure method as one compiled program where it is called outside of any transformation."""
+def one_program(
+    lost: Callable[..., str],
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Run a pure method as one compiled program where it is called outside of any transformation.
 
-    @wraps(method)
-    def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
-        if transforming():
-            return method(*arguments, **keywords)
-        owner, *given = arguments
-        arrays, rest = eqx.partition((given, keywords), _is_array)
+    Such a call raises Diverged if its result is not finite; `lost(owner, *arguments)` tells where that began.
+    """
 
-        def program(arrays: PyTree) -> Result:
-            given, keywords = eqx.combine(arrays, rest)
-            return method(owner, *given, **keywords)  # pyright: ignore[reportCallIssue]
+    def decorated(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 
-        return compile_once(program)(arrays)
+        @wraps(method)
+        def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+            if transforming():
+                return method(*arguments, **keywords)
+            owner, *given = arguments
+            arrays, rest = eqx.partition((given, keywords), _is_array)
 
-    return called
+            def program(arrays: PyTree) -> tuple[Result, Array]:
+                given, keywords = eqx.combine(arrays, rest)
+                result = method(owner, *given, **keywords)  # pyright: ignore[reportCallIssue]
+                return result, is_finite(result).all()
+
+            result, finite = compile_once(program)(arrays)
+            if not finite:
+                _raise_diverged(f"{type(owner).__name__}.{method.__name__}", lost, arguments)
+            return result
+
+        return called
+
+    return decorated
+
+
+def _raise_diverged(who: str, lost: Callable[..., str], arguments: Sequence[object]) -> NoReturn:
+    """Raise Diverged, with the place where it began if that can be told."""
+    try:
+        where = lost(*arguments)
+    except Exception:  # whatever goes wrong here, the divergence itself must be told
+        where = ""
+    do = "lower the step size, or scale the inputs"
+    raise Diverged(who, "diverged" + (f" in {where}" if where else ""), do=do)

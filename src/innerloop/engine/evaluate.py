@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,14 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, loss_key
+from innerloop.engine.diagnosis import Diverged, adaptation_lost, first_lost
 from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.task_list import TaskList
 from innerloop.engine.types import Params, Task, TaskDistribution
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, place_cut
 
@@ -46,6 +48,11 @@ class Curve:
     def tasks(self) -> int:
         """How many tasks there are."""
         return len(next(iter(self.scores.values())))
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Whether a task has a score that is not finite, `[tasks]`."""
+        return ~np.all([np.isfinite(scores).all(1) for scores in self.scores.values()], axis=0)
 
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`, in float64."""
@@ -239,6 +246,7 @@ def evaluate(
     num_tasks: int | None = None,
     record: Sequence[int] | None = None,
     chunk: int = 1,
+    on_nonfinite: Literal["raise", "keep"] = "raise",
 ) -> Curve:
     """The adaptation curve on held-out tasks.
 
@@ -251,15 +259,36 @@ def evaluate(
         num_tasks: the number of tasks, at least 2 (None: 10 000, or all of a list).
         record: the numbers of inner steps after which to score (None: a selection of 0..steps).
         chunk: the number of tasks vectorised at a time on each device.
+        on_nonfinite: whether to raise an error if a task has a score that is not finite; with "keep" it stays in the
+            curve, whose `diverged` marks it.
 
     Raises:
+        Diverged: an InnerloopError; the first task with such a score is named, and its inner step.
         InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is no key, or the
             tasks do not depend on it.
     """
     check_trainable(params, "evaluate")
+    check_choice("evaluate", "on_nonfinite", on_nonfinite, ("raise", "keep"))
     held, with_arrays = split_arrays(tasks)
     tasks = with_arrays(jax.tree.map(jnp.asarray, held))
     check_distribution(tasks, key, "evaluate")
     count = _number_of_tasks(tasks, num_tasks)
     run = evaluator(algorithm, tasks, score, num_tasks=count, record=record, chunk=chunk)
-    return join(list(run(params, key)))
+    curve = join(list(run(params, key)))
+    if on_nonfinite == "raise" and curve.diverged.any():
+        _raise_diverged(curve, algorithm, params, tasks, key)
+    return curve
+
+
+def _raise_diverged(
+    curve: Curve, algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray
+) -> NoReturn:
+    """Raise Diverged for the first task with a score that is not finite."""
+    number = int(np.argmax(curve.diverged))
+    own = jax.random.fold_in(key, number)
+    task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
+    where = adaptation_lost(algorithm, params, task.support)
+    where = where or ("the score" if first_lost(task.query) is None else "its query data")
+    do = "look at its data or lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
+    got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
+    raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {where}", got=got, do=do)

@@ -8,40 +8,30 @@ Many meta-steps are one scan, with no return to the host in between.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
+from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
+from innerloop.engine.meta_state import MetaState, check_state, keep, to_device, without_aliases
+from innerloop.engine.optimizer import descend
+from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
-from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, place, task_mesh
+from innerloop.errors import InnerloopError, check_choice
+from innerloop.parallel.compile_once import compile_once
+from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, own_copy, place, task_mesh
 from innerloop.parallel.param_sharding import cut, model_shards_of, on_mesh, place_cut
-
-
-class MetaState(NamedTuple):
-    """Everything that the next meta-step needs.
-
-    Attributes:
-        params: the meta-parameters.
-        opt_state: the state of the outer optimiser.
-        key: the key of the run; the keys of tasks are folded from it and `step`.
-        step: the number of updates so far, int32.
-    """
-
-    params: Params
-    opt_state: optax.OptState
-    key: PRNGKeyArray
-    step: Array
 
 
 class StepInfo(NamedTuple):
@@ -59,6 +49,8 @@ class StepInfo(NamedTuple):
     grad_norm: Array
     aux: PyTree = None
 
+
+DO = "look at that task's data, or lower the step sizes; the error's `before` is the state before this call"
 
 AHEAD_BYTES = 2_000_000
 """Small tasks are drawn for several meta-steps at once, as many as fit in a core's cache: drawing them for one
@@ -84,25 +76,12 @@ def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
     return jax.random.split(jax.random.fold_in(key, step), meta_batch)
 
 
-def _outer_update(
-    optimizer: optax.GradientTransformation, state: MetaState, mean: tuple[Params, MetaInfo], mesh: Mesh
-) -> tuple[MetaState, StepInfo]:
-    """One meta-step from each device's mean over its tasks; called inside the mesh."""
-    grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads), info.aux), mesh)
-    return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
-
-
-def _check_state(state: object) -> None:
-    """Raise InnerloopError for what is no state, and for one whose arrays were donated to an earlier run."""
-    if not isinstance(state, MetaState):
-        do = "pass what `init` or `run` returned first"
-        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", do=do)
-    if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-        do = "continue with the state that `run` returned"
-        raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", do=do)
+def drawn_tasks(tasks: TaskDistribution, key: PRNGKeyArray, step: Array, meta_batch: int) -> Iterator[Task]:
+    """The tasks of one meta-step, one at a time."""
+    held, with_arrays = split_arrays(tasks)
+    draw = compile_once(lambda held, key: with_arrays(held).sample(key))
+    for one in task_keys(key, step, meta_batch):
+        yield draw(held, one)
 
 
 class MeshLoop(ABC):
@@ -131,28 +110,70 @@ class MeshLoop(ABC):
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
         return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
-    def run(self, state: MetaState, steps: int) -> tuple[MetaState, PyTree]:
+    def run(
+        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+    ) -> tuple[MetaState, PyTree]:
         """Take `steps` updates in one call, which is compiled once for every number of them.
 
         Args:
             state: from `init` or `run`. It is consumed: its arrays are donated.
             steps: the number of updates, at least 1.
+            on_nonfinite: whether to raise an error at a loss, gradient or parameter that is not finite; its attribute
+                `before` is the state before this call. "ignore" returns at once, as JAX's functions do, while devices
+                are still computing.
 
         Returns:
             The new state, and what to log, stacked over updates.
 
         Raises:
             InnerloopError: `steps` is below 1, or the state was consumed before.
+            Diverged: an InnerloopError; the first update, task and inner step that were not finite are named.
         """
+        check_choice("OuterLoop.run", "on_nonfinite", on_nonfinite, ("raise", "ignore"))
         if steps < 1:
             raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
-        _check_state(state)
+        check_state(state)
         if not self.programs:
             self.check_tasks(state.key)
         if steps not in self.programs:
             self.programs[steps] = self.program(steps)
         data = self.data(state, steps)
-        return self.programs[steps](place_cut(state, self.mesh), *data)
+        before = keep(jax.tree.map(own_copy, state)) if on_nonfinite == "raise" else None
+        state, info = self.programs[steps](place_cut(without_aliases(state), self.mesh), *data)
+        if before is not None:
+            self.check_finite(before, state, info)
+        return state, info
+
+    def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
+        """Raise Diverged, with the state before, unless all losses, gradients and parameters are finite."""
+        lost, number = update_lost(info), int(before.step)
+        if lost is not None:
+            good, where = lost
+            where, got = self.locate(before, good) or where, f"outer loss {info.outer_loss[good]}"
+            error = Diverged(
+                "OuterLoop.run", f"update {number + good + 1} diverged, in {where}", got=got, do=DO
+            )
+        elif (parameter := first_lost(after.params)) is not None:
+            wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step of `{parameter}`"
+            error = Diverged("OuterLoop.run", wrong, do="lower the optimizer's step size")
+        else:
+            return
+        error.before = to_device(before)
+        raise error
+
+    def locate(self, before: MetaState, good: int) -> str:
+        """In words, where the update after `good` good ones lost finiteness; empty if that cannot be told."""
+        try:
+            state = to_device(before)
+            state = self.run(state, good, on_nonfinite="ignore")[0] if good else state
+            params = jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params)
+            return self.locate_task(params, state.key, state.step)
+        except Exception:  # whatever goes wrong here, the divergence itself must be told
+            return ""
+
+    def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
+        """In words, where the update from these parameters loses finiteness; empty if that cannot be told."""
+        return ""
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
@@ -183,6 +204,9 @@ class GradientLoop(MeshLoop):
         chunk: int | None,
         mesh: Mesh | None,
     ):
+        if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+            do = "pass optax.adam(1e-3), for example"
+            raise InnerloopError("OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, do=do)
         super().__init__(optimizer.init, meta_batch, chunk, mesh)
         self.algorithm, self.optimizer = algorithm, optimizer
 
@@ -194,9 +218,16 @@ class GradientLoop(MeshLoop):
             key: decides which tasks are drawn.
 
         Raises:
-            InnerloopError: a parameter is not a float array.
+            InnerloopError: a parameter is not a float array, or the optimizer does not fit the inner rule.
         """
         return self.start(self.algorithm.init(params), key)
+
+    def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update, from meta-parameters. Raises InnerloopError as `init`."""
+        state = super().start(meta_params, key)
+        if isinstance(meta_params, WithMoments):
+            check_outer_optimizer(self.optimizer, state.params)
+        return state
 
     def update(
         self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
@@ -204,8 +235,20 @@ class GradientLoop(MeshLoop):
         """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
         algorithm = self.algorithm.at(state.step)
         keys = self.loss_keys(state) if algorithm.random else None
-        one = lambda item: algorithm.meta_grad(state.params, task_of(item[0]), key=item[1])
-        return _outer_update(self.optimizer, state, mean_in_chunks(one, (items, keys), self.chunk), self.mesh)
+
+        def over_devices(params: Params) -> tuple[Params, MetaInfo]:
+            one = lambda item: algorithm.meta_grad(params, task_of(item[0]), key=item[1])
+            mean = mean_in_chunks(one, (items, keys), self.chunk)
+            return mean_over_devices(mean, cut=model_shards_of(self.mesh) > 1)
+
+        grads, info = over_devices(state.params)
+        value_of = lambda params: over_devices(params)[1].outer_loss
+        params, opt_state = descend(
+            self.optimizer, grads, state.opt_state, state.params, info.outer_loss, value_of
+        )
+        seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads), info.aux)
+        new = MetaState(cut(params, self.mesh), cut(opt_state, self.mesh), state.key, state.step + 1)
+        return new, cut(seen, self.mesh)
 
     def loss_keys(self, state: MetaState) -> Array:
         """Inside the mesh: the keys for the random losses of this device's tasks."""
@@ -245,6 +288,11 @@ class OuterLoop(GradientLoop):
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
         check_distribution(self.with_arrays(self.arrays), key, "OuterLoop")
+
+    def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
+        """In words, which task of the update from these parameters loses finiteness, and where."""
+        tasks = drawn_tasks(self.tasks, key, step, self.meta_batch)
+        return first_nonfinite(self.algorithm, params, tasks)
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """`steps` updates; small tasks are drawn for several updates at once."""

@@ -17,11 +17,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import on_part
-from innerloop.engine.pytree import chosen, subtract
+from innerloop.engine.pytree import Except, Selection, subtract
 from innerloop.engine.types import LossFn, Params
+from innerloop.errors import InnerloopError
 
 FIRST = 1e-3
 
@@ -49,10 +51,35 @@ def of_model(params: WithMoments) -> Params:
 
 def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
     """Lift a loss and an inner loop of a model to `WithMoments`. Frozen weights keep their moments."""
-    select = inner.select
-    moves = lambda path: chosen(select, path.removeprefix("model/").removeprefix("moments/"))
-    inner = inner if select is None else replace(inner, select=moves)
-    return on_part(loss_fn, of_model), inner
+    return on_part(loss_fn, of_model), replace(inner, select=_with_their_moments(inner.select))
+
+
+def _with_their_moments(selection: Selection) -> Selection:
+    """The selection of some parameters and their moments, from that of parameters of the model."""
+    if selection is None:
+        return None
+    if isinstance(selection, Except):
+        return Except(_with_their_moments(selection.selection))
+    if callable(selection):
+        return lambda path: selection(path.split("/", 1)[1])
+    names = (selection,) if isinstance(selection, str) else selection
+    return tuple(f"{part}/{name}" for part in ("model", "moments") for name in names)
+
+
+def check_outer_optimizer(optimizer: optax.GradientTransformation, params: PyTree) -> None:
+    """Raise InnerloopError unless a step of the outer optimizer leaves second moments between theirs and the task's.
+
+    Others, such as Adam or momentum, step beyond, and a moment becomes negative.
+    """
+    grads = jax.tree.map(lambda v: jnp.full_like(v, 1e-9), params)
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    after, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    within = lambda g, u, later: jnp.all((u <= 0) & (-u <= g) & (later == 0))
+    if not all(map(bool, jax.tree.leaves(jax.tree.map(within, grads, updates, after)))):
+        do = "use optax.sgd with a step size of at most 1, without momentum"
+        raise InnerloopError(
+            "persistent_adam", "the outer optimizer would make second moments negative", do=do
+        )
 
 
 def persistent_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> PersistentAdam:

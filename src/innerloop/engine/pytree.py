@@ -58,10 +58,13 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
     """Split a tree into (selected, rest), each of the tree's structure with None in place of the other's leaves.
 
     Raises:
-        InnerloopError: a name of the selection matches no parameter.
+        InnerloopError: a name of the selection matches no parameter, or a function selects none.
     """
     _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
+    if callable(selection) and not any(mask):
+        do = "the paths are: " + ", ".join(paths(params)) + "; () adapts none"
+        raise InnerloopError("select", "the function selects no parameter", do=do)
     leaves, structure = jax.tree.flatten(params)
     selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
     rest = structure.unflatten([None if m else x for x, m in zip(leaves, mask, strict=True)])

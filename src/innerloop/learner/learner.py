@@ -357,8 +357,9 @@ def _filled(queries: np.ndarray) -> np.ndarray:
 
 
 def _check_converges(adapted: Params, losses: Array) -> None:
-    finite = all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((adapted, losses)))
-    if not finite:
-        got = f"losses {np.asarray(losses).tolist()}"
-        do = "lower the inner step size, or scale the inputs"
-        raise InnerloopError("Learner.fit", "the inner loop diverged", got=got, do=do)
+    """Raise InnerloopError unless losses and parameters are finite."""
+    sound = np.isfinite(np.asarray(losses))
+    if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
+        step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
+        got, do = f"losses {np.asarray(losses).tolist()}", "lower the inner step size, or scale the inputs"
+        raise InnerloopError("Learner.fit", f"the inner loop diverged at inner step {step}", got=got, do=do)

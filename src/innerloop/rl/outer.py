@@ -58,7 +58,6 @@ class MetaIterations(MeshLoop):
         meta_batch: int,
         chunk: int | None = None,
         mesh: Mesh | None = None,
-        check: bool = True,
     ):
         """An outer loop over an environment's tasks.
 
@@ -68,14 +67,12 @@ class MetaIterations(MeshLoop):
             meta_batch: tasks in each meta-iteration.
             chunk: tasks adapted side by side on each device (None: all of its share).
             mesh: the devices (None: all).
-            check: whether `run` raises where too many trajectories broke or a number is not finite (False: the caller
-                reads `IterationInfo`).
 
         Raises:
             InnerloopError: if the meta-batch does not divide over devices and chunks.
         """
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
-        self.sampler, self.outer_step, self.check = sampler, outer_step, check
+        self.sampler, self.outer_step = sampler, outer_step
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first meta-iteration, from the parameters of a policy.
@@ -86,19 +83,15 @@ class MetaIterations(MeshLoop):
         check_fit(self.sampler.environment, meta_params)
         return super().start(meta_params, key)
 
-    def run(self, state: MetaState, steps: int) -> tuple[MetaState, IterationInfo]:
-        """Take `steps` meta-iterations in one call, as `innerloop.OuterLoop.run`.
+    def check_finite(self, before: MetaState, after: MetaState, info: IterationInfo) -> None:
+        """Raise InnerloopError unless the meta-iterations of one call of `run` are sound.
 
         Raises:
-            InnerloopError: as `OuterLoop.run`; in a meta-iteration more than a tenth of all trajectories broke, or all
-                of one task; a loss, the meta-gradient or a parameter is not finite.
+            InnerloopError: in a meta-iteration more than a tenth of all trajectories broke, or all of one task; a loss,
+                the meta-gradient or a parameter is not finite.
         """
-        first = int(state.step) if self.check else 0
-        state, info = super().run(state, steps)
-        if self.check:
-            check_info(info, first, type(self.sampler.environment).__name__)
-            check_policy(state.params, first + steps)
-        return state, info
+        check_info(info, int(before.step), type(self.sampler.environment).__name__)
+        check_policy(after.params, int(after.step))
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the environment draws its tasks from it."""

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PyTree
 from innerloop.config.bounds import Bounds, check_number
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import mean_in_chunks
+from innerloop.engine.optimizer import descend
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
@@ -97,6 +98,10 @@ class MetaObjective:
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
         return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
+
+    def value(self, tasks: Task) -> Callable[[Params], Array]:
+        """The mean outer loss over the tasks of all devices, as a function of the parameters."""
+        return lambda params: self.gradient(params, tasks)[1].outer_loss
 
     def _check_replayed(self, tasks: Task) -> None:
         """Raise InnerloopError unless each inner step reads its own trajectories of the support set."""
@@ -184,8 +189,8 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
         def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:
             params, opt_state = carry
             grads, info = outer.gradient(params, tasks)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), (info, global_norm(grads))
+            after = descend(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
+            return after, (info, global_norm(grads))
 
         (after, opt_state), (info, norms) = jax.lax.scan(once, (params, opt_state), None, length=epochs)
         _, kl = outer.judged(after, tasks)
@@ -204,11 +209,11 @@ def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformatio
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
+        after, opt_state = descend(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
         norm = global_norm(grads)
         info_out = OuterInfo(
             info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm)
         )
-        return optax.apply_updates(params, updates), opt_state, info_out
+        return after, opt_state, info_out
 
     return OuterStep(optimizer.init, step)

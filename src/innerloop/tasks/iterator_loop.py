@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import Literal
 
 import jax
 import numpy as np
@@ -23,8 +24,7 @@ WHO = "IteratorOuterLoop"
 class IteratorOuterLoop(GradientLoop):
     """`OuterLoop` over an iterable of meta-batches, each a `Task` with a leading axis `tasks` on every leaf.
 
-    `run` reads the next `steps` meta-batches while the device still computes the last ones. What was read is a matter
-    of the iterator alone: to resume a run, pass one that begins where the run stopped.
+    What was read is a matter of the iterator alone: to resume a run, pass one that begins where the run stopped.
     """
 
     def __init__(
@@ -65,13 +65,21 @@ class IteratorOuterLoop(GradientLoop):
         many = lambda state, tasks: jax.lax.scan(one, state, tasks)
         return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
 
-    def run(self, state: MetaState, steps: int) -> tuple[MetaState, StepInfo]:
+    def run(
+        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+    ) -> tuple[MetaState, StepInfo]:
         """Take `steps` updates, each on the next meta-batch.
+
+        Args:
+            state: as for `OuterLoop.run`.
+            steps: as for `OuterLoop.run`.
+            on_nonfinite: as for `OuterLoop.run`; with "ignore" the next meta-batches are read while the device still
+                computes the last ones.
 
         Raises:
             InnerloopError: as `OuterLoop.run`; the iterator ended, or what it gave is no meta-batch of tasks.
         """
-        state, info = super().run(state, steps)
+        state, info = super().run(state, steps, on_nonfinite=on_nonfinite)
         self.in_flight.append(info.outer_loss)
         return state, info
 

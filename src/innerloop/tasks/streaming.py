@@ -12,7 +12,7 @@ one being read, and two in use. The map itself is never read as a whole.
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import GradientLoop, MetaState, StepInfo, task_keys
+from innerloop.engine.diagnosis import first_nonfinite
+from innerloop.engine.meta_state import MetaState
+from innerloop.engine.outer import GradientLoop, StepInfo, task_keys
 from innerloop.engine.prefetch import ReadAhead
-from innerloop.engine.types import Batch, Task
+from innerloop.engine.types import Batch, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, on_the_host, own_copy, own_tasks, put_split
 from innerloop.parallel.param_sharding import on_mesh
@@ -174,12 +176,21 @@ class StreamedOuterLoop(GradientLoop):
         specs = (EVERYWHERE, self.split.spec)
         return on_mesh(many, self.mesh, specs, EVERYWHERE, donate_argnums=0)
 
-    def run(self, state: MetaState, steps: int) -> tuple[MetaState, StepInfo]:
+    def run(
+        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+    ) -> tuple[MetaState, StepInfo]:
         """`steps` updates from `state`, which is consumed."""
-        state, info = super().run(state, steps)
+        state, info = super().run(state, steps, on_nonfinite=on_nonfinite)
         self.last = (state.key, state.step, steps)
         self.in_flight.append(info.outer_loss)
         return state, info
+
+    def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
+        """In words, which task of the update from these parameters loses finiteness, and where."""
+        read = self.episodes.read(key, int(step), 1, self.meta_batch)
+        block = _scaled(jax.tree.map(jnp.asarray, read))
+        tasks = (jax.tree.map(lambda x, i=i: x[0, i], block) for i in range(self.meta_batch))
+        return first_nonfinite(self.algorithm, params, tasks)
 
     def data(self, state: MetaState, steps: int) -> tuple[Task]:
         """The episodes of the next `steps` updates."""

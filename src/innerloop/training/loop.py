@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from innerloop.engine.evaluate import join
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState, keep
 from innerloop.errors import InnerloopError
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import on_the_host, own_copy
@@ -94,9 +94,9 @@ class TrainingLoop:
 
     def block(self, step: int, length: int) -> None:
         """The `length` meta-steps up to `step`, with what is logged and said of them."""
-        self.before = nan_diagnosis.keep(jax.tree.map(own_copy, self.state))
+        self.before = keep(jax.tree.map(own_copy, self.state))
         with self.guard.computing():
-            self.state, info = self.loop.run(self.state, length)
+            self.state, info = self.loop.run(self.state, length, on_nonfinite="ignore")
             incidents = self.check(info, step)
             metrics = self.metrics(info, step)
         with self.saved_first(self.before):  # as if the block had not been: its line is not there

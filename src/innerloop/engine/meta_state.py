@@ -1,0 +1,63 @@
+"""The state of an outer loop: what it is, copies of it, and whether it is whole."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+
+
+class MetaState(NamedTuple):
+    """Everything that the next meta-step needs.
+
+    Attributes:
+        params: the meta-parameters.
+        opt_state: the state of the outer optimiser.
+        key: the key of the run; the keys of tasks are folded from it and `step`.
+        step: the number of updates so far, int32.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    key: PRNGKeyArray
+    step: Array
+
+
+def keep(state: MetaState) -> MetaState:
+    """A copy on the host, but for the key: a dispatch consumes the state that it is given."""
+    return jax.tree.map(np.array, state._replace(key=None))._replace(key=jnp.array(state.key))
+
+
+def to_device(kept: MetaState) -> MetaState:
+    """The state that was kept."""
+    return jax.tree.map(jnp.array, kept)
+
+
+def without_aliases(state: MetaState) -> MetaState:
+    """The state with a copy of every array that occurs in it again: a buffer cannot be donated twice.
+
+    The initial states of some optimisers hold the parameters themselves, or one array of zeros in several places.
+    """
+    met: set[int] = set()
+
+    def own(x: Array) -> Array:
+        known = id(x) in met
+        met.add(id(x))
+        return jnp.array(x) if known else x
+
+    return jax.tree.map(own, state)
+
+
+def check_state(state: object) -> None:
+    """Raise InnerloopError for what is no state, and for one whose arrays were donated to an earlier run."""
+    if not isinstance(state, MetaState):
+        do = "pass what `init` or `run` returned first"
+        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", do=do)
+    if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+        do = "continue with the state that `run` returned"
+        raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", do=do)

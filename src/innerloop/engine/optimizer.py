@@ -1,0 +1,34 @@
+"""One step of an outer optimiser, whatever of the objective it asks for."""
+
+from collections.abc import Callable
+
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from innerloop.engine.types import Params
+
+
+def descend(
+    optimizer: optax.GradientTransformation,
+    grads: Params,
+    opt_state: PyTree,
+    params: Params,
+    value: Float[Array, ""],
+    value_fn: Callable[[Params], Float[Array, ""]],
+) -> tuple[Params, PyTree]:
+    """Take one step.
+
+    Args:
+        optimizer: any Optax optimiser.
+        grads: the gradient.
+        opt_state: the optimiser's state.
+        params: the parameters, which weight decay reads too.
+        value: the objective, for rules that follow it, such as `optax.contrib.reduce_on_plateau`.
+        value_fn: the objective at other parameters, for rules that search along a line, such as `optax.lbfgs`.
+
+    Returns:
+        The new parameters, and the optimiser's new state.
+    """
+    rule = optax.with_extra_args_support(optimizer)
+    updates, opt_state = rule.update(grads, opt_state, params, value=value, grad=grads, value_fn=value_fn)
+    return optax.apply_updates(params, updates), opt_state
