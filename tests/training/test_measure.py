@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import EPISODES
+from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import evaluate
@@ -65,6 +65,24 @@ def test_measuring_with_and_without_rotations():
     )
     assert (turned["rotations"], upright["rotations"], "rotations" in plain) == (True, False, False)
     assert upright["curve"] == plain["curve"] != turned["curve"]
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_the_set_of_classes_that_is_asked_for_is_measured(part: str):
+    """The other sets may hold anything."""
+    own = getattr(SPLITS, part)
+    others = {name: classes(5) for name in SPLITS._fields if name != part}
+    mixed = replace(EPISODES, splits=SPLITS._replace(**others))
+    params = EPISODES.init_params()
+    found, same = (
+        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, part=part)
+        for e in (mixed, EPISODES)
+    )
+    assert found.curves == same.curves
+    assert found.classes == part
+    changed = replace(EPISODES, splits=SPLITS._replace(**{part: classes(own.classes + 7)}))
+    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, part=part)
+    assert other.curves != found.curves
 
 
 def test_measuring_regression(finished: Path):

@@ -140,6 +140,28 @@ def test_what_the_algorithm_does_not_draw_is_not_asked_for():
     SupervisedExperiment(preset("sinusoid-maml")).check_classes()
 
 
+def test_training_classes_are_rotated_too():
+    """For episodes, and for the pre-trained baseline, which tells all of them apart."""
+    tasks = data(rotations=True).train_tasks()
+    assert isinstance(tasks, Episodes)
+    assert len(tasks.rows.starts) == 4 * SPLITS.train.classes
+    turned = replace(CONFIG, algorithm="joint", data=replace(CONFIG.data, rotations=True))
+    joint = EPISODES.with_config(turned)
+    pooled = joint.train_tasks()
+    assert isinstance(pooled, Pooled)
+    assert len(pooled.starts) == 4 * SPLITS.train.classes
+    assert joint.init_params().head.weight.shape[1] == 4 * SPLITS.train.classes
+
+
+def test_training_and_test_have_their_own_minibatches():
+    config = replace(
+        CONFIG, inner=replace(CONFIG.inner, minibatch=2), evaluation=replace(CONFIG.evaluation, minibatch=3)
+    )
+    e = EPISODES.with_config(config)
+    assert (e.algorithm.inner.minibatch, e.test_algorithm.inner.minibatch) == (2, 3)
+    assert (e.algorithm.inner.steps, e.test_algorithm.inner.steps) == (1, 2)
+
+
 def test_names_of_classes_follow_the_rotations():
     assert EPISODES.class_names("train") == SPLITS.train.names
     turned = data(rotations=True)
