@@ -13,10 +13,10 @@ code clamps every task's gradient to +-10 before the mean; left out.
 from dataclasses import replace
 
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import Selection, combine, partition
 from innerloop.engine.types import LossFn, Params
 
@@ -24,19 +24,10 @@ from innerloop.engine.types import LossFn, Params
 class CAVIA(MAML):
     """The algorithm that `cavia` makes."""
 
-    def trajectory(
-        self,
-        meta_params: Params,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Trajectory:
-        """Run the inner loop on the context."""
+    def start(self, meta_params: Params, support: PyTree) -> Params:
+        """The initialisation, in which the start of the context is a constant, not a meta-parameter."""
         context, shared = partition(meta_params, self.inner.select)
-        # The start of the context is a constant, not a meta-parameter.
-        start = combine(jax.lax.stop_gradient(context), shared)
-        return super().trajectory(start, support, observe, key=key)
+        return combine(jax.lax.stop_gradient(context), shared)
 
 
 def cavia(

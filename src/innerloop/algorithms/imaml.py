@@ -16,15 +16,17 @@ Rajeswaran, Finn, Kakade and Levine 2019, "Meta-Learning with Implicit Gradients
 Its code solves another system ((2 I + H / (lambda + 10)) x = g); this is the paper's. Left out: learning lambda.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import LossFn, Params, Task
@@ -38,20 +40,10 @@ class IMAML(Algorithm):
     proximal: float = 1.0
     cg_steps: int = 20
 
-    def trajectory(
-        self,
-        meta_params: Params,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Trajectory:
-        """Run the inner loop on the support loss with the proximal term; `losses` are those without it."""
+    def inner_for(self, meta_params: Params) -> InnerLoop:
+        """The inner loop on the support loss with the proximal term; `Trajectory.losses` are those without it."""
         start, _ = partition(meta_params, self.inner.select)
-        pull = lambda grads, w: jax.tree.map(lambda g, w, s: g + self.proximal * (w - s), grads, w, start)
-        rule = optax.chain(optax.stateless(pull), self.inner.rule)  # pyright: ignore[reportArgumentType]
-        inner = replace(self.inner, rule=rule)
-        return unroll(self.loss_fn, inner, meta_params, support, observe, key=key)
+        return replace(self.inner, rule=pulled(self.inner.rule, start, self.proximal))
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
@@ -59,15 +51,34 @@ class IMAML(Algorithm):
         """The implicit derivative of the query loss."""
         trajectory = self.trajectory(meta_params, task.support)
         fast, frozen = partition(trajectory.adapted, self.inner.select)
-        query = lambda fast, frozen: self.query(combine(fast, frozen), task.query)
+        query = lambda fast, frozen: self.query(combine(fast, frozen), task.query, key=key)
         (loss, aux), (v, direct) = jax.value_and_grad(query, (0, 1), has_aux=True)(fast, frozen)
         slope = jax.grad(lambda fast, frozen: self.loss_fn(combine(fast, frozen), task.support))
         hessian = lambda p: jax.jvp(lambda fast: slope(fast, frozen), (fast,), (p,))[1]
         system = lambda p: jax.tree.map(lambda x, hx: x + hx / self.proximal, p, hessian(p))
-        solution, _ = cg(system, v, maxiter=self.cg_steps)
-        cross = jax.vjp(lambda frozen: slope(fast, frozen), frozen)[1](solution)[0]
+        solution, _ = cg(system, v, tol=float(jnp.finfo(loss.dtype).eps), maxiter=self.cg_steps)
+        (cross,) = jax.vjp(lambda frozen: slope(fast, frozen), frozen)[1](solution)
         rest = jax.tree.map(lambda d, c: d - c / self.proximal, direct, cross)
         return combine(solution, rest), MetaInfo(loss, trajectory.losses, aux)
+
+
+def pulled(
+    rule: optax.GradientTransformation, start: PyTree, proximal: float
+) -> optax.GradientTransformationExtraArgs:
+    """The rule on the loss plus the proximal term: `proximal / 2 |w - start|^2`."""
+    term = lambda w: (
+        proximal / 2 * sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), w, start)))
+    )
+    inner = optax.with_extra_args_support(rule)
+
+    def update(
+        grads: PyTree, state: PyTree, w: PyTree, *, value: Array, value_fn: Callable, **others: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        grads = jax.tree.map(lambda g, a, b: g + proximal * (a - b), grads, w, start)
+        others |= {"value": value + term(w), "value_fn": lambda w: value_fn(w) + term(w), "grad": grads}
+        return inner.update(grads, state, w, **others)
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)  # pyright: ignore[reportArgumentType]
 
 
 def imaml(

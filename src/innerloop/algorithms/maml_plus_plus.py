@@ -3,10 +3,11 @@ r"""MAML++: MAML with step sizes learned by tensor and inner step, and the query
     theta_{i+1} = theta_i - alpha_{tensor, i} grad L(theta_i; support)
     g = grad_{theta, alpha} sum_{i=1}^{k} w_i(t) L(theta_i; query)
 
-The weights w begin equal and move to the last step over the first updates t = 0..T-1: w_i = max(1/k - t/(k T), 0.03/k)
-for i < k, and what is left of 1 for w_k. Meta-gradients of the first `first_order_updates` updates are first order.
+In the first T updates t = 0..T-1 the weights w move from equal ones to the last step: w_i = max(1 - t/T, 0.03) / k for
+i < k, and what is left of 1 for w_k; afterwards w_k = 1 alone. Meta-gradients of the first `first_order_updates`
+updates are first order.
 
-Antoniou, Edwards and Storkey 2019, "How to train your MAML", sections 4.1 to 4.4, arXiv 1810.09502, with the floor of
+Antoniou, Edwards and Storkey 2019, "How to train your MAML", section 4, arXiv 1810.09502, with the floor of
 the weights from its code. Left out: scales and shifts of batch normalisation for every inner step (ours normalises by
 the batch's own statistics), the cosine schedule (an Optax schedule outside), and the ensemble of the five best models.
 """
@@ -20,14 +21,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.algorithm import MetaInfo
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.learned_rates import WithRates, scale_by_step_rates
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 
 FLOOR = 0.03
-"""k times the least weight of a step before the last."""
+"""k times the least weight of a step before the last, while those steps have one."""
 
 
 @dataclass(frozen=True)
@@ -52,47 +53,39 @@ class MAMLPlusPlus(MAML):
         """The algorithm at an update: its weights of steps and the order of its derivative."""
         return replace(self, update=step)
 
-    def trajectory(
-        self,
-        meta_params: WithRates,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Trajectory:
-        """Run the inner loop with the learned step sizes."""
+    def inner_for(self, meta_params: WithRates) -> InnerLoop:
+        """The inner loop with the learned step sizes."""
         rates, _ = partition(meta_params.rates, self.inner.select)
-        inner = replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_step_rates(rates)))
-        return unroll(self.loss_fn, inner, meta_params.model, support, observe, key=key)
+        return replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_step_rates(rates)))
 
     def meta_grad(
         self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
     ) -> tuple[WithRates, MetaInfo]:
         """The derivative of the weighted query losses through the inner loop."""
+        exact = self._weighted if self.multi_step_updates and self.inner.steps else super().meta_grad
         if not self.first_order_updates:
-            return self._meta_grad(meta_params, task, key)
-        cheap = replace(self, inner=replace(self.inner, last=0))
+            return exact(meta_params, task, key=key)
+        cheap = replace(self, inner=replace(self.inner, last=0), first_order_updates=0)
         return jax.lax.cond(
             self.update < self.first_order_updates,
-            lambda: cheap._meta_grad(meta_params, task, key),
-            lambda: self._meta_grad(meta_params, task, key),
+            lambda: cheap.meta_grad(meta_params, task, key=key),
+            lambda: exact(meta_params, task, key=key),
         )
 
-    def _meta_grad(
-        self, meta_params: WithRates, task: Task, key: PRNGKeyArray | None
+    def _weighted(
+        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None
     ) -> tuple[WithRates, MetaInfo]:
-        if not self.multi_step_updates or not self.inner.steps:
-            return super().meta_grad(meta_params, task, key=key)
-        weights = step_weights(self.inner.steps, self.update, self.multi_step_updates)
+        """The derivative with a query loss after every step that has a weight."""
+        weights = jnp.insert(step_weights(self.inner.steps, self.update, self.multi_step_updates), 0, 0)
 
         def outer_loss(meta_params: WithRates) -> tuple[Array, tuple[Array, PyTree]]:
-            # Before the first step there is no term, and nothing is computed.
             query = lambda adapted: self.query(adapted, task.query, key=key)
-            blank = lambda adapted: jax.tree.map(jnp.zeros_like, query(adapted))
-            observe = lambda adapted, i: jax.lax.cond(i > 0, query, blank, adapted)
+            blank = lambda adapted: jax.tree.map(jnp.zeros_like, jax.eval_shape(query, adapted))
+            observe = lambda adapted, i: jax.lax.cond(weights[i] > 0, query, blank, adapted)
             trajectory = self.trajectory(meta_params, task.support, observe, key=key)
             losses, aux = trajectory.observed
-            return losses[1:] @ weights, (trajectory.losses, jax.tree.map(lambda x: x[-1], aux))
+            total = jnp.sum(losses * weights.astype(losses.dtype))
+            return total, (trajectory.losses, jax.tree.map(lambda x: x[-1], aux))
 
         (loss, (inner_losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
         return grads, MetaInfo(loss, inner_losses, aux)
@@ -104,11 +97,11 @@ def step_weights(steps: int, update: int | Array, updates: int) -> Float[Array, 
     Args:
         steps: the number of inner steps, k.
         update: the number of the update, from 0.
-        updates: the number of updates over which the weights move to the last step.
+        updates: the number of updates over which the weights move to the last step, T.
     """
-    early = jnp.maximum(1 / steps - update / (steps * updates), FLOOR / steps)
-    weights = jnp.full(steps, early)
-    return weights.at[-1].set(1 - (steps - 1) * early)
+    falling = jnp.maximum(1 - update * (1 / updates), FLOOR)
+    early = jnp.where(update < updates, falling, 0) / steps
+    return jnp.full(steps, early).at[-1].set(1 - (steps - 1) * early)
 
 
 def maml_plus_plus(

@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.learned_rates import WithRates, scale_by_rates
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import LossFn, Params
@@ -39,18 +38,10 @@ class MetaSGD(MAML):
         """The parameters without the step sizes."""
         return meta_params.model
 
-    def trajectory(
-        self,
-        meta_params: WithRates,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Trajectory:
-        """Run the inner loop with the learned step sizes."""
+    def inner_for(self, meta_params: WithRates) -> InnerLoop:
+        """The inner loop with the learned step sizes."""
         rates, _ = partition(meta_params.rates, self.inner.select)
-        inner = replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_rates(rates)))
-        return unroll(self.loss_fn, inner, meta_params.model, support, observe, key=key)
+        return replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_rates(rates)))
 
 
 def meta_sgd(

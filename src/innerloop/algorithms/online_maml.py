@@ -7,8 +7,8 @@ of a model that is trained while it is tested. The stream is the support set; th
 it is joint training. A `Loss` with `differentiate_state` carries a state along the stream, keys and values of
 attention, for example.
 
-Finn, Rajeswaran, Kakade and Levine 2019, "Online Meta-Learning", arXiv 1902.08438; as test-time training of language
-models: Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675.
+Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675. With an initialisation that was
+not trained for it, it is dynamic evaluation (Krause et al. 2018, arXiv 1709.07432).
 """
 
 from dataclasses import replace

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, LossFn, Params
 
 Embed = Callable[[Params, PyTree], Array]
@@ -53,21 +53,10 @@ class ProtoMAML(MAML):
     with_head: WithHead = with_linear_head
 
     def start(self, meta_params: Params, support: Batch) -> Params:
-        """The parameters that the inner loop starts from: with the head of a prototypical network."""
+        """The initialisation with the head of a prototypical network of the support set."""
         ways = len(head_bias(meta_params)) if self.ways is None else self.ways
         means = prototypes(self.embed(meta_params, support.inputs), support.targets, ways, support.mask)
         return self.with_head(meta_params, 2 * means.T, -jnp.sum(jnp.square(means), axis=-1))
-
-    def trajectory(
-        self,
-        meta_params: Params,
-        support: Batch,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
-    ) -> Trajectory:
-        """Run the inner loop from the head of a prototypical network."""
-        return unroll(self.loss_fn, self.inner, self.start(meta_params, support), support, observe, key=key)
 
 
 def prototypes(

@@ -69,8 +69,16 @@ class Algorithm(ABC):
         return params
 
     def initialisation(self, meta_params: Params) -> Params:
-        """The model parameters within the meta-parameters, from which every task starts; the inverse of `init`."""
+        """The model parameters within the meta-parameters; the inverse of `init`."""
         return meta_params
+
+    def start(self, meta_params: Params, support: PyTree) -> Params:
+        """The parameters before the first inner step of a task; by default the initialisation."""
+        return self.initialisation(meta_params)
+
+    def inner_for(self, meta_params: Params) -> InnerLoop:
+        """The inner loop with what is learnt of it; by default `inner`."""
+        return self.inner
 
     def trajectory(
         self,
@@ -91,7 +99,8 @@ class Algorithm(ABC):
         Raises:
             InnerloopError: as `unroll`.
         """
-        return unroll(self.loss_fn, self.inner, meta_params, support, observe, key=key)
+        start = self.start(meta_params, support)
+        return unroll(self.loss_fn, self.inner_for(meta_params), start, support, observe, key=key)
 
     @one_program(adaptation_lost)
     def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
