@@ -24,12 +24,12 @@ POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 
 
 class Blind(Navigation):
-    """Navigation whose observation, and state, is lost to the right of the origin; the reward stays finite."""
+    """Navigation whose first coordinate is lost to the right of the origin; the reward stays finite."""
 
     def step(self, key: Any, state: Any, action: Any) -> Transition:
         after = super().step(key, state, action)
         lost = (after.observation[0] > 0.15) | jnp.isnan(state.position[0])
-        seen = jnp.where(lost, jnp.nan, after.observation)
+        seen = after.observation.at[0].set(jnp.where(lost, jnp.nan, after.observation[0]))
         return after._replace(
             state=after.state._replace(position=seen), observation=seen, reward=jnp.zeros(())
         )
