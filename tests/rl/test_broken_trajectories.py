@@ -154,6 +154,10 @@ def test_numbers_that_are_not_finite():
     )
     with pytest.raises(InnerloopError, match=message):
         lost.run(lost.start(POLICY, jax.random.key(0)), 1)
+    edge = lambda policy, samples: surrogates.ratio(policy, samples) + jnp.sqrt(0 * policy.log_std[0])
+    sharp = loop(Navigation(horizon=3), query=edge)
+    with pytest.raises(InnerloopError, match="meta-iteration 0 has a loss or a meta-gradient.*grad_norm nan"):
+        sharp.run(sharp.start(POLICY, jax.random.key(0)), 1)
     steep = loop(Navigation(horizon=3), 3e38, lambda policy, samples: 1e9 * surrogates.ratio(policy, samples))
     with pytest.raises(
         InnerloopError, match=r"`mean/.*` is not finite after 1 meta-iterations; lower the outer"
