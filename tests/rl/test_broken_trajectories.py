@@ -24,12 +24,12 @@ POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 
 
 class Blind(Navigation):
-    """Navigation whose observation, and state, is lost to the right of the origin; the reward stays finite."""
+    """Navigation whose first coordinate is lost to the right of the origin; the reward stays finite."""
 
     def step(self, key: Any, state: Any, action: Any) -> Transition:
         after = super().step(key, state, action)
         lost = (after.observation[0] > 0.15) | jnp.isnan(state.position[0])
-        seen = jnp.where(lost, jnp.nan, after.observation)
+        seen = after.observation.at[0].set(jnp.where(lost, jnp.nan, after.observation[0]))
         return after._replace(
             state=after.state._replace(position=seen), observation=seen, reward=jnp.zeros(())
         )
@@ -153,6 +153,10 @@ def test_numbers_that_are_not_finite():
     )
     with pytest.raises(InnerloopError, match=message):
         lost.run(lost.start(POLICY, jax.random.key(0)), 1)
+    edge = lambda policy, samples: surrogates.ratio(policy, samples) + jnp.sqrt(0 * policy.log_std[0])
+    sharp = loop(Navigation(horizon=3), query=edge)
+    with pytest.raises(InnerloopError, match="meta-iteration 0 has a loss or a meta-gradient.*grad_norm nan"):
+        sharp.run(sharp.start(POLICY, jax.random.key(0)), 1)
     steep = loop(Navigation(horizon=3), 3e38, lambda policy, samples: 1e9 * surrogates.ratio(policy, samples))
     with pytest.raises(
         InnerloopError, match=r"`mean/.*` is not finite after 1 meta-iterations; lower the outer"
