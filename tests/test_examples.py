@@ -57,6 +57,11 @@ def test_own_flax_model():
         assert last < first
 
 
+def test_data_attribution():
+    (score,) = found(f"metagradients: LDS {NUMBER}", run(example("data_attribution")))
+    assert score > 0.9
+
+
 def test_own_images():
     (right,) = found(r": (\d+)% of \d+ images right", run(example("own_images")))
     assert right >= 80

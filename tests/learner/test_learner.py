@@ -351,3 +351,12 @@ def test_saved_regression_and_files_that_do_not_fit(learner, tmp_path):
     with pytest.raises(InnerloopError, match="labels cannot be saved"):
         learner.save_adapted(tmp_path / "bytes.safetensors")
     assert not (tmp_path / "bytes.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["inner", "algorithm", "params", "loss", "shape", "normalization", "n_steps"]
+)
+def test_settings_of_a_learner_stay_as_they_are(learner, name):
+    """A setting that is changed after a fit, or one that there is not, would be ignored without a word."""
+    with pytest.raises(InnerloopError, match=f"Learner: `{name}` cannot be set; make a new Learner"):
+        setattr(learner, name, INNER)

@@ -107,7 +107,13 @@ class Subject:
         """
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
-        run = over_tasks(one, distribution, num_tasks=tasks, batch_size=part, chunk=self.chunk)
+        run = over_tasks(
+            lambda params, task, _: one(params, task),
+            distribution,
+            num_tasks=tasks,
+            batch_size=part,
+            chunk=self.chunk,
+        )
         parts = []
         for values in run(self.params, key):
             parts.append(values)

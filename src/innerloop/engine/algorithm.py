@@ -4,9 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, PyTree
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, is_random
 from innerloop.engine.types import LossFn, Params, Task
 
 
@@ -16,18 +19,33 @@ class MetaInfo(NamedTuple):
     Attributes:
         outer_loss: the loss that the meta-gradient descends, a scalar.
         inner_losses: the support loss before each inner step, `[steps]`.
+        aux: the auxiliary outputs of the loss, a pytree of arrays (None without any).
     """
 
     outer_loss: Float[Array, ""]
     inner_losses: Float[Array, " steps"]
+    aux: PyTree = None
+
+
+_QUERY = 2**31 - 1
+"""Folded into a task's key for the loss on its query set; inner steps fold in 0, 1, 2, ..."""
+
+
+def loss_key(task_key: PRNGKeyArray) -> PRNGKeyArray:
+    """The key for a task's random losses, from the key that the task is drawn with."""
+    return jax.random.fold_in(task_key, 1)
 
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
     """The base class of all algorithms. A subclass defines `meta_grad` and may override the other methods.
 
-    All methods are deterministic functions of their arguments: no key, no state, no axis over tasks. *Meta-parameters*
-    are everything that the outer loop learns: the model's parameters, and whatever an algorithm learns beside them.
+    All methods are pure functions of their arguments, of one task, without an axis over tasks; only a random loss needs
+    the `key`. *Meta-parameters* are everything that the outer loop learns: the model's parameters, and whatever an
+    algorithm learns beside them.
+
+    Outside of `jax.jit` and other transformations, a call of `adapt` or `meta_grad` is traced anew and runs as one
+    program, which is compiled once. `jax.jit(algorithm.adapt)` saves the tracing too.
 
     Attributes:
         loss_fn: the loss on the support set.
@@ -39,6 +57,10 @@ class Algorithm(ABC):
     inner: InnerLoop
     outer_loss_fn: LossFn | None = None
 
+    def __init_subclass__(cls) -> None:
+        for name in {"adapt", "meta_grad"} & set(vars(cls)):
+            setattr(cls, name, one_program(vars(cls)[name]))
+
     def init(self, params: Params) -> Params:
         """The initial meta-parameters, from the parameters of a model."""
         return params
@@ -47,34 +69,74 @@ class Algorithm(ABC):
         """The model parameters within the meta-parameters, from which every task starts; the inverse of `init`."""
         return meta_params
 
-    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
+    def trajectory(
+        self,
+        meta_params: Params,
+        support: PyTree,
+        observe: Observe | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Trajectory:
         """Run the inner loop on the support set of one task.
 
         Args:
             meta_params: what `init` made and the outer loop learnt.
             support: a pytree with a leading axis `support` on every leaf.
             observe: called after every step, as by `unroll`.
+            key: of the task, for a random loss.
 
         Raises:
             InnerloopError: as `unroll`.
         """
-        return unroll(self.loss_fn, self.inner, meta_params, support, observe)
+        return unroll(self.loss_fn, self.inner, meta_params, support, observe, key=key)
 
-    def adapt(self, meta_params: Params, support: PyTree) -> Params:
-        """The parameters adapted to the support set of one task. Raises InnerloopError as `unroll`."""
-        return self.trajectory(meta_params, support).adapted
+    @one_program
+    def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
+        """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
+
+        Raises:
+            InnerloopError: as `unroll`.
+        """
+        return self.trajectory(meta_params, support, key=key).adapted
 
     @abstractmethod
-    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
         """The gradient that the outer loop descends, of the structure of `meta_params`, and what to log.
+
+        Args:
+            meta_params: what `init` made and the outer loop learnt.
+            task: one task.
+            key: of the task, for a random loss.
 
         Raises:
             InnerloopError: as `unroll`.
         """
 
+    def at(self, step: Array) -> "Algorithm":
+        """The algorithm at an update of the outer loop, for what follows a schedule over updates; by default itself."""
+        return self
+
     @property
-    def query_loss(self) -> LossFn:
-        """The loss on the query set."""
+    def random(self) -> bool:
+        """Whether a loss is random, so that `adapt` and `meta_grad` need a key."""
+        return is_random(self.loss_fn) or is_random(self._outer_loss)
+
+    def query_loss(
+        self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        """The loss of adapted parameters on the query set; `key` is that of the task."""
+        return self.query(adapted, batch, key=key)[0]
+
+    def query(
+        self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """The loss of adapted parameters on the query set, and its auxiliary outputs."""
+        return evaluate_adapted(self._outer_loss, adapted, batch, fold_key(key, _QUERY))
+
+    @property
+    def _outer_loss(self) -> LossFn:
         return self.loss_fn if self.outer_loss_fn is None else self.outer_loss_fn
 
     def with_inner(self, **changes: object) -> "Algorithm":

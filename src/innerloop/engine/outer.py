@@ -12,15 +12,15 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
+from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError
@@ -51,11 +51,13 @@ class StepInfo(NamedTuple):
         outer_loss: `[updates]`.
         inner_losses: the support loss before each inner step, `[updates, steps]`.
         grad_norm: the Euclidean norm of the mean meta-gradient, `[updates]`.
+        aux: the auxiliary outputs of the loss, each leaf `[updates, ...]` (None without any).
     """
 
     outer_loss: Array
     inner_losses: Array
     grad_norm: Array
+    aux: PyTree = None
 
 
 AHEAD_BYTES = 2_000_000
@@ -89,12 +91,15 @@ def _outer_update(
     grads, info = mean_over_devices(mean, cut=model_shards_of(mesh) > 1)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), mesh)
+    seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads), info.aux), mesh)
     return MetaState(cut(params, mesh), cut(opt_state, mesh), state.key, state.step + 1), seen
 
 
-def _check_unconsumed(state: MetaState) -> None:
-    """Raise InnerloopError for a state whose arrays were donated to an earlier run."""
+def _check_state(state: object) -> None:
+    """Raise InnerloopError for what is no state, and for one whose arrays were donated to an earlier run."""
+    if not isinstance(state, MetaState):
+        do = "pass what `init` or `run` returned first"
+        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", do=do)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         do = "continue with the state that `run` returned"
         raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", do=do)
@@ -119,9 +124,10 @@ class MeshLoop(ABC):
         """The state before the first update, from meta-parameters (those of a trained model, for example).
 
         Raises:
-            InnerloopError: a meta-parameter is not a float array.
+            InnerloopError: a meta-parameter is not a float array, `key` is no key, or the tasks do not depend on it.
         """
         check_trainable(meta_params, "OuterLoop.init")
+        self.check_tasks(key)
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
         return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
@@ -140,11 +146,17 @@ class MeshLoop(ABC):
         """
         if steps < 1:
             raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
-        _check_unconsumed(state)
+        _check_state(state)
+        if not self.programs:
+            self.check_tasks(state.key)
         if steps not in self.programs:
             self.programs[steps] = self.program(steps)
         data = self.data(state, steps)
         return self.programs[steps](place_cut(state, self.mesh), *data)
+
+    def check_tasks(self, key: PRNGKeyArray) -> None:
+        """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
+        check_key(key, type(self).__name__)
 
     @abstractmethod
     def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
@@ -190,8 +202,14 @@ class GradientLoop(MeshLoop):
         self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
-        one = lambda item: self.algorithm.meta_grad(state.params, task_of(item))
-        return _outer_update(self.optimizer, state, mean_in_chunks(one, items, self.chunk), self.mesh)
+        algorithm = self.algorithm.at(state.step)
+        keys = self.loss_keys(state) if algorithm.random else None
+        one = lambda item: algorithm.meta_grad(state.params, task_of(item[0]), key=item[1])
+        return _outer_update(self.optimizer, state, mean_in_chunks(one, (items, keys), self.chunk), self.mesh)
+
+    def loss_keys(self, state: MetaState) -> Array:
+        """Inside the mesh: the keys for the random losses of this device's tasks."""
+        return jax.vmap(loss_key)(self.own_keys(state.key, state.step))
 
 
 class OuterLoop(GradientLoop):
@@ -222,13 +240,17 @@ class OuterLoop(GradientLoop):
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks
+        self.held, self.with_arrays = split_arrays(tasks)
+
+    def check_tasks(self, key: PRNGKeyArray) -> None:
+        """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
+        check_distribution(self.with_arrays(self.arrays), key, "OuterLoop")
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """`steps` updates; small tasks are drawn for several updates at once."""
-        static = eqx.filter(self.tasks, eqx.is_array, inverse=True)
 
         def many(state: MetaState, arrays: PyTree) -> tuple[MetaState, StepInfo]:
-            tasks = eqx.combine(arrays, static)
+            tasks = self.with_arrays(arrays)
             ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
             # Tasks too large to be held together are fetched one chunk at a time.
             draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
@@ -246,7 +268,7 @@ class OuterLoop(GradientLoop):
     @cached_property
     def arrays(self) -> PyTree:
         """The arrays of the distribution, on every device."""
-        return place(eqx.filter(self.tasks, eqx.is_array), self.mesh)
+        return place(self.held, self.mesh)
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
         """The arrays of the distribution: as constants they would be compiled into the program."""

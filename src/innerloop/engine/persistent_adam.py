@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import on_part
 from innerloop.engine.pytree import chosen, subtract
 from innerloop.engine.types import LossFn, Params
 
@@ -51,7 +52,7 @@ def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
     select = inner.select
     moves = lambda path: chosen(select, path.removeprefix("model/").removeprefix("moments/"))
     inner = inner if select is None else replace(inner, select=moves)
-    return lambda params, batch: loss_fn(params.model, batch), inner
+    return on_part(loss_fn, of_model), inner
 
 
 def persistent_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 1e-8) -> PersistentAdam:

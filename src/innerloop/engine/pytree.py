@@ -85,6 +85,9 @@ def combine(selected: PyTree, rest: PyTree) -> PyTree:
 
 def check_trainable(params: PyTree, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless every leaf is a float array and there is at least one."""
+    if hasattr(params, "params") and hasattr(params, "opt_state"):
+        got = f"the whole {type(params).__name__}"
+        raise InnerloopError(who, "needs the parameters of a state", got=got, do="pass `state.params`")
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InnerloopError(who, "the parameter tree has no array", do="pass a pytree of float arrays")

@@ -6,14 +6,16 @@
 `fit` always starts the inner loop from the initialisation: fitting again forgets the last task.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
@@ -23,9 +25,14 @@ from innerloop.errors import InnerloopError
 from innerloop.learner import validation
 from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
+from innerloop.parallel.compile_once import compile_once
 
 QUERIES = 64
 """Examples predicted at a time."""
+
+
+FITTED = frozenset({"params_", "losses_", "classes_", "support", "target_shape"})
+"""What `fit` sets. All other attributes are settings, and stay as they are."""
 
 
 class Learner:
@@ -33,11 +40,32 @@ class Learner:
 
     Attributes:
         params: the meta-parameters; `fit` never changes them.
+        algorithm: adapts them.
+        loss: the algorithm's loss.
+        classification: whether y holds labels instead of values.
+        normalization: which batch normalises a query.
+        shape: shape of one example (None: any).
+        pixels: whether inputs must lie in 0..1.
         n_steps: inner steps of a fit.
         params_: the adapted parameters, after `fit`.
         losses_: loss on the examples before each inner step, `[steps]`, after `fit`.
         classes_: the labels, `[ways]`, in the order of the columns of `predict_proba`, after `fit`.
     """
+
+    params: Params
+    algorithm: Algorithm
+    loss: BatchLoss
+    classification: bool
+    normalization: Normalization
+    shape: validation.Shape | None
+    pixels: bool
+    params_: Params
+    losses_: np.ndarray
+    classes_: np.ndarray
+    support: np.ndarray
+    target_shape: tuple[int, ...]
+    _output_shapes: dict[Any, tuple[int, ...]]
+    _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
 
     def __init__(
         self,
@@ -65,15 +93,18 @@ class Learner:
             InnerloopError: for parameters that are not float arrays, and a loss that does not expose its model.
         """
         check_trainable(params, "Learner")
-        self.params, self.algorithm, self.loss = params, algorithm, _batch_loss(algorithm.loss_fn)
-        regression = self.loss.measure is squared_error
-        self.classification = not regression if classification is None else classification
-        self.normalization: Normalization = normalization
-        self.shape, self.pixels = shape, pixels
-        self.params_: Params = None
-        self._output_shapes: dict[Any, tuple[int, ...]] = {}
-        self._adapt_compiled = jax.jit(self._adapt, static_argnums=2)
-        self._outputs_compiled = jax.jit(self._outputs, static_argnums=3)
+        loss = _batch_loss(algorithm.loss_fn)
+        if classification is None:
+            classification = loss.measure is not squared_error
+        settings = {"params": params, "algorithm": algorithm, "loss": loss, "classification": classification}
+        settings |= {"normalization": normalization, "shape": shape, "pixels": pixels}
+        vars(self).update(settings, params_=None, _output_shapes={}, _programs={})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in FITTED:
+            do = "make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
+            raise InnerloopError("Learner", f"`{name}` cannot be set", do=do)
+        super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(
@@ -131,7 +162,8 @@ class Learner:
             # Minibatches are consecutive examples, and users sort by class.
             order = np.random.default_rng(0).permutation(len(inputs))
             batch = Batch(inputs[order], targets[order])
-        adapted, losses = self._adapt_compiled(self.params, batch, None if classes is None else len(classes))
+        adapt, _ = self._compiled(None if classes is None else len(classes))
+        adapted, losses = adapt(self.params, batch)
         _check_converges(adapted, losses)
         self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
         if classes is not None:
@@ -241,7 +273,8 @@ class Learner:
         key = (inputs.shape, inputs.dtype)
         if key not in self._output_shapes:
             try:
-                outputs = jax.eval_shape(self.loss.apply, self.algorithm.initialisation(self.params), inputs)
+                apply = lambda *given: self.loss.apply(*given)
+                outputs = jax.eval_shape(apply, self.algorithm.initialisation(self.params), inputs)
             except (TypeError, ValueError) as error:
                 wrong = f"the model does not take such inputs ({str(error).splitlines()[0]})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
@@ -252,6 +285,13 @@ class Learner:
                 )
             self._output_shapes[key] = outputs.shape
         return self._output_shapes[key]
+
+    def _compiled(self, ways: int | None) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
+        """`adapt(params, support)` and `outputs(params, support, queries)` for so many classes."""
+        if ways not in self._programs:
+            one = lambda function: compile_once(partial(function, ways=ways))
+            self._programs[ways] = one(self._adapt), one(self._outputs)
+        return self._programs[ways]
 
     def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop, on the outputs in use."""
@@ -270,7 +310,8 @@ class Learner:
         inputs = self._inputs(x, who)
         validation.check_example_shape(inputs.shape[1:], self.support.shape[1:], who)
         ways = len(self.classes_) if self.classification else None
-        run = lambda queries: np.asarray(self._outputs_compiled(self.params_, self.support, queries, ways))
+        outputs = self._compiled(ways)[1]
+        run = lambda queries: np.asarray(outputs(self.params_, self.support, queries))
         if self.normalization == "transductive":
             return run(inputs)
         # Queries are independent, so they are taken in pieces, padded to few different sizes: few compilations.

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.mesh import EVERYWHERE, own_copy, place
 
 SMALL = 256
@@ -63,7 +64,8 @@ def on_mesh(
 ) -> Callable[..., PyTree]:
     """Compile a function that every device of the axis `tasks` runs on its own tasks.
 
-    What is to be cut over `model` is cut by the function itself (`cut`).
+    What is to be cut over `model` is cut by the function itself (`cut`). Where nothing is donated, equal programs are
+    compiled once.
     """
     # What is the same on every device is so by pmean; the check cannot see that through a scan.
     shared = jax.shard_map(
@@ -74,6 +76,8 @@ def on_mesh(
         axis_names={"tasks"},
         check_vma=False,
     )
+    if donate_argnums is None:
+        return compile_once(shared, _compiler_options(mesh))
     return jax.jit(shared, compiler_options=_compiler_options(mesh), donate_argnums=donate_argnums)
 
 

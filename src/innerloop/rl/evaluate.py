@@ -9,6 +9,7 @@ from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batch
 from innerloop.engine.types import Params
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
@@ -30,7 +31,7 @@ def evaluator(
         `run(params, key)`, which yields a Curve of `return` for every `part` tasks.
 
     Raises:
-        InnerloopError: for fewer than two tasks.
+        InnerloopError: for fewer than two tasks; `run`, for tasks that do not depend on their keys.
     """
     check_request(tasks, 1, (0,), sampler.inner.steps)
     part = whole_batches(part, tasks)
@@ -38,8 +39,14 @@ def evaluator(
     returns = lambda params, keys: sample_meta_batch(sampler, params, keys).returns
     scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
-    measured = in_turn(scored, mesh, tasks, part)
-    return lambda params, key: (Curve(record, {"return": x}) for x in measured(params, key))
+    measured = in_turn(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
+
+    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
+        check_tasks(sampler.environment, key, "evaluator")
+        for returns in measured(params, key):
+            yield Curve(record, {"return": returns})
+
+    return run
 
 
 def example_rollouts(

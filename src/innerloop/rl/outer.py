@@ -16,6 +16,7 @@ from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
 from innerloop.rl.broken_trajectories import first_fatal, in_words
+from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.fit import check_fit
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.updates import OuterStep
@@ -98,6 +99,10 @@ class MetaIterations(MeshLoop):
             check_info(info, first, type(self.sampler.environment).__name__)
             check_policy(state.params, first + steps)
         return state, info
+
+    def check_tasks(self, key: PRNGKeyArray) -> None:
+        """Raise InnerloopError unless this is a key, and the environment draws its tasks from it."""
+        check_tasks(self.sampler.environment, key, "MetaIterations")
 
     def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
         """One meta-iteration, inside the mesh."""

@@ -11,7 +11,7 @@ Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import jax
@@ -20,7 +20,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.config.bounds import Bounds, check_bounds
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.inner import InnerLoop, inner_step
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner_step import Carry, Now, inner_step
+from innerloop.engine.loss import Extras
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
 from innerloop.rl.environments.base import Environment
@@ -130,18 +132,17 @@ class MetaSampler:
     def _inner_step(self, frozen: Params) -> Callable[[tuple], tuple]:
         """One inner step of one task: (adapted parameters, state of the rule, trajectories) -> the first two."""
 
-        whole_batch = replace(self.inner, minibatch=None)
+        def loss(fast: PyTree, now: Now, samples: PyTree) -> tuple[Array, Extras]:
+            return self.algorithm.loss_fn(combine(fast, frozen), samples), Extras()
 
         def moved(item: tuple) -> tuple:
             fast, state, trajectories = item
-            rest = (frozen, self.processor(trajectories))
-            return inner_step(self._loss, whole_batch, rest, None)((fast, state), jnp.zeros((), int))[0]
+            step = inner_step(
+                loss, self.inner.rule, self.processor(trajectories), mixed=self.inner.derivative == "mixed"
+            )
+            return step(Carry(fast, state), Now())[0][:2]
 
         return moved
-
-    def _loss(self, fast: PyTree, rest: PyTree) -> Array:
-        frozen, samples = rest
-        return self.algorithm.loss_fn(combine(fast, frozen), samples)
 
     def _act(self, policy: Params, key: PRNGKeyArray, task: PyTree) -> Trajectories:
         draw = restarting_rollout if self.restarts else rollout

@@ -80,9 +80,9 @@ def _check_names(algorithm: Algorithm) -> None:
     """The functions and their arguments have the names that the engine and its readers use."""
     assert isinstance(algorithm, Algorithm), f"expected an Algorithm, got {type(algorithm).__name__}"
     for function, expected in (
-        (algorithm.adapt, ["meta_params", "support"]),
-        (algorithm.trajectory, ["meta_params", "support", "observe"]),
-        (algorithm.meta_grad, ["meta_params", "task"]),
+        (algorithm.adapt, ["meta_params", "support", "key"]),
+        (algorithm.trajectory, ["meta_params", "support", "observe", "key"]),
+        (algorithm.meta_grad, ["meta_params", "task", "key"]),
     ):
         names = list(inspect.signature(function).parameters)
         assert names == expected, f"{function.__name__} takes {names}, expected {expected}"
@@ -138,7 +138,7 @@ def _check_zero_gradient(make: MakeAlgorithm, rule: optax.GradientTransformation
     algorithm = make(flat, InnerLoop(rule, STEPS))
     grads, info = jax.jit(algorithm.meta_grad)(algorithm.init(params), task)
     finite = [bool(np.isfinite(x).all()) for x in jax.tree.leaves((grads, info))]
-    assert all(finite), "NaN where the gradient is zero (Adam inside needs `eps_root`)"
+    assert all(finite), "NaN where the gradient is zero"
 
 
 def _assert_like(tree: PyTree, params: PyTree, what: str) -> None:

@@ -4,6 +4,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.distribution import check_random
+
 
 class Transition(NamedTuple):
     """The result of a step: next state, its observation, the reward, and whether the trajectory has ended."""
@@ -56,3 +58,8 @@ class Environment(Protocol):
     def step(self, key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
         """One step. Its result after `done` is ignored."""
         ...
+
+
+def check_tasks(environment: Environment, key: PRNGKeyArray, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless the tasks of an environment are drawn from their keys."""
+    check_random(environment.sample_task, key, who, f"{type(environment).__name__}.sample_task")

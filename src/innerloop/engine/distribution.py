@@ -1,0 +1,193 @@
+"""Distributions of tasks that users bring: checked in the traced program, and split into arrays and the rest."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+from jaxtyping import PRNGKeyArray, PyTree
+
+from innerloop.engine.types import TaskDistribution
+from innerloop.errors import InnerloopError
+
+CALLS = frozenset(
+    {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
+)
+"""Equations that call one jaxpr with all of their operands."""
+
+UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
+
+
+def check_key(key: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is one key of `jax.random`, of the old or the new kind."""
+    array = key if isinstance(key, jax.Array | np.ndarray) else None
+    if array is not None and _is_key(array):
+        return
+    got = repr(key) if array is None else f"{array.dtype} of shape {array.shape}"
+    raise InnerloopError(who, "`key` must be one key of jax.random", got=got, do="pass jax.random.key(0)")
+
+
+def _is_key(array: Any) -> bool:
+    """Whether an array is one key: typed, or the numbers of one."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array.shape == ()
+    return array.dtype == jnp.uint32 and array.shape == jax.random.key_data(jax.random.key(0)).shape
+
+
+def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is a distribution whose tasks are drawn from their keys.
+
+    Args:
+        tasks: what was given as a distribution.
+        key: any key of the kind that is used.
+        who: the caller.
+
+    Raises:
+        InnerloopError: there is no method `sample`, it gives no `Task`, it cannot be traced, its tasks do not depend on
+            the key, or they depend on what it draws elsewhere.
+    """
+    if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
+        got = f"the class {tasks.__name__}" if isinstance(tasks, type) else f"a {type(tasks).__name__}"
+        do = "pass an object with a method `sample(key)` that returns a Task"
+        raise InnerloopError(who, "`tasks` must be a distribution of tasks", got=got, do=do)
+    check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)
+
+
+def _check_task(task: object, who: str, name: str) -> None:
+    """Raise InnerloopError unless a task has a support and a query set."""
+    if not (hasattr(task, "support") and hasattr(task, "query")):
+        do = "return innerloop.Task(support, query)"
+        raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", do=do)
+
+
+def check_random(
+    draw: Callable[[PRNGKeyArray], PyTree],
+    key: PRNGKeyArray,
+    who: str,
+    name: str,
+    check: Callable[[object, str, str], None] = lambda drawn, who, name: None,
+) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless `draw` is random by its key, and by nothing else.
+
+    Args:
+        draw: `draw(key)`, a pytree of arrays.
+        key: any key of the kind that is used.
+        who: the caller.
+        name: of `draw`, for messages.
+        check: `check(drawn, who, name)` looks at what was drawn.
+    """
+    check_key(key, who)
+
+    def traced(key: PRNGKeyArray) -> PyTree:
+        drawn = draw(key)
+        check(drawn, who, name)
+        return drawn
+
+    try:
+        first, second = _traced_twice(traced, key)
+    except UNTRACEABLE as error:
+        reason = str(error).splitlines()[0]
+        do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
+        raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
+    if not any(_dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
+        wrong = f"`{name}` does not depend on its key: all tasks would be the same"
+        raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
+    _check_alike(first, second, who, name)
+
+
+def check_repeatable(fn: Callable[..., PyTree], args: tuple[PyTree, ...], who: str, name: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, if `fn(*args)` draws random numbers from elsewhere than its arguments.
+
+    Args:
+        fn: a function that can be traced; it need not be random.
+        args: arrays, or their `jax.ShapeDtypeStruct`.
+        who: the caller.
+        name: of `fn`, for messages.
+    """
+    _check_alike(*_traced_twice(fn, *args), who, name)
+
+
+def _traced_twice(fn: Callable[..., PyTree], *args: PyTree) -> tuple[jex.ClosedJaxpr, jex.ClosedJaxpr]:
+    """Two traces of a function."""
+    # A function of its own each time, or JAX would remember the first jaxpr.
+    first, second = (jax.make_jaxpr(lambda *args: fn(*args))(*args) for _ in range(2))
+    return first, second
+
+
+def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name: str) -> None:
+    """Raise InnerloopError if two traces of a function hold other numbers."""
+    if not _same(list(_constants(first)), list(_constants(second))):
+        wrong = f"`{name}` draws other numbers for the same key, and would draw them once for all tasks"
+        raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
+
+
+def _dependent(jaxpr: jex.Jaxpr, inputs: list[bool]) -> list[bool]:
+    """Which results of a jaxpr depend on those inputs that are marked."""
+    marked = {variable for variable, mark in zip(jaxpr.invars, inputs, strict=True) if mark}
+    marks = lambda atoms: [isinstance(x, jex.Var) and x in marked for x in atoms]
+    for equation in jaxpr.eqns:
+        given = marks(equation.invars)
+        results = [any(given)] * len(equation.outvars)
+        inner = list(jex.jaxprs_in_params(equation.params))
+        if equation.primitive.name in CALLS and len(inner) == 1:
+            results = _dependent(inner[0], given)
+        marked.update(x for x, mark in zip(equation.outvars, results, strict=True) if mark)
+    return marks(jaxpr.outvars)
+
+
+def _constants(traced: jex.ClosedJaxpr) -> Iterator[Any]:
+    """All numbers that a traced program holds, within its equations too."""
+    yield from traced.consts
+    yield from _literals(traced.jaxpr)
+
+
+def _literals(jaxpr: jex.Jaxpr) -> Iterator[Any]:
+    """The numbers in the equations of a jaxpr."""
+    for equation in jaxpr.eqns:
+        yield from (x.val for x in equation.invars if isinstance(x, jex.Literal))
+        for inner in jex.jaxprs_in_params(equation.params):
+            yield from _literals(inner)
+    yield from (x.val for x in jaxpr.outvars if isinstance(x, jex.Literal))
+
+
+def _same(a: list[Any], b: list[Any]) -> bool:
+    """Whether two lists of numbers are equal to the bit."""
+    return len(a) == len(b) and all(x is y or _bits(x) == _bits(y) for x, y in zip(a, b, strict=True))
+
+
+def _bits(x: Any) -> bytes:
+    """The bytes of a number or array, which may be a key."""
+    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()
+
+
+def is_data(x: object) -> bool:
+    """Whether a leaf is an array that a program can take; of NumPy's those in memory."""
+    numbers = isinstance(x, np.ndarray) and x.dtype.kind in "biufc" and not isinstance(x, np.memmap)
+    return numbers or isinstance(x, jax.Array)
+
+
+def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], TaskDistribution]]:
+    """The arrays of a distribution, and the function that puts others in their place.
+
+    As constants they would be compiled into the program, and NumPy's cannot be indexed in it.
+
+    Args:
+        tasks: a pytree, or any object, whose attributes are then looked through.
+    """
+    plain = jax.tree_util.all_leaves([tasks]) and hasattr(tasks, "__dict__")
+    arrays, rest = eqx.partition(vars(tasks) if plain else tasks, is_data)
+    if not jax.tree.leaves(arrays):
+        return arrays, lambda arrays: tasks
+    whole = lambda arrays: eqx.combine(arrays, rest)
+    return arrays, lambda arrays: _with_attributes(tasks, whole(arrays)) if plain else whole(arrays)
+
+
+def _with_attributes(tasks: TaskDistribution, attributes: dict[str, Any]) -> TaskDistribution:
+    """A copy of an object with these attributes."""
+    copy = object.__new__(type(tasks))
+    vars(copy).update(attributes)
+    return copy

@@ -1,0 +1,134 @@
+"""Programs that are compiled once for their content, however often the function is made anew.
+
+`jax.jit` recognises a function by its identity. An algorithm, a loss or a score that is built in a loop is another
+function each time, and so is compiled each time. Here the traced program itself is what is recognised. Tracing costs
+milliseconds where compiling costs seconds, and a changed global or attribute that the function reads is seen.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import core
+from jax.extend import core as jex
+from jaxtyping import PyTree
+
+PROGRAMS = 256
+"""Programs that are kept; the one that was not used for longest goes first."""
+
+UNREAD = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info"})
+"""Parameters of equations that do not change what is executed: rules of derivatives, which were applied by then."""
+
+
+def transforming() -> bool:
+    """Whether this runs inside a transformation, such as `jax.jit`, `jax.vmap` or `jax.grad`."""
+    here = jex.get_opaque_trace_state()
+    with core.eval_context():
+        return here != jex.get_opaque_trace_state()
+
+
+class _Same(NamedTuple):
+    """An object that equals itself only, and is kept alive so that its number is not given to another."""
+
+    number: int
+    held: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Content:
+    """A traced function, equal to every other that computes the same."""
+
+    def __init__(self, traced: jex.ClosedJaxpr):
+        self.jaxpr, self.content = traced.jaxpr, _content(traced.jaxpr)
+        self.hash = hash(self.content)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self.content == other.content
+
+
+def _content(jaxpr: jex.Jaxpr) -> Hashable:
+    """All of a jaxpr that decides its results, its variables numbered in order of appearance."""
+    numbers: dict[jex.Var, int] = {}
+
+    def atom(x: Any) -> Hashable:
+        if isinstance(x, jex.Literal):
+            return x.aval, _value(x.val)
+        return numbers.setdefault(x, len(numbers)), x.aval
+
+    atoms = lambda variables: tuple(map(atom, variables))
+    inputs = atoms(jaxpr.constvars), atoms(jaxpr.invars)
+    equations = tuple(
+        (eqn.primitive, atoms(eqn.invars), _settings(eqn.params), atoms(eqn.outvars)) for eqn in jaxpr.eqns
+    )
+    return inputs, equations, atoms(jaxpr.outvars)
+
+
+def _settings(params: dict[str, Any]) -> Hashable:
+    """The parameters of an equation."""
+    return tuple((name, _value(params[name])) for name in sorted(params) if name not in UNREAD)
+
+
+def _value(x: Any) -> Hashable:
+    """Anything, to be compared by what it holds, or, where that cannot be told, by what it is."""
+    if isinstance(x, jex.ClosedJaxpr):
+        return _content(x.jaxpr), tuple(map(_value, x.consts))
+    if isinstance(x, jex.Jaxpr):
+        return _content(x)
+    if isinstance(x, list | tuple):
+        return type(x), tuple(map(_value, x))
+    if isinstance(x, np.ndarray | np.generic):
+        return type(x), x.dtype, x.shape, x.tobytes()
+    if isinstance(x, bool | int | float | complex):
+        return type(x), repr(x)  # 1 is not 1.0 or True, and 0.0 not -0.0
+    try:
+        hash(x)
+    except TypeError:
+        return _Same(id(x), x)
+    return x
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _compiled(content: _Content, options: tuple[tuple[str, Any], ...]) -> Callable[..., list]:
+    """The compiled program `(constants, arguments) -> results`, both flat."""
+    run = lambda constants, arguments: jex.jaxpr_as_fun(jex.ClosedJaxpr(content.jaxpr, constants))(*arguments)
+    return jax.jit(run, compiler_options=dict(options) or None)
+
+
+def compile_once(
+    function: Callable[..., PyTree], options: dict[str, bool] | None = None
+) -> Callable[..., PyTree]:
+    """`jax.jit(function)` for functions that are made anew: equal programs are compiled once.
+
+    The result traces at its first call with arguments of these shapes, as that of `jax.jit` does. It is not to be
+    differentiated or called inside of a transformation.
+
+    Args:
+        function: a function of pytrees of arrays.
+        options: the compiler's.
+    """
+    known: dict[Hashable, tuple[Callable[..., list], list, Any]] = {}
+
+    def call(*arguments: PyTree) -> PyTree:
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+            return function(*arguments)
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = structure, tuple(map(jax.typeof, leaves)), jnp.result_type(float)
+        if shapes not in known:
+            traced, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            program = _compiled(_Content(traced), tuple(sorted((options or {}).items())))
+            known[shapes] = program, traced.consts, jax.tree.structure(result)
+        program, constants, result = known[shapes]
+        return jax.tree.unflatten(result, program(constants, leaves))
+
+    return call
