@@ -312,7 +312,7 @@ def test_policies_that_return_something_else(answer: Any, message: str):
         ),
         (
             {"task": lambda x: RNG.normal(size=2)},
-            "`Walk.sample_task` draws other numbers for the same key",
+            "`Walk.sample_task` does not depend on its key",
         ),
         (
             {"seen": lambda x: x + RNG.normal(size=2)},
