@@ -73,14 +73,19 @@ def test_the_width_is_a_share_of_the_median_distance(width):
     assert rbf_cka(x, y, width=width) == pytest.approx(by_definition(*kernels), rel=1e-12)
 
 
-@pytest.mark.parametrize("neurons", [6, 300])
-def test_the_width_where_most_points_coincide(neurons):
-    """Five different points among forty: the median distance of all pairs is zero, and that of those apart counts."""
-    spatial = pytest.importorskip("scipy.spatial")
-    x = np.where(np.arange(40)[:, None] < 5, RNG.normal(size=(40, neurons)), RNG.normal(size=neurons)) + 3
+@pytest.mark.parametrize(("neurons", "different"), [(6, 5), (300, 5), (6, 30)])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_width_where_points_coincide(neurons, different, seed):
+    """Five different points among forty: the median distance of all pairs is zero, and that of those apart counts.
+
+    Thirty of forty: most pairs are apart, and the median is that of all.
+    """
+    spatial, rng = pytest.importorskip("scipy.spatial"), np.random.default_rng(seed)
+    x = np.where(np.arange(40)[:, None] < different, rng.normal(size=(40, neurons)), rng.normal(size=neurons))
+    x = x + 3
     d = spatial.distance.squareform(spatial.distance.pdist(x))
-    apart = d[np.triu_indices(40, 1)]
-    s = np.median(apart[apart > 0])
+    pairs = d[np.triu_indices(40, 1)]
+    s = np.median(pairs if different > 20 else pairs[pairs > 0])
     own, other = np.exp(-(d**2) / (2 * s**2)), squared_distances(Y)
     other = np.exp(-other / (2 * np.median(np.sqrt(other[np.triu_indices(40, 1)])) ** 2))
     assert rbf_cka(x, Y) == pytest.approx(by_definition(own, other), rel=1e-9)

@@ -39,16 +39,15 @@ def test_it_is_scipy_s_interval():
 
 def test_sums_keep_their_digits():
     """Float32 scores far from zero, over many tasks: as exact as the scores are."""
-    scores = (1e4 + np.random.default_rng(1).normal(size=(30_000, 2))).astype(np.float32)
+    scores = (1e6 + 10 * np.random.default_rng(1).normal(size=(30_000, 2))).astype(np.float32)
     curve = Curve((0, 1), {"loss": scores})
     for column in range(2):
         exact = [float(x) for x in scores[:, column]]
         mean = math.fsum(exact) / len(exact)
         deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in exact) / (len(exact) - 1))
         assert curve.mean("loss")[column] == pytest.approx(mean, rel=1e-13)
-        assert curve.ci95("loss")[column] == pytest.approx(
-            1.9600 * deviation / math.sqrt(len(exact)), rel=1e-4
-        )
+        half = stats.t.ppf(0.975, len(exact) - 1) * deviation / math.sqrt(len(exact))
+        assert curve.ci95("loss")[column] == pytest.approx(half, rel=1e-10)
     found = interval(scores)
     assert found == (curve.mean("loss").tolist(), curve.ci95("loss").tolist())
     assert curve.mean("loss").dtype == curve.ci95("loss").dtype == np.float64

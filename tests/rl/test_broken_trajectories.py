@@ -24,12 +24,12 @@ POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 
 
 class Blind(Navigation):
-    """Navigation whose observation, and state, is lost to the right of the origin; the reward stays finite."""
+    """Navigation whose first coordinate is lost to the right of the origin; the reward stays finite."""
 
     def step(self, key: Any, state: Any, action: Any) -> Transition:
         after = super().step(key, state, action)
         lost = (after.observation[0] > 0.15) | jnp.isnan(state.position[0])
-        seen = jnp.where(lost, jnp.nan, after.observation)
+        seen = after.observation.at[0].set(jnp.where(lost, jnp.nan, after.observation[0]))
         return after._replace(
             state=after.state._replace(position=seen), observation=seen, reward=jnp.zeros(())
         )
@@ -154,6 +154,10 @@ def test_numbers_that_are_not_finite():
     )
     with pytest.raises(InnerloopError, match=message):
         lost.run(lost.start(POLICY, jax.random.key(0)), 1)
+    edge = lambda policy, samples: surrogates.ratio(policy, samples) + jnp.sqrt(0 * policy.log_std[0])
+    sharp = loop(Navigation(horizon=3), query=edge)
+    with pytest.raises(InnerloopError, match="meta-iteration 0 has a loss or a meta-gradient.*grad_norm nan"):
+        sharp.run(sharp.start(POLICY, jax.random.key(0)), 1)
     steep = loop(Navigation(horizon=3), 3e38, lambda policy, samples: 1e9 * surrogates.ratio(policy, samples))
     with pytest.raises(
         InnerloopError, match=r"`mean/.*` is not finite after 1 meta-iterations; lower the outer"
@@ -192,3 +196,12 @@ def test_many_stop_the_run(where: list):
         InnerloopError, match=r"diverged at meta-step 7: ant_velocity broke in task 1 after \d update"
     ):
         incidents(steps(*where), "ant_velocity", 8, Path("runs/x"))
+
+
+def test_all_of_one_task_stop_the_run_however_many_others_there_are():
+    made = np.full((1, 60, 2, 5), -1)
+    made[0, 7, 1] = 3
+    with pytest.raises(
+        InnerloopError, match="meta-step 8: ant_velocity broke in task 7 after 1 updates, trajectory 0"
+    ):
+        incidents(made, "ant_velocity", 8, Path("runs/x"))
