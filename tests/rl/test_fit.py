@@ -308,20 +308,20 @@ def test_policies_that_return_something_else(answer: Any, message: str):
         ),
         (
             {"task": lambda x: jnp.zeros(2)},
-            "all tasks are the same: `sample_task` does not depend on its key",
+            "MetaIterations: `Walk.sample_task` does not depend on its key",
         ),
         (
             {"task": lambda x: RNG.normal(size=2)},
-            "`sample_task` draws random numbers from elsewhere than its key",
+            "`Walk.sample_task` does not depend on its key",
         ),
         (
             {"seen": lambda x: x + RNG.normal(size=2)},
-            "`reset` draws random numbers from elsewhere than its key",
+            "`Walk.reset` draws other numbers for the same key",
         ),
-        ({"seen": lambda x: x + random.random()}, "`reset` draws random numbers from elsewhere"),
+        ({"seen": lambda x: x + random.random()}, "`Walk.reset` draws other numbers for the same key"),
         (
             {"reward": lambda x: x + np.random.default_rng().normal()},
-            "`step` draws random numbers from elsewhere",
+            "`Walk.step` draws other numbers for the same key",
         ),
     ],
 )

@@ -87,18 +87,41 @@ def check_random(
         return drawn
 
     try:
-        # A function of its own each time, or JAX would remember the first jaxpr.
-        first, second = (jax.make_jaxpr(lambda key: traced(key))(key) for _ in range(2))
+        first, second = _traced_twice(traced, key)
     except UNTRACEABLE as error:
         reason = str(error).splitlines()[0]
         do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
-    do = "draw from the key, by jax.random"
     if not any(_dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
-        raise InnerloopError(who, f"`{name}` does not depend on its key: all tasks would be the same", do=do)
+        wrong = f"`{name}` does not depend on its key: all tasks would be the same"
+        raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
+    _check_alike(first, second, who, name)
+
+
+def check_repeatable(fn: Callable[..., PyTree], args: tuple[PyTree, ...], who: str, name: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, if `fn(*args)` draws random numbers from elsewhere than its arguments.
+
+    Args:
+        fn: a function that can be traced; it need not be random.
+        args: arrays, or their `jax.ShapeDtypeStruct`.
+        who: the caller.
+        name: of `fn`, for messages.
+    """
+    _check_alike(*_traced_twice(fn, *args), who, name)
+
+
+def _traced_twice(fn: Callable[..., PyTree], *args: PyTree) -> tuple[jex.ClosedJaxpr, jex.ClosedJaxpr]:
+    """Two traces of a function."""
+    # A function of its own each time, or JAX would remember the first jaxpr.
+    first, second = (jax.make_jaxpr(lambda *args: fn(*args))(*args) for _ in range(2))
+    return first, second
+
+
+def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name: str) -> None:
+    """Raise InnerloopError if two traces of a function hold other numbers."""
     if not _same(list(_constants(first)), list(_constants(second))):
         wrong = f"`{name}` draws other numbers for the same key, and would draw them once for all tasks"
-        raise InnerloopError(who, wrong, do=do)
+        raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
 
 
 def _dependent(jaxpr: jex.Jaxpr, inputs: list[bool]) -> list[bool]:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.engine.safe_roots import safe_sqrt
+
 
 def discounted_returns(
     rewards: Float[Array, "trajectories steps"],
@@ -77,7 +79,4 @@ def normalised_advantages(
     count = jnp.maximum(jnp.sum(mask), 1)
     mean = jnp.sum(advantages * mask) / count
     variance = jnp.sum(jnp.square(advantages - mean) * mask) / count
-    # The root has no derivative at 0: equal advantages would make a derivative through them NaN.
-    varied = variance > 0
-    deviation = jnp.where(varied, jnp.sqrt(jnp.where(varied, variance, 1)), 0)
-    return (advantages - mean) / (deviation + 1e-8) * mask
+    return (advantages - mean) / (safe_sqrt(variance) + 1e-8) * mask

@@ -7,11 +7,12 @@ import jax
 from jaxtyping import PyTree
 
 from innerloop.config.bounds import MEMBERS, check_number
-from innerloop.engine.key_use import has_other_constants, reads_first, trace
+from innerloop.engine.distribution import check_repeatable
 from innerloop.engine.types import Params
 from innerloop.rl.environments.base import Environment
 from innerloop.rl.interaction import act, draw_tasks, refuse, reset_all, step_all
 
+WHO = "MetaIterations"
 NEEDED = ("horizon", "observation_size", "action_size", "discrete", "sample_task", "reset", "step")
 """What an environment cannot do without; `task_vector` is for `Oracle` alone."""
 COUNT = 7
@@ -22,16 +23,13 @@ def check_fit(environment: Environment, policy: Params) -> None:
     """Trace one step of the policy in a task of the environment; `environment.probe()` is called if there is one.
 
     Raises:
-        InnerloopError: a member of the environment is missing or of the wrong kind; all tasks are the same; a method
-            draws random numbers from elsewhere than its key; or the two do not fit together.
+        InnerloopError: a member of the environment is missing or of the wrong kind; a method draws
+            random numbers from elsewhere than its key; or the two do not fit together.
     """
     check_members(environment)
     key = jax.eval_shape(lambda: jax.random.key(0))
     keys = jax.ShapeDtypeStruct((COUNT,), key.dtype)
-    tasks = _traced(environment, "sample_task", draw_tasks, keys)
-    if jax.tree.leaves(tasks) and not reads_first(trace(environment.sample_task, key)[0]):
-        do = "draw the task from the key, as by jax.random.uniform(key, ...)"
-        refuse(environment, "all tasks are the same: `sample_task` does not depend on its key", do=do)
+    tasks = jax.eval_shape(lambda keys: draw_tasks(environment, keys), keys)
     task = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tasks)
     state, observation = _traced(environment, "reset", reset_all, keys, task)
     one_act = lambda key, seen: act(environment, policy, key, seen)
@@ -51,10 +49,8 @@ def check_members(environment: Any) -> None:
 
 
 def _traced(environment: Environment, name: str, fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """Shapes of `fn(environment, *args)`. Raises InnerloopError if a second trace has other constants."""
-    (first, shapes), (again, _) = (trace(lambda *args: fn(environment, *args), *args) for _ in range(2))
-    if has_other_constants(first, again):
-        wrong = f"`{name}` draws random numbers from elsewhere than its key"
-        do = "NumPy's and Python's are drawn once, when the program is compiled: use jax.random with the key"
-        refuse(environment, wrong, do=do)
+    """Shapes of `fn(environment, *args)`. Raises InnerloopError if it draws from elsewhere than its key."""
+    of_args = lambda *args: fn(environment, *args)
+    shapes = jax.eval_shape(of_args, *args)
+    check_repeatable(of_args, args, WHO, f"{type(environment).__name__}.{name}")
     return shapes

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.engine.safe_roots import safe_sqrt
 from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition
 
@@ -74,8 +75,6 @@ class Navigation:
         position = state.position + MAX_STEP * jnp.clip(action, -1.0, 1.0)
         away = position - state.goal
         squared = jnp.sum(jnp.square(away))
-        away_at_all = squared > 0  # the root has no derivative at 0
-        distance = jnp.where(away_at_all, jnp.sqrt(jnp.where(away_at_all, squared, 1)), 0)
-        reward = -squared if self.reward == "squared" else -distance
+        reward = -squared if self.reward == "squared" else -safe_sqrt(squared)
         done = jnp.all(jnp.abs(away) < GOAL_RADIUS)
         return Transition(NavigationState(position, state.goal), position, reward, done)
