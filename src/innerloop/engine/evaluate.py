@@ -19,6 +19,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import Diverged, adaptation_lost, first_lost
 from innerloop.engine.distribution import check_distribution, split_arrays
+from innerloop.engine.learning_check import check_adapts
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
@@ -259,6 +260,7 @@ def evaluate(
     held, with_arrays = split_arrays(tasks)
     tasks = with_arrays(jax.tree.map(jnp.asarray, held))
     check_distribution(tasks, key, "evaluate")
+    check_adapts(algorithm, params, tasks, key, "evaluate")
     run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
     curve = join(list(run(params, key)))
     if on_nonfinite == "raise" and curve.diverged.any():

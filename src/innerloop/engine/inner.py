@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loop_invariants import hoist
+from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.mixed_mode import mixed_value_and_grad
 from innerloop.engine.pytree import Selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
@@ -158,7 +159,8 @@ def _at_step(rest: PyTree, minibatch: int | None, i: Array) -> PyTree:
 def check_scalar_loss(loss_fn: LossFn, params: Params, batch: PyTree) -> None:
     """Raise InnerloopError unless the loss is a float scalar."""
     # A function of its own: JAX keeps what it knows of one for as long as that lives.
-    shape = jax.eval_shape(lambda params, batch: loss_fn(params, batch), params, batch)
+    with loss_errors(batch):
+        shape = jax.eval_shape(lambda params, batch: loss_fn(params, batch), params, batch)
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
         raise InnerloopError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -50,16 +51,17 @@ def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array)
 
     Args:
         scores: `[examples, ways]`.
-        targets: class numbers, `[examples]`; the loss is NaN if one is not in 0..ways-1.
+        targets: class numbers, `[examples]`; the loss is NaN if one is not among 0, 1, ..., ways-1.
 
     Raises:
         InnerloopError: the targets do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
-    log_f = jax.nn.log_softmax(scores)
+    known = (targets >= 0) & (targets < scores.shape[-1]) & (targets == jnp.round(targets))
+    # The scores too, or the gradient would be finite.
+    log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
     log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
-    known = (targets >= 0) & (targets < scores.shape[-1])
     return -jnp.mean(jnp.where(known, log_likelihood, jnp.nan))
 
 
@@ -68,13 +70,15 @@ def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
 
     Args:
         scores: of any shape.
-        targets: 0 or 1, of the same shape.
+        targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one is outside of 0..1.
 
     Raises:
         InnerloopError: the shapes differ.
     """
     _check_targets(targets, scores.shape)
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype)))
+    losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
+    known = (targets >= 0) & (targets <= 1)
+    return jnp.mean(losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype))
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,30 @@ class BatchLoss:
     def __call__(self, params: Params, batch: Batch) -> Float[Array, ""]:
         """The loss of one batch."""
         return self.measure(self.apply(params, batch.inputs), batch.targets)
+
+    def misfit(self, params: Params, batch: Batch, ways: int | None = None) -> str:
+        """In words, why the targets of a batch do not fit the outputs; empty if they do, or if that cannot be told.
+
+        Args:
+            params: the parameters of the model.
+            batch: the batch; only its shapes are read if `ways` is given.
+            ways: the number of classes (None: the targets are read).
+        """
+        if self.measure is sigmoid_cross_entropy and ways is None:
+            values = np.asarray(batch.targets)
+            return (
+                ""
+                if ((values >= 0) & (values <= 1)).all()
+                else f"the targets reach {values.min()} and {values.max()}"
+            )
+        if self.measure is not softmax_cross_entropy:
+            return ""
+        outputs = jax.eval_shape(lambda params, x: self.apply(params, x), params, batch.inputs).shape[-1]
+        if ways is not None:
+            return "" if ways <= outputs else f"the model has {outputs} outputs for {ways} classes"
+        labels = np.asarray(batch.targets)
+        wrong = labels[(labels < 0) | (labels >= outputs) | (labels != np.round(labels))]
+        return f"the model has {outputs} outputs and a target is {wrong[0]}" if wrong.size else ""
 
 
 def mean_squared_error(apply: Apply = call) -> BatchLoss:
