@@ -98,7 +98,7 @@ test-faults: $(VENV)/installed-test ## every fault that a run must survive, with
 	$(PY) -m tools.reliability_tables
 
 .PHONY: fuzz
-fuzz: $(VENV)/installed-test ## 100 000 hostile inputs for every reader, hours; rewrites docs/reference/reliability.md
+fuzz: $(VENV)/installed-test ## 20 000 hostile inputs for every reader, half an hour; rewrites docs/reference/reliability.md
 	$(PY) -m tests.fuzz --write
 	$(PY) -m tools.reliability_tables
 

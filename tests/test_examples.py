@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -55,6 +56,24 @@ def test_own_flax_model():
     for name in ("NNX", "Linen"):
         first, last = found(f"{name}: .* {NUMBER} -> {NUMBER}", text)
         assert last < first
+
+
+def test_neural_fields(tmp_path):
+    text = run(example("neural_fields"), "--plot", str(tmp_path / "fields.png"))
+    before, after = (found(f"after {n} steps: {NUMBER}", text)[0] for n in (" 0", " 3"))
+    assert after > before
+    assert (tmp_path / "fields.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_test_time_training():
+    text = run(example("test_time_training"))
+    for name in ("window alone", "dynamic evaluation", "full attention", "test-time training"):
+        assert found(f"{name} +{NUMBER}", text)[0] < np.log(256)
+
+
+def test_data_attribution():
+    (score,) = found(f"metagradients: LDS {NUMBER}", run(example("data_attribution")))
+    assert score > 0.9
 
 
 def test_own_images():

@@ -125,10 +125,10 @@ def inference_call(experiment: SupervisedExperiment, tasks: int) -> Any:
 def speed(setting: str) -> None:
     """ANIL beside MAML on one setting, at the presets' own inner steps."""
     print(f"speed of {setting}")
-    # All three of the published protocol: they must differ by the algorithm alone.
+    # All three without recipes: they must differ by the algorithm alone.
     ours = {algorithm: f"{setting}-{algorithm}" for algorithm in ("maml", "anil", "fomaml")}
-    names = {algorithm: f"{name}-published" if name in RECIPES else name for algorithm, name in ours.items()}
-    experiments = {name: supervised(build(preset(published))) for name, published in names.items()}
+    names = {algorithm: f"{name}-short" if name in RECIPES else name for algorithm, name in ours.items()}
+    experiments = {name: supervised(build(preset(short))) for name, short in names.items()}
     training = seconds_of({name: training_call(e, 2) for name, e in experiments.items()})
     inference = seconds_of({name: inference_call(e, 16) for name, e in experiments.items()})
     config = experiments["maml"].config

@@ -6,9 +6,10 @@
     python -m benchmarks.accuracy.measure --table         write the tables from the result files that are there
     python -m benchmarks.accuracy.measure --tasks 1000    on fewer held-out tasks than the usual 10 000
     python -m benchmarks.accuracy.measure NAME --modes transductive inductive    in these modes of normalisation alone
+    python -m benchmarks.accuracy.measure NAME --add      beside the measurements of other settings that are in its file
 
-One file a subject in benchmarks/results: every measurement with its settings, the training's length, commit, machine
-and wall time.
+One file a subject in benchmarks/results: every measurement with its settings and the commit, the training's length and
+seed, and the machine.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
     found = measure(trained, tasks=count, on_progress=show, **settings)
     print(f"\r  {settings}: {found.score} {found.value:.4f} +- {found.ci95:.4f}")
-    return found.to_json()
+    return found.to_json() | {"commit": commit()}
 
 
 def image_measurements(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
@@ -88,23 +89,39 @@ def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
     return found
 
 
-def take(source: str, measurements: Measurements, count: int) -> None:
-    """Measure one subject and write its file."""
+def training_of(source: str) -> tuple[str, dict[str, Any]]:
+    """The name of a subject, and the facts of its training with its seed."""
+    if source not in weights.shipped() and not is_run(source):
+        return source, {"meta_steps": 0, "seed": 0}
+    path = weights.shipped_path(source) if source in weights.shipped() else RunFolder(source).weights
+    _, config, facts = weights.load(path)
+    return config.name, {**facts, "seed": config.seed}
+
+
+def take(source: str, measurements: Measurements, count: int, add: bool = False) -> None:
+    """Measure one subject and write its file; `add`: measurements of other settings stay in it."""
     print(source)
-    name, training = source, {"meta_steps": 0}
-    if source in weights.shipped():
-        training = weights.load(weights.shipped_path(source))[2]
-    elif is_run(source):
-        _, config, training = weights.load(RunFolder(source).weights)
-        name = config.name
+    name, training = training_of(source)
+    path, made = FOLDER / f"{name}.json", measurements(count)
+    if add and path.exists():
+        known = json.loads(path.read_text())["measurements"]
+        made = [old for old in known if not any(same_settings(old, new) for new in made)] + made
     result = {
         "subject": name,
         "training": training,
-        "measurements": measurements(count),
+        "measurements": made,
         "commit": commit(),
         "environment": environment(),
     }
-    write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+SETTINGS = ("normalization", "rotations", "shots", "queries_per_class", "inner_steps", "inner_learning_rate")
+
+
+def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two records are of the same measurement, made at different times or on other numbers of tasks."""
+    return all(a.get(name) == b.get(name) for name in SETTINGS)
 
 
 def is_run(source: str) -> bool:
@@ -121,6 +138,7 @@ def main(words: list[str]) -> None:
     reader.add_argument("--tasks", type=int, default=10_000)
     reader.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     reader.add_argument("--table", action="store_true")
+    reader.add_argument("--add", action="store_true")
     asked = reader.parse_args(words)
     if not asked.table:
         known = subjects(asked.modes)
@@ -128,7 +146,7 @@ def main(words: list[str]) -> None:
         if unknown := set(asked.names) - set(known):
             reader.error(f"nothing is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         for name in asked.names or known:
-            take(name, known[name], asked.tasks)
+            take(name, known[name], asked.tasks, asked.add)
     write_tables(FOLDER)
 
 

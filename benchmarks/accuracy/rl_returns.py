@@ -29,12 +29,13 @@ RATES = (0.5, 0.1, 0.03, 0.01, 0.003, 0.001)
 def rate_for(trained: Trained) -> float | None:
     """The step a policy is fine-tuned by; None: the one that it was trained for.
 
-    Joint training knows no inner step. The best of `RATES` after one update, on the tasks of the run's validation.
+    Joint training knows no inner step. The best of `RATES` after one update, on validation tasks.
     """
     if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
         return None
     tried = {
-        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, seed=1).curve.mean[1] for rate in RATES
+        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, part="validation").curve.mean[1]
+        for rate in RATES
     }
     return max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))
 

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from innerloop.algorithms import anil as anil
     from innerloop.algorithms import boil as boil
+    from innerloop.algorithms import cavia as cavia
     from innerloop.algorithms import fomaml as fomaml
+    from innerloop.algorithms import imaml as imaml
     from innerloop.algorithms import joint as joint
     from innerloop.algorithms import maml as maml
+    from innerloop.algorithms import maml_plus_plus as maml_plus_plus
+    from innerloop.algorithms import meta_sgd as meta_sgd
+    from innerloop.algorithms import online_maml as online_maml
+    from innerloop.algorithms import protomaml as protomaml
     from innerloop.algorithms import reptile as reptile
     from innerloop.algorithms.testing.meta_gradient import check_meta_gradient as check_meta_gradient
     from innerloop.config.presets.registry import preset as preset
@@ -21,7 +27,10 @@ if TYPE_CHECKING:
     from innerloop.engine.evaluate import evaluate as evaluate
     from innerloop.engine.inner import InnerLoop as InnerLoop
     from innerloop.engine.inner import unroll as unroll
+    from innerloop.engine.loss import Adapted as Adapted
+    from innerloop.engine.loss import Loss as Loss
     from innerloop.engine.outer import OuterLoop as OuterLoop
+    from innerloop.engine.task_list import TaskList as TaskList
     from innerloop.engine.types import Batch as Batch
     from innerloop.engine.types import Task as Task
     from innerloop.errors import InnerloopError as InnerloopError
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from innerloop.nn.losses import mean_squared_error as mean_squared_error
     from innerloop.parallel.cpu_devices import use_cores as use_cores
     from innerloop.tasks import Episodes as Episodes
+    from innerloop.tasks import IteratorOuterLoop as IteratorOuterLoop
     from innerloop.tasks import Sinusoid as Sinusoid
     from innerloop.tasks import StreamedEpisodes as StreamedEpisodes
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
@@ -43,20 +53,35 @@ if TYPE_CHECKING:
     from innerloop.training.trained import load_trained as load_trained
 
 PUBLIC = {
-    "algorithms": ("anil", "boil", "fomaml", "joint", "maml", "reptile"),
+    "algorithms": (
+        "anil",
+        "boil",
+        "cavia",
+        "fomaml",
+        "imaml",
+        "joint",
+        "maml",
+        "maml_plus_plus",
+        "meta_sgd",
+        "online_maml",
+        "protomaml",
+        "reptile",
+    ),
     "algorithms.testing.meta_gradient": ("check_meta_gradient",),
     "config.presets.registry": ("preset",),
     "engine.algorithm": ("Algorithm", "MetaInfo"),
     "engine.evaluate": ("evaluate",),
     "engine.inner": ("InnerLoop", "unroll"),
+    "engine.loss": ("Adapted", "Loss"),
     "engine.outer": ("OuterLoop",),
+    "engine.task_list": ("TaskList",),
     "engine.types": ("Batch", "Task"),
     "errors": ("InnerloopError",),
     "learner.learner": ("Learner",),
     "nn": ("MLP", "Conv4"),
     "nn.losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "parallel.cpu_devices": ("use_cores",),
-    "tasks": ("Episodes", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
+    "tasks": ("Episodes", "IteratorOuterLoop", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
     "tasks.datasets": ("ClassArrays",),
     "training.measure": ("measure",),
     "training.train": ("train",),

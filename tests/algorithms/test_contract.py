@@ -44,7 +44,7 @@ def with_grads(change) -> object:
     """First-order MAML with another gradient."""
 
     class Altered(FOMAML):
-        def meta_grad(self, meta_params, task):
+        def meta_grad(self, meta_params, task, *, key=None):
             grads, info = super().meta_grad(meta_params, task)
             return change(grads), info
 
@@ -52,7 +52,7 @@ def with_grads(change) -> object:
 
 
 class Renamed(FOMAML):
-    def adapt(self, theta, support):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def adapt(self, theta, support, *, key=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().adapt(theta, support)
 
 
@@ -61,7 +61,7 @@ class Restless(FOMAML):
 
     calls: ClassVar[list[int]] = []
 
-    def adapt(self, meta_params, support):
+    def adapt(self, meta_params, support, *, key=None):
         self.calls.append(0)
         return jax.tree.map(lambda x: x + len(self.calls), super().adapt(meta_params, support))
 
@@ -71,7 +71,7 @@ class Forgetful(FOMAML):
 
     rng = np.random.default_rng(0)
 
-    def meta_grad(self, meta_params, task):
+    def meta_grad(self, meta_params, task, *, key=None):
         grads, info = super().meta_grad(meta_params, task)
         draw = lambda _: np.float32(self.rng.normal())
         drawn = jax.pure_callback(draw, jax.ShapeDtypeStruct((), np.float32), info.outer_loss)
@@ -79,13 +79,13 @@ class Forgetful(FOMAML):
 
 
 class OddLosses(FOMAML):
-    def meta_grad(self, meta_params, task):
+    def meta_grad(self, meta_params, task, *, key=None):
         grads, info = super().meta_grad(meta_params, task)
         return grads, info._replace(inner_losses=jnp.zeros((3, 3)))
 
 
 BROKEN = {
-    r"takes \['theta', 'support'\]": Renamed,
+    r"takes \['theta', 'support', 'key'\]": Renamed,
     "0 steps moved the parameters": Restless,
     "the same inputs gave other bits": Forgetful,
     "another tree": with_grads(lambda g: {"all": g}),
@@ -105,10 +105,12 @@ def test_the_contract_catches(message: str):
         check_algorithm(BROKEN[message], dtypes=(jnp.float32,))
 
 
-def test_adam_needs_eps_root():
-    """Its sqrt has no derivative at zero: the reason why the experiments' Adam has one where it is differentiated."""
-    with pytest.raises(AssertionError, match="eps_root"):
-        check_algorithm(algorithms.maml, rule=optax.adam(0.1), dtypes=())
+def test_a_rule_without_a_derivative_at_zero():
+    """A square root is safe (`innerloop.engine.safe_roots`); another power is left as it is."""
+    power = optax.stateless(lambda grads, params: jax.tree.map(lambda g: g * jnp.abs(g) ** -0.3, grads))
+    with pytest.raises(AssertionError, match="NaN where the gradient is zero"):
+        check_algorithm(algorithms.maml, rule=power, dtypes=())
+    check_algorithm(algorithms.maml, rule=optax.adam(0.1), dtypes=())
 
 
 def test_accepting_zero_steps_must_be_said():

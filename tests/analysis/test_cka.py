@@ -44,9 +44,46 @@ def test_definitions(neurons):
     kernels = []
     for side in (x, Y):
         d = squared_distances(side)
-        kernels.append(np.exp(-d / (2 * 0.8**2 * np.median(d[np.triu_indices(40, 1)]))))
+        kernels.append(np.exp(-d / (2 * (0.8 * np.median(np.sqrt(d[np.triu_indices(40, 1)]))) ** 2)))
     assert rbf_cka(x, Y, width=0.8) == pytest.approx(by_definition(*kernels))
     assert rbf_cka(x, Y, width=0.8, debiased=True) == pytest.approx(debiased_by_definition(*kernels))
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_both_sides_are_centred_where_both_are_wide(debiased):
+    """More neurons than points on both sides, far from their means: kernels are formed, of centred activations."""
+    x, y = RNG.normal(size=(12, 40)) + 3, RNG.normal(size=(12, 50)) ** 2 + 5
+    centre = lambda a: a - a.mean(0)
+    k, m = centre(x) @ centre(x).T, centre(y) @ centre(y).T
+    expected = debiased_by_definition if debiased else by_definition
+    assert linear_cka(x, y, debiased=debiased) == pytest.approx(expected(k, m), abs=1e-12)
+    assert linear_cka(y, x, debiased=debiased) == pytest.approx(expected(k, m), abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [0.3, 1.0, 2.5])
+def test_the_width_is_a_share_of_the_median_distance(width):
+    """Distances and their median by SciPy, kernels by scikit-learn. Of 1, 2, 3, 6, 8, 9 it is 4.5, not sqrt(45 / 2)."""
+    spatial, pairwise = pytest.importorskip("scipy.spatial"), pytest.importorskip("sklearn.metrics.pairwise")
+    x, y = np.array([[0.0], [1.0], [9.0], [3.0]]), np.array([[0.0, 1], [2, 2], [5, 1], [1, 1]])
+    assert sorted(spatial.distance.pdist(x)) == [1, 2, 3, 6, 8, 9]
+    kernels = []
+    for side in (x, y):
+        s = width * np.median(spatial.distance.pdist(side))
+        kernels.append(pairwise.rbf_kernel(side, gamma=1 / (2 * s**2)))
+    assert rbf_cka(x, y, width=width) == pytest.approx(by_definition(*kernels), rel=1e-12)
+
+
+@pytest.mark.parametrize("neurons", [6, 300])
+def test_the_width_where_most_points_coincide(neurons):
+    """Five different points among forty: the median distance of all pairs is zero, and that of those apart counts."""
+    spatial = pytest.importorskip("scipy.spatial")
+    x = np.where(np.arange(40)[:, None] < 5, RNG.normal(size=(40, neurons)), RNG.normal(size=neurons)) + 3
+    d = spatial.distance.squareform(spatial.distance.pdist(x))
+    apart = d[np.triu_indices(40, 1)]
+    s = np.median(apart[apart > 0])
+    own, other = np.exp(-(d**2) / (2 * s**2)), squared_distances(Y)
+    other = np.exp(-other / (2 * np.median(np.sqrt(other[np.triu_indices(40, 1)])) ** 2))
+    assert rbf_cka(x, Y) == pytest.approx(by_definition(own, other), rel=1e-9)
 
 
 def test_against_independent_implementations():

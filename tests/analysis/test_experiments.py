@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, separable, small
 
@@ -12,12 +13,14 @@ from innerloop import analysis
 from innerloop.analysis import NamedLayers, named_layers
 from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
-from innerloop.analysis.similarity import MEASURES
+from innerloop.analysis.similarity import MEASURES, _measures_of
 from innerloop.analysis.weight_movement import _angle
 from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 
+T5 = 2.570581836
+"""The 0.975 quantile of Student's t with 5 degrees of freedom."""
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -48,10 +51,10 @@ def test_freezing_is_plain_gradient_descent_on_the_other_layers():
         by_hand = [loss(adapted(subject, t, line["frozen"]), t.query) for t in tasks_of(subject, 6)]
         values.append(np.array(by_hand))
         assert line["loss"] == pytest.approx(np.mean(by_hand), rel=1e-5)
-        assert line["ci95"] == pytest.approx(1.96 * np.std(by_hand, ddof=1) / np.sqrt(6), rel=1e-4)
+        assert line["ci95"] == pytest.approx(T5 * np.std(by_hand, ddof=1) / np.sqrt(6), rel=1e-4)
     paired = values[2] - values[0]
     assert lines[2]["change"] == pytest.approx(paired.mean(), rel=1e-4)
-    assert lines[2]["change_ci95"] == pytest.approx(1.96 * np.std(paired, ddof=1) / np.sqrt(6), rel=1e-4)
+    assert lines[2]["change_ci95"] == pytest.approx(T5 * np.std(paired, ddof=1) / np.sqrt(6), rel=1e-4)
 
 
 def test_freezing_chosen_sets_and_what_the_algorithm_moves():
@@ -139,6 +142,42 @@ def test_similarity_of_two_models():
     assert analysis.similarity_across_models(a, a, tasks=2, key=KEY, adapted=True)[1]["cca"]["mean"] == 1
     with pytest.raises(InnerloopError, match="need the same layers, got hidden1, head and first, out"):
         analysis.similarity_across_models(a, own(), tasks=2, key=KEY)
+
+
+def test_each_of_two_models_adapts_by_its_own_inner_loop():
+    """Models of one network, one with three steps and one with a single long one."""
+    a = small()
+    assert a.close_up is not None
+    b = replace(a, algorithm=a.algorithm.with_inner(steps=1, rule=optax.sgd(2.0)))
+    found = analysis.similarity_across_models(a, b, tasks=2, key=KEY, adapted=True)
+    values = []
+    for i in range(2):
+        task = a.close_up.sample(jax.random.fold_in(KEY, i))
+        after = [s.algorithm.adapt(s.params, task.support) for s in (a, b)]
+        values.append(
+            analysis.linear_cka(*(a.layers.activations(p, task.query.inputs)["head"] for p in after))
+        )
+    assert found[-1]["cka"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
+    assert found[-1]["cka"]["mean"] < 1 - 1e-4
+
+
+def test_measures_are_those_of_their_functions():
+    """One layer on one task: each measure is what the function of its name says, with its published settings."""
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(40, 6)) * [30, 10, 3, 1, 0.3, 0.1]).astype(np.float32)
+    y = (x + rng.normal(size=(40, 6)) * [1, 3, 3, 2, 1, 1]).astype(np.float32)
+    found = _measures_of(x, y)
+    expected = {
+        "cca": analysis.mean_cca(x, y),
+        "svcca": analysis.svcca(x, y, variance=0.99),
+        "pwcca": analysis.pwcca(x, y),
+        "cka": analysis.linear_cka(x, y),
+        "cka_debiased": analysis.linear_cka(x, y, debiased=True),
+        "cka_rbf": analysis.rbf_cka(x, y),
+    }
+    assert {name: found[name] for name in MEASURES} == pytest.approx(expected)
+    assert abs(analysis.svcca(x, y, variance=0.9) - expected["svcca"]) > 0.01
+    assert found["chance_cka"] < 0.5 < found["cka"]
 
 
 def test_cosine_scores_by_hand():

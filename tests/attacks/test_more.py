@@ -94,6 +94,14 @@ def test_a_picture_of_endless_scans():
         open_image(jpeg_of_scans(1000), "many")
 
 
+def test_scans_of_a_photo_of_several_pictures_are_counted_too(monkeypatch: pytest.MonkeyPatch):
+    kept, image = io.BytesIO(), Image.fromarray(np.zeros((8, 8), np.uint8))
+    image.save(kept, "MPO", save_all=True, append_images=[image])
+    monkeypatch.setattr("innerloop.tasks.io.images.SCANS", 0)
+    with pytest.raises(InnerloopError, match="more than 0 scans"):
+        open_image(kept.getvalue(), "x")
+
+
 def test_bytes_behind_a_picture_are_no_scans():
     kept = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(kept, "JPEG")

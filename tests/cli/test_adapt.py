@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from innerloop.cli.adapt_model import _resolve_ink
-from innerloop.cli.user_examples import _read_picture
+from innerloop.cli.user_examples import read_pictures
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError
@@ -108,14 +108,14 @@ def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
 
 def test_see_through_parts_are_white(tmp_path):
     picture(tmp_path / "clear.png", "RGBA", colour=(0, 0, 0, 0))
-    assert _read_picture(tmp_path / "clear.png", (28, 28, 1)).min() == 255
+    assert read_pictures([tmp_path / "clear.png"], (28, 28, 1)).min() == 255
 
 
 def test_oblong_models_want_their_own_size(tmp_path):
     picture(tmp_path / "x.png", size=(20, 30))
-    assert _read_picture(tmp_path / "x.png", (30, 20, 3)).shape == (30, 20, 3)
+    assert read_pictures([tmp_path / "x.png"], (30, 20, 3)).shape == (1, 30, 20, 3)
     with pytest.raises(InnerloopError, match="must be 16 x 30 pixels, got 20 x 30"):
-        _read_picture(tmp_path / "x.png", (30, 16, 1))
+        read_pictures([tmp_path / "x.png"], (30, 16, 1))
 
 
 def test_photographs_have_no_ink():

@@ -21,8 +21,13 @@ def test_the_table_names_everything_a_number_depends_on(command, sinusoid_run):
     record = json.loads(command("evaluate", sinusoid_run, *FEW, "--seed", 5, "--queries", 7, "--json")[1])
     assert code == 0
     assert with_interval(record["loss"], record["ci95"], "loss") in out
-    for words in ("20 test tasks", "7 queries", "seed 5", "transductive", "trained for 200 meta-steps"):
+    for words in ("20 test tasks", "7 queries", "seed 5", "trained for 200 meta-steps"):
         assert words in out
+    assert "ormalisation" not in out  # the network has none
+
+
+def test_normalisation_is_named_where_there_is_any(command, glyph_run):
+    assert "normalisation support" in command("evaluate", glyph_run, *FEW, "--normalization", "support")[1]
 
 
 def test_a_weights_file_is_the_run(command, sinusoid_run):
@@ -37,6 +42,11 @@ def test_other_shots_than_trained(command, complaint, glyph_run):
     assert (one["shots"], five["shots"]) == (1, 5)
     assert five["curve"]["loss"]["mean"][-1] < one["curve"]["loss"]["mean"][-1]
     assert "--shots: policies learn from" in complaint("evaluate", "navigation-maml-trpo", "--shots", 5)
+
+
+def test_rotations_where_there_are_none(complaint, glyph_run):
+    words = complaint("evaluate", glyph_run, "--rotations", "no")
+    assert "--rotations: its classes are not rotated in training either; leave it out." in words
 
 
 def test_all_modes_in_turn(command, glyph_run):

@@ -2,14 +2,27 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 from innerloop.cli import main
+from innerloop.cli.train import _parse_with_preset, _plan, _start_in_words
+from innerloop.config.presets.registry import preset
+from innerloop.engine.pytree import paths
+from innerloop.errors import InnerloopError
+from innerloop.io.text import with_interval
+from innerloop.report import examples, measurements
+from innerloop.tasks.datasets import image_folder
+from innerloop.training import contact_sheet
+from innerloop.training.measure import measure
+from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.trained import load_trained, started_from
 
 SHORT = (
     "glyphs-5way-1shot-maml",
@@ -94,3 +107,143 @@ def test_where_only_the_training_pictures_tell_the_size(command, complaint, gone
     assert "existing folder, got 'no'" in complaint(
         "adapt", gone / "as-they-are", mine, "--data-folder", "no"
     )
+
+
+def test_a_small_test_class_is_told_before_training(complaint, place, tmp_path):
+    """Before anything is compiled or written; the option that it names leaves the class out."""
+    shutil.copytree(place / "pictures", tmp_path / "pictures")
+    test = image_folder.load(tmp_path / "pictures").test.names[0]
+    (tmp_path / "pictures" / test / "9.png").unlink()
+    words = [tmp_path / "pictures" if word == "pictures" else word for word in SHORT]
+    said = complaint("train", *words, "--folder", tmp_path / "run", "--evaluation.queries", 1)
+    assert f"test classes: 1 shots and 1 queries need 2 examples of every class, got 1 of '{test}'" in said
+    do = "lower --data.shots or --evaluation.queries, or leave out small classes by --data.min-examples 2"
+    assert do in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
+    """Every picture has one brightness, which the sheet shows beside its class; grey on grey paper is white."""
+    words = [place / "pictures" if word == "pictures" else word for word in SHORT]
+    code, out, _ = command("train", *words, "--data.size", 8, "--folder", tmp_path / "run")
+    assert code == 0
+    shown = f"Pictures: {tmp_path / 'run' / 'pictures.png'} shows what was loaded."
+    assert out.index(shown) < out.index("meta-steps, ")
+    assert "glyphs-5way-1shot-maml on pictures: maml" in out
+    sheet = np.asarray(PIL.Image.open(tmp_path / "run" / "pictures.png").convert("L"))
+    first = contact_sheet.WORDS + contact_sheet.CELL // 2
+    second = first + contact_sheet.CELL + contact_sheet.GAP
+    splits = image_folder.load(place / "pictures")
+    top = contact_sheet.GAP
+    for part in splits:
+        top += contact_sheet.LINE
+        for index in range(part.classes):
+            middle = top + contact_sheet.CELL // 2
+            assert [sheet[middle, first], sheet[middle, second]] == part.rows(index)[:, 4, 4, 0].tolist()
+            top += contact_sheet.CELL + contact_sheet.GAP
+    assert sheet.shape[0] == top
+    refused = command("train", *words, "--folder", tmp_path / "run")[2]
+    assert "holds a run already" in refused
+
+
+def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
+    code, _, _ = command("report", place / "sized", "--tasks", 4, "--out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert code == 0
+    assert "<h1>Images of pictures, 2-way 1-shot: MAML</h1>" in page
+    trained = load_trained(place / "sized")
+    for episode in examples.episodes(measurements.gather([trained], 4)[0].runs[0]):
+        letters = [f"{'AB'[i]}: {name}" for i, name in enumerate(episode.names)]
+        assert " &nbsp; ".join(letters) in page
+        for label, name in enumerate(episode.names):
+            shades = {25 * "abcdefghij".index(name), 25 * "abcdefghij".index(name) + 9}
+            (row,) = np.flatnonzero(episode.support_labels == label)
+            assert round(255 * float(episode.support[row].mean())) in shades
+
+
+ANIL = "cifar-fs-5way-5shot-anil"
+
+
+def test_a_start_of_other_data_is_not_inherited():
+    """The preset's own start, CIFAR-FS, is kept for CIFAR-FS and for those who name it."""
+    start = preset(ANIL).model.start
+    assert start == "cifar-fs-5way-1shot-anil"
+    pictures = ("--data.dataset", "folder", "--data.folder", "pictures")
+    for words, expected in (
+        ([ANIL], start),
+        ([ANIL, *pictures], ""),
+        ([ANIL, *pictures, "--model.start", start], start),
+        ([ANIL, *pictures, "--model.start", "runs/mine"], "runs/mine"),
+        (["--model.start", "cifar-fs-5way-1shot-maml", ANIL, *pictures], "cifar-fs-5way-1shot-maml"),
+        ([ANIL, "--model.start", ""], ""),
+    ):
+        arguments, base = _parse_with_preset(words)
+        assert arguments.model.start == expected
+        config = _plan(arguments, base)[0]
+        assert config is not None
+        assert config.model.start == expected
+
+
+def test_from_what_training_starts_is_said():
+    config = preset(ANIL)
+    own = replace(config, data=replace(config.data, dataset="folder"), model=replace(config.model, start=""))
+    assert "from the trained weights of cifar-fs-5way-1shot-anil" in _start_in_words(config)
+    told = _start_in_words(own)
+    assert "Starts from random weights: those of cifar-fs-5way-1shot-anil" in told
+    assert "600 meta-steps, are of CIFAR-FS" in told
+    assert _start_in_words(preset("sinusoid-maml")) == ""
+
+
+@pytest.fixture(scope="module")
+def continued(place, quickly):
+    """A run that starts from the weights of another."""
+    with pytest.MonkeyPatch.context() as patch, quickly():
+        patch.chdir(place)
+        words = ("--folder", "second", "--data.size", "8", "--model.start", "sized", "--seed", "7")
+        assert main(["train", *SHORT, *words]) == 0
+    return place / "second"
+
+
+def test_a_start_is_said_and_is_the_baseline_of_the_report(command, place, continued):
+    beginning = weights.load(place / "sized" / "weights.safetensors")[0]
+    trained = load_trained(continued)
+    started = started_from(trained)
+    for name, leaf in zip(paths(started.params), jax.tree.leaves(started.params), strict=True):
+        np.testing.assert_array_equal(leaf, beginning[name])
+    code, _, err = command("report", continued, "--tasks", 4, "--out", place / "report.html")
+    assert (code, err) == (0, "")
+    page = (place / "report.html").read_text().replace("&nbsp;", " ")
+    found = measure(started, tasks=4)
+    assert "start: sized" in page
+    assert (
+        f"Training began from sized, which is at {with_interval(found.value, found.ci95, 'accuracy')}" in page
+    )
+    assert "untrained" in page
+
+
+def test_a_start_that_is_gone_is_read_from_the_first_snapshot(command, place, continued, tmp_path):
+    """Without one, the report says that it lacks it."""
+    shutil.copytree(continued, tmp_path / "second")
+    (place / "sized").rename(place / "moved")
+    try:
+        value = measure(started_from(load_trained(continued)), tasks=4).value
+        shutil.rmtree(tmp_path / "second" / "snapshots")
+        with pytest.warns(UserWarning, match="lacks the model that training was started from .*sized"):
+            (group,) = measurements.gather([load_trained(tmp_path / "second")], 4)
+    finally:
+        (place / "moved").rename(place / "sized")
+    assert [baseline.label for baseline in group.baselines] == ["untrained"]
+    (group,) = measurements.gather([load_trained(tmp_path / "second")], 4)
+    assert [baseline.label for baseline in group.baselines] == ["untrained", "start: sized"]
+    assert group.baselines[1].value == value
+    assert group.baselines[1].measurement.trained_meta_steps == 0
+
+
+def test_a_start_that_is_another_by_now_is_no_baseline(place, continued, tmp_path):
+    shutil.copytree(continued, tmp_path / "second")
+    shutil.rmtree(tmp_path / "second" / "snapshots")
+    record = json.loads((tmp_path / "second" / "environment.json").read_text())
+    record["data"]["start"] = "0" * 64
+    (tmp_path / "second" / "environment.json").write_text(json.dumps(record))
+    with pytest.raises(InnerloopError, match="has changed since the run began"):
+        started_from(load_trained(tmp_path / "second"))

@@ -44,4 +44,11 @@ def test_durations(seconds, words):
 
 
 def test_validation_loss_in_words():
-    assert progress.in_words({"validation_loss": 0.5}) == "validation loss 0.5000"
+    assert progress.in_words({"validation_loss": 0.5, "validation_diverged": 0.0}) == "validation loss 0.5000"
+
+
+def test_tasks_that_diverged_in_words():
+    words = progress.in_words({"outer_loss": 1.0, "validation_loss": 0.5, "validation_diverged": 2.0})
+    assert words == "outer loss 1.0000  validation loss 0.5000 (2 tasks diverged)"
+    one = progress.in_words({"validation_accuracy": 0.5, "validation_diverged": 1.0})
+    assert one == "validation accuracy 50.0 % (1 task diverged)"

@@ -10,6 +10,17 @@ def test_the_page_lies_in_the_first_run(command, sinusoid_run):
     assert (sinusoid_run / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_a_page_in_the_run_is_written_again(command, complaint, sinusoid_run):
+    """Also one that was changed, for those who say so."""
+    page = sinusoid_run / "report.html"
+    assert command("report", sinusoid_run, "--tasks", 4)[0] == 0
+    assert command("report", sinusoid_run, "--tasks", 4, "--overwrite")[0] == 0
+    page.write_text("mine")
+    assert "was changed since" in complaint("report", sinusoid_run, "--tasks", 4)
+    assert command("report", sinusoid_run, "--tasks", 4, "--overwrite")[0] == 0
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
 def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert _destination(Report((str(sinusoid_run / "weights.safetensors"),)))[1] == Path("report.html")

@@ -45,13 +45,13 @@ def test_every_preset(name: str):
 
 def test_the_papers_settings_that_are_easy_to_get_wrong():
     """Step sizes are for a mean loss: 0.4 for 5 ways is 2.0; Reptile's Adam and minibatches; mini-ImageNet's."""
-    omniglot = preset("omniglot-5way-1shot-maml-published")
+    omniglot = preset("omniglot-5way-1shot-maml-short")
     assert (omniglot.inner.learning_rate, omniglot.inner.steps, omniglot.evaluation.steps) == (2.0, 1, 3)
     assert omniglot.data.rotations
-    twenty = preset("omniglot-20way-1shot-maml-published")
+    twenty = preset("omniglot-20way-1shot-maml-short")
     assert (twenty.inner.learning_rate, twenty.inner.steps, twenty.outer.meta_batch) == (2.0, 5, 16)
     assert preset("mini-imagenet-5way-1shot-maml").inner.learning_rate == 0.05
-    reptile = preset("omniglot-5way-1shot-reptile-published")
+    reptile = preset("omniglot-5way-1shot-reptile-short")
     assert (reptile.inner.optimizer, reptile.inner.minibatch, reptile.data.train_shots) == (
         "persistent_adam",
         10,
@@ -62,11 +62,63 @@ def test_the_papers_settings_that_are_easy_to_get_wrong():
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_change_no_data(name: str):
     """What is trained longer in the papers keeps its tasks, and its evaluation but for the number of steps."""
-    ours, published = preset(name), preset(f"{name}-published")
-    assert ours.data == published.data
-    assert replace(ours.evaluation, steps=0) == replace(published.evaluation, steps=0)
-    assert ours != replace(published, name=ours.name)
+    ours, short = preset(name), preset(f"{name}-short")
+    assert ours.data == short.data
+    assert replace(ours.evaluation, steps=0) == replace(short.evaluation, steps=0)
+    assert ours != replace(short, name=ours.name)
     assert ours.model.start in ("", *weights.shipped())
+
+
+# The papers and their code, in their own numbers: meta-steps, how the outer step decays, tasks, inner steps, inner step
+# size, its factor for a mean loss, steps at test, queries at test, shots and queries in training, rotated test classes.
+PRINTED = {
+    "omniglot-5way-1shot-maml": (60_000, "constant", 32, 1, 0.4, 5, 3, 1, 1, 1, True),
+    "omniglot-5way-5shot-maml": (60_000, "constant", 32, 1, 0.4, 5, 3, 5, 5, 5, True),
+    "omniglot-20way-1shot-maml": (60_000, "constant", 16, 5, 0.1, 20, 5, 1, 1, 1, True),
+    "omniglot-20way-5shot-maml": (60_000, "constant", 16, 5, 0.1, 20, 5, 5, 5, 5, True),
+    "mini-imagenet-5way-1shot-maml": (60_000, "constant", 4, 5, 0.01, 5, 10, 1, 1, 15, True),
+    "mini-imagenet-5way-5shot-maml": (60_000, "constant", 4, 5, 0.01, 5, 10, 5, 5, 15, True),
+    "mini-imagenet-5way-1shot-fomaml": (60_000, "constant", 4, 5, 0.01, 5, 10, 1, 1, 15, True),
+    "mini-imagenet-5way-5shot-fomaml": (60_000, "constant", 4, 5, 0.01, 5, 10, 5, 5, 15, True),
+    "omniglot-5way-1shot-reptile": (100_000, "linear", 5, 5, 0.001, 1, 50, 1, 10, 1, False),
+    "omniglot-5way-5shot-reptile": (100_000, "linear", 5, 5, 0.001, 1, 50, 1, 10, 1, False),
+    "omniglot-20way-1shot-reptile": (200_000, "linear", 5, 10, 0.0005, 1, 50, 1, 10, 1, False),
+    "omniglot-20way-5shot-reptile": (200_000, "linear", 5, 10, 0.0005, 1, 50, 1, 10, 1, False),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_published_presets_have_the_published_settings(name: str):
+    c = preset(f"{name}-published")
+    steps, decay, tasks, inner, rate, factor, tested, test_queries, shots, queries, turned = PRINTED[name]
+    assert (c.outer.meta_steps, c.outer.decay, c.outer.meta_batch) == (steps, decay, tasks)
+    assert (c.inner.steps, c.evaluation.steps) == (inner, tested)
+    assert c.inner.learning_rate == pytest.approx(rate * factor)
+    assert (c.evaluation.queries, c.data.train_shots or c.data.shots, c.data.queries) == (
+        test_queries,
+        shots,
+        queries,
+    )
+    assert (c.data.rotations, c.evaluation.rotations) == ("omniglot" in name, turned)
+    assert c.evaluation.normalization == "transductive"
+    if c.algorithm == "reptile":
+        _, ways, shot, _ = name.split("-")
+        assert (c.outer.optimizer, c.outer.learning_rate, c.model.features) == ("sgd", 1.0, "flatten")
+        assert (c.inner.minibatch, c.evaluation.minibatch) == {
+            ("5way", "1shot"): (10, 5),
+            ("5way", "5shot"): (10, 5),
+            ("20way", "1shot"): (20, 10),
+            ("20way", "5shot"): (20, 10),
+        }[ways, shot]
+    else:
+        assert (c.outer.optimizer, c.outer.learning_rate) == ("adam", 0.001)
+        assert c.outer.clip == (10.0 if "imagenet" in name else None)
+
+
+def test_no_other_name_says_published():
+    assert {name for name in all_presets() if "published" in name} == {
+        f"{name}-published" for name in PRINTED
+    }
 
 
 def test_unknown_presets_get_neighbours():

@@ -171,7 +171,7 @@ def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
     longer = algorithm.with_inner(steps=7)
     assert type(longer) is type(algorithm)
     assert (longer.inner.steps, longer.inner.select) == (7, algorithm.inner.select)
-    assert (longer.loss_fn, longer.query_loss) == (algorithm.loss_fn, algorithm.query_loss)
+    assert (longer.loss_fn, longer.outer_loss_fn) == (algorithm.loss_fn, algorithm.outer_loss_fn)
     assert algorithm.inner.steps == STEPS
 
 

@@ -110,15 +110,15 @@ def test_an_unknown_derivative():
 @pytest.mark.parametrize(
     ("loss_fn", "got"),
     [
-        (lambda p, b: jnp.square(p["w"] - b.inputs), r"shape \(4,\) of float32"),
-        (lambda p, b: jnp.argmax(b.inputs), r"shape \(\) of int32"),
-        (lambda p, b: (p["w"], 1.0), "tuple"),
+        (lambda p, b: jnp.square(p["w"] - b.inputs), r"shape \(4,\) of float32; take the mean"),
+        (lambda p, b: jnp.argmax(b.inputs), r"shape \(\) of int32; take the mean"),
+        (lambda p, b: (p["w"], 1.0), "tuple; declare by `Loss`"),
     ],
 )
 def test_a_loss_that_is_not_one_float(loss_fn, got: str):
     params, batch = problem()
     for algorithm in (maml(loss_fn, InnerLoop(SGD)), reptile(loss_fn, InnerLoop(SGD))):
-        with pytest.raises(InnerloopError, match=f"loss must be one float, got {got}; take the mean"):
+        with pytest.raises(InnerloopError, match=f"loss must be one float, got {got}"):
             algorithm.adapt(params, batch)
 
 

@@ -71,7 +71,7 @@ def test_every_algorithm_has_its_constructor():
         assert spec.constructor is getattr(innerloop, name)
         made = spec.make(loss, InnerLoop(persistent_adam(0.1)), outer_loss_fn=lambda params, batch: params)
         assert isinstance(made, Algorithm)
-        assert (made.query_loss is loss) == (not spec.reads_query)
+        assert (made.outer_loss_fn is None) == (not spec.reads_query)
 
 
 def test_every_algorithm_and_data_set_has_a_preset():

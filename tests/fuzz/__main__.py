@@ -21,7 +21,7 @@ BATCH = 5000
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="processor time of each reader at most"

@@ -188,6 +188,19 @@ def picture_seeds() -> list[bytes]:
         image = colour.convert("L").convert(mode) if mode[0] in "IF" else colour.convert(mode)
         image.save(file, kind)
         found.append(file.getvalue())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey, palette = colour.convert("L"), colour.convert("P")
+    for kind, image, about in (
+        ("JPEG", colour, {"exif": exif}), ("PNG", colour, {"exif": exif}), ("WEBP", colour, {"exif": exif}),
+        ("TIFF", grey, {"exif": exif}), ("PNG", grey, {"transparency": 9}), ("PNG", colour.convert("LA"), {}),
+        ("PNG", colour, {"transparency": (1, 2, 3)}), ("PNG", grey.convert("I;16"), {"transparency": 9}),
+        ("PNG", palette, {"transparency": bytes(range(200))}), ("GIF", palette, {"transparency": 9}),
+        ("MPO", colour, {"exif": exif, "save_all": True, "append_images": [colour]}),
+    ):  # fmt: skip
+        file = io.BytesIO()
+        image.save(file, kind, **about)
+        found.append(file.getvalue())
     return found
 
 

@@ -50,7 +50,7 @@ def test_labels_always_differ(runs):
 
 def test_a_weights_file_has_no_measures_of_training(runs):
     result = measurements.gather(measurements.load([runs[0] / "weights.safetensors"]), 4)[0].runs[0]
-    assert (result.metrics, result.environment, result.folder) == ([], {}, None)
+    assert (result.metrics, result.environment, result.trained.folder) == ([], {}, None)
 
 
 def test_problems_in_words(runs):

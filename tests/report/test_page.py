@@ -68,6 +68,13 @@ def test_figures_are_kept_with_the_runs(written, runs):
             assert "<svg" in (run / "figures" / f"{name}.svg").read_text()[:2000]
 
 
+def test_normalisation_is_a_column_where_there_is_any(groups):
+    assert ("normalisation" in results_table(groups[0]), "normalisation" in results_table(groups[1])) == (
+        False,
+        True,
+    )
+
+
 def test_names_are_escaped(groups):
     hostile = replace(groups[0].runs[0], label="<script>x</script>")
     shown = results_table(replace(groups[0], runs=[hostile]))
@@ -137,6 +144,27 @@ def test_runs_without_measures_have_no_training_figure(groups):
     assert run_figures.training(bare) is None
 
 
+def test_a_chart_of_one_point_has_one_tick(groups):
+    run = replace(groups[0].runs[0], metrics=[{"step": 5, "outer_loss": 4.3, "validation_loss": 4.2}])
+    figure = run_figures.training(replace(groups[0], runs=[run]))
+    assert figure is not None
+    figure.draw_without_rendering()
+    below = figure.axes[1]
+    low, high = below.get_xlim()
+    shown = [text.get_text() for text in below.get_xticklabels() if low <= text.get_position()[0] <= high]
+    assert shown == ["5"]
+
+
+def test_a_training_without_validation_has_one_panel(groups):
+    run = replace(
+        groups[0].runs[0], metrics=[{"step": 5, "outer_loss": 4.3}, {"step": 10, "outer_loss": 4.1}]
+    )
+    figure = run_figures.training(replace(groups[0], runs=[run]))
+    assert figure is not None
+    assert [axes.get_ylabel() for axes in figure.axes] == ["outer loss"]
+    assert figure.axes[0].get_xlabel() == "meta-steps"
+
+
 def test_environments_that_differ_stand_side_by_side(groups):
     one, two = groups[0].runs
     assert "all runs" in settings_table.environment_table([one, two])
@@ -147,5 +175,6 @@ def test_environments_that_differ_stand_side_by_side(groups):
 
 def test_a_run_folder_that_cannot_be_written(groups, tmp_path):
     (tmp_path / "figures").write_text("in the way")
+    run = groups[0].runs[0]
     with pytest.warns(UserWarning, match="the page holds the figures, but .* cannot be written"):
-        run_page._keep([replace(groups[0].runs[0], folder=tmp_path)], {})
+        run_page._keep([replace(run, trained=replace(run.trained, folder=tmp_path))], {})

@@ -1,14 +1,18 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from innerloop.report.sentences import _differ, conditions, verdict
+from innerloop.report.sentences import adaptation_caption, conditions, training_caption, verdict
 from innerloop.training.measurement import Band
 
 
-def at(result, value, ci95=0.01):
+def at(result, value, ci95=0.01, sign=1):
+    """A result of this value, on two tasks."""
+    scores = value + sign * ci95 / 2 * np.array([-1, 1])
     curves = {result.score: Band([value], [ci95])}
-    return replace(result, measurement=replace(result.measurement, steps=[0], curves=curves))
+    measurement = replace(result.measurement, steps=[0], curves=curves, task_scores=scores)
+    return replace(result, measurement=measurement)
 
 
 def test_a_clear_gain_is_told_with_its_numbers(groups):
@@ -16,26 +20,52 @@ def test_a_clear_gain_is_told_with_its_numbers(groups):
     told = verdict(replace(group, runs=[at(group.runs[0], 0.9)], baselines=[at(group.baselines[0], 0.4)]))
     assert "FOMAML classifies 90.00 ± 1.00 % of the queries of new classes correctly" in told
     assert "untrained is at 40.00 ± 1.00 %" in told
-    assert "training is what makes the difference" in told
+    assert "training gained 50.00 ± 0.00 points (compared task by task)" in told
 
 
 def test_no_gain_is_told_too(groups):
     group = groups[1]
-    told = verdict(replace(group, runs=[at(group.runs[0], 0.41)], baselines=[at(group.baselines[0], 0.4)]))
+    told = verdict(
+        replace(group, runs=[at(group.runs[0], 0.401)], baselines=[at(group.baselines[0], 0.4, sign=-1)])
+    )
     assert "brought no gain" in told
 
 
-@pytest.mark.parametrize(("other", "words"), [(0.215, "the intervals overlap"), (0.9, "Next comes MAML")])
+@pytest.mark.parametrize(("other", "words"), [(0.201, "cannot be distinguished"), (0.9, "Next comes MAML")])
 def test_the_next_best_is_ranked_only_beyond_the_intervals(groups, other, words):
     group = groups[0]
-    told = verdict(replace(group, runs=[at(group.runs[0], other), at(group.runs[1], 0.2)], baselines=[]))
+    runs = [at(group.runs[0], other, sign=-1), at(group.runs[1], 0.2)]
+    told = verdict(replace(group, runs=runs, baselines=[]))
     assert "joint training predicts it with a squared error of 0.200 ± 0.010" in told
     assert words in told
 
 
-def test_lower_is_better_for_errors(groups):
-    low, high = at(groups[0].runs[0], 0.1), at(groups[0].runs[1], 0.5)
-    assert (_differ(low, high), _differ(high, low), _differ(low, low)) == (1, -1, 0)
+def logged(run, **values):
+    """A run that logged these values beside its training."""
+    return replace(run, metrics=[{"step": 2, "outer_loss": 1.0, **values}])
+
+
+def test_captions_hold_for_what_is_shown(groups):
+    """They compare algorithms where there are several and a validation to compare them by."""
+    maml, joint = groups[0].runs
+    only = lambda *runs: training_caption(replace(groups[0], runs=list(runs)))
+    assert "compare them by validation" in only(maml, joint)
+    assert "Reptile" not in only(maml, joint)
+    assert only(maml) == "Means over each block of meta-steps."
+    assert only(logged(maml), logged(joint)) == "Means over each block of meta-steps."
+    config = replace(joint.trained.config, algorithm="reptile")
+    reptile = replace(
+        joint, trained=replace(joint.trained, experiment=joint.trained.experiment.with_config(config))
+    )
+    assert "(Reptile's is that of its last inner step): compare them by validation" in only(maml, reptile)
+    assert "of several seeds" not in adaptation_caption(groups[0])
+
+
+def test_captions_tell_what_validation_leaves_out(groups):
+    maml, joint = groups[0].runs
+    spoilt = logged(maml, validation_loss=0.5, validation_diverged=1.0)
+    told = training_caption(replace(groups[0], runs=[spoilt, joint]))
+    assert told.endswith("Validation leaves out tasks that diverged: MAML up to 1 of 4.")
 
 
 def test_conditions_explain_normalisation_where_there_is_any(groups):

@@ -58,7 +58,7 @@ def test_a_report_shows_the_film(finished: Path):
     trained = load_trained(finished)
     measured = object.__new__(ReturnMeasurement)  # the film asks for its score alone
     object.__setattr__(measured, "score", "return")
-    run = measurements.Result("ANIL", trained, measured, [], {}, finished)
+    run = measurements.Result("ANIL", trained, measured, [], {})
     block = run_page.EXAMPLES[run.score](measurements.Group(measurements._problem(trained), [run], []))
     assert measurements._problem(trained) == "Half-cheetah, velocity, 6 steps"
     assert 'alt="film strip"' in block

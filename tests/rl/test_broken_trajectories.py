@@ -6,16 +6,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from innerloop.algorithms import maml
+from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
+from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, gradient_update, surrogates
 from innerloop.rl.environments import Navigation, Transition
 from innerloop.rl.policies import GaussianPolicy
+from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.training.broken_trajectories import incidents
 
 POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
+
+
+class Blind(Navigation):
+    """Navigation whose observation, and state, is lost to the right of the origin; the reward stays finite."""
+
+    def step(self, key: Any, state: Any, action: Any) -> Transition:
+        after = super().step(key, state, action)
+        lost = (after.observation[0] > 0.15) | jnp.isnan(state.position[0])
+        seen = jnp.where(lost, jnp.nan, after.observation)
+        return after._replace(
+            state=after.state._replace(position=seen), observation=seen, reward=jnp.zeros(())
+        )
 
 
 class Brittle(Navigation):
@@ -56,6 +73,91 @@ def test_what_is_learnt_ends_before(broken: Trajectories):
 
 def test_returns_tell_which_broke(broken: Trajectories):
     np.testing.assert_array_equal(np.isnan(np.asarray(broken.returns())), np.asarray(broken.broken()) >= 0)
+
+
+@pytest.mark.parametrize("act", [rollout, restarting_rollout])
+def test_observations_that_are_lost(act: Any):
+    """The step that would be taken from there breaks; before it all is learnt from, and nothing is NaN."""
+    t = jax.jit(lambda key: act(Blind(horizon=8), POLICY, key, jnp.full(2, 9.0), 12))(jax.random.key(1))
+    assert np.isfinite(np.asarray(t.observations)).all()
+    seen = np.asarray(t.broken())
+    assert (seen >= 1).any()
+    samples = SampleProcessor()(t)
+    for name in ("advantages", "weights", "log_probs"):
+        assert np.isfinite(np.asarray(getattr(samples, name))).all()
+    slope = jax.grad(surrogates.dice)(POLICY, samples)
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(slope))
+    for i in np.flatnonzero(seen >= 0):  # what was seen before is still there
+        row = np.asarray(t.observations)[i]
+        assert not row[seen[i]].any()
+        assert row[1 : seen[i]].any() or seen[i] == 1
+
+
+def test_a_first_observation_that_is_lost():
+    class Lost(Navigation):
+        def reset(self, key: Any, task: Any) -> Any:
+            state, seen = super().reset(key, task)
+            return state, seen + jnp.nan
+
+    t = rollout(Lost(horizon=3), POLICY, jax.random.key(1), jnp.ones(2), 2)
+    np.testing.assert_array_equal(t.broken(), 0)
+    np.testing.assert_array_equal(SampleProcessor()(t).weights, 0)
+
+
+def test_a_lane_whose_later_trajectory_broke():
+    """Its return is that of its first trajectory, and what happens after its end counts as nothing."""
+    rewards = jnp.array([[1.0, 2.0, jnp.nan], [1.0, jnp.nan, 0.0]])
+    ends = jnp.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
+    seen = jnp.zeros((2, 3, 2))
+    t = Trajectories(seen, POLICY(seen), seen, rewards, jnp.array([[1.0, 1, 1], [1, 1, 0]]), ends)
+    np.testing.assert_array_equal(t.returns(), [3.0, jnp.nan])
+    np.testing.assert_array_equal(t.broken(), [2, 1])
+
+
+class Doomed(Navigation):
+    """Navigation that breaks at every step."""
+
+    def step(self, key: Any, state: Any, action: Any) -> Transition:
+        after = super().step(key, state, action)
+        return after._replace(reward=jnp.asarray(jnp.inf))
+
+
+def loop(
+    environment: Any, rate: float = 0.1, query: Any = surrogates.ratio, **settings: Any
+) -> MetaIterations:
+    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1), outer_loss_fn=query)
+    sampler = MetaSampler(environment, algorithm, SampleProcessor(), 3)
+    step = gradient_update(MetaObjective(sampler.replayed, sampler.replayed.adapt), optax.sgd(rate))
+    return MetaIterations(sampler, step, meta_batch=2, **settings)
+
+
+def test_an_environment_that_always_breaks():
+    """In Python as from the command: told, with the first trajectory; `on_nonfinite` leaves it to the caller."""
+    made = loop(Doomed(horizon=3))
+    message = (
+        r"Doomed broke at meta-iteration 0, in task 0 after 0 updates, trajectory 0, step 0, got 12 .* of 12"
+    )
+    with pytest.raises(InnerloopError, match=message):
+        made.run(made.start(POLICY, jax.random.key(0)), 2)
+    state, info = made.run(made.start(POLICY, jax.random.key(0)), 2, on_nonfinite="ignore")
+    assert (np.asarray(info.broken) == 0).all()
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(state.params))
+
+
+def test_numbers_that_are_not_finite():
+    lost = loop(
+        Navigation(horizon=3), query=lambda policy, samples: surrogates.ratio(policy, samples) * jnp.nan
+    )
+    message = (
+        "meta-iteration 0 has a loss or a meta-gradient that is not finite, got outer_loss nan, grad_norm nan"
+    )
+    with pytest.raises(InnerloopError, match=message):
+        lost.run(lost.start(POLICY, jax.random.key(0)), 1)
+    steep = loop(Navigation(horizon=3), 3e38, lambda policy, samples: 1e9 * surrogates.ratio(policy, samples))
+    with pytest.raises(
+        InnerloopError, match=r"`mean/.*` is not finite after 1 meta-iterations; lower the outer"
+    ):
+        steep.run(steep.start(POLICY, jax.random.key(0)), 1)
 
 
 def steps(*where: tuple[int, ...]) -> np.ndarray:

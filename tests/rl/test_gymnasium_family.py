@@ -1,5 +1,7 @@
 """A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,7 @@ import pytest
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
 from innerloop.rl.environments.gymnasium.pool import Group
+from innerloop.rl.fit import check_fit
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
 
@@ -127,6 +130,66 @@ def test_discrete_actions():
     policy = CategoricalPolicy(4, 2, hidden=(), key=jax.random.key(0))
     t = jax.jit(lambda key: rollout(chosen, policy, key, jnp.zeros(1), 2))(jax.random.key(0))
     np.testing.assert_array_equal(t.rewards, np.ones((2, 5)))
+
+
+def test_the_documented_pole_has_the_physics_of_its_length():
+    """The guide's own `set_task`, against a pole whose constants were all made from the length."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "rl.md").read_text()
+    names: dict[str, Any] = {}
+    exec(next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "set_length" in b), names)
+    pole: Any = gymnasium.make("CartPole-v1")
+    pole.reset(seed=0)
+    start = np.array([0.1, 0.2, -0.05, 0.3])
+    names["set_length"](pole, np.array([0.25]))
+    pole.unwrapped.state = start
+    found = pole.step(1)[0]
+    force, mass, total, half, g, tau = 10.0, 0.1, 1.1, 0.25, 9.8, 0.02
+    x, v, angle, spin = start
+    push = (force + mass * half * spin**2 * np.sin(angle)) / total
+    turn = (g * np.sin(angle) - np.cos(angle) * push) / (half * (4 / 3 - mass * np.cos(angle) ** 2 / total))
+    pushed = push - mass * half * turn * np.cos(angle) / total
+    expected = [x + tau * v, v + tau * pushed, angle + tau * spin, spin + tau * turn]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+class Old(Line):
+    """The interface before Gymnasium: four values a step, an observation alone."""
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, reward, ended, _, info = super().step(action)
+        return observation, reward, ended, info
+
+
+class OldReset(Line):
+    def reset(self, **settings: Any) -> Any:
+        return super().reset(**settings)[0]
+
+
+class Wide(Line):
+    def reset(self, **settings: Any) -> Any:
+        observation, info = super().reset(**settings)
+        return np.append(observation, 0.0), info
+
+
+class Unpaid(Line):
+    def step(self, action: np.ndarray) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, None, *rest
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Old, "`step` must return .observation, reward, terminated, truncated, info., got 4 values; wrap"),
+        (OldReset, r"`reset` must return \(observation, info\), got ndarray"),
+        (Wide, r"an observation must have 2 numbers, as its observation space says, got shape \(3,\)"),
+        (Unpaid, "a reward must be a number, got None"),
+    ],
+)
+def test_environments_that_are_not_gymnasiums(make: Any, message: str):
+    """Told before training, not from within a compiled program."""
+    with pytest.raises(InnerloopError, match=message):
+        check_fit(GymnasiumFamily(make, lambda key: jax.random.uniform(key, (1,)), 7), POLICY)
 
 
 def test_an_action_space_that_does_not_fit():

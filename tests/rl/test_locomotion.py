@@ -249,10 +249,10 @@ def test_mjx_and_the_c_engine_agree():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"body": "cow"}, "`body` is unknown, got 'cow'; choose half-cheetah or ant"),
+        ({"body": "cow"}, "`body` is unknown, got 'cow'; choose among: half-cheetah, ant"),
         ({"goal": "height"}, "`goal` is unknown"),
         ({"engine": "gpu"}, "`engine` is unknown"),
-        ({"horizon": 0}, "`horizon` must be 1 or more"),
+        ({"horizon": 0}, r"Locomotion.horizon: must be 1 or more"),
     ],
 )
 def test_bad_settings(settings: dict, message: str, monkeypatch: pytest.MonkeyPatch):

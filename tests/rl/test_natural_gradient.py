@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from innerloop.algorithms import maml
 from innerloop.engine.inner import InnerLoop
+from innerloop.parallel.mesh import EVERYWHERE, task_mesh
 from innerloop.rl import surrogates
 from innerloop.rl.distributions import Categorical, Normal
 from innerloop.rl.environments import Navigation
@@ -20,7 +21,7 @@ from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.trpo.fisher import fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, conjugate_gradients, natural_step
-from innerloop.rl.updates import first_order
+from innerloop.rl.updates import MetaObjective, first_order
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -141,6 +142,43 @@ def test_chunks_change_nothing():
     _, policy, tasks, adapt = small()
     product = lambda chunk: jax.jit(lambda p: ravel_pytree(fisher(adapt, p, tasks, chunk)(p))[0])(policy)
     np.testing.assert_allclose(product(1), product(None), atol=1e-12)
+
+
+def test_the_mean_divergence_is_of_the_new_from_the_old():
+    """KL(old || new) in this order, and weighted; N(0, 1) from N(1, 2) and N(1, 2) from N(0, 1) differ."""
+    _, policy, tasks, adapt = small()
+    one = jax.tree.map(lambda x: x[0], tasks)
+    shape = (3, 3, 2)
+    old, new = (
+        Normal(jnp.zeros(shape), jnp.zeros(shape)),
+        Normal(jnp.ones(shape), jnp.log(jnp.full(shape, 2.0))),
+    )
+    forth, back = 2 * (np.log(2) + 0.25 - 0.5), 2 * (-np.log(2) + 0.5 * (4 + 1) - 0.5)
+    weights = jnp.arange(9.0).reshape(3, 3)
+    np.testing.assert_allclose(mean_kl(old, new, one.query._replace(weights=weights)), 36 * forth, rtol=1e-12)
+    np.testing.assert_allclose(mean_kl(new, old, one.query._replace(weights=weights)), 36 * back, rtol=1e-12)
+
+
+def test_what_the_line_search_judges():
+    """The query loss, and the divergence of the adapted from the acting policies, task by task."""
+    collector, policy, tasks, adapt = small()
+    moved = jax.tree.map(lambda x: x + 0.3, policy)
+    losses, kls = [], []
+    for i in range(3):
+        task = jax.tree.map(lambda x, i=i: x[i], tasks)
+        adapted = adapt(moved, task.support)
+        answer = adapted(task.query.observations)
+        losses.append(surrogates.dice(adapted, task.query))
+        kls.append(jnp.sum(task.query.weights * task.query.action_dist.kl(answer)))
+    objective = MetaObjective(collector.replayed, adapt)
+    judged = jax.jit(
+        jax.shard_map(
+            objective.judged, mesh=task_mesh(1), in_specs=(EVERYWHERE, EVERYWHERE), out_specs=EVERYWHERE
+        )
+    )
+    loss, kl = judged(moved, tasks)
+    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-10)
+    np.testing.assert_allclose(kl, np.mean(kls), rtol=1e-10)
 
 
 def test_divergences_by_sampling_and_by_hand():

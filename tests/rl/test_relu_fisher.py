@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.engine.inner import InnerLoop
 from innerloop.rl import surrogates
 from innerloop.rl.environments import Navigation
-from innerloop.rl.policies import GaussianPolicy
+from innerloop.rl.policies import MIN_LOG_STD, GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.trpo import fisher, relu_fisher
@@ -25,12 +26,15 @@ RATE = 0.5
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["dice", "log_probability", "ratio"])
-def test_it_is_the_product_by_differentiation(name: str):
-    """On every direction, with biases that are not zero."""
+@pytest.mark.parametrize("bound", [False, True], ids=["free", "one at its bound"])
+def test_it_is_the_product_by_differentiation(name: str, bound: bool):
+    """On every direction, with biases that are not zero; a standard deviation below its bound does not move."""
     surrogate = getattr(surrogates, name)
     policy = GaussianPolicy(2, 2, hidden=(4, 3), key=jax.random.key(0))
     flat, back = ravel_pytree(policy)
     policy = back(flat + 0.3 * jnp.sin(jnp.arange(flat.size)))
+    if bound:
+        policy = eqx.tree_at(lambda p: p.log_std, policy, jnp.array([0.1, MIN_LOG_STD - 1]))
     collector = MetaSampler(
         Navigation(horizon=4), maml(surrogate, InnerLoop(optax.sgd(RATE), 1)), SampleProcessor(), 3
     )
@@ -47,6 +51,9 @@ def test_it_is_the_product_by_differentiation(name: str):
         return [flattened(way)(jnp.eye(flat.size)) for way in ways]
 
     plain, fast = products(policy)
+    if bound:
+        assert ravel_pytree(policy)[0][-1] == policy.log_std[1]
+        np.testing.assert_array_equal(plain[-1], 0)
     np.testing.assert_allclose(fast, plain, atol=1e-10 * np.abs(plain).max())
 
 

@@ -1,8 +1,10 @@
 """Collection: what is drawn when, and that an algorithm replays it exactly."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,10 @@ from innerloop.algorithms import anil, maml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import surrogates
+from innerloop.rl.baseline import _features
 from innerloop.rl.environments import Navigation, Oracle, TabularMDP
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
-from innerloop.rl.rollout import rollout
+from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
@@ -111,6 +114,55 @@ def test_nothing_counts_after_the_end():
     np.testing.assert_allclose(samples.weights.sum(), 1, rtol=1e-6)
 
 
+def test_what_follows_the_end_is_not_paid():
+    """One step to the right is the goal; the steps beyond it lead away, and would be paid."""
+    still = jax.tree.map(jnp.zeros_like, POLICY)
+    ahead = eqx.tree_at(
+        lambda p: (p.mean.head.bias, p.log_std), still, (jnp.array([1.0, 0.0]), jnp.full(2, -20.0))
+    )
+    t = jax.jit(lambda k: rollout(Navigation(horizon=H), ahead, k, jnp.array([0.105, 0.0]), K))(KEYS[0])
+    np.testing.assert_array_equal(t.mask, np.eye(H)[np.zeros(K, int)])
+    np.testing.assert_allclose(t.rewards[:, 0], -0.005, atol=1e-6)
+    np.testing.assert_array_equal(t.rewards[:, 1:], 0)
+    np.testing.assert_allclose(t.returns(), -0.005, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("away", "over"), [((0.0, 0.0099), True), ((0.0, 0.0101), False), ((0.0101, 0.0), False)]
+)
+def test_the_goal_is_reached_within_a_hundredth_in_both_coordinates(away: tuple[float, float], over: bool):
+    world = Navigation()
+    state, _ = world.reset(KEYS[0], jnp.array([0.3, -0.2]) + jnp.array(away))
+    state = state._replace(position=jnp.array([0.3, -0.2]))
+    assert bool(world.step(KEYS[0], state, jnp.zeros(2)).done) is over
+
+
+def test_every_policy_acts_with_noise_of_its_own():
+    """At the origin, where all begin: what was drawn, in deviations from the mean, differs from policy to policy."""
+    worlds = jax.vmap(COLLECTOR.environment.sample_task)(KEYS)
+    rolled = jax.jit(lambda p: COLLECTOR.rollouts(p, KEYS, worlds))(POLICY)
+    noise = [
+        np.asarray((t.actions - t.action_dist.mean) / jnp.exp(t.action_dist.log_std))[:, :, 0] for t in rolled
+    ]
+    assert len(noise) == STEPS + 1
+    for first, second in itertools.combinations(noise, 2):
+        assert np.abs(first - second).min() > 1e-4
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_baseline_is_fitted_to_discounted_returns():
+    """A_t = R_t - V(s_t), both of the discounted returns, against NumPy's ridge regression."""
+    rewards = jnp.cos(jnp.arange(3 * H, dtype=float)).reshape(3, H)
+    seen = jnp.sin(jnp.arange(6 * H, dtype=float)).reshape(3, H, 2)
+    t = Trajectories(seen, POLICY(seen), seen, rewards, jnp.ones((3, H)))
+    found = SampleProcessor(discount=0.7, normalise=False)(t).advantages
+    powers = np.triu(0.7 ** (np.arange(H)[None] - np.arange(H)[:, None]))
+    returns = np.asarray(rewards) @ powers.T
+    phi = np.asarray(_features(seen)).reshape(3 * H, -1)
+    w = np.linalg.solve(phi.T @ phi + 1e-5 * np.eye(phi.shape[1]), phi.T @ returns.ravel())
+    np.testing.assert_allclose(found, returns - (phi @ w).reshape(3, H), atol=1e-8)
+
+
 def test_an_oracle_is_told_the_goal():
     world = Oracle(Navigation(horizon=H))
     policy = GaussianPolicy(world.observation_size, 2, hidden=(4,), key=jax.random.key(0))
@@ -137,8 +189,8 @@ def test_a_process_moves_as_its_table_says():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: replace(COLLECTOR, trajectories=1), "`trajectories` must be 2 or more"),
-        (lambda: Navigation(horizon=0), "`horizon` must be 1 or more"),
+        (lambda: replace(COLLECTOR, trajectories=1), r"MetaSampler.trajectories: must be 2 or more, got 1"),
+        (lambda: Navigation(horizon=0), r"Navigation.horizon: must be 1 or more, got 0"),
     ],
 )
 def test_bad_settings(make: Any, message: str):

@@ -145,13 +145,16 @@ def test_clipped_is_the_ratio_where_nothing_is_clipped():
 
 
 def test_clipping_by_hand():
-    """Ratio 2: worth 1.2 A where A > 0, 2 A where A < 0."""
+    """Ratio 2: worth 1.2 A where A > 0, 2 A where A < 0. Ratio 1/2: A / 2 where A > 0, 0.8 A where A < 0."""
     policy, task, horizon = case("bandit")
     samples = jax.tree.map(lambda x: x[:1], all_samples(policy, task, horizon))
-    samples = samples._replace(weights=jnp.ones((1, 1)), log_probs=samples.log_probs - jnp.log(2.0))
     clipped = surrogates.clipped(0.2)
-    for advantage, worth in ((3.0, 3.6), (-3.0, -6.0)):
-        judged = samples._replace(advantages=jnp.full((1, 1), advantage))
+    for ratio, advantage, worth in ((2, 3.0, 3.6), (2, -3.0, -6.0), (0.5, 3.0, 1.5), (0.5, -3.0, -2.4)):
+        judged = samples._replace(
+            advantages=jnp.full((1, 1), advantage),
+            weights=jnp.ones((1, 1)),
+            log_probs=samples.log_probs - jnp.log(ratio),
+        )
         np.testing.assert_allclose(clipped(policy, judged), -worth, atol=1e-12)
 
 

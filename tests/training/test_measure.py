@@ -1,19 +1,25 @@
 """From a run to the numbers that are reported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import EPISODES
+from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import evaluate
 from innerloop.errors import InnerloopError
+from innerloop.rl.environments import Navigation
+from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
+from innerloop.training.experiment import Keys, held_out_key
 from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -48,6 +54,37 @@ def test_measuring_classification():
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
 
 
+def test_measuring_with_and_without_rotations():
+    """Named in the record where training classes are rotated, and only there; another measurement each."""
+    config = replace(EPISODES.config, data=replace(EPISODES.config.data, rotations=True))
+    loaded = training_trained.Trained(EPISODES.init_params(), EPISODES.with_config(config), "here", {})
+    turned, upright, plain = (
+        measure.measure(loaded, tasks=6).to_json(),
+        measure.measure(loaded, tasks=6, rotations=False).to_json(),
+        measure.measure(training_trained.Trained(loaded.params, EPISODES, "here", {}), tasks=6).to_json(),
+    )
+    assert (turned["rotations"], upright["rotations"], "rotations" in plain) == (True, False, False)
+    assert upright["curve"] == plain["curve"] != turned["curve"]
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_the_set_of_classes_that_is_asked_for_is_measured(part: str):
+    """The other sets may hold anything."""
+    own = getattr(SPLITS, part)
+    others = {name: classes(5) for name in SPLITS._fields if name != part}
+    mixed = replace(EPISODES, splits=SPLITS._replace(**others))
+    params = EPISODES.init_params()
+    found, same = (
+        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, part=part)
+        for e in (mixed, EPISODES)
+    )
+    assert found.curves == same.curves
+    assert found.classes == part
+    changed = replace(EPISODES, splits=SPLITS._replace(**{part: classes(own.classes + 7)}))
+    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, part=part)
+    assert other.curves != found.curves
+
+
 def test_measuring_regression(finished: Path):
     record = measure.measure(
         training_trained.load_trained(finished / "weights.safetensors"), seed=3
@@ -63,6 +100,38 @@ def test_validation_tasks_without_classes_are_others_than_test_tasks(finished: P
     losses = [measure.measure(loaded, tasks=6, part=part).value for part in ("test", "validation", "train")]
     assert len(set(losses)) == 3
     assert losses[0] == measure.measure(loaded, tasks=6).value
+
+
+def test_sets_of_tasks_differ_for_every_seed():
+    """Of sinusoids and of goals: no task of one set and seed is in another set of any seed."""
+    sinusoids, goals = Sinusoid(1, 1), Navigation()
+    draws = {
+        "sinusoid": lambda key: sinusoids.sample(key).query.inputs[0, 0],
+        "navigation": lambda key: goals.sample_task(jax.random.split(key)[0])[0],
+    }
+    keys = [held_out_key(seed, part) for seed in range(4) for part in ("test", "validation", "train")]
+    keys += [Keys.of(Config(seed=seed)).tasks for seed in range(4)]  # of the training itself
+    numbers = jnp.arange(500)
+    for draw in draws.values():
+        one = jax.jit(jax.vmap(lambda i, key, draw=draw: draw(jax.random.fold_in(key, i)), (0, None)))
+        found = np.concatenate([np.asarray(one(numbers, key)) for key in keys])
+        assert len(np.unique(found)) > 0.999 * len(found)  # float32 numbers coincide now and then
+
+
+def test_test_tasks_are_what_they_were():
+    """Task i of seed s has the key that shipped results were measured with."""
+    own = jax.random.key_data(held_out_key(5, "test"))
+    np.testing.assert_array_equal(own, jax.random.key_data(jax.random.key(5)))
+
+
+def test_a_run_validates_on_validation_tasks(finished: Path):
+    """The last value that was logged is that of `evaluate --part validation`, and so not of any test tasks."""
+    loaded = training_trained.load_trained(finished / "weights.safetensors")
+    logged = RunFolder(finished).metrics()[-1]["validation_loss"]
+    tasks = loaded.config.evaluation.validation_tasks
+    assert measure.measure(loaded, tasks=tasks, part="validation").value == pytest.approx(logged, rel=1e-5)
+    tested = [measure.measure(loaded, tasks=tasks, seed=seed).value for seed in (0, 1)]
+    assert min(abs(value - logged) for value in tested) > 1e-3 * logged
 
 
 def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -73,6 +73,10 @@ def test_what_fits_is_left_alone(wide: SupervisedExperiment):
     assert not found.changed
     assert apply_plan(wide, found) is wide
     assert str(found).startswith("memory: about 0.1 GiB of ")
+    assert not replace(found, predicted=2**26).is_news
+    assert replace(found, predicted=2**27).is_news
+    assert replace(found, predicted=2**26, changed=True).is_news
+    assert replace(found, predicted=2**26, available=2**26).is_news
 
 
 def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: SupervisedExperiment):

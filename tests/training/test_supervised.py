@@ -15,7 +15,7 @@ from innerloop.config.specs import ALGORITHMS
 from innerloop.engine.pytree import Except
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
-from innerloop.tasks.class_arrays import Splits
+from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.datasets import cifar, glyphs, image_folder, mini_imagenet, omniglot
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.sinusoid import Sinusoid
@@ -48,6 +48,17 @@ def test_task_distributions():
     turned = data(rotations=True).held_out_tasks("test")
     assert isinstance(turned, Episodes)
     assert len(turned.rows.starts) == 16
+    upright = data(rotations=True)
+    upright = upright.with_config(
+        replace(upright.config, evaluation=replace(upright.config.evaluation, rotations=False))
+    )
+    for part, count in (("test", 4), ("validation", 3)):
+        tested = upright.held_out_tasks(part)
+        assert isinstance(tested, Episodes)
+        assert len(tested.rows.starts) == count
+    trained = upright.train_tasks()
+    assert isinstance(trained, Episodes)
+    assert len(trained.rows.starts) == 24
     waves = SupervisedExperiment(preset("sinusoid-reptile"), None)
     assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
     assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")
@@ -85,6 +96,77 @@ def test_the_pretrained_baseline():
     assert not np.asarray(fresh.head.weight).any()
     np.testing.assert_array_equal(fresh.body[0].weight, model.body[0].weight)
     assert EPISODES.for_tasks(model) is model
+
+
+def scarce(part: str, left: int) -> SupervisedExperiment:
+    """One class of a set has so few examples."""
+    found = SPLITS._asdict()[part]
+    per_class = [found.rows(i)[: left if i == 1 else None] for i in range(found.classes)]
+    short = ClassArrays.from_lists(per_class, found.names)
+    config = replace(CONFIG, data=replace(CONFIG.data, dataset="folder", train_shots=4))
+    return SupervisedExperiment(config, SPLITS._replace(**{part: short}))
+
+
+@pytest.mark.parametrize(
+    ("part", "needs", "shots", "field"),
+    [
+        ("train", 7, 4, "data.queries"),
+        ("validation", 4, 2, "evaluation.queries"),
+        ("test", 4, 2, "evaluation.queries"),
+    ],
+)
+def test_all_sets_are_checked_for_their_own_shots_and_queries(part, needs, shots, field):
+    """In training 4 shots and 3 queries; at validation and at test 2 and 2."""
+    scarce(part, needs).check_classes()
+    with pytest.raises(InnerloopError) as refused:
+        scarce(part, needs - 1).check_classes()
+    words = f"{part} classes: {shots} shots and {needs - shots} queries need {needs} examples of every class"
+    assert str(refused.value).startswith(words)
+    assert (
+        f"lower `data.shots` or `{field}`, or leave out small classes by `data.min_examples` {needs}"
+        in str(refused.value)
+    )
+
+
+def test_what_the_algorithm_does_not_draw_is_not_asked_for():
+    """Reptile draws no queries in training, and the pre-trained baseline no episodes."""
+    for algorithm, least in (("reptile", 4), ("joint", 1)):
+        few = scarce("train", least)
+        few.with_config(replace(few.config, algorithm=algorithm)).check_classes()
+    few = scarce("train", 3)
+    reptile = few.with_config(replace(few.config, algorithm="reptile"))
+    with pytest.raises(InnerloopError, match="train classes: 4 shots and 0 queries"):
+        reptile.check_classes()
+    SupervisedExperiment(preset("sinusoid-maml")).check_classes()
+
+
+def test_training_classes_are_rotated_too():
+    """For episodes, and for the pre-trained baseline, which tells all of them apart."""
+    tasks = data(rotations=True).train_tasks()
+    assert isinstance(tasks, Episodes)
+    assert len(tasks.rows.starts) == 4 * SPLITS.train.classes
+    turned = replace(CONFIG, algorithm="joint", data=replace(CONFIG.data, rotations=True))
+    joint = EPISODES.with_config(turned)
+    pooled = joint.train_tasks()
+    assert isinstance(pooled, Pooled)
+    assert len(pooled.starts) == 4 * SPLITS.train.classes
+    assert joint.init_params().head.weight.shape[1] == 4 * SPLITS.train.classes
+
+
+def test_training_and_test_have_their_own_minibatches():
+    config = replace(
+        CONFIG, inner=replace(CONFIG.inner, minibatch=2), evaluation=replace(CONFIG.evaluation, minibatch=3)
+    )
+    e = EPISODES.with_config(config)
+    assert (e.algorithm.inner.minibatch, e.test_algorithm.inner.minibatch) == (2, 3)
+    assert (e.algorithm.inner.steps, e.test_algorithm.inner.steps) == (1, 2)
+
+
+def test_names_of_classes_follow_the_rotations():
+    assert EPISODES.class_names("train") == SPLITS.train.names
+    turned = data(rotations=True)
+    assert turned.class_names() == turned.classes(SPLITS.test).names
+    assert SupervisedExperiment(preset("sinusoid-maml")).class_names() == ()
 
 
 def test_chunks():
@@ -164,8 +246,10 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
     assert load(dataset="fc100") == ("cifar", "fc100")
     assert load(dataset="glyphs") == ("glyphs",)
     assert load(dataset="mini_imagenet", folder="x") == ("mini_imagenet", "x")
-    assert load(dataset="folder", folder="x", size=32) == ("image_folder", "x", ("size", 32))
-    assert load(dataset="folder", folder="x") == ("image_folder", "x", ("size", None))
+    sized = load(dataset="folder", folder="x", size=32, background="teal")
+    assert sized == ("image_folder", "x", ("size", 32), ("background", "teal"), ("min_examples", 0))
+    plain = ("image_folder", "x", ("size", None), ("background", "white"), ("min_examples", 4))
+    assert load(dataset="folder", folder="x", min_examples=4) == plain
     for name in ("folder", "mini_imagenet"):
         with pytest.raises(InnerloopError, match="needs a folder of images; give `data.folder`"):
             load(dataset=name)

@@ -9,13 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.schema import Config
 from innerloop.engine.outer import StepInfo
 from innerloop.errors import InnerloopError
+from innerloop.tasks.class_arrays import Splits
 from innerloop.training.build import build
-from innerloop.training.loop import due
+from innerloop.training.loop import TrainingLoop, due
 from innerloop.training.nan_diagnosis import check_finite
+from innerloop.training.recorder import NoRecorder
+from innerloop.training.signals import Guard
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
@@ -93,6 +97,19 @@ def test_where_a_run_diverged(field: str, index: tuple, where: str):
     getattr(sound, field)[index] = np.nan
     with pytest.raises(InnerloopError, match=where):
         check_finite(StepInfo(*map(jnp.asarray, sound)), 10, Path("run"))
+
+
+def validated(splits: Splits, folder: Path) -> dict[str, float]:
+    """The validation of a run that has not begun."""
+    loop = TrainingLoop(replace(EPISODES, splits=splits), NoRecorder(folder), lambda progress: None, Guard())
+    return loop.validate()
+
+
+def test_validation_runs_on_the_validation_classes(tmp_path: Path):
+    """Steps and settings may be chosen by it, so the test classes must not take part."""
+    found = validated(SPLITS, tmp_path)
+    assert validated(SPLITS._replace(test=classes(9)), tmp_path) == found
+    assert validated(SPLITS._replace(validation=classes(9)), tmp_path) != found
 
 
 def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):

@@ -9,20 +9,25 @@ Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and 
 """
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.types import LossFn, Params, Task
 
 
 class FOMAML(Algorithm):
     """The algorithm that `fomaml` makes."""
 
-    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss at the adapted parameters."""
-        trajectory = self.trajectory(meta_params, task.support)
-        loss, grads = jax.value_and_grad(self.query_loss)(trajectory.adapted, task.query)
-        return grads, MetaInfo(loss, trajectory.losses)
+        trajectory = self.trajectory(meta_params, task.support, key=key)
+        query = lambda params: self.query(with_params(trajectory.adapted, params), task.query, key=key)
+        (loss, aux), grads = jax.value_and_grad(query, has_aux=True)(params_of(trajectory.adapted))
+        return grads, MetaInfo(loss, trajectory.losses, aux)
 
 
 def fomaml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> FOMAML:

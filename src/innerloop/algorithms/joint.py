@@ -7,19 +7,25 @@ At test time it is fine-tuned by the same inner loop as the others ("pretrained"
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import with_params, with_state
 from innerloop.engine.types import LossFn, Params, Task
 
 
 class Joint(Algorithm):
     """The algorithm that `joint` makes."""
 
-    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss, without an inner loop."""
-        loss, grads = jax.value_and_grad(self.query_loss)(meta_params, task.query)
-        return grads, MetaInfo(loss, jnp.zeros(0, loss.dtype))
+        start = with_state(meta_params, self.loss_fn)
+        query = lambda params: self.query(with_params(start, params), task.query, key=key)
+        (loss, aux), grads = jax.value_and_grad(query, has_aux=True)(meta_params)
+        return grads, MetaInfo(loss, jnp.zeros(0, loss.dtype), aux)
 
 
 def joint(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> Joint:

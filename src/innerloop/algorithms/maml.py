@@ -11,6 +11,7 @@ arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer` takes the 
 """
 
 import jax
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
@@ -20,15 +21,18 @@ from innerloop.engine.types import LossFn, Params, Task
 class MAML(Algorithm):
     """The algorithm that `maml` makes."""
 
-    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
         """The derivative of the query loss through the inner loop."""
 
-        def outer_loss(meta_params: Params):
-            trajectory = self.trajectory(meta_params, task.support)
-            return self.query_loss(trajectory.adapted, task.query), trajectory.losses
+        def outer_loss(meta_params: Params) -> tuple[Array, tuple[Array, PyTree]]:
+            trajectory = self.trajectory(meta_params, task.support, key=key)
+            loss, aux = self.query(trajectory.adapted, task.query, key=key)
+            return loss, (trajectory.losses, aux)
 
-        (loss, inner_losses), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
-        return grads, MetaInfo(loss, inner_losses)
+        (loss, (inner_losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
+        return grads, MetaInfo(loss, inner_losses, aux)
 
 
 def maml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = None) -> MAML:

@@ -14,10 +14,11 @@ part of theta, so that the gradient remains a function of theta and the task alo
 from dataclasses import dataclass
 
 import jax
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.loss import Adapted, params_of, with_params
 from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
@@ -43,29 +44,48 @@ class Reptile(Algorithm):
         """Whether second moments are among the meta-parameters."""
         return isinstance(self.inner.rule, PersistentAdam)
 
-    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
+    def trajectory(
+        self,
+        meta_params: Params,
+        support: PyTree,
+        observe: Observe | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Trajectory:
         """Run the inner loop on the support set of one task; the second moments are left out of the result."""
-        watch = None if observe is None else lambda params, i: observe(self.initialisation(params), i)
-        found = self.whole_trajectory(meta_params, support, watch)
-        return found._replace(adapted=self.initialisation(found.adapted))
+        watch = None if observe is None else lambda adapted, i: observe(self._of_model(adapted), i)
+        found = self.whole_trajectory(meta_params, support, watch, key=key)
+        return found._replace(adapted=self._of_model(found.adapted))
+
+    def _of_model(self, adapted: Params | Adapted) -> Params | Adapted:
+        """Adapted parameters without their second moments."""
+        return with_params(adapted, self.initialisation(params_of(adapted)))
 
     def whole_trajectory(
-        self, meta_params: Params, support: PyTree, observe: Observe | None = None
+        self,
+        meta_params: Params,
+        support: PyTree,
+        observe: Observe | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Trajectory:
         """The same, with the second moments."""
         loss_fn, inner = (
             on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
         )
-        return unroll(loss_fn, inner, meta_params, support, observe)
+        return unroll(loss_fn, inner, meta_params, support, observe, key=key)
 
-    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
         """The displacement theta - W, divided by `alpha` if that is given."""
         _check_steps(self.inner)
-        trajectory = self.whole_trajectory(meta_params, task.support)
-        grads = subtract(meta_params, trajectory.adapted)
+        trajectory = self.whole_trajectory(meta_params, task.support, key=key)
+        grads = subtract(meta_params, params_of(trajectory.adapted))
         if self.alpha is not None:
             grads = jax.tree.map(lambda g: g / self.alpha, grads)
-        return grads, MetaInfo(trajectory.losses[-1], trajectory.losses)
+        last_aux = jax.tree.map(lambda x: x[-1], trajectory.aux)
+        return grads, MetaInfo(trajectory.losses[-1], trajectory.losses, last_aux)
 
 
 def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) -> Reptile:

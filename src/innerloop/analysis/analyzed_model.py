@@ -12,7 +12,8 @@ from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Score, half_width, over_tasks
+from innerloop.engine.evaluate import Score, over_tasks
+from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.pytree import chosen, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
@@ -107,7 +108,13 @@ class Subject:
         """
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
-        run = over_tasks(one, distribution, num_tasks=tasks, batch_size=part, chunk=self.chunk)
+        run = over_tasks(
+            lambda params, task, _: one(params, task),
+            distribution,
+            num_tasks=tasks,
+            batch_size=part,
+            chunk=self.chunk,
+        )
         parts = []
         for values in run(self.params, key):
             parts.append(values)
@@ -123,7 +130,7 @@ def check_tasks(tasks: int) -> None:
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
     """Mean and half-width of its 95 % interval over the leading axis (tasks), as plain numbers or lists."""
-    return values.mean(0).tolist(), half_width(values).tolist()
+    return mean_over_tasks(values).tolist(), half_width(values).tolist()
 
 
 def summary(values: np.ndarray) -> Record:

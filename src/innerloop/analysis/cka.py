@@ -50,9 +50,11 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float6
 
 
 def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype: Any = np.float64) -> float:
-    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)), s = `width` times the median distance between a side's points.
+    """CKA with Gaussian kernels exp(-d^2 / (2 s^2)).
 
-    Memory grows with the square of the number of points. Arguments and result as in `linear_cka`.
+    s is `width` times the median of the Euclidean distances d of all pairs of a side's points (Kornblith et al. 2019,
+    section 3). Where more than half of the pairs coincide, it is the median of those that do not. Memory grows with the
+    square of the number of points. Arguments and result as in `linear_cka`.
 
     Raises:
         InnerloopError: as `linear_cka`, and for a width that is not above 0.
@@ -113,16 +115,20 @@ def _centred_kernel(k: Kernel) -> Kernel:
 
 
 def _gaussian(x: Points, width: float) -> Kernel:
-    """Gaussian kernel matrix with the median distance between different points as its unit."""
+    """Gaussian kernel matrix with the median distance of pairs of points as its unit."""
     x = centred(x)  # smaller numbers: squared distances by the product lose less
     norms = np.sum(x * x, 1)
-    squared = np.maximum(norms[:, None] + norms[None] - 2 * x @ x.T, 0.0)
-    np.fill_diagonal(squared, 0.0)
-    apart = squared[~np.eye(len(x), dtype=bool)]
-    median = float(np.median(apart))
-    # Where more than half of the pairs coincide (a layer that is mostly off) the median says nothing of the rest.
-    median = median if median > 0 else float(apart[apart > 0].mean()) if (apart > 0).any() else 1.0
-    return np.exp(-squared / (2 * width**2 * median))
+    both = norms[:, None] + norms[None]
+    squared = both - 2 * x @ x.T
+    squared[squared <= 8 * np.finfo(x.dtype).eps * both] = 0.0  # rounding: the two coincide
+    return np.exp(-squared / (2 * (width * _median(np.sqrt(squared))) ** 2))
+
+
+def _median(distances: Kernel) -> float:
+    """The median distance of pairs of points; of those apart where more than half of the pairs coincide."""
+    pairs = distances[np.triu_indices(len(distances), 1)]
+    apart = pairs[pairs > 0]  # a layer that is mostly off has few
+    return float(np.median(pairs)) or (float(np.median(apart)) if apart.size else 1.0)
 
 
 def _check_four(points: int) -> None:

@@ -142,7 +142,10 @@ def comparer(
     check_tasks(tasks)
     distribution = subject.close_up if subject.close_up is not None else subject.tasks
     activations = over_tasks(
-        one, distribution, num_tasks=tasks, batch_size=min(tasks, 4 * len(jax.devices()))
+        lambda params, task, _: one(params, task),
+        distribution,
+        num_tasks=tasks,
+        batch_size=min(tasks, 4 * len(jax.devices())),
     )
     names = subject.layers.names
 

@@ -1,6 +1,6 @@
 """Feature reuse early in training: freezing and similarity at snapshots along a run.
 
-Raghu et al. 2020, section 3.3, figure 3, arXiv 1909.09157: from early on, freezing the body costs nothing, and the
+Raghu et al. 2020, section 3.3, figure 3, arXiv 1909.09157: from early on, freezing the body costs little, and the
 representations of the body hardly change in the inner loop. Training keeps the snapshots (`outer.snapshots`).
 """
 

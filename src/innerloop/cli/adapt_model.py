@@ -7,6 +7,7 @@ from typing import Any
 
 from innerloop.cli.user_examples import (
     Ink,
+    PictureShape,
     UserData,
     ink_of,
     query_files,
@@ -23,9 +24,6 @@ from innerloop.tasks.io.images import peek
 from innerloop.training.build import load_splits
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
-
-PictureShape = tuple[int, int, int]
-"""Height, width, channels."""
 
 
 def adapt_and_predict(
@@ -63,7 +61,7 @@ def _classify(learner: Learner, config: Config, own: UserData, data_folder: str)
         or _trained_shape(config, data_folder)
         or _own_shape(learner, [*known, *new])
     )
-    support, query = read_pictures(known, shape), read_pictures(new, shape)
+    support, query = (read_pictures(files, shape, config.data.background) for files in (known, new))
     ink = _resolve_ink(config, own.ink, support)
     if ink == "dark":
         support, query = 255 - support, 255 - query

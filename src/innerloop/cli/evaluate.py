@@ -42,6 +42,10 @@ class Evaluate:
     ] = None
     """Which batch gives a query's normalisation statistics: all queries of the task, the query with the support
     set, or the support set alone; all: each in turn."""
+    rotations: Annotated[
+        Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint="(default: as trained)")
+    ] = None
+    """Whether held-out classes are rotated, where training classes are (Omniglot)."""
     part: Literal["test", "validation", "train"] = "test"
     """Which classes."""
     seed: Annotated[int, TEST_SEED] = 0
@@ -63,11 +67,14 @@ def run(argv: Sequence[str]) -> int:
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
     if trained.config.reinforcement:
         _refuse_examples(arguments)
+    if arguments.rotations is not None and not trained.config.data.rotations:
+        do = "leave it out"
+        raise InnerloopError("--rotations", "its classes are not rotated in training either", do=do)
     found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
         print_json(_merged(found))
     else:
-        _show(found)
+        _show(found, trained.config.model.normalizes)
     return 0
 
 
@@ -103,10 +110,12 @@ def _measured(
     settings = {
         name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "part")
     }
+    settings["rotations"] = None if arguments.rotations is None else arguments.rotations == "yes"
     err = console(stderr=True)
     if not err.is_terminal:
         return measure(trained, normalization=mode, **settings)
-    with counting(err, f"{trained.config.name}, {mode}") as on_progress:
+    how = f", {mode}" if trained.config.model.normalizes else ""
+    with counting(err, trained.config.name + how) as on_progress:
         return measure(trained, normalization=mode, on_progress=on_progress, **settings)
 
 
@@ -117,7 +126,7 @@ def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> di
     return records[0] | modes
 
 
-def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None:
+def _show(found: "Sequence[innerloop.training.measurement.Measurement]", normalizes: bool) -> None:
     """The adaptation curve as a table, one column per mode, and the conditions of the measurement."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
@@ -129,7 +138,7 @@ def _show(found: "Sequence[innerloop.training.measurement.Measurement]") -> None
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
     _show_curves("inner steps", {named(m): m for m in scores})
-    console().print(_score_conditions(scores))
+    console().print(_score_conditions(scores, normalizes))
     for m in scores:
         _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
@@ -175,16 +184,25 @@ def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement"
     )
 
 
-def _score_conditions(scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]") -> str:
+def _score_conditions(
+    scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]", normalizes: bool
+) -> str:
     """The same of numbers that differ by their mode of normalisation alone."""
     found = scores[0]
+    shown = normalizes or len(scores) > 1
     queries = counted(found.queries_per_class, "query", "queries")
     queries += " per class" if found.score == "accuracy" else ""
+    modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"normalisation {', '.join(m.normalization for m in scores)}; {queries}; seed {found.seed}; "
+        f"{modes}{queries}; {_turned(found)}seed {found.seed}; "
         f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
     )
+
+
+def _turned(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
+    """Whether classes are rotated, where that is a question."""
+    return "" if found.rotations is None else f"classes {'rotated' if found.rotations else 'upright'}; "
 
 
 def trained_for(found: "innerloop.training.measurement.Measurement", unit: str) -> str:

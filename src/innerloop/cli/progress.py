@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
-from innerloop.io.text import printable
+from innerloop.io.text import counted, printable
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped, telling
 
@@ -128,6 +128,8 @@ def in_words(metrics: dict[str, float]) -> str:
         words.append(f"validation accuracy {100 * metrics['validation_accuracy']:.1f} %")
     elif "validation_loss" in metrics:
         words.append(f"validation loss {metrics['validation_loss']:.4f}")
+    if lost := round(metrics.get("validation_diverged", 0)):
+        words[-1] += f" ({counted(lost, 'task')} diverged)"
     return "  ".join(words)
 
 

@@ -164,10 +164,16 @@ def _parse_with_preset(argv: Sequence[str]) -> tuple[Train, Config]:
     named = next((word for word in argv if word in presets), None)
     base = presets[named] if named else Config()
     arguments = _arguments_of(argv, base)
-    if arguments.preset in (None, named) or arguments.preset not in presets:
-        return arguments, base
-    base = presets[arguments.preset]  # the first match was the value of an option
-    return _arguments_of(argv, base), base
+    if (
+        arguments.preset in presets and arguments.preset != named
+    ):  # the first match was the value of an option
+        base = presets[arguments.preset]
+        arguments = _arguments_of(argv, base)
+    if base.model.start and arguments.data.dataset != base.data.dataset:
+        # A model that was trained on other data is a start for those who ask for it.
+        base = dataclasses.replace(base, model=dataclasses.replace(base.model, start=""))
+        arguments = _arguments_of(argv, base)
+    return arguments, base
 
 
 def _arguments_of(argv: Sequence[str], base: Config) -> Train:
@@ -219,6 +225,7 @@ def _check_resume(arguments: Train, changed: list[str]) -> None:
 def _train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; print where the results are, or how to resume."""
     from innerloop.cli.progress import train_until_stopped
+    from innerloop.training.memory_plan import MemoryPlan
     from innerloop.training.storage import checkpoint
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
@@ -226,17 +233,28 @@ def _train_into(folder: Path, config: Config | None) -> int:
     out = console()
     shown = config or RunFolder(folder).config()
     _announce(shown, folder)
+    if config is not None and (about_start := _start_in_words(config)):
+        out.print(about_start)
     checkpoint.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
 
-    show_plan = lambda plan: out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
+    def show_plan(plan: MemoryPlan) -> None:
+        if plan.is_news:
+            out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
+
+    show_pictures = lambda path: out.print(f"Pictures: {path} shows what was loaded.")
     work = lambda on_progress: train(
-        config, folder, resume=config is None, on_progress=on_progress, on_plan=show_plan
+        config,
+        folder,
+        resume=config is None,
+        on_progress=on_progress,
+        on_plan=show_plan,
+        on_pictures=show_pictures,
     )
-    code = train_until_stopped(out, shown.name, tell, work)
+    code = train_until_stopped(out, shown.title, tell, work)
     if code == 0:
         _print_summary(folder)
     return code
@@ -247,10 +265,24 @@ def _announce(config: Config, folder: Path) -> None:
     outer = config.outer
     out = console()
     out.print(
-        f"{config.name}: {config.algorithm}, {counted(outer.meta_steps, 'meta-step')} of "
+        f"{config.title}: {config.algorithm}, {counted(outer.meta_steps, 'meta-step')} of "
         f"{counted(outer.meta_batch, 'task')}, into {folder}"
     )
     out.print("Ctrl-C saves and stops.")
+
+
+def _start_in_words(config: Config) -> str:
+    """From what training begins, where that is, or was to be, a trained model."""
+    if config.model.start:
+        return f"Starts from the trained weights of {config.model.start}, not from random ones."
+    own = all_presets().get(config.name)
+    if own is None or not own.model.start:
+        return ""
+    return (
+        f"Starts from random weights: those of {own.model.start}, from which the preset trains for "
+        f"{counted(own.outer.meta_steps, 'meta-step')}, are of {own.data.spec.title}. From random weights more may be "
+        f"needed (--outer.meta-steps); --model.start {own.model.start} would use them."
+    )
 
 
 def _print_summary(folder: Path) -> None:

@@ -11,12 +11,17 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.io.class_folders import ENDINGS, check_memory, list_classes
-from innerloop.tasks.io.images import open_image, to_array
+from innerloop.tasks.io.images import open_image, tell_remarks, to_array
+from innerloop.tasks.io.pixels import Colour, colour
 
 LINES = 1_000_000
 """The most lines of a CSV file."""
 
 Ink = Literal["dark", "light"]
+
+
+PictureShape = tuple[int, int, int]
+"""Height, width, channels."""
 
 
 class UserData(NamedTuple):
@@ -86,26 +91,23 @@ def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _read_picture(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """One picture in the shape of the model's inputs, as uint8; transparent parts become white."""
-    import PIL.Image
+def read_pictures(paths: Sequence[Path], shape: PictureShape, background: str = "white") -> np.ndarray:
+    """All pictures in the shape of the model's inputs, `[pictures, height, width, channels]` uint8."""
+    check_memory(2 * len(paths), shape)
+    behind, remarks = colour(background, "data.background"), list[str]()
+    pictures = np.stack([_read_picture(path, shape, behind, remarks) for path in paths])
+    tell_remarks(remarks)
+    return pictures
 
+
+def _read_picture(path: Path, shape: PictureShape, background: Colour, remarks: list[str]) -> np.ndarray:
+    """One picture, transparent parts composited on the background."""
     height, width, channels = shape
-    image = open_image(path, str(path))
-    if image.mode in ("RGBA", "LA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    image = open_image(path, str(path), remarks)
     if height != width and image.size != (width, height):
         got = f"{image.width} x {image.height}"
         raise InnerloopError(str(path), f"must be {width} x {height} pixels", got=got, do="resize it")
-    return to_array(image, height if height == width else None, channels)
-
-
-def read_pictures(paths: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
-    """All pictures, `[pictures, height, width, channels]` uint8."""
-    height, width, channels = shape
-    check_memory(2 * len(paths), (height, width, channels))
-    return np.stack([_read_picture(path, shape) for path in paths])
+    return to_array(image, height if height == width else None, channels, background)
 
 
 def ink_of(pictures: np.ndarray) -> Ink:

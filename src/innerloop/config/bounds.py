@@ -48,6 +48,8 @@ STEPS = Bounds(0, 1_000_000)
 """Inner steps."""
 TASKS = Bounds(2, 10_000_000)
 """Tasks of a measurement; an interval needs two."""
+FRACTION = Bounds(0, 1)
+"""A fraction that may be nothing."""
 DEVICES = Bounds(1, 1024)
 """CPU devices."""
 
@@ -81,6 +83,12 @@ def check_bounds(settings: object, who: Callable[[str], str]) -> None:
             continue
         if wrong := _wrong_of(value, field.bounds, field.whole):
             raise InnerloopError(who(name), wrong, got=shown(value))
+
+
+def check_number(who: str, value: object, bounds: Bounds, *, whole: bool = False) -> None:
+    """Raise InnerloopError, on behalf of `who`, for a number that is out of bounds."""
+    if wrong := wrong_number(value, bounds, whole):
+        raise InnerloopError(who, wrong, got=shown(value))
 
 
 def _wrong_of(value: object, bounds: Bounds, integers: bool) -> str:

@@ -1,6 +1,7 @@
 """The settings of a run as frozen dataclasses; they define the Python API, `--help` and `config.json`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from innerloop.config.bounds import (
@@ -54,18 +55,28 @@ class DataConfig(Section):
     queries: Annotated[int, MEMBERS] = 1
     """Query examples of each class while training (for sinusoids: of the task)."""
     rotations: bool = False
-    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot)."""
+    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
+    `evaluation.rotations`."""
     split: str = ""
     """Which published split of the classes; empty: the data set's usual one."""
     folder: str = ""
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
     size: Annotated[int, Bounds(0, 4096)] = 0
     """Side that the images of `folder` are resized to; 0: as they are."""
+    background: str = "white"
+    """Colour that transparent parts of the images of `folder` are composited on: a CSS name, or #rrggbb."""
+    min_examples: Annotated[int, Bounds(0, 1_000_000)] = 0
+    """Classes of `folder` with fewer images are left out; 0: none."""
     protocol: Literal["maml", "reptile"] = "maml"
     """Which paper's sinusoids."""
     oracle: bool = False
     """Give the task as input: the amplitude and phase of the sinusoid, the goal of navigation, the direction or speed
     of a body."""
+
+    @property
+    def own(self) -> str:
+        """The name of the user's folder of images; empty for other data."""
+        return Path(self.folder).name if self.spec.needs_folder else ""
 
     @property
     def spec(self) -> DatasetSpec:
@@ -98,6 +109,11 @@ class ModelConfig(Section):
     start: str = ""
     """Start from the weights of this run folder, weights file or shipped model, with a head of zeros if the shapes of
     heads differ; empty: random weights."""
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether it has batch normalisation."""
+        return self.kind == "conv4" or self.normalize
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,8 @@ class EvaluationConfig(Section):
     """Support examples per inner step at test; None: all."""
     queries: Annotated[int, MEMBERS] = 1
     """Query examples of each class (for sinusoids: of the task)."""
+    rotations: bool = True
+    """Rotate held-out classes as well where training classes are (MAML's code does, Reptile's does not)."""
     normalization: Normalization = "transductive"
     """Which batch supplies the normalisation statistics: all queries of a task together (transductive), each query
     with the support set (inductive), or the support set alone (support)."""
@@ -252,6 +270,11 @@ class Config(Section):
         shots = max(data.shots, data.train_shots or 0) + data.queries
         test = {"data.shots + evaluation.queries": data.shots + evaluation.queries}
         return [*found, batch | ways | {"data.shots + data.queries": shots}, ways | test]
+
+    @property
+    def title(self) -> str:
+        """The preset's name, and that of the user's own data."""
+        return f"{self.name} on {self.data.own}" if self.data.own else self.name
 
     @property
     def spec(self) -> AlgorithmSpec:

@@ -72,6 +72,7 @@ class DatasetSpec:
         module: the module of `innerloop.tasks.datasets` that reads it.
         read: `read(module, data)` gives the splits that a `DataConfig` asks for.
         needs_folder: whether it is read from a folder that the user names.
+        counts_examples: whether classes with few examples can be left out.
         drawings: whether images are light ink on a dark background, for which the settings of Omniglot are used.
         rotations: whether its published protocol makes four classes of each by rotation.
         body: the name of a simulated body.
@@ -85,6 +86,7 @@ class DatasetSpec:
     module: str = ""
     read: Callable[[Any, Any], Any] = lambda module, data: module.load()
     needs_folder: bool = False
+    counts_examples: bool = False
     drawings: bool = False
     rotations: bool = False
     body: str = ""
@@ -140,8 +142,14 @@ DATASETS = {
             "folder",
             "Images",
             module="image_folder",
-            read=lambda module, data: module.load(data.folder, size=data.size or None),
+            read=lambda module, data: module.load(
+                data.folder,
+                size=data.size or None,
+                background=data.background,
+                min_examples=data.min_examples,
+            ),
             needs_folder=True,
+            counts_examples=True,
         ),
         DatasetSpec("navigation", "2D navigation", "reinforcement"),
         _body("half-cheetah", "direction"),

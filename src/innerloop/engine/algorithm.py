@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, PyTree
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.diagnosis import adaptation_lost, meta_gradient_lost
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.types import LossFn, Params, Task
 
 
@@ -18,18 +20,30 @@ class MetaInfo(NamedTuple):
     Attributes:
         outer_loss: the loss that the meta-gradient descends, a scalar.
         inner_losses: the support loss before each inner step, `[steps]`.
+        aux: the auxiliary outputs of the loss, a pytree of arrays (None without any).
     """
 
     outer_loss: Float[Array, ""]
     inner_losses: Float[Array, " steps"]
+    aux: PyTree = None
+
+
+_QUERY = 2**31 - 1
+"""Folded into a task's key for the loss on its query set; inner steps fold in 0, 1, 2, ..."""
+
+
+def loss_key(task_key: PRNGKeyArray) -> PRNGKeyArray:
+    """The key for a task's random losses, from the key that the task is drawn with."""
+    return jax.random.fold_in(task_key, 1)
 
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
     """The base class of all algorithms. A subclass defines `meta_grad` and may override the other methods.
 
-    All methods are deterministic functions of their arguments: no key, no state, no axis over tasks. *Meta-parameters*
-    are everything that the outer loop learns: the model's parameters, and whatever an algorithm learns beside them.
+    All methods are pure functions of their arguments, of one task, without an axis over tasks; only a random loss needs
+    the `key`. *Meta-parameters* are everything that the outer loop learns: the model's parameters, and whatever an
+    algorithm learns beside them.
 
     Outside of `jax.jit` and other transformations, a call of `adapt` or `meta_grad` is traced anew and runs as one
     program, which is compiled once. It raises an InnerloopError if its result is not finite. `jax.jit(algorithm.adapt)`
@@ -55,38 +69,91 @@ class Algorithm(ABC):
         return params
 
     def initialisation(self, meta_params: Params) -> Params:
-        """The model parameters within the meta-parameters, from which every task starts; the inverse of `init`."""
+        """The model parameters within the meta-parameters; the inverse of `init`."""
         return meta_params
 
-    def trajectory(self, meta_params: Params, support: PyTree, observe: Observe | None = None) -> Trajectory:
+    def start(self, meta_params: Params, support: PyTree) -> Params:
+        """The parameters before the first inner step of a task; by default the initialisation."""
+        return self.initialisation(meta_params)
+
+    def inner_for(self, meta_params: Params) -> InnerLoop:
+        """The inner loop with what is learnt of it; by default `inner`."""
+        return self.inner
+
+    def trajectory(
+        self,
+        meta_params: Params,
+        support: PyTree,
+        observe: Observe | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Trajectory:
         """Run the inner loop on the support set of one task.
 
         Args:
             meta_params: what `init` made and the outer loop learnt.
             support: a pytree with a leading axis `support` on every leaf.
             observe: called after every step, as by `unroll`.
+            key: of the task, for a random loss.
 
         Raises:
             InnerloopError: as `unroll`.
         """
-        return unroll(self.loss_fn, self.inner, meta_params, support, observe)
+        start = self.start(meta_params, support)
+        return unroll(self.loss_fn, self.inner_for(meta_params), start, support, observe, key=key)
 
     @one_program(adaptation_lost)
-    def adapt(self, meta_params: Params, support: PyTree) -> Params:
-        """The parameters adapted to the support set of one task. Raises InnerloopError as `unroll`."""
-        return self.trajectory(meta_params, support).adapted
+    def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
+        """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
+
+        Raises:
+            InnerloopError: as `unroll`.
+        """
+        return self.trajectory(meta_params, support, key=key).adapted
 
     @abstractmethod
-    def meta_grad(self, meta_params: Params, task: Task) -> tuple[Params, MetaInfo]:
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
         """The gradient that the outer loop descends, of the structure of `meta_params`, and what to log.
+
+        Args:
+            meta_params: what `init` made and the outer loop learnt.
+            task: one task.
+            key: of the task, for a random loss.
 
         Raises:
             InnerloopError: as `unroll`.
         """
 
+    def at(self, step: Array) -> "Algorithm":
+        """The algorithm at an update of the outer loop, for what follows a schedule over updates; by default itself."""
+        return self
+
     @property
-    def query_loss(self) -> LossFn:
-        """The loss on the query set."""
+    def plain(self) -> bool:
+        """Whether the losses are functions of parameters and batch alone: not random, and without model state."""
+        return not self.random and initial_state(self.loss_fn) is None
+
+    @property
+    def random(self) -> bool:
+        """Whether a loss is random, so that `adapt` and `meta_grad` need a key."""
+        return is_random(self.loss_fn) or is_random(self._outer_loss)
+
+    def query_loss(
+        self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> Array:
+        """The loss of adapted parameters on the query set, a scalar; `key` is that of the task."""
+        return self.query(adapted, batch, key=key)[0]
+
+    def query(
+        self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, PyTree]:
+        """The loss of adapted parameters on the query set, and its auxiliary outputs."""
+        return evaluate_adapted(self._outer_loss, adapted, batch, fold_key(key, _QUERY))
+
+    @property
+    def _outer_loss(self) -> LossFn:
         return self.loss_fn if self.outer_loss_fn is None else self.outer_loss_fn
 
     def with_inner(self, **changes: object) -> "Algorithm":

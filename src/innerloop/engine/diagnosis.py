@@ -81,7 +81,12 @@ def update_lost(info: Any) -> tuple[int, str] | None:
 def first_nonfinite(
     algorithm: "Algorithm", params: Params, tasks: Iterable[Task], layers: Layers | None = None
 ) -> str:
-    """In words, where the first task whose meta-gradient is not finite lost it; empty if all are finite."""
+    """In words, where the first task whose meta-gradient is not finite lost it; empty if all are finite.
+
+    A loss that is random or has state is not taken apart: there it is always empty.
+    """
+    if not algorithm.plain:
+        return ""
     inspect = compile_once(lambda params, task: inspect_task(algorithm, params, task))
     for number, task in enumerate(tasks):
         seen = inspect(params, task)
@@ -130,7 +135,9 @@ def inspect_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) 
 
 
 def adaptation_lost(algorithm: "Algorithm", params: Params, support: PyTree) -> str:
-    """In words, where an adaptation lost finiteness; empty if it did not."""
+    """In words, where an adaptation lost finiteness; empty if it did not, or if the loss is not taken apart."""
+    if not algorithm.plain:
+        return ""
     step = inner_step_lost(
         *compile_once(lambda *given: inspect_adaptation(algorithm, *given))(params, support)
     )

@@ -88,7 +88,7 @@ def check_random(
         reason = str(error).splitlines()[0]
         do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
-    do = "draw from the key, by jax.random"
+    do = "draw from the key, by jax.random; tasks that are fixed are an innerloop.TaskList"
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         raise InnerloopError(who, f"`{name}` does not depend on its key: all tasks would be the same", do=do)
     if not _same(list(numbers_within(first)), list(numbers_within(second))):

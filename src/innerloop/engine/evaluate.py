@@ -1,7 +1,7 @@
 """Adaptation curves on held-out tasks, with 95 % intervals.
 
 For each task the parameters are adapted on the support set and scored on the query set after chosen numbers of inner
-steps. The interval is 1.96 standard errors of the mean over tasks.
+steps. `innerloop.engine.intervals` defines mean and interval.
 """
 
 import math
@@ -16,11 +16,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.diagnosis import Diverged, adaptation_lost, first_lost
 from innerloop.engine.distribution import check_distribution, split_arrays
-from innerloop.engine.learning_check import check_adapts
+from innerloop.engine.intervals import half_width, mean_over_tasks
+from innerloop.engine.learning_check import check_learns
+from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
+from innerloop.engine.task_list import TaskList
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
@@ -53,19 +56,12 @@ class Curve:
         return ~np.all([np.isfinite(scores).all(1) for scores in self.scores.values()], axis=0)
 
     def mean(self, name: str) -> np.ndarray:
-        """Mean over tasks, `[len(steps)]`."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            return self.scores[name].mean(0)
+        """Mean over tasks, `[len(steps)]`, in float64."""
+        return mean_over_tasks(self.scores[name])
 
     def ci95(self, name: str) -> np.ndarray:
-        """Half-width of the 95 % interval of the mean, `[len(steps)]`."""
-        return np.asarray(half_width(self.scores[name]))
-
-
-def half_width(values: np.ndarray) -> np.ndarray | np.floating:
-    """Half-width of the 95 % interval of the mean over the leading axis (tasks)."""
-    with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
-        return 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+        """Half-width of the 95 % interval of the mean by Student's t, `[len(steps)]`, in float64."""
+        return half_width(self.scores[name])
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
@@ -77,27 +73,30 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
 
 
 def _task_curve(
-    algorithm: Algorithm, score: Score, record: Sequence[int]
-) -> Callable[[Params, Task], dict[str, Array]]:
-    """A function `(params, task)` that gives the scores of one task at the recorded steps, `[len(record)]` each."""
+    algorithm: Algorithm, given: Score | None, record: Sequence[int]
+) -> Callable[[Params, Task, PRNGKeyArray], dict[str, Array]]:
+    """A function `(params, task, key)` that gives the scores of a task at the recorded steps, `[len(record)]` each."""
     wanted = jnp.asarray(record)
 
-    def curve(params: Params, task: Task) -> dict[str, Array]:
-        shapes = jax.eval_shape(lambda *given: score(*given), algorithm.initialisation(params), task)
+    def curve(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Array]:
+        own = loss_key(key) if algorithm.random else None
+        score = _query_score(algorithm, own) if given is None else given
+        start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
+        shapes = jax.eval_shape(lambda *args: score(*args), start, task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:
             return jax.lax.cond(jnp.any(wanted == i), lambda: score(adapted, task), lambda: blank)
 
-        seen = algorithm.trajectory(params, task.support, observe).observed
+        seen = algorithm.trajectory(params, task.support, observe, key=own).observed
         return jax.tree.map(lambda x: x[wanted], seen)
 
     return curve
 
 
-def _query_score(algorithm: Algorithm) -> Score:
+def _query_score(algorithm: Algorithm, key: PRNGKeyArray | None) -> Score:
     """The default score: the algorithm's own loss on the query set."""
-    return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query)}
+    return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query, key=key)}
 
 
 def evaluator(
@@ -128,7 +127,7 @@ def evaluator(
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
-    curve = _task_curve(algorithm, _query_score(algorithm) if score is None else score, record)
+    curve = _task_curve(algorithm, score, record)
     measured = over_tasks(
         curve, tasks, num_tasks=num_tasks, batch_size=batch_size, chunk=chunk, model_shards=model_shards
     )
@@ -141,7 +140,7 @@ def evaluator(
 
 
 def over_tasks(
-    one: Callable[[Params, Task], PyTree],
+    one: Callable[[Params, Task, PRNGKeyArray], PyTree],
     tasks: TaskDistribution,
     *,
     num_tasks: int,
@@ -149,7 +148,7 @@ def over_tasks(
     chunk: int = 1,
     model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
-    """A measurement that is compiled once: `run(params, key)` yields `one(params, task)` for every batch of tasks.
+    """A measurement that is compiled once: `run(params, key)` yields `one(params, task, key)` for every batch of tasks.
 
     The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
     measurements with the same key are paired.
@@ -159,27 +158,32 @@ def over_tasks(
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
     held, with_arrays = split_arrays(tasks)
 
-    def values(params: Params, arrays: PyTree, keys: Array) -> PyTree:
-        of_key = lambda key: one(params, with_arrays(arrays).sample(key))
+    def values(params: Params, arrays: PyTree, keys: Array, numbers: Array) -> PyTree:
+        of_key = lambda drawn: one(params, _task_of(with_arrays(arrays), *drawn), drawn[0])
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
-        return jax.lax.map(of_key, keys, batch_size=None if chunk == 1 else chunk)
+        return jax.lax.map(of_key, (keys, numbers), batch_size=None if chunk == 1 else chunk)
 
     arrays = place(held, mesh)
-    compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT), SPLIT)
-    measured = lambda params, keys: compiled(params, arrays, keys)
+    compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT, SPLIT), SPLIT)
+    measured = lambda params, keys, numbers: compiled(params, arrays, keys, numbers)
     return in_turn(measured, mesh, num_tasks, batch_size)
 
 
+def _task_of(tasks: TaskDistribution, key: PRNGKeyArray, number: Array) -> Task:
+    """Task `number` of an evaluation: drawn with its key, or the one of this number from a list."""
+    return tasks.task(number) if isinstance(tasks, TaskList) else tasks.sample(key)
+
+
 def in_turn(
-    measured: Callable[[Params, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
+    measured: Callable[[Params, Array, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
-    """`run(params, key)`: yields `measured(params, keys)` as NumPy arrays for every batch of tasks."""
+    """`run(params, key)`: yields `measured(params, keys, numbers)` as NumPy arrays for every batch of tasks."""
     keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
         params = place_cut(params, mesh)  # training may have left them on fewer devices
         for first in range(0, num_tasks, batch_size):
-            found = fetch(measured(params, keys(key, first)))
+            found = fetch(measured(params, *keys(key, first)))
             yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
 
     return run
@@ -191,8 +195,8 @@ def whole_batches(batch_size: int, tasks: int) -> int:
     return -(-min(batch_size, tasks) // processes) * processes
 
 
-def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array]:
-    """`keys(key, first)`: the keys of the tasks first..first+batch_size, each on the device of its task.
+def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], tuple[Array, Array]]:
+    """`keys(key, first)`: keys and numbers of the tasks first..first+batch_size, each on the device of its task.
 
     The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
     """
@@ -201,11 +205,10 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], Array
 
 
 @lru_cache
-def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], Array]:
-    """The compiled keys of so many tasks."""
-    return jax.jit(
-        lambda key, numbers: jax.vmap(jax.random.fold_in, (None, 0))(key, numbers), out_shardings=split
-    )
+def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array, Array]]:
+    """The compiled keys of so many tasks, and their numbers."""
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
@@ -216,6 +219,16 @@ def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> 
         raise InnerloopError("evaluate", "`chunk` must be 1 or more", got=chunk)
     if not record or min(record) < 0 or max(record) > steps:
         raise InnerloopError("evaluate", f"recorded steps must lie in 0..{steps}", got=record)
+
+
+def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
+    """How many tasks to evaluate. Raises InnerloopError for more than a list holds."""
+    if not isinstance(tasks, TaskList):
+        return 10_000 if asked is None else asked
+    if asked is not None and asked > len(tasks):
+        wrong, do = f"the list holds {len(tasks)} tasks", "leave `num_tasks` out to take each once"
+        raise InnerloopError("evaluate", wrong, got=asked, do=do)
+    return len(tasks) if asked is None else asked
 
 
 def join(curves: Sequence[Curve]) -> Curve:
@@ -231,7 +244,7 @@ def evaluate(
     score: Score | None = None,
     *,
     key: PRNGKeyArray,
-    num_tasks: int = 10_000,
+    num_tasks: int | None = None,
     record: Sequence[int] | None = None,
     chunk: int = 1,
     on_nonfinite: Literal["raise", "keep"] = "raise",
@@ -241,10 +254,10 @@ def evaluate(
     Args:
         algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test.
         params: the meta-parameters, as in the state of the outer loop.
-        tasks: the distribution of held-out tasks.
+        tasks: the distribution of held-out tasks, or a `TaskList`, whose tasks are taken in order, each once.
         score: `score(adapted, task)` gives scalars by name (None: the algorithm's loss on the query set, as `loss`).
         key: decides which tasks are drawn.
-        num_tasks: the number of tasks, at least 2.
+        num_tasks: the number of tasks, at least 2 (None: 10 000, or all of a list).
         record: the numbers of inner steps after which to score (None: a selection of 0..steps).
         chunk: the number of tasks vectorised at a time on each device.
         on_nonfinite: whether to raise an error if a task has a score that is not finite; with "keep" it stays in the
@@ -260,8 +273,9 @@ def evaluate(
     held, with_arrays = split_arrays(tasks)
     tasks = with_arrays(jax.tree.map(jnp.asarray, held))
     check_distribution(tasks, key, "evaluate")
-    check_adapts(algorithm, params, tasks, key, "evaluate")
-    run = evaluator(algorithm, tasks, score, num_tasks=num_tasks, record=record, chunk=chunk)
+    check_learns(algorithm, params, tasks, key, "evaluate", outer=False)
+    count = _number_of_tasks(tasks, num_tasks)
+    run = evaluator(algorithm, tasks, score, num_tasks=count, record=record, chunk=chunk)
     curve = join(list(run(params, key)))
     if on_nonfinite == "raise" and curve.diverged.any():
         _raise_diverged(curve, algorithm, params, tasks, key)
@@ -273,7 +287,8 @@ def _raise_diverged(
 ) -> NoReturn:
     """Raise Diverged for the first task with a score that is not finite."""
     number = int(np.argmax(curve.diverged))
-    task = jax.jit(lambda key: tasks.sample(key))(jax.random.fold_in(key, number))
+    own = jax.random.fold_in(key, number)
+    task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
     where = adaptation_lost(algorithm, params, task.support)
     where = where or ("the score" if first_lost(task.query) is None else "its query data")
     do = "look at its data or lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"

@@ -1,25 +1,38 @@
 r"""The inner loop: k steps of an optimiser on one task's support set, as one scan.
 
-    theta_0 = theta,   theta_{i+1} = theta_i + rule(grad L(theta_i; support)),   adapted = theta_k
+    theta_0 = theta,   theta_{i+1} = theta_i + rule(grad L(theta_i; support_i)),   adapted = theta_k
 
+support_i is the whole support set, its i-th minibatch, or the i-th item of a stream.
 The adapted parameters are selected by tree path; the others are closed over and never carried. How the loop is
 differentiated only changes the cost: `unrolled` keeps the activations of every step, `rematerialised` keeps only
 theta_i and runs each step again in the backward pass, and `mixed` replaces the backward pass through a gradient by a
-forward-over-reverse Hessian-vector product (`innerloop.engine.mixed_mode`). All three give the same gradient.
+forward-over-reverse Hessian-vector product (`innerloop.engine.mixed_mode`). All three give the same gradient, and each
+goes with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.inner_step import Carry, Now, Step, StepLoss, inner_step
 from innerloop.engine.loop_invariants import hoist
-from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.mixed_mode import mixed_value_and_grad
+from innerloop.engine.loss import (
+    Adapted,
+    Extras,
+    Loss,
+    check_loss,
+    evaluate_loss,
+    fold_key,
+    initial_state,
+    is_random,
+)
+from innerloop.engine.nested_scan import nested_scan, square_root_segments
 from innerloop.engine.pytree import Selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice
@@ -27,7 +40,7 @@ from innerloop.errors import InnerloopError, check_choice
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
 
 Observe = Callable[[Params, Array], PyTree]
-"""`observe(params, i)`: what is recorded after i inner steps, a pytree of arrays."""
+"""`observe(adapted, i)`: what is recorded after i inner steps, a pytree of arrays."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +48,24 @@ class InnerLoop:
     """How parameters are adapted to one task.
 
     Attributes:
-        rule: any Optax optimiser; its state is initialised anew for every task. Adam needs `eps_root` > 0 where the
-            loop is differentiated (MAML, ANIL, BOIL): its square root has no derivative where a gradient is zero.
+        rule: any Optax optimiser; its state is initialised anew for every task. Its square roots (Adam, norm clipping)
+            have the derivative 0 at 0 (`innerloop.engine.safe_roots`).
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
         select: the parameters to adapt (None: all): a path prefix, several, or a function of the path.
         minibatch: examples per step, taken in order from the support set and wrapping around (None: all of them).
             The samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile).
         derivative: how the loop is differentiated; changes the cost, never the result.
+        stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
+            leaf; step i learns from item i.
+        last: the meta-gradient goes through the gradients of the last `last` steps; those before are held constant
+            (None: through all; 0: first order).
+        checkpoints: the number of checkpoints through time, for long loops: of the carries of all steps only so many
+            are kept, and the steps between are run once more (None: all; "sqrt": the square root of `steps`, which
+            needs the least memory). Changes the cost, never the result.
 
     Raises:
-        InnerloopError: `steps` is negative, `minibatch` is below 1, `derivative` is unknown, or `rule` is no optimiser.
+        InnerloopError: `steps` or `last` is negative, `minibatch` or `checkpoints` is below 1, `derivative` is unknown,
+            `stream` has a minibatch, or `rule` is no optimiser.
     """
 
     rule: optax.GradientTransformation
@@ -52,30 +73,50 @@ class InnerLoop:
     select: Selection = None
     minibatch: int | None = None
     derivative: Derivative = "unrolled"
+    stream: bool = False
+    last: int | None = None
+    checkpoints: int | Literal["sqrt"] | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise InnerloopError("InnerLoop", "`steps` must be 0 or more", got=self.steps)
-        if self.minibatch is not None and self.minibatch < 1:
-            raise InnerloopError("InnerLoop", "`minibatch` must be 1 or more", got=self.minibatch)
+        _check_at_least("steps", self.steps, 0)
+        _check_at_least("last", self.last, 0)
+        _check_at_least("minibatch", self.minibatch, 1)
+        if self.checkpoints != "sqrt":
+            _check_at_least("checkpoints", self.checkpoints, 1)
+        if self.stream and self.minibatch is not None:
+            do = "make each item of the stream a minibatch"
+            raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
         check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
         if not hasattr(self.rule, "update"):
             do = "pass optax.sgd(0.1), for example"
             raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)
+
+    @property
+    def segments(self) -> int | None:
+        """The number of checkpoints through time; None for every step."""
+        return square_root_segments(self.steps) if self.checkpoints == "sqrt" else self.checkpoints
+
+
+def _check_at_least(field: str, value: int | None, least: int) -> None:
+    """Raise InnerloopError for a number below `least`."""
+    if value is not None and value < least:
+        raise InnerloopError("InnerLoop", f"`{field}` must be {least} or more", got=value)
 
 
 class Trajectory(NamedTuple):
     """The result of an inner loop.
 
     Attributes:
-        adapted: the parameters after the last step.
+        adapted: the parameters after the last step; with model state, `Adapted(params, state)`.
         losses: the support loss before each step, `[steps]`.
         observed: the results of `observe`, each leaf `[steps + 1, ...]` (None without `observe`).
+        aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None without any).
     """
 
     adapted: Params
     losses: Float[Array, " steps"]
-    observed: PyTree
+    observed: PyTree = None
+    aux: PyTree = None
 
 
 def unroll(
@@ -84,85 +125,135 @@ def unroll(
     params: Params,
     support: PyTree,
     observe: Observe | None = None,
+    *,
+    key: PRNGKeyArray | None = None,
 ) -> Trajectory:
     """Adapt parameters to the support set of one task.
 
     Args:
-        loss_fn: the support loss.
+        loss_fn: the support loss: `loss_fn(params, batch) -> scalar`, or a `Loss`.
         inner: the inner loop.
         params: the parameters to start from.
-        support: a pytree with a leading axis `support` on every leaf.
-        observe: `observe(params, i)` is called after i = 0..k steps; the results are stacked.
+        support: a pytree with a leading axis `support` on every leaf; for a stream, the axis of its items.
+        observe: `observe(adapted, i)` is called after i = 0..k steps; the results are stacked.
+        key: for a random loss.
 
     Raises:
-        InnerloopError: a parameter is not a float array, the selection matches no parameter, or the loss is not a
-            scalar.
+        InnerloopError: a parameter is not a float array, the selection matches no parameter, the loss is not a
+            scalar or changes the structure of its state, a random loss has no key, or the axes of the support set do
+            not fit a minibatch or a stream.
     """
     check_trainable(params, "inner loop")
+    _check_axes(inner, support)
     fast, frozen = partition(params, inner.select)
-    check_scalar_loss(loss_fn, params, support)
+    check_loss(loss_fn, params, _example(inner, support), key)
+    state = initial_state(loss_fn)
+    key = key if is_random(loss_fn) else None
 
-    def loss_of(fast: PyTree, rest: PyTree) -> Array:
-        frozen, batch = rest
-        return loss_fn(combine(fast, frozen), batch)
+    def loss_of(fast: PyTree, now: Now, rest: PyTree) -> tuple[Array, Extras]:
+        frozen, whole = rest
+        batch = whole if now.batch is None else now.batch
+        return evaluate_loss(loss_fn, combine(fast, frozen), batch, now.key, now.state)
 
-    rest: PyTree = (frozen, support)
-    if inner.minibatch is None and (inner.steps > 1 or (inner.steps and jax.tree.leaves(frozen))):
-        step_loss, rest = hoist(loss_of, fast, rest)
-    else:
-        step_loss = loss_of
-    watch = None if observe is None else lambda fast, i: observe(combine(fast, frozen), i)
-    step = inner_step(step_loss, inner, rest, watch)
-    carry = (fast, inner.rule.init(fast))
-    (fast, _), (losses, seen) = _all_steps(step, carry, inner.steps)
+    def adapted(carry: Carry) -> Params | Adapted:
+        params = combine(carry.fast, frozen)
+        return params if state is None else Adapted(params, carry.state)
+
+    now = lambda carry, i, item: Now(carry.state, fold_key(key, i), _batch_of_step(inner, support, i, item))
+    watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
+    carry = Carry(fast, inner.rule.init(fast), state)
+    loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
+    make = partial(
+        inner_step,
+        loss,
+        inner.rule,
+        rest,
+        mixed=inner.derivative == "mixed",
+        differentiate_state=_flows(loss_fn),
+    )
+    body = lambda constant: _body(make(constant_gradient=constant), now, watch, inner.derivative)
+    carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support)
     if watch is not None:
-        last = watch(fast, jnp.asarray(inner.steps))
-        seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, last)
-    return Trajectory(combine(fast, frozen), losses, seen)
+        final = watch(carry, jnp.asarray(inner.steps))
+        seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, final)
+    return Trajectory(adapted(carry), losses, seen, aux)
 
 
-def _all_steps(step: Callable, carry: PyTree, steps: int) -> tuple[PyTree, PyTree]:
-    """Scan `steps` steps. A single one is taken without a scan, which under `vmap` would copy theta for every task."""
-    if steps != 1:
-        return jax.lax.scan(step, carry, jnp.arange(steps))
-    carry, seen = step(carry, jnp.asarray(0))
-    return carry, jax.tree.map(lambda x: x[None], seen)
+def _example(inner: InnerLoop, support: PyTree) -> PyTree:
+    """A batch as the loss gets it, for its shapes."""
+    return jax.tree.map(lambda x: x[0], support) if inner.stream else support
 
 
-def inner_step(loss_of: Callable, inner: InnerLoop, rest: PyTree, watch: Callable | None) -> Callable:
-    """The body of the scan: `((fast, rule_state), i) -> ((fast, rule_state), (loss, observation))`."""
-    rule = optax.with_extra_args_support(inner.rule)
-    gradient = mixed_value_and_grad(loss_of) if inner.derivative == "mixed" else jax.value_and_grad(loss_of)
-
-    def step(carry: tuple[PyTree, PyTree], i: Array) -> tuple[tuple[PyTree, PyTree], tuple[Array, PyTree]]:
-        fast, state = carry
-        seen = None if watch is None else watch(fast, i)
-        batch = _at_step(rest, inner.minibatch, i)
-        loss, grads = gradient(fast, batch)
-        again = lambda fast: loss_of(fast, batch)  # for rules that search along a line
-        updates, state = rule.update(grads, state, fast, value=loss, grad=grads, value_fn=again)
-        return (optax.apply_updates(fast, updates), state), (loss, seen)
-
-    return jax.checkpoint(step) if inner.derivative == "rematerialised" else step
+def _flows(loss_fn: LossFn) -> bool:
+    """Whether derivatives flow through the model state."""
+    return isinstance(loss_fn, Loss) and loss_fn.differentiate_state
 
 
-def _at_step(rest: PyTree, minibatch: int | None, i: Array) -> PyTree:
-    """The data of step i: all of it, or the i-th `minibatch` examples, wrapping around."""
-    if minibatch is None:
-        return rest
+def _hoisted(
+    loss: StepLoss, inner: InnerLoop, carry: Carry, key: PRNGKeyArray | None, rest: PyTree
+) -> tuple[StepLoss, PyTree]:
+    """The loss with what is the same at every step computed once, where every step has the same data."""
     frozen, support = rest
+    if inner.stream or inner.minibatch is not None:
+        return loss, (frozen, None)
+    if inner.steps < 2 and not (inner.steps and jax.tree.leaves(frozen)):
+        return loss, rest
+    moving = (carry.fast, Now(carry.state, key))
+    part, known = hoist(lambda moving, rest: loss(moving[0], moving[1], rest), moving, rest)
+    return lambda fast, now, rest: part((fast, now), rest), known
+
+
+def _batch_of_step(inner: InnerLoop, support: PyTree, i: Array, item: PyTree) -> PyTree:
+    """The data of step i: the item of a stream, or a minibatch, wrapping around; None for the whole support set."""
+    if inner.stream or inner.minibatch is None:
+        return item
     examples = jax.tree.leaves(support)[0].shape[0]
-    rows = (i * minibatch + jnp.arange(min(minibatch, examples))) % examples
-    return frozen, jax.tree.map(lambda x: x[rows], support)
+    rows = (i * inner.minibatch + jnp.arange(min(inner.minibatch, examples))) % examples
+    return jax.tree.map(lambda x: x[rows], support)
 
 
-def check_scalar_loss(loss_fn: LossFn, params: Params, batch: PyTree) -> None:
-    """Raise InnerloopError unless the loss is a float scalar."""
-    # A function of its own: JAX keeps what it knows of one for as long as that lives.
-    with loss_errors(batch):
-        shape = jax.eval_shape(lambda params, batch: loss_fn(params, batch), params, batch)
-    if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
-        got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
+def _body(step: Step, now: Callable, watch: Callable | None, derivative: Derivative) -> Callable:
+    """The body of the scan: `(carry, (i, item)) -> (carry, (loss, aux, observation))`."""
+
+    def body(carry: Carry, x: tuple[Array, PyTree]) -> tuple[Carry, tuple[Array, PyTree, PyTree]]:
+        i, item = x
+        seen = None if watch is None else watch(carry, i)
+        carry, (loss, aux) = step(carry, now(carry, i, item))
+        return carry, (loss, aux, seen)
+
+    return jax.checkpoint(body) if derivative == "rematerialised" else body
+
+
+def _scan_steps(
+    body: Callable[[bool], Callable], carry: Carry, inner: InnerLoop, support: PyTree
+) -> tuple[Carry, PyTree]:
+    """All steps; `body(constant)` makes the body of steps whose gradient is constant or not."""
+    first = 0 if inner.last is None else max(inner.steps - inner.last, 0)
+    xs = (jnp.arange(inner.steps), _items(support, 0, inner.steps) if inner.stream else None)
+    parts = []
+    for constant, start, stop in ((True, 0, first), (False, first, inner.steps)):
+        if start < stop or (not constant and not parts):
+            part = xs if stop - start == inner.steps else _items(xs, start, stop)
+            carry, seen = nested_scan(body(constant), carry, part, stop - start, inner.segments)
+            parts.append(seen)
+    return carry, parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
+def _items(tree: PyTree, start: int, stop: int) -> PyTree:
+    """The items start..stop-1 of every leaf."""
+    return jax.tree.map(lambda x: x[start:stop], tree)
+
+
+def _check_axes(inner: InnerLoop, support: PyTree) -> None:
+    """Raise InnerloopError unless the leading axes of a support set fit a minibatch or a stream."""
+    if inner.minibatch is None and not inner.stream:
+        return
+    lengths = sorted({jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(support)})
+    if inner.stream and (not lengths or lengths[0] < inner.steps):
+        do = "give a support set whose leaves hold one item per step along their first axis"
+        raise InnerloopError("InnerLoop", f"a stream of {inner.steps} steps is too short", got=lengths, do=do)
+    if inner.minibatch is not None and len(lengths) != 1:
+        do = "give every leaf of the support set one row per example"
         raise InnerloopError(
-            "loss_fn", "the loss must be one float", got=got, do="take the mean over examples"
+            "InnerLoop", "`minibatch` takes rows of leaves of one length", got=lengths, do=do
         )

@@ -10,22 +10,26 @@ from collections.abc import Callable
 
 import jax
 from jax.extend import core as jex
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-TwoPartLoss = Callable[[PyTree, PyTree], Array]
-"""`loss(fast, rest) -> scalar`: of the parameters that move, and of everything else."""
+TwoPartFunction = Callable[[PyTree, PyTree], PyTree]
+"""`fn(moving, rest)`: of what changes between inner steps, and of everything else."""
 
 
-def hoist(loss: TwoPartLoss, fast: PyTree, rest: PyTree) -> tuple[TwoPartLoss, PyTree]:
-    """Return (loss', rest') with loss'(fast, rest') = loss(fast, rest), where rest' is computed here, once.
+def hoist(fn: TwoPartFunction, moving: PyTree, rest: PyTree) -> tuple[TwoPartFunction, PyTree]:
+    """Return (fn', rest') with fn'(moving, rest') = fn(moving, rest), where rest' is computed here, once.
 
-    Derivatives with respect to `fast` and to `rest` are those of the original loss.
+    Derivatives with respect to `moving` and to `rest` are those of the original function.
     """
-    jaxpr = jax.make_jaxpr(lambda fast, rest: loss(fast, rest))(fast, rest)
-    return _split(jaxpr, len(jax.tree.leaves(fast)), jax.tree.leaves(rest))
+    jaxpr, shapes = jax.make_jaxpr(lambda moving, rest: fn(moving, rest), return_shape=True)(moving, rest)
+    part, known = _split(jaxpr, len(jax.tree.leaves(moving)), jax.tree.leaves(rest))
+    structure = jax.tree.structure(shapes)
+    return lambda moving, known: structure.unflatten(part(jax.tree.leaves(moving), known)), known
 
 
-def _split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Callable, list]:
+def _split(
+    jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list
+) -> tuple[Callable[[list, list], list], list]:
     """Cut a jaxpr at the boundary of what depends on its first `moving_inputs` arguments."""
     inputs = jaxpr.jaxpr.invars
     moving = set(inputs[:moving_inputs])
@@ -38,12 +42,8 @@ def _split(jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list) -> tuple[Call
     boundary = _crossing(jaxpr, moving, every_step)
     known = _evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
 
-    def loss(fast: PyTree, known: list) -> Array:
-        return _evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)(
-            *jax.tree.leaves(fast), *known
-        )[0]
-
-    return loss, known
+    each = _evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)
+    return lambda moving, known: each(*moving, *known), known
 
 
 def _crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:

@@ -17,23 +17,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+ValueAndAux = tuple[Array, PyTree]
+
 
 def _is_float(x: PyTree) -> bool:
     """Whether a leaf can carry a derivative."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
-def mixed_value_and_grad(
-    loss: Callable[[PyTree, PyTree], Array],
-) -> Callable[[PyTree, PyTree], tuple[Array, PyTree]]:
-    """`jax.value_and_grad(loss)` in the first argument, differentiated as above."""
+def _floats(tree: PyTree) -> list:
+    """The leaves that carry a derivative."""
+    return [x for x in jax.tree.leaves(tree) if _is_float(x)]
 
-    def gradient(theta: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
+
+def mixed_value_and_grad(
+    loss: Callable[[PyTree, PyTree], ValueAndAux],
+) -> Callable[[PyTree, PyTree], tuple[ValueAndAux, PyTree]]:
+    """`jax.value_and_grad(loss, has_aux=True)` in the first argument, differentiated as above."""
+
+    def gradient(theta: PyTree, rest: PyTree) -> tuple[ValueAndAux, PyTree]:
         leaves, structure = jax.tree.flatten(rest)
         floats = [x if _is_float(x) else None for x in leaves]
         others = [None if _is_float(x) else x for x in leaves]
 
-        def loss_of(theta: PyTree, floats: list, others: list) -> Array:
+        def loss_of(theta: PyTree, floats: list, others: list) -> ValueAndAux:
             merged = [o if f is None else f for f, o in zip(floats, others, strict=True)]
             return loss(theta, structure.unflatten(merged))
 
@@ -42,23 +49,27 @@ def mixed_value_and_grad(
     return gradient
 
 
-def _forward_over_reverse(loss: Callable[[PyTree, list, list], Array]) -> Callable:
+def _forward_over_reverse(loss: Callable[[PyTree, list, list], ValueAndAux]) -> Callable:
     """`value_and_grad` in theta of `loss(theta, phi, constants)`, with a Hessian-vector product as its VJP."""
 
     @jax.custom_vjp
-    def value_and_grad(theta: PyTree, phi: list, constants: list) -> tuple[Array, PyTree]:
-        return jax.value_and_grad(loss)(theta, phi, constants)
+    def value_and_grad(theta: PyTree, phi: list, constants: list) -> tuple[ValueAndAux, PyTree]:
+        return jax.value_and_grad(loss, has_aux=True)(theta, phi, constants)
 
     def forward(theta: PyTree, phi: list, constants: list) -> tuple[PyTree, PyTree]:
         return value_and_grad(theta, phi, constants), (theta, phi, constants)
 
     def backward(kept: PyTree, cotangents: PyTree) -> PyTree:
         theta, phi, constants = kept
-        loss_bar, v = cotangents
-        full = lambda theta: jax.grad(loss, (0, 1))(theta, phi, constants)
+        (loss_bar, aux_bar), v = cotangents
+        full = lambda theta: jax.grad(loss, (0, 1), has_aux=True)(theta, phi, constants)[0]
         grads, products = jax.jvp(full, (theta,), (v,))
-        theta_bar, phi_bar = jax.tree.map(lambda g, hv: hv + loss_bar * g, grads, products)
-        return theta_bar, phi_bar, None
+        bars = jax.tree.map(lambda g, hv: hv + loss_bar * g, grads, products)
+        aux = lambda theta, phi: _floats(loss(theta, phi, constants)[1])
+        if _floats(aux_bar):
+            more = jax.vjp(aux, theta, phi)[1](_floats(aux_bar))
+            bars = jax.tree.map(jnp.add, bars, more)
+        return *bars, None
 
     value_and_grad.defvjp(forward, backward)
     return value_and_grad

@@ -19,11 +19,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
-from innerloop.engine.learning_check import check_adapts, check_query
+from innerloop.engine.learning_check import check_learns
 from innerloop.engine.meta_state import MetaState, check_state, keep, to_device, without_aliases
 from innerloop.engine.optimizer import descend
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
@@ -42,11 +42,13 @@ class StepInfo(NamedTuple):
         outer_loss: `[updates]`.
         inner_losses: the support loss before each inner step, `[updates, steps]`.
         grad_norm: the Euclidean norm of the mean meta-gradient, `[updates]`.
+        aux: the auxiliary outputs of the loss, each leaf `[updates, ...]` (None without any).
     """
 
     outer_loss: Array
     inner_losses: Array
     grad_norm: Array
+    aux: PyTree = None
 
 
 DO = "look at that task's data, or lower the step sizes; the error's `before` is the state before this call"
@@ -232,16 +234,26 @@ class GradientLoop(MeshLoop):
         self, state: MetaState, items: PyTree, task_of: Callable[[PyTree], Task]
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
-        one = lambda params, item: self.algorithm.meta_grad(params, task_of(item))
-        mean = lambda params: mean_in_chunks(lambda item: one(params, item), items, self.chunk)
-        over_devices = lambda params: mean_over_devices(mean(params), cut=model_shards_of(self.mesh) > 1)
+        algorithm = self.algorithm.at(state.step)
+        keys = self.loss_keys(state) if algorithm.random else None
+
+        def over_devices(params: Params) -> tuple[Params, MetaInfo]:
+            one = lambda item: algorithm.meta_grad(params, task_of(item[0]), key=item[1])
+            mean = mean_in_chunks(one, (items, keys), self.chunk)
+            return mean_over_devices(mean, cut=model_shards_of(self.mesh) > 1)
+
         grads, info = over_devices(state.params)
         value_of = lambda params: over_devices(params)[1].outer_loss
         params, opt_state = descend(
             self.optimizer, grads, state.opt_state, state.params, info.outer_loss, value_of
         )
-        seen = cut(StepInfo(info.outer_loss, info.inner_losses, global_norm(grads)), self.mesh)
-        return MetaState(cut(params, self.mesh), cut(opt_state, self.mesh), state.key, state.step + 1), seen
+        seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads), info.aux)
+        new = MetaState(cut(params, self.mesh), cut(opt_state, self.mesh), state.key, state.step + 1)
+        return new, cut(seen, self.mesh)
+
+    def loss_keys(self, state: MetaState) -> Array:
+        """Inside the mesh: the keys for the random losses of this device's tasks."""
+        return jax.vmap(loss_key)(self.own_keys(state.key, state.step))
 
 
 class OuterLoop(GradientLoop):
@@ -282,8 +294,7 @@ class OuterLoop(GradientLoop):
         """The state before the first update, from meta-parameters. Raises InnerloopError as `init`."""
         state = super().start(meta_params, key)
         tasks = self.with_arrays(self.arrays)
-        task = check_adapts(self.algorithm, state.params, tasks, key, "OuterLoop")
-        check_query(self.algorithm, state.params, task, "OuterLoop")
+        check_learns(self.algorithm, state.params, tasks, key, "OuterLoop", outer=True)
         return state
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 Params = PyTree[Array]
 """Any pytree of arrays; the engine knows no framework's classes."""
@@ -24,10 +24,13 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `[examples, ...]`.
         targets: `[examples, ...]`.
+        mask: which examples count, `[examples]` bool (None: all of them). Tasks with unequal numbers of examples are
+            padded to one length; the built-in losses and scores leave the padding out.
     """
 
     inputs: PyTree
     targets: PyTree
+    mask: Bool[Array, " examples"] | None = None
 
 
 class Task(NamedTuple):

@@ -243,6 +243,9 @@ class Learner:
     def save_adapted(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the adapted learner as safetensors.
 
+        The file holds the examples of `fit` only if predictions need them: for models with batch normalisation, unless
+        `normalization` is transductive. Otherwise it holds the adapted parameters, the labels and the losses alone.
+
         Args:
             path: the file.
             overwrite: whether to replace an existing file.

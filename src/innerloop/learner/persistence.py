@@ -1,6 +1,11 @@
-"""An adapted learner as one safetensors file: adapted parameters, examples, classes. It holds no pickle."""
+"""An adapted learner as one safetensors file: adapted parameters and classes. It holds no pickle.
+
+The examples are in it only if predictions need them: if the model normalises with batch statistics in which they take
+part (`normalization` inductive or support). Without batch normalisation, or if it is transductive, they are not.
+"""
 
 import json
+import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +14,13 @@ import jax
 import numpy as np
 
 from innerloop.engine.pytree import paths
+from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import cannot_write, output, replacing
 from innerloop.io.untrusted import parse_json
 from innerloop.learner import validation
+from innerloop.nn.normalization import predict
 from innerloop.training.storage import weights
 
 if TYPE_CHECKING:
@@ -34,12 +41,14 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     """
     leaves = zip(paths(learner.params_), jax.tree.leaves(learner.params_), strict=True)
     arrays = {f"params/{name}": np.asarray(leaf) for name, leaf in leaves}
-    # Predictions may be normalised by the statistics of the examples.
-    arrays |= {"support": learner.support, "losses": learner.losses_}
+    arrays["losses"] = learner.losses_
+    if needs_examples(learner, learner.params_, learner.support):
+        arrays["support"] = learner.support
+    example = {"shape": learner.support.shape[1:], "dtype": str(learner.support.dtype)}
     labels = learner.classes_.tolist() if learner.classification else None
     target_shape = None if learner.classification else list(learner.target_shape)
     try:
-        text = json.dumps({"classes": labels, "target_shape": target_shape})
+        text = json.dumps({"classes": labels, "target_shape": target_shape, "example": example})
     except TypeError as error:
         do = "use strings, numbers or tuples of them as labels"
         raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
@@ -60,10 +69,13 @@ def load(learner: "Learner", path: Path) -> None:
         InnerloopError: for any other file, and for a file of another model.
     """
     arrays, metadata = safetensors_reader.read(path, "adapted learner")
-    lacks = [name for name in ("support", "losses") if name not in arrays]
-    if lacks or "learner" not in metadata:
-        raise InnerloopError(str(path), f"holds no adapted learner (no {(lacks or ['learner'])[0]} in it)")
-    support, losses, text = arrays.pop("support"), arrays.pop("losses"), metadata["learner"]
+    lacks = "learner" if "learner" not in metadata else "losses" if "losses" not in arrays else ""
+    if lacks:
+        raise InnerloopError(str(path), f"holds no adapted learner (no {lacks} in it)")
+    losses, text = arrays.pop("losses"), metadata["learner"]
+    support = arrays.pop("support", None)
+    held = support is not None
+    support = support if held else _no_examples(text, str(path))
     classes, target_shape = _facts_of(text, str(path))
     if (classes is not None) != learner.classification:
         raise InnerloopError(
@@ -71,12 +83,65 @@ def load(learner: "Learner", path: Path) -> None:
         )
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
     params = weights.into(learner.algorithm.initialisation(learner.params), found, str(path))
-    support = validation.as_inputs(support, learner.shape, str(path))
+    if held:
+        support = validation.as_inputs(support, learner.shape, str(path))
+    elif _needs_examples_of(learner, params, support, str(path)):
+        wrong = f"holds no examples, which normalization `{learner.normalization}` of this model needs"
+        raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
     learner.params_, learner.support, learner.losses_ = params, support, losses
     if classes is not None:
         learner.classes_ = validation.as_array(classes)
     else:
         learner.target_shape = target_shape
+
+
+def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool:
+    """Whether predictions with these parameters depend on the examples, tried on numbers at random.
+
+    Args:
+        learner: holds model and normalisation.
+        params: the adapted parameters.
+        like: examples of the shape and type that the model takes.
+    """
+    if learner.normalization == "transductive":
+        return False
+    rng, whole = np.random.default_rng(0), like.dtype.kind not in "fV"
+    draw = lambda: rng.integers(0, 2, (3, *like.shape[1:])) if whole else rng.random((3, *like.shape[1:]))
+    queries, one, other = (draw().astype(like.dtype) for _ in range(3))
+    mode, apply = learner.normalization, learner.loss.apply
+    outputs = jax.jit(lambda examples: predict(apply, params, examples, queries, mode))
+    return not np.array_equal(outputs(one), outputs(other))
+
+
+def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who: str) -> bool:
+    """The same of a file. Raises InnerloopError if the model takes no examples of its shape."""
+    validation.check_example_shape(like.shape[1:], learner.shape, who)
+    one = jax.ShapeDtypeStruct((1, *like.shape[1:]), like.dtype)
+    try:
+        jax.eval_shape(learner.loss.apply, params, one)
+    except (TypeError, ValueError):
+        wrong = "holds an adapted learner of another model: it takes other examples"
+        raise InnerloopError(who, wrong, got=f"shape {like.shape[1:]}") from None
+    return needs_examples(learner, params, like)
+
+
+def _no_examples(text: str, who: str) -> np.ndarray:
+    """An empty array of the shape and type of the examples that a file leaves out."""
+    facts = parse_json(text, who)
+    about = facts.get("example") if isinstance(facts, dict) else None
+    about = about if isinstance(about, dict) else {}
+    shape, dtype = about.get("shape"), about.get("dtype")
+    shape = (
+        shape if isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape) else None
+    )
+    if (
+        shape is None
+        or dtype not in ("float32", "int32")
+        or 100 * math.prod(shape) > safetensors_reader.largest()
+    ):
+        wrong = "holds no adapted learner (neither examples nor their shape in it)"
+        raise InnerloopError(who, wrong, got=str(about)[:80])
+    return np.zeros((0, *shape), dtype)
 
 
 def _facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:

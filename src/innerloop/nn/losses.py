@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 
 Apply = Callable[..., Array]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
+
+
+Mask = Bool[Array, " examples"] | None
+"""Which examples count; None for all of them."""
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
@@ -28,22 +32,42 @@ def _check_targets(targets: Array, shape: tuple[int, ...]) -> None:
         raise InnerloopError("loss", f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
 
 
-def squared_error(outputs: Array, targets: Array) -> Float[Array, ""]:
+def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
+    """The mean of the values that the mask lets count; 0 if it lets none.
+
+    Args:
+        values: one value per example.
+        mask: which examples count (None: all).
+    """
+    if mask is None:
+        return jnp.mean(values)
+    return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Array, ""]:
     """Mean over examples of the squared distance to the targets (Finn et al. 2017, equation 2, as a mean).
 
     Args:
         outputs: `[examples, ...]`.
         targets: of the same shape.
+        mask: which examples count, `[examples]` (None: all).
 
     Raises:
         InnerloopError: the shapes differ.
     """
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - targets)
-    return jnp.mean(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1))
+    return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
 
 
-def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
+def _or_masked(known: Bool[Array, "examples ..."], mask: Mask) -> Bool[Array, "examples ..."]:
+    """Which targets are in order: those that are known, and those that do not count."""
+    return known if mask is None else known | ~mask.reshape(-1, *[1] * (known.ndim - 1))
+
+
+def softmax_cross_entropy(
+    scores: Float[Array, "examples ways"], targets: Array, mask: Mask = None
+) -> Float[Array, ""]:
     """Mean over examples of -log softmax(scores) at the target class.
 
     MAML's code sums N per-class means instead, so its inner step size is N times smaller than the one for this mean
@@ -51,34 +75,46 @@ def softmax_cross_entropy(scores: Float[Array, "examples ways"], targets: Array)
 
     Args:
         scores: `[examples, ways]`.
-        targets: class numbers, `[examples]`; the loss is NaN if one is not among 0, 1, ..., ways-1.
+        targets: class numbers, `[examples]`; the loss is NaN if one that counts is not among 0, 1, ..., ways-1.
+        mask: which examples count, `[examples]` (None: all).
 
     Raises:
         InnerloopError: the targets do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
     known = (targets >= 0) & (targets < scores.shape[-1]) & (targets == jnp.round(targets))
+    known = _or_masked(known, mask)
     # The scores too, or the gradient would be finite.
     log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
     log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
-    return -jnp.mean(jnp.where(known, log_likelihood, jnp.nan))
+    return -mean_over_examples(jnp.where(known, log_likelihood, jnp.nan), mask)
 
 
-def sigmoid_cross_entropy(scores: Array, targets: Array) -> Float[Array, ""]:
+def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> Float[Array, ""]:
     """Minus the mean of y log f + (1 - y) log(1 - f) with f = sigmoid(scores).
 
     Args:
-        scores: of any shape.
-        targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one is outside of 0..1.
+        scores: `[examples, ...]`.
+        targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside of 0..1.
+        mask: which examples count, `[examples]` (None: all).
 
     Raises:
         InnerloopError: the shapes differ.
     """
     _check_targets(targets, scores.shape)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
-    known = (targets >= 0) & (targets <= 1)
-    return jnp.mean(losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype))
+    known = _or_masked((targets >= 0) & (targets <= 1), mask)
+    losses = losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
+    if mask is None:
+        return jnp.mean(losses)
+    return mean_over_examples(losses.reshape(len(losses), -1).mean(axis=-1), mask)
+
+
+def _counted(batch: Batch) -> np.ndarray:
+    """The targets of the examples that count."""
+    targets = np.asarray(batch.targets)
+    return targets if batch.mask is None else targets[np.asarray(batch.mask)]
 
 
 @dataclass(frozen=True)
@@ -86,16 +122,18 @@ class BatchLoss:
     """A loss function of a model: `loss_fn(params, batch)` compares its outputs with the targets of a batch.
 
     Attributes:
-        measure: `measure(outputs, targets) -> scalar`.
+        measure: `measure(outputs, targets) -> scalar`, or `measure(outputs, targets, mask)` for batches with a mask.
         apply: the model, `apply(params, inputs) -> outputs`.
     """
 
-    measure: Callable[[Array, Array], Array]
+    measure: Callable[..., Array]
     apply: Apply = call
 
     def __call__(self, params: Params, batch: Batch) -> Float[Array, ""]:
         """The loss of one batch."""
-        return self.measure(self.apply(params, batch.inputs), batch.targets)
+        # Without a mask it need not take one.
+        masks = () if batch.mask is None else (batch.mask,)
+        return self.measure(self.apply(params, batch.inputs), batch.targets, *masks)
 
     def misfit(self, params: Params, batch: Batch, ways: int | None = None) -> str:
         """In words, why the targets of a batch do not fit the outputs; empty if they do, or if that cannot be told.
@@ -106,18 +144,14 @@ class BatchLoss:
             ways: the number of classes (None: the targets are read).
         """
         if self.measure is sigmoid_cross_entropy and ways is None:
-            values = np.asarray(batch.targets)
-            return (
-                ""
-                if ((values >= 0) & (values <= 1)).all()
-                else f"the targets reach {values.min()} and {values.max()}"
-            )
+            low, high = _counted(batch).min(), _counted(batch).max()
+            return "" if low >= 0 and high <= 1 else f"the targets reach {low} and {high}"
         if self.measure is not softmax_cross_entropy:
             return ""
         outputs = jax.eval_shape(lambda params, x: self.apply(params, x), params, batch.inputs).shape[-1]
         if ways is not None:
             return "" if ways <= outputs else f"the model has {outputs} outputs for {ways} classes"
-        labels = np.asarray(batch.targets)
+        labels = _counted(batch)
         wrong = labels[(labels < 0) | (labels >= outputs) | (labels != np.round(labels))]
         return f"the model has {outputs} outputs and a target is {wrong[0]}" if wrong.size else ""
 
@@ -137,6 +171,12 @@ def binary_cross_entropy(apply: Apply = call) -> BatchLoss:
     return BatchLoss(sigmoid_cross_entropy, apply)
 
 
-def accuracy(scores: Float[Array, "examples ways"], targets: Array) -> Float[Array, ""]:
-    """Fraction of examples whose highest score is that of the target class; targets are `[examples]`."""
-    return jnp.mean((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32))
+def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask = None) -> Float[Array, ""]:
+    """Fraction of examples whose highest score is that of the target class.
+
+    Args:
+        scores: `[examples, ways]`.
+        targets: class numbers, `[examples]`.
+        mask: which examples count, `[examples]` (None: all).
+    """
+    return mean_over_examples((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32), mask)

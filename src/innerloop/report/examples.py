@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.report import run_figures
-from innerloop.report.measurements import Result
+from innerloop.report.comparison import Result
 from innerloop.report.predictions import outputs_by_step
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
@@ -28,6 +29,7 @@ class Episode:
         query: one picture per class.
         labels: their classes.
         answers: the predicted classes after each recorded inner step.
+        names: the names of the classes.
     """
 
     support: np.ndarray
@@ -35,6 +37,7 @@ class Episode:
     query: np.ndarray
     labels: np.ndarray
     answers: dict[int, np.ndarray]
+    names: tuple[str, ...]
 
 
 def _answers_on(trained: Trained, task: Any) -> np.ndarray:
@@ -63,11 +66,12 @@ def episodes(result: Result, count: int = 2) -> list[Episode]:
     """Test episodes with the predictions of one run; all runs on a problem get the same episodes."""
     trained = result.trained
     tasks = trained.experiment.held_out_tasks()
-    return [_episode(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+    return [_episode(trained, tasks, key) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def _episode(trained: Trained, task: Any) -> Episode:
+def _episode(trained: Trained, tasks: Any, key: PRNGKeyArray) -> Episode:
     """One task with the predictions on the first query of each class."""
+    task, names = tasks.sample(key), supervised(trained.experiment).class_names()
     chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
     outputs = _answers_on(trained, task).argmax(-1)[:, chosen]
     order = np.argsort(np.asarray(task.support.targets), kind="stable")
@@ -77,6 +81,7 @@ def _episode(trained: Trained, task: Any) -> Episode:
         query=np.asarray(task.query.inputs)[chosen],
         labels=np.asarray(task.query.targets)[chosen],
         answers={step: outputs[step] for step in _shown_steps(trained.config.evaluation.steps, 5)},
+        names=tuple(names[int(i)] for i in tasks.rows.classes(key)),
     )
 
 

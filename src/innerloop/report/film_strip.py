@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from innerloop.io.text import counted
+from innerloop.report.comparison import Result
 from innerloop.report.examples import SEED
-from innerloop.report.measurements import Result
 from innerloop.report.run_figures import COLOURS, STYLE, panels
 
 if TYPE_CHECKING:

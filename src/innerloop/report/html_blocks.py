@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
+from innerloop.report.comparison import Result
 from innerloop.report.examples import Episode
-from innerloop.report.measurements import Group, Result
+from innerloop.report.measurements import Group
 from innerloop.report.run_figures import STYLE
 from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
@@ -113,9 +114,13 @@ def results_table(group: Group) -> str:
         "inner steps",
         "meta-steps",
     ]
-    heads += ["normalisation", "queries", "tasks"]
-    rows = [(_row_class(group, r), _result_row(r)) for r in group.results]
-    return table(heads, rows)
+    heads += [*(["normalisation"] if group.normalizes else []), "queries", "tasks"]
+    return table(heads, [(_row_class(group, r), _result_row(r, group.normalizes)) for r in group.rows])
+
+
+def _name(result: Result) -> str:
+    """The label of a row."""
+    return escaped(result.label) + (f", {len(result.seeds)} seeds" if result.seeds else "")
 
 
 def _returns_table(group: Group) -> str:
@@ -124,32 +129,35 @@ def _returns_table(group: Group) -> str:
     heads = ["run", *("before adapting" if i == 0 else f"after {i}" for i in steps)]
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
-    for result in group.results:
+    for result in group.rows:
         points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
         assert isinstance(found, ReturnMeasurement)
-        cells = [escaped(result.label), *points, "" if length is None else grouped(length)]
+        cells = [_name(result), *points, "" if length is None else grouped(length)]
         cells += [str(found.trajectories), grouped(found.tasks)]
         rows.append((_row_class(group, result), cells))
     return table(heads, rows)
 
 
 def _row_class(group: Group, result: Result) -> str:
-    return "base" if result.baseline else "best" if result is group.results[0] else ""
+    if result is group.results[0]:
+        return "best"
+    single = any(result is seed for run in group.runs for seed in run.seeds)
+    return "base" if result.baseline else "seed" if single else ""
 
 
-def _result_row(result: Result) -> list[str]:
+def _result_row(result: Result, normalizes: bool) -> list[str]:
     found = result.measurement
     assert isinstance(found, ScoreMeasurement)
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     per = " per class" if result.score == "accuracy" else ""
     return [
-        escaped(result.label),
+        _name(result),
         *("" if point is None else together(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        found.normalization,
+        *([found.normalization] if normalizes else []),
         f"{found.queries_per_class}{per}",
         grouped(found.tasks),
     ]
@@ -164,8 +172,9 @@ def episode_block(episode: Episode) -> str:
     )
     heads = ["query", "true", *(f"{step}" for step in episode.answers)]
     rows = [("", _query_row(episode, i)) for i in range(len(episode.labels))]
+    named = " &nbsp; ".join(f"{_letter(i)}: {escaped(name)}" for i, name in enumerate(episode.names))
     return (
-        f'<div><p class="soft">Support</p><div class="strip">{strip}</div>'
+        f'<div><p class="soft">Support of {named}</p><div class="strip">{strip}</div>'
         f'<p class="soft">Queries, and answers after 0, 1, ... inner steps</p>{table(heads, rows, len(heads))}</div>'
     )
 
@@ -181,5 +190,5 @@ def _query_row(episode: Episode, i: int) -> list[str]:
 
 
 def _letter(label: int) -> str:
-    """The letter of a class: the classes of an episode have no names."""
+    """The letter of a class in an episode."""
     return LETTERS[label] if label < len(LETTERS) else str(label + 1)

@@ -1,62 +1,21 @@
 """The measurements of a report: runs on the same held-out tasks, grouped by problem."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from innerloop.analysis.progress import ProgressFor, no_progress_for
-from innerloop.analysis.records import Record
+from innerloop.errors import InnerloopError
+from innerloop.report.comparison import Result, families, over_seeds
 from innerloop.training.measure import measure
-from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.trained import Trained, load_trained
-
-
-@dataclass(frozen=True)
-class Result:
-    """One initialisation with its measurement.
-
-    Attributes:
-        label: its name in figures and tables.
-        trained: the run.
-        measurement: its scores on held-out tasks.
-        metrics: what training logged.
-        environment: what the run was made with.
-        folder: the run's folder (None: weights without a run).
-        baseline: whether it is the untrained network.
-    """
-
-    label: str
-    trained: Trained
-    measurement: Measurement
-    metrics: list[Record]
-    environment: Record
-    folder: Path | None
-    baseline: bool = False
-
-    @property
-    def score(self) -> str:
-        """The name of the score: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
-        return self.measurement.score
-
-    @property
-    def value(self) -> float:
-        """The score after the last inner step."""
-        return self.measurement.value
-
-    @property
-    def ci95(self) -> float:
-        """Half-width of the 95 % interval of `value`."""
-        return self.measurement.ci95
-
-    def at(self, step: int) -> tuple[float, float] | None:
-        """Mean and interval after `step` inner steps, if they were recorded."""
-        return self.measurement.at(step)
+from innerloop.training.trained import Trained, load_trained, started_from, untrained_of
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs on one problem, and the untrained network as their baseline."""
+    """Runs on one problem, and what their trainings began from as baselines."""
 
     title: str
     runs: list[Result]
@@ -67,6 +26,27 @@ class Group:
         """The runs, best first, then the baselines."""
         sign = 1 if self.runs[0].score == "loss" else -1
         return sorted(self.runs, key=lambda run: sign * run.value) + self.baselines
+
+    @property
+    def members(self) -> list[Result]:
+        """The single runs."""
+        return [member for run in self.runs for member in run.members]
+
+    @property
+    def rows(self) -> list[Result]:
+        """All results as in `results`; the single seeds follow their mean."""
+        return [row for result in self.results for row in (result, *result.seeds)]
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether any model has batch normalisation."""
+        return any(run.trained.config.model.normalizes for run in self.members)
+
+    def baseline_of(self, run: Result) -> Result | None:
+        """What the training of a run began from: the untrained network, or the model of `model.start`."""
+        start = run.trained.config.model.start
+        own = [b for b in self.baselines if start and b.trained.source == start]
+        return (own or self.baselines or [None])[0]
 
 
 def load(sources: Sequence[str | Path]) -> list[Trained]:
@@ -82,7 +62,7 @@ def load(sources: Sequence[str | Path]) -> list[Trained]:
 
 
 def gather(loaded: Sequence[Trained], tasks: int, progress_for: ProgressFor = no_progress_for) -> list[Group]:
-    """Measure runs, and the untrained networks.
+    """Measure runs, and what their trainings began from.
 
     Args:
         loaded: the runs.
@@ -90,7 +70,7 @@ def gather(loaded: Sequence[Trained], tasks: int, progress_for: ProgressFor = no
         progress_for: progress callbacks.
 
     Returns:
-        The runs grouped by problem, each group with its untrained network.
+        The runs grouped by problem, those that differ by their seed alone as one, each group with its baselines.
     """
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
@@ -107,20 +87,38 @@ def _problem(trained: Trained) -> str:
     if spec.kind == "regression":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
         return f"{spec.title}, {data.shots} points{whose}"
-    own = "" if spec.image_shape else f" of {Path(data.folder).name}"
-    turned = " with rotations" if data.rotations else ""
+    own = f" of {data.own}" if data.own and not spec.image_shape else ""
+    turned = " with rotations" if data.rotations and trained.config.evaluation.rotations else ""
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
 def _group(title: str, members: list[Trained], tasks: int, progress_for: ProgressFor) -> Group:
-    """Measure runs on one problem, and the untrained network of the first."""
-    labels = _labels_of(members)
-    runs = [_measured(label, t, tasks, progress_for) for label, t in zip(labels, members, strict=True)]
-    first = members[0]
-    blank = replace(first, params=first.experiment.init_params(), source="untrained", facts={"meta_steps": 0})
-    # One untrained network serves all members: algorithms differ only in what they adapt, and how fast.
-    baseline = _measured("untrained", blank, tasks, progress_for)
-    return Group(title, runs, [replace(baseline, baseline=True, metrics=[], folder=None)])
+    """Measure runs on one problem and their baselines."""
+    found = families(members)
+    runs = []
+    for label, family in zip(_labels_of([family[0] for family in found]), found, strict=True):
+        names = [f"{label}, seed {t.config.seed}" for t in family] if len(family) > 1 else [label]
+        single = [_measured(name, t, tasks, progress_for) for name, t in zip(names, family, strict=True)]
+        runs.append(over_seeds(label, single))
+    baselines = [_measured(label, t, tasks, progress_for) for label, t in _beginnings(members)]
+    return Group(title, runs, [replace(baseline, baseline=True) for baseline in baselines])
+
+
+def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
+    """By their labels: the untrained network of the first run, and every model that a training was started from.
+
+    One untrained network serves all runs: algorithms differ only in what they adapt, and how fast.
+    """
+    found = [("untrained", untrained_of(members[0]))]
+    starts = {trained.config.model.start: trained for trained in reversed(members)}
+    for start, trained in reversed(starts.items()):
+        if start:
+            try:
+                found.append((f"start: {Path(start).name}", started_from(trained)))
+            except InnerloopError as trouble:
+                text = f"innerloop: the report lacks the model that training was started from ({trouble})"
+                warnings.warn(text, stacklevel=2)
+    return found
 
 
 def _labels_of(members: Sequence[Trained]) -> list[str]:
@@ -141,8 +139,7 @@ def _measured(label: str, trained: Trained, tasks: int, progress_for: ProgressFo
     """One measurement, with the records in the run's folder."""
     with progress_for(f"measuring {label}") as on_progress:
         found = measure(trained, tasks=tasks, on_progress=on_progress)
-    path = Path(trained.source)
-    if not path.is_dir():
-        return Result(label, trained, found, [], {}, None)
-    run = RunFolder(path)
-    return Result(label, trained, found, run.metrics(), run.known(), path)
+    if trained.folder is None:
+        return Result(label, trained, found, [], {})
+    run = RunFolder(trained.folder)
+    return Result(label, trained, found, run.metrics(), run.known())

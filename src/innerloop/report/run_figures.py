@@ -8,11 +8,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.analysis.records import Record
 from innerloop.io.text import grouped, printable
-from innerloop.report.measurements import Group, Result
+from innerloop.report.comparison import Result
+from innerloop.report.measurements import Group
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -54,7 +55,7 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
-def thousands(value: float, _: int) -> str:
+def thousands(value: float, _: int | float) -> str:
     """A tick label with its thousands apart."""
     return grouped(round(value))
 
@@ -79,7 +80,7 @@ def _label(name: str) -> str:
 
 @matplotlib.rc_context(STYLE)
 def adaptation(group: Group) -> Figure:
-    """The score after each inner step with its 95 % interval."""
+    """The score after each inner step with its 95 % interval, or its standard deviation over seeds."""
     figure, ((axes,),) = panels(1, 1, 3.6)
     results = group.runs + group.baselines
     accuracy = results[0].score == "accuracy"
@@ -120,31 +121,41 @@ def _spread_steps(axes: Axes, results: Sequence[Result]) -> None:
 @matplotlib.rc_context(STYLE)
 def training(group: Group) -> Figure | None:
     """Outer loss and validation score during training; None if no run has metrics."""
-    kept = [run for run in group.runs if run.metrics]
+    kept = [run for run in group.members if run.metrics]
     if not kept:
         return None
-    figure, ((above,), (below,)) = panels(2, 1, 5.4, sharex=True)
     score = f"validation_{kept[0].score}"
+    validated = any(score in record for run in kept for record in run.metrics)
+    figure, grid = panels(1 + validated, 1, 5.4 if validated else 3.1, sharex=True)
+    panes = [axes for (axes,) in grid]
     scale = 100.0 if kept[0].score == "accuracy" else 1.0
     for result, look in zip(group.runs, _styles(group.runs), strict=True):
-        look = {**look, "linewidth": 1.6, "label": _label(result.label)}
-        every = max(1, len(result.metrics) // 12)
-        above_name = _training_metric(result)
-        _draw(above, result.metrics, above_name, 1.0, {**look, "markevery": every, "markersize": 4})
-        _draw(below, result.metrics, score, scale, {**look, "markersize": 5})
-    if kept[0].score == "loss":  # an error spans decades, and one task that diverges would flatten the rest
-        for axes in filter(_has_positive, (above, below)):
+        for number, run in enumerate(result.members):
+            look = {**look, "linewidth": 1.6, "label": "_" if number else _label(result.label)}
+            every = max(1, len(run.metrics) // 12)
+            drawn = {**look, "markevery": every, "markersize": 4}
+            _draw(panes[0], run.metrics, _training_metric(run), 1.0, drawn)
+            _draw(panes[-1], run.metrics, score, scale, {**look, "markersize": 5})
+    if kept[0].score == "loss":  # an error spans decades
+        for axes in filter(_has_positive, panes):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-    above.set_ylabel("training return, adapted" if kept[0].score == "return" else "outer loss")
-    below.set_ylabel(VALIDATION[kept[0].score])
-    below.set_xlabel("meta-steps")
-    below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    below.xaxis.set_major_formatter(thousands)
-    legend(above, len(kept))
+    panes[-1].set_ylabel(VALIDATION[kept[0].score])
+    panes[0].set_ylabel("training return, adapted" if kept[0].score == "return" else "outer loss")
+    _count_steps(panes[-1], {record["step"] for run in kept for record in run.metrics})
+    legend(panes[0], len(group.runs))
     return figure
+
+
+def _count_steps(axes: Axes, steps: set[int]) -> None:
+    """Whole numbers of meta-steps below the axes; one alone has one tick."""
+    axes.set_xlabel("meta-steps")
+    axes.xaxis.set_major_locator(
+        MaxNLocator(6, integer=True) if len(steps) > 1 else FixedLocator([float(step) for step in steps])
+    )
+    axes.xaxis.set_major_formatter(thousands)
 
 
 def _has_positive(axes: Axes) -> bool:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import examples, film_strip, run_figures, settings_table
+from innerloop.report.comparison import Result
 from innerloop.report.html_blocks import (
     document,
     episode_block,
@@ -19,8 +20,8 @@ from innerloop.report.html_blocks import (
     svg,
     together,
 )
-from innerloop.report.measurements import Group, Result
-from innerloop.report.sentences import conditions, verdict
+from innerloop.report.measurements import Group
+from innerloop.report.sentences import adaptation_caption, conditions, training_caption, verdict
 
 Kept = dict[str, Figure]
 """Figures by file name."""
@@ -54,8 +55,8 @@ def write(
 
 def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
     """The whole page."""
-    runs = [run for group in groups for run in group.runs]
-    title = f"Report on {runs[0].trained.config.name}" if len(runs) == 1 else f"Report on {len(runs)} runs"
+    runs = [run for group in groups for run in group.members]
+    title = f"{groups[0].title}: {runs[0].label}" if len(runs) == 1 else f"Report on {len(runs)} runs"
     links = "".join(f'<a href="#g{i}">{escaped(g.title)}</a>' for i, g in enumerate(groups))
     return document(
         title,
@@ -75,15 +76,10 @@ def _section(group: Group, number: int) -> str:
     curves = {"adaptation": run_figures.adaptation(group)}
     if (trained := run_figures.training(group)) is not None:
         curves["training"] = trained
-    _keep(group.runs, curves)
-    captions = {
-        "adaptation": f"{SCORED[group.runs[0].score]} after each inner step; bands are 95 % intervals of the mean over "
-        "tasks.",
-        "training": "Means over each block of meta-steps. Algorithms differ in what their outer loss is (Reptile's "
-        "is that of its last inner step): compare them by validation.",
-    }
+    _keep(group.members, curves)
+    captions = {"adaptation": adaptation_caption(group), "training": training_caption(group)}
     shown = "".join(
-        f"<figure>{svg(figure, name)}<figcaption>{captions[name]}</figcaption></figure>"
+        f"<figure>{svg(figure, name)}<figcaption>{together(captions[name])}</figcaption></figure>"
         for name, figure in curves.items()
     )
     return "\n".join(
@@ -102,10 +98,10 @@ def _section(group: Group, number: int) -> str:
 def _keep(runs: Sequence[Result], curves: Kept) -> None:
     """Save figures in `figures/` of each run's folder; if that fails, warn."""
     for run in runs:
-        if run.folder is None:
+        if run.trained.folder is None:
             continue
         try:
-            save_figures(OutputFolder(run.folder), curves)
+            save_figures(OutputFolder(run.trained.folder), curves)
         except InnerloopError as error:
             warnings.warn(f"innerloop: the page holds the figures, but {error}", stacklevel=2)
 
@@ -168,15 +164,15 @@ def _kept_figure(run: Result, figure: Figure, name: str, alt: str) -> str:
 
 
 def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:
-    """The examples of every run; those of the first run are unfolded."""
-    return "".join(_folded(run, draw(run), run is group.runs[0]) for run in group.runs)
+    """The examples of every run, of several seeds those of the first; those of the first run are unfolded."""
+    shown = [run.members[0] for run in group.runs]
+    return "".join(_folded(run, draw(run), run is shown[0]) for run in shown)
 
 
 EXAMPLES = {"accuracy": _episode_blocks, "loss": _wave_blocks, "return": _policy_blocks}
-SCORED = {"accuracy": "Score on queries", "loss": "Score on queries", "return": "Undiscounted return"}
 
 
 def _folded(run: Result, body: str, shown: bool) -> str:
     """The examples of one run, folded under its name."""
-    name = escaped(f"{run.label}: {run.trained.source}" if run.folder else run.label)
+    name = escaped(f"{run.label}: {run.trained.source}" if run.trained.folder else run.label)
     return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"

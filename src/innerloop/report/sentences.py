@@ -1,21 +1,24 @@
 """The verdict on a group of runs in sentences with numbers."""
 
+from pathlib import Path
+
 from innerloop.io.text import counted, diverged, with_interval
-from innerloop.report.measurements import Group, Result
+from innerloop.report.comparison import Difference, Result, compare
+from innerloop.report.measurements import Group
 from innerloop.training.measurement import ReturnMeasurement
 
 
 def verdict(group: Group) -> str:
-    """How the runs compare with the untrained network and with each other."""
+    """How the runs compare with what their trainings began from, and with each other."""
     best, *others = sorted(group.runs, key=lambda run: group.results.index(run))
-    return " ".join([_reached(best), _against_untrained(best, group.baselines), *_ranking(best, others)])
+    return " ".join([_reached(best), _against_start(best, group.baseline_of(best)), *_ranking(best, others)])
 
 
 def _reached(best: Result) -> str:
     """What the best run does."""
     found, shots = best.measurement, best.trained.config.data.shots
     steps = counted(found.inner_steps, "inner step")
-    value = with_interval(best.value, best.ci95, best.score)
+    value = _value(best)
     if best.score == "accuracy":
         what = f"classifies {value} of the queries of new classes correctly"
         return f"After {steps} on {counted(shots, 'example')} of each class, {best.label} {what}."
@@ -31,23 +34,27 @@ def _reached(best: Result) -> str:
     )
 
 
-def _against_untrained(best: Result, baselines: list[Result]) -> str:
-    """How far the untrained network gets with the same inner loop."""
-    if not baselines:
+def _value(result: Result) -> str:
+    """The score after the last step; of several seeds, with their number."""
+    value = with_interval(result.value, result.ci95, result.score)
+    over = f" (mean and standard deviation over {len(result.seeds)} seeds)" if result.seeds else ""
+    return value + over
+
+
+def _against_start(best: Result, baseline: Result | None) -> str:
+    """How far what training began from gets with the same inner loop."""
+    if baseline is None:
         return ""
-    reached = with_interval(baselines[0].value, baselines[0].ci95, best.score)
-    word = "no better" if _differ(best, baselines[0]) <= 0 else "still" if best.score == "loss" else "only"
-    return (
-        f"The same network untrained is at {reached} after the same adaptation, so training {_gained(word)}."
-    )
-
-
-def _gained(word: str) -> str:
-    return (
-        "has brought no gain that this measurement shows"
-        if word == "no better"
-        else "is what makes the difference"
-    )
+    reached = with_interval(baseline.value, baseline.ci95, best.score)
+    gain = compare(best, baseline)
+    start = best.trained.config.model.start
+    if start and baseline.trained.source == start:
+        what = f"Training began from {Path(start).name}, which is at {reached} after the same adaptation"
+    else:
+        what = f"The same network untrained is at {reached} after the same adaptation"
+    if gain.sign > 0:
+        return f"{what}: training gained {_gap(gain, best.score)}."
+    return f"{what}, so training has brought no gain that this measurement shows."
 
 
 def _ranking(best: Result, others: list[Result]) -> list[str]:
@@ -55,30 +62,67 @@ def _ranking(best: Result, others: list[Result]) -> list[str]:
     if not others:
         return []
     second = others[0]
-    value = with_interval(second.value, second.ci95, second.score)
-    if _differ(best, second) > 0:
-        return [f"Next comes {second.label} with {value}."]
-    return [f"{second.label} with {value} cannot be distinguished from it: the intervals overlap."]
+    gain = compare(best, second)
+    if gain.sign > 0:
+        return [f"Next comes {second.label} with {_value(second)}: worse by {_gap(gain, best.score)}."]
+    name = f"{second.label[:1].upper()}{second.label[1:]}"
+    return [f"{name} with {_value(second)} cannot be distinguished from it (compared {gain.pairs})."]
 
 
-def _differ(a: Result, b: Result) -> int:
-    """1 if a is better than b beyond both intervals, -1 if worse, else 0."""
-    sign = -1 if a.score == "loss" else 1
-    gap = sign * (a.value - b.value)
-    if abs(gap) <= a.ci95 + b.ci95:
-        return 0
-    return 1 if gap > 0 else -1
+def _gap(gain: Difference, score: str) -> str:
+    """A difference with its interval; accuracies in percentage points."""
+    shown = with_interval(gain.mean, gain.ci95, score).replace(" %", " points")
+    return f"{shown} (compared {gain.pairs})"
 
 
 def conditions(group: Group) -> str:
     """The conditions of all numbers in the table."""
-    found = [(r.label, diverged(r.measurement.diverged_tasks, r.measurement.tasks)) for r in group.results]
-    return _measured_how(group) + "".join(f" {label}: {words}." for label, words in found if words)
+    found = [
+        (r.label, diverged(r.measurement.diverged_tasks, r.measurement.tasks))
+        for r in group.rows
+        if not r.seeds
+    ]
+    seeds = " A row of several seeds: mean ± standard deviation over them." * any(r.seeds for r in group.runs)
+    return _measured_how(group) + seeds + "".join(f" {label}: {words}." for label, words in found if words)
+
+
+def adaptation_caption(group: Group) -> str:
+    """What the figure of adaptation shows."""
+    returns = group.runs[0].score == "return"
+    score, step = ("Undiscounted return", "update") if returns else ("Score on queries", "inner step")
+    spread = ", of several seeds the standard deviation over them" if any(r.seeds for r in group.runs) else ""
+    return f"{score} after each {step}; bands are 95 % intervals of the mean over tasks{spread}."
+
+
+def training_caption(group: Group) -> str:
+    """What the figure of training shows."""
+    words = ["Means over each block of meta-steps."]
+    algorithms = {run.trained.config.algorithm: run.trained.config.spec for run in group.runs}
+    logged = [name for run in group.members for record in run.metrics for name in record]
+    if (
+        len(algorithms) > 1
+        and group.runs[0].score != "return"
+        and f"validation_{group.runs[0].score}" in logged
+    ):
+        reptile = any(not spec.reads_query for spec in algorithms.values())
+        whose = " (Reptile's is that of its last inner step)" if reptile else ""
+        words.append(f"Algorithms differ in what their outer loss is{whose}: compare them by validation.")
+    lost = [text for run in group.members if (text := _validation_lost(run))]
+    if lost:
+        words.append(f"Validation leaves out tasks that diverged: {', '.join(lost)}.")
+    return " ".join(words)
+
+
+def _validation_lost(run: Result) -> str:
+    """How many tasks diverged in the worst validation of a run; empty if none ever did."""
+    most = max((record.get("validation_diverged", 0) for record in run.metrics), default=0)
+    tasks = run.trained.config.evaluation.validation_tasks
+    return f"{run.label} up to {round(most)} of {tasks}" if most else ""
 
 
 def _measured_how(group: Group) -> str:
     """The same without the tasks that diverged."""
-    found = group.runs[0].measurement
+    found = group.members[0].measurement
     if isinstance(found, ReturnMeasurement):
         return (
             f"Mean ± 95 % interval over {counted(found.tasks, 'held-out task')}, drawn with seed {found.seed}; "
@@ -93,7 +137,7 @@ def _measured_how(group: Group) -> str:
         + (
             "Normalisation names the batch that gives a query's statistics: transductive is all queries of the task "
             "together, inductive the query with the support set, support the support set alone. "
-            if images
+            if group.normalizes
             else ""
         )
         + "Untrained is the network of the first run before any training, adapted in the same way."

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from innerloop.analysis.records import Record
+from innerloop.report.comparison import Result
 from innerloop.report.html_blocks import escaped, table
-from innerloop.report.measurements import Group, Result
+from innerloop.report.measurements import Group
 
 
 def config_tables(groups: Sequence[Group]) -> str:
@@ -16,14 +17,14 @@ def config_tables(groups: Sequence[Group]) -> str:
 
 def _config_table(group: Group) -> str:
     """All settings of a group's runs."""
-    flat = [flattened(asdict(run.trained.config)) for run in group.runs]
+    flat = [flattened(asdict(run.trained.config)) for run in group.members]
     names = sorted(flat[0], key=lambda name: len({str(f[name]) for f in flat}) == 1)
     rows = []
     for name in names:
         values = [str(f[name]) for f in flat]
         same = len(flat) > 1 and len(set(values)) == 1
         rows.append(("same" if same else "", [escaped(name), *map(escaped, values)]))
-    heads = ["setting", *(escaped(run.label) for run in group.runs)]
+    heads = ["setting", *(escaped(run.label) for run in group.members)]
     note = '<p class="soft">Settings that differ come first.</p>' if len(flat) > 1 else ""
     body = note + table(heads, rows, len(heads))
     return f"<details><summary>Settings: {escaped(group.title)}</summary>{body}</details>"

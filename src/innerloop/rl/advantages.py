@@ -70,8 +70,14 @@ def generalised_advantages(
 def normalised_advantages(
     advantages: Float[Array, "trajectories steps"], mask: Float[Array, "trajectories steps"]
 ) -> Float[Array, "trajectories steps"]:
-    """Advantages scaled to mean 0 and standard deviation 1 over all steps of one task; zero after the end."""
-    count = jnp.sum(mask)
+    """Advantages scaled to mean 0 and standard deviation 1 over all steps of one task; zero after the end.
+
+    Equal advantages become zero.
+    """
+    count = jnp.maximum(jnp.sum(mask), 1)
     mean = jnp.sum(advantages * mask) / count
     variance = jnp.sum(jnp.square(advantages - mean) * mask) / count
-    return (advantages - mean) / (jnp.sqrt(variance) + 1e-8) * mask
+    # The root has no derivative at 0: equal advantages would make a derivative through them NaN.
+    varied = variance > 0
+    deviation = jnp.where(varied, jnp.sqrt(jnp.where(varied, variance, 1)), 0)
+    return (advantages - mean) / (deviation + 1e-8) * mask

@@ -64,7 +64,9 @@ def _project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         columns, left = carry
-        unit = columns[i] / jnp.linalg.norm(columns[i])
+        squared = jnp.sum(jnp.square(columns[i]))
+        known = squared > 0  # without a ridge, a feature may be zero everywhere
+        unit = columns[i] / jnp.sqrt(jnp.where(known, squared, 1))
         return columns - jnp.outer(columns @ unit, unit), left - (unit @ left) * unit
 
     _, left = jax.lax.fori_loop(0, columns.shape[0], take, (columns, wanted))

@@ -33,7 +33,10 @@ class Normal(NamedTuple):
 
 
 class Categorical(NamedTuple):
-    """A distribution over a finite number of actions."""
+    """A distribution over a finite number of actions.
+
+    A logit of -inf forbids an action.
+    """
 
     logits: Float[Array, "*batch actions"]
 
@@ -43,14 +46,17 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of each action."""
-        # A product with the one-hot vector has a cheap second derivative; indexing has not.
-        chosen = jax.nn.one_hot(action, self.logits.shape[-1], dtype=self.logits.dtype)
-        return jnp.sum(chosen * jax.nn.log_softmax(self.logits), -1)
+        # A choice by comparison has a cheap second derivative; indexing has not. A product would make -inf NaN.
+        chosen = action[..., None] == jnp.arange(self.logits.shape[-1])
+        return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(self.logits), 0), -1)
 
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
         """KL(self || other)."""
         own, others = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
-        return jnp.sum(jnp.exp(own) * (own - others), -1)
+        chance = jnp.exp(own)
+        possible = chance > 0  # 0 log 0 is 0, also where both logits are -inf
+        gap = jnp.where(possible, own, 0) - jnp.where(possible, others, 0)
+        return jnp.sum(chance * gap, -1)
 
 
 Distribution = Normal | Categorical

@@ -10,6 +10,7 @@ from innerloop.engine.types import Params
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
 from innerloop.rl.environments.base import check_tasks
+from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
 
@@ -38,7 +39,7 @@ def evaluator(
     returns = lambda params, keys: sample_meta_batch(sampler, params, keys).returns
     scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
-    measured = in_turn(scored, mesh, tasks, part)
+    measured = in_turn(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         check_tasks(sampler.environment, key, "evaluator")
@@ -52,7 +53,7 @@ def example_rollouts(
     sampler: MetaSampler, params: Params, key: PRNGKeyArray, tasks: int
 ) -> tuple[PyTree, list[PyTree]]:
     """Some tasks and the trajectories in them before the first and after each update, for figures."""
-    env_tasks = jax.vmap(sampler.environment.sample_task)(jax.random.split(key, tasks))
+    env_tasks = draw_tasks(sampler.environment, jax.random.split(key, tasks))
     keys = jax.random.split(jax.random.fold_in(key, 1), tasks)
     walked = jax.jit(
         lambda p: [jax.vmap(lambda t: t.first())(t) for t in sampler.rollouts(p, keys, env_tasks)]

@@ -4,15 +4,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.engine.pytree import paths
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.broken_trajectories import first_fatal, in_words
 from innerloop.rl.environments.base import check_tasks
+from innerloop.rl.fit import check_fit
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.updates import OuterStep
+
+WHO = "MetaIterations.run"
 
 
 class IterationInfo(NamedTuple):
@@ -65,6 +74,25 @@ class MetaIterations(MeshLoop):
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
         self.sampler, self.outer_step = sampler, outer_step
 
+    def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first meta-iteration, from the parameters of a policy.
+
+        Raises:
+            InnerloopError: a parameter is not a float array, or policy and environment do not fit (`check_fit`).
+        """
+        check_fit(self.sampler.environment, meta_params)
+        return super().start(meta_params, key)
+
+    def check_finite(self, before: MetaState, after: MetaState, info: IterationInfo) -> None:
+        """Raise InnerloopError unless the meta-iterations of one call of `run` are sound.
+
+        Raises:
+            InnerloopError: in a meta-iteration more than a tenth of all trajectories broke, or all of one task; a loss,
+                the meta-gradient or a parameter is not finite.
+        """
+        check_info(info, int(before.step), type(self.sampler.environment).__name__)
+        check_policy(after.params, int(after.step))
+
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the environment draws its tasks from it."""
         check_tasks(self.sampler.environment, key, "MetaIterations")
@@ -85,6 +113,37 @@ class MetaIterations(MeshLoop):
             return jax.lax.scan(lambda state, _: self.update(state), state, None, length=steps)
 
         return on_mesh(many, self.mesh, (EVERYWHERE,), EVERYWHERE, donate_argnums=0)
+
+
+def check_info(info: IterationInfo, first: int, family: str) -> None:
+    """Raise InnerloopError, naming the meta-iteration (`first` were taken before), for numbers that are not finite.
+
+    Trajectories that broke count by `innerloop.rl.broken_trajectories`.
+    """
+    broken = np.asarray(info.broken)
+    fatal = first_fatal(broken)
+    if fatal is not None:
+        where, count = in_words(broken[fatal])
+        do = "keep rewards finite, or lower the inner step size or `max_kl`"
+        raise InnerloopError(
+            WHO, f"{family} broke at meta-iteration {first + fatal}, in {where}", got=count, do=do
+        )
+    numbers = (info.outer_loss[:, None], info.grad_norm[:, None], info.inner_losses)
+    sound = np.isfinite(np.concatenate([np.asarray(x) for x in numbers], 1)).all(1)
+    if not sound.all():
+        bad = int(np.argmin(sound))
+        told = ("outer_loss", "grad_norm", "inner_losses")
+        got = ", ".join(f"{name} {np.asarray(getattr(info, name)[bad])}" for name in told)
+        wrong = f"meta-iteration {first + bad} has a loss or a meta-gradient that is not finite"
+        raise InnerloopError(WHO, wrong, got=got, do="lower the inner or the outer step size")
+
+
+def check_policy(params: Params, step: int) -> None:
+    """Raise InnerloopError for parameters that are not finite after `step` meta-iterations."""
+    for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+        if not bool(jnp.isfinite(leaf).all()):
+            wrong = f"`{path}` is not finite after {step} meta-iterations"
+            raise InnerloopError(WHO, wrong, do="lower the outer step size")
 
 
 def environment_steps(sampler: MetaSampler, meta_batch: int) -> int:

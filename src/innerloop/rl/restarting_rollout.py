@@ -19,6 +19,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.types import Params
 from innerloop.rl.environments.base import Environment
+from innerloop.rl.interaction import act, only_finite, reset_all, step_all
 from innerloop.rl.rollout import Trajectories
 
 
@@ -36,19 +37,23 @@ def restarting_rollout(
 
     Returns:
         Trajectories of 2H - 1 steps; `ends` is 1 at the last step of each trajectory.
+
+    Raises:
+        InnerloopError: as `rollout`.
     """
     for_reset, for_steps = jax.random.split(key)
     horizon, length = environment.horizon, 2 * environment.horizon - 1
-    begin = lambda key: jax.vmap(environment.reset, (0, None))(jax.random.split(key, count), task)
+    begin = lambda key: reset_all(environment, jax.random.split(key, count), task)
 
     def step(carry: tuple, now: tuple[PRNGKeyArray, Array]) -> tuple[tuple, Trajectories]:
         (state, observation, age, acting), (key, time) = carry, now
         for_action, for_env, for_begin = jax.random.split(key, 3)
-        action_dist = policy(observation)
-        action = action_dist.sample(for_action)
-        after = jax.vmap(environment.step)(jax.random.split(for_env, count), state, action)
-        over = after.done | (age + 1 == horizon) | ~jnp.isfinite(after.reward)
-        kept = Trajectories(observation, action_dist, action, after.reward * acting, acting, acting * over)
+        sound, observation = only_finite(observation)
+        action_dist, action = act(environment, policy, for_action, observation)
+        after = step_all(environment, jax.random.split(for_env, count), state, action)
+        reward = jnp.where(acting > 0, jnp.where(sound, after.reward, jnp.nan), 0)
+        over = after.done | (age + 1 == horizon) | ~jnp.isfinite(reward)
+        kept = Trajectories(observation, action_dist, action, reward, acting, acting * over)
         state, observation = _where(over, begin(for_begin), (after.state, after.observation))
         acting = jnp.where(over & (time + 1 >= horizon), 0.0, acting)
         return (state, observation, jnp.where(over, 0, age + 1), acting), kept

@@ -9,12 +9,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from innerloop.engine.types import Params
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.environments.base import Environment
+from innerloop.rl.interaction import act, only_finite, reset_all, step_all
 
 
 class Trajectories(NamedTuple):
     """Trajectories of one task.
 
-    A reward that is not finite marks the step at which the environment broke.
+    A reward that is not finite marks the step at which the environment broke; so does NaN in the place of a reward if
+    the observation was not finite, which is then stored as zeros.
 
     Attributes:
         observations: what the policy saw before each step.
@@ -43,7 +45,7 @@ class Trajectories(NamedTuple):
     def returns(self) -> Float[Array, " trajectories"]:
         """Undiscounted return of the first trajectory of each row; not finite where that trajectory broke."""
         own = self.first()
-        return jnp.sum(own.rewards * own.mask, -1)
+        return jnp.sum(jnp.where(own.mask > 0, own.rewards, 0), -1)
 
     def whole(self) -> "Trajectories":
         """The same trajectories, each cut before the step at which it broke."""
@@ -83,19 +85,20 @@ def rollout(
 
     Returns:
         Trajectories of `environment.horizon` steps; rewards are zero after the end.
+
+    Raises:
+        InnerloopError: environment and policy do not fit, or return what they should not (`innerloop.rl.interaction`).
     """
     for_reset, for_steps = jax.random.split(key)
-    begin = jax.vmap(environment.reset, (0, None))
-    state, observation = begin(jax.random.split(for_reset, trajectories), task)
+    state, observation = reset_all(environment, jax.random.split(for_reset, trajectories), task)
 
     def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Trajectories]:
         state, observation, alive = carry
         for_action, for_env = jax.random.split(key)
-        action_dist = policy(observation)
-        action = action_dist.sample(for_action)
-        env_keys = jax.random.split(for_env, trajectories)
-        after = jax.vmap(environment.step)(env_keys, state, action)
-        reward = jnp.where(alive > 0, after.reward, 0)
+        sound, observation = only_finite(observation)
+        action_dist, action = act(environment, policy, for_action, observation)
+        after = step_all(environment, jax.random.split(for_env, trajectories), state, action)
+        reward = jnp.where(alive > 0, jnp.where(sound, after.reward, jnp.nan), 0)
         kept = Trajectories(observation, action_dist, action, reward, alive)
         return (after.state, after.observation, alive * (1 - after.done) * jnp.isfinite(reward)), kept
 

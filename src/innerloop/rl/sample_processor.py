@@ -1,11 +1,13 @@
 """From trajectories to the samples that a surrogate loss reads: advantages and weights."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.config.bounds import FRACTION, check_bounds
+from innerloop.errors import check_choice
 from innerloop.rl.advantages import discounted_returns, generalised_advantages, normalised_advantages
 from innerloop.rl.baseline import linear_baseline
 from innerloop.rl.distributions import Distribution
@@ -45,12 +47,19 @@ class SampleProcessor:
         gae_lambda: lambda of the generalised advantages.
         baseline: the linear feature baseline, or none.
         normalise: whether to scale advantages to mean 0 and standard deviation 1 within the task.
+
+    Raises:
+        InnerloopError: for a discount or lambda outside [0, 1], and an unknown baseline.
     """
 
-    discount: float = 0.99
-    gae_lambda: float = 1.0
+    discount: Annotated[float, FRACTION] = 0.99
+    gae_lambda: Annotated[float, FRACTION] = 1.0
     baseline: Literal["linear", "none"] = "linear"
     normalise: bool = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "SampleProcessor.{}".format)
+        check_choice("SampleProcessor", "baseline", self.baseline, ("linear", "none"))
 
     def __call__(self, t: Trajectories) -> Samples:
         """Samples of one rollout, which share one baseline. Broken trajectories are cut before the failure."""
@@ -70,6 +79,6 @@ class SampleProcessor:
             t.actions,
             t.action_dist.log_prob(t.actions),
             advantages,
-            t.mask / jnp.sum(t.mask),
+            t.mask / jnp.maximum(jnp.sum(t.mask), 1),  # if every trajectory broke at once, there is nothing
             t.ends,
         )

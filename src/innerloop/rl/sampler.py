@@ -11,19 +11,22 @@ Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from innerloop.config.bounds import Bounds, check_bounds
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.inner import InnerLoop, inner_step
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner_step import Carry, Now, inner_step
+from innerloop.engine.loss import Extras
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Environment
+from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
@@ -71,12 +74,11 @@ class MetaSampler:
     environment: Environment
     algorithm: Algorithm
     processor: SampleProcessor
-    trajectories: int = 20
+    trajectories: Annotated[int, Bounds(2, 1_000_000)] = 20
     restarts: bool = False
 
     def __post_init__(self) -> None:
-        if self.trajectories < 2:
-            raise InnerloopError("MetaSampler", "`trajectories` must be 2 or more", got=self.trajectories)
+        check_bounds(self, "MetaSampler.{}".format)
 
     @property
     def inner(self) -> InnerLoop:
@@ -130,18 +132,17 @@ class MetaSampler:
     def _inner_step(self, frozen: Params) -> Callable[[tuple], tuple]:
         """One inner step of one task: (adapted parameters, state of the rule, trajectories) -> the first two."""
 
-        whole_batch = replace(self.inner, minibatch=None)
+        def loss(fast: PyTree, now: Now, samples: PyTree) -> tuple[Array, Extras]:
+            return self.algorithm.loss_fn(combine(fast, frozen), samples), Extras()
 
         def moved(item: tuple) -> tuple:
             fast, state, trajectories = item
-            rest = (frozen, self.processor(trajectories))
-            return inner_step(self._loss, whole_batch, rest, None)((fast, state), jnp.zeros((), int))[0]
+            step = inner_step(
+                loss, self.inner.rule, self.processor(trajectories), mixed=self.inner.derivative == "mixed"
+            )
+            return step(Carry(fast, state), Now())[0][:2]
 
         return moved
-
-    def _loss(self, fast: PyTree, rest: PyTree) -> Array:
-        frozen, samples = rest
-        return self.algorithm.loss_fn(combine(fast, frozen), samples)
 
     def _act(self, policy: Params, key: PRNGKeyArray, task: PyTree) -> Trajectories:
         draw = restarting_rollout if self.restarts else rollout
@@ -160,5 +161,5 @@ def sample_meta_batch(
         chunk: tasks adapted at a time (None: all).
     """
     pairs = jax.vmap(jax.random.split)(keys)
-    env_tasks = jax.vmap(sampler.environment.sample_task)(pairs[:, 0])
+    env_tasks = draw_tasks(sampler.environment, pairs[:, 0])
     return sampler.collect(policy, pairs[:, 1], env_tasks, chunk)

@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from innerloop.config.bounds import Bounds, check_number
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import mean_in_chunks
 from innerloop.engine.optimizer import descend
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Params, Task
+from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import mean_over_devices
 from innerloop.rl.sampler import Adapt, map_tasks
 from innerloop.rl.trpo.fisher import Product, fisher, mean_kl
@@ -87,7 +89,12 @@ class MetaObjective:
         return lambda v: mean_over_devices(known(v))
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
-        """Mean meta-gradient and info over the tasks of all devices."""
+        """Mean meta-gradient and info over the tasks of all devices.
+
+        Raises:
+            InnerloopError: several inner steps would share trajectories.
+        """
+        self._check_replayed(tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
         return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
@@ -95,6 +102,16 @@ class MetaObjective:
     def value(self, tasks: Task) -> Callable[[Params], Array]:
         """The mean outer loss over the tasks of all devices, as a function of the parameters."""
         return lambda params: self.gradient(params, tasks)[1].outer_loss
+
+    def _check_replayed(self, tasks: Task) -> None:
+        """Raise InnerloopError unless each inner step reads its own trajectories of the support set."""
+        inner = self.algorithm.inner
+        if inner.steps > 1:
+            given = jax.tree.leaves(tasks.support)[0].shape[1]
+            if inner.minibatch is None or inner.minibatch * inner.steps != given:
+                wrong = f"its {inner.steps} inner steps must read {given} trajectories, each its own"
+                do = "pass the sampler's `replayed` as algorithm"
+                raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", do=do)
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
         """Mean query loss after adaptation, and mean KL divergence from the policies that acted."""
@@ -162,7 +179,11 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
         outer: the objective; the outer loss of its algorithm should be the clipped one.
         optimizer: any Optax optimiser.
         epochs: the number of gradient steps.
+
+    Raises:
+        InnerloopError: `epochs` is below 1.
     """
+    check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), whole=True)
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:

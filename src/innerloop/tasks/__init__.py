@@ -1,6 +1,7 @@
 """Task distributions: sinusoids, and episodes from class arrays on the device or streamed from a memory map."""
 
 from innerloop.tasks.episodes import Episodes as Episodes
+from innerloop.tasks.iterator_loop import IteratorOuterLoop as IteratorOuterLoop
 from innerloop.tasks.sinusoid import Sinusoid as Sinusoid
 from innerloop.tasks.streaming import StreamedEpisodes as StreamedEpisodes
 from innerloop.tasks.streaming import StreamedOuterLoop as StreamedOuterLoop

@@ -61,8 +61,13 @@ def with_rotations(arrays: ClassArrays) -> ClassArrays:
         raise InnerloopError("rotations", "only square images can be rotated by 90 degrees", got=got, do=do)
     turned = [np.rot90(arrays.examples, quarter, axes=(1, 2)) for quarter in range(4)]
     starts = [arrays.starts + quarter * len(arrays.examples) for quarter in range(4)]
-    names = tuple(f"{name}/{90 * quarter}" for quarter in range(4) for name in arrays.names)
+    names = rotated_names(arrays.names)
     return ClassArrays(np.concatenate(turned), np.concatenate(starts), np.tile(arrays.counts, 4), names)
+
+
+def rotated_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the classes that `with_rotations` makes, in their order."""
+    return tuple(f"{name}/{90 * quarter}" for quarter in range(4) for name in names)
 
 
 class EpisodeRows(eqx.Module):
@@ -90,14 +95,18 @@ class EpisodeRows(eqx.Module):
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one episode: row indices and labels, `[ways*shots]` and `[ways*queries]` each."""
-        key_classes, key_examples, key_order = jax.random.split(key, 3)
-        classes = _draw_distinct(key_classes, self.ways, len(self.starts))
+        _, key_examples, key_order = jax.random.split(key, 3)
+        classes = self.classes(key)
         keys = jax.random.split(key_examples, self.ways)
         per_class = lambda key, total: _draw_distinct(key, self.shots + self.queries, total)
         rows = self.starts[classes][:, None] + jax.vmap(per_class)(keys, self.counts[classes])
         order = jax.random.permutation(key_order, self.ways * self.shots)
         support, query = self._labelled(rows[:, : self.shots]), self._labelled(rows[:, self.shots :])
         return Task(Batch(support.inputs[order], support.targets[order]), query)
+
+    def classes(self, key: PRNGKeyArray) -> Int[Array, " ways"]:
+        """The numbers of the classes of the episode of this key, in the order of its labels."""
+        return _draw_distinct(jax.random.split(key, 3)[0], self.ways, len(self.starts))
 
     def _labelled(self, rows: Int[Array, "ways each"]) -> Batch:
         """The rows in one array, labelled by the number of their class."""
@@ -146,19 +155,26 @@ class Episodes(TwoStageSampler, eqx.Module):
         return Task(*(Batch(self.examples[batch.inputs], batch.targets) for batch in drawn))
 
 
-def check_episode(arrays: ClassArrays, ways: int, shots: int, queries: int, who: str = "Episodes") -> None:
-    """Raise InnerloopError, on behalf of `who`, unless the classes are enough for such an episode."""
+def check_episode(
+    arrays: ClassArrays,
+    ways: int,
+    shots: int,
+    queries: int,
+    who: str = "Episodes",
+    do: str = "lower `shots` or `queries`, or leave the class out",
+) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless the classes are enough for such an episode.
+
+    `do` is what to do about a class with too few examples.
+    """
     if ways < 1 or shots < 1 or queries < 0:
         wrong = "ways and shots must be 1 or more and queries 0 or more"
         raise InnerloopError(who, wrong, got=(ways, shots, queries))
     if arrays.classes < ways:
-        wrong, do = f"{ways} ways need as many classes", "lower `ways` or bring more classes"
-        raise InnerloopError(who, wrong, got=arrays.classes, do=do)
+        wrong = f"{ways} ways need as many classes"
+        raise InnerloopError(who, wrong, got=arrays.classes, do="lower `ways` or bring more classes")
     smallest = int(np.argmin(arrays.counts))
     if arrays.counts[smallest] < shots + queries:
-        raise InnerloopError(
-            who,
-            f"{shots} shots and {queries} queries need {shots + queries} examples of every class",
-            got=f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}",
-            do="lower `shots` or `queries`, or leave the class out",
-        )
+        wrong = f"{shots} shots and {queries} queries need {shots + queries} examples of every class"
+        got = f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}"
+        raise InnerloopError(who, wrong, got=got, do=do)

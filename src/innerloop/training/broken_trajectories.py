@@ -1,8 +1,7 @@
-"""Trajectories that broke: physics that exploded, rewards or actions that are no finite numbers.
+"""What a run logs of trajectories that broke, and when it stops for them (`innerloop.rl.broken_trajectories`).
 
-They are cut before that step and the rest is learnt from; a run that hits one rare explosion would otherwise hit the
-same one whenever it is resumed. Each meta-step that had any names the first in `metrics.jsonl`. Where more than a
-tenth of a meta-step's trajectories broke, or all of one task, the policy itself is at fault, and the run stops.
+A run that hits one rare explosion would hit the same one whenever it is resumed, so few of them are only logged: each
+meta-step that had any names the first in `metrics.jsonl`.
 """
 
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from innerloop.errors import InnerloopError
-
-MOST = 0.1
-"""Part of a meta-step's trajectories that may break."""
+from innerloop.rl.broken_trajectories import first_broken, first_fatal, in_words, share_broken
 
 
 def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> dict[str, Any]:
@@ -24,32 +21,16 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     """
     if (broken < 0).all():
         return {}
-    parts = (broken >= 0).mean((1, 2, 3))
-    fatal = (parts > MOST) | np.any(np.all(broken >= 0, axis=3), axis=(1, 2))
-    worst = int(np.argmax(fatal))
-    if fatal[worst]:
-        at = first(broken[worst])
-        number = last_step - len(broken) + worst + 1
+    before = last_step - len(broken) + 1
+    worst = first_fatal(broken)
+    if worst is not None:
+        where, count = in_words(broken[worst])
         raise InnerloopError(
             "train",
-            f"the run diverged at meta-step {number}: {family} broke in {in_words(at)}",
-            got=f"{int((broken[worst] >= 0).sum())} broken trajectories of {broken[worst].size}",
+            f"the run diverged at meta-step {before + worst}: {family} broke in {where}",
+            got=count,
             do=f"lower `inner.learning_rate` or `rl.max_kl`; the last good checkpoint is kept in {folder}",
         )
-    found = int(np.argmax(parts > 0))
-    named = {"meta_step": last_step - len(broken) + found + 1, **first(broken[found])}
+    found = int(np.argmax(share_broken(broken) > 0))
+    named = {"meta_step": before + found, **first_broken(broken[found])}
     return {"broken": {"trajectories": int((broken >= 0).sum()), "family": family, "first": named}}
-
-
-def first(broken: np.ndarray) -> dict[str, int]:
-    """Which trajectory of a meta-step broke first in the order of tasks, all counted from 0."""
-    task, policy, trajectory = (int(i) for i in np.argwhere(broken >= 0)[0])
-    step = int(broken[task, policy, trajectory])
-    return {"task": task, "updates": policy, "trajectory": trajectory, "step": step}
-
-
-def in_words(at: dict[str, int]) -> str:
-    """The same as a sentence has it."""
-    return (
-        f"task {at['task']} after {at['updates']} updates, trajectory {at['trajectory']}, step {at['step']}"
-    )

@@ -1,5 +1,6 @@
 """What a run, a measurement and an analysis need of an experiment, whatever its tasks are learnt from."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -26,6 +27,16 @@ class Keys(NamedTuple):
     def of(cls, config: Config) -> "Keys":
         """The keys of a config's seed."""
         return cls(*jax.random.split(jax.random.key(config.seed), 2))
+
+
+def held_out_key(seed: int, part: str) -> PRNGKeyArray:
+    """The key of the tasks of one set, `test`, `validation` or `train`.
+
+    Sets without classes (sinusoids, environments) differ by their keys alone, so the name of the set is folded in. The
+    key of the test set is that of the seed: numbers that were measured with it stay what they are.
+    """
+    key = jax.random.key(seed)
+    return key if part == "test" else jax.random.fold_in(key, zlib.crc32(part.encode()))
 
 
 class Block(NamedTuple):
@@ -87,7 +98,7 @@ class Experiment(Protocol):
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on what `held_out_tasks` gave.
 
-        `last_only`: scores after the last inner step are enough, so earlier ones may be left out.
+        `last_only`: scores before the first inner step and after the last are enough.
         """
         ...
 

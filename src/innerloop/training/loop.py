@@ -15,8 +15,8 @@ from innerloop.engine.meta_state import MetaState, keep
 from innerloop.errors import InnerloopError
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import on_the_host, own_copy
-from innerloop.training import nan_diagnosis
-from innerloop.training.experiment import Block, Evaluator, Experiment
+from innerloop.training import divergence, nan_diagnosis
+from innerloop.training.experiment import Block, Evaluator, Experiment, held_out_key
 from innerloop.training.recorder import Recorder
 from innerloop.training.signals import Guard
 from innerloop.training.signals import Stopped as Stopped
@@ -147,10 +147,10 @@ class TrainingLoop:
         return self.experiment.evaluator(self.held_out, tasks=tasks, last_only=True)
 
     def validate(self) -> dict[str, float]:
-        """Scores on validation tasks after the last inner step."""
+        """Scores on validation tasks, the same in every run: those of seed 0; and how many of them diverged."""
         params = self.experiment.for_tasks(self.state.params)
-        curve = join(list(self.validation(params, jax.random.key(1))))
-        return {f"validation_{name}": float(curve.mean(name)[-1]) for name in curve.scores}
+        curve = join(list(self.validation(params, held_out_key(0, "validation"))))
+        return {f"validation_{name}": value for name, value in divergence.means(curve).items()}
 
     def progress(self, step: int, metrics: dict[str, float]) -> Progress:
         """Speed so far and time left."""

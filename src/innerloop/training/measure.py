@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import jax
-import numpy as np
-
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
+from innerloop.training.divergence import diverged
+from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 
@@ -22,6 +21,7 @@ def measure(
     shots: int | None = None,
     queries: int | None = None,
     normalization: Normalization | None = None,
+    rotations: bool | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
     part: str = "test",
@@ -32,6 +32,7 @@ def measure(
     `on_progress(done, total)` is called with the number of tasks done so far.
     """
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
+    changes["rotations"] = rotations
     config = replace(
         trained.config,
         evaluation=changed(trained.config.evaluation, changes),
@@ -40,7 +41,7 @@ def measure(
     )
     e, begun, curves = trained.experiment.with_config(config), time.monotonic(), list[Curve]()
     run = e.evaluator(e.held_out_tasks(part), tasks=config.evaluation.tasks)
-    for curve in run(trained.params, key_of(config, seed, part)):
+    for curve in run(trained.params, held_out_key(seed, part)):
         curves.append(curve)
         on_progress(sum(c.tasks for c in curves), config.evaluation.tasks)
     make = returns_of if config.reinforcement else scores_of
@@ -53,20 +54,13 @@ def changed(settings: Any, changes: dict[str, Any]) -> Any:
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
-def key_of(config: Config, seed: int, part: str) -> jax.Array:
-    """The key of the tasks. Tasks of no classes (sinusoids, environments) differ between parts by their key alone."""
-    key = jax.random.key(seed)
-    if config.data.spec.kind == "images" or part == "test":
-        return key
-    return jax.random.fold_in(key, ("validation", "train").index(part))
-
-
 def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> dict[str, Any]:
-    """The fields of every measurement but `score` and `diverged_tasks`."""
+    """The fields of every measurement but `score` and `task_scores`."""
     return {
         "steps": list(curve.steps),
         "curves": {n: Band(curve.mean(n).tolist(), curve.ci95(n).tolist()) for n in curve.scores},
         "tasks": curve.tasks,
+        "diverged_tasks": int(diverged(curve).sum()),
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,
@@ -80,24 +74,26 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
 
 
 def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ScoreMeasurement:
-    """Accuracy or loss; a task diverged if its last loss is not finite."""
+    """Accuracy or loss."""
+    score = "accuracy" if "accuracy" in curve.scores else "loss"
     return ScoreMeasurement(
         **common(trained, config, curve, seed, part),
-        score="accuracy" if "accuracy" in curve.scores else "loss",
-        diverged_tasks=int((~np.isfinite(curve.scores["loss"][:, -1])).sum()),
+        score=score,
+        task_scores=curve.scores[score][:, -1],
         normalization=config.evaluation.normalization,
         ways=config.data.ways,
         shots=config.data.shots,
         queries_per_class=config.evaluation.queries,
+        rotations=config.evaluation.rotations if config.data.rotations else None,
     )
 
 
 def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ReturnMeasurement:
-    """Returns; a task diverged if one of them is not finite."""
+    """Returns."""
     return ReturnMeasurement(
         **common(trained, config, curve, seed, part),
         score="return",
-        diverged_tasks=int((~np.isfinite(curve.scores["return"]).all(1)).sum()),
+        task_scores=curve.scores["return"][:, -1],
         trajectories=config.rl.test_trajectories,
         restarts=config.rl.test_restarts,
         horizon=config.rl.horizon,

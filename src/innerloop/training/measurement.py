@@ -1,8 +1,10 @@
 """A measured adaptation curve with everything that its numbers depend on."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from innerloop.config.schema import Normalization
 
@@ -44,12 +46,14 @@ class Measurement(ABC):
     classes: str
     """`test`, `validation` or `train`."""
     diverged_tasks: int
-    """Tasks in the mean with a loss or return that is no finite number."""
+    """Tasks in the mean on which adaptation diverged (`innerloop.training.divergence`)."""
     source: str
     preset: str
     algorithm: str
     trained_meta_steps: int | None
     seconds: float
+    task_scores: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
+    """`[tasks]`: the score of each task after the last inner step, to compare two measurements in pairs."""
 
     @property
     def curve(self) -> Band:
@@ -86,10 +90,13 @@ class ScoreMeasurement(Measurement):
     ways: int
     shots: int
     queries_per_class: int
+    rotations: bool | None = None
+    """Whether held-out classes are rotated; None: training classes are not."""
 
     def to_json(self) -> dict[str, Any]:
         """The last point under the score's name, the conditions, and all points under `curve`."""
         names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
+        names += () if self.rotations is None else ("rotations",)
         names += ("inner_steps", "inner_learning_rate", *COMMON)
         bands = {name: band._asdict() for name, band in self.curves.items()}
         last = {self.score: self.value, "ci95": self.ci95}

@@ -33,6 +33,11 @@ class MemoryPlan:
         """Whether the prediction, with its safety factor, is below what is available."""
         return SAFETY * self.predicted <= self.available
 
+    @property
+    def is_news(self) -> bool:
+        """Whether there is anything to say: a tenth of a GiB, or a change."""
+        return self.predicted >= 0.1 * 2**30 or self.changed or not self.fits
+
     def __str__(self) -> str:
         need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))
         text = f"memory: about {need} of {have} at the peak"

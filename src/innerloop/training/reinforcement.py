@@ -184,9 +184,8 @@ class RLExperiment:
 
     def outer_loop(self, tasks: Any) -> MeshLoop:
         """Meta-iterations on the environment."""
-        return MetaIterations(
-            self.collector, self.outer_step, meta_batch=self.config.outer.meta_batch, chunk=self.chunk
-        )
+        batch = self.config.outer.meta_batch
+        return MetaIterations(self.collector, self.outer_step, meta_batch=batch, chunk=self.chunk)
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation: returns after every update, since acting for the last one gives them all."""

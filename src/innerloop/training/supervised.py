@@ -27,7 +27,7 @@ from innerloop.nn.normalization import predict
 from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks import fingerprint
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.tasks.episodes import Episodes, check_episode, with_rotations
+from innerloop.tasks.episodes import Episodes, check_episode, rotated_names, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tasks.supervised import Pooled
 from innerloop.training import nan_diagnosis
@@ -63,7 +63,7 @@ class SupervisedExperiment:
     def init_params(self) -> Params:
         """The meta-parameters before training."""
         shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
-        outputs = self.classes(self.splits.train).classes if self.splits and self.pretrains else None
+        outputs = self.classes_of("train").classes if self.splits and self.pretrains else None
         # As one program: the many small ones of a model's layers take seconds to compile.
         draw = eqx.filter_jit(lambda key: self.algorithm.init(fresh_model(self.config, shape, key, outputs)))
         return draw(self.keys().init)
@@ -87,9 +87,9 @@ class SupervisedExperiment:
         if self.splits is None:
             return Sinusoid(shots, data.queries, data.protocol, data.oracle)
         if self.pretrains:
-            return Pooled(self.classes(self.splits.train), data.ways * (shots + data.queries))
+            return Pooled(self.classes_of("train"), data.ways * (shots + data.queries))
         queries = data.queries if self.config.spec.reads_query else 0
-        return Episodes(self.classes(self.splits.train), data.ways, shots, queries)
+        return Episodes(self.classes_of("train"), data.ways, shots, queries)
 
     def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
         """Tasks of the validation or test classes (for sinusoids: of the same family)."""
@@ -97,13 +97,42 @@ class SupervisedExperiment:
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:
             return Sinusoid(data.shots, queries, data.protocol, data.oracle)
-        classes = self.classes(getattr(self.splits, part))
-        check_episode(classes, data.ways, data.shots, queries, who=f"{part} classes")
-        return Episodes(classes, data.ways, data.shots, queries)
+        self.check_part(part, data.shots, queries)
+        return Episodes(self.classes_of(part), data.ways, data.shots, queries)
 
-    def classes(self, arrays: ClassArrays) -> ClassArrays:
-        """The classes, turned by quarters where the protocol has it."""
-        return with_rotations(arrays) if self.config.data.rotations else arrays
+    def check_classes(self) -> None:
+        """Raise InnerloopError unless all sets have the classes and examples for training, validation and test."""
+        if self.splits is None:
+            return
+        data, queries = self.config.data, self.config.evaluation.queries
+        if not self.pretrains:
+            self.check_part(
+                "train", data.train_shots or data.shots, data.queries if self.config.spec.reads_query else 0
+            )
+        for part in ("validation", "test"):
+            self.check_part(part, data.shots, queries)
+
+    def check_part(self, part: str, shots: int, queries: int) -> None:
+        """Raise InnerloopError unless this set has the classes and examples for such episodes."""
+        do = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
+        if self.config.data.spec.counts_examples:
+            do += f", or leave out small classes by `data.min_examples` {shots + queries}"
+        classes = self.classes_of(part)
+        check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", do=do)
+
+    def turned(self, part: str) -> bool:
+        """Whether the classes of a set are turned by quarters where the protocol has it."""
+        return self.config.data.rotations and (part == "train" or self.config.evaluation.rotations)
+
+    def classes_of(self, part: str) -> ClassArrays:
+        """The classes of a set, turned or as they are."""
+        arrays = getattr(self.splits, part)
+        return with_rotations(arrays) if self.turned(part) else arrays
+
+    def class_names(self, part: str = "test") -> tuple[str, ...]:
+        """The names of the classes, as `held_out_tasks` numbers them; none for sinusoids."""
+        names = getattr(self.splits, part).names if self.splits else ()
+        return rotated_names(names) if self.turned(part) else names
 
     @property
     def loss_fn(self) -> LossFn:
@@ -167,7 +196,7 @@ class SupervisedExperiment:
             held_out,
             self.score(),
             num_tasks=tasks,
-            record=(steps,) if last_only else steps_to_record(steps),
+            record=sorted({0, steps}) if last_only else steps_to_record(steps),
             chunk=self.chunk or 50,
             model_shards=self.config.outer.model_shards,
         )

@@ -15,7 +15,7 @@ from innerloop.engine.outer import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
-from innerloop.training import warm_start
+from innerloop.training import contact_sheet, warm_start
 from innerloop.training.build import build
 from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
@@ -37,10 +37,12 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
+    on_pictures: Callable[[Path], None] = lambda path: None,
 ) -> MetaState:
     """Meta-train into `folder` and return the final state.
 
-    `on_plan` is called with the memory plan before anything is compiled, `on_progress` after every log line.
+    `on_plan` is called with the memory plan before anything is compiled, `on_pictures` with the path of a contact sheet
+    of a user's own images, `on_progress` after every log line.
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
     InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
@@ -58,6 +60,8 @@ def train(
         if resume and writes:
             check_kept(config, run.checkpoints)
         experiment = build(config)
+        if isinstance(experiment, SupervisedExperiment):
+            experiment.check_classes()
         if isinstance(experiment, SupervisedExperiment):  # else there is no drawn task to predict from
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
             on_plan(fit)
@@ -74,6 +78,12 @@ def train(
             else:
                 start.params(jax.eval_shape(experiment.init_params))  # told before anything is written
                 run.create(config, data | start.hashes)
+                if (
+                    config.data.spec.needs_folder
+                    and isinstance(experiment, SupervisedExperiment)
+                    and experiment.splits
+                ):
+                    on_pictures(contact_sheet.write(run, experiment.splits))
             with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
                 recorder = RunRecorder(run, experiment.config, checkpoints, start)
                 return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()

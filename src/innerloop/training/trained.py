@@ -13,7 +13,9 @@ from innerloop.training import model_size
 from innerloop.training.build import build
 from innerloop.training.experiment import Experiment
 from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import weights_path
+from innerloop.training.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Trained:
     experiment: Experiment
     source: str
     facts: dict[str, Any]
+    folder: Path | None = None
+    """The run's folder; None for weights without a run."""
 
     @property
     def config(self) -> Config:
@@ -45,13 +49,40 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     like = model_size.shapes_of(experiment.init_params, str(path))
     # What is too large for one device is cut where it is used.
     with on_the_host() if config.outer.model_shards > 1 else nullcontext():
-        params = weights.into(like, arrays, str(path))
-        return Trained(experiment.for_tasks(params), experiment, str(source), facts)
+        params = experiment.for_tasks(weights.into(like, arrays, str(path)))
+        folder = Path(source) if Path(source).is_dir() else None
+        return Trained(params, experiment, str(source), facts, folder)
 
 
 def untrained(name: str, *, seed: int = 0) -> Trained:
     """A preset's model before any training: the baseline that is fine-tuned from random weights."""
-    experiment = build(replace(preset(name), seed=seed))
-    return Trained(
-        experiment.for_tasks(experiment.init_params()), experiment, "random weights", {"meta_steps": 0}
-    )
+    return _before_training(build(replace(preset(name), seed=seed)), "random weights")
+
+
+def untrained_of(trained: Trained) -> Trained:
+    """The same network with random weights."""
+    return _before_training(trained.experiment, "untrained")
+
+
+def started_from(trained: Trained) -> Trained:
+    """The model of `model.start`, as training began with it.
+
+    A run's folder has it as its first snapshot, else it is read where it was then.
+
+    Raises:
+        InnerloopError: it is no longer there, or another one by now.
+    """
+    start, fresh = WarmStart(trained.config.model.start), trained.experiment.init_params()
+    run = RunFolder(trained.folder) if trained.folder else None
+    if run is not None and (first := run.snapshot(0)).is_file():
+        params = weights.into(fresh, weights.load(first)[0], str(first))
+    else:
+        start.check_unchanged(run.known() if run else {})
+        params = start.params(fresh)
+    return _before_training(trained.experiment, start.source, params)
+
+
+def _before_training(experiment: Experiment, source: str, params: Params = None) -> Trained:
+    """The model with which no meta-step was taken; `params`: other ones than random weights."""
+    params = experiment.init_params() if params is None else params
+    return Trained(experiment.for_tasks(params), experiment, source, {"meta_steps": 0})

@@ -64,7 +64,7 @@ def test_channels_follow_the_pictures_or_the_argument(tmp_path, picture_tree):
     Image.new("RGBA", (6, 5), (9, 8, 7, 0)).save(tmp_path / "a" / "last.png")
     colour = image_folder.read_classes(tmp_path)
     assert colour.shape == (5, 6, 3)
-    assert colour.rows(0)[-1, 0, 0].tolist() == [9, 8, 7]
+    assert colour.rows(0)[-1, 0, 0].tolist() == [255, 255, 255]
 
 
 def test_common_formats_are_read(tmp_path):
@@ -113,6 +113,14 @@ def test_a_picture_bomb_is_refused(tmp_path, picture_tree, monkeypatch):
         image_folder.read_classes(tmp_path)
 
 
+def test_more_pictures_than_memory_holds_in_all(tmp_path, picture_tree, monkeypatch):
+    """Counted over the three sets together: each alone would fit."""
+    picture_tree(tmp_path, {"a": 1, "b": 1, "c": 1})
+    monkeypatch.setattr("innerloop.tasks.io.class_folders.largest", lambda: 2 * 6 * 5 * 3)
+    with pytest.raises(InnerloopError, match="3 pictures of 5 x 6 x 3 take more than 180 bytes"):
+        image_folder.load(tmp_path)
+
+
 def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
     with pytest.raises(InnerloopError, match="must name an existing folder"):
         image_folder.load(tmp_path / "none")
@@ -124,6 +132,24 @@ def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
     (tmp_path / "c").mkdir()
     with pytest.raises(InnerloopError, match="class folder .*c holds no pictures"):
         image_folder.load(tmp_path)
+
+
+def test_small_classes_are_left_out_on_demand(tmp_path, picture_tree):
+    """They are named; the split is that of the others, and a given set leaves its own out."""
+    picture_tree(tmp_path / "a", TEN)
+    with pytest.warns(
+        UserWarning, match="4 of 10 classes with fewer than 3 pictures are left out: class0, class3,"
+    ):
+        splits = image_folder.load(tmp_path / "a", min_examples=3)
+    assert [part.classes for part in splits] == [4, 1, 1]
+    assert min(part.counts.min() for part in splits) == 3
+    for part, counts in (("train", {"a": 4, "b": 1}), ("val", {"c": 2}), ("test", {"d": 4, "e": 3})):
+        picture_tree(tmp_path / "b" / part, counts)
+    with pytest.warns(UserWarning, match="1 of 2 classes with fewer than 2 pictures are left out: b$"):
+        splits = image_folder.load(tmp_path / "b", min_examples=2)
+    assert [part.names for part in splits] == [("a",), ("c",), ("d", "e")]
+    with pytest.raises(InnerloopError, match="no class has 9 pictures, got 4 at most; lower the bound"):
+        image_folder.load(tmp_path / "b", min_examples=9)
 
 
 @pytest.mark.parametrize(

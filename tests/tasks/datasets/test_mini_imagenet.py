@@ -1,4 +1,6 @@
 import csv
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from PIL import Image
 
 from innerloop.errors import InnerloopError
 from innerloop.tasks.datasets import mini_imagenet
+from innerloop.tasks.io import array_files
 
 PARTS = {"train": ["n01", "n02", "n03"], "val": ["n04", "n05"], "test": ["n06"]}
 NUMBER = {name: i for i, name in enumerate(n for names in PARTS.values() for n in names)}
@@ -82,6 +85,21 @@ def test_a_second_load_reads_no_picture(folders, monkeypatch):
     first = mini_imagenet.load(folders, size=8)
     monkeypatch.setattr("innerloop.tasks.io.class_folders.open_image", None)
     np.testing.assert_array_equal(mini_imagenet.load(folders, size=8).train.examples, first.train.examples)
+
+
+@partial
+def test_pictures_decoded_by_an_older_version_are_not_used(folders, empty_cache):
+    """Version 1 dropped transparency and orientation; its entries have the same source."""
+    right = mini_imagenet.load(folders, size=8).test.examples.copy()
+    (entry,) = (empty_cache / "arrays").glob("*.npy")
+    wrong = array_files.read(entry, mapped=False, verify=True)
+    wrong.examples[:] = 0
+    source = json.loads(array_files.sidecar(entry).read_text())["source"]
+    array_files.write(wrong, entry.with_name(re.sub(r"-v[0-9]+-", "-v1-", entry.name)), source)
+    if "-v1-" not in entry.name:
+        entry.unlink()
+        array_files.sidecar(entry).unlink()
+    np.testing.assert_array_equal(mini_imagenet.load(folders, size=8).test.examples, right)
 
 
 def test_neither_layout_says_what_to_get(tmp_path):

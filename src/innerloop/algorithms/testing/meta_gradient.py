@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from innerloop.algorithms.testing.explanation import Findings, Kind, verdict
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.inner import check_scalar_loss
+from innerloop.engine.loss import check_loss
 from innerloop.engine.pytree import check_trainable, paths, subtract
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
@@ -87,7 +87,7 @@ def check_meta_gradient(
     check_trainable(params, "check_meta_gradient")
     with jax.enable_x64(True):
         params, task = _in_float64(params), _in_float64(task)
-        check_scalar_loss(algorithm.query_loss, algorithm.initialisation(params), task.query)
+        check_loss(algorithm.query_loss, algorithm.initialisation(params), task.query)
         objective = lambda params: algorithm.query_loss(algorithm.adapt(params, task.support), task.query)
         grads = jax.jit(algorithm.meta_grad)(params, task)[0]
         _check_finite(grads, "the meta-gradient")
@@ -218,7 +218,7 @@ def _check_finite(tree: PyTree, what: str) -> None:
                 "check_meta_gradient",
                 f"{what} is not finite" + (f" at `{path}`" if path else ""),
                 got="NaN or infinity",
-                do="look for a square root, a norm or a logarithm at zero; Adam inside needs `eps_root`",
+                do="look for a square root, a norm or a logarithm at zero",
             )
 
 

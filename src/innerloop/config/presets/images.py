@@ -51,13 +51,16 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
 
 
 def images_reptile(dataset: str, ways: int, shots: int) -> Config:
-    """Reptile's image protocols (its published commands): Adam inside, kept, 5 tasks, outer step 1 falling to 0."""
+    """Reptile's image protocols (its published commands): Adam inside, kept, 5 tasks, outer step 1 falling to 0.
+
+    Its code rotates the training drawings of Omniglot alone.
+    """
     spec = DATASETS[dataset]
     if spec.drawings:
         rate, batch, steps, train_shots = (0.001, 10, 5, 10) if ways == 5 else (0.0005, 20, 10, 10)
     else:
         rate, batch, steps, train_shots = 0.001, 10, 8, 15
-    test_batch = (5 if shots == 1 else 15) if ways == 5 else 10
+    test_batch = 10 if ways == 20 else 5 if spec.drawings or shots == 1 else 15
     return Config(
         algorithm="reptile",
         data=DataConfig(
@@ -72,7 +75,7 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
         outer=OuterConfig(
             meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
         ),
-        evaluation=EvaluationConfig(steps=50, minibatch=test_batch, queries=1),
+        evaluation=EvaluationConfig(steps=50, minibatch=test_batch, queries=1, rotations=False),
     )
 
 

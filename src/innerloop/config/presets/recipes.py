@@ -1,7 +1,7 @@
-"""Recipes of our own for presets whose published training is long; `...-published` is the protocol as published.
+"""Recipes of our own for presets whose published training is long; `...-short` is the preset without its recipe.
 
-What they change is how the initialisation is trained, and the number and size of inner steps. Tasks, classes and the
-rest of the measurement stay the papers'.
+What they change is how the initialisation is trained, the network's head, and the number and size of inner steps.
+Tasks, classes and the rest of the measurement stay the papers'.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,25 @@ from dataclasses import replace
 from innerloop.config.schema import Config
 
 
-def flattened_head(published: Config) -> Config:
+def flattened_head(base: Config) -> Config:
     """MAML on Omniglot 5-way: the head sees all places of the last block, which makes one step of the head worth more.
 
     0.4 is the step of a mean loss, not of a sum over classes. It learns faster, and the head alone is enough at test
     (feature reuse).
     """
-    outer = replace(published.outer, meta_steps=18_000, meta_batch=16, learning_rate=0.002)
+    outer = replace(base.outer, meta_steps=18_000, meta_batch=16, learning_rate=0.002)
     return replace(
-        published,
-        model=replace(published.model, features="flatten"),
-        inner=replace(published.inner, learning_rate=0.4),
+        base,
+        model=replace(base.model, features="flatten"),
+        inner=replace(base.inner, learning_rate=0.4),
         outer=outer,
-        evaluation=replace(published.evaluation, steps=10),
+        evaluation=replace(base.evaluation, steps=10),
     )
 
 
-def from_one_shot_of_omniglot(published: Config) -> Config:
+def from_one_shot_of_omniglot(base: Config) -> Config:
     """MAML on Omniglot with 5 shots: the shipped 1-shot model, head and all, trained a little further."""
-    recipe = flattened_head(published)
+    recipe = flattened_head(base)
     return replace(
         recipe,
         model=replace(recipe.model, start="omniglot-5way-1shot-maml"),
@@ -36,56 +36,56 @@ def from_one_shot_of_omniglot(published: Config) -> Config:
     )
 
 
-def first_order_longer(published: Config) -> Config:
+def first_order_longer(base: Config) -> Config:
     """First-order MAML on Omniglot 5-way: half the tasks a meta-step, three times the meta-steps, twice their size."""
-    outer = replace(published.outer, meta_steps=45_000, meta_batch=16, learning_rate=0.002)
+    outer = replace(base.outer, meta_steps=45_000, meta_batch=16, learning_rate=0.002)
     return replace(
-        published,
-        inner=replace(published.inner, learning_rate=0.4),
+        base,
+        inner=replace(base.inner, learning_rate=0.4),
         outer=outer,
-        evaluation=replace(published.evaluation, steps=10),
+        evaluation=replace(base.evaluation, steps=10),
     )
 
 
-def from_five_ways(published: Config) -> Config:
+def from_five_ways(base: Config) -> Config:
     """MAML and ANIL on Omniglot 20-way: the body of the shipped 5-way model, under a head of zeros.
 
     Four times the classes want four times the step: the loss is a mean over them.
     """
-    outer = replace(published.outer, meta_steps=8000, meta_batch=8, learning_rate=0.002)
+    outer = replace(base.outer, meta_steps=8000, meta_batch=8, learning_rate=0.002)
     return replace(
-        published,
-        model=replace(published.model, features="flatten", start="omniglot-5way-1shot-maml"),
-        inner=replace(published.inner, steps=1, learning_rate=1.6),
+        base,
+        model=replace(base.model, features="flatten", start="omniglot-5way-1shot-maml"),
+        inner=replace(base.inner, steps=1, learning_rate=1.6),
         outer=outer,
     )
 
 
-def double_inner_lr(published: Config) -> Config:
+def double_inner_lr(base: Config) -> Config:
     """Reptile on Omniglot 5-way: less than half the meta-steps, with inner steps of twice the size."""
     return replace(
-        published,
-        inner=replace(published.inner, learning_rate=0.002),
-        outer=replace(published.outer, meta_steps=45_000, validate_every=5000),
+        base,
+        inner=replace(base.inner, learning_rate=0.002),
+        outer=replace(base.outer, meta_steps=45_000, validate_every=5000),
     )
 
 
-def all_classes_longer(published: Config) -> Config:
+def all_classes_longer(base: Config) -> Config:
     """The pre-trained baseline on CIFAR-FS: more, and larger, outer steps."""
-    return replace(published, outer=replace(published.outer, meta_steps=10_000, learning_rate=0.002))
+    return replace(base, outer=replace(base.outer, meta_steps=10_000, learning_rate=0.002))
 
 
-def from_supervised_pretraining(published: Config) -> Config:
+def from_supervised_pretraining(base: Config) -> Config:
     """MAML and ANIL on CIFAR-FS: begun with the body of the shipped pre-trained baseline, 8000 meta-steps."""
-    model = replace(published.model, start="cifar-fs-5way-1shot-joint")
-    return replace(published, model=model, outer=replace(published.outer, meta_steps=8000))
+    model = replace(base.model, start="cifar-fs-5way-1shot-joint")
+    return replace(base, model=model, outer=replace(base.outer, meta_steps=8000))
 
 
-def from_one_shot(published: Config) -> Config:
+def from_one_shot(base: Config) -> Config:
     """CIFAR-FS with 5 shots: the algorithm's shipped 1-shot model, head and all, trained a little further."""
-    model = replace(published.model, start=f"cifar-fs-5way-1shot-{published.algorithm}")
-    outer = replace(published.outer, meta_steps=600, learning_rate=0.0005)
-    return replace(published, model=model, outer=outer)
+    model = replace(base.model, start=f"cifar-fs-5way-1shot-{base.algorithm}")
+    outer = replace(base.outer, meta_steps=600, learning_rate=0.0005)
+    return replace(base, model=model, outer=outer)
 
 
 RECIPES: dict[str, Callable[[Config], Config]] = {
@@ -103,4 +103,4 @@ RECIPES: dict[str, Callable[[Config], Config]] = {
     "cifar-fs-5way-5shot-maml": from_one_shot,
     "cifar-fs-5way-5shot-anil": from_one_shot,
 }
-"""By the preset's name: from the published protocol to ours."""
+"""By the preset's name: from the protocol with our shorter training to the recipe."""

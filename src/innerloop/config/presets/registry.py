@@ -1,16 +1,20 @@
 """Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM`, `navigation-...` or
 `BODY-GOAL-ALGORITHM-trpo`.
 
-Settings are those of the papers and of their published code; inner step sizes are for a loss that is a mean over
-examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). What differs from the paper is the
-length of training, which here ends with the step size decayed to nothing; `outer.meta_steps` sets it. Some follow
-recipes of their own (`innerloop.config.presets.recipes`), and `...-published` is then the paper's protocol.
+Tasks, networks and inner loops are those of the papers and of their published code; inner step sizes are for a loss
+that is a mean over examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). For images, training
+is shorter than in the papers and ends with the step size decayed to nothing; `...-published` has all published settings
+(`innerloop.config.presets.published`). Some presets follow recipes of their own
+(`innerloop.config.presets.recipes`), and `...-short` is then the same without the recipe. CIFAR-FS and FC100 have
+MAML's protocol for mini-ImageNet, and first-order MAML has an inner step of our own on Omniglot, where no paper prints
+one.
 """
 
 import difflib
 from dataclasses import replace
 
 from innerloop.config.presets.images import images, images_pretrained, images_reptile
+from innerloop.config.presets.published import PUBLISHED
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
 from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
@@ -35,8 +39,9 @@ def all_presets() -> dict[str, Config]:
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
+    found |= {f"{name}-published": complete(found[name]) for name, complete in PUBLISHED.items()}
     for name, recipe in RECIPES.items():
-        found[f"{name}-published"] = found[name]
+        found[f"{name}-short"] = found[name]
         found[name] = recipe(found[name])
     found |= navigation_presets() | locomotion_presets()
     return {name: replace(config, name=name) for name, config in found.items()}

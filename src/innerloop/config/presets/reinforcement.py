@@ -18,12 +18,9 @@ def navigation(algorithm: str) -> Config:
     """MAML's 2D navigation (section 5.3, appendix A.2): 20 trajectories of 20 goals, inner step 0.5 (published code).
 
     At test as many steps for each update as 40 trajectories have, the first update of step size 0.5 and the others half
-    of it (both as in the published code). The surrogate is the published code's: with one inner step on 20 trajectories
-    DiCE's second derivative is exact but so noisy that it learns more slowly. After some 200 iterations steps
-    of one size only follow the noise of their 20 goals, so they fall over the run. The curvature comes from a fifth of
-    the tasks; from a tenth the policies before adaptation wander off (returns below -100). Five conjugate gradients are
-    faster than the published ten and end no worse: three seeds have returns of -2.9, -3.1 and -3.1 after three updates,
-    and had -3.0, -3.2 and -4.0 with ten. ANIL keeps ten (one seed each: -3.8, with five -9.2).
+    of it (both as in the published code). The surrogate is the published code's. Late steps of one size only follow the
+    noise of their 20 goals, so they fall over the run. The curvature comes from a fifth of the tasks, and from five
+    conjugate gradients, which is faster than the published ten; ANIL keeps ten.
     """
     return Config(
         algorithm=algorithm,

@@ -18,14 +18,15 @@ code has those of an older simulator.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from innerloop.errors import InnerloopError
+from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition
 from innerloop.rl.environments.mujoco import c_engine
 from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, SUBSTEPS, Body, load_model
@@ -66,20 +67,15 @@ class Locomotion:
 
     body: Literal["half-cheetah", "ant"] = "half-cheetah"
     goal: Literal["direction", "velocity"] = "direction"
-    horizon: int = 200
+    horizon: Annotated[int, MEMBERS] = 200
     engine: Engine = "auto"
     discrete: bool = False
 
     def __post_init__(self) -> None:
         choices = {"body": BODIES, "goal": ("direction", "velocity"), "engine": ("auto", "c", "mjx")}
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                do = "choose " + " or ".join(known)
-                raise InnerloopError(
-                    "Locomotion", f"`{name}` is unknown", got=repr(getattr(self, name)), do=do
-                )
-        if self.horizon < 1:
-            raise InnerloopError("Locomotion", "`horizon` must be 1 or more", got=self.horizon)
+            check_choice("Locomotion", name, getattr(self, name), known)
+        check_bounds(self, "Locomotion.{}".format)
         load_model(self.parts)  # fail on a missing package before anything is compiled
 
     @property

@@ -7,13 +7,14 @@ the normalising wrapper of the published code.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.errors import InnerloopError
+from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition
 
 MAX_STEP = 0.1
@@ -44,17 +45,14 @@ class Navigation:
     """
 
     reward: Literal["distance", "squared"] = "distance"
-    horizon: int = 100
+    horizon: Annotated[int, MEMBERS] = 100
     observation_size: int = 2
     action_size: int = 2
     discrete: bool = False
 
     def __post_init__(self) -> None:
-        if self.reward not in ("distance", "squared"):
-            do = "choose distance or squared"
-            raise InnerloopError("Navigation", "`reward` is unknown", got=repr(self.reward), do=do)
-        if self.horizon < 1:
-            raise InnerloopError("Navigation", "`horizon` must be 1 or more", got=self.horizon)
+        check_choice("Navigation", "reward", self.reward, ("distance", "squared"))
+        check_bounds(self, "Navigation.{}".format)
 
     def sample_task(self, key: PRNGKeyArray) -> Float[Array, " 2"]:
         """A goal, uniform on [-0.5, 0.5]^2."""
@@ -76,6 +74,8 @@ class Navigation:
         position = state.position + MAX_STEP * jnp.clip(action, -1.0, 1.0)
         away = position - state.goal
         squared = jnp.sum(jnp.square(away))
-        reward = -squared if self.reward == "squared" else -jnp.sqrt(squared)
+        away_at_all = squared > 0  # the root has no derivative at 0
+        distance = jnp.where(away_at_all, jnp.sqrt(jnp.where(away_at_all, squared, 1)), 0)
+        reward = -squared if self.reward == "squared" else -distance
         done = jnp.all(jnp.abs(away) < GOAL_RADIUS)
         return Transition(NavigationState(position, state.goal), position, reward, done)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Environment, Transition
 
 
@@ -45,8 +46,12 @@ class Oracle:
     @property
     def observation_size(self) -> int:
         """Length of the observation with the task appended."""
-        vector = jax.eval_shape(lambda key: self.task_vector(self.sample_task(key)), jax.random.key(0))
-        return self.environment.observation_size + vector.shape[0]
+        one = self.environment
+        vector = jax.eval_shape(lambda key: one.task_vector(one.sample_task(key)), jax.random.key(0))
+        if len(vector.shape) != 1:
+            name = type(one).__name__
+            raise InnerloopError(name, "`task_vector` must have one axis", got=f"shape {vector.shape}")
+        return one.observation_size + vector.shape[0]
 
     def sample_task(self, key: PRNGKeyArray) -> PyTree:
         """Draw a task."""

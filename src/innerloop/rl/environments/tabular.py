@@ -6,12 +6,13 @@ processes with normal mean rewards and transitions from a flat Dirichlet distrib
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from innerloop.config.bounds import MEMBERS, Bounds, check_bounds
 from innerloop.rl.environments.base import Transition
 
 
@@ -39,13 +40,19 @@ class TabularMDP:
         horizon: steps of a trajectory.
         noise: standard deviation of a reward around its mean.
         discrete: always true.
+
+    Raises:
+        InnerloopError: for sizes below 1, and a negative noise.
     """
 
-    states: int = 10
-    action_size: int = 5
-    horizon: int = 10
-    noise: float = 0.0
+    states: Annotated[int, MEMBERS] = 10
+    action_size: Annotated[int, MEMBERS] = 5
+    horizon: Annotated[int, MEMBERS] = 10
+    noise: Annotated[float, Bounds(0, 1e30)] = 0.0
     discrete: bool = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "TabularMDP.{}".format)
 
     @property
     def observation_size(self) -> int:
@@ -88,12 +95,19 @@ class TabularMDP:
 
 @dataclass(frozen=True)
 class Bandit:
-    """Arms that pay 1 with a probability of their own; the task is these probabilities. One pull, no state."""
+    """Arms that pay 1 with a probability of their own; the task is these probabilities. One pull, no state.
 
-    action_size: int = 5
-    horizon: int = 1
+    Raises:
+        InnerloopError: for fewer than one arm or pull.
+    """
+
+    action_size: Annotated[int, MEMBERS] = 5
+    horizon: Annotated[int, MEMBERS] = 1
     observation_size: int = 1
     discrete: bool = True
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "Bandit.{}".format)
 
     def sample_task(self, key: PRNGKeyArray) -> Float[Array, " actions"]:
         """Probabilities uniform on [0, 1]."""

@@ -10,12 +10,18 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.config.bounds import POSITIVE, check_number
 from innerloop.engine.types import Params
 from innerloop.rl.sample_processor import Samples
 
 
 def clipped(epsilon: float) -> Callable[[Params, Samples], Float[Array, ""]]:
-    """The surrogate that clips the ratio to 1 +- `epsilon`: `surrogate(policy, samples) -> scalar`."""
+    """The surrogate that clips the ratio to 1 +- `epsilon`: `surrogate(policy, samples) -> scalar`.
+
+    Raises:
+        InnerloopError: `epsilon` is not above 0.
+    """
+    check_number("clipped", epsilon, POSITIVE)
 
     def surrogate(policy: Params, samples: Samples) -> Float[Array, ""]:
         log_probs = policy(samples.observations).log_prob(samples.actions)

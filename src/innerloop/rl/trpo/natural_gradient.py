@@ -11,12 +11,13 @@ Schulman et al. 2015, "Trust Region Policy Optimization", appendix C, arXiv 1502
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.config.bounds import POSITIVE, SHARE, Bounds, check_bounds
 from innerloop.engine.types import Params
 
 
@@ -32,14 +33,20 @@ class TrustRegion:
             search always uses all.
         backtracks: the most steps of the line search.
         ratio: by how much a step of the line search shortens r.
+
+    Raises:
+        InnerloopError: a setting is out of bounds.
     """
 
-    max_kl: float = 0.01
-    iterations: int = 10
-    damping: float = 1e-5
-    share: float = 1.0
-    backtracks: int = 15
-    ratio: float = 0.8
+    max_kl: Annotated[float, POSITIVE] = 0.01
+    iterations: Annotated[int, Bounds(1, 10_000)] = 10
+    damping: Annotated[float, Bounds(0, 1e30)] = 1e-5
+    share: Annotated[float, SHARE] = 1.0
+    backtracks: Annotated[int, Bounds(0, 10_000)] = 15
+    ratio: Annotated[float, SHARE] = 0.8
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "TrustRegion.{}".format)
 
 
 class NaturalStep(NamedTuple):

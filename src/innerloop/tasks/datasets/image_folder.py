@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.tasks.io import class_folders
+from innerloop.tasks.io import class_folders, pixels
 
 WHO = "folder.load"
 VALIDATION = ("validation", "val")
@@ -20,6 +21,8 @@ def load(
     *,
     size: int | None = None,
     channels: int | None = None,
+    background: str = "white",
+    min_examples: int = 0,
     split: tuple[float, float, float] = (0.64, 0.16, 0.20),
     seed: int = 0,
 ) -> Splits:
@@ -32,41 +35,54 @@ def load(
     Args:
         root: the folder.
         size: resize every picture to `size` x `size` (Lanczos); needed when their sizes differ.
-        channels: 1 for grey, 3 for colour, by default 3 if any picture has colour; transparency is dropped.
+        channels: 1 for grey, 3 for colour, by default 3 if any picture has colour.
+        background: the colour that transparent parts are composited on: a CSS name, or `#rrggbb`.
+        min_examples: classes with fewer pictures are left out, which is told in a warning.
         split: fractions of the classes for training, validation and test; each gets at least one class.
         seed: seed of the shuffle of the sorted class names.
 
     Raises:
-        InnerloopError: no such folder, fewer than three classes, a class without pictures or in two sets, an
-            unreadable picture, or pictures of mixed size without `size`.
+        InnerloopError: no such folder or colour, fewer than three classes, a class without pictures or in two
+            sets, an unreadable picture, or pictures of mixed size without `size`.
     """
     _check_split(split)
-    parts = _parts(expanded(root, "folder.load"), split, seed)
+    behind = pixels.colour(background, "background")
+    keep = lambda files: class_folders.large_enough(files, min_examples, WHO)
+    parts = _parts(expanded(root, "folder.load"), split, seed, keep)
     class_folders.separate(parts, WHO)
-    everything = {f"{i}/{name}": files for i, part in enumerate(parts) for name, files in part.items()}
-    shape = class_folders.agree(everything, size, channels)
-    return Splits(*(class_folders.read(part, size, shape) for part in parts))
+    files = {name: paths for part in parts for name, paths in part.items()}
+    data = class_folders.read(files, size, class_folders.agree(files, size, channels), behind)
+    return class_folders.divide(data, parts)
 
 
 def read_classes(
-    root: str | os.PathLike[str], size: int | None = None, channels: int | None = None
+    root: str | os.PathLike[str],
+    size: int | None = None,
+    channels: int | None = None,
+    background: str = "white",
 ) -> ClassArrays:
     """All class folders of `root` as one set of class arrays, not split; arguments and errors as in
     `load`."""
+    behind = pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
-    return class_folders.read(files, size, class_folders.agree(files, size, channels))
+    return class_folders.read(files, size, class_folders.agree(files, size, channels), behind)
 
 
-def _parts(root: Path, split: tuple[float, float, float], seed: int) -> list[class_folders.Files]:
+def _parts(
+    root: Path,
+    split: tuple[float, float, float],
+    seed: int,
+    keep: Callable[[class_folders.Files], class_folders.Files],
+) -> list[class_folders.Files]:
     validation = next((root / name for name in VALIDATION if (root / name).is_dir()), root / VALIDATION[0])
     folders = (root / "train", validation, root / "test")
     present = [folder for folder in folders if folder.is_dir()]
     if len(present) == 3:
-        return [class_folders.list_classes(folder, WHO) for folder in folders]
+        return [keep(class_folders.list_classes(folder, WHO)) for folder in folders]
     if root / "train" in present and len(present) == 2:
         missing = next(folder for folder in folders if folder not in present)
         raise InnerloopError(WHO, f"{root} holds two of the three sets", got=f"no folder {missing}")
-    return _shuffled(class_folders.list_classes(root, WHO), split, seed)
+    return _shuffled(keep(class_folders.list_classes(root, WHO)), split, seed)
 
 
 def _shuffled(

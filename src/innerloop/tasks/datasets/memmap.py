@@ -13,7 +13,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import cannot_write, output
 from innerloop.io.home import expanded
 from innerloop.tasks.class_arrays import ClassArrays
-from innerloop.tasks.io import array_files, class_folders
+from innerloop.tasks.io import array_files, class_folders, pixels
 
 
 def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -46,10 +46,13 @@ def build(
     out_path: str | os.PathLike[str],
     size: int | None = None,
     channels: int | None = None,
+    background: str = "white",
     *,
     overwrite: bool = False,
 ) -> ClassArrays:
     """Stream a folder `root_folder/CLASS/picture` into a memory map, one picture in memory at a time.
+
+    `size`, `channels` and `background` are as in `image_folder.load`.
 
     Returns:
         The class arrays as `open` gives them: `[examples, height, width, channels]` uint8.
@@ -57,14 +60,14 @@ def build(
     Raises:
         InnerloopError: as `folder.read_classes`, `save` and `open`.
     """
-    target = _new(out_path, overwrite)
+    target, behind = _new(out_path, overwrite), pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")
     shape = class_folders.agree(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     layout = array_files.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
     with cannot_write(target):
         array_files.write_blocks(
-            class_folders.blocks(files, size, shape), target, layout, "a folder of pictures"
+            class_folders.blocks(files, size, shape, behind), target, layout, "a folder of pictures"
         )
     return open(target)
 

@@ -17,7 +17,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import TEXT, read_bytes
-from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.class_arrays import Splits
 from innerloop.tasks.io import class_folders
 from innerloop.tasks.io.cache import cached
 
@@ -56,19 +56,9 @@ def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
     _tell_unusual(parts)
     files = {name: paths for part in parts for name, paths in part.items()}
     shape = class_folders.agree(files, size, 3)
-    name, source = f"mini-imagenet-v1-{size}-{_key(folder)}", _listing(files)
+    name, source = f"mini-imagenet-v2-{size}-{_key(folder)}", _listing(files)
     data = cached(name, source, lambda: class_folders.read(files, size, shape))
-    return Splits(*(_part(data, list(part)) for part in parts))
-
-
-def _part(data: ClassArrays, names: list[str]) -> ClassArrays:
-    """Classes that stand together, as a view: the whole set is 1.3 GB, too much to copy."""
-    first = data.names.index(names[0])
-    start, counts = int(data.starts[first]), data.counts[first : first + len(names)]
-    rows = data.examples[start : start + int(counts.sum())]
-    return ClassArrays(
-        rows, data.starts[first : first + len(names)] - data.starts[first], counts, tuple(names)
-    )
+    return class_folders.divide(data, parts)
 
 
 def _parts(root: Path) -> list[class_folders.Files]:

@@ -1,15 +1,19 @@
 """Folders of pictures, one folder per class: listing them, agreeing on one shape, reading them."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.safetensors_reader import largest
-from innerloop.tasks.class_arrays import ClassArrays, starts_of
-from innerloop.tasks.io.images import open_image, peek, to_array
+from innerloop.io.text import counted
+from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
+from innerloop.tasks.io.images import open_image, peek, tell_remarks, to_array
+from innerloop.tasks.io.pixels import WHITE, Colour
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -37,6 +41,27 @@ def list_classes(root: Path, who: str) -> dict[str, list[Path]]:
     return {folder.name: _pictures(folder, who) for folder in folders}
 
 
+def large_enough(files: Files, least: int, who: str) -> Files:
+    """The classes with at least so many pictures; the others are told in a warning.
+
+    Raises:
+        InnerloopError: no class is left.
+    """
+    kept = {name: paths for name, paths in files.items() if len(paths) >= least}
+    if not kept:
+        most = max(map(len, files.values()))
+        raise InnerloopError(
+            who, f"no class has {least} pictures", got=f"{most} at most", do="lower the bound"
+        )
+    if left_out := [name for name in files if name not in kept]:
+        what = (
+            f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {least} pictures"
+        )
+        shown = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
+        warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=2)
+    return kept
+
+
 def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, int, int]:
     """The shape `(height, width, channels)` that all pictures get, from their headers alone.
 
@@ -60,14 +85,20 @@ def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, in
     return (size, size, found) if size is not None else (height, width, found)
 
 
-def blocks(files: Files, size: int | None, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    """The pictures one after the other, each `[1, height, width, channels]` uint8."""
+def blocks(
+    files: Files, size: int | None, shape: tuple[int, int, int], background: Colour = WHITE
+) -> Iterator[np.ndarray]:
+    """The pictures one after the other, each `[1, height, width, channels]` uint8; Pillow's warnings as one."""
+    remarks: list[str] = []
     for path in _all(files):
-        yield to_array(open_image(path, str(path)), size, shape[2])[None]
+        yield to_array(open_image(path, str(path), remarks), size, shape[2], background)[None]
+    tell_remarks(remarks)
 
 
-def read(files: Files, size: int | None, shape: tuple[int, int, int]) -> ClassArrays:
-    """All pictures as class arrays of the agreed shape.
+def read(
+    files: Files, size: int | None, shape: tuple[int, int, int], background: Colour = WHITE
+) -> ClassArrays:
+    """All pictures as class arrays of the agreed shape, transparent parts composited on a colour.
 
     Raises:
         InnerloopError: an unreadable picture, by its name.
@@ -75,9 +106,25 @@ def read(files: Files, size: int | None, shape: tuple[int, int, int]) -> ClassAr
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     check_memory(int(counts.sum()), shape)
     examples = np.empty((int(counts.sum()), *shape), np.uint8)
-    for row, picture in enumerate(blocks(files, size, shape)):
+    for row, picture in enumerate(blocks(files, size, shape, background)):
         examples[row] = picture[0]
     return ClassArrays(examples, starts_of(counts), counts, tuple(files))
+
+
+def divide(data: ClassArrays, parts: Sequence[Files]) -> Splits:
+    """The classes of each part as a view: a copy of the examples may be too large."""
+    ends = accumulate(len(part) for part in parts)
+    return Splits(
+        *(_classes_between(data, end - len(part), end) for part, end in zip(parts, ends, strict=True))
+    )
+
+
+def _classes_between(data: ClassArrays, first: int, end: int) -> ClassArrays:
+    """Classes that stand together, numbers `first` to `end - 1`."""
+    counts = data.counts[first:end]
+    start = int(data.starts[first])
+    rows = data.examples[start : start + int(counts.sum())]
+    return ClassArrays(rows, starts_of(counts), counts, data.names[first:end])
 
 
 def check_memory(pictures: int, shape: tuple[int, int, int]) -> None:

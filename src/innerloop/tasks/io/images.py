@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.io.untrusted import open_regular
+from innerloop.tasks.io.pixels import (
+    DEEP,
+    WHITE,
+    Colour,
+    coding_of,
+    opaque,
+    orientation,
+    scale_key,
+    upright,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,9 +31,6 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What is decoded, whatever the name of a file: Pillow would run Ghostscript on PostScript that is called `x.png`."""
-
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-"""Grey pictures of 16 bits."""
 
 READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", *DEEP)
 """Modes that are read. What 32 bits, fractions and CIELAB mean as grey or colour is not told by such a file."""
@@ -44,27 +52,41 @@ SIDE = 65_535
 """Longest side read, JPEG's own bound: to shrink a picture of millions of rows takes long and much memory."""
 
 
-def open_image(source: Path | bytes, who: str) -> "Image":
-    """Decode a picture fully (the first frame of an animation).
+def open_image(source: Path | bytes, who: str, remarks: list[str] | None = None) -> "Image":
+    """Decode a picture fully (the first frame of an animation), upright.
+
+    Args:
+        source: a file, or its content.
+        who: names it in errors.
+        remarks: takes what Pillow warns of, one remark a picture.
 
     Raises:
-        InnerloopError: the picture is unreadable, truncated or larger than `PIXELS` or `SIDE`; `who` names it.
+        InnerloopError: the picture is unreadable, truncated or larger than `PIXELS` or `SIDE`.
     """
-    with _trouble_told(who), _opened(source) as file:
+    with _trouble_told(who, remarks), _opened(source) as file:
         image = _header(file, who)
+        scale_key(image)
         image.load()
-        return image
+        return upright(image)
 
 
 def peek(path: Path) -> tuple[int, int, int]:
-    """Width, height and channels of a picture file from its header.
+    """Width, height (upright) and channels of a picture file from its header.
 
     Raises:
         InnerloopError: the header is unreadable.
     """
     with _trouble_told(str(path)), _opened(path) as file:
         image = _header(file, str(path))
-        return image.width, image.height, channels_of(image)
+        channels = channels_of(image)  # first: Pillow loads a PNG where its orientation is asked for
+        return *_upright_size(image), channels
+
+
+def _upright_size(image: "Image") -> tuple[int, int]:
+    """Width and height as `upright` leaves them."""
+    tags: Any = getattr(image, "tag_v2", None)  # of a TIFF, whose sides some versions of Pillow swap at once
+    width, height = image.size if tags is None else (tags[256], tags[257])
+    return (height, width) if width != height and orientation(image) > 4 else (width, height)
 
 
 def _opened(source: Path | bytes) -> Any:
@@ -103,7 +125,7 @@ def _check_work(file: Any, image: "Image", who: str) -> None:
         sides = [side for tag in (322, 323) for side in _numbers(tags.get(tag, 1))]
         if math.prod(sides) > PIXELS:
             raise InnerloopError(who, f"the picture has tiles of more than {PIXELS} pixels", got=sides)
-    if image.format == "JPEG" and (scans := _scans(file)) > SCANS:
+    if image.format in ("JPEG", "MPO") and (scans := _scans(file)) > SCANS:
         raise InnerloopError(who, f"the picture has more than {SCANS} scans", got=scans, do="save it again")
 
 
@@ -130,11 +152,13 @@ def _plain(image: "Image") -> bool:
 
 
 @contextmanager
-def _trouble_told(who: str) -> Iterator[None]:
+def _trouble_told(who: str, remarks: list[str] | None = None) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns on odd but readable metadata
+        with warnings.catch_warnings(record=True) as met:
+            warnings.simplefilter("always")  # Pillow warns on odd but readable metadata
             yield
+        if met and remarks is not None:
+            remarks.append(f"{who}: {met[0].message}")
     except InnerloopError:
         raise
     except Exception as trouble:  # decoders raise many types on hostile bytes; all mean the same here
@@ -143,32 +167,38 @@ def _trouble_told(who: str) -> Iterator[None]:
         ) from trouble
 
 
+def tell_remarks(remarks: list[str]) -> None:
+    """Say in one line that Pillow warned of some pictures, if it did."""
+    if remarks:
+        many = counted(len(remarks), "picture")
+        text = f"innerloop: Pillow warns of {many}, which it could read; the first: {remarks[0]}"
+        warnings.warn(text, stacklevel=2)
+
+
 def channels_of(image: "Image") -> int:
-    """Channels that hold this picture: 1 for grey and bilevel, else 3 (transparency is dropped)."""
-    return 1 if image.mode in ("1", "L", "LA", *DEEP) else 3
+    """Channels that hold this picture: 1 for grey and bilevel, else 3; transparency is composited."""
+    grey = image.mode in ("1", "L", "LA", *DEEP) or coding_of(image) == "LA;16B"
+    return 1 if grey else 3
 
 
-def to_array(image: "Image", size: int | None, channels: int) -> np.ndarray:
-    """Resize to `size` x `size` if given (Lanczos) and give `[height, width, channels]` uint8."""
+def to_array(image: "Image", size: int | None, channels: int, background: Colour = WHITE) -> np.ndarray:
+    """A picture as an array.
+
+    Args:
+        image: from `open_image`.
+        size: resize to `size` x `size` (Lanczos); None: not at all.
+        channels: 1 for grey, 3 for colour.
+        background: what transparent parts are composited on.
+
+    Returns:
+        `[height, width, channels]` uint8.
+    """
     import PIL.Image
 
     if size is not None and size**2 > PIXELS:
         raise InnerloopError("size", f"a picture has at most {PIXELS} pixels", got=f"{size} x {size}")
-    if image.mode in DEEP:
-        image = _narrow(image)
-    image = image.convert(
-        MODES[channels]
-    )  # first: Pillow resizes bilevel and palette pictures without a filter
+    # First: Pillow resizes bilevel and palette pictures without a filter.
+    image = opaque(image, background).convert(MODES[channels])
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
-
-
-def _narrow(image: "Image") -> "Image":
-    """16-bit grey to 8-bit by dropping the low byte; Pillow's own conversion clips instead."""
-    import PIL.Image
-
-    values = np.asarray(image) >> 8  # in the picture's own type: a large one is hundreds of megabytes
-    return PIL.Image.fromarray(
-        np.clip(values, 0, 255, out=np.empty(values.shape, np.uint8), casting="unsafe")
-    )

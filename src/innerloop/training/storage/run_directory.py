@@ -55,6 +55,7 @@ RESERVED = (
     "damaged",
     "snapshots",
     "tensorboard",
+    "pictures.png",
 )
 """What a run writes into its folder, beside its lock."""
 

@@ -43,24 +43,22 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
     return arrays, from_json(metadata["config"], str(path)), facts_of(metadata["facts"], path)
 
 
-def check_config(path: Path, wanted: Config, found: Config) -> None:
-    """Raise InnerloopError for weights of another training.
-
-    How tasks fit into memory, and where data and a model to start from lie, may differ.
-    """
-    decides = lambda c: replace(
-        c,
-        outer=replace(c.outer, chunk=None),
-        inner=replace(c.inner, derivative="mixed"),
-        data=replace(c.data, folder=""),
-        model=replace(c.model, start=""),
+def deciding(config: Config) -> Config:
+    """What of a config decides the result: not how tasks fit into memory, nor where data and a start lie."""
+    return replace(
+        config,
+        outer=replace(config.outer, chunk=None),
+        inner=replace(config.inner, derivative="mixed"),
+        data=replace(config.data, folder=""),
+        model=replace(config.model, start=""),
     )
-    if decides(found) != decides(wanted):
-        wrong, do = (
-            "holds weights that were trained with other settings",
-            "give another folder, or bring them back",
-        )
-        raise InnerloopError(str(path), wrong, do=do)
+
+
+def check_config(path: Path, wanted: Config, found: Config) -> None:
+    """Raise InnerloopError for weights of another training."""
+    if deciding(found) != deciding(wanted):
+        do = "give another folder, or bring them back"
+        raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
 FACTS: dict[str, Callable[[Any], bool]] = {

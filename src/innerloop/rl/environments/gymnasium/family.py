@@ -9,16 +9,17 @@ that `reset` derives from its key. The copies of one device are stepped one afte
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.config.bounds import MEMBERS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Transition
-from innerloop.rl.environments.gymnasium.pool import Groups, Ticket
+from innerloop.rl.environments.gymnasium.pool import Group, Groups, Ticket
 from innerloop.rl.environments.mujoco.models import import_optional
 
 
@@ -42,13 +43,12 @@ class GymnasiumFamily:
 
     make: Callable[[], Any]
     tasks: Callable[[PRNGKeyArray], Array]
-    horizon: int = 200
+    horizon: Annotated[int, MEMBERS] = 200
     set_task: Callable[[Any, np.ndarray], None] | None = None
     groups: Groups = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise InnerloopError("GymnasiumFamily", "`horizon` must be 1 or more", got=self.horizon)
+        check_bounds(self, "GymnasiumFamily.{}".format)
         object.__setattr__(self, "groups", Groups(self))
         _ = self.action_size  # fail on an unsuitable action space before anything is compiled
 
@@ -81,6 +81,18 @@ class GymnasiumFamily:
             do = "use a Discrete space or a bounded Box of one axis"
             raise InnerloopError("GymnasiumFamily", "the action space does not fit", got=repr(space), do=do)
         return space.shape[0]
+
+    def probe(self) -> None:
+        """Reset and step one copy.
+
+        Raises:
+            InnerloopError: it returns something else than Gymnasium's environments do.
+        """
+        task = np.asarray(self.sample_task(jax.random.key(0)))
+        group = Group(self, 1)
+        group.reset(np.zeros(1, int), task[None])
+        group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
+        group.copies[0].close()
 
     def sample_task(self, key: PRNGKeyArray) -> Array:
         """Draw a task."""

@@ -22,6 +22,27 @@ class Ticket(NamedTuple):
     time: Int[Array, ""]
 
 
+RESET = ("reset", ("observation", "info"))
+STEP = ("step", ("observation", "reward", "terminated", "truncated", "info"))
+
+
+def unpack(found: Any, of: tuple[str, tuple[str, ...]]) -> tuple[Any, ...]:
+    """What a method returned. Raises InnerloopError unless it is the tuple that Gymnasium's methods return."""
+    method, names = of
+    if not isinstance(found, tuple) or len(found) != len(names):
+        got = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
+        do = "wrap an environment of the old interface, as by gymnasium's compatibility wrappers"
+        raise InnerloopError(WHO, f"`{method}` must return ({', '.join(names)})", got=got, do=do)
+    return found
+
+
+def number(reward: Any) -> float:
+    """A reward. Raises InnerloopError for anything but a number."""
+    if np.shape(reward) != () or np.asarray(reward).dtype.kind not in "fiub":
+        raise InnerloopError(WHO, "a reward must be a number", got=repr(reward))
+    return float(reward)
+
+
 class Group:
     """One set of copies in use."""
 
@@ -39,14 +60,16 @@ class Group:
             if self.family.set_task is not None:
                 self.family.set_task(copy, task)
             options = {"task": task} if self.family.set_task is None else None
-            self._keep(i, copy.reset(seed=seed, options=options)[0])
+            self._keep(i, unpack(copy.reset(seed=seed, options=options), RESET)[0])
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """Step every copy that has not ended; returns the rewards."""
         self.time += 1
         rewards = np.zeros(len(self.copies))
         for i in np.flatnonzero(~self.over).tolist():
-            observation, rewards[i], ended, cut, _ = self.copies[i].step(self._to_bounds(actions[i]))
+            after = unpack(self.copies[i].step(self._to_bounds(actions[i])), STEP)
+            observation, reward, ended, cut, _ = after
+            rewards[i] = number(reward)
             self.over[i] = ended or cut
             self._keep(i, observation)
         return rewards
@@ -60,7 +83,13 @@ class Group:
         return (space.low + part * (space.high - space.low)).astype(space.dtype)
 
     def _keep(self, i: int, observation: Any) -> None:
-        self.observations[i] = self.flatten(self.family.spaces[0], observation)
+        flat = self.flatten(self.family.spaces[0], observation)
+        if np.shape(flat) != self.observations[i].shape:
+            wrong = (
+                f"an observation must have {len(self.observations[i])} numbers, as its observation space says"
+            )
+            raise InnerloopError(WHO, wrong, got=f"shape {np.shape(flat)}")
+        self.observations[i] = flat
 
 
 class Groups:

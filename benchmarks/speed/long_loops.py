@@ -1,0 +1,108 @@
+"""Memory and time of a meta-gradient through a thousand inner steps: `python -m benchmarks.speed.long_loops`.
+
+A network of 55 000 parameters is trained by Adam for 1000 inner steps on minibatches, and the loss of the result is
+differentiated in the initialisation. Memory is the temporary memory of the compiled program, in copies of what moves
+from step to step (parameters and both moments); time is the median of several runs.
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import innerloop as il
+from benchmarks.accuracy.tables import between_markers, table
+from benchmarks.provenance import circumstances
+from innerloop.engine.inner import Derivative
+from innerloop.engine.nested_scan import square_root_segments
+
+RESULTS = Path(__file__).parents[1] / "results" / "long-loops.json"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "performance.md"
+STEPS, EXAMPLES, BATCH, RUNS = 1000, 320, 32, 3
+CASES: list[tuple[Derivative, str | None]] = [
+    ("unrolled", None),
+    ("unrolled", "sqrt"),
+    ("rematerialised", "sqrt"),
+    ("mixed", "sqrt"),
+]
+
+
+def problem() -> tuple[il.MLP, il.Task]:
+    """A network of 64 inputs, 200 and 200 hidden units and 10 outputs, and its examples."""
+    rng = np.random.default_rng(0)
+    inputs = lambda n: jnp.asarray(rng.normal(size=(n, 64)), jnp.float32)
+    draw = lambda n: il.Batch(inputs(n), jnp.asarray(rng.integers(0, 10, n)))
+    model = il.MLP(64, 10, hidden=(200, 200), activation="tanh", key=jax.random.key(0))
+    return model, il.Task(draw(EXAMPLES), draw(BATCH))
+
+
+def measure(derivative: Derivative, checkpoints: str | None) -> dict[str, object]:
+    """One way of differentiating: temporary memory in bytes and in copies, and seconds."""
+    params, task = problem()
+    inner = il.InnerLoop(
+        optax.adam(1e-3),
+        STEPS,
+        minibatch=BATCH,
+        derivative=derivative,
+        checkpoints=checkpoints,  # pyright: ignore
+    )
+    meta_grad = jax.jit(il.maml(il.cross_entropy(), inner).meta_grad).lower(params, task).compile()
+    copy = 3 * sum(x.nbytes for x in jax.tree.leaves(params))
+    memory = meta_grad.memory_analysis()
+    assert memory is not None
+    temporary = memory.temp_size_in_bytes
+    seconds = []
+    for _ in range(RUNS + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(meta_grad(params, task))
+        seconds.append(time.perf_counter() - began)
+    return {
+        "derivative": derivative,
+        "checkpoints": checkpoints,
+        "bytes": temporary,
+        "copies": temporary / copy,
+        "seconds": statistics.median(seconds[1:]),
+    }
+
+
+def write_page(record: dict) -> None:
+    """The table of the page on performance."""
+    first = record["cases"][0]["seconds"]
+    rows = [
+        [
+            f"`{case['derivative']}`",
+            f'`"{case["checkpoints"]}"`' if case["checkpoints"] else "none",
+            f"{case['bytes'] / 2**20:.0f} MiB",
+            f"{case['copies']:.1f}",
+            f"{case['seconds']:.2f} s",
+            f"{case['seconds'] / first:.2f}",
+        ]
+        for case in record["cases"]
+    ]
+    heads = ["`derivative`", "`checkpoints`", "temporary memory", "copies", "time", "ratio"]
+    between_markers(PAGE, "long-loops", table(heads, rows))
+
+
+def main() -> None:
+    """Measure all ways in turn, and write the result file and the table."""
+    cases = []
+    for derivative, checkpoints in CASES:
+        cases.append(measure(derivative, checkpoints))
+        print(json.dumps(cases[-1]), flush=True)
+    record = {
+        "steps": STEPS,
+        "square_root": square_root_segments(STEPS),
+        "cases": cases,
+        **circumstances(),
+    }
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_page(record)
+
+
+if __name__ == "__main__":
+    main()

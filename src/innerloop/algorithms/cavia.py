@@ -1,0 +1,44 @@
+r"""CAVIA, fast context adaptation: the inner loop adapts context parameters alone, which start anew for every task.
+
+    phi_0 = start,   phi_{i+1} = phi_i - alpha grad_phi L(phi_i, theta; support)
+    g = grad_theta L(phi_k, theta; query)
+
+The context phi is a part of the parameter tree that the model reads, concatenated to its inputs for example. Where it
+starts is not learned: its meta-gradient is zero. (With a learned start it is ANIL with the context as its head.)
+
+Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019, "Fast Context Adaptation via Meta-Learning", arXiv 1810.03642. Its
+code clamps every task's gradient to +-10 before the mean; left out.
+"""
+
+from dataclasses import replace
+
+import jax
+from jaxtyping import PyTree
+
+from innerloop.algorithms.maml import MAML
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.pytree import Selection, combine, partition
+from innerloop.engine.types import LossFn, Params
+
+
+class CAVIA(MAML):
+    """The algorithm that `cavia` makes."""
+
+    def start(self, meta_params: Params, support: PyTree) -> Params:
+        """The initialisation, in which the start of the context is a constant, not a meta-parameter."""
+        context, shared = partition(meta_params, self.inner.select)
+        return combine(jax.lax.stop_gradient(context), shared)
+
+
+def cavia(
+    loss_fn: LossFn, inner: InnerLoop, *, context: Selection = "context", outer_loss_fn: LossFn | None = None
+) -> CAVIA:
+    """CAVIA (Zintgraf et al. 2019).
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop; its `select` is replaced.
+        context: the context parameters; the paper starts them at zero.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
+    return CAVIA(loss_fn, replace(inner, select=context), outer_loss_fn)

@@ -1,0 +1,112 @@
+r"""iMAML: the meta-gradient by implicit differentiation at the solution of a proximal inner problem.
+
+    w = argmin L(w; support) + lambda/2 |w - theta|^2
+    g = (I + H / lambda)^{-1} grad L(w; query),   H = Hessian of L(.; support) at w
+
+The solution depends on theta alone and not on how it was found, so no derivative goes through the inner loop, and its
+memory does not grow with the number of steps. The linear system is solved by conjugate gradients with Hessian-vector
+products. Parameters f that are not adapted have the gradient
+
+    grad_f L(w, f; query) - (d^2 L(w, f; support) / df dw) (H + lambda I)^{-1} grad_w L(w, f; query).
+
+The formula holds at the solution: take enough inner steps. I + H / lambda must be positive definite: lambda above minus
+the least eigenvalue of H.
+
+Rajeswaran, Finn, Kakade and Levine 2019, "Meta-Learning with Implicit Gradients", algorithms 1 and 2, arXiv 1909.04630.
+Its code solves another system ((2 I + H / (lambda + 10)) x = g); this is the paper's. Left out: learning lambda.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
+from innerloop.engine.pytree import combine, partition
+from innerloop.engine.types import LossFn, Params, Task
+from innerloop.errors import InnerloopError
+
+
+@dataclass(frozen=True)
+class IMAML(Algorithm):
+    """The algorithm that `imaml` makes."""
+
+    proximal: float = 1.0
+    cg_steps: int = 20
+
+    def inner_for(self, meta_params: Params) -> InnerLoop:
+        """The inner loop on the support loss with the proximal term; `Trajectory.losses` are those without it."""
+        start, _ = partition(meta_params, self.inner.select)
+        return replace(self.inner, rule=pulled(self.inner.rule, start, self.proximal))
+
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
+        """The implicit derivative of the query loss."""
+        trajectory = self.trajectory(meta_params, task.support)
+        fast, frozen = partition(trajectory.adapted, self.inner.select)
+        query = lambda fast, frozen: self.query(combine(fast, frozen), task.query, key=key)
+        (loss, aux), (v, direct) = jax.value_and_grad(query, (0, 1), has_aux=True)(fast, frozen)
+        slope = jax.grad(lambda fast, frozen: self.loss_fn(combine(fast, frozen), task.support))
+        hessian = lambda p: jax.jvp(lambda fast: slope(fast, frozen), (fast,), (p,))[1]
+        system = lambda p: jax.tree.map(lambda x, hx: x + hx / self.proximal, p, hessian(p))
+        solution, _ = cg(system, v, tol=float(jnp.finfo(loss.dtype).eps), maxiter=self.cg_steps)
+        (cross,) = jax.vjp(lambda frozen: slope(fast, frozen), frozen)[1](solution)
+        rest = jax.tree.map(lambda d, c: d - c / self.proximal, direct, cross)
+        return combine(solution, rest), MetaInfo(loss, trajectory.losses, aux)
+
+
+def pulled(
+    rule: optax.GradientTransformation, start: PyTree, proximal: float
+) -> optax.GradientTransformationExtraArgs:
+    """The rule on the loss plus the proximal term: `proximal / 2 |w - start|^2`."""
+    term = lambda w: (
+        proximal / 2 * sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), w, start)))
+    )
+    inner = optax.with_extra_args_support(rule)
+
+    def update(
+        grads: PyTree, state: PyTree, w: PyTree, *, value: Array, value_fn: Callable, **others: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        grads = jax.tree.map(lambda g, a, b: g + proximal * (a - b), grads, w, start)
+        others |= {"value": value + term(w), "value_fn": lambda w: value_fn(w) + term(w), "grad": grads}
+        return inner.update(grads, state, w, **others)
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)  # pyright: ignore[reportArgumentType]
+
+
+def imaml(
+    loss_fn: LossFn,
+    inner: InnerLoop,
+    *,
+    proximal: float = 1.0,
+    cg_steps: int = 20,
+    outer_loss_fn: LossFn | None = None,
+) -> IMAML:
+    """iMAML (Rajeswaran et al. 2019).
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop, of enough steps to reach the solution; its rule gets the proximal term's gradient too.
+        proximal: lambda, the strength of the pull to the initialisation.
+        cg_steps: the most steps of conjugate gradients.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has state, for which
+            the solution is not defined.
+    """
+    if not proximal > 0:
+        raise InnerloopError("imaml", "`proximal` must be above 0", got=proximal)
+    if cg_steps < 1:
+        raise InnerloopError("imaml", "`cg_steps` must be 1 or more", got=cg_steps)
+    if isinstance(loss_fn, Loss) and (loss_fn.random or loss_fn.stateful):
+        do = "use maml, which differentiates the steps that were taken"
+        raise InnerloopError("imaml", "the loss must be a function of parameters and batch alone", do=do)
+    return IMAML(loss_fn, inner, outer_loss_fn, proximal, cg_steps)

@@ -1,0 +1,136 @@
+r"""MAML++: MAML with step sizes learned by tensor and inner step, and the query losses after every step.
+
+    theta_{i+1} = theta_i - alpha_{tensor, i} grad L(theta_i; support)
+    g = grad_{theta, alpha} sum_{i=1}^{k} w_i(t) L(theta_i; query)
+
+In the first T updates t = 0..T-1 the weights w move from equal ones to the last step: w_i = max(1 - t/T, 0.03) / k for
+i < k, and what is left of 1 for w_k; afterwards w_k = 1 alone. Meta-gradients of the first `first_order_updates`
+updates are first order.
+
+Antoniou, Edwards and Storkey 2019, "How to train your MAML", section 4, arXiv 1810.09502, with the floor of
+the weights from its code. Left out: scales and shifts of batch normalisation for every inner step (ours normalises by
+the batch's own statistics), the cosine schedule (an Optax schedule outside), and the ensemble of the five best models.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from innerloop.algorithms.maml import MAML
+from innerloop.engine.algorithm import MetaInfo
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.learned_rates import WithRates, scale_by_step_rates
+from innerloop.engine.pytree import partition
+from innerloop.engine.types import LossFn, Params, Task
+from innerloop.errors import InnerloopError
+
+FLOOR = 0.03
+"""k times the least weight of a step before the last, while those steps have one."""
+
+
+@dataclass(frozen=True)
+class MAMLPlusPlus(MAML):
+    """The algorithm that `maml_plus_plus` makes."""
+
+    rates: float = 0.01
+    multi_step_updates: int = 0
+    first_order_updates: int = 0
+    update: int | Array = 2**31 - 1
+
+    def init(self, params: Params) -> WithRates:
+        """The parameters, and a step size for each of their tensors and every inner step."""
+        steps = max(self.inner.steps, 1)
+        return WithRates(params, jax.tree.map(lambda w: jnp.full(steps, self.rates, w.dtype), params))
+
+    def initialisation(self, meta_params: WithRates) -> Params:
+        """The parameters without the step sizes."""
+        return meta_params.model
+
+    def at(self, step: Array) -> "MAMLPlusPlus":
+        """The algorithm at an update: its weights of steps and the order of its derivative."""
+        return replace(self, update=step)
+
+    def inner_for(self, meta_params: WithRates) -> InnerLoop:
+        """The inner loop with the learned step sizes."""
+        rates, _ = partition(meta_params.rates, self.inner.select)
+        return replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_step_rates(rates)))
+
+    def meta_grad(
+        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[WithRates, MetaInfo]:
+        """The derivative of the weighted query losses through the inner loop."""
+        exact = self._weighted if self.multi_step_updates and self.inner.steps else super().meta_grad
+        if not self.first_order_updates:
+            return exact(meta_params, task, key=key)
+        cheap = replace(self, inner=replace(self.inner, last=0), first_order_updates=0)
+        return jax.lax.cond(
+            self.update < self.first_order_updates,
+            lambda: cheap.meta_grad(meta_params, task, key=key),
+            lambda: exact(meta_params, task, key=key),
+        )
+
+    def _weighted(
+        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None
+    ) -> tuple[WithRates, MetaInfo]:
+        """The derivative with a query loss after every step that has a weight."""
+        weights = jnp.insert(step_weights(self.inner.steps, self.update, self.multi_step_updates), 0, 0)
+
+        def outer_loss(meta_params: WithRates) -> tuple[Array, tuple[Array, PyTree]]:
+            query = lambda adapted: self.query(adapted, task.query, key=key)
+            blank = lambda adapted: jax.tree.map(jnp.zeros_like, jax.eval_shape(query, adapted))
+            observe = lambda adapted, i: jax.lax.cond(weights[i] > 0, query, blank, adapted)
+            trajectory = self.trajectory(meta_params, task.support, observe, key=key)
+            losses, aux = trajectory.observed
+            total = jnp.sum(losses * weights.astype(losses.dtype))
+            return total, (trajectory.losses, jax.tree.map(lambda x: x[-1], aux))
+
+        (loss, (inner_losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
+        return grads, MetaInfo(loss, inner_losses, aux)
+
+
+def step_weights(steps: int, update: int | Array, updates: int) -> Float[Array, " steps"]:
+    """The weight of the query loss after each inner step, at one update of the outer loop.
+
+    Args:
+        steps: the number of inner steps, k.
+        update: the number of the update, from 0.
+        updates: the number of updates over which the weights move to the last step, T.
+    """
+    falling = jnp.maximum(1 - update * (1 / updates), FLOOR)
+    early = jnp.where(update < updates, falling, 0) / steps
+    return jnp.full(steps, early).at[-1].set(1 - (steps - 1) * early)
+
+
+def maml_plus_plus(
+    loss_fn: LossFn,
+    inner: InnerLoop,
+    *,
+    rates: float = 0.01,
+    multi_step_updates: int = 0,
+    first_order_updates: int = 0,
+    outer_loss_fn: LossFn | None = None,
+) -> MAMLPlusPlus:
+    """MAML++ (Antoniou et al. 2019).
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop; what its rule returns is multiplied by the step sizes (`optax.sgd(1.0)` for the paper's).
+        rates: the step sizes before training.
+        multi_step_updates: the number of updates whose outer loss also reads the query losses before the last step
+            (0: none).
+        first_order_updates: the number of updates with first-order meta-gradients.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: a number of updates is negative.
+    """
+    for name, value in (
+        ("multi_step_updates", multi_step_updates),
+        ("first_order_updates", first_order_updates),
+    ):
+        if value < 0:
+            raise InnerloopError("maml_plus_plus", f"`{name}` must be 0 or more", got=value)
+    return MAMLPlusPlus(loss_fn, inner, outer_loss_fn, rates, multi_step_updates, first_order_updates)

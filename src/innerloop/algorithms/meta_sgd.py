@@ -1,0 +1,58 @@
+r"""Meta-SGD: MAML that learns a step size for every parameter beside the initialisation.
+
+    theta_{i+1} = theta_i - alpha * grad L(theta_i; support)   (elementwise)
+    g = grad_{theta, alpha} L(theta_k; query)
+
+The step sizes are the same at every inner step and may become negative. With `inner.last=0` the support gradients are
+held constant, and alpha still has its first-order gradient: minus the sum over steps of the support gradient times the
+query gradient.
+
+Li, Zhou, Chen and Li 2017, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning", arXiv 1707.09835. The
+paper draws the first step sizes from U(0.005, 0.1); here they are given.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from innerloop.algorithms.maml import MAML
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.learned_rates import WithRates, scale_by_rates
+from innerloop.engine.pytree import partition
+from innerloop.engine.types import LossFn, Params
+
+
+@dataclass(frozen=True)
+class MetaSGD(MAML):
+    """The algorithm that `meta_sgd` makes."""
+
+    rates: float = 0.01
+
+    def init(self, params: Params) -> WithRates:
+        """The parameters, and a step size for each of their elements."""
+        return WithRates(params, jax.tree.map(lambda w: jnp.full_like(w, self.rates), params))
+
+    def initialisation(self, meta_params: WithRates) -> Params:
+        """The parameters without the step sizes."""
+        return meta_params.model
+
+    def inner_for(self, meta_params: WithRates) -> InnerLoop:
+        """The inner loop with the learned step sizes."""
+        rates, _ = partition(meta_params.rates, self.inner.select)
+        return replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_rates(rates)))
+
+
+def meta_sgd(
+    loss_fn: LossFn, inner: InnerLoop, *, rates: float = 0.01, outer_loss_fn: LossFn | None = None
+) -> MetaSGD:
+    """Meta-SGD (Li et al. 2017).
+
+    Args:
+        loss_fn: the loss, a mean over examples.
+        inner: the inner loop; what its rule returns is multiplied by the step sizes (`optax.sgd(1.0)` for the paper's).
+        rates: the step sizes before training.
+        outer_loss_fn: the loss on the query set (None: `loss_fn`).
+    """
+    return MetaSGD(loss_fn, inner, outer_loss_fn, rates)

@@ -1,0 +1,54 @@
+r"""Online MAML: every item of a stream is predicted by the parameters that the items before it have adapted.
+
+    theta_{i+1} = theta_i + rule(grad L(theta_i; item_i)),   g = grad_theta (1/k) sum_{i=0}^{k-1} L(theta_i; item_i)
+
+The outer loss is the mean of the losses *before* each step, on the very item that the step then learns from: the loss
+of a model that is trained while it is tested. The stream is the support set; the query set is not read. With one item
+it is joint training. A `Loss` with `differentiate_state` carries a state along the stream, keys and values of
+attention, for example.
+
+Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675. With an initialisation that was
+not trained for it, it is dynamic evaluation (Krause et al. 2018, arXiv 1709.07432).
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.types import LossFn, Params, Task
+from innerloop.errors import InnerloopError
+
+
+class OnlineMAML(Algorithm):
+    """The algorithm that `online_maml` makes."""
+
+    def meta_grad(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Params, MetaInfo]:
+        """The derivative of the mean loss along the stream."""
+
+        def outer_loss(meta_params: Params) -> tuple[Array, tuple[Array, PyTree]]:
+            found = self.trajectory(meta_params, task.support, key=key)
+            return jnp.mean(found.losses), (found.losses, jax.tree.map(lambda x: x.mean(0), found.aux))
+
+        (loss, (losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
+        return grads, MetaInfo(loss, losses, aux)
+
+
+def online_maml(loss_fn: LossFn, inner: InnerLoop) -> OnlineMAML:
+    """Online MAML: `adapt` learns from a whole stream, and `trajectory(...).losses` are the losses along it.
+
+    Args:
+        loss_fn: the loss of one item of the stream, a mean over examples.
+        inner: the inner loop, of one step per item; its `stream` is set.
+
+    Raises:
+        InnerloopError: the inner loop has no steps.
+    """
+    if inner.steps < 1:
+        raise InnerloopError("online_maml", "the inner loop must take at least one step", got=inner.steps)
+    return OnlineMAML(loss_fn, replace(inner, stream=True))

@@ -1,0 +1,32 @@
+"""Published protocols with all their settings, the length of training included: `...-published`.
+
+Only those that are documented in full: MAML on Omniglot and mini-ImageNet (Finn et al. 2017, section 5.2 and appendix
+A.1, and the published code), and Reptile on Omniglot (Nichol et al. 2018, the commands of the published code). What
+differs otherwise is listed in the documentation under *Differences from the papers*.
+"""
+
+from dataclasses import replace
+
+from innerloop.config.schema import Config
+
+
+def published_maml(base: Config) -> Config:
+    """60 000 meta-steps of one size; at test as many queries of each class as shots."""
+    return replace(
+        base,
+        outer=replace(base.outer, meta_steps=60_000, decay="constant"),
+        evaluation=replace(base.evaluation, queries=base.data.shots),
+    )
+
+
+def published_reptile(base: Config) -> Config:
+    """100 000 meta-steps for 5 ways, 200 000 for 20."""
+    return replace(base, outer=replace(base.outer, meta_steps=100_000 if base.data.ways == 5 else 200_000))
+
+
+PUBLISHED = {
+    **{f"omniglot-{n}way-{k}shot-maml": published_maml for n in (5, 20) for k in (1, 5)},
+    **{f"mini-imagenet-5way-{k}shot-{a}": published_maml for k in (1, 5) for a in ("maml", "fomaml")},
+    **{f"omniglot-{n}way-{k}shot-reptile": published_reptile for n in (5, 20) for k in (1, 5)},
+}
+"""By the preset's name: from the protocol with our shorter training to the whole."""

@@ -1,0 +1,85 @@
+"""One inner step: the gradient of the support loss, and the update of the rule."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from innerloop.engine.loss import Extras
+from innerloop.engine.mixed_mode import mixed_value_and_grad
+from innerloop.engine.safe_roots import with_safe_roots
+
+
+class Carry(NamedTuple):
+    """What changes from step to step: the adapted parameters, the state of the rule, and that of the model."""
+
+    fast: PyTree
+    rule_state: PyTree
+    state: PyTree = None
+
+
+class Now(NamedTuple):
+    """What the loss of one step depends on besides the parameters and what is the same at every step.
+
+    Attributes:
+        state: the model state.
+        key: the key of the step.
+        batch: the step's own data (None: the whole support set).
+    """
+
+    state: PyTree = None
+    key: PRNGKeyArray | None = None
+    batch: PyTree = None
+
+
+StepLoss = Callable[[PyTree, Now, PyTree], tuple[Array, Extras]]
+"""`loss(fast, now, rest)`, where `rest` is everything that is the same at every step."""
+
+Step = Callable[[Carry, Now], tuple[Carry, tuple[Array, PyTree]]]
+"""`step(carry, now) -> (carry, (loss, aux))`."""
+
+
+def inner_step(
+    loss: StepLoss,
+    rule: optax.GradientTransformation,
+    rest: PyTree,
+    *,
+    mixed: bool = False,
+    constant_gradient: bool = False,
+    differentiate_state: bool = False,
+) -> Step:
+    """The function that takes one step.
+
+    Args:
+        loss: the support loss.
+        rule: the inner optimiser.
+        rest: the third argument of the loss.
+        mixed: whether the gradient is differentiated in mixed mode.
+        constant_gradient: whether it is held constant when the step is differentiated.
+        differentiate_state: whether derivatives flow through the new model state.
+    """
+    gradient = _value_and_grad(loss, mixed)
+    update = optax.with_extra_args_support(rule).update
+
+    def step(carry: Carry, now: Now) -> tuple[Carry, tuple[Array, PyTree]]:
+        (value, extras), grads = gradient(carry.fast, now, rest)
+        given = jax.lax.stop_gradient((grads, value)) if constant_gradient else (grads, value)
+        again = lambda fast: loss(fast, now, rest)[0]  # for rules that search along a line
+        moved = lambda grads, state, fast, value: update(
+            grads, state, fast, value=value, grad=grads, value_fn=again
+        )
+        updates, rule_state = with_safe_roots(moved)(given[0], carry.rule_state, carry.fast, given[1])
+        state = extras.state if differentiate_state else jax.lax.stop_gradient(extras.state)
+        return Carry(optax.apply_updates(carry.fast, updates), rule_state, state), (value, extras.aux)
+
+    return step
+
+
+def _value_and_grad(loss: StepLoss, mixed: bool) -> Callable:
+    """The gradient of the loss in its first argument."""
+    if not mixed:
+        return jax.value_and_grad(loss, has_aux=True)
+    gradient = mixed_value_and_grad(lambda fast, others: loss(fast, *others))
+    return lambda fast, now, rest: gradient(fast, (now, rest))

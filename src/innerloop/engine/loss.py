@@ -1,0 +1,193 @@
+"""Losses that do more than `loss_fn(params, batch) -> scalar`: randomness, model state, auxiliary outputs.
+
+A loss with model state (running statistics, a recurrent state, a window of keys and values) is evaluated at `Adapted`,
+the pair of parameters and state. Every task starts from the same initial state, and nothing passes from task to task:
+the meta-gradient of a task remains a function of the meta-parameters, the task and its key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.types import LossFn, Params
+from innerloop.errors import InnerloopError
+
+
+class Adapted(NamedTuple):
+    """What the inner loop returns for a loss with model state.
+
+    Attributes:
+        params: the adapted parameters.
+        state: the model state after the last inner step.
+    """
+
+    params: Params
+    state: PyTree
+
+
+class Extras(NamedTuple):
+    """What a loss returns beside its value.
+
+    Attributes:
+        state: the new model state (None without one).
+        aux: auxiliary outputs, a pytree of arrays (None without any).
+    """
+
+    state: PyTree = None
+    aux: PyTree = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that takes a key, carries model state, or has auxiliary outputs; use it wherever a loss is expected.
+
+    `fn` is called as `fn(params, batch)`, with the keyword `key` if it is random and the keyword `state` if it has
+    state. It returns the loss; or a tuple of the loss, the new state if there is one, and the auxiliary outputs if
+    there are any.
+
+    Attributes:
+        fn: the function.
+        random: whether it takes a key (dropout, for example). Every inner step and the query set get their own, folded
+            from the key of the task and the number of the step.
+        state: the model state that every task starts from (None: no state), a pytree of arrays.
+        aux: whether it returns auxiliary outputs, such as `{"accuracy": ...}`; they are logged.
+        differentiate_state: whether the meta-gradient flows through the state from step to step: no for running
+            statistics, yes for a recurrent state.
+    """
+
+    fn: Callable[..., PyTree]
+    random: bool = False
+    state: PyTree = None
+    aux: bool = False
+    differentiate_state: bool = False
+
+    @property
+    def stateful(self) -> bool:
+        """Whether there is model state."""
+        return self.state is not None
+
+    def __call__(
+        self, params: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        """The value alone, of parameters or, with state, of `Adapted`."""
+        params, state = params if isinstance(params, Adapted) else (params, self.state)
+        return self.evaluate(params, batch, key, state)[0]
+
+    def evaluate(
+        self, params: Params, batch: PyTree, key: PRNGKeyArray | None, state: PyTree
+    ) -> tuple[PyTree, Extras]:
+        """The value, the new state and the auxiliary outputs.
+
+        Raises:
+            InnerloopError: a random loss without a key, or another number of outputs than declared.
+        """
+        check_key(self, key)
+        keywords = {"key": key} if self.random else {}
+        keywords |= {"state": state} if self.stateful else {}
+        found = self.fn(params, batch, **keywords)
+        wanted = 1 + self.stateful + self.aux
+        if wanted == 1:
+            return found, Extras()
+        if not isinstance(found, tuple) or len(found) != wanted:
+            got = f"{len(found)} outputs" if isinstance(found, tuple) else type(found).__name__
+            names = "loss, " + ", ".join(["new state"] * self.stateful + ["auxiliary outputs"] * self.aux)
+            raise InnerloopError("Loss", f"`fn` must return ({names})", got=got)
+        state = found[1] if self.stateful else None
+        return found[0], Extras(state, found[-1] if self.aux else None)
+
+
+def on_part(loss_fn: LossFn, part: Callable[[Params], Params]) -> LossFn:
+    """The loss of larger parameters, of which `part` gives those that `loss_fn` takes."""
+    if isinstance(loss_fn, Loss):
+        fn = loss_fn.fn
+        return replace(loss_fn, fn=lambda params, batch, **keywords: fn(part(params), batch, **keywords))
+    return lambda params, batch: loss_fn(part(params), batch)
+
+
+def is_random(loss_fn: LossFn) -> bool:
+    """Whether a loss takes a key."""
+    return isinstance(loss_fn, Loss) and loss_fn.random
+
+
+def initial_state(loss_fn: LossFn) -> PyTree:
+    """The model state that a task starts from; None for a loss without state."""
+    return loss_fn.state if isinstance(loss_fn, Loss) else None
+
+
+def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | None:
+    """A key of its own for every number; None without a key."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+def check_key(loss_fn: LossFn, key: PRNGKeyArray | None) -> None:
+    """Raise InnerloopError for a random loss without a key."""
+    if is_random(loss_fn) and key is None:
+        raise InnerloopError("Loss", "this loss is random and needs a key", got=None, do="pass key=")
+
+
+def with_state(params: Params, loss_fn: LossFn) -> Params | Adapted:
+    """Parameters before any inner step: with the initial model state, for a loss that has one."""
+    state = initial_state(loss_fn)
+    return params if state is None else Adapted(params, state)
+
+
+def params_of(adapted: Params | Adapted) -> Params:
+    """The parameters without model state."""
+    return adapted.params if isinstance(adapted, Adapted) else adapted
+
+
+def with_params(adapted: Params | Adapted, params: Params) -> Params | Adapted:
+    """The same model state, if any, with other parameters."""
+    return adapted._replace(params=params) if isinstance(adapted, Adapted) else params
+
+
+def evaluate_loss(
+    loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray | None = None, state: PyTree = None
+) -> tuple[PyTree, Extras]:
+    """The value of any loss, with what else it returns. Raises InnerloopError as `Loss.evaluate`."""
+    if isinstance(loss_fn, Loss):
+        return loss_fn.evaluate(params, batch, key, state)
+    return loss_fn(params, batch), Extras()
+
+
+def evaluate_adapted(
+    loss_fn: LossFn, adapted: Params | Adapted, batch: PyTree, key: PRNGKeyArray | None = None
+) -> tuple[Array, PyTree]:
+    """The value of any loss and its auxiliary outputs after an inner loop; a loss without state ignores the state."""
+    state = None
+    if isinstance(adapted, Adapted):
+        adapted, state = adapted
+    value, extras = evaluate_loss(loss_fn, adapted, batch, key, state)
+    return value, extras.aux
+
+
+def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray | None = None) -> None:
+    """Raise InnerloopError unless the loss is a float scalar and its new state is like the old one."""
+    check_key(loss_fn, key)
+    state = initial_state(loss_fn)
+    with loss_errors(batch):
+        shape, extras = jax.eval_shape(
+            lambda *given: evaluate_loss(loss_fn, *given), params, batch, key, state
+        )
+    if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
+        array = hasattr(shape, "shape")
+        got = f"shape {shape.shape} of {shape.dtype}" if array else type(shape).__name__
+        do = "take the mean over examples" if array else "declare by `Loss` what else it returns"
+        raise InnerloopError("loss_fn", "the loss must be one float", got=got, do=do)
+    _check_state(state, extras.state)
+
+
+def _check_state(before: PyTree, after: PyTree) -> None:
+    """Raise InnerloopError unless two states have the same structure, shapes and dtypes."""
+    what = "the new state must have the structure, shapes and dtypes of the old one"
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise InnerloopError("Loss", what, got=jax.tree.structure(after), do="return every leaf of the state")
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        was, now = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (old, new))
+        if was != now:
+            raise InnerloopError("Loss", what, got=f"{now} after {was}", do="cast or reshape it in the loss")

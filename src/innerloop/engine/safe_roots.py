@@ -1,0 +1,112 @@
+r"""The derivative of a rule's square roots where they are zero.
+
+Adam, RMSProp, norm clipping and others take the square root of a sum of squared gradients. Where the gradient is
+exactly zero (a solved or fully masked task, a dead unit) automatic differentiation multiplies the infinite slope of the
+root by zero and gets NaN. `with_safe_roots` gives the root the slope 0 there: sqrt(sum g^2) is even in g, so 0 is its
+symmetric derivative. A quotient by such a root gets the slope 0 there too. Wherever the rule itself is differentiable
+this is the rule's true derivative: that of u = g min(1, c / |g|) at g = 0 is 1, and that of u = g / (|g| + eps) is
+1 / eps. Values are unchanged.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core as jex
+from jaxtyping import Array, ArrayLike, PyTree
+
+
+@jax.custom_jvp
+def safe_sqrt(x: ArrayLike) -> Array:
+    """The square root, with derivative 0 at 0."""
+    return jax.lax.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(primals: tuple[ArrayLike], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    root = safe_sqrt(x)
+    return root, jnp.where(x == 0, 0, dx / (2 * jnp.where(x == 0, 1, root)))
+
+
+@jax.custom_jvp
+def safe_div(x: ArrayLike, y: ArrayLike) -> Array:
+    """The quotient, with derivative 0 where the divisor is 0 (a norm, in a branch that is not taken)."""
+    return jax.lax.div(x, y)
+
+
+@safe_div.defjvp
+def _safe_div_jvp(primals: tuple[ArrayLike, ArrayLike], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, y), (dx, dy) = primals, tangents
+    divisor = jnp.where(y == 0, 1, y)
+    return safe_div(x, y), jnp.where(y == 0, 0, dx / divisor - x * dy / divisor / divisor)
+
+
+SAFE = {"sqrt": safe_sqrt, "div": safe_div}
+"""What is put in place of a primitive, by its name."""
+
+
+def with_safe_roots(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The same function of pytrees of arrays with safe square roots and quotients; as it is, if it takes no root."""
+
+    def safe(*args: PyTree) -> PyTree:
+        jaxpr, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+        if not any(_takes_root(equation) for equation in _all_equations(jaxpr.jaxpr)):
+            return fn(*args)
+        found = _evaluate(jaxpr, jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+    return safe
+
+
+def _takes_root(equation: jex.JaxprEqn) -> bool:
+    return equation.primitive.name == "sqrt"
+
+
+def _subjaxprs(equation: jex.JaxprEqn) -> Iterator[jex.Jaxpr]:
+    for value in equation.params.values():
+        for inside in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(inside, jex.ClosedJaxpr):
+                yield inside.jaxpr
+            elif isinstance(inside, jex.Jaxpr):
+                yield inside
+
+
+def _all_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inside in _subjaxprs(equation):
+            yield from _all_equations(inside)
+
+
+def _evaluate(closed: jex.ClosedJaxpr, args: list[ArrayLike]) -> list[ArrayLike]:
+    """Run a jaxpr with safe square roots and quotients, in the functions that it calls too."""
+    jaxpr = closed.jaxpr
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
+    read = lambda v: v.val if isinstance(v, jex.Literal) else values[v]
+    for equation in jaxpr.eqns:
+        found = _apply(equation, [read(v) for v in equation.invars])
+        values.update(zip(equation.outvars, found, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _apply(equation: jex.JaxprEqn, inputs: list[ArrayLike]) -> list[ArrayLike]:
+    """The outputs of one equation."""
+    if equation.primitive.name in SAFE:
+        return [SAFE[equation.primitive.name](*inputs)]
+    if equation.primitive.name in ("jit", "pjit"):
+        return _evaluate(equation.params["jaxpr"], inputs)
+    if equation.primitive.name == "cond":
+        branches = [
+            lambda *args, branch=b: _evaluate(branch, list(args)) for b in equation.params["branches"]
+        ]
+        return jax.lax.switch(inputs[0], branches, *inputs[1:])
+    return _as_it_is(equation, inputs)
+
+
+def _as_it_is(equation: jex.JaxprEqn, inputs: list[ArrayLike]) -> list[ArrayLike]:
+    """The outputs of any other equation, which may be a transformed function."""
+    given = {v: x for v, x in zip(equation.invars, inputs, strict=True) if isinstance(v, jex.Var)}
+    outputs = list(equation.outvars)
+    alone = jex.Jaxpr([], list(given), outputs, [equation], equation.effects)
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, []))(*given.values())

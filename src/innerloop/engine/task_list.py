@@ -1,0 +1,100 @@
+"""A fixed list of tasks, of equal or unequal numbers of examples: drawn at random in training, evaluated once each."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+
+
+class TaskList(eqx.Module):
+    """A distribution of tasks that are given one by one.
+
+    `sample` draws one of them, all equally likely; `evaluate` takes each once. Where they have unequal numbers of
+    examples they are padded with zeros to the largest, and the `mask` of their batches marks the examples that count.
+
+    Attributes:
+        tasks: all tasks, with a leading axis `tasks` on every leaf.
+    """
+
+    tasks: Task
+
+    def __init__(self, tasks: Sequence[Task]):
+        """Stack the tasks, on the device.
+
+        Args:
+            tasks: tasks of NumPy or JAX arrays; if their numbers of examples differ, their sets must be `Batch`es.
+
+        Raises:
+            InnerloopError: there is no task, the tasks differ in structure, dtype or the shape of an example, a set has
+                leaves of unequal lengths, or sets of unequal lengths are no `Batch`es.
+        """
+        if not tasks:
+            do = "give a list of innerloop.Task(support, query)"
+            raise InnerloopError("TaskList", "there must be at least one task", got=0, do=do)
+        support, query = ([getattr(task, part) for task in tasks] for part in Task._fields)
+        self.tasks = Task(_stacked(support, "support"), _stacked(query, "query"))
+
+    def __len__(self) -> int:
+        """The number of tasks."""
+        return len(jax.tree.leaves(self.tasks)[0])
+
+    def task(self, number: int | Array) -> Task:
+        """The task of this number."""
+        return jax.tree.map(lambda x: x[number], self.tasks)
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one task."""
+        return self.task(jax.random.randint(key, (), 0, len(self)))
+
+
+def _stacked(sets: list[PyTree], part: str) -> PyTree:
+    """Sets of examples in one tree, padded to the longest."""
+    lengths = [_length(examples, part, number) for number, examples in enumerate(sets)]
+    if len(set(lengths)) > 1:
+        sets = [_padded(examples, max(lengths), part) for examples in sets]
+    for number, examples in enumerate(sets):
+        _check_like(sets[0], examples, f"{part} set of task {number}")
+    return jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *sets)
+
+
+def _length(examples: PyTree, part: str, number: int) -> int:
+    """The number of examples of a set; 0 for an empty tree."""
+    lengths = {np.shape(x)[0] if np.ndim(x) else 0 for x in jax.tree.leaves(examples)}
+    if len(lengths) > 1:
+        wrong = f"the leaves of the {part} set of task {number} must have one length"
+        raise InnerloopError(
+            "TaskList", wrong, got=sorted(lengths), do="give every example one row of every leaf"
+        )
+    return lengths.pop() if lengths else 0
+
+
+def _padded(examples: PyTree, length: int, part: str) -> Batch:
+    """A batch with rows of zeros that its mask leaves out."""
+    if not isinstance(examples, Batch):
+        wrong = f"{part} sets of unequal numbers of examples must be batches, whose mask tells the padding"
+        got = type(examples).__name__
+        raise InnerloopError("TaskList", wrong, got=got, do="give innerloop.Batch(inputs, targets)")
+    count = _length(examples, part, 0)
+    pad = lambda x: np.concatenate([x, np.zeros((length - count, *np.shape(x)[1:]), np.asarray(x).dtype)])
+    mask = np.ones(count, bool) if examples.mask is None else examples.mask
+    return Batch(*jax.tree.map(pad, (examples.inputs, examples.targets, mask)))
+
+
+def _check_like(first: PyTree, other: PyTree, who: str) -> None:
+    """Raise InnerloopError unless a set is like the first one."""
+    wanted, got = jax.tree.structure(first), jax.tree.structure(other)
+    if wanted != got:
+        raise InnerloopError("TaskList", f"the {who} must have the structure {wanted}", got=got)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        wanted, got = (f"{np.asarray(x).dtype}{list(np.shape(x))}" for x in (a, b))
+        if wanted != got:
+            do = "give all tasks examples of one shape and dtype"
+            raise InnerloopError(
+                "TaskList", f"the {who} must be like that of task 0, {wanted}", got=got, do=do
+            )

@@ -1,0 +1,131 @@
+"""Runs that differ by their seed alone as one result, and results compared in pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from innerloop.analysis.records import Record
+from innerloop.engine.evaluate import half_width
+from innerloop.training.measurement import Band, Measurement
+from innerloop.training.storage import weights
+from innerloop.training.trained import Trained
+
+
+@dataclass(frozen=True)
+class Result:
+    """One initialisation with its measurement, or the mean of several that differ by their seed alone.
+
+    Attributes:
+        label: its name in figures and tables.
+        trained: the run (of several seeds: the first).
+        measurement: scores on held-out tasks. Of several seeds: means over them, and their standard deviations in
+            place of intervals.
+        metrics: what training logged.
+        environment: what the run was made with.
+        baseline: whether it is what a training began from.
+        seeds: the results of the single seeds, if there are several.
+    """
+
+    label: str
+    trained: Trained
+    measurement: Measurement
+    metrics: list[Record]
+    environment: Record
+    baseline: bool = False
+    seeds: tuple["Result", ...] = ()
+
+    @property
+    def members(self) -> tuple["Result", ...]:
+        """The results of single runs."""
+        return self.seeds or (self,)
+
+    @property
+    def score(self) -> str:
+        """The name of the score: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
+        return self.measurement.score
+
+    @property
+    def value(self) -> float:
+        """The score after the last inner step."""
+        return self.measurement.value
+
+    @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % interval of `value`; of several seeds, their standard deviation."""
+        return self.measurement.ci95
+
+    def at(self, step: int) -> tuple[float, float] | None:
+        """Mean and interval after `step` inner steps, if they were recorded."""
+        return self.measurement.at(step)
+
+
+def families(runs: Sequence[Trained]) -> list[list[Trained]]:
+    """The runs in lists whose members differ by their seed alone; runs of one seed stay apart."""
+    found: dict[object, list[Trained]] = {}
+    for trained in runs:
+        config = trained.config
+        alike = weights.deciding(replace(config, seed=0)), config.model.start, config.data.folder
+        found.setdefault(alike, []).append(trained)
+    differ = lambda family: len({trained.config.seed for trained in family}) == len(family)
+    return [
+        part for family in found.values() for part in ([family] if differ(family) else [[t] for t in family])
+    ]
+
+
+def over_seeds(label: str, runs: Sequence[Result]) -> Result:
+    """The mean over runs of several seeds; a single run as it is."""
+    first, found = runs[0], [run.measurement for run in runs]
+    if len(runs) == 1:
+        return first
+    measurement = replace(
+        first.measurement,
+        curves={name: _spread([m.curves[name] for m in found]) for name in first.measurement.curves},
+        task_scores=np.mean([m.task_scores for m in found], axis=0),
+        diverged_tasks=sum(m.diverged_tasks for m in found),
+        seconds=sum(m.seconds for m in found),
+    )
+    return Result(label, first.trained, measurement, [], first.environment, seeds=tuple(runs))
+
+
+def _spread(bands: Sequence[Band]) -> Band:
+    """Mean and standard deviation over seeds."""
+    means = np.array([band.mean for band in bands], np.float64)
+    return Band(means.mean(0).tolist(), means.std(0, ddof=1).tolist())
+
+
+class Difference(NamedTuple):
+    """How much better one result is than another, in pairs.
+
+    Attributes:
+        mean: the mean over pairs, positive if the first is better.
+        ci95: half-width of its 95 % interval.
+        pairs: what the pairs are, in words.
+    """
+
+    mean: float
+    ci95: float
+    pairs: str
+
+    @property
+    def sign(self) -> int:
+        """1 if the first is better beyond the interval, -1 if the second is, else 0."""
+        return 0 if not abs(self.mean) > self.ci95 else 1 if self.mean > 0 else -1
+
+
+def compare(a: Result, b: Result) -> Difference:
+    """Compare two results on the same tasks.
+
+    If both have two seeds or more in common, the pairs are their seeds, and the interval covers the chance of
+    training. Else they are the tasks.
+    """
+    sign = -1 if a.score == "loss" else 1
+    first, second = ({run.trained.config.seed: run.value for run in result.members} for result in (a, b))
+    common = sorted(first.keys() & second.keys())
+    if len(common) > 1:
+        gaps, pairs = [first[seed] - second[seed] for seed in common], f"seed by seed, {len(common)} seeds"
+    else:
+        gaps, pairs = a.measurement.task_scores - b.measurement.task_scores, "task by task"
+    found = sign * np.asarray(gaps, np.float64)
+    return Difference(float(found.mean()), float(half_width(found)), pairs)

@@ -1,0 +1,191 @@
+"""Acting side by side in copies of one task; what environment and policy return is checked as it is traced.
+
+The checks read shapes and dtypes alone. They cost nothing once a program is compiled, and raise before anything acts.
+"""
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray, PyTree
+
+from innerloop.engine.pytree import paths
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.rl.distributions import Categorical, Distribution
+from innerloop.rl.environments.base import Environment, Transition
+
+
+def draw_tasks(environment: Environment, keys: Array) -> PyTree:
+    """A task of the family for each key.
+
+    Raises:
+        InnerloopError: a task holds something that is no array.
+    """
+    return jax.vmap(
+        lambda key: _arrays(environment, "the task of `sample_task`", environment.sample_task(key))
+    )(keys)
+
+
+def reset_all(
+    environment: Environment, keys: Array, task: PyTree
+) -> tuple[PyTree, Float[Array, "trajectories observation"]]:
+    """First states of one task and their observations, one for each key.
+
+    Raises:
+        InnerloopError: `reset` returns anything but a state and `observation_size` floats.
+    """
+
+    def reset(key: PRNGKeyArray) -> tuple[PyTree, Array]:
+        found: Any = environment.reset(key, task)
+        if type(found) is not tuple or len(found) != 2:  # a state alone may be a NamedTuple of two
+            refuse(environment, "`reset` must return (state, observation)", _kind(found))
+        state, observation = found
+        return _arrays(environment, "the state of `reset`", state), _observation(
+            environment, "reset", observation
+        )
+
+    return jax.vmap(reset)(keys)
+
+
+def only_finite(
+    observation: Float[Array, "trajectories observation"],
+) -> tuple[Bool[Array, " trajectories"], Float[Array, "trajectories observation"]]:
+    """Whether each observation is finite, and the observations with zeros in place of those that are not."""
+    sound = jnp.isfinite(observation).all(-1)
+    return sound, jnp.where(sound[:, None], observation, 0)
+
+
+def act(
+    environment: Environment,
+    policy: Params,
+    key: PRNGKeyArray,
+    observation: Float[Array, "trajectories observation"],
+) -> tuple[Distribution, Array]:
+    """The policy's distributions over actions, and an action drawn from each.
+
+    Raises:
+        InnerloopError: the policy cannot read the observations, returns no distributions for them, or draws other
+            actions than the environment takes.
+    """
+    action_dist = _distributions(policy, observation)
+    action = action_dist.sample(key)
+    _check_actions(environment, action_dist, action, len(observation))
+    return action_dist, action
+
+
+def step_all(environment: Environment, keys: Array, state: PyTree, action: Array) -> Transition:
+    """One step of every trajectory.
+
+    Raises:
+        InnerloopError: `step` returns anything but a `Transition` with a state like that of `reset`,
+            `observation_size` floats, a float as reward and a boolean as `done`.
+    """
+
+    def step(key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
+        after: Any = environment.step(key, state, action)
+        if not isinstance(after, Transition):
+            do = "return innerloop.rl.Transition(state, observation, reward, done)"
+            refuse(environment, "`step` must return a Transition", _kind(after), do)
+        _check_state(environment, state, after.state)
+        return Transition(
+            after.state,
+            _observation(environment, "step", after.observation),
+            _array(environment, "the reward of `step`", after.reward, (), jnp.floating),
+            _array(environment, "`done` of `step`", after.done, (), jnp.bool_),
+        )
+
+    return jax.vmap(step)(keys, state, action)
+
+
+def _distributions(policy: Params, observation: Array) -> Distribution:
+    """The policy's distributions, one for each observation."""
+    try:
+        found: Any = policy(observation)  # pyright: ignore[reportCallIssue]
+    except InnerloopError:
+        raise
+    except (TypeError, ValueError) as error:  # shapes that do not fit, or no function at all
+        reason = str(error).partition("\n")[0]
+        wrong = f"it cannot read observations of shape {observation.shape} ({reason})"
+        do = "build it for the environment's `observation_size`"
+        raise InnerloopError("policy", wrong, do=do) from error
+    if not all(hasattr(found, name) for name in ("sample", "log_prob", "kl")):
+        do = "return innerloop.rl.Normal(mean, log_std) or Categorical(logits)"
+        raise InnerloopError("policy", "it must return distributions over actions", got=_kind(found), do=do)
+    for path, leaf in zip(paths(found), jax.tree.leaves(found), strict=True):
+        if jnp.shape(leaf)[:1] != observation.shape[:1]:
+            wrong = f"`{path}` of its distributions must have the leading axes of the observations"
+            got = f"shape {jnp.shape(leaf)} for observations of shape {observation.shape}"
+            raise InnerloopError("policy", wrong, got=got, do="broadcast it")
+    return found
+
+
+def _check_actions(environment: Environment, action_dist: Distribution, action: Any, count: int) -> None:
+    """Raise InnerloopError for actions that the environment does not take."""
+    size, discrete = environment.action_size, environment.discrete
+    shape, kind = ((), jnp.integer) if discrete else ((size,), jnp.floating)
+    if jnp.shape(action) != (count, *shape) or not jnp.issubdtype(jnp.result_type(action), kind):
+        takes = f"an index below {size}" if discrete else f"a vector of {size} floats"
+        do = f"use a {'CategoricalPolicy' if discrete else 'GaussianPolicy'} with `action_size` {size}"
+        got = f"{jnp.result_type(action)} of shape {jnp.shape(action)[1:]}"
+        refuse(environment, f"an action is {takes}, and the policy draws others", got, do)
+    if isinstance(action_dist, Categorical) and action_dist.logits.shape[-1] != size:
+        do = f"use a policy with `action_size` {size}"
+        refuse(environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", do)
+    density = jax.eval_shape(lambda: action_dist.log_prob(action))
+    if density.shape != (count,):
+        do = "sum over the components of an action"
+        raise InnerloopError(
+            "policy", "`log_prob` must be one number for each action", got=density.shape[1:], do=do
+        )
+
+
+def _observation(environment: Environment, method: str, found: Any) -> Array:
+    """An observation of the right size."""
+    what = f"the observation of `{method}` (`observation_size` numbers)"
+    return _array(environment, what, found, (environment.observation_size,), jnp.floating)
+
+
+def _check_state(environment: Environment, before: PyTree, after: PyTree) -> None:
+    """Raise InnerloopError unless two states have the same structure, shapes and dtypes."""
+    _arrays(environment, "the state of `step`", after)
+    wrong, do = "`step` must return a state like that of `reset`", "keep structure, shapes and dtypes"
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        got = f"{jax.tree.structure(after)} after {jax.tree.structure(before)}"
+        refuse(environment, wrong, got, do)
+    for path, old, new in zip(paths(before), jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        if jnp.shape(old) != jnp.shape(new) or jnp.result_type(old) != jnp.result_type(new):
+            refuse(environment, f"{wrong}: `{path}` differs", f"{_kind(new)} after {_kind(old)}", do)
+
+
+def _arrays(environment: Environment, what: str, tree: PyTree) -> PyTree:
+    """The tree, if all its leaves are arrays or numbers."""
+    for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
+        try:
+            jnp.result_type(leaf)
+        except TypeError:
+            place = f", at `{path}`" if path else ""
+            refuse(environment, f"{what} must be arrays", f"{type(leaf).__name__}{place}")
+    return tree
+
+
+def _array(environment: Environment, what: str, found: Any, shape: tuple[int, ...], kind: DTypeLike) -> Array:
+    """What was returned as an array, if it has the shape and the kind of dtype."""
+    _arrays(environment, what, found)
+    fits = jax.tree.structure(found) == jax.tree.structure(0) and jnp.shape(found) == shape
+    if not fits or not jnp.issubdtype(jnp.result_type(found), kind):
+        name = {jnp.floating: "float", jnp.bool_: "boolean"}[kind]  # pyright: ignore[reportArgumentType]
+        refuse(environment, f"{what} must be {name} of shape {shape}", _kind(found))
+    return jnp.asarray(found)
+
+
+def _kind(found: Any) -> str:
+    """What something is, for a message: dtype and shape of an array, else its type."""
+    if hasattr(found, "dtype") and hasattr(found, "shape"):
+        return f"{found.dtype} of shape {found.shape}"
+    return f"a {type(found).__name__}" + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
+
+
+def refuse(environment: object, wrong: str, got: object = None, do: str = "") -> NoReturn:
+    """Raise InnerloopError on behalf of an environment."""
+    raise InnerloopError(type(environment).__name__, wrong, got=got, do=do)

@@ -1,0 +1,110 @@
+"""The outer loop over meta-batches from Python: a PyTorch `DataLoader`, a Grain pipeline, a generator."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Literal
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.outer import GradientLoop, MetaState, StepInfo
+from innerloop.engine.types import Task
+from innerloop.errors import InnerloopError
+from innerloop.parallel.mesh import EVERYWHERE, own_tasks, put_split
+from innerloop.parallel.param_sharding import on_mesh
+
+WHO = "IteratorOuterLoop"
+
+
+class IteratorOuterLoop(GradientLoop):
+    """`OuterLoop` over an iterable of meta-batches, each a `Task` with a leading axis `tasks` on every leaf.
+
+    What was read is a matter of the iterator alone: to resume a run, pass one that begins where the run stopped.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        optimizer: optax.GradientTransformation,
+        batches: object,
+        *,
+        meta_batch: int,
+        chunk: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        """Nothing is read before `run`.
+
+        Args:
+            algorithm: as for `OuterLoop`.
+            optimizer: as for `OuterLoop`.
+            batches: an iterable of tasks, or of pairs of support and query set, whose leaves are arrays or CPU tensors
+                with a leading axis of length `meta_batch`; with several processes, of the tasks of this one.
+            meta_batch: as for `OuterLoop`.
+            chunk: as for `OuterLoop`.
+            mesh: as for `OuterLoop`.
+
+        Raises:
+            InnerloopError: the meta-batch is no multiple of devices x chunk, or `batches` cannot be iterated over.
+        """
+        super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
+        if not isinstance(batches, Iterable):
+            do = "pass a DataLoader, a generator or a list of tasks"
+            raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, do=do)
+        self.batches, self.read = iter(batches), 0
+        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
+        self.in_flight: deque[Array] = deque()
+
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """One update for every meta-batch of a block, `[steps, tasks, ...]`."""
+        one = lambda state, tasks: self.update(state, tasks, lambda task: task)
+        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
+        return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
+
+    def run(
+        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+    ) -> tuple[MetaState, StepInfo]:
+        """Take `steps` updates, each on the next meta-batch.
+
+        Args:
+            state: as for `OuterLoop.run`.
+            steps: as for `OuterLoop.run`.
+            on_nonfinite: as for `OuterLoop.run`; with "ignore" the next meta-batches are read while the device still
+                computes the last ones.
+
+        Raises:
+            InnerloopError: as `OuterLoop.run`; the iterator ended, or what it gave is no meta-batch of tasks.
+        """
+        state, info = super().run(state, steps, on_nonfinite=on_nonfinite)
+        self.in_flight.append(info.outer_loss)
+        return state, info
+
+    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+        """The next `steps` meta-batches, on the devices."""
+        own = own_tasks(self.mesh, self.meta_batch)
+        found = [_as_task(batch, own.stop - own.start) for batch in islice(self.batches, steps)]
+        self.read += len(found)
+        if len(found) < steps:
+            wrong = f"the iterator ended after {self.read} meta-batches"
+            raise InnerloopError(WHO, wrong, do="repeat the data, by itertools.cycle for example")
+        # At most two blocks are in use: the one being computed and the next.
+        while len(self.in_flight) > 1:
+            self.in_flight.popleft().block_until_ready()
+        return (put_split(jax.tree.map(lambda *x: np.stack(x), *found), self.split),)
+
+
+def _as_task(batch: object, tasks: int) -> Task:
+    """A meta-batch as NumPy arrays. Raises InnerloopError unless it is one of so many tasks."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        do = "yield innerloop.Task(support, query), each leaf with a leading axis of tasks"
+        raise InnerloopError(WHO, "`batches` must yield tasks", got=f"a {type(batch).__name__}", do=do)
+    task: PyTree = jax.tree.map(np.asarray, Task(*batch))
+    for leaf in jax.tree.leaves(task):
+        if leaf.ndim == 0 or len(leaf) != tasks:
+            wrong = f"every leaf must have a leading axis of {tasks} tasks"
+            raise InnerloopError(WHO, wrong, got=f"shape {leaf.shape}", do="stack the tasks of a meta-batch")
+    return task

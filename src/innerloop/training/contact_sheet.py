@@ -1,0 +1,77 @@
+"""One picture of what was loaded from a user's folder: some examples of some classes of each set."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+
+from innerloop.io.text import counted, printable
+from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.training.storage.run_directory import RunFolder
+
+NAME = "pictures.png"
+ROWS = {"train": 10, "validation": 4, "test": 4}
+"""Classes shown of each set."""
+EXAMPLES = 10
+"""Examples shown of each class."""
+CELL, GAP, WORDS, LINE = 56, 6, 190, 30
+"""Pixels: sides of an example, between two, for a class's name, and height of a heading."""
+
+
+def write(run: RunFolder, splits: Splits) -> Path:
+    """Write the sheet into the folder of a run; returns its path."""
+    with run.replacing(NAME) as draft:
+        drawn(splits).save(draft, "PNG")
+    return run.path / NAME
+
+
+def drawn(splits: Splits) -> PIL.Image.Image:
+    """The sheet: a heading for each set, then a row for each class with its name and number of examples."""
+    shown = [_spread(part.classes, ROWS[name]) for name, part in splits._asdict().items()]
+    height = GAP + sum(LINE + len(rows) * (CELL + GAP) for rows in shown)
+    sheet = PIL.Image.new("RGB", (WORDS + EXAMPLES * (CELL + GAP) + GAP, height), "white")
+    pen, top = ImageDraw.Draw(sheet), GAP
+    for (name, part), rows in zip(splits._asdict().items(), shown, strict=True):
+        title = f"{name}: {counted(part.classes, 'class', 'classes')}, {counted(int(part.counts.sum()), 'picture')}"
+        pen.text((GAP, top + GAP), title, "black", _font(15))
+        top += LINE
+        for index in rows:
+            _draw_class(sheet, pen, part, index, top)
+            top += CELL + GAP
+    return sheet
+
+
+def _draw_class(
+    sheet: PIL.Image.Image, pen: ImageDraw.ImageDraw, part: ClassArrays, index: int, top: int
+) -> None:
+    """One row."""
+    examples = part.rows(index)
+    pen.text((GAP, top + 12), printable(part.names[index], 24), "black", _font(12))
+    pen.text((GAP, top + 30), counted(len(examples), "picture"), "#666666", _font(11))
+    for place, example in enumerate(_spread(len(examples), EXAMPLES)):
+        sheet.paste(_cell(examples[example]), (WORDS + place * (CELL + GAP), top))
+
+
+def _cell(example: np.ndarray) -> PIL.Image.Image:
+    """One example, as it is but for its size."""
+    picture = PIL.Image.fromarray(example[..., 0] if example.shape[-1] == 1 else example)
+    smaller = max(example.shape[:2]) < CELL
+    how = PIL.Image.Resampling.NEAREST if smaller else PIL.Image.Resampling.LANCZOS
+    scale = CELL / max(example.shape[:2])
+    sides = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    cell = PIL.Image.new("RGB", (CELL, CELL), "#dddddd")
+    cell.paste(picture.resize(sides, how).convert("RGB"))
+    return cell
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, evenly apart."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """A font that knows most scripts' letters: matplotlib brings it."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

@@ -1,0 +1,182 @@
+"""CAVIA and online MAML, against ANIL, joint training and loops written by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numeric_cases import assert_close, differ, flat, mlp, mlp_case, normal
+
+from innerloop.algorithms import anil, cavia, joint, online_maml
+from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
+from innerloop.engine.outer import OuterLoop, task_keys
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+from innerloop.nn.losses import mean_squared_error
+
+RATE, STEPS = 0.1, 3
+SGD = optax.sgd(RATE)
+
+
+def with_context(params: Any, x: jax.Array) -> jax.Array:
+    beside = jnp.broadcast_to(params["context"], (len(x), 2))
+    return mlp(params["shared"], jnp.concatenate([x[:, :1], beside], 1))
+
+
+def context_case() -> tuple[Any, Any, Task]:
+    _, shared, task = mlp_case()
+    return mean_squared_error(with_context), {"shared": shared, "context": jnp.zeros(2)}, task
+
+
+def test_cavia_is_anil_on_the_context_without_its_start():
+    loss, params, task = context_case()
+    grads, info = jax.jit(cavia(loss, InnerLoop(SGD, STEPS)).meta_grad)(params, task)
+    expected, other = jax.jit(anil(loss, InnerLoop(SGD, STEPS), head="context").meta_grad)(params, task)
+    assert_close(grads["shared"], expected["shared"], 1e-13)
+    assert np.any(expected["context"])
+    assert not np.any(grads["context"])
+    np.testing.assert_allclose(info.outer_loss, other.outer_loss, rtol=1e-14)
+
+
+def test_cavia_adapts_the_context_alone():
+    loss, params, task = context_case()
+    adapted: Any = cavia(loss, InnerLoop(SGD, STEPS)).adapt(params, task.support)
+    jax.tree.map(np.testing.assert_array_equal, adapted["shared"], params["shared"])
+    assert np.all(np.abs(adapted["context"]) > 1e-3)
+
+
+def test_cavia_takes_any_selection():
+    """Two arrays of context, and a start other than zero."""
+    loss, params, task = mlp_case()
+    algorithm = cavia(loss, InnerLoop(SGD, STEPS), context=["body/b", "head/b"])
+    expected = jax.jit(anil(loss, InnerLoop(SGD, STEPS), head=["body/b", "head/b"]).meta_grad)(params, task)[
+        0
+    ]
+    grads = jax.jit(algorithm.meta_grad)(params, task)[0]
+    for part in ("body", "head"):
+        assert_close(grads[part]["w"], expected[part]["w"], 1e-13)
+        assert not np.any(grads[part]["b"])
+
+
+def item_loss(params: Any, item: Batch) -> jax.Array:
+    return jnp.mean(jnp.square(mlp(params, item.inputs) - item.targets))
+
+
+def stream(items: int) -> Task:
+    """Items of five examples; no query set."""
+    draw = normal(2)
+    return Task(Batch(draw(items, 5, 3), draw(items, 5, 2)), None)
+
+
+def test_a_stream_of_one_item_is_joint_training():
+    _, params, _ = mlp_case()
+    task = stream(1)
+    found, info = jax.jit(online_maml(item_loss, InnerLoop(SGD, 1)).meta_grad)(params, task)
+    item = jax.tree.map(lambda x: x[0], task.support)
+    expected, other = joint(item_loss, InnerLoop(SGD)).meta_grad(params, Task(None, item))
+    assert_close(found, expected, 1e-14)
+    np.testing.assert_allclose(info.outer_loss, other.outer_loss, rtol=1e-14)
+
+
+def test_online_maml_by_a_loop_by_hand():
+    """Each loss is taken before the step that learns from its item; the last step is of no use to any loss."""
+    _, params, _ = mlp_case()
+    task = stream(4)
+
+    def along(theta: Any) -> tuple[jax.Array, jax.Array]:
+        losses: list[jax.Array] = []
+        for i in range(4):
+            value, grads = jax.value_and_grad(item_loss)(
+                theta, jax.tree.map(lambda x, i=i: x[i], task.support)
+            )
+            losses.append(value)
+            theta = jax.tree.map(lambda p, g: p - RATE * g, theta, grads)
+        return jnp.stack(losses).mean(), jnp.stack(losses)
+
+    found, info = jax.jit(online_maml(item_loss, InnerLoop(SGD, 4)).meta_grad)(params, task)
+    (value, losses), expected = jax.jit(jax.value_and_grad(along, has_aux=True))(params)
+    assert_close(found, expected, 1e-12)
+    np.testing.assert_allclose(info.outer_loss, value, rtol=1e-13)
+    np.testing.assert_allclose(info.inner_losses, losses, rtol=1e-13)
+    first = jax.jit(online_maml(item_loss, InnerLoop(SGD, 4, last=0)).meta_grad)(params, task)[0]
+    assert differ(first, expected) > 1e-2
+
+
+def recurrent(params: Any, item: Batch, *, state: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
+    """A state that the item's inputs move and its loss reads."""
+    state = jnp.tanh(state + item.inputs.mean(0) @ params["body"]["w"])
+    outputs = jnp.tanh(item.inputs @ params["body"]["w"] + state) @ params["head"]["w"]
+    value = jnp.mean(jnp.square(outputs - item.targets))
+    return value, state, {"square": value**2}
+
+
+@pytest.mark.parametrize("differentiate", [True, False])
+def test_a_state_along_the_stream(differentiate: bool):
+    """The meta-gradient flows through it if asked for; the auxiliary outputs are means along the stream."""
+    _, params, _ = mlp_case()
+    task = stream(3)
+    loss = Loss(recurrent, state=jnp.zeros(4), aux=True, differentiate_state=differentiate)
+    algorithm = online_maml(loss, InnerLoop(SGD, 3))
+
+    def along(theta: Any) -> tuple[jax.Array, jax.Array]:
+        state, total, squares = jnp.zeros(4), jnp.zeros(()), []
+        for i in range(3):
+            item = jax.tree.map(lambda x, i=i: x[i], task.support)
+            one = lambda p, state=state, item=item: recurrent(p, item, state=state)[:2]
+            (value, after), grads = jax.value_and_grad(one, has_aux=True)(theta)
+            state = after if differentiate else jax.lax.stop_gradient(after)
+            total, squares = total + value / 3, [*squares, value**2]
+            theta = jax.tree.map(lambda p, g: p - RATE * g, theta, grads)
+        return total, jnp.stack(squares).mean()
+
+    found, info = jax.jit(algorithm.meta_grad)(params, task)
+    (value, squares), expected = jax.jit(jax.value_and_grad(along, has_aux=True))(params)
+    for part in ("body", "head"):
+        assert_close(found[part]["w"], expected[part]["w"], 1e-12)
+    np.testing.assert_allclose([info.outer_loss, info.aux["square"]], [value, squares], rtol=1e-12)
+
+
+def test_the_state_carries_gradient():
+    _, params, _ = mlp_case()
+    made = lambda flows: online_maml(
+        Loss(recurrent, state=jnp.zeros(4), aux=True, differentiate_state=flows), InnerLoop(SGD, 3)
+    )
+    grads = [flat(made(flows).meta_grad(params, stream(3))[0]["body"]["w"]) for flows in (True, False)]
+    assert differ(*grads) > 1e-2
+
+
+class Streams:
+    """Tasks without a query set."""
+
+    def sample(self, key: jax.Array) -> Task:
+        draw = lambda i, *shape: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float64)
+        return Task(Batch(draw(0, 4, 5, 3), draw(1, 4, 5, 2)), None)
+
+
+def test_streams_in_an_outer_loop():
+    _, params, _ = mlp_case()
+    algorithm, key = online_maml(item_loss, InnerLoop(SGD, 4)), jax.random.key(1)
+    loop = OuterLoop(algorithm, optax.sgd(1.0), Streams(), meta_batch=2)
+    state, _ = loop.run(loop.init(params, key), 1)
+    each = [
+        jax.jit(algorithm.meta_grad)(params, Streams().sample(k))[0]
+        for k in task_keys(key, jnp.asarray(0), 2)
+    ]
+    expected = jax.tree.map(lambda p, a, b: p - (a + b) / 2, params, *each)
+    assert_close(state.params, expected, 1e-12)
+
+
+def test_streams_need_items():
+    with pytest.raises(InnerloopError, match="at least one step, got 0"):
+        online_maml(item_loss, InnerLoop(SGD, 0))
+
+
+def test_cavia_by_finite_differences():
+    loss, params, task = context_case()
+    found = check_meta_gradient(cavia(loss, InnerLoop(SGD, STEPS)), params, task)
+    assert found.no_gradient == ("context",)
+    assert max(error for path, error in found.by_parameter.items() if path.startswith("shared")) < 1e-6

@@ -1,0 +1,234 @@
+"""Meta-SGD and MAML++: what is learned beside the initialisation, by hand, by finite differences, by MAML."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numeric_cases import Case, assert_close, differ, flat, mlp_case, normal
+
+from innerloop.algorithms import anil, fomaml, maml, maml_plus_plus, meta_sgd
+from innerloop.algorithms.maml_plus_plus import step_weights
+from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.learned_rates import WithRates
+from innerloop.engine.loss import Loss
+from innerloop.engine.outer import OuterLoop
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+
+RATE, STEPS = 0.1, 3
+ONE, SGD = optax.sgd(1.0), optax.sgd(RATE)
+MAKERS = {"meta_sgd": meta_sgd, "maml_plus_plus": maml_plus_plus}
+
+
+def made(name: str, **fields: Any) -> tuple[Algorithm, WithRates, Case]:
+    """An algorithm on the small network, and meta-parameters with equal step sizes."""
+    loss, params, task = mlp_case()
+    algorithm = MAKERS[name](loss, InnerLoop(ONE, STEPS, **fields), rates=RATE)
+    return algorithm, algorithm.init(params), (loss, params, task)
+
+
+def uneven(meta: WithRates) -> WithRates:
+    """The same with step sizes that all differ, one of them negative."""
+    draw = np.random.default_rng(7).uniform
+    return WithRates(meta.model, jax.tree.map(lambda r: jnp.asarray(draw(-0.02, 0.2, r.shape)), meta.rates))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_with_equal_rates_it_is_maml(name: str):
+    """In theta, and in what it adapts to; the step size is in the meta-parameters alone."""
+    algorithm, meta, (loss, params, task) = made(name)
+    grads, info = jax.jit(algorithm.meta_grad)(meta, task)
+    plain = maml(loss, InnerLoop(SGD, STEPS))
+    expected, other = jax.jit(plain.meta_grad)(params, task)
+    assert_close(grads.model, expected, 1e-12)
+    np.testing.assert_allclose(info.outer_loss, other.outer_loss, rtol=1e-13)
+    assert_close(algorithm.adapt(meta, task.support), plain.adapt(params, task.support), 1e-13)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_all_meta_gradients_by_finite_differences(name: str):
+    algorithm, meta, (_, _, task) = made(name)
+    found = check_meta_gradient(algorithm, uneven(meta), task)
+    assert found.passed, found
+    assert sum(path.startswith("rates/") for path in found.by_parameter) == 4
+
+
+def test_the_rates_of_one_step_have_minus_the_product_of_two_gradients():
+    """d L(theta - a g) / d a = -g * grad L(theta - a g), whatever is differentiated through."""
+    loss, params, task = mlp_case()
+    algorithm = meta_sgd(loss, InnerLoop(ONE, 1))
+    meta = uneven(algorithm.init(params))
+    support = jax.grad(loss)(params, task.support)
+    adapted = jax.tree.map(lambda p, r, g: p - r * g, params, meta.rates, support)
+    query = jax.grad(loss)(adapted, task.query)
+    found = jax.jit(algorithm.meta_grad)(meta, task)[0]
+    assert_close(found.rates, jax.tree.map(lambda a, b: -a * b, support, query), 1e-12)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_first_order_rates(name: str):
+    """Minus the sum over steps (Meta-SGD), or each step's (MAML++), of support times query gradient."""
+    algorithm, meta, (loss, params, task) = made(name, last=0)
+    meta = uneven(meta)
+    theta, support = params, []
+    for i in range(STEPS):
+        support.append(jax.grad(loss)(theta, task.support))
+        rates = meta.rates if name == "meta_sgd" else jax.tree.map(lambda r, i=i: r[i], meta.rates)
+        theta = jax.tree.map(lambda p, r, g: p - r * g, theta, rates, support[-1])
+    query = jax.grad(loss)(theta, task.query)
+    products = [jax.tree.map(lambda a, b: -a * b, one, query) for one in support]
+    if name == "meta_sgd":
+        expected = jax.tree.map(lambda *x: sum(x), *products)
+    else:
+        expected = jax.tree.map(lambda *x: jnp.stack([jnp.sum(one) for one in x]), *products)
+    found = jax.jit(algorithm.meta_grad)(meta, task)[0]
+    assert_close(found.rates, expected, 1e-12)
+    assert_close(found.model, query, 1e-12)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_rates_of_what_is_not_adapted(name: str):
+    """With a selection it is ANIL; step sizes of the rest have no gradient."""
+    algorithm, meta, (loss, params, task) = made(name, select="head")
+    grads = jax.jit(algorithm.meta_grad)(meta, task)[0]
+    expected = jax.jit(anil(loss, InnerLoop(SGD, STEPS)).meta_grad)(params, task)[0]
+    assert_close(grads.model, expected, 1e-12)
+    assert not np.any(flat(grads.rates["body"]))
+    assert np.all(np.abs(flat(grads.rates["head"])) > 0)
+
+
+def test_rates_multiply_what_the_rule_returns():
+    """Clipped momentum with equal rates is clipped momentum with that step size."""
+    loss, params, task = mlp_case()
+    rule = lambda rate: optax.chain(optax.clip(0.5), optax.sgd(rate, momentum=0.9))
+    algorithm = meta_sgd(loss, InnerLoop(rule(1.0), STEPS), rates=RATE)
+    plain = maml(loss, InnerLoop(rule(RATE), STEPS))
+    found = jax.jit(algorithm.meta_grad)(algorithm.init(params), task)[0].model
+    assert_close(found, jax.jit(plain.meta_grad)(params, task)[0], 1e-12)
+
+
+@pytest.mark.parametrize("longer", [STEPS + 1, STEPS + 3])
+def test_steps_beyond_the_rates_take_the_last(longer: int):
+    algorithm, meta, (loss, params, task) = made("maml_plus_plus")
+    meta, theta = uneven(meta), params
+    for i in range(longer):
+        rates = jax.tree.map(lambda r, i=i: r[min(i, STEPS - 1)], meta.rates)
+        theta = jax.tree.map(lambda p, r, g: p - r * g, theta, rates, jax.grad(loss)(theta, task.support))
+    assert_close(algorithm.with_inner(steps=longer).adapt(meta, task.support), theta, 1e-13)
+
+
+def official_weights(steps: int, epoch: int, epochs: int) -> np.ndarray:
+    """The schedule of the authors' code: each weight is changed in place, from 1/steps on, and bounded."""
+    if epoch >= epochs:
+        return np.eye(steps)[-1]
+    weights, rate = np.ones(steps) / steps, 1 / steps / epochs
+    for i in range(steps - 1):
+        weights[i] = np.maximum(weights[i] - epoch * rate, 0.03 / steps)
+    most = 1 - (steps - 1) * 0.03 / steps
+    weights[-1] = np.minimum(weights[-1] + epoch * (steps - 1) * rate, most)
+    return weights
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("updates", [1, 50])
+def test_step_weights_are_those_of_the_official_code(steps: int, updates: int):
+    for update in [*range(updates + 2), 2**31 - 1]:
+        found = step_weights(steps, jnp.asarray(update, jnp.int32), updates)
+        assert found.dtype == jnp.float64
+        np.testing.assert_allclose(found, official_weights(steps, update, updates), rtol=1e-13)
+
+
+@pytest.mark.parametrize("update", [0, 4, 9, 10])
+def test_the_losses_after_every_step_by_their_weights(update: int):
+    """At the tenth of ten updates the last step alone has a weight, and it is MAML."""
+    loss, params, task = mlp_case()
+    algorithm = maml_plus_plus(loss, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=10)
+    weights = official_weights(STEPS, update, 10)
+    lengths = [maml(loss, InnerLoop(SGD, k)) for k in range(1, STEPS + 1)]
+    grads, info = jax.jit(algorithm.at(jnp.asarray(update)).meta_grad)(algorithm.init(params), task)
+    each = [jax.jit(one.meta_grad)(params, task) for one in lengths]
+    expected = jax.tree.map(
+        lambda *g: sum(w * x for w, x in zip(weights, g, strict=True)), *[g for g, _ in each]
+    )
+    assert_close(grads.model, expected, 1e-12)
+    losses = [i.outer_loss for _, i in each]
+    np.testing.assert_allclose(info.outer_loss, np.dot(weights, losses), rtol=1e-12)
+
+
+def test_the_weighted_losses_report_the_last_step():
+    loss, params, task = mlp_case()
+    seen = Loss(lambda p, b: (loss(p, b), {"loss": loss(p, b)}), aux=True)
+    algorithm = maml_plus_plus(seen, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=10)
+    info = algorithm.at(jnp.asarray(0)).meta_grad(algorithm.init(params), task)[1]
+    last = maml(loss, InnerLoop(SGD, STEPS)).meta_grad(params, task)[1].outer_loss
+    np.testing.assert_allclose(info.aux["loss"], last, rtol=1e-13)
+    assert info.inner_losses.shape == (STEPS,)
+
+
+def test_outside_of_an_outer_loop_the_schedules_have_ended():
+    loss, params, task = mlp_case()
+    algorithm = maml_plus_plus(
+        loss, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=10, first_order_updates=10
+    )
+    found = jax.jit(algorithm.meta_grad)(algorithm.init(params), task)[0].model
+    assert_close(found, jax.jit(maml(loss, InnerLoop(SGD, STEPS)).meta_grad)(params, task)[0], 1e-12)
+
+
+class Fixed:
+    """One task, whatever the key."""
+
+    def sample(self, key: jax.Array) -> Task:
+        draw = normal(5)
+        shift = 0 * jax.random.normal(key, dtype=jnp.float64)
+        return Task(Batch(draw(5, 3) + shift, draw(5, 2)), Batch(draw(6, 3), draw(6, 2)))
+
+
+@pytest.mark.parametrize("multi_step_updates", [0, 8])
+def test_the_order_of_the_derivative_is_annealed_along_a_run(multi_step_updates: int):
+    """The first two updates are first-order MAML's, the third is MAML's."""
+    loss, params, _ = mlp_case()
+    task = Fixed().sample(jax.random.key(0))
+    annealed = maml_plus_plus(
+        loss,
+        InnerLoop(ONE, STEPS),
+        rates=RATE,
+        multi_step_updates=multi_step_updates,
+        first_order_updates=2,
+    )
+    loop = OuterLoop(annealed, optax.sgd(1e-2), Fixed(), meta_batch=2, chunk=1)
+    state = loop.init(params, jax.random.key(0))
+    for update in range(3):
+        before = jax.tree.map(np.asarray, state.params)
+        # Step sizes move too, so the other algorithm has to have them.
+        other = maml_plus_plus(loss, InnerLoop(ONE, STEPS, last=0 if update < 2 else None), rates=RATE)
+        other = (
+            other
+            if not multi_step_updates
+            else maml_plus_plus(loss, other.inner, rates=RATE, multi_step_updates=multi_step_updates)
+        )
+        expected = jax.jit(other.at(jnp.asarray(update)).meta_grad)(before, task)[0]
+        state, _ = loop.run(state, 1)
+        moved = jax.tree.map(lambda a, b: (a - b) / 1e-2, before, state.params)
+        assert_close(moved, expected, 1e-10)
+
+
+def test_first_order_differs_from_second():
+    """So the test above can tell them apart; and with equal rates the first is FOMAML."""
+    loss, params, task = mlp_case()
+    first = maml_plus_plus(loss, InnerLoop(ONE, STEPS), rates=RATE, first_order_updates=2)
+    early = jax.jit(first.at(jnp.asarray(1)).meta_grad)(first.init(params), task)[0].model
+    late = jax.jit(first.at(jnp.asarray(2)).meta_grad)(first.init(params), task)[0].model
+    assert_close(early, jax.jit(fomaml(loss, InnerLoop(SGD, STEPS)).meta_grad)(params, task)[0], 1e-12)
+    assert differ(early, late) > 1e-2
+
+
+@pytest.mark.parametrize("field", ["multi_step_updates", "first_order_updates"])
+def test_numbers_of_updates_are_checked(field: str):
+    with pytest.raises(InnerloopError, match=f"`{field}` must be 0 or more, got -1"):
+        options: dict[str, Any] = {field: -1}
+        maml_plus_plus(mlp_case()[0], InnerLoop(ONE), **options)

@@ -1,0 +1,202 @@
+"""Streams, gradients through the last steps, checkpoints through time, safe roots: identities in float64."""
+
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numeric_cases import RULES, mlp_case, normal
+
+from innerloop.algorithms import anil, fomaml, maml
+from innerloop.engine.inner import Derivative, InnerLoop, unroll
+from innerloop.engine.loss import Loss
+from innerloop.engine.nested_scan import nested_scan
+from innerloop.engine.safe_roots import safe_sqrt, with_safe_roots
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+
+SGD = optax.sgd(0.1)
+
+
+def same(a, b, tolerance: float = 1e-10) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
+
+
+def meta_grad(inner: InnerLoop, params, task: Task, loss) -> Any:
+    return maml(loss, inner).meta_grad(params, task)[0]
+
+
+def stream_of(seed: int, items: int) -> Batch:
+    draw = normal(seed)
+    return Batch(draw(items, 5, 3), draw(items, 5, 2))
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+def test_a_stream_is_a_loop_over_its_items(derivative: Derivative):
+    """Parameters, losses and the derivatives in the parameters and in the stream itself."""
+    loss, params, task = mlp_case()
+    stream = stream_of(1, 5)
+
+    def by_hand(params, stream):
+        losses = []
+        for i in range(4):
+            item = jax.tree.map(lambda x, i=i: x[i], stream)
+            value, grads = jax.value_and_grad(loss)(params, item)
+            params, losses = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), [*losses, value]
+        return loss(params, task.query) + sum(losses), jnp.stack(losses)
+
+    def ours(params, stream):
+        inner = InnerLoop(SGD, 4, stream=True, derivative=derivative)
+        found = unroll(loss, inner, params, stream)
+        return loss(found.adapted, task.query) + found.losses.sum(), found.losses
+
+    same(*(jax.grad(f, (0, 1), has_aux=True)(params, stream) for f in (ours, by_hand)))
+
+
+@pytest.mark.parametrize("checkpoints", [None, 2])
+def test_a_carry_passes_along_a_stream(checkpoints: int | None):
+    """A recurrent state that the outer loss is differentiated through."""
+    params, stream = {"w": normal(0)(3, 3)}, normal(1)(6, 3)
+
+    def recur(params, x, *, state):
+        after = jnp.tanh(params["w"] @ state + x)
+        return jnp.sum(jnp.square(after - x)), after
+
+    loss = Loss(recur, state=jnp.zeros(3), differentiate_state=True)
+    inner = InnerLoop(SGD, 6, stream=True, checkpoints=checkpoints)
+
+    def by_hand(params):
+        state, total = jnp.zeros(3), 0.0
+        for x in stream:
+            (value, after), grads = jax.value_and_grad(recur, has_aux=True)(params, x, state=state)
+            params, state, total = {"w": params["w"] - 0.1 * grads["w"]}, after, total + value
+        return total
+
+    same(jax.grad(lambda p: unroll(loss, inner, p, stream).losses.sum())(params), jax.grad(by_hand)(params))
+
+
+@pytest.mark.parametrize(
+    ("inner", "support", "message"),
+    [
+        ({"steps": 6, "stream": True}, stream_of(0, 5), r"stream of 6 steps is too short, got \[5\]"),
+        (
+            {"minibatch": 2},
+            Batch(jnp.ones((5, 3)), jnp.ones((4, 2))),
+            r"rows of leaves of one length, got \[4, 5\]",
+        ),
+        (
+            {"minibatch": 2},
+            Batch(jnp.ones((5, 3)), jnp.ones(())),
+            r"rows of leaves of one length, got \[0, 5\]",
+        ),
+    ],
+)
+def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):
+    loss, params, _ = mlp_case()
+    with pytest.raises(InnerloopError, match=message):
+        unroll(loss, InnerLoop(SGD, **inner), params, support)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"last": -1}, {"checkpoints": 0}, {"stream": True, "minibatch": 2}, {"steps": -1}, {"minibatch": 0}],
+)
+def test_inner_loops_that_make_no_sense(fields: dict):
+    with pytest.raises(InnerloopError, match="or more|takes no"):
+        InnerLoop(SGD, **fields)
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize("last", range(6))
+def test_the_last_factors_of_a_quadratic(derivative: Derivative, last: int):
+    """With L = (theta - c)' A (theta - c) / 2, every factor is I - alpha A, and `last` of them are left."""
+    half = normal(3)(4, 4)
+    a, c, theta = half @ half.T / 4, normal(4)(4), normal(5)(4)
+    loss = lambda theta, batch: (theta - batch) @ a @ (theta - batch) / 2
+    inner = InnerLoop(SGD, 5, last=last, derivative=derivative)
+    found, info = maml(loss, inner).meta_grad(theta, Task(c, -c))
+    adapted = c + np.linalg.matrix_power(np.eye(4) - 0.1 * a, 5) @ (theta - c)
+    same(found, np.linalg.matrix_power(np.eye(4) - 0.1 * a, last) @ a @ (adapted + c))
+    same(info.outer_loss, loss(adapted, -c))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_last_step_is_first_order(rule: str):
+    loss, params, task = mlp_case()
+    inner = InnerLoop(RULES[rule](), 3)
+    same(
+        meta_grad(InnerLoop(RULES[rule](), 3, last=0), params, task, loss),
+        fomaml(loss, inner).meta_grad(params, task)[0],
+    )
+    same(
+        meta_grad(InnerLoop(RULES[rule](), 3, last=7), params, task, loss),
+        meta_grad(inner, params, task, loss),
+    )
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize("checkpoints", [1, 2, 3, 5, 7, "sqrt"])
+def test_checkpoints_change_nothing(derivative: Derivative, checkpoints):
+    loss, params, task = mlp_case()
+    rule = RULES["adam"]()
+    plain = InnerLoop(rule, 7, derivative=derivative)
+    few = InnerLoop(rule, 7, derivative=derivative, checkpoints=checkpoints)
+    same(meta_grad(few, params, task, loss), meta_grad(plain, params, task, loss), 1e-12)
+    same(unroll(loss, few, params, task.support), unroll(loss, plain, params, task.support), 1e-12)
+
+
+def test_checkpoints_with_a_selection_and_a_truncation():
+    loss, params, task = mlp_case()
+    plain, few = (anil(loss, InnerLoop(SGD, 9, last=5, checkpoints=c)) for c in (None, "sqrt"))
+    same(few.meta_grad(params, task), plain.meta_grad(params, task), 1e-12)
+
+
+@pytest.mark.parametrize(("steps", "segments", "held"), [(100, 10, 20), (100, 7, 22), (100, None, 100)])
+def test_how_many_carries_are_held(steps: int, segments: int | None, held: int):
+    """Of a loop whose carry is a megabyte, the compiled program's temporary memory is that of so many carries."""
+    theta = jnp.ones(131_072)
+    step = lambda x, _: (jnp.sin(x) * x, None)
+    loss = lambda theta: nested_scan(step, theta, jnp.arange(steps), steps, segments)[0].sum()
+    compiled = jax.jit(jax.grad(loss)).lower(theta).compile()
+    carries = compiled.memory_analysis().temp_size_in_bytes / theta.nbytes
+    assert (
+        carries < 2.2 * held + 5
+    )  # sin and cos of a carry are kept with it in the segment that is differentiated
+    assert carries > held / 2, carries
+
+
+def test_safe_roots_keep_values_and_derivatives():
+    x = jnp.asarray([0.0, 0.25, 4.0])
+    same(safe_sqrt(x), [0, 0.5, 2])
+    same(jax.vmap(jax.grad(safe_sqrt))(x), [0, 1, 0.25])
+    same(jax.vmap(jax.grad(jax.grad(safe_sqrt)))(x[1:]), [-2.0, -1 / 32])
+
+
+@pytest.mark.parametrize(
+    ("rule", "slope"),
+    [
+        (optax.chain(optax.clip_by_global_norm(1.0), SGD), -0.1),
+        (optax.adam(0.1, eps=0.5), -0.1 / 0.5),
+        (optax.rmsprop(0.1, eps=0.5, eps_in_sqrt=False), -0.1 / 0.5),
+        (optax.chain(optax.scale_by_trust_ratio(), SGD), None),
+        (optax.adamw(0.1, eps=0.5), -0.1 / 0.5),
+    ],
+)
+def test_the_derivative_of_a_rule_at_a_zero_gradient(rule, slope: float | None):
+    """u = -alpha g min(1, c/|g|) and u = -alpha g/(|g| + eps) have the slopes -alpha and -alpha/eps at g = 0."""
+    params = jnp.ones(3)
+    step = lambda g: rule.update(g, rule.init(params), params)[0]
+    found = jax.jacobian(with_safe_roots(step))(jnp.zeros(3))
+    assert np.isfinite(found).all()
+    if slope is not None:
+        same(found, slope * np.eye(3))
+
+
+def test_a_solved_task_in_maml_with_a_clip_inside():
+    """The gradient of the support loss is exactly zero, that of the query loss is not: A = (1 - alpha)^k grad."""
+    loss = lambda theta, target: jnp.sum(jnp.square(theta - target)) / 2
+    rule = optax.chain(optax.clip_by_global_norm(1.0), SGD)
+    theta = jnp.ones(3)
+    same(maml(loss, InnerLoop(rule, 2)).meta_grad(theta, Task(theta, 0 * theta))[0], 0.9**2 * theta)

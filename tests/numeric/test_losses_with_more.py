@@ -1,0 +1,198 @@
+"""Random losses, model state and auxiliary outputs, against loops written by hand, in float64."""
+
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numeric_cases import mlp_case, normal
+
+from innerloop.algorithms import fomaml, joint, maml, reptile
+from innerloop.engine.algorithm import _QUERY, loss_key
+from innerloop.engine.evaluate import evaluate
+from innerloop.engine.inner import Derivative, InnerLoop
+from innerloop.engine.loss import Adapted, Loss
+from innerloop.engine.outer import OuterLoop, task_keys
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+
+RATE, STEPS = 0.1, 3
+SGD = optax.sgd(RATE)
+KEY = jax.random.key(7)
+
+
+def dropout_loss(params, batch, *, key):
+    hidden = jnp.tanh(batch.inputs @ params["body"]["w"] + params["body"]["b"])
+    hidden = jnp.where(jax.random.bernoulli(key, 0.5, hidden.shape), 2 * hidden, 0)
+    outputs = hidden @ params["head"]["w"] + params["head"]["b"]
+    return jnp.mean(jnp.square(outputs - batch.targets))
+
+
+def normalised_loss(params, batch, *, state):
+    """Inputs are normalised by a running mean that they move; how often is counted."""
+    mean = 0.9 * state["mean"] + 0.1 * batch.inputs.mean(0) * params["head"]["b"].sum()
+    hidden = jnp.tanh((batch.inputs - mean) @ params["body"]["w"] + params["body"]["b"])
+    outputs = hidden @ params["head"]["w"] + params["head"]["b"]
+    aux = {"largest": jnp.max(jnp.abs(outputs))}
+    return jnp.mean(jnp.square(outputs - batch.targets)), {"mean": mean, "calls": state["calls"] + 1}, aux
+
+
+def stateful(differentiate: bool = False) -> Loss:
+    state = {"mean": jnp.zeros(3), "calls": jnp.zeros((), jnp.int32)}
+    return Loss(normalised_loss, state=state, aux=True, differentiate_state=differentiate)
+
+
+def by_hand(params, task: Task, differentiate: bool):
+    """The query loss after a loop written out, with its state and what it saw."""
+    state, seen = stateful().state, []
+    for _ in range(STEPS):
+        loss = lambda p, state=state: normalised_loss(p, task.support, state=state)
+        (value, (after, aux)), grads = jax.value_and_grad(
+            lambda p, loss=loss: (loss(p)[0], loss(p)[1:]), has_aux=True
+        )(params)
+        state = after if differentiate else jax.lax.stop_gradient(after)
+        params = jax.tree.map(lambda p, g: p - RATE * g, params, grads)
+        seen.append((value, aux["largest"]))
+    return normalised_loss(params, task.query, state=state)[0], (params, state, seen)
+
+
+def same(a, b, tolerance: float = 1e-10) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize("select", [None, "head"])
+def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative, select):
+    _, params, task = mlp_case()
+    algorithm = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, STEPS, select, derivative=derivative))
+
+    def outer(start):
+        params = start
+        for i in range(STEPS):
+            grads = jax.grad(dropout_loss)(params, task.support, key=jax.random.fold_in(KEY, i))
+            keep = lambda name, new, old: new if select in (None, name) else old
+            params = {
+                name: keep(
+                    name, jax.tree.map(lambda p, g: p - RATE * g, params[name], grads[name]), params[name]
+                )
+                for name in params
+            }
+        return dropout_loss(params, task.query, key=jax.random.fold_in(KEY, _QUERY))
+
+    value, grads = jax.value_and_grad(outer)(params)
+    found, info = algorithm.meta_grad(params, task, key=KEY)
+    same((found, info.outer_loss), (grads, value))
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_state_is_carried_and_comes_back(derivative: Derivative, differentiate: bool):
+    _, params, task = mlp_case()
+    algorithm = maml(stateful(differentiate), InnerLoop(SGD, STEPS, derivative=derivative))
+    (value, (adapted, state, seen)), grads = jax.value_and_grad(by_hand, has_aux=True)(
+        params, task, differentiate
+    )
+    found, info = algorithm.meta_grad(params, task)
+    same((found, info.outer_loss), (grads, value))
+    same(algorithm.adapt(params, task.support), Adapted(adapted, state))
+    assert algorithm.adapt(params, task.support).state["calls"] == STEPS
+    trajectory = algorithm.trajectory(params, task.support)
+    same((trajectory.losses, trajectory.aux["largest"]), tuple(map(jnp.stack, zip(*seen, strict=True))))
+
+
+def test_the_derivative_through_the_state_is_another():
+    _, params, task = mlp_case()
+    one, other = (maml(stateful(d), InnerLoop(SGD, STEPS)).meta_grad(params, task)[0] for d in (False, True))
+    assert not np.allclose(one["head"]["b"], other["head"]["b"], rtol=1e-6)
+
+
+def test_other_algorithms_take_state():
+    _, params, task = mlp_case()
+    value, (adapted, state, _) = by_hand(params, task, False)
+    inner = InnerLoop(SGD, STEPS)
+    query = lambda p: normalised_loss(p, task.query, state=state)[0]
+    grads, info = fomaml(stateful(), inner).meta_grad(params, task)
+    same((grads, info.outer_loss), (jax.grad(query)(adapted), value))
+    assert info.aux["largest"] == normalised_loss(adapted, task.query, state=state)[2]["largest"]
+    same(reptile(stateful(), inner).meta_grad(params, task)[0], jax.tree.map(jnp.subtract, params, adapted))
+    start = lambda p: normalised_loss(p, task.query, state=stateful().state)[0]
+    same(joint(stateful(), inner).meta_grad(params, task)[0], jax.grad(start)(params))
+
+
+class Lines:
+    """Tasks of the shape of `mlp_case`."""
+
+    def sample(self, key):
+        draw = lambda i, n: jax.random.normal(jax.random.fold_in(key, i), (5, n))
+        return Task(Batch(draw(2, 3), draw(3, 2)), Batch(draw(4, 3), draw(5, 2)))
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_the_outer_loop_gives_every_task_its_key(chunk: int):
+    """The update is that of the mean by hand; stopping between updates changes nothing."""
+    _, params, _ = mlp_case()
+    algorithm, tasks = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, 2)), Lines()
+    loop = OuterLoop(algorithm, optax.sgd(1.0), tasks, meta_batch=4, chunk=chunk)
+    expected = params
+    for step in range(2):
+        keys = task_keys(KEY, jnp.asarray(step), 4)
+        grads = [algorithm.meta_grad(expected, tasks.sample(k), key=loss_key(k))[0] for k in keys]
+        expected = jax.tree.map(lambda p, *g: p - sum(g) / 4, expected, *grads)
+    together, _ = loop.run(loop.init(params, KEY), 2)
+    state, _ = loop.run(loop.init(params, KEY), 1)
+    apart, _ = loop.run(state, 1)
+    same(together.params, expected)
+    same(apart.params, expected)
+
+
+def test_auxiliary_outputs_are_logged_as_means():
+    _, params, _ = mlp_case()
+    algorithm, tasks = maml(stateful(), InnerLoop(SGD, 2)), Lines()
+    loop = OuterLoop(algorithm, optax.sgd(0.0), tasks, meta_batch=4)
+    _, info = loop.run(loop.init(params, KEY), 1)
+    drawn = [tasks.sample(k) for k in task_keys(KEY, jnp.asarray(0), 4)]
+    each = [algorithm.meta_grad(params, task)[1].aux["largest"] for task in drawn]
+    same(info.aux["largest"], jnp.stack([sum(each) / 4]))
+
+
+def test_evaluation_is_random_by_task_alone():
+    _, params, _ = mlp_case()
+    algorithm, tasks = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, 2)), Lines()
+    one, other = (evaluate(algorithm, params, tasks, key=KEY, num_tasks=4, chunk=c) for c in (1, 2))
+    same(one.scores["loss"], other.scores["loss"])
+    key = jax.random.fold_in(KEY, 3)
+    adapted = algorithm.adapt(params, tasks.sample(key).support, key=loss_key(key))
+    same(one.scores["loss"][3, 2], algorithm.query_loss(adapted, tasks.sample(key).query, key=loss_key(key)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Loss(dropout_loss, random=True), "random and needs a key"),
+        (Loss(lambda p, b: p["head"]["b"].sum(), aux=True), r"must return \(loss, auxiliary outputs\)"),
+        (
+            Loss(lambda p, b, state: (p["head"]["b"].sum(),), state=0.0),
+            r"must return \(loss, new state\), got 1",
+        ),
+        (
+            Loss(lambda p, b, state: (p["head"]["b"].sum(), (state,)), state=0.0),
+            "structure, shapes and dtypes",
+        ),
+        (Loss(lambda p, b, state: (p["head"]["b"].sum(), state[None]), state=jnp.ones(2)), r"\[1, 2\] after"),
+    ],
+)
+def test_bad_losses(loss: Loss, message: str):
+    _, params, task = mlp_case()
+    with pytest.raises(InnerloopError, match=message):
+        maml(loss, InnerLoop(SGD)).meta_grad(params, task)
+
+
+def test_a_stateful_loss_can_be_called_by_itself():
+    _, params, task = mlp_case()
+    state = {"mean": normal(1)(3), "calls": jnp.zeros((), jnp.int32)}
+    assert (
+        stateful()(Adapted(params, state), task.query) == normalised_loss(params, task.query, state=state)[0]
+    )
+    assert stateful()(params, task.query) == normalised_loss(params, task.query, state=stateful().state)[0]

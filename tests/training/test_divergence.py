@@ -1,0 +1,109 @@
+"""Held-out tasks that diverge are counted, and kept out of the mean of a validation."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_cases import EPISODES
+
+from innerloop.config.schema import Config
+from innerloop.engine.evaluate import Curve
+from innerloop.training.build import build
+from innerloop.training.divergence import diverged, means
+from innerloop.training.measure import measure
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
+from innerloop.training.trained import Trained
+
+
+def losses(*rows: list[float]) -> Curve:
+    return Curve(tuple(range(len(rows[0]))), {"loss": np.array(rows)})
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            [[3.0, 0.5], [3.0, 4590.0], [2.0, 5.0]],
+            [False, True, False],
+        ),  # ANIL in the quickstart: 1 of 200 tasks
+        ([[3.0, np.nan], [3.0, np.inf], [2.0, 5.0]], [True, True, False]),
+        ([[np.nan, np.nan], [np.inf, 1.0]], [True, False]),
+        (
+            [[0.01, 1.0], [0.02, 2.0], [0.01, 1.5]],
+            [False, False, False],
+        ),  # all alike: that is what adapting does
+        ([[3.0, 299.0], [3.0, 1.0], [3.0, 1.0]], [False, False, False]),
+        ([[3.0, 301.0], [3.0, 1.0], [3.0, 1.0]], [True, False, False]),
+        ([[0.0, 0.0], [0.0, 1e-9], [0.0, 0.0]], [False, False, False]),
+        ([[3.0, 1.0], *9 * [[3.0, 1e6]]], [False, *9 * [True]]),
+        ([[3.0], [2.0]], [False, False]),
+    ],
+)
+def test_which_tasks_diverged(rows, expected):
+    assert diverged(losses(*rows)).tolist() == expected
+
+
+def test_returns_diverge_where_one_is_not_finite():
+    curve = Curve((0, 1), {"return": np.array([[1.0, -1e9], [np.nan, 1.0], [1.0, 2.0]])})
+    assert diverged(curve).tolist() == [False, True, False]
+    assert means(curve) == {"return": (2.0 - 1e9) / 2, "diverged": 1.0}
+
+
+def test_means_leave_out_what_diverged_but_in_accuracies():
+    curve = Curve(
+        (0, 1), {"loss": np.array([[1.6, 0.5], [1.6, 1e6]]), "accuracy": np.array([[0.2, 0.8], [0.2, 0.2]])}
+    )
+    assert means(curve) == {"loss": 0.5, "accuracy": 0.5, "diverged": 1.0}
+
+
+def test_where_all_diverged_there_is_no_mean():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = means(losses([1.0, np.nan], [np.inf, np.inf]))
+    assert np.isnan(found["loss"])
+    assert found["diverged"] == 2
+
+
+def test_validation_counts_the_tasks_that_diverged(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The mean is of the others, computed here from the scores of the same tasks."""
+    import innerloop.training.loop as loop
+
+    seen: list[Curve] = []
+
+    def spoilt(curves: list[Curve]) -> Curve:
+        (curve,) = curves
+        scores = curve.scores["loss"].copy()
+        scores[1, -1] = 1e7
+        seen.append(Curve(curve.steps, {"loss": scores}))
+        return seen[-1]
+
+    monkeypatch.setattr(loop, "join", spoilt)
+    train(tiny, tmp_path / "run")
+    records = [r for r in RunFolder(tmp_path / "run").metrics() if "validation_loss" in r]
+    assert len(records) == len(seen) == 2
+    for record, curve in zip(records, seen, strict=True):
+        assert curve.steps == (0, tiny.evaluation.steps)
+        assert record["validation_diverged"] == 1
+        assert record["validation_loss"] == pytest.approx(np.delete(curve.scores["loss"][:, -1], 1).mean())
+
+
+def test_a_measurement_counts_them_too_and_keeps_them_in_its_mean(tiny: Config):
+    """A measured number is of all tasks; on these some losses grow a millionfold and stay finite."""
+    config = replace(tiny, inner=replace(tiny.inner, learning_rate=0.15))
+    experiment = build(replace(config, evaluation=replace(config.evaluation, steps=3, tasks=40)))
+    found = measure(Trained(experiment.init_params(), experiment, "here", {}))
+    scores = found.task_scores
+    assert np.isfinite(scores).all()
+    assert 0 < found.diverged_tasks == int((scores > 100 * found.curve.mean[0]).sum()) < 20
+    assert found.value == pytest.approx(float(scores.mean()), rel=1e-5)
+
+
+def test_classification_has_both_scores_to_tell_it_by():
+    found = measure(Trained(EPISODES.init_params(), EPISODES, "here", {}), tasks=4)
+    assert found.diverged_tasks == 0
+    assert found.task_scores.shape == (4,)
