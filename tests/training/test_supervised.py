@@ -165,7 +165,7 @@ def test_training_and_test_have_their_own_minibatches():
 def test_names_of_classes_follow_the_rotations():
     assert EPISODES.class_names("train") == SPLITS.train.names
     turned = data(rotations=True)
-    assert turned.class_names() == turned.classes(SPLITS.test).names
+    assert turned.class_names() == turned.classes_of("test").names
     assert SupervisedExperiment(preset("sinusoid-maml")).class_names() == ()
 
 

@@ -142,13 +142,13 @@ class Algorithm(ABC):
 
     def query_loss(
         self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        """The loss of adapted parameters on the query set; `key` is that of the task."""
+    ) -> Array:
+        """The loss of adapted parameters on the query set, a scalar; `key` is that of the task."""
         return self.query(adapted, batch, key=key)[0]
 
     def query(
         self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Float[Array, ""], PyTree]:
+    ) -> tuple[Array, PyTree]:
         """The loss of adapted parameters on the query set, and its auxiliary outputs."""
         return evaluate_adapted(self._outer_loss, adapted, batch, fold_key(key, _QUERY))
 

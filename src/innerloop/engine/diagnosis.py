@@ -169,7 +169,16 @@ def layer_lost(algorithm: "Algorithm", params: Params, batch: PyTree, layers: La
         if not np.isfinite(np.asarray(output)).all():
             return f"at the output of layer `{name}`"
     loss, grads = compile_once(jax.value_and_grad(algorithm.loss_fn))(params, batch)
-    return gradient_lost(params, is_finite(grads)) if np.isfinite(loss) else "at the loss"
+    if np.isfinite(loss):
+        return gradient_lost(params, is_finite(grads))
+    why = misfit(algorithm, params, batch)
+    return f"at the loss ({why})" if why else "at the loss"
+
+
+def misfit(algorithm: "Algorithm", params: Params, batch: PyTree, ways: int | None = None) -> str:
+    """Why targets do not fit the model's outputs, if the loss can tell."""
+    told = getattr(algorithm.loss_fn, "misfit", None)
+    return "" if told is None else told(params, batch, ways)
 
 
 def gradient_lost(params: Params, sound: Any) -> str:

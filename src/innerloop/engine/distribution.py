@@ -1,6 +1,6 @@
 """Distributions of tasks that users bring: checked in the traced program, and split into arrays and the rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,13 +10,9 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import PRNGKeyArray, PyTree
 
+from innerloop.engine.dependence import dependent, numbers_within
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError
-
-CALLS = frozenset(
-    {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
-)
-"""Equations that call one jaxpr with all of their operands."""
 
 UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
@@ -92,9 +88,10 @@ def check_random(
         reason = str(error).splitlines()[0]
         do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
-    if not any(_dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
+    if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
-        raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
+        do = "draw from the key, by jax.random; tasks that are fixed are an innerloop.TaskList"
+        raise InnerloopError(who, wrong, do=do)
     _check_alike(first, second, who, name)
 
 
@@ -119,38 +116,9 @@ def _traced_twice(fn: Callable[..., PyTree], *args: PyTree) -> tuple[jex.ClosedJ
 
 def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name: str) -> None:
     """Raise InnerloopError if two traces of a function hold other numbers."""
-    if not _same(list(_constants(first)), list(_constants(second))):
+    if not _same(list(numbers_within(first)), list(numbers_within(second))):
         wrong = f"`{name}` draws other numbers for the same key, and would draw them once for all tasks"
         raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
-
-
-def _dependent(jaxpr: jex.Jaxpr, inputs: list[bool]) -> list[bool]:
-    """Which results of a jaxpr depend on those inputs that are marked."""
-    marked = {variable for variable, mark in zip(jaxpr.invars, inputs, strict=True) if mark}
-    marks = lambda atoms: [isinstance(x, jex.Var) and x in marked for x in atoms]
-    for equation in jaxpr.eqns:
-        given = marks(equation.invars)
-        results = [any(given)] * len(equation.outvars)
-        inner = list(jex.jaxprs_in_params(equation.params))
-        if equation.primitive.name in CALLS and len(inner) == 1:
-            results = _dependent(inner[0], given)
-        marked.update(x for x, mark in zip(equation.outvars, results, strict=True) if mark)
-    return marks(jaxpr.outvars)
-
-
-def _constants(traced: jex.ClosedJaxpr) -> Iterator[Any]:
-    """All numbers that a traced program holds, within its equations too."""
-    yield from traced.consts
-    yield from _literals(traced.jaxpr)
-
-
-def _literals(jaxpr: jex.Jaxpr) -> Iterator[Any]:
-    """The numbers in the equations of a jaxpr."""
-    for equation in jaxpr.eqns:
-        yield from (x.val for x in equation.invars if isinstance(x, jex.Literal))
-        for inner in jex.jaxprs_in_params(equation.params):
-            yield from _literals(inner)
-    yield from (x.val for x in jaxpr.outvars if isinstance(x, jex.Literal))
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:

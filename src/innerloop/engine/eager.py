@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, is_finite
+from innerloop.engine.loss_errors import loss_errors
 from innerloop.parallel.compile_once import compile_once, transforming
 
 Arguments = ParamSpec("Arguments")
@@ -48,7 +49,8 @@ def one_program(
                 result = method(owner, *given, **keywords)  # pyright: ignore[reportCallIssue]
                 return result, is_finite(result).all()
 
-            result, finite = compile_once(program)(arrays)
+            with loss_errors(given[1:]):
+                result, finite = compile_once(program)(arrays)
             if not finite:
                 _raise_diverged(f"{type(owner).__name__}.{method.__name__}", lost, arguments)
             return result

@@ -20,6 +20,7 @@ from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.diagnosis import Diverged, adaptation_lost, first_lost
 from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.intervals import half_width, mean_over_tasks
+from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.task_list import TaskList
@@ -272,6 +273,7 @@ def evaluate(
     held, with_arrays = split_arrays(tasks)
     tasks = with_arrays(jax.tree.map(jnp.asarray, held))
     check_distribution(tasks, key, "evaluate")
+    check_learns(algorithm, params, tasks, key, "evaluate", outer=False)
     count = _number_of_tasks(tasks, num_tasks)
     run = evaluator(algorithm, tasks, score, num_tasks=count, record=record, chunk=chunk)
     curve = join(list(run(params, key)))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 
@@ -156,7 +157,7 @@ def evaluate_loss(
 
 def evaluate_adapted(
     loss_fn: LossFn, adapted: Params | Adapted, batch: PyTree, key: PRNGKeyArray | None = None
-) -> tuple[Float[Array, ""], PyTree]:
+) -> tuple[Array, PyTree]:
     """The value of any loss and its auxiliary outputs after an inner loop; a loss without state ignores the state."""
     state = None
     if isinstance(adapted, Adapted):
@@ -169,7 +170,10 @@ def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray
     """Raise InnerloopError unless the loss is a float scalar and its new state is like the old one."""
     check_key(loss_fn, key)
     state = initial_state(loss_fn)
-    shape, extras = jax.eval_shape(lambda *given: evaluate_loss(loss_fn, *given), params, batch, key, state)
+    with loss_errors(batch):
+        shape, extras = jax.eval_shape(
+            lambda *given: evaluate_loss(loss_fn, *given), params, batch, key, state
+        )
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         array = hasattr(shape, "shape")
         got = f"shape {shape.shape} of {shape.dtype}" if array else type(shape).__name__

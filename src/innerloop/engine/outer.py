@@ -23,6 +23,7 @@ from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
+from innerloop.engine.learning_check import check_learns
 from innerloop.engine.meta_state import MetaState, check_state, keep, to_device, without_aliases
 from innerloop.engine.optimizer import descend
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
@@ -288,6 +289,13 @@ class OuterLoop(GradientLoop):
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
         check_distribution(self.with_arrays(self.arrays), key, "OuterLoop")
+
+    def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update, from meta-parameters. Raises InnerloopError as `init`."""
+        state = super().start(meta_params, key)
+        tasks = self.with_arrays(self.arrays)
+        check_learns(self.algorithm, state.params, tasks, key, "OuterLoop", outer=True)
+        return state
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
         """In words, which task of the update from these parameters loses finiteness, and where."""

@@ -6,6 +6,7 @@
 `fit` always starts the inner loop from the initialisation: fitting again forgets the last task.
 """
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, LossFn, Params
 from innerloop.errors import InnerloopError
-from innerloop.learner import validation
+from innerloop.learner import pickling, validation
 from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
 from innerloop.parallel.compile_once import compile_once
@@ -105,6 +106,15 @@ class Learner:
             do = "make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
             raise InnerloopError("Learner", f"`{name}` cannot be set", do=do)
         super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "Learner"], tuple[bytes]]:
+        return _unpickled, (pickling.dumps(vars(self) | {"_output_shapes": {}, "_programs": {}}),)
+
+    def __copy__(self) -> "Learner":
+        return _with_attributes(vars(self))
+
+    def __deepcopy__(self, memo: object) -> "Learner":
+        return _with_attributes(vars(self))  # none of its arrays is ever changed in place
 
     @classmethod
     def from_pretrained(
@@ -324,6 +334,18 @@ class Learner:
     def _check_fitted(self, who: str) -> None:
         if self.params_ is None:
             raise InnerloopError(who, "the learner is not fitted", do="call fit(x, y) first")
+
+
+def _with_attributes(attributes: dict[str, Any]) -> Learner:
+    """A learner with these attributes."""
+    learner = object.__new__(Learner)
+    vars(learner).update(attributes)
+    return learner
+
+
+def _unpickled(data: bytes) -> Learner:
+    """The learner that was pickled."""
+    return _with_attributes(pickle.loads(data))
 
 
 def _batch_loss(loss_fn: LossFn) -> BatchLoss:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -59,6 +60,11 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
     return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
 
 
+def _or_masked(known: Bool[Array, "examples ..."], mask: Mask) -> Bool[Array, "examples ..."]:
+    """Which targets are in order: those that are known, and those that do not count."""
+    return known if mask is None else known | ~mask.reshape(-1, *[1] * (known.ndim - 1))
+
+
 def softmax_cross_entropy(
     scores: Float[Array, "examples ways"], targets: Array, mask: Mask = None
 ) -> Float[Array, ""]:
@@ -69,17 +75,19 @@ def softmax_cross_entropy(
 
     Args:
         scores: `[examples, ways]`.
-        targets: class numbers, `[examples]`; the loss is NaN if one is not in 0..ways-1.
+        targets: class numbers, `[examples]`; the loss is NaN if one that counts is not among 0, 1, ..., ways-1.
         mask: which examples count, `[examples]` (None: all).
 
     Raises:
         InnerloopError: the targets do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
-    log_f = jax.nn.log_softmax(scores)
+    known = (targets >= 0) & (targets < scores.shape[-1]) & (targets == jnp.round(targets))
+    known = _or_masked(known, mask)
+    # The scores too, or the gradient would be finite.
+    log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
     log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
-    known = (targets >= 0) & (targets < scores.shape[-1])
     return -mean_over_examples(jnp.where(known, log_likelihood, jnp.nan), mask)
 
 
@@ -88,7 +96,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
 
     Args:
         scores: `[examples, ...]`.
-        targets: 0 or 1, of the same shape.
+        targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside of 0..1.
         mask: which examples count, `[examples]` (None: all).
 
     Raises:
@@ -96,9 +104,17 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
     """
     _check_targets(targets, scores.shape)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
+    known = _or_masked((targets >= 0) & (targets <= 1), mask)
+    losses = losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
     if mask is None:
         return jnp.mean(losses)
     return mean_over_examples(losses.reshape(len(losses), -1).mean(axis=-1), mask)
+
+
+def _counted(batch: Batch) -> np.ndarray:
+    """The targets of the examples that count."""
+    targets = np.asarray(batch.targets)
+    return targets if batch.mask is None else targets[np.asarray(batch.mask)]
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,26 @@ class BatchLoss:
         # Without a mask it need not take one.
         masks = () if batch.mask is None else (batch.mask,)
         return self.measure(self.apply(params, batch.inputs), batch.targets, *masks)
+
+    def misfit(self, params: Params, batch: Batch, ways: int | None = None) -> str:
+        """In words, why the targets of a batch do not fit the outputs; empty if they do, or if that cannot be told.
+
+        Args:
+            params: the parameters of the model.
+            batch: the batch; only its shapes are read if `ways` is given.
+            ways: the number of classes (None: the targets are read).
+        """
+        if self.measure is sigmoid_cross_entropy and ways is None:
+            low, high = _counted(batch).min(), _counted(batch).max()
+            return "" if low >= 0 and high <= 1 else f"the targets reach {low} and {high}"
+        if self.measure is not softmax_cross_entropy:
+            return ""
+        outputs = jax.eval_shape(lambda params, x: self.apply(params, x), params, batch.inputs).shape[-1]
+        if ways is not None:
+            return "" if ways <= outputs else f"the model has {outputs} outputs for {ways} classes"
+        labels = _counted(batch)
+        wrong = labels[(labels < 0) | (labels >= outputs) | (labels != np.round(labels))]
+        return f"the model has {outputs} outputs and a target is {wrong[0]}" if wrong.size else ""
 
 
 def mean_squared_error(apply: Apply = call) -> BatchLoss:

@@ -1,0 +1,86 @@
+"""Whether an algorithm can learn from the tasks at all: told before anything is compiled."""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from innerloop.engine.algorithm import Algorithm, loss_key
+from innerloop.engine.dependence import dependent
+from innerloop.engine.diagnosis import misfit
+from innerloop.engine.loss import params_of, with_params
+from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.types import Params, Task, TaskDistribution
+from innerloop.errors import InnerloopError
+
+DO = "look for a stop_gradient, a rounding, or a model that does not use its parameters"
+
+
+def check_learns(
+    algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray, who: str, *, outer: bool
+) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless there is something to learn.
+
+    Args:
+        algorithm: the algorithm.
+        params: its meta-parameters.
+        tasks: a distribution of tasks.
+        key: any key.
+        who: the caller.
+        outer: whether the outer loop is to learn, too.
+
+    Raises:
+        InnerloopError: the model has fewer outputs than an episode has classes, the loss cannot be computed on these
+            tasks, the adapted parameters do not depend on the support set, or the outer loss on no parameter.
+    """
+    task = jax.eval_shape(lambda key: tasks.sample(key), key)
+    own = {"key": loss_key(key)} if algorithm.random else {}
+    adapt = lambda support, params: algorithm.adapt(params, support, **own)
+    with loss_errors(task.support):
+        _check_ways(algorithm, params, task, tasks, who)
+        adapted = jax.eval_shape(adapt, task.support, params)
+        learns = _depends(adapt, task.support, params)
+    if algorithm.inner.steps and not learns:
+        wrong = (
+            "the loss does not depend on the parameters that the inner loop adapts, so it would learn nothing"
+        )
+        raise InnerloopError(who, wrong, do=DO)
+    if outer and _has_examples(task.query):
+        _check_query(algorithm, adapted, task.query, own, who)
+
+
+def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDistribution, who: str) -> None:
+    """Raise InnerloopError for a model with fewer outputs than an episode has classes, where the loss can tell."""
+    ways = getattr(tasks, "ways", None)
+    why = misfit(algorithm, algorithm.initialisation(params), task.support, ways) if ways else ""
+    if why:
+        raise InnerloopError(who, why, do="give its head as many outputs as an episode has classes")
+
+
+def _has_examples(query: PyTree) -> bool:
+    """Whether a query set holds any; Reptile's is empty."""
+    return bool(jax.tree.leaves(query)) and all(x.size for x in jax.tree.leaves(query))
+
+
+def _check_query(
+    algorithm: Algorithm, adapted: PyTree, query: PyTree, own: dict[str, PRNGKeyArray], who: str
+) -> None:
+    """Raise InnerloopError unless the loss on a query set depends on the adapted parameters."""
+
+    def slope(given: PyTree) -> PyTree:
+        adapted, query = given
+        loss = lambda params: algorithm.query_loss(with_params(adapted, params), query, **own)
+        return jax.grad(loss)(params_of(adapted))
+
+    with loss_errors(query):
+        learns = _depends(slope, (adapted, query))
+    if not learns:
+        wrong = "the loss on the query set does not depend on the parameters, so nothing would be learnt"
+        raise InnerloopError(who, wrong, do=DO)
+
+
+def _depends(function: Callable[..., PyTree], given: PyTree, *rest: PyTree) -> bool:
+    """Whether a result of `function(given, *rest)` depends on the first argument."""
+    traced = jax.make_jaxpr(lambda *arguments: function(*arguments))(given, *rest)
+    marks = len(jax.tree.leaves(given))
+    return any(dependent(traced.jaxpr, [i < marks for i in range(len(traced.jaxpr.invars))]))

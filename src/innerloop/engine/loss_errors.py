@@ -1,0 +1,25 @@
+"""Errors of JAX within a loss, in the terms of those who wrote it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+from jaxtyping import PyTree
+
+from innerloop.errors import InnerloopError
+
+
+@contextmanager
+def loss_errors(batch: PyTree) -> Iterator[None]:
+    """What JAX says of shapes and types that do not fit becomes an InnerloopError with the shapes of the batch."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InnerloopError):
+            raise
+        shapes = ", ".join(
+            str(jax.typeof(x)) if hasattr(x, "dtype") else repr(x) for x in jax.tree.leaves(batch)
+        )
+        wrong = f"cannot be computed ({str(error).splitlines()[0]})"
+        do = "give the shapes that the model takes"
+        raise InnerloopError("loss_fn", wrong, got=f"a batch of {shapes}", do=do) from error

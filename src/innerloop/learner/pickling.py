@@ -1,0 +1,75 @@
+"""Pickling of objects that hold functions made by other functions, as every Optax rule does.
+
+Such a function is stored as where its code stands (module and qualified name) with the variables that it closes over.
+No code is stored, so the same versions of the libraries have to be there when it is loaded.
+"""
+
+import inspect
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from innerloop.errors import InnerloopError
+
+LOCAL = ".<locals>."
+
+
+def dumps(tree: object) -> bytes:
+    """Pickle an object. Raises InnerloopError for what cannot be pickled, such as a function of an interactive cell."""
+    buffer = io.BytesIO()
+    try:
+        _Pickler(buffer).dump(tree)
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
+        do = "define functions at the top level of a module, or save the parameters alone"
+        raise InnerloopError("pickle", f"an object cannot be pickled ({error})", do=do) from error
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Also pickles functions within functions."""
+
+    def reducer_override(self, obj: Any) -> Any:  # noqa: D102
+        if not isinstance(obj, FunctionType) or LOCAL not in obj.__qualname__:
+            return NotImplemented
+        if obj.__code__ not in _codes(obj.__module__, obj.__qualname__):
+            return NotImplemented
+        cells = [cell.cell_contents for cell in obj.__closure__ or ()]
+        state = obj.__defaults__, obj.__kwdefaults__, cells
+        number = _codes(obj.__module__, obj.__qualname__).index(obj.__code__)
+        return _blank, (obj.__module__, obj.__qualname__, number), state, None, None, _fill
+
+
+def _codes(module: str, name: str) -> list[CodeType]:
+    """The codes of this qualified name within a function of a module, in order."""
+    outer, *inner = name.split(LOCAL)
+    found: Any = sys.modules.get(module) or __import__(module, fromlist=["_"])
+    for part in outer.split("."):
+        found = getattr(found, part, None)
+    found = inspect.unwrap(found) if callable(found) else None
+    codes = [found.__code__] if isinstance(found, FunctionType) else []
+    for part in inner:
+        codes = [c for code in codes for c in code.co_consts if isinstance(c, CodeType) and c.co_name == part]
+    return codes
+
+
+def _blank(module: str, name: str, number: int) -> Callable[..., Any]:
+    """The function without what it closes over, which may hold the function itself."""
+    codes = _codes(module, name)
+    if number >= len(codes):
+        do = "load it with the versions of the libraries that wrote it"
+        raise InnerloopError("pickle", f"there is no function {module}.{name}", do=do)
+    code = codes[number]
+    cells = tuple(CellType() for _ in code.co_freevars)
+    made = FunctionType(code, vars(sys.modules[module]), code.co_name, None, cells)
+    made.__qualname__, made.__module__ = name, module
+    return made
+
+
+def _fill(function: FunctionType, state: tuple[Any, Any, list[Any]]) -> None:
+    """Give a function its defaults and the variables that it closes over."""
+    function.__defaults__, function.__kwdefaults__, contents = state
+    for cell, content in zip(function.__closure__ or (), contents, strict=True):
+        cell.cell_contents = content

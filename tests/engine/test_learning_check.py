@@ -1,0 +1,188 @@
+"""Known before anything is compiled: outputs for the classes, shapes that fit, a loss that can be learnt."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from innerloop.algorithms import fomaml, joint, maml, reptile
+from innerloop.engine.dependence import dependent
+from innerloop.engine.evaluate import evaluate
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.outer import OuterLoop
+from innerloop.engine.types import Batch, Task
+from innerloop.errors import InnerloopError
+from innerloop.nn import MLP
+from innerloop.nn.losses import binary_cross_entropy, cross_entropy, mean_squared_error
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.tasks.episodes import Episodes
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KEY = jax.random.key(0)
+ROWS = [np.full((4, 2, 3, 1), i, np.float32) for i in range(6)]
+EPISODES = Episodes(ClassArrays.from_lists(ROWS, list("abcdef")), ways=5, shots=1, queries=2)
+INNER = InnerLoop(optax.sgd(0.1), 2)
+
+
+def model(inputs: int = 6, outputs: int = 5) -> MLP:
+    return MLP(inputs, outputs, hidden=(3,), key=KEY)
+
+
+def start(algorithm: Any, params: Any, tasks: Any = EPISODES) -> None:
+    OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=2).init(params, KEY)
+
+
+def test_a_head_that_is_too_small():
+    """By the episodes' classes before training; by the labels themselves where only the data tell."""
+    for call in (
+        start,
+        lambda algorithm, params: evaluate(algorithm, params, EPISODES, key=KEY, num_tasks=2),
+    ):
+        with pytest.raises(
+            InnerloopError, match="the model has 3 outputs for 5 classes; give its head as many"
+        ):
+            call(maml(cross_entropy(), INNER), model(outputs=3))
+    algorithm, support = maml(cross_entropy(), INNER), Batch(jnp.ones((3, 6)), jnp.array([0, 1, 4]))
+    with pytest.raises(
+        InnerloopError, match=r"step 0, at the loss \(the model has 3 outputs and a target is 4\)"
+    ):
+        algorithm.adapt(model(outputs=3), support)
+    start(algorithm, model(outputs=7))
+
+
+@pytest.mark.parametrize("label", [-1.0, 3.0, 0.5])
+def test_labels_that_are_no_classes(label: float):
+    """Loss and gradient are NaN, so that nothing goes on where no error can be raised."""
+    batch = Batch(jnp.ones((3, 6)), jnp.array([0.0, label, 1.0]))
+    value, grads = jax.jit(jax.value_and_grad(cross_entropy()))(model(outputs=3), batch)
+    assert np.isnan(value)
+    assert all(np.isnan(x).all() for x in jax.tree.leaves(grads.head))
+    assert np.isfinite(cross_entropy()(model(outputs=3), batch._replace(targets=jnp.array([0.0, 2.0, 1.0]))))
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_that_are_not_binary(label: int):
+    """They would give a loss without a bound."""
+    batch = Batch(jnp.ones((2, 6)), jnp.array([[1], [label]]))
+    algorithm = maml(binary_cross_entropy(), INNER)
+    with pytest.raises(InnerloopError, match=r"at the loss \(the targets reach (-1 and 1|1 and 2)\)"):
+        algorithm.adapt(model(outputs=1), batch)
+    assert np.isfinite(
+        binary_cross_entropy()(model(outputs=1), batch._replace(targets=jnp.array([[0.0], [0.3]])))
+    )
+
+
+def test_another_number_of_features():
+    got = (
+        r"loss_fn: cannot be computed \(.*\), got a batch of float32\[5,2,3,1\], int32\[5\]; give the shapes"
+    )
+    algorithm = maml(cross_entropy(), INNER)
+    task = EPISODES.sample(KEY)
+    with pytest.raises(InnerloopError, match=got):
+        start(algorithm, model(4))
+    with pytest.raises(InnerloopError, match=got):
+        evaluate(algorithm, model(4), EPISODES, key=KEY, num_tasks=2)
+    with pytest.raises(InnerloopError, match=got):
+        algorithm.adapt(model(4), task.support)
+    with pytest.raises(InnerloopError, match="loss_fn: cannot be computed"):
+        jax.jit(algorithm.adapt)(model(4), task.support)
+    with pytest.raises(InnerloopError, match="loss_fn: cannot be computed"):
+        algorithm.meta_grad(
+            model(), task._replace(query=task.query._replace(inputs=task.query.inputs[:, :1]))
+        )
+
+
+class Lines(NamedTuple):
+    """Slopes; support and query are pairs."""
+
+    def sample(self, key: jax.Array) -> Task:
+        x = jax.random.normal(key, (4, 1))
+        return Task((x, 2 * x), (x + 1, 2 * x + 2))
+
+
+def squares(outputs: jax.Array, batch: Any) -> jax.Array:
+    return jnp.mean((outputs - batch[1]) ** 2)
+
+
+PARAMS = {"w": jnp.ones((1, 1)), "unused": jnp.ones(3)}
+CONSTANT: dict[str, Callable[[Any, Any], jax.Array]] = {
+    "other parameters": lambda p, b: squares(b[0] * 3.0, b),
+    "stop_gradient": lambda p, b: squares(b[0] @ jax.lax.stop_gradient(p["w"]), b),
+    "rounded": lambda p, b: squares(b[0] @ jnp.round(p["w"]), b),
+    "argmax": lambda p, b: squares(b[0] * jnp.argmax(p["w"]).astype(float), b),
+    "no data": lambda p, b: jnp.sum(p["w"]),
+    "another selection": lambda p, b: squares(b[0] @ p["w"], b),
+}
+
+
+@pytest.mark.parametrize("make", [maml, fomaml, reptile])
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_loss_that_cannot_be_learnt(make: Any, name: str):
+    inner = InnerLoop(optax.sgd(0.1), 2, select="unused" if name == "another selection" else None)
+    algorithm = make(CONSTANT[name], inner)
+    with pytest.raises(
+        InnerloopError, match="OuterLoop: the loss does not depend on the parameters that the inner loop"
+    ):
+        start(algorithm, PARAMS, Lines())
+    with pytest.raises(InnerloopError, match="evaluate: the loss does not depend"):
+        evaluate(algorithm, PARAMS, Lines(), key=KEY, num_tasks=2)
+
+
+@pytest.mark.parametrize("make", [maml, fomaml, joint])
+def test_a_query_loss_that_cannot_be_learnt(make: Any):
+    right = lambda p, b: squares(b[0] @ p["w"], b)
+    start(make(right, INNER), PARAMS, Lines())
+    wrong = make(right, INNER, outer_loss_fn=CONSTANT["rounded"])
+    with pytest.raises(
+        InnerloopError, match="OuterLoop: the loss on the query set does not depend on the parameters"
+    ):
+        start(wrong, PARAMS, Lines())
+
+
+def test_no_inner_steps_and_no_query_set():
+    """Neither is a fault."""
+    start(
+        maml(
+            CONSTANT["rounded"],
+            InnerLoop(optax.sgd(0.1), 0),
+            outer_loss_fn=lambda p, b: squares(b[0] @ p["w"], b),
+        ),
+        PARAMS,
+        Lines(),
+    )
+
+    class Half(Lines):
+        def sample(self, key: jax.Array) -> Task:
+            return super().sample(key)._replace(query=None)
+
+    start(reptile(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Half())
+
+
+def test_dependence_through_a_scan():
+    """What is carried marks what it meets from step to step; what is not stays unmarked."""
+
+    def turns(a: jax.Array, b: jax.Array, c: jax.Array) -> Any:
+        return jax.lax.scan(
+            lambda carry, x: ((carry[1], carry[2], carry[2], carry[3]), x + 1), (b, b, a, c), b[None]
+        )
+
+    traced = jax.make_jaxpr(turns)(1.0, jnp.ones(()), 3.0).jaxpr
+    assert dependent(traced, [True, False, False]) == [True, True, True, False, False]
+    assert dependent(traced, [False, True, False]) == [True, True, False, False, True]
+    assert dependent(traced, [False, False, True]) == [False, False, False, True, False]
+
+
+def test_regression_has_no_classes():
+    class Waves(Lines):
+        ways = 5
+
+        def sample(self, key: jax.Array) -> Task:
+            x = jax.random.normal(key, (4, 6))
+            return Task(Batch(x, x[:, :1]), Batch(x, x[:, :1]))
+
+    start(maml(mean_squared_error(), INNER), model(outputs=1), Waves())
