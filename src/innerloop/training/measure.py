@@ -10,6 +10,7 @@ import numpy as np
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
+from innerloop.errors import InnerloopError
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 
@@ -29,8 +30,12 @@ def measure(
 ) -> Measurement:
     """The adaptation curve on held-out tasks (None: as the config says).
 
-    `on_progress(done, total)` is called with the number of tasks done so far.
+    `on_progress(done, total)` is called with the number of tasks done so far. Raises InnerloopError for a
+    `learning_rate` where step sizes are learned.
     """
+    if learning_rate is not None and trained.config.spec.learns_rates:
+        wrong, do = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
+        raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, do=do)
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     config = replace(
         trained.config,

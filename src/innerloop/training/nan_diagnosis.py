@@ -72,6 +72,7 @@ def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: 
 def first_nonfinite(algorithm: Algorithm, meta_batch: int, tasks: Any, state: MetaState) -> str:
     """The first task whose meta-gradient at this state is not finite, taken apart; empty if there is none."""
     state = state._replace(params=jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params))
+    algorithm = algorithm.at(state.step)
     see = eqx.filter_jit(lambda tasks, params, key: inspect_task(algorithm, params, tasks.sample(key)))
     for number, key in enumerate(task_keys(state.key, state.step, meta_batch)):
         seen = jax.tree.map(np.asarray, see(tasks, state.params, key))
