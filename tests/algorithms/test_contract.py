@@ -1,6 +1,6 @@
 """Every algorithm with every inner rule keeps the contract; and the contract catches what breaks it."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,12 @@ RULES = {
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
+PLAIN = [name for name, spec in ALGORITHMS.items() if spec.policies]
+"""Those that differ from MAML by what they differentiate and what they move: every rule is tested with them."""
+
+
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_every_algorithm_with_every_rule(name: str, rule: str):
     spec = ALGORITHMS[name]
     by_number = lambda loss, inner: spec.make(loss, inner, head="1")
@@ -33,6 +37,51 @@ def test_every_algorithm_with_every_rule(name: str, rule: str):
     check_algorithm(
         spec.make, rule=RULES[rule](), zero_steps=name != "reptile", tuple_make=by_number, dtypes=both
     )
+
+
+def embed(params: Any, x: jax.Array) -> jax.Array:
+    """The features of the contract's networks."""
+    body = (
+        params["body"] if isinstance(params, dict) else dict(zip(("weight", "bias"), params[0], strict=True))
+    )
+    return jnp.tanh(x @ body["weight"] + body["bias"])
+
+
+def with_head(params: Any, weight: jax.Array, bias: jax.Array) -> Any:
+    if isinstance(params, dict):
+        return params | {"head": {"weight": weight, "bias": bias}}
+    return params[0], (weight, bias)
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "meta_sgd": {},
+    "maml_plus_plus": {"multi_step_updates": 3, "first_order_updates": 2, "update": 1},
+    "imaml": {},
+    "protomaml": {"ways": 2, "embed": embed, "with_head": with_head},
+    "cavia": {"context": "head"},
+    "online_maml": {},
+}
+"""What else there is, with its options."""
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_every_other_algorithm(name: str):
+    options, constructor = dict(MORE[name]), getattr(algorithms, name)
+    at = options.pop("update", None)
+
+    def make(loss, inner, **others: Any):
+        made = constructor(loss, inner, **options | others)
+        return made if at is None else made.at(jnp.asarray(at))
+
+    tuples = (lambda loss, inner: make(loss, inner, context="1")) if "context" in options else None
+    rule = RULES["momentum"]()
+    check_algorithm(
+        make, rule=rule, zero_steps=name != "online_maml", classes="ways" in options, tuple_make=tuples
+    )
+
+
+def test_no_algorithm_is_left_out():
+    assert {*PLAIN, *MORE} == set(algorithms.__all__)
 
 
 def test_moments_that_tasks_hand_on():

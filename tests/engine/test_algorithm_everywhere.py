@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from innerloop.config.schema import InnerConfig
 from innerloop.config.specs import ALGORITHMS, AlgorithmSpec
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import evaluate
@@ -35,7 +36,8 @@ def outer_measure(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 LOSS, OUTER = mean_squared_error(apply), BatchLoss(outer_measure, apply)
-EVERY = list(ALGORITHMS.values())
+EVERY = [spec for spec in ALGORITHMS.values() if not spec.classes]
+SETTINGS = InnerConfig(learning_rate=RATE, proximal=0.5)
 
 
 def draw(*shape: int) -> jax.Array:
@@ -58,8 +60,8 @@ sample = jax.jit(Tasks().sample)
 
 
 def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
-    rule = inner.pop("rule", optax.sgd(RATE))
-    return spec.make(LOSS, InnerLoop(rule, STEPS, **inner), outer_loss_fn=OUTER)
+    rule = inner.pop("rule", optax.sgd(1.0 if spec.learns_rates else RATE))
+    return spec.make(LOSS, InnerLoop(rule, STEPS, **inner), outer_loss_fn=OUTER, settings=SETTINGS)
 
 
 def moved_by(spec: AlgorithmSpec) -> tuple[str, ...]:
@@ -74,8 +76,9 @@ class ByHand(NamedTuple):
 
 @functools.cache
 def definition(name: str, minibatch: int | None) -> Callable[[Task], ByHand]:
-    """theta_0 .. theta_k: gradient descent of what the definition moves, written out."""
+    """theta_0 .. theta_k: gradient descent of what the definition moves, written out; iMAML's with its pull."""
     spec = ALGORITHMS[name]
+    pull = SETTINGS.proximal if "proximal" in spec.settings else 0.0
 
     def found(task: Task) -> ByHand:
         thetas, losses = [PARAMS], []
@@ -83,6 +86,7 @@ def definition(name: str, minibatch: int | None) -> Callable[[Task], ByHand]:
             rows = [(i * EACH + j) % 6 for j in range(EACH)] if minibatch else list(range(6))
             batch = jax.tree.map(lambda x, rows=tuple(rows): x[np.array(rows)], task.support)
             loss, grads = jax.value_and_grad(LOSS)(thetas[-1], batch)
+            grads = {k: g + pull * (thetas[-1][k] - PARAMS[k]) for k, g in grads.items()}
             now = {k: w - RATE * grads[k] if k in moved_by(spec) else w for k, w in thetas[-1].items()}
             thetas.append(now)
             losses.append(loss)
@@ -106,17 +110,19 @@ CASES = [*((spec, None) for spec in EVERY), (ALGORITHMS["reptile"], EACH), (ALGO
 @pytest.mark.parametrize(("spec", "minibatch"), CASES, ids=str)
 def test_evaluate_adapts_by_the_definition(spec: AlgorithmSpec, minibatch: int | None):
     """Scored after every step, on the tasks that the key decides; the reported loss is the algorithm's own."""
-    curve = evaluate(made(spec, minibatch=minibatch), PARAMS, Tasks(), key=KEY, num_tasks=2)
+    algorithm = made(spec, minibatch=minibatch)
+    curve = evaluate(algorithm, algorithm.init(PARAMS), Tasks(), key=KEY, num_tasks=2)
     for number in range(2):
         task = sample(jax.random.fold_in(KEY, number))
         close(curve.scores["loss"][number], by_hand(spec, task, minibatch).query_losses)
 
 
-@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+@pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
 def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
     """ANIL's body stands still, and BOIL's head; no second loss or inner loop is there to say otherwise."""
     task = sample(KEY)
-    learner = Learner(PARAMS, made(spec)).fit(*task.support)
+    algorithm = made(spec)
+    learner = Learner(algorithm.init(PARAMS), algorithm).fit(*task.support)
     assert not learner.classification
     for part in PARAMS:
         assert np.array_equal(learner.params_[part], PARAMS[part]) == (part not in moved_by(spec))
@@ -165,7 +171,7 @@ def test_reptiles_moments_are_meta_parameters():
     close((learnt.model, learnt.moments), (theta, moments))
 
 
-@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+@pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
 def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
     algorithm = made(spec)
     longer = algorithm.with_inner(steps=7)
@@ -175,10 +181,11 @@ def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
     assert algorithm.inner.steps == STEPS
 
 
-@pytest.mark.parametrize("spec", EVERY, ids=list(ALGORITHMS))
+@pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
 def test_meta_gradients_report_the_outer_loss(spec: AlgorithmSpec):
     task = sample(KEY)
-    info, found = jax.jit(made(spec).meta_grad)(PARAMS, task)[1], by_hand(spec, task)
+    algorithm, found = made(spec), by_hand(spec, task)
+    info = jax.jit(algorithm.meta_grad)(algorithm.init(PARAMS), task)[1]
     trained = found.query_losses[-1 if spec.adapts_in_training else 0]
     close(info.outer_loss, trained if spec.reads_query else found.support_losses[-1])
 

@@ -9,8 +9,8 @@ import pytest
 
 import innerloop
 from innerloop.config.presets.registry import all_presets
-from innerloop.config.schema import Config, DataConfig
-from innerloop.config.specs import ALGORITHMS, DATASETS
+from innerloop.config.schema import Config, DataConfig, InnerConfig
+from innerloop.config.specs import ALGORITHMS, DATASETS, SETTINGS
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.persistent_adam import persistent_adam
@@ -71,7 +71,18 @@ def test_every_algorithm_has_its_constructor():
         assert spec.constructor is getattr(innerloop, name)
         made = spec.make(loss, InnerLoop(persistent_adam(0.1)), outer_loss_fn=lambda params, batch: params)
         assert isinstance(made, Algorithm)
+        assert spec.settings == tuple(name for name in SETTINGS if hasattr(made, name))
+        assert spec.learns_rates == hasattr(made, "rates")
         assert (made.outer_loss_fn is None) == (not spec.reads_query)
+
+
+def test_settings_reach_the_algorithms_that_read_them():
+    """A learned step size begins at `inner.learning_rate`; the rule then has a step size of 1."""
+    settings = InnerConfig(learning_rate=0.3, multi_step_updates=7, proximal=5.0)
+    for spec in ALGORITHMS.values():
+        made = spec.make(lambda params, batch: params, InnerLoop(persistent_adam(0.1)), settings=settings)
+        assert all(getattr(made, name) == getattr(settings, name) for name in spec.settings)
+        assert not spec.learns_rates or made.rates == 0.3
 
 
 def test_every_algorithm_and_data_set_has_a_preset():

@@ -229,6 +229,6 @@ def test_first_order_differs_from_second():
 
 @pytest.mark.parametrize("field", ["multi_step_updates", "first_order_updates"])
 def test_numbers_of_updates_are_checked(field: str):
+    options: dict[str, Any] = {field: -1}
     with pytest.raises(InnerloopError, match=f"`{field}` must be 0 or more, got -1"):
-        options: dict[str, Any] = {field: -1}
         maml_plus_plus(mlp_case()[0], InnerLoop(ONE), **options)

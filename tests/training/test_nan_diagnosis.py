@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
 from innerloop.engine.meta_state import MetaState, keep, to_device
 from innerloop.engine.outer import task_keys
@@ -141,3 +142,23 @@ def test_what_is_kept_is_given_back(tiny: Config):
     raw = lambda state: state._replace(key=jax.random.key_data(state.key))
     back = to_device(keep(state))
     jax.tree.map(np.testing.assert_array_equal, raw(back), raw(state))
+
+
+class EarlyOnly(MAML):
+    """Its meta-gradient is lost in the first updates alone."""
+
+    def at(self, step: jax.Array) -> "EarlyOnly":
+        return replace(self, outer_loss_fn=lambda p, b: self.loss_fn(p, b) / jnp.where(step < STEP, 0, 1))
+
+
+def test_the_algorithm_is_that_of_the_update(tiny: Config):
+    """What follows a schedule over updates is taken apart as it was then."""
+    experiment = supervised(build(tiny))
+    algorithm = EarlyOnly(experiment.loss_fn, experiment.algorithm.inner)
+    state, tasks = fresh(experiment), experiment.train_tasks()
+    found = [
+        nan_diagnosis.first_nonfinite(algorithm, 2, tasks, state._replace(step=jnp.asarray(step, jnp.int32)))
+        for step in (STEP - 1, STEP)
+    ]
+    assert "the query loss or its gradient of task 0" in found[0]
+    assert not found[1]

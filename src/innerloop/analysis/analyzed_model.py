@@ -66,8 +66,12 @@ class Subject:
         return "accuracy" if "accuracy" in scores else "loss"
 
     def theta(self, params: Params) -> Params:
-        """The model's parameters among the meta-parameters: the start of every task."""
+        """The model's parameters among the meta-parameters."""
         return self.algorithm.initialisation(params)
+
+    def start(self, params: Params, task: Task) -> Params:
+        """The parameters before the first inner step of a task."""
+        return self.algorithm.start(params, task.support)
 
     def without(self, frozen: tuple[str, ...]) -> Algorithm:
         """The algorithm with the inner loop switched off for the layers in `frozen`."""

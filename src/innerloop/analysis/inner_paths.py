@@ -62,7 +62,7 @@ def inner_paths(
         }
 
     def one(params: Params, task: Task) -> dict[str, Array]:
-        start = parts(subject.theta(params))
+        start = parts(subject.start(params, task))
         observe = lambda now, i: {name: x - start[name] for name, x in parts(now).items()}
         seen = subject.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)

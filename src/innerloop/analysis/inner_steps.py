@@ -34,7 +34,7 @@ def inner_step_curves(
     layers, recorded = subject.layers, steps_to_record(subject.algorithm.inner.steps)
 
     def one(params: Params, task: Task) -> Record:
-        theta = subject.theta(params)
+        theta = subject.start(params, task)
 
         def observe(now: Params, i: Array) -> Record:
             loss, grads = jax.value_and_grad(subject.algorithm.loss_fn)(now, task.support)

@@ -31,7 +31,7 @@ GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
 def _first_step(subject: Subject, params: Params, task: Task) -> Params:
     """The first inner step of a task, as a change of all parameters."""
     once = subject.algorithm.with_inner(steps=1)
-    return subtract(once.adapt(params, task.support), subject.theta(params))
+    return subtract(once.adapt(params, task.support), subject.start(params, task))
 
 
 def _displaced(params: Params, *changes: tuple[Array, Params]) -> Params:
@@ -66,7 +66,7 @@ def loss_line(
         step = _first_step(subject, params, task)
 
         def at(a: Array) -> dict[str, Array]:
-            here = _displaced(subject.theta(params), (a, step))
+            here = _displaced(subject.start(params, task), (a, step))
             loss = subject.algorithm.loss_fn
             return {"support_loss": loss(here, task.support), "query_loss": loss(here, task.query)}
 
@@ -93,11 +93,12 @@ def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = G
     def all_at_once(params: Params, keys: list[Array]) -> tuple[list[Array], list[Array]]:
         tasks = [subject.tasks.sample(k) for k in keys]
         steps = [_first_step(subject, params, task) for task in tasks]
-        theta, loss = subject.theta(params), subject.algorithm.loss_fn
+        starts, loss = [subject.start(params, task) for task in tasks], subject.algorithm.loss_fn
 
         def losses(b: Array) -> list[Array]:
             at = lambda a: [
-                loss(_displaced(theta, (a, steps[0]), (b, steps[1])), task.query) for task in tasks
+                loss(_displaced(start, (a, steps[0]), (b, steps[1])), task.query)
+                for start, task in zip(starts, tasks, strict=True)
             ]
             return jax.lax.map(at, values)
 
@@ -116,8 +117,7 @@ def _projected_path(subject: Subject, params: Params, task: Task, flat: Array) -
     gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:
-        return jnp.linalg.solve(
-            gram, flat @ flat_vector(jax.tree.leaves(subtract(now, subject.theta(params))))
-        )
+        moved = subtract(now, subject.start(params, task))
+        return jnp.linalg.solve(gram, flat @ flat_vector(jax.tree.leaves(moved)))
 
     return subject.algorithm.trajectory(params, task.support, observe).observed

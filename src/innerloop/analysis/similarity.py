@@ -74,7 +74,7 @@ def adaptation_pair(subject: Subject, layout: Layout) -> Compare:
 
     def one(params: Params, task: Task) -> tuple[Any, Any]:
         adapted = subject.algorithm.adapt(params, task.support)
-        return _activations_of_both(subject, subject.theta(params), subject, adapted, task, layout)
+        return _activations_of_both(subject, subject.start(params, task), subject, adapted, task, layout)
 
     return one
 

@@ -49,7 +49,7 @@ def layer_movement(
 
     def one(params: Params, task: Task) -> dict[str, dict[str, Array]]:
         adapted = subject.algorithm.adapt(params, task.support)
-        old, new = layers.parts(subject.theta(params)), layers.parts(adapted)
+        old, new = layers.parts(subject.start(params, task)), layers.parts(adapted)
         pairs = {name: (flat_vector(new[name]), flat_vector(old[name])) for name in layers.names}
         return {name: {"relative": relative_change(*p), "angle": _angle(*p)} for name, p in pairs.items()}
 

@@ -49,7 +49,8 @@ def _chosen(words: Sequence[str]) -> list[Config]:
 def _row(config: Config) -> dict[str, Any]:
     """One preset as a plain record."""
     data, inner = config.data, config.inner
-    rule = f"{config.evaluation.steps} x {inner.optimizer} {inner.learning_rate:g}"
+    size = f"{'learned from ' if config.spec.learns_rates else ''}{inner.learning_rate:g}"
+    rule = f"{config.evaluation.steps} x {inner.optimizer} {size}"
     return {
         "name": config.name,
         "data": data.dataset,

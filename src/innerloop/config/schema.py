@@ -125,7 +125,7 @@ class InnerConfig(Section):
     steps: Annotated[int, STEPS] = 1
     """Inner steps while training."""
     learning_rate: Annotated[float, POSITIVE] = 0.01
-    """Inner step size, for a loss that is a mean over examples."""
+    """Inner step size, for a loss that is a mean over examples; what is learned begins there (Meta-SGD, MAML++)."""
     optimizer: Literal["sgd", "adam", "persistent_adam"] = "sgd"
     """Gradient descent, or Adam with beta1 = 0: reset for every task, or with second moments that persist from task to
     task (Reptile's published code)."""
@@ -133,6 +133,10 @@ class InnerConfig(Section):
     """Support examples per inner step while training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
     """How the loop is differentiated: changes time and memory, not the result."""
+    multi_step_updates: Annotated[int, Bounds(0, MOST)] = 0
+    """MAML++: outer updates whose loss also reads the queries before the last inner step."""
+    proximal: Annotated[float, POSITIVE] = 1.0
+    """iMAML: strength lambda of the pull to the initialisation."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ class AlgorithmSpec:
         reads_query: whether its meta-gradient reads the query set, and so may have a loss of its own for it.
         adapts_in_training: whether its training runs the inner loop; otherwise only its test does.
         persistent_moments: whether the moments of its inner optimiser may persist from task to task.
+        learns_rates: whether its step sizes are meta-parameters, which `inner.learning_rate` gives before training.
+        classes: whether its tasks must be episodes of classes.
+        settings: the settings of the inner loop that its constructor takes by the same names.
     """
 
     name: str
@@ -33,16 +36,37 @@ class AlgorithmSpec:
     reads_query: bool = True
     adapts_in_training: bool = True
     persistent_moments: bool = False
+    learns_rates: bool = False
+    classes: bool = False
+    settings: tuple[str, ...] = ()
+
+    @property
+    def policies(self) -> bool:
+        """Whether it adapts a policy, whose inner loop is that of `InnerLoop` alone."""
+        return not (self.learns_rates or self.classes or self.settings)
 
     @property
     def constructor(self) -> Callable[..., Any]:
         """`constructor(loss_fn, inner) -> Algorithm`."""
         return getattr(import_module(f"innerloop.algorithms.{self.name}"), self.name)
 
-    def make(self, loss_fn: Any, inner: Any, *, outer_loss_fn: Any = None, head: Any = "head") -> Any:
-        """Make the algorithm; the outer loss and the head are passed to the constructors that take them."""
+    def make(
+        self, loss_fn: Any, inner: Any, *, outer_loss_fn: Any = None, head: Any = "head", settings: Any = None
+    ) -> Any:
+        """Make the algorithm; what is given is passed to the constructors that take it.
+
+        Args:
+            loss_fn: the loss on the support set.
+            inner: the `InnerLoop`; its rule has a step size of 1 if step sizes are learned.
+            outer_loss_fn: the loss on the query set (None: `loss_fn`).
+            head: the parameters of the head.
+            settings: an `InnerConfig` (None: the constructor's defaults).
+        """
         options = {"outer_loss_fn": outer_loss_fn} if self.reads_query else {}
         options |= {} if self.moves == "all" else {"head": head}
+        if settings is not None:
+            options |= {name: getattr(settings, name) for name in self.settings}
+            options |= {"rates": settings.learning_rate} if self.learns_rates else {}
         return self.constructor(loss_fn, inner, **options)
 
 
@@ -54,10 +78,23 @@ ALGORITHMS = {
         AlgorithmSpec("reptile", "Reptile", reads_query=False, persistent_moments=True),
         AlgorithmSpec("anil", "ANIL", moves="head", second_order=True),
         AlgorithmSpec("boil", "BOIL", moves="body", second_order=True),
+        AlgorithmSpec("meta_sgd", "Meta-SGD", second_order=True, learns_rates=True),
+        AlgorithmSpec(
+            "maml_plus_plus",
+            "MAML++",
+            second_order=True,
+            learns_rates=True,
+            settings=("multi_step_updates",),
+        ),
+        AlgorithmSpec("protomaml", "ProtoMAML", second_order=True, classes=True),
+        AlgorithmSpec("imaml", "iMAML", settings=("proximal",)),
         AlgorithmSpec("joint", "joint training", adapts_in_training=False),
     )
 }
 """Every algorithm by its name."""
+
+SETTINGS = {name for spec in ALGORITHMS.values() for name in spec.settings}
+"""The settings of the inner loop that only some algorithms read."""
 
 
 @dataclass(frozen=True)

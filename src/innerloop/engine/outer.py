@@ -300,7 +300,7 @@ class OuterLoop(GradientLoop):
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
         """In words, which task of the update from these parameters loses finiteness, and where."""
         tasks = drawn_tasks(self.tasks, key, step, self.meta_batch)
-        return first_nonfinite(self.algorithm, params, tasks)
+        return first_nonfinite(self.algorithm.at(step), params, tasks)
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """`steps` updates; small tasks are drawn for several updates at once."""

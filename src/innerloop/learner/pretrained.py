@@ -14,7 +14,7 @@ from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
 from innerloop.training.supervised import SupervisedExperiment
-from innerloop.training.warm_start import blank_head
+from innerloop.training.warm_start import MODEL, blank_head
 
 
 def refuse_policies(config: Config) -> None:
@@ -54,7 +54,7 @@ def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperimen
 def _first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
     """The arrays by their names in the network. Raises InnerloopError if they are of another kind of network."""
     model_size.check_stored(config, arrays, who)
-    network = {name.removeprefix("model/"): x for name, x in arrays.items()}
+    network = {name.removeprefix(MODEL): x for name, x in arrays.items()}
     if "head/weight" in network:
         network.setdefault(
             "body/0/weight", network["head/weight"]

@@ -190,7 +190,7 @@ class StreamedOuterLoop(GradientLoop):
         read = self.episodes.read(key, int(step), 1, self.meta_batch)
         block = _scaled(jax.tree.map(jnp.asarray, read))
         tasks = (jax.tree.map(lambda x, i=i: x[0, i], block) for i in range(self.meta_batch))
-        return first_nonfinite(self.algorithm, params, tasks)
+        return first_nonfinite(self.algorithm.at(step), params, tasks)
 
     def data(self, state: MetaState, steps: int) -> tuple[Task]:
         """The episodes of the next `steps` updates."""

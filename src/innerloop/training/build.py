@@ -1,6 +1,7 @@
 """From a config to the experiment that it describes."""
 
-from innerloop.config.schema import Config
+from innerloop.config.schema import Config, InnerConfig
+from innerloop.config.specs import SETTINGS
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.experiment import Experiment
@@ -17,6 +18,20 @@ def load_splits(config: Config) -> Splits | None:
     return data.spec.load(data)
 
 
+def check_algorithm(config: Config) -> None:
+    """Raise InnerloopError for an algorithm that does not learn from such tasks, and settings that it does not read."""
+    spec, c = config.spec, config.inner
+    kind = config.data.spec.kind
+    if (spec.classes and kind != "images") or (config.reinforcement and not spec.policies):
+        wrong, do = "does not learn from such tasks", "choose another `algorithm`, or other `data`"
+        raise InnerloopError(spec.title, wrong, got=config.data.dataset, do=do)
+    for name in sorted(SETTINGS.difference(spec.settings)):
+        if getattr(c, name) != getattr(InnerConfig(), name):
+            raise InnerloopError(
+                f"inner.{name}", f"{spec.title} does not read it", got=getattr(c, name), do="leave it out"
+            )
+
+
 def check_inner(config: Config) -> None:
     """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
     fits = config.spec.persistent_moments and not config.reinforcement
@@ -31,6 +46,7 @@ def check_inner(config: Config) -> None:
 
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
+    check_algorithm(config)
     check_inner(config)
     if config.reinforcement:
         from innerloop.training.reinforcement import (

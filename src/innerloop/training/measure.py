@@ -7,6 +7,7 @@ from typing import Any
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
+from innerloop.errors import InnerloopError
 from innerloop.training.divergence import diverged
 from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
@@ -29,8 +30,12 @@ def measure(
 ) -> Measurement:
     """The adaptation curve on held-out tasks (None: as the config says).
 
-    `on_progress(done, total)` is called with the number of tasks done so far.
+    `on_progress(done, total)` is called with the number of tasks done so far. Raises InnerloopError for a
+    `learning_rate` where step sizes are learned.
     """
+    if learning_rate is not None and trained.config.spec.learns_rates:
+        wrong, do = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
+        raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, do=do)
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changes["rotations"] = rotations
     config = replace(

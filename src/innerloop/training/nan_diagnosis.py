@@ -34,7 +34,7 @@ def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: 
         state = block.run(state, good)[0] if good > 0 else state
         params = jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params)
         drawn = drawn_tasks(block.tasks, state.key, state.step, meta_batch)
-        return first_nonfinite(algorithm, params, drawn, outputs_by_layer)
+        return first_nonfinite(algorithm.at(state.step), params, drawn, outputs_by_layer)
     except Exception:  # whatever goes wrong here, the divergence itself must be told
         return ""
 

@@ -148,8 +148,8 @@ class SupervisedExperiment:
     @property
     def algorithm(self) -> Algorithm:
         """The configured algorithm on the configured loss."""
-        spec = self.config.spec
-        return spec.make(self.loss_fn, inner_loop(self.config.inner, differentiated=spec.second_order))
+        spec, c = self.config.spec, self.config.inner
+        return spec.make(self.loss_fn, inner_loop(c, spec.second_order, spec.learns_rates), settings=c)
 
     @property
     def training_algorithm(self) -> Algorithm:

@@ -22,6 +22,9 @@ from innerloop.io.untrusted import sha256_of
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
 
+MODEL = "model/"
+"""Before the paths of a model's parameters, where an algorithm learns something beside them."""
+
 
 @dataclass(frozen=True)
 class WarmStart:
@@ -57,7 +60,7 @@ class WarmStart:
         """
         if not self.source:
             return fresh
-        arrays, head = self.arrays, blank_head(fresh)
+        arrays, head = self.fitting(fresh), blank_head(fresh)
         if any(path not in arrays or arrays[path].shape != x.shape for path, x in head.items()):
             arrays = arrays | head
         try:
@@ -66,6 +69,18 @@ class WarmStart:
             do = "start from a model of the same `model` settings and size of images, or anew (`model.start` empty)"
             raise InnerloopError("model.start", f"does not fit: {error}", do=do) from None
         return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
+
+    def fitting(self, fresh: Any) -> dict[str, np.ndarray]:
+        """The file's arrays by the paths of `fresh`; what is learnt beside a model is taken if all of it fits."""
+        own = dict(zip(paths(fresh), jax.tree.leaves(fresh), strict=True))
+        beside = {path: x for path, x in own.items() if not path.startswith(MODEL)}
+        inside = {n.removeprefix(MODEL): x for n, x in self.arrays.items() if n.startswith(MODEL)}
+        model = inside or self.arrays
+        if len(beside) == len(own):  # a model alone
+            return model
+        fits = all(n in self.arrays and self.arrays[n].shape == x.shape for n, x in beside.items())
+        kept = {path: self.arrays[path] if fits else _values(x) for path, x in beside.items()}
+        return {MODEL + path: x for path, x in model.items()} | kept
 
     def check_unchanged(self, known: dict[str, Any]) -> None:
         """Raise InnerloopError if the file that a run began from, as its folder knows it, is another one by now."""
@@ -79,7 +94,12 @@ class WarmStart:
 def blank_head(model: Any) -> dict[str, np.ndarray]:
     """Zeros in the shapes of a model's head, by path."""
     own = zip(paths(model), jax.tree.leaves(model), strict=True)
-    return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path)}
+    return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path.removeprefix(MODEL))}
+
+
+def _values(x: Any) -> np.ndarray:
+    """An array's values; zeros where only its shape is known."""
+    return np.asarray(x) if isinstance(x, jax.Array) else np.zeros(x.shape, x.dtype)
 
 
 def absolute(config: Config) -> Config:

@@ -17,6 +17,7 @@ from innerloop.config.presets.images import images, images_pretrained, images_re
 from innerloop.config.presets.published import PUBLISHED
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
+from innerloop.config.presets.relatives import RELATIVES
 from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
 from innerloop.config.schema import (
     Config,
@@ -28,6 +29,8 @@ def all_presets() -> dict[str, Config]:
     """Every preset by name."""
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
     found["sinusoid-reptile"] = sinusoid_reptile()
+    for name in ("meta-sgd", "maml-plus-plus"):
+        found[f"sinusoid-{name}"] = RELATIVES[name](found["sinusoid-maml"])
     joint = found["sinusoid-joint"]
     found["sinusoid-oracle"] = replace(joint, data=replace(joint.data, oracle=True))
     settings = [("omniglot", 5, 1), ("omniglot", 5, 5), ("omniglot", 20, 1), ("omniglot", 20, 5)]
@@ -37,6 +40,8 @@ def all_presets() -> dict[str, Config]:
         stem = f"{dataset.replace('_', '-')}-{ways}way-{shots}shot"
         for algorithm in ("maml", "fomaml", "anil", "boil"):
             found[f"{stem}-{algorithm}"] = images(dataset, ways, shots, algorithm)
+        for name, relative in RELATIVES.items():
+            found[f"{stem}-{name}"] = relative(found[f"{stem}-maml"])
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
     found |= {f"{name}-published": complete(found[name]) for name, complete in PUBLISHED.items()}

@@ -1,0 +1,262 @@
+"""Algorithms whose meta-parameters, settings or starts are more than MAML's: trained, resumed, measured, used."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from test_interruption import same_run, stop_at
+
+from innerloop.analysis.run_all import Request, analyze
+from innerloop.cli import main
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.engine.types import Batch
+from innerloop.errors import InnerloopError
+from innerloop.learner.learner import Learner
+from innerloop.training.build import build
+from innerloop.training.measure import measure
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.supervised import supervised
+from innerloop.training.train import Stopped, train
+from innerloop.training.trained import load_trained
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+INNER = {
+    "sinusoid-meta-sgd": InnerConfig(steps=2, learning_rate=0.02),
+    "sinusoid-maml-plus-plus": InnerConfig(steps=3, learning_rate=0.02, multi_step_updates=6),
+    "glyphs-5way-1shot-protomaml": InnerConfig(steps=2, learning_rate=0.1),
+    "glyphs-5way-1shot-imaml": InnerConfig(steps=4, learning_rate=0.1, proximal=2.0),
+}
+RATED = [name for name in INNER if name.startswith("sinusoid")]
+
+
+def tiny(name: str, **model: Any) -> Config:
+    """A preset in a second: 8 updates of 2 tasks."""
+    return replace(
+        preset(name),
+        model=ModelConfig(kind="mlp", hidden=(4, 3), **model),
+        inner=INNER.get(name, InnerConfig(learning_rate=0.02)),
+        outer=OuterConfig(
+            meta_steps=8, meta_batch=2, log_every=2, validate_every=0, checkpoint_every=4, snapshots=2
+        ),
+        evaluation=EvaluationConfig(steps=2, tasks=4, validation_tasks=4, queries=4),
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, quick_compilation: None) -> dict[str, Path]:
+    """A finished run of each."""
+    root = tmp_path_factory.mktemp("runs")
+    for name in INNER:
+        train(tiny(name), root / name)
+    return {name: root / name for name in INNER}
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_training_moves_the_step_sizes_from_where_they_begin(name: str, runs: dict[str, Path]):
+    run, rate = RunFolder(runs[name]), INNER[name].learning_rate
+    first, last = (weights.load(path)[0] for path in (run.snapshot(0), run.weights))
+    rates = [path for path in last if path.startswith("rates/")]
+    assert len(rates) * 2 == len(last)
+    for path in rates:
+        np.testing.assert_array_equal(first[path], np.full_like(first[path], rate))
+        assert np.any(first[path] != last[path])
+    model = [path.replace("rates/", "model/") for path in rates]
+    wanted = [first[path].shape for path in model] if "sgd" in name else [(3,)] * len(model)
+    assert [first[path].shape for path in rates] == wanted
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_before_training_it_is_maml_with_that_step_size(name: str):
+    rated, maml = (
+        supervised(build(replace(tiny(name), algorithm=algorithm, inner=inner)))
+        for algorithm, inner in (
+            (tiny(name).algorithm, INNER[name]),
+            ("maml", replace(INNER[name], multi_step_updates=0)),
+        )
+    )
+    task = rated.train_tasks().sample(jax.random.key(0))
+    found = rated.algorithm.adapt(rated.init_params(), task.support)
+    expected = maml.algorithm.adapt(maml.init_params(), task.support)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_a_stopped_run_resumes_to_the_same_bits(name: str, runs: dict[str, Path], tmp_path: Path):
+    """Within the schedule of MAML++ over its first six updates."""
+    with pytest.raises(Stopped):
+        train(tiny(name), tmp_path / "run", on_progress=stop_at(2))
+    assert int(train(None, tmp_path / "run", resume=True).step) == 8
+    same_run(tmp_path / "run", runs[name])
+
+
+def test_the_schedule_follows_the_updates(runs: dict[str, Path], tmp_path: Path):
+    """Without it the same run ends elsewhere."""
+    name = "sinusoid-maml-plus-plus"
+    plain = replace(tiny(name), inner=replace(INNER[name], multi_step_updates=0))
+    train(plain, tmp_path / "run")
+    ended = [weights.load(folder / "weights.safetensors")[0] for folder in (runs[name], tmp_path / "run")]
+    assert any(not np.array_equal(ended[0][path], ended[1][path]) for path in ended[0])
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_a_run_is_measured_by_its_algorithm(name: str, runs: dict[str, Path]):
+    """The curve of the command is that of `adapt` on the same tasks."""
+    trained = load_trained(runs[name])
+    found = measure(trained, tasks=4)
+    experiment = supervised(trained.experiment)
+    algorithm, tasks = experiment.test_algorithm, experiment.held_out_tasks()
+    losses = []
+    for number in range(4):
+        task = tasks.sample(jax.random.fold_in(jax.random.key(0), number))
+        adapted = algorithm.adapt(trained.params, task.support)
+        losses.append(experiment.score()(adapted, task)["loss"])
+    np.testing.assert_allclose(found.curves["loss"].mean[-1], np.mean(losses), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_a_learner_adapts_by_the_algorithm(name: str, runs: dict[str, Path], tmp_path: Path):
+    """From the run's folder, without its data; what it adapted can be kept."""
+    learner, trained = Learner.from_pretrained(runs[name]), load_trained(runs[name])
+    experiment = supervised(trained.experiment)
+    task = experiment.held_out_tasks().sample(jax.random.key(1))
+    learner.fit(*task.support)
+    expected = experiment.test_algorithm.adapt(trained.params, Batch(*task.support))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), learner.params_, expected
+    )
+    learner.save_adapted(tmp_path / "adapted.safetensors")
+    again = Learner.from_pretrained(runs[name]).load_adapted(tmp_path / "adapted.safetensors")
+    np.testing.assert_array_equal(again.predict(task.query.inputs), learner.predict(task.query.inputs))
+
+
+@pytest.mark.parametrize("name", ["sinusoid-maml-plus-plus", "glyphs-5way-1shot-imaml"])
+def test_layers_can_be_frozen(name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: Any):
+    """With all layers frozen the scores are those before the first step."""
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    (none, *_, every) = analyze(Request(str(runs[name]), tasks=4), ["freeze"])["freeze"]
+    metric = "loss" if name in RATED else "accuracy"
+    curve = measure(load_trained(runs[name]), tasks=4).curves[metric].mean
+    np.testing.assert_allclose([every[metric], none[metric]], [curve[0], curve[-1]], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "only"),
+    [("sinusoid-meta-sgd", ()), ("glyphs-5way-1shot-protomaml", ("landscape", "paths", "weights"))],
+)
+def test_experiments_run_on_it(
+    name: str, only: tuple[str, ...], runs: dict[str, Path], tmp_path: Path, monkeypatch: Any
+):
+    """A line of the landscape begins where a task's inner loop does, and so do its path and its movement."""
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    found = analyze(Request(str(runs[name]), tasks=4), only)
+    assert only or "verdict" in found
+    line = found["landscape"]["line"]
+    at_start = line["query_loss"]["mean"][line["along"].index(0.0)]
+    trained = load_trained(runs[name])
+    experiment = supervised(trained.experiment)
+    tasks = experiment.held_out_tasks()
+    drawn = [tasks.sample(jax.random.fold_in(jax.random.key(0), number)) for number in range(4)]
+    starts: list[Any] = [experiment.algorithm.start(trained.params, task.support) for task in drawn]
+    expected = [experiment.loss_fn(start, task.query) for start, task in zip(starts, drawn, strict=True)]
+    np.testing.assert_allclose(at_start, np.mean(expected), rtol=1e-4)
+    assert [len(path) for path in found["paths"]["head"]["wide"]] == [3] * 4
+    assert all(path[0] == [0.0, 0.0] for path in found["paths"]["head"]["wide"])
+    ends: list[Any] = [experiment.test_algorithm.adapt(trained.params, task.support) for task in drawn]
+    moved = [
+        np.linalg.norm(flat(end.head) - flat(start.head)) / np.linalg.norm(flat(start.head))
+        for end, start in zip(ends, starts, strict=True)
+    ]
+    np.testing.assert_allclose(found["weights"][-1]["relative"], np.mean(moved), rtol=1e-3)
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_a_model_that_was_trained_by_maml_may_be_the_start(runs: dict[str, Path], tmp_path: Path):
+    """And the other way round; step sizes go on where the other run learnt them too."""
+    train(tiny("sinusoid-maml"), tmp_path / "maml")
+    maml = weights.load(tmp_path / "maml" / "weights.safetensors")[0]
+    meta_sgd = runs["sinusoid-meta-sgd"]
+    theirs = weights.load(meta_sgd / "weights.safetensors")[0]
+
+    def first(name: str, start: Path) -> dict[str, np.ndarray]:
+        folder = tmp_path / f"{name}-{start.name}"
+        config = tiny(name, start=str(start))
+        train(replace(config, outer=replace(config.outer, meta_steps=0)), folder)
+        return weights.load(folder / "weights.safetensors")[0]
+
+    fresh = first("sinusoid-meta-sgd", tmp_path / "maml")
+    for path, array in maml.items():
+        np.testing.assert_array_equal(fresh[f"model/{path}"], array)
+        np.testing.assert_array_equal(fresh[f"rates/{path}"], np.full_like(array, 0.02))
+    for path, array in first("sinusoid-maml", meta_sgd).items():
+        np.testing.assert_array_equal(array, theirs[f"model/{path}"])
+    for path, array in first("sinusoid-meta-sgd", meta_sgd).items():
+        np.testing.assert_array_equal(array, theirs[path])
+    steps = first("sinusoid-maml-plus-plus", meta_sgd)
+    for path in maml:
+        np.testing.assert_array_equal(steps[f"model/{path}"], theirs[f"model/{path}"])
+        np.testing.assert_array_equal(steps[f"rates/{path}"], np.full(3, np.float32(0.02)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "sinusoid-maml",
+            {"algorithm": "protomaml"},
+            "ProtoMAML: does not learn from such tasks, got sinusoid",
+        ),
+        (
+            "navigation-maml-trpo",
+            {"algorithm": "meta_sgd"},
+            "Meta-SGD: does not learn from such tasks, got nav",
+        ),
+        ("navigation-maml-trpo", {"algorithm": "imaml"}, "iMAML: does not learn"),
+        (
+            "sinusoid-maml",
+            {"inner": InnerConfig(proximal=2.0)},
+            r"inner.proximal: MAML does not read it, got 2.0",
+        ),
+        (
+            "sinusoid-meta-sgd",
+            {"inner": InnerConfig(multi_step_updates=5)},
+            "inner.multi_step_updates: Meta-SGD",
+        ),
+        ("sinusoid-meta-sgd", {"inner": InnerConfig(optimizer="persistent_adam")}, "is for Reptile"),
+    ],
+)
+def test_settings_that_do_not_fit(name: str, changes: dict[str, Any], message: str):
+    with pytest.raises(InnerloopError, match=message):
+        build(replace(preset(name), **changes))
+
+
+def test_a_step_size_at_test_is_refused_where_it_is_learned(runs: dict[str, Path]):
+    with pytest.raises(InnerloopError, match="the step sizes of Meta-SGD are learned, got 0.1"):
+        measure(load_trained(runs["sinusoid-meta-sgd"]), tasks=4, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_the_command(name: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`evaluate`, and where there are examples of one's own `adapt`."""
+    assert main(["evaluate", str(runs[name]), "--tasks", "4", "--json"]) == 0
+    assert '"algorithm"' in capsys.readouterr().out
+    if name in RATED:
+        points = tmp_path / "points.csv"
+        points.write_text("x,y\n" + "".join(f"{x},{np.sin(x):.4f}\n" for x in range(-4, 5)) + "0.5,\n")
+        assert main(["adapt", str(runs[name]), str(points)]) == 0
+
+
+def test_a_diverging_run_names_the_task_at_its_update(tmp_path: Path):
+    """The weighted losses of MAML++ are those of the update that went wrong."""
+    name = "sinusoid-maml-plus-plus"
+    wild = replace(tiny(name), inner=replace(INNER[name], learning_rate=1e9))
+    with pytest.raises(InnerloopError, match=r"meta-step 1, in inner step \d of task 0"):
+        train(wild, tmp_path / "run")
