@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from innerloop.engine.custom_rules import check_true_derivatives
+
 ValueAndAux = tuple[Array, PyTree]
 
 
@@ -33,7 +35,11 @@ def _floats(tree: PyTree) -> list:
 def mixed_value_and_grad(
     loss: Callable[[PyTree, PyTree], ValueAndAux],
 ) -> Callable[[PyTree, PyTree], tuple[ValueAndAux, PyTree]]:
-    """`jax.value_and_grad(loss, has_aux=True)` in the first argument, differentiated as above."""
+    """`jax.value_and_grad(loss, has_aux=True)` in the first argument, differentiated as above.
+
+    Raises:
+        InnerloopError: when it is called, for a custom derivative within the loss that is not its function's.
+    """
 
     def gradient(theta: PyTree, rest: PyTree) -> tuple[ValueAndAux, PyTree]:
         leaves, structure = jax.tree.flatten(rest)
@@ -44,6 +50,7 @@ def mixed_value_and_grad(
             merged = [o if f is None else f for f, o in zip(floats, others, strict=True)]
             return loss(theta, structure.unflatten(merged))
 
+        check_true_derivatives(loss_of, theta, floats, others)
         return _forward_over_reverse(loss_of)(theta, floats, others)
 
     return gradient
@@ -57,14 +64,17 @@ def _forward_over_reverse(loss: Callable[[PyTree, list, list], ValueAndAux]) -> 
         return jax.value_and_grad(loss, has_aux=True)(theta, phi, constants)
 
     def forward(theta: PyTree, phi: list, constants: list) -> tuple[PyTree, PyTree]:
-        return value_and_grad(theta, phi, constants), (theta, phi, constants)
+        # Residuals that are inputs are taken for others of them by JAX, where a scan is differentiated twice.
+        kept = (*jax.lax.optimization_barrier((theta, phi)), constants)
+        return value_and_grad(theta, phi, constants), kept
 
     def backward(kept: PyTree, cotangents: PyTree) -> PyTree:
         theta, phi, constants = kept
         (loss_bar, aux_bar), v = cotangents
         full = lambda theta: jax.grad(loss, (0, 1), has_aux=True)(theta, phi, constants)[0]
         grads, products = jax.jvp(full, (theta,), (v,))
-        bars = jax.tree.map(lambda g, hv: hv + loss_bar * g, grads, products)
+        # A loss in higher precision than the parameters would promote the sum.
+        bars = jax.tree.map(lambda g, hv: (hv + loss_bar * g).astype(g.dtype), grads, products)
         aux = lambda theta, phi: _floats(loss(theta, phi, constants)[1])
         if _floats(aux_bar):
             more = jax.vjp(aux, theta, phi)[1](_floats(aux_bar))

@@ -153,8 +153,16 @@ def trpo_update(
         region: the trust region.
         sizes: scales the step: an Optax transformation of the number 1, such as `optax.scale_by_schedule` (None: the
             full step). Its state is the state of the outer step.
+
+    Raises:
+        InnerloopError: the inner loop is differentiated in mixed mode, and `outer` has no curvature of its own.
     """
     scale = optax.identity() if sizes is None else sizes
+    inner = outer.algorithm.inner
+    if outer.curvature is None and inner.steps and inner.derivative == "mixed":
+        do = "use `inner.derivative` rematerialised or unrolled"
+        wrong = "the Fisher product differentiates the inner loop forward, which mixed mode cannot be"
+        raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", do=do)
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         grads, info = outer.gradient(params, tasks)

@@ -1,0 +1,92 @@
+"""Custom derivatives within a loss, compared with those of the functions that they belong to.
+
+Mixed mode relies on the symmetry of second derivatives. A straight-through estimator or a surrogate gradient is not the
+gradient of the loss, so its derivative is not symmetric, and mixed mode would compute another meta-gradient than the
+other modes, without a word. The rules are compared on random numbers, whose shapes are those of the traced program.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+from jaxtyping import Array, PyTree
+
+from innerloop.errors import InnerloopError
+
+CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
+TOLERANCE = 1e-2
+"""Relative error above which two derivatives are different ones; rounding in bfloat16 stays below."""
+
+
+def check_true_derivatives(loss: Callable[..., PyTree], *arguments: PyTree) -> None:
+    """Raise InnerloopError for a custom derivative within a loss that is not its function's.
+
+    Args:
+        loss: the loss, of arguments of these shapes.
+        arguments: arrays or tracers.
+    """
+    traced = jax.make_jaxpr(lambda *given: loss(*given))(*arguments)
+    for equation in _custom_equations(traced.jaxpr):
+        if not _is_true(equation):
+            kind = equation.primitive.name.removesuffix("_call")
+            do = "use `derivative` rematerialised or unrolled"
+            wrong = f"mixed mode needs true derivatives, and a `{kind}` within the loss has another rule"
+            raise InnerloopError("InnerLoop", wrong, do=do)
+
+
+def _custom_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
+    """All equations with a custom derivative, within equations too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in CUSTOM:
+            yield equation
+        for inner in jex.jaxprs_in_params(equation.params):
+            yield from _custom_equations(inner)
+
+
+def _is_true(equation: jex.JaxprEqn) -> bool:
+    """Whether the rule of an equation gives the derivative of its function, or cannot be compared."""
+    with jax.ensure_compile_time_eval():
+        try:
+            pulled = [_pulled(function, equation.invars) for function in _rule_and_function(equation)]
+        except Exception:  # such a rule cannot be run by itself, on keys for example
+            return True
+    return all(_close(own, true) for own, true in zip(*pulled, strict=True))
+
+
+def _rule_and_function(equation: jex.JaxprEqn) -> tuple[Callable[..., list], Callable[..., list]]:
+    """The equation with its custom derivative, and without."""
+    operands = [jex.Var(x.aval) for x in equation.invars]
+    alone = equation.replace(invars=list(operands))
+    within = jex.Jaxpr([], operands, list(equation.outvars), [alone])
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(within, [])), jex.jaxpr_as_fun(equation.params["call_jaxpr"])
+
+
+def _pulled(function: Callable[..., list], operands: list) -> list[np.ndarray]:
+    """What `function` pulls back to its floating operands, at random numbers and from random cotangents."""
+    rng = np.random.default_rng(0)
+    given = [_drawn(rng, x.aval.shape, x.aval.dtype) for x in operands]
+    floating = [i for i, x in enumerate(given) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def of_floats(*values: Array) -> list[Array]:
+        chosen = dict(zip(floating, values, strict=True))
+        results = function(*[chosen.get(i, x) for i, x in enumerate(given)])
+        return [x for x in results if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    results, pull = jax.vjp(of_floats, *[given[i] for i in floating])
+    return [np.asarray(x, np.float64) for x in pull([_drawn(rng, x.shape, x.dtype) for x in results])]
+
+
+def _drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """Random numbers on both sides of zero; ones of other types than floats."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return jnp.ones(shape, dtype)
+    return jnp.asarray(2 * rng.normal(size=shape), dtype)
+
+
+def _close(own: np.ndarray, true: np.ndarray) -> bool:
+    """Whether two derivatives agree, where both are finite."""
+    both = np.isfinite(own) & np.isfinite(true)
+    scale = max(np.abs(true[both]).max(initial=0.0), np.abs(own[both]).max(initial=0.0))
+    return bool((np.abs(own - true)[both] <= TOLERANCE * scale).all())
