@@ -28,7 +28,6 @@ from innerloop import (
     evaluate,
     maml,
     mean_squared_error,
-    unroll,
 )
 
 RATE = 0.01
@@ -46,18 +45,17 @@ class MetaSGD(Algorithm):
         """theta."""
         return meta_params[0]
 
-    def trajectory(self, meta_params, support, observe=None):
+    def inner_for(self, meta_params):
         """The inner loop with the learned step sizes."""
-        theta, log_rates = meta_params
-        scale = lambda grads, _: jax.tree.map(lambda g, r: -jnp.exp(r) * g, grads, log_rates)
-        return unroll(self.loss_fn, replace(self.inner, rule=optax.stateless(scale)), theta, support, observe)
+        scale = lambda grads, _: jax.tree.map(lambda g, r: -jnp.exp(r) * g, grads, meta_params[1])
+        return replace(self.inner, rule=optax.stateless(scale))
 
-    def meta_grad(self, meta_params, task):
+    def meta_grad(self, meta_params, task, *, key=None):
         """MAML's, with respect to the pair."""
 
         def outer_loss(meta_params):
-            trajectory = self.trajectory(meta_params, task.support)
-            return self.query_loss(trajectory.adapted, task.query), trajectory.losses
+            trajectory = self.trajectory(meta_params, task.support, key=key)
+            return self.query_loss(trajectory.adapted, task.query, key=key), trajectory.losses
 
         (loss, losses), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
         return grads, MetaInfo(loss, losses)

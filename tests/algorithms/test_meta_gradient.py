@@ -122,8 +122,8 @@ def altered(change):
     """MAML with another gradient."""
 
     class Altered(MAML):
-        def meta_grad(self, meta_params: Any, task: Task) -> Any:
-            grads, info = super().meta_grad(meta_params, task)
+        def meta_grad(self, meta_params: Any, task: Task, *, key: Any = None) -> Any:
+            grads, info = super().meta_grad(meta_params, task, key=key)
             return change(grads), info
 
     return Altered

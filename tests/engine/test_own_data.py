@@ -18,7 +18,8 @@ SGD = optax.sgd(0.1)
 
 
 def batch(examples: int) -> il.Batch:
-    return il.Batch(*(RNG.normal(size=(examples, n)).astype(np.float32) for n in (2, 1)))
+    inputs, targets = (RNG.normal(size=(examples, n)).astype(np.float32) for n in (2, 1))
+    return il.Batch(inputs, targets)
 
 
 RAGGED = [il.Task(batch(support), batch(query)) for support, query in ((3, 4), (5, 2), (1, 6), (4, 4))]
@@ -122,7 +123,8 @@ def test_lists_that_cannot_be_stacked(tasks, message: str):
 
 
 def meta_batches(count: int, tasks: int = 4):
-    draw = lambda: il.Batch(*(RNG.normal(size=(tasks, 3, n)).astype(np.float32) for n in (2, 1)))
+    numbers = lambda n: RNG.normal(size=(tasks, 3, n)).astype(np.float32)
+    draw = lambda: il.Batch(numbers(2), numbers(1))
     return [il.Task(draw(), draw()) for _ in range(count)]
 
 

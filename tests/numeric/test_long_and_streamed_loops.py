@@ -160,10 +160,10 @@ def test_how_many_carries_are_held(steps: int, segments: int | None, held: int):
     step = lambda x, _: (jnp.sin(x) * x, None)
     loss = lambda theta: nested_scan(step, theta, jnp.arange(steps), steps, segments)[0].sum()
     compiled = jax.jit(jax.grad(loss)).lower(theta).compile()
-    carries = compiled.memory_analysis().temp_size_in_bytes / theta.nbytes
-    assert (
-        carries < 2.2 * held + 5
-    )  # sin and cos of a carry are kept with it in the segment that is differentiated
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    carries = memory.temp_size_in_bytes / theta.nbytes
+    assert carries < 3.2 * held + 5, carries  # a step keeps its carry, the sine and the cosine
     assert carries > held / 2, carries
 
 

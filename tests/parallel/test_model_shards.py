@@ -21,7 +21,7 @@ from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
 from innerloop.parallel.mesh import task_mesh
-from innerloop.parallel.param_sharding import _axis_to_shard, on_mesh, place_cut
+from innerloop.parallel.param_sharding import _axis_to_shard, place_cut
 from innerloop.tasks import Sinusoid
 from innerloop.training.loop import Progress
 from innerloop.training.measure import measure
@@ -65,11 +65,9 @@ def arguments_of(shards: int) -> int:
     algorithm = maml(mean_squared_error(), InnerLoop(optax.sgd(0.05), 1))
     loop = outer.OuterLoop(algorithm, optimizer, Sinusoid(5, 5), meta_batch=2, mesh=mesh)
     state = loop.init(MLP(1, 1, hidden=(256, 256), key=jax.random.key(0)), jax.random.key(1))
-    one_step = lambda state: outer._outer_update(
-        optimizer, state, algorithm.meta_grad(state.params, Sinusoid(5, 5).sample(state.key)), mesh
-    )
-    compiled: Any = on_mesh(one_step, mesh, (outer.EVERYWHERE,), outer.EVERYWHERE)
-    return compiled.lower(place_cut(state, mesh)).compile().memory_analysis().argument_size_in_bytes
+    compiled: Any = loop.program(1)
+    state = place_cut(state, mesh)
+    return compiled.lower(state, *loop.data(state, 1)).compile().memory_analysis().argument_size_in_bytes
 
 
 def test_each_device_holds_its_piece_of_parameters_and_moments():

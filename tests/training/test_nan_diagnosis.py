@@ -15,7 +15,7 @@ import pytest
 from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
 from innerloop.engine.meta_state import MetaState, keep, to_device
-from innerloop.engine.outer import task_keys
+from innerloop.engine.outer import OuterLoop, task_keys
 from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.training import nan_diagnosis
@@ -156,9 +156,7 @@ def test_the_algorithm_is_that_of_the_update(tiny: Config):
     experiment = supervised(build(tiny))
     algorithm = EarlyOnly(experiment.loss_fn, experiment.algorithm.inner)
     state, tasks = fresh(experiment), experiment.train_tasks()
-    found = [
-        nan_diagnosis.first_nonfinite(algorithm, 2, tasks, state._replace(step=jnp.asarray(step, jnp.int32)))
-        for step in (STEP - 1, STEP)
-    ]
+    loop = OuterLoop(algorithm, experiment.optimizer, tasks, meta_batch=2)
+    found = [loop.locate_task(state.params, state.key, jnp.asarray(s, jnp.int32)) for s in (STEP - 1, STEP)]
     assert "the query loss or its gradient of task 0" in found[0]
     assert not found[1]
