@@ -28,7 +28,7 @@ KEY = jax.random.key(0)
 
 
 def apply(params: Any, x: jax.Array) -> jax.Array:
-    return jnp.tanh(x @ params["body"]) @ params["head"]
+    return jnp.tanh(x @ params["body"] + params["context"]) @ params["head"]
 
 
 def outer_measure(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -44,7 +44,8 @@ def draw(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
 
 
-PARAMS = {"body": draw(3, 4), "head": draw(4, 2)}
+PARAMS = {"body": draw(3, 4), "head": draw(4, 2), "context": jnp.zeros(4)}
+"""A context that is added to the features."""
 
 
 class Tasks:
@@ -65,7 +66,8 @@ def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
 
 
 def moved_by(spec: AlgorithmSpec) -> tuple[str, ...]:
-    return {"all": ("body", "head"), "head": ("head",), "body": ("body",)}[spec.moves]
+    every = {"all": ("body", "head", "context"), "body": ("body", "context")}
+    return every.get(spec.moves, (spec.moves,))
 
 
 class ByHand(NamedTuple):
@@ -198,7 +200,7 @@ def test_a_learner_needs_a_loss_that_tells_its_model():
 
 def test_a_learner_of_two_classes_with_one_output():
     """The binary loss of the outputs in use is the algorithm's own."""
-    params, loss = {"body": PARAMS["body"], "head": PARAMS["head"][:, :1]}, binary_cross_entropy(apply)
+    params, loss = PARAMS | {"head": PARAMS["head"][:, :1]}, binary_cross_entropy(apply)
     algorithm = ALGORITHMS["anil"].make(loss, InnerLoop(optax.sgd(RATE), STEPS))
     x, y = draw(6, 3), np.arange(6) % 2
     close(

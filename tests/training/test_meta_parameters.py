@@ -18,6 +18,7 @@ from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.training.build import build
 from innerloop.training.measure import measure
+from innerloop.training.models import fresh_model
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.supervised import supervised
@@ -29,17 +30,19 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 INNER = {
     "sinusoid-meta-sgd": InnerConfig(steps=2, learning_rate=0.02),
     "sinusoid-maml-plus-plus": InnerConfig(steps=3, learning_rate=0.02, multi_step_updates=6),
+    "sinusoid-cavia": InnerConfig(steps=2, learning_rate=0.5),
     "glyphs-5way-1shot-protomaml": InnerConfig(steps=2, learning_rate=0.1),
     "glyphs-5way-1shot-imaml": InnerConfig(steps=4, learning_rate=0.1, proximal=2.0),
 }
-RATED = [name for name in INNER if name.startswith("sinusoid")]
+RATED = [name for name in INNER if preset(name).spec.learns_rates]
+REGRESSIONS = [name for name in INNER if name.startswith("sinusoid")]
 
 
 def tiny(name: str, **model: Any) -> Config:
     """A preset in a second: 8 updates of 2 tasks."""
     return replace(
         preset(name),
-        model=ModelConfig(kind="mlp", hidden=(4, 3), **model),
+        model=ModelConfig(kind="mlp", hidden=(4, 3), context=preset(name).model.context, **model),
         inner=INNER.get(name, InnerConfig(learning_rate=0.02)),
         outer=OuterConfig(
             meta_steps=8, meta_batch=2, log_every=2, validate_every=0, checkpoint_every=4, snapshots=2
@@ -220,6 +223,8 @@ def test_a_model_that_was_trained_by_maml_may_be_the_start(runs: dict[str, Path]
             "Meta-SGD: does not learn from such tasks, got nav",
         ),
         ("navigation-maml-trpo", {"algorithm": "imaml"}, "iMAML: does not learn"),
+        ("navigation-maml-trpo", {"algorithm": "cavia"}, "CAVIA: does not learn"),
+        ("sinusoid-maml", {"algorithm": "cavia"}, "model.context: CAVIA adapts context parameters, got 0"),
         (
             "sinusoid-maml",
             {"inner": InnerConfig(proximal=2.0)},
@@ -248,7 +253,7 @@ def test_the_command(name: str, runs: dict[str, Path], tmp_path: Path, capsys: p
     """`evaluate`, and where there are examples of one's own `adapt`."""
     assert main(["evaluate", str(runs[name]), "--tasks", "4", "--json"]) == 0
     assert '"algorithm"' in capsys.readouterr().out
-    if name in RATED:
+    if name in REGRESSIONS:
         points = tmp_path / "points.csv"
         points.write_text("x,y\n" + "".join(f"{x},{np.sin(x):.4f}\n" for x in range(-4, 5)) + "0.5,\n")
         assert main(["adapt", str(runs[name]), str(points)]) == 0
@@ -260,3 +265,39 @@ def test_a_diverging_run_names_the_task_at_its_update(tmp_path: Path):
     wild = replace(tiny(name), inner=replace(INNER[name], learning_rate=1e9))
     with pytest.raises(InnerloopError, match=r"meta-step 1, in inner step \d of task 0"):
         train(wild, tmp_path / "run")
+
+
+def test_cavia_learns_all_but_the_context(runs: dict[str, Path]):
+    """Which is zero before and after training; at test it alone moves."""
+    run = RunFolder(runs["sinusoid-cavia"])
+    first, last = (weights.load(path)[0] for path in (run.snapshot(0), run.weights))
+    assert not last["context"].any()
+    assert all(np.any(first[path] != last[path]) for path in last if path != "context")
+    learner = Learner.from_pretrained(run.path).fit(np.arange(6.0)[:, None], np.sin(np.arange(6.0)))
+    found = dict(zip(weights.paths(learner.params_), jax.tree.leaves(learner.params_), strict=True))
+    for path, array in found.items():
+        assert np.array_equal(array, last[path]) == (path != "context")
+
+
+def test_what_has_no_body_and_head_is_not_analysed(runs: dict[str, Path]):
+    with pytest.raises(InnerloopError, match="CAVIA adapts neither body nor head"):
+        analyze(Request(str(runs["sinusoid-cavia"]), tasks=4))
+
+
+def test_a_convolutional_network_has_no_context():
+    cavia, glyphs = tiny("sinusoid-cavia"), preset("glyphs-5way-1shot-maml")
+    conv = replace(cavia, data=glyphs.data, model=replace(cavia.model, kind="conv4"))
+    with pytest.raises(InnerloopError, match="`conv4` has no context parameters, got 4"):
+        build(conv).init_params()
+
+
+@pytest.mark.parametrize(("size", "expected"), [(4, (4, 4, 1)), (0, None)])
+def test_the_context_is_no_pixel(size: int, expected: tuple[int, ...] | None, tmp_path: Path):
+    """Pictures of one's own, of which the weights alone tell the number of channels or of inputs."""
+    data = replace(preset("glyphs-5way-1shot-maml").data, dataset="folder", folder="gone", size=size)
+    config = replace(tiny("sinusoid-cavia"), data=data)
+    model = fresh_model(config, (4, 4, 1), jax.random.key(0))
+    weights.save(tmp_path / "own.safetensors", model, config, {})
+    learner = Learner.from_pretrained(tmp_path / "own.safetensors")
+    assert learner.shape == expected
+    learner.fit(np.random.default_rng(0).random((5, 4, 4, 1)), list("abcde"))

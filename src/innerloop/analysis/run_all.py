@@ -82,6 +82,10 @@ class Laboratory:
         if request.data_folder:
             config = replace(config, data=replace(config.data, folder=request.data_folder))
         self.config = config
+        if config.spec.moves == "context":
+            do = "measure it by `innerloop evaluate`"
+            wrong = f"{config.spec.title} adapts neither body nor head, so there is nothing to compare"
+            raise InnerloopError("analyze", wrong, got=request.source, do=do)
         if request.against is not None:
             weights_path(request.against)
 

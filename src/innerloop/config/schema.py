@@ -104,6 +104,8 @@ class ModelConfig(Section):
     """Activation of the fully connected layers."""
     normalize: bool = False
     """Batch normalisation after the fully connected layers."""
+    context: Annotated[int, Bounds(0, 1_000_000)] = 0
+    """Context parameters beside the inputs of the fully connected layers, which CAVIA adapts."""
     scale: Annotated[float | None, Bounds(0, 1e30)] = None
     """Standard deviation of the initial weights of the fully connected layers; None: Glorot's."""
     start: str = ""

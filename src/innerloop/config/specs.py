@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-Moves = Literal["all", "head", "body"]
+Moves = Literal["all", "head", "body", "context"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class AlgorithmSpec:
     @property
     def policies(self) -> bool:
         """Whether it adapts a policy, whose inner loop is that of `InnerLoop` alone."""
-        return not (self.learns_rates or self.classes or self.settings)
+        return not (self.learns_rates or self.classes or self.settings or self.moves == "context")
 
     @property
     def constructor(self) -> Callable[..., Any]:
@@ -63,7 +63,7 @@ class AlgorithmSpec:
             settings: an `InnerConfig` (None: the constructor's defaults).
         """
         options = {"outer_loss_fn": outer_loss_fn} if self.reads_query else {}
-        options |= {} if self.moves == "all" else {"head": head}
+        options |= {"head": head} if self.moves in ("head", "body") else {}
         if settings is not None:
             options |= {name: getattr(settings, name) for name in self.settings}
             options |= {"rates": settings.learning_rate} if self.learns_rates else {}
@@ -78,6 +78,7 @@ ALGORITHMS = {
         AlgorithmSpec("reptile", "Reptile", reads_query=False, persistent_moments=True),
         AlgorithmSpec("anil", "ANIL", moves="head", second_order=True),
         AlgorithmSpec("boil", "BOIL", moves="body", second_order=True),
+        AlgorithmSpec("cavia", "CAVIA", moves="context", second_order=True),
         AlgorithmSpec("meta_sgd", "Meta-SGD", second_order=True, learns_rates=True),
         AlgorithmSpec(
             "maml_plus_plus",

@@ -75,13 +75,18 @@ def _example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | Non
     side = config.data.size or None
     if config.model.kind == "conv4":
         return side, side, arrays["body/0/weight"].shape[2]
-    return None if side is None else (side, side, len(arrays["body/0/weight"]) // side**2)
+    return None if side is None else (side, side, _inputs(config, arrays) // side**2)
+
+
+def _inputs(config: Config, arrays: dict[str, np.ndarray]) -> int:
+    """Numbers of one example that the first fully connected layer sees; the context is none of them."""
+    return len(arrays["body/0/weight"]) - config.model.context
 
 
 def _shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
     """A complete shape for which the model has weights of these shapes."""
     if shape is None:
-        return (len(arrays["body/0/weight"]),)
+        return (_inputs(config, arrays),)
     if None not in shape:
         return tuple(side for side in shape if side is not None)
     # Four halvings leave one position of 16 by 16 pixels, so a strip of n such squares gives the head n positions.

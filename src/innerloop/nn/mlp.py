@@ -4,16 +4,19 @@ from typing import Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.errors import check_choice
 from innerloop.nn.layers import BatchNorm, Linear
 
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.numpy.tanh}
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
 class MLP(eqx.Module):
     """A fully connected network; `body` holds the hidden layers, `head` the linear layer that ANIL adapts.
+
+    `context` is a vector of further inputs, the same for all examples, that CAVIA adapts; it is zero at first.
 
     MAML's sinusoid: hidden (40, 40), ReLU, truncated normal weights of deviation 0.01.
     Reptile's sinusoid: hidden (64, 64), tanh. MAML's Omniglot network without convolutions: hidden
@@ -23,6 +26,7 @@ class MLP(eqx.Module):
     body: tuple[Linear, ...]
     norms: tuple[BatchNorm, ...]
     head: Linear
+    context: Float[Array, " context"] | None
     activation: Literal["relu", "tanh"] = eqx.field(static=True)
 
     def __init__(
@@ -34,6 +38,7 @@ class MLP(eqx.Module):
         activation: Literal["relu", "tanh"] = "relu",
         normalize: bool = False,
         scale: float | None = None,
+        context: int = 0,
         key: PRNGKeyArray,
     ):
         """Initialise the weights.
@@ -45,6 +50,7 @@ class MLP(eqx.Module):
             activation: after every hidden layer.
             normalize: whether to apply batch normalisation before the activation.
             scale: the standard deviation of truncated normal weights (None: Glorot uniform).
+            context: the number of context parameters (0: none).
             key: of the random weights.
 
         Raises:
@@ -52,19 +58,27 @@ class MLP(eqx.Module):
         """
         check_choice("MLP", "activation", activation, ACTIVATIONS)
         keys = jax.random.split(key, len(hidden) + 1)
-        widths = (inputs, *hidden)
+        widths = (inputs + context, *hidden)
         self.body = tuple(
             Linear(widths[i], widths[i + 1], key=keys[i], scale=scale) for i in range(len(hidden))
         )
         self.norms = tuple(BatchNorm(width) for width in hidden) if normalize else ()
         self.head = Linear(widths[-1], outputs, key=keys[-1], scale=scale)
+        self.context = jnp.zeros(context) if context else None
         self.activation = activation
+
+    def inputs(self, x: Float[Array, "examples *shape"]) -> Float[Array, "examples inputs"]:
+        """What the first layer sees of examples: all their numbers, and the context."""
+        x = x.reshape(x.shape[0], -1)
+        if self.context is None:
+            return x
+        return jnp.concatenate([x, jnp.broadcast_to(self.context, (len(x), len(self.context)))], axis=1)
 
     def embed(
         self, x: Float[Array, "examples *shape"], reference: int | None = None
     ) -> Float[Array, "examples features"]:
         """The features that the body computes for the head, `[examples, hidden[-1]]`."""
-        x = x.reshape(x.shape[0], -1)
+        x = self.inputs(x)
         for i, layer in enumerate(self.body):
             x = layer(x)
             x = self.norms[i](x, reference) if self.norms else x

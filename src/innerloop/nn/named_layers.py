@@ -132,7 +132,7 @@ def _conv4_activations(
 def _mlp_activations(model: MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
     """The output of each hidden layer after its activation, and the outputs."""
     found: dict[str, Array] = {}
-    x = inputs.reshape(inputs.shape[0], -1)
+    x = model.inputs(inputs)
     for i, layer in enumerate(model.body):
         x = layer(x)
         x = model.norms[i](x) if model.norms else x

@@ -25,6 +25,9 @@ def check_algorithm(config: Config) -> None:
     if (spec.classes and kind != "images") or (config.reinforcement and not spec.policies):
         wrong, do = "does not learn from such tasks", "choose another `algorithm`, or other `data`"
         raise InnerloopError(spec.title, wrong, got=config.data.dataset, do=do)
+    if spec.moves == "context" and not config.model.context:
+        do = "set `model.kind` mlp and `model.context` to 4, for example"
+        raise InnerloopError("model.context", f"{spec.title} adapts context parameters", got=0, do=do)
     for name in sorted(SETTINGS.difference(spec.settings)):
         if getattr(c, name) != getattr(InnerConfig(), name):
             raise InnerloopError(

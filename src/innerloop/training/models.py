@@ -30,8 +30,12 @@ def fresh_model(
             activation=m.activation,
             normalize=m.normalize,
             scale=m.scale,
+            context=m.context,
             key=key,
         )
+    if m.context:
+        do = "use `mlp`, or leave `model.context` at 0"
+        raise InnerloopError("model.context", "`conv4` has no context parameters", got=m.context, do=do)
     if len(shape) != 3:
         raise InnerloopError("model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`")
     return Conv4(

@@ -220,6 +220,6 @@ def reinforcement(experiment: Experiment) -> RLExperiment:
 def check_policy(config: Config) -> None:
     """Raise InnerloopError for settings of a model that policies do not have."""
     model = config.model
-    if model.kind != "mlp" or model.normalize or model.scale is not None:
-        do = "leave `model.kind`, `model.normalize` and `model.scale` as they are"
+    if model.kind != "mlp" or model.normalize or model.context or model.scale is not None:
+        do = "leave `model.kind`, `model.normalize`, `model.context` and `model.scale` as they are"
         raise InnerloopError("model.kind", "a policy is a plain network of layers", got=model.kind, do=do)

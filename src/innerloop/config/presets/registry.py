@@ -17,7 +17,7 @@ from innerloop.config.presets.images import images, images_pretrained, images_re
 from innerloop.config.presets.published import PUBLISHED
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
-from innerloop.config.presets.relatives import RELATIVES
+from innerloop.config.presets.relatives import RELATIVES, cavia, maml_plus_plus, meta_sgd
 from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
 from innerloop.config.schema import (
     Config,
@@ -29,8 +29,8 @@ def all_presets() -> dict[str, Config]:
     """Every preset by name."""
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
     found["sinusoid-reptile"] = sinusoid_reptile()
-    for name in ("meta-sgd", "maml-plus-plus"):
-        found[f"sinusoid-{name}"] = RELATIVES[name](found["sinusoid-maml"])
+    for name, relative in {"cavia": cavia, "meta-sgd": meta_sgd, "maml-plus-plus": maml_plus_plus}.items():
+        found[f"sinusoid-{name}"] = relative(found["sinusoid-maml"])
     joint = found["sinusoid-joint"]
     found["sinusoid-oracle"] = replace(joint, data=replace(joint.data, oracle=True))
     settings = [("omniglot", 5, 1), ("omniglot", 5, 5), ("omniglot", 20, 1), ("omniglot", 20, 5)]

@@ -19,6 +19,12 @@ def maml_plus_plus(maml: Config) -> Config:
     )
 
 
+def cavia(maml: Config) -> Config:
+    """One step of size 1 on four context parameters."""
+    found = _changed(maml, "cavia", InnerConfig(steps=1, learning_rate=1.0))
+    return replace(found, model=replace(maml.model, context=4))
+
+
 def protomaml(maml: Config) -> Config:
     """MAML's steps; shorter ones, as the head is a good one from the start."""
     found = replace(maml, algorithm="protomaml", inner=replace(maml.inner, learning_rate=0.1))
