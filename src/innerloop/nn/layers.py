@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
+from innerloop.nn.kernels.channels import per_channel
 from innerloop.nn.kernels.conv import conv, has_few_inputs
 from innerloop.nn.kernels.linear import linear
 from innerloop.nn.kernels.max_pool import max_pool
@@ -48,7 +49,7 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, "examples features_in"]) -> Float[Array, "examples features_out"]:
         """Apply to a batch."""
-        return linear(x, self.weight) + self.bias
+        return linear(x, self.weight) + self.bias[None]
 
 
 class BatchNorm(eqx.Module):
@@ -72,7 +73,8 @@ class BatchNorm(eqx.Module):
         """Normalise; `reference` leading examples give the statistics (None: all)."""
         mean, variance = _moments(x if reference is None else x[:reference])
         flat = x.reshape(-1, x.shape[-1])
-        return ((flat - mean) * self.multiplier(variance, self.scale) + self.offset).reshape(x.shape)
+        factor = self.multiplier(variance, self.scale)
+        return ((flat - mean[None]) * factor[None] + self.offset[None]).reshape(x.shape)
 
     def multiplier(
         self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
@@ -87,7 +89,7 @@ def _moments(
     """Mean and variance of every channel, over examples and positions."""
     flat = x.reshape(-1, x.shape[-1])
     mean = flat.mean(0)
-    return mean, jnp.square(flat - mean).mean(0)
+    return mean, jnp.square(flat - mean[None]).mean(0)
 
 
 class ConvBlock(eqx.Module):
@@ -112,7 +114,7 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Apply to a batch of images."""
         turn = jnp.where(self.norm.scale < 0, -1.0, 1.0)  # the largest of -y is minus the smallest of y
-        w, scale = self.weight * turn, self.norm.scale * turn
+        w, scale = self.weight * per_channel(turn, self.weight), self.norm.scale * turn
         if has_few_inputs(w):
             mean, variance = output_moments(x if reference is None else x[:reference], w, self.stride)
             return conv_then(lambda y: self.activate(y, mean, variance, scale), x, w, self.stride)
@@ -129,4 +131,6 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Everything after the convolution, given its mean and variance and a scale that is not negative."""
         y = max_pool(y) if self.stride == 1 else y
-        return jax.nn.relu((y - mean) * self.norm.multiplier(variance, scale) + self.norm.offset)
+        over = lambda vector: per_channel(vector, y)
+        factor = self.norm.multiplier(variance, scale)
+        return jax.nn.relu((y - over(mean)) * over(factor) + over(self.norm.offset))

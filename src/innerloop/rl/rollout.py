@@ -65,8 +65,8 @@ def steps_since_start(ends: Float[Array, "trajectories steps"]) -> Int[Array, "t
         ends: 1 at the last step of each trajectory.
     """
     steps = jnp.arange(ends.shape[1])
-    begun = jnp.concatenate([jnp.zeros_like(ends[:, :1]), ends[:, :-1]], 1) * steps
-    return steps - jax.lax.cummax(begun.astype(steps.dtype), 1)
+    begun = jnp.concatenate([jnp.zeros_like(ends[:, :1]), ends[:, :-1]], 1) * steps[None]
+    return steps[None] - jax.lax.cummax(begun.astype(steps.dtype), 1)
 
 
 def rollout(

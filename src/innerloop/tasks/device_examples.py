@@ -40,7 +40,7 @@ class Resident(eqx.Module):
             return unit_scale(found)
         # Separate from the unpacking, which would otherwise fetch every word once for each of its bytes.
         words = lax.optimization_barrier(found)[:, None]
-        quarters = (words >> jnp.arange(0, 8 * WORD, 8, jnp.uint32)[:, None]) & 255
+        quarters = (words >> jnp.arange(0, 8 * WORD, 8, jnp.uint32)[None, :, None]) & 255
         return _scaled_bytes(quarters).reshape(len(rows), *self.shape)
 
 

@@ -39,7 +39,7 @@ def _after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
 
     def last_before(places: Array) -> Array:
         """For each i the last j < i with r_j = places_i, or -1."""
-        hits = (partners == places[:, None]) & (swap < swap[:, None])
+        hits = (partners[None] == places[:, None]) & (swap[None] < swap[:, None])
         return jnp.where(hits, swap, -1).max(1)
 
     found, before = last_before(partners), last_before(swap)

@@ -41,7 +41,7 @@ def _window_moments(
     around = jnp.tile(x.mean((0, 1, 2)), kernel * kernel)
 
     def sums(block: Images) -> tuple[Array, Array]:
-        rows = patches(block, kernel, stride).reshape(-1, around.size) - around
+        rows = patches(block, kernel, stride).reshape(-1, around.size) - around[None]
         return rows.sum(0), rows.T @ rows
 
     blocks = x.reshape(-1, size, *x.shape[1:])

@@ -78,8 +78,8 @@ def _activations(policy: GaussianPolicy, observations: Float[Array, "*batch obse
     first = jax.nn.relu(z1)
     z2 = two(first)
     open1, open2 = (z1 > 0).astype(x.dtype), (z2 > 0).astype(x.dtype)
-    e2 = head.weight.T[:, None] * open2
-    return _Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1)
+    e2 = head.weight.T[:, None] * open2[None]
+    return _Activations(x, first, jax.nn.relu(z2), open1, open2, (e2 @ two.weight.T) * open1[None])
 
 
 def _jvp(policy: GaussianPolicy, s: _Activations, like: Normal, v: GaussianPolicy) -> Normal:
@@ -122,10 +122,12 @@ def _hvp(b: _HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
     (one, two), head = v.mean.body, v.mean.head
     v1, v3 = jnp.concatenate([one.weight, one.bias[None]]), head.weight.T
     across = b.first_head.reshape(v1.size, v3.size)
-    w1 = jnp.sum(b.first_second * two.weight, -1) + (across @ v3.ravel()).reshape(v1.shape)
+    w1 = jnp.sum(b.first_second * two.weight[None], -1) + (across @ v3.ravel()).reshape(v1.shape)
     w2 = jnp.sum(b.first_second * v1[..., None], 0) + jnp.sum(b.second_head * v3[:, None], 0)
     w3 = (
-        jnp.sum(b.second_head * two.weight, 1) + (v1.ravel() @ across).reshape(v3.shape) + b.square * two.bias
+        jnp.sum(b.second_head * two.weight[None], 1)
+        + (v1.ravel() @ across).reshape(v3.shape)
+        + b.square * two.bias[None]
     )
     moved = (w1[:-1], w1[-1], w2, jnp.sum(b.square * v3, 0), w3.T)
     still = jax.tree.map(jnp.zeros_like, v)
