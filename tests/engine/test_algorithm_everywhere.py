@@ -124,7 +124,7 @@ def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
     """ANIL's body stands still, and BOIL's head; no second loss or inner loop is there to say otherwise."""
     task = sample(KEY)
     algorithm = made(spec)
-    learner = Learner(algorithm.init(PARAMS), algorithm).fit(*task.support)
+    learner = Learner(algorithm.init(PARAMS), algorithm).fit(task.support.inputs, task.support.targets)
     assert not learner.classification
     for part in PARAMS:
         assert np.array_equal(learner.params_[part], PARAMS[part]) == (part not in moved_by(spec))
@@ -137,7 +137,7 @@ def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
 def test_a_learner_of_minibatches_sees_each_example_in_turn():
     """In an order of its own, since people sort by class."""
     task, spec = sample(KEY), ALGORITHMS["reptile"]
-    learner = Learner(PARAMS, made(spec, minibatch=EACH)).fit(*task.support)
+    learner = Learner(PARAMS, made(spec, minibatch=EACH)).fit(task.support.inputs, task.support.targets)
     order = np.random.default_rng(0).permutation(6)
     shuffled = task._replace(support=jax.tree.map(lambda x: x[order], task.support))
     close(learner.params_, by_hand(spec, shuffled, EACH).thetas[-1])
@@ -163,7 +163,7 @@ def test_reptiles_moments_are_meta_parameters():
     close(state.params.moments, first)
     task = sample(jax.random.key(5))
     theta, _ = with_moments_by_hand(task.support, first)
-    close(Learner(state.params, algorithm).fit(*task.support).params_, theta)
+    close(Learner(state.params, algorithm).fit(task.support.inputs, task.support.targets).params_, theta)
     curve = evaluate(algorithm, state.params, Tasks(), key=KEY, num_tasks=2)
     own = sample(jax.random.fold_in(KEY, 0))
     close(curve.scores["loss"][0, -1], LOSS(with_moments_by_hand(own.support, first)[0], own.query))

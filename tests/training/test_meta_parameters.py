@@ -128,7 +128,7 @@ def test_a_learner_adapts_by_the_algorithm(name: str, runs: dict[str, Path], tmp
     learner, trained = Learner.from_pretrained(runs[name]), load_trained(runs[name])
     experiment = supervised(trained.experiment)
     task = experiment.held_out_tasks().sample(jax.random.key(1))
-    learner.fit(*task.support)
+    learner.fit(task.support.inputs, task.support.targets)
     expected = experiment.test_algorithm.adapt(trained.params, Batch(*task.support))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), learner.params_, expected
