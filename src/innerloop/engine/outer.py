@@ -15,12 +15,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
+from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError
@@ -63,7 +65,7 @@ AHEAD_BYTES = 2_000_000
 meta-step at a time costs as much as the step of a small network."""
 
 
-def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array, steps: int) -> int:
+def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array | jax.ShapeDtypeStruct, steps: int) -> int:
     """For how many meta-steps, a divisor of `steps`, the tasks fit in `AHEAD_BYTES`; `keys` are those of one."""
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -125,12 +127,14 @@ class MeshLoop(ABC):
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
         return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
-    def run(self, state: MetaState, steps: int) -> tuple[MetaState, PyTree]:
+    def run(self, state: MetaState, steps: int, *, most: int | None = None) -> tuple[MetaState, PyTree]:
         """Take `steps` updates in one call, which is compiled once for every number of them.
 
         Args:
             state: from `init` or `run`. It is consumed: its arrays are donated.
             steps: the number of updates, at least 1.
+            most: compile for up to so many updates instead. Runs of all multiples of `unit(state.key, most)` up to it
+                then share one program, and a training has the same bits however it is cut into them.
 
         Returns:
             The new state, and what to log, stacked over updates.
@@ -141,17 +145,24 @@ class MeshLoop(ABC):
         if steps < 1:
             raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
         _check_unconsumed(state)
-        if steps not in self.programs:
-            self.programs[steps] = self.program(steps)
+        whole = most is None or steps > most or steps % self.unit(state.key, most) > 0
+        length = steps if most is None or whole else most
+        if length not in self.programs:
+            self.programs[length] = self.program(length)
         data = self.data(state, steps)
-        return self.programs[steps](place_cut(state, self.mesh), *data)
+        state, info = self.programs[length](place_cut(state, self.mesh), *data)
+        return state, info if length == steps else jax.tree.map(lambda x: x[:steps], info)
+
+    def unit(self, key: PRNGKeyArray, most: int) -> int:
+        """How many updates a program for up to `most` of them takes at least."""
+        return most
 
     @abstractmethod
     def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
-        """The compiled run of `steps` updates: `program(state, *data)`."""
+        """The compiled run of (up to) `steps` updates: `program(state, *data)`."""
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """The arguments of the program besides the state."""
+        """The arguments of the program besides the state, for so many updates."""
         return ()
 
     def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
@@ -222,12 +233,13 @@ class OuterLoop(GradientLoop):
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks
+        self.units: dict[int, int] = {}
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """`steps` updates; small tasks are drawn for several updates at once."""
+        """Up to `steps` updates; small tasks are drawn for several updates at once."""
         static = eqx.filter(self.tasks, eqx.is_array, inverse=True)
 
-        def many(state: MetaState, arrays: PyTree) -> tuple[MetaState, StepInfo]:
+        def many(state: MetaState, count: Array, arrays: PyTree) -> tuple[MetaState, StepInfo]:
             tasks = eqx.combine(arrays, static)
             ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
             # Tasks too large to be held together are fetched one chunk at a time.
@@ -238,10 +250,17 @@ class OuterLoop(GradientLoop):
                 one = lambda state, items: self.update(state, items, fetch)
                 return jax.lax.scan(one, state, jax.vmap(jax.vmap(draw))(keys))
 
-            state, info = jax.lax.scan(some, state, None, length=steps // ahead)
+            state, info = scan_up_to(some, state, count // ahead, steps // ahead)
             return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
         return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+
+    def unit(self, key: PRNGKeyArray, most: int) -> int:
+        """How many updates a program for up to `most` of them takes at least."""
+        if most not in self.units:
+            keys = jax.eval_shape(lambda key: jax.random.split(key, self.share), key)
+            self.units[most] = _steps_ahead(self.tasks.sample, keys, most)
+        return self.units[most]
 
     @cached_property
     def arrays(self) -> PyTree:
@@ -250,4 +269,4 @@ class OuterLoop(GradientLoop):
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
         """The arrays of the distribution: as constants they would be compiled into the program."""
-        return (self.arrays,)
+        return place(np.int32(steps), self.mesh), self.arrays

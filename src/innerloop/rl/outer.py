@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
+from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.outer import MeshLoop, MetaState
-from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
+from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, place
 from innerloop.parallel.param_sharding import on_mesh
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 from innerloop.rl.updates import OuterStep
@@ -74,12 +76,20 @@ class MetaIterations(MeshLoop):
         return MetaState(params, opt_state, state.key, state.step + 1), info_out
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
-        """A compiled program of `steps` meta-iterations."""
+        """A compiled program of up to `steps` meta-iterations."""
 
-        def many(state: MetaState) -> tuple[MetaState, IterationInfo]:
-            return jax.lax.scan(lambda state, _: self.update(state), state, None, length=steps)
+        def many(state: MetaState, count: Array) -> tuple[MetaState, IterationInfo]:
+            return scan_up_to(lambda state, _: self.update(state), state, count, steps)
 
-        return on_mesh(many, self.mesh, (EVERYWHERE,), EVERYWHERE, donate_argnums=0)
+        return on_mesh(many, self.mesh, (EVERYWHERE, EVERYWHERE), EVERYWHERE, donate_argnums=0)
+
+    def unit(self, key: PRNGKeyArray, most: int) -> int:
+        """One meta-iteration can be taken alone."""
+        return 1
+
+    def data(self, state: MetaState, steps: int) -> tuple[Array]:
+        """The number of meta-iterations."""
+        return (place(np.int32(steps), self.mesh),)
 
 
 def environment_steps(sampler: MetaSampler, meta_batch: int) -> int:

@@ -41,6 +41,14 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     return {"broken": {"trajectories": int((broken >= 0).sum()), "family": family, "first": named}}
 
 
+def merged(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The incidents of two dispatches that follow each other."""
+    if not (before and after):
+        return before or after
+    trajectories = before["broken"]["trajectories"] + after["broken"]["trajectories"]
+    return {"broken": before["broken"] | {"trajectories": trajectories}}
+
+
 def first(broken: np.ndarray) -> dict[str, int]:
     """Which trajectory of a meta-step broke first in the order of tasks, all counted from 0."""
     task, policy, trajectory = (int(i) for i in np.argwhere(broken >= 0)[0])
