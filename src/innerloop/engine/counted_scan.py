@@ -13,7 +13,9 @@ from jaxtyping import Array, PyTree
 def scan_up_to(
     body: Callable[[PyTree, None], tuple[PyTree, PyTree]], carry: PyTree, count: Array | None, most: int
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan(body, carry, None, length=count)` for a traced `count` of at most `most`; for None, that scan of `most`.
+    """`jax.lax.scan(body, carry, None, length=count)` for a traced `count` of at most `most`.
+
+    Without a `count` it is that scan itself, of length `most`.
 
     Returns:
         The last carry, and what `body` gave, stacked to `most` rows; those from `count` on are zeros.
