@@ -26,6 +26,30 @@ def test_plain_lines_come_rarely_but_the_last_always(monkeypatch):
     assert "validation accuracy 50.0 %" in shown[4]
 
 
+def test_nothing_is_said_of_time_while_only_compilation_was_timed(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    out, nan = io.StringIO(), float("nan")
+    with progress.training(Console(file=out, width=200), "run") as watch:
+        watch(Progress(1, 4, nan, nan, {"outer_loss": 1.0}, nan))
+        watch(Progress(4, 4, nan, 0.0, {"outer_loss": 1.0}))
+    assert out.getvalue().splitlines()[1:] == [
+        "run: 1/4 meta-steps, compiled  outer loss 1.0000",
+        "run: 4/4 meta-steps, done  outer loss 1.0000",
+    ]
+
+
+def test_the_time_left_of_a_measurement_leaves_out_compilation(monkeypatch):
+    """Sixty seconds to the first hundred tasks, two for each hundred after."""
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
+    out = io.StringIO()
+    with progress.counting(Console(file=out, width=200), "run") as watch:
+        for done, at in ((100, 60.0), (200, 62.0)):
+            monkeypatch.setattr(progress.time, "monotonic", lambda at=at: at)
+            watch(done, 400)
+    assert out.getvalue().splitlines()[1:] == ["run: 100/400 tasks, compiled", "run: 200/400 tasks, 4 s left"]
+
+
 def test_a_terminal_gets_a_bar():
     out = io.StringIO()
     terminal = Console(file=out, force_terminal=True, width=120)

@@ -11,6 +11,7 @@ import pytest
 
 from innerloop.algorithms import maml
 from innerloop.engine import outer
+from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import TwoStageSampler
 from innerloop.errors import InnerloopError
@@ -59,6 +60,42 @@ def test_dispatch_length_changes_no_bit(six):
     assert int(state.step) == 6
     assert info.outer_loss.shape == info.grad_norm.shape == (6,)
     assert info.inner_losses.shape == (6, 1)
+
+
+@pytest.mark.parametrize("ahead", [0, 2_000_000])
+@pytest.mark.parametrize("cuts", [(1, 5), (2, 2, 2), (5, 1), (6,)])
+def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.MonkeyPatch, ahead: int, cuts):
+    """However a run is cut: the same bits and records; cuts within what is drawn ahead have programs of their own."""
+    monkeypatch.setattr(outer, "AHEAD_BYTES", ahead)
+    many = loop()
+    state, seen = fresh()[1], []
+    for steps in cuts:
+        state, info = many.run(state, steps, most=6)
+        seen.append(info)
+    unit = many.unit(state.key, 6)
+    assert unit == (6 if ahead else 1)
+    assert list(many.counted) == ([6] if unit == 1 else [])
+    assert list(many.programs) == ([] if unit == 1 else list(dict.fromkeys(cuts)))
+    joined = jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
+    whole, records = loop().run(fresh()[1], 6)
+    same_bits((state, joined), (whole, records))
+
+
+def test_a_run_longer_than_the_largest_has_its_own_program(six):
+    found = loop()
+    same_bits(found.run(fresh()[1], 6, most=4), six)
+    assert list(found.programs) == [6]
+
+
+def test_a_scan_whose_length_is_data():
+    """The rows beyond its length are zeros, of the types of the others."""
+    body = lambda carry, _: (carry + 2, {"carry": carry, "flag": carry > 4})
+    run = jax.jit(lambda count: scan_up_to(body, jnp.int32(1), count, 5))
+    for count in range(6):
+        carry, rows = run(count)
+        assert int(carry) == 1 + 2 * count
+        assert rows["carry"].tolist() == [1 + 2 * i for i in range(count)] + [0] * (5 - count)
+        assert rows["flag"].tolist() == [1 + 2 * i > 4 for i in range(count)] + [False] * (5 - count)
 
 
 def test_repetition_gives_the_same_bits(six):

@@ -96,7 +96,7 @@ def test_where_a_run_diverged(field: str, index: tuple, where: str):
     check_finite(sound._replace(inner_losses=jnp.ones((3, 0))), 10, Path("run"))
     getattr(sound, field)[index] = np.nan
     with pytest.raises(InnerloopError, match=where):
-        check_finite(StepInfo(*map(jnp.asarray, sound)), 10, Path("run"))
+        check_finite(jax.tree.map(jnp.asarray, sound), 10, Path("run"))
 
 
 def validated(splits: Splits, folder: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Progress: a bar in a terminal, a plain line every few seconds elsewhere."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,11 +23,7 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
 
         def on_progress(progress: Progress) -> None:
             best.update(progress.metrics)  # validation scores stay until there are new ones
-            speed = f"{progress.tasks_per_second:,.0f} tasks/s"
-            if progress.environment_steps_per_second:
-                speed = f"{progress.environment_steps_per_second:,.0f} environment steps/s"
-            speed = speed.replace(",", " ")
-            tell(progress.step, progress.total, progress.seconds_left, f"{speed}  {in_words(best)}")
+            tell(progress.step, progress.total, progress.seconds_left, f"{_speed(progress)}{in_words(best)}")
 
         yield on_progress
 
@@ -62,10 +59,14 @@ def train_until_stopped(
 def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
     """A progress callback `(done, total)` of a measurement, for the length of a `with` block."""
     with _lines_or_bar(console, title, unit) as tell:
-        begun = time.monotonic()
+        first: list[tuple[float, int]] = []  # what came before was compilation, too
 
         def on_progress(done: int, total: int) -> None:
-            tell(done, total, (time.monotonic() - begun) / max(done, 1) * (total - done), "")
+            first[:] = first or [(time.monotonic(), done)]
+            (begun, earlier), left = first[0], math.nan
+            if done > earlier:
+                left = (time.monotonic() - begun) / (done - earlier) * (total - done)
+            tell(done, total, left, "")
 
         yield on_progress
 
@@ -94,7 +95,7 @@ def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
         job = bar.add_task(printable(title), total=None, more="compiling")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
-            left = f"{_duration(seconds_left)} left" if done < total else "done"
+            left = _left(seconds_left) if done < total else "done"
             bar.update(job, completed=done, total=total, more=f"{left}  {more}")
 
         yield tell
@@ -110,10 +111,20 @@ def _plain_lines(console: Console, title: str, unit: str) -> Tell:
         if done < total and time.monotonic() - last < EVERY:
             return
         last = time.monotonic()
-        left = f"{_duration(seconds_left)} left" if done < total else "done"
+        left = _left(seconds_left) if done < total else "done"
         console.print(f"{title}: {done}/{total} {unit}, {left}  {more}".rstrip())
 
     return tell
+
+
+def _speed(progress: Progress) -> str:
+    """How fast the run is; empty while only compilation could be timed."""
+    if math.isnan(progress.tasks_per_second):
+        return ""
+    speed = f"{progress.tasks_per_second:,.0f} tasks/s  "
+    if progress.environment_steps_per_second:
+        speed = f"{progress.environment_steps_per_second:,.0f} environment steps/s  "
+    return speed.replace(",", " ")
 
 
 def in_words(metrics: dict[str, float]) -> str:
@@ -131,6 +142,11 @@ def in_words(metrics: dict[str, float]) -> str:
     if lost := round(metrics.get("validation_diverged", 0)):
         words[-1] += f" ({counted(lost, 'task')} diverged)"
     return "  ".join(words)
+
+
+def _left(seconds: float) -> str:
+    """The time left, if it is known."""
+    return "compiled" if math.isnan(seconds) else f"{_duration(seconds)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
+from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.learning_check import check_learns
@@ -58,7 +59,7 @@ AHEAD_BYTES = 2_000_000
 meta-step at a time costs as much as the step of a small network."""
 
 
-def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array, steps: int) -> int:
+def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array | jax.ShapeDtypeStruct, steps: int) -> int:
     """For how many meta-steps, a divisor of `steps`, the tasks fit in `AHEAD_BYTES`; `keys` are those of one."""
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -85,6 +86,12 @@ def drawn_tasks(tasks: TaskDistribution, key: PRNGKeyArray, step: Array, meta_ba
         yield draw(held, one)
 
 
+def _first(steps: int, found: tuple[MetaState, PyTree]) -> tuple[MetaState, PyTree]:
+    """A state, and the records of the first `steps` updates alone."""
+    state, info = found
+    return state, jax.tree.map(lambda x: x if len(x) == steps else x[:steps], info)
+
+
 class MeshLoop(ABC):
     """States and compiled programs of an outer loop; subclasses define an update."""
 
@@ -99,6 +106,7 @@ class MeshLoop(ABC):
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
         self.programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
+        self.counted: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters (those of a trained model, for example).
@@ -112,7 +120,12 @@ class MeshLoop(ABC):
         return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
 
     def run(
-        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+        self,
+        state: MetaState,
+        steps: int,
+        *,
+        on_nonfinite: Literal["raise", "ignore"] = "raise",
+        most: int | None = None,
     ) -> tuple[MetaState, PyTree]:
         """Take `steps` updates in one call, which is compiled once for every number of them.
 
@@ -122,6 +135,8 @@ class MeshLoop(ABC):
             on_nonfinite: whether to raise an error at a loss, gradient or parameter that is not finite; its attribute
                 `before` is the state before this call. "ignore" returns at once, as JAX's functions do, while devices
                 are still computing.
+            most: compile for up to so many updates instead. Runs of all multiples of `unit(state.key, most)` up to it
+                then share one program, so that a training can be cut into them at will.
 
         Returns:
             The new state, and what to log, stacked over updates.
@@ -134,16 +149,36 @@ class MeshLoop(ABC):
         if steps < 1:
             raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
         check_state(state)
-        if not self.programs:
+        if not (self.programs or self.counted):
             self.check_tasks(state.key)
-        if steps not in self.programs:
-            self.programs[steps] = self.program(steps)
+        program = self.compiled(state.key, steps, most)
         data = self.data(state, steps)
         before = keep(jax.tree.map(own_copy, state)) if on_nonfinite == "raise" else None
-        state, info = self.programs[steps](place_cut(without_aliases(state), self.mesh), *data)
+        state, info = program(place_cut(without_aliases(state), self.mesh), *data)
         if before is not None:
             self.check_finite(before, state, info)
         return state, info
+
+    def compiled(
+        self, key: PRNGKeyArray, steps: int, most: int | None
+    ) -> Callable[..., tuple[MetaState, PyTree]]:
+        """`program(state, *data)` for `steps` updates: one of their own, or that of all lengths up to `most`."""
+        unit = 0 if most is None else self.unit(key, most)
+        if most is None or unit == most or steps > most or steps % unit:
+            if steps not in self.programs:
+                self.programs[steps] = self.program(steps)
+            return self.programs[steps]
+        if most not in self.counted:
+            self.counted[most] = self.counted_program(most)
+        return lambda state, *data: _first(steps, self.counted[most](state, self.count(steps), *data))
+
+    def count(self, steps: int) -> Array:
+        """The number of updates as an argument of a counted program."""
+        return place(np.int32(steps), self.mesh)
+
+    def unit(self, key: PRNGKeyArray, most: int) -> int:
+        """How many updates `counted_program(most)` takes at least; `most` if there is no such program."""
+        return most
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
         """Raise Diverged, with the state before, unless all losses, gradients and parameters are finite."""
@@ -184,8 +219,12 @@ class MeshLoop(ABC):
     def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
         """The compiled run of `steps` updates: `program(state, *data)`."""
 
+    def counted_program(self, most: int) -> Callable[..., tuple[MetaState, PyTree]]:
+        """The compiled run of any multiple of `unit` updates up to `most`: `program(state, count, *data)`."""
+        raise NotImplementedError  # `unit` says that there is none
+
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """The arguments of the program besides the state."""
+        """The arguments of the program besides the state, for so many updates."""
         return ()
 
     def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
@@ -284,6 +323,7 @@ class OuterLoop(GradientLoop):
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks
+        self.units: dict[int, int] = {}
         self.held, self.with_arrays = split_arrays(tasks)
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
@@ -304,22 +344,38 @@ class OuterLoop(GradientLoop):
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """`steps` updates; small tasks are drawn for several updates at once."""
-
-        def many(state: MetaState, arrays: PyTree) -> tuple[MetaState, StepInfo]:
-            tasks = self.with_arrays(arrays)
-            ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
-            # Tasks too large to be held together are fetched one chunk at a time.
-            draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
-
-            def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
-                keys = jax.vmap(self.own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
-                one = lambda state, items: self.update(state, items, fetch)
-                return jax.lax.scan(one, state, jax.vmap(jax.vmap(draw))(keys))
-
-            state, info = jax.lax.scan(some, state, None, length=steps // ahead)
-            return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
-
+        many = lambda state, arrays: self.updates(state, steps, None, arrays)
         return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+
+    def counted_program(self, most: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """Up to `most` updates, in multiples of those whose tasks are drawn at once."""
+        many = lambda state, count, arrays: self.updates(state, most, count, arrays)
+        return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+
+    def updates(
+        self, state: MetaState, steps: int, count: Array | None, arrays: PyTree
+    ) -> tuple[MetaState, StepInfo]:
+        """Inside the mesh: `steps` updates, or the first `count` of them."""
+        tasks = self.with_arrays(arrays)
+        ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
+        # Tasks too large to be held together are fetched one chunk at a time.
+        draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
+
+        def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
+            keys = jax.vmap(self.own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
+            one = lambda state, items: self.update(state, items, fetch)
+            return jax.lax.scan(one, state, jax.vmap(jax.vmap(draw))(keys))
+
+        times = None if count is None else count // ahead
+        state, info = scan_up_to(some, state, times, steps // ahead)
+        return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
+
+    def unit(self, key: PRNGKeyArray, most: int) -> int:
+        """How many updates `counted_program(most)` takes at least: those whose tasks are drawn at once."""
+        if most not in self.units:
+            keys = jax.eval_shape(lambda key: jax.random.split(key, self.share), key)
+            self.units[most] = _steps_ahead(self.tasks.sample, keys, most)
+        return self.units[most]
 
     @cached_property
     def arrays(self) -> PyTree:

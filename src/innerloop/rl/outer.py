@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
 
+from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
@@ -108,11 +109,21 @@ class MetaIterations(MeshLoop):
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
         """A compiled program of `steps` meta-iterations."""
-
-        def many(state: MetaState) -> tuple[MetaState, IterationInfo]:
-            return jax.lax.scan(lambda state, _: self.update(state), state, None, length=steps)
-
+        many = lambda state: self.updates(state, None, steps)
         return on_mesh(many, self.mesh, (EVERYWHERE,), EVERYWHERE, donate_argnums=0)
+
+    def counted_program(self, most: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
+        """A compiled program of up to `most` meta-iterations."""
+        many = lambda state, count: self.updates(state, count, most)
+        return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+
+    def updates(self, state: MetaState, count: Array | None, most: int) -> tuple[MetaState, IterationInfo]:
+        """Inside the mesh: `most` meta-iterations, or the first `count` of them."""
+        return scan_up_to(lambda state, _: self.update(state), state, count, most)
+
+    def unit(self, key: PRNGKeyArray, most: int) -> int:
+        """One meta-iteration can be taken alone."""
+        return 1
 
 
 def check_info(info: IterationInfo, first: int, family: str) -> None:

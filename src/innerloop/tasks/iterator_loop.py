@@ -66,7 +66,12 @@ class IteratorOuterLoop(GradientLoop):
         return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
 
     def run(
-        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+        self,
+        state: MetaState,
+        steps: int,
+        *,
+        on_nonfinite: Literal["raise", "ignore"] = "raise",
+        most: int | None = None,
     ) -> tuple[MetaState, StepInfo]:
         """Take `steps` updates, each on the next meta-batch.
 
@@ -75,11 +80,12 @@ class IteratorOuterLoop(GradientLoop):
             steps: as for `OuterLoop.run`.
             on_nonfinite: as for `OuterLoop.run`; with "ignore" the next meta-batches are read while the device still
                 computes the last ones.
+            most: makes no difference here.
 
         Raises:
             InnerloopError: as `OuterLoop.run`; the iterator ended, or what it gave is no meta-batch of tasks.
         """
-        state, info = super().run(state, steps, on_nonfinite=on_nonfinite)
+        state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
         self.in_flight.append(info.outer_loss)
         return state, info
 

@@ -177,10 +177,15 @@ class StreamedOuterLoop(GradientLoop):
         return on_mesh(many, self.mesh, specs, EVERYWHERE, donate_argnums=0)
 
     def run(
-        self, state: MetaState, steps: int, *, on_nonfinite: Literal["raise", "ignore"] = "raise"
+        self,
+        state: MetaState,
+        steps: int,
+        *,
+        on_nonfinite: Literal["raise", "ignore"] = "raise",
+        most: int | None = None,
     ) -> tuple[MetaState, StepInfo]:
-        """`steps` updates from `state`, which is consumed."""
-        state, info = super().run(state, steps, on_nonfinite=on_nonfinite)
+        """`steps` updates from `state`, which is consumed; `most` makes no difference here."""
+        state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
         self.last = (state.key, state.step, steps)
         self.in_flight.append(info.outer_loss)
         return state, info

@@ -34,3 +34,11 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     found = int(np.argmax(share_broken(broken) > 0))
     named = {"meta_step": before + found, **first_broken(broken[found])}
     return {"broken": {"trajectories": int((broken >= 0).sum()), "family": family, "first": named}}
+
+
+def merged(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The incidents of two dispatches that follow each other."""
+    if not (before and after):
+        return before or after
+    trajectories = before["broken"]["trajectories"] + after["broken"]["trajectories"]
+    return {"broken": before["broken"] | {"trajectories": trajectories}}

@@ -11,7 +11,9 @@ import jax
 from innerloop.config.schema import Config
 from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Params
+from innerloop.io.text import as_json
 from innerloop.parallel.mesh import own_copy
+from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.storage.run_directory import RunFolder, environment
 from innerloop.training.storage.tensorboard import ScalarWriter
@@ -42,8 +44,12 @@ class Recorder(Protocol):
     def snapshot(self, state: MetaState) -> None:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
 
-    def save(self, state: MetaState) -> None:
-        """Write a checkpoint."""
+    def block_log(self, step: int, steps: int) -> BlockLog:
+        """What was logged of the `steps` meta-steps of the block in which the last sitting ended, at `step`."""
+        return EMPTY
+
+    def save(self, state: MetaState, log: BlockLog) -> None:
+        """Write a checkpoint, in the middle of a block with what was logged of it."""
 
     def wait(self) -> None:
         """Wait until the last checkpoint is whole."""
@@ -104,8 +110,14 @@ class RunRecorder:
         self.write_weights(path, state, {"meta_steps": int(state.step)})
         self.run.note(path)
 
-    def save(self, state: MetaState) -> None:
+    def block_log(self, step: int, steps: int) -> BlockLog:
+        """What the folder has of the block under way."""
+        return of_record(self.run.block_record(), step, steps) if steps else EMPTY
+
+    def save(self, state: MetaState, log: BlockLog) -> None:
         """Write a checkpoint, and the time that it took to get there."""
+        if log.series:
+            self.run.write("block.json", as_json(log.to_json(int(state.step))) + "\n")
         checkpoint.save(self.checkpoints, jax.tree.map(own_copy, state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
 

@@ -46,9 +46,9 @@ def train(
 
     With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
     InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
-    training runs, and Stopped after saving when a SIGINT, SIGTERM or SIGHUP came: at the end of the block of
-    `outer.log_every` meta-steps. Where that takes longer than seconds, the state before the block is saved meanwhile.
-    An exception of `on_progress` is raised once the state is saved.
+    training runs, and Stopped after saving when a SIGINT, SIGTERM or SIGHUP came, within seconds: at the end of a
+    dispatch of about a second, and where one meta-step takes longer, with the state before it. An exception of
+    `on_progress` is raised once the state is saved.
 
     In several processes (`innerloop.parallel.multi_process`) all call this alike; the first one's config and folder
     count, and

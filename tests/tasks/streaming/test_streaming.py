@@ -106,7 +106,7 @@ def test_support_and_query_are_disjoint_and_of_the_drawn_classes(classes):
     sampler = EpisodeRows(classes, 3, 2, 2)
     tasks = jax.lax.map(sampler.sample, jax.random.split(jax.random.key(3), 300))
     owner = np.repeat(np.arange(6), COUNTS)
-    for s, t, q, u in zip(*tasks.support, *tasks.query, strict=True):
+    for s, t, q, u in zip(*tasks.support[:2], *tasks.query[:2], strict=True):
         rows = np.concatenate([s, q])
         assert len(set(rows.tolist())) == 12
         labels = np.concatenate([t, u])

@@ -50,6 +50,27 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
     )
 
 
+def own_images(shots: int, algorithm: str) -> Config:
+    """A user's own folder of images, 5-way, on a laptop: images of 32 x 32, a small network, minutes of training."""
+    return Config(
+        algorithm=algorithm,
+        data=DataConfig(dataset="folder", ways=5, shots=shots, queries=5, size=32),
+        model=replace(POOLED, downsample="stride"),
+        inner=InnerConfig(steps=3, learning_rate=0.1),
+        outer=OuterConfig(
+            meta_steps=2000,
+            meta_batch=4,
+            learning_rate=0.002,
+            decay="cosine",
+            clip=10.0,
+            log_every=50,
+            validate_every=250,
+            checkpoint_every=250,
+        ),
+        evaluation=EvaluationConfig(tasks=1000, steps=10, queries=5, validation_tasks=100),
+    )
+
+
 def images_reptile(dataset: str, ways: int, shots: int) -> Config:
     """Reptile's image protocols (its published commands): Adam inside, kept, 5 tasks, outer step 1 falling to 0.
 

@@ -1,5 +1,5 @@
 """Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM`, `navigation-...` or
-`BODY-GOAL-ALGORITHM-trpo`.
+`BODY-GOAL-ALGORITHM-trpo`; and `pictures-...` for a user's own images.
 
 Tasks, networks and inner loops are those of the papers and of their published code; inner step sizes are for a loss
 that is a mean over examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). For images, training
@@ -13,7 +13,7 @@ one.
 import difflib
 from dataclasses import replace
 
-from innerloop.config.presets.images import images, images_pretrained, images_reptile
+from innerloop.config.presets.images import images, images_pretrained, images_reptile, own_images
 from innerloop.config.presets.published import PUBLISHED
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
@@ -45,6 +45,9 @@ def all_presets() -> dict[str, Config]:
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
     found |= {f"{name}-published": complete(found[name]) for name, complete in PUBLISHED.items()}
+    for shots in (1, 5):
+        for algorithm in ("maml", "anil"):
+            found[f"pictures-5way-{shots}shot-{algorithm}"] = own_images(shots, algorithm)
     for name, recipe in RECIPES.items():
         found[f"{name}-short"] = found[name]
         found[name] = recipe(found[name])

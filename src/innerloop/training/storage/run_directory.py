@@ -56,6 +56,7 @@ RESERVED = (
     "snapshots",
     "tensorboard",
     "pictures.png",
+    "block.json",
 )
 """What a run writes into its folder, beside its lock."""
 
@@ -181,6 +182,11 @@ class RunFolder(OwnFolder):
     def log(self, record: dict[str, Any]) -> None:
         """Add one line of metrics."""
         self.append("metrics.jsonl", as_json(record) + "\n")
+
+    def block_record(self) -> dict[str, Any]:
+        """What was logged of a block in the middle of which a state was saved; empty if there is none."""
+        path = self.path / "block.json"
+        return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a crash is left out.

@@ -1,0 +1,34 @@
+"""A scan whose length is known only when it runs: one compiled program for all lengths up to a largest one.
+
+How a training is cut into runs then changes neither its programs nor its bits.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+
+def scan_up_to(
+    body: Callable[[PyTree, None], tuple[PyTree, PyTree]], carry: PyTree, count: Array | None, most: int
+) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan(body, carry, None, length=count)` for a traced `count` of at most `most`.
+
+    Without a `count` it is that scan itself, of length `most`.
+
+    Returns:
+        The last carry, and what `body` gave, stacked to `most` rows; those from `count` on are zeros.
+    """
+    if count is None:
+        return jax.lax.scan(body, carry, None, length=most)
+    rows = jax.eval_shape(lambda carry: body(carry, None)[1], carry)
+    blank = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), rows)
+
+    def one(i: Array, held: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        carry, stacked = held
+        carry, row = body(carry, None)
+        put = lambda all_rows, x: jax.lax.dynamic_update_index_in_dim(all_rows, x, i, 0)
+        return carry, jax.tree.map(put, stacked, row)
+
+    return jax.lax.fori_loop(0, count, one, (carry, blank))

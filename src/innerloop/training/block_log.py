@@ -1,0 +1,41 @@
+"""What is logged of the block of meta-steps under way: kept with a state that is saved in the middle of it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from innerloop.io.untrusted import is_number
+from innerloop.training.broken_trajectories import merged
+
+
+class BlockLog(NamedTuple):
+    """Values of every meta-step so far, by name, and what went wrong and is only logged."""
+
+    series: dict[str, list[float]]
+    incidents: dict[str, Any]
+
+    def extended(self, series: dict[str, Any], incidents: dict[str, Any]) -> "BlockLog":
+        """With the meta-steps of one more dispatch."""
+        new = {name: np.asarray(x, np.float64).tolist() for name, x in series.items()}
+        joined = {name: self.series.get(name, []) + values for name, values in new.items()}
+        return BlockLog(joined, merged(self.incidents, incidents))
+
+    def means(self) -> dict[str, float]:
+        """The mean of every series."""
+        return {name: float(np.mean(values)) for name, values in self.series.items()}
+
+    def to_json(self, step: int) -> dict[str, Any]:
+        """The record of a block that has come to meta-step `step`."""
+        return {"step": step, "series": self.series, "incidents": self.incidents}
+
+
+EMPTY = BlockLog({}, {})
+
+
+def of_record(record: dict[str, Any], step: int, steps: int) -> BlockLog:
+    """The log of the `steps` meta-steps of a block up to `step`; empty if the record is not of them."""
+    series, incidents = record.get("series"), record.get("incidents")
+    if record.get("step") != step or not isinstance(series, dict) or not isinstance(incidents, dict):
+        return EMPTY
+    right = lambda values: isinstance(values, list) and len(values) == steps and all(map(is_number, values))
+    return BlockLog(series, incidents) if all(map(right, series.values())) else EMPTY
