@@ -67,7 +67,9 @@ def _destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
     inputs = [path for source in arguments.runs for path in inputs_of(source)]
     if arguments.out is None and first.is_dir():
-        folder = OutputFolder(first, overwrite=overwrite, inputs=inputs)
+        # The page of a run lies beside its files, which are the input.
+        others = [path for path in inputs if Path(path).resolve() != first.resolve()]
+        folder = OutputFolder(first, overwrite=overwrite, inputs=others)
         folder.check("report.html")
         return folder.replacing("report.html"), first / "report.html"
     out = arguments.out or Path("report.html")

@@ -252,9 +252,7 @@ class OutputFolder(OwnFolder):
 
     def __init__(self, path: Path | str, *, overwrite: bool = False, inputs: Iterable[Path | str] = ()):
         super().__init__(path)
-        self.overwrite = overwrite
-        # What lies beside a run's own files is no input: its page may be written again.
-        self.inputs = [other for other in inputs if Path(other).resolve() != self.path]
+        self.overwrite, self.inputs = overwrite, list(inputs)
 
     def check(self, name: str) -> None:
         """Raise InnerloopError if `name` is an input, or exists and is not as we wrote it."""

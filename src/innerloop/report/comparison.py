@@ -126,6 +126,9 @@ def compare(a: Result, b: Result) -> Difference:
     if len(common) > 1:
         gaps, pairs = [first[seed] - second[seed] for seed in common], f"seed by seed, {len(common)} seeds"
     else:
-        gaps, pairs = a.measurement.task_scores - b.measurement.task_scores, "task by task"
+        with np.errstate(invalid="ignore"):  # of tasks that diverged, infinity from infinity
+            gaps = a.measurement.task_scores - b.measurement.task_scores
+        pairs = "task by task"
     found = sign * np.asarray(gaps, np.float64)
-    return Difference(float(found.mean()), float(half_width(found)), pairs)
+    with np.errstate(invalid="ignore"):
+        return Difference(float(found.mean()), float(half_width(found)), pairs)
