@@ -45,7 +45,7 @@ def ran(model, loss, tasks, mesh, shards):
     check_pieces(state.params, shards)
     curves = evaluator(algorithm, tasks, num_tasks=4, model_shards=shards)(state.params, jax.random.key(2))
     scores = [curve.scores["loss"] for curve in curves]
-    return whole(state.params) + [np.asarray(x) for x in info] + scores
+    return whole(state.params) + [np.asarray(x) for x in jax.tree.leaves(info)] + scores
 
 
 def streamed(mesh):

@@ -62,7 +62,9 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
     """
     _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
-    if callable(selection) and not any(mask):
+    # By names the complement of everything is nothing, and meant so.
+    by_names = isinstance(selection, Except) and not callable(selection.selection)
+    if callable(selection) and not by_names and not any(mask):
         do = "the paths are: " + ", ".join(paths(params)) + "; () adapts none"
         raise InnerloopError("select", "the function selects no parameter", do=do)
     leaves, structure = jax.tree.flatten(params)
