@@ -33,9 +33,9 @@ class Evaluate:
     steps: Steps = None
     """Inner steps."""
     shots: Annotated[Count, MEMBERS] = None
-    """Support examples of each class (for sinusoids: of the task)."""
+    """Support examples of each class (for sinusoids and tables: of the task)."""
     queries: Annotated[Count, MEMBERS] = None
-    """Query examples of each class (for sinusoids: of the task)."""
+    """Query examples of each class (for sinusoids: of the task; for tables: at most so many)."""
     normalization: Annotated[
         Literal["transductive", "inductive", "support", "all"] | None,
         arg(metavar="{transductive,inductive,support,all}", help_behavior_hint="(default: as trained)"),
@@ -51,7 +51,7 @@ class Evaluate:
     seed: Annotated[int, TEST_SEED] = 0
     """Seed of the tasks."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
-    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    """Where the images are (data sets `folder` and `mini_imagenet`), or the table."""
     devices: Devices = None
     """CPU devices that tasks are split over."""
     json: bool = False

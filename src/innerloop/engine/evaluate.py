@@ -150,8 +150,9 @@ def over_tasks(
     """A measurement that is compiled once: `run(params, key)` yields `one(params, task, key)` for every batch of tasks.
 
     The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
-    measurements with the same key are paired.
+    measurements with the same key are paired. Where there are finitely many tasks, none is measured twice.
     """
+    num_tasks = min(num_tasks, len(tasks)) if isinstance(tasks, FiniteTasks) else num_tasks
     batch_size = whole_batches(batch_size, num_tasks)
     # A model trained in shards may be evaluated on fewer devices.
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))

@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop, MetaState
-from innerloop.engine.types import Params
+from innerloop.engine.types import FiniteTasks, Params
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
 """`run(params, key)`: curves of one batch of held-out tasks after the other."""
@@ -109,6 +109,11 @@ class Experiment(Protocol):
     def check(self, info: Any, block: Block) -> dict[str, Any]:
         """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
         ...
+
+
+def number_of_tasks(held_out: Any, most: int) -> int:
+    """How many held-out tasks are measured: as many as asked for, or all where there are not so many."""
+    return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
 
 
 def outer_series(info: Any) -> dict[str, Any]:

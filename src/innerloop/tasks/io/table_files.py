@@ -7,7 +7,7 @@ extra `tables`).
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,14 @@ Columns = dict[str, np.ndarray]
 """Columns by name, each `[rows]`: float64 with NaN, or text as objects with None for what is missing."""
 
 
-def read(path: Path, text: Iterable[str] = ()) -> Columns:
+def read(
+    path: Path, wanted: Collection[str] | None = None, *, text: Collection[str] = frozenset()
+) -> Columns:
     """Read a table.
 
     Args:
         path: a file whose name ends in `.csv` or `.parquet`.
+        wanted: the columns to read, as far as they are there (None: all).
         text: columns that are read as text also where all their values are numbers.
 
     Raises:
@@ -45,11 +48,14 @@ def read(path: Path, text: Iterable[str] = ()) -> Columns:
         do = "give a file whose name ends in .csv or .parquet"
         raise InnerloopError(str(path), "is no table", got=repr(path.suffix), do=do)
     content = read_bytes(path, BYTES)
-    return _parquet(content, path) if kind == "Parquet" else _csv(content, path, frozenset(text))
+    if kind == "Parquet":
+        return _parquet(content, path, wanted)
+    columns = _csv(content, path)
+    return {n: _column(cells, n in text) for n, cells in columns.items() if wanted is None or n in wanted}
 
 
-def _csv(content: bytes, path: Path, text: frozenset[str]) -> Columns:
-    """The columns of a CSV file with a header."""
+def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
+    """The cells of a CSV file with a header, by column."""
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         header = next(lines, [])
@@ -61,7 +67,7 @@ def _csv(content: bytes, path: Path, text: frozenset[str]) -> Columns:
     _check_names(header, path)
     _check_size(len(rows) * len(header), path)
     columns = zip(*rows, strict=True) if rows else ((),) * len(header)
-    return {name: _column(cells, name in text) for name, cells in zip(header, columns, strict=True)}
+    return dict(zip(header, columns, strict=True))
 
 
 def _rows(lines: Iterator[list[str]], header: list[str], path: Path) -> Iterator[list[str]]:
@@ -102,16 +108,15 @@ def _check_size(cells: int, path: Path) -> None:
         raise InnerloopError(str(path), f"must have at most {CELLS} values", got=cells, do="make it smaller")
 
 
-def _parquet(content: bytes, path: Path) -> Columns:
+def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Columns:
     """The columns of a Parquet file. Its header is read first: compressed, a table of any size takes little room."""
     pyarrow, parquet = _pyarrow(path)
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(content))
         _check_names(list(file.schema_arrow.names), path)
         _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
-        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-        _check_size(sum(group.total_byte_size for group in groups) // 64, path)
-        table = file.read(use_threads=False)
+        names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
+        table = file.read(names, use_threads=False)
         return {name: _of_arrow(table[name], name, path) for name in table.column_names}
     except InnerloopError:
         raise
