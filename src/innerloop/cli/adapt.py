@@ -92,7 +92,7 @@ def _show(result: dict[str, Any]) -> None:
     out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))
     for prediction in result["predictions"]:
         cells = (prediction[name] for name in names)
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells))
+        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
     out.print(table)
     how = f"{result['preset']}, {counted(result['steps'], 'inner step')} on {counted(result['examples'], 'example')}"
     if "classes" in result:

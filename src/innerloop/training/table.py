@@ -8,6 +8,7 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks import fingerprint
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.tasks.tables.table import Table
+from innerloop.training.experiment import Experiment
 from innerloop.training.supervised import SupervisedExperiment
 
 NAME = "table.json"
@@ -46,6 +47,15 @@ class TableExperiment(SupervisedExperiment):
     def _drawn(self, shots: int, queries: int) -> Table:
         """The table with these numbers of support and query rows."""
         return self.table.draws(shots, queries)
+
+
+def table_of(experiment: Experiment) -> Table:
+    """The table of a run. Raises InnerloopError for a run on other data."""
+    if not isinstance(experiment, TableExperiment):
+        raise InnerloopError(
+            experiment.config.name, "was trained on no table", got=experiment.config.data.dataset
+        )
+    return experiment.table
 
 
 def load_table(config: Config) -> Table:

@@ -38,7 +38,8 @@ class Trained:
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """A run's folder, a `.safetensors` file, or the name of a preset whose weights ship with the package.
 
-    `data_folder` replaces the image folder of the config, or its table. Raises InnerloopError if there is nothing of that name.
+    `data_folder` replaces the image folder of the config, or its table. Raises InnerloopError if there is nothing of
+    that name.
     """
     path = weights_path(source)
     arrays, config, facts = weights.load(path)

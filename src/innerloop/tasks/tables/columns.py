@@ -64,7 +64,9 @@ def column_of(frame: Any, name: str, who: str, *, text: bool = False) -> Column:
     if name not in known:
         do = "choose among: " + ", ".join(known)
         raise InnerloopError(who, "there is no column of this name", got=repr(name), do=do)
-    values = np.asarray(frame[name])
+    values = frame[name]
+    # A list of numbers and text would become text as a whole.
+    values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
     if values.ndim != 1:
         raise InnerloopError(who, f"column {name!r} must have one value per row", got=f"shape {values.shape}")
     if values.dtype.kind in "biuf":
@@ -110,7 +112,7 @@ def is_missing(value: object) -> bool:
 def as_name(value: object) -> str:
     """A value as the name of a group or category: whole numbers without decimals."""
     if isinstance(value, Real) and float(value).is_integer():
-        return str(int(value))
+        return str(int(float(value)))
     return str(value)
 
 

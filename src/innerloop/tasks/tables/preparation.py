@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.io.untrusted import is_number, parse_json
+from innerloop.io.untrusted import parse_json
 from innerloop.tasks.tables.columns import Column, check_lengths, column_of
 
 WHO = "tables"
@@ -66,19 +66,19 @@ class Category:
         return len(self.levels)
 
     def codes(self, column: Column) -> np.ndarray:
-        """The number of each row's category, `[rows]`; -1 for an unseen one, which is told in a warning."""
+        """The number of each row's category, `[rows]`; -1 for an unseen one."""
         numbers = {level: i for i, level in enumerate(self.levels)}
-        found = np.array([numbers.get(value, -1) for value in column.values], int)
+        return np.array([numbers.get(value, -1) for value in column.values], int)
+
+    def encoded(self, column: Column) -> Float[np.ndarray, "rows levels"]:
+        """One number for each category: 1 for the row's own. Unseen categories are told in a warning."""
+        found = self.codes(column)
         if unseen := sorted({str(column.values[i]) for i in np.flatnonzero(found < 0)}):
             what = f"{counted(len(unseen), 'value')} of column {self.name!r} that no training group has"
             names = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
             rows = counted(int((found < 0).sum()), "row")
             warnings.warn(f"innerloop: {what} ({names}), in {rows}", stacklevel=2)
-        return found
-
-    def encoded(self, column: Column) -> Float[np.ndarray, "rows levels"]:
-        """One number for each category: 1 for the row's own."""
-        return (self.codes(column)[:, None] == np.arange(self.width)).astype(np.float64)
+        return (found[:, None] == np.arange(self.width)).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Preparation:
         codes = self.y[0].codes(columns[0])
         if (codes < 0).any():
             got = repr(columns[0].values[codes < 0][0])
-            do = "choose among: " + ", ".join(self.classes)
+            do = "leave such rows out; the classes are " + ", ".join(self.classes)
             raise InnerloopError(
                 WHO, f"column {self.y[0].name!r} has a class of no training group", got=got, do=do
             )
@@ -197,13 +197,13 @@ def _column_from(about: object, who: str) -> Number | Category:
     """A column of JSON."""
     about = about if isinstance(about, dict) else {}
     name, levels, mean, scale = (about.get(key) for key in ("name", "levels", "mean", "scale"))
-    if isinstance(name, str) and is_number(mean) and is_number(scale) and scale > 0:
-        return Number(name, float(mean), float(scale))
     if (
         isinstance(name, str)
-        and isinstance(levels, list)
-        and levels
-        and all(isinstance(x, str) for x in levels)
+        and isinstance(mean, int | float)
+        and isinstance(scale, int | float)
+        and scale > 0
     ):
+        return Number(name, float(mean), float(scale))
+    if isinstance(name, str) and isinstance(levels, list) and levels and {type(x) for x in levels} == {str}:
         return Category(name, tuple(levels))
     raise InnerloopError(who, "does not describe a column", got=str(about)[:80], do="restore the file")

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -64,8 +64,8 @@ class Table:
 
     def draws(self, shots: int | None, queries: int | None = None) -> "Table":
         """The same table with other numbers of support and query rows of a task."""
-        parts = (part.draws(shots, queries) for part in (self.train, self.validation, self.test))
-        return Table(*parts, self.preparation, self.left_out, self.rows_of)
+        parts = {part: getattr(self, part).draws(shots, queries) for part in PARTS}
+        return replace(self, **parts)
 
 
 def from_frame(
@@ -146,8 +146,8 @@ def assembled(
     learn = lambda found: tuple(_learned(_rows(column, chosen["train"])) for column in found)
     preparation = Preparation(task, learn(xs), learn(ys))
     _check_y(preparation, who)
-    tasks = {
-        part: GroupTasks(
+    train, validation, test = (
+        GroupTasks(
             *_encoded(preparation, xs, ys, chosen[part]),
             np.array([len(groups[name]) for name in parts[part]]),
             tuple(parts[part]),
@@ -156,8 +156,8 @@ def assembled(
             gap=gap,
         )
         for part in PARTS
-    }
-    return Table(**tasks, preparation=preparation, left_out=left_out)
+    )
+    return Table(train, validation, test, preparation, left_out)
 
 
 def _names(
