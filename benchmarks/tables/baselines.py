@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, StationaryKernelMixin, WhiteKernel
 from statsmodels.regression.mixed_linear_model import MixedLM
@@ -127,15 +128,17 @@ def gaussian_process(fold: Fold) -> Predict:
         fitted = GaussianProcessRegressor(kernel, normalize_y=False).fit(x, y).kernel_
     noise = fitted.k2.noise_level
     smooth = fitted.k1
-    known = smooth(x) + noise * np.eye(len(x))
+    known = cho_factor(smooth(x) + noise * np.eye(len(x)))
+    pull = cho_solve(known, y)
     new_group = lambda x: np.column_stack([x, np.full(len(x), -GROUP)])
 
     def one(own_x: np.ndarray, own_y: np.ndarray, new: np.ndarray) -> np.ndarray:
         mine, asked = new_group(own_x), new_group(new)
         across = smooth(x, mine)
         corner = smooth(mine) + noise * np.eye(len(mine))
-        weights = np.linalg.solve(np.block([[known, across], [across.T, corner]]), np.concatenate([y, own_y]))
-        return smooth(asked, np.concatenate([x, mine])) @ weights
+        through = cho_solve(known, across)
+        weights = np.linalg.solve(corner - across.T @ through, own_y - across.T @ pull)
+        return smooth(asked, x) @ (pull - through @ weights) + smooth(asked, mine) @ weights
 
     return lambda tasks, k: _each(tasks, k, one)
 

@@ -179,4 +179,4 @@ def _tasks(groups: tables.GroupTasks, draws: int) -> Any:
     """All groups, each drawn so many times, as one batch of tasks."""
     numbers = np.repeat(np.arange(len(groups)), draws)
     keys = jax.random.split(jax.random.key(0), len(numbers))
-    return jax.vmap(groups.task)(numbers, keys)
+    return jax.jit(jax.vmap(groups.task))(numbers, keys)

@@ -158,11 +158,6 @@ def subject_of(
         config = replace(config, evaluation=replace(config.evaluation, steps=steps))
     if shots is not None:
         config = replace(config, data=replace(config.data, shots=shots))
-    if config.data.spec.needs_file:
-        wrong = "the experiments read all queries of a task, and those of a table's groups are padded"
-        raise InnerloopError(
-            "analyze", wrong, got=config.data.own, do="use `innerloop evaluate` and `report`"
-        )
     e = supervised(trained.experiment).with_config(config)
     queries = _most_queries(e.splits.test, config.data.shots) if e.splits else None
     return Subject(
