@@ -14,7 +14,7 @@ from benchmarks.tables.baselines import Predict, chosen, errors
 from benchmarks.tables.families import Fold
 from innerloop.nn.losses import call
 
-UPDATES, BLOCK = 2000, 200
+UPDATES, BLOCK = 1500, 150
 """Outer updates of a training, and between two validations; the best initialisation is kept."""
 RATES = (0.03, 0.1)
 """Inner step sizes, of which validation chooses one."""
