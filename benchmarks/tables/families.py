@@ -44,7 +44,8 @@ class Fold(NamedTuple):
 
     Attributes:
         table: the prepared table.
-        validation: number of examples -> tasks of the validation groups, all draws.
+        validation: number of examples -> tasks of the validation groups, all draws. The support sets hold five rows, of
+            which the mask lets so many count: queries are the same for all numbers.
         test: the same of the test groups; task i is draw `i % draws` of group `i // draws`.
     """
 
@@ -170,7 +171,7 @@ def folds(
         test, rest = names[number::count], [n for i, n in enumerate(names) if i % count != number]
         split = {"test": list(test), "validation": rest[: len(rest) // 4], "train": rest[len(rest) // 4 :]}
         table = tables.from_frame(frame, task=family.task, x=family.x, y=family.y, split=split)
-        drawn = lambda groups: {k: _tasks(groups.draws(k), draws) for k in shots}
+        drawn = lambda groups: {k: _first(_tasks(groups.draws(max(shots)), draws), k) for k in shots}
         found.append(Fold(table, drawn(table.validation), drawn(table.test)))
     return found
 
@@ -180,3 +181,10 @@ def _tasks(groups: tables.GroupTasks, draws: int) -> Any:
     numbers = np.repeat(np.arange(len(groups)), draws)
     keys = jax.random.split(jax.random.key(0), len(numbers))
     return jax.jit(jax.vmap(groups.task))(numbers, keys)
+
+
+def _first(tasks: Any, shots: int) -> Any:
+    """The tasks with their first examples alone."""
+    counts = tasks.support.targets.shape[:2]
+    mask = np.broadcast_to(np.arange(counts[1]) < shots, counts)
+    return tasks._replace(support=tasks.support._replace(mask=mask))

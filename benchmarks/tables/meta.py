@@ -14,7 +14,7 @@ from benchmarks.tables.baselines import Predict, chosen, errors
 from benchmarks.tables.families import Fold
 from innerloop.nn.losses import call
 
-UPDATES, BLOCK = 1500, 150
+UPDATES, BLOCK = 1000, 100
 """Outer updates of a training, and between two validations; the best initialisation is kept."""
 RATES = (0.03, 0.1)
 """Inner step sizes, of which validation chooses one."""
@@ -41,15 +41,19 @@ def _algorithm(make: Callable[..., Any], rate: float) -> il.Algorithm:
     return make(il.mean_squared_error(), il.InnerLoop(optax.sgd(rate), steps=STEPS))
 
 
-def _predictions(algorithm: il.Algorithm, params: Any, steps: int = STEPS) -> Predict:
-    """Adapts to the examples of each task, and predicts its queries."""
+def _adapted(algorithm: il.Algorithm, steps: int = STEPS) -> Callable[[Any, Any], np.ndarray]:
+    """`run(params, tasks)`: adapts to the examples of each task, and predicts its queries, `[tasks, query]`."""
     algorithm = algorithm.with_inner(steps=steps)
     one = lambda params, task: call(algorithm.adapt(params, task.support), task.query.inputs)[:, 0]
     run = jax.jit(jax.vmap(one, (None, 0)))
-    return lambda tasks, k: np.asarray(run(params, tasks))
+    return lambda params, tasks: np.asarray(run(params, tasks))
 
 
-def _trained(fold: Fold, algorithm: il.Algorithm, steps: int) -> Any:
+def _predict(run: Callable[[Any, Any], np.ndarray], params: Any) -> Predict:
+    return lambda tasks, k: run(params, tasks)
+
+
+def _trained(fold: Fold, algorithm: il.Algorithm, run: Callable[[Any, Any], np.ndarray]) -> Any:
     """The initialisation that is best on the validation groups, of those after each block of a training."""
     tasks = AnyShots(fold.table.train.draws(MOST, 64))
     schedule = optax.cosine_decay_schedule(2e-3, UPDATES)
@@ -58,21 +62,11 @@ def _trained(fold: Fold, algorithm: il.Algorithm, steps: int) -> Any:
         fold.table.preparation.features, 1, hidden=(32, 32), activation="tanh", key=jax.random.key(0)
     )
     state, kept = loop.init(model, jax.random.key(1)), []
-    score = _validation(fold, algorithm, steps)
+    score = lambda params: np.mean([errors(t, run(params, t)).mean() for t in fold.validation.values()])
     for _ in range(UPDATES // BLOCK):
         state, _ = loop.run(state, BLOCK)
         kept.append((score(state.params), jax.device_get(state.params)))
     return min(kept, key=lambda pair: pair[0])[1]
-
-
-def _validation(fold: Fold, algorithm: il.Algorithm, steps: int) -> Callable[[Any], float]:
-    """The mean error over validation tasks of all numbers of examples."""
-    algorithm = algorithm.with_inner(steps=steps)
-    one = lambda params, task: call(algorithm.adapt(params, task.support), task.query.inputs)[:, 0]
-    run = jax.jit(jax.vmap(one, (None, 0)))
-    return lambda params: float(
-        np.mean([errors(tasks, np.asarray(run(params, tasks))).mean() for tasks in fold.validation.values()])
-    )
 
 
 def meta_learned(make: Callable[..., Any]) -> Callable[[Fold], Predict]:
@@ -80,7 +74,9 @@ def meta_learned(make: Callable[..., Any]) -> Callable[[Fold], Predict]:
 
     def fit(fold: Fold) -> Predict:
         algorithms = [_algorithm(make, rate) for rate in RATES]
-        return chosen(fold, [_predictions(a, _trained(fold, a, STEPS)) for a in algorithms])
+        runs = [_adapted(algorithm) for algorithm in algorithms]
+        trained = [_trained(fold, algorithm, run) for algorithm, run in zip(algorithms, runs, strict=True)]
+        return chosen(fold, map(_predict, runs, trained))
 
     return fit
 
@@ -88,6 +84,7 @@ def meta_learned(make: Callable[..., Any]) -> Callable[[Fold], Predict]:
 def pooled_and_tuned(fold: Fold) -> tuple[Predict, Predict]:
     """One network for all groups, as it is and fine-tuned on the examples of a group."""
     algorithm = _algorithm(il.joint, RATES[0])
-    params = _trained(fold, algorithm, 0)
-    tuned = [_predictions(_algorithm(il.joint, rate), params) for rate in (0.003, 0.01, *RATES)]
-    return _predictions(algorithm, params, 0), chosen(fold, tuned)
+    as_it_is = _adapted(algorithm, 0)
+    params = _trained(fold, algorithm, as_it_is)
+    tuned = [_predict(_adapted(_algorithm(il.joint, rate)), params) for rate in (0.01, *RATES)]
+    return _predict(as_it_is, params), chosen(fold, tuned)
