@@ -14,6 +14,7 @@ import innerloop as il
 from innerloop import tables
 from innerloop.errors import InnerloopError
 from innerloop.tasks.tables.columns import column_of
+from innerloop.tasks.tables.preparation import Category, Number
 
 PARTS = ("train", "validation", "test")
 
@@ -101,6 +102,8 @@ def test_scaling_is_that_of_the_training_groups():
     frame.loc[~frame.school.isin(split["train"]), ["ses", "score"]] *= 1000.0
     table = tables.from_frame(frame, task="school", x=["ses"], y="score", split=split)
     (ses,), (score,) = table.preparation.x, table.preparation.y
+    assert isinstance(ses, Number)
+    assert isinstance(score, Number)
     assert (ses.mean, ses.scale) == pytest.approx((train.ses.mean(), train.ses.std(ddof=0)))
     assert (score.mean, score.scale) == pytest.approx((train.score.mean(), train.score.std(ddof=0)))
     assert np.asarray(table.train.inputs).mean() == pytest.approx(0, abs=1e-5)
@@ -153,7 +156,7 @@ def test_categories_are_those_of_the_training_groups():
     told = rf"1 value of column 'sex' that no training group has \(X\), in {where.sum()} rows?"
     with pytest.warns(UserWarning, match=told):
         table = tables.from_frame(frame, task="school", x=["sex", "ses"], y="score", split=split)
-    assert table.preparation.x[0] == tables.preparation.Category("sex", ("F", "M"))
+    assert table.preparation.x[0] == Category("sex", ("F", "M"))
     inputs = used(table.test.task(0, jax.random.key(0)).query)[0]
     assert (inputs[:, :2] == 0).all()
     inputs = used(table.test.task(1, jax.random.key(0)).query)[0]
@@ -163,7 +166,7 @@ def test_categories_are_those_of_the_training_groups():
 def test_numbers_may_be_names_of_categories():
     frame = schools(20).assign(region=lambda f: np.arange(len(f)) % 3)
     table = tables.from_frame(frame, task="school", x=["region"], y="score", categories=["region"])
-    assert table.preparation.x[0].levels == ("0", "1", "2")
+    assert table.preparation.x == (Category("region", ("0", "1", "2")),)
     assert table.preparation.features == 3
 
 
