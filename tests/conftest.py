@@ -14,6 +14,7 @@ import jax
 import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tests.compilation import compiled_quickly, kept_in, quick_variables
 
 import innerloop
 
@@ -37,25 +38,19 @@ def threads_are_not_traced():
     threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
-@contextlib.contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """Where compiling costs more than running: the same mathematics from a compiler that tries less.
-
-    It rounds otherwise, and JAX keeps what it compiled whatever the options are by then, so all is forgotten after.
-    """
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()
-
-
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
     """A module that is compiled quickly."""
     with compiled_quickly():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_processes() -> Iterator[None]:
+    """The same for the processes that a module starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quick_variables().items():
+            patch.setenv(name, value)
         yield
 
 
@@ -82,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if "INNERLOOP_CACHE" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="innerloop-cache-")
         os.environ["INNERLOOP_CACHE"] = config.stash[CACHE].name
+    kept_in(Path(os.environ["INNERLOOP_CACHE"], "compiled"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,4 +1,3 @@
-import os
 import re
 import subprocess
 import sys
@@ -6,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.compilation import quick_variables, unmeasured
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 NUMBER = r"(\d+\.\d+)"
@@ -13,13 +13,13 @@ NUMBER = r"(\d+\.\d+)"
 
 def run(path, *options):
     # Most of the time would go into optimising programs that run for a second.
-    fast = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    fast = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg"} | quick_variables()
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", str(path), "--smoke", *options],
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | fast,
+        env=unmeasured() | fast,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

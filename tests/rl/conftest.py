@@ -5,12 +5,8 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_quickly() -> Iterator[None]:
+def compile_quickly(quick_compilation: None):
     """For whole modules, so that what a module's fixtures compile has the same bits as what its tests do."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
