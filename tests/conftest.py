@@ -14,6 +14,7 @@ import jax
 import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tests.compilation import compile_for, compiled_quickly, kept_in, quick_variables
 
 import innerloop
 
@@ -37,25 +38,18 @@ def threads_are_not_traced():
     threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
-@contextlib.contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """Where compiling costs more than running: the same mathematics from a compiler that tries less.
-
-    It rounds otherwise, and JAX keeps what it compiled whatever the options are by then, so all is forgotten after.
-    """
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()
+@pytest.fixture(scope="module", autouse=True)
+def compiler(request: pytest.FixtureRequest) -> None:
+    """Modules are compiled quickly, except those marked `optimised`: where users' own bits or speed are the subject."""
+    compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 
 @pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """A module that is compiled quickly."""
-    with compiled_quickly():
+def quick_processes() -> Iterator[None]:
+    """The same for the processes that a module starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quick_variables().items():
+            patch.setenv(name, value)
         yield
 
 
@@ -82,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "INNERLOOP_CACHE" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="innerloop-cache-")
         os.environ["INNERLOOP_CACHE"] = config.stash[CACHE].name
+    compile_for(quick=True)  # fixtures that live longer than a module
+    kept_in(Path(os.environ["INNERLOOP_CACHE"], "compiled"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -4,14 +4,12 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from tests.faults.child import SHORT
 
 from innerloop.cli import main
@@ -98,24 +96,6 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture(name="contents")
 def contents_fixture() -> Callable[[Path], dict[str, str]]:
     return contents
-
-
-@pytest.fixture(scope="package", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Iterator[None]:
-    """The same few programs, again and again."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is settings:
-            with quickly():
-                yield
 
 
 @pytest.fixture(scope="session")

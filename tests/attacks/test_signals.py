@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from benchmarks.scaling.launch import Process
+from tests.compilation import quick_variables
 
 from innerloop.config.schema import Config
 from innerloop.engine.outer import MeshLoop, MetaState
@@ -19,8 +20,6 @@ from innerloop.training import signals
 from innerloop.training.storage import checkpoint
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import Stopped, train
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 BLOCKED = "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in 'ab']"
 """As XLA does: a call that no signal ends, in which Python runs no handler."""
@@ -45,7 +44,7 @@ def ended(started: subprocess.Popen[str], *numbers: int, pause: float = 0.5) -> 
 @pytest.mark.slow
 def test_a_block_of_minutes_is_left_in_the_middle(tmp_path: Path):
     words = [sys.executable, "-m", "innerloop", "train", *SLOW.split(), "--folder", str(tmp_path / "run")]
-    with Process(words, env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}) as process:
+    with Process(words, env=os.environ | quick_variables()) as process:
         while not list((tmp_path / "run" / "tensorboard").glob("*")) and process.poll() is None:
             time.sleep(0.05)
         time.sleep(1)

@@ -22,8 +22,6 @@ from innerloop.training.storage.checkpoint import Manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def saved(folder: Path) -> list[int]:
     return sorted(checkpoint.manager(folder / "checkpoints").all_steps())

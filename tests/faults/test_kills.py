@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.scaling.launch import Process
+from tests.compilation import quick_variables, unmeasured
 from tests.faults.child import EVERY, LONG
 
 from innerloop.training.build import build
@@ -21,15 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Trainings:
-    """Child processes that train, with JAX's compiled programs shared between them."""
+    """Child processes that train."""
 
-    def __init__(self, cache: Path):
-        self.environment = os.environ | {
-            "JAX_NUM_CPU_DEVICES": "2",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+    def __init__(self):
+        self.environment = unmeasured() | {"JAX_NUM_CPU_DEVICES": "2"} | quick_variables()
 
     def start(self, folder: Path, mode: str) -> Process:
         words = [sys.executable, "-m", "tests.faults.child", str(folder), mode]
@@ -85,7 +81,7 @@ def same_run(folder: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path, survived):
-    trainings, draw = Trainings(tmp_path / "cache"), random.Random(0)
+    trainings, draw = Trainings(), random.Random(0)
     whole, folder = tmp_path / "whole", tmp_path / "run-0"
     trainings.to_end(whole, "new")
     kills = ended = 0

@@ -1,12 +1,12 @@
 """Cores as devices, in processes of their own: JAX reads these settings once."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import pytest
+from tests.compilation import unmeasured
 
 from innerloop.errors import InnerloopError
 from innerloop.parallel.cpu_devices import VECTORISED, has_started, use_cores
@@ -28,7 +28,7 @@ print(len(jax.devices()), os.environ["XLA_FLAGS"], sep="|")
 def said(devices: int | str, **environment: str) -> str:
     """What a process of its own says."""
     words = [sys.executable, "-c", ASK.format(devices=devices)]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment}
+    environment = {**unmeasured(), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment}
     return subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 

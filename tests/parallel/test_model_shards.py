@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from benchmarks.scaling import launch
+from tests.compilation import unmeasured
 
 from innerloop.algorithms import maml
 from innerloop.config.presets.registry import preset
@@ -29,6 +30,8 @@ from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 from innerloop.training.trained import load_trained
+
+pytestmark = pytest.mark.usefixtures("quick_processes")
 
 WORKER = Path(__file__).with_name("shards_worker.py")
 
@@ -81,15 +84,14 @@ def work(count: int, file: Path, devices: int, shards: int) -> dict[str, np.ndar
     port = launch.free_port()
     words = lambda index: map(str, (count, index, port, file, devices, shards))
     command = lambda index: [sys.executable, str(WORKER), *words(index)]
-    for code, told in launch.end([launch.Process(command(i)) for i in range(count)]):
+    for code, told in launch.end([launch.Process(command(i), env=unmeasured()) for i in range(count)]):
         assert code == 0, told
     return dict(np.load(file))
 
 
 @pytest.mark.slow
-def test_groups_and_processes_compute_what_one_device_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_groups_and_processes_compute_what_one_device_does(tmp_path: Path):
     """Two groups, and two processes of one group: training with Adam, evaluation and streamed episodes."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling costs more than running
     one = work(1, tmp_path / "one.npz", 1, 1)
     assert len(one) > 20
     for name, arrangement in {"groups": (1, 4, 2), "processes": (2, 2, 2)}.items():
@@ -139,9 +141,8 @@ LONG += ("--outer.validate-every", "0", "--evaluation.validation-tasks", "6", "-
 
 
 @pytest.mark.slow
-def test_a_run_in_pieces_over_processes_goes_on_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_in_pieces_over_processes_goes_on_in_one(tmp_path: Path):
     """Two processes of one group each, both killed behind a checkpoint; then one process of two groups, to the end."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     run, whole = tmp_path / "run", tmp_path / "whole"
     both = launch.start(2, [*LONG, "--folder", str(run)], devices=2)
     launch.wait_for_lines(run, 6, both)

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.scaling import launch
+from tests.compilation import unmeasured
 
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
+
+pytestmark = pytest.mark.usefixtures("quick_processes")  # every process compiles alike
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -19,7 +22,7 @@ WORKER = Path(__file__).with_name("worker.py")
 def work(count: int, file: Path, *devices: int) -> None:
     port = launch.free_port()
     command = lambda index: [sys.executable, str(WORKER), *map(str, (count, index, port, file, *devices))]
-    for code, told in launch.end([launch.Process(command(i)) for i in range(count)]):
+    for code, told in launch.end([launch.Process(command(i), env=unmeasured()) for i in range(count)]):
         assert code == 0, told
 
 
@@ -53,17 +56,9 @@ def test_as_many_devices_in_several_processes_give_the_same_bits(found, count):
         np.testing.assert_array_equal(many[name], one[name], err_msg=name)
 
 
-SHORT = ("sinusoid-maml", "--model.hidden", "8", "--outer.meta-batch", "4", "--outer.meta-steps", "2000")
+SHORT = ("sinusoid-maml", "--model.hidden", "8", "--outer.meta-batch", "4", "--outer.meta-steps", "800")
 SHORT += ("--outer.log-every", "5", "--outer.checkpoint-every", "10", "--outer.validate-every", "0")
 SHORT += ("--evaluation.validation-tasks", "6", "--evaluation.steps", "1", "--outer.snapshots", "2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    """Compiling costs more than running here; every process compiles alike."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        yield
 
 
 @pytest.mark.slow

@@ -4,15 +4,6 @@ import jax
 import pytest
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly() -> Iterator[None]:
-    """For whole modules, so that what a module's fixtures compile has the same bits as what its tests do."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Identities are tested where rounding is 1e-16."""

@@ -21,8 +21,6 @@ from innerloop.training.experiment import Keys, held_out_key
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_measuring_classification():
     """The record says all that the number depends on; its curve is evaluate's; another mode is another number."""

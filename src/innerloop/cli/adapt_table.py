@@ -1,14 +1,13 @@
 """The computation of `innerloop adapt` for a table: a new group's rows with y, and those to predict."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.io.untrusted import read_text
+from innerloop.io.untrusted import JsonObject, read_text
 from innerloop.learner.learner import Learner
 from innerloop.tasks.io import table_files
 from innerloop.tasks.tables.columns import column_of
@@ -20,7 +19,7 @@ from innerloop.training.trained import with_data
 
 def predicted_rows(
     learner: Learner, config: Config, source: str, data_folder: str, path: Path
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Predictions for the rows of a new group whose y is empty, in the units of the table.
 
     Args:
@@ -76,6 +75,6 @@ def _asked(frame: table_files.Columns, preparation: Preparation, path: Path) -> 
     raise InnerloopError(str(path), wrong, got=got)
 
 
-def _plain(value: Any) -> float | str:
+def _plain(value: object) -> float | str:
     """A cell as JSON has it."""
-    return value if isinstance(value, str) else float(value)
+    return value if isinstance(value, str) else float(np.asarray(value))

@@ -20,6 +20,7 @@ from innerloop.config.bounds import DEVICES, STEPS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.files import make_folder
 from innerloop.io.text import LIMIT, as_json, printable
+from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.cpu_devices import has_started, use_cores
 
 Arguments = TypeVar("Arguments")
@@ -36,7 +37,7 @@ Devices = Annotated[
 """CPU devices."""
 
 
-def parse(cls: type[Arguments], argv: Sequence[str], default: Any = None, name: str = "") -> Arguments:
+def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, name: str = "") -> Arguments:
     """Parse the arguments of a subcommand; tyro exits with code 2 if they do not fit.
 
     Args:
@@ -49,7 +50,7 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: Any = None, name: 
         InnerloopError: for a number out of bounds.
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
-    settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
+    settings: JsonObject = {} if default is None else {"default": default, "compact_help": True}
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     with _printable_complaints():
         arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
@@ -172,7 +173,7 @@ class Terminal(Console):
 
 def console(*, stderr: bool = False) -> Terminal:
     """A console as wide as the terminal, or wide enough for every table if there is none."""
-    settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "soft_wrap": True}
+    settings: JsonObject = {"stderr": stderr, "highlight": False, "soft_wrap": True}
     settings |= {"markup": False, "emoji": False}
     plain = Terminal(**settings)
     return plain if plain.is_terminal else Terminal(**settings, width=160)
@@ -186,6 +187,6 @@ def new_table(*headings: str, left: int = 0) -> Table:
     return table
 
 
-def print_json(value: Any, indent: int | None = None) -> None:
+def print_json(value: object, indent: int | None = None) -> None:
     """Print one JSON value; numbers that are not finite become null."""
     print(as_json(value, indent))

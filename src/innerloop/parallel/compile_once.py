@@ -74,12 +74,12 @@ def _content(jaxpr: jex.Jaxpr) -> Hashable:
     return inputs, equations, atoms(jaxpr.outvars)
 
 
-def _settings(params: dict[str, Any]) -> Hashable:
+def _settings(params: dict[str, object]) -> Hashable:
     """The parameters of an equation."""
     return tuple((name, _value(params[name])) for name in sorted(params) if name not in UNREAD)
 
 
-def _value(x: Any) -> Hashable:
+def _value(x: object) -> Hashable:
     """Anything, to be compared by what it holds, or, where that cannot be told, by what it is."""
     if isinstance(x, jex.ClosedJaxpr):
         return _content(x.jaxpr), tuple(map(_value, x.consts))
@@ -99,7 +99,7 @@ def _value(x: Any) -> Hashable:
 
 
 @lru_cache(maxsize=PROGRAMS)
-def _compiled(content: _Content, options: tuple[tuple[str, Any], ...]) -> Callable[..., list]:
+def _compiled(content: _Content, options: tuple[tuple[str, object], ...]) -> Callable[..., list]:
     """The compiled program `(constants, arguments) -> results`, both flat."""
     run = lambda constants, arguments: jex.jaxpr_as_fun(jex.ClosedJaxpr(content.jaxpr, constants))(*arguments)
     return jax.jit(run, compiler_options=dict(options) or None)

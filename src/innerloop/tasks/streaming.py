@@ -12,14 +12,14 @@ one being read, and two in use. The map itself is never read as a whole.
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import first_nonfinite
@@ -102,7 +102,7 @@ class StreamedEpisodes:
         return found.reshape(*rows.shape, *found.shape[1:])
 
 
-def _check_whole(examples: Any) -> None:
+def _check_whole(examples: PyTree) -> None:
     """Raise InnerloopError if the file of a memory map was cut short: reading beyond its end kills the process.
 
     A deleted file does no harm, since the map keeps it.
@@ -160,7 +160,7 @@ class StreamedOuterLoop(GradientLoop):
         self.episodes, self.prefetch = episodes, prefetch
         self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
         self.ahead: ReadAhead | None = None
-        self.last: tuple[Any, Any, int] | None = None
+        self.last: tuple[PyTree, PyTree, int] | None = None
         self.in_flight: deque[Array] = deque()
 
     def __enter__(self) -> "StreamedOuterLoop":

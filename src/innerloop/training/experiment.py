@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.types import FiniteTasks, Params
+from innerloop.io.untrusted import JsonObject
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
 """`run(params, key)`: curves of one batch of held-out tasks after the other."""
@@ -43,7 +44,7 @@ class Block(NamedTuple):
     """The meta-steps of one dispatch: the state before them (on the host), how they ran, and where the run lies."""
 
     before: MetaState
-    run: Callable[[MetaState, int], tuple[MetaState, Any]]
+    run: Callable[[MetaState, int], tuple[MetaState, PyTree]]
     tasks: Any
     step: int
     """The last of them."""
@@ -91,32 +92,32 @@ class Experiment(Protocol):
         """What validation or test draws its tasks from."""
         ...
 
-    def outer_loop(self, tasks: Any) -> MeshLoop:
+    def outer_loop(self, tasks: object) -> MeshLoop:
         """The outer loop on what `train_tasks` gave."""
         ...
 
-    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on what `held_out_tasks` gave.
 
         `last_only`: scores before the first inner step and after the last are enough.
         """
         ...
 
-    def series(self, info: Any) -> dict[str, Any]:
+    def series(self, info: PyTree) -> JsonObject:
         """What is logged of a dispatch, by name: one value for each meta-step."""
         ...
 
-    def check(self, info: Any, block: Block) -> dict[str, Any]:
+    def check(self, info: PyTree, block: Block) -> JsonObject:
         """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
         ...
 
 
-def number_of_tasks(held_out: Any, most: int) -> int:
+def number_of_tasks(held_out: object, most: int) -> int:
     """How many held-out tasks are measured: as many as asked for, or all where there are not so many."""
     return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
 
 
-def outer_series(info: Any) -> dict[str, Any]:
+def outer_series(info: PyTree) -> JsonObject:
     """The part of `series` that every outer loop has."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}

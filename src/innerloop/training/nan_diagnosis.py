@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import first_lost, first_nonfinite, update_lost
@@ -14,6 +14,7 @@ from innerloop.engine.meta_state import to_device
 from innerloop.engine.outer import drawn_tasks
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import own_copy
 from innerloop.training.experiment import Block
 from innerloop.training.storage.run_directory import last_checkpoint_hint
@@ -39,7 +40,7 @@ def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: 
         return ""
 
 
-def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:
+def outputs_by_layer(params: Params, batch: Batch) -> JsonObject:
     """Every layer's output of a built-in network, first to last; nothing for any other."""
     from innerloop.nn.named_layers import named_layers
 
@@ -49,7 +50,9 @@ def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:
         return {}
 
 
-def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], str] = lambda good: "") -> None:
+def check_finite(
+    info: PyTree, step: int, folder: Path, located: Callable[[int], str] = lambda good: ""
+) -> None:
     """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
 
     `located(good)` tells where in the meta-step after so many good ones; else the inner step alone is named.

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Colu
         raise InnerloopError(str(path), f"is not a Parquet table ({reason})", do="write it anew") from None
 
 
-def _pyarrow(path: Path) -> tuple[Any, Any]:
+def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
     """The library that reads Parquet. Raises InnerloopError if it is not installed."""
     try:
         import pyarrow

@@ -15,6 +15,9 @@ from jaxtyping import Bool
 from innerloop.errors import InnerloopError
 from innerloop.io.text import shown
 
+Frame = Any
+"""What gives a column by its name."""
+
 
 class Column(NamedTuple):
     """One column.
@@ -35,7 +38,7 @@ class Column(NamedTuple):
         return self.values.dtype.kind == "f"
 
 
-def names_of(frame: Any, who: str) -> list[str]:
+def names_of(frame: Frame, who: str) -> list[str]:
     """The names of a frame's columns. Raises InnerloopError, on behalf of `who`, for anything but a frame."""
     names = getattr(frame, "column_names", None)  # of Arrow, whose `columns` are arrays
     if names is None:
@@ -48,7 +51,7 @@ def names_of(frame: Any, who: str) -> list[str]:
     return [str(name) for name in names]
 
 
-def column_of(frame: Any, name: str, who: str, *, text: bool = False) -> Column:
+def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Column:
     """A column of a frame.
 
     Args:

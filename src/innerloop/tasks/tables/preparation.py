@@ -8,15 +8,15 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.io.untrusted import parse_json
-from innerloop.tasks.tables.columns import Column, check_lengths, column_of
+from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of
 
 WHO = "tables"
 
@@ -110,7 +110,7 @@ class Preparation:
         """The classes, in the order of their numbers; none for regression."""
         return self.y[0].levels if isinstance(self.y[0], Category) else ()
 
-    def inputs(self, frame: Any) -> Float[np.ndarray, "rows features"]:
+    def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
         """The rows of a frame as a model takes them, float32.
 
         Raises:
@@ -118,7 +118,7 @@ class Preparation:
         """
         return self.encoded(read(frame, self.x))
 
-    def targets(self, frame: Any) -> np.ndarray:
+    def targets(self, frame: Frame) -> np.ndarray:
         """The y of a frame: scaled, `[rows, outputs]` float32, or class numbers, `[rows]` int32.
 
         Raises:
@@ -140,7 +140,7 @@ class Preparation:
         """The columns of x side by side."""
         return joined(self.x, columns)
 
-    def restore(self, outputs: Any) -> np.ndarray:
+    def restore(self, outputs: ArrayLike) -> np.ndarray:
         """Predictions in the units of the table.
 
         Args:
@@ -171,7 +171,7 @@ class Preparation:
         return cls(about["task"], tuple(x), tuple(y))
 
 
-def read(frame: Any, columns: Sequence[Number | Category]) -> list[Column]:
+def read(frame: Frame, columns: Sequence[Number | Category]) -> list[Column]:
     """These columns of a frame. Raises InnerloopError for an absent column and for missing values."""
     found = [column_of(frame, c.name, WHO, text=isinstance(c, Category)) for c in columns]
     check_lengths(found, WHO)
@@ -189,7 +189,7 @@ def joined(kinds: Sequence[Number | Category], columns: Sequence[Column]) -> Flo
     return np.concatenate(blocks, axis=1).astype(np.float32)
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 

@@ -3,15 +3,16 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
-from innerloop.tasks.tables.columns import Column, check_lengths, column_of, names_of
+from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, names_of
 from innerloop.tasks.tables.group_splits import PARTS, Split, divided
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.tasks.tables.preparation import Category, Number, Preparation
@@ -37,9 +38,9 @@ class Table:
     test: GroupTasks
     preparation: Preparation
     left_out: dict[str, int]
-    rows_of: Callable[[Any], Any] = lambda frame: frame
+    rows_of: Callable[[Frame], Frame] = lambda frame: frame
 
-    def prepare(self, frame: Any) -> Batch:
+    def prepare(self, frame: Frame) -> Batch:
         """New rows with known y, as the training groups were prepared.
 
         Args:
@@ -54,11 +55,11 @@ class Table:
         rows = self.rows_of(frame)
         return Batch(self.preparation.inputs(rows), self.preparation.targets(rows))
 
-    def inputs(self, frame: Any) -> Float[np.ndarray, "rows features"]:
+    def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
         """New rows without y. Raises InnerloopError as `prepare`."""
         return self.preparation.inputs(self.rows_of(frame))
 
-    def restore(self, outputs: Any) -> np.ndarray:
+    def restore(self, outputs: ArrayLike) -> np.ndarray:
         """Predictions in the units of the table; see `Preparation.restore`."""
         return self.preparation.restore(outputs)
 
@@ -69,7 +70,7 @@ class Table:
 
 
 def from_frame(
-    frame: Any,
+    frame: Frame,
     *,
     task: str,
     y: str | Sequence[str],
@@ -120,7 +121,7 @@ def from_frame(
 
 
 def assembled(
-    frame: Any,
+    frame: Frame,
     *,
     task: str,
     y: str | Sequence[str],
@@ -161,7 +162,7 @@ def assembled(
 
 
 def _names(
-    frame: Any, task: str, x: Sequence[str] | None, y: str | Sequence[str], who: str
+    frame: Frame, task: str, x: Sequence[str] | None, y: str | Sequence[str], who: str
 ) -> tuple[list[str], list[str]]:
     """The columns of x and y. Raises InnerloopError if there are none, or one has two uses."""
     ys = [y] if isinstance(y, str) else list(y)
@@ -178,7 +179,7 @@ def _names(
 
 
 def _columns(
-    frame: Any, task: str, names: tuple[list[str], list[str]], categories: set[str], who: str
+    frame: Frame, task: str, names: tuple[list[str], list[str]], categories: set[str], who: str
 ) -> dict[str, Column]:
     """The columns in use, by name."""
     used = [task, *names[0], *names[1]]

@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.tasks.tables.columns import check_lengths, column_of
+from innerloop.tasks.tables.columns import Frame, check_lengths, column_of
 from innerloop.tasks.tables.group_splits import Split
 from innerloop.tasks.tables.table import Table, assembled
 
@@ -17,7 +17,7 @@ WHO = "tables.windows"
 
 
 def windows(
-    frame: Any,
+    frame: Frame,
     *,
     task: str,
     time: str,
@@ -99,7 +99,7 @@ class Windows:
         """The name of the target's column."""
         return f"{self.values[0]} (+{self.horizon})"
 
-    def __call__(self, frame: Any) -> dict[str, np.ndarray]:
+    def __call__(self, frame: Frame) -> dict[str, np.ndarray]:
         """The windows, series after series, each in order of time.
 
         Raises:
@@ -143,7 +143,7 @@ class Windows:
         return found | {self.target: columns[0][starts + reach]}
 
 
-def _times(frame: Any, name: str) -> np.ndarray:
+def _times(frame: Frame, name: str) -> np.ndarray:
     """A column of times as numbers, `[rows]`; dates in days."""
     if name in frame and np.asarray(frame[name]).dtype.kind == "M":
         dates = np.asarray(frame[name]).astype("datetime64[us]")

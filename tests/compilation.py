@@ -1,0 +1,75 @@
+"""Compiling for tests: quickly where it costs more than running, and once for a whole session."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+from jax._src import compiler
+
+EMITTERS = "xla_cpu_use_fusion_emitters"
+"""XLA's older code generator takes a quarter of the time of the one by this name."""
+
+
+def quick_variables() -> dict[str, str]:
+    """What a process of its own needs in its environment, so that it compiles as `compiled_quickly` does."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false".strip()
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": flags}
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment of a process without coverage, whose tracing makes the start half as long again.
+
+    For those that call the library as tests in this process do.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
+def without_fusion_emitters(get_compile_options: Callable) -> Callable:
+    """JAX's own function, but without the emitters where most optimisations are off.
+
+    JAX has no setting for it, and XLA reads `XLA_FLAGS` once per process.
+    """
+
+    def quicker(*args: object, **settings: object):
+        options = get_compile_options(*args, **settings)
+        if jax.config.read("jax_disable_most_optimizations"):
+            options.env_option_overrides = [*options.env_option_overrides, (EMITTERS, False)]
+        return options
+
+    return quicker
+
+
+compiler.get_compile_options = without_fusion_emitters(compiler.get_compile_options)
+
+
+def compile_for(quick: bool) -> bool:
+    """Compile with few optimisations from here on, or with all of them; returns what held before.
+
+    The mathematics is the same, the rounding is not, and JAX keeps what it compiled whatever the options are by then:
+    at every change all is forgotten.
+    """
+    before = jax.config.read("jax_disable_most_optimizations")
+    if quick != before:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", quick)
+    return before
+
+
+@contextlib.contextmanager
+def compiled_quickly() -> Iterator[None]:
+    """Where compiling costs more than running."""
+    before = compile_for(quick=True)
+    try:
+        yield
+    finally:
+        compile_for(before)
+
+
+def kept_in(folder: Path) -> None:
+    """Keep compiled programs on disk as the command does, for this process and those that it starts."""
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
