@@ -103,7 +103,7 @@ class Experiment(Protocol):
         """
         ...
 
-    def series(self, info: PyTree) -> JsonObject:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """What is logged of a dispatch, by name: one value for each meta-step."""
         ...
 
@@ -112,7 +112,7 @@ class Experiment(Protocol):
         ...
 
 
-def outer_series(info: PyTree) -> JsonObject:
+def outer_series(info: PyTree) -> dict[str, PyTree]:
     """The part of `series` that every outer loop has."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
