@@ -20,7 +20,6 @@ from innerloop.config.bounds import DEVICES, STEPS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.files import make_folder
 from innerloop.io.text import LIMIT, as_json, printable
-from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.cpu_devices import has_started, use_cores
 
 Arguments = TypeVar("Arguments")
@@ -50,7 +49,7 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
         InnerloopError: for a number out of bounds.
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
-    settings: JsonObject = {} if default is None else {"default": default, "compact_help": True}
+    settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     with _printable_complaints():
         arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
@@ -173,7 +172,7 @@ class Terminal(Console):
 
 def console(*, stderr: bool = False) -> Terminal:
     """A console as wide as the terminal, or wide enough for every table if there is none."""
-    settings: JsonObject = {"stderr": stderr, "highlight": False, "soft_wrap": True}
+    settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "soft_wrap": True}
     settings |= {"markup": False, "emoji": False}
     plain = Terminal(**settings)
     return plain if plain.is_terminal else Terminal(**settings, width=160)

@@ -121,7 +121,7 @@ def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name
         raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
 
 
-def _same(a: list[jax.Array], b: list[jax.Array]) -> bool:
+def _same(a: list[object], b: list[object]) -> bool:
     """Whether two lists of numbers are equal to the bit."""
     return len(a) == len(b) and all(x is y or _bits(x) == _bits(y) for x, y in zip(a, b, strict=True))
 

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject, open_regular, parse_json
@@ -22,7 +23,7 @@ HEADER = 1 << 22
 TENSORS = 10_000
 """Tensors at most."""
 
-DTYPES: JsonObject = {
+DTYPES: dict[str, DTypeLike] = {
     "F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64,
     "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
     "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,

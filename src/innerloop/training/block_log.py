@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.io.untrusted import JsonObject, is_number
 from innerloop.training.broken_trajectories import merged
@@ -14,7 +15,7 @@ class BlockLog(NamedTuple):
     series: dict[str, list[float]]
     incidents: JsonObject
 
-    def extended(self, series: JsonObject, incidents: JsonObject) -> "BlockLog":
+    def extended(self, series: dict[str, PyTree], incidents: JsonObject) -> "BlockLog":
         """With the meta-steps of one more dispatch."""
         new = {name: np.asarray(x, np.float64).tolist() for name, x in series.items()}
         joined = {name: self.series.get(name, []) + values for name, values in new.items()}

@@ -103,7 +103,7 @@ class Experiment(Protocol):
         """
         ...
 
-    def series(self, info: PyTree) -> JsonObject:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """What is logged of a dispatch, by name: one value for each meta-step."""
         ...
 
@@ -117,7 +117,7 @@ def number_of_tasks(held_out: object, most: int) -> int:
     return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
 
 
-def outer_series(info: PyTree) -> JsonObject:
+def outer_series(info: PyTree) -> dict[str, PyTree]:
     """The part of `series` that every outer loop has."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}

@@ -133,7 +133,7 @@ class TrainingLoop:
         """Meta-steps of the block that ends there."""
         return end - (end - 1) // self.config.log_every * self.config.log_every
 
-    def dispatch(self, step: int, length: int) -> tuple[JsonObject, JsonObject]:
+    def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
         """The next `length` meta-steps: values of every one of them, and what is only logged."""
         begun = time.monotonic()
         self.state, info = self.run(self.state, length)

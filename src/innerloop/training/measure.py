@@ -56,7 +56,7 @@ def measure(
     return replace(found, seconds=round(time.monotonic() - begun, 2))
 
 
-def changed(settings: Any, changes: JsonObject) -> Any:
+def changed(settings: Any, changes: dict[str, object]) -> Any:
     """The settings with those changes that are not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 

@@ -14,7 +14,6 @@ from innerloop.engine.meta_state import to_device
 from innerloop.engine.outer import drawn_tasks
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
-from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import own_copy
 from innerloop.training.experiment import Block
 from innerloop.training.storage.run_directory import last_checkpoint_hint
@@ -40,7 +39,7 @@ def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: 
         return ""
 
 
-def outputs_by_layer(params: Params, batch: Batch) -> JsonObject:
+def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:
     """Every layer's output of a built-in network, first to last; nothing for any other."""
     from innerloop.nn.named_layers import named_layers
 

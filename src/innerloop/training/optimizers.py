@@ -8,7 +8,6 @@ import optax
 from innerloop.config.schema import InnerConfig, OuterConfig
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.persistent_adam import persistent_adam
-from innerloop.io.untrusted import JsonObject
 
 
 def inner_loop(c: InnerConfig, differentiated: bool = False, learned_rates: bool = False) -> InnerLoop:
@@ -31,10 +30,10 @@ def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.Grad
     return rules[name]()
 
 
-def falling(decay: str, begin: float, steps: int) -> optax.Schedule:
+def falling(decay: str, begin: float, steps: int) -> Any:
     """What is `begin` at first, and falls to nothing over so many steps unless it is constant."""
     steps = max(steps, 1)  # Optax has no schedule over no steps
-    schedules: JsonObject = {
+    schedules: dict[str, Callable[[], float | optax.Schedule]] = {
         "constant": lambda: begin,
         "linear": lambda: optax.linear_schedule(begin, 0.0, steps),
         "cosine": lambda: optax.cosine_decay_schedule(begin, steps),

@@ -193,7 +193,7 @@ class RLExperiment:
         """The compiled evaluation: returns after every update, since acting for the last one gives them all."""
         return evaluator(self.test_collector, tasks=tasks)
 
-    def series(self, info: PyTree) -> JsonObject:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses, returns after each update, and what the outer step did."""
         returns = np.asarray(info.returns)
         named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}

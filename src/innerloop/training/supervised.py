@@ -208,7 +208,7 @@ class SupervisedExperiment:
             model_shards=self.config.outer.model_shards,
         )
 
-    def series(self, info: PyTree) -> JsonObject:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses and the norm of the meta-gradient."""
         return outer_series(info)
 
