@@ -55,7 +55,9 @@ def test_the_mixed_model_finds_offsets_and_slope(found):
     """After one example the offset is shrunk by its share of the variance, 4 / (4 + 0.25)."""
     fold, tasks = found[0], found[0].test[1]
     scale = fold.table.preparation.y[0].scale
-    predicted = baselines._mixed(fold, 1, 0)(tasks, 1)
+    predict = baselines._mixed(fold, 1, 0)
+    assert predict is not None
+    predicted = predict(tasks, 1)
     x, y = (np.asarray(part)[:, 0, 0] for part in (tasks.support.inputs, tasks.support.targets))
     slope, share = fold.table.preparation.x[0].scale / scale, 4 / 4.25
     wanted = slope * np.asarray(tasks.query.inputs)[..., 0] + share * (y - slope * x)[:, None]
