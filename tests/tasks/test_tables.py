@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 import innerloop as il
 from innerloop import tables
+from innerloop.engine.evaluate import evaluator
 from innerloop.errors import InnerloopError
 from innerloop.tasks.tables.columns import column_of
 from innerloop.tasks.tables.preparation import Category, Number
@@ -89,6 +90,14 @@ def test_each_held_out_group_is_evaluated_once():
     assert curve.scores["rows"][:, 0].tolist() == list(table.test.sizes)
     with pytest.raises(InnerloopError, match="there are 6 tasks, got 7"):
         il.evaluate(algorithm, model, table.test, key=jax.random.key(1), num_tasks=7)
+
+
+def test_no_group_is_measured_twice_where_a_validation_asks_for_more():
+    table = tables.from_frame(schools(30), task="school", x=["ses"], y="score", shots=3)
+    algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.0), steps=1))
+    run = evaluator(algorithm, table.validation, num_tasks=50)
+    (curve,) = run(il.MLP(1, 1, key=jax.random.key(0)), jax.random.key(1))
+    assert curve.tasks == len(table.validation) == 5
 
 
 def test_scaling_is_that_of_the_training_groups():
