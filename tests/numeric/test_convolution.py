@@ -22,7 +22,8 @@ from innerloop.nn.kernels.im2col import (
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_value_and_derivatives_of_three_orders(kernel: int, stride: int, processor):
     """Value, gradients, forward over reverse, reverse over reverse and a third order, against XLA's own."""
-    bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride)
+    more = {} if processor is cpu_conv else {"precision": "highest"}
+    bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride, **more)
     draw = normal(kernel + 10 * stride)
     x, w, dx, dw = draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3), draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3)
 
@@ -108,7 +109,7 @@ def test_on_a_gpu_tasks_are_the_batch_of_a_product(monkeypatch: pytest.MonkeyPat
     """However two axes of tasks are mapped, in the second order too: no convolution, and no loop over tasks."""
     draw = normal(6)
     x, w = draw(2, 3, 4, 6, 6, 5), draw(2, 3, 3, 3, 5, 4)
-    bound = lambda x, w: jnp.sum(jnp.sin(gpu_conv.conv_p.bind(x, w, stride=1)))
+    bound = lambda x, w: jnp.sum(jnp.sin(gpu_conv.conv_p.bind(x, w, stride=1, precision="highest")))
     second = lambda x, w: jax.jvp(jax.grad(bound, (0, 1)), (x, w), (x, w))[1]
     both = jax.jit(jax.vmap(jax.vmap(second)))
     text = both.lower(x, w).as_text()
@@ -126,7 +127,9 @@ def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch:
     """One image a block or two of six: the same values and derivatives."""
     draw = normal(8)
     x, w = draw(6, 6, 6, 5), draw(3, 3, 5, 4)
-    value = lambda x, w, stride: jnp.sum(jnp.sin(gpu_conv.conv_p.bind(x, w, stride=stride)))
+    value = lambda x, w, stride: jnp.sum(
+        jnp.sin(gpu_conv.conv_p.bind(x, w, stride=stride, precision="highest"))
+    )
     for stride in (1, 2):
         whole = jax.value_and_grad(value, (0, 1))(x, w, stride)
         monkeypatch.setattr(gpu_conv, "BLOCK_BYTES", bytes_of_a_block)

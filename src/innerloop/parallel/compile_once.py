@@ -16,6 +16,8 @@ from jax import core
 from jax.extend import core as jex
 from jaxtyping import PyTree
 
+from innerloop.parallel.precision import product_precision, with_exact_products
+
 PROGRAMS = 256
 """Programs that are kept; the one that was not used for longest goes first."""
 
@@ -123,9 +125,10 @@ def compile_once(
         if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return function(*arguments)
         leaves, structure = jax.tree.flatten(arguments)
-        shapes = structure, tuple(map(jax.typeof, leaves)), jnp.result_type(float)
+        settings = jnp.result_type(float), product_precision()
+        shapes = structure, tuple(map(jax.typeof, leaves)), settings
         if shapes not in known:
-            traced, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            traced, result = jax.make_jaxpr(with_exact_products(function), return_shape=True)(*arguments)
             program = _compiled(_Content(traced), tuple(sorted((options or {}).items())))
             known[shapes] = program, traced.consts, jax.tree.structure(result)
         program, constants, result = known[shapes]

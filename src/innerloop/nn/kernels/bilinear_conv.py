@@ -31,6 +31,7 @@ def bilinear_conv(
     kernel_gradient: Callable[..., Array],
     input_gradient: Callable[..., Array],
     batched: Batching,
+    *settings: str,
 ) -> Primitive:
     """The convolution `bind(x, w, stride=)`, whose derivatives are the three maps.
 
@@ -41,31 +42,32 @@ def bilinear_conv(
         input_gradient: `input_gradient(y, w, *, stride, places)`, for images of this height and width.
         batched: `batched(primitive, shares_kernel)`, the rule under `vmap`; with `shares_kernel` the second argument is
             a kernel, which more examples may share.
+        settings: further keyword arguments of all three.
     """
-    conv_p = primitive(name, conv, "stride")
-    kernel_p = primitive(f"{name}_kernel_gradient", kernel_gradient, "stride", "kernel")
-    input_p = primitive(f"{name}_input_gradient", input_gradient, "stride", "places")
+    conv_p = primitive(name, conv, "stride", *settings)
+    kernel_p = primitive(f"{name}_kernel_gradient", kernel_gradient, "stride", "kernel", *settings)
+    input_p = primitive(f"{name}_input_gradient", input_gradient, "stride", "places", *settings)
 
-    def by_x(y: Array, w: Array, shape: tuple[int, ...], stride: int) -> Array:
-        return input_p.bind(y, w, stride=stride, places=shape[-3:-1])
+    def by_x(y: Array, w: Array, shape: tuple[int, ...], **more: object) -> Array:
+        return input_p.bind(y, w, places=shape[-3:-1], **more)
 
-    def by_w(x: Array, y: Array, shape: tuple[int, ...], stride: int) -> Array:
-        return kernel_p.bind(x, y, stride=stride, kernel=shape[-4])
+    def by_w(x: Array, y: Array, shape: tuple[int, ...], **more: object) -> Array:
+        return kernel_p.bind(x, y, kernel=shape[-4], **more)
 
     ad.defbilinear(
         conv_p,
-        lambda ct, x, w, stride: by_x(ct, w, x.aval.shape, stride),
-        lambda ct, x, w, stride: by_w(x, ct, w.aval.shape, stride),
+        lambda ct, x, w, **more: by_x(ct, w, x.aval.shape, **more),
+        lambda ct, x, w, **more: by_w(x, ct, w.aval.shape, **more),
     )
     ad.defbilinear(
         kernel_p,
-        lambda ct, x, y, stride, kernel: by_x(y, ct, x.aval.shape, stride),
-        lambda ct, x, y, stride, kernel: conv_p.bind(x, ct, stride=stride),
+        lambda ct, x, y, kernel, **more: by_x(y, ct, x.aval.shape, **more),
+        lambda ct, x, y, kernel, **more: conv_p.bind(x, ct, **more),
     )
     ad.defbilinear(
         input_p,
-        lambda ct, y, w, stride, places: conv_p.bind(ct, w, stride=stride),
-        lambda ct, y, w, stride, places: by_w(ct, y, w.aval.shape, stride),
+        lambda ct, y, w, places, **more: conv_p.bind(ct, w, **more),
+        lambda ct, y, w, places, **more: by_w(ct, y, w.aval.shape, **more),
     )
     for made, shares_kernel in ((conv_p, True), (input_p, True), (kernel_p, False)):
         batching.primitive_batchers[made] = batched(made, shares_kernel)

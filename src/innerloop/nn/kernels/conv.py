@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from innerloop.nn.kernels import cpu_conv, gpu_conv
 from innerloop.nn.kernels.im2col import conv_by_patches, conv_by_xla
+from innerloop.parallel.precision import product_precision
 
 FEW = 32
 """The largest window, in elements, for which recomputing a convolution is cheaper than storing its output."""
@@ -31,5 +32,5 @@ def conv(
     if jax.default_backend() == "cpu":
         return cpu_conv.conv_p.bind(x, w, stride=stride)
     if jax.default_backend() == "gpu":
-        return gpu_conv.conv_p.bind(x, w, stride=stride)
+        return gpu_conv.conv_p.bind(x, w, stride=stride, precision=product_precision())
     return conv_by_xla(x, w, stride)

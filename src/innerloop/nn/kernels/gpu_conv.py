@@ -61,11 +61,12 @@ def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int])
 
 
 def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
-    """The map of one task, or of as many as the leading axis has."""
+    """The map of one task, or of as many as the leading axis has, with products of this precision."""
 
-    def either(first: Array, second: Array, **static: object) -> Array:
+    def either(first: Array, second: Array, *, precision: str, **static: object) -> Array:
         one = lambda a, b: compute(a, b, **static)
-        return (jax.vmap(one) if first.ndim == 5 else one)(first, second)
+        with jax.default_matmul_precision(precision):
+            return (jax.vmap(one) if first.ndim == 5 else one)(first, second)
 
     return either
 
@@ -86,5 +87,11 @@ def _batched(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array,
     return rule
 
 
-maps = map(_over_tasks, (_conv, _kernel_gradient, _input_gradient))
-conv_p = bilinear_conv("gpu_conv", *maps, _batched)
+conv_p = bilinear_conv(
+    "gpu_conv",
+    _over_tasks(_conv),
+    _over_tasks(_kernel_gradient),
+    _over_tasks(_input_gradient),
+    _batched,
+    "precision",
+)
