@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import jax
 from jaxtyping import PyTree
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 
 
 @contextmanager
@@ -20,6 +20,6 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
         shapes = ", ".join(
             str(jax.typeof(x)) if hasattr(x, "dtype") else repr(x) for x in jax.tree.leaves(batch)
         )
-        wrong = f"cannot be computed ({str(error).splitlines()[0]})"
+        wrong = f"cannot be computed ({first_line(error)})"
         do = "give the shapes that the model takes"
         raise InnerloopError("loss_fn", wrong, got=f"a batch of {shapes}", do=do) from error

@@ -6,7 +6,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 
 
 def initial_moments(init: Callable[[Params], optax.OptState], params: Params, who: str) -> optax.OptState:
@@ -25,7 +25,7 @@ def initial_moments(init: Callable[[Params], optax.OptState], params: Params, wh
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InnerloopError):
             raise
-        wrong = f"its optimiser does not fit the parameters ({str(error).splitlines()[0]})"
+        wrong = f"its optimiser does not fit the parameters ({first_line(error)})"
         do = "labels, as of `optax.multi_transform`, must be given by a function: Optax calls the tree of a model"
         raise InnerloopError(who, wrong, do=do if callable(params) else "") from error
 

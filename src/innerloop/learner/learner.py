@@ -23,7 +23,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.loss import Adapted, Loss, is_random, with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, LossFn, Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
 from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
@@ -291,7 +291,7 @@ class Learner:
                 apply, params = self.loss.predictor(self._unadapted())
                 outputs = jax.eval_shape(lambda *given: apply(*given), params, inputs)
             except (TypeError, ValueError) as error:
-                wrong = f"the model does not take such inputs ({str(error).splitlines()[0]})"
+                wrong = f"the model does not take such inputs ({first_line(error)})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
             if not outputs.shape or outputs.shape[0] != len(inputs):
                 do = "let apply take and give a batch (jax.vmap)"
