@@ -18,21 +18,22 @@ from innerloop import InnerLoop, Learner, Loss, OuterLoop, Sinusoid, anil, maml,
 
 
 class Regressor(eqx.Module):
-    body: eqx.nn.Linear
+    body: eqx.nn.MLP
     norm: eqx.nn.BatchNorm
     dropout: eqx.nn.Dropout
     head: eqx.nn.Linear
 
     def __init__(self, key):
         body, head = jax.random.split(key)
-        self.body = eqx.nn.Linear(1, 40, key=body)
-        self.norm = eqx.nn.BatchNorm(40, axis_name="batch", mode="batch")
+        self.body = eqx.nn.MLP(1, 40, 40, 1, jax.nn.tanh, jax.nn.tanh, key=body)
+        # There are few inner steps for the statistics to follow in.
+        self.norm = eqx.nn.BatchNorm(40, axis_name="batch", momentum=0.5, mode="batch")
         self.dropout = eqx.nn.Dropout(0.1)
         self.head = eqx.nn.Linear(40, 1, key=head)
 
     def __call__(self, x, state, key=None):
         x, state = self.norm(self.body(x), state)
-        return self.head(self.dropout(jax.nn.tanh(x), key=key)), state
+        return self.head(self.dropout(x, key=key)), state
 
 
 def main():
@@ -57,13 +58,13 @@ def main():
     inner = InnerLoop(optax.sgd(0.02), steps=3)
     # `head` can name any part of the tree: here it is the layer of that name.
     for name, algorithm in (("MAML", maml(loss_fn, inner)), ("ANIL", anil(loss_fn, inner, head="head"))):
-        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=8)
+        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(20, 20), meta_batch=8)
         state, info = loop.run(loop.init(params, jax.random.key(1)), steps)
         first, last = np.mean(info.outer_loss[:50]), np.mean(info.outer_loss[-50:])
         print(f"{name}: loss after adapting {first:.3f} -> {last:.3f} in {steps} meta-steps")
 
     learner = Learner(state.params, algorithm)  # ANIL's, so it adapts only the head
-    x = jnp.linspace(-5, 5, 10)[:, None]
+    x = jnp.linspace(-5, 5, 20)[:, None]
     learner.fit(x, 2 * np.sin(x))
     print("a new wave's error before each inner step:", np.round(learner.losses_, 3))
     adapted = eqx.nn.inference_mode(eqx.combine(learner.params_.params, static))  # an ordinary model again

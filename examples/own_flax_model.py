@@ -21,13 +21,15 @@ from innerloop import InnerLoop, Learner, Loss, OuterLoop, Sinusoid, maml, mean_
 
 class Regressor(nnx.Module):
     def __init__(self, rngs):
-        self.hidden = nnx.Linear(1, 40, rngs=rngs)
-        self.norm = nnx.BatchNorm(40, momentum=0.5, rngs=rngs)  # there are few inner steps to follow in
+        self.first = nnx.Linear(1, 40, rngs=rngs)
+        self.second = nnx.Linear(40, 40, rngs=rngs)
+        self.norm = nnx.BatchNorm(40, momentum=0.5, rngs=rngs)  # few steps to follow in
         self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.head = nnx.Linear(40, 1, rngs=rngs)
 
     def __call__(self, x):
-        return self.head(self.dropout(jnp.tanh(self.norm(self.hidden(x)))))
+        x = jnp.tanh(self.second(jnp.tanh(self.first(x))))
+        return self.head(self.dropout(self.norm(x)))
 
 
 def from_nnx():
@@ -55,9 +57,9 @@ def from_nnx():
 class LinenRegressor(linen.Module):
     @linen.compact
     def __call__(self, x, train):
-        x = linen.Dense(40, name="hidden")(x)
+        x = jnp.tanh(linen.Dense(40, name="first")(x))
+        x = jnp.tanh(linen.Dense(40, name="second")(x))
         x = linen.BatchNorm(use_running_average=not train, momentum=0.5, name="norm")(x)
-        x = jnp.tanh(x)
         x = linen.Dropout(0.1, deterministic=not train)(x)
         return linen.Dense(1, name="head")(x)
 
@@ -83,10 +85,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     steps = 300 if parser.parse_args().smoke else 10_000
-    wave = np.linspace(-5, 5, 10, dtype=np.float32)[:, None]
+    wave = np.linspace(-5, 5, 20, dtype=np.float32)[:, None]
     for name, (params, loss_fn) in (("NNX", from_nnx()), ("Linen", from_linen())):
         algorithm = maml(loss_fn, InnerLoop(optax.sgd(0.02), steps=3))
-        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=8)
+        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(20, 20), meta_batch=8)
         state, info = loop.run(loop.init(params, jax.random.key(1)), steps)
         first, last = np.mean(info.outer_loss[:50]), np.mean(info.outer_loss[-50:])
         print(f"{name}: loss after adapting {first:.3f} -> {last:.3f} in {steps} meta-steps")
