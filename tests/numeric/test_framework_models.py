@@ -124,7 +124,8 @@ def nnx_case() -> Case:
             moved = jax.tree.map(lambda p, g: p - RATE * g, nnx.state(model, nnx.Param), grads)
             nnx.update(model, moved)
             losses.append(loss)
-        return *(jax.tree.leaves(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)), losses
+        leaves = lambda kind: jax.tree.leaves(nnx.state(model, kind))
+        return leaves(nnx.Param), leaves(nnx.BatchStat), losses
 
     return Case(params, Loss(fn, random=True, state=statistics, aux=True), by_hand)
 

@@ -14,7 +14,7 @@ from innerloop.engine.model_state import own_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 
-Apply = Callable[..., Array]
+Apply = Callable[..., PyTree]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
 
 
