@@ -222,3 +222,13 @@ def test_without_compilation_a_split_result_is_put_together():
     x = jnp.arange(8.0).reshape(4, 2)
     with jax.disable_jit():
         assert np.array_equal(program(x), x * jnp.array([1, 1, 2, 2])[:, None])
+
+
+def test_a_flax_model_that_is_not_copied_is_told():
+    nnx = pytest.importorskip("flax.nnx")
+    graph, params, rest = nnx.split(
+        nnx.Sequential(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1))), nnx.Param, ...
+    )
+    loss = lambda params, batch: jnp.mean(nnx.merge(graph, params, rest)(batch.inputs) ** 2)
+    with pytest.raises(InnerloopError, match=r"writes to variables .*; make the model anew .* copy=True"):
+        maml(loss, INNER).adapt(params, TASK.support)
