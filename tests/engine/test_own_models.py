@@ -1,6 +1,5 @@
 """What users bring with their models: states of any container, keys that are closed over, labels, a debugger."""
 
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -115,11 +114,14 @@ def test_a_learner_with_dropout_and_statistics(tmp_path: Path):
 
 
 def test_a_classifier_with_dropout_and_statistics():
+    """Fewer classes than outputs: the last one, likeliest by far at first, takes no part."""
     params, loss, _ = normed(cross_entropy, 3)
+    params = eqx.tree_at(lambda p: p.head.bias, params, jnp.array([0.0, 0.0, 50.0]))
     learner = Learner(params, maml(loss, INNER.__class__(optax.sgd(0.5), 20)))
     labels = np.where(X[:, 0] > 0, "right", "left")
     assert learner.fit(X, labels).score(X, labels) == 1.0
     assert learner.predict_proba(X).shape == (6, 2)
+    assert learner.losses_[0] < 5
 
 
 def noisy(key: jax.Array) -> Any:
@@ -158,7 +160,7 @@ def labels(model: MLP) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: name(path), model)
 
 
-RULES = {"head": optax.sgd(0.1), "body": optax.set_to_zero()}
+RULES: Any = {"head": optax.adam(0.1), "body": optax.set_to_zero()}
 
 
 def test_labels_by_a_function():
@@ -181,24 +183,19 @@ def test_a_tree_of_labels_that_can_be_called_is_told():
 
 
 @pytest.mark.parametrize("algorithm", [maml, reptile])
-def test_without_compilation_the_update_is_the_same(algorithm: Any):
-    """Within seconds, on two devices: `jax.shard_map` compiles every operation anew each time that it meets it."""
-    loop = OuterLoop(
-        algorithm(mean_squared_error(), InnerLoop(optax.sgd(0.01), 5)),
-        optax.sgd(0.1),
-        Sinusoid(5, 5),
-        meta_batch=4,
-    )
+def test_without_compilation_the_update_is_the_same(algorithm: Any, compilations: list[str]):
+    """On two devices; `jax.shard_map` would compile each operation anew at every update, a thousand of them."""
+    algorithm = algorithm(mean_squared_error(), InnerLoop(optax.sgd(0.01), 5))
+    loop = OuterLoop(algorithm, optax.sgd(0.1), Sinusoid(5, 5), meta_batch=4)
     state, info = loop.run(loop.init(MODEL, KEY), 1)
     with jax.disable_jit():
-        begun = time.process_time()
-        eager, seen = loop.run(loop.init(MODEL, KEY), 1)
+        eager, told = loop.run(loop.init(MODEL, KEY), 1)
+        pairs = zip(*map(jax.tree.leaves, ((state.params, info), (eager.params, told))), strict=True)
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        compilations.clear()
         loop.run(eager, 1)
-        assert time.process_time() - begun < 25
-    for one, other in zip(
-        jax.tree.leaves((state.params, info)), jax.tree.leaves((eager.params, seen)), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert len(compilations) < 10
 
 
 def test_without_compilation_evaluation_and_iterators_are_the_same():
