@@ -49,7 +49,7 @@ class Loss:
 
     `fn` is called as `fn(params, batch)`, with the keyword `key` if it is random and the keyword `state` if it has
     state. It returns the loss; or a tuple of the loss, the new state if there is one, and the auxiliary outputs if
-    there are any.
+    there are any. `innerloop.mean_squared_error(apply, predict)` and its siblings are such functions, too.
 
     Attributes:
         fn: the function.
