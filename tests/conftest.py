@@ -41,6 +41,7 @@ def threads_are_not_traced():
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request: pytest.FixtureRequest) -> None:
     """Modules are compiled quickly, except those marked `optimised`: where users' own bits or speed are the subject."""
+    jax.clear_caches()  # what other modules compiled is on disk, and takes gigabytes of memory in the end
     compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.eager_mesh import or_eager
 from innerloop.parallel.mesh import EVERYWHERE, by_process, own_copy, place
+from innerloop.parallel.precision import with_exact_products
 
 SMALL = 256
 """Arrays of fewer elements, such as biases, are replicated: sharding them costs more communication than it saves."""
@@ -68,9 +69,10 @@ def on_mesh(
     What is to be cut over `model` is cut by the function itself (`cut`). Where nothing is donated, equal programs are
     compiled once.
     """
+    exact = with_exact_products(function)
     # What is the same on every device is so by pmean; the check cannot see that through a scan.
     shared = jax.shard_map(
-        function,
+        exact,
         mesh=mesh,
         in_specs=in_specs,
         out_specs=out_specs,
@@ -84,7 +86,7 @@ def on_mesh(
         compiled = jax.jit(shared, compiler_options=options, donate_argnums=donate_argnums)
     if model_shards_of(mesh) > 1 or len(by_process(list(mesh.devices.flat))) > 1:
         return compiled
-    return or_eager(compiled, function, mesh, in_specs, out_specs)
+    return or_eager(compiled, exact, mesh, in_specs, out_specs)
 
 
 def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
