@@ -232,6 +232,8 @@ class MeshLoop(ABC):
     def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
         """Inside the mesh: the keys of this device's tasks."""
         keys = task_keys(key, step, self.meta_batch)
+        if self.share == self.meta_batch:
+            return keys
         return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * self.share, self.share)
 
 

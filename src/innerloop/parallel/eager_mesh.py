@@ -32,14 +32,35 @@ def or_eager(
     def call(*arguments: PyTree) -> PyTree:
         if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return compiled(*arguments)
-        devices: int = mesh.shape["tasks"]
         specs = [in_specs] * len(arguments) if isinstance(in_specs, PartitionSpec) else in_specs
-        local = [_local(x, spec, devices) for x, spec in zip(arguments, specs, strict=True)]
-        axes = [_axis(spec) for spec in specs]
-        each = jax.vmap(function, axes, axis_name="tasks", axis_size=devices)(*local)
-        return jax.tree.map(lambda x: _whole(x, out_specs), each)
+        # Arrays that lie on several devices would run every operation on all of them.
+        arguments = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), arguments)
+        if mesh.size == 1:
+            return _on_one(function, arguments)
+        return _on_several(function, arguments, specs, out_specs, mesh.size)
 
     return call
+
+
+def _on_one(function: Callable[..., PyTree], arguments: tuple[PyTree, ...]) -> PyTree:
+    """What one device computes: the axis has a name, and nothing is stacked along it."""
+    axes = (0, *[None] * len(arguments))
+    named = jax.vmap(lambda _, *given: function(*given), axes, None, axis_name="tasks")
+    return named(jnp.zeros(1), *arguments)
+
+
+def _on_several(
+    function: Callable[..., PyTree],
+    arguments: tuple[PyTree, ...],
+    specs: list[PartitionSpec],
+    out_specs: PyTree,
+    devices: int,
+) -> PyTree:
+    """What several devices compute, stacked."""
+    local = [_local(x, spec, devices) for x, spec in zip(arguments, specs, strict=True)]
+    axes = [_axis(spec) for spec in specs]
+    each = jax.vmap(function, axes, axis_name="tasks", axis_size=devices)(*local)
+    return jax.tree.map(lambda x: _whole(x, out_specs), each)
 
 
 def _axis(spec: PartitionSpec) -> int | None:
@@ -50,8 +71,6 @@ def _axis(spec: PartitionSpec) -> int | None:
 def _local(tree: PyTree, spec: PartitionSpec, devices: int) -> PyTree:
     """An argument on one device, with an axis `devices` before the one that is split."""
     axis = _axis(spec)
-    # Arrays that lie on several devices would run every operation on all of them.
-    tree = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), tree)
     if axis is None:
         return tree
     cut = lambda x: x.reshape(*x.shape[:axis], devices, x.shape[axis] // devices, *x.shape[axis + 1 :])
