@@ -32,7 +32,7 @@ def or_eager(
     def call(*arguments: PyTree) -> PyTree:
         if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return compiled(*arguments)
-        specs = [in_specs] * len(arguments) if isinstance(in_specs, PartitionSpec) else in_specs
+        specs = [in_specs] * len(arguments) if isinstance(in_specs, PartitionSpec) else list(in_specs)
         # Arrays that lie on several devices would run every operation on all of them.
         arguments = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), arguments)
         if mesh.size == 1:
