@@ -62,7 +62,6 @@ def test_the_code_of_a_page_runs(page: Path) -> None:
         for i, code in enumerate(blocks(page, "python"))
     ],
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_block_runs_alone(block: str) -> None:
     exec(compile(block, "block", "exec"), {"__name__": "block"})
 
