@@ -124,6 +124,15 @@ def test_a_classifier_with_dropout_and_statistics():
     assert learner.losses_[0] < 5
 
 
+def test_keys_and_state_are_compiled_once(compilations: list[str]):
+    """A new loss and algorithm for every call, as in a notebook; its initial state is made anew, too."""
+    for seed in range(3):
+        params, loss, _ = normed(mean_squared_error, 1)
+        compilations.clear()
+        maml(loss, INNER).adapt(params, TASK.support, key=jax.random.key(seed))
+    assert not compilations
+
+
 def noisy(key: jax.Array) -> Any:
     """A loss with noise from a key that is closed over."""
 
