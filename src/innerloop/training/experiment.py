@@ -12,7 +12,7 @@ from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.pytree import paths
-from innerloop.engine.types import Params
+from innerloop.engine.types import FiniteTasks, Params
 from innerloop.io.untrusted import JsonObject
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
@@ -111,6 +111,11 @@ class Experiment(Protocol):
     def check(self, info: PyTree, block: Block) -> JsonObject:
         """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
         ...
+
+
+def number_of_tasks(held_out: object, most: int) -> int:
+    """How many held-out tasks are measured: as many as asked for, or all where there are not so many."""
+    return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
 
 
 def outer_series(info: PyTree) -> dict[str, PyTree]:

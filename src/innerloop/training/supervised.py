@@ -64,11 +64,16 @@ class SupervisedExperiment:
 
     def init_params(self) -> Params:
         """The meta-parameters before training."""
-        shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
+        shape = self.example_shape
         outputs = self.classes_of("train").classes if self.splits and self.pretrains else None
         # As one program: the many small ones of a model's layers take seconds to compile.
         draw = eqx.filter_jit(lambda key: self.algorithm.init(fresh_model(self.config, shape, key, outputs)))
         return draw(self.keys().init)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape of the inputs of one example."""
+        return self.splits.train.shape if self.splits else sinusoid_shape(self.config)
 
     @property
     def pretrains(self) -> bool:
@@ -180,10 +185,11 @@ class SupervisedExperiment:
 
         def scores(params: Params, task: Task) -> dict[str, Array]:
             outputs = predict(call, params, task.support.inputs, task.query.inputs, mode)
-            targets = task.query.targets
+            targets, mask = task.query.targets, task.query.mask
             if not self.classification:
-                return {"loss": squared_error(outputs, targets)}
-            return {"accuracy": accuracy(outputs, targets), "loss": softmax_cross_entropy(outputs, targets)}
+                return {"loss": squared_error(outputs, targets, mask)}
+            loss = softmax_cross_entropy(outputs, targets, mask)
+            return {"accuracy": accuracy(outputs, targets, mask), "loss": loss}
 
         return scores
 

@@ -49,7 +49,7 @@ def deciding(config: Config) -> Config:
         config,
         outer=replace(config.outer, chunk=None),
         inner=replace(config.inner, derivative="mixed"),
-        data=replace(config.data, folder=""),
+        data=replace(config.data, folder="", file=""),
         model=replace(config.model, start=""),
     )
 
