@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.engine.pytree import paths
 from innerloop.engine.types import FiniteTasks, Params
 from innerloop.io.untrusted import JsonObject
 
@@ -118,6 +119,9 @@ def number_of_tasks(held_out: object, most: int) -> int:
 
 
 def outer_series(info: PyTree) -> dict[str, PyTree]:
-    """The part of `series` that every outer loop has."""
+    """The part of `series` that every outer loop has; auxiliary outputs of the loss as `train_NAME`, if numbers."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
-    return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
+    aux = getattr(info, "aux", None)
+    told = zip(paths(aux), jax.tree.leaves(aux), strict=True)
+    numbers = {f"train_{name}": values for name, values in told if values.ndim == 1}
+    return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first, **numbers}

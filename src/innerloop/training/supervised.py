@@ -11,8 +11,9 @@ from jaxtyping import Array, PyTree
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, evaluator, steps_to_record
+from innerloop.engine.loss import Loss
 from innerloop.engine.outer import MeshLoop, OuterLoop
-from innerloop.engine.types import LossFn, Params, Task, TaskDistribution
+from innerloop.engine.types import Batch, LossFn, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.layers import Linear
@@ -163,6 +164,16 @@ class SupervisedExperiment:
         return self.algorithm if self.config.spec.adapts_in_training else self.algorithm.with_inner(steps=0)
 
     @property
+    def told_algorithm(self) -> Algorithm:
+        """The same with the accuracy on the query set for the log, where there is one."""
+        told = self.classification and self.config.spec.reads_query
+        return (
+            replace(self.algorithm, outer_loss_fn=Loss(_loss_and_accuracy, aux=True))
+            if told
+            else self.algorithm
+        )
+
+    @property
     def test_algorithm(self) -> Algorithm:
         """The same with its inner steps at test."""
         e = self.config.evaluation
@@ -192,7 +203,7 @@ class SupervisedExperiment:
         c = self.config.outer
         mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
-            self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
+            self.told_algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
@@ -209,7 +220,7 @@ class SupervisedExperiment:
         )
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses and the norm of the meta-gradient."""
+        """Losses, the norm of the meta-gradient, and accuracies."""
         return outer_series(info)
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
@@ -222,6 +233,13 @@ class SupervisedExperiment:
     def work(self) -> dict[str, int]:
         """Tasks of one meta-step."""
         return {"tasks": self.config.outer.meta_batch}
+
+
+def _loss_and_accuracy(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    """The loss of classification, and the accuracy."""
+    outputs = call(params, batch.inputs)
+    loss = softmax_cross_entropy(outputs, batch.targets, batch.mask)
+    return loss, {"accuracy": accuracy(outputs, batch.targets, batch.mask)}
 
 
 def supervised(experiment: Experiment) -> SupervisedExperiment:
