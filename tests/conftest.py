@@ -60,6 +60,47 @@ def quickly() -> Callable[[], contextlib.AbstractContextManager[None]]:
     return compiled_quickly
 
 
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`command(*words) -> (exit code, stdout, stderr)`."""
+    from innerloop.cli import main  # only now: it is checked as the hook is there
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def complaint(command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """The one sentence on stderr of a command that must fail with code 2, and say nothing else."""
+
+    def run(*words: object) -> str:
+        code, out, err = command(*words)
+        assert (code, out) == (2, "")
+        assert err.startswith("innerloop: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return run
+
+
+@pytest.fixture
+def refused(command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """The same, of a command that may have said something on stdout before."""
+
+    def run(*words: object) -> str:
+        code, _, err = command(*words)
+        assert (code, err.count("\n"), "Traceback" in err) == (2, 1, False), err
+        return err
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def no_compilation_cache():
     """What a command that ran earlier in this process made JAX keep on disk is neither read nor written."""

@@ -38,45 +38,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def command(capsys):
-    """`command(*words) -> (exit code, stdout, stderr)`."""
-
-    def run(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def complaint(command):
-    """The one sentence on stderr of a command that must fail with code 2, and say nothing else."""
-
-    def run(*words):
-        code, out, err = command(*words)
-        assert (code, out) == (2, "")
-        assert err.startswith("innerloop: ")
-        assert err.count("\n") == 1
-        return err
-
-    return run
-
-
-@pytest.fixture
-def refused(command) -> Callable[..., str]:
-    """The same, of a command that may have said something on stdout before."""
-
-    def run(*words: object) -> str:
-        code, _, err = command(*words)
-        assert (code, err.count("\n"), "Traceback" in err) == (2, 1, False), err
-        return err
-
-    return run
-
-
 def contents(folder: Path) -> dict[str, str]:
     """What lies in a folder: kind and content by name, times left out."""
     found = {}

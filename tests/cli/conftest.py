@@ -24,33 +24,6 @@ GLYPHS += ("--outer.meta-batch", "2", "--evaluation.validation-tasks", "4")
 
 
 @pytest.fixture
-def command(capsys):
-    """`command(*words) -> (exit code, stdout, stderr)`."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def complaint(command):
-    """The one sentence on stderr of a command that must fail with code 2."""
-
-    def run(*words):
-        code, _, err = command(*words)
-        assert code == 2
-        assert err.startswith("innerloop: ")
-        assert err.count("\n") == 1
-        assert "Traceback" not in err
-        return err
-
-    return run
-
-
-@pytest.fixture
 def sinusoid_words():
     return SINUSOID
 

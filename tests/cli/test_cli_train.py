@@ -130,23 +130,23 @@ def test_a_run_of_no_steps_and_one_without_validation(command, tmp_path):
     assert not any("validation_loss" in record for record in RunFolder(tmp_path / "never").metrics())
 
 
-def test_a_checkpoint_that_is_not_there_is_not_promised(complaint, tmp_path):
-    said = complaint(
+def test_a_checkpoint_that_is_not_there_is_not_promised(refused, tmp_path):
+    said = refused(
         "train", "sinusoid-maml", *TINY, "--inner.learning-rate", "1e30", "--folder", tmp_path / "run"
     )
     assert "diverged" in said
     assert "checkpoint" not in said
 
 
-def test_a_run_that_never_learnt_leaves_no_folder(complaint, tmp_path):
-    said = complaint("train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run")
+def test_a_run_that_never_learnt_leaves_no_folder(refused, tmp_path):
+    said = refused("train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run")
     assert "multiple of devices x chunk" in said
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_made(complaint, tmp_path):
+def test_a_folder_that_cannot_be_made(refused, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written (Not a directory" in complaint(
+    assert "cannot be written (Not a directory" in refused(
         "train", "sinusoid-maml", *TINY, "--folder", tmp_path / "file/run"
     )
 
