@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, fomaml, joint, maml, reptile
+from innerloop.algorithms.fomaml import FOMAML
+from innerloop.algorithms.joint import Joint
 from innerloop.algorithms.maml import MAML
 from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck, check_meta_gradient
 from innerloop.engine.inner import InnerLoop
@@ -118,10 +120,10 @@ def test_a_wrong_custom_derivative():
     assert "custom derivative" in found.verdict
 
 
-def altered(change):
-    """MAML with another gradient."""
+def altered(change, base: Any = MAML):
+    """MAML, or another, with another gradient."""
 
-    class Altered(MAML):
+    class Altered(base):
         def meta_grad(self, meta_params: Any, task: Task, *, key: Any = None) -> Any:
             grads, info = super().meta_grad(meta_params, task, key=key)
             return change(grads), info
@@ -143,6 +145,13 @@ def test_a_wrong_factor():
     np.testing.assert_allclose(found.relative_error, 0.16 / 1.16, rtol=1e-5)
     np.testing.assert_allclose(found.ratio, 1.16, rtol=1e-8)
     assert "missing second derivative" in found.verdict
+
+
+@pytest.mark.parametrize(("base", "kind"), [(FOMAML, "first order"), (Joint, "joint")])
+def test_the_length_is_a_part_of_the_name(base: Any, kind: str):
+    """Twice the first-order gradient is not FOMAML's, though it points the same way."""
+    doubled = altered(lambda g: jax.tree.map(lambda x: 2 * x, g), base)
+    assert (checked(base).kind, checked(doubled).kind) == (kind, "wrong")
 
 
 def test_an_unused_parameter_is_said_but_passes():

@@ -1,5 +1,8 @@
 """The derivative through the inner loop: limits where algorithms coincide, and the product of Hessians."""
 
+import inspect
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numeric_cases import assert_close, differ, gradient, mlp_case, sgd
 
+from innerloop import algorithms
 from innerloop.algorithms import anil, boil, fomaml, joint, maml
 from innerloop.engine.types import Batch, Task
 
@@ -105,3 +109,31 @@ def test_the_support_gradient_reaches_the_meta_gradient():
     moved = task._replace(support=task.support._replace(targets=task.support.targets + 0.1))
     algorithm = maml(loss, sgd(2))
     assert differ(gradient(algorithm, params, moved), gradient(algorithm, params, task)) > 1e-3
+
+
+TAKES_OUTER_LOSS = [
+    name
+    for name in algorithms.__all__
+    if "outer_loss_fn" in inspect.signature(getattr(algorithms, name)).parameters
+]
+
+
+@pytest.mark.parametrize("name", TAKES_OUTER_LOSS)
+def test_the_loss_on_the_query_set_is_the_one_given(name: str):
+    """Three times the loss and one more: the inner loop is the same, the gradient three times as large."""
+    loss, params, task = mlp_case()
+    options = {"cavia": {"context": "head"}}.get(name, {})
+    if name == "protomaml":
+        options = {"ways": 2, "embed": lambda params, x: jnp.tanh(x @ params["body"]["w"])}
+        options["with_head"] = lambda params, w, b: params | {"head": {"w": w, "b": b}}
+        as_classes = lambda batch: Batch(batch.inputs, jnp.arange(len(batch.inputs)) % 2)
+        task, plain = Task(*map(as_classes, task)), loss
+        loss = lambda params, batch: plain(params, Batch(batch.inputs, jax.nn.one_hot(batch.targets, 2)))
+    other = lambda params, batch: 3 * loss(params, batch) + 1
+    make = partial(getattr(algorithms, name), loss, sgd(2), **options)
+    meta = make().init(params)
+    (grads, info), (thrice, more) = (a.meta_grad(meta, task) for a in (make(), make(outer_loss_fn=other)))
+    np.testing.assert_allclose(more.outer_loss, 3 * info.outer_loss + 1, rtol=1e-12)
+    np.testing.assert_allclose(more.inner_losses, info.inner_losses, rtol=1e-12)
+    digits = 1e-3 if name == "imaml" else 1e-9  # some steps of conjugate gradients
+    assert_close(thrice, jax.tree.map(lambda g: 3 * g, grads), digits)
