@@ -24,7 +24,8 @@ import sys
 import tempfile
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -52,13 +53,13 @@ SHARED = (
 """Imported once for all runs. Nothing is computed before the fork: threads of JAX do not survive it."""
 
 ENGINE = {
-    "algorithm": "numeric/test_quadratic numeric/test_inner_derivative numeric/test_losses_with_more",
-    "chunking": "numeric/test_outer_mean engine/test_outer",
+    "algorithm": "numeric/test_quadratic numeric/test_losses_with_more",
+    "chunking": "numeric/test_outer_mean engine/test_outer::test_sizes_that_do_not_divide",
     "counted_scan": "engine/test_outer",
     "custom_rules": "numeric/test_mixed_mode_limits",
     "dependence": "engine/test_learning_check",
     "diagnosis": "engine/test_nonfinite",
-    "distribution": "engine/test_distribution",
+    "distribution": "engine/test_distribution properties/test_user_objects",
     "eager": "engine/test_algorithm_everywhere engine/test_compile_once",
     "evaluate": "engine/test_evaluate engine/test_own_data engine/test_nonfinite",
     "inner": "engine/test_inner numeric/test_quadratic numeric/test_long_and_streamed_loops",
@@ -67,7 +68,7 @@ ENGINE = {
     "learned_rates": "numeric/test_learned_rates",
     "learning_check": "engine/test_learning_check",
     "loop_invariants": "numeric/test_derivative_modes",
-    "loss": "engine/test_inner numeric/test_losses_with_more numeric/test_context_and_streams",
+    "loss": "engine/test_inner numeric/test_losses_with_more",
     "loss_errors": "engine/test_learning_check",
     "meta_state": "engine/test_outer",
     "mixed_mode": "numeric/test_derivative_modes numeric/test_mixed_mode_limits",
@@ -76,10 +77,10 @@ ENGINE = {
     "outer": "numeric/test_outer_mean engine/test_outer engine/test_nonfinite",
     "persistent_adam": "engine/test_outer_optimizer numeric/test_persistent_adam",
     "prefetch": "tasks/streaming/test_streaming",
-    "pytree": "engine/test_inner nn/test_models",
+    "pytree": "engine/test_inner properties/test_user_objects nn/test_models",
     "safe_roots": "numeric/test_long_and_streamed_loops",
+    "scores": "properties/test_user_objects",
     "task_list": "engine/test_own_data",
-    "types": "engine/test_outer engine/test_distribution",
 }
 ALGORITHMS = {
     "anil": "numeric/test_inner_derivative",
@@ -123,8 +124,15 @@ PACKAGES = {
     "training": {"measure": "training/test_measure"},
 }
 
+
+def _path(name: str) -> str:
+    """Of tests such as `engine/test_inner` or `engine/test_inner::test_settings`, as pytest takes it."""
+    file, *test = name.split("::")
+    return "::".join([f"tests/{file}.py", *test])
+
+
 NEAREST = {
-    f"{package}/{module}.py": " ".join(f"tests/{name}.py" for name in tests.split())
+    f"{package}/{module}.py": " ".join(_path(name) for name in tests.split())
     for package, modules in PACKAGES.items()
     for module, tests in modules.items()
 }
@@ -275,10 +283,10 @@ def tried(tests: str, timeout: float, bytecode: bool = False) -> tuple[int | Non
 
 def unchanged(tests: str) -> tuple[str, float]:
     """The seconds that the tests take without any change. Raises SystemExit where they fail."""
-    code, failed, _ = tried(tests, 1800, bytecode=True)
+    code, failed, seconds = tried(tests, 1800, bytecode=True)
     if code:
         raise SystemExit(f"{failed or code} without any change:\n{Path('log.txt').read_text()}")
-    return tests, tried(tests, 1800, bytecode=True)[2]
+    return tests, seconds
 
 
 def outcome(change: Change, tests: str, timeout: float) -> dict[str, Any]:
@@ -304,33 +312,32 @@ def outcome(change: Change, tests: str, timeout: float) -> dict[str, Any]:
     }
 
 
-def measure(changes: list[Change], known: dict[str, Any]) -> list[dict[str, Any]]:
-    """The outcome of every change, with the reasons that are known of survivors."""
+def measure(changes: list[Change], known: dict[str, Any], passing: bool) -> Iterator[dict[str, Any]]:
+    """The outcome of every change as it is known, with the reasons that are known of survivors.
+
+    `passing`: the tests are known to pass without any change.
+    """
     os.environ["JAX_PLATFORMS"] = "cpu"
     for name in SHARED:
         importlib.import_module(name)
     reasons = {(r["file"], *r["change"]): r["why"] for r in known.get("mutants", []) if r.get("why")}
+    suites = dict.fromkeys(NEAREST[change.file] for change in changes)
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("INNERLOOP_CACHE", str(Path(folder, "cache")))
         with ProcessPoolExecutor(WORKERS, fork, begin_worker, (folder,)) as pool:
-            suites = dict.fromkeys(NEAREST[change.file] for change in changes)
-            seconds = {}
-            for tests, taken in pool.map(unchanged, suites):
-                seconds[tests] = taken
-                print(f"{taken:6.1f} s  {tests}", flush=True)
-            running = [
-                pool.submit(outcome, c, NEAREST[c.file], 60 + 6 * seconds[NEAREST[c.file]]) for c in changes
-            ]
-            rows = []
-            for future in running:
+            limits = dict.fromkeys(suites, 600.0)
+            for tests, seconds in () if passing else pool.map(unchanged, suites):
+                limits[tests] = 60 + 6 * seconds
+                print(f"{seconds:6.1f} s  {tests}", flush=True)
+            trying = lambda change: (change, NEAREST[change.file], limits[NEAREST[change.file]])
+            for future in as_completed([pool.submit(outcome, *trying(change)) for change in changes]):
                 row = future.result()
                 if not row["found_by"] and (why := reasons.get((row["file"], *row["change"]))):
                     row["why"] = why
-                rows.append(row)
                 told = row["found_by"] or "SURVIVED"
                 print(f"{row['file']}:{row['line']}: {' -> '.join(row['change'])}: {told}", flush=True)
-    return rows
+                yield row
 
 
 def load() -> dict[str, Any]:
@@ -367,6 +374,9 @@ def main() -> None:
     parser.add_argument("files", nargs="*", default=["*"], help="patterns of files of the package")
     parser.add_argument("--survivors", action="store_true", help="only what no test found the last time")
     parser.add_argument("--per-file", type=int, default=PER_FILE, help="changes tried of each file")
+    parser.add_argument(
+        "--passing", action="store_true", help="the tests are known to pass without any change"
+    )
     chosen, begun, known = parser.parse_args(), time.monotonic(), load()
     from cosmic_ray import plugins
 
@@ -376,9 +386,13 @@ def main() -> None:
         left = [row for row in known.get("mutants", []) if not row["found_by"] and row["file"] in files]
         changes = [Change(row["file"], row["operator"], row["occurrence"]) for row in left]
     else:
-        changes = [change for file in files for change in changes_of(file, chosen.per_file)]
-    rows = measure(changes, known)
-    keep(rows, time.monotonic() - begun)
+        samples = [changes_of(file, chosen.per_file) for file in files]
+        # One of every file, then the second of every file: a run that is stopped has seen all files.
+        changes = [sample[i] for i in range(chosen.per_file) for sample in samples if i < len(sample)]
+    rows = []
+    for row in measure(changes, known, chosen.passing or chosen.survivors):
+        rows.append(row)
+        keep(rows, time.monotonic() - begun)
     found = sum(bool(row["found_by"]) for row in rows)
     print(f"{found} of {len(rows)} changes were found, {100 * found / max(len(rows), 1):.1f} %")
 

@@ -53,10 +53,14 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str) -> 
 
 
 def _check_task(task: object, who: str, name: str) -> None:
-    """Raise InnerloopError unless a task has a support and a query set."""
-    if not (hasattr(task, "support") and hasattr(task, "query")):
+    """Raise InnerloopError unless a task is a pytree of arrays with a support and a query set."""
+    if not (hasattr(task, "support") and hasattr(task, "query")) or jax.tree_util.all_leaves([task]):
         do = "return innerloop.Task(support, query)"
         raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", do=do)
+    for leaf in jax.tree.leaves(task):
+        if not isinstance(leaf, bool | int | float | complex) and not is_data(leaf):
+            got, do = f"a {type(leaf).__name__}", "keep names and the like in the distribution"
+            raise InnerloopError(who, f"`{name}` must return a Task of arrays", got=got, do=do)
 
 
 def check_random(
@@ -88,6 +92,11 @@ def check_random(
         reason = str(error).splitlines()[0]
         do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InnerloopError):
+            raise
+        reason, do = str(error).splitlines()[0], "it is called with one key, and traced by JAX"
+        raise InnerloopError(who, f"`{name}` cannot be called ({reason})", do=do) from error
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
         do = "draw from the key, by jax.random; tasks that are fixed are an innerloop.TaskList"
