@@ -29,6 +29,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ ENGINE = {
     "loss": "engine/test_inner numeric/test_losses_with_more",
     "loss_errors": "engine/test_learning_check",
     "meta_state": "engine/test_outer",
-    "mixed_mode": "numeric/test_derivative_modes numeric/test_mixed_mode_limits",
+    "mixed_mode": "numeric/test_derivative_modes numeric/test_mixed_mode_limits numeric/test_losses_with_more",
     "nested_scan": "numeric/test_long_and_streamed_loops",
     "optimizer": "engine/test_outer_optimizer",
     "outer": "numeric/test_outer_mean engine/test_outer engine/test_nonfinite",
@@ -200,13 +201,16 @@ def _omit_keyword() -> type:
     return OmitKeyword
 
 
-def annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations begin and end: no test can see a change there."""
+def unseen(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where annotations, and what errors say, begin and end: texts are not changed, and tests match them in part."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        for field in ("annotation", "returns"):
-            if (there := getattr(node, field, None)) is not None:
-                found.append(((there.lineno, there.col_offset), (there.end_lineno, there.end_col_offset)))
+        parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "InnerloopError":
+            parts += [*node.args, *node.keywords]
+        for part in parts:
+            if part is not None:
+                found.append(((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)))
     return found
 
 
@@ -217,17 +221,34 @@ def changes_of(file: str, most: int) -> list[Change]:
     from cosmic_ray.work_db import use_db
 
     path = ROOT / SOURCE / file
-    spans = annotations(path.read_text())
+    spans = unseen(path.read_text())
     found = []
     with tempfile.TemporaryDirectory() as folder, use_db(str(Path(folder, "session.sqlite"))) as db:
         init([path], db, {})
         for item in db.work_items:
             (made,) = item.mutations
-            annotated = any(begin <= tuple(made.start_pos) < end for begin, end in spans)
-            if not annotated and any(re.fullmatch(o, made.operator_name) for o in OPERATORS):
+            hidden = any(begin <= tuple(made.start_pos) < end for begin, end in spans)
+            if not hidden and any(re.fullmatch(o, made.operator_name) for o in OPERATORS):
                 found.append(Change(file, made.operator_name, made.occurrence))
     by_hash = lambda c: hashlib.sha256(f"{c.file} {c.operator} {c.occurrence}".encode()).hexdigest()
-    return sorted(found, key=by_hash)[:most]
+    runs = (change for change in sorted(found, key=by_hash) if _is_sound(path.read_text(), change))
+    return list(islice(runs, most))
+
+
+def _is_sound(source: str, change: Change) -> bool:
+    """Whether a change leaves Python, and all signatures: the star of keyword-only arguments is taken for a product."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    def signatures(code: str) -> list[tuple[int, int]]:
+        nodes = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.arguments))
+        return [(len(node.posonlyargs), len(node.kwonlyargs)) for node in nodes]
+
+    try:
+        changed = signatures(mutate_code(source, get_operator(change.operator)(), change.occurrence))
+    except SyntaxError:
+        return False
+    return changed == signatures(source)
 
 
 def copy_source(folder: Path) -> None:
@@ -373,6 +394,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", default=["*"], help="patterns of files of the package")
     parser.add_argument("--survivors", action="store_true", help="only what no test found the last time")
+    parser.add_argument("--new", action="store_true", help="only changes that were not tried before")
     parser.add_argument("--per-file", type=int, default=PER_FILE, help="changes tried of each file")
     parser.add_argument(
         "--passing", action="store_true", help="the tests are known to pass without any change"
@@ -389,6 +411,11 @@ def main() -> None:
         samples = [changes_of(file, chosen.per_file) for file in files]
         # One of every file, then the second of every file: a run that is stopped has seen all files.
         changes = [sample[i] for i in range(chosen.per_file) for sample in samples if i < len(sample)]
+    if chosen.new:
+        tried_before = {
+            Change(row["file"], row["operator"], row["occurrence"]) for row in known.get("mutants", [])
+        }
+        changes = [change for change in changes if change not in tried_before]
     rows = []
     for row in measure(changes, known, chosen.passing or chosen.survivors):
         rows.append(row)

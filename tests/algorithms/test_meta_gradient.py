@@ -87,6 +87,8 @@ def test_other_gradients_are_told(make, kind: str):
     found = checked(make)
     assert (found.passed, found.kind) == (False, kind)
     assert found.angle > 1
+    says = {"displacement": "right for Reptile", "joint": "right for joint training"}[kind]
+    assert says in found.verdict
 
 
 def test_stop_gradient_in_the_inner_loop():

@@ -50,6 +50,13 @@ def test_with_equal_rates_it_is_maml(name: str):
     assert_close(algorithm.adapt(meta, task.support), plain.adapt(params, task.support), 1e-13)
 
 
+def test_step_sizes_without_a_word():
+    """Meta-SGD's are 0.01 at first, for every element."""
+    _, _, (loss, params, _) = made("meta_sgd")
+    rates = meta_sgd(loss, InnerLoop(ONE)).init(params).rates
+    assert all(np.all(np.asarray(rate) == 0.01) for rate in jax.tree.leaves(rates))
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_all_meta_gradients_by_finite_differences(name: str):
     algorithm, meta, (_, _, task) = made(name)

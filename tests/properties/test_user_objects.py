@@ -17,23 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from innerloop.algorithms import anil, fomaml, maml, reptile
+from innerloop.engine import distribution
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
+from innerloop.engine.loss import Loss, check_key
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.pytree import Except, check_selection, partition, paths
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
-from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def some(examples: int) -> Any:
+    """So many examples, as they come: what is chosen from a list has nothing simpler to be shrunk to."""
+    return settings(max_examples=examples, phases=(Phase.explicit, Phase.generate))
+
 
 KEYS: dict[str, Any] = {
     "new": jax.random.key(3),
@@ -68,16 +74,6 @@ def parts(batch: Any) -> tuple[Any, Any]:
     return (batch.x, batch.y) if isinstance(batch, Pair) else (batch[0], batch[1])
 
 
-class QueryFirst(NamedTuple):
-    query: Any
-    support: Any
-
-
-class TaskModule(eqx.Module):
-    support: Any
-    query: Any
-
-
 @dataclass
 class TaskData:
     """Not registered as a pytree."""
@@ -86,11 +82,6 @@ class TaskData:
     query: Any
 
 
-TASKS: dict[str, Callable[[Any, Any], Any]] = {
-    "task": Task,
-    "named tuple": lambda support, query: QueryFirst(query, support),
-    "module": TaskModule,
-}
 NO_TASKS: dict[str, Callable[[Any, Any], Any]] = {
     "tuple": lambda support, query: (support, query),
     "dict": lambda support, query: {"support": support, "query": query},
@@ -189,7 +180,7 @@ def model(rule: Any = None, steps: int = 1, make: Any = maml) -> Any:
 
 WEIGHT = 1.0
 PARAMS = {"w": jnp.asarray(WEIGHT)}
-TYPES = st.sampled_from(["float32", "float64", "float16", "int32", "int8"])
+TYPES = st.sampled_from(["float32", "float16", "int32", "int8"])
 """Of examples that all of them hold exactly."""
 
 
@@ -211,27 +202,26 @@ def in_closed_form(slopes: np.ndarray, x: np.ndarray, queries: np.ndarray) -> tu
     return np.stack([of(WEIGHT), of(after)], 1), slope
 
 
-@settings(max_examples=20)
+@some(20)
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     set_of=st.sampled_from(sorted(SETS)),
-    task_of=st.sampled_from(sorted(TASKS)),
     key=st.sampled_from(sorted(KEYS)),
     held=st.sampled_from(["NumPy", "JAX", "float64"]),
     shots=st.integers(0, 3),
     queries=st.integers(1, 2),
 )
-def test_evaluation_of_any_distribution(shape, set_of, task_of, key, held, shots, queries):
+def test_evaluation_of_any_distribution(shape, set_of, key, held, shots, queries):
     """Every shape and container is the same distribution; without examples nothing is learnt."""
     x, q = np.arange(1.0, shots + 1)[:, None], np.arange(1.0, queries + 1)[:, None]
     slopes = {"NumPy": SLOPES, "JAX": jnp.asarray(SLOPES), "float64": SLOPES.astype(float)}[held]
-    tasks = SHAPES[shape](slopes, draws(set_of, TASKS[task_of], x, q, np.float32))
+    tasks = SHAPES[shape](slopes, draws(set_of, Task, x, q, np.float32))
     found = evaluate(model(), PARAMS, tasks, key=KEYS[key], num_tasks=3)
     own = drawn_slopes([jax.random.fold_in(KEYS[key], i) for i in range(3)])
     np.testing.assert_allclose(found.scores["loss"], in_closed_form(own, x, q)[0], rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=15)
+@some(15)
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     set_of=st.sampled_from(sorted(SETS)),
@@ -251,7 +241,7 @@ def test_an_update_on_any_distribution(shape, set_of, key, dtype, meta_batch):
     np.testing.assert_allclose(state.params["w"], WEIGHT - 0.5 * slopes.mean(), rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=20)
+@some(20)
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     set_of=st.sampled_from(sorted(SETS)),
@@ -284,24 +274,16 @@ def test_functions_that_cannot_draw(name: str):
         evaluate(model(), PARAMS, tasks, key=KEYS["new"], num_tasks=2)
 
 
-@settings(max_examples=10)
-@given(st.sampled_from([0, 1.5, "key", None, [0, 1], np.zeros(2), np.zeros((2, 2), np.uint32), np.uint32(3)]))
+NO_KEYS = [0, 1.5, "key", None, [0, 1], np.zeros(2), np.zeros((2, 2), np.uint32), np.uint32(3)]
+
+
+@pytest.mark.parametrize("key", NO_KEYS, ids=repr)
 def test_what_is_no_key_is_told(key: Any):
-    """By the loops, and by the losses that need one."""
+    """Where tasks are drawn, and by the losses that need one."""
     noisy = Loss(lambda params, batch, key: loss(params, batch) + jax.random.normal(key), random=True)
-    algorithm = maml(noisy, InnerLoop(optax.sgd(0.1)))
-    tasks = Plain(SLOPES, draws("batch", Task, np.ones((2, 1)), np.ones((2, 1)), np.float32))
-    loop = OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=1)
-    plain = lambda method: inspect.unwrap(method)
-    batch = Batch(jnp.ones((2, 1)), jnp.ones((2, 1)))
-    for call in (
-        lambda: plain(evaluate)(algorithm, PARAMS, tasks, key=key, num_tasks=2),
-        lambda: plain(OuterLoop.start)(loop, PARAMS, key),
-        lambda: algorithm.adapt(PARAMS, batch, key=key),
-        lambda: algorithm.meta_grad(PARAMS, Task(batch, batch), key=key),
-    ):
-        with pytest.raises((InnerloopError, TypeError), match="key"):
-            call()
+    for check in (lambda: distribution.check_key(key, "Loss"), lambda: inspect.unwrap(check_key)(noisy, key)):
+        with pytest.raises(InnerloopError, match="^Loss: .*key"):
+            check()
 
 
 # --- scores of every kind -------------------------------------------------------------------------------------
@@ -341,7 +323,7 @@ NO_NAMES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@settings(max_examples=12)
+@some(12)
 @given(st.lists(st.sampled_from(sorted(NUMBERS)), min_size=1, max_size=3, unique=True), st.integers(1, 2))
 def test_scores_of_every_type(names: list[str], chunk: int):
     """At parameters 1 and 0.25, which all types hold exactly."""
@@ -357,7 +339,7 @@ def test_scores_of_every_type(names: list[str], chunk: int):
         np.testing.assert_array_equal(found.ci95(name), 0.0)
 
 
-@settings(max_examples=40)
+@some(40)
 @given(
     st.one_of(
         st.tuples(st.just("named"), st.sampled_from(sorted(NO_NUMBERS))),
@@ -403,7 +385,7 @@ FORMS: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-@settings(max_examples=60)
+@some(60)
 @given(
     st.lists(st.sampled_from(PATHS), min_size=1, max_size=len(PATHS) - 1, unique=True),
     st.sampled_from(sorted(FORMS)),
@@ -463,7 +445,7 @@ def test_what_is_no_selection_is_told(name: str):
 # --- parameters of several types, and labelled data -----------------------------------------------------------
 
 
-@settings(max_examples=8)
+@some(8)
 @given(
     st.sampled_from([maml, fomaml, anil, reptile]),
     st.lists(st.sampled_from(["float32", "float16", "bfloat16"]), min_size=2, max_size=2),
@@ -484,10 +466,14 @@ def test_every_parameter_keeps_its_type(make: Any, dtypes: list[str]):
             np.testing.assert_allclose(found[name].astype("f4"), wanted[name], rtol=0.05, atol=0.05)
 
 
-LEARNER = Learner(
-    MLP(2, 3, hidden=(4,), key=jax.random.key(0)), maml(cross_entropy(), InnerLoop(optax.sgd(0.5), 3))
-)
+DRAW = np.random.default_rng(0).normal
+WEIGHTS = {
+    name: jnp.asarray(DRAW(size=size), jnp.float32) for name, size in {"body": (2, 4), "head": (4, 3)}.items()
+}
+TWO_LAYERS = cross_entropy(lambda params, x: jnp.tanh(x @ params["body"]) @ params["head"])
+LEARNER = Learner(WEIGHTS, maml(TWO_LAYERS, InnerLoop(optax.sgd(0.5), 3)))
 ROWS = [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [0.0, 2.0]]
+"""All types hold them exactly. (Bytes are pixels, and scaled.)"""
 HOLD: dict[str, Callable[[list], Any]] = {
     "lists": lambda rows: rows,
     "tuples": lambda rows: tuple(map(tuple, rows)),
@@ -495,7 +481,6 @@ HOLD: dict[str, Callable[[list], Any]] = {
     "float64": lambda rows: np.array(rows),
     "float16": lambda rows: np.array(rows, np.float16),
     "integers": lambda rows: np.array(rows, int),
-    "bytes": lambda rows: np.array(rows, np.uint8),
     "JAX": lambda rows: jnp.array(rows),
     "bfloat16": lambda rows: jnp.array(rows, jnp.bfloat16),
     "columns first": lambda rows: np.asfortranarray(np.array(rows)),
@@ -511,7 +496,7 @@ LABELS: dict[str, Callable[[list[int]], Any]] = {
 }
 
 
-@settings(max_examples=12)
+@some(12)
 @given(st.sampled_from(sorted(HOLD)), st.sampled_from(sorted(HOLD)), st.sampled_from(sorted(LABELS)))
 def test_a_learner_reads_every_container(train: str, test: str, labels: str):
     """The classes are those that were given, and the probabilities those of float32."""

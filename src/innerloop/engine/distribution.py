@@ -1,5 +1,6 @@
 """Distributions of tasks that users bring: checked in the traced program, and split into arrays and the rest."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +166,9 @@ def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], Ta
 
 def _with_attributes(tasks: TaskDistribution, attributes: dict[str, Any]) -> TaskDistribution:
     """A copy of an object with these attributes."""
-    copy = object.__new__(type(tasks))
-    vars(copy).update(attributes)
-    return copy
+    try:
+        other = object.__new__(type(tasks))
+    except TypeError:  # of a class that is not Python's own, such as types.SimpleNamespace
+        other = copy.copy(tasks)
+    vars(other).update(attributes)
+    return other

@@ -1,6 +1,7 @@
 """What a user's score returns for one task: numbers by name, told apart from everything else before anything runs."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.Sha
     return dict(shapes)
 
 
-def _is_real(dtype: jnp.dtype) -> bool:
+def _is_real(dtype: Any) -> bool:
     """Whether numbers of this type have a mean; keys and complex numbers have none that is a score."""
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
