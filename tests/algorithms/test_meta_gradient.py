@@ -149,6 +149,13 @@ def test_a_wrong_factor():
     assert "missing second derivative" in found.verdict
 
 
+def test_the_tolerance_is_that_of_the_relative_error():
+    """A gradient that is one in ten thousand too long passes at 2e-4, and at nothing below 1e-4."""
+    off = altered(lambda g: jax.tree.map(lambda x: 1.0001 * x, g))
+    assert [checked(off, tolerance=t).passed for t in (2e-4, 5e-5, 1e-5)] == [True, False, False]
+    assert not checked(off).passed
+
+
 @pytest.mark.parametrize(("base", "kind"), [(FOMAML, "first order"), (Joint, "joint")])
 def test_the_length_is_a_part_of_the_name(base: Any, kind: str):
     """Twice the first-order gradient is not FOMAML's, though it points the same way."""

@@ -258,18 +258,18 @@ def test_what_is_no_task_is_told(shape, set_of, task_of, key):
         loop.run(loop.init(PARAMS, KEYS[key]), 1)
 
 
-CALLS = {
+CALLS: dict[str, Any] = {
     "no key": lambda: Task(jnp.ones(1), jnp.ones(1)),
     "a keyword": lambda *, key: Task(jnp.ones(1), jnp.ones(1)),
     "more": lambda key, number: Task(jnp.ones(1), jnp.ones(1)),
-    "an index into a dictionary": lambda key: {0: 1.0}[jax.random.bits(key)],
+    "an index into a list": lambda key: [0.0, 1.0][jax.random.bernoulli(key)],  # pyright: ignore
     "a value that is none": lambda key: jnp.reshape(jax.random.normal(key, (3,)), (2,)),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_functions_that_cannot_draw(name: str):
-    tasks = SimpleNamespace(sample=CALLS[name])
+    tasks: Any = SimpleNamespace(sample=CALLS[name])
     with pytest.raises(InnerloopError, match="`SimpleNamespace.sample` cannot be"):
         evaluate(model(), PARAMS, tasks, key=KEYS["new"], num_tasks=2)
 
@@ -328,7 +328,7 @@ NO_NAMES: dict[str, Callable[[Any], Any]] = {
 def test_scores_of_every_type(names: list[str], chunk: int):
     """At parameters 1 and 0.25, which all types hold exactly."""
     tasks = Plain(SLOPES, draws("batch", Task, np.ones((2, 1)), np.ones((2, 1)), np.float32))
-    still = model(optax.stateless(lambda grads, params: {"w": 0 * grads["w"] - 0.75}))
+    still = model(optax.stateless(lambda grads, params: jax.tree.map(lambda g: 0 * g - 0.75, grads)))
     score = lambda params, task: {name: NUMBERS[name][0](params["w"]) for name in names}
     found = evaluate(still, PARAMS, tasks, score, key=KEYS["new"], num_tasks=2, chunk=chunk)
     assert set(found.scores) == set(names)
@@ -353,6 +353,15 @@ def test_what_is_no_score_is_told(kinds: tuple[str, str]):
     batch = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
     with pytest.raises(InnerloopError, match=r"^score: .*; return a dictionary of numbers, such as"):
         score_shapes(lambda params, task: put(value(params["w"])), PARAMS, Task(batch, batch))
+
+
+def test_the_first_line_of_an_error_is_told():
+    """Those of JAX have many."""
+    batch = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
+    with pytest.raises(
+        InnerloopError, match=r"score: cannot be computed \(Abstract tracer value encountered"
+    ):
+        score_shapes(lambda params, task: {"a": float(params["w"])}, PARAMS, Task(batch, batch))
 
 
 def test_a_score_of_another_signature_is_told():
