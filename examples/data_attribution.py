@@ -112,7 +112,7 @@ def main() -> None:
     influence = influences(training, start, train, held_out)
     for name, score in (("metagradients", grads.weights), ("influence functions", influence)):
         predicted = (kept[1:] - 1) @ np.asarray(score)
-        print(f"{name}: LDS {spearmanr(predicted, np.asarray(losses) - whole).statistic:.3f}")
+        print(f"{name}: LDS {spearmanr(predicted, np.asarray(losses) - whole)[0]:.3f}")
 
 
 if __name__ == "__main__":

@@ -44,19 +44,27 @@ def without_fusion_emitters(get_compile_options: Callable) -> Callable:
 compiler.get_compile_options = without_fusion_emitters(compiler.get_compile_options)
 
 
-@contextlib.contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """Where compiling costs more than running: the same mathematics from a compiler that tries less.
+def compile_for(quick: bool) -> bool:
+    """Compile with few optimisations from here on, or with all of them; returns what held before.
 
-    It rounds otherwise, and JAX keeps what it compiled whatever the options are by then, so all is forgotten after.
+    The mathematics is the same, the rounding is not, and JAX keeps what it compiled whatever the options are by then:
+    at every change all is forgotten.
     """
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    if quick != before:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", quick)
+    return before
+
+
+@contextlib.contextmanager
+def compiled_quickly() -> Iterator[None]:
+    """Where compiling costs more than running."""
+    before = compile_for(quick=True)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()
+        compile_for(before)
 
 
 def kept_in(folder: Path) -> None:

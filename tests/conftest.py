@@ -14,7 +14,7 @@ import jax
 import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from tests.compilation import compiled_quickly, kept_in, quick_variables
+from tests.compilation import compile_for, compiled_quickly, kept_in, quick_variables
 
 import innerloop
 
@@ -38,11 +38,11 @@ def threads_are_not_traced():
     threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """A module that is compiled quickly."""
-    with compiled_quickly():
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def compiler(request: pytest.FixtureRequest) -> None:
+    """Modules are compiled quickly, except those marked `optimised`: where users' own bits or speed are the subject."""
+    jax.clear_caches()  # what other modules compiled is on disk, and takes gigabytes of memory in the end
+    compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if "INNERLOOP_CACHE" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="innerloop-cache-")
         os.environ["INNERLOOP_CACHE"] = config.stash[CACHE].name
+    compile_for(quick=True)  # fixtures that live longer than a module
     kept_in(Path(os.environ["INNERLOOP_CACHE"], "compiled"))
 
 

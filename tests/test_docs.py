@@ -44,7 +44,6 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_code_of_a_page_runs(page: Path) -> None:
     code = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": "page"}

@@ -7,26 +7,27 @@ import numpy as np
 import pytest
 from tests.compilation import quick_variables, unmeasured
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "examples").rglob("*.py"))
+PACKAGES = {path.parent.name for path in FILES if path.name == "__main__.py"}
+"""Examples of several files, started by `python -m examples.NAME`."""
 NUMBER = r"(\d+\.\d+)"
 
 
-def run(path, *options):
+def run(name, *options):
+    program = ("-m", f"examples.{name}") if name in PACKAGES else (f"examples/{name}.py",)
     # Most of the time would go into optimising programs that run for a second.
     fast = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg"} | quick_variables()
     done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", str(path), "--smoke", *options],
+        [sys.executable, "-W", "error::UserWarning", *program, "--smoke", *options],
         capture_output=True,
         text=True,
         timeout=300,
+        cwd=ROOT,
         env=unmeasured() | fast,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def example(name):
-    return next(path for path in EXAMPLES if path.stem == name)
 
 
 def found(pattern, text):
@@ -37,14 +38,14 @@ def found(pattern, text):
 
 
 def test_sinusoid_from_scratch(tmp_path):
-    text = run(example("sinusoid_from_scratch"), "--plot", str(tmp_path / "wave.png"))
+    text = run("sinusoid_from_scratch", "--plot", str(tmp_path / "wave.png"))
     (before,), (after,) = (found(f"after {n} steps: {NUMBER}", text) for n in (" 0", "10"))
     assert after < 0.7 * before
     assert (tmp_path / "wave.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_own_equinox_model():
-    text = run(example("own_equinox_model"))
+    text = run("own_equinox_model")
     for name in ("MAML", "ANIL"):
         first, last = found(f"{name}: .* {NUMBER} -> {NUMBER}", text)
         assert last < first
@@ -52,50 +53,51 @@ def test_own_equinox_model():
 
 def test_own_flax_model():
     pytest.importorskip("flax")
-    text = run(example("own_flax_model"))
+    text = run("own_flax_model")
     for name in ("NNX", "Linen"):
         first, last = found(f"{name}: .* {NUMBER} -> {NUMBER}", text)
         assert last < first
 
 
 def test_neural_fields(tmp_path):
-    text = run(example("neural_fields"), "--plot", str(tmp_path / "fields.png"))
+    text = run("neural_fields", "--plot", str(tmp_path / "fields.png"))
     before, after = (found(f"after {n} steps: {NUMBER}", text)[0] for n in (" 0", " 3"))
     assert after > before
     assert (tmp_path / "fields.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_test_time_training():
-    text = run(example("test_time_training"))
+    text = run("test_time_training")
     for name in ("window alone", "dynamic evaluation", "full attention", "test-time training"):
         assert found(f"{name} +{NUMBER}", text)[0] < np.log(256)
 
 
 def test_data_attribution():
-    (score,) = found(f"metagradients: LDS {NUMBER}", run(example("data_attribution")))
+    (score,) = found(f"metagradients: LDS {NUMBER}", run("data_attribution"))
     assert score > 0.9
 
 
 def test_own_images():
-    (right,) = found(r": (\d+)% of \d+ images right", run(example("own_images")))
+    (right,) = found(r": (\d+)% of \d+ images right", run("own_images"))
     assert right >= 80
 
 
 def test_own_algorithm():
-    text = run(example("own_algorithm"))
+    text = run("own_algorithm")
     assert "Meta-SGD's gradient is MAML's" in text
     low, high = found(f"from {NUMBER} to {NUMBER}", text)
     assert low < 0.01 < high
 
 
 def test_sensors():
-    text = run(example("sensors"))
+    text = run("sensors")
     (pooled,), (ours,) = (found(f"{name}: error {NUMBER}", text) for name in ("all", "MAML"))
     assert ours < pooled
 
 
 def test_each_example_is_tested_and_short():
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert {path.stem for path in EXAMPLES} <= tests
-    for path in EXAMPLES:
+    single = {path.stem for path in FILES if path.parent.name == "examples"}
+    assert single | PACKAGES <= tests
+    for path in FILES:
         assert len(path.read_text().splitlines()) <= 120, path

@@ -42,7 +42,8 @@ def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
     found = measure(trained, tasks=count, on_progress=show, **settings)
     print(f"\r  {settings}: {found.score} {found.value:.4f} +- {found.ci95:.4f}")
-    return found.to_json() | {"commit": commit()}
+    record = found.to_json()
+    return record | {"source": Path(record["source"]).name, "commit": commit()}  # no path of this machine
 
 
 def image_measurements(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from benchmarks.accuracy.published import (
     SINUSOID_5_SHOT,
     published_accuracy,
 )
+from innerloop.config.presets.registry import all_presets
+from innerloop.config.schema import Config
 from innerloop.io.files import write_text
 from innerloop.training.storage import weights
 
@@ -72,14 +74,21 @@ def begun_with(subject: str) -> str:
     return weights.load(weights.shipped_path(subject))[1].model.start if subject in weights.shipped() else ""
 
 
+def trained_config(subject: str) -> Config | None:
+    """The config of a shipped model, or of a preset that was trained as it is."""
+    if subject in weights.shipped():
+        return weights.load(weights.shipped_path(subject))[1]
+    config = all_presets().get(subject)
+    return config if config is not None and config.spec.adapts_in_training else None
+
+
 def training(result: dict[str, Any]) -> str:
     """How long a subject was trained, on what meta-batch and with how many inner steps."""
     facts = result["training"]
     if not facts["meta_steps"]:
         return "none"
-    with_what = ""
-    if result["subject"] in weights.shipped():
-        config = weights.load(weights.shipped_path(result["subject"]))[1]
+    with_what, name = "", result["subject"]
+    if (config := trained_config(name)) is not None:
         with_what = f" of {config.outer.meta_batch} tasks, {config.inner.steps} inner"
         with_what += f", started from `{start}`" if (start := config.model.start) else ""
     minutes = f", {facts['seconds'] / 60:.0f} min" if "seconds" in facts else ""
@@ -132,8 +141,10 @@ def image_tables(results: dict[str, dict[str, Any]]) -> str:
 
 
 def error(record: dict[str, Any], step: int) -> str:
-    """The error after `step` steps, with its interval."""
+    """The error after `step` steps, with its interval; empty where so many were not taken."""
     curve = record["curve"]
+    if step not in curve["steps"]:
+        return ""
     at = curve["steps"].index(step)
     return f"{curve['loss']['mean'][at]:.3f} ± {curve['loss']['ci95'][at]:.3f}"
 

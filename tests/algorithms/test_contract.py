@@ -21,9 +21,6 @@ RULES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 PLAIN = [name for name, spec in ALGORITHMS.items() if spec.policies]
 """Those that differ from MAML by what they differentiate and what they move: every rule is tested with them."""
 

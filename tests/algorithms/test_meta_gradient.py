@@ -20,9 +20,6 @@ from innerloop.errors import InnerloopError
 INNER = InnerLoop(optax.sgd(0.1), 2)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def problem() -> tuple[dict, Task]:
     """Parameters and data in float32: the check takes them to float64."""
     rng = np.random.default_rng(0)

@@ -16,8 +16,6 @@ from innerloop.training.loop import reached
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def complaint(capsys):

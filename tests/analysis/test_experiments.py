@@ -21,7 +21,6 @@ from innerloop.nn import MLP, Conv4
 
 T5 = 2.570581836
 """The 0.975 quantile of Student's t with 5 degrees of freedom."""
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def tasks_of(subject, count):

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,13 +96,6 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture(name="contents")
 def contents_fixture() -> Callable[[Path], dict[str, str]]:
     return contents
-
-
-@pytest.fixture(scope="package", autouse=True)
-def compile_quickly(quickly: Callable) -> Iterator[None]:
-    """The same few programs, again and again."""
-    with quickly():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,6 @@ from innerloop.training.storage import provenance
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import settings, train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:

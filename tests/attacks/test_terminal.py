@@ -183,7 +183,7 @@ SHORT += ("--evaluation.validation-tasks", "2", "--evaluation.steps", "1", "--ou
 
 
 @pytest.fixture(scope="module")
-def diverging(tmp_path_factory: pytest.TempPathFactory, quick_compilation: None) -> Path:
+def diverging(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in a folder of a hostile name; its inner loop blows up at test alone, where it takes a step."""
     folder = tmp_path_factory.mktemp("runs") / "[" / "x]\x1b[31m<script>"
     blown = ("--inner.steps", "0", "--inner.learning-rate", "1e25", "--folder", str(folder))

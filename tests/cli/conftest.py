@@ -23,11 +23,6 @@ GLYPHS = (
 GLYPHS += ("--outer.meta-batch", "2", "--evaluation.validation-tasks", "4")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly(quick_compilation):
-    """Runs are short here."""
-
-
 @pytest.fixture
 def command(capsys):
     """`command(*words) -> (exit code, stdout, stderr)`."""

@@ -22,7 +22,6 @@ from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.nn.losses import BatchLoss, binary_cross_entropy, mean_squared_error
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 RATE, STEPS, EACH = 0.1, 3, 2
 KEY = jax.random.key(0)
 

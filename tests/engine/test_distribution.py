@@ -24,8 +24,6 @@ from innerloop.learner.learner import Learner
 from innerloop.nn.losses import mean_squared_error
 from innerloop.tasks.sinusoid import Sinusoid
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 PARAMS = {"w": jnp.zeros((1, 1))}
 ALGORITHM = maml(mean_squared_error(lambda params, x: x @ params["w"]), InnerLoop(optax.sgd(0.1), 1))

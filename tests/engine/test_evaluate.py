@@ -14,8 +14,6 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @dataclass(frozen=True)
 class Means:

@@ -15,8 +15,6 @@ from innerloop.engine.pytree import Except, check_trainable, combine, partition,
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SGD = optax.sgd(0.5)
 
 

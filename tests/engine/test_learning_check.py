@@ -21,8 +21,6 @@ from innerloop.nn.losses import binary_cross_entropy, cross_entropy, mean_square
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.episodes import Episodes
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 ROWS = [np.full((4, 2, 3, 1), i, np.float32) for i in range(6)]
 EPISODES = Episodes(ClassArrays.from_lists(ROWS, list("abcdef")), ways=5, shots=1, queries=2)

@@ -21,8 +21,6 @@ from innerloop.nn.losses import mean_squared_error
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 PARAMS = {"w": jnp.zeros((2, 1))}
 LOSS = mean_squared_error(lambda params, x: x @ params["w"])

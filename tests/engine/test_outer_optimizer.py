@@ -21,8 +21,6 @@ from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
 from innerloop.rl.updates import MetaObjective, gradient_update, ppo_update
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 MODEL = MLP(1, 1, hidden=(3,), activation="tanh", key=KEY)
 ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.1), 1))

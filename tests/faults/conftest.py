@@ -35,7 +35,7 @@ def short() -> Config:
 
 @pytest.fixture(scope="session")
 def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
-    """A run of `short` that was never disturbed, compiled as `quick_compilation` does."""
+    """A run of `short` that was never disturbed, compiled quickly."""
     from innerloop.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "finished"

@@ -15,8 +15,6 @@ from innerloop.training.build import build
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def flipped(draw: random.Random, content: bytes) -> bytes:
     at = draw.randrange(len(content))

@@ -27,8 +27,6 @@ from innerloop.tasks.streaming import StreamedEpisodes
 from innerloop.training.loop import Progress
 from innerloop.training.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def mapped(tmp_path: Path) -> tuple[ClassArrays, Path]:

@@ -23,8 +23,6 @@ from innerloop.training.storage import weights
 from innerloop.training.storage.lock import Busy, exclusive_lock
 from innerloop.training.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.usefixtures("no_compilation_cache")  # else its files are cut short too
 def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):

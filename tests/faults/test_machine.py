@@ -24,7 +24,6 @@ from innerloop.training.storage.tensorboard import ScalarWriter
 from innerloop.training.train import train
 
 TOLD = "the memory ran out .*got memory: about .*`outer.chunk`.* 1.*rematerialised.*`outer.meta_batch`"
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def events(folder: Path) -> list[Event]:

@@ -13,8 +13,6 @@ from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.layers import Linear, glorot_uniform
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def float64(quick_compilation: None):
+def float64():
     """Identities are tested where rounding is 1e-16."""
     with jax.enable_x64(True):
         yield

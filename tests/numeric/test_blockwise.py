@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.nn.kernels.bilinear_conv import conv_by_xla
 from innerloop.nn.kernels.blockwise_conv import _images_in_a_block, conv_then, output_moments
+from innerloop.nn.kernels.im2col import conv_by_xla
 from innerloop.nn.layers import ConvBlock, _moments
 
 

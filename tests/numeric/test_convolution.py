@@ -6,19 +6,24 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
+from innerloop.nn.kernels import cpu_conv, gpu_conv
 from innerloop.nn.kernels.conv import conv
-from innerloop.nn.kernels.im2col import _images_in_a_block, conv_by_patches, patches, same_padding
+from innerloop.nn.kernels.im2col import (
+    _images_in_a_block,
+    conv_by_patches,
+    conv_by_xla,
+    patches,
+    same_padding,
+)
 
 
-def bound(x, w, stride):
-    return conv_p.bind(x, w, stride=stride)
-
-
+@pytest.mark.parametrize("processor", [cpu_conv, gpu_conv])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_value_and_derivatives_of_three_orders(kernel: int, stride: int):
+def test_value_and_derivatives_of_three_orders(kernel: int, stride: int, processor):
     """Value, gradients, forward over reverse, reverse over reverse and a third order, against XLA's own."""
+    more = {} if processor is cpu_conv else {"precision": "highest"}
+    bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride, **more)
     draw = normal(kernel + 10 * stride)
     x, w, dx, dw = draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3), draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3)
 
@@ -37,10 +42,12 @@ def test_value_and_derivatives_of_three_orders(kernel: int, stride: int):
         assert np.abs(c).max() > 1e-3
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("own_kernels", [True, False])
-def test_vectorised_over_tasks(own_kernels: bool, dtype):
+def test_vectorised_over_tasks(own_kernels: bool, dtype, backend: str, monkeypatch: pytest.MonkeyPatch):
     """vmap of the gradient, and the gradient of a vmap, are those of each task."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     draw = normal(5)
     x, w = jnp.asarray(draw(3, 4, 6, 6, 5), dtype), jnp.asarray(draw(3, 3, 3, 5, 4), dtype)
     w = w if own_kernels else w[0]
@@ -82,7 +89,7 @@ def test_patches_hold_every_window():
 
 
 def test_the_backend_and_the_channels_decide(monkeypatch: pytest.MonkeyPatch):
-    """On a CPU patches of images and own kernels for the rest; anything else takes XLA's own operation."""
+    """On a CPU patches of images and own maps for the rest, on a GPU own maps; elsewhere XLA's own operation."""
 
     def used(channels: int) -> str:
         x, w = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, 1))
@@ -93,4 +100,40 @@ def test_the_backend_and_the_channels_decide(monkeypatch: pytest.MonkeyPatch):
     assert " conv[" in used(4)
     assert "conv_general_dilated" not in used(4)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert " gpu_conv[" in used(3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert "conv_general_dilated" in used(4)
+
+
+def test_on_a_gpu_tasks_are_the_batch_of_a_product(monkeypatch: pytest.MonkeyPatch):
+    """However two axes of tasks are mapped, in the second order too: no convolution, and no loop over tasks."""
+    draw = normal(6)
+    x, w = draw(2, 3, 4, 6, 6, 5), draw(2, 3, 3, 3, 5, 4)
+    bound = lambda x, w: jnp.sum(jnp.sin(gpu_conv.conv_p.bind(x, w, stride=1, precision="highest")))
+    second = lambda x, w: jax.jvp(jax.grad(bound, (0, 1)), (x, w), (x, w))[1]
+    both = jax.jit(jax.vmap(jax.vmap(second)))
+    text = both.lower(x, w).as_text()
+    assert "stablehlo.convolution" not in text
+    assert "stablehlo.while" not in text
+    xla = lambda x, w: jax.jvp(
+        jax.grad(lambda x, w: jnp.sum(jnp.sin(conv_by_xla(x, w, 1))), (0, 1)), (x, w), (x, w)
+    )[1]
+    for a, b in zip(both(x, w), jax.vmap(jax.vmap(xla))(x, w), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("bytes_of_a_block", [1, 3 * 8 * 36 * 9 * 5])
+def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch: pytest.MonkeyPatch):
+    """One image a block or two of six: the same values and derivatives."""
+    draw = normal(8)
+    x, w = draw(6, 6, 6, 5), draw(3, 3, 5, 4)
+    value = lambda x, w, stride: jnp.sum(
+        jnp.sin(gpu_conv.conv_p.bind(x, w, stride=stride, precision="highest"))
+    )
+    for stride in (1, 2):
+        whole = jax.value_and_grad(value, (0, 1))(x, w, stride)
+        monkeypatch.setattr(gpu_conv, "BLOCK_BYTES", bytes_of_a_block)
+        parts = jax.value_and_grad(lambda x, w, s=stride: value(x, w, s), (0, 1))(x, w)
+        monkeypatch.undo()
+        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)

@@ -10,8 +10,8 @@ import pytest
 from numeric_cases import normal
 
 from innerloop.nn.kernels import winograd
-from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
-from innerloop.nn.kernels.im2col import kernel_gradient_by_patches
+from innerloop.nn.kernels.cpu_conv import conv_p
+from innerloop.nn.kernels.im2col import conv_by_xla, kernel_gradient_by_patches
 
 
 def test_one_dimension_in_fractions():

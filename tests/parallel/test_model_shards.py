@@ -31,7 +31,7 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 from innerloop.training.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("quick_processes", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_processes")
 
 WORKER = Path(__file__).with_name("shards_worker.py")
 

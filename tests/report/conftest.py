@@ -6,11 +6,6 @@ from innerloop.report import measurements
 SHORT = ("--outer.meta-steps", "2", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly(quick_compilation):
-    """Runs are short here."""
-
-
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, quickly):
     """Folders of two runs on sinusoids and one on glyphs."""

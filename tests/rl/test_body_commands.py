@@ -21,8 +21,6 @@ from innerloop.training.measurement import ReturnMeasurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SMALL = [
     *("--model.hidden", "6"),
     *("--outer.meta-steps", "2", "--outer.meta-batch", "2", "--outer.checkpoint-every", "1"),

@@ -7,8 +7,6 @@ import pytest
 
 from innerloop.tasks.device_examples import Resident
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(("shape", "packed"), [((6, 4, 1), True), ((3, 3, 1), False), ((4,), True)])
 def test_bytes_come_back_scaled(shape: tuple[int, ...], packed: bool):

@@ -12,8 +12,6 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.episodes import Episodes, _after_swaps, _draw_distinct, with_rotations
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 COUNTS = (4, 7, 5, 9)
 
 

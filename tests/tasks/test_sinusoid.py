@@ -9,8 +9,6 @@ from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
 from innerloop.tasks.sinusoid import Sinusoid
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TASKS = 3000
 
 

@@ -8,8 +8,6 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.supervised import Pooled
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 COUNTS = (2, 6, 4)
 
 

@@ -24,8 +24,6 @@ from innerloop.training.storage import checkpoint
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import Stopped, train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(autouse=True)
 def one_step_at_a_time(monkeypatch: pytest.MonkeyPatch):

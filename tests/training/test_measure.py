@@ -23,8 +23,6 @@ from innerloop.training.reinforcement import RLExperiment
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_measuring_classification():
     """The record says all that the number depends on; its curve is evaluate's; another mode is another number."""

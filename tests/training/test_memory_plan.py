@@ -18,7 +18,6 @@ from innerloop.training.memory_plan import (
 from innerloop.training.peak_memory import predicted_peak
 from innerloop.training.supervised import SupervisedExperiment, supervised
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SQUARE = 4 * 64 * 64
 
 

@@ -25,8 +25,6 @@ from innerloop.training.supervised import supervised
 from innerloop.training.train import Stopped, train
 from innerloop.training.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 INNER = {
     "sinusoid-meta-sgd": InnerConfig(steps=2, learning_rate=0.02),
     "sinusoid-maml-plus-plus": InnerConfig(steps=3, learning_rate=0.02, multi_step_updates=6),
@@ -52,7 +50,7 @@ def tiny(name: str, **model: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, quick_compilation: None) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished run of each."""
     root = tmp_path_factory.mktemp("runs")
     for name in INNER:

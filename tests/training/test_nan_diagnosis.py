@@ -25,7 +25,6 @@ from innerloop.training.storage import checkpoint
 from innerloop.training.supervised import SupervisedExperiment, supervised
 from innerloop.training.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEP, TASK = 5, 1
 
 

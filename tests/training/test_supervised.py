@@ -24,8 +24,6 @@ from innerloop.training.build import build, load_splits
 from innerloop.training.optimizers import inner_loop, outer_optimizer
 from innerloop.training.supervised import SupervisedExperiment
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def data(**fields) -> SupervisedExperiment:
     return replace(EPISODES, config=replace(CONFIG, data=replace(CONFIG.data, **fields)))

@@ -6,18 +6,21 @@ layers of equal size, whose positions correspond). With `flatten`, an image is a
 position a neuron; there are then soon more neurons than points, where CCA is uninformative (`innerloop.analysis.cca`).
 """
 
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
+from numpy.typing import DTypeLike
 
 from innerloop.errors import InnerloopError
 
 Layout = Literal["positions", "flatten"]
+Activations = TypeVar("Activations", np.ndarray, Array)
+Either = np.ndarray | Array
 Points = Float[np.ndarray, "points neurons"]
 
 
-def as_points(activations: Any, layout: Layout = "positions") -> Any:
+def as_points(activations: Activations, layout: Layout = "positions") -> Activations:
     """Reshape activations to points and neurons.
 
     Args:
@@ -40,7 +43,7 @@ def as_points(activations: Any, layout: Layout = "positions") -> Any:
     raise InnerloopError("layout", "is unknown", got=repr(layout), do="choose positions or flatten")
 
 
-def pair(x: Any, y: Any, who: str, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of activations on the same points as `[points, neurons]` of `dtype`, not centred.
 
     Args:
@@ -52,17 +55,17 @@ def pair(x: Any, y: Any, who: str, dtype: Any = np.float64) -> tuple[np.ndarray,
     Raises:
         InnerloopError: unless both have the same number of points, at least three, and finite values.
     """
-    x, y = (as_points(np.asarray(a)).astype(dtype) for a in (x, y))
-    if len(x) != len(y):
-        got = f"{len(x)} and {len(y)}"
+    a, b = (as_points(np.asarray(z)).astype(dtype) for z in (x, y))
+    if len(a) != len(b):
+        got = f"{len(a)} and {len(b)}"
         raise InnerloopError(
             who, "both sides need the same points", got=got, do="give the same inputs to both"
         )
-    if len(x) < 3:
-        raise InnerloopError(who, "needs at least three points", got=len(x))
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    if len(a) < 3:
+        raise InnerloopError(who, "needs at least three points", got=len(a))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InnerloopError(who, "activations must be finite", do="lower the inner step size")
-    return x, y
+    return a, b
 
 
 def centred(x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
@@ -86,14 +86,14 @@ class Subject:
 
     def collect(
         self,
-        one: Callable[[Params, Task], Any],
+        one: Callable[[Params, Task], PyTree],
         *,
         tasks: int,
         key: PRNGKeyArray,
         on_progress: OnProgress = no_progress,
         close_up: bool = False,
         part: int = 100,
-    ) -> Any:
+    ) -> PyTree:
         """Compute something for many tasks.
 
         Args:

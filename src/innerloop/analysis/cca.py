@@ -20,12 +20,13 @@ mean well above 0 (about sqrt(p / points) for p = q). Google's code drops the sm
 98 % of their sum), which raises its mean; this module does not.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import DTypeLike
 
-from innerloop.analysis.activations import Points, centred, pair
+from innerloop.analysis.activations import Either, Points, centred, pair
 from innerloop.errors import InnerloopError
 
 
@@ -72,14 +73,19 @@ def _basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
     return side.left[:, :rank]
 
 
-def _precision(*arrays: Any) -> float:
+def _precision(*arrays: Either) -> float:
     """The coarsest machine precision among arrays."""
     kinds = [np.asarray(a).dtype for a in arrays]
     return max(float(np.finfo(kind if kind.kind == "f" else float).eps) for kind in kinds)
 
 
 def canonical_correlations(
-    x: Any, y: Any, *, variance: float = 1.0, tolerance: float | None = None, dtype: Any = np.float64
+    x: Either,
+    y: Either,
+    *,
+    variance: float = 1.0,
+    tolerance: float | None = None,
+    dtype: DTypeLike = np.float64,
 ) -> Correlations:
     """The canonical correlations of the activations of two layers.
 
@@ -102,7 +108,7 @@ def canonical_correlations(
     return correlate(decompose(x), decompose(y), tolerance, variance)
 
 
-def default_tolerance(x: Any, y: Any, dtype: Any) -> float:
+def default_tolerance(x: Either, y: Either, dtype: DTypeLike) -> float:
     """The larger of the numbers of points and neurons, times the precision of the activations."""
     size = max(np.shape(x)[0], np.shape(x)[-1], np.shape(y)[-1])
     return size * max(_precision(x, y), float(np.finfo(dtype).eps))
@@ -116,17 +122,17 @@ def correlate(x: Decomposed, y: Decomposed, tolerance: float, variance: float = 
     return Correlations(np.clip(rho, 0.0, 1.0), qx @ a, forced)
 
 
-def mean_cca(x: Any, y: Any, *, dtype: Any = np.float64) -> float:
+def mean_cca(x: Either, y: Either, *, dtype: DTypeLike = np.float64) -> float:
     """Mean canonical correlation, in [0, 1]; NaN if a side is constant. Arguments as in `canonical_correlations`."""
     return mean_correlation(canonical_correlations(x, y, dtype=dtype).rho)
 
 
-def svcca(x: Any, y: Any, *, variance: float = 0.99, dtype: Any = np.float64) -> float:
+def svcca(x: Either, y: Either, *, variance: float = 0.99, dtype: DTypeLike = np.float64) -> float:
     """SVCCA, in [0, 1]: the mean canonical correlation of the directions that hold `variance` of each side."""
     return mean_correlation(canonical_correlations(x, y, variance=variance, dtype=dtype).rho)
 
 
-def pwcca(x: Any, y: Any, *, dtype: Any = np.float64) -> float:
+def pwcca(x: Either, y: Either, *, dtype: DTypeLike = np.float64) -> float:
     """Projection-weighted CCA, in [0, 1]: correlations weighted by how much of `x` they account for.
 
     It is not symmetric, since the weights come from the first side. Arguments as in `canonical_correlations`.

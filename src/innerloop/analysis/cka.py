@@ -15,19 +15,18 @@ Linear kernels K = X X^T are not formed where X has fewer columns than rows. CKA
 scaling of either side, not to every invertible map.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import DTypeLike
 
-from innerloop.analysis.activations import Points, centred, pair
+from innerloop.analysis.activations import Either, Points, centred, pair
 from innerloop.errors import InnerloopError
 
 Others = Float[np.ndarray, "points others"]
 Kernel = Float[np.ndarray, "points points"]
 
 
-def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float64) -> float:
+def linear_cka(x: Either, y: Either, *, debiased: bool = False, dtype: DTypeLike = np.float64) -> float:
     """Linear CKA of the activations of two layers.
 
     Args:
@@ -49,7 +48,14 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False, dtype: Any = np.float6
     return _ratio(inner(x, y), inner(x, x), inner(y, y))
 
 
-def rbf_cka(x: Any, y: Any, *, width: float = 1.0, debiased: bool = False, dtype: Any = np.float64) -> float:
+def rbf_cka(
+    x: Either,
+    y: Either,
+    *,
+    width: float = 1.0,
+    debiased: bool = False,
+    dtype: DTypeLike = np.float64,
+) -> float:
     """CKA with Gaussian kernels exp(-d^2 / (2 s^2)).
 
     s is `width` times the median of the Euclidean distances d of all pairs of a side's points (Kornblith et al. 2019,

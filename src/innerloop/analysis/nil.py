@@ -10,16 +10,18 @@ et al. 2016). With `transductive`, support and queries are each normalised as on
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject
 from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
+from innerloop.config.schema import Normalization
+from innerloop.engine.evaluate import Score
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import accuracy
@@ -47,7 +49,7 @@ def cosine_scores(
     return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels, ways)
 
 
-def _nil_score(subject: Subject) -> Any:
+def _nil_score(subject: Subject) -> Score:
     """A score that ignores the head: accuracy and loss of `cosine_scores`."""
     embed = subject.layers.embed
 
@@ -62,7 +64,7 @@ def _nil_score(subject: Subject) -> Any:
     return score
 
 
-def _normalization(subject: Subject) -> Any:
+def _normalization(subject: Subject) -> Normalization:
     # `support` needs a model that takes `reference`; features have none, so each query joins the support set.
     return "inductive" if subject.normalization == "support" else subject.normalization
 
@@ -103,7 +105,7 @@ def nil(
     return [_record(name, values, found[""]) for name, values in found.items()]
 
 
-def _record(name: str, values: Any, first: Any) -> Record:
+def _record(name: str, values: np.ndarray, first: np.ndarray) -> Record:
     """One record; the empty name stands for the subject with its inner loop."""
     own = freezing_record((), "accuracy", values, first)
     own.pop("frozen")

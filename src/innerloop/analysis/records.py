@@ -1,6 +1,6 @@
 """The results of experiments."""
 
-from typing import Any
+from innerloop.io.untrusted import JsonObject
 
-Record = dict[str, Any]
+Record = JsonObject
 """A plain result: names with numbers, strings, lists and further records, as JSON holds them."""

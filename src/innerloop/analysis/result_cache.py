@@ -8,7 +8,6 @@ import functools
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 from innerloop.analysis.records import Record
 from innerloop.config.schema import Config
@@ -58,7 +57,7 @@ def key(experiment: str, facts: Record) -> str:
     return _digest(json.dumps([experiment, facts, _of_code()], sort_keys=True).encode())
 
 
-def load(name: str) -> Any:
+def load(name: str) -> object:
     """A cached result, or None."""
     try:
         path = _folder() / f"{name}.json"
@@ -67,7 +66,7 @@ def load(name: str) -> Any:
         return None
 
 
-def save(name: str, result: Any) -> None:
+def save(name: str, result: object) -> None:
     """Store a result; if that fails, warn."""
     try:
         kept = OwnFolder(_folder())

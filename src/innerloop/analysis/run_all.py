@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from innerloop.analysis import result_cache
 from innerloop.analysis.analyzed_model import Subject, subject_of
@@ -100,7 +101,7 @@ class Laboratory:
         return subject_of(self.trained, shots=self.request.shots, steps=self.request.steps)
 
     @property
-    def key(self) -> Any:
+    def key(self) -> PRNGKeyArray:
         """The key that tasks are drawn with."""
         return jax.random.key(self.request.seed)
 
@@ -138,45 +139,45 @@ class Laboratory:
         shown = {"source": result_cache.of_file(self.path), "images": result_cache.of_images(self.config)}
         return shown | {"seed": self.request.seed, "shots": self.request.shots, "steps": self.request.steps}
 
-    def freeze(self, on_progress: OnProgress) -> Any:
+    def freeze(self, on_progress: OnProgress) -> object:
         """Scores with the inner loop switched off for some layers; see `freezing`."""
         sets = [*contiguous(self.subject.layers.names), *self.request.frozen]
         return freezing(self.subject, sets, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
-    def similarity(self, on_progress: OnProgress) -> Any:
+    def similarity(self, on_progress: OnProgress) -> object:
         """Layers before and after adaptation; see `similarity_before_and_after`."""
         return similarity_before_and_after(
             self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
-    def nil(self, on_progress: OnProgress) -> Any:
+    def nil(self, on_progress: OnProgress) -> object:
         """No inner loop, on the trained body and on the same network before training; see `nil`."""
         bodies = {"trained": self.subject.params, "random": self.subject.initial}
         return nil(self.subject, bodies, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
-    def weights(self, on_progress: OnProgress) -> Any:
+    def weights(self, on_progress: OnProgress) -> object:
         """How far each layer moves; see `layer_movement`."""
         return layer_movement(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
 
-    def steps(self, on_progress: OnProgress) -> Any:
+    def steps(self, on_progress: OnProgress) -> object:
         """Learning over inner steps; see `inner_step_curves`."""
         return inner_step_curves(
             self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
-    def landscape(self, on_progress: OnProgress) -> Any:
+    def landscape(self, on_progress: OnProgress) -> object:
         """Slices of the loss; see `loss_line` and `loss_plane`."""
         along = loss_line(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
         return {"line": along, "plane": loss_plane(self.subject, key=self.key)}
 
-    def paths(self, on_progress: OnProgress) -> Any:
+    def paths(self, on_progress: OnProgress) -> object:
         """Inner-loop paths in one projection; see `inner_paths`."""
         outer = [self._restored(path) for path in self.snapshots.values()]
         return inner_paths(
             self.subject, tasks=min(8, self.request.tasks), key=self.key, outer=outer, on_progress=on_progress
         )
 
-    def early(self, on_progress: OnProgress) -> Any:
+    def early(self, on_progress: OnProgress) -> object:
         """Freezing and similarity at the run's snapshots; see `along_training`."""
         kept = {step: self._restored(path) for step, path in self.snapshots.items()}
         tasks, close = min(self.request.tasks, 300), min(self.request.tasks, 20)
@@ -184,7 +185,7 @@ class Laboratory:
             self.subject, kept, tasks=tasks, close_tasks=close, key=self.key, on_progress=on_progress
         )
 
-    def against(self, on_progress: OnProgress) -> Any:
+    def against(self, on_progress: OnProgress) -> object:
         """Layers of this model and another one; see `similarity_across_models`."""
         assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
@@ -233,7 +234,7 @@ class Laboratory:
         if "against" in chosen and self.request.against is None:
             raise InnerloopError("against", "needs a second run", do="give --against RUN")
 
-    def result(self, name: str, progress_for: ProgressFor, fresh: bool) -> Any:
+    def result(self, name: str, progress_for: ProgressFor, fresh: bool) -> object:
         """The result of an experiment, from the cache unless `fresh`."""
         kept = result_cache.key(name, self._depends(name))
         found = None if fresh else result_cache.load(kept)

@@ -10,7 +10,6 @@ and points, was not consulted.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -72,7 +71,7 @@ def similarity_before_and_after(
 def adaptation_pair(subject: Subject, layout: Layout) -> Compare:
     """Activations of one task before and after the inner loop."""
 
-    def one(params: Params, task: Task) -> tuple[Any, Any]:
+    def one(params: Params, task: Task) -> tuple[dict[str, Array], dict[str, Array]]:
         adapted = subject.algorithm.adapt(params, task.support)
         return _activations_of_both(subject, subject.start(params, task), subject, adapted, task, layout)
 
@@ -107,7 +106,7 @@ def similarity_across_models(
         got = f"{', '.join(subject.layers.names)} and {', '.join(other.layers.names)}"
         raise InnerloopError("similarity", "the models need the same layers", got=got)
 
-    def one(params: Params, task: Task) -> tuple[Any, Any]:
+    def one(params: Params, task: Task) -> tuple[dict[str, Array], dict[str, Array]]:
         start = lambda own, params: (
             own.algorithm.adapt(params, task.support) if adapted else own.theta(params)
         )
@@ -120,7 +119,7 @@ def similarity_across_models(
 
 def _activations_of_both(
     a: Subject, params: Params, b: Subject, second: Params, task: Task, layout: Layout
-) -> tuple[Any, Any]:
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """The activations of two sets of parameters on a task's queries, at the same points."""
     inputs = task.query.inputs
     pick = lambda found: {name: _subsample(as_points(x, layout)) for name, x in found.items()}

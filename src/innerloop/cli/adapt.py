@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.conf import arg
@@ -14,6 +14,7 @@ from innerloop.cli.user_examples import Ink, UserData
 from innerloop.config.schema import Normalization
 from innerloop.io.files import new_output, output, resolved
 from innerloop.io.text import counted, csv_cell
+from innerloop.io.untrusted import JsonObject
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, predictions: list[JsonObject]) -> None:
     names = [name for name in predictions[0] if name != "probabilities"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
@@ -85,7 +86,7 @@ def _write_csv(path: Path, predictions: list[dict[str, Any]]) -> None:
         writer.writerows({name: csv_cell(p[name]) for name in names} for p in predictions)
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: JsonObject) -> None:
     """The predictions as a table, and how they were made."""
     names = [name for name in result["predictions"][0] if name != "probabilities"]
     out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))

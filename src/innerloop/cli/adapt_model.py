@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from innerloop.cli.user_examples import (
     Ink,
@@ -18,6 +19,7 @@ from innerloop.cli.user_examples import (
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
+from innerloop.io.untrusted import JsonObject
 from innerloop.learner.learner import Learner
 from innerloop.learner.validation import Shape
 from innerloop.tasks.io.images import peek
@@ -28,7 +30,7 @@ from innerloop.training.storage.sources import weights_path
 
 def adapt_and_predict(
     source: str, data_folder: str, own: UserData, steps: int | None, normalization: Normalization
-) -> dict[str, Any]:
+) -> JsonObject:
     """Adapt to the user's examples, and predict new ones.
 
     Args:
@@ -52,7 +54,7 @@ def adapt_and_predict(
     return about | {"examples": len(learner.support)} | found
 
 
-def _classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> dict[str, Any]:
+def _classify(learner: Learner, config: Config, own: UserData, data_folder: str) -> JsonObject:
     """Labels and probabilities of the new pictures."""
     files = support_files(own.data, config.data.ways)
     known, new = [path for paths in files.values() for path in paths], query_files(own.data, own.query)
@@ -96,7 +98,7 @@ def _own_shape(learner: Learner, files: Sequence[Path]) -> PictureShape:
     return heads[0][1], heads[0][0], channels or max(head[2] for head in heads)
 
 
-def _resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
+def _resolve_ink(config: Config, given: Ink | None, support: np.ndarray) -> Ink | None:
     """Whether drawings are dark or light; None for photographs."""
     if config.data.spec.drawings:
         return given or ink_of(support)
@@ -106,7 +108,7 @@ def _resolve_ink(config: Config, given: Ink | None, support: Any) -> Ink | None:
     return None
 
 
-def _label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
+def _label_of(path: Path, chances: np.ndarray, classes: list[str]) -> JsonObject:
     """The prediction for one new picture."""
     best = int(chances.argmax())
     by_class = {name: round(float(p), 6) for name, p in zip(classes, chances, strict=True)}
@@ -118,7 +120,7 @@ def _label_of(path: Path, chances: Any, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def _regress(learner: Learner, config: Config, own: UserData) -> dict[str, Any]:
+def _regress(learner: Learner, config: Config, own: UserData) -> JsonObject:
     """Predicted y of the new points."""
     if config.data.oracle:
         raise InnerloopError(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 from tyro.conf import arg
@@ -13,6 +13,7 @@ from innerloop.cli.common import Count, Devices, console, new_table, parse, prin
 from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, with_interval
+from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
     import innerloop.analysis.run_all
@@ -148,7 +149,7 @@ def _progress(title: str) -> "AbstractContextManager":
     return counting(console(stderr=True), title)
 
 
-def _show(results: dict[str, Any]) -> None:
+def _show(results: JsonObject) -> None:
     """The freezing table and the verdict."""
     out, metric = console(), results["metric"]
     if "freeze" in results:

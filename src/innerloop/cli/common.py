@@ -36,7 +36,7 @@ Devices = Annotated[
 """CPU devices."""
 
 
-def parse(cls: type[Arguments], argv: Sequence[str], default: Any = None, name: str = "") -> Arguments:
+def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, name: str = "") -> Arguments:
     """Parse the arguments of a subcommand; tyro exits with code 2 if they do not fit.
 
     Args:
@@ -186,6 +186,6 @@ def new_table(*headings: str, left: int = 0) -> Table:
     return table
 
 
-def print_json(value: Any, indent: int | None = None) -> None:
+def print_json(value: object, indent: int | None = None) -> None:
     """Print one JSON value; numbers that are not finite become null."""
     print(as_json(value, indent))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 from tyro.conf import arg
@@ -12,6 +12,7 @@ from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
 from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted, diverged, with_interval
+from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
     import innerloop.training.measurement
@@ -119,7 +120,7 @@ def _measured(
         return measure(trained, normalization=mode, on_progress=on_progress, **settings)
 
 
-def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> dict[str, Any]:
+def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> JsonObject:
     """One record; with several modes, it holds all of them under `modes`."""
     records = [measurement.to_json() for measurement in found]
     modes = {"modes": {record["normalization"]: record for record in records}} if len(records) > 1 else {}

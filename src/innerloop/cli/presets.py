@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -11,6 +11,7 @@ from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped
+from innerloop.io.untrusted import JsonObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _chosen(words: Sequence[str]) -> list[Config]:
     return found
 
 
-def _row(config: Config) -> dict[str, Any]:
+def _row(config: Config) -> JsonObject:
     """One preset as a plain record."""
     data, inner = config.data, config.inner
     size = f"{'learned from ' if config.spec.learns_rates else ''}{inner.learning_rate:g}"
@@ -75,7 +76,7 @@ def _shipped() -> list[str]:
     return [f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")]
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[JsonObject]) -> None:
     """Print the presets as a table."""
     table = new_table()
     for heading in ("preset", "data", "algorithm"):

@@ -31,7 +31,7 @@ def from_json(text: str, who: str = "config.json") -> Config:
         raise error if error.who.startswith(who) else InnerloopError(who, str(error)) from None
 
 
-def _from_dict(cls: type, values: Any, who: str) -> Any:
+def _from_dict(cls: type, values: object, who: str) -> Any:
     """Build a config dataclass from JSON values, strictly."""
     if not isinstance(values, dict):
         raise InnerloopError(who, "must be an object with named fields", got=type(values).__name__)
@@ -44,7 +44,7 @@ def _from_dict(cls: type, values: Any, who: str) -> Any:
     return cls(**{name: _value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
 
 
-def _value_of(hint: Any, value: Any, who: str) -> Any:
+def _value_of(hint: object, value: object, who: str) -> Any:
     """The value of one field, checked against its type."""
     if dataclasses.is_dataclass(hint):
         return _from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]

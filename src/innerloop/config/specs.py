@@ -46,7 +46,7 @@ class AlgorithmSpec:
         return not (self.learns_rates or self.classes or self.settings or self.moves == "context")
 
     @property
-    def constructor(self) -> Callable[..., Any]:
+    def constructor(self) -> Callable[..., object]:
         """`constructor(loss_fn, inner) -> Algorithm`."""
         return getattr(import_module(f"innerloop.algorithms.{self.name}"), self.name)
 
@@ -130,7 +130,7 @@ class DatasetSpec:
     body: str = ""
     goal: str = ""
 
-    def load(self, data: Any) -> Any:
+    def load(self, data: object) -> Any:
         """The classes of training, validation and test, by the settings of a `DataConfig`."""
         return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data)
 

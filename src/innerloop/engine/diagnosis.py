@@ -6,7 +6,7 @@ inner step. A healthy run pays one copy of its state per dispatch.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def first_lost(tree: PyTree) -> str | None:
     return None if sound.all() else paths(tree)[int(np.argmin(sound))]
 
 
-def update_lost(info: Any) -> tuple[int, str] | None:
+def update_lost(info: PyTree) -> tuple[int, str] | None:
     """The first update whose loss or gradient is not finite, and where in it; None if all are.
 
     Args:
@@ -181,7 +181,7 @@ def misfit(algorithm: "Algorithm", params: Params, batch: PyTree, ways: int | No
     return "" if told is None else told(params, batch, ways)
 
 
-def gradient_lost(params: Params, sound: Any) -> str:
+def gradient_lost(params: Params, sound: object) -> str:
     """The parameter nearest the output whose gradient is lost; empty if none is."""
     lost = np.flatnonzero(~np.asarray(sound))
     return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else ""

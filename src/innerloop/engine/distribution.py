@@ -27,7 +27,7 @@ def check_key(key: object, who: str) -> None:
     raise InnerloopError(who, "`key` must be one key of jax.random", got=got, do="pass jax.random.key(0)")
 
 
-def _is_key(array: Any) -> bool:
+def _is_key(array: np.ndarray | jax.Array) -> bool:
     """Whether an array is one key: typed, or the numbers of one."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return array.shape == ()
@@ -131,7 +131,7 @@ def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name
         raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
 
 
-def _same(a: list[Any], b: list[Any]) -> bool:
+def _same(a: list[object], b: list[object]) -> bool:
     """Whether two lists of numbers are equal to the bit."""
     return len(a) == len(b) and all(x is y or _bits(x) == _bits(y) for x, y in zip(a, b, strict=True))
 
@@ -164,7 +164,7 @@ def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], Ta
     return arrays, lambda arrays: _with_attributes(tasks, whole(arrays)) if plain else whole(arrays)
 
 
-def _with_attributes(tasks: TaskDistribution, attributes: dict[str, Any]) -> TaskDistribution:
+def _with_attributes(tasks: TaskDistribution, attributes: dict[str, object]) -> TaskDistribution:
     """A copy of an object with these attributes."""
     try:
         other = object.__new__(type(tasks))

@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 from innerloop.engine.diagnosis import Diverged, is_finite
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.parallel.compile_once import compile_once, transforming
+from innerloop.parallel.precision import exact_products
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -40,7 +41,8 @@ def one_program(
         @wraps(method)
         def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
             if transforming():
-                return method(*arguments, **keywords)
+                with exact_products():
+                    return method(*arguments, **keywords)
             owner, *given = arguments
             arrays, rest = eqx.partition((given, keywords), _is_array)
 

@@ -8,13 +8,14 @@ more memory than it has bytes.
 import math
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from innerloop.errors import InnerloopError
-from innerloop.io.untrusted import open_regular, parse_json
+from innerloop.io.untrusted import JsonObject, open_regular, parse_json
 
 HEADER = 1 << 22
 """Bytes of a header at most."""
@@ -22,7 +23,7 @@ HEADER = 1 << 22
 TENSORS = 10_000
 """Tensors at most."""
 
-DTYPES: dict[str, Any] = {
+DTYPES: dict[str, DTypeLike] = {
     "F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64,
     "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
     "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,
@@ -64,7 +65,7 @@ def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, told
 
 
-def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
+def _header(file: BinaryIO) -> tuple[int, JsonObject]:
     """How many bytes of tensors there are, and the header."""
     whole = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
@@ -76,7 +77,7 @@ def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
     return whole - 8 - length, header
 
 
-def _tensors(header: dict[str, Any], size: int) -> list[_Tensor]:
+def _tensors(header: JsonObject, size: int) -> list[_Tensor]:
     """The tensors in the order of their places, which must fill the file."""
     if len(header) > TENSORS:
         raise ValueError(f"more than {TENSORS} tensors")
@@ -91,7 +92,7 @@ def _tensors(header: dict[str, Any], size: int) -> list[_Tensor]:
     return found
 
 
-def _tensor(name: str, about: Any) -> _Tensor:
+def _tensor(name: str, about: object) -> _Tensor:
     shown = name[:80]
     if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"`{shown}` is not described by its dtype, shape and offsets")
@@ -105,7 +106,7 @@ def _tensor(name: str, about: Any) -> _Tensor:
     return _Tensor(name, dtype, tuple(shape), *place)
 
 
-def _whole(values: Any) -> bool:
+def _whole(values: object) -> bool:
     """Whether these are whole numbers that an index may have."""
     return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**63 for n in values)
 

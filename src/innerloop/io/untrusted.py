@@ -19,6 +19,9 @@ from typing import Any
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 
+JsonObject = dict[str, Any]
+"""What JSON calls an object."""
+
 RESTORE = "restore the file"
 TEXT = 1 << 24
 """Bytes of text that are read unless a reader says otherwise, and of JSON in one piece: parsed, it may take 50 times
@@ -138,7 +141,7 @@ def _int(digits: str) -> int:
     return int(digits)
 
 
-def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> dict[str, Any]:
+def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> JsonObject:
     """A file that holds one JSON object. Raises InnerloopError for anything else."""
     value = parse_json(read_text(path, limit, follow=follow), str(path))
     if not isinstance(value, dict):

@@ -7,11 +7,10 @@
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +64,7 @@ class Learner:
     classes_: np.ndarray
     support: np.ndarray
     target_shape: tuple[int, ...]
-    _output_shapes: dict[Any, tuple[int, ...]]
+    _output_shapes: dict[Hashable, tuple[int, ...]]
     _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
 
     def __init__(
@@ -336,7 +335,7 @@ class Learner:
             raise InnerloopError(who, "the learner is not fitted", do="call fit(x, y) first")
 
 
-def _with_attributes(attributes: dict[str, Any]) -> Learner:
+def _with_attributes(attributes: dict[str, object]) -> Learner:
     """A learner with these attributes."""
     learner = object.__new__(Learner)
     vars(learner).update(attributes)

@@ -159,6 +159,6 @@ def _facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:
     return labels, tuple(shape)
 
 
-def _hashable(label: Any) -> Any:
+def _hashable(label: object) -> Any:
     """A label with tuples in place of the lists that JSON makes of them."""
     return tuple(_hashable(part) for part in label) if isinstance(label, list) else label

@@ -31,7 +31,7 @@ def dumps(tree: object) -> bytes:
 class _Pickler(pickle.Pickler):
     """Also pickles functions within functions."""
 
-    def reducer_override(self, obj: Any) -> Any:  # noqa: D102
+    def reducer_override(self, obj: object) -> Any:  # noqa: D102
         if not isinstance(obj, FunctionType) or LOCAL not in obj.__qualname__:
             return NotImplemented
         if obj.__code__ not in _codes(obj.__module__, obj.__qualname__):
@@ -55,7 +55,7 @@ def _codes(module: str, name: str) -> list[CodeType]:
     return codes
 
 
-def _blank(module: str, name: str, number: int) -> Callable[..., Any]:
+def _blank(module: str, name: str, number: int) -> Callable[..., object]:
     """The function without what it closes over, which may hold the function itself."""
     codes = _codes(module, name)
     if number >= len(codes):

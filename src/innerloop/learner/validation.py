@@ -124,7 +124,7 @@ def _as_label(label: Any, who: str) -> Hashable:
     return plain
 
 
-def _is_missing(label: Any) -> bool:
+def _is_missing(label: object) -> bool:
     """Whether it is a NaN of any kind, NaT or pandas's NA."""
     try:
         return bool(label != label)
@@ -132,7 +132,7 @@ def _is_missing(label: Any) -> bool:
         return True
 
 
-def class_numbers(y: Any, shape: tuple[int, ...]) -> tuple[list[Any], np.ndarray]:
+def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np.ndarray]:
     """Labels as class numbers.
 
     Args:
@@ -185,7 +185,7 @@ def _check_length(got: int, examples: int, who: str) -> None:
         raise InnerloopError(who, "x and y must be equally long", got=f"{examples} examples and {got} in y")
 
 
-def _distinct(labels: Sequence[Hashable]) -> list[Any]:
+def _distinct(labels: Sequence[Hashable]) -> list[Hashable]:
     """The distinct labels: sorted, or in order of appearance if they do not compare."""
     met = list(dict.fromkeys(labels))
     try:
@@ -194,7 +194,7 @@ def _distinct(labels: Sequence[Hashable]) -> list[Any]:
         return met
 
 
-def as_array(labels: Sequence[Any]) -> np.ndarray:
+def as_array(labels: Sequence[Hashable]) -> np.ndarray:
     """Labels as a one-axis array: of their type if they are all strings or all numbers, else of objects."""
     kinds = {type(label) for label in labels}
     if len(kinds) == 1 and kinds <= {str, int, float, bool}:

@@ -16,6 +16,8 @@ from jax import core
 from jax.extend import core as jex
 from jaxtyping import PyTree
 
+from innerloop.parallel.precision import product_precision, with_exact_products
+
 PROGRAMS = 256
 """Programs that are kept; the one that was not used for longest goes first."""
 
@@ -74,12 +76,12 @@ def _content(jaxpr: jex.Jaxpr) -> Hashable:
     return inputs, equations, atoms(jaxpr.outvars)
 
 
-def _settings(params: dict[str, Any]) -> Hashable:
+def _settings(params: dict[str, object]) -> Hashable:
     """The parameters of an equation."""
     return tuple((name, _value(params[name])) for name in sorted(params) if name not in UNREAD)
 
 
-def _value(x: Any) -> Hashable:
+def _value(x: object) -> Hashable:
     """Anything, to be compared by what it holds, or, where that cannot be told, by what it is."""
     if isinstance(x, jex.ClosedJaxpr):
         return _content(x.jaxpr), tuple(map(_value, x.consts))
@@ -99,7 +101,7 @@ def _value(x: Any) -> Hashable:
 
 
 @lru_cache(maxsize=PROGRAMS)
-def _compiled(content: _Content, options: tuple[tuple[str, Any], ...]) -> Callable[..., list]:
+def _compiled(content: _Content, options: tuple[tuple[str, object], ...]) -> Callable[..., list]:
     """The compiled program `(constants, arguments) -> results`, both flat."""
     run = lambda constants, arguments: jex.jaxpr_as_fun(jex.ClosedJaxpr(content.jaxpr, constants))(*arguments)
     return jax.jit(run, compiler_options=dict(options) or None)
@@ -123,9 +125,10 @@ def compile_once(
         if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return function(*arguments)
         leaves, structure = jax.tree.flatten(arguments)
-        shapes = structure, tuple(map(jax.typeof, leaves)), jnp.result_type(float)
+        settings = jnp.result_type(float), product_precision()
+        shapes = structure, tuple(map(jax.typeof, leaves)), settings
         if shapes not in known:
-            traced, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            traced, result = jax.make_jaxpr(with_exact_products(function), return_shape=True)(*arguments)
             program = _compiled(_Content(traced), tuple(sorted((options or {}).items())))
             known[shapes] = program, traced.consts, jax.tree.structure(result)
         program, constants, result = known[shapes]

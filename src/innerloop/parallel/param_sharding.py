@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.mesh import EVERYWHERE, own_copy, place
+from innerloop.parallel.precision import with_exact_products
 
 SMALL = 256
 """Arrays of fewer elements, such as biases, are replicated: sharding them costs more communication than it saves."""
@@ -69,7 +70,7 @@ def on_mesh(
     """
     # What is the same on every device is so by pmean; the check cannot see that through a scan.
     shared = jax.shard_map(
-        function,
+        with_exact_products(function),
         mesh=mesh,
         in_specs=in_specs,
         out_specs=out_specs,

@@ -1,7 +1,6 @@
 """The figures of an analysis, in the report's style and colours."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -183,7 +182,7 @@ def _steps(results: Record) -> Figure:
     return figure
 
 
-def _band(axes: Axes, x: Sequence[Any], curve: Any, colour: str, label: str, by: float = 1.0) -> None:
+def _band(axes: Axes, x: Sequence[float], curve: Record, colour: str, label: str, by: float = 1.0) -> None:
     """A curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
     axes.plot(x, mean, color=colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
@@ -261,7 +260,7 @@ def _paths(results: Record) -> Figure:
     return figure
 
 
-def _same_scale(row: Any) -> None:
+def _same_scale(row: np.ndarray) -> None:
     """Give all axes of a row the scale of the widest, so that lengths can be compared."""
     boxes = [axes.dataLim for axes in row]
     half = 0.56 * max(max(box.width, box.height, 1e-9) for box in boxes)

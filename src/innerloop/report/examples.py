@@ -1,7 +1,6 @@
 """Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted curves."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -9,9 +8,11 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from innerloop.engine.evaluate import steps_to_record
+from innerloop.engine.types import Task
 from innerloop.report import run_figures
 from innerloop.report.comparison import Result
 from innerloop.report.predictions import outputs_by_step
+from innerloop.tasks.episodes import Episodes
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
@@ -40,7 +41,7 @@ class Episode:
     names: tuple[str, ...]
 
 
-def _answers_on(trained: Trained, task: Any) -> np.ndarray:
+def _answers_on(trained: Trained, task: Task) -> np.ndarray:
     """Outputs on a task's queries after every inner step, as the run is evaluated."""
     e = trained.config.evaluation
     return outputs_by_step(
@@ -69,7 +70,7 @@ def episodes(result: Result, count: int = 2) -> list[Episode]:
     return [_episode(trained, tasks, key) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def _episode(trained: Trained, tasks: Any, key: PRNGKeyArray) -> Episode:
+def _episode(trained: Trained, tasks: Episodes, key: PRNGKeyArray) -> Episode:
     """One task with the predictions on the first query of each class."""
     task, names = tasks.sample(key), supervised(trained.experiment).class_names()
     chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
@@ -92,7 +93,7 @@ def waves(result: Result, count: int = 3) -> list[Figure]:
     return [_wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def _wave(trained: Trained, task: Any) -> Figure:
+def _wave(trained: Trained, task: Task) -> Figure:
     """One sinusoid; its many queries, sorted by x, form the curves."""
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)

@@ -19,6 +19,7 @@ from innerloop.io.text import counted
 from innerloop.report.comparison import Result
 from innerloop.report.examples import SEED
 from innerloop.report.run_figures import COLOURS, STYLE, panels
+from innerloop.rl.rollout import Trajectories
 
 if TYPE_CHECKING:
     import innerloop.training.reinforcement
@@ -79,7 +80,7 @@ def _wanted(environment: Any) -> dict[str, float]:
     return {f"{part * top:.2g} m/s": part * top for part in (0.25, 0.75)}
 
 
-def _filmed(environment: Any, title: str, t: Any) -> Strip:
+def _filmed(environment: Any, title: str, t: Trajectories) -> Strip:
     """Poses of one trajectory at equal intervals; after an early end the last pose repeats."""
     steps = np.linspace(0, len(t.mask) - 1, FRAMES).round().astype(int)
     steps = np.minimum(steps, int(t.mask.sum()) - 1)
@@ -115,7 +116,7 @@ def _capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> n
 
 
 @matplotlib.rc_context(STYLE)
-def _drawn(body: Any, films: list[Strip]) -> Figure:
+def _drawn(body: object, films: list[Strip]) -> Figure:
     """A row per trajectory, a column per moment."""
     figure, grid = panels(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
     for row, film in zip(grid, films, strict=True):

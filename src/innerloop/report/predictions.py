@@ -1,7 +1,5 @@
 """The outputs of a model on one task after every inner step."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,7 +15,7 @@ def outputs_by_step(
     experiment: SupervisedExperiment,
     params: Params,
     support: Batch,
-    query_inputs: Any,
+    query_inputs: object,
     *,
     steps: int,
     normalization: Normalization,
@@ -37,7 +35,7 @@ def outputs_by_step(
     """
     algorithm = experiment.test_algorithm.with_inner(steps=steps)
 
-    def answers(params: Params, support: Batch, query_inputs: Any) -> Array:
+    def answers(params: Params, support: Batch, query_inputs: object) -> Array:
         observe = lambda adapted, i: predict(call, adapted, support.inputs, query_inputs, normalization)
         return algorithm.trajectory(params, support, observe).observed
 

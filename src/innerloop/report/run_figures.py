@@ -185,7 +185,9 @@ def legend(axes: Axes, entries: int) -> None:
 
 
 @matplotlib.rc_context(STYLE)
-def wave(x: np.ndarray, truth: np.ndarray, support: Any, answers: dict[int, np.ndarray]) -> Figure:
+def wave(
+    x: np.ndarray, truth: np.ndarray, support: tuple[np.ndarray, np.ndarray], answers: dict[int, np.ndarray]
+) -> Figure:
     """One sinusoid: the wave, the support points, and the prediction after some inner steps."""
     figure, ((axes,),) = panels(1, 1, 3.1, 4.2)
     shades = ("#a6a6a6", "#56B4E9", "#0072B2")

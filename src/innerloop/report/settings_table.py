@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from innerloop.analysis.records import Record
 from innerloop.report.comparison import Result
@@ -56,5 +55,5 @@ def environment_table(runs: Sequence[Result]) -> str:
     return f"<details><summary>Environment</summary>{table(heads, rows, len(heads))}</details>"
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

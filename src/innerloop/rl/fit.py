@@ -1,7 +1,6 @@
 """Whether an environment and a policy fit together, found by tracing them before anything is compiled or acts."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jaxtyping import PyTree
@@ -39,7 +38,7 @@ def check_fit(environment: Environment, policy: Params) -> None:
         environment.probe()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def check_members(environment: Any) -> None:
+def check_members(environment: object) -> None:
     """Raise InnerloopError unless the environment has all its members, its sizes whole numbers of at least 1."""
     for name in NEEDED:
         if not hasattr(environment, name):

@@ -140,7 +140,7 @@ def _check_actions(environment: Environment, action_dist: Distribution, action: 
         )
 
 
-def _observation(environment: Environment, method: str, found: Any) -> Array:
+def _observation(environment: Environment, method: str, found: object) -> Array:
     """An observation of the right size."""
     what = f"the observation of `{method}` (`observation_size` numbers)"
     return _array(environment, what, found, (environment.observation_size,), jnp.floating)

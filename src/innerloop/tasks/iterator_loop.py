@@ -1,30 +1,29 @@
 """The outer loop over meta-batches from Python: a PyTorch `DataLoader`, a Grain pipeline, a generator."""
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
-from typing import Literal
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import GradientLoop, MetaState, StepInfo
+from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import EVERYWHERE, own_tasks, put_split
-from innerloop.parallel.param_sharding import on_mesh
+from innerloop.parallel.mesh import own_tasks, put_split
+from innerloop.tasks.block_loop import BlockLoop
 
 WHO = "IteratorOuterLoop"
 
 
-class IteratorOuterLoop(GradientLoop):
+class IteratorOuterLoop(BlockLoop):
     """`OuterLoop` over an iterable of meta-batches, each a `Task` with a leading axis `tasks` on every leaf.
 
-    What was read is a matter of the iterator alone: to resume a run, pass one that begins where the run stopped.
+    What was read is a matter of the iterator alone: to resume a run, pass one that begins where the run stopped. `run`
+    raises an InnerloopError where the iterator ends, or gives what is no meta-batch of tasks.
     """
 
     def __init__(
@@ -56,40 +55,8 @@ class IteratorOuterLoop(GradientLoop):
             do = "pass a DataLoader, a generator or a list of tasks"
             raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, do=do)
         self.batches, self.read = iter(batches), 0
-        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
-        self.in_flight: deque[Array] = deque()
 
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """One update for every meta-batch of a block, `[steps, tasks, ...]`."""
-        one = lambda state, tasks: self.update(state, tasks, lambda task: task)
-        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
-        return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
-
-    def run(
-        self,
-        state: MetaState,
-        steps: int,
-        *,
-        on_nonfinite: Literal["raise", "ignore"] = "raise",
-        most: int | None = None,
-    ) -> tuple[MetaState, StepInfo]:
-        """Take `steps` updates, each on the next meta-batch.
-
-        Args:
-            state: as for `OuterLoop.run`.
-            steps: as for `OuterLoop.run`.
-            on_nonfinite: as for `OuterLoop.run`; with "ignore" the next meta-batches are read while the device still
-                computes the last ones.
-            most: makes no difference here.
-
-        Raises:
-            InnerloopError: as `OuterLoop.run`; the iterator ended, or what it gave is no meta-batch of tasks.
-        """
-        state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
-        self.in_flight.append(info.outer_loss)
-        return state, info
-
-    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+    def block(self, state: MetaState, steps: int) -> Task:
         """The next `steps` meta-batches, on the devices."""
         own = own_tasks(self.mesh, self.meta_batch)
         found = [_as_task(batch, own.stop - own.start) for batch in islice(self.batches, steps)]
@@ -97,10 +64,7 @@ class IteratorOuterLoop(GradientLoop):
         if len(found) < steps:
             wrong = f"the iterator ended after {self.read} meta-batches"
             raise InnerloopError(WHO, wrong, do="repeat the data, by itertools.cycle for example")
-        # At most two blocks are in use: the one being computed and the next.
-        while len(self.in_flight) > 1:
-            self.in_flight.popleft().block_until_ready()
-        return (put_split(jax.tree.map(lambda *x: np.stack(x), *found), self.split),)
+        return put_split(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
 
 
 def _as_task(batch: object, tasks: int) -> Task:

@@ -10,26 +10,24 @@ one being read, and two in use. The map itself is never read as a whole.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PRNGKeyArray
+from jax.sharding import Mesh
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import first_nonfinite
 from innerloop.engine.meta_state import MetaState
-from innerloop.engine.outer import GradientLoop, StepInfo, task_keys
+from innerloop.engine.outer import StepInfo, task_keys
 from innerloop.engine.prefetch import ReadAhead
 from innerloop.engine.types import Batch, Params, Task
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import EVERYWHERE, on_the_host, own_copy, own_tasks, put_split
-from innerloop.parallel.param_sharding import on_mesh
+from innerloop.parallel.mesh import on_the_host, own_copy, own_tasks, put_split
+from innerloop.tasks.block_loop import BlockLoop
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import unit_scale
 from innerloop.tasks.episodes import EpisodeRows
@@ -102,7 +100,7 @@ class StreamedEpisodes:
         return found.reshape(*rows.shape, *found.shape[1:])
 
 
-def _check_whole(examples: Any) -> None:
+def _check_whole(examples: PyTree) -> None:
     """Raise InnerloopError if the file of a memory map was cut short: reading beyond its end kills the process.
 
     A deleted file does no harm, since the map keeps it.
@@ -123,7 +121,7 @@ def _scaled(task: Task) -> Task:
     return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
 
-class StreamedOuterLoop(GradientLoop):
+class StreamedOuterLoop(BlockLoop):
     """`OuterLoop` for streamed episodes: `with StreamedOuterLoop(...) as loop: state, info = loop.run(state, steps)`.
 
     A thread prefetches for `run`; leaving the block stops it.
@@ -158,10 +156,8 @@ class StreamedOuterLoop(GradientLoop):
             raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.episodes, self.prefetch = episodes, prefetch
-        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
         self.ahead: ReadAhead | None = None
-        self.last: tuple[Any, Any, int] | None = None
-        self.in_flight: deque[Array] = deque()
+        self.last: tuple[PyTree, PyTree, int] | None = None
 
     def __enter__(self) -> "StreamedOuterLoop":
         return self
@@ -169,12 +165,9 @@ class StreamedOuterLoop(GradientLoop):
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """One update for every meta-batch of a block, `[steps, tasks, ...]`."""
-        one = lambda state, tasks: self.update(state, tasks, _scaled)
-        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
-        specs = (EVERYWHERE, self.split.spec)
-        return on_mesh(many, self.mesh, specs, EVERYWHERE, donate_argnums=0)
+    def prepare(self, task: Task) -> Task:
+        """Bytes become numbers in [0, 1] on the device."""
+        return _scaled(task)
 
     def run(
         self,
@@ -187,7 +180,6 @@ class StreamedOuterLoop(GradientLoop):
         """`steps` updates from `state`, which is consumed; `most` makes no difference here."""
         state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
         self.last = (state.key, state.step, steps)
-        self.in_flight.append(info.outer_loss)
         return state, info
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
@@ -197,16 +189,12 @@ class StreamedOuterLoop(GradientLoop):
         tasks = (jax.tree.map(lambda x, i=i: x[0, i], block) for i in range(self.meta_batch))
         return first_nonfinite(self.algorithm.at(step), params, tasks)
 
-    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+    def block(self, state: MetaState, steps: int) -> Task:
         """The episodes of the next `steps` updates."""
         if self.ahead is None or not self._follows(state, steps):
             self._restart(state, steps)
         assert self.ahead is not None
-        tasks = self.ahead.next()
-        # At most two blocks are in use: the one being computed and the next.
-        while len(self.in_flight) > 1:
-            self.in_flight.popleft().block_until_ready()
-        return (tasks,)
+        return self.ahead.next()
 
     def _follows(self, state: MetaState, steps: int) -> bool:
         """Whether `state` is the result of the last call; compares objects, not values, which would block."""

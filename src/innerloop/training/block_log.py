@@ -1,10 +1,11 @@
 """What is logged of the block of meta-steps under way: kept with a state that is saved in the middle of it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import PyTree
 
-from innerloop.io.untrusted import is_number
+from innerloop.io.untrusted import JsonObject, is_number
 from innerloop.training.broken_trajectories import merged
 
 
@@ -12,9 +13,9 @@ class BlockLog(NamedTuple):
     """Values of every meta-step so far, by name, and what went wrong and is only logged."""
 
     series: dict[str, list[float]]
-    incidents: dict[str, Any]
+    incidents: JsonObject
 
-    def extended(self, series: dict[str, Any], incidents: dict[str, Any]) -> "BlockLog":
+    def extended(self, series: dict[str, PyTree], incidents: JsonObject) -> "BlockLog":
         """With the meta-steps of one more dispatch."""
         new = {name: np.asarray(x, np.float64).tolist() for name, x in series.items()}
         joined = {name: self.series.get(name, []) + values for name, values in new.items()}
@@ -24,7 +25,7 @@ class BlockLog(NamedTuple):
         """The mean of every series."""
         return {name: float(np.mean(values)) for name, values in self.series.items()}
 
-    def to_json(self, step: int) -> dict[str, Any]:
+    def to_json(self, step: int) -> JsonObject:
         """The record of a block that has come to meta-step `step`."""
         return {"step": step, "series": self.series, "incidents": self.incidents}
 
@@ -32,7 +33,7 @@ class BlockLog(NamedTuple):
 EMPTY = BlockLog({}, {})
 
 
-def of_record(record: dict[str, Any], step: int, steps: int) -> BlockLog:
+def of_record(record: JsonObject, step: int, steps: int) -> BlockLog:
     """The log of the `steps` meta-steps of a block up to `step`; empty if the record is not of them."""
     series, incidents = record.get("series"), record.get("incidents")
     if record.get("step") != step or not isinstance(series, dict) or not isinstance(incidents, dict):

@@ -5,15 +5,15 @@ meta-step that had any names the first in `metrics.jsonl`.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.rl.broken_trajectories import first_broken, first_fatal, in_words, share_broken
 
 
-def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> dict[str, Any]:
+def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> JsonObject:
     """What is logged of a dispatch that ended at meta-step `last_step`: nothing, if no trajectory broke.
 
     `broken` is `[meta-steps, tasks, policies, trajectories]`: a step, or -1. Raises InnerloopError, naming the first
@@ -36,7 +36,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     return {"broken": {"trajectories": int((broken >= 0).sum()), "family": family, "first": named}}
 
 
-def merged(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def merged(before: JsonObject, after: JsonObject) -> JsonObject:
     """The incidents of two dispatches that follow each other."""
     if not (before and after):
         return before or after

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.types import Params
+from innerloop.io.untrusted import JsonObject
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
 """`run(params, key)`: curves of one batch of held-out tasks after the other."""
@@ -43,7 +44,7 @@ class Block(NamedTuple):
     """The meta-steps of one dispatch: the state before them (on the host), how they ran, and where the run lies."""
 
     before: MetaState
-    run: Callable[[MetaState, int], tuple[MetaState, Any]]
+    run: Callable[[MetaState, int], tuple[MetaState, PyTree]]
     tasks: Any
     step: int
     """The last of them."""
@@ -91,27 +92,27 @@ class Experiment(Protocol):
         """What validation or test draws its tasks from."""
         ...
 
-    def outer_loop(self, tasks: Any) -> MeshLoop:
+    def outer_loop(self, tasks: object) -> MeshLoop:
         """The outer loop on what `train_tasks` gave."""
         ...
 
-    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on what `held_out_tasks` gave.
 
         `last_only`: scores before the first inner step and after the last are enough.
         """
         ...
 
-    def series(self, info: Any) -> dict[str, Any]:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """What is logged of a dispatch, by name: one value for each meta-step."""
         ...
 
-    def check(self, info: Any, block: Block) -> dict[str, Any]:
+    def check(self, info: PyTree, block: Block) -> JsonObject:
         """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
         ...
 
 
-def outer_series(info: Any) -> dict[str, Any]:
+def outer_series(info: PyTree) -> dict[str, PyTree]:
     """The part of `series` that every outer loop has."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.engine.evaluate import join
 from innerloop.engine.meta_state import MetaState, keep
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import on_the_host, own_copy
 from innerloop.training import divergence, nan_diagnosis
@@ -64,7 +65,7 @@ class TrainingLoop:
         step = int(self.state.step)
         self.log = recorder.block_log(step, step % self.config.log_every)
 
-    def fresh(self, params: Any) -> MetaState:
+    def fresh(self, params: object) -> MetaState:
         """The state before the first meta-step."""
         return self.loop.start(params, self.experiment.keys().tasks)
 
@@ -132,7 +133,7 @@ class TrainingLoop:
         """Meta-steps of the block that ends there."""
         return end - (end - 1) // self.config.log_every * self.config.log_every
 
-    def dispatch(self, step: int, length: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
         """The next `length` meta-steps: values of every one of them, and what is only logged."""
         begun = time.monotonic()
         self.state, info = self.run(self.state, length)
@@ -141,7 +142,7 @@ class TrainingLoop:
         self.pace.took(length, time.monotonic() - begun)
         return series, incidents
 
-    def run(self, state: MetaState, length: int) -> tuple[MetaState, Any]:
+    def run(self, state: MetaState, length: int) -> tuple[MetaState, PyTree]:
         """So many meta-steps, by the one program of the whole run."""
         return self.loop.run(state, length, most=self.most, on_nonfinite="ignore")
 
@@ -162,7 +163,7 @@ class TrainingLoop:
         self.recorder.wait()
         return Stopped(number, int(self.before.step), self.recorder.folder)
 
-    def check(self, info: Any, step: int) -> dict[str, Any]:
+    def check(self, info: object, step: int) -> JsonObject:
         """What of the dispatch up to `step` is only logged. Raises InnerloopError unless all else is finite."""
         folder = self.recorder.folder
         block = Block(self.before, self.run, self.distribution, step, folder)

@@ -8,6 +8,7 @@ from typing import Any
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.training.divergence import diverged
 from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
@@ -54,12 +55,12 @@ def measure(
     return replace(found, seconds=round(time.monotonic() - begun, 2))
 
 
-def changed(settings: Any, changes: dict[str, Any]) -> Any:
+def changed(settings: Any, changes: dict[str, object]) -> Any:
     """The settings with those changes that are not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
-def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> dict[str, Any]:
+def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> JsonObject:
     """The fields of every measurement but `score` and `task_scores`."""
     return {
         "steps": list(curve.steps),

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from innerloop.config.schema import Normalization
+from innerloop.io.untrusted import JsonObject
 
 
 class Band(NamedTuple):
@@ -78,7 +79,7 @@ class Measurement(ABC):
         return self.curve.mean[i], self.curve.ci95[i]
 
     @abstractmethod
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The record that `innerloop evaluate --json` prints and that result files hold."""
 
 
@@ -93,7 +94,7 @@ class ScoreMeasurement(Measurement):
     rotations: bool | None = None
     """Whether held-out classes are rotated; None: training classes are not."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The last point under the score's name, the conditions, and all points under `curve`."""
         names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
         names += () if self.rotations is None else ("rotations",)
@@ -113,7 +114,7 @@ class ReturnMeasurement(Measurement):
     reward: str
     later_learning_rate: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The whole curve under `returns` and `ci95`, and the conditions."""
         curve = {"returns": self.curve.mean, "ci95": self.curve.ci95, "tasks": self.tasks}
         names = ("trajectories", "restarts", "horizon", "reward")
@@ -121,6 +122,6 @@ class ReturnMeasurement(Measurement):
         return curve | {"updates": self.steps} | chosen(self, names)
 
 
-def chosen(measurement: Measurement, names: tuple[str, ...]) -> dict[str, Any]:
+def chosen(measurement: Measurement, names: tuple[str, ...]) -> JsonObject:
     """These fields, in this order."""
     return {name: getattr(measurement, name) for name in names}

@@ -7,10 +7,10 @@ model has stored every number of it, so there is no need to try.
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
@@ -54,7 +54,7 @@ def check_kept(config: Config, checkpoints: Path) -> None:
         raise InnerloopError(str(checkpoints), wrong, got=f"{needs} bytes for {bound}", do=DO)
 
 
-def shapes_of(make: Callable[[], Any], who: str) -> Any:
+def shapes_of(make: Callable[[], PyTree], who: str) -> PyTree:
     """What `make` gives as shapes and types alone. Raises InnerloopError for sides that no array has."""
     try:
         return jax.eval_shape(make)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import first_lost, first_nonfinite, update_lost
@@ -39,7 +39,7 @@ def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: 
         return ""
 
 
-def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:
+def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:
     """Every layer's output of a built-in network, first to last; nothing for any other."""
     from innerloop.nn.named_layers import named_layers
 
@@ -49,7 +49,9 @@ def outputs_by_layer(params: Params, batch: Batch) -> dict[str, Any]:
         return {}
 
 
-def check_finite(info: Any, step: int, folder: Path, located: Callable[[int], str] = lambda good: "") -> None:
+def check_finite(
+    info: PyTree, step: int, folder: Path, located: Callable[[int], str] = lambda good: ""
+) -> None:
     """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
 
     `located(good)` tells where in the meta-step after so many good ones; else the inner step alone is named.

@@ -33,7 +33,7 @@ def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.Grad
 def falling(decay: str, begin: float, steps: int) -> Any:
     """What is `begin` at first, and falls to nothing over so many steps unless it is constant."""
     steps = max(steps, 1)  # Optax has no schedule over no steps
-    schedules: dict[str, Any] = {
+    schedules: dict[str, Callable[[], float | optax.Schedule]] = {
         "constant": lambda: begin,
         "linear": lambda: optax.linear_schedule(begin, 0.0, steps),
         "cosine": lambda: optax.cosine_decay_schedule(begin, steps),

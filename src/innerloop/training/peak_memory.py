@@ -62,6 +62,6 @@ def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
     return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in found]
 
 
-def predicted_peak(function: Callable[..., Any], *arguments: Any) -> int:
+def predicted_peak(function: Callable[..., object], *arguments: object) -> int:
     """Bytes that `function(*arguments)` holds at most, arguments aside. Arrays may be `jax.ShapeDtypeStruct`s."""
     return peak_of(jax.make_jaxpr(function)(*arguments).jaxpr)

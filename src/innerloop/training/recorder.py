@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -12,6 +12,7 @@ from innerloop.config.schema import Config
 from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Params
 from innerloop.io.text import as_json
+from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import own_copy
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.storage import checkpoint, weights
@@ -38,7 +39,7 @@ class Recorder(Protocol):
         """One sitting of the run."""
         yield
 
-    def log(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
+    def log(self, step: int, metrics: dict[str, float], incidents: JsonObject) -> None:
         """One dispatch."""
 
     def snapshot(self, state: MetaState) -> None:
@@ -97,7 +98,7 @@ class RunRecorder:
             board.close()
             self.run.note(board.path, board.about)
 
-    def log(self, step: int, metrics: dict[str, float], incidents: dict[str, Any]) -> None:
+    def log(self, step: int, metrics: dict[str, float], incidents: JsonObject) -> None:
         """One line of `metrics.jsonl`, and the numbers for TensorBoard."""
         self.run.log({"step": step, **metrics, **incidents})
         for name, value in metrics.items():
@@ -133,6 +134,6 @@ class RunRecorder:
             self.run.place(self.run.weights.name), state, {"meta_steps": int(state.step), **facts}
         )
 
-    def write_weights(self, path: Path, state: MetaState, facts: dict[str, Any]) -> None:
+    def write_weights(self, path: Path, state: MetaState, facts: JsonObject) -> None:
         """Weights with the config and `facts`."""
         weights.save(path, jax.tree.map(own_copy, state.params), self.config, facts)

@@ -7,12 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer import MeshLoop
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.rl import surrogates
 from innerloop.rl.environments import Environment, Oracle, named
 from innerloop.rl.evaluate import evaluator
@@ -182,23 +184,23 @@ class RLExperiment:
         """The same family: held-out tasks differ by their keys alone."""
         return self.environment
 
-    def outer_loop(self, tasks: Any) -> MeshLoop:
+    def outer_loop(self, tasks: object) -> MeshLoop:
         """Meta-iterations on the environment."""
         batch = self.config.outer.meta_batch
         return MetaIterations(self.collector, self.outer_step, meta_batch=batch, chunk=self.chunk)
 
-    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation: returns after every update, since acting for the last one gives them all."""
         return evaluator(self.test_collector, tasks=tasks)
 
-    def series(self, info: Any) -> dict[str, Any]:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses, returns after each update, and what the outer step did."""
         returns = np.asarray(info.returns)
         named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
         step = {"kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
         return outer_series(info) | named | step
 
-    def check(self, info: Any, block: Block) -> dict[str, Any]:
+    def check(self, info: PyTree, block: Block) -> JsonObject:
         """The trajectories that broke. Raises InnerloopError where they are many, or a loss is not finite."""
         broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
         check_finite(info, block.step, block.folder)

@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.training.loop import Progress
 from innerloop.training.model_size import check_stored
 from innerloop.training.storage import weights
@@ -58,8 +58,8 @@ class Ended:
 
     path: Path
     arrays: dict[str, np.ndarray]
-    metrics: list[dict[str, Any]]
-    made_with: dict[str, Any]
+    metrics: list[JsonObject]
+    made_with: JsonObject
 
     @classmethod
     def read(cls, folder: Path | str) -> "Ended":
@@ -111,7 +111,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
     return max(apart, float(np.finfo(np.float64).tiny))  # 0 and -0 are equal, and not the same bits
 
 
-def first_different(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> int | None:
+def first_different(old: list[JsonObject], new: list[JsonObject]) -> int | None:
     """The meta-step of the first log line that differs or is missing."""
     for a, b in zip(old, new, strict=False):
         if json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True):

@@ -208,7 +208,7 @@ def take() -> None:
     guard.install()
     OWN[:] = [guard]
 
-    def hook(unraisable: Any) -> None:
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         if not isinstance(unraisable.exc_value, Interrupted):  # that one was noted
             before(unraisable)
 

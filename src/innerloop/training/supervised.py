@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
@@ -14,6 +14,7 @@ from innerloop.engine.evaluate import Score, evaluator, steps_to_record
 from innerloop.engine.outer import MeshLoop, OuterLoop
 from innerloop.engine.types import LossFn, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.nn.layers import Linear
 from innerloop.nn.losses import (
     accuracy,
@@ -201,11 +202,11 @@ class SupervisedExperiment:
             model_shards=self.config.outer.model_shards,
         )
 
-    def series(self, info: Any) -> dict[str, Any]:
+    def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses and the norm of the meta-gradient."""
         return outer_series(info)
 
-    def check(self, info: Any, block: Block) -> dict[str, Any]:
+    def check(self, info: PyTree, block: Block) -> JsonObject:
         """Nothing is only logged. Raises InnerloopError, naming the task, where a loss or gradient is not finite."""
         algorithm, meta_batch = self.training_algorithm, self.config.outer.meta_batch
         where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, meta_batch, block, good)

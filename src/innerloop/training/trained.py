@@ -3,11 +3,11 @@
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.engine.types import Params
+from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import on_the_host
 from innerloop.training import model_size
 from innerloop.training.build import build
@@ -25,7 +25,7 @@ class Trained:
     params: Params
     experiment: Experiment
     source: str
-    facts: dict[str, Any]
+    facts: JsonObject
     folder: Path | None = None
     """The run's folder; None for weights without a run."""
 

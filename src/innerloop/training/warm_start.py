@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.pytree import chosen, paths
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
-from innerloop.io.untrusted import sha256_of
+from innerloop.io.untrusted import JsonObject, sha256_of
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
 
@@ -52,7 +53,7 @@ class WarmStart:
         """SHA-256 of the file by the name `start`, for the run's provenance; nothing for random weights."""
         return {"start": sha256_of(self.path, safetensors_reader.largest())} if self.source else {}
 
-    def params(self, fresh: Any) -> Any:
+    def params(self, fresh: PyTree) -> PyTree:
         """`fresh` with the model's values, and zeros for a head of another shape; without a model, `fresh` itself.
 
         Shapes and types of `fresh` count alone. Raises InnerloopError if there is no such model, or its body is another
@@ -70,7 +71,7 @@ class WarmStart:
             raise InnerloopError("model.start", f"does not fit: {error}", do=do) from None
         return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
 
-    def fitting(self, fresh: Any) -> dict[str, np.ndarray]:
+    def fitting(self, fresh: PyTree) -> dict[str, np.ndarray]:
         """The file's arrays by the paths of `fresh`; what is learnt beside a model is taken if all of it fits."""
         own = dict(zip(paths(fresh), jax.tree.leaves(fresh), strict=True))
         beside = {path: x for path, x in own.items() if not path.startswith(MODEL)}
@@ -82,7 +83,7 @@ class WarmStart:
         kept = {path: self.arrays[path] if fits else _values(x) for path, x in beside.items()}
         return {MODEL + path: x for path, x in model.items()} | kept
 
-    def check_unchanged(self, known: dict[str, Any]) -> None:
+    def check_unchanged(self, known: JsonObject) -> None:
         """Raise InnerloopError if the file that a run began from, as its folder knows it, is another one by now."""
         data = known.get("data")
         then = data.get("start") if isinstance(data, dict) else None
@@ -91,7 +92,7 @@ class WarmStart:
             raise InnerloopError("model.start", wrong, got=self.source, do=do)
 
 
-def blank_head(model: Any) -> dict[str, np.ndarray]:
+def blank_head(model: PyTree) -> dict[str, np.ndarray]:
     """Zeros in the shapes of a model's head, by path."""
     own = zip(paths(model), jax.tree.leaves(model), strict=True)
     return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path.removeprefix(MODEL))}

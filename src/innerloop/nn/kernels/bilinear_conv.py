@@ -4,110 +4,78 @@ r"""A convolution whose derivatives of every order are three fast kernels, each 
 
 All three are bilinear, so every derivative of every one of them is one of the three again: first, second and later
 orders, forward and reverse, run the same hand-picked code and never XLA's own derivatives of a convolution, whose
-second order is slower on a CPU by a factor of ten and more. They are JAX primitives because no other rule of JAX's
-serves forward over reverse over reverse.
+second order is slower by a factor of two to ten and more. They are JAX primitives because no other rule of JAX's serves
+forward over reverse over reverse.
 
-Which code: Winograd's for 3x3 windows and stride 1 where the images are large enough for tiles; otherwise XLA's
-(Eigen's) convolution forward in float32, which packs patches inside the product, and products with patches that stay in
-cache for the kernel's gradient and for strides.
+Which code is a matter of the processor: `cpu_conv` and `gpu_conv`.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from innerloop.nn.kernels import winograd
-from innerloop.nn.kernels.im2col import (
-    conv_by_patches,
-    input_gradient_by_patches,
-    kernel_gradient_by_patches,
-    same_padding,
-)
-from innerloop.nn.kernels.primitives import batch_first, primitive
+from innerloop.nn.kernels.primitives import primitive
+
+Arrays = tuple[Array, Array]
+Axes = tuple[int | None, int | None]
+Batching = Callable[[Primitive, bool], Callable[..., tuple[Array, int]]]
+"""The rule under `vmap` of a map, and whether examples alone decide its second argument's use."""
 
 
-def conv_by_xla(
-    x: Float[Array, "examples height width channels"],
-    w: Float[Array, "kernel kernel channels filters"],
-    stride: int = 1,
-) -> Float[Array, "examples out_height out_width filters"]:
-    """SAME convolution as XLA's own operation."""
-    padding = [same_padding(size, w.shape[0], stride) for size in x.shape[1:3]]
-    return lax.conv_general_dilated(
-        x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+def bilinear_conv(
+    name: str,
+    conv: Callable[..., Array],
+    kernel_gradient: Callable[..., Array],
+    input_gradient: Callable[..., Array],
+    batched: Batching,
+    *settings: str,
+) -> Primitive:
+    """The convolution `bind(x, w, stride=)`, whose derivatives are the three maps.
+
+    Args:
+        name: of the primitives, where programs are printed.
+        conv: `conv(x, w, *, stride)`.
+        kernel_gradient: `kernel_gradient(x, y, *, stride, kernel)`, for kernels of this size.
+        input_gradient: `input_gradient(y, w, *, stride, places)`, for images of this height and width.
+        batched: `batched(primitive, shares_kernel)`, the rule under `vmap`; with `shares_kernel` the second argument is
+            a kernel, which more examples may share.
+        settings: further keyword arguments of all three.
+    """
+    conv_p = primitive(name, conv, "stride", *settings)
+    kernel_p = primitive(f"{name}_kernel_gradient", kernel_gradient, "stride", "kernel", *settings)
+    input_p = primitive(f"{name}_input_gradient", input_gradient, "stride", "places", *settings)
+
+    def by_x(y: Array, w: Array, shape: tuple[int, ...], **more: object) -> Array:
+        return input_p.bind(y, w, places=shape[-3:-1], **more)
+
+    def by_w(x: Array, y: Array, shape: tuple[int, ...], **more: object) -> Array:
+        return kernel_p.bind(x, y, kernel=shape[-4], **more)
+
+    ad.defbilinear(
+        conv_p,
+        lambda ct, x, w, **more: by_x(ct, w, x.aval.shape, **more),
+        lambda ct, x, w, **more: by_w(x, ct, w.aval.shape, **more),
     )
+    ad.defbilinear(
+        kernel_p,
+        lambda ct, x, y, kernel, **more: by_x(y, ct, x.aval.shape, **more),
+        lambda ct, x, y, kernel, **more: conv_p.bind(x, ct, **more),
+    )
+    ad.defbilinear(
+        input_p,
+        lambda ct, y, w, places, **more: conv_p.bind(ct, w, **more),
+        lambda ct, y, w, places, **more: by_w(ct, y, w.aval.shape, **more),
+    )
+    for made, shares_kernel in ((conv_p, True), (input_p, True), (kernel_p, False)):
+        batching.primitive_batchers[made] = batched(made, shares_kernel)
+    return conv_p
 
 
-def _fast_conv(x: Array, w: Array, *, stride: int) -> Array:
-    """conv(x, w) on a CPU. Eigen has no fast double precision."""
-    if winograd.pays(x, w.shape, stride):
-        return winograd.conv_by_tiles(x, w)
-    return conv_by_xla(x, w, stride) if x.dtype == jnp.float32 else conv_by_patches(x, w, stride)
-
-
-def _fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
-    """kernel_gradient(x, y) on a CPU."""
-    shape = (kernel, kernel, x.shape[-1], y.shape[-1])
-    if winograd.pays(x, shape, stride, winograd.LEAST_CHANNELS_OF_A_GRADIENT):
-        return winograd.kernel_gradient_by_tiles(x, y)
-    return kernel_gradient_by_patches(x, y, stride, kernel)
-
-
-def _fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
-    """input_gradient(y, w) on a CPU: for stride 1 a convolution with the flipped, transposed kernel."""
-    if stride == 1 and w.shape[0] % 2:
-        return _fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
-    return input_gradient_by_patches(y, w, stride, places)
-
-
-conv_p = primitive("conv", _fast_conv, "stride")
-kernel_gradient_p = primitive("conv_kernel_gradient", _fast_kernel_gradient, "stride", "kernel")
-input_gradient_p = primitive("conv_input_gradient", _fast_input_gradient, "stride", "places")
-
-
-def _input_gradient(y: Array, w: Array, stride: int, places: tuple[int, ...]) -> Array:
-    """The x-derivative of <conv(x, w), y>, for images of this height and width."""
-    return input_gradient_p.bind(y, w, stride=stride, places=places)
-
-
-def _kernel_gradient(x: Array, y: Array, stride: int, kernel: int) -> Array:
-    """The w-derivative of <conv(x, w), y>, for a kernel of this size."""
-    return kernel_gradient_p.bind(x, y, stride=stride, kernel=kernel)
-
-
-ad.defbilinear(
-    conv_p,
-    lambda ct, x, w, stride: _input_gradient(ct, w, stride, x.aval.shape[1:3]),
-    lambda ct, x, w, stride: _kernel_gradient(x, ct, stride, w.aval.shape[0]),
-)
-ad.defbilinear(
-    kernel_gradient_p,
-    lambda ct, x, y, stride, kernel: _input_gradient(y, ct, stride, x.aval.shape[1:3]),
-    lambda ct, x, y, stride, kernel: conv_p.bind(x, ct, stride=stride),
-)
-ad.defbilinear(
-    input_gradient_p,
-    lambda ct, y, w, stride, places: conv_p.bind(ct, w, stride=stride),
-    lambda ct, y, w, stride, places: _kernel_gradient(ct, y, stride, w.aval.shape[0]),
-)
-
-
-def _batched(made: Primitive, shares_kernel: bool) -> None:
-    """The rule under `vmap`: more examples if all share one kernel, else one by one (faster than grouped)."""
-
-    def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None], **static) -> tuple[Array, int]:
-        first, second = arrays
-        if shares_kernel and axes[0] is not None and axes[1] is None:
-            first = jnp.moveaxis(first, axes[0], 0)
-            out = made.bind(first.reshape(-1, *first.shape[2:]), second, **static)
-            return out.reshape(*first.shape[:2], *out.shape[1:]), 0
-        return lax.map(lambda pair: made.bind(*pair, **static), batch_first(arrays, axes)), 0
-
-    batching.primitive_batchers[made] = rule
-
-
-_batched(conv_p, shares_kernel=True)
-_batched(input_gradient_p, shares_kernel=True)
-_batched(kernel_gradient_p, shares_kernel=False)
+def more_examples(made: Primitive, arrays: Arrays, axis: int, **static: object) -> tuple[Array, int]:
+    """A map under `vmap` where all share one kernel: more examples."""
+    first = jnp.moveaxis(arrays[0], axis, 0)
+    out = made.bind(first.reshape(-1, *first.shape[2:]), arrays[1], **static)
+    return out.reshape(*first.shape[:2], *out.shape[1:]), 0

@@ -1,7 +1,6 @@
 """SAME convolution, fast in every order of derivative.
 
-On a CPU it is that of `bilinear_conv`; on an accelerator XLA's own operation, whose derivatives are fast there and
-which batches over tasks.
+On a CPU and on a GPU it is one of three bilinear maps (`bilinear_conv`), on other accelerators XLA's own operation.
 
 Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
@@ -9,8 +8,9 @@ Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, 
 import jax
 from jaxtyping import Array, Float
 
-from innerloop.nn.kernels.bilinear_conv import conv_by_xla, conv_p
-from innerloop.nn.kernels.im2col import conv_by_patches
+from innerloop.nn.kernels import cpu_conv, gpu_conv
+from innerloop.nn.kernels.im2col import conv_by_patches, conv_by_xla
+from innerloop.parallel.precision import product_precision
 
 FEW = 32
 """The largest window, in elements, for which recomputing a convolution is cheaper than storing its output."""
@@ -27,8 +27,10 @@ def conv(
     stride: int = 1,
 ) -> Float[Array, "examples out_height out_width filters"]:
     """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels a side."""
-    if jax.default_backend() != "cpu":
-        return conv_by_xla(x, w, stride)
     if has_few_inputs(w):
         return conv_by_patches(x, w, stride)
-    return conv_p.bind(x, w, stride=stride)
+    if jax.default_backend() == "cpu":
+        return cpu_conv.conv_p.bind(x, w, stride=stride)
+    if jax.default_backend() == "gpu":
+        return gpu_conv.conv_p.bind(x, w, stride=stride, precision=product_precision())
+    return conv_by_xla(x, w, stride)

@@ -57,6 +57,18 @@ def conv_by_patches(
     return flat.reshape(*rows.shape[:-1], w.shape[-1])
 
 
+def conv_by_xla(
+    x: Float[Array, "examples height width channels"],
+    w: Float[Array, "kernel kernel channels filters"],
+    stride: int = 1,
+) -> Float[Array, "examples out_height out_width filters"]:
+    """SAME convolution as XLA's own operation."""
+    padding = [same_padding(size, w.shape[0], stride) for size in x.shape[1:3]]
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 def _images_in_a_block(x: Float[Array, "examples height width channels"], kernel: int, stride: int) -> int:
     """The most images, a divisor of `examples`, whose patches take at most `BLOCK_BYTES` (at least one)."""
     examples, height, width, channels = x.shape

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.files import make_folder, replacing
 from innerloop.io.safetensors_reader import largest
-from innerloop.io.untrusted import open_regular, parse_json, read_text
+from innerloop.io.untrusted import JsonObject, open_regular, parse_json, read_text
 from innerloop.tasks.class_arrays import ClassArrays, starts_of
 
 FORMAT = 1
@@ -120,7 +120,7 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
     return data
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Path) -> JsonObject:
     try:
         about = parse_json(read_text(sidecar(path)), str(sidecar(path)))
     except (OSError, ValueError) as trouble:
@@ -143,7 +143,7 @@ def _examples(path: Path, mapped: bool) -> np.ndarray:
         raise _damaged(path, "is missing, cut short or no array file", trouble) from trouble
 
 
-def _class_arrays(path: Path, examples: np.ndarray, about: dict[str, Any]) -> ClassArrays:
+def _class_arrays(path: Path, examples: np.ndarray, about: JsonObject) -> ClassArrays:
     try:
         counts = np.array(about["counts"], np.int32)
         return ClassArrays(examples, starts_of(counts), counts, tuple(about["names"]))

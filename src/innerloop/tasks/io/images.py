@@ -118,7 +118,7 @@ def _header(file: Any, who: str) -> "Image":
     return image
 
 
-def _check_work(file: Any, image: "Image", who: str) -> None:
+def _check_work(file: object, image: "Image", who: str) -> None:
     """Raise InnerloopError for a picture that takes far more work or memory than its size says."""
     if image.format == "TIFF":
         tags: Any = getattr(image, "tag_v2", {})
@@ -129,7 +129,7 @@ def _check_work(file: Any, image: "Image", who: str) -> None:
         raise InnerloopError(who, f"the picture has more than {SCANS} scans", got=scans, do="save it again")
 
 
-def _numbers(value: Any) -> tuple[Any, ...]:
+def _numbers(value: object) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from innerloop.engine.outer import MetaState
 from innerloop.engine.pytree import check_same, paths
@@ -159,14 +160,14 @@ def silence_teardown_errors() -> None:
     """Let no answer be printed that TensorStore gives after Orbax has closed its event loop: the error was told."""
     before = sys.unraisablehook
 
-    def hook(unraisable: Any) -> None:
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         if unraisable.object is not None or "Event loop is closed" not in str(unraisable.exc_value):
             before(unraisable)
 
     sys.unraisablehook = hook
 
 
-def as_arrays(state: MetaState) -> dict[str, Any]:
+def as_arrays(state: MetaState) -> dict[str, PyTree]:
     """The state as plain leaves by path, so that no class is written into the file."""
     tree = {"params": state.params, "opt_state": state.opt_state}
     leaves = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
@@ -175,7 +176,7 @@ def as_arrays(state: MetaState) -> dict[str, Any]:
     return arrays | {"key": np.asarray(key), "step": np.asarray(state.step)}
 
 
-def digest(arrays: dict[str, Any]) -> np.ndarray:
+def digest(arrays: dict[str, PyTree]) -> np.ndarray:
     """sha256 over names, dtypes, shapes and bytes, as 32 unsigned bytes."""
     found = {path: np.asarray(arrays[path]) for path in sorted(arrays)}
     blocks = (f"{path}\0{x.dtype}\0{x.shape}\0".encode() + x.tobytes() for path, x in found.items())
@@ -317,7 +318,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     return MetaState(tree["params"], tree["opt_state"], key, jax.numpy.asarray(found["step"]))
 
 
-def check_chunks(known: dict[str, Any], who: str) -> None:
+def check_chunks(known: dict[str, PyTree], who: str) -> None:
     """Raise InnerloopError for a chunk larger than its array: a few compressed bytes of it may be gigabytes."""
     for path, array in known.items():
         chunk = getattr(array.storage, "chunk_shape", None) or array.shape
@@ -325,14 +326,14 @@ def check_chunks(known: dict[str, Any], who: str) -> None:
             raise InnerloopError(who, f"`{path}` is stored in chunks larger than itself", got=chunk)
 
 
-def check_digest(found: dict[str, Any], who: str) -> None:
+def check_digest(found: dict[str, PyTree], who: str) -> None:
     """Take the digest out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
     kept = found.pop(SHA256, None)
     if kept is not None and not np.array_equal(np.asarray(kept), digest(found)):
         raise InnerloopError(who, "is not what was written: its sha256 does not match")
 
 
-def check_run(found: dict[str, Any], run: bytes, who: str) -> None:
+def check_run(found: dict[str, PyTree], run: bytes, who: str) -> None:
     """Take the run's identity out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
     kept = found.pop(RUN, None)
     if run and kept is not None and np.asarray(kept).tobytes() != run:

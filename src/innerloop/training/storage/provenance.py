@@ -11,11 +11,11 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import to_json
 from innerloop.io.digests import sha256
+from innerloop.io.untrusted import JsonObject
 
 PACKAGES = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
 
@@ -33,7 +33,7 @@ VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "NVIDIA_TF32_OVERRIDE")
 """Variables of the environment that change what is computed, or where."""
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     """Versions, machine, devices, flags and commit."""
     import jax
 
@@ -96,7 +96,7 @@ DECIDING = (
 """What of the environment may decide the bits."""
 
 
-def deciding(known: dict[str, Any]) -> dict[str, Any]:
+def deciding(known: JsonObject) -> JsonObject:
     """That part of it; devices without their numbers, which other processes give other ones."""
     found = {name: known[name] for name in DECIDING if name in known}
     if isinstance(devices := found.get("devices"), list):
@@ -105,13 +105,13 @@ def deciding(known: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def changes(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def changes(then: JsonObject, now: JsonObject) -> dict[str, tuple[str, str]]:
     """What may decide the bits and is not as it was, where it is known how it was; as (then, now) by name."""
     then, now = deciding(then), deciding(now)
     return changed(then, {name: now.get(name) for name in then})
 
 
-def changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:
+def changed(then: JsonObject, now: JsonObject, prefix: str = "") -> dict[str, tuple[str, str]]:
     """Entries that differ, by their dotted names."""
     found: dict[str, tuple[str, str]] = {}
     for name in dict.fromkeys([*then, *now]):
@@ -123,7 +123,7 @@ def changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict
     return found
 
 
-def worded(value: Any) -> str:
+def worded(value: object) -> str:
     """A recorded fact as text."""
     return (
         "unknown"

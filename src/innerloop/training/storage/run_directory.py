@@ -16,7 +16,7 @@ from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
 from innerloop.io.text import as_json
-from innerloop.io.untrusted import is_number, parse_json, read_object, read_text, refuse_link
+from innerloop.io.untrusted import JsonObject, is_number, parse_json, read_object, read_text, refuse_link
 from innerloop.training.storage.provenance import changes, identity
 from innerloop.training.storage.provenance import environment as environment
 
@@ -24,7 +24,7 @@ METRICS, LINES = 1 << 26, 300_000
 """Bytes and lines of `metrics.jsonl` that are read."""
 
 
-def checked_record(line: str, who: str) -> dict[str, Any]:
+def checked_record(line: str, who: str) -> JsonObject:
     """One line of metrics. Raises InnerloopError if it is none."""
     record = parse_json(line, who, finite=False)
     step = record.get("step") if isinstance(record, dict) else None
@@ -133,7 +133,7 @@ class RunFolder(OwnFolder):
             )
         return from_json(read_text(path, follow=False), str(path))
 
-    def known(self) -> dict[str, Any]:
+    def known(self) -> JsonObject:
         """What the run was made with, as `environment` gave it then; empty if that is lost."""
         path = self.path / "environment.json"
         return read_object(path, follow=False) if os.path.lexists(path) else {}
@@ -179,16 +179,16 @@ class RunFolder(OwnFolder):
         """Keep the training time."""
         self.write("clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: JsonObject) -> None:
         """Add one line of metrics."""
         self.append("metrics.jsonl", as_json(record) + "\n")
 
-    def block_record(self) -> dict[str, Any]:
+    def block_record(self) -> JsonObject:
         """What was logged of a block in the middle of which a state was saved; empty if there is none."""
         path = self.path / "block.json"
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[JsonObject]:
         """All lines of metrics; a last line cut short by a crash is left out.
 
         Raises InnerloopError for any other line that is not an object of numbers with a step.

@@ -17,24 +17,24 @@ from innerloop.engine.pytree import check_same, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
-from innerloop.io.untrusted import is_number, parse_json
+from innerloop.io.untrusted import JsonObject, is_number, parse_json
 
 SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
 
-def save(path: Path, params: Params, config: Config, facts: dict[str, Any]) -> None:
+def save(path: Path, params: Params, config: Config, facts: JsonObject) -> None:
     """Write parameters by path, with the config and `facts` (training length, seed, ...) as metadata."""
     arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
     save_arrays(path, arrays, config, facts)
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: dict[str, Any]) -> None:
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: JsonObject) -> None:
     """`save`, for arrays by path."""
     metadata = {"config": to_json(config), "facts": json.dumps(facts)}
     safetensors_writer.write(path, arrays, metadata, do="free some room")
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], Config, dict[str, Any]]:
+def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
     """Read arrays by path, config and facts. Raises InnerloopError for anything that is not such a file."""
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     missing = [name for name in ("config", "facts") if name not in metadata]
@@ -69,7 +69,7 @@ FACTS: dict[str, Callable[[Any], bool]] = {
 """What is right for each fact that is known."""
 
 
-def facts_of(text: str, path: Path) -> dict[str, Any]:
+def facts_of(text: str, path: Path) -> JsonObject:
     """The facts beside the weights. Raises InnerloopError unless they are a JSON object, the known ones right."""
     facts = parse_json(text, f"{path} holds no trained weights: its facts")
     if not isinstance(facts, dict):
@@ -81,7 +81,7 @@ def facts_of(text: str, path: Path) -> dict[str, Any]:
     return facts
 
 
-def into(params: Any, arrays: dict[str, np.ndarray], who: str) -> Params:
+def into(params: object, arrays: dict[str, np.ndarray], who: str) -> Params:
     """`params` with the values of `arrays`; their shapes and types count alone.
 
     Raises InnerloopError if the arrays are of another model, or hold a number that is not finite.

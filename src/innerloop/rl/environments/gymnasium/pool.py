@@ -26,7 +26,7 @@ RESET = ("reset", ("observation", "info"))
 STEP = ("step", ("observation", "reward", "terminated", "truncated", "info"))
 
 
-def unpack(found: Any, of: tuple[str, tuple[str, ...]]) -> tuple[Any, ...]:
+def unpack(found: object, of: tuple[str, tuple[str, ...]]) -> tuple[Any, ...]:
     """What a method returned. Raises InnerloopError unless it is the tuple that Gymnasium's methods return."""
     method, names = of
     if not isinstance(found, tuple) or len(found) != len(names):
@@ -100,7 +100,7 @@ class Groups:
         self.used: dict[int, Group] = {}
         self.free: list[Group] = []
 
-    def reset(self, seeds: Any, tasks: Any) -> tuple[Ticket, np.ndarray]:
+    def reset(self, seeds: object, tasks: object) -> tuple[Ticket, np.ndarray]:
         """Tickets and observations of new copies, one per seed."""
         seeds, tasks = np.asarray(seeds), np.asarray(tasks)
         shape = seeds.shape

@@ -38,7 +38,7 @@ def _host_call(body: Body, state: Array, action: Array, substeps: int) -> Array:
     """One call for a whole batch of states, whatever axes `vmap` gave it."""
     out = jax.ShapeDtypeStruct((body.state_size + body.sensed_size,), state.dtype)
 
-    def call(states: Any, actions: Any) -> np.ndarray:
+    def call(states: object, actions: object) -> np.ndarray:
         states, actions = np.asarray(states), np.asarray(actions)
         after = step_batch(
             body, states.reshape(-1, states.shape[-1]), actions.reshape(-1, actions.shape[-1]), substeps

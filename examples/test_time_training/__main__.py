@@ -1,0 +1,54 @@
+r"""A language model that learns from the text while it reads it: test-time training, meta-learned end to end.
+
+    python -m examples.test_time_training
+    python -m examples.test_time_training --seeds 3 --out results.json
+
+A small decoder of bytes sees a sliding window of the text. The last blocks have a second, *prime* MLP, which takes a
+gradient step on every chunk of the text once it has been predicted, so that what has left the window is kept in
+weights. Online MAML trains everything for that: the loss is that of every chunk before its step, differentiated through
+all steps. It is compared with the window alone, with full attention, and with dynamic evaluation: the same steps at
+test, by a model that was not trained for them. The text is Python's own library.
+
+Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675; Krause et al. 2018, "Dynamic
+Evaluation of Neural Sequence Models", arXiv 1709.07432.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+
+from .compare import compare, report, table
+from .decoder import Sizes, decoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=400, help="updates of each training")
+    parser.add_argument("--seeds", type=int, default=1, help="how many trainings of each")
+    parser.add_argument("--context", type=int, default=1024, help="bytes of a text")
+    parser.add_argument("--width", type=int, default=128, help="units of the model")
+    parser.add_argument(
+        "--window", type=int, default=128, help="bytes that attention sees, and bytes of a chunk"
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="the inner step size")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
+    asked = parser.parse_args()
+    s = Sizes(width=asked.width, window=asked.window, chunk=asked.window, context=asked.context)
+    steps, pieces, seeds = asked.steps, 200, asked.seeds
+    if asked.smoke:
+        s, steps, pieces, seeds = Sizes(16, 2, 1, 1, 16, 16, 64), 8, 3, 1
+    count = sum(x.size for x in jax.tree.leaves(decoder(jax.random.key(0), s)))
+    found = []
+    for seed in range(seeds):
+        print(f"seed {seed}: {count} parameters, {steps} updates", flush=True)
+        found.append(compare(s, steps, pieces, asked.rate, seed))
+    results = report(found, s, steps, count)
+    print("\n" + table(results))
+    if asked.out:
+        asked.out.write_text(results.to_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

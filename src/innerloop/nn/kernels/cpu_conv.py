@@ -1,0 +1,59 @@
+"""The three maps of a convolution on a CPU.
+
+Winograd's for 3x3 windows and stride 1 where the images are large enough for tiles; otherwise XLA's (Eigen's)
+convolution forward in float32, which packs patches inside the product, and products with patches that stay in cache for
+the kernel's gradient and for strides.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jaxtyping import Array
+
+from innerloop.nn.kernels import winograd
+from innerloop.nn.kernels.bilinear_conv import Arrays, Axes, bilinear_conv, more_examples
+from innerloop.nn.kernels.im2col import (
+    conv_by_patches,
+    conv_by_xla,
+    input_gradient_by_patches,
+    kernel_gradient_by_patches,
+)
+from innerloop.nn.kernels.primitives import batch_first
+
+
+def _fast_conv(x: Array, w: Array, *, stride: int) -> Array:
+    """conv(x, w). Eigen has no fast double precision."""
+    if winograd.pays(x, w.shape, stride):
+        return winograd.conv_by_tiles(x, w)
+    return conv_by_xla(x, w, stride) if x.dtype == jnp.float32 else conv_by_patches(x, w, stride)
+
+
+def _fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
+    """kernel_gradient(x, y)."""
+    shape = (kernel, kernel, x.shape[-1], y.shape[-1])
+    if winograd.pays(x, shape, stride, winograd.LEAST_CHANNELS_OF_A_GRADIENT):
+        return winograd.kernel_gradient_by_tiles(x, y)
+    return kernel_gradient_by_patches(x, y, stride, kernel)
+
+
+def _fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
+    """input_gradient(y, w): for stride 1 a convolution with the flipped, transposed kernel."""
+    if stride == 1 and w.shape[0] % 2:
+        return _fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
+    return input_gradient_by_patches(y, w, stride, places)
+
+
+def _batched(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
+    """The rule under `vmap`: more examples if all share one kernel, else one by one (faster than grouped)."""
+
+    def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
+        if shares_kernel and axes[0] is not None and axes[1] is None:
+            return more_examples(made, arrays, axes[0], **static)
+        return lax.map(lambda pair: made.bind(*pair, **static), batch_first(arrays, axes)), 0
+
+    return rule
+
+
+conv_p = bilinear_conv("conv", _fast_conv, _fast_kernel_gradient, _fast_input_gradient, _batched)

@@ -1,0 +1,97 @@
+r"""The three maps of a convolution on a GPU: batched matrix products with patches, one for all tasks.
+
+A convolution of tasks that have kernels of their own is a grouped one to XLA, which libraries compute slowly and whose
+derivatives they compute more slowly still. Here every map has an optional leading axis of tasks, so that under `vmap`,
+in every order of derivative, tasks are the batch of a product. Patches are made for blocks of examples, which bounds
+the memory that they take.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jaxtyping import Array
+
+from innerloop.engine.chunking import divisor_up_to
+from innerloop.nn.kernels.bilinear_conv import Arrays, Axes, bilinear_conv, more_examples
+from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patches, patches
+from innerloop.nn.kernels.primitives import batch_first
+
+BLOCK_BYTES = 1 << 28
+"""Patches of one task made at a time."""
+
+
+def _blocks(images: Array, kernel: int) -> int:
+    """The fewest blocks of equally many examples whose patches take at most `BLOCK_BYTES` each."""
+    examples, places_and_channels = len(images), images[0].size
+    size = places_and_channels * kernel**2 * images.dtype.itemsize
+    return examples // divisor_up_to(examples, BLOCK_BYTES // max(size, 1))
+
+
+def _by_blocks(compute: Callable[[Array], Array], images: Array, kernel: int) -> Array:
+    """`compute(images)`, which does the same to every image, block by block."""
+    blocks = _blocks(images, kernel)
+    if blocks == 1:
+        return compute(images)
+    out = lax.map(compute, images.reshape(blocks, -1, *images.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])
+
+
+def _conv(x: Array, w: Array, *, stride: int) -> Array:
+    return _by_blocks(lambda block: conv_by_patches(block, w, stride), x, w.shape[0])
+
+
+def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
+    def product(block: Arrays) -> Array:
+        return jnp.einsum("nhwp,nhwf->pf", patches(block[0], kernel, stride), block[1])
+
+    blocks = _blocks(x, kernel)
+    split = tuple(a.reshape(blocks, -1, *a.shape[1:]) for a in (x, y))
+    total = product((x, y)) if blocks == 1 else lax.map(product, split).sum(0)
+    return total.reshape(kernel, kernel, x.shape[-1], y.shape[-1])
+
+
+def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
+    """For stride 1 and an odd kernel a convolution with the flipped, transposed kernel."""
+    if stride == 1 and w.shape[0] % 2:
+        return _conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
+    return _by_blocks(lambda block: input_gradient_by_patches(block, w, stride, places), y, w.shape[0])
+
+
+def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
+    """The map of one task, or of as many as the leading axis has, with products of this precision."""
+
+    def either(first: Array, second: Array, *, precision: str, **static: object) -> Array:
+        one = lambda a, b: compute(a, b, **static)
+        with jax.default_matmul_precision(precision):
+            return (jax.vmap(one) if first.ndim == 5 else one)(first, second)
+
+    return either
+
+
+def _batched(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
+    """The rule under `vmap`: more examples if all share one kernel, else the axis of tasks; two `vmap`s are one."""
+
+    def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
+        if shares_kernel and axes[0] is not None and axes[1] is None and arrays[1].ndim == 4:
+            return more_examples(made, arrays, axes[0], **static)
+        first, second = batch_first(arrays, axes)
+        if first.ndim == 5:
+            return made.bind(first, second, **static), 0
+        merged = (a.reshape(-1, *a.shape[2:]) for a in (first, second))
+        out = made.bind(*merged, **static)
+        return out.reshape(*first.shape[:2], *out.shape[1:]), 0
+
+    return rule
+
+
+conv_p = bilinear_conv(
+    "gpu_conv",
+    _over_tasks(_conv),
+    _over_tasks(_kernel_gradient),
+    _over_tasks(_input_gradient),
+    _batched,
+    "precision",
+)

@@ -1,0 +1,81 @@
+"""The outer loop over blocks of meta-batches that the host puts on the devices."""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.outer import GradientLoop, MetaState, StepInfo
+from innerloop.engine.types import Task
+from innerloop.parallel.mesh import EVERYWHERE
+from innerloop.parallel.param_sharding import on_mesh
+
+
+class BlockLoop(GradientLoop):
+    """An outer loop whose `block` gives the tasks of `run`; what the host prepares, the device finds done.
+
+    At most two blocks are on their way: the one being computed and the next.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        optimizer: optax.GradientTransformation,
+        meta_batch: int,
+        chunk: int | None,
+        mesh: Mesh | None,
+    ):
+        super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
+        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
+        self.in_flight: deque[Array] = deque()
+
+    @abstractmethod
+    def block(self, state: MetaState, steps: int) -> Task:
+        """The tasks of the next `steps` updates, `[steps, tasks, ...]`, on the devices."""
+
+    def prepare(self, task: Task) -> Task:
+        """What is done with a task on the device before it is adapted to."""
+        return task
+
+    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """One update for every meta-batch of a block."""
+        one = lambda state, tasks: self.update(state, tasks, self.prepare)
+        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
+        return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
+
+    def run(
+        self,
+        state: MetaState,
+        steps: int,
+        *,
+        on_nonfinite: Literal["raise", "ignore"] = "raise",
+        most: int | None = None,
+    ) -> tuple[MetaState, StepInfo]:
+        """Take `steps` updates, each on the next meta-batch.
+
+        Args:
+            state: as for `OuterLoop.run`.
+            steps: as for `OuterLoop.run`.
+            on_nonfinite: as for `OuterLoop.run`; with "ignore" the next meta-batches are read while the device still
+                computes the last ones.
+            most: makes no difference here.
+
+        Raises:
+            InnerloopError: as `OuterLoop.run`, and where the tasks cannot be read.
+        """
+        state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
+        self.in_flight.append(info.outer_loss)
+        return state, info
+
+    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+        """The tasks of the next `steps` updates, once at most one block before them is unfinished."""
+        tasks = self.block(state, steps)
+        while len(self.in_flight) > 1:
+            self.in_flight.popleft().block_until_ready()
+        return (tasks,)

@@ -1,0 +1,24 @@
+"""The code that a GPU runs, on a CPU: whole models, in every way of differentiating the inner loop."""
+
+import jax
+import pytest
+from numeric_cases import assert_close, conv4_case, sgd
+
+from innerloop.algorithms import maml
+
+
+@pytest.mark.parametrize("derivative", ["unrolled", "mixed"])
+def test_a_batch_of_meta_gradients_is_that_of_the_cpu(derivative, monkeypatch: pytest.MonkeyPatch):
+    """Four convolutional layers with normalisation and pooling, three tasks at once."""
+    loss_fn, params, task = conv4_case()[:3]
+    algorithm = maml(loss_fn, sgd(2, derivative=derivative))
+    tasks = jax.tree.map(lambda x: jax.numpy.stack([x, x[::-1], x]), task)
+
+    def gradients(backend: str):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        run = jax.jit(lambda params, tasks: jax.vmap(algorithm.meta_grad, (None, 0))(params, tasks)[0])
+        assert ("stablehlo.convolution" in run.lower(params, tasks).as_text()) == (backend == "tpu")
+        return run(params, tasks)
+
+    expected = gradients("tpu")
+    assert_close(gradients("gpu"), expected)
