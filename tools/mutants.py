@@ -54,7 +54,7 @@ SHARED = (
 """Imported once for all runs. Nothing is computed before the fork: threads of JAX do not survive it."""
 
 ENGINE = {
-    "algorithm": "numeric/test_quadratic numeric/test_losses_with_more",
+    "algorithm": "numeric/test_quadratic numeric/test_inner_derivative numeric/test_losses_with_more",
     "chunking": "numeric/test_outer_mean engine/test_outer::test_sizes_that_do_not_divide",
     "counted_scan": "engine/test_outer",
     "custom_rules": "numeric/test_mixed_mode_limits",

@@ -229,3 +229,11 @@ def test_the_first_layer_that_is_lost_is_named():
         layer_lost(algorithm, PARAMS, batch._replace(targets=batch.targets * jnp.nan), layers)
         == "in its data"
     )
+
+
+def test_tasks_of_one_array_each():
+    """Not labelled; the query set is still looked at."""
+    algorithm = maml(lambda params, x: jnp.mean(jnp.square(x @ params["w"])), InnerLoop(optax.sgd(0.1)))
+    lost = Task(jnp.ones((2, 2)), jnp.full((2, 2), jnp.nan))
+    with pytest.raises(Diverged, match="query loss .*in its data"):
+        algorithm.meta_grad(PARAMS, lost)

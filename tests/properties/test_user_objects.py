@@ -357,11 +357,12 @@ def test_what_is_no_score_is_told(kinds: tuple[str, str]):
 
 def test_the_first_line_of_an_error_is_told():
     """Those of JAX have many."""
+    of_python: Any = lambda params, task: {"a": float(params["w"])}
     batch = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
     with pytest.raises(
         InnerloopError, match=r"score: cannot be computed \(Abstract tracer value encountered"
     ):
-        score_shapes(lambda params, task: {"a": float(params["w"])}, PARAMS, Task(batch, batch))
+        score_shapes(of_python, PARAMS, Task(batch, batch))
 
 
 def test_a_score_of_another_signature_is_told():
