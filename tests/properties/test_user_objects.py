@@ -33,8 +33,6 @@ from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.nn.losses import cross_entropy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def some(examples: int) -> Any:
     """So many examples, as they come: what is chosen from a list has nothing simpler to be shrunk to."""
