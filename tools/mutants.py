@@ -36,7 +36,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path("src", "innerloop")
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
-PER_FILE = 12
+PER_FILE = 4
 """Changes tried of each file; all of a file that has fewer."""
 
 WORKERS = int(os.environ.get("WORKERS", "2"))
@@ -75,7 +75,7 @@ ENGINE = {
     "mixed_mode": "numeric/test_derivative_modes numeric/test_mixed_mode_limits numeric/test_losses_with_more",
     "nested_scan": "numeric/test_long_and_streamed_loops",
     "optimizer": "engine/test_outer_optimizer",
-    "outer": "numeric/test_outer_mean engine/test_outer engine/test_nonfinite",
+    "outer": "numeric/test_outer_mean engine/test_outer_optimizer engine/test_outer engine/test_nonfinite",
     "persistent_adam": "engine/test_outer_optimizer numeric/test_persistent_adam",
     "prefetch": "tasks/streaming/test_streaming",
     "pytree": "engine/test_inner properties/test_user_objects nn/test_models",

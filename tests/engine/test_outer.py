@@ -19,6 +19,8 @@ from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
 from innerloop.tasks.sinusoid import Sinusoid
 
+pytestmark = pytest.mark.optimised  # quickly compiled programs of several lengths round otherwise
+
 OPTIMIZER = optax.adam(0.01)
 ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.01), 1))
 WAVES = Sinusoid(3, 3)
