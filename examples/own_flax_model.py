@@ -1,4 +1,7 @@
-"""Flax models, unchanged: NNX is split into graph and parameters; Linen's parameters are a tree already.
+"""Flax models with dropout and batch normalisation, in NNX and in Linen, each as Flax documents it.
+
+Two functions describe a model: `apply` trains it, with a key for dropout, and returns its new running statistics;
+`predict` uses them. Every inner step has another dropout mask, and every task running statistics of its own.
 
 Needs Flax: pip install innerloop[flax].
 
@@ -6,7 +9,6 @@ Run with: python examples/own_flax_model.py
 """
 
 import argparse
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,58 +16,87 @@ import numpy as np
 import optax
 from flax import linen, nnx
 
-from innerloop import InnerLoop, OuterLoop, Sinusoid, maml, mean_squared_error
-from innerloop.nn.losses import Apply
+from innerloop import InnerLoop, Learner, Loss, OuterLoop, Sinusoid, maml, mean_squared_error
 
 
 class Regressor(nnx.Module):
     def __init__(self, rngs):
-        self.hidden = nnx.Linear(1, 40, rngs=rngs)
+        self.first = nnx.Linear(1, 40, rngs=rngs)
+        self.second = nnx.Linear(40, 40, rngs=rngs)
+        self.norm = nnx.BatchNorm(40, momentum=0.5, rngs=rngs)  # few steps to follow in
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.head = nnx.Linear(40, 1, rngs=rngs)
 
     def __call__(self, x):
-        return self.head(jnp.tanh(self.hidden(x)))
+        x = jnp.tanh(self.second(jnp.tanh(self.first(x))))
+        return self.head(self.dropout(self.norm(x)))
+
+
+def from_nnx():
+    """Parameters and loss of an NNX model, which is split by the types of its variables."""
+    model = Regressor(nnx.Rngs(params=0, dropout=1))
+    graph, params, statistics, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+
+    # A copy, because layers write to their variables, and those of `rest` belong to all calls.
+    merged = lambda params, state: nnx.merge(graph, params, state, rest, copy=True)
+
+    def apply(params, x, key, state):
+        model = merged(params, state)
+        nnx.reseed(model, dropout=key)
+        model.train()
+        return model(x), nnx.state(model, nnx.BatchStat)
+
+    def predict(params, x, state):
+        model = merged(params, state)
+        model.eval()
+        return model(x)
+
+    return params, Loss(mean_squared_error(apply, predict), random=True, state=statistics)
 
 
 class LinenRegressor(linen.Module):
     @linen.compact
-    def __call__(self, x):
-        x = jnp.tanh(linen.Dense(40, name="hidden")(x))
+    def __call__(self, x, train):
+        x = jnp.tanh(linen.Dense(40, name="first")(x))
+        x = jnp.tanh(linen.Dense(40, name="second")(x))
+        x = linen.BatchNorm(use_running_average=not train, momentum=0.5, name="norm")(x)
+        x = linen.Dropout(0.1, deterministic=not train)(x)
         return linen.Dense(1, name="head")(x)
 
 
-def from_nnx() -> tuple[Any, Apply]:
-    """(params, apply) of an NNX model. Other state, such as dropout keys, would be in `rest`."""
-    graph, params, rest = nnx.split(Regressor(nnx.Rngs(0)), nnx.Param, ...)
-    # A pure dict of arrays, because the metadata of variables would have to agree between params and gradients.
-    return nnx.to_pure_dict(params), lambda pure, x: nnx.merge(graph, with_values(params, pure), rest)(x)
-
-
-def with_values(params, pure):
-    """The NNX state with these values."""
-    state = jax.tree.map(lambda x: x, params)
-    nnx.replace_by_pure_dict(state, pure)
-    return state
-
-
-def from_linen() -> tuple[Any, Any]:
-    """(params, apply) of a Linen model."""
+def from_linen():
+    """Parameters and loss of a Linen model, whose variables are trees already."""
     model = LinenRegressor()
-    return model.init(jax.random.key(0), jnp.zeros((1, 1)))["params"], lambda p, x: model.apply(
-        {"params": p}, x
-    )
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 1)), train=False)
+
+    def apply(params, x, key, state):
+        variables = {"params": params, "batch_stats": state}
+        outputs, new = model.apply(variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+        return outputs, new["batch_stats"]
+
+    def predict(params, x, state):
+        return model.apply({"params": params, "batch_stats": state}, x, train=False)
+
+    loss = mean_squared_error(apply, predict)
+    return variables["params"], Loss(loss, random=True, state=variables["batch_stats"])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     steps = 300 if parser.parse_args().smoke else 10_000
-    for name, (params, apply) in (("NNX", from_nnx()), ("Linen", from_linen())):
-        algorithm = maml(mean_squared_error(apply), InnerLoop(optax.sgd(0.02), steps=3))
-        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(), meta_batch=8)
+    wave = np.linspace(-5, 5, 20, dtype=np.float32)[:, None]
+    for name, (params, loss_fn) in (("NNX", from_nnx()), ("Linen", from_linen())):
+        algorithm = maml(loss_fn, InnerLoop(optax.sgd(0.02), steps=3))
+        loop = OuterLoop(algorithm, optax.adam(1e-3), Sinusoid(20, 20), meta_batch=8)
         state, info = loop.run(loop.init(params, jax.random.key(1)), steps)
         first, last = np.mean(info.outer_loss[:50]), np.mean(info.outer_loss[-50:])
         print(f"{name}: loss after adapting {first:.3f} -> {last:.3f} in {steps} meta-steps")
+
+        learner = Learner(state.params, algorithm.with_inner(steps=20)).fit(wave, np.sin(wave))
+        print("  fitted to a new wave, at 1.5 it predicts", learner.predict(np.full((1, 1), 1.5)).item())
+        means = jax.tree.leaves(learner.params_.state)[0]
+        print("  its running means, after 20 inner steps:", np.round(means[:3], 3))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ PAGES = [
     ROOT / "SECURITY.md",
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
+ALONE = [ROOT / "docs" / "guides" / name for name in ("more-inner-loops.md", "own-models.md", "debugging.md")]
+"""Pages whose blocks are programs by themselves."""
 ALGORITHM_PAGES = ROOT / "docs" / "reference" / "algorithms"
 API_PAGES = ROOT / "docs" / "reference" / "api"
 
@@ -43,12 +45,25 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python") and p not in ALONE], ids=name_of)
 def test_the_code_of_a_page_runs(page: Path) -> None:
     code = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(code, name_of(page), "exec"), names)
     assert len(names) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(code, id=f"{page.stem}-{i}")
+        for page in ALONE
+        for i, code in enumerate(blocks(page, "python"))
+    ],
+)
+def test_a_block_runs_alone(block: str) -> None:
+    exec(compile(block, "block", "exec"), {"__name__": "block"})
 
 
 def test_the_readme_s_example_is_twenty_lines() -> None:

@@ -2,6 +2,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -79,8 +80,8 @@ def test_functions_are_not_hidden_by_modules_of_their_name():
 @pytest.mark.parametrize("name", sorted(innerloop.HOMES))
 def test_every_public_name_is_there(name):
     value = getattr(innerloop, name)
-    assert callable(value)
-    assert value.__name__ == name
+    assert callable(value) or isinstance(value, ModuleType)
+    assert value.__name__.split(".")[-1] == name
     assert getattr(innerloop, name) is value
     assert name in dir(innerloop)
 

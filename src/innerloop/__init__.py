@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from innerloop.tasks import Sinusoid as Sinusoid
     from innerloop.tasks import StreamedEpisodes as StreamedEpisodes
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
+    from innerloop.tasks import tables as tables
     from innerloop.tasks.datasets import ClassArrays as ClassArrays
     from innerloop.training.measure import measure as measure
     from innerloop.training.train import train as train
@@ -81,7 +82,7 @@ PUBLIC = {
     "nn": ("MLP", "Conv4"),
     "nn.losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "parallel.cpu_devices": ("use_cores",),
-    "tasks": ("Episodes", "IteratorOuterLoop", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop"),
+    "tasks": ("Episodes", "IteratorOuterLoop", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop", "tables"),
     "tasks.datasets": ("ClassArrays",),
     "training.measure": ("measure",),
     "training.train": ("train",),

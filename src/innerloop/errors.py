@@ -15,6 +15,11 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
         raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), do=do)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of another library says; its name if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _shortened(text: str, most: int = 400) -> str:
     """Cut a value for a message, since it may be a line of a million columns."""
     return text if len(text) <= most else f"{text[:most]}..."

@@ -1,7 +1,7 @@
 """Objects made anew in a loop, as in a notebook: compiled once, and nothing is kept of the calls."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,6 @@ from innerloop.tasks.sinusoid import Sinusoid
 PARAMS = MLP(1, 1, hidden=(3,), key=jax.random.key(0))
 X = np.linspace(-1, 1, 6, dtype=np.float32)[:, None]
 TASK = Task(Batch(X, np.sin(X)), Batch(X, np.cos(X)))
-
-
-@pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """One entry for every program that is compiled meanwhile."""
-    seen: list[str] = []
-
-    def listen(event: str, duration_secs: float, **about: Any) -> None:
-        if event.endswith("backend_compile_duration"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def new(make: Callable[..., Algorithm] = maml, steps: int = 2) -> Algorithm:

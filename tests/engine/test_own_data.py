@@ -88,7 +88,7 @@ def test_a_list_is_evaluated_once_each():
         same(curve.scores["loss"][number, -1], line(adapted, task.query))
     first = il.evaluate(algorithm(), start(), tasks, key=jax.random.key(3), num_tasks=3)
     same(first.scores["loss"], curve.scores["loss"][:3])
-    with pytest.raises(InnerloopError, match="holds 4 tasks, got 5"):
+    with pytest.raises(InnerloopError, match="there are 4 tasks, got 5"):
         il.evaluate(algorithm(), start(), tasks, key=jax.random.key(0), num_tasks=5)
 
 

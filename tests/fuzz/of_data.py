@@ -14,13 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 from PIL import Image
 from tests.fuzz.mutate import json_of, mutated, odd_file, write
 
 from innerloop.cli.user_examples import read_points
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.datasets import cifar, image_folder, mini_imagenet
-from innerloop.tasks.io import array_files
+from innerloop.tasks.io import array_files, table_files
 from innerloop.tasks.io.archives import Limits, read_tar, read_zip
 from innerloop.tasks.io.images import channels_of, open_image, to_array
 
@@ -281,6 +282,23 @@ def wide(draw: random.Random, content: bytes) -> bytes:
     """Now and then with a cell or a row that is far too long."""
     long = draw.choice((b",x" * 100_000, b"1" * 200_000, b'"' + b"1" * 200_000))
     return content + long if draw.random() < 0.02 else content
+
+
+def own_tables(root: Path) -> Attempt:
+    """CSV and Parquet tables of users."""
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(
+        pyarrow.table({"g": [1, 1, 2], "x": ["a", None, "b"], "y": [0.5, 1.0, None]}), file
+    )
+    seeds = {"csv": [b"g,x,y\n1,a,0.5\n1,,1\n2,b,\n", b'a,b\n"1,2",3\n'], "parquet": [file.getvalue()]}
+
+    def attempt(draw: random.Random) -> None:
+        kind = draw.choice(sorted(seeds))
+        path = root / f"x.{kind}"
+        write(draw, path, mutated(draw, seeds[kind]))
+        table_files.read(path)
+
+    return attempt
 
 
 def points(root: Path) -> Attempt:

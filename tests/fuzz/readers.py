@@ -18,6 +18,7 @@ READERS: dict[str, Callable[[Path], Attempt]] = {
     "pictures": of_data.pictures,
     "picture folders": of_data.picture_folders,
     "CSV of points": of_data.points,
+    "CSV and Parquet tables": of_data.own_tables,
     "CSV of mini-ImageNet": of_data.tables,
     "cached arrays": of_data.arrays,
     "config JSON": of_runs.configs,

@@ -41,7 +41,12 @@ def _of_code() -> str:
 
 
 def of_images(config: Config) -> str:
-    """The hash of names, sizes and times in a folder of images; empty for published data sets, which have checksums."""
+    """The hash of names, sizes and times in a folder of images, or of a table; empty for other data sets.
+
+    Published ones have checksums.
+    """
+    if config.data.spec.needs_file:
+        return of_file(Path(config.data.file))
     root = Path(config.data.folder)
     if not config.data.folder or not root.is_dir():
         return ""

@@ -219,6 +219,9 @@ class Laboratory:
         Raises:
             InnerloopError: for unknown experiments and layers, and for experiments that this run does not allow.
         """
+        if self.config.data.spec.needs_file:
+            wrong = "the experiments read all queries of a task, and those of a table's groups are padded"
+            raise InnerloopError("analyze", wrong, got=self.config.data.own, do="use `evaluate` and `report`")
         for name in chosen:
             if name not in EXPERIMENTS:
                 do = "choose among: " + ", ".join(EXPERIMENTS)

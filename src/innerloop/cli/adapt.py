@@ -23,6 +23,7 @@ class Adapt:
 
     Pictures: DATA/support/CLASS/*.png are the labelled examples, DATA/query/*.png the new ones.
     Sinusoids: DATA is a CSV file with the header x,y; rows with an empty y are predicted.
+    Tables: DATA is a CSV or Parquet file with the rows of a new group; those without y are predicted.
 
     Example: innerloop adapt runs/omniglot-5way-1shot-maml my-letters
     """
@@ -45,7 +46,7 @@ class Adapt:
     ] = None
     """Whether drawings are dark on light or light on dark."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
-    """Where the training images are (data set `folder`)."""
+    """Where the training images are (data set `folder`), or the training table."""
     json: bool = False
     """Print one JSON object and nothing else."""
     csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -92,7 +93,7 @@ def _show(result: JsonObject) -> None:
     out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))
     for prediction in result["predictions"]:
         cells = (prediction[name] for name in names)
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells))
+        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
     out.print(table)
     how = f"{result['preset']}, {counted(result['steps'], 'inner step')} on {counted(result['examples'], 'example')}"
     if "classes" in result:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from innerloop.cli.adapt_table import predicted_rows
 from innerloop.cli.user_examples import (
     Ink,
     PictureShape,
@@ -49,7 +50,11 @@ def adapt_and_predict(
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
     config = weights.load(weights_path(source))[1]
     images = learner.classification
-    found = _classify(learner, config, own, data_folder) if images else _regress(learner, config, own)
+    if config.data.spec.needs_file:
+        refuse_pictures(own, "a table", "give a CSV or Parquet file with the columns of the table")
+        found = {"predictions": predicted_rows(learner, config, source, data_folder, own.data)}
+    else:
+        found = _classify(learner, config, own, data_folder) if images else _regress(learner, config, own)
     about = {"source": source, "preset": config.name, "steps": learner.n_steps}
     return about | {"examples": len(learner.support)} | found
 
@@ -126,19 +131,20 @@ def _regress(learner: Learner, config: Config, own: UserData) -> JsonObject:
         raise InnerloopError(
             "adapt", "the oracle needs each wave's amplitude and phase", do="use another run"
         )
-    _refuse_pictures(own)
+    refuse_pictures(own, "sinusoids", "give a CSV file with the header x,y")
     points = read_points(own.data)
     found = learner.fit(points.known_x, points.known_y).predict(points.asked_x)
     pairs = zip(points.asked_x[:, 0], found[:, 0], strict=True)
     return {"predictions": [{"x": float(x), "y": float(y)} for x, y in pairs]}
 
 
-def _refuse_pictures(own: UserData) -> None:
-    """Raise InnerloopError unless the user's examples are a file of points and nothing else."""
+def refuse_pictures(own: UserData, tasks: str, do: str) -> None:
+    """Raise InnerloopError unless the user's examples are a file of rows and nothing else."""
     if not own.data.is_file():
-        do = "give a CSV file with the header x,y"
-        raise InnerloopError("adapt", "sinusoids need a file of points", got=repr(str(own.data)), do=do)
+        verb = "needs a file of rows" if tasks == "a table" else "need a file of points"
+        raise InnerloopError("adapt", f"{tasks} {verb}", got=repr(str(own.data)), do=do)
     for name, given in (("--query", own.query), ("--ink", own.ink)):
         if given:
             do = "leave it out; rows with an empty y are predicted"
-            raise InnerloopError(name, "is for pictures, and sinusoids have none", do=do)
+            verb = "has" if tasks == "a table" else "have"
+            raise InnerloopError(name, f"is for pictures, and {tasks} {verb} none", do=do)

@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from innerloop.cli.common import Count, Devices, Steps, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
-from innerloop.config.schema import Normalization
+from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted, diverged, with_interval
 from innerloop.io.untrusted import JsonObject
@@ -34,9 +34,9 @@ class Evaluate:
     steps: Steps = None
     """Inner steps."""
     shots: Annotated[Count, MEMBERS] = None
-    """Support examples of each class (for sinusoids: of the task)."""
+    """Support examples of each class (for sinusoids and tables: of the task)."""
     queries: Annotated[Count, MEMBERS] = None
-    """Query examples of each class (for sinusoids: of the task)."""
+    """Query examples of each class (for sinusoids: of the task; for tables: at most so many)."""
     normalization: Annotated[
         Literal["transductive", "inductive", "support", "all"] | None,
         arg(metavar="{transductive,inductive,support,all}", help_behavior_hint="(default: as trained)"),
@@ -52,7 +52,7 @@ class Evaluate:
     seed: Annotated[int, TEST_SEED] = 0
     """Seed of the tasks."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
-    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    """Where the images are (data sets `folder` and `mini_imagenet`), or the table."""
     devices: Devices = None
     """CPU devices that tasks are split over."""
     json: bool = False
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print_json(_merged(found))
     else:
-        _show(found, trained.config.model.normalizes)
+        _show(found, trained.config)
     return 0
 
 
@@ -127,7 +127,7 @@ def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> Js
     return records[0] | modes
 
 
-def _show(found: "Sequence[innerloop.training.measurement.Measurement]", normalizes: bool) -> None:
+def _show(found: "Sequence[innerloop.training.measurement.Measurement]", config: Config) -> None:
     """The adaptation curve as a table, one column per mode, and the conditions of the measurement."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
@@ -139,7 +139,7 @@ def _show(found: "Sequence[innerloop.training.measurement.Measurement]", normali
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
     _show_curves("inner steps", {named(m): m for m in scores})
-    console().print(_score_conditions(scores, normalizes))
+    console().print(_score_conditions(scores, config))
     for m in scores:
         _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
@@ -186,12 +186,14 @@ def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement"
 
 
 def _score_conditions(
-    scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]", normalizes: bool
+    scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]", config: Config
 ) -> str:
     """The same of numbers that differ by their mode of normalisation alone."""
     found = scores[0]
-    shown = normalizes or len(scores) > 1
-    queries = counted(found.queries_per_class, "query", "queries")
+    shown = config.model.normalizes or len(scores) > 1
+    table = config.data.spec.needs_file
+    queries = ("at most " if table else "") + counted(found.queries_per_class, "query", "queries")
+    queries += "; 1 is the variance of y over the training rows" if table else ""
     queries += " per class" if found.score == "accuracy" else ""
     modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
     return (

@@ -128,8 +128,9 @@ def _speed(progress: Progress) -> str:
 
 
 def in_words(metrics: dict[str, float]) -> str:
-    """The main metrics in words: outer loss or returns, and the validation score."""
+    """The main metrics in words: outer loss or returns, what else training tells, and the validation score."""
     words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
+    words += [_of_training(name, value) for name, value in metrics.items() if name.startswith("train_")]
     returns = sorted(name for name in metrics if name.startswith("return_after_"))
     if returns:
         words = ["return " + " → ".join(f"{metrics[name]:.1f}" for name in returns)]
@@ -142,6 +143,13 @@ def in_words(metrics: dict[str, float]) -> str:
     if lost := round(metrics.get("validation_diverged", 0)):
         words[-1] += f" ({counted(lost, 'task')} diverged)"
     return "  ".join(words)
+
+
+def _of_training(name: str, value: float) -> str:
+    """An auxiliary output of the loss in words, such as `training accuracy 61.2 %`."""
+    if name == "train_accuracy":
+        return f"training accuracy {100 * value:.1f} %"
+    return printable(f"training {name.removeprefix('train_').replace('_', ' ')} {value:.4g}", 80)
 
 
 def _left(seconds: float) -> str:

@@ -28,6 +28,11 @@ else:
 Normalization = Literal["transductive", "inductive", "support"]
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """The names between the commas of a text."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 class Section:
     """Base class of settings; checks every number against the bounds in its annotation."""
 
@@ -49,11 +54,11 @@ class DataConfig(Section):
     ways: Annotated[int, MEMBERS] = 5
     """Classes of an episode."""
     shots: Annotated[int, MEMBERS] = 1
-    """Support examples of each class at test (for sinusoids: of the task)."""
+    """Support examples of each class at test (for sinusoids and tables: of the task)."""
     train_shots: Annotated[int | None, MEMBERS] = None
     """Support examples of each class while training; None: as at test (Reptile trains with more)."""
     queries: Annotated[int, MEMBERS] = 1
-    """Query examples of each class while training (for sinusoids: of the task)."""
+    """Query examples of each class while training (for sinusoids: of the task; for tables: at most so many)."""
     rotations: bool = False
     """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
     `evaluation.rotations`."""
@@ -67,6 +72,18 @@ class DataConfig(Section):
     """Colour that transparent parts of the images of `folder` are composited on: a CSS name, or #rrggbb."""
     min_examples: Annotated[int, Bounds(0, 1_000_000)] = 0
     """Classes of `folder` with fewer images are left out; 0: none."""
+    file: str = ""
+    """The table (data set `table`): a CSV or Parquet file with one row per example."""
+    task: str = ""
+    """Column of `file` that names the group of a row; every group is a task."""
+    x: str = ""
+    """Columns of `file` that are given, with commas between them; empty: all but `task` and `y`."""
+    y: str = ""
+    """Column of `file` to predict, or several with commas between them."""
+    categories: str = ""
+    """Columns of `file` that hold numbers and mean categories, with commas between them."""
+    missing: Literal["drop", "refuse"] = "drop"
+    """Whether rows of `file` with a missing value are left out, or refused."""
     protocol: Literal["maml", "reptile"] = "maml"
     """Which paper's sinusoids."""
     oracle: bool = False
@@ -75,8 +92,30 @@ class DataConfig(Section):
 
     @property
     def own(self) -> str:
-        """The name of the user's folder of images; empty for other data."""
+        """The name of the user's folder of images, or of the user's table; empty for other data."""
+        if self.spec.needs_file:
+            return Path(self.file).name
         return Path(self.folder).name if self.spec.needs_folder else ""
+
+    @property
+    def x_columns(self) -> tuple[str, ...]:
+        """The columns of a table that are given; none: all others."""
+        return _listed(self.x)
+
+    @property
+    def y_columns(self) -> tuple[str, ...]:
+        """The columns of a table to predict."""
+        return _listed(self.y)
+
+    @property
+    def category_columns(self) -> tuple[str, ...]:
+        """The columns of a table whose numbers mean categories."""
+        return _listed(self.categories)
+
+    @property
+    def outputs(self) -> int:
+        """The outputs of a model for such tasks."""
+        return self.ways if self.spec.kind == "images" else max(1, len(self.y_columns))
 
     @property
     def spec(self) -> DatasetSpec:
@@ -181,13 +220,13 @@ class EvaluationConfig(Section):
     SECTION = "evaluation."
 
     tasks: Annotated[int, TASKS] = 10_000
-    """Held-out tasks."""
+    """Held-out tasks; at most so many where their number is finite (groups of a table)."""
     steps: Annotated[int, STEPS] = 10
     """Inner steps at test; may exceed those of training."""
     minibatch: Annotated[int | None, MEMBERS] = None
     """Support examples per inner step at test; None: all."""
     queries: Annotated[int, MEMBERS] = 1
-    """Query examples of each class (for sinusoids: of the task)."""
+    """Query examples of each class (for sinusoids: of the task; for tables: at most so many)."""
     rotations: bool = True
     """Rotate held-out classes as well where training classes are (MAML's code does, Reptile's does not)."""
     normalization: Normalization = "transductive"

@@ -110,6 +110,7 @@ class DatasetSpec:
         module: the module of `innerloop.tasks.datasets` that reads it.
         read: `read(module, data)` gives the splits that a `DataConfig` asks for.
         needs_folder: whether it is read from a folder that the user names.
+        needs_file: whether it is a table, read from a file that the user names, whose groups of rows are tasks.
         counts_examples: whether classes with few examples can be left out.
         drawings: whether images are light ink on a dark background, for which the settings of Omniglot are used.
         rotations: whether its published protocol makes four classes of each by rotation.
@@ -124,6 +125,7 @@ class DatasetSpec:
     module: str = ""
     read: Callable[[Any, Any], Any] = lambda module, data: module.load()
     needs_folder: bool = False
+    needs_file: bool = False
     counts_examples: bool = False
     drawings: bool = False
     rotations: bool = False
@@ -131,7 +133,7 @@ class DatasetSpec:
     goal: str = ""
 
     def load(self, data: object) -> Any:
-        """The classes of training, validation and test, by the settings of a `DataConfig`."""
+        """The classes (of a table, the groups) of training, validation and test, by the settings of a `DataConfig`."""
         return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data)
 
 
@@ -188,6 +190,21 @@ DATASETS = {
             ),
             needs_folder=True,
             counts_examples=True,
+        ),
+        DatasetSpec(
+            "table",
+            "Table",
+            "regression",
+            module="table",
+            read=lambda module, data: module.load(
+                data.file,
+                task=data.task,
+                x=data.x_columns,
+                y=data.y_columns,
+                categories=data.category_columns,
+                missing=data.missing,
+            ),
+            needs_file=True,
         ),
         DatasetSpec("navigation", "2D navigation", "reinforcement"),
         _body("half-cheetah", "direction"),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
 
@@ -16,24 +16,30 @@ def divisor_up_to(number: int, most: int) -> int:
 
 
 def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -> PyTree:
-    """The mean of `one(item)` over the leading axis of `items`, `chunk` of them at a time.
+    """The mean of `one(item)` over the leading axis of `items`, `chunk` of them at a time, in floats.
 
     Only the running sum is kept.
     """
 
     def add_chunk(total: PyTree, items: PyTree) -> tuple[PyTree, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
-        part = one(first(items)) if chunk == 1 else jax.vmap(one)(items)
+        part = in_floats(first(items)) if chunk == 1 else jax.vmap(in_floats)(items)
         part = part if chunk == 1 else jax.tree.map(lambda x: x.sum(0), part)
         return jax.tree.map(jnp.add, total, part), None
 
+    in_floats = lambda item: jax.tree.map(_as_float, one(item))
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first(items)))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(in_floats, first(items)))
     count = jax.tree.leaves(items)[0].shape[0]
     # Not -1: an array may hold nothing, as the query set of a task for Reptile.
     chunks = jax.tree.map(lambda x: x.reshape(count // chunk, chunk, *x.shape[1:]), items)
     total, _ = jax.lax.scan(add_chunk, zeros, chunks)
     return jax.tree.map(lambda x: x / count, total)
+
+
+def _as_float(x: Array) -> Array:
+    """Numbers whose mean can be taken: whole ones and truth values, such as a mask, as floats."""
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
 
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:

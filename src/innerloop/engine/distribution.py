@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.dependence import dependent, numbers_within
 from innerloop.engine.types import TaskDistribution
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 
 UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
@@ -90,7 +90,7 @@ def check_random(
     try:
         first, second = _traced_twice(traced, key)
     except UNTRACEABLE as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
     except (TypeError, ValueError) as error:

@@ -25,8 +25,7 @@ from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
-from innerloop.engine.task_list import TaskList
-from innerloop.engine.types import Params, Task, TaskDistribution
+from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, place_cut
@@ -150,8 +149,9 @@ def over_tasks(
     """A measurement that is compiled once: `run(params, key)` yields `one(params, task, key)` for every batch of tasks.
 
     The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
-    measurements with the same key are paired.
+    measurements with the same key are paired. Where there are finitely many tasks, none is measured twice.
     """
+    num_tasks = min(num_tasks, len(tasks)) if isinstance(tasks, FiniteTasks) else num_tasks
     batch_size = whole_batches(batch_size, num_tasks)
     # A model trained in shards may be evaluated on fewer devices.
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
@@ -169,8 +169,8 @@ def over_tasks(
 
 
 def _task_of(tasks: TaskDistribution, key: PRNGKeyArray, number: Array) -> Task:
-    """Task `number` of an evaluation: drawn with its key, or the one of this number from a list."""
-    return tasks.task(number) if isinstance(tasks, TaskList) else tasks.sample(key)
+    """Task `number` of an evaluation: drawn with its key, or the one of this number where they are finitely many."""
+    return tasks.task(number, key) if isinstance(tasks, FiniteTasks) else tasks.sample(key)
 
 
 def in_turn(
@@ -221,11 +221,11 @@ def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> 
 
 
 def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
-    """How many tasks to evaluate. Raises InnerloopError for more than a list holds."""
-    if not isinstance(tasks, TaskList):
+    """How many tasks to evaluate. Raises InnerloopError for more than there are."""
+    if not isinstance(tasks, FiniteTasks):
         return 10_000 if asked is None else asked
     if asked is not None and asked > len(tasks):
-        wrong, do = f"the list holds {len(tasks)} tasks", "leave `num_tasks` out to take each once"
+        wrong, do = f"there are {len(tasks)} tasks", "leave `num_tasks` out to take each once"
         raise InnerloopError("evaluate", wrong, got=asked, do=do)
     return len(tasks) if asked is None else asked
 
@@ -253,10 +253,11 @@ def evaluate(
     Args:
         algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test.
         params: the meta-parameters, as in the state of the outer loop.
-        tasks: the distribution of held-out tasks, or a `TaskList`, whose tasks are taken in order, each once.
+        tasks: the distribution of held-out tasks. Finitely many (`TaskList`, groups of a table) are taken in order,
+            each once.
         score: `score(adapted, task)` gives scalars by name (None: the algorithm's loss on the query set, as `loss`).
         key: decides which tasks are drawn.
-        num_tasks: the number of tasks, at least 2 (None: 10 000, or all of a list).
+        num_tasks: the number of tasks, at least 2 (None: 10 000, or all where they are finitely many).
         record: the numbers of inner steps after which to score (None: a selection of 0..steps).
         chunk: the number of tasks vectorised at a time on each device.
         on_nonfinite: whether to raise an error if a task has a score that is not finite; with "keep" it stays in the

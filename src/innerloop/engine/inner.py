@@ -33,6 +33,7 @@ from innerloop.engine.loss import (
     is_random,
 )
 from innerloop.engine.nested_scan import nested_scan, square_root_segments
+from innerloop.engine.optimizer import initial_moments
 from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice
@@ -162,7 +163,7 @@ def unroll(
 
     now = lambda carry, i, item: Now(carry.state, fold_key(key, i), _batch_of_step(inner, support, i, item))
     watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
-    carry = Carry(fast, inner.rule.init(fast), state)
+    carry = Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state)
     loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
     make = partial(
         inner_step,

@@ -10,6 +10,7 @@ from innerloop.engine.dependence import dependent
 from innerloop.engine.diagnosis import misfit
 from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.randomness_check import warn_of_one_mask
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 
@@ -19,7 +20,7 @@ DO = "look for a stop_gradient, a rounding, or a model that does not use its par
 def check_learns(
     algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray, who: str, *, outer: bool
 ) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless there is something to learn.
+    """Raise InnerloopError, on behalf of `who`, unless there is something to learn; warn of one dropout mask for all.
 
     Args:
         algorithm: the algorithm.
@@ -40,6 +41,7 @@ def check_learns(
         _check_ways(algorithm, params, task, tasks, who)
         adapted = jax.eval_shape(adapt, task.support, params)
         learns = _depends(adapt, task.support, params)
+        warn_of_one_mask(algorithm, params, task, key, who)
     if algorithm.inner.steps and not learns:
         wrong = (
             "the loss does not depend on the parameters that the inner loop adapts, so it would learn nothing"

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine import distribution
 from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.model_state import check_state, in_structure_of, own_state
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 
@@ -49,7 +50,7 @@ class Loss:
 
     `fn` is called as `fn(params, batch)`, with the keyword `key` if it is random and the keyword `state` if it has
     state. It returns the loss; or a tuple of the loss, the new state if there is one, and the auxiliary outputs if
-    there are any.
+    there are any. `innerloop.mean_squared_error(apply, predict)` and its siblings are such functions, too.
 
     Attributes:
         fn: the function.
@@ -89,7 +90,7 @@ class Loss:
         """
         check_key(self, key)
         keywords = {"key": key} if self.random else {}
-        keywords |= {"state": state} if self.stateful else {}
+        keywords |= {"state": own_state(state)} if self.stateful else {}
         found = self.fn(params, batch, **keywords)
         wanted = 1 + self.stateful + self.aux
         if wanted == 1:
@@ -98,7 +99,7 @@ class Loss:
             got = f"{len(found)} outputs" if isinstance(found, tuple) else type(found).__name__
             names = "loss, " + ", ".join(["new state"] * self.stateful + ["auxiliary outputs"] * self.aux)
             raise InnerloopError("Loss", f"`fn` must return ({names})", got=got)
-        state = found[1] if self.stateful else None
+        state = in_structure_of(state, found[1]) if self.stateful else None
         return found[0], Extras(state, found[-1] if self.aux else None)
 
 
@@ -117,7 +118,7 @@ def is_random(loss_fn: LossFn) -> bool:
 
 def initial_state(loss_fn: LossFn) -> PyTree:
     """The model state that a task starts from; None for a loss without state."""
-    return loss_fn.state if isinstance(loss_fn, Loss) else None
+    return own_state(loss_fn.state) if isinstance(loss_fn, Loss) else None
 
 
 def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | None:
@@ -182,15 +183,4 @@ def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray
         got = f"shape {shape.shape} of {shape.dtype}" if array else type(shape).__name__
         do = "take the mean over examples" if array else "declare by `Loss` what else it returns"
         raise InnerloopError("loss_fn", "the loss must be one float", got=got, do=do)
-    _check_state(state, extras.state)
-
-
-def _check_state(before: PyTree, after: PyTree) -> None:
-    """Raise InnerloopError unless two states have the same structure, shapes and dtypes."""
-    what = "the new state must have the structure, shapes and dtypes of the old one"
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise InnerloopError("Loss", what, got=jax.tree.structure(after), do="return every leaf of the state")
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        was, now = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (old, new))
-        if was != now:
-            raise InnerloopError("Loss", what, got=f"{now} after {was}", do="cast or reshape it in the loss")
+    check_state(state, extras.state)

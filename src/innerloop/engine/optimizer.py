@@ -1,4 +1,4 @@
-"""One step of an outer optimiser, whatever of the objective it asks for."""
+"""The start of any optimiser, and one step of an outer one, whatever of the objective it asks for."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,28 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError, first_line
+
+
+def initial_moments(init: Callable[[Params], optax.OptState], params: Params, who: str) -> optax.OptState:
+    """The state that an optimiser starts from.
+
+    Args:
+        init: of the optimiser.
+        params: the parameters.
+        who: the caller, for messages.
+
+    Raises:
+        InnerloopError: the optimiser does not fit the parameters.
+    """
+    try:
+        return init(params)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InnerloopError):
+            raise
+        wrong = f"its optimiser does not fit the parameters ({first_line(error)})"
+        do = "labels, as of `optax.multi_transform`, must be given by a function: Optax calls the tree of a model"
+        raise InnerloopError(who, wrong, do=do if callable(params) else "") from error
 
 
 def descend(

@@ -26,7 +26,7 @@ from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, up
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.meta_state import MetaState, check_state, keep, to_device, without_aliases
-from innerloop.engine.optimizer import descend
+from innerloop.engine.optimizer import descend, initial_moments
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
@@ -112,12 +112,14 @@ class MeshLoop(ABC):
         """The state before the first update, from meta-parameters (those of a trained model, for example).
 
         Raises:
-            InnerloopError: a meta-parameter is not a float array, `key` is no key, or the tasks do not depend on it.
+            InnerloopError: a meta-parameter is not a float array, the optimizer does not fit, `key` is no key, or the
+                tasks do not depend on it.
         """
         check_trainable(meta_params, "OuterLoop.init")
         self.check_tasks(key)
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
-        return MetaState(params, self.init_optimizer(params), jnp.array(key), jnp.zeros((), jnp.int32))
+        moments = initial_moments(self.init_optimizer, params, type(self).__name__)
+        return MetaState(params, moments, jnp.array(key), jnp.zeros((), jnp.int32))
 
     def run(
         self,
@@ -230,6 +232,8 @@ class MeshLoop(ABC):
     def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
         """Inside the mesh: the keys of this device's tasks."""
         keys = task_keys(key, step, self.meta_batch)
+        if self.share == self.meta_batch:
+            return keys
         return jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index("tasks") * self.share, self.share)
 
 
@@ -258,7 +262,8 @@ class GradientLoop(MeshLoop):
             key: decides which tasks are drawn.
 
         Raises:
-            InnerloopError: a parameter is not a float array, or the optimizer does not fit the inner rule.
+            InnerloopError: a parameter is not a float array, or the optimizer does not fit the parameters or the inner
+                rule.
         """
         return self.start(self.algorithm.init(params), key)
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.types import Batch, Task
+from innerloop.engine.types import Batch, FiniteTasks, Task
 from innerloop.errors import InnerloopError
 
 
-class TaskList(eqx.Module):
+class TaskList(FiniteTasks, eqx.Module):
     """A distribution of tasks that are given one by one.
 
     `sample` draws one of them, all equally likely; `evaluate` takes each once. Where they have unequal numbers of
@@ -44,8 +44,8 @@ class TaskList(eqx.Module):
         """The number of tasks."""
         return len(jax.tree.leaves(self.tasks)[0])
 
-    def task(self, number: int | Array) -> Task:
-        """The task of this number."""
+    def task(self, number: int | Array, key: PRNGKeyArray | None = None) -> Task:
+        """The task of this number; nothing about it is random."""
         return jax.tree.map(lambda x: x[number], self.tasks)
 
     def sample(self, key: PRNGKeyArray) -> Task:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 Params = PyTree[Array]
@@ -73,3 +74,25 @@ class TwoStageSampler(ABC):
     @abstractmethod
     def fetch(self, drawn: PyTree) -> Task:
         """The task that `draw` chose."""
+
+
+class FiniteTasks(ABC):
+    """A base class for distributions of a finite number of tasks: training draws them, `evaluate` takes each once."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of tasks."""
+
+    @abstractmethod
+    def task(self, number: int | Array, key: PRNGKeyArray) -> Task:
+        """The task of this number.
+
+        Args:
+            number: of the task, from 0.
+            key: what is random about it, such as which of its examples are the support set.
+        """
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """Draw one of the tasks, all equally likely."""
+        which, own = jax.random.split(key)
+        return self.task(jax.random.randint(which, (), 0, len(self)), own)

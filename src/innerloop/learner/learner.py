@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.loss import Adapted, Loss, is_random, with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, LossFn, Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
 from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
@@ -47,7 +48,7 @@ class Learner:
         shape: shape of one example (None: any).
         pixels: whether inputs must lie in 0..1.
         n_steps: inner steps of a fit.
-        params_: the adapted parameters, after `fit`.
+        params_: the adapted parameters, after `fit`; with model state, `Adapted(params, state)`.
         losses_: loss on the examples before each inner step, `[steps]`, after `fit`.
         classes_: the labels, `[ways]`, in the order of the columns of `predict_proba`, after `fit`.
     """
@@ -82,7 +83,8 @@ class Learner:
         Args:
             params: the meta-parameters, as training left them: any pytree of float arrays.
             algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss is
-                one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`, which holds the model.
+                one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`, which holds the model; for a
+                model with dropout or state, a `Loss` of one of these.
             classification: whether y holds labels instead of values (None: unless the loss is the squared error).
             normalization: which batch normalises a query, for models with batch normalisation. `inductive` and
                 `support` predict each query as if it were alone; `transductive` uses all queries of a call.
@@ -285,10 +287,10 @@ class Learner:
         key = (inputs.shape, inputs.dtype)
         if key not in self._output_shapes:
             try:
-                apply = lambda *given: self.loss.apply(*given)
-                outputs = jax.eval_shape(apply, self.algorithm.initialisation(self.params), inputs)
+                apply, params = self.loss.predictor(self._unadapted())
+                outputs = jax.eval_shape(lambda *given: apply(*given), params, inputs)
             except (TypeError, ValueError) as error:
-                wrong = f"the model does not take such inputs ({str(error).splitlines()[0]})"
+                wrong = f"the model does not take such inputs ({first_line(error)})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
             if not outputs.shape or outputs.shape[0] != len(inputs):
                 do = "let apply take and give a batch (jax.vmap)"
@@ -297,6 +299,10 @@ class Learner:
                 )
             self._output_shapes[key] = outputs.shape
         return self._output_shapes[key]
+
+    def _unadapted(self) -> Params | Adapted:
+        """The parameters before a fit, and the model state if there is any."""
+        return with_state(self.algorithm.initialisation(self.params), self.algorithm.loss_fn)
 
     def _compiled(self, ways: int | None) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
         """`adapt(params, support)` and `outputs(params, support, queries)` for so many classes."""
@@ -307,14 +313,14 @@ class Learner:
 
     def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop, on the outputs in use."""
-        loss_fn = _loss_in_use(self.loss, ways)
-        trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support)
+        loss_fn = _loss_in_use(self.algorithm.loss_fn, ways)
+        key = jax.random.key(0) if is_random(loss_fn) else None  # always the same: a fit can be repeated
+        trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support, key=key)
         return trajectory.adapted, trajectory.losses
 
     def _outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
-        return _in_use(
-            predict_normalized(self.loss.apply, params, support, queries, self.normalization), ways
-        )
+        apply, params = self.loss.predictor(params)
+        return _in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
 
     def _predict_outputs(self, x: object, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
@@ -348,18 +354,26 @@ def _unpickled(data: bytes) -> Learner:
 
 
 def _batch_loss(loss_fn: LossFn) -> BatchLoss:
-    if not isinstance(loss_fn, BatchLoss):
+    """The loss that holds the model. Raises InnerloopError if there is none."""
+    held = loss_fn.fn if isinstance(loss_fn, Loss) else loss_fn
+    if not isinstance(held, BatchLoss):
         do = "make it by innerloop.BatchLoss(measure, apply)"
         raise InnerloopError("Learner", "the algorithm's loss does not expose its model", got=loss_fn, do=do)
-    return loss_fn
+    return held
 
 
-def _loss_in_use(loss: BatchLoss, ways: int | None) -> BatchLoss:
+def _loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
     """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
+    loss = _batch_loss(loss_fn)
+
+    def apply(params: Params, x: PyTree, **given: PyTree) -> PyTree:
+        found = loss.apply(params, x, **given)
+        return (_in_use(found[0], ways), found[1]) if "state" in given else _in_use(found, ways)
+
     # For two classes with one output both losses are equal.
     one_output = ways is not None and loss.measure is sigmoid_cross_entropy
-    measure = softmax_cross_entropy if one_output else loss.measure
-    return BatchLoss(measure, lambda params, x: _in_use(loss.apply(params, x), ways))
+    used = BatchLoss(softmax_cross_entropy if one_output else loss.measure, apply)
+    return replace(loss_fn, fn=used) if isinstance(loss_fn, Loss) else used
 
 
 def _in_use(outputs: Array, ways: int | None) -> Array:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
@@ -82,7 +83,9 @@ def load(learner: "Learner", path: Path) -> None:
             str(path), "does not match the learner: one is a classifier, the other a regressor"
         )
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
-    params = weights.into(learner.algorithm.initialisation(learner.params), found, str(path))
+    algorithm = learner.algorithm
+    like = with_state(algorithm.initialisation(learner.params), algorithm.loss_fn)
+    params = weights.into(like, found, str(path))
     if held:
         support = validation.as_inputs(support, learner.shape, str(path))
     elif _needs_examples_of(learner, params, support, str(path)):
@@ -108,8 +111,8 @@ def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool
     rng, whole = np.random.default_rng(0), like.dtype.kind not in "fV"
     draw = lambda: rng.integers(0, 2, (3, *like.shape[1:])) if whole else rng.random((3, *like.shape[1:]))
     queries, one, other = (draw().astype(like.dtype) for _ in range(3))
-    mode, apply = learner.normalization, learner.loss.apply
-    outputs = jax.jit(lambda examples: predict(apply, params, examples, queries, mode))
+    apply, params = learner.loss.predictor(params)
+    outputs = jax.jit(lambda examples: predict(apply, params, examples, queries, learner.normalization))
     return not np.array_equal(outputs(one), outputs(other))
 
 
@@ -118,7 +121,8 @@ def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who
     validation.check_example_shape(like.shape[1:], learner.shape, who)
     one = jax.ShapeDtypeStruct((1, *like.shape[1:]), like.dtype)
     try:
-        jax.eval_shape(learner.loss.apply, params, one)
+        apply, inner = learner.loss.predictor(params)
+        jax.eval_shape(apply, inner, one)
     except (TypeError, ValueError):
         wrong = "holds an adapted learner of another model: it takes other examples"
         raise InnerloopError(who, wrong, got=f"shape {like.shape[1:]}") from None

@@ -68,6 +68,8 @@ def _first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> di
 
 def _example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | None:
     """The shape of one example, as far as config and weights determine it."""
+    if config.data.spec.needs_file:
+        return (_inputs(config, arrays),)
     if config.data.spec.kind == "regression":
         return sinusoid_shape(config)
     if config.data.spec.image_shape is not None:

@@ -9,10 +9,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
+from innerloop.engine.loss import Adapted
+from innerloop.engine.model_state import own_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 
-Apply = Callable[..., Array]
+Apply = Callable[..., PyTree]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
 
 
@@ -123,17 +125,36 @@ class BatchLoss:
 
     Attributes:
         measure: `measure(outputs, targets) -> scalar`, or `measure(outputs, targets, mask)` for batches with a mask.
-        apply: the model, `apply(params, inputs) -> outputs`.
+        apply: the model, `apply(params, inputs) -> outputs`. Within a `Loss` it gets the keyword `key` if the loss is
+            random, and the keyword `state` if there is model state; it then returns `(outputs, new_state)`.
+        predict: the model as it predicts, without dropout and with the statistics of its state: as `apply`, but
+            without a key, and it returns the outputs alone (None: `apply`).
     """
 
     measure: Callable[..., Array]
     apply: Apply = call
+    predict: Apply | None = None
 
-    def __call__(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        """The loss of one batch."""
+    def __call__(self, params: Params, batch: Batch, **given: PyTree) -> PyTree:
+        """The loss of one batch; with model state, `(loss, new_state)`."""
         # Without a mask it need not take one.
         masks = () if batch.mask is None else (batch.mask,)
-        return self.measure(self.apply(params, batch.inputs), batch.targets, *masks)
+        found = self.apply(params, batch.inputs, **given)
+        outputs, *state = found if "state" in given else (found,)
+        loss = self.measure(outputs, batch.targets, *masks)
+        return (loss, *state) if state else loss
+
+    def predictor(self, adapted: Params | Adapted) -> tuple[Apply, Params]:
+        """`(apply, params)` of the model as it predicts, with the state of adapted parameters inside `apply`."""
+        model = self.apply if self.predict is None else self.predict
+        if not isinstance(adapted, Adapted):
+            return model, adapted
+
+        def outputs(params: Params, inputs: PyTree) -> Array:
+            found = model(params, inputs, state=own_state(adapted.state))
+            return found[0] if isinstance(found, tuple) else found
+
+        return outputs, adapted.params
 
     def misfit(self, params: Params, batch: Batch, ways: int | None = None) -> str:
         """In words, why the targets of a batch do not fit the outputs; empty if they do, or if that cannot be told.
@@ -156,19 +177,19 @@ class BatchLoss:
         return f"the model has {outputs} outputs and a target is {wrong[0]}" if wrong.size else ""
 
 
-def mean_squared_error(apply: Apply = call) -> BatchLoss:
+def mean_squared_error(apply: Apply = call, predict: Apply | None = None) -> BatchLoss:
     """The loss function of regression: `squared_error` on batches."""
-    return BatchLoss(squared_error, apply)
+    return BatchLoss(squared_error, apply, predict)
 
 
-def cross_entropy(apply: Apply = call) -> BatchLoss:
+def cross_entropy(apply: Apply = call, predict: Apply | None = None) -> BatchLoss:
     """The loss function of classification: `softmax_cross_entropy` on batches with class numbers as targets."""
-    return BatchLoss(softmax_cross_entropy, apply)
+    return BatchLoss(softmax_cross_entropy, apply, predict)
 
 
-def binary_cross_entropy(apply: Apply = call) -> BatchLoss:
+def binary_cross_entropy(apply: Apply = call, predict: Apply | None = None) -> BatchLoss:
     """The loss function of binary classification with one output: `sigmoid_cross_entropy` on batches."""
-    return BatchLoss(sigmoid_cross_entropy, apply)
+    return BatchLoss(sigmoid_cross_entropy, apply, predict)
 
 
 def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask = None) -> Float[Array, ""]:

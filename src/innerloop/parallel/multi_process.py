@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 from innerloop.parallel.mesh import by_process, to_host
 
 PATIENCE = 60
@@ -206,7 +206,7 @@ def detect_lost_process() -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if not is_multi_process() or not any(sign in str(error) for sign in SIGNS):
             raise
-        raise Lost(str(error).splitlines()[0]) from error
+        raise Lost(first_line(error)) from error
 
 
 def check_same(fingerprint: bytes, what: str) -> None:

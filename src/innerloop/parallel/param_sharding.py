@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from innerloop.parallel.compile_once import compile_once
-from innerloop.parallel.mesh import EVERYWHERE, own_copy, place
+from innerloop.parallel.eager_mesh import or_eager
+from innerloop.parallel.mesh import EVERYWHERE, by_process, own_copy, place
 from innerloop.parallel.precision import with_exact_products
 
 SMALL = 256
@@ -68,18 +69,24 @@ def on_mesh(
     What is to be cut over `model` is cut by the function itself (`cut`). Where nothing is donated, equal programs are
     compiled once.
     """
+    exact = with_exact_products(function)
     # What is the same on every device is so by pmean; the check cannot see that through a scan.
     shared = jax.shard_map(
-        with_exact_products(function),
+        exact,
         mesh=mesh,
         in_specs=in_specs,
         out_specs=out_specs,
         axis_names={"tasks"},
         check_vma=False,
     )
+    options = _compiler_options(mesh)
     if donate_argnums is None:
-        return compile_once(shared, _compiler_options(mesh))
-    return jax.jit(shared, compiler_options=_compiler_options(mesh), donate_argnums=donate_argnums)
+        compiled = compile_once(shared, options)
+    else:
+        compiled = jax.jit(shared, compiler_options=options, donate_argnums=donate_argnums)
+    if model_shards_of(mesh) > 1 or len(by_process(list(mesh.devices.flat))) > 1:
+        return compiled
+    return or_eager(compiled, exact, mesh, in_specs, out_specs)
 
 
 def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:

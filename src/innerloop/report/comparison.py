@@ -66,7 +66,12 @@ def families(runs: Sequence[Trained]) -> list[list[Trained]]:
     found: dict[object, list[Trained]] = {}
     for trained in runs:
         config = trained.config
-        alike = weights.deciding(replace(config, seed=0)), config.model.start, config.data.folder
+        alike = (
+            weights.deciding(replace(config, seed=0)),
+            config.model.start,
+            config.data.folder,
+            config.data.file,
+        )
         found.setdefault(alike, []).append(trained)
     differ = lambda family: len({trained.config.seed for trained in family}) == len(family)
     return [

@@ -1,4 +1,5 @@
-"""Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted curves."""
+"""Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted
+curves, groups of a table with what is predicted of them."""
 
 from dataclasses import dataclass, replace
 
@@ -9,11 +10,14 @@ from matplotlib.figure import Figure
 
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Task
+from innerloop.io.text import printable
 from innerloop.report import run_figures
 from innerloop.report.comparison import Result
 from innerloop.report.predictions import outputs_by_step
 from innerloop.tasks.episodes import Episodes
+from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.training.supervised import supervised
+from innerloop.training.table import table_of
 from innerloop.training.trained import Trained
 
 SEED = 2
@@ -102,6 +106,28 @@ def _wave(trained: Trained, task: Task) -> Figure:
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
     return run_figures.wave(x[order], truth, support, {step: outputs[step][order] for step in steps})
+
+
+def fits(result: Result, count: int = 3) -> list[Figure]:
+    """True and predicted y of a few groups of a table, in its units, before adaptation, after one step and the last."""
+    tasks = table_of(result.trained.experiment).draws(result.trained.config.data.shots).test
+    keys = jax.random.split(jax.random.key(SEED), min(count, len(tasks)))
+    return [_fit(result.trained, tasks, number, key) for number, key in enumerate(keys)]
+
+
+def _fit(trained: Trained, tasks: GroupTasks, number: int, key: PRNGKeyArray) -> Figure:
+    """One group; with several columns of y, the first."""
+    task = tasks.task(number, key)
+    counts = (
+        np.ones(len(task.query.targets), bool) if task.query.mask is None else np.asarray(task.query.mask)
+    )
+    table = table_of(trained.experiment)
+    units = lambda outputs: table.restore(outputs)[counts, 0]
+    outputs = _answers_on(trained, task)
+    steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
+    answers = {step: units(outputs[step]) for step in steps}
+    title = f"{trained.config.data.task} {printable(tasks.names[number], 24)}"
+    return run_figures.fit(units(task.query.targets), answers, title, table.preparation.y[0].name)
 
 
 def walks(result: Result, count: int = 4) -> Figure:

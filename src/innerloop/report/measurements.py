@@ -7,6 +7,7 @@ from pathlib import Path
 
 from innerloop.analysis.progress import ProgressFor, no_progress_for
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.report.comparison import Result, families, over_seeds
 from innerloop.training.measure import measure
 from innerloop.training.storage.run_directory import RunFolder
@@ -84,6 +85,8 @@ def _problem(trained: Trained) -> str:
     if spec.kind == "reinforcement":
         reward = "" if spec.goal else f", reward {rl.reward}"
         return f"{spec.title}{reward}, {rl.horizon} steps"
+    if spec.needs_file:
+        return f"{spec.title} {data.own}, {data.y} from {counted(data.shots, 'row')}"
     if spec.kind == "regression":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
         return f"{spec.title}, {data.shots} points{whose}"

@@ -204,6 +204,23 @@ def wave(
 
 
 @matplotlib.rc_context(STYLE)
+def fit(truth: np.ndarray, answers: dict[int, np.ndarray], title: str, name: str) -> Figure:
+    """One group of a table: what was predicted after some inner steps over what is true, both of column `name`."""
+    figure, ((axes,),) = panels(1, 1, 3.1, 4.2)
+    shades = ("#a6a6a6", "#56B4E9", "#0072B2")
+    for colour, (step, y) in zip(shades[-len(answers) :], answers.items(), strict=True):
+        label = f"after {step} step{'s' if step != 1 else ''}"
+        axes.plot(truth, y, ".", color=colour, markersize=5, label=label)
+    ends = (float(truth.min()), float(truth.max()))
+    axes.plot(ends, ends, color="black", linewidth=1, linestyle=":")
+    axes.set_title(title, fontsize=11, loc="right")
+    axes.set_xlabel(f"{name}, true")
+    axes.set_ylabel(f"{name}, predicted")
+    axes.legend(fontsize=9, handlelength=1)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def walks(goals: np.ndarray, positions: list[np.ndarray], masks: list[np.ndarray]) -> Figure:
     """Paths in the plane: a row per goal, a column for the policy after each update.
 

@@ -107,12 +107,13 @@ def _keep(runs: Sequence[Result], curves: Kept) -> None:
 
 
 def _wave_blocks(group: Group) -> str:
-    """The fitted waves of every run."""
+    """The fitted waves, or groups of a table, of every run."""
 
     def waves(run: Result) -> str:
-        drawn = examples.waves(run)
-        _keep([run], {f"wave-{i}": figure for i, figure in enumerate(drawn, 1)})
-        shown = "".join(f"<figure>{svg(figure, 'a wave')}</figure>" for figure in drawn)
+        table = run.trained.config.data.spec.needs_file
+        drawn, what = (examples.fits(run), "group") if table else (examples.waves(run), "wave")
+        _keep([run], {f"{what}-{i}": figure for i, figure in enumerate(drawn, 1)})
+        shown = "".join(f"<figure>{svg(figure, f'a {what}')}</figure>" for figure in drawn)
         return f'<div class="waves">{shown}</div>'
 
     return _example_blocks(group, waves)

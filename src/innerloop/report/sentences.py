@@ -130,8 +130,9 @@ def _measured_how(group: Group) -> str:
             f"{', more where they end early' if found.restarts else ''}. "
             "Untrained is the policy of the first run before any training, adapted in the same way."
         )
-    images = group.runs[0].score == "accuracy"
-    where = "test classes, which no training saw" if images else "waves that no training saw"
+    kinds = {"accuracy": "test classes, which no training saw", "loss": "waves that no training saw"}
+    table = group.runs[0].trained.config.data.spec.needs_file
+    where = "groups of the table that no training saw" if table else kinds[group.runs[0].score]
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, 'task')} of {where}, drawn with seed {found.seed}. "
         + (

@@ -6,6 +6,7 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.experiment import Experiment
 from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.table import TableExperiment, load_table
 
 
 def load_splits(config: Config) -> Splits | None:
@@ -63,4 +64,6 @@ def build(config: Config) -> Experiment:
                 "outer.model_shards", "policies are whole on every device", got=config.outer.model_shards
             )
         return RLExperiment(config)
+    if config.data.spec.needs_file:
+        return TableExperiment(config, table=load_table(config))
     return SupervisedExperiment(config, load_splits(config))

@@ -11,7 +11,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
 from innerloop.engine.outer import MeshLoop, MetaState
-from innerloop.engine.types import Params
+from innerloop.engine.pytree import paths
+from innerloop.engine.types import FiniteTasks, Params
 from innerloop.io.untrusted import JsonObject
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
@@ -112,7 +113,15 @@ class Experiment(Protocol):
         ...
 
 
+def number_of_tasks(held_out: object, most: int) -> int:
+    """How many held-out tasks are measured: as many as asked for, or all where there are not so many."""
+    return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
+
+
 def outer_series(info: PyTree) -> dict[str, PyTree]:
-    """The part of `series` that every outer loop has."""
+    """The part of `series` that every outer loop has; auxiliary outputs of the loss as `train_NAME`, if numbers."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
-    return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first}
+    aux = getattr(info, "aux", None)
+    told = zip(paths(aux), jax.tree.leaves(aux), strict=True)
+    numbers = {f"train_{name}": values for name, values in told if values.ndim == 1}
+    return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first, **numbers}

@@ -10,7 +10,7 @@ from innerloop.engine.evaluate import Curve, join
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.divergence import diverged
-from innerloop.training.experiment import held_out_key
+from innerloop.training.experiment import held_out_key, number_of_tasks
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 
@@ -46,10 +46,11 @@ def measure(
         inner=changed(trained.config.inner, {"learning_rate": learning_rate}),
     )
     e, begun, curves = trained.experiment.with_config(config), time.monotonic(), list[Curve]()
-    run = e.evaluator(e.held_out_tasks(part), tasks=config.evaluation.tasks)
-    for curve in run(trained.params, held_out_key(seed, part)):
+    held_out = e.held_out_tasks(part)
+    total = number_of_tasks(held_out, config.evaluation.tasks)
+    for curve in e.evaluator(held_out, tasks=total)(trained.params, held_out_key(seed, part)):
         curves.append(curve)
-        on_progress(sum(c.tasks for c in curves), config.evaluation.tasks)
+        on_progress(sum(c.tasks for c in curves), total)
     make = returns_of if config.reinforcement else scores_of
     found = make(trained, config, join(curves), seed, part)
     return replace(found, seconds=round(time.monotonic() - begun, 2))

@@ -21,7 +21,7 @@ def fresh_model(
     """The configured model before training, for examples of `shape` (`outputs`: other than one per way)."""
     m = config.model
     if outputs is None:
-        outputs = 1 if config.data.spec.kind == "regression" else config.data.ways
+        outputs = config.data.outputs
     if m.kind == "mlp":
         return MLP(
             math.prod(shape),

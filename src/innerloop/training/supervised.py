@@ -11,8 +11,9 @@ from jaxtyping import Array, PyTree
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, evaluator, steps_to_record
+from innerloop.engine.loss import Loss
 from innerloop.engine.outer import MeshLoop, OuterLoop
-from innerloop.engine.types import LossFn, Params, Task, TaskDistribution
+from innerloop.engine.types import Batch, LossFn, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.layers import Linear
@@ -63,11 +64,16 @@ class SupervisedExperiment:
 
     def init_params(self) -> Params:
         """The meta-parameters before training."""
-        shape = self.splits.train.shape if self.splits else sinusoid_shape(self.config)
+        shape = self.example_shape
         outputs = self.classes_of("train").classes if self.splits and self.pretrains else None
         # As one program: the many small ones of a model's layers take seconds to compile.
         draw = eqx.filter_jit(lambda key: self.algorithm.init(fresh_model(self.config, shape, key, outputs)))
         return draw(self.keys().init)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape of the inputs of one example."""
+        return self.splits.train.shape if self.splits else sinusoid_shape(self.config)
 
     @property
     def pretrains(self) -> bool:
@@ -158,6 +164,16 @@ class SupervisedExperiment:
         return self.algorithm if self.config.spec.adapts_in_training else self.algorithm.with_inner(steps=0)
 
     @property
+    def told_algorithm(self) -> Algorithm:
+        """The same with the accuracy on the query set for the log, where there is one."""
+        told = self.classification and self.config.spec.reads_query
+        return (
+            replace(self.algorithm, outer_loss_fn=Loss(_loss_and_accuracy, aux=True))
+            if told
+            else self.algorithm
+        )
+
+    @property
     def test_algorithm(self) -> Algorithm:
         """The same with its inner steps at test."""
         e = self.config.evaluation
@@ -169,10 +185,11 @@ class SupervisedExperiment:
 
         def scores(params: Params, task: Task) -> dict[str, Array]:
             outputs = predict(call, params, task.support.inputs, task.query.inputs, mode)
-            targets = task.query.targets
+            targets, mask = task.query.targets, task.query.mask
             if not self.classification:
-                return {"loss": squared_error(outputs, targets)}
-            return {"accuracy": accuracy(outputs, targets), "loss": softmax_cross_entropy(outputs, targets)}
+                return {"loss": squared_error(outputs, targets, mask)}
+            loss = softmax_cross_entropy(outputs, targets, mask)
+            return {"accuracy": accuracy(outputs, targets, mask), "loss": loss}
 
         return scores
 
@@ -186,7 +203,7 @@ class SupervisedExperiment:
         c = self.config.outer
         mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
-            self.algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
+            self.told_algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
@@ -203,7 +220,7 @@ class SupervisedExperiment:
         )
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses and the norm of the meta-gradient."""
+        """Losses, the norm of the meta-gradient, and accuracies."""
         return outer_series(info)
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
@@ -216,6 +233,13 @@ class SupervisedExperiment:
     def work(self) -> dict[str, int]:
         """Tasks of one meta-step."""
         return {"tasks": self.config.outer.meta_batch}
+
+
+def _loss_and_accuracy(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    """The loss of classification, and the accuracy."""
+    outputs = call(params, batch.inputs)
+    loss = softmax_cross_entropy(outputs, batch.targets, batch.mask)
+    return loss, {"accuracy": accuracy(outputs, batch.targets, batch.mask)}
 
 
 def supervised(experiment: Experiment) -> SupervisedExperiment:

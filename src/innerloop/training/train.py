@@ -15,7 +15,7 @@ from innerloop.engine.outer import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
-from innerloop.training import contact_sheet, warm_start
+from innerloop.training import contact_sheet, table, warm_start
 from innerloop.training.build import build
 from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
@@ -28,6 +28,7 @@ from innerloop.training.storage import checkpoint, provenance
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.table import TableExperiment
 
 
 def train(
@@ -78,6 +79,8 @@ def train(
             else:
                 start.params(jax.eval_shape(experiment.init_params))  # told before anything is written
                 run.create(config, data | start.hashes)
+                if isinstance(experiment, TableExperiment):
+                    run.write(table.NAME, experiment.table.preparation.to_json())
                 if (
                     config.data.spec.needs_folder
                     and isinstance(experiment, SupervisedExperiment)

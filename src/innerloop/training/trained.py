@@ -38,20 +38,25 @@ class Trained:
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """A run's folder, a `.safetensors` file, or the name of a preset whose weights ship with the package.
 
-    `data_folder` replaces the image folder of the config. Raises InnerloopError if there is nothing of that name.
+    `data_folder` replaces the image folder of the config, or its table. Raises InnerloopError if there is nothing of
+    that name.
     """
     path = weights_path(source)
     arrays, config, facts = weights.load(path)
     model_size.check_stored(config, arrays, str(path))
-    if data_folder:
-        config = replace(config, data=replace(config.data, folder=data_folder))
-    experiment = build(config)
+    experiment = build(config := with_data(config, data_folder))
     like = model_size.shapes_of(experiment.init_params, str(path))
     # What is too large for one device is cut where it is used.
     with on_the_host() if config.outer.model_shards > 1 else nullcontext():
         params = experiment.for_tasks(weights.into(like, arrays, str(path)))
         folder = Path(source) if Path(source).is_dir() else None
         return Trained(params, experiment, str(source), facts, folder)
+
+
+def with_data(config: Config, place: str) -> Config:
+    """The config with another folder of images, or another table (empty: its own)."""
+    name = "file" if config.data.spec.needs_file else "folder"
+    return replace(config, data=replace(config.data, **{name: place})) if place else config
 
 
 def untrained(name: str, *, seed: int = 0) -> Trained:

@@ -105,12 +105,12 @@ def _values(x: Any) -> np.ndarray:
 
 def absolute(config: Config) -> Config:
     """The config with paths that hold wherever the run is resumed, measured or made again from."""
-    source, folder = config.model.start, config.data.folder
+    source, data = config.model.start, config.data
     source = source if source in weights.shipped() else resolved(source)
     return replace(
         config,
         model=replace(config.model, start=source),
-        data=replace(config.data, folder=resolved(folder)),
+        data=replace(data, folder=resolved(data.folder), file=resolved(data.file)),
     )
 
 

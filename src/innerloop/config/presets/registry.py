@@ -1,5 +1,5 @@
 """Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM`, `navigation-...` or
-`BODY-GOAL-ALGORITHM-trpo`; and `pictures-...` for a user's own images.
+`BODY-GOAL-ALGORITHM-trpo`; `pictures-...` for a user's own images and `table-...` for a user's own table.
 
 Tasks, networks and inner loops are those of the papers and of their published code; inner step sizes are for a loss
 that is a mean over examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). For images, training
@@ -19,6 +19,7 @@ from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
 from innerloop.config.presets.relatives import RELATIVES, cavia, maml_plus_plus, meta_sgd
 from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
+from innerloop.config.presets.table import table
 from innerloop.config.schema import (
     Config,
 )
@@ -48,6 +49,7 @@ def all_presets() -> dict[str, Config]:
     for shots in (1, 5):
         for algorithm in ("maml", "anil"):
             found[f"pictures-5way-{shots}shot-{algorithm}"] = own_images(shots, algorithm)
+    found |= {f"table-{algorithm}": table(algorithm) for algorithm in ("maml", "anil", "joint")}
     for name, recipe in RECIPES.items():
         found[f"{name}-short"] = found[name]
         found[name] = recipe(found[name])

@@ -56,6 +56,7 @@ RESERVED = (
     "snapshots",
     "tensorboard",
     "pictures.png",
+    "table.json",
     "block.json",
 )
 """What a run writes into its folder, beside its lock."""

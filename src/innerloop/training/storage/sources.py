@@ -41,7 +41,8 @@ def weights_path(source: str | Path) -> Path:
 
 
 def inputs_of(source: str | Path, data_folder: str = "") -> list[Path]:
-    """What is read where a source is: itself, its weights, and the images that it was trained on."""
+    """What is read where a source is: itself, its weights, and the images or the table that it was trained on."""
     path = weights_path(source)
-    images = data_folder or weights.load(path)[1].data.folder
-    return [Path(source), path, *([expanded(images, "data.folder")] if images else [])]
+    data = weights.load(path)[1].data
+    own = data_folder or data.file or data.folder
+    return [Path(source), path, *([expanded(own, "data")] if own else [])]

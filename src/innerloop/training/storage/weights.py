@@ -49,7 +49,7 @@ def deciding(config: Config) -> Config:
         config,
         outer=replace(config.outer, chunk=None),
         inner=replace(config.inner, derivative="mixed"),
-        data=replace(config.data, folder=""),
+        data=replace(config.data, folder="", file=""),
         model=replace(config.model, start=""),
     )
 
@@ -89,8 +89,11 @@ def into(params: object, arrays: dict[str, np.ndarray], who: str) -> Params:
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
     check_same(leaves, arrays, who)
     for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise InnerloopError(who, f"`{name}` must hold floats", got=array.dtype)
+        if jnp.issubdtype(leaves[name].dtype, jnp.floating):
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise InnerloopError(who, f"`{name}` must hold floats", got=array.dtype)
+        elif array.dtype != leaves[name].dtype:  # of a model's state, such as a counter
+            raise InnerloopError(who, f"`{name}` must hold {leaves[name].dtype}", got=array.dtype)
     found = {path: jnp.asarray(arrays[path], leaf.dtype) for path, leaf in leaves.items()}
     for name, array in found.items():
         if not np.isfinite(np.asarray(array)).all():

@@ -1,0 +1,55 @@
+"""Model state as a loss returns it: a container of its own for every call, of one structure from step to step."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from innerloop.engine.pytree import paths
+from innerloop.errors import InnerloopError
+
+
+def own_state(state: PyTree) -> PyTree:
+    """The same state in a new container, its leaves as arrays.
+
+    An `equinox.nn.State` cannot be used again once it was written to, and Flax's variables are written to in place: a
+    loss must not get the container that others hold.
+    """
+    return jax.tree.map(_here, state)
+
+
+def _here(x: PyTree) -> Array:
+    """An array of the trace and the mesh that this runs in.
+
+    Equinox compares the type of a new value with that of the old one; a constant does not have the mesh in its type,
+    whereas what is computed inside the mesh has.
+    """
+    return jnp.expand_dims(x, 0)[0]
+
+
+def in_structure_of(before: PyTree, after: PyTree) -> PyTree:
+    """The leaves of `after` in the structure of `before`, where both have the same paths.
+
+    Structures also hold what is no array (functions, markers, metadata). If they are made anew by the loss, two of
+    them can be unequal though nothing has changed.
+    """
+    same = paths(before) == paths(after)
+    return jax.tree.structure(before).unflatten(jax.tree.leaves(after)) if same else after
+
+
+def check_state(before: PyTree, after: PyTree) -> None:
+    """Raise InnerloopError unless two states have the same paths, shapes and dtypes."""
+    was, now = (
+        dict(zip(paths(tree), map(_kind, jax.tree.leaves(tree)), strict=True)) for tree in (before, after)
+    )
+    changed = [path for path in {**was, **now} if was.get(path) != now.get(path)]
+    if changed:
+        path, what = changed[0], "the new state must have the structure, shapes and dtypes of the old one"
+        got = f"{now.get(path, 'nothing')} after {was.get(path, 'nothing')}"
+        both = path in was and path in now
+        do = "cast or reshape it in the loss" if both else "return every leaf of the state"
+        raise InnerloopError("Loss", what, got=got + (f" at `{path}`" if path else ""), do=do)
+
+
+def _kind(x: PyTree) -> str:
+    """Dtype and shape, as in `float32[3]`."""
+    return f"{jnp.result_type(x)}{list(jnp.shape(x))}"

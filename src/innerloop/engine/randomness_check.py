@@ -1,0 +1,55 @@
+"""Losses whose random numbers would be the same at every inner step: told before anything is compiled."""
+
+import warnings
+from collections.abc import Iterator
+
+import jax
+from jax.extend import core as jex
+from jaxtyping import PRNGKeyArray, PyTree
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.dependence import dependent
+from innerloop.engine.loss import evaluate_loss, initial_state, is_random
+from innerloop.engine.types import LossFn, Task
+
+DRAWS = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"})
+"""Primitives that give random numbers."""
+
+
+def warn_of_one_mask(algorithm: Algorithm, params: PyTree, task: Task, key: PRNGKeyArray, who: str) -> None:
+    """Warn, on behalf of `who`, if the support loss is random but not by the key of the inner step.
+
+    Args:
+        algorithm: the algorithm.
+        params: its meta-parameters, or their shapes.
+        task: one task, or its shapes.
+        key: any key.
+        who: the caller.
+    """
+    if algorithm.inner.stream or algorithm.inner.steps < 2:
+        return  # a stream may bring a key for each step
+    start = jax.eval_shape(lambda params, task: algorithm.start(params, task.support), params, task)
+    wrong = _fault(algorithm.loss_fn, start, task.support, key)
+    if wrong:
+        do = "declare it by `Loss(fn, random=True)` and draw from its `key`"
+        warnings.warn(f"{who}: {wrong}, so that they are the same at every inner step; {do}.", stacklevel=4)
+
+
+def _fault(loss_fn: LossFn, params: PyTree, batch: PyTree, key: PRNGKeyArray) -> str:
+    """In words, what of a loss's random numbers is not from its key; empty if nothing is."""
+    found = lambda key, params, batch: evaluate_loss(loss_fn, params, batch, key, initial_state(loss_fn))
+    jaxpr = jax.make_jaxpr(found)(key, params, batch).jaxpr
+    if not any(equation.primitive.name in DRAWS for equation in _equations(jaxpr)):
+        return ""
+    if not is_random(loss_fn):
+        return "the loss draws random numbers without being declared random"
+    used = any(dependent(jaxpr, [i == 0 for i in range(len(jaxpr.invars))]))
+    return "" if used else "the loss draws random numbers without its `key`"
+
+
+def _equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
+    """All equations of a jaxpr, and of those inside them."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jex.jaxprs_in_params(equation.params):
+            yield from _equations(inner)

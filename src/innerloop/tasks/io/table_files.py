@@ -1,0 +1,154 @@
+"""Tables in CSV and Parquet files as columns; the files may be anyone's, and nothing of them is run.
+
+The columns are what `innerloop.tasks.tables` takes as a frame. CSV is read by Python itself, Parquet by `pyarrow` (the
+extra `tables`).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+from innerloop.io.text import shown
+from innerloop.io.untrusted import read_bytes
+
+BYTES = 1 << 28
+"""The largest file."""
+CELLS = 1 << 26
+"""The most values of a table."""
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none"))
+"""What stands for a missing value in a CSV file, in any case of letters."""
+KINDS = {".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet"}
+
+Columns = dict[str, np.ndarray]
+"""Columns by name, each `[rows]`: float64 with NaN, or text as objects with None for what is missing."""
+
+
+def read(
+    path: Path, wanted: Collection[str] | None = None, *, text: Collection[str] = frozenset()
+) -> Columns:
+    """Read a table.
+
+    Args:
+        path: a file whose name ends in `.csv` or `.parquet`.
+        wanted: the columns to read, as far as they are there (None: all).
+        text: columns that are read as text also where all their values are numbers.
+
+    Raises:
+        InnerloopError: the file is missing, of another kind, too large or damaged, or `pyarrow` is needed and absent.
+    """
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        do = "give a file whose name ends in .csv or .parquet"
+        raise InnerloopError(str(path), "is no table", got=repr(path.suffix), do=do)
+    content = read_bytes(path, BYTES)
+    if kind == "Parquet":
+        return _parquet(content, path, wanted)
+    columns = _csv(content, path)
+    return {n: _column(cells, n in text) for n, cells in columns.items() if wanted is None or n in wanted}
+
+
+def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
+    """The cells of a CSV file with a header, by column."""
+    try:
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        header = next(lines, [])
+        rows = list(islice(_rows(lines, header, path), CELLS // max(1, len(header)) + 1))
+    except UnicodeDecodeError:
+        raise InnerloopError(str(path), "is not a text file in UTF-8", do="save it as CSV in UTF-8") from None
+    except csv.Error as trouble:
+        raise InnerloopError(str(path), f"is not a CSV table ({trouble})", do="save it as CSV") from None
+    _check_names(header, path)
+    _check_size(len(rows) * len(header), path)
+    columns = zip(*rows, strict=True) if rows else ((),) * len(header)
+    return dict(zip(header, columns, strict=True))
+
+
+def _rows(lines: Iterator[list[str]], header: list[str], path: Path) -> Iterator[list[str]]:
+    """The lines below the header that are not empty. Raises InnerloopError for one of another length."""
+    for number, cells in enumerate(lines, 2):
+        if not any(cells):
+            continue
+        if len(cells) != len(header):
+            got = f"{len(cells)} in row {number}"
+            do = "quote cells that hold a comma"
+            raise InnerloopError(str(path), f"every row must have {len(header)} cells", got=got, do=do)
+        yield cells
+
+
+def _column(cells: tuple[str, ...], text: bool) -> np.ndarray:
+    """A column as numbers, if all its values are; otherwise as text."""
+    known = [None if cell.strip().lower() in MISSING else cell.strip() for cell in cells]
+    if not text:
+        try:
+            return np.array([math.nan if cell is None else float(cell) for cell in known], np.float64)
+        except ValueError:
+            pass
+    found = np.empty(len(known), object)
+    found[:] = known
+    return found
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    """Raise InnerloopError unless the columns have names, all of them different."""
+    if not names or not all(name.strip() for name in names):
+        raise InnerloopError(str(path), "the first row must name all columns", got=shown(names))
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise InnerloopError(str(path), "columns must have different names", got=f"{shown(twice[0])} twice")
+
+
+def _check_size(cells: int, path: Path) -> None:
+    if cells > CELLS:
+        raise InnerloopError(str(path), f"must have at most {CELLS} values", got=cells, do="make it smaller")
+
+
+def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Columns:
+    """The columns of a Parquet file. Its header is read first: compressed, a table of any size takes little room."""
+    pyarrow, parquet = _pyarrow(path)
+    try:
+        file = parquet.ParquetFile(pyarrow.BufferReader(content))
+        _check_names(list(file.schema_arrow.names), path)
+        _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
+        names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
+        table = file.read(names, use_threads=False)
+        return {name: _of_arrow(table[name], name, path) for name in table.column_names}
+    except InnerloopError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as trouble:
+        reason = shown((str(trouble).splitlines() or [type(trouble).__name__])[0])
+        raise InnerloopError(str(path), f"is not a Parquet table ({reason})", do="write it anew") from None
+
+
+def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
+    """The library that reads Parquet. Raises InnerloopError if it is not installed."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        do = "pip install 'innerloop[tables]', or save the table as CSV"
+        raise InnerloopError(str(path), "Parquet needs the package pyarrow", do=do) from None
+    return pyarrow, parquet
+
+
+def _of_arrow(column: Any, name: str, path: Path) -> np.ndarray:
+    """An Arrow column of numbers or text; of other kinds is refused."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind):
+        return np.array([math.nan if x is None else x for x in column.to_pylist()], np.float64)
+    found = np.empty(len(column), object)
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_null(kind):
+        found[:] = column.to_pylist()
+        return found
+    do = "convert it to numbers or text, or leave it out"
+    raise InnerloopError(str(path), f"column {name!r} must hold numbers or text", got=str(kind), do=do)

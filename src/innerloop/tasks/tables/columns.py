@@ -1,0 +1,143 @@
+"""Columns of a frame of any library as NumPy arrays of numbers or of text, with what is missing in them.
+
+A frame is anything that gives a column by its name, `frame["x"]`: of pandas or Polars, an Arrow table, or a dict of
+arrays and lists. No library of frames is imported.
+"""
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from innerloop.errors import InnerloopError
+from innerloop.io.text import shown
+
+Frame = Any
+"""What gives a column by its name."""
+
+
+class Column(NamedTuple):
+    """One column.
+
+    Attributes:
+        name: its name in the frame.
+        values: `[rows]` float64, or text as objects; what is missing is NaN or None.
+        missing: which rows lack a value, `[rows]`.
+    """
+
+    name: str
+    values: np.ndarray
+    missing: Bool[np.ndarray, " rows"]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds numbers."""
+        return self.values.dtype.kind == "f"
+
+
+def names_of(frame: Frame, who: str) -> list[str]:
+    """The names of a frame's columns. Raises InnerloopError, on behalf of `who`, for anything but a frame."""
+    names = getattr(frame, "column_names", None)  # of Arrow, whose `columns` are arrays
+    if names is None:
+        names = frame.keys() if isinstance(frame, dict) else getattr(frame, "columns", None)
+    if names is None:
+        do = "give a pandas or Polars data frame, or a dict of arrays"
+        raise InnerloopError(
+            who, "`frame` must be a table with named columns", got=type(frame).__name__, do=do
+        )
+    return [str(name) for name in names]
+
+
+def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Column:
+    """A column of a frame.
+
+    Args:
+        frame: the frame.
+        name: the column's name.
+        who: the function that was called, for messages.
+        text: whether its values name something (a group, a category), also where they are numbers.
+
+    Raises:
+        InnerloopError: there is no such column, or it holds neither numbers nor text.
+    """
+    known = names_of(frame, who)
+    if name not in known:
+        do = "choose among: " + ", ".join(known)
+        raise InnerloopError(who, "there is no column of this name", got=repr(name), do=do)
+    values = frame[name]
+    # A list of numbers and text would become text as a whole.
+    values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
+    if values.ndim != 1:
+        raise InnerloopError(who, f"column {name!r} must have one value per row", got=f"shape {values.shape}")
+    if values.dtype.kind in "biuf":
+        found = values.astype(np.float64)
+        column = Column(name, found, np.isnan(found))
+    else:
+        column = _column_of_objects(name, values, who)
+    _check_finite(column, who)
+    return _as_text(column) if text and column.numeric else column
+
+
+def _column_of_objects(name: str, values: np.ndarray, who: str) -> Column:
+    """A column of text, or of numbers among which some are missing."""
+    if values.dtype.kind not in "OUST":
+        do = "convert dates to numbers, such as days since the first"
+        raise InnerloopError(
+            who, f"column {name!r} must hold numbers or text", got=f"dtype {values.dtype}", do=do
+        )
+    found = np.empty(len(values), object)
+    found[:] = values.tolist()
+    missing = np.array([is_missing(value) for value in found], bool)
+    rest = found[~missing]
+    if len(rest) and all(isinstance(value, Real) for value in rest):
+        numbers = np.full(len(found), np.nan)
+        numbers[~missing] = [float(value) for value in rest]
+        return Column(name, numbers, missing)
+    for value in rest:
+        if not isinstance(value, str | Real):
+            got = f"{shown(value)} ({type(value).__name__})"
+            raise InnerloopError(who, f"column {name!r} must hold numbers or text", got=got)
+    found[~missing] = [as_name(value) for value in rest]
+    found[missing] = None
+    return Column(name, found, missing)
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, NaN, and what pandas has for them."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, Real) and math.isnan(value)
+
+
+def as_name(value: object) -> str:
+    """A value as the name of a group or category: whole numbers without decimals."""
+    if isinstance(value, Real) and float(value).is_integer():
+        return str(int(float(value)))
+    return str(value)
+
+
+def _as_text(column: Column) -> Column:
+    """Numbers as names."""
+    values = np.empty(len(column.values), object)
+    values[:] = [None if gone else as_name(x) for x, gone in zip(column.values, column.missing, strict=True)]
+    return Column(column.name, values, column.missing)
+
+
+def _check_finite(column: Column, who: str) -> None:
+    if column.numeric and (infinite := int(np.isinf(column.values).sum())):
+        do = "remove those rows, or give them a value"
+        raise InnerloopError(
+            who, f"column {column.name!r} must be finite", got=f"{infinite} infinite values", do=do
+        )
+
+
+def check_lengths(columns: Iterable[Column], who: str) -> None:
+    """Raise InnerloopError unless all columns have one length, above 0."""
+    lengths = {column.name: len(column.values) for column in columns}
+    if len(set(lengths.values())) > 1:
+        raise InnerloopError(who, "columns must have one length", got=lengths)
+    if not any(lengths.values()):
+        raise InnerloopError(who, "the table has no rows")

@@ -1,0 +1,56 @@
+"""Which groups of a table are for training, validation and test."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from innerloop.errors import InnerloopError
+
+PARTS = ("train", "validation", "test")
+LEAST = 2
+"""Groups of each part: an interval over groups needs two."""
+
+Split = tuple[float, float, float] | Mapping[str, Sequence[object]]
+"""Fractions of the groups for training, validation and test, or the groups of each by `train`, `validation`, `test`."""
+
+
+def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str, list[str]]:
+    """The groups of each part, by its name.
+
+    Args:
+        names: the groups, in the order of the table.
+        split: fractions, or the groups of each part.
+        seed: of the shuffle of the sorted names, for fractions.
+        who: the function that was called, for messages.
+
+    Raises:
+        InnerloopError: wrong fractions or names, too few groups, or a group in two parts.
+    """
+    if isinstance(split, Mapping):
+        return _as_named(names, split, who)
+    if len(split) != 3 or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
+        raise InnerloopError(who, "`split` must be three positive fractions that sum to 1", got=split)
+    if len(names) < 3 * LEAST:
+        do = "choose another column as `task`"
+        raise InnerloopError(who, f"a split needs at least {3 * LEAST} groups", got=len(names), do=do)
+    ordered = sorted(names)
+    order = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+    test = min(max(LEAST, round(split[2] * len(names))), len(names) - 2 * LEAST)
+    validation = min(max(LEAST, round(split[1] * len(names))), len(names) - test - LEAST)
+    cuts = (len(names) - test - validation, len(names) - test)
+    return dict(zip(PARTS, (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :]), strict=True))
+
+
+def _as_named(names: Sequence[str], split: Mapping[str, Sequence[object]], who: str) -> dict[str, list[str]]:
+    """The parts that were given."""
+    if set(split) != set(PARTS) or not all(split.values()):
+        do = "give lists of groups under the names " + ", ".join(PARTS)
+        raise InnerloopError(who, "`split` must name the groups of each part", got=sorted(split), do=do)
+    parts = {part: [str(name) for name in split[part]] for part in PARTS}
+    chosen = [name for part in parts.values() for name in part]
+    if twice := [name for i, name in enumerate(chosen) if name in chosen[:i]]:
+        raise InnerloopError(who, "a group must be in one part of `split`", got=f"{twice[0]!r} twice")
+    if unknown := sorted(set(chosen) - set(names)):
+        raise InnerloopError(who, "`split` names a group that the table does not have", got=repr(unknown[0]))
+    return parts

@@ -1,0 +1,209 @@
+"""What models see of a table's columns: numbers scaled, categories as one number for each of their values.
+
+Means, standard deviations and categories are those of the training groups alone. They are kept, so that the rows of a
+new group are prepared in the same way, and predictions are given in the units of the table.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
+from innerloop.io.untrusted import parse_json
+from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of
+
+WHO = "tables"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers, as (value - mean) / scale."""
+
+    name: str
+    mean: float
+    scale: float
+
+    @classmethod
+    def of(cls, column: Column) -> "Number":
+        """Learn mean and standard deviation (1 for a constant column)."""
+        scale = float(np.std(column.values))
+        return cls(column.name, float(np.mean(column.values)), scale if scale > 0 else 1.0)
+
+    @property
+    def width(self) -> int:
+        """Numbers that a model sees of it."""
+        return 1
+
+    def encoded(self, column: Column) -> Float[np.ndarray, "rows 1"]:
+        """The scaled column."""
+        if not column.numeric and not column.missing.all():
+            got = repr(column.values[~column.missing][0])
+            raise InnerloopError(WHO, f"column {self.name!r} must hold numbers, as in training", got=got)
+        return ((column.values.astype(np.float64) - self.mean) / self.scale)[:, None]
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories; each is 1 in a column of its own, and an unseen one is 0 in all."""
+
+    name: str
+    levels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, column: Column) -> "Category":
+        """Learn the categories, sorted."""
+        return cls(column.name, tuple(sorted(set(column.values))))
+
+    @property
+    def width(self) -> int:
+        """Numbers that a model sees of it."""
+        return len(self.levels)
+
+    def codes(self, column: Column) -> np.ndarray:
+        """The number of each row's category, `[rows]`; -1 for an unseen one."""
+        numbers = {level: i for i, level in enumerate(self.levels)}
+        return np.array([numbers.get(value, -1) for value in column.values], int)
+
+    def encoded(self, column: Column) -> Float[np.ndarray, "rows levels"]:
+        """One number for each category: 1 for the row's own. Unseen categories are told in a warning."""
+        found = self.codes(column)
+        if unseen := sorted({str(column.values[i]) for i in np.flatnonzero(found < 0)}):
+            what = f"{counted(len(unseen), 'value')} of column {self.name!r} that no training group has"
+            names = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+            rows = counted(int((found < 0).sum()), "row")
+            warnings.warn(f"innerloop: {what} ({names}), in {rows}", stacklevel=2)
+        return (found[:, None] == np.arange(self.width)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Prepares rows for a model as those of the training groups were, and turns predictions back.
+
+    Attributes:
+        task: the column that names the group of a row.
+        x: the columns that are given.
+        y: the columns to predict: numbers, or a single category.
+    """
+
+    task: str
+    x: tuple[Number | Category, ...]
+    y: tuple[Number | Category, ...]
+
+    @property
+    def features(self) -> int:
+        """Numbers that a model sees of each row."""
+        return sum(column.width for column in self.x)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that a model needs: one for each column of y, or for each class."""
+        return sum(column.width for column in self.y)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of their numbers; none for regression."""
+        return self.y[0].levels if isinstance(self.y[0], Category) else ()
+
+    def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
+        """The rows of a frame as a model takes them, float32.
+
+        Raises:
+            InnerloopError: a column of x is absent or of another kind, or a value is missing.
+        """
+        return self.encoded(read(frame, self.x))
+
+    def targets(self, frame: Frame) -> np.ndarray:
+        """The y of a frame: scaled, `[rows, outputs]` float32, or class numbers, `[rows]` int32.
+
+        Raises:
+            InnerloopError: a column of y is absent or of another kind, a value is missing, or a class is unseen.
+        """
+        columns = read(frame, self.y)
+        if not isinstance(self.y[0], Category):
+            return joined(self.y, columns)
+        codes = self.y[0].codes(columns[0])
+        if (codes < 0).any():
+            got = repr(columns[0].values[codes < 0][0])
+            do = "leave such rows out; the classes are " + ", ".join(self.classes)
+            raise InnerloopError(
+                WHO, f"column {self.y[0].name!r} has a class of no training group", got=got, do=do
+            )
+        return codes.astype(np.int32)
+
+    def encoded(self, columns: Sequence[Column]) -> Float[np.ndarray, "rows features"]:
+        """The columns of x side by side."""
+        return joined(self.x, columns)
+
+    def restore(self, outputs: ArrayLike) -> np.ndarray:
+        """Predictions in the units of the table.
+
+        Args:
+            outputs: what a model gave for rows, `[rows, outputs]`, or `[rows]` with a single output.
+
+        Returns:
+            Values of the same shape; for classes, the label of the largest output of each row, `[rows]`.
+        """
+        outputs = np.asarray(outputs, np.float64)
+        if self.classes:
+            return np.array(self.classes)[outputs.argmax(-1)]
+        mean, scale = (np.array([getattr(column, name) for column in self.y]) for name in ("mean", "scale"))
+        return outputs * scale + mean
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, who: str) -> "Preparation":
+        """Read what `to_json` made. Raises InnerloopError, on behalf of `who`, for anything else."""
+        about = parse_json(text, who)
+        about = about if isinstance(about, dict) else {}
+        x, y = ([_column_from(value, who) for value in _list(about.get(name))] for name in ("x", "y"))
+        kinds = {type(column) for column in y}
+        if not isinstance(about.get("task"), str) or not x or not y or kinds == {Number, Category}:
+            raise InnerloopError(who, "does not describe the columns of a table", do="restore the file")
+        return cls(about["task"], tuple(x), tuple(y))
+
+
+def read(frame: Frame, columns: Sequence[Number | Category]) -> list[Column]:
+    """These columns of a frame. Raises InnerloopError for an absent column and for missing values."""
+    found = [column_of(frame, c.name, WHO, text=isinstance(c, Category)) for c in columns]
+    check_lengths(found, WHO)
+    for column in found:
+        if column.missing.any():
+            row = int(np.argmax(column.missing)) + 1
+            do = "fill it, or leave the row out"
+            raise InnerloopError(WHO, f"column {column.name!r} has no value in row {row}", do=do)
+    return found
+
+
+def joined(kinds: Sequence[Number | Category], columns: Sequence[Column]) -> Float[np.ndarray, "rows width"]:
+    """Encoded columns side by side, float32."""
+    blocks = [kind.encoded(column) for kind, column in zip(kinds, columns, strict=True)]
+    return np.concatenate(blocks, axis=1).astype(np.float32)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _column_from(about: object, who: str) -> Number | Category:
+    """A column of JSON."""
+    about = about if isinstance(about, dict) else {}
+    name, levels, mean, scale = (about.get(key) for key in ("name", "levels", "mean", "scale"))
+    if (
+        isinstance(name, str)
+        and isinstance(mean, int | float)
+        and isinstance(scale, int | float)
+        and scale > 0
+    ):
+        return Number(name, float(mean), float(scale))
+    if isinstance(name, str) and isinstance(levels, list) and levels and {type(x) for x in levels} == {str}:
+        return Category(name, tuple(levels))
+    raise InnerloopError(who, "does not describe a column", got=str(about)[:80], do="restore the file")

@@ -1,0 +1,258 @@
+"""A table of rows in groups, prepared and split by group."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from innerloop.engine.types import Batch
+from innerloop.errors import InnerloopError, check_choice
+from innerloop.io.text import counted
+from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, names_of
+from innerloop.tasks.tables.group_splits import PARTS, Split, divided
+from innerloop.tasks.tables.group_tasks import GroupTasks
+from innerloop.tasks.tables.preparation import Category, Number, Preparation
+
+WHO = "tables.from_frame"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Tasks from a table, and the preparation of its rows.
+
+    Attributes:
+        train: the training groups.
+        validation: the validation groups.
+        test: the test groups.
+        preparation: scaling and categories, learned on the training groups; with the column names.
+        left_out: rows that no group uses, by the reason.
+        rows_of: makes the rows of a frame that are prepared (windows of a series; otherwise the frame itself).
+    """
+
+    train: GroupTasks
+    validation: GroupTasks
+    test: GroupTasks
+    preparation: Preparation
+    left_out: dict[str, int]
+    rows_of: Callable[[Frame], Frame] = lambda frame: frame
+
+    def prepare(self, frame: Frame) -> Batch:
+        """New rows with known y, as the training groups were prepared.
+
+        Args:
+            frame: rows with the columns of x and y; the column of groups is not needed.
+
+        Returns:
+            Inputs `[rows, features]` float32, and targets `[rows, outputs]` float32 or, for classes, `[rows]` int32.
+
+        Raises:
+            InnerloopError: a column is absent or of another kind, or a value is missing.
+        """
+        rows = self.rows_of(frame)
+        return Batch(self.preparation.inputs(rows), self.preparation.targets(rows))
+
+    def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
+        """New rows without y. Raises InnerloopError as `prepare`."""
+        return self.preparation.inputs(self.rows_of(frame))
+
+    def restore(self, outputs: ArrayLike) -> np.ndarray:
+        """Predictions in the units of the table; see `Preparation.restore`."""
+        return self.preparation.restore(outputs)
+
+    def draws(self, shots: int | None, queries: int | None = None) -> "Table":
+        """The same table with other numbers of support and query rows of a task."""
+        parts = {part: getattr(self, part).draws(shots, queries) for part in PARTS}
+        return replace(self, **parts)
+
+
+def from_frame(
+    frame: Frame,
+    *,
+    task: str,
+    y: str | Sequence[str],
+    x: Sequence[str] | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    categories: Sequence[str] = (),
+    missing: Literal["drop", "refuse"] = "drop",
+    split: Split = (0.64, 0.16, 0.2),
+    seed: int = 0,
+) -> Table:
+    """Tasks from a table: each group of rows is a task, used whole, however many rows it has.
+
+    Numbers are scaled to mean 0 and standard deviation 1 over the rows of the training groups, and columns of text
+    become one column for each of their values there. A y of text is a class to predict: use `cross_entropy` and a model
+    of `table.preparation.outputs` outputs. What is left out, and categories that no training group has, are told in
+    warnings.
+
+    Args:
+        frame: a data frame of pandas or Polars, or a dict of arrays; one row per example.
+        task: the column that names the group of each row.
+        y: the column, or columns, to predict.
+        x: the columns that are given (None: all others).
+        shots: support rows of a task; a smaller group gives all rows but one (None: half of each group).
+        queries: the most query rows of a task (None: all rows that are not in the support set).
+        categories: columns of numbers that are names of categories.
+        missing: whether rows with a missing value are left out, or refused.
+        split: fractions of the groups for training, validation and test, or a dict with the names of the groups of
+            each.
+        seed: of the shuffle of the groups before they are split.
+
+    Raises:
+        InnerloopError: a column is absent or holds other things than numbers and text, values are missing and `missing`
+            is `refuse`, or there are too few groups or wrong numbers.
+    """
+    return assembled(
+        frame,
+        task=task,
+        y=y,
+        x=x,
+        shots=shots,
+        queries=queries,
+        categories=categories,
+        missing=missing,
+        split=split,
+        seed=seed,
+    )
+
+
+def assembled(
+    frame: Frame,
+    *,
+    task: str,
+    y: str | Sequence[str],
+    x: Sequence[str] | None,
+    shots: int | None,
+    queries: int | None,
+    categories: Sequence[str],
+    missing: Literal["drop", "refuse"],
+    split: Split,
+    seed: int,
+    gap: int | None = None,
+    who: str = WHO,
+) -> Table:
+    """As `from_frame`; `gap` is for rows in order of time (see `GroupTasks`), `who` is named in messages."""
+    check_choice(who, "missing", missing, ("drop", "refuse"))
+    names = _names(frame, task, x, y, who)
+    columns = _columns(frame, task, names, set(categories), who)
+    columns, left_out = _complete(columns, missing, who)
+    groups, left_out = _groups(columns[task], 2 + (gap or 0), left_out, who)
+    parts = divided(list(groups), split, seed, who)
+    chosen = {part: np.concatenate([groups[name] for name in parts[part]]) for part in PARTS}
+    xs, ys = ([columns[name] for name in each] for each in names)
+    learn = lambda found: tuple(_learned(_rows(column, chosen["train"])) for column in found)
+    preparation = Preparation(task, learn(xs), learn(ys))
+    _check_y(preparation, who)
+    train, validation, test = (
+        GroupTasks(
+            *_encoded(preparation, xs, ys, chosen[part]),
+            np.array([len(groups[name]) for name in parts[part]]),
+            tuple(parts[part]),
+            shots=shots,
+            queries=queries,
+            gap=gap,
+        )
+        for part in PARTS
+    )
+    return Table(train, validation, test, preparation, left_out)
+
+
+def _names(
+    frame: Frame, task: str, x: Sequence[str] | None, y: str | Sequence[str], who: str
+) -> tuple[list[str], list[str]]:
+    """The columns of x and y. Raises InnerloopError if there are none, or one has two uses."""
+    ys = [y] if isinstance(y, str) else list(y)
+    if isinstance(x, str):
+        raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), do=f"give x=[{x!r}]")
+    xs = [name for name in names_of(frame, who) if name not in (task, *ys)] if x is None else list(x)
+    for name, found in (("x", xs), ("y", ys)):
+        if not found:
+            raise InnerloopError(who, f"`{name}` must name at least one column")
+    used = [task, *xs, *ys]
+    if twice := [name for i, name in enumerate(used) if name in used[:i]]:
+        raise InnerloopError(who, "a column must have one use", got=f"{twice[0]!r} twice among task, x and y")
+    return xs, ys
+
+
+def _columns(
+    frame: Frame, task: str, names: tuple[list[str], list[str]], categories: set[str], who: str
+) -> dict[str, Column]:
+    """The columns in use, by name."""
+    used = [task, *names[0], *names[1]]
+    if unknown := sorted(categories.difference(used)):
+        raise InnerloopError(who, "`categories` names a column that is not in use", got=repr(unknown[0]))
+    columns = {name: column_of(frame, name, who, text=name == task or name in categories) for name in used}
+    check_lengths(columns.values(), who)
+    return columns
+
+
+def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[str, Column], dict[str, int]]:
+    """The rows without missing values; others are refused, or told."""
+    gone = np.any([column.missing for column in columns.values()], axis=0)
+    if not gone.any():
+        return columns, {}
+    each = ", ".join(f"{n}: {c.missing.sum()}" for n, c in columns.items() if c.missing.any())
+    what = f"{gone.sum()} of {counted(len(gone), 'row')} with missing values"
+    if missing == "refuse":
+        raise InnerloopError(who, "no value may be missing", got=f"{what} ({each})", do="fill or remove them")
+    if gone.all():
+        raise InnerloopError(
+            who, "every row has a missing value", got=each, do="leave such columns out of `x`"
+        )
+    warnings.warn(f"innerloop: {what} are left out ({each})", stacklevel=4)
+    return {name: _rows(column, ~gone) for name, column in columns.items()}, {
+        "missing values": int(gone.sum())
+    }
+
+
+def _groups(
+    column: Column, least: int, left_out: dict[str, int], who: str
+) -> tuple[dict[str, Int[np.ndarray, " rows"]], dict[str, int]]:
+    """The rows of each group, in order of the table; groups that are too small for a task are left out, and told."""
+    names, first, inverse = np.unique(column.values, return_index=True, return_inverse=True)
+    order, ends = np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))
+    rows = dict(zip(names.tolist(), np.split(order, ends[:-1]), strict=True))
+    groups = {name: rows[name] for name in names[np.argsort(first)]}
+    small = [name for name, rows in groups.items() if len(rows) < least]
+    if not small:
+        return groups, left_out
+    if len(small) == len(groups):
+        wrong = f"a task needs {least} rows, and no group of {column.name!r} has so many"
+        raise InnerloopError(who, wrong, do="choose another column as `task`")
+    lost = sum(len(groups[name]) for name in small)
+    shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
+    what = f"{len(small)} of {counted(len(groups), 'group')} with fewer than {least} rows"
+    warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=4)
+    kept = {name: rows for name, rows in groups.items() if len(rows) >= least}
+    return kept, left_out | {"groups that are too small": lost}
+
+
+def _rows(column: Column, chosen: np.ndarray) -> Column:
+    """A column's chosen rows."""
+    return Column(column.name, column.values[chosen], column.missing[chosen])
+
+
+def _learned(column: Column) -> Number | Category:
+    """Scaling or categories of a column's training rows."""
+    return Number.of(column) if column.numeric else Category.of(column)
+
+
+def _encoded(
+    preparation: Preparation, xs: list[Column], ys: list[Column], rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of these rows."""
+    inputs = preparation.encoded([_rows(column, rows) for column in xs])
+    chosen = {column.name: column.values[rows] for column in ys}
+    return inputs, preparation.targets(chosen)
+
+
+def _check_y(preparation: Preparation, who: str) -> None:
+    """Raise InnerloopError for several columns of y of which one is a class, and for a single class."""
+    if len(preparation.y) > 1 and any(isinstance(column, Category) for column in preparation.y):
+        raise InnerloopError(who, "a class must be the only column of `y`", do="give one column of text")
+    if len(preparation.classes) == 1:
+        raise InnerloopError(who, "y must have two classes or more", got=repr(preparation.classes[0]))

@@ -1,0 +1,73 @@
+"""A run on a user's own table: the parts of `innerloop.training.supervised` with groups of rows as tasks."""
+
+from dataclasses import dataclass
+
+from innerloop.config.schema import Config
+from innerloop.engine.types import TaskDistribution
+from innerloop.errors import InnerloopError
+from innerloop.tasks import fingerprint
+from innerloop.tasks.tables.group_tasks import GroupTasks
+from innerloop.tasks.tables.table import Table
+from innerloop.training.experiment import Experiment
+from innerloop.training.supervised import SupervisedExperiment
+
+NAME = "table.json"
+"""The preparation of a table's columns, in a run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableExperiment(SupervisedExperiment):
+    """The parts of one run on a table."""
+
+    table: Table
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of the prepared rows of each set of groups."""
+        return fingerprint.table_hashes(self.table)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """One number for each feature of a row."""
+        return (self.table.preparation.features,)
+
+    def train_tasks(self) -> TaskDistribution:
+        """The training groups."""
+        data = self.config.data
+        return self._drawn(data.train_shots or data.shots, data.queries).train
+
+    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
+        """The groups of a set."""
+        queries = self.config.evaluation.queries if queries is None else queries
+        return self.groups_of(part).draws(self.config.data.shots, queries)
+
+    def groups_of(self, part: str) -> GroupTasks:
+        """The groups of a set, by its name."""
+        return getattr(self.table, part)
+
+    def _drawn(self, shots: int, queries: int) -> Table:
+        """The table with these numbers of support and query rows."""
+        return self.table.draws(shots, queries)
+
+
+def table_of(experiment: Experiment) -> Table:
+    """The table of a run. Raises InnerloopError for a run on other data."""
+    if not isinstance(experiment, TableExperiment):
+        raise InnerloopError(
+            experiment.config.name, "was trained on no table", got=experiment.config.data.dataset
+        )
+    return experiment.table
+
+
+def load_table(config: Config) -> Table:
+    """Read the configured table. Raises InnerloopError for settings that are missing or do not go with a table."""
+    data, names = config.data, ("file", "task", "y")
+    for name in names:
+        if not getattr(data, name):
+            do = f"give `data.{name}`"
+            raise InnerloopError(
+                f"data.{name}", "a table needs a file, a column of groups and one to predict", do=do
+            )
+    if config.model.normalizes and config.model.kind == "mlp":
+        wrong = "batch normalisation would count the padding of groups of unequal sizes"
+        raise InnerloopError("model.normalize", wrong, do="leave it out")
+    return data.spec.load(data)

@@ -1,0 +1,209 @@
+"""A user's own table through the command: train, evaluate, adapt on new groups, report, and what is wrong with it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from innerloop.cli import main
+
+SETTINGS = ("--outer.meta-steps", "40", "--outer.log-every", "20", "--outer.validate-every", "40")
+SETTINGS += (
+    "--outer.meta-batch",
+    "4",
+    "--model.hidden",
+    "8",
+    "--inner.steps",
+    "2",
+    "--evaluation.steps",
+    "2",
+)
+
+
+def frame(groups=20, seed=0):
+    """Lines of one slope and other offsets for every shop, with unequal numbers of rows."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(7, 20, groups)
+    rows = int(counts.sum())
+    offset = np.repeat(rng.normal(0, 20, groups), counts)
+    size, kind = rng.normal(50, 10, rows), rng.choice(["new", "old"], rows)
+    sales = 100 + offset + 2 * size + 5 * (kind == "new")
+    return pd.DataFrame(
+        {
+            "shop": np.repeat(np.arange(groups), counts),
+            "size": size,
+            "kind": kind,
+            "note": "x",
+            "sales": sales,
+        }
+    )
+
+
+def words(path, **more):
+    options = {"file": path, "task": "shop", "x": "size,kind", "y": "sales"} | more
+    return [w for name, value in options.items() for w in (f"--data.{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "shops.csv"
+    frame().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table, tmp_path_factory, quickly):
+    folder = tmp_path_factory.mktemp("runs") / "shops"
+    with quickly():
+        assert main(["train", "table-maml", *words(table), *SETTINGS, "--folder", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def new_group(tmp_path):
+    """A shop with six known rows and three to predict."""
+    found = frame(1, seed=5).head(9).drop(columns=["shop", "note"])
+    found.loc[found.index[[1, 4, 8]], "sales"] = np.nan
+    found.to_csv(tmp_path / "shop.csv", index=False)
+    return tmp_path / "shop.csv"
+
+
+def test_each_test_group_is_measured_once(command, run):
+    code, out, _ = command("evaluate", run, "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert record["tasks"] == 4  # a fifth of 20
+    assert record["shots"] == 5
+    assert record["curve"]["loss"]["mean"][-1] > 0
+    code, out, _ = command("evaluate", run, "--part", "train", "--shots", 2)
+    assert code == 0
+    assert "over 13 train tasks; at most 1 000 queries; 1 is the variance of y over the training rows" in out
+
+
+def test_new_rows_are_predicted_in_the_units_of_the_table(command, run, new_group):
+    code, out, _ = command("adapt", run, new_group, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["examples"] == 6
+    assert [p["row"] for p in result["predictions"]] == [2, 5, 9]
+    assert {p["kind"] for p in result["predictions"]} <= {"new", "old"}
+    assert all(50 < p["sales"] < 350 for p in result["predictions"])
+
+
+def test_parquet_gives_the_same_predictions(command, run, new_group, tmp_path):
+    pytest.importorskip("pyarrow")
+    pd.read_csv(new_group).to_parquet(tmp_path / "shop.parquet")
+    csv, parquet = (
+        command("adapt", run, path, "--json")[1] for path in (new_group, tmp_path / "shop.parquet")
+    )
+    assert json.loads(csv)["predictions"] == json.loads(parquet)["predictions"]
+
+
+def test_predictions_as_a_table_and_as_a_file(command, run, new_group, tmp_path):
+    code, out, _ = command("adapt", run, new_group, "--csv", tmp_path / "out.csv")
+    assert code == 0
+    assert "2 inner steps on 6 examples" in out
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert list(written.columns) == ["row", "size", "kind", "sales"]
+    assert len(written) == 3
+
+
+def test_the_training_table_is_not_needed_to_adapt(command, run, table, new_group, tmp_path):
+    before = command("adapt", run, new_group, "--json")[1]
+    moved = table.rename(tmp_path / "elsewhere.csv")
+    try:
+        assert command("adapt", run, new_group, "--json")[1] == before
+        weights = run / "weights.safetensors"
+        again = json.loads(command("adapt", weights, new_group, "--data-folder", moved, "--json")[1])
+        assert again["predictions"] == json.loads(before)["predictions"]
+    finally:
+        moved.rename(table)
+
+
+def test_the_report_shows_groups(command, run):
+    code, out, _ = command("report", run, "--tasks", 4)
+    assert code == 0
+    assert "drawn: Table shops.csv, sales from 5 rows" in out
+    assert "groups of the table that no training saw" in (run / "report.html").read_text()
+    assert (run / "figures" / "group-1.svg").exists()
+
+
+def test_a_resumed_run_refuses_another_table(complaint, table, tmp_path):
+    path, folder = tmp_path / "shops.csv", tmp_path / "run"
+    path.write_bytes(table.read_bytes())
+    assert main(["train", "table-maml", *words(path), *SETTINGS, "--folder", str(folder)]) == 0
+    frame(seed=1).to_csv(path, index=False)
+    assert "set of the data changed since the run" in complaint("train", "--resume", folder)
+
+
+def test_analyze_says_why_it_refuses_a_table(complaint, run):
+    assert "those of a table's groups are padded" in complaint("analyze", run)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"file": "none.csv"}, "none.csv: cannot be read (No such file or directory)."),
+        (
+            {"file": "notes.txt"},
+            "notes.txt: is no table, got '.txt'; give a file whose name ends in .csv or .parquet.",
+        ),
+        (
+            {"file": ""},
+            "data.file: a table needs a file, a column of groups and one to predict; give --data.file.",
+        ),
+        ({"task": ""}, "data.task: a table needs a file"),
+        (
+            {"y": "kind", "x": "size"},
+            "data.y: column 'kind' must hold numbers, got text; choose a column of numbers",
+        ),
+        ({"y": "profit"}, "there is no column of this name, got 'profit'; choose among: "),
+        ({"missing": "guess"}, "guess"),
+    ],
+)
+def test_wrong_settings_are_told(command, table, tmp_path, monkeypatch, change, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("train", "table-maml", *words(table, **change), *SETTINGS)
+    assert code == 2
+    assert told in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("size,kind\n1,new\n", "there is no column of this name, got 'sales'"),
+        ("size,kind,sales\n1,new,2\n", "needs rows with sales to learn from, and rows without to predict"),
+        ("size,kind,sales\n,new,2\n1,new,\n", "column 'size' has no value in row 1"),
+        (
+            "size,kind,sales\nlarge,new,2\n1,new,\n",
+            "column 'size' must hold numbers, as in training, got 'large'",
+        ),
+        ("size,kind,sales\n1,new\n", "every row must have 3 cells, got 2 in row 2"),
+        ("size,size,sales\n", "columns must have different names, got size twice"),
+        ("", "the first row must name all columns"),
+        ('size,kind,sales\n"1,new,2\n', "is not a CSV table"),
+    ],
+)
+def test_new_groups_that_are_wrong(complaint, run, tmp_path, content, told):
+    path = tmp_path / "new.csv"
+    path.write_text(content)
+    err = complaint("adapt", run, path)
+    assert told in err
+    assert "new.csv" in err
+
+
+def test_other_files_than_tables(complaint, run, tmp_path):
+    assert "a table needs a file of rows" in complaint("adapt", run, tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing")
+    pytest.importorskip("pyarrow")
+    assert "a.parquet: is not a Parquet table" in complaint("adapt", run, tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
+    assert "b.csv: is not a text file in UTF-8" in complaint("adapt", run, tmp_path / "b.csv")
+
+
+def test_normalisation_is_refused(complaint, table):
+    told = complaint("train", "table-maml", *words(table), "--model.normalize")
+    assert "batch normalisation would count the padding" in told

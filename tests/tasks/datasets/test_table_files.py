@@ -1,0 +1,143 @@
+"""CSV and Parquet files as columns: numbers, text, what is missing, and files that are none."""
+
+import datetime
+import os
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from innerloop.errors import InnerloopError
+from innerloop.tasks.io import table_files
+
+
+@pytest.fixture
+def csv(tmp_path):
+    def write(text):
+        path = tmp_path / "a.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_numbers_text_and_missing_values_of_csv(csv):
+    found = table_files.read(csv('a,b,c\n1,x,NA\n,"y, z",2e3\n\n-3.5, nan ,null\n'))
+    assert found["a"].tolist()[::2] == [1.0, -3.5]
+    assert np.isnan(found["a"][1])
+    assert found["b"].tolist() == ["x", "y, z", None]
+    assert found["c"][1] == 2000
+    assert np.isnan(found["c"][[0, 2]]).all()
+
+
+def test_columns_that_are_wanted_and_columns_of_text(csv):
+    found = table_files.read(csv("a,b,c\n01,2,3\n1,2,3\n"), ["a", "b", "z"], text=["a"])
+    assert list(found) == ["a", "b"]
+    assert found["a"].tolist() == ["01", "1"]
+    assert found["b"].tolist() == [2.0, 2.0]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.csv").write_bytes("\ufeffa,b\n1,2\n".encode())
+    assert list(table_files.read(tmp_path / "a.csv")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the first row must name all columns"),
+        ("a,,c\n", "the first row must name all columns"),
+        ("a,a\n", "columns must have different names, got a twice"),
+        ("a,b\n1\n", "every row must have 2 cells, got 1 in row 2; quote cells that hold a comma"),
+        ('a,b\n"1,2\n', "is not a CSV table"),
+    ],
+)
+def test_csv_that_is_wrong(csv, text, message):
+    with pytest.raises(InnerloopError, match=rf"a\.csv: {message}"):
+        table_files.read(csv(text))
+
+
+def test_a_table_of_too_many_values(csv, monkeypatch):
+    monkeypatch.setattr(table_files, "CELLS", 5)
+    with pytest.raises(InnerloopError, match=r"must have at most 5 values"):
+        table_files.read(csv("a,b\n1,2\n3,4\n5,6\n"))
+    monkeypatch.setattr(table_files, "BYTES", 5)
+    with pytest.raises(InnerloopError, match=r"is larger than the bound of 5 bytes"):
+        table_files.read(csv("a,b\n1,2\n"))
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(InnerloopError, match="must be a regular file, got a FIFO"):
+        table_files.read(tmp_path / "a.csv")
+
+
+def test_parquet_without_its_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(InnerloopError, match=r"needs the package pyarrow; pip install 'innerloop\[tables\]'"):
+        table_files.read(tmp_path / "a.parquet")
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+
+    def write(columns):
+        path = tmp_path / "a.parquet"
+        pd.DataFrame(columns).to_parquet(path)
+        return path
+
+    return write
+
+
+def test_numbers_text_and_missing_values_of_parquet(parquet):
+    columns = {
+        "a": pd.array([1, None, 3], "Int64"),
+        "b": pd.Categorical(["x", None, "y"]),
+        "c": [True, False, True],
+    }
+    found = table_files.read(parquet(columns | {"d": ["x", None, "y"], "e": [1.5, None, 2.5]}))
+    assert found["a"].tolist()[::2] == [1.0, 3.0]
+    assert np.isnan(found["a"][1])
+    assert found["b"].tolist() == found["d"].tolist() == ["x", None, "y"]
+    assert found["c"].tolist() == [1.0, 0.0, 1.0]
+    assert np.isnan(found["e"][1])
+
+
+def test_parquet_columns_of_other_kinds_are_refused_where_they_are_wanted(parquet):
+    path = parquet({"a": [1.0], "day": [datetime.datetime(2024, 1, 1)]})
+    assert list(table_files.read(path, ["a"])) == ["a"]
+    with pytest.raises(InnerloopError, match="column 'day' must hold numbers or text, got timestamp"):
+        table_files.read(path)
+
+
+def test_a_parquet_table_of_too_many_values_is_refused_by_its_header(parquet, monkeypatch):
+    path = parquet({"a": np.zeros(1000)})
+    monkeypatch.setattr(table_files, "CELLS", 999)
+    with pytest.raises(InnerloopError, match="must have at most 999 values, got 1000"):
+        table_files.read(path)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(max_size=200),
+    cut=st.integers(0, 400),
+    kind=st.sampled_from(["csv", "parquet", "damaged"]),
+)
+def test_any_bytes_are_a_table_or_an_error(tmp_path, content, cut, kind):
+    path = tmp_path / f"any.{'csv' if kind == 'csv' else 'parquet'}"
+    if kind != "csv":
+        pytest.importorskip("pyarrow")
+    if kind == "damaged":
+        pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}).to_parquet(path)
+        good = path.read_bytes()
+        content = good[:cut] + content[:3] + good[cut + 3 :]
+    path.write_bytes(content)
+    try:
+        found = table_files.read(path)
+    except InnerloopError:
+        return
+    assert len({len(values) for values in found.values()}) == 1

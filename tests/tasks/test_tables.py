@@ -1,0 +1,444 @@
+"""Groups of a table as tasks: rows, scaling, categories, missing values, splits, and windows."""
+
+import warnings
+
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+
+import innerloop as il
+from innerloop import tables
+from innerloop.engine.evaluate import evaluator
+from innerloop.errors import InnerloopError
+from innerloop.tasks.tables.columns import column_of
+from innerloop.tasks.tables.preparation import Category, Number
+
+PARTS = ("train", "validation", "test")
+
+
+def schools(groups=160, seed=0, **columns):
+    """A table of unequal groups; each pupil has a unique `id`, which is also the score."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(2, 30, groups)
+    rows = int(counts.sum())
+    found = {
+        "school": np.repeat([f"s{i:03d}" for i in range(groups)], counts),
+        "ses": rng.normal(3, 2, rows),
+        "sex": rng.choice(["F", "M"], rows),
+        "score": np.arange(rows, dtype=float),
+    }
+    return pd.DataFrame(found | columns).sample(frac=1, random_state=seed)
+
+
+def groups_of(table):
+    return {part: set(getattr(table, part).names) for part in PARTS}
+
+
+def parts(table):
+    return [getattr(table, part) for part in PARTS]
+
+
+def used(batch):
+    """The rows of a batch that count."""
+    mask = slice(None) if batch.mask is None else np.asarray(batch.mask)
+    return np.asarray(batch.inputs)[mask], np.asarray(batch.targets)[mask]
+
+
+def rows_of(tasks, number, seed=0):
+    """The ids of the support and query rows of one group, from targets."""
+    task = tasks.task(number, jax.random.key(seed))
+    return used(task.support)[1][:, 0].tolist(), used(task.query)[1][:, 0].tolist()
+
+
+def test_all_rows_of_160_ragged_groups_are_used():
+    frame = schools()
+    table = tables.from_frame(frame, task="school", x=["ses", "sex"], y="score", shots=5)
+    restored = []
+    for tasks in parts(table):
+        for number in range(len(tasks)):
+            support, query = rows_of(tasks, number)
+            restored += table.restore(np.array(support + query)).round().astype(int).tolist()
+    assert sorted(restored) == list(range(len(frame)))
+    assert table.left_out == {}
+
+
+def test_ten_lines_of_user_code_train_evaluate_and_predict():
+    frame = schools(40)
+    table = il.tables.from_frame(frame, task="school", x=["ses", "sex"], y="score", shots=3)
+    algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.05), steps=2))
+    loop = il.OuterLoop(algorithm, optax.adam(1e-3), table.train, meta_batch=4)
+    model = il.MLP(table.preparation.features, table.preparation.outputs, hidden=(8,), key=jax.random.key(0))
+    state, _ = loop.run(loop.init(model, jax.random.key(1)), steps=3)
+    curve = il.evaluate(algorithm, state.params, table.test, key=jax.random.key(2))
+    known = frame[frame.school == table.test.names[0]]
+    learner = il.Learner(state.params, algorithm).fit(*table.prepare(known)[:2])
+    predicted = table.restore(learner.predict(table.inputs(known)))
+    assert curve.tasks == len(table.test)
+    assert predicted.shape == (len(known), 1)
+
+
+def test_each_held_out_group_is_evaluated_once():
+    table = tables.from_frame(schools(30), task="school", x=["ses"], y="score", shots=3)
+    algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.0), steps=1))
+    size = lambda adapted, task: {"rows": task.support.mask.sum() + task.query.mask.sum()}
+    model = il.MLP(1, 1, key=jax.random.key(0))
+    curve = il.evaluate(algorithm, model, table.test, size, key=jax.random.key(1))
+    assert curve.scores["rows"][:, 0].tolist() == list(table.test.sizes)
+    with pytest.raises(InnerloopError, match="there are 6 tasks, got 7"):
+        il.evaluate(algorithm, model, table.test, key=jax.random.key(1), num_tasks=7)
+
+
+def test_no_group_is_measured_twice_where_a_validation_asks_for_more():
+    table = tables.from_frame(schools(30), task="school", x=["ses"], y="score", shots=3)
+    algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.0), steps=1))
+    run = evaluator(algorithm, table.validation, num_tasks=50)
+    (curve,) = run(il.MLP(1, 1, key=jax.random.key(0)), jax.random.key(1))
+    assert curve.tasks == len(table.validation) == 5
+
+
+def test_scaling_is_that_of_the_training_groups():
+    frame = schools(20)
+    split = {
+        "train": [f"s{i:03d}" for i in range(10)],
+        "validation": ["s010", "s011"],
+        "test": ["s012", "s013"],
+    }
+    train = frame[frame.school.isin(split["train"])]
+    frame.loc[~frame.school.isin(split["train"]), ["ses", "score"]] *= 1000.0
+    table = tables.from_frame(frame, task="school", x=["ses"], y="score", split=split)
+    (ses,), (score,) = table.preparation.x, table.preparation.y
+    assert isinstance(ses, Number)
+    assert isinstance(score, Number)
+    assert (ses.mean, ses.scale) == pytest.approx((train.ses.mean(), train.ses.std(ddof=0)))
+    assert (score.mean, score.scale) == pytest.approx((train.score.mean(), train.score.std(ddof=0)))
+    assert np.asarray(table.train.inputs).mean() == pytest.approx(0, abs=1e-5)
+    assert np.asarray(table.train.inputs).std() == pytest.approx(1, abs=1e-5)
+    assert abs(np.asarray(table.test.inputs)).max() > 100
+
+
+def test_predictions_return_to_the_units_of_the_table():
+    frame = schools(20).assign(other=lambda f: -7 * f.score)
+    table = tables.from_frame(frame, task="school", x=["ses"], y=["score", "other"])
+    batch = table.prepare(frame)
+    assert batch.targets.shape == (len(frame), 2)
+    assert np.allclose(table.restore(batch.targets)[:, 0], frame.score, atol=1e-2)
+    assert np.allclose(table.restore(batch.targets)[:, 1], -7 * frame.score, atol=1e-1)
+
+
+def test_a_constant_column_is_no_division_by_zero():
+    table = tables.from_frame(schools(20, ses=1.5), task="school", x=["ses"], y="score")
+    assert (np.asarray(table.train.inputs) == 0).all()
+
+
+def test_missing_values_are_told_and_left_out():
+    frame = schools(20)
+    frame.iloc[3, 1], frame.iloc[7, 3], frame.iloc[8, 2], frame.iloc[9, 0] = np.nan, np.nan, None, None
+    told = r"4 of \d+ rows with missing values are left out \(school: 1, ses: 1, sex: 1, score: 1\)"
+    with pytest.warns(UserWarning, match=told):
+        table = tables.from_frame(frame, task="school", x=["ses", "sex"], y="score")
+    assert table.left_out == {"missing values": 4}
+    assert sum(sum(tasks.sizes) for tasks in parts(table)) == len(frame) - 4
+    with pytest.raises(InnerloopError, match=r"no value may be missing, got 4 of \d+ rows"):
+        tables.from_frame(frame, task="school", x=["ses", "sex"], y="score", missing="refuse")
+
+
+def test_groups_of_one_row_are_told_and_left_out():
+    frame = pd.concat([schools(20), schools(1).head(1).assign(school="alone")])
+    with pytest.warns(UserWarning, match="1 of 21 groups with fewer than 2 rows are left out: alone"):
+        table = tables.from_frame(frame, task="school", x=["ses"], y="score")
+    assert table.left_out == {"groups that are too small": 1}
+
+
+def test_categories_are_those_of_the_training_groups():
+    frame = schools(20)
+    split = {
+        "train": [f"s{i:03d}" for i in range(10)],
+        "validation": ["s010", "s011"],
+        "test": ["s012", "s013"],
+    }
+    where = frame.school == "s012"
+    frame.loc[where, "sex"] = "X"
+    told = rf"1 value of column 'sex' that no training group has \(X\), in {where.sum()} rows?"
+    with pytest.warns(UserWarning, match=told):
+        table = tables.from_frame(frame, task="school", x=["sex", "ses"], y="score", split=split)
+    assert table.preparation.x[0] == Category("sex", ("F", "M"))
+    inputs = used(table.test.task(0, jax.random.key(0)).query)[0]
+    assert (inputs[:, :2] == 0).all()
+    inputs = used(table.test.task(1, jax.random.key(0)).query)[0]
+    assert (inputs[:, :2].sum(1) == 1).all()
+
+
+def test_numbers_may_be_names_of_categories():
+    frame = schools(20).assign(region=lambda f: np.arange(len(f)) % 3)
+    table = tables.from_frame(frame, task="school", x=["region"], y="score", categories=["region"])
+    assert table.preparation.x == (Category("region", ("0", "1", "2")),)
+    assert table.preparation.features == 3
+
+
+def test_a_y_of_text_is_a_class():
+    table = tables.from_frame(schools(20), task="school", x=["ses"], y="sex", shots=4)
+    assert table.preparation.classes == ("F", "M")
+    assert table.preparation.outputs == 2
+    algorithm = il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1), steps=1))
+    loop = il.OuterLoop(algorithm, optax.adam(1e-3), table.train, meta_batch=3)
+    state, info = loop.run(loop.init(il.MLP(1, 2, hidden=(4,), key=jax.random.key(0)), jax.random.key(1)), 2)
+    assert np.isfinite(info.outer_loss).all()
+    batch = table.prepare({"ses": [0.0, 1.0], "sex": ["M", "F"]})
+    assert batch.targets.tolist() == [1, 0]
+    assert table.restore([[0.1, 0.9], [2.0, -1.0]]).tolist() == ["M", "F"]
+    with pytest.raises(InnerloopError, match="column 'sex' has a class of no training group, got 'X'"):
+        table.prepare({"ses": [0.0], "sex": ["X"]})
+
+
+def test_groups_are_split_by_seed_and_disjoint():
+    frame = schools(50)
+    split = lambda seed: groups_of(tables.from_frame(frame, task="school", x=["ses"], y="score", seed=seed))
+    first = split(0)
+    assert first == split(0)
+    assert first != split(1)
+    assert {part: len(names) for part, names in first.items()} == {"train": 32, "validation": 8, "test": 10}
+    assert set().union(*first.values()) == set(frame.school)
+    assert sum(map(len, first.values())) == 50
+
+
+def test_the_split_does_not_depend_on_the_order_of_rows():
+    frame = schools(50)
+    make = lambda frame: groups_of(tables.from_frame(frame, task="school", x=["ses"], y="score"))
+    assert make(frame) == make(frame[::-1])
+
+
+ragged = st.lists(st.integers(2, 9), min_size=6, max_size=14)
+
+
+@settings(max_examples=25)
+@given(counts=ragged, shots=st.one_of(st.none(), st.integers(1, 12)), seed=st.integers(0, 99))
+def test_every_row_is_once_in_support_or_query(counts, shots, seed):
+    names = np.repeat([f"g{i}" for i in range(len(counts))], counts)
+    order = np.random.default_rng(seed).permutation(len(names))
+    frame = {
+        "g": names[order],
+        "x": np.arange(len(names))[order] * 1.0,
+        "y": np.arange(len(names))[order] * 1.0,
+    }
+    table = tables.from_frame(frame, task="g", y="y", shots=shots, seed=seed)
+    for tasks in parts(table):
+        for number, count in enumerate(tasks.sizes):
+            support, query = rows_of(tasks, number, seed)
+            found = table.restore(np.array(support + query)).round().astype(int)
+            wanted = np.flatnonzero(names == tasks.names[number])
+            assert sorted(found) == wanted.tolist()
+            assert len(support) == (count // 2 if shots is None else min(shots, count - 1))
+
+
+def test_draws_differ_by_their_key():
+    table = tables.from_frame(schools(10), task="school", x=["ses"], y="score", shots=2)
+    largest = int(np.argmax(table.train.sizes))
+    drawn = {tuple(sorted(rows_of(table.train, largest, seed)[0])) for seed in range(8)}
+    assert len(drawn) > 5
+
+
+def test_fewer_queries_are_drawn_where_they_are_bounded():
+    table = tables.from_frame(schools(10), task="school", x=["ses"], y="score", shots=2, queries=3)
+    assert all(
+        len(rows_of(table.train, i)[1]) == min(3, n - min(2, n - 1)) for i, n in enumerate(table.train.sizes)
+    )
+
+
+def test_equal_groups_need_no_mask():
+    frame = {"g": np.repeat(np.arange(8), 6), "x": np.arange(48.0), "y": np.arange(48.0)}
+    task = tables.from_frame(frame, task="g", y="y", shots=2).train.sample(jax.random.key(0))
+    assert task.support.mask is None
+    assert task.query.mask is None
+    assert task.query.inputs.shape == (4, 1)
+
+
+def test_new_rows_are_prepared_in_the_same_way():
+    frame = schools(20)
+    table = tables.from_frame(frame, task="school", x=["sex", "ses"], y="score")
+    name = table.train.names[0]
+    rows = frame[frame.school == name]
+    batch = table.prepare(rows)
+    start, count = int(table.train.starts[0]), table.train.sizes[0]
+    assert np.array_equal(batch.inputs, np.asarray(table.train.inputs[start : start + count]))
+    assert np.array_equal(batch.targets, np.asarray(table.train.targets[start : start + count]))
+    assert np.array_equal(batch.inputs, table.inputs(rows[["ses", "sex"]]))
+
+
+def test_a_preparation_survives_json():
+    preparation = tables.from_frame(schools(20), task="school", x=["sex", "ses"], y="score").preparation
+    assert tables.Preparation.from_json(preparation.to_json(), "table.json") == preparation
+    for damaged in ("[]", "{}", '{"task": "a", "x": [{"name": "a", "mean": 0, "scale": 0}], "y": []}', "x"):
+        with pytest.raises(InnerloopError, match=r"table\.json"):
+            tables.Preparation.from_json(damaged, "table.json")
+
+
+class Polars:
+    """As a Polars frame: columns by name, and nothing of pandas."""
+
+    def __init__(self, columns):
+        self.held, self.columns = columns, list(columns)
+
+    def __getitem__(self, name):
+        return self.held[name]
+
+
+@pytest.mark.parametrize("make", [dict, Polars, pd.DataFrame])
+def test_frames_of_any_library(make):
+    columns = schools(12).to_dict("list")
+    table = tables.from_frame(make(columns), task="school", y="score")
+    assert [column.name for column in table.preparation.x] == ["ses", "sex"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (pd.Series([1, None, 3], dtype="Int64"), [1.0, None, 3.0]),
+        ([True, False], [1.0, 0.0]),
+        ([1, None, 2.5], [1.0, None, 2.5]),
+        (pd.Series(["a", None, "b"]), ["a", None, "b"]),
+        (pd.Categorical(["a", "b", None]), ["a", "b", None]),
+        (["a", 1, 2.0, np.nan], ["a", "1", "2", None]),
+    ],
+)
+def test_columns_of_many_kinds(values, wanted):
+    column = column_of({"a": values}, "a", "test")
+    assert [None if gone else x for x, gone in zip(column.values, column.missing, strict=True)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"task": "town"},
+            "there is no column of this name, got 'town'; choose among: school, ses, sex, score",
+        ),
+        ({"y": "ses"}, "a column must have one use, got 'ses' twice"),
+        ({"x": "ses"}, r"`x` must be a list of columns, got 'ses'; give x=\['ses'\]"),
+        ({"x": []}, "`x` must name at least one column"),
+        ({"categories": ["town"]}, "`categories` names a column that is not in use"),
+        ({"shots": 0}, "`shots` must be 1 or more"),
+        ({"queries": 0}, "`queries` must be 1 or more"),
+        ({"split": (0.5, 0.5, 0.5)}, "`split` must be three positive fractions"),
+        ({"split": {"train": ["s000"], "test": ["s001"]}}, "`split` must name the groups of each part"),
+        (
+            {"split": {"train": ["s000"], "validation": ["s001"], "test": ["s000"]}},
+            "a group must be in one part",
+        ),
+        (
+            {"split": {"train": ["s000"], "validation": ["s001"], "test": ["?"]}},
+            "that the table does not have",
+        ),
+        ({"y": ["score", "sex"], "x": ["ses"]}, "a class must be the only column of `y`"),
+    ],
+)
+def test_wrong_arguments_are_told(change, message):
+    with pytest.raises(InnerloopError, match=message):
+        tables.from_frame(schools(10), **{"task": "school", "x": ["ses"], "y": "score"} | change)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (3, "`frame` must be a table with named columns, got int"),
+        (schools(4), "a split needs at least 6 groups, got 4"),
+        (schools(10, ses=np.inf), "column 'ses' must be finite"),
+        (schools(10, ses=pd.Timestamp("2024-01-01")), "column 'ses' must hold numbers or text"),
+        (schools(10, ses=np.nan), "every row has a missing value"),
+        ({"school": ["a"], "ses": [1.0, 2.0], "score": [1.0]}, "columns must have one length"),
+        ({"school": [], "ses": [], "score": []}, "the table has no rows"),
+        ({"school": list("abcdef"), "ses": range(6), "score": range(6)}, "a task needs 2 rows, and no group"),
+    ],
+)
+def test_wrong_tables_are_told(frame, message):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InnerloopError, match=message):
+            tables.from_frame(frame, task="school", x=["ses"], y="score")
+
+
+def test_values_that_new_rows_lack_are_told():
+    table = tables.from_frame(schools(10), task="school", x=["ses", "sex"], y="score")
+    with pytest.raises(InnerloopError, match="column 'ses' has no value in row 2; fill it"):
+        table.inputs({"ses": [1.0, np.nan], "sex": ["F", "M"]})
+    with pytest.raises(InnerloopError, match="column 'ses' must hold numbers, as in training, got 'high'"):
+        table.inputs({"ses": ["high"], "sex": ["F"]})
+
+
+def series(count=8, length=30, gap_in=None):
+    """Series whose value is their number times 1000 plus the time."""
+    number, time = np.repeat(np.arange(count), length), np.tile(np.arange(length), count)
+    frame = pd.DataFrame({"s": number, "t": time, "v": 1000.0 * number + time})
+    return frame if gap_in is None else frame[~((frame.s == gap_in) & (frame.t == 10))]
+
+
+def test_windows_are_consecutive_and_their_target_lies_ahead():
+    table = tables.windows(
+        series().sample(frac=1, random_state=0), task="s", time="t", y="v", length=4, horizon=3
+    )
+    assert [c.name for c in table.preparation.x] == ["v (-3)", "v (-2)", "v (-1)", "v (0)"]
+    assert table.train.sizes[0] == 30 - 4 - 3 + 1
+    means, scales = (np.array([getattr(c, n) for c in table.preparation.x]) for n in ("mean", "scale"))
+    inputs = np.asarray(table.train.inputs) * scales + means
+    targets = table.restore(np.asarray(table.train.targets))[:, 0]
+    assert np.allclose(np.diff(inputs, axis=1), 1, atol=1e-2)
+    assert np.allclose(targets - inputs[:, -1], 3, atol=1e-2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_query_is_forecast_before_the_support_set_is_known(seed):
+    table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3, shots=5)
+    task = table.train.task(0, jax.random.key(seed))
+    support = table.restore(used(task.support)[1])[:, 0].round()
+    query = table.restore(used(task.query)[1])[:, 0].round()
+    assert (np.diff(support) == 1).all()
+    assert len(support) == 5
+    assert query.min() - 3 >= support.max()  # the last value that a query sees
+    assert query.max() % 1000 == 29
+
+
+def test_no_window_crosses_a_gap_in_time():
+    with pytest.warns(
+        UserWarning, match="no window crosses the 1 gap of another length than 1 in column 't'"
+    ):
+        table = tables.windows(series(gap_in=2), task="s", time="t", y="v", length=4)
+    sizes = dict(
+        zip(
+            [n for p in parts(table) for n in p.names],
+            [s for p in parts(table) for s in p.sizes],
+            strict=True,
+        )
+    )
+    assert sizes["2"] == (10 - 4) + (19 - 4)
+    assert sizes["1"] == 30 - 4
+
+
+def test_windows_over_dates_and_other_columns():
+    frame = series().assign(
+        other=lambda f: -f.v, day=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D")
+    )
+    table = tables.windows(frame, task="s", time="day", y="v", x=["other"], length=3)
+    assert table.preparation.features == 6
+    new = frame[frame.s == 0].head(6)
+    batch = table.prepare(new)
+    assert batch.inputs.shape == (3, 6)
+    assert np.allclose(table.restore(batch.targets)[:, 0], [3, 4, 5], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 0}, "`length` and `horizon` must be 1 or more"),
+        ({"length": 40}, "no series has 41 consecutive rows"),
+        ({"y": "name"}, "column 'name' must hold numbers"),
+        ({"time": "twice"}, "column 'twice' must tell the rows of a series apart"),
+        ({"time": "name"}, "column 'name' must hold the times of all rows"),
+    ],
+)
+def test_wrong_windows_are_told(change, message):
+    frame = series().assign(name="a", twice=1.0)
+    with pytest.raises(InnerloopError, match=message):
+        tables.windows(frame, **{"task": "s", "time": "t", "y": "v", "length": 4} | change)

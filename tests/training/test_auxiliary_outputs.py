@@ -1,0 +1,61 @@
+"""What a loss returns besides its value reaches the log, the progress line and TensorBoard."""
+
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from training_cases import EPISODES
+
+from innerloop.cli.progress import in_words
+from innerloop.config.schema import Config, DataConfig
+from innerloop.engine.outer import StepInfo
+from innerloop.nn.losses import accuracy, call
+from innerloop.training.experiment import outer_series
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
+
+
+def test_a_run_on_images_logs_its_accuracy(tiny: Config, tmp_path: Path):
+    config = replace(
+        tiny,
+        data=DataConfig(dataset="glyphs", ways=2, shots=1, queries=2),
+        outer=replace(tiny.outer, meta_steps=4, log_every=2, validate_every=0),
+    )
+    told = []
+    train(config, tmp_path / "run", on_progress=lambda progress: told.append(in_words(progress.metrics)))
+    records = RunFolder(tmp_path / "run").metrics()
+    assert len(records) == 2
+    assert all(0 <= record["train_accuracy"] <= 1 for record in records)
+    assert f"training accuracy {100 * records[-1]['train_accuracy']:.1f} %" in told[-1]
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"train_accuracy") == 2
+
+
+def test_the_accuracy_is_that_of_the_adapted_parameters_on_the_queries():
+    """And the meta-gradient is that without it."""
+    tasks, params = EPISODES.train_tasks(), EPISODES.init_params()
+    task = tasks.sample(EPISODES.keys().tasks)
+    grads, info = EPISODES.told_algorithm.meta_grad(params, task)
+    adapted = EPISODES.algorithm.adapt(params, task.support)
+    assert info.aux["accuracy"] == accuracy(call(adapted, task.query.inputs), task.query.targets)
+    plain, _ = EPISODES.algorithm.meta_grad(params, task)
+    np.testing.assert_allclose(grads.head.weight, plain.head.weight, rtol=1e-5)
+
+
+def test_only_numbers_are_logged():
+    """By their paths; a picture of every update is what `run` returned, and no number."""
+    aux = {"terms": {"data": jnp.array([1.0, 2.0])}, "mask": jnp.ones((2, 3))}
+    info = StepInfo(jnp.zeros(2), jnp.zeros((2, 0)), jnp.zeros(2), aux)
+    assert outer_series(info).keys() == {"outer_loss", "grad_norm", "train_terms/data"}
+    assert outer_series(types.SimpleNamespace(**(info._asdict() | {"aux": None}))).keys() == {
+        "outer_loss",
+        "grad_norm",
+    }
+
+
+def test_other_outputs_in_words():
+    assert (
+        in_words({"outer_loss": 1.0, "train_data_term": 0.25}) == "outer loss 1.0000  training data term 0.25"
+    )
