@@ -366,7 +366,7 @@ def load() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def keep(rows: list[dict[str, Any]], seconds: float) -> None:
+def keep(rows: list[dict[str, Any]]) -> None:
     """Put new outcomes in the place of those of the same changes, and of all that a file no longer has."""
     known, files = load(), {row["file"] for row in rows}
     same = lambda row: (row["file"], row["operator"], row["occurrence"])
@@ -383,7 +383,7 @@ def keep(rows: list[dict[str, Any]], seconds: float) -> None:
     facts = {
         "command": "make mutants",
         "date": datetime.date.today().isoformat(),
-        "seconds": round(seconds),
+        "seconds": round(sum(row["seconds"] for row in mutants)),
         "mutants": mutants,
     }
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
@@ -399,7 +399,7 @@ def main() -> None:
     parser.add_argument(
         "--passing", action="store_true", help="the tests are known to pass without any change"
     )
-    chosen, begun, known = parser.parse_args(), time.monotonic(), load()
+    chosen, known = parser.parse_args(), load()
     from cosmic_ray import plugins
 
     plugins.OPERATOR_PROVIDERS["calls"] = CallOperators()
@@ -419,7 +419,7 @@ def main() -> None:
     rows = []
     for row in measure(changes, known, chosen.passing or chosen.survivors):
         rows.append(row)
-        keep(rows, time.monotonic() - begun)
+        keep(rows)
     found = sum(bool(row["found_by"]) for row in rows)
     print(f"{found} of {len(rows)} changes were found, {100 * found / max(len(rows), 1):.1f} %")
 
