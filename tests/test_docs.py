@@ -23,7 +23,10 @@ PAGES = [
     ROOT / "SECURITY.md",
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
-ALONE = [ROOT / "docs" / "guides" / name for name in ("more-inner-loops.md", "own-models.md", "debugging.md")]
+ALONE = [
+    ROOT / "docs" / "guides" / f"{name}.md"
+    for name in ("more-inner-loops", "own-models", "debugging", "tables")
+]
 """Pages whose blocks are programs by themselves."""
 ALGORITHM_PAGES = ROOT / "docs" / "reference" / "algorithms"
 API_PAGES = ROOT / "docs" / "reference" / "api"

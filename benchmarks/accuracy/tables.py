@@ -150,7 +150,7 @@ def error(record: dict[str, Any], step: int) -> str:
 
 
 def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
-    """Errors after 0, 1, 5 and 10 steps, ours and the paper's."""
+    """Errors after 0, 1, 2, 5 and 10 steps, ours and the paper's."""
     rows = []
     for subject in [s for s in results if s.startswith("sinusoid")]:
         for record in results[subject]["measurements"]:
@@ -159,12 +159,12 @@ def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
                 [
                     subject.removeprefix("sinusoid-").upper(),
                     str(record["shots"]),
-                    *(error(record, step) for step in (0, 1, 5, 10)),
+                    *(error(record, step) for step in (0, 1, 2, 5, 10)),
                     " / ".join(paper) if paper else "",
                     training(results[subject]),
                 ]
             )
-    header = ["", "points", "0 steps", "1", "5", "10", "published, 1 / 5 / 10", "training"]
+    header = ["", "points", "0 steps", "1", "2", "5", "10", "published, 1 / 5 / 10", "training"]
     note = "Mean squared error; the published numbers are those of Finn et al. 2017, table 2 (5 points).\n\n"
     return f"## Sinusoid\n\n{note}{table(header, rows)}\n"
 

@@ -181,7 +181,7 @@ def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement"
         f"{counted(found.trajectories, 'trajectory', 'trajectories')} of {found.horizon} steps each"
         f"{', more where they end early' if found.restarts else ''}; "
         f"reward {found.reward}; step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}; "
-        f"seed {found.seed}; {trained_for(found, 'meta-iteration')}took {found.seconds:.0f} s."
+        f"seed {found.seed}; {_rounded(found)}{trained_for(found, 'meta-iteration')}took {found.seconds:.0f} s."
     )
 
 
@@ -198,7 +198,7 @@ def _score_conditions(
     modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"{modes}{queries}; {_turned(found)}seed {found.seed}; "
+        f"{modes}{queries}; {_turned(found)}seed {found.seed}; {_rounded(found)}"
         f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
     )
 
@@ -206,6 +206,11 @@ def _score_conditions(
 def _turned(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
     """Whether classes are rotated, where that is a question."""
     return "" if found.rotations is None else f"classes {'rotated' if found.rotations else 'upright'}; "
+
+
+def _rounded(found: "innerloop.training.measurement.Measurement") -> str:
+    """The precision of products, where it is not that of all numbers."""
+    return "" if found.precision == "float32" else f"products in {found.precision}; "
 
 
 def trained_for(found: "innerloop.training.measurement.Measurement", unit: str) -> str:

@@ -20,6 +20,7 @@ from innerloop.config.schema import (
     InnerConfig,
     ModelConfig,
     OuterConfig,
+    Precision,
     RLConfig,
 )
 from innerloop.errors import InnerloopError
@@ -69,6 +70,8 @@ class Basics:
     """Which meta-gradient."""
     seed: Annotated[int, SEED] = 0
     """Seed of the initial weights and of the training tasks."""
+    precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
+    """Of the factors of products on an accelerator, in training and at test."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class TrainRL(Train):
     rl: RLConfig = field(default_factory=RLConfig)
 
 
-SETTINGS = ("algorithm", "seed", "data", "model", "inner", "outer", "evaluation")
+SETTINGS = ("algorithm", "seed", "precision", "data", "model", "inner", "outer", "evaluation")
 
 
 def run(argv: Sequence[str]) -> int:

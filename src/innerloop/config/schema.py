@@ -26,6 +26,7 @@ else:
     AlgorithmName = Literal[tuple(ALGORITHMS)]
     Dataset = Literal[tuple(DATASETS)]
 Normalization = Literal["transductive", "inductive", "support"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -292,6 +293,8 @@ class Config(Section):
     rl: RLConfig = field(default_factory=RLConfig)
     seed: Annotated[int, SEED] = 0
     """Seed of the initial weights and of the training tasks."""
+    precision: Precision = "float32"
+    """Of the factors of products on an accelerator, in training and at test; sums and parameters are float32."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,7 @@ from innerloop.config.schema import Config, Normalization
 from innerloop.engine.evaluate import Curve, join
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
+from innerloop.parallel.precision import available, products
 from innerloop.training.divergence import diverged
 from innerloop.training.experiment import held_out_key, number_of_tasks
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
@@ -48,9 +49,10 @@ def measure(
     e, begun, curves = trained.experiment.with_config(config), time.monotonic(), list[Curve]()
     held_out = e.held_out_tasks(part)
     total = number_of_tasks(held_out, config.evaluation.tasks)
-    for curve in e.evaluator(held_out, tasks=total)(trained.params, held_out_key(seed, part)):
-        curves.append(curve)
-        on_progress(sum(c.tasks for c in curves), total)
+    with products(config.precision):
+        for curve in e.evaluator(held_out, tasks=total)(trained.params, held_out_key(seed, part)):
+            curves.append(curve)
+            on_progress(sum(c.tasks for c in curves), total)
     make = returns_of if config.reinforcement else scores_of
     found = make(trained, config, join(curves), seed, part)
     return replace(found, seconds=round(time.monotonic() - begun, 2))
@@ -71,6 +73,7 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,
+        "precision": available(config.precision),
         "classes": part,
         "source": trained.source,
         "preset": config.name,

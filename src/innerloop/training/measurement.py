@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.config.schema import Normalization
+from innerloop.config.schema import Normalization, Precision
 from innerloop.io.untrusted import JsonObject
 
 
@@ -19,6 +19,7 @@ class Band(NamedTuple):
 
 COMMON = (
     "seed",
+    "precision",
     "classes",
     "diverged_tasks",
     "source",
@@ -44,6 +45,8 @@ class Measurement(ABC):
     inner_learning_rate: float
     seed: int
     """Of the tasks."""
+    precision: Precision = "float32"
+    """Of products, in training and at test."""
     classes: str
     """`test`, `validation` or `train`."""
     diverged_tasks: int

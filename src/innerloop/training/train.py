@@ -5,6 +5,7 @@ stopped anywhere and resumed ends with the same bits as one that never was.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from innerloop.engine.outer import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
+from innerloop.parallel.precision import check_available, products
 from innerloop.training import contact_sheet, table, warm_start
 from innerloop.training.build import build
 from innerloop.training.loop import Progress, TrainingLoop
@@ -56,10 +58,12 @@ def train(
     it alone writes. Raises Lost in all that remain when a process is gone.
     """
     run, writes, fit = RunFolder(folder), multi_process.is_primary(), None
-    with graceful_shutdown() as guard, multi_process.detect_lost_process():
+    with graceful_shutdown() as guard, multi_process.detect_lost_process(), ExitStack() as chosen:
         config = settings(run.config() if resume and writes else config)
         if resume and writes:
             check_kept(config, run.checkpoints)
+        check_available(config.precision)
+        chosen.enter_context(products(config.precision))
         experiment = build(config)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()

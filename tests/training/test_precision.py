@@ -1,0 +1,46 @@
+"""The precision of a run: kept in its config, in force while it trains and is measured, told with its numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+from innerloop.config.presets.registry import preset
+from innerloop.config.serialization import from_json, to_json
+from innerloop.errors import InnerloopError
+from innerloop.parallel import precision
+from innerloop.training.measure import measure
+from innerloop.training.train import train
+from innerloop.training.trained import untrained
+
+
+def asked_for() -> str | None:
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_config_keeps_it():
+    config = replace(preset("sinusoid-maml"), precision="bfloat16")
+    assert from_json(to_json(config), "config").precision == "bfloat16"
+
+
+def test_it_is_in_force_on_an_accelerator(monkeypatch: pytest.MonkeyPatch):
+    """TF32 and bfloat16 factors; the setting of the user's own program is there again afterwards."""
+    before = asked_for()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for name, wanted in (("float32", "highest"), ("tf32", "tensorfloat32"), ("bfloat16", "BF16_BF16_F32")):
+        with precision.products(name):
+            assert asked_for() == wanted
+            assert precision.product_precision() == wanted
+    assert asked_for() == before
+
+
+def test_a_cpu_has_one_alone(tmp_path: Path):
+    """Training is refused before a folder is made; a model from elsewhere is measured, and the number says how."""
+    config = replace(preset("sinusoid-maml"), precision="tf32")
+    with pytest.raises(InnerloopError, match=r"precision: a CPU multiplies in float32 alone, got tf32"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    trained = untrained("sinusoid-maml")
+    trained = replace(trained, experiment=trained.experiment.with_config(config))
+    assert measure(trained, tasks=2).to_json()["precision"] == "float32"
