@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Test processes. Each also compiles on a thread of its own, so more than the number of cores gains nothing.
 WORKERS ?= 2
 CHECKED := $(wildcard src tests examples benchmarks tools)
-LOCKS := requirements/runtime.txt requirements/test.txt requirements/docs.txt
+LOCKS := $(patsubst %,requirements/%.txt,runtime test docs mutants)
 
 .PHONY: help
 help: ## show this list
@@ -61,6 +61,9 @@ $(VENV)/installed-test: $(VENV)/made requirements/test.txt pyproject.toml
 $(VENV)/installed-docs: $(VENV)/made requirements/docs.txt pyproject.toml
 	$(call install,requirements/docs.txt)
 
+$(VENV)/installed-mutants: $(VENV)/installed-test requirements/mutants.txt
+	$(call install,requirements/mutants.txt)
+
 # --- for everybody --------------------------------------------------------------------------------------------
 
 .PHONY: quickstart
@@ -100,6 +103,11 @@ test-faults: $(VENV)/installed-test ## every fault that a run must survive, with
 .PHONY: fuzz
 fuzz: $(VENV)/installed-test ## 20 000 hostile inputs for every reader, half an hour; rewrites docs/reference/reliability.md
 	$(PY) -m tests.fuzz --write
+	$(PY) -m tools.reliability_tables
+
+.PHONY: mutants
+mutants: $(VENV)/installed-mutants ## wrong changes of the source that tests must find, an hour; rewrites docs/reference/reliability.md
+	WORKERS=$(WORKERS) $(PY) -m tools.mutants
 	$(PY) -m tools.reliability_tables
 
 .PHONY: sbom
@@ -164,6 +172,7 @@ lock: ## resolve the newest versions into requirements/ (needs uv)
 	$(COMPILE) --group build --group test --group lint -o requirements/test.txt
 	$(COMPILE) --group build -c requirements/test.txt -o requirements/runtime.txt
 	$(COMPILE) --group build --group docs -c requirements/test.txt -o requirements/docs.txt
+	$(COMPILE) --group build --group test --group mutants -c requirements/test.txt -o requirements/mutants.txt
 	@! grep -nE '://|^-|^/|file:' $(LOCKS) || { echo "a lock file names a place" >&2; exit 1; }
 
 .PHONY: clean

@@ -1,4 +1,4 @@
-"""The result file of `make test-faults` and `make fuzz`, and its tables in docs/reference/reliability.md."""
+"""The result files of `make test-faults`, `make fuzz` and `make mutants`: tables of docs/reference/reliability.md."""
 
 import datetime
 import json
@@ -9,6 +9,7 @@ from innerloop.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+MUTANTS = ROOT / "benchmarks" / "results" / "mutants.json"
 
 
 def put(part: str, name: str, result: dict[str, Any]) -> None:
@@ -61,6 +62,25 @@ def fuzzed(known: dict[str, Any]) -> str:
     return table(heads, rows)
 
 
+def mutants() -> str:
+    """One row for each package: wrong changes tried, found by the nearest tests, and those that no test could find."""
+    packages: dict[str, list[dict[str, Any]]] = {}
+    for row in json.loads(MUTANTS.read_text())["mutants"]:
+        packages.setdefault(row["file"].rpartition("/")[0], []).append(row)
+    packages = dict(sorted(packages.items()))
+    packages["all"] = [row for rows in packages.values() for row in rows]
+    lines = []
+    for name, rows in packages.items():
+        found = sum(bool(row["found_by"]) for row in rows)
+        explained = sum(bool(row.get("why")) for row in rows)
+        files = len({row["file"] for row in rows})
+        lines.append(
+            (name, files, len(rows), found, explained, f"{100 * found / (len(rows) - explained):.1f} %")
+        )
+    heads = ("package", "files", "changes", "found", "without effect", "found of those with effect")
+    return table(heads, lines)
+
+
 def licences() -> str:
     """How many packages under each licence."""
     from tools.sbom import BILL
@@ -83,7 +103,8 @@ def between(text: str, mark: str, content: str) -> str:
 def document(text: str) -> str:
     """The document with its tables written anew."""
     known = load()
-    for mark, content in (("faults", faults(known)), ("fuzz", fuzzed(known)), ("licences", licences())):
+    tables = {"faults": faults(known), "fuzz": fuzzed(known), "mutants": mutants(), "licences": licences()}
+    for mark, content in tables.items():
         text = between(text, mark, content)
     return text
 

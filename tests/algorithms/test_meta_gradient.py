@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, fomaml, joint, maml, reptile
+from innerloop.algorithms.fomaml import FOMAML
+from innerloop.algorithms.joint import Joint
 from innerloop.algorithms.maml import MAML
 from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck, check_meta_gradient
 from innerloop.engine.inner import InnerLoop
@@ -82,6 +84,8 @@ def test_other_gradients_are_told(make, kind: str):
     found = checked(make)
     assert (found.passed, found.kind) == (False, kind)
     assert found.angle > 1
+    says = {"displacement": "right for Reptile", "joint": "right for joint training"}[kind]
+    assert says in found.verdict
 
 
 def test_stop_gradient_in_the_inner_loop():
@@ -115,10 +119,10 @@ def test_a_wrong_custom_derivative():
     assert "custom derivative" in found.verdict
 
 
-def altered(change):
-    """MAML with another gradient."""
+def altered(change, base: Any = MAML):
+    """MAML, or another, with another gradient."""
 
-    class Altered(MAML):
+    class Altered(base):
         def meta_grad(self, meta_params: Any, task: Task, *, key: Any = None) -> Any:
             grads, info = super().meta_grad(meta_params, task, key=key)
             return change(grads), info
@@ -140,6 +144,20 @@ def test_a_wrong_factor():
     np.testing.assert_allclose(found.relative_error, 0.16 / 1.16, rtol=1e-5)
     np.testing.assert_allclose(found.ratio, 1.16, rtol=1e-8)
     assert "missing second derivative" in found.verdict
+
+
+def test_the_tolerance_is_that_of_the_relative_error():
+    """A gradient that is one in ten thousand too long passes at 2e-4, and at nothing below 1e-4."""
+    off = altered(lambda g: jax.tree.map(lambda x: 1.0001 * x, g))
+    assert [checked(off, tolerance=t).passed for t in (2e-4, 5e-5, 1e-5)] == [True, False, False]
+    assert not checked(off).passed
+
+
+@pytest.mark.parametrize(("base", "kind"), [(FOMAML, "first order"), (Joint, "joint")])
+def test_the_length_is_a_part_of_the_name(base: Any, kind: str):
+    """Twice the first-order gradient is not FOMAML's, though it points the same way."""
+    doubled = altered(lambda g: jax.tree.map(lambda x: 2 * x, g), base)
+    assert (checked(base).kind, checked(doubled).kind) == (kind, "wrong")
 
 
 def test_an_unused_parameter_is_said_but_passes():

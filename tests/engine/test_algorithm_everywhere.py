@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from innerloop.algorithms import maml
 from innerloop.config.schema import InnerConfig
 from innerloop.config.specs import ALGORITHMS, AlgorithmSpec
 from innerloop.engine.algorithm import Algorithm
@@ -205,3 +206,18 @@ def test_a_learner_of_two_classes_with_one_output():
     close(
         Learner(params, algorithm).fit(x, y).params_, jax.jit(algorithm.adapt)(params, Batch(x, y[:, None]))
     )
+
+
+def test_an_error_within_a_call_tells_the_shapes_of_the_data():
+    """Not those of the parameters, which come first."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        raise TypeError("of the rule")
+
+    rule = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    loss = lambda params, batch: jnp.mean(jnp.square(batch @ params["w"]))
+    algorithm, params = maml(loss, InnerLoop(rule)), {"w": jnp.ones((2, 1))}
+    with pytest.raises(InnerloopError, match=r"\(of the rule\), got a batch of float32\[5,2\]; give"):
+        algorithm.adapt(params, jnp.ones((5, 2)))
+    with pytest.raises(InnerloopError, match=r"got a batch of float32\[5,2\], float32\[3,2\]; give"):
+        algorithm.meta_grad(params, Task(jnp.ones((5, 2)), jnp.ones((3, 2))))

@@ -49,6 +49,24 @@ def test_every_step_halves_the_distance():
     np.testing.assert_allclose(found.scores["distance"], expected, rtol=1e-5, atol=1e-7)
 
 
+@dataclass(frozen=True)
+class Opposite:
+    """The query set is the support set with the other sign."""
+
+    def sample(self, key: jax.Array) -> Task:
+        number = jax.random.uniform(key, (1,), minval=1.0)
+        return Task(Batch(jnp.zeros(1), number), Batch(jnp.zeros(1), -number))
+
+
+def test_it_adapts_on_the_support_set_and_scores_on_the_query_set():
+    """After k steps w = (1 - 2^-k) z, and the loss on the query is (w + z)^2 / 2."""
+    both = lambda params, task: {"w": params["w"], "z": task.support.targets[0]}
+    found = evaluate(ALGORITHM, PARAMS, Opposite(), both, key=KEY, num_tasks=4).scores
+    np.testing.assert_allclose(found["w"], found["z"] * (1 - 0.5 ** np.arange(5)), rtol=1e-6)
+    losses = evaluate(ALGORITHM, PARAMS, Opposite(), key=KEY, num_tasks=4).scores["loss"]
+    np.testing.assert_allclose(losses, np.square(found["w"] + found["z"]) / 2, rtol=1e-5)
+
+
 def test_interval_by_hand():
     """Numbers 1, 2, 3, 6: mean 3, squared deviations 4 + 1 + 0 + 9 over n - 1 = 3; t with 3 degrees is 3.18245."""
     found = Curve((0,), {"x": np.array([[1.0], [2.0], [3.0], [6.0]])})

@@ -95,6 +95,29 @@ def test_rules_that_read_the_loss_too(rule: optax.GradientTransformation):
     assert found.losses[-1] < found.losses[0]
 
 
+def tells_the_loss_elsewhere(updates: Any, state: Any, params: Any = None, **given: Any) -> Any:
+    """An update that is the loss one further on, if the loss is the same where it was evaluated before."""
+    again = given["value_fn"]
+    further = again(jax.tree.map(lambda x: x + 1, params))
+    return jax.tree.map(lambda _: further + 1e3 * (again(params) - given["value"]), params), state
+
+
+@pytest.mark.parametrize("fields", [{}, {"minibatch": 2}, {"stream": True}])
+@pytest.mark.parametrize("derivative", ["unrolled", "mixed"])
+def test_a_rule_evaluates_the_loss_of_its_own_step(fields: dict, derivative: Any):
+    """With the batch of that step: w <- w + L(w + 1; batch)."""
+    rule = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), tells_the_loss_elsewhere)
+    params, batch = problem(6)
+    parts = [slice(0, 2), slice(2, 4)] if fields else [slice(None)] * 2
+    support = jax.tree.map(lambda x: x.reshape(3, 2), batch) if "stream" in fields else batch
+    inner = InnerLoop(rule, 2, select="w", derivative=derivative, **fields)
+    adapted = unroll(loss, inner, params, support).adapted
+    w = 0.0
+    for part in parts:
+        w += np.mean(np.square(w + 1 - np.asarray(batch.inputs[part]))) / 2
+    np.testing.assert_allclose(adapted["w"], w, rtol=1e-6)
+
+
 def test_an_unknown_derivative():
     """As met by users, whose programs do not check types at run time."""
     inner = InnerLoop(SGD)

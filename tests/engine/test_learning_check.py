@@ -13,6 +13,7 @@ from innerloop.algorithms import fomaml, joint, maml, reptile
 from innerloop.engine.dependence import dependent
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
@@ -184,3 +185,13 @@ def test_regression_has_no_classes():
             return Task(Batch(x, x[:, :1]), Batch(x, x[:, :1]))
 
     start(maml(mean_squared_error(), INNER), model(outputs=1), Waves())
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_the_first_line_of_an_error_within_a_loss_is_told(kind: type[Exception]):
+    """With the shapes of the batch; what is said in our own words passes as it is."""
+    told = r"^loss_fn: cannot be computed \(first\), got a batch of float32\[2\], 'x'; give the shapes"
+    with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2), "b": "x"}):
+        raise kind("first\nsecond")
+    with pytest.raises(InnerloopError, match="^mine: is wrong"), loss_errors(None):
+        raise InnerloopError("mine", "is wrong")

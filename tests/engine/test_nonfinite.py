@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.diagnosis import Diverged
+from innerloop.engine.diagnosis import Diverged, layer_lost
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
@@ -212,3 +212,28 @@ def test_a_learner():
         learner.fit(x, y)
     with pytest.raises(InnerloopError, match="call fit"):
         learner.predict(y)
+
+
+def test_the_first_layer_that_is_lost_is_named():
+    """In the order of the layers; those before it are finite, and the data come before all of them."""
+    layers = lambda params, batch: {
+        "a": jnp.ones(2),
+        "b": jnp.array([1.0, jnp.inf]),
+        "c": jnp.full(2, jnp.nan),
+    }
+    batch = Batch(jnp.ones((1, 2)), jnp.ones((1, 1)))
+    algorithm = maml(LOSS, InnerLoop(optax.sgd(0.1)))
+    assert layer_lost(algorithm, PARAMS, batch, layers) == "at the output of layer `b`"
+    assert layer_lost(algorithm, PARAMS, batch, lambda params, batch: {"a": jnp.ones(2)}) == ""
+    assert (
+        layer_lost(algorithm, PARAMS, batch._replace(targets=batch.targets * jnp.nan), layers)
+        == "in its data"
+    )
+
+
+def test_tasks_of_one_array_each():
+    """Not labelled; the query set is still looked at."""
+    algorithm = maml(lambda params, x: jnp.mean(jnp.square(x @ params["w"])), InnerLoop(optax.sgd(0.1)))
+    lost = Task(jnp.ones((2, 2)), jnp.full((2, 2), jnp.nan))
+    with pytest.raises(Diverged, match="query loss .*in its data"):
+        algorithm.meta_grad(PARAMS, lost)

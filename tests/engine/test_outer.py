@@ -19,7 +19,7 @@ from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
 from innerloop.tasks.sinusoid import Sinusoid
 
-pytestmark = pytest.mark.optimised  # bits are compared between programs
+pytestmark = pytest.mark.optimised  # quickly compiled programs of several lengths round otherwise
 
 OPTIMIZER = optax.adam(0.01)
 ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.01), 1))

@@ -1,6 +1,7 @@
 """The outer optimiser gets what it asks for, and one that would break the meta-parameters is refused."""
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -87,6 +88,9 @@ def test_what_is_no_optimizer():
         InnerloopError, match="OuterLoop: `optimizer` must be an Optax optimiser, got 0.1; pass optax"
     ):
         inspect.unwrap(OuterLoop.__mro__[1].__init__)(loop, ALGORITHM, 0.1, 2, None, None)
+    half: Any = SimpleNamespace(update=optax.sgd(0.1).update)
+    with pytest.raises(InnerloopError, match="`optimizer` must be an Optax optimiser"):
+        inspect.unwrap(OuterLoop.__mro__[1].__init__)(loop, ALGORITHM, half, 2, None, None)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,15 @@ def test_online_maml_by_a_loop_by_hand():
     assert differ(first, expected) > 1e-2
 
 
+def test_online_maml_logs_the_means_over_the_items():
+    """Of auxiliary outputs, each along its own axes."""
+    _, params, _ = mlp_case()
+    task = stream(3)
+    outputs = lambda params, item: (item_loss(params, item), {"inputs": item.inputs})
+    _, info = online_maml(Loss(outputs, aux=True), InnerLoop(SGD, 3)).meta_grad(params, task)
+    np.testing.assert_allclose(info.aux["inputs"], np.mean(task.support.inputs, 0), rtol=1e-13)
+
+
 def recurrent(params: Any, item: Batch, *, state: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
     """A state that the item's inputs move and its loss reads."""
     state = jnp.tanh(state + item.inputs.mean(0) @ params["body"]["w"])

@@ -1,5 +1,6 @@
 """Unrolled, rematerialised and mixed mode are one gradient; hoisting the frozen body changes nothing but work."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from numeric_cases import CASES, RULES, assert_close, differ, gradient, mlp_case
 
 from innerloop.algorithms import anil, boil, fomaml, maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import Derivative, InnerLoop, unroll
 from innerloop.engine.types import Batch
 from innerloop.nn.losses import mean_squared_error
 
@@ -57,6 +58,21 @@ def test_mixed_mode_differentiates_the_data():
         jax.jit(jax.grad(lambda x, m=m: outer(m, x)))(task.support.inputs) for m in ("unrolled", "mixed")
     ]
     assert_close(slopes[0], slopes[1], 1e-12)
+
+
+def test_mixed_mode_differentiates_the_losses_too():
+    """What is learnt from the support losses themselves, here their sum, reaches parameters and data."""
+    loss, params, task = mlp_case()
+
+    def total(mode: Derivative, params: Any, inputs: jax.Array) -> jax.Array:
+        inner = InnerLoop(RULES["sgd"](), 3, derivative=mode)
+        return unroll(loss, inner, params, task.support._replace(inputs=inputs)).losses.sum()
+
+    plain, mixed = (
+        jax.jit(jax.grad(partial(total, mode), (0, 1)))(params, task.support.inputs)
+        for mode in ("unrolled", "mixed")
+    )
+    assert_close(mixed, plain, 1e-12)
 
 
 @pytest.mark.parametrize("mode", ["unrolled", "mixed"])

@@ -1,5 +1,9 @@
 """The derivative through the inner loop: limits where algorithms coincide, and the product of Hessians."""
 
+import inspect
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +11,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numeric_cases import assert_close, differ, gradient, mlp_case, sgd
 
+from innerloop import algorithms
 from innerloop.algorithms import anil, boil, fomaml, joint, maml
-from innerloop.engine.types import Batch, Task
+from innerloop.engine.loss import Loss
+from innerloop.engine.types import Batch, LossFn, Task
 
 
 def test_zero_steps_make_maml_fomaml_and_the_plain_gradient_equal():
@@ -105,3 +111,69 @@ def test_the_support_gradient_reaches_the_meta_gradient():
     moved = task._replace(support=task.support._replace(targets=task.support.targets + 0.1))
     algorithm = maml(loss, sgd(2))
     assert differ(gradient(algorithm, params, moved), gradient(algorithm, params, task)) > 1e-3
+
+
+def embedded(params: Any, x: jax.Array) -> jax.Array:
+    """Features for ProtoMAML, which takes tasks of classes and sets the head itself."""
+    return jnp.tanh(x @ params["body"]["w"])
+
+
+def with_head(params: Any, w: jax.Array, b: jax.Array) -> Any:
+    return params | {"head": {"w": w, "b": b}}
+
+
+def as_classes(task: Task) -> Task:
+    """The same inputs with two classes in turn."""
+    return Task(*(Batch(batch.inputs, jnp.arange(len(batch.inputs)) % 2) for batch in task))
+
+
+def of_classes(loss: LossFn) -> LossFn:
+    """The loss of class numbers."""
+    return lambda params, batch: loss(params, Batch(batch.inputs, jax.nn.one_hot(batch.targets, 2)))
+
+
+TAKES_OUTER_LOSS = [
+    name
+    for name in algorithms.__all__
+    if "outer_loss_fn" in inspect.signature(getattr(algorithms, name)).parameters
+]
+
+
+@pytest.mark.parametrize("name", TAKES_OUTER_LOSS)
+def test_the_loss_on_the_query_set_is_the_one_given(name: str):
+    """Three times the loss and one more: the inner loop is the same, the gradient three times as large."""
+    loss, params, task = mlp_case()
+    options = {"cavia": {"context": "head"}}.get(name, {})
+    if name == "protomaml":
+        options, task = {"ways": 2, "embed": embedded, "with_head": with_head}, as_classes(task)
+        loss = of_classes(loss)
+    other = lambda params, batch: 3 * loss(params, batch) + 1
+    make = partial(getattr(algorithms, name), loss, sgd(2), **options)
+    meta = make().init(params)
+    (grads, info), (thrice, more) = (a.meta_grad(meta, task) for a in (make(), make(outer_loss_fn=other)))
+    np.testing.assert_allclose(more.outer_loss, 3 * info.outer_loss + 1, rtol=1e-12)
+    np.testing.assert_allclose(more.inner_losses, info.inner_losses, rtol=1e-12)
+    digits = 1e-3 if name == "imaml" else 1e-9  # some steps of conjugate gradients
+    assert_close(thrice, jax.tree.map(lambda g: 3 * g, grads), digits)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in algorithms.__all__ if name not in ("imaml", "online_maml")]
+)
+def test_every_step_and_the_query_get_their_part_of_the_key(name: str):
+    """A number is added to the loss that depends on the key alone: it is in the losses, and in no gradient."""
+    loss, params, task = mlp_case()
+    options = {"cavia": {"context": "head"}}.get(name, {})
+    if name == "protomaml":
+        options, task = {"ways": 2, "embed": embedded, "with_head": with_head}, as_classes(task)
+        loss = of_classes(loss)
+    noisy = Loss(lambda params, batch, key: loss(params, batch) + jax.random.normal(key), random=True)
+    key, make = jax.random.key(5), partial(getattr(algorithms, name), inner=sgd(2), **options)
+    meta = make(loss).init(params)
+    (grads, info), (same, more) = make(loss).meta_grad(meta, task), make(noisy).meta_grad(meta, task, key=key)
+    assert_close(same, grads, 1e-12)
+    steps = [float(jax.random.normal(jax.random.fold_in(key, i))) for i in range(len(info.inner_losses))]
+    np.testing.assert_allclose(more.inner_losses - info.inner_losses, steps, rtol=1e-9)
+    on_query = float(jax.random.normal(jax.random.fold_in(key, 2**31 - 1)))
+    expected = steps[-1] if name == "reptile" else on_query
+    np.testing.assert_allclose(more.outer_loss - info.outer_loss, expected, rtol=1e-9)

@@ -50,6 +50,23 @@ def test_with_equal_rates_it_is_maml(name: str):
     assert_close(algorithm.adapt(meta, task.support), plain.adapt(params, task.support), 1e-13)
 
 
+def test_step_sizes_without_a_word():
+    """Meta-SGD's are 0.01 at first, for every element."""
+    _, _, (loss, params, _) = made("meta_sgd")
+    rates = meta_sgd(loss, InnerLoop(ONE)).init(params).rates
+    assert all(np.all(np.asarray(rate) == 0.01) for rate in jax.tree.leaves(rates))
+
+
+def test_the_update_by_default_is_one_of_32_bits():
+    """The schedules of MAML++ have then ended, in float32 as well."""
+    with jax.enable_x64(False):
+        ones = {"w": jnp.ones(2, jnp.float32)}
+        loss = lambda params, batch: jnp.sum(jnp.square(params["w"] - batch))
+        algorithm = maml_plus_plus(loss, InnerLoop(optax.sgd(1.0), 2), rates=0.1)
+        _, info = algorithm.meta_grad(algorithm.init(ones), Task(jnp.zeros(2), jnp.zeros(2)))
+        np.testing.assert_allclose(info.outer_loss, 2 * 0.8**4, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_all_meta_gradients_by_finite_differences(name: str):
     algorithm, meta, (_, _, task) = made(name)

@@ -13,7 +13,7 @@ from innerloop.algorithms import anil, fomaml, maml
 from innerloop.engine.inner import Derivative, InnerLoop, unroll
 from innerloop.engine.loss import Loss
 from innerloop.engine.nested_scan import nested_scan
-from innerloop.engine.safe_roots import safe_sqrt, with_safe_roots
+from innerloop.engine.safe_roots import safe_div, safe_sqrt, with_safe_roots
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 
@@ -172,6 +172,15 @@ def test_safe_roots_keep_values_and_derivatives():
     same(safe_sqrt(x), [0, 0.5, 2])
     same(jax.vmap(jax.grad(safe_sqrt))(x), [0, 1, 0.25])
     same(jax.vmap(jax.grad(jax.grad(safe_sqrt)))(x[1:]), [-2.0, -1 / 32])
+
+
+def test_safe_quotients_keep_values_and_derivatives():
+    """At a divisor of 0 alone both derivatives are 0; beside it, at -1 and 1 too, they are 1/y and -x/y^2."""
+    x, y = jnp.asarray([3.0, 3.0, 3.0, 2.0]), jnp.asarray([0.0, -1.0, 1.0, 4.0])
+    by_x, by_y = jax.vmap(jax.grad(safe_div, (0, 1)))(x, y)
+    same(by_x, [0, -1, 1, 0.25])
+    same(by_y, [0, -3, -3, -0.125])
+    same(jax.vmap(safe_div)(x[1:], y[1:]), [-3, 3, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,14 @@ def inner(**settings: Any) -> InnerLoop:
     return InnerLoop(persistent_adam(RATE), STEPS, minibatch=EACH, **settings)
 
 
+def test_the_first_steps_are_short():
+    """Second moments start at 1e-3: with the default decay a step is alpha g / sqrt(0.000999 + 0.001 g^2)."""
+    params, g = {"w": jnp.zeros(3)}, np.array([1e-3, 0.1, 1.0])
+    slope = lambda params, batch: jnp.sum(params["w"] * batch)
+    found = reptile(slope, InnerLoop(persistent_adam(RATE), 1)).adapt(with_moments(params), jnp.asarray(g))
+    np.testing.assert_allclose(found["w"], -RATE * g / (np.sqrt(0.000999 + 0.001 * g**2) + 1e-8), rtol=1e-12)
+
+
 def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
     """theta <- theta_k after every task: what RMSProp does that sees all minibatches of all tasks in turn."""
     loss, params, task = mlp_case()

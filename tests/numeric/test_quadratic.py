@@ -100,10 +100,15 @@ def test_recorded_losses():
         np.testing.assert_allclose(info.inner_losses[i], 0.5 * d @ matrix @ d, rtol=1e-13)
     _, adapted, _, q = closed_form(3)
     np.testing.assert_allclose(info.outer_loss, 0.5 * np.sum((adapted - q) ** 2), rtol=1e-13)
+    _, without = reptile(support_loss, sgd(3, ALPHA)).meta_grad(params, task)
+    assert_close(without.inner_losses, info.inner_losses, 1e-13)
+    assert without.outer_loss == without.inner_losses[2]
 
 
 def test_joint_is_the_plain_query_gradient():
     params, task = problem()
     same = Task(task.support, task.support._replace(centre=task.query))
     expected = jax.grad(support_loss)(params, same.query)
-    assert_close(gradient(joint(support_loss, sgd(3)), params, same), expected, 1e-13)
+    algorithm = joint(support_loss, sgd(3))
+    assert_close(gradient(algorithm, params, same), expected, 1e-13)
+    assert algorithm.meta_grad(params, same)[1].inner_losses.shape == (0,)  # it takes no steps

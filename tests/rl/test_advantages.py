@@ -17,6 +17,16 @@ def test_returns_by_hand():
     np.testing.assert_allclose(discounted_returns(REWARDS, 0.5), [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
 
 
+ENDS = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+
+
+def test_several_trajectories_in_a_row_by_hand():
+    """One of one step and one of two, each by itself; nothing of the second is worth anything to the first."""
+    np.testing.assert_allclose(discounted_returns(REWARDS, 0.5, ENDS), [[1.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
+    apart = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=0.5, ends=ENDS)
+    np.testing.assert_allclose(apart, [[-9.0, -9.5, -26.0], [-2.0, 0.0, 0.0]])
+
+
 def test_lambda_1_is_the_return_minus_the_value():
     found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=1.0)
     np.testing.assert_allclose(found, [[-7.0, -16.0, -26.0], [-2.0, 0.0, 0.0]])

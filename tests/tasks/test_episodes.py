@@ -54,6 +54,17 @@ def test_support_and_query(ways: int, shots: int, queries: int):
         assert np.bincount(query_labels[t], minlength=ways).tolist() == [queries] * ways
 
 
+def test_every_class_draws_examples_of_its_own():
+    """Two classes of ten examples choose the same number of them in about one of ten episodes, not in all."""
+    rows = np.arange(20, dtype=np.float32).reshape(2, 10, 1, 1, 1)
+    episodes = Episodes(ClassArrays.from_lists(list(rows), ["a", "b"]), 2, 1, 1)
+    drawn = jax.jit(jax.vmap(episodes.sample))(jax.random.split(jax.random.key(0), 400))
+    for batch in drawn:
+        numbers = np.asarray(batch.inputs).reshape(400, 2) % 10
+        alike = np.mean(numbers[:, 0] == numbers[:, 1])
+        assert abs(alike - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 400)
+
+
 def chi_square(observed: np.ndarray) -> float:
     """Standardised distance from uniform: (chi^2 - df) / sqrt(2 df), about normal for many cells."""
     expected = observed.sum() / observed.size

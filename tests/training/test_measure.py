@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from training_cases import EPISODES, SPLITS, classes
 
+from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.engine.evaluate import evaluate
+from innerloop.engine.evaluate import Curve, evaluate
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Navigation
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
 from innerloop.training.experiment import Keys, held_out_key
+from innerloop.training.reinforcement import RLExperiment
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -50,6 +52,25 @@ def test_measuring_classification():
     other = measure.measure(loaded, tasks=6, normalization="support", part="validation", steps=1).to_json()
     assert (other["normalization"], other["classes"], other["inner_steps"]) == ("support", "validation", 1)
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
+
+
+def test_the_record_of_returns_says_what_they_depend_on():
+    """Each setting from its own place: those of test, the part of the tasks, and the falling step size."""
+    config = preset("navigation-maml-trpo")
+    rl = replace(
+        config.rl, test_trajectories=7, test_restarts=True, horizon=11, reward="squared", test_lr_decay=0.25
+    )
+    config = replace(config, rl=rl, inner=replace(config.inner, learning_rate=0.4))
+    loaded = training_trained.Trained({}, RLExperiment(config), "here", {"meta_steps": 3})
+    curve = Curve((0, 1), {"return": np.array([[1.0, 2.0], [3.0, 6.0], [5.0, np.inf]])})
+    found = measure.returns_of(loaded, config, curve, 5, "validation")
+    said = {
+        name: getattr(found, name)
+        for name in ("trajectories", "restarts", "horizon", "reward", "seed", "classes")
+    }
+    assert list(said.values()) == [7, True, 11, "squared", 5, "validation"]
+    assert (found.tasks, found.diverged_tasks, found.later_learning_rate) == (3, 1, pytest.approx(0.1))
+    assert found.task_scores.tolist() == [2.0, 6.0, np.inf]
 
 
 def test_measuring_with_and_without_rotations():

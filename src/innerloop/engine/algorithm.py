@@ -11,6 +11,7 @@ from innerloop.engine.diagnosis import adaptation_lost, meta_gradient_lost
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
+from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.types import LossFn, Params, Task
 
 
@@ -150,7 +151,8 @@ class Algorithm(ABC):
         self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Array, PyTree]:
         """The loss of adapted parameters on the query set, and its auxiliary outputs."""
-        return evaluate_adapted(self._outer_loss, adapted, batch, fold_key(key, _QUERY))
+        with loss_errors(batch):
+            return evaluate_adapted(self._outer_loss, adapted, batch, fold_key(key, _QUERY))
 
     @property
     def _outer_loss(self) -> LossFn:

@@ -1,5 +1,6 @@
 """Distributions of tasks that users bring: checked in the traced program, and split into arrays and the rest."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -53,10 +54,14 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str) -> 
 
 
 def _check_task(task: object, who: str, name: str) -> None:
-    """Raise InnerloopError unless a task has a support and a query set."""
-    if not (hasattr(task, "support") and hasattr(task, "query")):
+    """Raise InnerloopError unless a task is a pytree of arrays with a support and a query set."""
+    if not (hasattr(task, "support") and hasattr(task, "query")) or jax.tree_util.all_leaves([task]):
         do = "return innerloop.Task(support, query)"
         raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", do=do)
+    for leaf in jax.tree.leaves(task):
+        if not isinstance(leaf, bool | int | float | complex) and not is_data(leaf):
+            got, do = f"a {type(leaf).__name__}", "keep names and the like in the distribution"
+            raise InnerloopError(who, f"`{name}` must return a Task of arrays", got=got, do=do)
 
 
 def check_random(
@@ -88,6 +93,11 @@ def check_random(
         reason = first_line(error)
         do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InnerloopError):
+            raise
+        reason, do = str(error).splitlines()[0], "it is called with one key, and traced by JAX"
+        raise InnerloopError(who, f"`{name}` cannot be called ({reason})", do=do) from error
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
         do = "draw from the key, by jax.random; tasks that are fixed are an innerloop.TaskList"
@@ -156,6 +166,9 @@ def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], Ta
 
 def _with_attributes(tasks: TaskDistribution, attributes: dict[str, object]) -> TaskDistribution:
     """A copy of an object with these attributes."""
-    copy = object.__new__(type(tasks))
-    vars(copy).update(attributes)
-    return copy
+    try:
+        other = object.__new__(type(tasks))
+    except TypeError:  # of a class that is not Python's own, such as types.SimpleNamespace
+        other = copy.copy(tasks)
+    vars(other).update(attributes)
+    return other

@@ -23,13 +23,12 @@ from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
+from innerloop.engine.scores import Score as Score
+from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, place_cut
-
-Score = Callable[[Params, Task], dict[str, Array]]
-"""`score(adapted, task) -> {"accuracy": ..., "loss": ...}`, one number each for one task."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _task_curve(
         own = loss_key(key) if algorithm.random else None
         score = _query_score(algorithm, own) if given is None else given
         start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
-        shapes = jax.eval_shape(lambda *args: score(*args), start, task)
+        shapes = score_shapes(score, start, task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:
@@ -266,8 +265,8 @@ def evaluate(
 
     Raises:
         Diverged: an InnerloopError; the first task with such a score is named, and its inner step.
-        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is no key, or the
-            tasks do not depend on it.
+        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is no key, the tasks
+            do not depend on it, or `score` gives something else.
     """
     check_trainable(params, "evaluate")
     check_choice("evaluate", "on_nonfinite", on_nonfinite, ("raise", "keep"))

@@ -34,7 +34,7 @@ from innerloop.engine.loss import (
 )
 from innerloop.engine.nested_scan import nested_scan, square_root_segments
 from innerloop.engine.optimizer import initial_moments
-from innerloop.engine.pytree import Selection, check_trainable, combine, partition
+from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice
 
@@ -66,7 +66,7 @@ class InnerLoop:
 
     Raises:
         InnerloopError: `steps` or `last` is negative, `minibatch` or `checkpoints` is below 1, `derivative` is unknown,
-            `stream` has a minibatch, or `rule` is no optimiser.
+            `stream` has a minibatch, `select` is no selection, or `rule` is no optimiser.
     """
 
     rule: optax.GradientTransformation
@@ -88,6 +88,7 @@ class InnerLoop:
             do = "make each item of the stream a minibatch"
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
         check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
+        check_selection(self.select)
         if not hasattr(self.rule, "update"):
             do = "pass optax.sgd(0.1), for example"
             raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine import distribution
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import check_state, in_structure_of, own_state
 from innerloop.engine.types import LossFn, Params
@@ -126,9 +127,11 @@ def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | No
 
 
 def check_key(loss_fn: LossFn, key: PRNGKeyArray | None) -> None:
-    """Raise InnerloopError for a random loss without a key."""
+    """Raise InnerloopError for a random loss without a key, or with something else in its place."""
     if is_random(loss_fn) and key is None:
         raise InnerloopError("Loss", "this loss is random and needs a key", got=None, do="pass key=")
+    if is_random(loss_fn):
+        distribution.check_key(key, "Loss")
 
 
 def with_state(params: Params, loss_fn: LossFn) -> Params | Adapted:

@@ -3,7 +3,8 @@
 A path is written with slashes, as in `body/0/weight` or `head/bias`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
 
-Selection = str | Sequence[str] | Callable[[str], bool] | None
+Selection = str | Collection[str] | Callable[[str], bool] | None
 """A selection of parameters: None for all, a path prefix, several prefixes, or a function of the path."""
 
 
@@ -36,6 +37,27 @@ class Except:
     def __call__(self, path: str) -> bool:
         """Whether the path is outside the selection."""
         return not chosen(self.selection, path)
+
+
+def check_selection(selection: object) -> None:
+    """Raise InnerloopError unless this has the form of a selection.
+
+    A tree of booleans is none: as a mapping its keys would be taken for names, and as a model it would be called.
+    """
+    if isinstance(selection, Except):
+        return check_selection(selection.selection)
+    inside = () if jax.tree_util.all_leaves([selection]) else jax.tree.leaves(selection)
+    flags = bool(inside) and all(isinstance(leaf, bool) or hasattr(leaf, "dtype") for leaf in inside)
+    if selection is None or isinstance(selection, str) or (callable(selection) and not flags):
+        return None
+    if isinstance(selection, Collection) and not isinstance(selection, Mapping):
+        got = [name for name in selection if not isinstance(name, str)]
+        if not got:
+            return None
+    do = "give a name such as 'head', several, or a function of the path such as lambda path: path.endswith('bias')"
+    if isinstance(selection, re.Pattern):
+        do = "give the pattern's method, `pattern.search`"
+    raise InnerloopError("select", "is no selection of parameters", got=selection, do=do)
 
 
 def paths(params: PyTree) -> list[str]:
@@ -75,6 +97,7 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
 
 def _check_names(params: PyTree, selection: Selection) -> None:
     """Raise InnerloopError for a name that matches no parameter."""
+    check_selection(selection)
     if selection is None or callable(selection):
         return
     for name in (selection,) if isinstance(selection, str) else selection:

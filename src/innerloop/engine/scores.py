@@ -1,0 +1,49 @@
+"""What a user's score returns for one task: numbers by name, told apart from everything else before anything runs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from innerloop.engine.types import Params, Task
+from innerloop.errors import InnerloopError
+
+Score = Callable[[Params, Task], dict[str, Array]]
+"""`score(adapted, task) -> {"accuracy": ..., "loss": ...}`, one number each for one task."""
+
+DO = "return a dictionary of numbers, such as {'accuracy': accuracy}, by functions of jax.numpy"
+
+
+def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
+    """The scores' shapes and types.
+
+    Raises:
+        InnerloopError: the score cannot be traced, or is not one real number for each of some names.
+    """
+    try:
+        shapes = jax.eval_shape(lambda *args: score(*args), adapted, task)
+    except (TypeError, ValueError, jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        if isinstance(error, InnerloopError):
+            raise
+        wrong = f"cannot be computed ({str(error).splitlines()[0]})"
+        raise InnerloopError("score", wrong, do=DO) from error
+    if not isinstance(shapes, Mapping) or not shapes:
+        raise InnerloopError("score", "must give scores by name", got=_described(shapes), do=DO)
+    for name, shape in shapes.items():
+        if not isinstance(shape, jax.ShapeDtypeStruct) or shape.shape != () or not _is_real(shape.dtype):
+            raise InnerloopError("score", f"{name!r} must be one real number", got=_described(shape), do=DO)
+    return dict(shapes)
+
+
+def _is_real(dtype: Any) -> bool:
+    """Whether numbers of this type have a mean; keys and complex numbers have none that is a score."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+def _described(value: PyTree) -> str:
+    """What a score gave, in words."""
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return f"{value.dtype}{list(value.shape)}"
+    return f"{'an empty' if value == {} else 'a'} {type(value).__name__}"
