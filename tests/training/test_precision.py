@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import jax
 import pytest
 
 from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Precision
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.parallel import precision
@@ -28,7 +30,8 @@ def test_it_is_in_force_on_an_accelerator(monkeypatch: pytest.MonkeyPatch):
     """TF32 and bfloat16 factors; the setting of the user's own program is there again afterwards."""
     before = asked_for()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for name, wanted in (("float32", "highest"), ("tf32", "tensorfloat32"), ("bfloat16", "BF16_BF16_F32")):
+    assert set(precision.PRODUCTS) == set(get_args(Precision))
+    for name, wanted in precision.PRODUCTS.items():
         with precision.products(name):
             assert asked_for() == wanted
             assert precision.product_precision() == wanted
