@@ -424,5 +424,5 @@ def test_saved_regression_and_files_that_do_not_fit(learner, tmp_path):
 )
 def test_settings_of_a_learner_stay_as_they_are(learner, name):
     """A setting that is changed after a fit, or one that there is not, would be ignored without a word."""
-    with pytest.raises(InnerloopError, match=f"Learner: `{name}` cannot be set; make a new Learner"):
+    with pytest.raises(InnerloopError, match=f"Learner: `{name}` cannot be set; call set_params"):
         setattr(learner, name, INNER)

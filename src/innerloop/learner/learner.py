@@ -24,6 +24,7 @@ from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, LossFn, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
+from innerloop.learner.estimator import Estimator
 from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
 from innerloop.parallel.compile_once import compile_once
@@ -36,8 +37,8 @@ FITTED = frozenset({"params_", "losses_", "classes_", "support", "target_shape"}
 """What `fit` sets. All other attributes are settings, and stay as they are."""
 
 
-class Learner:
-    """An estimator that adapts an initialisation to the examples of a task.
+class Learner(Estimator):
+    """An estimator that adapts an initialisation to the examples of a task, in the sense of scikit-learn.
 
     Attributes:
         params: the meta-parameters; `fit` never changes them.
@@ -103,8 +104,8 @@ class Learner:
         vars(self).update(settings, params_=None, _output_shapes={}, _programs={})
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name not in FITTED:
-            do = "make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
+        if name not in FITTED and not name.startswith("_"):  # scikit-learn keeps private notes on estimators
+            do = "call set_params, or make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
             raise InnerloopError("Learner", f"`{name}` cannot be set", do=do)
         super().__setattr__(name, value)
 
