@@ -9,7 +9,7 @@ import pytest
 
 from innerloop import cli
 from innerloop.analysis.run_all import Request
-from innerloop.cli import adapt, analyze, evaluate, presets, quickstart, report, reproduce, train
+from innerloop.cli import adapt, analyze, completion, evaluate, presets, quickstart, report, reproduce, train
 from innerloop.cli.common import _option
 from innerloop.config.bounds import Bounds, Field, bounds_of
 from innerloop.config.schema import (
@@ -38,6 +38,7 @@ COMMANDS = {
     "report": report.Report,
     "reproduce": reproduce.Reproduce,
     "quickstart": quickstart.Quickstart,
+    "completion": completion.Completion,
 }
 NEEDED = {"train": ("navigation-random",), "adapt": ("x", "y")} | dict.fromkeys(("list", "quickstart"), ())
 """Words before the options; the others need one."""

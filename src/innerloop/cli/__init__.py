@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "write one HTML page about one or more runs",
     "reproduce": "repeat a run from its config, and compare to the bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
+    "completion": "print a script that makes your shell complete commands",
 }
 
 MODULES = {"list": "presets"}

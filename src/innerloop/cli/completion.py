@@ -1,0 +1,100 @@
+"""`innerloop completion`: a script for the shell, which then completes commands, presets and options."""
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from typing import Annotated, Literal, get_type_hints
+
+import tyro
+
+from innerloop.cli.common import parse
+from innerloop.config.schema import Config
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]")
+TAKES_PRESETS = ("train", "evaluate", "adapt", "analyze", "list")
+
+BASH = r"""_innerloop() {{
+    local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        words={commands}
+    else
+        case "${{COMP_WORDS[1]}}" in
+{cases}
+        esac
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}}
+complete -o default -F _innerloop innerloop
+"""
+ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
+"""zsh runs bash's script."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print what makes a shell complete commands, presets and options.
+
+    bash: eval "$(innerloop completion bash)" in ~/.bashrc; zsh: the same with zsh in ~/.zshrc; fish: innerloop
+    completion fish > ~/.config/fish/completions/innerloop.fish
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
+    """For which shell."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `innerloop completion`; returns the exit code."""
+    arguments = parse(Completion, argv)
+    print(script(arguments.shell), end="")
+    return 0
+
+
+def script(shell: Literal["bash", "zsh", "fish"]) -> str:
+    """The script for a shell."""
+    known = words()
+    if shell == "fish":
+        return "".join(_fish(command, found) for command, found in known.items())
+    cases = "\n".join(f"        {c}) words={shlex.quote(' '.join(found))} ;;" for c, found in known.items())
+    bash = BASH.format(commands=shlex.quote(" ".join(known)), cases=cases)
+    return bash if shell == "bash" else ZSH + bash
+
+
+def _fish(command: str, found: list[str]) -> str:
+    """The lines of one command: its name, and what may follow it."""
+    lines = [f"complete -c innerloop -n __fish_use_subcommand -f -a {command}"]
+    within = f"complete -c innerloop -n '__fish_seen_subcommand_from {command}'"
+    lines += [f"{within} -l {w[2:]}" if w.startswith("--") else f"{within} -a {w}" for w in found]
+    return "\n".join(lines) + "\n"
+
+
+def words() -> dict[str, list[str]]:
+    """What may follow each command: its options, and the presets where it takes one."""
+    from innerloop.cli import COMMANDS
+    from innerloop.config.presets.registry import all_presets
+
+    presets = list(all_presets())
+    found = {name: options(name) + (presets if name in TAKES_PRESETS else []) for name in COMMANDS}
+    found["train"] += settings()
+    found["completion"] += ["bash", "zsh", "fish"]
+    return {name: list(dict.fromkeys(after)) for name, after in found.items()}
+
+
+def options(command: str) -> list[str]:
+    """The options that the help of a command names."""
+    from innerloop.cli import MODULES
+
+    module = import_module(f"innerloop.cli.{MODULES.get(command, command)}")
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        module.run(["--help"])
+    return sorted(set(OPTION.findall(text.getvalue())))
+
+
+def settings() -> list[str]:
+    """The options that change a preset."""
+    sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
+    named = [f"--{name}.{field.name}" for name, kind in sections.items() for field in fields(kind)]
+    return [name.replace("_", "-") for name in named]
