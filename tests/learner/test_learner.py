@@ -426,3 +426,18 @@ def test_settings_of_a_learner_stay_as_they_are(learner, name):
     """A setting that is changed after a fit, or one that there is not, would be ignored without a word."""
     with pytest.raises(InnerloopError, match=f"Learner: `{name}` cannot be set; call set_params"):
         setattr(learner, name, INNER)
+
+
+@pytest.mark.parametrize(("first", "then"), [(np.uint8, np.int64), (np.int32, np.uint8)])
+def test_bytes_and_other_whole_numbers_are_not_mixed(first, then):
+    """Bytes are scaled and others are not: a mixture would be wrong by a factor of 255 without a word."""
+    x, y = np.arange(12).reshape(6, 2) % 5, np.arange(6.0)[:, None]
+    loss = mean_squared_error(lambda params, x: x.astype(jnp.float32) @ params)
+    learner = Learner(jnp.ones((2, 1)), maml(loss, InnerLoop(optax.sgd(0.001), 1)))
+    learner.fit(x.astype(first), y)
+    assert np.isfinite(learner.predict(x.astype(first))).all()
+    assert np.isfinite(learner.predict(x.astype(np.float32))).all()
+    with pytest.raises(
+        InnerloopError, match=r"x must hold (bytes|whole numbers), as in fit.*pass both as uint8"
+    ):
+        learner.predict(x.astype(then))

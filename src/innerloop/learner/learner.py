@@ -33,7 +33,7 @@ QUERIES = 64
 """Examples predicted at a time."""
 
 
-FITTED = frozenset({"params_", "losses_", "classes_", "support", "target_shape"})
+FITTED = frozenset({"params_", "losses_", "classes_", "support", "target_shape", "numbers"})
 """What `fit` sets. All other attributes are settings, and stay as they are."""
 
 
@@ -66,6 +66,7 @@ class Learner(Estimator):
     classes_: np.ndarray
     support: np.ndarray
     target_shape: tuple[int, ...]
+    numbers: validation.Numbers | None
     _output_shapes: dict[Hashable, tuple[int, ...]]
     _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
 
@@ -101,7 +102,7 @@ class Learner(Estimator):
             classification = loss.measure is not squared_error
         settings = {"params": params, "algorithm": algorithm, "loss": loss, "classification": classification}
         settings |= {"normalization": normalization, "shape": shape, "pixels": pixels}
-        vars(self).update(settings, params_=None, _output_shapes={}, _programs={})
+        vars(self).update(settings, params_=None, numbers=None, _output_shapes={}, _programs={})
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in FITTED and not name.startswith("_"):  # scikit-learn keeps private notes on estimators
@@ -178,6 +179,7 @@ class Learner(Estimator):
         adapted, losses = adapt(self.params, batch)
         _check_converges(adapted, losses)
         self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
+        self.numbers = validation.numbers_of(x)
         if classes is not None:
             self.classes_ = validation.as_array(classes)
         else:
@@ -328,6 +330,7 @@ class Learner(Estimator):
         self._check_fitted(who)
         inputs = self._inputs(x, who)
         validation.check_example_shape(inputs.shape[1:], self.support.shape[1:], who)
+        validation.check_same_numbers(x, self.numbers, who)
         ways = len(self.classes_) if self.classification else None
         outputs = self._compiled(ways)[1]
         run = lambda queries: np.asarray(outputs(self.params_, self.support, queries))

@@ -91,7 +91,7 @@ def load(learner: "Learner", path: Path) -> None:
     elif _needs_examples_of(learner, params, support, str(path)):
         wrong = f"holds no examples, which normalization `{learner.normalization}` of this model needs"
         raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
-    learner.params_, learner.support, learner.losses_ = params, support, losses
+    learner.params_, learner.support, learner.losses_, learner.numbers = params, support, losses, None
     if classes is not None:
         learner.classes_ = validation.as_array(classes)
     else:

@@ -1,13 +1,14 @@
 """Checks of users' examples and labels, and their conversion to arrays."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from innerloop.errors import InnerloopError
 
+Numbers = Literal["bytes", "whole numbers", "floats"]
 Shape = tuple[int | None, ...]
 """Shape of one example; None stands for any size."""
 
@@ -55,6 +56,23 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
         do = "remove or fill those examples"
         raise InnerloopError(who, f"{name} must be finite", got=f"{bad} NaN or infinite values", do=do)
     return array
+
+
+def numbers_of(x: object) -> Numbers:
+    """What the numbers of an array are: bytes, which are scaled, other whole numbers, or the rest."""
+    dtype = np.asarray(x).dtype
+    return "bytes" if dtype == np.uint8 else "whole numbers" if dtype.kind in "iu" else "floats"
+
+
+def check_same_numbers(x: object, fitted: Numbers | None, who: str) -> None:
+    """Raise InnerloopError for bytes after a fit on other whole numbers, or the other way round.
+
+    Bytes are scaled to [0, 1] and others are not. None: it is not known what was fitted.
+    """
+    if {numbers_of(x), fitted} == {"bytes", "whole numbers"}:
+        do = "pass both as uint8, or both as floats"
+        wrong = f"x must hold {fitted}, as in fit: only bytes are scaled to [0, 1]"
+        raise InnerloopError(who, wrong, got=numbers_of(x), do=do)
 
 
 def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) -> None:
