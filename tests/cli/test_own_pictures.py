@@ -109,13 +109,13 @@ def test_where_only_the_training_pictures_tell_the_size(command, complaint, gone
     )
 
 
-def test_a_small_test_class_is_told_before_training(complaint, place, tmp_path):
+def test_a_small_test_class_is_told_before_training(refused, place, tmp_path):
     """Before anything is compiled or written; the option that it names leaves the class out."""
     shutil.copytree(place / "pictures", tmp_path / "pictures")
     test = image_folder.load(tmp_path / "pictures").test.names[0]
     (tmp_path / "pictures" / test / "9.png").unlink()
     words = [tmp_path / "pictures" if word == "pictures" else word for word in SHORT]
-    said = complaint("train", *words, "--folder", tmp_path / "run", "--evaluation.queries", 1)
+    said = refused("train", *words, "--folder", tmp_path / "run", "--evaluation.queries", 1)
     assert f"test classes: 1 shots and 1 queries need 2 examples of every class, got 1 of '{test}'" in said
     do = "lower --data.shots or --evaluation.queries, or leave out small classes by --data.min-examples 2"
     assert do in said

@@ -129,12 +129,12 @@ def test_the_report_shows_groups(command, run):
     assert (run / "figures" / "group-1.svg").exists()
 
 
-def test_a_resumed_run_refuses_another_table(complaint, table, tmp_path):
+def test_a_resumed_run_refuses_another_table(refused, table, tmp_path):
     path, folder = tmp_path / "shops.csv", tmp_path / "run"
     path.write_bytes(table.read_bytes())
     assert main(["train", "table-maml", *words(path), *SETTINGS, "--folder", str(folder)]) == 0
     frame(seed=1).to_csv(path, index=False)
-    assert "set of the data changed since the run" in complaint("train", "--resume", folder)
+    assert "set of the data changed since the run" in refused("train", "--resume", folder)
 
 
 def test_analyze_says_why_it_refuses_a_table(complaint, run):
@@ -204,6 +204,6 @@ def test_other_files_than_tables(complaint, run, tmp_path):
     assert "b.csv: is not a text file in UTF-8" in complaint("adapt", run, tmp_path / "b.csv")
 
 
-def test_normalisation_is_refused(complaint, table):
-    told = complaint("train", "table-maml", *words(table), "--model.normalize")
+def test_normalisation_is_refused(refused, table):
+    told = refused("train", "table-maml", *words(table), "--model.normalize")
     assert "batch normalisation would count the padding" in told

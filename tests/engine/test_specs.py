@@ -90,9 +90,9 @@ def test_every_algorithm_and_data_set_has_a_preset():
     assert used | {"folder"} >= NAMES
 
 
-def test_every_data_set_of_images_has_its_reader():
+def test_every_data_set_of_images_or_in_a_file_has_its_reader():
     for spec in DATASETS.values():
-        assert bool(spec.module) == (spec.kind == "images")
+        assert bool(spec.module) == (spec.kind == "images" or spec.needs_file)
         if spec.module:
             assert callable(import_module(f"innerloop.tasks.datasets.{spec.module}").load)
 

@@ -182,7 +182,9 @@ def _steps(results: Record) -> Figure:
     return figure
 
 
-def _band(axes: Axes, x: Sequence[float], curve: Record, colour: str, label: str, by: float = 1.0) -> None:
+def _band(
+    axes: Axes, x: Sequence[int | float], curve: Record, colour: str, label: str, by: float = 1.0
+) -> None:
     """A curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
     axes.plot(x, mean, color=colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
