@@ -159,7 +159,11 @@ class MeshLoop(ABC):
         state, info = program(place_cut(without_aliases(state), self.mesh), *data)
         if before is not None:
             self.check_finite(before, state, info)
+        self.ran(steps, state, info)
         return state, info
+
+    def ran(self, steps: int, state: MetaState, info: PyTree) -> None:  # noqa: B027 (most have nothing to remember)
+        """What a subclass remembers of a call of `run`: its number of updates, and what it returns."""
 
     def compiled(
         self, key: PRNGKeyArray, steps: int, most: int | None

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import optax
@@ -49,29 +48,9 @@ class BlockLoop(GradientLoop):
         many = lambda state, tasks: jax.lax.scan(one, state, tasks)
         return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
 
-    def run(
-        self,
-        state: MetaState,
-        steps: int,
-        *,
-        on_nonfinite: Literal["raise", "ignore"] = "raise",
-        most: int | None = None,
-    ) -> tuple[MetaState, StepInfo]:
-        """Take `steps` updates, each on the next meta-batch.
-
-        Args:
-            state: as for `OuterLoop.run`.
-            steps: as for `OuterLoop.run`.
-            on_nonfinite: as for `OuterLoop.run`; with "ignore" the next meta-batches are read while the device still
-                computes the last ones.
-            most: makes no difference here.
-
-        Raises:
-            InnerloopError: as `OuterLoop.run`, and where the tasks cannot be read.
-        """
-        state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
+    def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
+        """Another block is on its way."""
         self.in_flight.append(info.outer_loss)
-        return state, info
 
     def data(self, state: MetaState, steps: int) -> tuple[Task]:
         """The tasks of the next `steps` updates, once at most one block before them is unfinished."""

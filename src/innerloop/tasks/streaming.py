@@ -10,7 +10,6 @@ one being read, and two in use. The map itself is never read as a whole.
 """
 
 import os
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -169,18 +168,10 @@ class StreamedOuterLoop(BlockLoop):
         """Bytes become numbers in [0, 1] on the device."""
         return _scaled(task)
 
-    def run(
-        self,
-        state: MetaState,
-        steps: int,
-        *,
-        on_nonfinite: Literal["raise", "ignore"] = "raise",
-        most: int | None = None,
-    ) -> tuple[MetaState, StepInfo]:
-        """`steps` updates from `state`, which is consumed; `most` makes no difference here."""
-        state, info = super().run(state, steps, on_nonfinite=on_nonfinite, most=most)
+    def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
+        """Whoever goes on with this state gets what was read ahead."""
+        super().ran(steps, state, info)
         self.last = (state.key, state.step, steps)
-        return state, info
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
         """In words, which task of the update from these parameters loses finiteness, and where."""
