@@ -17,7 +17,7 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error of another library says; its name if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _shortened(text: str, most: int = 400) -> str:

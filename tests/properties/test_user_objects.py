@@ -537,3 +537,13 @@ def test_a_learner_reads_every_container(train: str, test: str, labels: str):
 def test_what_a_learner_cannot_read_is_told(x: Any, y: Any):
     with pytest.raises(InnerloopError):
         LEARNER.fit(x, y)
+
+
+@pytest.mark.parametrize("error", [ValueError(), TypeError("")])
+def test_an_error_of_a_score_without_words_is_told_by_its_name(error: Exception):
+    def silent(*arguments: object):
+        raise error
+
+    task = Task(Batch(jnp.ones((2, 1)), jnp.ones((2, 1))), Batch(jnp.ones((2, 1)), jnp.ones((2, 1))))
+    with pytest.raises(InnerloopError, match=rf"score: cannot be computed \({type(error).__name__}\)"):
+        score_shapes(silent, jnp.ones(1), task)

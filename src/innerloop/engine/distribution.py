@@ -96,7 +96,7 @@ def check_random(
     except (TypeError, ValueError) as error:
         if isinstance(error, InnerloopError):
             raise
-        reason, do = str(error).splitlines()[0], "it is called with one key, and traced by JAX"
+        reason, do = first_line(error), "it is called with one key, and traced by JAX"
         raise InnerloopError(who, f"`{name}` cannot be called ({reason})", do=do) from error
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"

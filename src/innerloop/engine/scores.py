@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 
 Score = Callable[[Params, Task], dict[str, Array]]
 """`score(adapted, task) -> {"accuracy": ..., "loss": ...}`, one number each for one task."""
@@ -27,7 +27,7 @@ def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.Sha
     except (TypeError, ValueError, jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         if isinstance(error, InnerloopError):
             raise
-        wrong = f"cannot be computed ({str(error).splitlines()[0]})"
+        wrong = f"cannot be computed ({first_line(error)})"
         raise InnerloopError("score", wrong, do=DO) from error
     if not isinstance(shapes, Mapping) or not shapes:
         raise InnerloopError("score", "must give scores by name", got=_described(shapes), do=DO)

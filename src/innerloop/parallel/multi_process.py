@@ -108,7 +108,7 @@ def initialize(meeting: ProcessGroup) -> None:
         )
     except (ValueError, RuntimeError) as error:
         do = "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
-        told = str(error).strip().splitlines()[0].rstrip(".")
+        told = first_line(error).rstrip(".")
         raise InnerloopError("distributed", "the processes did not connect", got=told, do=do) from None
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from jax.errors import JaxRuntimeError
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 
 ADVICE = (
     "vectorise fewer tasks at a time (`outer.chunk` 1), run inner steps again in the backward pass "
@@ -33,6 +33,6 @@ def explain_oom(planned: object = None) -> Iterator[None]:
     except Exception as trouble:
         if not exhausted(trouble):
             raise
-        first = (str(trouble) or type(trouble).__name__).splitlines()[0][:160]
+        first = first_line(trouble)[:160]
         told = f"the memory ran out ({first})"
         raise InnerloopError("train", told, got=planned, do=ADVICE) from trouble
