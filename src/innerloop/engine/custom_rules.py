@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import Array, PyTree
 
+from innerloop.engine.partial_jaxpr import function_of
 from innerloop.errors import InnerloopError
 
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
@@ -59,8 +60,8 @@ def _rule_and_function(equation: jex.JaxprEqn) -> tuple[Callable[..., list], Cal
     """The equation with its custom derivative, and without."""
     operands = [jex.Var(x.aval) for x in equation.invars]
     alone = equation.replace(invars=list(operands))
-    within = jex.Jaxpr([], operands, list(equation.outvars), [alone])
-    return jex.jaxpr_as_fun(jex.ClosedJaxpr(within, [])), jex.jaxpr_as_fun(equation.params["call_jaxpr"])
+    called = equation.params["call_jaxpr"]
+    return function_of(called, [alone], operands, equation.outvars), jex.jaxpr_as_fun(called)
 
 
 def _pulled(function: Callable[..., list], operands: list) -> list[np.ndarray]:

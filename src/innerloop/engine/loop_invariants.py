@@ -12,6 +12,8 @@ import jax
 from jax.extend import core as jex
 from jaxtyping import PyTree
 
+from innerloop.engine.partial_jaxpr import function_of
+
 TwoPartFunction = Callable[[PyTree, PyTree], PyTree]
 """`fn(moving, rest)`: of what changes between inner steps, and of everything else."""
 
@@ -40,9 +42,9 @@ def _split(
         if depends:
             moving.update(equation.outvars)
     boundary = _crossing(jaxpr, moving, every_step)
-    known = _evaluator(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
+    known = function_of(jaxpr, once, inputs[moving_inputs:], boundary)(*rest)
 
-    each = _evaluator(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)
+    each = function_of(jaxpr, every_step, [*inputs[:moving_inputs], *boundary], jaxpr.jaxpr.outvars)
     return lambda moving, known: each(*moving, *known), known
 
 
@@ -52,12 +54,3 @@ def _crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
     reads = [v for equation in every_step for v in equation.invars] + list(jaxpr.jaxpr.outvars)
     wanted = [v for v in reads if isinstance(v, jex.Var) and v not in moving and v not in constants]
     return list(dict.fromkeys(wanted))
-
-
-def _evaluator(jaxpr: jex.ClosedJaxpr, equations: list, inputs: list, outputs: list) -> Callable[..., list]:
-    """A function that runs `equations` on values for `inputs` and returns those of `outputs`."""
-    whole = jaxpr.jaxpr
-    part = jex.Jaxpr(
-        whole.constvars, list(inputs), list(outputs), equations, whole.effects, debug_info=whole.debug_info
-    )
-    return jex.jaxpr_as_fun(jex.ClosedJaxpr(part, jaxpr.consts))

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 from jaxtyping import Array, ArrayLike, PyTree
 
+from innerloop.engine.partial_jaxpr import function_of
+
 
 @jax.custom_jvp
 def safe_sqrt(x: ArrayLike) -> Array:
@@ -85,13 +87,13 @@ def _evaluate(closed: jex.ClosedJaxpr, args: list[ArrayLike]) -> list[ArrayLike]
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
     read = lambda v: v.val if isinstance(v, jex.Literal) else values[v]
     for equation in jaxpr.eqns:
-        found = _apply(equation, [read(v) for v in equation.invars])
+        found = _apply(closed, equation, [read(v) for v in equation.invars])
         values.update(zip(equation.outvars, found, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _apply(equation: jex.JaxprEqn, inputs: list[ArrayLike]) -> list[ArrayLike]:
-    """The outputs of one equation."""
+def _apply(closed: jex.ClosedJaxpr, equation: jex.JaxprEqn, inputs: list[ArrayLike]) -> list[ArrayLike]:
+    """The outputs of one equation of a jaxpr."""
     if equation.primitive.name in SAFE:
         return [SAFE[equation.primitive.name](*inputs)]
     if equation.primitive.name in ("jit", "pjit"):
@@ -101,12 +103,5 @@ def _apply(equation: jex.JaxprEqn, inputs: list[ArrayLike]) -> list[ArrayLike]:
             lambda *args, branch=b: _evaluate(branch, list(args)) for b in equation.params["branches"]
         ]
         return jax.lax.switch(inputs[0], branches, *inputs[1:])
-    return _as_it_is(equation, inputs)
-
-
-def _as_it_is(equation: jex.JaxprEqn, inputs: list[ArrayLike]) -> list[ArrayLike]:
-    """The outputs of any other equation, which may be a transformed function."""
     given = {v: x for v, x in zip(equation.invars, inputs, strict=True) if isinstance(v, jex.Var)}
-    outputs = list(equation.outvars)
-    alone = jex.Jaxpr([], list(given), outputs, [equation], equation.effects)
-    return jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, []))(*given.values())
+    return function_of(closed, [equation], list(given), equation.outvars)(*given.values())

@@ -1,0 +1,22 @@
+"""Some equations of a traced program, as a function of their own."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax.extend import core as jex
+
+
+def function_of(
+    whole: jex.ClosedJaxpr, equations: Sequence[jex.JaxprEqn], inputs: Sequence[jex.Var], outputs: Sequence
+) -> Callable[..., list[Any]]:
+    """A function that runs `equations` of `whole` on values for `inputs` and returns those of `outputs`."""
+    jaxpr = whole.jaxpr
+    part = jex.Jaxpr(
+        jaxpr.constvars,
+        list(inputs),
+        list(outputs),
+        list(equations),
+        jaxpr.effects,
+        debug_info=jaxpr.debug_info,  # without it JAX warns
+    )
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(part, whole.consts))
