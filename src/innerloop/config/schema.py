@@ -175,6 +175,9 @@ class InnerConfig(Section):
     """Support examples per inner step while training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
     """How the loop is differentiated: changes time and memory, not the result."""
+    checkpoints: Annotated[int | None, MEMBERS] = None
+    """Checkpoints through time, for long loops: the inner steps between them are run once more. None: as many as there
+    are steps, and where those do not fit into memory, their square root."""
     multi_step_updates: Annotated[int, Bounds(0, MOST)] = 0
     """MAML++: outer updates whose loss also reads the queries before the last inner step."""
     proximal: Annotated[float, POSITIVE] = 1.0

@@ -1,15 +1,18 @@
 """How a training fits into memory, decided from a prediction before anything is compiled.
 
 What changes is cost and never mathematics: fewer tasks vectorised at a time, then inner steps recomputed in the
-backward pass. A run that fits as it is stays as it is, to the bit.
+backward pass, then the square root of their number kept as checkpoints. A run that fits stays as it is, to the bit.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import jax
 
+from innerloop.config.schema import InnerConfig
 from innerloop.engine import chunking
+from innerloop.engine.nested_scan import square_root_segments
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training.peak_memory import predicted_peak
 from innerloop.training.supervised import SupervisedExperiment
@@ -17,13 +20,16 @@ from innerloop.training.supervised import SupervisedExperiment
 SAFETY = 2
 """The prediction is right to a factor of about two (see `innerloop.training.peak_memory`)."""
 
+FEWEST_STEPS = 4
+"""Inner steps below which checkpoints through time save nothing."""
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Tasks vectorised at a time on each device, the way of differentiating, and bytes: predicted and available."""
+    """Tasks vectorised at a time on each device, the inner loop, and bytes: predicted and available."""
 
     chunk: int
-    derivative: str
+    inner: InnerConfig
     predicted: int
     available: int
     changed: bool
@@ -42,7 +48,8 @@ class MemoryPlan:
         need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))
         text = f"memory: about {need} of {have} at the peak"
         if self.changed:
-            text += f"; so {self.chunk} tasks at a time, inner steps {self.derivative}"
+            text += f"; so {self.chunk} tasks at a time, inner steps {self.inner.derivative}"
+            text += f", {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
         return (
             text
             if self.fits
@@ -70,9 +77,9 @@ def peak_of_a_task(experiment: SupervisedExperiment) -> int:
 
 
 def memory_plan(experiment: SupervisedExperiment, available: int | None = None) -> MemoryPlan:
-    """The first that fits: as configured; fewer tasks at a time; the same with inner steps recomputed.
+    """The first that fits: as configured; fewer tasks at a time; the same in each of `cheaper_ways`.
 
-    A chunk or a derivative that the config names is kept. If nothing fits, the last tried.
+    A chunk that the config names is kept. If nothing fits, the last tried.
     """
     config = experiment.config
     available = available_memory() if available is None else available
@@ -81,29 +88,31 @@ def memory_plan(experiment: SupervisedExperiment, available: int | None = None) 
     chunks = [chunk]
     if config.outer.chunk is None:
         chunks = [n for n in range(chunk, 0, -1) if share % n == 0]
-    derivatives = [config.inner.derivative]
-    if config.inner.derivative == "unrolled" and config.spec.second_order:
-        derivatives.append("rematerialised")
     plans: list[MemoryPlan] = []
-    for derivative in derivatives:
-        inner = replace(config.inner, derivative=derivative)
+    for inner in (config.inner, *(cheaper_ways(config.inner) if config.spec.second_order else ())):
         of_a_task = peak_of_a_task(replace(experiment, config=replace(config, inner=inner)))
         for n in chunks:
-            changed = (n, derivative) != (chunk, config.inner.derivative)
+            changed = (n, inner) != (chunk, config.inner)
             # Devices that share a model share its tasks' memory too.
             groups = len(mesh.local_devices) // config.outer.model_shards
-            plans.append(MemoryPlan(n, derivative, groups * n * of_a_task, available, changed))
+            plans.append(MemoryPlan(n, inner, groups * n * of_a_task, available, changed))
             if plans[-1].fits:
                 return plans[-1]
     return plans[-1]
 
 
+def cheaper_ways(inner: InnerConfig) -> Iterator[InnerConfig]:
+    """The inner loop in ways that need less memory, and more time; what the config names is kept."""
+    if inner.derivative == "unrolled":
+        yield (inner := replace(inner, derivative="rematerialised"))
+    if inner.checkpoints is None and inner.steps >= FEWEST_STEPS:
+        yield replace(inner, checkpoints=square_root_segments(inner.steps))
+
+
 def apply_plan(experiment: SupervisedExperiment, plan: MemoryPlan) -> SupervisedExperiment:
-    """The experiment with the plan's chunk and derivative."""
+    """The experiment with the plan's chunk and inner loop."""
     if not plan.changed:
         return experiment
     config = experiment.config
-    inner = replace(config.inner, derivative=plan.derivative)
-    return replace(
-        experiment, config=replace(config, inner=inner, outer=replace(config.outer, chunk=plan.chunk))
-    )
+    outer = replace(config.outer, chunk=plan.chunk)
+    return replace(experiment, config=replace(config, inner=plan.inner, outer=outer))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.interpreters.partial_eval import dce_jaxpr
 
 # Not elementwise, so that they are fused with nothing.
 CONVOLUTIONS = {"conv", "conv_kernel_gradient", "conv_input_gradient", "conv_general_dilated"}
@@ -64,4 +65,6 @@ def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
 
 def predicted_peak(function: Callable[..., object], *arguments: object) -> int:
     """Bytes that `function(*arguments)` holds at most, arguments aside. Arrays may be `jax.ShapeDtypeStruct`s."""
-    return peak_of(jax.make_jaxpr(function)(*arguments).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    read, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # scans stack results that nothing reads
+    return peak_of(read)

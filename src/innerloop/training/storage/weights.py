@@ -48,7 +48,7 @@ def deciding(config: Config) -> Config:
     return replace(
         config,
         outer=replace(config.outer, chunk=None),
-        inner=replace(config.inner, derivative="mixed"),
+        inner=replace(config.inner, derivative="mixed", checkpoints=None),
         data=replace(config.data, folder="", file=""),
         model=replace(config.model, start=""),
     )
