@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from innerloop.nn.losses import cross_entropy as cross_entropy
     from innerloop.nn.losses import mean_squared_error as mean_squared_error
     from innerloop.parallel.cpu_devices import use_cores as use_cores
+    from innerloop.tasks import Augmented as Augmented
     from innerloop.tasks import Episodes as Episodes
     from innerloop.tasks import IteratorOuterLoop as IteratorOuterLoop
     from innerloop.tasks import Sinusoid as Sinusoid
@@ -82,7 +83,15 @@ PUBLIC = {
     "nn": ("MLP", "Conv4"),
     "nn.losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "parallel.cpu_devices": ("use_cores",),
-    "tasks": ("Episodes", "IteratorOuterLoop", "Sinusoid", "StreamedEpisodes", "StreamedOuterLoop", "tables"),
+    "tasks": (
+        "Augmented",
+        "Episodes",
+        "IteratorOuterLoop",
+        "Sinusoid",
+        "StreamedEpisodes",
+        "StreamedOuterLoop",
+        "tables",
+    ),
     "tasks.datasets": ("ClassArrays",),
     "training.measure": ("measure",),
     "training.train": ("train",),

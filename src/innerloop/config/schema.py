@@ -63,6 +63,12 @@ class DataConfig(Section):
     rotations: bool = False
     """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
     `evaluation.rotations`."""
+    flip: bool = False
+    """Mirror images at random while training."""
+    crop: Annotated[int, Bounds(0, 4096)] = 0
+    """Shift images at random by up to so many pixels while training."""
+    rotate: Annotated[float, Bounds(0, 180)] = 0.0
+    """Rotate images at random by up to so many degrees while training."""
     split: str = ""
     """Which published split of the classes; empty: the data set's usual one."""
     folder: str = ""
@@ -97,6 +103,11 @@ class DataConfig(Section):
         if self.spec.needs_file:
             return Path(self.file).name
         return Path(self.folder).name if self.spec.needs_folder else ""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether images are changed at random while training."""
+        return bool(self.flip or self.crop or self.rotate)
 
     @property
     def x_columns(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Task distributions: sinusoids, episodes from class arrays (on the device or streamed), groups of a table."""
 
 from innerloop.tasks import tables as tables
+from innerloop.tasks.augmentation import Augmented as Augmented
 from innerloop.tasks.episodes import Episodes as Episodes
 from innerloop.tasks.iterator_loop import IteratorOuterLoop as IteratorOuterLoop
 from innerloop.tasks.sinusoid import Sinusoid as Sinusoid

@@ -28,6 +28,7 @@ from innerloop.nn.losses import (
 from innerloop.nn.normalization import predict
 from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks import fingerprint
+from innerloop.tasks.augmentation import Augmented
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.episodes import Episodes, check_episode, rotated_names, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
@@ -89,6 +90,12 @@ class SupervisedExperiment:
 
     def train_tasks(self) -> TaskDistribution:
         """The distribution that training draws from."""
+        data = self.config.data
+        plain = self.plain_tasks()
+        return Augmented(plain, data.flip, data.crop, data.rotate) if data.augmented else plain
+
+    def plain_tasks(self) -> TaskDistribution:
+        """The same without augmentation."""
         data = self.config.data
         shots = data.shots if data.train_shots is None else data.train_shots
         if self.splits is None:

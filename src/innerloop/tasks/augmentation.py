@@ -1,0 +1,92 @@
+"""Random flips, crops and rotations of images, for training.
+
+Every image of a task is changed by itself, in one bilinear interpolation: mirrored, shifted by whole pixels, and
+rotated about its centre. Beyond the border the nearest pixel continues. Without a rotation, pixels keep their values.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from innerloop.engine.types import Task, TaskDistribution, TwoStageSampler
+from innerloop.errors import InnerloopError
+
+WHO = "Augmented"
+
+
+class Augmented(TwoStageSampler, eqx.Module):
+    """Tasks with randomly changed images, support and query sets alike.
+
+    Attributes:
+        tasks: a distribution of tasks whose inputs are images, `[examples, height, width, channels]`.
+        flip: whether images are mirrored left to right, with probability one half.
+        crop: pixels by which images are shifted at most, in both directions; the same as a random crop after padding.
+        rotation: degrees by which images are rotated at most, to either side.
+    """
+
+    tasks: TaskDistribution
+    flip: bool = eqx.field(static=True, default=False)
+    crop: int = eqx.field(static=True, default=0)
+    rotation: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self) -> None:
+        """Raise InnerloopError for a negative shift or rotation."""
+        for name in ("crop", "rotation"):
+            if getattr(self, name) < 0:
+                raise InnerloopError(WHO, f"`{name}` must be 0 or more", got=getattr(self, name))
+
+    def draw(self, key: PRNGKeyArray) -> PyTree:
+        """Draw the choice of one task, and the key of its changes."""
+        drawn = self.tasks.draw(key) if isinstance(self.tasks, TwoStageSampler) else key
+        return drawn, jax.random.fold_in(key, 1)
+
+    def fetch(self, drawn: PyTree) -> Task:
+        """The task with changed images. Raises InnerloopError if its inputs are no images."""
+        chosen, key = drawn
+        tasks = self.tasks
+        task = tasks.fetch(chosen) if isinstance(tasks, TwoStageSampler) else tasks.sample(chosen)
+        keys = jax.random.split(key)
+        support, query = (self._changed(k, b.inputs) for k, b in zip(keys, task, strict=True))
+        return Task(task.support._replace(inputs=support), task.query._replace(inputs=query))
+
+    def _changed(self, key: PRNGKeyArray, images: Array) -> Array:
+        if images.ndim != 4:
+            got, do = f"shape {images.shape}", "give images [examples, height, width, channels]"
+            raise InnerloopError(WHO, "the inputs of a task must be images", got=got, do=do)
+        return jax.vmap(self.image)(jax.random.split(key, len(images)), images)
+
+    def image(
+        self, key: PRNGKeyArray, image: Float[Array, "height width channels"]
+    ) -> Float[Array, "height width channels"]:
+        """One image, changed at random."""
+        flipped, shifted, rotated = jax.random.split(key, 3)
+        mirror = jnp.where(self.flip & jax.random.bernoulli(flipped), -1.0, 1.0)
+        shift = jax.random.randint(shifted, (2,), -self.crop, self.crop + 1)
+        angle = jnp.deg2rad(jax.random.uniform(rotated, minval=-self.rotation, maxval=self.rotation))
+        return transformed(image, mirror, shift, angle)
+
+
+def transformed(
+    image: Float[Array, "height width channels"],
+    mirror: Float[Array, ""],
+    shift: Array,
+    angle: Float[Array, ""],
+) -> Float[Array, "height width channels"]:
+    """An image rotated about its centre, then shifted, then mirrored.
+
+    Args:
+        image: the image.
+        mirror: -1 to exchange left and right, else 1.
+        shift: pixels `[2]` down and to the right.
+        angle: radians, counterclockwise as it is seen.
+    """
+    height, width, _ = image.shape
+    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    y, x = jnp.meshgrid(jnp.arange(height) - centre_y, jnp.arange(width) - centre_x, indexing="ij")
+    y, x = y - shift[0], mirror * x - shift[1]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    places = [cos * y + sin * x + centre_y, cos * x - sin * y + centre_x]
+    read = lambda channel: map_coordinates(channel, places, order=1, mode="nearest")
+    return jax.vmap(read, -1, -1)(image)
