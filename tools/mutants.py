@@ -78,7 +78,7 @@ ENGINE = {
     "outer": "numeric/test_outer_mean engine/test_outer_optimizer engine/test_outer engine/test_nonfinite",
     "persistent_adam": "engine/test_outer_optimizer numeric/test_persistent_adam",
     "prefetch": "tasks/streaming/test_streaming",
-    "pytree": "engine/test_inner properties/test_user_objects nn/test_models",
+    "pytree": "engine/test_pytree engine/test_inner properties/test_user_objects nn/test_models",
     "safe_roots": "numeric/test_long_and_streamed_loops",
     "scores": "properties/test_user_objects",
     "task_list": "engine/test_own_data",

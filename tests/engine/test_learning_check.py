@@ -13,6 +13,7 @@ from innerloop.algorithms import fomaml, joint, maml, reptile
 from innerloop.engine.dependence import dependent
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.types import Batch, Task
@@ -174,6 +175,18 @@ def test_dependence_through_a_scan():
     assert dependent(traced, [True, False, False]) == [True, True, True, False, False]
     assert dependent(traced, [False, True, False]) == [True, True, False, False, True]
     assert dependent(traced, [False, False, True]) == [False, False, False, True, False]
+
+
+def test_dependence_through_a_call():
+    """Of a function that is called, every result has its own."""
+    called = jax.jit(lambda a, b: (a + 1, b + 1))
+    traced = jax.make_jaxpr(lambda a, b: called(a, b))(1.0, 2.0).jaxpr
+    assert dependent(traced, [True, False]) == [True, False]
+
+
+def test_a_random_loss_can_be_learnt():
+    noisy = lambda p, b, *, key: squares(b[0] @ p["w"], b) * (1 + jax.random.uniform(key))
+    start(maml(Loss(noisy, random=True), INNER), PARAMS, Lines())
 
 
 def test_regression_has_no_classes():

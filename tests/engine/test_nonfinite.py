@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.diagnosis import Diverged, layer_lost
+from innerloop.engine.diagnosis import Diverged, gradient_lost, layer_lost
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
@@ -237,3 +237,17 @@ def test_tasks_of_one_array_each():
     lost = Task(jnp.ones((2, 2)), jnp.full((2, 2), jnp.nan))
     with pytest.raises(Diverged, match="query loss .*in its data"):
         algorithm.meta_grad(PARAMS, lost)
+
+
+def test_the_parameter_nearest_the_output_is_named():
+    params = {name: jnp.ones(2) for name in ("a", "b", "c")}
+    assert gradient_lost(params, [False, False, True]) == "at the gradient of `b`"
+    assert gradient_lost(params, [True, True, True]) == ""
+
+
+def test_a_second_derivative_that_is_lost():
+    """The loss and its gradient are finite, the derivative of the gradient step is not."""
+    loss = lambda params, batch: jnp.mean(batch.inputs) * jnp.sum(jnp.abs(params["w"]) ** 1.5)
+    task = Task(Batch(jnp.ones((2, 2)), jnp.ones((2, 1))), Batch(jnp.ones((2, 2)), jnp.ones((2, 1))))
+    with pytest.raises(Diverged, match="query loss or its gradient.*at the gradient of `w`"):
+        maml(loss, InnerLoop(optax.sgd(0.1))).meta_grad(PARAMS, task)

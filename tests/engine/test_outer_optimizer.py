@@ -13,6 +13,7 @@ import pytest
 from innerloop.algorithms import maml, reptile
 from innerloop.engine.algorithm import MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.optimizer import initial_moments
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.persistent_adam import persistent_adam
 from innerloop.engine.types import Batch, Task
@@ -91,6 +92,17 @@ def test_what_is_no_optimizer():
     half: Any = SimpleNamespace(update=optax.sgd(0.1).update)
     with pytest.raises(InnerloopError, match="`optimizer` must be an Optax optimiser"):
         inspect.unwrap(OuterLoop.__mro__[1].__init__)(loop, ALGORITHM, half, 2, None, None)
+
+
+def test_an_optimizer_that_does_not_fit_and_one_that_says_so_itself():
+    def init(params: Any) -> Any:
+        raise InnerloopError("mine", "wants other parameters")
+
+    with pytest.raises(InnerloopError, match="^mine: wants other parameters"):
+        initial_moments(init, {"w": jnp.ones(2)}, "OuterLoop")
+    wrong = optax.multi_transform({"a": optax.sgd(0.1)}, {"other": "a"})
+    with pytest.raises(InnerloopError, match="^OuterLoop: its optimiser does not fit the parameters"):
+        initial_moments(wrong.init, {"w": jnp.ones(2)}, "OuterLoop")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,28 @@ def test_online_maml_by_a_loop_by_hand():
     assert differ(first, expected) > 1e-2
 
 
+def test_a_random_loss_has_a_key_for_every_item():
+    _, params, _ = mlp_case()
+    task, key = stream(3), jax.random.key(5)
+
+    def noisy(params: Any, item: Batch, *, key: jax.Array) -> jax.Array:
+        return item_loss(params, item) * (1 + jax.random.uniform(key))
+
+    def along(theta: Any) -> jax.Array:
+        losses = []
+        for i in range(3):
+            item = jax.tree.map(lambda x, i=i: x[i], task.support)
+            one = lambda p, i=i, item=item: noisy(p, item, key=jax.random.fold_in(key, i))
+            value, grads = jax.value_and_grad(one)(theta)
+            losses.append(value)
+            theta = jax.tree.map(lambda p, g: p - RATE * g, theta, grads)
+        return jnp.stack(losses).mean()
+
+    algorithm = online_maml(Loss(noisy, random=True), InnerLoop(SGD, 3))
+    found, _ = jax.jit(algorithm.meta_grad)(params, task, key=key)
+    assert_close(found, jax.jit(jax.grad(along))(params), 1e-12)
+
+
 def test_online_maml_logs_the_means_over_the_items():
     """Of auxiliary outputs, each along its own axes."""
     _, params, _ = mlp_case()

@@ -62,6 +62,14 @@ def same(a, b, tolerance: float = 1e-10) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
 
 
+def test_the_state_carries_no_gradient_unless_asked_to():
+    """As running statistics do not."""
+    _, params, task = mlp_case()
+    plain = Loss(normalised_loss, state=stateful().state, aux=True)
+    found = jax.jit(maml(plain, InnerLoop(SGD, STEPS)).meta_grad)(params, task)[0]
+    same(found, jax.jit(jax.grad(lambda p: by_hand(p, task, False)[0]))(params))
+
+
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("select", [None, "head"])
 def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative, select):

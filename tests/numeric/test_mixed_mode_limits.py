@@ -109,6 +109,19 @@ def true_sine(x: jax.Array) -> jax.Array:
     return rule(x)
 
 
+@jax.custom_jvp
+def rounded(x: jax.Array) -> jax.Array:
+    """Constant between steps, so that its derivative is zero."""
+    return jnp.floor(x)
+
+
+rounded.defjvp(lambda primals, tangents: (rounded(*primals), jnp.zeros_like(primals[0])))
+
+
+def test_a_rule_of_zero_is_true_of_what_is_constant():
+    check_true_derivatives(lambda x: jnp.sum(rounded(x) + x), jnp.ones(2))
+
+
 @pytest.mark.parametrize("activation", [true_sine, jax.nn.relu, jax.nn.silu, jax.nn.softplus, jax.nn.selu])
 def test_true_rules_are_taken(activation: Callable):
     """Those of JAX's own functions, and a user's that say the same in another way."""

@@ -547,3 +547,11 @@ def test_an_error_of_a_score_without_words_is_told_by_its_name(error: Exception)
     task = Task(Batch(jnp.ones((2, 1)), jnp.ones((2, 1))), Batch(jnp.ones((2, 1)), jnp.ones((2, 1))))
     with pytest.raises(InnerloopError, match=rf"score: cannot be computed \({type(error).__name__}\)"):
         score_shapes(silent, jnp.ones(1), task)
+
+
+def test_an_empty_dictionary_of_scores_is_told_as_such():
+    batch = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
+    cases: list[tuple[Any, str]] = [({}, "an empty dict"), ([1.0], "a list")]
+    for value, told in cases:
+        with pytest.raises(InnerloopError, match=f"got {told}"):
+            score_shapes(lambda params, task, value=value: value, PARAMS, Task(batch, batch))

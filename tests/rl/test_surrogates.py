@@ -69,6 +69,24 @@ def test_dice_with_any_baseline_is_still_right():
     np.testing.assert_allclose(second, true, atol=1e-12)
 
 
+def test_dice_of_several_trajectories_in_a_lane():
+    """One after the other, each begins anew: the derivatives are those of trajectories in lanes of their own."""
+    policy, task, horizon = case("process")
+    apart = all_samples(policy, task, horizon)
+    join = lambda x: x.reshape(x.shape[0] // 2, 2 * x.shape[1], *x.shape[2:])
+    together = jax.tree.map(join, apart)
+    ends = jnp.tile(
+        (jnp.arange(2 * horizon) % horizon == horizon - 1).astype(float), (len(together.weights), 1)
+    )
+    together = together._replace(ends=ends)
+    for found, expected in zip(
+        derivatives(lambda p: surrogates.dice(p, together), policy),
+        derivatives(lambda p: surrogates.dice(p, apart), policy),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_dice_is_right_at_the_third_order():
     policy, task, horizon = case("process")
     flat, back = ravel_pytree(policy)
