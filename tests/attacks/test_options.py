@@ -9,7 +9,18 @@ import pytest
 
 from innerloop import cli
 from innerloop.analysis.run_all import Request
-from innerloop.cli import adapt, analyze, completion, evaluate, presets, quickstart, report, reproduce, train
+from innerloop.cli import (
+    adapt,
+    analyze,
+    compare,
+    completion,
+    evaluate,
+    presets,
+    quickstart,
+    report,
+    reproduce,
+    train,
+)
 from innerloop.cli.common import _option
 from innerloop.config.bounds import Bounds, Field, bounds_of
 from innerloop.config.schema import (
@@ -36,6 +47,7 @@ COMMANDS = {
     "adapt": adapt.Adapt,
     "analyze": analyze.Analyze,
     "report": report.Report,
+    "compare": compare.Compare,
     "reproduce": reproduce.Reproduce,
     "quickstart": quickstart.Quickstart,
     "completion": completion.Completion,

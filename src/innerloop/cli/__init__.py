@@ -23,6 +23,7 @@ COMMANDS = {
     "adapt": "adapt to your own few examples and predict new ones",
     "analyze": "rapid learning or feature reuse? Experiments on a trained run",
     "report": "write one HTML page about one or more runs",
+    "compare": "print one table of several runs and seeds",
     "reproduce": "repeat a run from its config, and compare to the bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
     "completion": "print a script that makes your shell complete commands",

@@ -70,6 +70,8 @@ class Basics:
     """Which meta-gradient."""
     seed: Annotated[int, SEED] = 0
     """Seed of the initial weights and of the training tasks."""
+    seeds: Annotated[str, arg(metavar="A..B", help_behavior_hint="")] = ""
+    """Train once with each of these seeds (0..4 or 0,3,7), into DIR/seed-N; the same command goes on after a stop."""
     precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
     """Of the factors of products on an accelerator, in training and at test."""
 
@@ -101,10 +103,28 @@ def run(argv: Sequence[str]) -> int:
         parse(Basics, argv, name="train")
     arguments, base = _parse_with_preset(argv)
     if _is_distributed(arguments):
+        if arguments.seeds:
+            raise InnerloopError("--seeds", "is for one process", got=arguments.seeds, do="give --seed")
         return _run_distributed(argv, arguments, base)
+    if arguments.seeds:
+        return _run_seeds(arguments, base)
     config, folder = _plan(arguments, base)
     start_jax(arguments.devices)
     return _train_into(folder, config)
+
+
+def _run_seeds(arguments: Train, base: Config) -> int:
+    """One training for each seed."""
+    from innerloop.cli.seeds import seeds_of, train_each
+
+    seeds = seeds_of(arguments.seeds)
+    if arguments.resume is not None or arguments.seed != base.seed:
+        do = "leave --resume and --seed out"
+        raise InnerloopError("--seeds", "names the trainings already", got=arguments.seeds, do=do)
+    config, folder = _plan(arguments, base)
+    assert config is not None
+    start_jax(arguments.devices)
+    return train_each(seeds, config, folder, _train_into)
 
 
 def _is_distributed(arguments: Train) -> bool:

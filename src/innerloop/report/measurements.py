@@ -62,13 +62,20 @@ def load(sources: Sequence[str | Path]) -> list[Trained]:
     return [load_trained(source) for source in sources]
 
 
-def gather(loaded: Sequence[Trained], tasks: int, progress_for: ProgressFor = no_progress_for) -> list[Group]:
+def gather(
+    loaded: Sequence[Trained],
+    tasks: int,
+    progress_for: ProgressFor = no_progress_for,
+    *,
+    baselines: bool = True,
+) -> list[Group]:
     """Measure runs, and what their trainings began from.
 
     Args:
         loaded: the runs.
         tasks: held-out tasks per measurement.
         progress_for: progress callbacks.
+        baselines: whether to measure what their trainings began from.
 
     Returns:
         The runs grouped by problem, those that differ by their seed alone as one, each group with its baselines.
@@ -76,7 +83,10 @@ def gather(loaded: Sequence[Trained], tasks: int, progress_for: ProgressFor = no
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
         together.setdefault(_problem(trained), []).append(trained)
-    return [_group(title, members, tasks, progress_for) for title, members in together.items()]
+    starts = lambda members: _beginnings(members) if baselines else []
+    return [
+        _group(title, members, starts(members), tasks, progress_for) for title, members in together.items()
+    ]
 
 
 def _problem(trained: Trained) -> str:
@@ -95,15 +105,21 @@ def _problem(trained: Trained) -> str:
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"
 
 
-def _group(title: str, members: list[Trained], tasks: int, progress_for: ProgressFor) -> Group:
-    """Measure runs on one problem and their baselines."""
+def _group(
+    title: str,
+    members: list[Trained],
+    starts: list[tuple[str, Trained]],
+    tasks: int,
+    progress_for: ProgressFor,
+) -> Group:
+    """Measure runs on one problem, and what their trainings began from."""
     found = families(members)
     runs = []
     for label, family in zip(_labels_of([family[0] for family in found]), found, strict=True):
         names = [f"{label}, seed {t.config.seed}" for t in family] if len(family) > 1 else [label]
         single = [_measured(name, t, tasks, progress_for) for name, t in zip(names, family, strict=True)]
         runs.append(over_seeds(label, single))
-    baselines = [_measured(label, t, tasks, progress_for) for label, t in _beginnings(members)]
+    baselines = [_measured(label, t, tasks, progress_for) for label, t in starts]
     return Group(title, runs, [replace(baseline, baseline=True) for baseline in baselines])
 
 

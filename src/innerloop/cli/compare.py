@@ -1,0 +1,63 @@
+"""`innerloop compare`: runs on the same held-out tasks, in one table."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import arg
+
+from innerloop.cli.common import Devices, console, new_table, parse, print_json, start_jax
+from innerloop.config.bounds import TASKS
+from innerloop.errors import InnerloopError
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare runs on the same held-out tasks. Runs that differ by their seed alone are one row.
+
+    Every run is compared in pairs with the first one: seed by seed where both have several, else task by task.
+
+    Example: innerloop compare runs/maml/seed-* runs/anil/seed-* --format markdown
+    """
+
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+    ]
+    """Run folders, weights files, or presets with bundled weights."""
+    tasks: Annotated[int, TASKS] = 600
+    """Held-out tasks for every measurement."""
+    format: Literal["text", "markdown", "csv", "latex", "json"] = "text"
+    """How the table is printed."""
+    devices: Devices = None
+    """CPU devices that tasks are split over."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `innerloop compare`; returns the exit code."""
+    arguments = parse(Compare, argv)
+    if not arguments.runs:
+        raise InnerloopError("compare", "needs a run", do="give the folders of some runs")
+    start_jax(arguments.devices)
+    from innerloop.cli.progress import counting
+    from innerloop.report import measurements, summary
+
+    watching = lambda title: counting(console(stderr=True), title)
+    loaded = measurements.load(arguments.runs)
+    found = summary.rows(measurements.gather(loaded, arguments.tasks, watching, baselines=False))
+    out = console()
+    if arguments.format == "json":
+        print_json([asdict(row) for row in found])
+    elif arguments.format == "text":
+        table = new_table(*summary.HEADS, left=2)
+        for row in found:
+            table.add_row(*summary.cells(row))
+        out.print(table)
+        out.print(
+            "After ±: the 95 % interval over tasks; of several seeds their standard deviation. "
+            "Gain: over the first run, positive if better."
+        )
+    else:
+        for line in summary.FORMATS[arguments.format](found).splitlines():
+            out.print(line)
+    return 0

@@ -1,0 +1,121 @@
+"""`train --seeds` and `compare`: trainings that differ by their seed, as one row of a table."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from innerloop.cli.seeds import seeds_of
+from innerloop.errors import InnerloopError
+from innerloop.training.storage.run_directory import RunFolder
+
+SHORT = ("--outer.meta-steps", "4", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
+SHORT += ("--evaluation.steps", "1")
+
+
+def trained(command, folder, algorithm: str, seeds: str) -> str:
+    words = ("train", f"sinusoid-{algorithm}", *SHORT, "--folder", folder, "--seeds", seeds)
+    code, out, err = command(*words)
+    assert code == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, quickly):
+    """Two algorithms with two seeds each."""
+    from innerloop.cli import main
+
+    root = tmp_path_factory.mktemp("seeds")
+    for algorithm in ("maml", "fomaml"):
+        words = ("train", f"sinusoid-{algorithm}", *SHORT, "--seeds", "0,2")
+        with quickly():
+            assert main([*words, "--folder", str(root / algorithm)]) == 0
+    return [root / name / f"seed-{seed}" for name in ("maml", "fomaml") for seed in (0, 2)]
+
+
+def test_ranges_and_lists():
+    assert seeds_of("0..4") == [0, 1, 2, 3, 4]
+    assert seeds_of("7") == [7]
+    assert seeds_of("3, 1..2") == [3, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "a", "4..0", "1,1", "0..2,1", "-1", "0..99999", "1.5", "0..", "9" * 30])
+def test_what_names_no_seeds(text: str):
+    with pytest.raises(InnerloopError, match="--seeds"):
+        seeds_of(text)
+
+
+def test_each_seed_is_the_training_of_that_seed_alone(command, folders, tmp_path):
+    assert [RunFolder(folder).config().seed for folder in folders] == [0, 2, 0, 2]
+    words = ("train", "sinusoid-maml", *SHORT, "--seed", 2, "--folder", tmp_path / "alone")
+    assert command(*words)[0] == 0
+    lines = [
+        (folder / "metrics.jsonl").read_text() for folder in (tmp_path / "alone", folders[1], folders[0])
+    ]
+    assert lines[0] == lines[1] != lines[2]
+
+
+def test_the_same_command_goes_on(command, complaint, refused, tmp_path):
+    """What has ended stays; what was stopped is resumed; another training is not touched."""
+    first = trained(command, tmp_path, "maml", "0..1")
+    assert "innerloop compare" in first
+    (tmp_path / "seed-1" / "weights.safetensors").unlink()
+    before = (tmp_path / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
+    again = trained(command, tmp_path, "maml", "0..1")
+    assert f"{tmp_path / 'seed-0'} has ended already." in again
+    assert (tmp_path / "seed-1" / "weights.safetensors").is_file()
+    assert (tmp_path / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
+    words = ("train", "sinusoid-fomaml", *SHORT, "--folder", tmp_path, "--seeds", "0..1")
+    assert "holds a run with other settings" in complaint(*words)
+
+
+def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
+    words = ("train", "sinusoid-maml", "--seeds", "0..1", "--folder", tmp_path)
+    assert "leave --resume and --seed out" in complaint(*words, "--seed", 3)
+    assert "is for one process" in complaint(*words, "--distributed")
+    assert "must be like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
+
+
+def compared(command, folders, form: str) -> str:
+    code, out, err = command("compare", *folders, "--tasks", 8, "--format", form)
+    assert code == 0, err
+    return out
+
+
+def test_a_row_is_the_mean_over_seeds_and_gains_are_in_pairs(command, folders):
+    rows = json.loads(compared(command, folders, "json"))
+    single = json.loads(compared(command, folders[:1], "json"))
+    other = json.loads(compared(command, folders[1:2], "json"))
+    assert [(row["run"], row["seeds"]) for row in rows] == [("MAML", 2), ("FOMAML", 2)]
+    values = np.array([single[0]["mean"], other[0]["mean"]])
+    assert rows[0]["mean"] == pytest.approx(values.mean())
+    assert rows[0]["spread"] == pytest.approx(values.std(ddof=1))
+    assert rows[0]["gain"] is None
+    assert rows[1]["gain"] == pytest.approx(
+        rows[0]["mean"] - rows[1]["mean"]
+    )  # of losses the lower is better
+    assert rows[1]["pairs"] == "seed by seed, 2 seeds"
+
+
+def test_tables_for_papers_spreadsheets_and_notes(command, folders):
+    exact = json.loads(compared(command, folders, "json"))
+    (first, second) = csv.DictReader(io.StringIO(compared(command, folders, "csv")))
+    assert float(first["mean"]) == exact[0]["mean"]
+    assert (second["run"], first["gain"]) == ("FOMAML", "")
+    markdown = compared(command, folders, "markdown").splitlines()
+    assert len(markdown) == 4
+    assert len({line.count("|") for line in markdown}) == 1
+    latex = compared(command, folders, "latex")
+    assert latex.count(r" \\") == 3
+    assert r"$\pm$" in latex
+    assert latex.startswith(r"\begin{tabular}")
+    text = compared(command, folders, "text")
+    assert "FOMAML" in text
+    assert "standard deviation" in text
+
+
+def test_compare_needs_runs(complaint, tmp_path):
+    assert "needs a run" in complaint("compare")
+    assert "is not a run" in complaint("compare", tmp_path)
