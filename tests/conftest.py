@@ -1,6 +1,7 @@
 """Set before `innerloop` is imported: two CPU devices, shapes checked at run time, data and cache folders."""
 
 import contextlib
+import gc
 import os
 import tempfile
 import threading
@@ -21,6 +22,8 @@ import innerloop
 # Every signature of the package is checked when it is called: shapes and dtypes, not types alone.
 jaxtyping.install_import_hook("innerloop", "beartype.beartype")
 innerloop.use_cores(2)
+
+gc.set_threshold(50_000, 20, 50)  # traces are many small objects: collecting them takes a tenth of the time
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")

@@ -406,7 +406,9 @@ def main() -> None:
     files = [file for file in NEAREST if any(fnmatch(file, pattern) for pattern in chosen.files)]
     if chosen.survivors:
         left = [row for row in known.get("mutants", []) if not row["found_by"] and row["file"] in files]
-        changes = [Change(row["file"], row["operator"], row["occurrence"]) for row in left]
+        tried_then = (Change(row["file"], row["operator"], row["occurrence"]) for row in left)
+        # A source that was changed since has another sample.
+        changes = [change for change in tried_then if change in changes_of(change.file, chosen.per_file)]
     else:
         samples = [changes_of(file, chosen.per_file) for file in files]
         # One of every file, then the second of every file: a run that is stopped has seen all files.
