@@ -54,8 +54,8 @@ class Basics:
     devices: Devices = None
     """CPU devices that tasks are split over."""
     distributed: bool = False
-    """This is one of several processes; Slurm, Open MPI or Kubernetes say where the others are, or the next three,
-    or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    """This is one of several processes; Slurm, Open MPI or Kubernetes say where the others are, or the next three, or
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
     """Where the first process listens."""
     processes: Annotated[int | None, Bounds(1, 100_000), _distributed_option("processes", "N")] = None
@@ -71,7 +71,7 @@ class Basics:
     seed: Annotated[int, SEED] = 0
     """Seed of the initial weights and of the training tasks."""
     seeds: Annotated[str, arg(metavar="A..B", help_behavior_hint="")] = ""
-    """Train once with each of these seeds (0..4 or 0,3,7), into DIR/seed-N; the same command goes on after a stop."""
+    """Train with each seed, 0..4 for example, into DIR/seed-N."""
     precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
     """Of the factors of products on an accelerator, in training and at test."""
 
