@@ -11,15 +11,27 @@ function fromFloat16(half) {
 }
 
 /**
- * The arrays of a model by name.
- * @param {{sizes: Record<string, number>, float16: string}} stored
- * @returns {Params}
+ * @typedef {object} Stored a model as models.js has it
+ * @property {string} name
+ * @property {string} title
+ * @property {"mean" | "flatten"} features
+ * @property {"sgd" | "persistent_adam"} rule
+ * @property {number} rate
+ * @property {boolean} headOnly whether the algorithm adapts the head alone, as ANIL does
+ * @property {number} trainedSteps inner steps in training
+ * @property {Record<string, number>} sizes of the arrays, in their order
+ * @property {string} float16 the arrays one after the other, in base64
  */
+
+const STORED = /** @type {Stored[]} */ (/** @type {unknown} */ (MODELS));
+
+/** @param {Stored} stored @returns {Params} all arrays by name */
 function arraysOf({ sizes, float16 }) {
-  const bytes = bytesOf(float16), arrays = {};
+  const halves = new DataView(bytesOf(float16).buffer), arrays = /** @type {Params} */ ({});
   let at = 0;
   for (const [name, size] of Object.entries(sizes)) {
-    arrays[name] = Float64Array.from({ length: size }, (_, i) => fromFloat16(bytes[at + 2 * i] | (bytes[at + 2 * i + 1] << 8)));
+    const from = at;
+    arrays[name] = Float64Array.from({ length: size }, (_, i) => fromFloat16(halves.getUint16(from + 2 * i, true)));
     at += 2 * size;
   }
   return arrays;
@@ -27,10 +39,10 @@ function arraysOf({ sizes, float16 }) {
 
 /**
  * A model as the inner loop takes it; moments are stored by their square roots.
- * @param {(typeof MODELS)[number]} stored @returns {Model}
+ * @param {Stored} stored @returns {Model}
  */
 function modelOf(stored) {
-  const params = {}, moments = {};
+  const params = /** @type {Params} */ ({}), moments = /** @type {Params} */ ({});
   for (const [name, array] of Object.entries(arraysOf(stored)))
     if (name.startsWith("moments/")) moments[name.slice("moments/".length)] = array.map((root) => root * root);
     else params[name] = array;

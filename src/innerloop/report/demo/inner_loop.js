@@ -3,7 +3,6 @@
 
 /**
  * @typedef {object} Model
- * @property {string} title
  * @property {"mean" | "flatten"} features
  * @property {"sgd" | "persistent_adam"} rule
  * @property {number} rate
@@ -13,7 +12,11 @@
  */
 
 /** @param {Float64Array} w @param {Float64Array} g @param {number} rate @returns {Float64Array} */
-const sgd = (w, g, rate) => w.map((value, i) => value - rate * g[i]);
+function sgd(w, g, rate) {
+  const moved = new Float64Array(w.length);
+  for (let i = 0; i < w.length; i++) moved[i] = w[i] - rate * g[i];
+  return moved;
+}
 
 /**
  * Adam without momentum, as innerloop.engine.persistent_adam: the new parameter and its new moment.
@@ -21,8 +24,12 @@ const sgd = (w, g, rate) => w.map((value, i) => value - rate * g[i]);
  * @returns {[Float64Array, Float64Array]}
  */
 function persistentAdam(w, v, g, rate) {
-  const moment = v.map((value, i) => 0.999 * value + 0.001 * g[i] * g[i]);
-  return [w.map((value, i) => value - (rate * g[i]) / (Math.sqrt(moment[i]) + 1e-8)), moment];
+  const moved = new Float64Array(w.length), moment = new Float64Array(w.length);
+  for (let i = 0; i < w.length; i++) {
+    moment[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
+    moved[i] = w[i] - (rate * g[i]) / (Math.sqrt(moment[i]) + 1e-8);
+  }
+  return [moved, moment];
 }
 
 /**

@@ -40,7 +40,7 @@ function eachPixel(examples, side, channels, visit) {
 function patchesOf(images, examples, side, channels) {
   const patches = new Float64Array(examples * strided(side).out ** 2 * 9 * channels);
   eachPixel(examples, side, channels, (image, patch) => {
-    for (let c = 0; c < channels; c++) patches[patch + c] = images[image + c];
+    patches.set(images.subarray(image, image + channels), patch);
   });
   return patches;
 }

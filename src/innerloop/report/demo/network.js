@@ -59,7 +59,8 @@ function embed(params, features, images) {
     side = strided(side).out;
   }
   const filters = blocks[BLOCKS.length - 1].filters;
-  return { examples, blocks, places: side * side, output: features === "mean" ? meanOverPlaces(x, examples, filters) : x };
+  const output = features === "mean" ? meanOverPlaces(x, examples, filters) : x;
+  return { examples, blocks, places: side * side, output };
 }
 
 /**
@@ -69,7 +70,7 @@ function embed(params, features, images) {
  * @returns {Params}
  */
 function embedBackward(params, features, { examples, blocks, places }, gradient) {
-  const filters = blocks[BLOCKS.length - 1].filters, grads = {};
+  const filters = blocks[BLOCKS.length - 1].filters, grads = /** @type {Params} */ ({});
   let x = features === "mean" ? meanOverPlacesBackward(gradient, places, filters) : gradient;
   for (const number of [...BLOCKS].reverse()) {
     const found = blockBackward(params, number, blocks[number], x, examples);

@@ -1,7 +1,7 @@
 "use strict";
 // The page: ten drawings, four algorithms, one step at a time.
 
-const DWELL = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 350; // milliseconds for which a step is shown
+const DWELL = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 350; // milliseconds that a step is shown
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 const byId = (id) => /** @type {any} */ (document.getElementById(id));
@@ -12,8 +12,8 @@ const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milli
 const page = {
   examples: LABELS.map((label) => new Pad("Example", label, () => forget())),
   queries: LABELS.map((label) => new Pad("Query", label, () => forget())),
-  panels: MODELS.map((model) => new Panel(model)),
-  models: MODELS.map(modelOf),
+  panels: STORED.map((model) => new Panel(model)),
+  models: STORED.map(modelOf),
   task: 0, // the next one to fill in
   run: 0, // counts adaptations; a newer one ends an older one
 };
@@ -23,15 +23,17 @@ function say(text) {
   byId("status").textContent = text;
 }
 
+/** @returns {number} how many drawings are missing */
+const empty = () => [...page.examples, ...page.queries].filter((pad) => pad.empty).length;
+
 /** Remove the results, which are of other drawings. */
 function forget() {
   page.run++;
   page.panels.forEach((panel) => panel.clear());
   /** @type {HTMLInputElement} */ (byId("step")).disabled = true;
   show(0);
-  const empty = [...page.examples, ...page.queries].filter((pad) => pad.empty).length;
-  say(empty ? `${empty} of 10 drawings to go.` : "Ready to adapt.");
-  /** @type {HTMLButtonElement} */ (byId("adapt")).disabled = empty > 0;
+  say(empty() ? `${empty()} of 10 drawings to go.` : "Ready to adapt.");
+  /** @type {HTMLButtonElement} */ (byId("adapt")).disabled = empty() > 0;
 }
 
 /** @param {number} step */
@@ -85,6 +87,6 @@ byId("panels").append(...page.panels.map((panel) => panel.article));
 byId("fill").addEventListener("click", fill);
 byId("clear").addEventListener("click", () => [...page.examples, ...page.queries].forEach((pad) => pad.set(null)));
 byId("adapt").addEventListener("click", adaptAll);
-byId("frozen").addEventListener("change", () => [...page.examples, ...page.queries].some((pad) => pad.empty) || adaptAll());
+byId("frozen").addEventListener("change", () => empty() || adaptAll());
 byId("step").addEventListener("input", (event) => show(Number(/** @type {HTMLInputElement} */ (event.target).value)));
 fill();

@@ -22,7 +22,9 @@ class Pad {
   constructor(what, label, onChange) {
     this.ink = new Uint8Array(DRAWN * DRAWN);
     this.pen = { x: DRAWN / 2, y: DRAWN / 2, down: false, shown: false };
-    Object.assign(this, { what, label, onChange });
+    this.what = what;
+    this.label = label;
+    this.onChange = onChange;
     this.canvas = /** @type {HTMLCanvasElement} */ (
       element("canvas", { width: `${DRAWN}`, height: `${DRAWN}`, tabindex: "0", role: "application" })
     );

@@ -7,7 +7,7 @@ const STEPS = 5;
 /** @param {number} share @returns {string} */
 const percent = (share) => `${Math.round(100 * share)}`;
 
-/** @param {typeof MODELS[number]} model @returns {string} how it adapts */
+/** @param {Stored} model @returns {string} how it adapts */
 function ruleOf({ rule, rate, headOnly, trainedSteps }) {
   const kind = rule === "sgd" ? "gradient descent" : "Adam with learned moments";
   const trained = `trained with ${trainedSteps} inner step${trainedSteps === 1 ? "" : "s"}`;
@@ -16,18 +16,22 @@ function ruleOf({ rule, rate, headOnly, trainedSteps }) {
 
 /** Probabilities after the chosen step, and accuracy after every step. */
 class Panel {
-  /** @param {typeof MODELS[number]} model */
+  /** @param {Stored} model */
   constructor(model) {
-    this.cells = LABELS.map(() => LABELS.map(() => element("td")));
+    this.cells = LABELS.map((row) => LABELS.map((column) => element("td", row === column ? { class: "right" } : {})));
     this.counts = this.row();
     this.means = this.row();
+    this.steps = Array.from({ length: STEPS + 1 }, (_, step) => element("th", { scope: "col" }, `${step}`));
     this.time = element("p", { class: "soft" });
     this.article = element("article", { class: "panel", "data-algorithm": model.name },
       element("h3", {}, model.title), element("p", { class: "soft rule" }, ruleOf(model)),
       this.probabilities(model.title), this.summary(model.title), this.time);
+    /** @type {Float64Array[]} probabilities after every step so far */
+    this.found = [];
     this.clear();
   }
 
+  /** @returns {HTMLElement[]} a cell for every step */
   row() {
     return Array.from({ length: STEPS + 1 }, () => element("td"));
   }
@@ -36,7 +40,8 @@ class Panel {
   probabilities(title) {
     const heads = LABELS.map((label) => element("th", { scope: "col" }, label));
     const rows = LABELS.map((label, i) => element("tr", {}, element("th", { scope: "row" }, label), ...this.cells[i]));
-    const caption = element("caption", { class: "hidden" }, `${title}: probability of each class for each query, in per cent`);
+    const says = `${title}: probability of each class for each query, in per cent`;
+    const caption = element("caption", { class: "hidden" }, says);
     const head = element("thead", {}, element("tr", {}, element("td"), ...heads));
     return element("table", { class: "probabilities" }, caption, head, element("tbody", {}, ...rows));
   }
@@ -45,16 +50,13 @@ class Panel {
   summary(title) {
     const line = (/** @type {string} */ name, /** @type {Node[]} */ cells) =>
       element("tr", {}, element("th", { scope: "row" }, name), ...cells);
-    const steps = Array.from({ length: STEPS + 1 }, (_, step) => element("th", { scope: "col" }, `${step}`));
     const caption = element("caption", { class: "hidden" }, `${title}: accuracy after every inner step`);
     const body = element("tbody", {}, line("right of 5", this.counts), line("mean %", this.means));
-    this.steps = steps;
-    return element("table", { class: "summary" }, caption, element("thead", {}, line("step", steps)), body);
+    return element("table", { class: "summary" }, caption, element("thead", {}, line("step", this.steps)), body);
   }
 
   clear() {
-    /** @type {Float64Array[]} */
-    this.found = [];
+    this.found.length = 0;
     for (const cell of [...this.cells.flat(), ...this.counts, ...this.means]) this.write(cell, "–", 0);
     this.time.textContent = "\u00a0";
     this.choose(0);
@@ -83,7 +85,6 @@ class Panel {
     this.steps.forEach((head, i) => head.classList.toggle("chosen", i === step));
     const probabilities = this.found[step];
     if (!probabilities) return;
-    this.cells.forEach((row, i) => row.forEach((cell, j) => this.write(cell, percent(probabilities[i * WAYS + j]), probabilities[i * WAYS + j])));
-    this.cells.forEach((row, i) => row.forEach((cell, j) => cell.classList.toggle("right", i === j)));
+    this.cells.flat().forEach((cell, i) => this.write(cell, percent(probabilities[i]), probabilities[i]));
   }
 }
