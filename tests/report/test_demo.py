@@ -92,7 +92,7 @@ def test_scores_equal_those_of_python_after_every_step(
 # The gradient of the loss along a random direction, and the difference of two losses, in doubles.
 DIFFERENCES = """(() => {
   const uniform = ((state) => () => (state = (state * 16807) % 2147483647) / 2147483647 - 0.5)(20);
-  const images = Float64Array.from({length: 5 * 784}, () => Math.max(0, uniform()));
+  const images = Floats.from({length: 5 * 784}, () => Math.max(0, uniform()));
   return MODELS.map(({features}, number) => {
     const {params} = modelOf(MODELS[number]), targets = [0, 3, 1, 2, 4];
     const grads = lossGradient(params, features, embed(params, features, images), targets, false);
@@ -116,17 +116,18 @@ def test_the_gradient_of_every_parameter_equals_finite_differences() -> None:
 
 
 @needs_node
-def test_products_in_float32_equal_those_in_doubles() -> None:
+def test_products_by_webassembly_equal_those_by_javascript() -> None:
     """Whole tiles, and what is left over of rows and columns."""
-    compare = """[[4, 3, 8], [1, 1, 1], [7, 300, 13], [245, 64, 576]].map(([rows, inner, columns]) => {
-      const a = Float64Array.from({length: rows * inner}, (_, i) => Math.sin(i));
-      const b = Float64Array.from({length: inner * columns}, (_, i) => Math.cos(3 * i));
-      const exact = productInDoubles(a, b, rows, inner, columns);
-      return product(a, b, rows, inner, columns).map((value, i) => value - exact[i]); })"""
+    compare = """[[4, 3, 8], [1, 1, 1], [7, 300, 13], [245, 64, 576]].flatMap(([rows, inner, columns]) =>
+      [false, true].map((turned) => {
+        const a = Floats.from({length: rows * inner}, (_, i) => Math.sin(i));
+        const b = Floats.from({length: inner * columns}, (_, i) => Math.cos(3 * i));
+        const slow = slowProduct(a, b, rows, inner, columns, turned);
+        return product(a, b, rows, inner, columns, turned).map((value, i) => value - slow[i]); }))"""
     for difference in run_script(compare):
         np.testing.assert_allclose(difference, 0, atol=1e-5)
-    assert run_script("product === productInDoubles") is False
-    assert run_script("product === productInDoubles", "doubles") is True
+    assert run_script("[product === slowProduct, Floats.name]") == [False, "Float32Array"]
+    assert run_script("[product === slowProduct, Floats.name]", "doubles") == [True, "Float64Array"]
 
 
 @needs_node

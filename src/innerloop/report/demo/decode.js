@@ -31,7 +31,7 @@ function arraysOf({ sizes, float16 }) {
   let at = 0;
   for (const [name, size] of Object.entries(sizes)) {
     const from = at;
-    arrays[name] = Float64Array.from({ length: size }, (_, i) => fromFloat16(halves.getUint16(from + 2 * i, true)));
+    arrays[name] = Floats.from({ length: size }, (_, i) => fromFloat16(halves.getUint16(from + 2 * i, true)));
     at += 2 * size;
   }
   return arrays;

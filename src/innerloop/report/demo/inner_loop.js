@@ -11,20 +11,20 @@
  * @property {Params | null} moments second moments, for `persistent_adam`
  */
 
-/** @param {Float64Array} w @param {Float64Array} g @param {number} rate @returns {Float64Array} */
+/** @param {Floats} w @param {Floats} g @param {number} rate @returns {Floats} */
 function sgd(w, g, rate) {
-  const moved = new Float64Array(w.length);
+  const moved = new Floats(w.length);
   for (let i = 0; i < w.length; i++) moved[i] = w[i] - rate * g[i];
   return moved;
 }
 
 /**
  * Adam without momentum, as innerloop.engine.persistent_adam: the new parameter and its new moment.
- * @param {Float64Array} w @param {Float64Array} v @param {Float64Array} g @param {number} rate
- * @returns {[Float64Array, Float64Array]}
+ * @param {Floats} w @param {Floats} v @param {Floats} g @param {number} rate
+ * @returns {[Floats, Floats]}
  */
 function persistentAdam(w, v, g, rate) {
-  const moved = new Float64Array(w.length), moment = new Float64Array(w.length);
+  const moved = new Floats(w.length), moment = new Floats(w.length);
   for (let i = 0; i < w.length; i++) {
     moment[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
     moved[i] = w[i] - (rate * g[i]) / (Math.sqrt(moment[i]) + 1e-8);
@@ -47,14 +47,14 @@ function stepped(model, grads) {
 /**
  * Adapt a model, and yield its scores of the queries after 0, 1, ..., `steps` inner steps.
  * @param {Model} model
- * @param {{images: Float64Array, targets: number[]}} support
- * @param {Float64Array} queries `[queries, 28, 28, 1]`, normalised together (transductive)
+ * @param {{images: Floats, targets: number[]}} support
+ * @param {Floats} queries `[queries, 28, 28, 1]`, normalised together (transductive)
  * @param {{steps: number, frozen: boolean}} settings
- * @returns {Generator<Float64Array>} `[queries, ways]` each
+ * @returns {Generator<Floats>} `[queries, ways]` each
  */
 function* adapt(model, support, queries, { steps, frozen }) {
   const headOnly = frozen || model.headOnly;
-  const features = (/** @type {Float64Array} */ images) => embed(model.params, model.features, images);
+  const features = (/** @type {Floats} */ images) => embed(model.params, model.features, images);
   let seen = null, asked = features(queries);
   for (let step = 0; ; step++) {
     yield scoresOf(model.params, asked);

@@ -33,12 +33,12 @@ function eachPixel(examples, side, channels, visit) {
 
 /**
  * The patches below the kernel (im2col).
- * @param {Float64Array} images `[examples, side, side, channels]`
+ * @param {Floats} images `[examples, side, side, channels]`
  * @param {number} examples @param {number} side @param {number} channels
- * @returns {Float64Array} `[examples * out * out, 9 * channels]`
+ * @returns {Floats} `[examples * out * out, 9 * channels]`
  */
 function patchesOf(images, examples, side, channels) {
-  const patches = new Float64Array(examples * strided(side).out ** 2 * 9 * channels);
+  const patches = new Floats(examples * strided(side).out ** 2 * 9 * channels);
   eachPixel(examples, side, channels, (image, patch) => {
     patches.set(images.subarray(image, image + channels), patch);
   });
@@ -47,11 +47,11 @@ function patchesOf(images, examples, side, channels) {
 
 /**
  * The gradient of the images from that of their patches.
- * @param {Float64Array} patches @param {number} examples @param {number} side @param {number} channels
- * @returns {Float64Array} `[examples, side, side, channels]`
+ * @param {Floats} patches @param {number} examples @param {number} side @param {number} channels
+ * @returns {Floats} `[examples, side, side, channels]`
  */
 function patchesBackward(patches, examples, side, channels) {
-  const images = new Float64Array(examples * side * side * channels);
+  const images = new Floats(examples * side * side * channels);
   eachPixel(examples, side, channels, (image, patch) => {
     for (let c = 0; c < channels; c++) images[image + c] += patches[patch + c];
   });
@@ -60,58 +60,54 @@ function patchesBackward(patches, examples, side, channels) {
 
 /**
  * Normalise every channel by the statistics of the batch, then ReLU.
- * @param {Float64Array} x `[rows, channels]` @param {Float64Array} scale @param {Float64Array} offset
- * @returns {{output: Float64Array, normalised: Float64Array, inverse: Float64Array}} `inverse` is 1 / deviation
+ * @param {Floats} x `[rows, channels]` @param {Floats} scale @param {Floats} offset
+ * @returns {{x: Floats, mean: Floats, inverse: Floats, output: Floats}} `inverse` is 1 / standard deviation
  */
 function batchNormRelu(x, scale, offset) {
-  const channels = scale.length, rows = x.length / channels, mean = columnSums(x, channels);
-  const normalised = new Float64Array(x.length), output = new Float64Array(x.length);
-  const squares = new Float64Array(channels);
+  const channels = scale.length, rows = x.length / channels;
+  const mean = columnSums(x, channels).map((sum) => sum / rows), squares = new Floats(channels);
   for (let i = 0; i < x.length; i += channels)
-    for (let c = 0; c < channels; c++) {
-      const centred = x[i + c] - mean[c] / rows;
-      normalised[i + c] = centred;
-      squares[c] += centred * centred;
-    }
+    for (let c = 0; c < channels; c++) squares[c] += (x[i + c] - mean[c]) ** 2;
   const inverse = squares.map((sum) => 1 / Math.sqrt(sum / rows + EPSILON));
+  const factor = inverse.map((value, c) => value * scale[c]), output = new Floats(x.length);
   for (let i = 0; i < x.length; i += channels)
     for (let c = 0; c < channels; c++) {
-      normalised[i + c] *= inverse[c];
-      const y = normalised[i + c] * scale[c] + offset[c];
+      const y = (x[i + c] - mean[c]) * factor[c] + offset[c];
       output[i + c] = y > 0 ? y : 0;
     }
-  return { output, normalised, inverse };
+  return { x, mean, inverse, output };
 }
 
 /**
- * @param {Float64Array} gradient of the output, `[rows, channels]`
+ * @param {Floats} gradient of the output, `[rows, channels]`
  * @param {ReturnType<typeof batchNormRelu>} kept what the forward function returned
- * @param {Float64Array} scale
- * @returns {{x: Float64Array, scale: Float64Array, offset: Float64Array}} the gradients
+ * @param {Floats} scale
+ * @returns {{x: Floats, scale: Floats, offset: Floats}} the gradients
  */
-function batchNormReluBackward(gradient, { output, normalised, inverse }, scale) {
-  const channels = scale.length, rows = gradient.length / channels, x = new Float64Array(gradient.length);
-  const scales = new Float64Array(channels), offsets = new Float64Array(channels);
+function batchNormReluBackward(gradient, { x, mean, inverse, output }, scale) {
+  const channels = scale.length, rows = gradient.length / channels, ofX = new Floats(gradient.length);
+  const scales = new Floats(channels), offsets = new Floats(channels);
   for (let i = 0; i < x.length; i += channels)
     for (let c = 0; c < channels; c++) {
-      const open = output[i + c] > 0 ? gradient[i + c] : 0;
-      x[i + c] = open;
-      scales[c] += open * normalised[i + c];
-      offsets[c] += open;
+      if (output[i + c] === 0) continue; // where the ReLU is closed
+      scales[c] += gradient[i + c] * (x[i + c] - mean[c]) * inverse[c];
+      offsets[c] += gradient[i + c];
     }
   for (let i = 0; i < x.length; i += channels)
-    for (let c = 0; c < channels; c++)
-      x[i + c] = scale[c] * inverse[c] * (x[i + c] - (offsets[c] + normalised[i + c] * scales[c]) / rows);
-  return { x, scale: scales, offset: offsets };
+    for (let c = 0; c < channels; c++) {
+      const open = output[i + c] === 0 ? 0 : gradient[i + c], normalised = (x[i + c] - mean[c]) * inverse[c];
+      ofX[i + c] = scale[c] * inverse[c] * (open - (offsets[c] + normalised * scales[c]) / rows);
+    }
+  return { x: ofX, scale: scales, offset: offsets };
 }
 
 /**
- * @param {Float64Array} x `[examples, places, channels]` @param {number} examples @param {number} channels
- * @returns {Float64Array} the mean over places, `[examples, channels]`
+ * @param {Floats} x `[examples, places, channels]` @param {number} examples @param {number} channels
+ * @returns {Floats} the mean over places, `[examples, channels]`
  */
 function meanOverPlaces(x, examples, channels) {
   const places = x.length / examples / channels;
-  const means = new Float64Array(examples * channels);
+  const means = new Floats(examples * channels);
   x.forEach((value, i) => {
     means[Math.floor(i / (places * channels)) * channels + (i % channels)] += value / places;
   });
@@ -119,20 +115,20 @@ function meanOverPlaces(x, examples, channels) {
 }
 
 /**
- * @param {Float64Array} gradient `[examples, channels]` @param {number} places @param {number} channels
- * @returns {Float64Array} `[examples, places, channels]`
+ * @param {Floats} gradient `[examples, channels]` @param {number} places @param {number} channels
+ * @returns {Floats} `[examples, places, channels]`
  */
 function meanOverPlacesBackward(gradient, places, channels) {
-  const x = new Float64Array(gradient.length * places);
+  const x = new Floats(gradient.length * places);
   return x.map((_, i) => gradient[Math.floor(i / (places * channels)) * channels + (i % channels)] / places);
 }
 
 /**
- * @param {Float64Array} scores `[examples, ways]` @param {number} ways
- * @returns {Float64Array} the probabilities of the classes, `[examples, ways]`
+ * @param {Floats} scores `[examples, ways]` @param {number} ways
+ * @returns {Floats} the probabilities of the classes, `[examples, ways]`
  */
 function softmax(scores, ways) {
-  const probabilities = new Float64Array(scores.length);
+  const probabilities = new Floats(scores.length);
   for (let i = 0; i < scores.length; i += ways) {
     const row = scores.subarray(i, i + ways), most = Math.max(...row);
     const powers = row.map((score) => Math.exp(score - most));
@@ -144,7 +140,7 @@ function softmax(scores, ways) {
 
 /**
  * The mean of -log softmax(scores) at the targets.
- * @param {Float64Array} scores `[examples, ways]` @param {number[]} targets @param {number} ways
+ * @param {Floats} scores `[examples, ways]` @param {number[]} targets @param {number} ways
  * @returns {number}
  */
 function crossEntropy(scores, targets, ways) {
@@ -153,8 +149,8 @@ function crossEntropy(scores, targets, ways) {
 }
 
 /**
- * @param {Float64Array} scores @param {number[]} targets @param {number} ways
- * @returns {Float64Array} the gradient of the scores, `[examples, ways]`
+ * @param {Floats} scores @param {number[]} targets @param {number} ways
+ * @returns {Floats} the gradient of the scores, `[examples, ways]`
  */
 function crossEntropyBackward(scores, targets, ways) {
   const gradient = softmax(scores, ways);

@@ -5,7 +5,7 @@ const SIDE = 28;
 const WAYS = 5;
 const BLOCKS = [0, 1, 2, 3];
 
-/** @typedef {Record<string, Float64Array>} Params by the names that Python gives them */
+/** @typedef {Record<string, Floats>} Params by the names that Python gives them */
 
 /** @param {string} name @returns {boolean} whether a parameter is of the head, which ANIL adapts */
 const ofHead = (name) => name.startsWith("head/");
@@ -13,7 +13,7 @@ const ofHead = (name) => name.startsWith("head/");
 /**
  * Convolution, batch normalisation and ReLU.
  * @param {Params} params @param {number} number of the block
- * @param {Float64Array} images @param {number} examples @param {number} side
+ * @param {Floats} images @param {number} examples @param {number} side
  */
 function block(params, number, images, examples, side) {
   const weight = params[`body/${number}/weight`];
@@ -27,14 +27,14 @@ function block(params, number, images, examples, side) {
 /**
  * The gradients of a block's parameters, and of its images unless it is the first.
  * @param {Params} params @param {number} number @param {ReturnType<typeof block>} kept
- * @param {Float64Array} gradient of its output @param {number} examples
- * @returns {{grads: Params, images: Float64Array | null}}
+ * @param {Floats} gradient of its output @param {number} examples
+ * @returns {{grads: Params, images: Floats | null}}
  */
 function blockBackward(params, number, kept, gradient, examples) {
   const { patches, side, channels, filters } = kept, inner = 9 * channels, rows = patches.length / inner;
   const norm = batchNormReluBackward(gradient, kept, params[`body/${number}/norm/scale`]);
   const grads = {
-    [`body/${number}/weight`]: product(transposed(patches, rows, inner), norm.x, inner, rows, filters),
+    [`body/${number}/weight`]: product(patches, norm.x, inner, rows, filters, true),
     [`body/${number}/norm/scale`]: norm.scale,
     [`body/${number}/norm/offset`]: norm.offset,
   };
@@ -46,7 +46,7 @@ function blockBackward(params, number, kept, gradient, examples) {
 
 /**
  * The features that the body computes for the head.
- * @param {Params} params @param {"mean" | "flatten"} features @param {Float64Array} images `[examples, 28, 28, 1]`
+ * @param {Params} params @param {"mean" | "flatten"} features @param {Floats} images `[examples, 28, 28, 1]`
  */
 function embed(params, features, images) {
   const examples = images.length / (SIDE * SIDE);
@@ -66,7 +66,7 @@ function embed(params, features, images) {
 /**
  * The gradients of the body's parameters.
  * @param {Params} params @param {"mean" | "flatten"} features
- * @param {ReturnType<typeof embed>} embedded @param {Float64Array} gradient of the features
+ * @param {ReturnType<typeof embed>} embedded @param {Floats} gradient of the features
  * @returns {Params}
  */
 function embedBackward(params, features, { examples, blocks, places }, gradient) {
@@ -83,7 +83,7 @@ function embedBackward(params, features, { examples, blocks, places }, gradient)
 /**
  * Class scores from features.
  * @param {Params} params @param {ReturnType<typeof embed>} embedded
- * @returns {Float64Array} `[examples, ways]`
+ * @returns {Floats} `[examples, ways]`
  */
 function scoresOf(params, { output, examples }) {
   const scores = product(output, params["head/weight"], examples, output.length / examples, WAYS);
@@ -101,7 +101,7 @@ function lossGradient(params, features, embedded, targets, frozen) {
   const { output, examples } = embedded, width = output.length / examples;
   const scores = crossEntropyBackward(scoresOf(params, embedded), targets, WAYS);
   const head = {
-    "head/weight": product(transposed(output, examples, width), scores, width, examples, WAYS),
+    "head/weight": product(output, scores, width, examples, WAYS, true),
     "head/bias": columnSums(scores, WAYS),
   };
   if (frozen) return head;

@@ -54,7 +54,7 @@ async function adaptAll() {
   for (let step = 0; step <= STEPS; step++) {
     for (const [i, panel] of page.panels.entries()) {
       const begun = performance.now(), scores = adapting[i].next().value;
-      panel.add(/** @type {Float64Array} */ (scores), (spent[i] += performance.now() - begun));
+      panel.add(/** @type {Floats} */ (scores), (spent[i] += performance.now() - begun));
       await pause(0); // lets the browser answer a visitor
       if (run !== page.run) return;
     }

@@ -26,7 +26,7 @@ class Panel {
     this.article = element("article", { class: "panel", "data-algorithm": model.name },
       element("h3", {}, model.title), element("p", { class: "soft rule" }, ruleOf(model)),
       this.probabilities(model.title), this.summary(model.title), this.time);
-    /** @type {Float64Array[]} probabilities after every step so far */
+    /** @type {Floats[]} probabilities after every step so far */
     this.found = [];
     this.clear();
   }
@@ -69,7 +69,7 @@ class Panel {
     cell.classList.toggle("strong", share > 0.55);
   }
 
-  /** @param {Float64Array} scores of the queries after the next step @param {number} milliseconds so far */
+  /** @param {Floats} scores of the queries after the next step @param {number} milliseconds so far */
   add(scores, milliseconds) {
     const step = this.found.push(softmax(scores, WAYS)) - 1, probabilities = this.found[step];
     const rows = LABELS.map((_, i) => probabilities.subarray(i * WAYS, (i + 1) * WAYS));

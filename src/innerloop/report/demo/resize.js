@@ -37,16 +37,16 @@ function shrunk(page, rows) {
 
 /**
  * @param {Uint8Array} ink 1 where there is ink, `[DRAWN * DRAWN]`
- * @returns {Float64Array} ink between 0 and 1, `[28, 28]`
+ * @returns {Floats} ink between 0 and 1, `[28, 28]`
  */
 function imageOf(ink) {
   const page = ink.map((bit) => (bit ? 0 : 255)); // shrunk as black on white, like Omniglot's files
-  return Float64Array.from(shrunk(shrunk(page, DRAWN), SIDE), (value) => (255 - value) / 255);
+  return Floats.from(shrunk(shrunk(page, DRAWN), SIDE), (value) => (255 - value) / 255);
 }
 
-/** @param {Uint8Array[]} drawings @returns {Float64Array} `[drawings, 28, 28, 1]` */
+/** @param {Uint8Array[]} drawings @returns {Floats} `[drawings, 28, 28, 1]` */
 function imagesOf(drawings) {
-  const images = new Float64Array(drawings.length * SIDE * SIDE);
+  const images = new Floats(drawings.length * SIDE * SIDE);
   drawings.forEach((ink, n) => images.set(imageOf(ink), n * SIDE * SIDE));
   return images;
 }
