@@ -10,7 +10,7 @@ const percent = (share) => `${Math.round(100 * share)}`;
 /** @param {Stored} model @returns {string} how it adapts */
 function ruleOf({ rule, rate, headOnly, trainedSteps }) {
   const kind = rule === "sgd" ? "gradient descent" : "Adam with learned moments";
-  const trained = `trained with ${trainedSteps} inner step${trainedSteps === 1 ? "" : "s"}`;
+  const trained = `trained with ${trainedSteps} step${trainedSteps === 1 ? "" : "s"}`;
   return `${kind}, step size ${rate}${headOnly ? ", head only" : ""}; ${trained}`;
 }
 
