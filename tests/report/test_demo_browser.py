@@ -28,7 +28,7 @@ def opened(folder: Path, script: str, *options: str) -> str:
     (copy / "index.html").write_text(page.replace("</body>", '<script src="driver.js"></script></body>'))
     profile = f"--user-data-dir={folder / 'profile'}"
     command = [str(CHROMIUM), *OPTIONS, profile, *options, (copy / "index.html").as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def cells(document: str, line: str) -> dict[str, list[int]]:
