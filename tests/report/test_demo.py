@@ -93,7 +93,7 @@ def test_scores_equal_those_of_python_after_every_step(
 DIFFERENCES = """(() => {
   const uniform = ((state) => () => (state = (state * 16807) % 2147483647) / 2147483647 - 0.5)(20);
   const images = Floats.from({length: 5 * 784}, () => Math.max(0, uniform()));
-  return MODELS.map(({features}, number) => {
+  return MODELS.slice(0, 2).map(({features}, number) => {
     const {params} = modelOf(MODELS[number]), targets = [0, 3, 1, 2, 4];
     const grads = lossGradient(params, features, embed(params, features, images), targets, false);
     return Object.keys(params).map((name) => {
@@ -111,7 +111,7 @@ DIFFERENCES = """(() => {
 @needs_node
 def test_the_gradient_of_every_parameter_equals_finite_differences() -> None:
     found = np.asarray(run_script(DIFFERENCES, "doubles"))
-    assert found.shape == (4, 14, 2)
+    assert found.shape == (2, 14, 2)  # features that are flattened, and their mean
     np.testing.assert_allclose(found[..., 0], found[..., 1], rtol=1e-4, atol=1e-7)
 
 
@@ -141,6 +141,7 @@ def test_the_weights_are_those_that_ship() -> None:
     assert (PAGE / "models.js").read_text() == demo_assets.models()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_drawings_are_the_first_held_out_tasks() -> None:
     assert (PAGE / "tasks.js").read_text() == demo_assets.tasks()
