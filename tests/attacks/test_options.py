@@ -14,6 +14,7 @@ from innerloop.cli import (
     analyze,
     compare,
     completion,
+    demo,
     evaluate,
     presets,
     quickstart,
@@ -50,6 +51,7 @@ COMMANDS = {
     "compare": compare.Compare,
     "reproduce": reproduce.Reproduce,
     "quickstart": quickstart.Quickstart,
+    "demo": demo.Demo,
     "completion": completion.Completion,
 }
 NEEDED = {"train": ("navigation-random",), "adapt": ("x", "y")} | dict.fromkeys(("list", "quickstart"), ())

@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "print one table of several runs and seeds",
     "reproduce": "repeat a run from its config, and compare to the bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
+    "demo": "open a page: draw five characters, watch four algorithms adapt",
     "completion": "print a script that makes your shell complete commands",
 }
 

@@ -1,0 +1,44 @@
+"use strict";
+// Matrices as flat arrays, row after row.
+
+/**
+ * The product of two matrices, as `product` in simd.js.
+ * @param {Floats} a `[rows, inner]`, or `[inner, rows]` if it is `turned`
+ * @param {Floats} b `[inner, columns]`
+ * @param {number} rows
+ * @param {number} inner
+ * @param {number} columns
+ * @param {boolean} turned
+ * @returns {Floats} `[rows, columns]`
+ */
+function slowProduct(a, b, rows, inner, columns, turned = false) {
+  const c = new Floats(rows * columns);
+  for (let i = 0; i < rows; i++)
+    for (let k = 0; k < inner; k++) {
+      const x = a[turned ? k * rows + i : i * inner + k];
+      if (x === 0) continue; // half of what a ReLU lets through, and the page around a stroke
+      for (let j = 0; j < columns; j++) c[i * columns + j] += x * b[k * columns + j];
+    }
+  return c;
+}
+
+/**
+ * @param {Floats} a `[rows, columns]` @param {number} rows @param {number} columns
+ * @returns {Floats} `[columns, rows]`
+ */
+function transposed(a, rows, columns) {
+  const t = new Floats(a.length);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) t[j * rows + i] = a[i * columns + j];
+  return t;
+}
+
+/**
+ * The sum of every column.
+ * @param {Floats} a `[rows, columns]` @param {number} columns
+ * @returns {Floats} `[columns]`
+ */
+function columnSums(a, columns) {
+  const sums = new Floats(columns);
+  for (let i = 0; i < a.length; i += columns) for (let j = 0; j < columns; j++) sums[j] += a[i + j];
+  return sums;
+}
