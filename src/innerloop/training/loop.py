@@ -106,7 +106,7 @@ class TrainingLoop:
         return max(multi_process.all_gather_int(max(self.guard.numbers, default=0)))
 
     def block(self, step: int, end: int) -> bool:
-        """The meta-steps from `step` to `end`, with what is logged and said of them; whether they are to be the last."""
+        """The meta-steps from `step` to `end`, with what is logged and said of them; whether the run ends there."""
         scores: dict[str, float] = {}
         while step < end:
             length = self.pace.next(end - step)
@@ -162,7 +162,9 @@ class TrainingLoop:
     def check(self, info: object, step: int) -> JsonObject:
         """What of the dispatch up to `step` is only logged. Raises InnerloopError unless all else is finite."""
         folder, after = self.recorder.folder, self.state.params
-        return self.experiment.check(info, Block(self.before, self.run, self.distribution, step, folder, after))
+        return self.experiment.check(
+            info, Block(self.before, self.run, self.distribution, step, folder, after)
+        )
 
     def validate_if_due(self, step: int, end: int) -> dict[str, float]:
         """The validation scores where they are due at the end of a block."""
@@ -198,4 +200,3 @@ class TrainingLoop:
             metrics=metrics,
             **speeds,
         )
-

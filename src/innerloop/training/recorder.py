@@ -87,10 +87,11 @@ class RunRecorder(Recorder):
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
         """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
-        state = checkpoint.restore(self.checkpoints, fresh(params))
+        first = fresh(params)
+        state = checkpoint.restore(self.checkpoints, first)
         if state is None:
             self.start.check_unchanged(self.run.known())
-            state = fresh(self.start.params(params))
+            state = fresh(self.start.params(params)) if self.start.source else first
         self.run.rewind(int(state.step))
         self.run.note_circumstances(int(state.step))
         return state
