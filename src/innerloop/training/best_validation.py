@@ -6,7 +6,7 @@ What is known of it is a function of the lines of metrics alone, so a resumed ru
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from innerloop.errors import InnerloopError, check_choice
 
@@ -44,7 +44,7 @@ class BestRule:
     mode: Mode
     patience: int | None = None
 
-    def after(self, best: Best, step: int, metrics: Mapping[str, float]) -> Best:
+    def after(self, best: Best, step: int, metrics: Mapping[str, Any]) -> Best:
         """The best validation once the metrics of this meta-step are known."""
         value = metrics.get(f"validation_{self.monitor}")
         if value is None:
@@ -53,7 +53,7 @@ class BestRule:
         better = best.step is None or sign * value > sign * best.value
         return Best(step, value) if better and math.isfinite(value) else best._replace(since=best.since + 1)
 
-    def of(self, records: Iterable[Mapping[str, float]]) -> Best:
+    def of(self, records: Iterable[Mapping[str, Any]]) -> Best:
         """The best validation of a run, from its lines of metrics."""
         best = Best()
         for record in records:

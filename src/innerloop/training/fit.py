@@ -132,6 +132,7 @@ def fit(
     check_parameters(params)
     numbers = {"meta_steps": meta_steps, "log_every": log_every, "checkpoint_every": checkpoint_every}
     check_numbers(numbers | {"validate_every": validate_every})
+    check_numbers({"validation_tasks": validation_tasks}, 2)
     schedule = Schedule(
         meta_steps, log_every, checkpoint_every, validate_every if validation else 0, validation_tasks
     )
@@ -205,11 +206,11 @@ def rule_of(run: OwnRun, monitor: str | None, mode: Mode | None, patience: int |
     return None
 
 
-def check_numbers(numbers: dict[str, int]) -> None:
-    """Raise InnerloopError for a number below 1."""
+def check_numbers(numbers: dict[str, int], least: int = 1) -> None:
+    """Raise InnerloopError for a number that is too low."""
     for name, number in numbers.items():
-        if number < 1:
-            raise InnerloopError("fit", f"`{name}` must be 1 or more", got=number)
+        if number < least:
+            raise InnerloopError("fit", f"`{name}` must be {least} or more", got=number)
 
 
 def check_parameters(params: Params) -> None:

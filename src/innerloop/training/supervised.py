@@ -237,7 +237,7 @@ class SupervisedExperiment:
         return outer_series(info)
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """Nothing is only logged. Raises InnerloopError, with the place, for a loss, gradient or parameter not finite."""
+        """Nothing is only logged. Raises InnerloopError where a loss, gradient or parameter is not finite."""
         algorithm, meta_batch = self.training_algorithm, self.config.outer.meta_batch
         where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, meta_batch, block, good)
         nan_diagnosis.check_finite(info, block.step, block.folder, where)
