@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from fit_cases import LOSS, PARAMS, algorithm, fitted, predict, same_bits, same_run
+from fit_cases import LOSS, PARAMS, algorithm, fitted, same_bits, same_run
 
 import innerloop as il
 from innerloop.errors import InnerloopError
@@ -71,7 +71,9 @@ def test_validation_is_the_evaluation_of_the_same_tasks(whole: Path):
 
     key = held_out_key(0, "validation")
     curve = il.evaluate(algorithm(), il.load_params(whole, PARAMS), il.Sinusoid(), key=key, num_tasks=4)
-    assert RunFolder(whole).metrics()[-1]["validation_loss"] == pytest.approx(curve.mean("loss")[-1], rel=1e-5)
+    assert RunFolder(whole).metrics()[-1]["validation_loss"] == pytest.approx(
+        curve.mean("loss")[-1], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,7 +129,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     r"has `seed` 0, got 1": {"seed": 1},
     r"has `meta_batch` 2, got 4": {"meta_batch": 4},
     r"has `inner_steps` 2, got 3": {"algorithm": algorithm(steps=3)},
-    r"has `algorithm` MAML, got FOMAML": {"algorithm": il.fomaml(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2))},
+    r"has `algorithm` MAML, got FOMAML": {
+        "algorithm": il.fomaml(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2))
+    },
     r"the algorithm, its loss or its inner loop changed": {"algorithm": algorithm(rate=0.02)},
     r"the optimizer or one of its step sizes changed": {"optimizer": optax.adam(2e-2)},
     r"has `optimizer.0/count` int32\[\], got nothing": {"optimizer": optax.sgd(1e-2)},
@@ -146,7 +150,9 @@ def test_a_run_with_other_settings_is_not_resumed(told: str, tmp_path: Path, beg
     import shutil
 
     shutil.copytree(begun, tmp_path / "run")
-    with pytest.raises(InnerloopError, match=f"^resume: .*{told}.*; give what it began with, or another folder"):
+    with pytest.raises(
+        InnerloopError, match=f"^resume: .*{told}.*; give what it began with, or another folder"
+    ):
         fitted(tmp_path / "run", **(OWN_TASKS | CHANGES[told]), resume=True)
 
 
@@ -174,7 +180,9 @@ def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: 
     with pytest.raises(InnerloopError, match="holds a run already.*innerloop train --resume"):
         fitted(finished, resume=True)
     for source in (whole, whole / "weights.safetensors"):
-        with pytest.raises(InnerloopError, match=r"of `innerloop.fit`.*`innerloop.load_params\(folder, like=params\)`"):
+        with pytest.raises(
+            InnerloopError, match=r"of `innerloop.fit`.*`innerloop.load_params\(folder, like=params\)`"
+        ):
             il.load_trained(source)
     with pytest.raises(InnerloopError, match="not a run of `innerloop.fit`.*innerloop.load_trained"):
         il.load_params(finished, PARAMS)
@@ -247,10 +255,14 @@ def test_tasks_that_diverge_are_counted_and_not_averaged(tmp_path: Path):
 
 
 def test_divergence_is_told_where_it_happened(tmp_path: Path):
-    with pytest.raises(InnerloopError, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"):
+    with pytest.raises(
+        InnerloopError, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"
+    ):
         fitted(tmp_path / "inner", algorithm=algorithm(rate=1e12, steps=20))
     assert not (tmp_path / "inner").exists()
-    with pytest.raises(InnerloopError, match=r"diverged at meta-step (\d+), in .*that of the optimizer; the last good"):
+    with pytest.raises(
+        InnerloopError, match=r"diverged at meta-step (\d+), in .*that of the optimizer; the last good"
+    ):
         fitted(tmp_path / "outer", optimizer=optax.sgd(1e6), log_every=1, checkpoint_every=1, validation=None)
     overflow = optax.chain(optax.sgd(1.0), optax.scale(1e38), optax.scale(1e38))
     with pytest.raises(InnerloopError, match=r"diverged at meta-step 1, in the outer update of `layers/"):
@@ -273,7 +285,9 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         ({"validation_tasks": 1}, "`validation_tasks` must be 2 or more"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_is_written(changes: dict[str, Any], told: str, tmp_path: Path):
+def test_wrong_arguments_are_told_before_anything_is_written(
+    changes: dict[str, Any], told: str, tmp_path: Path
+):
     with pytest.raises(InnerloopError, match=told):
         fitted(tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
@@ -294,13 +308,17 @@ def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(tmp_path:
         fitted(tmp_path / "run", tasks=waves, callbacks=[Seen(6, lambda: 1 // 0)])
     fitted(tmp_path / "run", tasks=waves, resume=True)
     same_run(tmp_path / "run", tmp_path / "whole")
-    with pytest.raises(InnerloopError, match=r"an iterator cannot be resumed exactly.*a function `tasks\(step\)`"):
+    with pytest.raises(
+        InnerloopError, match=r"an iterator cannot be resumed exactly.*a function `tasks\(step\)`"
+    ):
         fitted(tmp_path / "iterator", tasks=waves(0), meta_steps=14, resume=True)
 
 
 def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):
     rng = np.random.default_rng(0)
-    classes = il.ClassArrays.from_lists(list(rng.integers(0, 255, (5, 6, 2, 2, 1)).astype(np.uint8)), list("abcde"))
+    classes = il.ClassArrays.from_lists(
+        list(rng.integers(0, 255, (5, 6, 2, 2, 1)).astype(np.uint8)), list("abcde")
+    )
     own: dict[str, Any] = {
         "algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1))),
         "params": il.MLP(4, 3, hidden=(4,), key=jax.random.key(0)),
@@ -319,6 +337,8 @@ def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):
 
 def test_tasks_of_a_list_are_validated_once_each(tmp_path: Path):
     tasks = [il.Sinusoid().sample(jax.random.key(i)) for i in range(3)]
-    result = fitted(tmp_path / "run", tasks=il.TaskList(tasks), validation=il.TaskList(tasks), validation_tasks=200)
+    result = fitted(
+        tmp_path / "run", tasks=il.TaskList(tasks), validation=il.TaskList(tasks), validation_tasks=200
+    )
     curve = il.evaluate(algorithm(), result.params, il.TaskList(tasks), key=jax.random.key(5))
     assert result.metrics[-1]["validation_loss"] == pytest.approx(curve.mean("loss")[-1], rel=1e-5)
