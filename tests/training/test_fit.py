@@ -1,7 +1,10 @@
 """`innerloop.fit`: the run of a model that no config describes, in a folder."""
 
+import io
 import os
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -16,6 +19,7 @@ from fit_cases import LOSS, PARAMS, algorithm, fitted, same_bits, same_run
 
 import innerloop as il
 from innerloop.errors import InnerloopError
+from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
@@ -342,3 +346,40 @@ def test_tasks_of_a_list_are_validated_once_each(tmp_path: Path):
     )
     curve = il.evaluate(algorithm(), result.params, il.TaskList(tasks), key=jax.random.key(5))
     assert result.metrics[-1]["validation_loss"] == pytest.approx(curve.mean("loss")[-1], rel=1e-5)
+
+
+def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(progress_line, "QUIET", 1e9)
+    fitted(tmp_path / "run", progress=True, meta_steps=6)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress_line, "QUIET", 0.0)
+    monkeypatch.setattr(progress_line, "EVERY", 0.0)
+    fitted(tmp_path / "run", progress=True, meta_steps=12, resume=True)
+    first, _, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"fit: 8/12 meta-steps, compiled  outer loss \d+\.\d{4}", first)
+    assert re.fullmatch(
+        r"fit: 12/12 meta-steps, done  [\d ]+ tasks/s  outer loss \d+\.\d{4}  validation loss \d+\.\d{4}",
+        last,
+    )
+
+
+def test_one_line_is_written_over_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress_line, "QUIET", 0.0)
+    line = progress_line.ProgressLine()
+    line.on_start(Path("run"), {}, 0)
+    for step in (1, 2):
+        line.on_block(Progress(step, 2, 100.0, 60.0 * (2 - step), {"outer_loss": 1.0, "train_x\x1b": 2.0}))
+    line.on_end(None)
+    begin, told = "\r\x1b[K", r"100 tasks/s  outer loss 1.0000  training x\x1b 2"
+    shown = f"{begin}fit: 1/2 meta-steps, 1 min 00 s left  {told}{begin}fit: 2/2 meta-steps, done  {told}\n"
+    assert screen.getvalue() == shown
+
+
+def test_commands_say_that_such_a_run_is_for_python(whole: Path, complaint):
+    for words in (("report", whole), ("evaluate", whole), ("train", "--resume", whole)):
+        assert "is a run of `innerloop.fit`, on a model of your own" in complaint(*words)

@@ -105,5 +105,7 @@ def check_same(run: RunFolder, now: JsonObject) -> None:
     program = PROGRAMS.get(name.removeprefix("programs."), "") if name.startswith("programs.") else ""
     wrong = f"{program} changed since the run in {run.path} began"
     if not program:
-        wrong = f"the run in {run.path} has `{name}` {before}, got {'nothing' if after == 'unknown' else after}"
+        wrong = (
+            f"the run in {run.path} has `{name}` {before}, got {'nothing' if after == 'unknown' else after}"
+        )
     raise InnerloopError("resume", wrong, do="give what it began with, or another folder")
