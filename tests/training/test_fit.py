@@ -357,7 +357,8 @@ def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
     monkeypatch.setattr(progress_line, "QUIET", 0.0)
     monkeypatch.setattr(progress_line, "EVERY", 0.0)
     fitted(tmp_path / "run", progress=True, meta_steps=12, resume=True)
-    first, _, last = capsys.readouterr().err.splitlines()
+    compiling, first, _, last = capsys.readouterr().err.splitlines()
+    assert compiling == "fit: compiling"
     assert re.fullmatch(r"fit: 8/12 meta-steps, compiled  outer loss \d+\.\d{4}", first)
     assert re.fullmatch(
         r"fit: 12/12 meta-steps, done  [\d ]+ tasks/s  outer loss \d+\.\d{4}  validation loss \d+\.\d{4}",
@@ -372,11 +373,13 @@ def test_one_line_is_written_over_in_a_terminal(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(progress_line, "QUIET", 0.0)
     line = progress_line.ProgressLine()
     line.on_start(Path("run"), {}, 0)
+    line.timer.join()
     for step in (1, 2):
         line.on_block(Progress(step, 2, 100.0, 60.0 * (2 - step), {"outer_loss": 1.0, "train_x\x1b": 2.0}))
     line.on_end(None)
     begin, told = "\r\x1b[K", r"100 tasks/s  outer loss 1.0000  training x\x1b 2"
-    shown = f"{begin}fit: 1/2 meta-steps, 1 min 00 s left  {told}{begin}fit: 2/2 meta-steps, done  {told}\n"
+    first, second = "1/2 meta-steps, 1 min 00 s left", "2/2 meta-steps, done"
+    shown = f"{begin}fit: compiling{begin}fit: {first}  {told}{begin}fit: {second}  {told}\n"
     assert screen.getvalue() == shown
 
 

@@ -134,7 +134,7 @@ def fit(
     check_numbers(numbers | {"validate_every": validate_every})
     check_numbers({"validation_tasks": validation_tasks}, 2)
     schedule = Schedule(
-        meta_steps, log_every, checkpoint_every, validate_every if validation else 0, validation_tasks
+        meta_steps, log_every, checkpoint_every, 0 if validation is None else validate_every, validation_tasks
     )
     loop = loop_over(tasks, algorithm, optimizer, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
     held_out = None if validation is None else Validation(validation, score)

@@ -1,6 +1,7 @@
 """The progress of a run on standard error: one line that is kept up to date, or a line every few seconds."""
 
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -27,9 +28,19 @@ class ProgressLine(Callback):
         """The clock starts."""
         self.begun = self.last = time.monotonic()
         self.shown, self.seen = False, dict[str, float]()
+        self.timer = threading.Timer(QUIET, self.compiling)
+        self.timer.daemon = True
+        with suppress(RuntimeError):  # no more threads
+            self.timer.start()
+
+    def compiling(self) -> None:
+        """What takes long before the first block."""
+        self.shown = True
+        _say("fit: compiling", sys.stderr.isatty())
 
     def on_block(self, progress: Progress) -> None:
         """Say it, unless that is too early."""
+        self.timer.cancel()
         self.seen |= progress.metrics  # validation scores stay until there are new ones
         now, over = time.monotonic(), sys.stderr.isatty()
         done = progress.step == progress.total and self.shown
@@ -42,6 +53,7 @@ class ProgressLine(Callback):
 
     def on_end(self, error: BaseException | None) -> None:
         """Nothing is written over any more."""
+        self.timer.cancel()
         if self.shown and sys.stderr.isatty():
             _say("", over=False)
 
