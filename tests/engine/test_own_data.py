@@ -188,7 +188,7 @@ def test_a_function_gives_the_iterator_from_any_state_on():
     assert begun == [0, 2, 0]
     same(whole.params, again.params, 0.0)
     same(whole.params, other.params)
-    with pytest.raises(InnerloopError, match="ended after 0 meta-batches"):
+    with pytest.raises(InnerloopError, match="ended after 4 meta-batches"):
         loop.run(other, 1)
     with pytest.raises(InnerloopError, match="must be iterable, got int"):
         run_once(lambda step: step)
