@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
     from innerloop.tasks import tables as tables
     from innerloop.tasks.datasets import ClassArrays as ClassArrays
+    from innerloop.training.callbacks import Callback as Callback
+    from innerloop.training.fit import fit as fit
     from innerloop.training.measure import measure as measure
+    from innerloop.training.storage.own_weights import load_params as load_params
     from innerloop.training.train import train as train
     from innerloop.training.trained import load_trained as load_trained
 
@@ -93,7 +96,10 @@ PUBLIC = {
         "tables",
     ),
     "tasks.datasets": ("ClassArrays",),
+    "training.callbacks": ("Callback",),
+    "training.fit": ("fit",),
     "training.measure": ("measure",),
+    "training.storage.own_weights": ("load_params",),
     "training.train": ("train",),
     "training.trained": ("load_trained",),
 }

@@ -12,7 +12,7 @@ from innerloop.cli import main
 from innerloop.errors import InnerloopError
 from innerloop.report.analysis_figures import frozen_name
 from innerloop.report.html_blocks import together
-from innerloop.training.loop import reached
+from innerloop.training.schedule import reached
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 

@@ -5,6 +5,7 @@ from rich.console import Console
 
 from innerloop.cli import progress
 from innerloop.training.loop import Progress
+from innerloop.training.progress_words import duration, in_words
 
 
 def lines(every, monkeypatch):
@@ -64,15 +65,15 @@ def test_a_terminal_gets_a_bar():
     [(41.6, "42 s"), (125.0, "2 min 05 s"), (7620.0, "2 h 07 min"), (3599.9, "1 h 00 min")],
 )
 def test_durations(seconds, words):
-    assert progress._duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_validation_loss_in_words():
-    assert progress.in_words({"validation_loss": 0.5, "validation_diverged": 0.0}) == "validation loss 0.5000"
+    assert in_words({"validation_loss": 0.5, "validation_diverged": 0.0}) == "validation loss 0.5000"
 
 
 def test_tasks_that_diverged_in_words():
-    words = progress.in_words({"outer_loss": 1.0, "validation_loss": 0.5, "validation_diverged": 2.0})
+    words = in_words({"outer_loss": 1.0, "validation_loss": 0.5, "validation_diverged": 2.0})
     assert words == "outer loss 1.0000  validation loss 0.5000 (2 tasks diverged)"
-    one = progress.in_words({"validation_accuracy": 0.5, "validation_diverged": 1.0})
+    one = in_words({"validation_accuracy": 0.5, "validation_diverged": 1.0})
     assert one == "validation accuracy 50.0 % (1 task diverged)"

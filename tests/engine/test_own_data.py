@@ -174,6 +174,26 @@ def test_iterators_that_give_something_else(batches: object, message: str):
         run_once(batches)
 
 
+def test_a_function_gives_the_iterator_from_any_state_on():
+    """Two calls in a row go on, and an earlier state begins where it was."""
+    given, begun = list(meta_batches(4)), []
+    batches = lambda step: begun.append(step) or iter(given[step:])
+    loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4, chunk=1)
+    fresh = lambda: loop.init(start(), jax.random.key(0))
+    state, _ = loop.run(fresh(), 2)
+    earlier = jax.tree.map(jnp.array, state)
+    whole, _ = loop.run(state, 2)
+    again, _ = loop.run(earlier, 2)
+    other, _ = loop.run(fresh(), 4)
+    assert begun == [0, 2, 0]
+    same(whole.params, again.params, 0.0)
+    same(whole.params, other.params)
+    with pytest.raises(InnerloopError, match="ended after 4 meta-batches"):
+        loop.run(other, 1)
+    with pytest.raises(InnerloopError, match="must be iterable, got int"):
+        run_once(lambda step: step)
+
+
 def run_once(batches: object) -> None:
     loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4)
     loop.run(loop.init(start(), jax.random.key(0)), 1)

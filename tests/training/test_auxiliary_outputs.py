@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from training_cases import EPISODES
 
-from innerloop.cli.progress import in_words
 from innerloop.config.schema import Config, DataConfig
 from innerloop.engine.outer import StepInfo
 from innerloop.nn.losses import accuracy, call
 from innerloop.training.experiment import outer_series
+from innerloop.training.progress_words import in_words
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 

@@ -16,9 +16,10 @@ from innerloop.engine.outer import StepInfo
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.build import build
-from innerloop.training.loop import TrainingLoop, due
+from innerloop.training.loop import TrainingLoop
 from innerloop.training.nan_diagnosis import check_finite
 from innerloop.training.recorder import NoRecorder
+from innerloop.training.schedule import due
 from innerloop.training.signals import Guard
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.storage.run_directory import RunFolder

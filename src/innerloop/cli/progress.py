@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
-from innerloop.io.text import counted, printable
+from innerloop.io.text import printable
 from innerloop.training.loop import Progress
+from innerloop.training.progress_words import in_words, left, speed
 from innerloop.training.signals import Stopped, telling
 
 EVERY = 5.0
@@ -23,7 +24,7 @@ def training(console: Console, title: str) -> Iterator[Callable[[Progress], None
 
         def on_progress(progress: Progress) -> None:
             best.update(progress.metrics)  # validation scores stay until there are new ones
-            tell(progress.step, progress.total, progress.seconds_left, f"{_speed(progress)}{in_words(best)}")
+            tell(progress.step, progress.total, progress.seconds_left, f"{speed(progress)}{in_words(best)}")
 
         yield on_progress
 
@@ -95,8 +96,8 @@ def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
         job = bar.add_task(printable(title), total=None, more="compiling")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
-            left = _left(seconds_left) if done < total else "done"
-            bar.update(job, completed=done, total=total, more=f"{left}  {more}")
+            rest = left(seconds_left) if done < total else "done"
+            bar.update(job, completed=done, total=total, more=f"{rest}  {more}")
 
         yield tell
 
@@ -111,57 +112,7 @@ def _plain_lines(console: Console, title: str, unit: str) -> Tell:
         if done < total and time.monotonic() - last < EVERY:
             return
         last = time.monotonic()
-        left = _left(seconds_left) if done < total else "done"
-        console.print(f"{title}: {done}/{total} {unit}, {left}  {more}".rstrip())
+        rest = left(seconds_left) if done < total else "done"
+        console.print(f"{title}: {done}/{total} {unit}, {rest}  {more}".rstrip())
 
     return tell
-
-
-def _speed(progress: Progress) -> str:
-    """How fast the run is; empty while only compilation could be timed."""
-    if math.isnan(progress.tasks_per_second):
-        return ""
-    speed = f"{progress.tasks_per_second:,.0f} tasks/s  "
-    if progress.environment_steps_per_second:
-        speed = f"{progress.environment_steps_per_second:,.0f} environment steps/s  "
-    return speed.replace(",", " ")
-
-
-def in_words(metrics: dict[str, float]) -> str:
-    """The main metrics in words: outer loss or returns, what else training tells, and the validation score."""
-    words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
-    words += [_of_training(name, value) for name, value in metrics.items() if name.startswith("train_")]
-    returns = sorted(name for name in metrics if name.startswith("return_after_"))
-    if returns:
-        words = ["return " + " → ".join(f"{metrics[name]:.1f}" for name in returns)]
-    if "validation_return" in metrics:
-        words.append(f"validation return {metrics['validation_return']:.1f}")
-    elif "validation_accuracy" in metrics:
-        words.append(f"validation accuracy {100 * metrics['validation_accuracy']:.1f} %")
-    elif "validation_loss" in metrics:
-        words.append(f"validation loss {metrics['validation_loss']:.4f}")
-    if lost := round(metrics.get("validation_diverged", 0)):
-        words[-1] += f" ({counted(lost, 'task')} diverged)"
-    return "  ".join(words)
-
-
-def _of_training(name: str, value: float) -> str:
-    """An auxiliary output of the loss in words, such as `training accuracy 61.2 %`."""
-    if name == "train_accuracy":
-        return f"training accuracy {100 * value:.1f} %"
-    return printable(f"training {name.removeprefix('train_').replace('_', ' ')} {value:.4g}", 80)
-
-
-def _left(seconds: float) -> str:
-    """The time left, if it is known."""
-    return "compiled" if math.isnan(seconds) else f"{_duration(seconds)} left"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as `42 s`, `3 min 05 s` or `2 h 07 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

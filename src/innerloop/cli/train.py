@@ -310,7 +310,7 @@ def _start_in_words(config: Config) -> str:
 
 def _print_summary(folder: Path) -> None:
     """Print where the results are, the last validation score, and what to do next."""
-    from innerloop.cli.progress import in_words
+    from innerloop.training.progress_words import in_words
     from innerloop.training.storage.run_directory import RunFolder
 
     run_folder, out = RunFolder(folder), console()

@@ -133,10 +133,10 @@ def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name
 
 def _same(a: list[object], b: list[object]) -> bool:
     """Whether two lists of numbers are equal to the bit."""
-    return len(a) == len(b) and all(x is y or _bits(x) == _bits(y) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(x is y or bits_of(x) == bits_of(y) for x, y in zip(a, b, strict=True))
 
 
-def _bits(x: Any) -> bytes:
+def bits_of(x: Any) -> bytes:
     """The bytes of a number or array, which may be a key."""
     is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()

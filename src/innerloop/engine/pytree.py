@@ -139,7 +139,10 @@ def global_norm(tree: PyTree) -> Array:
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
-def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str) -> None:
+DO = "use the config that it was trained with"
+
+
+def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str, do: str = DO) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the names and shapes of two sets of arrays agree."""
     for path in sorted(set(wanted) | set(found)):
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
@@ -147,7 +150,7 @@ def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: s
                 who,
                 f"is of another model: `{path}` should be {_shape_of(wanted, path)}",
                 got=_shape_of(found, path),
-                do="use the config that it was trained with",
+                do=do,
             )
 
 

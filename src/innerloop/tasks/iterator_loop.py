@@ -1,6 +1,6 @@
 """The outer loop over meta-batches from Python: a PyTorch `DataLoader`, a Grain pipeline, a generator."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import jax
@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import MetaState
+from innerloop.engine.outer import MetaState, StepInfo
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import own_tasks, put_split
@@ -22,8 +22,9 @@ WHO = "IteratorOuterLoop"
 class IteratorOuterLoop(BlockLoop):
     """`OuterLoop` over an iterable of meta-batches, each a `Task` with a leading axis `tasks` on every leaf.
 
-    What was read is a matter of the iterator alone: to resume a run, pass one that begins where the run stopped. `run`
-    raises an InnerloopError where the iterator ends, or gives what is no meta-batch of tasks.
+    What was read is a matter of the iterator alone: to resume a run, pass a function of the number of updates that
+    gives the iterator from there on. `run` raises an InnerloopError where the iterator ends, or gives what is no
+    meta-batch of tasks.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class IteratorOuterLoop(BlockLoop):
             algorithm: as for `OuterLoop`.
             optimizer: as for `OuterLoop`.
             batches: an iterable of tasks, or of pairs of support and query set, whose leaves are arrays or CPU tensors
-                with a leading axis of length `meta_batch`; with several processes, of the tasks of this one.
+                with a leading axis of length `meta_batch`; with several processes, of the tasks of this one. A function
+                `batches(step)` that returns such an iterable is called with the number of updates of the state that
+                `run` is given, at first and whenever that state is not the one that `run` returned last.
             meta_batch: as for `OuterLoop`.
             chunk: as for `OuterLoop`.
             mesh: as for `OuterLoop`.
@@ -51,13 +54,24 @@ class IteratorOuterLoop(BlockLoop):
             InnerloopError: the meta-batch is no multiple of devices x chunk, or `batches` cannot be iterated over.
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
-        if not isinstance(batches, Iterable):
-            do = "pass a DataLoader, a generator or a list of tasks"
-            raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, do=do)
-        self.batches, self.read = iter(batches), 0
+        self.read, self.follows = 0, None
+        self.batches_from = None if isinstance(batches, Iterable) or not callable(batches) else batches
+        self.batches = iter(()) if self.batches_from else _iterator(batches)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether meta-batches are a function of the number of updates."""
+        return self.batches_from is not None
+
+    def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
+        """Whoever goes on with this state gets what comes next."""
+        super().ran(steps, state, info)
+        self.follows = state.step
 
     def block(self, state: MetaState, steps: int) -> Task:
         """The next `steps` meta-batches, on the devices."""
+        if self.batches_from and state.step is not self.follows:  # compares objects: values would block
+            self.read, self.batches = 0, _iterator(self.batches_from(int(state.step)))
         own = own_tasks(self.mesh, self.meta_batch)
         found = [_as_task(batch, own.stop - own.start) for batch in islice(self.batches, steps)]
         self.read += len(found)
@@ -65,6 +79,14 @@ class IteratorOuterLoop(BlockLoop):
             wrong = f"the iterator ended after {self.read} meta-batches"
             raise InnerloopError(WHO, wrong, do="repeat the data, by itertools.cycle for example")
         return put_split(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
+
+
+def _iterator(batches: object) -> Iterator[object]:
+    """Raise InnerloopError for what cannot be iterated over."""
+    if not isinstance(batches, Iterable):
+        do = "pass a DataLoader, a generator or a list of tasks"
+        raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, do=do)
+    return iter(batches)
 
 
 def _as_task(batch: object, tasks: int) -> Task:

@@ -12,16 +12,18 @@ FACTOR = 100
 def diverged(curve: Curve) -> Bool[np.ndarray, " tasks"]:
     """Which tasks diverged.
 
-    Their last loss, or any return, is not finite; or the last loss is above `FACTOR` times both the mean loss before
-    adaptation and what a tenth of the tasks stay below after it. The curve begins at step 0.
+    Their last loss, or any other score, is not finite; or the last loss is above `FACTOR` times both the mean loss
+    before adaptation and what a tenth of the tasks stay below after it. The curve begins at step 0.
     """
+    others = [np.isfinite(scores).all(1) for name, scores in curve.scores.items() if name != "loss"]
+    broken = ~np.all(others, axis=0) if others else np.zeros(curve.tasks, bool)
     if "loss" not in curve.scores:
-        return np.asarray(~np.isfinite(curve.scores["return"]).all(1))
+        return broken
     first, last = curve.scores["loss"][:, 0], curve.scores["loss"][:, -1]
     sound = np.isfinite(first) & np.isfinite(last)
     usual = max(first[sound].mean(), np.quantile(last[sound], 0.1, method="lower")) if sound.any() else 0.0
     exploded = last > FACTOR * usual if usual > 0 else np.zeros(last.shape, bool)
-    return np.asarray(exploded | ~np.isfinite(last))
+    return np.asarray(broken | exploded | ~np.isfinite(last))
 
 
 def means(curve: Curve) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""What a run, a measurement and an analysis need of an experiment, whatever its tasks are learnt from."""
+"""What a run, a measurement and an analysis need of an experiment, whatever its tasks are learnt from.
+
+The training loop needs the parts of a run alone, a `Trainable`. An `Experiment` is one that a config describes.
+"""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import FiniteTasks, Params
 from innerloop.io.untrusted import JsonObject
+from innerloop.training.schedule import Schedule
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
 """`run(params, key)`: curves of one batch of held-out tasks after the other."""
@@ -50,31 +54,25 @@ class Block(NamedTuple):
     step: int
     """The last of them."""
     folder: Path
+    after: Params = None
+    """The meta-parameters after them."""
 
 
 @runtime_checkable
-class Experiment(Protocol):
-    """The parts of one run, as its config describes them."""
+class Trainable(Protocol):
+    """The parts of one run."""
 
     @property
-    def config(self) -> Config:
-        """What describes it."""
+    def schedule(self) -> Schedule:
+        """When it logs, validates, saves and ends."""
         ...
 
     def work(self) -> dict[str, int]:
         """What one meta-step consumes: `tasks`, and what else is worth counting by the second."""
         ...
 
-    def with_config(self, config: Config) -> "Experiment":
-        """The same data with other settings."""
-        ...
-
     def keys(self) -> Keys:
         """The run's keys."""
-        ...
-
-    def data_hashes(self) -> dict[str, str]:
-        """SHA-256 of each set of the data, by its name; none for tasks that are drawn from formulas."""
         ...
 
     def init_params(self) -> Params:
@@ -110,6 +108,24 @@ class Experiment(Protocol):
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
         """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
+        ...
+
+
+@runtime_checkable
+class Experiment(Trainable, Protocol):
+    """The parts of one run, as its config describes them."""
+
+    @property
+    def config(self) -> Config:
+        """What describes it."""
+        ...
+
+    def with_config(self, config: Config) -> "Experiment":
+        """The same data with other settings."""
+        ...
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of each set of the data, by its name; none for tasks that are drawn from formulas."""
         ...
 
 

@@ -16,9 +16,10 @@ from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import on_the_host, own_copy
-from innerloop.training import divergence, nan_diagnosis
+from innerloop.parallel.param_sharding import model_shards_of
+from innerloop.training import divergence
 from innerloop.training.block_log import EMPTY, BlockLog
-from innerloop.training.experiment import Block, Evaluator, Experiment, held_out_key
+from innerloop.training.experiment import Block, Evaluator, Trainable, held_out_key
 from innerloop.training.pace import Pace
 from innerloop.training.recorder import Recorder
 from innerloop.training.signals import Guard
@@ -38,13 +39,16 @@ class Progress:
 
 
 class TrainingLoop:
-    """One run in progress. Of several processes, each has one; the first one's recorder writes."""
+    """One run in progress. Of several processes, each has one; the first one's recorder writes.
+
+    It ends before its time where `on_progress` returns true, and where its recorder says so.
+    """
 
     def __init__(
         self,
-        experiment: Experiment,
+        experiment: Trainable,
         recorder: Recorder,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[Progress], bool | None],
         guard: Guard,
     ):
         self.experiment, self.recorder, self.on_progress, self.guard = (
@@ -53,17 +57,17 @@ class TrainingLoop:
             on_progress,
             guard,
         )
-        self.config = experiment.config.outer
+        self.schedule = experiment.schedule
         self.distribution = experiment.train_tasks()
         self.loop = experiment.outer_loop(self.distribution)
         # Now, so that too few classes are told before training.
         self.held_out = experiment.held_out_tasks("validation")
         # What is too large for one device is first made on the host.
-        with on_the_host() if self.config.model_shards > 1 else nullcontext():
+        with on_the_host() if model_shards_of(self.loop.mesh) > 1 else nullcontext():
             first = recorder.first_state(experiment.init_params(), self.fresh)
             self.state = multi_process.tree_from_first(first)
         step = int(self.state.step)
-        self.log = recorder.block_log(step, step % self.config.log_every)
+        self.log = recorder.block_log(step, step % self.schedule.log_every)
 
     def fresh(self, params: object) -> MetaState:
         """The state before the first meta-step."""
@@ -71,33 +75,29 @@ class TrainingLoop:
 
     def run_to_end(self) -> MetaState:
         """All remaining meta-steps, then the final weights."""
-        total, step, every = self.config.meta_steps, int(self.state.step), self.config.log_every
+        total, step, every = self.schedule.meta_steps, int(self.state.step), self.schedule.log_every
         # Processes stop together, hence at the end of a dispatch.
         rescue = None if multi_process.is_multi_process() else self.rescue
         with self.recorder.open(), self.guard.saving(rescue):
-            self.pace = Pace(self.loop.unit(self.state.key, self.most))
-            if step == 0 and self.config.snapshots:
+            self.pace = Pace(self.loop.unit(self.state.key, self.schedule.most))
+            if step == 0 and self.schedule.snapshots:
                 self.recorder.snapshot(self.state)
-            while step < total:
-                begun = step - step % every
-                end = min(begun + every, total)
-                self.block(step, end)
-                self.save_if_due(end, end - begun)
+            ended = step >= total or self.recorder.ended()
+            while not ended:
+                end = min(step - step % every + every, total)
+                asked = self.block(step, end)
+                ended = asked or end == total or self.recorder.ended()
+                self.save_if_due(end, ended)
                 step = end
             self.recorder.finish(self.state)
         return self.state
 
-    @property
-    def most(self) -> int:
-        """Meta-steps that are compiled for."""
-        return max(1, min(self.config.log_every, self.config.meta_steps))
-
-    def save_if_due(self, step: int, length: int) -> None:
+    def save_if_due(self, step: int, ended: bool) -> None:
         """Save after a block where that is due or a signal came; then raise Stopped unless that was the end."""
-        stop, end = self.asked_to_stop(), step == self.config.meta_steps
-        if due(self.config.checkpoint_every, step, length) or end or stop:
+        stop = self.asked_to_stop()
+        if self.schedule.saves(step) or ended or stop:
             self.recorder.save(self.state, EMPTY)
-        if stop and not end:
+        if stop and not ended:
             self.recorder.wait()
             raise Stopped(stop, step, self.recorder.folder)
 
@@ -105,8 +105,8 @@ class TrainingLoop:
         """The number of the signal that came; asked of one process, all stop."""
         return max(multi_process.all_gather_int(max(self.guard.numbers, default=0)))
 
-    def block(self, step: int, end: int) -> None:
-        """The meta-steps from `step` to `end`, with what is logged and said of them."""
+    def block(self, step: int, end: int) -> bool:
+        """The meta-steps from `step` to `end`, with what is logged and said of them; whether the run ends there."""
         scores: dict[str, float] = {}
         while step < end:
             length = self.pace.next(end - step)
@@ -123,15 +123,11 @@ class TrainingLoop:
         done, self.log = self.log, EMPTY
         metrics = done.means() | scores
         with self.saved_first(self.before, self.log_before):  # as if its line were not there
-            self.recorder.log(step, metrics, done.incidents)
-            if reached(self.config.snapshots, self.config.meta_steps, step, self.length(step)):
+            self.recorder.log(self.state, metrics, done.incidents)
+            if self.schedule.keeps(step):
                 self.recorder.snapshot(self.state)
         with self.saved_first(self.state, EMPTY):
-            self.on_progress(self.progress(step, metrics))
-
-    def length(self, end: int) -> int:
-        """Meta-steps of the block that ends there."""
-        return end - (end - 1) // self.config.log_every * self.config.log_every
+            return bool(self.on_progress(self.progress(step, metrics)))
 
     def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
         """The next `length` meta-steps: values of every one of them, and what is only logged."""
@@ -144,7 +140,7 @@ class TrainingLoop:
 
     def run(self, state: MetaState, length: int) -> tuple[MetaState, PyTree]:
         """So many meta-steps, by the one program of the whole run."""
-        return self.loop.run(state, length, most=self.most, on_nonfinite="ignore")
+        return self.loop.run(state, length, most=self.schedule.most, on_nonfinite="ignore")
 
     @contextmanager
     def saved_first(self, state: MetaState, log: BlockLog) -> Iterator[None]:
@@ -165,18 +161,14 @@ class TrainingLoop:
 
     def check(self, info: object, step: int) -> JsonObject:
         """What of the dispatch up to `step` is only logged. Raises InnerloopError unless all else is finite."""
-        folder = self.recorder.folder
-        block = Block(self.before, self.run, self.distribution, step, folder)
-        incidents = self.experiment.check(info, block)
-        nan_diagnosis.check_params(self.state.params, step, folder)
-        return incidents
+        folder, after = self.recorder.folder, self.state.params
+        return self.experiment.check(
+            info, Block(self.before, self.run, self.distribution, step, folder, after)
+        )
 
     def validate_if_due(self, step: int, end: int) -> dict[str, float]:
         """The validation scores where they are due at the end of a block."""
-        every = self.config.validate_every
-        if step < end or not (
-            due(every, step, self.length(end)) or (every and step == self.config.meta_steps)
-        ):
+        if step < end or not self.schedule.validates(step):
             return {}
         first, begun = "validation" not in self.__dict__, time.monotonic()
         scores = self.validate()
@@ -187,7 +179,7 @@ class TrainingLoop:
     @cached_property
     def validation(self) -> Evaluator:
         """The evaluation on validation tasks, compiled once for the whole run."""
-        tasks = self.experiment.config.evaluation.validation_tasks
+        tasks = self.schedule.validation_tasks
         return self.experiment.evaluator(self.held_out, tasks=tasks, last_only=True)
 
     def validate(self) -> dict[str, float]:
@@ -200,21 +192,11 @@ class TrainingLoop:
         """Speed so far and time left, compilation left out; NaN while there was nothing else."""
         per_second = self.pace.per_second()
         speeds = {f"{what}_per_second": n * per_second for what, n in self.experiment.work().items()}
-        left = self.config.meta_steps - step
+        left = self.schedule.meta_steps - step
         return Progress(
             step,
-            self.config.meta_steps,
+            self.schedule.meta_steps,
             seconds_left=left / per_second if left else 0.0,
             metrics=metrics,
             **speeds,
         )
-
-
-def due(every: int, step: int, length: int) -> bool:
-    """Whether a multiple of `every` was reached or passed in the last `length` steps."""
-    return every > 0 and step // every > (step - length) // every
-
-
-def reached(parts: int, total: int, step: int, length: int) -> bool:
-    """Whether the end of one of `parts` equal parts of the run was reached or passed in the last `length` steps."""
-    return step * parts // total > (step - length) * parts // total

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +20,24 @@ from innerloop.training.experiment import Block
 from innerloop.training.storage.run_directory import last_checkpoint_hint
 
 
-def check_params(params: Params, step: int, folder: Path) -> None:
+class Caller(NamedTuple):
+    """Who tells of a divergence, and how the step sizes are called there."""
+
+    who: str = "train"
+    inner: str = "`inner.learning_rate`"
+    outer: str = "`outer.learning_rate`"
+
+
+COMMAND = Caller()
+FIT = Caller("fit", "the step size of the inner loop", "that of the optimizer")
+
+
+def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMAND) -> None:
     """Raise InnerloopError for parameters that are not finite though all losses were: the outer step overflowed."""
     lost = first_lost(params)
     if lost is not None:
         wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
-        raise InnerloopError("train", wrong, do="lower `outer.learning_rate`" + last_checkpoint_hint(folder))
+        raise InnerloopError(caller.who, wrong, do=f"lower {caller.outer}{last_checkpoint_hint(folder)}")
 
 
 def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
@@ -50,7 +63,11 @@ def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:
 
 
 def check_finite(
-    info: PyTree, step: int, folder: Path, located: Callable[[int], str] = lambda good: ""
+    info: PyTree,
+    step: int,
+    folder: Path,
+    located: Callable[[int], str] = lambda good: "",
+    caller: Caller = COMMAND,
 ) -> None:
     """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
 
@@ -61,8 +78,8 @@ def check_finite(
         return
     bad, where = lost
     raise InnerloopError(
-        "train",
+        caller.who,
         f"the run diverged at meta-step {step - len(info.outer_loss) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
-        do="lower `inner.learning_rate` or `outer.learning_rate`" + last_checkpoint_hint(folder),
+        do=f"lower {caller.inner} or {caller.outer}{last_checkpoint_hint(folder)}",
     )

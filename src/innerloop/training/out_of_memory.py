@@ -24,7 +24,7 @@ def exhausted(trouble: BaseException) -> bool:
 
 
 @contextmanager
-def explain_oom(planned: object = None) -> Iterator[None]:
+def explain_oom(planned: object = None, who: str = "train", do: str = ADVICE) -> Iterator[None]:
     """Turn an exhausted memory into an InnerloopError; `planned` is what was said of memory before."""
     try:
         yield
@@ -35,4 +35,4 @@ def explain_oom(planned: object = None) -> Iterator[None]:
             raise
         first = first_line(trouble)[:160]
         told = f"the memory ran out ({first})"
-        raise InnerloopError("train", told, got=planned, do=ADVICE) from trouble
+        raise InnerloopError(who, told, got=planned, do=do) from trouble

@@ -8,20 +8,22 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from innerloop.config.schema import Config
 from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Params
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import own_copy
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint
 from innerloop.training.storage.run_directory import RunFolder, environment
 from innerloop.training.storage.tensorboard import ScalarWriter
 from innerloop.training.warm_start import WarmStart
 
 Fresh = Callable[[Params], MetaState]
 """From parameters to the state before the first meta-step."""
+
+SaveWeights = Callable[[Path, Params, JsonObject], None]
+"""Writes parameters and facts into a file, with what describes the run."""
 
 
 @runtime_checkable
@@ -39,8 +41,8 @@ class Recorder(Protocol):
         """One sitting of the run."""
         yield
 
-    def log(self, step: int, metrics: dict[str, float], incidents: JsonObject) -> None:
-        """One dispatch."""
+    def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
+        """One block, and the state after it."""
 
     def snapshot(self, state: MetaState) -> None:
         """Keep the initialisation of this moment; a resumed run writes the same bits again."""
@@ -54,6 +56,10 @@ class Recorder(Protocol):
 
     def wait(self) -> None:
         """Wait until the last checkpoint is whole."""
+
+    def ended(self) -> bool:
+        """Whether the run is to end where it is, though meta-steps are left."""
+        return False
 
     def finish(self, state: MetaState) -> None:
         """Write the final weights."""
@@ -70,19 +76,22 @@ class NoRecorder(Recorder):
         return fresh(params)
 
 
-class RunRecorder:
+class RunRecorder(Recorder):
     """Writes metrics, TensorBoard's events, snapshots, checkpoints, weights and clock into the run's folder."""
 
-    def __init__(self, run: RunFolder, config: Config, checkpoints: checkpoint.Manager, start: WarmStart):
-        self.run, self.config, self.checkpoints, self.start = run, config, checkpoints, start
+    def __init__(
+        self, run: RunFolder, save_weights: SaveWeights, checkpoints: checkpoint.Manager, start: WarmStart
+    ):
+        self.run, self.save_weights, self.checkpoints, self.start = run, save_weights, checkpoints, start
         self.folder = run.path
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
         """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
-        state = checkpoint.restore(self.checkpoints, fresh(params))
+        first = fresh(params)
+        state = checkpoint.restore(self.checkpoints, first)
         if state is None:
             self.start.check_unchanged(self.run.known())
-            state = fresh(self.start.params(params))
+            state = fresh(self.start.params(params)) if self.start.source else first
         self.run.rewind(int(state.step))
         self.run.note_circumstances(int(state.step))
         return state
@@ -98,8 +107,9 @@ class RunRecorder:
             board.close()
             self.run.note(board.path, board.about)
 
-    def log(self, step: int, metrics: dict[str, float], incidents: JsonObject) -> None:
+    def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
         """One line of `metrics.jsonl`, and the numbers for TensorBoard."""
+        step = int(state.step)
         self.run.log({"step": step, **metrics, **incidents})
         for name, value in metrics.items():
             self.board.add_scalar(name, value, step)
@@ -135,5 +145,5 @@ class RunRecorder:
         )
 
     def write_weights(self, path: Path, state: MetaState, facts: JsonObject) -> None:
-        """Weights with the config and `facts`."""
-        weights.save(path, jax.tree.map(own_copy, state.params), self.config, facts)
+        """Weights and `facts`, with what describes the run."""
+        self.save_weights(path, jax.tree.map(own_copy, state.params), facts)

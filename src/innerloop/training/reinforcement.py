@@ -36,8 +36,9 @@ from innerloop.rl.updates import (
 )
 from innerloop.training.broken_trajectories import incidents
 from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
-from innerloop.training.nan_diagnosis import check_finite
+from innerloop.training.nan_diagnosis import check_finite, check_params
 from innerloop.training.optimizers import falling, inner_loop, inner_rule, outer_optimizer
+from innerloop.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class RLExperiment:
     """The parts of one run of a policy that acts in an environment."""
 
     config: Config
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the config."""
+        return Schedule.of(self.config)
 
     def keys(self) -> Keys:
         """The run's keys."""
@@ -204,6 +210,7 @@ class RLExperiment:
         """The trajectories that broke. Raises InnerloopError where they are many, or a loss is not finite."""
         broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
         check_finite(info, block.step, block.folder)
+        check_params(block.after, block.step, block.folder)
         return broken
 
     def work(self) -> dict[str, int]:

@@ -34,7 +34,7 @@ class Stopped(Exception):
 
     def __init__(self, signal_number: int, step: int, folder: Path):
         self.signal_number, self.step, self.folder = signal_number, step, folder
-        super().__init__(f"stopped at meta-step {step}; state saved; go on with --resume")
+        super().__init__(f"stopped at meta-step {step}; state saved; go on with `resume`")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -37,6 +37,7 @@ from innerloop.training import nan_diagnosis
 from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
 from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.optimizers import inner_loop, outer_optimizer
+from innerloop.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class SupervisedExperiment:
     def classification(self) -> bool:
         """Whether tasks are episodes of classes."""
         return self.config.data.spec.kind == "images"
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the config."""
+        return Schedule.of(self.config)
 
     def keys(self) -> Keys:
         """The run's keys."""
@@ -231,10 +237,11 @@ class SupervisedExperiment:
         return outer_series(info)
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """Nothing is only logged. Raises InnerloopError, naming the task, where a loss or gradient is not finite."""
+        """Nothing is only logged. Raises InnerloopError where a loss, gradient or parameter is not finite."""
         algorithm, meta_batch = self.training_algorithm, self.config.outer.meta_batch
         where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, meta_batch, block, good)
         nan_diagnosis.check_finite(info, block.step, block.folder, where)
+        nan_diagnosis.check_params(block.after, block.step, block.folder)
         return {}
 
     def work(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ from innerloop.training.out_of_memory import explain_oom
 from innerloop.training.recorder import NoRecorder, RunRecorder
 from innerloop.training.signals import Stopped as Stopped
 from innerloop.training.signals import graceful_shutdown
-from innerloop.training.storage import checkpoint, provenance
+from innerloop.training.storage import checkpoint, provenance, weights
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.supervised import SupervisedExperiment
@@ -92,7 +92,9 @@ def train(
                 ):
                     on_pictures(contact_sheet.write(run, experiment.splits))
             with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
-                recorder = RunRecorder(run, experiment.config, checkpoints, start)
+                own = experiment.config
+                save = lambda path, params, facts: weights.save(path, params, own, facts)
+                recorder = RunRecorder(run, save, checkpoints, start)
                 return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()
 
 

@@ -1,4 +1,7 @@
-"""A run's folder: config, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights."""
+"""A run's folder: description, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights.
+
+`config.json` describes a run of the command, `fit.json` one of `innerloop.fit`.
+"""
 
 import json
 import math
@@ -41,6 +44,10 @@ def is_float(value: Any) -> bool:
     return is_number(value) and (isinstance(value, float) or abs(value) <= sys.float_info.max)
 
 
+LOAD = "`innerloop.load_params(folder, like=params)`"
+"""How weights are loaded that carry no config."""
+
+
 class NotWritten(InnerloopError):
     """A checkpoint could not be written: the run is whole, and can go on from the one before, or from its start."""
 
@@ -58,6 +65,8 @@ RESERVED = (
     "pictures.png",
     "table.json",
     "block.json",
+    "fit.json",
+    "best.safetensors",
 )
 """What a run writes into its folder, beside its lock."""
 
@@ -75,6 +84,16 @@ class RunFolder(OwnFolder):
         """The trained initialisation."""
         return self.path / "weights.safetensors"
 
+    @property
+    def best(self) -> Path:
+        """The initialisation of the best validation; runs of `innerloop.fit` alone have it."""
+        return self.path / "best.safetensors"
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether this is a run of `innerloop.fit`."""
+        return os.path.lexists(self.path / "fit.json")
+
     def snapshot(self, step: int) -> Path:
         """The initialisation as it was after `step` meta-steps."""
         return self.path / "snapshots" / f"{step:08d}.safetensors"
@@ -89,17 +108,24 @@ class RunFolder(OwnFolder):
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
         """Make the folder of a new run on these data. Raises InnerloopError as `check_new`."""
+        self.begin("config.json", to_json(config), data)
+
+    def begin(self, name: str, description: str, data: dict[str, str] | None = None) -> None:
+        """Make the folder of a new run that the file `name` describes. Raises InnerloopError as `check_new`."""
         self.check_new()
         self.make()
         made_with = environment() | {"data": data or {}}
         self.write("environment.json", json.dumps(made_with, indent=2) + "\n")
-        self.write("config.json", to_json(config))
+        self.write(name, description)
 
     def check_new(self) -> None:
         """Raise InnerloopError if there is a run already, or anything that has the name of a run's file."""
         if self.place("config.json").exists():
             do = f"give another folder, or go on with it by `innerloop train --resume {self.path}`"
             raise InnerloopError(str(self.path), "holds a run already", do=do)
+        if self.is_fit:
+            do = "give another folder, or go on with it by `resume=True`"
+            raise InnerloopError(str(self.path), "holds a run of `innerloop.fit` already", do=do)
         if taken := [name for name in RESERVED if os.path.lexists(self.path / name)]:
             wrong = f"holds `{taken[0]}`, which this run did not write"
             raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
@@ -128,11 +154,18 @@ class RunFolder(OwnFolder):
     def config(self) -> Config:
         """The run's config. Raises InnerloopError if this is no run."""
         path = self.path / "config.json"
+        if self.is_fit:
+            wrong, do = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
+            raise InnerloopError(str(self.path), wrong, do=f"{do}: {LOAD}")
         if not path.is_file():
             raise InnerloopError(
                 str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
             )
         return from_json(read_text(path, follow=False), str(path))
+
+    def description(self) -> str:
+        """The file that describes it, `config.json` or `fit.json`."""
+        return read_text(self.path / ("fit.json" if self.is_fit else "config.json"), follow=False)
 
     def known(self) -> JsonObject:
         """What the run was made with, as `environment` gave it then; empty if that is lost."""

@@ -13,11 +13,12 @@ import numpy as np
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
-from innerloop.engine.pytree import check_same, paths
+from innerloop.engine.pytree import DO, check_same, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.untrusted import JsonObject, is_number, parse_json
+from innerloop.training.storage.run_directory import LOAD
 
 SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
@@ -37,6 +38,9 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
     """Read arrays by path, config and facts. Raises InnerloopError for anything that is not such a file."""
     arrays, metadata = safetensors_reader.read(path, "trained weights")
+    if "fit" in metadata:
+        wrong = "holds weights of `innerloop.fit`, for a model of your own"
+        raise InnerloopError(str(path), wrong, do=f"load them by {LOAD}")
     missing = [name for name in ("config", "facts") if name not in metadata]
     if missing:
         raise InnerloopError(str(path), f"holds no trained weights (no {missing[0]} beside them)")
@@ -81,13 +85,13 @@ def facts_of(text: str, path: Path) -> JsonObject:
     return facts
 
 
-def into(params: object, arrays: dict[str, np.ndarray], who: str) -> Params:
+def into(params: object, arrays: dict[str, np.ndarray], who: str, do: str = DO) -> Params:
     """`params` with the values of `arrays`; their shapes and types count alone.
 
-    Raises InnerloopError if the arrays are of another model, or hold a number that is not finite.
+    Raises InnerloopError, with `do`, if the arrays are of another model, or hold a number that is not finite.
     """
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
-    check_same(leaves, arrays, who)
+    check_same(leaves, arrays, who, do)
     for name, array in arrays.items():
         if jnp.issubdtype(leaves[name].dtype, jnp.floating):
             if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -1,0 +1,237 @@
+"""A run in a folder for parts of one's own: any parameters, algorithm and tasks.
+
+It is the run of `innerloop.train` with parts that no config describes: the same loop, checkpoints and records.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.evaluate import Score
+from innerloop.engine.meta_state import MetaState
+from innerloop.engine.pytree import check_trainable, paths
+from innerloop.engine.types import Params, TaskDistribution
+from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
+from innerloop.io.untrusted import JsonObject
+from innerloop.parallel import multi_process
+from innerloop.tasks.iterator_loop import IteratorOuterLoop
+from innerloop.tasks.streaming import StreamedOuterLoop
+from innerloop.training import fit_settings
+from innerloop.training.best_validation import BestRule, Mode, best_rule
+from innerloop.training.callbacks import Callback, told, told_of_block
+from innerloop.training.fit_recorder import FitRecorder
+from innerloop.training.loop import TrainingLoop
+from innerloop.training.out_of_memory import explain_oom
+from innerloop.training.own_run import OwnRun, Validation, loop_over
+from innerloop.training.progress_line import ProgressLine
+from innerloop.training.schedule import Schedule
+from innerloop.training.signals import Guard, graceful_shutdown
+from innerloop.training.storage import checkpoint
+from innerloop.training.storage.lock import exclusive_lock
+from innerloop.training.storage.own_weights import load_params
+from innerloop.training.storage.run_directory import RunFolder
+
+OOM = "vectorise fewer tasks at a time (`chunk=1`), lower `meta_batch`, or set `InnerLoop(derivative='rematerialised')`"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a run.
+
+    Attributes:
+        state: of the outer loop, after the last meta-step.
+        best_params: the meta-parameters of the best validation; without validation those of `state`.
+        best_step: the meta-step of the best validation (None: there was none).
+        metrics: the lines of `metrics.jsonl`.
+        folder: the run's folder.
+    """
+
+    state: MetaState
+    best_params: Params
+    best_step: int | None
+    metrics: list[JsonObject]
+    folder: Path
+
+    @property
+    def params(self) -> Params:
+        """The meta-parameters after the last meta-step."""
+        return self.state.params
+
+
+def fit(
+    algorithm: Algorithm,
+    params: Params,
+    tasks: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+    meta_batch: int,
+    meta_steps: int,
+    folder: Path | str,
+    seed: int = 0,
+    chunk: int | None = None,
+    mesh: Mesh | None = None,
+    validation: TaskDistribution | None = None,
+    score: Score | None = None,
+    validate_every: int = 500,
+    validation_tasks: int = 200,
+    monitor: str | None = None,
+    mode: Mode | None = None,
+    patience: int | None = None,
+    log_every: int = 100,
+    checkpoint_every: int = 1000,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    resume: bool = False,
+) -> Fitted:
+    """Meta-train into a folder, with checkpoints, metrics, validation and exact resume.
+
+    The bits are those of `OuterLoop(...).run` from `init(params, jax.random.key(seed))`, however often the run was
+    interrupted.
+
+    Args:
+        algorithm: as for `OuterLoop`.
+        params: the parameters of a model.
+        tasks: a distribution of tasks, `StreamedEpisodes`, or meta-batches as for `IteratorOuterLoop`, of which
+            `log_every` are read at a time. A run on meta-batches can be resumed if they are given by a function of the
+            number of meta-steps.
+        optimizer: as for `OuterLoop`.
+        meta_batch: as for `OuterLoop`.
+        meta_steps: the length of the run.
+        folder: where the run is kept.
+        seed: decides which tasks are drawn.
+        chunk: as for `OuterLoop`.
+        mesh: as for `OuterLoop`.
+        validation: the distribution of held-out tasks; they are the same in every run.
+        score: as for `evaluate`, on held-out tasks.
+        validate_every: the number of meta-steps between validations, which come at ends of blocks of `log_every`.
+        validation_tasks: the number of held-out tasks, at least 2.
+        monitor: the score by which the best weights are chosen (None: `loss`, or the only score).
+        mode: whether a low or a high score is good (None: known of `loss`, `accuracy` and `return`).
+        patience: the number of validations without a better one after which the run ends (None: never).
+        log_every: the number of meta-steps of which the means are logged.
+        checkpoint_every: the number of meta-steps between checkpoints, which come at ends of blocks of `log_every`.
+        callbacks: told of every block, to log, plot or end the run.
+        progress: whether a run of more than two seconds says on standard error how far it is.
+        resume: whether a run that the folder holds goes on from its last checkpoint. Without one there the run begins,
+            so that a script can be started again unchanged.
+
+    Raises:
+        InnerloopError: an argument is wrong, the folder holds another run, the run diverged, memory ran out, or files
+            cannot be written.
+        Stopped: SIGINT, SIGTERM or SIGHUP came, and the state was saved.
+    """
+    check_one_process()
+    check_parameters(params)
+    numbers = {"meta_steps": meta_steps, "log_every": log_every, "checkpoint_every": checkpoint_every}
+    check_numbers(numbers | {"validate_every": validate_every})
+    check_numbers({"validation_tasks": validation_tasks}, 2)
+    schedule = Schedule(
+        meta_steps, log_every, checkpoint_every, 0 if validation is None else validate_every, validation_tasks
+    )
+    loop = loop_over(tasks, algorithm, optimizer, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
+    held_out = None if validation is None else Validation(validation, score)
+    run = OwnRun(loop, algorithm.init(params), tasks, held_out, schedule, seed)
+    rule = rule_of(run, monitor, mode, patience)
+    settings = fit_settings.settings_of(run, loop.start(run.params, run.keys().tasks), rule, chunk)
+    told_too = [ProgressLine()] if progress else []
+    return _run(run, RunFolder(folder), rule, settings, [*callbacks, *told_too], resume)
+
+
+def _run(
+    run: OwnRun,
+    folder: RunFolder,
+    rule: BestRule | None,
+    settings: JsonObject,
+    callbacks: Sequence[Callback],
+    resume: bool,
+) -> Fitted:
+    """The run once its parts are known."""
+    with graceful_shutdown() as guard, explain_oom(None, "fit", OOM), _begun(run, folder, settings, resume):
+        identity = sha256([folder.description().encode()])
+        with _reading_ahead(run), checkpoint.opened(folder.make("checkpoints"), identity) as checkpoints:
+            recorder = FitRecorder(folder, checkpoints, rule)
+            state = _trained(run, recorder, guard, settings, callbacks)
+    best = load_params(folder.path, run.params, "best") if recorder.best.step is not None else state.params
+    return Fitted(state, best, recorder.best.step, folder.metrics(), folder.path)
+
+
+@contextmanager
+def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -> Iterator[None]:
+    """Hold the folder: of a new run, or of the run that goes on. Raises InnerloopError where it is another one's."""
+    again = resume and folder.is_fit
+    with folder.undone_unless_resumable(new=not again), exclusive_lock(folder):
+        if again:
+            check_resumable(run)
+            fit_settings.check_same(folder, settings)
+        else:
+            folder.begin(fit_settings.NAME, fit_settings.text_of(settings))
+        yield
+
+
+def _trained(
+    run: OwnRun, recorder: FitRecorder, guard: Guard, settings: JsonObject, callbacks: Sequence[Callback]
+) -> MetaState:
+    """The state after the last meta-step."""
+    loop = TrainingLoop(run, recorder, lambda progress: told_of_block(callbacks, progress), guard)
+    with told(callbacks, recorder.folder, settings, int(loop.state.step)):
+        return loop.run_to_end()
+
+
+@contextmanager
+def _reading_ahead(run: OwnRun) -> Iterator[None]:
+    """Stop the thread that reads ahead, if there is one, at the end."""
+    try:
+        yield
+    finally:
+        if isinstance(run.loop, StreamedOuterLoop):
+            run.loop.stop()
+
+
+def rule_of(run: OwnRun, monitor: str | None, mode: Mode | None, patience: int | None) -> BestRule | None:
+    """How validations are compared; None without any. Raises InnerloopError for settings that do not fit."""
+    if run.validation is not None:
+        names = run.validation.check(run.loop.algorithm, run.params, run.seed)
+        return best_rule(names, monitor, mode, patience)
+    if patience is not None or monitor is not None:
+        name = "monitor" if patience is None else "patience"
+        raise InnerloopError("fit", f"`{name}` needs a validation", do="give held-out tasks as `validation`")
+    return None
+
+
+def check_numbers(numbers: dict[str, int], least: int = 1) -> None:
+    """Raise InnerloopError for a number that is too low."""
+    for name, number in numbers.items():
+        if number < least:
+            raise InnerloopError("fit", f"`{name}` must be {least} or more", got=number)
+
+
+def check_parameters(params: Params) -> None:
+    """Raise InnerloopError unless these are float arrays, whose paths name them."""
+    check_trainable(params, "fit")
+    names = paths(params)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InnerloopError("fit", "two parameters have one path", got=twice[0], do="rename one of them")
+
+
+def check_resumable(run: OwnRun) -> None:
+    """Raise InnerloopError for meta-batches that cannot be read from the middle on."""
+    if isinstance(run.loop, IteratorOuterLoop) and not run.loop.resumable:
+        wrong = "an iterator cannot be resumed exactly: what it gave before is not known"
+        do = "give a function `tasks(step)` that returns the iterator of the meta-batches from there on"
+        raise InnerloopError("resume", wrong, do=do)
+
+
+def check_one_process() -> None:
+    """Raise InnerloopError in a run of several processes."""
+    if multi_process.is_multi_process():
+        do = "use `innerloop.train` there, or `OuterLoop` itself"
+        raise InnerloopError("fit", "runs in one process", got=jax.process_count(), do=do)

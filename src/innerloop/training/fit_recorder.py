@@ -1,0 +1,41 @@
+"""What a run of `innerloop.fit` leaves beside the files of every run: the weights of its best validation."""
+
+from innerloop.engine.outer import MetaState
+from innerloop.engine.types import Params
+from innerloop.io.untrusted import JsonObject
+from innerloop.training.best_validation import Best, BestRule
+from innerloop.training.recorder import Fresh, RunRecorder
+from innerloop.training.storage import checkpoint, own_weights
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.warm_start import WarmStart
+
+
+class FitRecorder(RunRecorder):
+    """A recorder that keeps the best weights, and ends the run when they have not improved for long."""
+
+    def __init__(self, run: RunFolder, checkpoints: checkpoint.Manager, rule: BestRule | None):
+        super().__init__(run, own_weights.save, checkpoints, WarmStart(""))
+        self.rule, self.best = rule, Best()
+
+    def first_state(self, params: Params, fresh: Fresh) -> MetaState:
+        """As of every run; what was the best until then is read from its lines of metrics."""
+        state = super().first_state(params, fresh)
+        if self.rule is not None:
+            self.best = self.rule.of(self.run.metrics())
+        return state
+
+    def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
+        """As of every run, and the weights if they are the best so far."""
+        super().log(state, metrics, incidents)
+        if self.rule is None:
+            return
+        step = int(state.step)
+        self.best = self.rule.after(self.best, step, metrics)
+        if self.best.step == step:
+            facts = {"meta_steps": step, self.rule.monitor: self.best.value}
+            self.write_weights(self.run.place(self.run.best.name), state, facts)
+            self.run.note(self.run.best)
+
+    def ended(self) -> bool:
+        """Whether there were enough validations without a better one."""
+        return self.rule is not None and self.rule.exhausted(self.best)

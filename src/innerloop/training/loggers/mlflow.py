@@ -1,0 +1,53 @@
+"""Logging to MLflow: `callbacks=[MlflowLogger("my-experiment")]`."""
+
+import time
+from pathlib import Path
+
+from innerloop.io.untrusted import JsonObject
+from innerloop.training.callbacks import Callback
+from innerloop.training.loggers.service import keep_id, kept_id, package
+from innerloop.training.loop import Progress
+from innerloop.training.signals import Stopped
+
+
+class MlflowLogger(Callback):
+    """Metrics and settings of a run; a resumed one goes on in the same run of the service."""
+
+    def __init__(self, experiment: str, tracking_uri: str | None = None):
+        """Nothing is sent before the run begins.
+
+        Args:
+            experiment: where the run belongs; made if it is not there.
+            tracking_uri: of the server, or of a database (None: as `mlflow` is set up).
+
+        Raises:
+            InnerloopError: `mlflow` is not installed.
+        """
+        self.mlflow = package("mlflow")
+        self.experiment, self.client = experiment, self.mlflow.MlflowClient(tracking_uri)
+
+    def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
+        """Begin the run there, or go on with it."""
+        own = kept_id(folder, "mlflow", step)
+        if own is None:
+            found = self.client.get_experiment_by_name(self.experiment)
+            where = found.experiment_id if found else self.client.create_experiment(self.experiment)
+            own = self.client.create_run(where, run_name=folder.name).info.run_id
+            keep_id(folder, "mlflow", own)
+            for name, value in settings.items():
+                if not isinstance(value, dict):
+                    self.client.log_param(own, name, value)
+        self.run_id = own
+        self.client.update_run(own, status="RUNNING")
+
+    def on_block(self, progress: Progress) -> None:
+        """Log the metrics."""
+        now, step = int(1000 * time.time()), progress.step
+        made = self.mlflow.entities.Metric
+        metrics = [made(name, value, now, step) for name, value in progress.metrics.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def on_end(self, error: BaseException | None) -> None:
+        """Tell how it ended."""
+        stopped = "KILLED" if isinstance(error, Stopped) else "FAILED"
+        self.client.set_terminated(self.run_id, "FINISHED" if error is None else stopped)

@@ -1,0 +1,36 @@
+"""What loggers share: a service's package, and its name of a run, kept in the folder so that both go on together."""
+
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OwnFolder
+from innerloop.io.untrusted import read_object
+
+
+def package(name: str) -> Any:
+    """The package of a service. Raises InnerloopError if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        do = f"pip install 'innerloop[{name}]'"
+        raise InnerloopError(name, "is not installed, and its logger needs it", do=do) from error
+
+
+def kept_id(folder: Path, service: str, step: int) -> str | None:
+    """The service's name of the run in the folder; None where it begins."""
+    path = folder / f"{service}.json"
+    if step == 0 or not os.path.lexists(path):
+        return None
+    found = read_object(path, follow=False).get("id")
+    if not isinstance(found, str):
+        raise InnerloopError(str(path), "must hold the `id` of a run", got=found, do="remove the file")
+    return found
+
+
+def keep_id(folder: Path, service: str, name: str) -> None:
+    """Remember it."""
+    OwnFolder(folder).write(f"{service}.json", json.dumps({"id": name}) + "\n")

@@ -1,0 +1,40 @@
+"""Logging to Trackio, on this machine or in a Space: `callbacks=[TrackioLogger("my-project")]`."""
+
+from pathlib import Path
+from typing import Any
+
+from innerloop.io.untrusted import JsonObject
+from innerloop.training.callbacks import Callback
+from innerloop.training.loggers.service import keep_id, kept_id, package
+from innerloop.training.loop import Progress
+
+
+class TrackioLogger(Callback):
+    """Metrics and settings of a run; a resumed one goes on in the same run of the project."""
+
+    def __init__(self, project: str, **settings: Any):
+        """Nothing is logged before the run begins.
+
+        Args:
+            project: where the run belongs.
+            settings: whatever else `trackio.init` takes: `space_id`, `group`.
+
+        Raises:
+            InnerloopError: `trackio` is not installed.
+        """
+        self.trackio, self.project, self.settings = package("trackio"), project, settings
+
+    def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
+        """Begin the run there, or go on with it."""
+        kept = kept_id(folder, "trackio", step)
+        own = {"name": kept or folder.name, "resume": "must" if kept else "never"}
+        self.run = self.trackio.init(project=self.project, config=settings, **(own | self.settings))
+        keep_id(folder, "trackio", self.run.name)
+
+    def on_block(self, progress: Progress) -> None:
+        """Log the metrics."""
+        self.run.log(progress.metrics, step=progress.step)
+
+    def on_end(self, error: BaseException | None) -> None:
+        """End it."""
+        self.run.finish()

@@ -1,0 +1,130 @@
+"""The parts of a run as they were given: an algorithm, parameters and tasks of whoever calls `innerloop.fit`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.distribution import check_distribution, split_arrays
+from innerloop.engine.evaluate import Score, evaluator
+from innerloop.engine.learning_check import check_learns
+from innerloop.engine.loss import with_state
+from innerloop.engine.outer import GradientLoop, MeshLoop, OuterLoop
+from innerloop.engine.scores import score_shapes
+from innerloop.engine.types import Params, TaskDistribution
+from innerloop.io.untrusted import JsonObject
+from innerloop.tasks.iterator_loop import IteratorOuterLoop
+from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
+from innerloop.training import nan_diagnosis
+from innerloop.training.experiment import Block, Evaluator, Keys, outer_series
+from innerloop.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a run is validated on; without a score by the loss of its algorithm on the query set."""
+
+    tasks: TaskDistribution
+    score: Score | None = None
+
+    def check(self, algorithm: Algorithm, params: Params, seed: int) -> list[str]:
+        """The names of the scores. Raises InnerloopError for what cannot be measured."""
+        key = jax.random.key(seed)
+        tasks = with_jax_arrays(self.tasks)
+        check_distribution(tasks, key, "fit")
+        check_learns(algorithm, params, tasks, key, "fit", outer=self.score is None)
+        if self.score is None:
+            return ["loss"]
+        start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
+        return list(score_shapes(self.score, start, jax.eval_shape(tasks.sample, key)))
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """The parts of a run of `innerloop.fit`; `params` are meta-parameters."""
+
+    loop: GradientLoop
+    params: Params
+    tasks: Any
+    validation: Validation | None
+    schedule: Schedule
+    seed: int
+
+    def work(self) -> dict[str, int]:
+        """Tasks of one meta-step."""
+        return {"tasks": self.loop.meta_batch}
+
+    def keys(self) -> Keys:
+        """The key of the seed, as `OuterLoop.init` would be given it."""
+        key = jax.random.key(self.seed)
+        return Keys(init=key, tasks=key)
+
+    def init_params(self) -> Params:
+        """The meta-parameters before training."""
+        return self.params
+
+    def for_tasks(self, params: Params) -> Params:
+        """Held-out tasks meet the meta-parameters as they are."""
+        return params
+
+    def train_tasks(self) -> Any:
+        """What training draws its tasks from."""
+        return self.tasks
+
+    def held_out_tasks(self, part: str = "validation") -> TaskDistribution | None:
+        """What validation draws its tasks from."""
+        return self.validation.tasks if self.validation else None
+
+    def outer_loop(self, tasks: object) -> MeshLoop:
+        """The outer loop on the training tasks."""
+        return self.loop
+
+    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
+        """The compiled evaluation on the validation tasks, before the first inner step and after the last."""
+        assert self.validation is not None
+        algorithm, given = self.loop.algorithm, self.validation
+        record = sorted({0, algorithm.inner.steps})
+        chunk = self.loop.chunk
+        return evaluator(algorithm, given.tasks, given.score, num_tasks=tasks, record=record, chunk=chunk)
+
+    def series(self, info: PyTree) -> dict[str, PyTree]:
+        """Losses, the norm of the meta-gradient, and auxiliary outputs of the loss."""
+        return outer_series(info)
+
+    def check(self, info: PyTree, block: Block) -> JsonObject:
+        """Nothing is only logged. Raises InnerloopError where a loss, gradient or parameter is not finite."""
+        caller, where = nan_diagnosis.FIT, lambda good: ""
+        if isinstance(self.loop, OuterLoop):  # else the tasks cannot be drawn again, one by one
+            algorithm, tasks = self.loop.algorithm, self.loop.meta_batch
+            where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, tasks, block, good)
+        nan_diagnosis.check_finite(info, block.step, block.folder, where, caller)
+        nan_diagnosis.check_params(block.after, block.step, block.folder, caller)
+        return {}
+
+
+def loop_over(
+    tasks: Any,
+    algorithm: Algorithm,
+    optimizer: optax.GradientTransformation,
+    *,
+    meta_batch: int,
+    chunk: int | None,
+    mesh: Mesh | None,
+) -> GradientLoop:
+    """The outer loop for tasks of any kind. Raises InnerloopError as the loops do."""
+    if isinstance(tasks, StreamedEpisodes):
+        return StreamedOuterLoop(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
+    batches = not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable))
+    kind: Any = IteratorOuterLoop if batches else OuterLoop
+    return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
+
+
+def with_jax_arrays(tasks: TaskDistribution) -> TaskDistribution:
+    """The same distribution with its arrays on the device: NumPy's cannot be indexed in a program."""
+    held, with_arrays = split_arrays(tasks)
+    return with_arrays(jax.tree.map(jax.numpy.asarray, held))

@@ -1,0 +1,62 @@
+"""Weights of models that no config describes: arrays by path, and what training says of them."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from innerloop.engine.pytree import check_trainable, paths
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError, check_choice
+from innerloop.io import safetensors_reader, safetensors_writer
+from innerloop.io.untrusted import JsonObject, refuse_link
+from innerloop.training.storage import weights
+from innerloop.training.storage.run_directory import RunFolder
+
+WHO = "load_params"
+LIKE = "give as `like` the parameters that training began from, or `algorithm.init(params)` of them"
+
+
+def save(path: Path, params: Params, facts: JsonObject) -> None:
+    """Write parameters by path, with `facts` as metadata."""
+    arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
+    safetensors_writer.write(path, arrays, {"fit": json.dumps(facts)}, do="free some room")
+
+
+def load_params(source: str | Path, like: Params, which: Literal["final", "best"] = "final") -> Params:
+    """The meta-parameters that `innerloop.fit` has learnt.
+
+    Args:
+        source: a run's folder, or one of its weights files.
+        like: meta-parameters of the same structure, of which shapes and types count alone: those that training began
+            from, or `algorithm.init(params)` where an algorithm learns something beside the model.
+        which: of a folder, the weights at the end of the run, or those of its best validation.
+
+    Raises:
+        InnerloopError: there are no such weights, they are of another model, or belong to a preset.
+    """
+    check_choice(WHO, "which", which, ("final", "best"))
+    check_trainable(like, WHO)
+    path = _file_of(RunFolder(source), which) if Path(source).is_dir() else Path(source)
+    arrays, metadata = safetensors_reader.read(path, "trained weights")
+    if "config" in metadata:
+        wrong = "holds weights of a preset, whose config lies beside them"
+        raise InnerloopError(str(path), wrong, do="load them by `innerloop.load_trained`")
+    return weights.into(like, arrays, str(path), LIKE)
+
+
+def _file_of(run: RunFolder, which: Literal["final", "best"]) -> Path:
+    """The weights file of a run. Raises InnerloopError if there is none."""
+    if not run.is_fit:
+        wrong = "is not a run of `innerloop.fit` (it has no fit.json)"
+        raise InnerloopError(str(run.path), wrong, do="load other runs by `innerloop.load_trained`")
+    path = run.weights if which == "final" else run.best
+    if not path.is_file():
+        final = "the run has not ended", "go on with it by `innerloop.fit(..., resume=True)`"
+        best = "the run has had no validation", "give `validation`, or load the final weights"
+        wrong, do = final if which == "final" else best
+        raise InnerloopError(str(run.path), wrong, do=do)
+    refuse_link(path)
+    return path

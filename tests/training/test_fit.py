@@ -1,0 +1,388 @@
+"""`innerloop.fit`: the run of a model that no config describes, in a folder."""
+
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from fit_cases import LOSS, PARAMS, algorithm, fitted, same_bits, same_run
+
+import innerloop as il
+from innerloop.errors import InnerloopError
+from innerloop.training import progress_line
+from innerloop.training.best_validation import Best, BestRule
+from innerloop.training.loop import Progress
+from innerloop.training.signals import Stopped
+from innerloop.training.storage import checkpoint
+from innerloop.training.storage.run_directory import RunFolder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted."""
+    return fitted(tmp_path_factory.mktemp("runs") / "whole").folder
+
+
+class Seen(il.Callback):
+    """Keeps what it is told, and does something at one meta-step."""
+
+    def __init__(self, at: int = 0, do=lambda: None):
+        self.at, self.do = at, do
+        self.told: list[Any] = []
+
+    def on_start(self, folder: Path, settings: dict[str, Any], step: int) -> None:
+        self.told.append(("start", folder.name, settings["meta_batch"], step))
+
+    def on_block(self, progress: Progress) -> bool | None:
+        self.told.append(progress.step)
+        return self.do() if progress.step == self.at else None
+
+    def on_end(self, error: BaseException | None) -> None:
+        self.told.append(error if error is None else type(error).__name__)
+
+
+def test_the_bits_are_those_of_the_outer_loop(whole: Path):
+    loop = il.OuterLoop(algorithm(), optax.adam(1e-2), il.Sinusoid(), meta_batch=2)
+    state, info = loop.run(loop.init(PARAMS, jax.random.key(0)), 12, most=2)
+    same_bits(il.load_params(whole, PARAMS), state.params)
+    logged = [record["outer_loss"] for record in RunFolder(whole).metrics()]
+    np.testing.assert_allclose(logged, np.asarray(info.outer_loss).reshape(-1, 2).mean(1), rtol=1e-6)
+
+
+def test_what_a_run_leaves(whole: Path):
+    run = RunFolder(whole)
+    records = run.metrics()
+    assert [record["step"] for record in records] == [2, 4, 6, 8, 10, 12]
+    assert [r["step"] for r in records if r.keys() >= {"validation_loss", "validation_diverged"}] == [6, 12]
+    assert {"outer_loss", "grad_norm", "inner_loss_first"} <= set(records[0])
+    assert sorted(int(path.name) for path in run.checkpoints.iterdir()) == [4, 8, 12]
+    assert list((whole / "tensorboard").iterdir())
+    assert {"packages", "devices"} <= set(run.known())
+
+
+def test_validation_is_the_evaluation_of_the_same_tasks(whole: Path):
+    from innerloop.training.experiment import held_out_key
+
+    key = held_out_key(0, "validation")
+    curve = il.evaluate(algorithm(), il.load_params(whole, PARAMS), il.Sinusoid(), key=key, num_tasks=4)
+    assert RunFolder(whole).metrics()[-1]["validation_loss"] == pytest.approx(
+        curve.mean("loss")[-1], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_resumed_is_the_same_run(whole: Path, tmp_path: Path, number: int):
+    """Stopped at step 6, which is no checkpoint of its own."""
+    stop = Seen(6, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(Stopped, match="stopped at meta-step 6; state saved; go on with `resume`"):
+        fitted(tmp_path / "run", callbacks=[stop])
+    assert stop.told == [("start", "run", 2, 0), 2, 4, 6, "Stopped"]
+    seen = Seen()
+    result = fitted(tmp_path / "run", callbacks=[seen], resume=True)
+    assert seen.told == [("start", "run", 2, 6), 8, 10, 12, None]
+    same_run(tmp_path / "run", whole)
+    same_bits(result.params, il.load_params(whole, PARAMS))
+    same_bits(result.best_params, il.load_params(whole, PARAMS, "best"))
+
+
+def test_an_error_of_a_callback_comes_once_the_state_is_saved(whole: Path, tmp_path: Path):
+    with pytest.raises(ZeroDivisionError):
+        fitted(tmp_path / "run", callbacks=[Seen(6, lambda: 1 // 0)])
+    assert checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
+    fitted(tmp_path / "run", resume=True)
+    same_run(tmp_path / "run", whole)
+
+
+def test_a_callback_ends_a_run_with_its_weights(whole: Path, tmp_path: Path):
+    seen = Seen(4, lambda: True)
+    result = fitted(tmp_path / "run", callbacks=[seen])
+    assert (int(result.state.step), seen.told[1:]) == (4, [2, 4, None])
+    same_bits(il.load_params(tmp_path / "run", PARAMS), result.params)
+    fitted(tmp_path / "run", resume=True)
+    same_run(tmp_path / "run", whole)
+
+
+def test_resume_begins_where_there_is_no_run_and_may_lengthen_one(whole: Path, tmp_path: Path):
+    fitted(tmp_path / "run", meta_steps=8, resume=True)
+    fitted(tmp_path / "run", checkpoint_every=6, patience=9, resume=True)
+    same_bits(il.load_params(tmp_path / "run", PARAMS), il.load_params(whole, PARAMS))
+
+
+class Shifted:
+    """A user's own distribution, with an array."""
+
+    def __init__(self, shift: float):
+        self.shift = np.full(3, shift, np.float32)
+
+    def sample(self, key: jax.Array) -> il.Task:
+        x = jax.random.normal(key, (2, 3, 1))
+        return il.Task(*(il.Batch(each, each + self.shift[0]) for each in x))
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    r"has `seed` 0, got 1": {"seed": 1},
+    r"has `meta_batch` 2, got 4": {"meta_batch": 4},
+    r"has `inner_steps` 2, got 3": {"algorithm": algorithm(steps=3)},
+    r"has `algorithm` MAML, got FOMAML": {
+        "algorithm": il.fomaml(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2))
+    },
+    r"the algorithm, its loss or its inner loop changed": {"algorithm": algorithm(rate=0.02)},
+    r"the optimizer or one of its step sizes changed": {"optimizer": optax.adam(2e-2)},
+    r"has `optimizer.0/count` int32\[\], got nothing": {"optimizer": optax.sgd(1e-2)},
+    r"has `parameters.layers/0/weight` float32\[4, 1\], got nothing": {
+        "params": il.MLP(1, 1, hidden=(4,), key=jax.random.key(0)),
+        "algorithm": il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.01), steps=2)),
+    },
+    r"the tasks or their data changed": {"tasks": Shifted(2.0)},
+    r"the validation tasks or their data changed": {"validation": Shifted(2.0)},
+    r"has `validate_every` 6, got 4": {"validate_every": 4},
+}
+
+
+@pytest.mark.parametrize("told", CHANGES)
+def test_a_run_with_other_settings_is_not_resumed(told: str, tmp_path: Path, begun: Path):
+    import shutil
+
+    shutil.copytree(begun, tmp_path / "run")
+    with pytest.raises(
+        InnerloopError, match=f"^resume: .*{told}.*; give what it began with, or another folder"
+    ):
+        fitted(tmp_path / "run", **(OWN_TASKS | CHANGES[told]), resume=True)
+
+
+OWN_TASKS: dict[str, Any] = {"tasks": Shifted(1.0), "validation": Shifted(1.0)}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on tasks of a user's own."""
+    return fitted(tmp_path_factory.mktemp("runs") / "begun", meta_steps=2, **OWN_TASKS).folder
+
+
+def test_the_same_parts_made_anew_are_the_same(begun: Path, tmp_path: Path):
+    import shutil
+
+    shutil.copytree(begun, tmp_path / "run")
+    again: dict[str, Any] = {"tasks": Shifted(1.0), "validation": Shifted(1.0), "algorithm": algorithm()}
+    assert int(fitted(tmp_path / "run", meta_steps=4, resume=True, **again).state.step) == 4
+
+
+def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: Path):
+    """Those of the command, and the other way round."""
+    with pytest.raises(InnerloopError, match="holds a run of `innerloop.fit` already; .*`resume=True`"):
+        fitted(whole)
+    with pytest.raises(InnerloopError, match="holds a run already.*innerloop train --resume"):
+        fitted(finished, resume=True)
+    for source in (whole, whole / "weights.safetensors"):
+        with pytest.raises(
+            InnerloopError, match=r"of `innerloop.fit`.*`innerloop.load_params\(folder, like=params\)`"
+        ):
+            il.load_trained(source)
+    with pytest.raises(InnerloopError, match="not a run of `innerloop.fit`.*innerloop.load_trained"):
+        il.load_params(finished, PARAMS)
+    with pytest.raises(InnerloopError, match="weights of a preset.*innerloop.load_trained"):
+        il.load_params(finished / "weights.safetensors", PARAMS)
+    with pytest.raises(InnerloopError, match=r"is of another model: .* give as `like` the parameters"):
+        il.load_params(whole, {"other": jnp.zeros(3)})
+
+
+def test_weights_that_are_not_there(whole: Path, tmp_path: Path):
+    with pytest.raises(ZeroDivisionError):
+        fitted(tmp_path / "run", validation=None, callbacks=[Seen(2, lambda: 1 // 0)])
+    with pytest.raises(InnerloopError, match="the run has not ended; go on with it"):
+        il.load_params(tmp_path / "run", PARAMS)
+    with pytest.raises(InnerloopError, match="the run has had no validation; give `validation`"):
+        il.load_params(tmp_path / "run", PARAMS, "best")
+
+
+def drifting(params: Any, task: il.Task) -> dict[str, jax.Array]:
+    """A score that falls until the parameters have come so far from the first ones, and rises from there on."""
+    moved = jax.tree.map(jnp.subtract, params, PARAMS)
+    return {"distance": jnp.abs(optax.global_norm(moved) - 0.6)}
+
+
+def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path: Path):
+    own: dict[str, Any] = {"score": drifting, "mode": "min", "validate_every": 2, "meta_steps": 40}
+    long = fitted(tmp_path / "long", **own)
+    scores = {r["step"]: r["validation_distance"] for r in long.metrics}
+    best = min(scores, key=scores.__getitem__)
+    assert 2 < best < 30
+    assert long.best_step == best
+    short = fitted(tmp_path / "short", **own, patience=3)
+    assert (int(short.state.step), short.best_step) == (best + 6, best)
+    same_bits(short.best_params, long.best_params)
+    assert short.metrics == long.metrics[: len(short.metrics)]
+    again = fitted(tmp_path / "short", **own, patience=3, resume=True)
+    assert int(again.state.step) == best + 6  # it had ended
+    interrupted = Seen(best + 4, lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        fitted(tmp_path / "cut", **own, patience=3, callbacks=[interrupted])
+    cut = fitted(tmp_path / "cut", **own, patience=3, resume=True)
+    assert int(cut.state.step) == best + 6
+    same_bits(cut.params, short.params)
+
+
+def test_the_best_validation_is_a_function_of_the_metrics():
+    rule, nan = BestRule("accuracy", "max", patience=2), float("nan")
+    values = {2: nan, 4: 0.5, 6: 0.7, 8: 0.7, 10: nan, 12: 0.8}
+    records = [{"step": step, "validation_accuracy": value} for step, value in values.items()]
+    assert rule.of(records[:1])._replace(value=0.0) == Best(None, 0.0, 1)
+    assert rule.of(records[:3]) == Best(6, 0.7, 0)
+    assert rule.of([*records[:5], {"step": 11}]) == Best(6, 0.7, 2)
+    assert rule.of(records) == Best(12, 0.8, 0)
+    assert [rule.exhausted(rule.of(records[:n])) for n in range(1, 7)] == [False] * 4 + [True, False]
+
+
+def test_tasks_that_diverge_are_counted_and_not_averaged(tmp_path: Path):
+    """On inputs of a thousand the inner loop explodes."""
+
+    class Scaled:
+        def sample(self, key: jax.Array) -> il.Task:
+            scale = jnp.where(jax.random.bernoulli(key), 1e3, 1.0)
+            x = scale * jax.random.normal(key, (2, 3, 1))
+            return il.Task(*(il.Batch(each, each) for each in x))
+
+    result = fitted(tmp_path / "run", validation=Scaled(), validation_tasks=20, meta_steps=6)
+    last = result.metrics[-1]
+    assert 0 < last["validation_diverged"] < 20
+    assert last["validation_loss"] < 100
+
+
+def test_divergence_is_told_where_it_happened(tmp_path: Path):
+    with pytest.raises(
+        InnerloopError, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"
+    ):
+        fitted(tmp_path / "inner", algorithm=algorithm(rate=1e12, steps=20))
+    assert not (tmp_path / "inner").exists()
+    with pytest.raises(
+        InnerloopError, match=r"diverged at meta-step (\d+), in .*that of the optimizer; the last good"
+    ):
+        fitted(tmp_path / "outer", optimizer=optax.sgd(1e6), log_every=1, checkpoint_every=1, validation=None)
+    overflow = optax.chain(optax.sgd(1.0), optax.scale(1e38), optax.scale(1e38))
+    with pytest.raises(InnerloopError, match=r"diverged at meta-step 1, in the outer update of `layers/"):
+        fitted(tmp_path / "update", optimizer=overflow, log_every=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"meta_steps": 0}, "`meta_steps` must be 1 or more, got 0"),
+        ({"log_every": 0}, "`log_every` must be 1 or more"),
+        ({"patience": 0}, "`patience` must be 1 or more"),
+        ({"patience": 3, "validation": None}, "`patience` needs a validation"),
+        ({"monitor": "accuracy"}, "`monitor` is unknown, got 'accuracy'; choose among: loss"),
+        ({"score": drifting}, "`mode` is needed for the score `distance`"),
+        ({"params": {"w": jnp.arange(3)}}, "parameter `w` is not a float array"),
+        ({"params": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}}, "two parameters have one path, got a/b"),
+        ({"tasks": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
+        ({"validation": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
+        ({"validation_tasks": 1}, "`validation_tasks` must be 2 or more"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_written(
+    changes: dict[str, Any], told: str, tmp_path: Path
+):
+    with pytest.raises(InnerloopError, match=told):
+        fitted(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def waves(step: int) -> Iterator[il.Task]:
+    """The meta-batches from a meta-step on."""
+    for number in count(step):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(9), number), 2)
+        yield jax.vmap(il.Sinusoid().sample)(keys)
+
+
+def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(tmp_path: Path):
+    fitted(tmp_path / "whole", tasks=waves)
+    fitted(tmp_path / "iterator", tasks=waves(0))
+    same_run(tmp_path / "whole", tmp_path / "iterator")
+    with pytest.raises(ZeroDivisionError):
+        fitted(tmp_path / "run", tasks=waves, callbacks=[Seen(6, lambda: 1 // 0)])
+    fitted(tmp_path / "run", tasks=waves, resume=True)
+    same_run(tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(
+        InnerloopError, match=r"an iterator cannot be resumed exactly.*a function `tasks\(step\)`"
+    ):
+        fitted(tmp_path / "iterator", tasks=waves(0), meta_steps=14, resume=True)
+
+
+def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    classes = il.ClassArrays.from_lists(
+        list(rng.integers(0, 255, (5, 6, 2, 2, 1)).astype(np.uint8)), list("abcde")
+    )
+    own: dict[str, Any] = {
+        "algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1))),
+        "params": il.MLP(4, 3, hidden=(4,), key=jax.random.key(0)),
+        "validation": None,
+    }
+    streamed = lambda: il.StreamedEpisodes(classes, ways=3, shots=1, queries=2)
+    on_device = fitted(tmp_path / "device", tasks=il.Episodes(classes, ways=3, shots=1, queries=2), **own)
+    with pytest.raises(ZeroDivisionError):
+        fitted(tmp_path / "run", tasks=streamed(), callbacks=[Seen(6, lambda: 1 // 0)], **own)
+    result = fitted(tmp_path / "run", tasks=streamed(), resume=True, **own)
+    for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(on_device.params), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-4, atol=1e-6)
+    whole = fitted(tmp_path / "whole", tasks=streamed(), **own)
+    same_bits(result.params, whole.params)
+
+
+def test_tasks_of_a_list_are_validated_once_each(tmp_path: Path):
+    tasks = [il.Sinusoid().sample(jax.random.key(i)) for i in range(3)]
+    result = fitted(
+        tmp_path / "run", tasks=il.TaskList(tasks), validation=il.TaskList(tasks), validation_tasks=200
+    )
+    curve = il.evaluate(algorithm(), result.params, il.TaskList(tasks), key=jax.random.key(5))
+    assert result.metrics[-1]["validation_loss"] == pytest.approx(curve.mean("loss")[-1], rel=1e-5)
+
+
+def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(progress_line, "QUIET", 1e9)
+    fitted(tmp_path / "run", progress=True, meta_steps=6)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress_line, "QUIET", 0.0)
+    monkeypatch.setattr(progress_line, "EVERY", 0.0)
+    fitted(tmp_path / "run", progress=True, meta_steps=12, resume=True)
+    compiling, first, _, last = capsys.readouterr().err.splitlines()
+    assert compiling == "fit: compiling"
+    assert re.fullmatch(r"fit: 8/12 meta-steps, compiled  outer loss \d+\.\d{4}", first)
+    assert re.fullmatch(
+        r"fit: 12/12 meta-steps, done  [\d ]+ tasks/s  outer loss \d+\.\d{4}  validation loss \d+\.\d{4}",
+        last,
+    )
+
+
+def test_one_line_is_written_over_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress_line, "QUIET", 0.0)
+    line = progress_line.ProgressLine()
+    line.on_start(Path("run"), {}, 0)
+    line.timer.join()
+    for step in (1, 2):
+        line.on_block(Progress(step, 2, 100.0, 60.0 * (2 - step), {"outer_loss": 1.0, "train_x\x1b": 2.0}))
+    line.on_end(None)
+    begin, told = "\r\x1b[K", r"100 tasks/s  outer loss 1.0000  training x\x1b 2"
+    first, second = "1/2 meta-steps, 1 min 00 s left", "2/2 meta-steps, done"
+    shown = f"{begin}fit: compiling{begin}fit: {first}  {told}{begin}fit: {second}  {told}\n"
+    assert screen.getvalue() == shown
+
+
+def test_commands_say_that_such_a_run_is_for_python(whole: Path, complaint):
+    for words in (("report", whole), ("evaluate", whole), ("train", "--resume", whole)):
+        assert "is a run of `innerloop.fit`, on a model of your own" in complaint(*words)
