@@ -54,7 +54,7 @@ class Basics:
     devices: Devices = None
     """CPU devices that tasks are split over."""
     distributed: bool = False
-    """This is one of several processes; Slurm, Open MPI or Kubernetes say where the others are, or the next three, or
+    """One of several processes; Slurm, Open MPI or Kubernetes say which, or the next three options, or
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
     """Where the first process listens."""
@@ -69,7 +69,7 @@ class Basics:
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
     """Which meta-gradient."""
     seed: Annotated[int, SEED] = 0
-    """Seed of the initial weights and of the training tasks."""
+    """Seed of initial weights and training tasks."""
     seeds: Annotated[str, arg(metavar="A..B", help_behavior_hint="")] = ""
     """Train with each seed, 0..4 for example, into DIR/seed-N."""
     precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
