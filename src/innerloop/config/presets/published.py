@@ -4,8 +4,8 @@ Only those that are documented in full: MAML on Omniglot and mini-ImageNet (Finn
 A.1, and the published code), and Reptile on Omniglot (Nichol et al. 2018, the commands of the published code). What
 differs otherwise is listed in the documentation under *Differences from the papers*.
 
-`...-paper-length` trains for MAML's 60 000 meta-steps also where less is published (ANIL, CIFAR-FS), with the settings of
-the preset without its recipe: from random weights, with an outer step of one size.
+`...-paper-length` trains for MAML's 60 000 meta-steps, also where less is published (ANIL, CIFAR-FS), with the settings
+of the preset without its recipe: from random weights, with an outer step of one size.
 """
 
 from dataclasses import replace
