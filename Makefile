@@ -161,6 +161,10 @@ bench-quick: bench-setup ## a few workloads beside the fastest peers, about 3 mi
 bench: bench-setup ## all workloads beside the peers; writes benchmarks/results.json and docs/reference/performance.md
 	$(PY) -m benchmarks --all
 
+.PHONY: bench-gpu
+bench-gpu: ## all that a GPU is measured by, beside PyTorch where it is installed, under 8 minutes; DRY=1 tries it on a CPU
+	PYTHONPATH=src $(if $(wildcard $(PY)),$(PY),python3) -m benchmarks.gpu $(if $(DRY),--dry)
+
 # One version of a package for all Pythons, so that a number does not depend on which Python made it.
 UV = $(or $(wildcard $(VENV)/bin/uv),$(shell command -v uv),$(error `make lock` needs uv: pip install uv))
 COMPILE = $(UV) pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 \

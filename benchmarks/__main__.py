@@ -6,6 +6,7 @@ python -m benchmarks --list                         the workloads' names
 python -m benchmarks --quick                        a few, about 3 minutes, into results.json and the docs
 python -m benchmarks --all                          all of them, likewise
 python -m benchmarks --table                        the docs' table from results.json, nothing timed
+python -m benchmarks --counts NAME ...              kernels, bytes and operations of compiled meta-steps, nothing timed
 """
 
 import argparse
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--quick", action="store_true", help="a few workloads")
     what.add_argument("--all", action="store_true", help="all workloads")
     what.add_argument("--table", action="store_true", help="write the table from results.json")
+    what.add_argument("--counts", nargs="+", metavar="NAME", help="count in the compiled programs")
     what.add_argument("--list", action="store_true", help="the workloads' names")
     made.add_argument("--json", action="store_true", help="with --workload: print one JSON object")
     made.add_argument(
@@ -81,18 +83,30 @@ def run_many(asked: list[Workload], seconds: float, least: int, threads: int | N
     return 1 if failed else 0
 
 
+def count_many(names: list[str]) -> None:
+    """Print what the programs of these workloads do, on a CPU's code path and on a GPU's."""
+    from benchmarks.programs.counts import PATHS, count, counts_table
+
+    print(counts_table({(name, path): count(workloads()[name], path) for name in names for path in PATHS}))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command and give its exit code: 2 for bad input, 1 where ours failed."""
     arguments, known = parser().parse_args(argv), workloads()
     if arguments.list or arguments.table:
         print("\n".join(known)) if arguments.list else page.write_table()
         return 0
-    if arguments.workload is not None and arguments.workload not in known:
+    asked = arguments.counts or [arguments.workload]
+    if unknown := [name for name in asked if name is not None and name not in known]:
+        option = "--counts" if arguments.counts else "--workload"
         print(
-            f"--workload: there is none named {arguments.workload!r}; choose among: {', '.join(known)}.",
+            f"{option}: there is none named {unknown[0]!r}; choose among: {', '.join(known)}.",
             file=sys.stderr,
         )
         return 2
+    if arguments.counts:
+        count_many(arguments.counts)
+        return 0
     if arguments.threads is not None and arguments.threads < 1:
         print(f"--threads: must be 1 or more, got {arguments.threads}.", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """When, from what source and on what machine something was measured."""
 
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 
@@ -8,7 +9,9 @@ from innerloop.training.storage.provenance import processor
 
 
 def commit() -> str:
-    """The commit of the working tree, with a plus if the package's source was changed."""
+    """The commit of the working tree, with a plus if the package's source was changed; empty where there is no git."""
+    if shutil.which("git") is None:
+        return ""
     ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
     changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src")
     return ask("rev-parse", "--short", "HEAD") + ("+" if changed else "")

@@ -99,11 +99,13 @@ def training_of(source: str) -> tuple[str, dict[str, Any]]:
     return config.name, {**facts, "seed": config.seed}
 
 
-def take(source: str, measurements: Measurements, count: int, add: bool = False) -> None:
+def take(
+    source: str, measurements: Measurements, count: int, add: bool = False, folder: Path | None = None
+) -> None:
     """Measure one subject and write its file; `add`: measurements of other settings stay in it."""
     print(source)
     name, training = training_of(source)
-    path, made = FOLDER / f"{name}.json", measurements(count)
+    path, made = (folder or FOLDER) / f"{name}.json", measurements(count)
     if add and path.exists():
         known = json.loads(path.read_text())["measurements"]
         made = [old for old in known if not any(same_settings(old, new) for new in made)] + made

@@ -27,11 +27,12 @@ ACCURACY: dict[tuple[str, str], tuple[str, str]] = {
 def published_accuracy(subject: str, record: dict[str, Any]) -> tuple[str, str]:
     """The number and its source; empty if none is published of this measurement.
 
-    Reptile's are of upright test classes, MAML's of rotated ones.
+    It stands beside every length of training. Reptile's are of upright test classes, MAML's of rotated ones.
     """
     if "reptile" in subject and record.get("rotations"):
         return "", ""
-    return ACCURACY.get((subject, record["normalization"]), ("", ""))
+    name = subject.removesuffix("-paper-length").removesuffix("-published")
+    return ACCURACY.get((name, record["normalization"]), ("", ""))
 
 
 SINUSOID_5_SHOT: dict[str, tuple[str, str, str]] = {

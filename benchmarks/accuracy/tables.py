@@ -29,6 +29,11 @@ NAMES = {
     "untrained": "random weights, fine-tuned",
 }
 ORDER = list(NAMES)
+LENGTHS = {
+    "-paper-length": ", 60 000 meta-steps from random weights",
+    "-published": ", all published settings",
+}
+"""Ends of presets' names, in words."""
 ITERATION = "navigation-iteration.json"
 """Among the result files: what `benchmarks.rl.meta_iteration` writes."""
 HEAD = """# Results
@@ -61,7 +66,14 @@ def percent(record: dict[str, Any]) -> str:
 
 def label(subject: str, setting: str) -> str:
     """A subject's algorithm in words."""
-    return NAMES.get(subject.removeprefix(setting + "-"), subject)
+    algorithm, length = without_length(subject.removeprefix(setting + "-"))
+    return NAMES[algorithm] + LENGTHS.get(length, "") if algorithm in NAMES else subject
+
+
+def without_length(name: str) -> tuple[str, str]:
+    """A name without the end that says how long was trained, and that end."""
+    end = next((end for end in LENGTHS if name.endswith(end)), "")
+    return name.removesuffix(end), end
 
 
 def turned(record: dict[str, Any]) -> str:
@@ -98,7 +110,7 @@ def training(result: dict[str, Any]) -> str:
 def image_rows(results: dict[str, dict[str, Any]], setting: str) -> list[list[str]]:
     """One row a subject and normalisation mode."""
     own = [s for s in results if s.startswith(setting + "-")]
-    own.sort(key=lambda s: ORDER.index(s.removeprefix(setting + "-")))
+    own.sort(key=lambda s: (ORDER.index(without_length(s.removeprefix(setting + "-"))[0]), s))
     rows = []
     for subject in own:
         for record in results[subject]["measurements"]:
@@ -243,17 +255,17 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
 
 def summary_row(subject: str, record: dict[str, Any]) -> list[str]:
     """One row of the README's table."""
-    setting, algorithm = subject_parts(subject)
-    name = NAMES[algorithm] + (f", started from `{start}`" if (start := begun_with(subject)) else "")
+    setting = setting_of(subject)
+    name = label(subject, setting) + (f", started from `{start}`" if (start := begun_with(subject)) else "")
     name += ", upright test classes" if turned(record) == "upright" else ""
     return [setting, name, percent(record), record["normalization"], published_accuracy(subject, record)[0]]
 
 
-def subject_parts(subject: str) -> tuple[str, str]:
-    """Data, ways and shots; and what was trained on them."""
+def setting_of(subject: str) -> str:
+    """Data, ways and shots."""
     setting = re.match(r".*-\d+way-\d+shot", subject)
     assert setting, subject
-    return setting.group(0), subject[setting.end() + 1 :]
+    return setting.group(0)
 
 
 def results_page(results: dict[str, dict[str, Any]]) -> str:

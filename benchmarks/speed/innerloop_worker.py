@@ -6,71 +6,31 @@ What is timed is what a training run calls, `outer.meta_steps`.
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from benchmarks.speed.problem import (
+    KEY,
+    experiment,
+    first_tasks,
+    gradient_in_double,
+    noise,
+    outer_loop,
+    save_gradient,
+    save_problem,
+)
 from benchmarks.speed.worker_protocol import serve
-from benchmarks.speed.workloads import Workload, from_dict
-from innerloop.config.schema import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig
+from benchmarks.speed.workloads import from_dict
 from innerloop.engine import outer
-from innerloop.engine.pytree import paths
 from innerloop.parallel.cpu_devices import use_cores
-from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.datasets import memmap
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.streaming import StreamedEpisodes
-from innerloop.training.supervised import SupervisedExperiment
 
 SAMPLING_CLASSES, EACH = 4800, 20  # Omniglot's training classes with their turns
-
-
-class FirstGradient(NamedTuple):
-    """The meta-gradient of the first step, kept to be compared with the peers'."""
-
-    seen: jax.Array
-    gradient: Any
-
-
-def keep_first_gradient() -> optax.GradientTransformation:
-    """Change nothing, and remember the first gradient: so the program that is checked is the one that is timed."""
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, FirstGradient]:
-        kept = jax.tree.map(lambda old, new: jnp.where(state.seen, old, new), state.gradient, updates)
-        return updates, FirstGradient(jnp.ones((), bool), kept)
-
-    init = lambda params: FirstGradient(jnp.zeros((), bool), jax.tree.map(jnp.zeros_like, params))
-    return optax.GradientTransformation(init, update)
-
-
-def config(w: Workload) -> Config:
-    """The workload as a run's config."""
-    if w.image is None:
-        data = DataConfig(dataset="sinusoid", ways=1, shots=w.shots, queries=w.queries)
-        model = ModelConfig(kind="mlp", hidden=w.hidden, scale=0.1)
-    else:
-        data = DataConfig(dataset="glyphs", ways=w.ways, shots=w.shots, queries=w.queries)
-        look: Any = {"downsample": w.downsample, "features": w.features}
-        model = ModelConfig(kind="conv4", filters=w.filters, **look)
-    inner: Any = {"steps": w.steps, "learning_rate": w.rate, "derivative": w.derivative}
-    return Config(
-        algorithm=w.algorithm,  # pyright: ignore[reportArgumentType]
-        data=data,
-        model=model,
-        inner=InnerConfig(**inner),
-        outer=OuterConfig(meta_batch=w.tasks, learning_rate=1e-3),
-    )
-
-
-def noise(image: tuple[int, int, int], classes: int, each: int) -> ClassArrays:
-    """Random bytes as images: without the ties between equal numbers that pooling would have to break."""
-    examples = np.random.default_rng(0).integers(0, 256, (classes * each, *image), np.uint8)
-    starts, counts = np.arange(classes) * each, np.full(classes, each)
-    names = tuple(f"c{i}" for i in range(classes))
-    return ClassArrays(examples, starts.astype(np.int32), counts.astype(np.int32), names)
 
 
 class Ours:
@@ -79,42 +39,21 @@ class Ours:
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
         """Make the weights and the tasks of the first meta-step, write them, and compile."""
         w = self.w = from_dict(workload)
-        classes = noise(w.image, 64, w.shots + w.queries) if w.image else None
-        experiment = SupervisedExperiment(config(w), Splits(classes, classes, classes) if classes else None)
-        params, distribution, key = experiment.init_params(), experiment.train_tasks(), jax.random.key(1)
-        keys = outer.task_keys(key, jnp.zeros((), jnp.int32), w.tasks)
-        tasks = jax.jit(lambda keys: jax.lax.map(distribution.sample, keys))(keys)
-        arrays = {
-            f"weights:{path}": x for path, x in zip(paths(params), jax.tree.leaves(params), strict=True)
-        }
-        arrays |= {"support_x": tasks.support.inputs, "support_y": tasks.support.targets}
-        arrays |= {"query_x": tasks.query.inputs, "query_y": tasks.query.targets}
-        np.savez(problem, **{name: np.asarray(x) for name, x in arrays.items()})  # pyright: ignore
-        self.experiment, self.problem = experiment, (params, tasks)
-        optimizer = optax.chain(keep_first_gradient(), experiment.optimizer)
-        self.loop = outer.OuterLoop(
-            experiment.algorithm, optimizer, distribution, meta_batch=w.tasks, chunk=experiment.chunk
-        )
-        self.state = self.loop.start(params, key)
+        self.experiment = experiment(w)
+        params, tasks = self.problem = self.experiment.init_params(), first_tasks(self.experiment)
+        save_problem(problem, params, tasks)
+        self.loop = outer_loop(self.experiment)
+        self.state = self.loop.start(params, jax.random.key(KEY))
         first = self.steps(w.per_dispatch)["seconds"]
         second = self.steps(w.per_dispatch)["seconds"]
         return {"compile_s": max(0.0, first - second), "versions": versions()}
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
         """The meta-gradient of the first meta-step: as it was computed, or anew in double precision."""
-        gradient = self.in_double() if double else self.state.opt_state[0].gradient
-        leaves = zip(paths(gradient), jax.tree.leaves(gradient), strict=True)
-        np.savez(path, **{name: np.asarray(x) for name, x in leaves})  # pyright: ignore[reportArgumentType]
+        algorithm = self.experiment.algorithm
+        exact = lambda: gradient_in_double(algorithm, *self.problem)
+        save_gradient(path, exact() if double else self.state.opt_state[0].gradient)
         return {}
-
-    def in_double(self) -> Any:
-        """The same gradient from the same weights and tasks, in float64."""
-        with jax.enable_x64(True):
-            wide = lambda x: jnp.asarray(np.asarray(x), np.float64 if x.dtype == np.float32 else x.dtype)
-            params, tasks = jax.tree.map(wide, self.problem)
-            one = lambda task: self.experiment.algorithm.meta_grad(params, task)[0]
-            mean = lambda tasks: jax.tree.map(lambda g: g.mean(0), jax.lax.map(one, tasks))
-            return jax.tree.map(np.asarray, jax.jit(mean)(tasks))
 
     def steps(self, count: int) -> dict[str, Any]:
         """Meta-steps; `count` is a multiple of those in one dispatch."""

@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ def command(name: str, threads: int) -> list[str]:
     return [str(peers_python()), "-m", "benchmarks.speed.peers", name, str(threads)]
 
 
+ON_A_CPU = {"JAX_PLATFORMS": "cpu"}
+
+
 class ContenderProcess:
     """One long-lived process that answers requests in turn."""
 
-    def __init__(self, name: str, argv: list[str], log: Path):
+    def __init__(self, name: str, argv: list[str], log: Path, settings: Mapping[str, str] = ON_A_CPU):
         self.name, self.log, self.peak_mb = name, log, 0.0
-        # On a CPU, and compiled anew: a program read from disk would hide the time that compiling takes.
-        settings = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        self.asked = ""
         with open(log, "w") as errors:
             self.process = subprocess.Popen(
                 argv,
@@ -44,21 +47,31 @@ class ContenderProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                env={**os.environ, **settings},
+                # Compiled anew: a program read from disk would hide the time that compiling takes.
+                env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **settings},
             )
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
         """One request and its answer. Raises ContenderError for an error, a dead process and no answer."""
+        self.send(do, **values)
+        return self.receive(PATIENCE)
+
+    def send(self, do: str, **values: Any) -> None:
+        """A request, whose answer `receive` waits for. Raises ContenderError for a dead process."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        self.asked = do
         try:
             self.process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise ContenderError(self.ended()) from None
-        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+
+    def receive(self, patience: float) -> dict[str, Any]:
+        """The answer within so many seconds. Raises ContenderError as `ask`."""
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], patience)[0]:
             self.process.kill()
-            raise ContenderError(f"gave no answer to {do!r} in {PATIENCE:.0f} s")
+            raise ContenderError(f"gave no answer to {self.asked!r} in {patience:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             raise ContenderError(self.ended())

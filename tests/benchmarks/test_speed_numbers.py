@@ -179,8 +179,11 @@ def test_the_shipped_page_is_written_from_the_shipped_results() -> None:
     assert performance.between_markers(page, performance.tables(performance.load())) == page
 
 
-def test_an_unknown_workload_is_told_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--workload", "nope", "--json"]) == 2
+@pytest.mark.parametrize("argv", [["--workload", "nope", "--json"], ["--counts", "sinusoid", "nope"]])
+def test_an_unknown_workload_is_told_with_the_names(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
     told = capsys.readouterr().err
     assert "'nope'" in told
     assert all(name in told for name in KNOWN)

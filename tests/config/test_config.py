@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from innerloop.config.presets.published import PAPER_LENGTH
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.registry import all_presets, preset
 from innerloop.config.schema import (
@@ -119,6 +120,18 @@ def test_no_other_name_says_published():
     assert {name for name in all_presets() if "published" in name} == {
         f"{name}-published" for name in PRINTED
     }
+
+
+@pytest.mark.parametrize("name", PAPER_LENGTH)
+def test_paper_length_is_60_000_meta_steps_from_random_weights_and_changes_nothing_else(name: str):
+    """The preset without its recipe, trained longer; where all settings are published, those but for test queries."""
+    found, short = preset(f"{name}-paper-length"), PRESETS.get(f"{name}-short", PRESETS[name])
+    assert (found.outer.meta_steps, found.outer.decay, found.model.start) == (60_000, "constant", "")
+    outer = replace(found.outer, meta_steps=short.outer.meta_steps, decay=short.outer.decay)
+    assert replace(found, name=short.name, outer=outer) == short
+    if (published := PRESETS.get(f"{name}-published")) is not None:
+        evaluation = replace(found.evaluation, queries=published.evaluation.queries)
+        assert replace(found, name=published.name, evaluation=evaluation) == published
 
 
 def test_unknown_presets_get_neighbours():

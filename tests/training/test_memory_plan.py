@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, InnerConfig
+from innerloop.nn.kernels.conv import conv
+from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.training.build import build
 from innerloop.training.memory_plan import (
     MemoryPlan,
@@ -164,3 +168,42 @@ def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):
     train(tiny, tmp_path / "run", on_plan=seen.append, on_progress=seen.append)
     assert isinstance(seen[0], MemoryPlan)
     assert not any(isinstance(later, MemoryPlan) for later in seen[1:])
+
+
+# --- the code of a GPU ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_s_convolution_holds_its_patches_by_hand():
+    """Beside its result, one row of 3 x 3 x 4 numbers for every place; under `vmap` those of all tasks."""
+    x, w = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 5))
+    result, held = 4 * 2 * 8 * 8 * 5, 4 * 2 * 8 * 8 * 36
+    assert predicted_peak(conv, x, w) == result + held
+    tasks = [jnp.stack([a] * 3) for a in (x, w)]
+    assert predicted_peak(jax.vmap(conv), *tasks) == 3 * (result + held)
+
+
+def mini_imagenet(steps: int) -> SupervisedExperiment:
+    """MAML's protocol for mini-ImageNet with 5 shots, on a few classes of nothing."""
+    config = preset("mini-imagenet-5way-5shot-maml")
+    each = config.data.shots + config.data.queries
+    examples = np.zeros((5 * each, 84, 84, 3), np.uint8)
+    starts, counts = np.arange(5, dtype=np.int32) * each, np.full(5, each, np.int32)
+    classes = ClassArrays(examples, starts, counts, tuple("abcde"))
+    config = replace(config, inner=replace(config.inner, steps=steps))
+    return SupervisedExperiment(config, Splits(classes, classes, classes))
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("steps", "changed"), [(5, False), (100, True)])
+def test_mini_imagenet_is_planned_for_80_gb(steps: int, changed: bool):
+    """All tasks at once while they fit; a hundred inner steps need fewer, or their steps recomputed."""
+    plan = memory_plan(mini_imagenet(steps), available=80 * 10**9)
+    assert plan.fits
+    assert plan.changed == changed
+    assert 2 * plan.predicted < 80e9

@@ -110,7 +110,7 @@ def load_weights(w: Workload, net: Net, problem: Any) -> None:
 def gradients(w: Workload, net: Net) -> dict[str, np.ndarray]:
     """The gradients that the network's parameters hold, in our layout."""
     return {
-        path: np.ascontiguousarray(from_torch(w, path, getattr(module, name).grad.numpy()))
+        path: np.ascontiguousarray(from_torch(w, path, getattr(module, name).grad.cpu().numpy()))
         for path, (module, name) in layers(w, net).items()
     }
 
@@ -131,10 +131,11 @@ def load_tasks(w: Workload, problem: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
     return inputs(parts[0]), targets(parts[1]), inputs(parts[2]), targets(parts[3])
 
 
-def sinusoids(w: Workload) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sinusoids(w: Workload, device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fresh tasks of MAML's sinusoids, as `innerloop.tasks.sinusoid` draws them."""
-    amplitude = 0.1 + 4.9 * torch.rand(w.tasks, 1, 1)
-    phase = math.pi * torch.rand(w.tasks, 1, 1)
-    x = 10 * torch.rand(w.tasks, w.support + w.query, 1) - 5
+    uniform = lambda *shape: torch.rand(w.tasks, *shape, device=device)
+    amplitude = 0.1 + 4.9 * uniform(1, 1)
+    phase = math.pi * uniform(1, 1)
+    x = 10 * uniform(w.support + w.query, 1) - 5
     y = amplitude * torch.sin(x - phase)
     return x[:, : w.support], y[:, : w.support], x[:, w.support :], y[:, w.support :]

@@ -5,6 +5,7 @@ network. A `jax.vmap` over devices gives the same values, and its operations are
 """
 
 from collections.abc import Callable
+from functools import wraps
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def or_eager(
         out_specs: one for all results.
     """
 
+    @wraps(compiled)
     def call(*arguments: PyTree) -> PyTree:
         if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return compiled(*arguments)

@@ -2,7 +2,7 @@
 
 Walk the equations in order and add up what is alive: a value from the equation that makes it to the last that reads it.
 The body of a loop is alive once, its stacked results as a whole. A value that an elementwise operation makes and
-another one reads, once, is not counted, since compilers fuse the two.
+another one reads, once, is not counted, since compilers fuse the two. A convolution on a GPU also holds its patches.
 """
 
 import math
@@ -14,8 +14,11 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from innerloop.nn.kernels.gpu_conv import patch_bytes
+
 # Not elementwise, so that they are fused with nothing.
-CONVOLUTIONS = {"conv", "conv_kernel_gradient", "conv_input_gradient", "conv_general_dilated"}
+WITH_PATCHES = {"gpu_conv", "gpu_conv_kernel_gradient", "gpu_conv_input_gradient"}
+CONVOLUTIONS = {"conv", "conv_kernel_gradient", "conv_input_gradient", "conv_general_dilated"} | WITH_PATCHES
 COPIES = {"concatenate", "gather", "scatter", "scatter-add", "dynamic_update_slice", "sort", "cumsum"}
 STANDS_ALONE = CONVOLUTIONS | COPIES | {"dot_general", "scan", "while", "cond"}
 
@@ -45,10 +48,18 @@ def peak_of(jaxpr: Jaxpr) -> int:
             size = size_of(v) if alone[i] or alone[by[0]] or len(by) > 1 else 0
             alive += size
             freed[max(by)] += size
-        inside = max((peak_of(inner) for inner in inner_jaxprs(equation)), default=0)
+        inside = max((peak_of(inner) for inner in inner_jaxprs(equation)), default=patches_of(equation))
         peak = max(peak, alive + inside)
         alive -= freed[i]
     return peak
+
+
+def patches_of(equation: JaxprEqn) -> int:
+    """Bytes of the patches that a convolution on a GPU makes; 0 for everything else."""
+    if equation.primitive.name not in WITH_PATCHES:
+        return 0
+    images, second = (v.aval for v in equation.invars)
+    return patch_bytes(images, second, equation.params.get("kernel"))
 
 
 def stands_alone(equation: JaxprEqn) -> bool:

@@ -3,6 +3,9 @@
 Only those that are documented in full: MAML on Omniglot and mini-ImageNet (Finn et al. 2017, section 5.2 and appendix
 A.1, and the published code), and Reptile on Omniglot (Nichol et al. 2018, the commands of the published code). What
 differs otherwise is listed in the documentation under *Differences from the papers*.
+
+`...-paper-length` trains for MAML's 60 000 meta-steps, also where less is published (ANIL, CIFAR-FS), with the settings
+of the preset without its recipe: from random weights, with an outer step of one size.
 """
 
 from dataclasses import replace
@@ -10,13 +13,14 @@ from dataclasses import replace
 from innerloop.config.schema import Config
 
 
+def paper_length(base: Config) -> Config:
+    """MAML's 60 000 meta-steps of one size."""
+    return replace(base, outer=replace(base.outer, meta_steps=60_000, decay="constant"))
+
+
 def published_maml(base: Config) -> Config:
-    """60 000 meta-steps of one size; at test as many queries of each class as shots."""
-    return replace(
-        base,
-        outer=replace(base.outer, meta_steps=60_000, decay="constant"),
-        evaluation=replace(base.evaluation, queries=base.data.shots),
-    )
+    """The same; at test as many queries of each class as shots."""
+    return replace(paper_length(base), evaluation=replace(base.evaluation, queries=base.data.shots))
 
 
 def published_reptile(base: Config) -> Config:
@@ -30,3 +34,18 @@ PUBLISHED = {
     **{f"omniglot-{n}way-{k}shot-reptile": published_reptile for n in (5, 20) for k in (1, 5)},
 }
 """By the preset's name: from the protocol with our shorter training to the whole."""
+
+PAPER_LENGTH = tuple(
+    f"{data}-{algorithm}"
+    for data in (
+        "omniglot-5way-1shot",
+        "omniglot-5way-5shot",
+        "omniglot-20way-1shot",
+        "cifar-fs-5way-1shot",
+        "cifar-fs-5way-5shot",
+        "mini-imagenet-5way-1shot",
+        "mini-imagenet-5way-5shot",
+    )
+    for algorithm in ("maml", "fomaml", "anil")
+)
+"""The presets that stand beside published numbers, and are also there in the papers' length."""

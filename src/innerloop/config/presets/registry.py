@@ -4,17 +4,17 @@
 Tasks, networks and inner loops are those of the papers and of their published code; inner step sizes are for a loss
 that is a mean over examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). For images, training
 is shorter than in the papers and ends with the step size decayed to nothing; `...-published` has all published settings
-(`innerloop.config.presets.published`). Some presets follow recipes of their own
-(`innerloop.config.presets.recipes`), and `...-short` is then the same without the recipe. CIFAR-FS and FC100 have
-MAML's protocol for mini-ImageNet, and first-order MAML has an inner step of our own on Omniglot, where no paper prints
-one.
+and `...-paper-length` their length of training (`innerloop.config.presets.published`). Some presets follow recipes of
+their own (`innerloop.config.presets.recipes`), and `...-short` is then the same without the recipe. CIFAR-FS and FC100
+have MAML's protocol for mini-ImageNet, and first-order MAML has an inner step of our own on Omniglot, where no paper
+prints one.
 """
 
 import difflib
 from dataclasses import replace
 
 from innerloop.config.presets.images import images, images_pretrained, images_reptile, own_images
-from innerloop.config.presets.published import PUBLISHED
+from innerloop.config.presets.published import PAPER_LENGTH, PUBLISHED, paper_length
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.reinforcement import locomotion_presets, navigation_presets
 from innerloop.config.presets.relatives import RELATIVES, cavia, maml_plus_plus, meta_sgd
@@ -46,6 +46,7 @@ def all_presets() -> dict[str, Config]:
         found[f"{stem}-reptile"] = images_reptile(dataset, ways, shots)
         found[f"{stem}-joint"] = images_pretrained(dataset, ways, shots)
     found |= {f"{name}-published": complete(found[name]) for name, complete in PUBLISHED.items()}
+    found |= {f"{name}-paper-length": paper_length(found[name]) for name in PAPER_LENGTH}
     for shots in (1, 5):
         for algorithm in ("maml", "anil"):
             found[f"pictures-5way-{shots}shot-{algorithm}"] = own_images(shots, algorithm)

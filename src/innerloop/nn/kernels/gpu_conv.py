@@ -6,7 +6,9 @@ in every order of derivative, tasks are the batch of a product. Patches are made
 the memory that they take.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +25,29 @@ BLOCK_BYTES = 1 << 28
 """Patches of one task made at a time."""
 
 
+def _block(shape: tuple[int, ...], itemsize: int, kernel: int) -> tuple[int, int]:
+    """The most examples whose patches take at most `BLOCK_BYTES`, a divisor of all; the bytes of one's patches."""
+    examples, *places_and_channels = shape
+    each = math.prod(places_and_channels) * kernel**2 * itemsize
+    return divisor_up_to(examples, BLOCK_BYTES // max(each, 1)), each
+
+
 def _blocks(images: Array, kernel: int) -> int:
     """The fewest blocks of equally many examples whose patches take at most `BLOCK_BYTES` each."""
-    examples, places_and_channels = len(images), images[0].size
-    size = places_and_channels * kernel**2 * images.dtype.itemsize
-    return examples // divisor_up_to(examples, BLOCK_BYTES // max(size, 1))
+    return len(images) // _block(images.shape, images.dtype.itemsize, kernel)[0]
+
+
+def patch_bytes(images: Any, second: Any, kernel: int | None = None) -> int:
+    """Bytes of the patches that one of the three maps holds at a time, for all its tasks.
+
+    Args:
+        images: shape and dtype of its first argument, `[examples, ...]` or `[tasks, examples, ...]`.
+        second: those of its second.
+        kernel: the size of the kernel (None: `second` is one).
+    """
+    size = second.shape[-4] if kernel is None else kernel
+    examples, each = _block(images.shape[-4:], images.dtype.itemsize, size)
+    return math.prod(images.shape[:-4]) * examples * each
 
 
 def _by_blocks(compute: Callable[[Array], Array], images: Array, kernel: int) -> Array:

@@ -1,0 +1,1 @@
+"""Ours beside PyTorch on one GPU, within a time that is set before."""

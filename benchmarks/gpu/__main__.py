@@ -1,0 +1,124 @@
+"""Ours beside PyTorch on one GPU, in under eight minutes.
+
+python -m benchmarks.gpu                    measure, write the result file and the table of the docs
+python -m benchmarks.gpu --dry              the same with tiny shapes on a CPU; prints the table and writes nothing
+python -m benchmarks.gpu --seconds 200      in less time: what does not fit is left out, and said
+python -m benchmarks.gpu --table            the docs' table from the result files that are there
+
+With PyTorch in this environment, or in that of `make bench-setup`, its gradients are checked and it is timed as well.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import page
+from benchmarks.gpu.cases import CASES, Case, cases
+from benchmarks.gpu.clock import Clock
+from benchmarks.gpu.race import GpuRace
+from benchmarks.gpu.worker import OURS, REFERENCE, TORCH, Worker
+from benchmarks.provenance import circumstances
+from benchmarks.speed.process import ContenderError
+
+BUDGET, DRY_BUDGET = 440.0, 300.0
+"""Seconds; the first leaves some of eight minutes to end the processes."""
+SIZES = {"megabytes": 1024, "side": 8192}
+TINY = {"megabytes": 4, "side": 128}
+
+
+class NoGpuError(Exception):
+    """There is nothing to measure."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--dry", action="store_true", help="tiny shapes on a CPU")
+    made.add_argument("--seconds", type=float, help="of all together")
+    made.add_argument("--table", action="store_true", help="write the table from the result files")
+    made.add_argument("--workloads", nargs="+", default=[], choices=[c.workload.name for c in CASES])
+    return made
+
+
+def tell(clock: Clock, name: str) -> Any:
+    """A line of progress on stderr."""
+    return lambda words: print(f"{clock.passed:4.0f} s  {name}: {words}", file=sys.stderr, flush=True)
+
+
+def facts_of(workers: dict[str, Worker], dry: bool) -> dict[str, Any]:
+    """Devices, versions and rates. Raises ContenderError where ours fails, and NoGpuError."""
+    ours = workers[OURS].ask("device")
+    if ours["platform"] == "cpu" and not dry:
+        raise NoGpuError("JAX sees no GPU here; `--dry` runs the same with tiny shapes on a CPU.")
+    facts = {OURS: ours, "rates": workers[OURS].ask("rates", **(TINY if dry else SIZES)), TORCH: None}
+    try:
+        facts[TORCH] = workers[TORCH].ask("device")
+    except ContenderError as error:
+        facts["no_torch"] = f"PyTorch was not timed: {error}"
+        print(facts["no_torch"], file=sys.stderr)
+    return facts
+
+
+def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
+    """All workloads within the time, into one record. Raises ContenderError and NoGpuError."""
+    clock = Clock(seconds, [case.weight for case in chosen])
+    with tempfile.TemporaryDirectory(prefix="innerloop-gpu-") as folder:
+        workers = {name: Worker(name, Path(folder), clock, dry) for name in (OURS, REFERENCE, TORCH)}
+        try:
+            return record(chosen, workers, clock, dry)
+        finally:
+            for worker in workers.values():
+                worker.close()
+
+
+def record(chosen: list[Case], workers: dict[str, Worker], clock: Clock, dry: bool) -> dict[str, Any]:
+    """What `measure` gives, from running workers."""
+    facts = facts_of(workers, dry)
+    versions = facts[OURS]["versions"] | (facts[TORCH] or {}).get("versions", {})
+    found = {"device": facts[OURS]["device"], "dry": dry, "rates": facts["rates"], "versions": versions}
+    found |= {"no_torch": facts.get("no_torch"), "workloads": [], **circumstances()}
+    for number, case in enumerate(chosen):
+        clock.begin(number)
+        name = case.workload.name
+        found["workloads"].append(GpuRace(case.workload, workers, facts, clock, tell(clock, name)).run())
+        found["seconds"] = round(clock.passed, 1)
+        if not dry:
+            page.write_result(found)  # what is done is on disk whatever comes next
+    return found
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command and give its exit code: 2 for bad input, 1 where ours failed."""
+    asked = parser().parse_args(words)
+    if asked.table:
+        page.write_table()
+        return 0
+    seconds = asked.seconds if asked.seconds is not None else DRY_BUDGET if asked.dry else BUDGET
+    if not seconds > 0:
+        print(f"--seconds: must be above 0, got {seconds:g}.", file=sys.stderr)
+        return 2
+    begun = time.monotonic()
+    try:
+        found = measure(cases(asked.dry, tuple(asked.workloads)), seconds, asked.dry)
+    except NoGpuError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ContenderError as error:
+        print(f"ours failed: {error}", file=sys.stderr)
+        return 1
+    print(page.of_device(found))
+    if not asked.dry:
+        page.write_table()
+    print(f"{time.monotonic() - begun:.0f} s in all", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

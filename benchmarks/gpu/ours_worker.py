@@ -1,0 +1,131 @@
+"""Our contender on a GPU, and the reference in double precision on a CPU.
+
+python -m benchmarks.gpu.ours_worker CORES              on what JAX finds
+python -m benchmarks.gpu.ours_worker CORES as-a-gpu     the code of a GPU, on a CPU
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.programs.cost import cost_of
+from benchmarks.programs.counts import code_path
+from benchmarks.speed.problem import (
+    KEY,
+    compile_steps,
+    experiment,
+    first_tasks,
+    gradient_in_double,
+    load_problem,
+    outer_loop,
+    save_gradient,
+    save_problem,
+)
+from benchmarks.speed.worker_protocol import serve
+from benchmarks.speed.workloads import from_dict
+from innerloop.config.schema import Precision
+from innerloop.parallel.precision import PRODUCTS, available, products
+
+COPIES = 8
+"""Operations in a row of which one is measured."""
+
+
+class Ours:
+    """Meta-steps of a workload with products of a precision."""
+
+    def device(self) -> dict[str, Any]:
+        """What this runs on, and the precisions that there are."""
+        device = jax.devices()[0]
+        return {
+            "platform": device.platform,
+            "device": device.device_kind,
+            "precisions": [p for p in PRODUCTS if available(p) == p],
+            "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "optax", "equinox")},
+        }
+
+    def rates(self, megabytes: int, side: int) -> dict[str, Any]:
+        """Bytes a second of a copy, read and written, and operations a second of a matrix product by precision."""
+        x, a = jnp.ones(megabytes * 2**18), jnp.ones((side, side))
+        found: dict[str, float] = {}
+        for precision in self.device()["precisions"]:
+            with products(precision):
+                found[precision] = 2 * side**3 / seconds_of(jax.jit(lambda a: a @ a), a)
+        return {"copy": 2 * x.nbytes / seconds_of(jax.jit(lambda x: x + 1), x), "products": found}
+
+    def load(self, workload: dict[str, Any], problem: str, precision: Precision) -> dict[str, Any]:
+        """Compile; in float32 write the weights and the tasks of the first meta-step as well."""
+        w = self.w = from_dict(workload)
+        with products(precision):
+            made = experiment(w, precision)
+            params = made.init_params()
+            if precision == "float32":
+                save_problem(problem, params, first_tasks(made))
+            self.loop = outer_loop(made)
+            self.state = self.loop.start(params, jax.random.key(KEY))
+            begun = time.perf_counter()
+            program = compile_steps(self.loop, self.state, w.per_dispatch)
+        return {"compile_s": time.perf_counter() - begun, "memory_mb": memory_mb(program)} | cost(
+            program, w.per_dispatch
+        )
+
+    def gradient(self, path: str) -> dict[str, Any]:
+        """Write the meta-gradient of the first meta-step, once it was taken."""
+        save_gradient(path, self.state.opt_state[0].gradient)
+        return {}
+
+    def steps(self, count: int) -> dict[str, Any]:
+        """Meta-steps; `count` is that of one dispatch."""
+        begun = time.perf_counter()
+        self.state, _ = self.loop.run(self.state, count)
+        jax.block_until_ready(self.state)
+        return {"seconds": time.perf_counter() - begun}
+
+    def exact(self, workload: dict[str, Any], problem: str, path: str) -> dict[str, Any]:
+        """Write the same gradient in float64."""
+        made = experiment(from_dict(workload))
+        params, tasks = load_problem(problem, jax.eval_shape(made.init_params))
+        save_gradient(path, gradient_in_double(made.algorithm, params, tasks))
+        return {}
+
+
+def seconds_of(operation: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+    """Median over some turns of several operations in a row."""
+    operation(x).block_until_ready()
+    turns = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        results = [operation(x) for _ in range(COPIES)]
+        jax.block_until_ready(results)
+        turns.append((time.perf_counter() - begun) / COPIES)
+    return statistics.median(turns)
+
+
+def memory_mb(program: jax.stages.Compiled) -> float:
+    """What the compiled program holds at most: arguments, results and all between."""
+    m = program.memory_analysis()
+    if m is None:
+        return 0.0
+    total = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
+    return total / 1e6
+
+
+def cost(program: jax.stages.Compiled, steps: int) -> dict[str, Any]:
+    """Of one meta-step: as counted from the program, and as XLA's own analysis has it of one pass of its loops."""
+    own = program.cost_analysis() or {}
+    return {
+        "cost": asdict(cost_of(program.as_text() or "") * (1 / steps)),
+        "xla": {name: own[name] for name in ("flops", "bytes accessed") if name in own},
+    }
+
+
+if __name__ == "__main__":
+    with code_path("gpu") if sys.argv[2:] == ["as-a-gpu"] else nullcontext():
+        serve(Ours, int(sys.argv[1]))

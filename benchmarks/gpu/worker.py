@@ -1,0 +1,72 @@
+"""The driver's side of a worker that is started anew after it failed."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.clock import Clock
+from benchmarks.speed.process import ContenderError, ContenderProcess, peers_python
+
+OURS, REFERENCE, TORCH = "ours", "reference", "torch"
+
+
+def command(name: str, dry: bool) -> list[str]:
+    """How a worker is started: PyTorch in the environment of the peers where there is one."""
+    cores = str(os.cpu_count() or 1)
+    if name == TORCH:
+        python = peers_python() if peers_python().exists() else Path(sys.executable)
+        return [str(python), "-m", "benchmarks.gpu.torch_worker", cores]
+    path = ["as-a-gpu"] if dry and name == OURS else []
+    return [sys.executable, "-m", "benchmarks.gpu.ours_worker", cores, *path]
+
+
+def settings(name: str, dry: bool) -> Mapping[str, str]:
+    """Variables of its environment: memory is shared with the others, and the reference stays on the CPU."""
+    if dry:
+        return {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return {"JAX_PLATFORMS": "cpu"} if name == REFERENCE else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+class Worker:
+    """One process of a name, started when it is first asked something."""
+
+    def __init__(self, name: str, folder: Path, clock: Clock, dry: bool):
+        self.name, self.clock, self.dry = name, clock, dry
+        self.log = folder / f"{name}.log"
+        self.process: ContenderProcess | None = None
+
+    def ask(self, do: str, **values: Any) -> dict[str, Any]:
+        """A request and its answer. Raises ContenderError, also where the time is over; the next ask starts anew."""
+        self.send(do, **values)
+        return self.receive()
+
+    def send(self, do: str, **values: Any) -> None:
+        """A request. Raises ContenderError as `ask`."""
+        if self.process is None:
+            self.process = ContenderProcess(
+                self.name, command(self.name, self.dry), self.log, settings(self.name, self.dry)
+            )
+        try:
+            self.process.send(do, **values)
+        except ContenderError:
+            self.close()
+            raise
+
+    def receive(self) -> dict[str, Any]:
+        """The answer. Raises ContenderError as `ask`."""
+        if self.process is None:
+            raise ContenderError("was not asked")
+        try:
+            return self.process.receive(self.clock.left)
+        except ContenderError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process at once: whatever it does is of no more use."""
+        if self.process is not None:
+            self.process.process.kill()
+            self.process.close()
+            self.process = None

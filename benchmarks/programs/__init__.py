@@ -1,0 +1,1 @@
+"""What a compiled program does, counted from its text: kernels, loops, bytes and operations."""
