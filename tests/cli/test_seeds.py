@@ -73,7 +73,8 @@ def test_the_same_command_goes_on(command, complaint, refused, tmp_path):
 
 def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
     words = ("train", "sinusoid-maml", "--seeds", "0..1", "--folder", tmp_path)
-    assert "leave --resume and --seed out" in complaint(*words, "--seed", 3)
+    assert "leave --resume and --seed out" in complaint(*words, "--seed", 0)
+    assert "must be like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "", "--folder", tmp_path)
     assert "is for one process" in complaint(*words, "--distributed")
     assert "must be like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
 
@@ -105,15 +106,34 @@ def test_tables_for_papers_spreadsheets_and_notes(command, folders):
     assert float(first["mean"]) == exact[0]["mean"]
     assert (second["run"], first["gain"]) == ("FOMAML", "")
     markdown = compared(command, folders, "markdown").splitlines()
-    assert len(markdown) == 4
-    assert len({line.count("|") for line in markdown}) == 1
+    assert "95 % interval" in markdown[-1]
+    assert len({line.count("|") for line in markdown[:4]}) == 1
+    assert first["spread_is"] == "standard deviation over seeds"
     latex = compared(command, folders, "latex")
     assert latex.count(r" \\") == 3
     assert r"$\pm$" in latex
-    assert latex.startswith(r"\begin{tabular}")
+    assert [line[:7] for line in latex.splitlines()[:2]] == ["% After", r"\begin{"]
     text = compared(command, folders, "text")
     assert "FOMAML" in text
     assert "standard deviation" in text
+
+
+def test_rows_are_named_after_the_folder_of_the_seeds(command, folders, tmp_path):
+    """Two trainings of one algorithm, of which the name of the folder tells which is which."""
+    words = (
+        "train",
+        "sinusoid-maml",
+        *SHORT,
+        "--inner.steps",
+        2,
+        "--folder",
+        tmp_path / "two",
+        "--seeds",
+        "0..1",
+    )
+    assert command(*words)[0] == 0
+    several = [*folders[:2], *(tmp_path / "two" / f"seed-{seed}" for seed in (0, 1))]
+    assert [row["run"] for row in json.loads(compared(command, several, "json"))] == ["maml", "two"]
 
 
 def test_compare_needs_runs(complaint, tmp_path):

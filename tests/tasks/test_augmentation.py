@@ -1,6 +1,8 @@
 """Augmented images: against NumPy's flips and rotations, against SciPy, and in the outer loop."""
 
+import inspect
 import math
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -93,7 +95,7 @@ def test_a_rotation_is_uniform_to_both_sides():
 def test_labels_and_choices_are_those_of_the_tasks_and_nothing_on_is_no_change():
     plain = il.Episodes(classes(), 2, 1, 2)
     key = jax.random.key(3)
-    as_it_is = eqx.filter_jit(plain.sample)(key)
+    as_it_is = eqx.filter_jit(plain.sample)(jax.random.split(key)[0])
     jax.tree.map(np.testing.assert_array_equal, eqx.filter_jit(Augmented(plain).sample)(key), as_it_is)
     task = eqx.filter_jit(Augmented(plain, rotation=90.0).sample)(key)
     np.testing.assert_array_equal(task.support.targets, as_it_is.support.targets)
@@ -120,8 +122,34 @@ class Rows(TwoStageSampler):
         return Task(batch, batch)
 
 
-def test_what_cannot_be_augmented_is_told():
-    with pytest.raises(InnerloopError, match="`crop` must be 0 or more, got -1"):
-        Augmented(Rows(), crop=-1)
+def test_two_augmentations_draw_by_themselves():
+    """A flip of what is flipped already is one half of the times, not always, no change."""
+    plain = il.Episodes(classes(), 2, 1, 1)
+    twice = eqx.filter_jit(Augmented(Augmented(plain, flip=True), flip=True).sample)
+    first = lambda key: jax.random.split(jax.random.split(key)[0])[0]
+    keys = jax.random.split(jax.random.key(0), 12)
+    once = eqx.filter_jit(plain.sample)
+    images = [(twice(key).support.inputs, once(first(key)).support.inputs) for key in keys]
+    same = [np.array_equal(a[i], b[i]) for a, b in images for i in range(2)]
+    assert 4 <= sum(same) <= 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"crop": -1}, "`crop` must be a whole number of pixels, 0 or more, got -1"),
+        ({"crop": 1.5}, "`crop` must be a whole number"),
+        ({"rotation": math.nan}, "`rotation` must be a number of degrees, 0 or more, got nan"),
+        ({"rotation": -1.0}, "`rotation` must be"),
+        ({"rotation": math.inf}, "`rotation` must be"),
+    ],
+)
+def test_what_cannot_be_augmented_is_told(settings: dict, told: str):
+    check = inspect.unwrap(Augmented.__check_init__)
+    with pytest.raises(InnerloopError, match=told):
+        check(SimpleNamespace(**{"crop": 0, "rotation": 0.0} | settings))
+
+
+def test_inputs_that_are_no_images_are_told():
     with pytest.raises(InnerloopError, match=r"must be images, got shape \(3, 4\)"):
         Augmented(Rows(), crop=1).sample(jax.random.key(0))

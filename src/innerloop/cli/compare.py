@@ -53,10 +53,7 @@ def run(argv: Sequence[str]) -> int:
         for row in found:
             table.add_row(*summary.cells(row))
         out.print(table)
-        out.print(
-            "After ±: the 95 % interval over tasks; of several seeds their standard deviation. "
-            "Gain: over the first run, positive if better."
-        )
+        out.print(summary.NOTE)
     else:
         for line in summary.FORMATS[arguments.format](found).splitlines():
             out.print(line)

@@ -1,6 +1,7 @@
 """`innerloop train --seeds`: one training after the other, which differ by their seed alone."""
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def train_each(
         elif code := train(own, None if state == "begun" else replace(config, seed=seed)):
             return code
     out.print(
-        f"Together: innerloop compare {' '.join(str(folder / f'seed-{seed}') for seed in seeds)}",
+        f"Together: innerloop compare {shlex.join(str(folder / f'seed-{seed}') for seed in seeds)}",
         style="bold",
     )
     return 0

@@ -70,7 +70,7 @@ class Basics:
     """Which meta-gradient."""
     seed: Annotated[int, SEED] = 0
     """Seed of initial weights and training tasks."""
-    seeds: Annotated[str, arg(metavar="A..B", help_behavior_hint="")] = ""
+    seeds: Annotated[str | None, arg(metavar="A..B", help_behavior_hint="")] = None
     """Train with each seed, 0..4 for example, into DIR/seed-N."""
     precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
     """Of the factors of products on an accelerator, in training and at test."""
@@ -103,28 +103,29 @@ def run(argv: Sequence[str]) -> int:
         parse(Basics, argv, name="train")
     arguments, base = _parse_with_preset(argv)
     if _is_distributed(arguments):
-        if arguments.seeds:
+        if arguments.seeds is not None:
             raise InnerloopError("--seeds", "is for one process", got=arguments.seeds, do="give --seed")
         return _run_distributed(argv, arguments, base)
-    if arguments.seeds:
-        return _run_seeds(arguments, base)
+    if arguments.seeds is not None:
+        given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
+        return _run_seeds(arguments, base, arguments.seeds, given)
     config, folder = _plan(arguments, base)
     start_jax(arguments.devices)
     return _train_into(folder, config)
 
 
-def _run_seeds(arguments: Train, base: Config) -> int:
+def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> int:
     """One training for each seed."""
     from innerloop.cli.seeds import seeds_of, train_each
 
-    seeds = seeds_of(arguments.seeds)
-    if arguments.resume is not None or arguments.seed != base.seed:
+    several = seeds_of(seeds)
+    if arguments.resume is not None or seed_given:
         do = "leave --resume and --seed out"
-        raise InnerloopError("--seeds", "names the trainings already", got=arguments.seeds, do=do)
+        raise InnerloopError("--seeds", "names the trainings already", got=seeds, do=do)
     config, folder = _plan(arguments, base)
     assert config is not None
     start_jax(arguments.devices)
-    return train_each(seeds, config, folder, _train_into)
+    return train_each(several, config, folder, _train_into)
 
 
 def _is_distributed(arguments: Train) -> bool:

@@ -1,14 +1,14 @@
 """Some equations of a traced program, as a function of their own."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from jax.extend import core as jex
+from jaxtyping import Array
 
 
 def function_of(
     whole: jex.ClosedJaxpr, equations: Sequence[jex.JaxprEqn], inputs: Sequence[jex.Var], outputs: Sequence
-) -> Callable[..., list[Any]]:
+) -> Callable[..., list[Array]]:
     """A function that runs `equations` of `whole` on values for `inputs` and returns those of `outputs`."""
     jaxpr = whole.jaxpr
     part = jex.Jaxpr(

@@ -1,5 +1,6 @@
 """The measurements of a report: runs on the same held-out tasks, grouped by problem."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from innerloop.report.comparison import Result, families, over_seeds
 from innerloop.training.measure import measure
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained, started_from, untrained_of
+
+SEED = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,15 @@ def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
 
 
 def _labels_of(members: Sequence[Trained]) -> list[str]:
-    """Distinct short names: the algorithm, else the folder's name, else the whole source."""
+    """Distinct short names: the algorithm, else the folder's name, else the whole source.
+
+    A folder `seed-N` lies in that of its trainings, whose name is the one that tells.
+    """
+    place = lambda t: path.parent if SEED.fullmatch((path := Path(t.source)).name) else path
     choices: list[Callable[[Trained], str]] = [
         lambda t: t.config.spec.title,
-        lambda t: Path(t.source).name,
+        lambda t: place(t).name,
+        lambda t: str(place(t)),
         lambda t: t.source,
     ]
     for name in choices:

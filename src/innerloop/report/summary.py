@@ -21,6 +21,7 @@ class Row:
         score: the name of the score.
         mean: the score after the last inner step.
         spread: half-width of its 95 % interval over tasks; of several seeds, their standard deviation.
+        spread_is: which of the two.
         gain: how much better it is than the first run, in pairs (None: it is the first).
         gain_ci95: half-width of the 95 % interval of `gain`.
         pairs: what the pairs are.
@@ -34,6 +35,7 @@ class Row:
     score: str
     mean: float
     spread: float
+    spread_is: str
     gain: float | None
     gain_ci95: float | None
     pairs: str
@@ -56,6 +58,7 @@ def _row(group: Group, run: Result, first: Result) -> Row:
         run.score,
         run.value,
         run.ci95,
+        "standard deviation over seeds" if run.seeds else "95 % interval over tasks",
         gain and gain.mean,
         gain and gain.ci95,
         gain.pairs if gain else "",
@@ -63,6 +66,12 @@ def _row(group: Group, run: Result, first: Result) -> Row:
         found.tasks,
     )
 
+
+NOTE = (
+    "After ±: the 95 % interval over tasks; of several seeds their standard deviation. Gain: over the first run, in "
+    "pairs, with its 95 % interval; positive is better."
+)
+"""What readers must know of the numbers."""
 
 HEADS = ("problem", "run", "seeds", "score", "mean ±", "gain ±", "pairs", "inner steps", "tasks")
 """The columns for readers; `as_csv` has those of `Row`."""
@@ -90,10 +99,10 @@ def as_csv(found: Sequence[Row]) -> str:
 
 
 def as_markdown(found: Sequence[Row]) -> str:
-    """A table of GitHub's Markdown."""
+    """A table of GitHub's Markdown, and what its numbers are."""
     line = lambda values: "| " + " | ".join(value.replace("|", r"\|") for value in values) + " |"
     rule = "|" + " --- |" * len(HEADS)
-    return "\n".join([line(HEADS), rule, *(line(cells(row)) for row in found)]) + "\n"
+    return "\n".join([line(HEADS), rule, *(line(cells(row)) for row in found), "", NOTE]) + "\n"
 
 
 LATEX = str.maketrans(
@@ -103,9 +112,9 @@ LATEX = str.maketrans(
 
 
 def as_latex(found: Sequence[Row]) -> str:
-    """A LaTeX table with the rules of `booktabs`."""
+    """A LaTeX table with the rules of `booktabs`, and a comment that tells what its numbers are."""
     line = lambda values: " & ".join(value.translate(LATEX) for value in values) + r" \\"
-    begin = [r"\begin{tabular}{llrlrrlrr}", r"\toprule", line(HEADS), r"\midrule"]
+    begin = [f"% {NOTE}", r"\begin{tabular}{llrlrrlrr}", r"\toprule", line(HEADS), r"\midrule"]
     return "\n".join([*begin, *(line(cells(row)) for row in found), r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -4,6 +4,8 @@ Every image of a task is changed by itself, in one bilinear interpolation: mirro
 rotated about its centre. Beyond the border the nearest pixel continues. Without a rotation, pixels keep their values.
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,15 +34,16 @@ class Augmented(TwoStageSampler, eqx.Module):
     rotation: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
-        """Raise InnerloopError for a negative shift or rotation."""
-        for name in ("crop", "rotation"):
-            if getattr(self, name) < 0:
-                raise InnerloopError(WHO, f"`{name}` must be 0 or more", got=getattr(self, name))
+        """Raise InnerloopError for a shift that is no whole number or negative, and a rotation that is no angle."""
+        if not isinstance(self.crop, int) or self.crop < 0:
+            raise InnerloopError(WHO, "`crop` must be a whole number of pixels, 0 or more", got=self.crop)
+        if not isinstance(self.rotation, (int, float)) or not 0 <= self.rotation < math.inf:
+            raise InnerloopError(WHO, "`rotation` must be a number of degrees, 0 or more", got=self.rotation)
 
     def draw(self, key: PRNGKeyArray) -> PyTree:
         """Draw the choice of one task, and the key of its changes."""
-        drawn = self.tasks.draw(key) if isinstance(self.tasks, TwoStageSampler) else key
-        return drawn, jax.random.fold_in(key, 1)
+        key, changes = jax.random.split(key)
+        return self.tasks.draw(key) if isinstance(self.tasks, TwoStageSampler) else key, changes
 
     def fetch(self, drawn: PyTree) -> Task:
         """The task with changed images. Raises InnerloopError if its inputs are no images."""
@@ -51,9 +54,10 @@ class Augmented(TwoStageSampler, eqx.Module):
         support, query = (self._changed(k, b.inputs) for k, b in zip(keys, task, strict=True))
         return Task(task.support._replace(inputs=support), task.query._replace(inputs=query))
 
-    def _changed(self, key: PRNGKeyArray, images: Array) -> Array:
-        if images.ndim != 4:
-            got, do = f"shape {images.shape}", "give images [examples, height, width, channels]"
+    def _changed(self, key: PRNGKeyArray, images: PyTree) -> Array:
+        if not isinstance(images, jax.Array) or images.ndim != 4:
+            got = f"shape {images.shape}" if isinstance(images, jax.Array) else type(images).__name__
+            do = "give images [examples, height, width, channels]"
             raise InnerloopError(WHO, "the inputs of a task must be images", got=got, do=do)
         return jax.vmap(self.image)(jax.random.split(key, len(images)), images)
 

@@ -51,7 +51,7 @@ function assembled() {
 }
 
 /** Whether the browser can run it; else all numbers are doubles, and the page is slower. */
-const SIMD = WebAssembly.validate(assembled());
+const SIMD = typeof WebAssembly === "object" && WebAssembly.validate(assembled());
 
 /** @typedef {Float64Array} Floats float32 as in Python, or doubles; typed as the latter, which have the same methods */
 const Floats = SIMD ? /** @type {Float64ArrayConstructor} */ (/** @type {unknown} */ (Float32Array)) : Float64Array;
