@@ -52,6 +52,11 @@ def test_returns_diverge_where_one_is_not_finite():
     assert means(curve) == {"return": (2.0 - 1e9) / 2, "diverged": 1.0}
 
 
+def test_other_scores_may_be_undefined_before_adaptation():
+    curve = Curve((0, 1), {"auc": np.array([[np.nan, 0.5], [0.5, np.nan], [np.nan, 1.0]])})
+    assert means(curve) == {"auc": 0.75, "diverged": 1.0}
+
+
 def test_means_leave_out_what_diverged_but_in_accuracies():
     curve = Curve(
         (0, 1), {"loss": np.array([[1.6, 0.5], [1.6, 1e6]]), "accuracy": np.array([[0.2, 0.8], [0.2, 0.2]])}

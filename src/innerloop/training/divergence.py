@@ -12,10 +12,11 @@ FACTOR = 100
 def diverged(curve: Curve) -> Bool[np.ndarray, " tasks"]:
     """Which tasks diverged.
 
-    Their last loss, or any other score, is not finite; or the last loss is above `FACTOR` times both the mean loss
-    before adaptation and what a tenth of the tasks stay below after it. The curve begins at step 0.
+    Their last score of any kind is not finite, or a return at any step; or the last loss is above `FACTOR` times both
+    the mean loss before adaptation and what a tenth of the tasks stay below after it. The curve begins at step 0.
     """
-    others = [np.isfinite(scores).all(1) for name, scores in curve.scores.items() if name != "loss"]
+    counted = lambda name, scores: scores if name == "return" else scores[:, -1:]
+    others = [np.isfinite(counted(name, x)).all(1) for name, x in curve.scores.items() if name != "loss"]
     broken = ~np.all(others, axis=0) if others else np.zeros(curve.tasks, bool)
     if "loss" not in curve.scores:
         return broken
