@@ -1,9 +1,14 @@
 """What a run of `innerloop.fit` leaves beside the files of every run: the weights of its best validation."""
 
+import os
+from contextlib import suppress
+
 from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.best_validation import Best, BestRule
+from innerloop.training.block_log import BlockLog
 from innerloop.training.recorder import Fresh, RunRecorder
 from innerloop.training.storage import checkpoint, own_weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -18,11 +23,28 @@ class FitRecorder(RunRecorder):
         self.rule, self.best = rule, Best()
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """As of every run; what was the best until then is read from its lines of metrics."""
+        """As of every run; what was the best until then is read from its lines of metrics.
+
+        Best weights of a later step than the last checkpoint's are forgotten. The same bits come again, and they with
+        them; if the run ends before, they are not its best.
+        """
         state = super().first_state(params, fresh)
         if self.rule is not None:
-            self.best = self.rule.of(self.run.metrics())
+            found = self.rule.of(self.run.metrics())
+            self.best = found if self.best_written() == found.step else Best()
         return state
+
+    def best_written(self) -> int | None:
+        """The meta-step of the best weights in the folder."""
+        path = self.run.best
+        return own_weights.facts(path).get("meta_steps") if os.path.lexists(path) else None
+
+    def dispatch_failed(self, before: MetaState, log: BlockLog) -> None:
+        """Keep the last good state, unless nothing was trained."""
+        if int(before.step) > 0:
+            with suppress(InnerloopError):
+                self.save(before, log)
+                self.wait()
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
         """As of every run, and the weights if they are the best so far."""

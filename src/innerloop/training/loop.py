@@ -111,7 +111,7 @@ class TrainingLoop:
         while step < end:
             length = self.pace.next(end - step)
             self.before, self.log_before = keep(jax.tree.map(own_copy, self.state)), self.log
-            with self.guard.computing():
+            with self.told_of_failure(), self.guard.computing():
                 series, incidents = self.dispatch(step, length)
                 scores = self.validate_if_due(step + length, end)
             step += length
@@ -151,6 +151,15 @@ class TrainingLoop:
             with suppress(InnerloopError):
                 self.recorder.save(state, log)
                 self.recorder.wait()
+            raise
+
+    @contextmanager
+    def told_of_failure(self) -> Iterator[None]:
+        """Tell the recorder of an error within a dispatch, with the state before it."""
+        try:
+            yield
+        except Exception:
+            self.recorder.dispatch_failed(self.before, self.log_before)
             raise
 
     def rescue(self, number: int) -> Stopped:

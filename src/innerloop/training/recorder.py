@@ -57,6 +57,9 @@ class Recorder(Protocol):
     def wait(self) -> None:
         """Wait until the last checkpoint is whole."""
 
+    def dispatch_failed(self, before: MetaState, log: BlockLog) -> None:
+        """The meta-steps from this state on ended in an error."""
+
     def ended(self) -> bool:
         """Whether the run is to end where it is, though meta-steps are left."""
         return False

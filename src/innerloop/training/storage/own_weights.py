@@ -11,7 +11,7 @@ from innerloop.engine.pytree import check_trainable, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io import safetensors_reader, safetensors_writer
-from innerloop.io.untrusted import JsonObject, refuse_link
+from innerloop.io.untrusted import JsonObject, parse_json, refuse_link
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -23,6 +23,13 @@ def save(path: Path, params: Params, facts: JsonObject) -> None:
     """Write parameters by path, with `facts` as metadata."""
     arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
     safetensors_writer.write(path, arrays, {"fit": json.dumps(facts)}, do="free some room")
+
+
+def facts(path: Path) -> JsonObject:
+    """What training says of the weights in a file; nothing of a preset's. Raises InnerloopError if it is damaged."""
+    _, metadata = safetensors_reader.read(path, "trained weights")
+    found = parse_json(metadata.get("fit", "{}"), str(path))
+    return found if isinstance(found, dict) else {}
 
 
 def load_params(source: str | Path, like: Params, which: Literal["final", "best"] = "final") -> Params:

@@ -146,7 +146,7 @@ class RunFolder(OwnFolder):
         try:
             self.make()
             yield
-        except InnerloopError as error:
+        except Exception as error:
             if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
                 self.undo()
             raise
