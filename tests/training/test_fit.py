@@ -1,12 +1,15 @@
 """`innerloop.fit`: the run of a model that no config describes, in a folder."""
 
+import inspect
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from fit_cases import LOSS, PARAMS, algorithm, fitted, same_bits, same_run
+from fit_cases import LOSS, PARAMS, SCHEDULE, VALIDATION, algorithm, fitted, same_bits, same_run
 
 import innerloop as il
 from innerloop.errors import InnerloopError
+from innerloop.parallel.mesh import task_mesh
 from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
 from innerloop.training.loop import Progress
@@ -103,6 +107,43 @@ def test_an_error_of_a_callback_comes_once_the_state_is_saved(whole: Path, tmp_p
     same_run(tmp_path / "run", whole)
 
 
+class Ending(il.Callback):
+    """Says something at the end."""
+
+    def __init__(self, say: Callable[[], Any]):
+        self.say = say
+
+    def on_end(self, error: BaseException | None) -> None:
+        return self.say()
+
+
+def test_what_a_callback_does_at_the_end_hides_no_error(tmp_path: Path):
+    fails = Seen(2, lambda: 1 // 0)
+    truthy = inspect.unwrap(Ending.on_end)
+    with pytest.raises(ZeroDivisionError):
+        fitted(
+            tmp_path / "truthy", callbacks=[fails, type("True", (Ending,), {"on_end": truthy})(lambda: True)]
+        )
+    raising = Ending(lambda: [][0])
+    with (
+        pytest.warns(UserWarning, match=r"`Ending.on_end` raised IndexError \(list index"),
+        pytest.raises(ZeroDivisionError),
+    ):
+        fitted(tmp_path / "raising", callbacks=[fails, raising])
+    with pytest.raises(IndexError):
+        fitted(tmp_path / "alone", meta_steps=2, callbacks=[raising])
+
+
+def test_a_first_attempt_that_fails_leaves_nothing_behind(tmp_path: Path):
+    class Offline(il.Callback):
+        def on_start(self, folder: Path, settings: dict[str, Any], step: int) -> None:
+            raise OSError("offline")
+
+    with pytest.raises(OSError, match="offline"):
+        fitted(tmp_path / "run", callbacks=[Offline()])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_callback_ends_a_run_with_its_weights(whole: Path, tmp_path: Path):
     seen = Seen(4, lambda: True)
     result = fitted(tmp_path / "run", callbacks=[seen])
@@ -130,29 +171,30 @@ class Shifted:
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    r"has `seed` 0, got 1": {"seed": 1},
-    r"has `meta_batch` 2, got 4": {"meta_batch": 4},
-    r"has `inner_steps` 2, got 3": {"algorithm": algorithm(steps=3)},
-    r"has `algorithm` MAML, got FOMAML": {
+    r"had `seed` 0, got 1": {"seed": 1},
+    r"had `meta_batch` 2, got 4": {"meta_batch": 4},
+    r"had `inner_steps` 2, got 3": {"algorithm": algorithm(steps=3)},
+    r"had `algorithm` MAML, got FOMAML": {
         "algorithm": il.fomaml(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2))
     },
     r"the algorithm, its loss or its inner loop changed": {"algorithm": algorithm(rate=0.02)},
     r"the optimizer or one of its step sizes changed": {"optimizer": optax.adam(2e-2)},
-    r"has `optimizer.0/count` int32\[\], got nothing": {"optimizer": optax.sgd(1e-2)},
-    r"has `parameters.layers/0/weight` float32\[4, 1\], got nothing": {
+    r"had `optimizer.0/count` int32\[\], got nothing": {"optimizer": optax.sgd(1e-2)},
+    r"had `parameters.layers/0/weight` float32\[4, 1\], got nothing": {
         "params": il.MLP(1, 1, hidden=(4,), key=jax.random.key(0)),
         "algorithm": il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.01), steps=2)),
     },
+    r"had no `chunk`, got 1": {"chunk": 1},
+    r"had no `mesh`, got \{'tasks': 1\}": {"mesh": task_mesh(1)},
     r"the tasks or their data changed": {"tasks": Shifted(2.0)},
     r"the validation tasks or their data changed": {"validation": Shifted(2.0)},
-    r"has `validate_every` 6, got 4": {"validate_every": 4},
+    r"had `validate_every` 6, got 4": {"validate_every": 4},
+    r"had `validate_every` 6, got nothing": {"validation": None},
 }
 
 
 @pytest.mark.parametrize("told", CHANGES)
 def test_a_run_with_other_settings_is_not_resumed(told: str, tmp_path: Path, begun: Path):
-    import shutil
-
     shutil.copytree(begun, tmp_path / "run")
     with pytest.raises(
         InnerloopError, match=f"^resume: .*{told}.*; give what it began with, or another folder"
@@ -170,11 +212,17 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_parts_made_anew_are_the_same(begun: Path, tmp_path: Path):
-    import shutil
-
     shutil.copytree(begun, tmp_path / "run")
     again: dict[str, Any] = {"tasks": Shifted(1.0), "validation": Shifted(1.0), "algorithm": algorithm()}
     assert int(fitted(tmp_path / "run", meta_steps=4, resume=True, **again).state.step) == 4
+
+
+def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: Path):
+    shutil.copytree(begun, tmp_path / "run")
+    path = tmp_path / "run" / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": "another", "commit": "another"}))
+    with pytest.raises(InnerloopError, match="the algorithm, its loss or its inner loop changed"):
+        fitted(tmp_path / "run", **OWN_TASKS, algorithm=algorithm(rate=0.02), resume=True)
 
 
 def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: Path):
@@ -232,6 +280,21 @@ def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path: Path):
     same_bits(cut.params, short.params)
 
 
+def test_best_weights_are_those_of_the_best_step(tmp_path: Path):
+    """Those of a later step than the last checkpoint's, of which a crash has left no line, are not taken for them."""
+    own: dict[str, Any] = {"validate_every": 2, "checkpoint_every": 4}
+    fitted(tmp_path / "run", **own, score=drifting, mode="min", meta_steps=4)
+    later = fitted(tmp_path / "later", **own, score=drifting, mode="min", meta_steps=8)
+    assert later.best_step == 8
+    shutil.copy(tmp_path / "later" / "best.safetensors", tmp_path / "run")
+    result = fitted(tmp_path / "run", **own, score=drifting, mode="min", meta_steps=4, resume=True)
+    assert result.best_step is None
+    same_bits(result.best_params, result.params)
+    again = fitted(tmp_path / "run", **own, score=drifting, mode="min", meta_steps=8, resume=True)
+    assert again.best_step == 8
+    same_bits(again.best_params, later.best_params)
+
+
 def test_the_best_validation_is_a_function_of_the_metrics():
     rule, nan = BestRule("accuracy", "max", patience=2), float("nan")
     values = {2: nan, 4: 0.5, 6: 0.7, 8: 0.7, 10: nan, 12: 0.8}
@@ -285,7 +348,15 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         ({"params": {"w": jnp.arange(3)}}, "parameter `w` is not a float array"),
         ({"params": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}}, "two parameters have one path, got a/b"),
         ({"tasks": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
-        ({"validation": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
+        ({"validation": il.Sinusoid}, "`validation` must be a distribution of tasks"),
+        ({"mode": "min", "validation": None}, "`mode` needs a validation"),
+        ({"score": drifting, "validation": None}, "`score` needs a validation"),
+        ({"seed": 2**70}, r"`seed` must be 9223372036854775807 or less"),
+        ({"meta_batch": 0}, "`meta_batch` must be 1 or more, got 0"),
+        (
+            {"score": lambda params, task: {"f1": jnp.ones(()), "accuracy": jnp.ones(())}},
+            "`monitor` is needed; choose among: accuracy, f1",
+        ),
         ({"validation_tasks": 1}, "`validation_tasks` must be 2 or more"),
     ],
 )
@@ -294,6 +365,28 @@ def test_wrong_arguments_are_told_before_anything_is_written(
 ):
     with pytest.raises(InnerloopError, match=told):
         fitted(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"meta_steps": 7.0}, "`meta_steps` must be a whole number, got 7.0"),
+        ({"log_every": 2.5}, "`log_every` must be a whole number"),
+        ({"meta_batch": 4.0}, "`meta_batch` must be a whole number"),
+        ({"seed": 1.5}, "`seed` must be a whole number"),
+        ({"patience": 1.5}, "`patience` must be a whole number"),
+        ({"chunk": "1"}, "`chunk` must be a whole number, got '1'"),
+        ({"callbacks": Seen()}, "`callbacks` must be a list of callbacks, got <.*Seen object"),
+        ({"callbacks": [Seen]}, "`callbacks` must be a list of callbacks, got <class .*Seen"),
+        ({"callbacks": Seen}, "`callbacks` must be a list of callbacks, got <class .*Seen"),
+    ],
+)
+def test_arguments_of_wrong_types_are_told_in_a_sentence(changes: dict[str, Any], told: str, tmp_path: Path):
+    own = {"algorithm": algorithm(), "params": PARAMS, "tasks": il.Sinusoid(), "optimizer": optax.adam(1e-2)}
+    arguments = own | SCHEDULE | VALIDATION | {"folder": tmp_path / "run"} | changes
+    with pytest.raises(InnerloopError, match=f"^fit: {told}"):
+        inspect.unwrap(il.fit)(**arguments)
     assert not (tmp_path / "run").exists()
 
 
@@ -318,6 +411,16 @@ def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(tmp_path:
         fitted(tmp_path / "iterator", tasks=waves(0), meta_steps=14, resume=True)
 
 
+def test_meta_batches_that_end_leave_the_last_good_state(tmp_path: Path):
+    few = lambda step: islice(waves(step), max(7 - step, 0))
+    with pytest.raises(InnerloopError, match="the iterator ended after"):
+        fitted(tmp_path / "run", tasks=few, checkpoint_every=100)
+    assert (checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() or 0) >= 6
+    fitted(tmp_path / "run", tasks=waves, resume=True)
+    fitted(tmp_path / "whole", tasks=waves)
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):
     rng = np.random.default_rng(0)
     classes = il.ClassArrays.from_lists(
@@ -337,6 +440,53 @@ def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-4, atol=1e-6)
     whole = fitted(tmp_path / "whole", tasks=streamed(), **own)
     same_bits(result.params, whole.params)
+
+
+def episodes(seed: int = 0, queries: int = 2) -> il.StreamedEpisodes:
+    """Of five classes of six examples, from the host."""
+    rng = np.random.default_rng(seed)
+    classes = il.ClassArrays.from_lists(
+        list(rng.integers(0, 255, (5, 6, 2, 2, 1)).astype(np.uint8)), list("abcde")
+    )
+    return il.StreamedEpisodes(classes, ways=3, shots=1, queries=queries)
+
+
+def louder(step: int) -> Iterator[il.Task]:
+    """Other meta-batches, of the same shapes."""
+    return (jax.tree.map(lambda x: 2 * x, task) for task in waves(step))
+
+
+STREAMED: dict[str, Any] = {
+    "tasks": episodes(),
+    "algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1))),
+    "params": il.MLP(4, 3, hidden=(4,), key=jax.random.key(0)),
+    "validation": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "change", "told"),
+    [
+        (STREAMED, {"tasks": episodes(1)}, "the tasks or their data"),
+        (STREAMED, {"tasks": episodes(queries=3)}, "the tasks or their data"),
+        (STREAMED, {"algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.2)))}, "the algorithm"),
+        ({"tasks": waves}, {"tasks": louder}, "the tasks or their data"),
+        ({"tasks": waves}, {"algorithm": algorithm(rate=0.02)}, "the algorithm"),
+        (
+            {"optimizer": optax.inject_hyperparams(optax.adam)(1e-2)},
+            {"optimizer": optax.inject_hyperparams(optax.adam)(2e-2)},
+            "the optimizer or one of its step sizes",
+        ),
+        ({"tasks": waves}, {"tasks": il.Sinusoid()}, "had `tasks` meta-batches, got a distribution"),
+    ],
+)
+def test_what_other_parts_hold_is_compared_too(
+    own: dict[str, Any], change: dict[str, Any], told: str, tmp_path: Path
+):
+    fitted(tmp_path / "run", meta_steps=2, **own)
+    with pytest.raises(InnerloopError, match=f"^resume: .*{told}"):
+        fitted(tmp_path / "run", **(own | change), resume=True)
+    assert int(fitted(tmp_path / "run", **own, meta_steps=4, resume=True).state.step) == 4
 
 
 def test_tasks_of_a_list_are_validated_once_each(tmp_path: Path):

@@ -34,13 +34,14 @@ def _is_key(array: np.ndarray | jax.Array) -> bool:
     return array.dtype == jnp.uint32 and array.shape == jax.random.key_data(jax.random.key(0)).shape
 
 
-def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str) -> None:
+def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, argument: str = "tasks") -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is a distribution whose tasks are drawn from their keys.
 
     Args:
         tasks: what was given as a distribution.
         key: any key of the kind that is used.
         who: the caller.
+        argument: what it was given as.
 
     Raises:
         InnerloopError: there is no method `sample`, it gives no `Task`, it cannot be traced, its tasks do not depend on
@@ -49,7 +50,7 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str) -> 
     if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
         got = f"the class {tasks.__name__}" if isinstance(tasks, type) else f"a {type(tasks).__name__}"
         do = "pass an object with a method `sample(key)` that returns a Task"
-        raise InnerloopError(who, "`tasks` must be a distribution of tasks", got=got, do=do)
+        raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, do=do)
     check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)
 
 

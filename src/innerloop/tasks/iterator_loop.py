@@ -63,6 +63,17 @@ class IteratorOuterLoop(BlockLoop):
         """Whether meta-batches are a function of the number of updates."""
         return self.batches_from is not None
 
+    def first(self) -> Task | None:
+        """The first meta-batch, by a call of the function of its own; None of an iterator, which it would consume."""
+        batch = next(_iterator(self.batches_from(0)), None) if self.batches_from else None
+        return None if batch is None else _as_task(batch, self.own)
+
+    @property
+    def own(self) -> int:
+        """Tasks of a meta-batch that are of this process."""
+        tasks = own_tasks(self.mesh, self.meta_batch)
+        return tasks.stop - tasks.start
+
     def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
         """Whoever goes on with this state gets what comes next."""
         super().ran(steps, state, info)
@@ -72,8 +83,7 @@ class IteratorOuterLoop(BlockLoop):
         """The next `steps` meta-batches, on the devices."""
         if self.batches_from and state.step is not self.follows:  # compares objects: values would block
             self.read, self.batches = 0, _iterator(self.batches_from(int(state.step)))
-        own = own_tasks(self.mesh, self.meta_batch)
-        found = [_as_task(batch, own.stop - own.start) for batch in islice(self.batches, steps)]
+        found = [_as_task(batch, self.own) for batch in islice(self.batches, steps)]
         self.read += len(found)
         if len(found) < steps:
             wrong = f"the iterator ended after {self.read} meta-batches"

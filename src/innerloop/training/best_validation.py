@@ -77,10 +77,11 @@ def best_rule(
         patience: as in `BestRule`.
 
     Raises:
-        InnerloopError: there is no such score, or it has to be chosen; nothing tells whether low or high is good;
-            `patience` is below 1.
+        InnerloopError: there is no such score, or it has to be chosen; nothing tells whether low or high is good.
     """
     names = list(scores)
+    if monitor is None and len(names) > 1 and "loss" not in names:
+        raise InnerloopError("fit", "`monitor` is needed", do="choose among: " + ", ".join(names))
     monitor = (names[0] if len(names) == 1 else "loss") if monitor is None else monitor
     check_choice("fit", "monitor", monitor, names)
     mode = MODES.get(monitor) if mode is None else mode
@@ -88,6 +89,4 @@ def best_rule(
         do = f"say whether a low or a high `{monitor}` is good: `mode='min'` or `mode='max'`"
         raise InnerloopError("fit", f"`mode` is needed for the score `{monitor}`", do=do)
     check_choice("fit", "mode", mode, ("min", "max"))
-    if patience is not None and patience < 1:
-        raise InnerloopError("fit", "`patience` must be 1 or more validations", got=patience)
     return BestRule(monitor, mode, patience)

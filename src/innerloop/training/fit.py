@@ -9,24 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from jax.sharding import Mesh
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score
 from innerloop.engine.meta_state import MetaState
-from innerloop.engine.pytree import check_trainable, paths
 from innerloop.engine.types import Params, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.untrusted import JsonObject
-from innerloop.parallel import multi_process
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedOuterLoop
 from innerloop.training import fit_settings
 from innerloop.training.best_validation import BestRule, Mode, best_rule
-from innerloop.training.callbacks import Callback, told, told_of_block
+from innerloop.training.callbacks import Callback, check_callbacks, told, told_of_block
+from innerloop.training.fit_arguments import check_one_process, check_parameters, checked_seed, count
 from innerloop.training.fit_recorder import FitRecorder
 from innerloop.training.loop import TrainingLoop
 from innerloop.training.out_of_memory import explain_oom
@@ -49,7 +47,7 @@ class Fitted:
     Attributes:
         state: of the outer loop, after the last meta-step.
         best_params: the meta-parameters of the best validation; without validation those of `state`.
-        best_step: the meta-step of the best validation (None: there was none).
+        best_step: the meta-step of the best validation (None: there was none, or the run ended before it came again).
         metrics: the lines of `metrics.jsonl`.
         folder: the run's folder.
     """
@@ -130,17 +128,23 @@ def fit(
     """
     check_one_process()
     check_parameters(params)
-    numbers = {"meta_steps": meta_steps, "log_every": log_every, "checkpoint_every": checkpoint_every}
-    check_numbers(numbers | {"validate_every": validate_every})
-    check_numbers({"validation_tasks": validation_tasks}, 2)
+    check_callbacks(callbacks)
+    every = count("validate_every", validate_every)
     schedule = Schedule(
-        meta_steps, log_every, checkpoint_every, 0 if validation is None else validate_every, validation_tasks
+        count("meta_steps", meta_steps),
+        count("log_every", log_every),
+        count("checkpoint_every", checkpoint_every),
+        0 if validation is None else every,
+        count("validation_tasks", validation_tasks, 2),
     )
+    seed, meta_batch = checked_seed(seed), count("meta_batch", meta_batch)
+    patience = None if patience is None else count("patience", patience)
+    chunk = None if chunk is None else count("chunk", chunk)
     loop = loop_over(tasks, algorithm, optimizer, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
     held_out = None if validation is None else Validation(validation, score)
     run = OwnRun(loop, algorithm.init(params), tasks, held_out, schedule, seed)
-    rule = rule_of(run, monitor, mode, patience)
-    settings = fit_settings.settings_of(run, loop.start(run.params, run.keys().tasks), rule, chunk)
+    rule = rule_of(run, score, monitor, mode, patience)
+    settings = fit_settings.settings_of(run, loop.start(run.params, run.keys().tasks), rule, chunk, mesh)
     told_too = [ProgressLine()] if progress else []
     return _run(run, RunFolder(folder), rule, settings, [*callbacks, *told_too], resume)
 
@@ -195,31 +199,20 @@ def _reading_ahead(run: OwnRun) -> Iterator[None]:
             run.loop.stop()
 
 
-def rule_of(run: OwnRun, monitor: str | None, mode: Mode | None, patience: int | None) -> BestRule | None:
+def rule_of(
+    run: OwnRun, score: Score | None, monitor: str | None, mode: Mode | None, patience: int | None
+) -> BestRule | None:
     """How validations are compared; None without any. Raises InnerloopError for settings that do not fit."""
     if run.validation is not None:
         names = run.validation.check(run.loop.algorithm, run.params, run.seed)
         return best_rule(names, monitor, mode, patience)
-    if patience is not None or monitor is not None:
-        name = "monitor" if patience is None else "patience"
-        raise InnerloopError("fit", f"`{name}` needs a validation", do="give held-out tasks as `validation`")
+    settings = {"patience": patience, "monitor": monitor, "mode": mode, "score": score}
+    for name, value in settings.items():
+        if value is not None:
+            raise InnerloopError(
+                "fit", f"`{name}` needs a validation", do="give held-out tasks as `validation`"
+            )
     return None
-
-
-def check_numbers(numbers: dict[str, int], least: int = 1) -> None:
-    """Raise InnerloopError for a number that is too low."""
-    for name, number in numbers.items():
-        if number < least:
-            raise InnerloopError("fit", f"`{name}` must be {least} or more", got=number)
-
-
-def check_parameters(params: Params) -> None:
-    """Raise InnerloopError unless these are float arrays, whose paths name them."""
-    check_trainable(params, "fit")
-    names = paths(params)
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InnerloopError("fit", "two parameters have one path", got=twice[0], do="rename one of them")
 
 
 def check_resumable(run: OwnRun) -> None:
@@ -228,10 +221,3 @@ def check_resumable(run: OwnRun) -> None:
         wrong = "an iterator cannot be resumed exactly: what it gave before is not known"
         do = "give a function `tasks(step)` that returns the iterator of the meta-batches from there on"
         raise InnerloopError("resume", wrong, do=do)
-
-
-def check_one_process() -> None:
-    """Raise InnerloopError in a run of several processes."""
-    if multi_process.is_multi_process():
-        do = "use `innerloop.train` there, or `OuterLoop` itself"
-        raise InnerloopError("fit", "runs in one process", got=jax.process_count(), do=do)

@@ -36,7 +36,7 @@ class Validation:
         """The names of the scores. Raises InnerloopError for what cannot be measured."""
         key = jax.random.key(seed)
         tasks = with_jax_arrays(self.tasks)
-        check_distribution(tasks, key, "fit")
+        check_distribution(tasks, key, "fit", "validation")
         check_learns(algorithm, params, tasks, key, "fit", outer=self.score is None)
         if self.score is None:
             return ["loss"]

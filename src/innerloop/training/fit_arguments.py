@@ -1,0 +1,52 @@
+"""Checks of what `innerloop.fit` is given, before anything is written."""
+
+import operator
+from typing import Any
+
+import jax
+
+from innerloop.config.bounds import SEED
+from innerloop.engine.pytree import check_trainable, paths
+from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.parallel import multi_process
+
+COUNTED = 2**31 - 1
+"""The highest count: meta-steps are counted in int32."""
+
+
+def count(name: str, number: Any, least: int = 1) -> int:
+    """A number of things. Raises InnerloopError unless it is a whole number of at least `least`."""
+    return _bounded(name, number, least, COUNTED)
+
+
+def checked_seed(number: Any) -> int:
+    """A seed that `jax.random.key` accepts. Raises InnerloopError for any other."""
+    return _bounded("seed", number, int(SEED.low), int(SEED.high))
+
+
+def _bounded(name: str, number: Any, low: int, high: int) -> int:
+    try:
+        found = operator.index(number)
+    except TypeError:
+        raise InnerloopError("fit", f"`{name}` must be a whole number", got=repr(number)) from None
+    if not low <= found <= high:
+        bound = f"{low} or more" if found < low else f"{high} or less"
+        raise InnerloopError("fit", f"`{name}` must be {bound}", got=found)
+    return found
+
+
+def check_parameters(params: Params) -> None:
+    """Raise InnerloopError unless these are float arrays, whose paths name them."""
+    check_trainable(params, "fit")
+    names = paths(params)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InnerloopError("fit", "two parameters have one path", got=twice[0], do="rename one of them")
+
+
+def check_one_process() -> None:
+    """Raise InnerloopError in a run of several processes."""
+    if multi_process.is_multi_process():
+        do = "use `innerloop.train` there, or `OuterLoop` itself"
+        raise InnerloopError("fit", "runs in one process", got=jax.process_count(), do=do)

@@ -1,0 +1,103 @@
+"""What a run of `innerloop.fit` computes, as digests of its traced programs and of the data that they are given."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from innerloop.engine.algorithm import loss_key
+from innerloop.engine.distribution import bits_of
+from innerloop.engine.evaluate import Score
+from innerloop.engine.optimizer import descend
+from innerloop.engine.outer import MetaState
+from innerloop.engine.types import Task, TaskDistribution
+from innerloop.io.digests import sha256
+from innerloop.tasks.iterator_loop import IteratorOuterLoop
+from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
+from innerloop.training.own_run import OwnRun, with_jax_arrays
+from innerloop.training.program_digest import arrays_within, program_digest
+
+ROWS = 64
+"""Examples of streamed episodes that are compared: a memory map is too large to be read as a whole."""
+
+
+def programs_of(run: OwnRun, state: MetaState) -> dict[str, str]:
+    """Digests of what is computed; without those of the tasks and the algorithm if an iterator alone brings tasks."""
+    tasks = _training_tasks(run, state)
+    found = {"optimizer": _optimizer(run, state)}
+    if tasks is not None:
+        task, found["tasks"] = tasks
+        found["algorithm"] = _algorithm(run, state, task)
+    if run.validation is not None:
+        found["validation"] = _drawn(run.validation.tasks, state)
+        if run.validation.score is not None:
+            found["score"] = _scored(run, run.validation.tasks, run.validation.score, state)
+    return found
+
+
+def _training_tasks(run: OwnRun, state: MetaState) -> tuple[Task, str] | None:
+    """The shapes of a task as the algorithm meets it, and a digest of where tasks come from."""
+    loop = run.loop
+    if isinstance(loop, StreamedOuterLoop):
+        return jax.eval_shape(loop.prepare, _stored(loop.episodes, state)), _streamed(loop.episodes, state)
+    if isinstance(loop, IteratorOuterLoop):
+        first = loop.first()
+        return first and (
+            jax.eval_shape(lambda task: jax.tree.map(lambda x: x[0], task), first),
+            _held(first),
+        )
+    return _shapes(run.tasks, state), _drawn(run.tasks, state)
+
+
+def _stored(episodes: StreamedEpisodes, state: MetaState) -> Task:
+    """The shapes of an episode as it is stored."""
+    example, dtype = episodes.examples.shape[1:], episodes.examples.dtype
+    inputs = lambda rows: jax.ShapeDtypeStruct((*rows.shape, *example), dtype)
+    drawn = jax.eval_shape(episodes.sampler.sample, state.key)
+    return Task(*(batch._replace(inputs=inputs(batch.inputs)) for batch in drawn))
+
+
+def _streamed(episodes: StreamedEpisodes, state: MetaState) -> str:
+    """Of the sampler with its classes, and of rows spread evenly over the examples."""
+    examples = episodes.examples
+    rows = episodes.fetch(np.linspace(0, len(examples) - 1, min(ROWS, len(examples))).astype(int))
+    kind = f"{program_digest(episodes.sampler.sample, state.key)} {examples.dtype}{examples.shape}"
+    return sha256([kind.encode(), bits_of(rows)]).hex()
+
+
+def _held(arrays: PyTree) -> str:
+    """Of these arrays themselves."""
+    return sha256([str(arrays_within(arrays)).encode(), *map(bits_of, jax.tree.leaves(arrays))]).hex()
+
+
+def _shapes(tasks: TaskDistribution, state: MetaState) -> Task:
+    return jax.eval_shape(with_jax_arrays(tasks).sample, state.key)
+
+
+def _drawn(tasks: Any, state: MetaState) -> str:
+    return program_digest(with_jax_arrays(tasks).sample, state.key)
+
+
+def _optimizer(run: OwnRun, state: MetaState) -> str:
+    """Of its first state and of an update: step sizes may lie in either."""
+    zero, optimizer = jnp.zeros(()), run.loop.optimizer
+
+    def both(grads: PyTree, moments: PyTree, params: PyTree) -> PyTree:
+        return optimizer.init(params), descend(optimizer, grads, moments, params, zero, lambda params: zero)
+
+    return program_digest(both, state.params, state.opt_state, state.params)
+
+
+def _algorithm(run: OwnRun, state: MetaState, task: Task) -> str:
+    key = loss_key(state.key) if run.loop.algorithm.random else None
+    meta_grad = lambda params, task, step: run.loop.algorithm.at(step).meta_grad(params, task, key=key)
+    return program_digest(meta_grad, state.params, task, state.step)
+
+
+def _scored(run: OwnRun, tasks: TaskDistribution, score: Score, state: MetaState) -> str:
+    key = loss_key(state.key) if run.loop.algorithm.random else None
+    adapt = lambda params, task: run.loop.algorithm.adapt(params, task.support, key=key)
+    scored = lambda params, task: score(adapt(params, task), task)
+    return program_digest(scored, state.params, _shapes(tasks, state))
