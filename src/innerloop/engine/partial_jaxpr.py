@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from jax.extend import core as jex
-from jaxtyping import Array
+from jaxtyping import ArrayLike
 
 
 def function_of(
     whole: jex.ClosedJaxpr, equations: Sequence[jex.JaxprEqn], inputs: Sequence[jex.Var], outputs: Sequence
-) -> Callable[..., list[Array]]:
+) -> Callable[..., list[ArrayLike]]:
     """A function that runs `equations` of `whole` on values for `inputs` and returns those of `outputs`."""
     jaxpr = whole.jaxpr
     part = jex.Jaxpr(
