@@ -71,7 +71,7 @@ quickstart: $(VENV)/installed-runtime ## set up, train a small model, measure it
 	@$(VENV)/bin/innerloop quickstart
 
 .PHONY: test
-test: lint pytest ## set up, then lint, types and all tests with coverage: what CI runs
+test: lint pytest ## set up, then lint, types and all tests: what CI runs
 
 # --- for developers -------------------------------------------------------------------------------------------
 
@@ -92,8 +92,14 @@ layers: $(VENV)/installed-test
 	PYTHONPATH=src $(VENV)/bin/lint-imports --no-cache
 
 .PHONY: pytest
-pytest: $(VENV)/installed-test ## all tests, with at least 95 % of the lines of src
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=95
+pytest: $(VENV)/installed-test ## all tests
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
+
+# Apart, since counting lines makes Python 3.11 a third slower; from 3.12 on it costs little.
+.PHONY: coverage
+coverage: $(VENV)/installed-test ## all tests, which must run at least 98 % of the lines of src
+	COVERAGE_CORE=$$($(PY) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
+	  $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=98
 
 .PHONY: test-faults
 test-faults: $(VENV)/installed-test ## every fault that a run must survive, with 50 kills; rewrites docs/reference/reliability.md

@@ -12,15 +12,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
 import jax
-import jaxtyping
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tests import shape_checks
 from tests.compilation import compile_for, compiled_quickly, kept_in, quick_variables
 
 import innerloop
 
-# Every signature of the package is checked when it is called: shapes and dtypes, not types alone.
-jaxtyping.install_import_hook("innerloop", "beartype.beartype")
+shape_checks.install("innerloop")
 innerloop.use_cores(2)
 
 gc.set_threshold(50_000, 20, 50)  # traces are many small objects: collecting them takes a tenth of the time

@@ -101,10 +101,17 @@ def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"last": -1}, {"checkpoints": 0}, {"stream": True, "minibatch": 2}, {"steps": -1}, {"minibatch": 0}],
+    [
+        {"last": -1},
+        {"checkpoints": 0},
+        {"offload": True},
+        {"stream": True, "minibatch": 2},
+        {"steps": -1},
+        {"minibatch": 0},
+    ],
 )
 def test_inner_loops_that_make_no_sense(fields: dict):
-    with pytest.raises(InnerloopError, match="or more|takes no"):
+    with pytest.raises(InnerloopError, match="or more|takes no|there are none"):
         InnerLoop(SGD, **fields)
 
 
@@ -145,6 +152,35 @@ def test_checkpoints_change_nothing(derivative: Derivative, checkpoints):
     few = InnerLoop(rule, 7, derivative=derivative, checkpoints=checkpoints)
     same(meta_grad(few, params, task, loss), meta_grad(plain, params, task, loss), 1e-12)
     same(unroll(loss, few, params, task.support), unroll(loss, plain, params, task.support), 1e-12)
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize("tasks", [None, 3])
+def test_offloaded_checkpoints_change_nothing(derivative: Derivative, tasks: int | None):
+    """For one task and, under `vmap`, for several; 7 is no multiple of 3."""
+    loss, params, task = mlp_case()
+    plain, few = (
+        maml(loss, InnerLoop(RULES["adam"](), 7, derivative=derivative, checkpoints=3, offload=offload))
+        for offload in (False, True)
+    )
+    of = lambda algorithm: algorithm.meta_grad
+    if tasks is not None:
+        task = jax.tree.map(lambda x: jnp.stack([x + i for i in range(tasks)]), task)
+        of = lambda algorithm: jax.vmap(algorithm.meta_grad, (None, 0))
+    same(of(few)(params, task), of(plain)(params, task), 1e-12)
+
+
+def test_offloaded_checkpoints_lie_in_the_host_s_memory():
+    """Of each of 11 segments parameters and both moments; the device keeps its losses and counts of steps."""
+    loss, params, task = mlp_case()
+    inner = InnerLoop(RULES["adam"](), 33, checkpoints=11, offload=True)
+    program = jax.make_jaxpr(maml(loss, inner).meta_grad)(params, task).jaxpr
+    made: list[Any] = [v.aval for e in program.eqns if e.primitive.name == "scan" for v in e.outvars]
+    stacked = [aval for aval in made if aval.shape[:1] == (11,)]
+    on_host = [aval.shape[1:] for aval in stacked if aval.memory_space == jax.memory.Space.Host]
+    assert sorted(on_host) == sorted(3 * [x.shape for x in jax.tree.leaves(params)])
+    on_device = [aval.shape for aval in stacked if aval.memory_space != jax.memory.Space.Host]
+    assert set(on_device) == {(11,), (11, 3)}
 
 
 def test_checkpoints_with_a_selection_and_a_truncation():

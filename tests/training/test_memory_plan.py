@@ -134,6 +134,21 @@ def test_a_long_loop_gets_checkpoints_through_time(long: SupervisedExperiment):
     assert found.predicted < least / 2
 
 
+def test_on_an_accelerator_the_host_keeps_checkpoints_at_last(
+    long: SupervisedExperiment, monkeypatch: pytest.MonkeyPatch
+):
+    """The prediction is of the device: without the carries at the starts of 13 segments of 15 steps."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = replace(long.config, outer=replace(long.config.outer, chunk=1))
+    hopeless = memory_plan(replace(long, config=config), available=1)
+    assert (hopeless.inner.checkpoints, hopeless.inner.offload) == (14, True)
+    assert "14 checkpoints in the host's memory" in str(hopeless)
+    inners = (replace(hopeless.inner, offload=offload) for offload in (False, True))
+    peak, offloaded = (peak_of_a_task(replace(long, config=replace(config, inner=i))) for i in inners)
+    moving = 3 * sum(x.size * 4 for x in jax.tree.leaves(jax.eval_shape(long.init_params)))
+    assert peak - offloaded == pytest.approx(13 * moving, rel=0.01)
+
+
 def test_no_checkpoints_where_nothing_is_differentiated(long: SupervisedExperiment):
     first_order = replace(long, config=replace(long.config, algorithm="fomaml"))
     assert memory_plan(first_order, available=1).inner == long.config.inner

@@ -189,6 +189,8 @@ class InnerConfig(Section):
     checkpoints: Annotated[int | None, MEMBERS] = None
     """Checkpoints through time, for long loops: the inner steps between them are run once more. None: as many as there
     are steps, and where those do not fit into memory, their square root."""
+    offload: bool = False
+    """Keep the checkpoints in the host's memory, on accelerators."""
     multi_step_updates: Annotated[int, Bounds(0, MOST)] = 0
     """MAML++: outer updates whose loss also reads the queries before the last inner step."""
     proximal: Annotated[float, POSITIVE] = 1.0

@@ -63,10 +63,12 @@ class InnerLoop:
         checkpoints: the number of checkpoints through time, for long loops: of the carries of all steps only so many
             are kept, and the steps between are run once more (None: all; "sqrt": the square root of `steps`, which
             needs the least memory). Changes the cost, never the result.
+        offload: whether the checkpoints lie in the host's memory until the backward pass reads them, on devices that
+            have a memory of their own. Changes the cost, never the result.
 
     Raises:
         InnerloopError: `steps` or `last` is negative, `minibatch` or `checkpoints` is below 1, `derivative` is unknown,
-            `stream` has a minibatch, `select` is no selection, or `rule` is no optimiser.
+            `stream` has a minibatch, `offload` has no checkpoints, `select` is no selection, or `rule` is no optimiser.
     """
 
     rule: optax.GradientTransformation
@@ -77,6 +79,7 @@ class InnerLoop:
     stream: bool = False
     last: int | None = None
     checkpoints: int | Literal["sqrt"] | None = None
+    offload: bool = False
 
     def __post_init__(self) -> None:
         _check_at_least("steps", self.steps, 0)
@@ -87,6 +90,9 @@ class InnerLoop:
         if self.stream and self.minibatch is not None:
             do = "make each item of the stream a minibatch"
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
+        if self.offload and self.checkpoints is None:
+            do = 'give `checkpoints` too, such as "sqrt"'
+            raise InnerloopError("InnerLoop", "`offload` is of checkpoints, and there are none", do=do)
         check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
         check_selection(self.select)
         if not hasattr(self.rule, "update"):
@@ -236,7 +242,9 @@ def _scan_steps(
     for constant, start, stop in ((True, 0, first), (False, first, inner.steps)):
         if start < stop or (not constant and not parts):
             part = xs if stop - start == inner.steps else _items(xs, start, stop)
-            carry, seen = nested_scan(body(constant), carry, part, stop - start, inner.segments)
+            carry, seen = nested_scan(
+                body(constant), carry, part, stop - start, inner.segments, offload=inner.offload
+            )
             parts.append(seen)
     return carry, parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 

@@ -1,7 +1,8 @@
 """How a training fits into memory, decided from a prediction before anything is compiled.
 
 What changes is cost and never mathematics: fewer tasks vectorised at a time, then inner steps recomputed in the
-backward pass, then the square root of their number kept as checkpoints. A run that fits stays as it is, to the bit.
+backward pass, then the square root of their number kept as checkpoints, at last in the host's memory. A run that fits
+stays as it is, to the bit.
 """
 
 import os
@@ -50,6 +51,7 @@ class MemoryPlan:
         if self.changed:
             text += f"; so {self.chunk} tasks at a time, inner steps {self.inner.derivative}"
             text += f", {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
+            text += " in the host's memory" if self.inner.offload else ""
         return (
             text
             if self.fits
@@ -106,7 +108,9 @@ def cheaper_ways(inner: InnerConfig) -> Iterator[InnerConfig]:
     if inner.derivative == "unrolled":
         yield (inner := replace(inner, derivative="rematerialised"))
     if inner.checkpoints is None and inner.steps >= FEWEST_STEPS:
-        yield replace(inner, checkpoints=square_root_segments(inner.steps))
+        yield (inner := replace(inner, checkpoints=square_root_segments(inner.steps)))
+    if inner.checkpoints is not None and not inner.offload and jax.default_backend() != "cpu":
+        yield replace(inner, offload=True)
 
 
 def apply_plan(experiment: SupervisedExperiment, plan: MemoryPlan) -> SupervisedExperiment:

@@ -13,7 +13,14 @@ from innerloop.engine.persistent_adam import persistent_adam
 def inner_loop(c: InnerConfig, differentiated: bool = False, learned_rates: bool = False) -> InnerLoop:
     """The inner loop that a config describes; learned step sizes multiply what its rule returns."""
     rule = inner_rule(c.optimizer, 1.0 if learned_rates else c.learning_rate, differentiated)
-    return InnerLoop(rule, c.steps, minibatch=c.minibatch, derivative=c.derivative, checkpoints=c.checkpoints)
+    return InnerLoop(
+        rule,
+        c.steps,
+        minibatch=c.minibatch,
+        derivative=c.derivative,
+        checkpoints=c.checkpoints,
+        offload=c.offload,
+    )
 
 
 def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.GradientTransformation:

@@ -24,8 +24,10 @@ STANDS_ALONE = CONVOLUTIONS | COPIES | {"dot_general", "scan", "while", "cond"}
 
 
 def size_of(variable: Any) -> int:
-    """Bytes of a variable of a traced program."""
+    """Bytes of a variable of a traced program; none of the device where the host keeps it."""
     aval = variable.aval
+    if getattr(aval, "memory_space", None) == jax.memory.Space.Host:
+        return 0
     itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
     return math.prod(getattr(aval, "shape", ())) * itemsize
 
