@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -137,10 +136,11 @@ def _same(a: list[object], b: list[object]) -> bool:
     return len(a) == len(b) and all(x is y or bits_of(x) == bits_of(y) for x, y in zip(a, b, strict=True))
 
 
-def bits_of(x: Any) -> bytes:
+def bits_of(x: object) -> bytes:
     """The bytes of a number or array, which may be a key."""
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    return np.asarray(x).tobytes()
 
 
 def is_data(x: object) -> bool:

@@ -7,7 +7,7 @@ milliseconds where compiling costs seconds, and a changed global or attribute th
 
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def _content(jaxpr: jex.Jaxpr) -> Hashable:
     """All of a jaxpr that decides its results, its variables numbered in order of appearance."""
     numbers: dict[jex.Var, int] = {}
 
-    def atom(x: Any) -> Hashable:
+    def atom(x: jex.Var | jex.Literal) -> Hashable:
         if isinstance(x, jex.Literal):
             return x.aval, _value(x.val)
         return numbers.setdefault(x, len(numbers)), x.aval
@@ -119,7 +119,7 @@ def compile_once(
         function: a function of pytrees of arrays.
         options: the compiler's.
     """
-    known: dict[Hashable, tuple[Callable[..., list], list, Any]] = {}
+    known: dict[Hashable, tuple[Callable[..., list], list, object]] = {}
 
     def call(*arguments: PyTree) -> PyTree:
         if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,7 +1,6 @@
 """Checks of what `innerloop.fit` is given, before anything is written."""
 
 import operator
-from typing import Any
 
 import jax
 
@@ -15,19 +14,19 @@ COUNTED = 2**31 - 1
 """The highest count: meta-steps are counted in int32."""
 
 
-def count(name: str, number: Any, least: int = 1) -> int:
+def count(name: str, number: object, least: int = 1) -> int:
     """A number of things. Raises InnerloopError unless it is a whole number of at least `least`."""
     return _bounded(name, number, least, COUNTED)
 
 
-def checked_seed(number: Any) -> int:
+def checked_seed(number: object) -> int:
     """A seed that `jax.random.key` accepts. Raises InnerloopError for any other."""
     return _bounded("seed", number, int(SEED.low), int(SEED.high))
 
 
-def _bounded(name: str, number: Any, low: int, high: int) -> int:
+def _bounded(name: str, number: object, low: int, high: int) -> int:
     try:
-        found = operator.index(number)
+        found = operator.index(number)  # pyright: ignore[reportArgumentType]
     except TypeError:
         raise InnerloopError("fit", f"`{name}` must be a whole number", got=repr(number)) from None
     if not low <= found <= high:

@@ -61,7 +61,7 @@ def patches_of(equation: JaxprEqn) -> int:
     if equation.primitive.name not in WITH_PATCHES:
         return 0
     images, second = (v.aval for v in equation.invars)
-    return patch_bytes(images, second, equation.params.get("kernel"))
+    return patch_bytes(images, second, equation.params.get("kernel"))  # pyright: ignore[reportArgumentType]
 
 
 def stands_alone(equation: JaxprEqn) -> bool:

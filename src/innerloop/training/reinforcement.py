@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -182,11 +181,11 @@ class RLExperiment:
             return optax.identity()
         return optax.scale_by_schedule(falling(c.decay, 1.0, c.meta_steps))
 
-    def train_tasks(self) -> Any:
+    def train_tasks(self) -> Environment:
         """What training draws its tasks from."""
         return self.environment
 
-    def held_out_tasks(self, part: str = "test") -> Any:
+    def held_out_tasks(self, part: str = "test") -> Environment:
         """The same family: held-out tasks differ by their keys alone."""
         return self.environment
 

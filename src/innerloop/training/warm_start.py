@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -98,7 +97,7 @@ def blank_head(model: PyTree) -> dict[str, np.ndarray]:
     return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path.removeprefix(MODEL))}
 
 
-def _values(x: Any) -> np.ndarray:
+def _values(x: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:
     """An array's values; zeros where only its shape is known."""
     return np.asarray(x) if isinstance(x, jax.Array) else np.zeros(x.shape, x.dtype)
 

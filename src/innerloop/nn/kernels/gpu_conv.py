@@ -8,11 +8,11 @@ the memory that they take.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jaxtyping import Array
 
@@ -37,7 +37,7 @@ def _blocks(images: Array, kernel: int) -> int:
     return len(images) // _block(images.shape, images.dtype.itemsize, kernel)[0]
 
 
-def patch_bytes(images: Any, second: Any, kernel: int | None = None) -> int:
+def patch_bytes(images: ShapedArray, second: ShapedArray, kernel: int | None = None) -> int:
     """Bytes of the patches that one of the three maps holds at a time, for all its tasks.
 
     Args:

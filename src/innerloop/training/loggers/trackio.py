@@ -1,7 +1,6 @@
 """Logging to Trackio, on this machine or in a Space: `callbacks=[TrackioLogger("my-project")]`."""
 
 from pathlib import Path
-from typing import Any
 
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.callbacks import Callback
@@ -12,7 +11,7 @@ from innerloop.training.loop import Progress
 class TrackioLogger(Callback):
     """Metrics and settings of a run; a resumed one goes on in the same run of the project."""
 
-    def __init__(self, project: str, **settings: Any):
+    def __init__(self, project: str, **settings: object):
         """Nothing is logged before the run begins.
 
         Args:

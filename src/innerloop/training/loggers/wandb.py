@@ -1,7 +1,6 @@
 """Logging to Weights & Biases: `callbacks=[WandbLogger("my-project")]`."""
 
 from pathlib import Path
-from typing import Any
 
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.callbacks import Callback
@@ -15,7 +14,7 @@ STEP = "meta_step"
 class WandbLogger(Callback):
     """Metrics and settings of a run; a resumed one goes on in the same run of the service."""
 
-    def __init__(self, project: str, **settings: Any):
+    def __init__(self, project: str, **settings: object):
         """Nothing is sent before the run begins.
 
         Args:

@@ -11,7 +11,6 @@ import struct
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
@@ -47,7 +46,7 @@ class ScalarWriter:
         """One number of one meta-step."""
         self.write(Event(wall_time=self.now(), step=step, summary=scalar(name, value)))
 
-    def write(self, event: Any) -> None:
+    def write(self, event: Event) -> None:
         """Append one record, unless writing has failed before."""
         if self.handle is None:
             return
