@@ -3,8 +3,9 @@
 import functools
 import inspect
 
+import jax
 import jaxtyping
-from jaxtyping import _decorator
+from jaxtyping import PyTree, _decorator, _pytree_type
 
 CHECKER = "beartype.beartype"
 
@@ -13,6 +14,7 @@ def install(package: str) -> None:
     """Check the modules of this package, which must not be imported yet."""
     _decorator._make_fn_with_signature = once_for_each_signature(_decorator._make_fn_with_signature)
     _decorator._apply_typechecker = functools.cache(_decorator._apply_typechecker)
+    _pytree_type._MetaPyTree._check = of_leaves(_pytree_type._MetaPyTree._check)
     jaxtyping.install_import_hook(package, CHECKER)
 
 
@@ -29,5 +31,16 @@ def once_for_each_signature(make):
             return kept(name, qualname, module, signature, output)
         except TypeError:  # a default or an annotation that has no hash
             return make(name, qualname, module, signature, output)
+
+    return checked
+
+
+def of_leaves(check):
+    """jaxtyping's own method, with a short way for trees of arrays, which most annotations name."""
+
+    def checked(annotation, tree: PyTree, structures: dict) -> bool:
+        if annotation.leaftype is jax.Array and annotation.structure is None:
+            return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree))
+        return check(annotation, tree, structures)
 
     return checked

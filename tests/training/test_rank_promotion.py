@@ -33,18 +33,16 @@ def ranks_are_not_promoted() -> Iterator[None]:
 
 
 def kinds() -> dict[str, Config]:
-    """One preset for every combination of algorithm, data, model and outer step."""
+    """One preset for every combination of algorithm, kind of data, parts of the model and outer step.
+
+    Images of one channel and of three; how many classes, pixels and units there are does not change any rank.
+    """
     found: dict[object, tuple[str, Config]] = {}
     for name, c in all_presets().items():
-        kind = (
-            c.algorithm,
-            c.data.dataset,
-            c.data.ways,
-            c.model,
-            c.inner.optimizer,
-            c.rl.outer,
-            c.rl.surrogate,
-        )
+        m, spec = c.model, c.data.spec
+        parts = (m.kind, m.normalize, m.downsample, m.features, m.context > 0)
+        images = spec.image_shape[-1:] if spec.image_shape else spec.kind
+        kind = (c.algorithm, images, parts, c.inner.optimizer, c.rl.outer, c.rl.surrogate)
         found.setdefault(kind, (name, c))
     return dict(found.values())
 
