@@ -11,21 +11,22 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.loss import Adapted, Loss, is_random, with_state
+from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.pytree import check_trainable
-from innerloop.engine.types import Batch, LossFn, Params
+from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
 from innerloop.learner.estimator import Estimator
-from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+from innerloop.learner.outputs import batch_loss, in_use, loss_in_use
+from innerloop.nn.losses import BatchLoss, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
 from innerloop.parallel.compile_once import compile_once
 
@@ -97,7 +98,7 @@ class Learner(Estimator):
             InnerloopError: for parameters that are not float arrays, and a loss that does not expose its model.
         """
         check_trainable(params, "Learner")
-        loss = _batch_loss(algorithm.loss_fn)
+        loss = batch_loss(algorithm.loss_fn)
         if classification is None:
             classification = loss.measure is not squared_error
         settings = {"params": params, "algorithm": algorithm, "loss": loss, "classification": classification}
@@ -279,6 +280,31 @@ class Learner(Estimator):
         persistence.load(self, Path(path))
         return self
 
+    def export(
+        self, path: str | Path, format: Literal["onnx", "stablehlo"] | None = None, *, overwrite: bool = False
+    ) -> None:
+        """Write the adapted network as a file that other programs run without innerloop.
+
+        Its input `inputs`, `[batch, ...]` for any batch, takes what `predict` takes, in the type that `fit` was given:
+        bytes (scaled to [0, 1] inside), int32 or float32. Its output is `probabilities`, `[batch, ways]` in the order
+        of `classes_`, or the `values` of a regressor. The examples of `fit` are in the file only if predictions need
+        them, as for `save_adapted`; if `normalization` is transductive, each batch is normalised by itself.
+
+        Args:
+            path: the file.
+            format: `stablehlo` (read by `jax.export.deserialize`, needs `innerloop[stablehlo]`) or `onnx` (for
+                onnxruntime and others, needs `innerloop[onnx]`). None: as the file's name ends.
+            overwrite: whether to replace an existing file.
+
+        Raises:
+            InnerloopError: before `fit`, for an unknown format, a package that is not installed, a model that the
+                format cannot express, an existing file without `overwrite`, and a path that cannot be written.
+        """
+        from innerloop.learner import exporting
+
+        self._check_fitted("Learner.export")
+        exporting.export(self, Path(path), format, overwrite=overwrite)
+
     def _inputs(self, x: object, who: str) -> np.ndarray:
         inputs = validation.as_inputs(x, self.shape, who)
         if self.pixels:
@@ -316,14 +342,14 @@ class Learner(Estimator):
 
     def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop, on the outputs in use."""
-        loss_fn = _loss_in_use(self.algorithm.loss_fn, ways)
+        loss_fn = loss_in_use(self.algorithm.loss_fn, ways)
         key = jax.random.key(0) if is_random(loss_fn) else None  # always the same: a fit can be repeated
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support, key=key)
         return trajectory.adapted, trajectory.losses
 
     def _outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
         apply, params = self.loss.predictor(params)
-        return _in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
+        return in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
 
     def _predict_outputs(self, x: object, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
@@ -355,38 +381,6 @@ def _with_attributes(attributes: dict[str, object]) -> Learner:
 def _unpickled(data: bytes) -> Learner:
     """The learner that was pickled."""
     return _with_attributes(pickle.loads(data))
-
-
-def _batch_loss(loss_fn: LossFn) -> BatchLoss:
-    """The loss that holds the model. Raises InnerloopError if there is none."""
-    held = loss_fn.fn if isinstance(loss_fn, Loss) else loss_fn
-    if not isinstance(held, BatchLoss):
-        do = "make it by innerloop.BatchLoss(measure, apply)"
-        raise InnerloopError("Learner", "the algorithm's loss does not expose its model", got=loss_fn, do=do)
-    return held
-
-
-def _loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
-    """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
-    loss = _batch_loss(loss_fn)
-
-    def apply(params: Params, x: PyTree, **given: PyTree) -> PyTree:
-        found = loss.apply(params, x, **given)
-        return (_in_use(found[0], ways), found[1]) if "state" in given else _in_use(found, ways)
-
-    # For two classes with one output both losses are equal.
-    one_output = ways is not None and loss.measure is sigmoid_cross_entropy
-    used = BatchLoss(softmax_cross_entropy if one_output else loss.measure, apply)
-    return replace(loss_fn, fn=used) if isinstance(loss_fn, Loss) else used
-
-
-def _in_use(outputs: Array, ways: int | None) -> Array:
-    """Scores of the first `ways` classes; a single output is the log-odds of the second of two classes."""
-    if ways is None:
-        return outputs
-    if outputs.shape[-1] == 1:
-        outputs = jnp.concatenate([jnp.zeros_like(outputs), outputs], axis=-1)
-    return outputs[..., :ways]
 
 
 def _filled(queries: np.ndarray) -> np.ndarray:
