@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from innerloop.cli.adapt_model import _resolve_ink
 from innerloop.cli.user_examples import read_pictures
+from innerloop.cli.user_fit import _resolve_ink
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError

@@ -11,13 +11,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from innerloop.config.schema import Normalization
+from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.pytree import check_trainable
@@ -281,7 +280,7 @@ class Learner(Estimator):
         return self
 
     def export(
-        self, path: str | Path, format: Literal["onnx", "stablehlo"] | None = None, *, overwrite: bool = False
+        self, path: str | Path, format: ExportFormat | None = None, *, overwrite: bool = False
     ) -> None:
         """Write the adapted network as a file that other programs run without innerloop.
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import jax
 
+from innerloop.config.schema import ExportFormat
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.files import new_output, output
 from innerloop.learner.exporting.network import Network, Step, network_of
@@ -16,15 +17,13 @@ from innerloop.nn.kernels.backend import portable
 if TYPE_CHECKING:
     from innerloop.learner.learner import Learner
 
-Format = Literal["onnx", "stablehlo"]
-
-WRITERS: dict[Format, Callable[[Network], bytes]] = {"onnx": onnx, "stablehlo": stablehlo}
+WRITERS: dict[ExportFormat, Callable[[Network], bytes]] = {"onnx": onnx, "stablehlo": stablehlo}
 
 
 def export(
     learner: "Learner",
     path: Path,
-    format: Format | None = None,
+    format: ExportFormat | None = None,
     *,
     overwrite: bool = False,
     before: Step | None = None,
@@ -60,12 +59,12 @@ def export(
     return network
 
 
-def format_of(path: Path, given: Format | None) -> Format:
+def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
     """The format that is given, or that a file's name ends with. Raises InnerloopError if there is neither."""
     if given is not None:
-        check_choice("export", "format", given, get_args(Format))
+        check_choice("export", "format", given, get_args(ExportFormat))
         return given
-    found = [known for known in get_args(Format) if path.suffix == f".{known}"]
+    found = [known for known in get_args(ExportFormat) if path.suffix == f".{known}"]
     if not found:
         do = "give format `onnx` or `stablehlo`, or a file that ends with .onnx or .stablehlo"
         raise InnerloopError("export", "cannot tell the format by the file's name", got=path.name, do=do)

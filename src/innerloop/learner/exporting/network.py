@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from innerloop.config.schema import Normalization
@@ -97,7 +96,7 @@ def _prepared(x: Array, numbers: Numbers, before: Step | None) -> Array:
 def _outputs(learner: "Learner", held: bool) -> Step:
     """The model's outputs in use; without examples where these change nothing, as `transductive` has it."""
     ways = len(learner.classes_) if learner.classification else None
-    apply, params = learner.loss.predictor(jax.tree.map(np.asarray, learner.params_))
+    apply, params = learner.loss.predictor(learner.params_)
     support = jnp.asarray(learner.support if held else learner.support[:0])
     mode = learner.normalization if held else "transductive"
     return lambda x: in_use(predict(apply, params, support, x, mode), ways)
