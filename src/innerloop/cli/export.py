@@ -82,7 +82,8 @@ def _show(record: JsonObject) -> None:
     out.print(f"Wrote {record['file']} ({record['format']}).")
     for name in ("input", "output"):
         about = record[name]
-        out.print(f"{name}: {about['name']}, {about['dtype']} {about['shape']}{_of(about)}")
+        shape = ", ".join(map(str, about["shape"]))
+        out.print(f"{name}: {about['name']}, {about['dtype']} [{shape}]{_of(about)}")
     how = f"{record['preset']}, {counted(record['steps'], 'inner step')}"
     out.print(f"Adapted by {how} on {counted(record['examples'], 'example')}.")
     if record["holds_examples"]:

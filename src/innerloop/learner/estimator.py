@@ -6,6 +6,7 @@
 scikit-learn is imported by those that call it alone; the library does not need it.
 """
 
+import sys
 from typing import TYPE_CHECKING, TypeVar
 
 import jax
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
 SETTINGS = ("params", "algorithm", "classification", "normalization", "shape", "pixels")
 """The arguments of a learner."""
+
+
+def not_fitted() -> type[InnerloopError]:
+    """The error of a learner that was not fitted: also scikit-learn's, where that library is in use."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    if exceptions is None:
+        return InnerloopError
+    return type("NotFittedError", (InnerloopError, exceptions.NotFittedError), {})
 
 
 Kind = TypeVar("Kind", bound="Estimator")

@@ -23,7 +23,7 @@ from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
-from innerloop.learner.estimator import Estimator
+from innerloop.learner.estimator import Estimator, not_fitted
 from innerloop.learner.outputs import batch_loss, in_use, loss_in_use
 from innerloop.nn.losses import BatchLoss, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
@@ -33,7 +33,9 @@ QUERIES = 64
 """Examples predicted at a time."""
 
 
-FITTED = frozenset({"params_", "losses_", "classes_", "support", "target_shape", "numbers"})
+FITTED = frozenset(
+    {"params_", "losses_", "classes_", "n_features_in_", "support", "target_shape", "numbers"}
+)
 """What `fit` sets. All other attributes are settings, and stay as they are."""
 
 
@@ -43,7 +45,6 @@ class Learner(Estimator):
     Attributes:
         params: the meta-parameters; `fit` never changes them.
         algorithm: adapts them.
-        loss: the algorithm's loss.
         classification: whether y holds labels instead of values.
         normalization: which batch normalises a query.
         shape: shape of one example (None: any).
@@ -51,22 +52,23 @@ class Learner(Estimator):
         n_steps: inner steps of a fit.
         params_: the adapted parameters, after `fit`; with model state, `Adapted(params, state)`.
         losses_: loss on the examples before each inner step, `[steps]`, after `fit`.
+        n_features_in_: the features of an example, after a `fit` on `[examples, features]`.
         classes_: the labels, `[ways]`, in the order of the columns of `predict_proba`, after `fit`.
     """
 
     params: Params
     algorithm: Algorithm
-    loss: BatchLoss
     classification: bool
     normalization: Normalization
     shape: validation.Shape | None
     pixels: bool
-    params_: Params
+    params_: Params = None
     losses_: np.ndarray
     classes_: np.ndarray
     support: np.ndarray
     target_shape: tuple[int, ...]
-    numbers: validation.Numbers | None
+    n_features_in_: int
+    numbers: validation.Numbers | None = None
     _output_shapes: dict[Hashable, tuple[int, ...]]
     _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
 
@@ -100,9 +102,9 @@ class Learner(Estimator):
         loss = batch_loss(algorithm.loss_fn)
         if classification is None:
             classification = loss.measure is not squared_error
-        settings = {"params": params, "algorithm": algorithm, "loss": loss, "classification": classification}
+        settings = {"params": params, "algorithm": algorithm, "classification": classification}
         settings |= {"normalization": normalization, "shape": shape, "pixels": pixels}
-        vars(self).update(settings, params_=None, numbers=None, _output_shapes={}, _programs={})
+        vars(self).update(settings, _output_shapes={}, _programs={})
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in FITTED and not name.startswith("_"):  # scikit-learn keeps private notes on estimators
@@ -143,6 +145,11 @@ class Learner(Estimator):
         return cls(params, algorithm, normalization=normalization, shape=shape, pixels=images)
 
     @property
+    def loss(self) -> BatchLoss:
+        """The algorithm's loss, which holds the model."""
+        return batch_loss(self.algorithm.loss_fn)
+
+    @property
     def n_steps(self) -> int:
         """Inner steps of a fit."""
         return self.algorithm.inner.steps
@@ -180,6 +187,8 @@ class Learner(Estimator):
         _check_converges(adapted, losses)
         self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
         self.numbers = validation.numbers_of(x)
+        if inputs.ndim == 2:
+            self.n_features_in_ = inputs.shape[1]
         if classes is not None:
             self.classes_ = validation.as_array(classes)
         else:
@@ -367,7 +376,7 @@ class Learner(Estimator):
 
     def _check_fitted(self, who: str) -> None:
         if self.params_ is None:
-            raise InnerloopError(who, "the learner is not fitted", do="call fit(x, y) first")
+            raise not_fitted()(who, "the learner is not fitted", do="call fit(x, y) first")
 
 
 def _with_attributes(attributes: dict[str, object]) -> Learner:

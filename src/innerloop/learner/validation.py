@@ -36,6 +36,10 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
 
 def _numbers(values: object, name: str, who: str) -> np.ndarray:
     """A NumPy array of finite float32, uint8 or int32."""
+    if values is None:
+        raise InnerloopError(who, f"requires {name} to be passed, but {name} is None")
+    if hasattr(values, "toarray"):
+        raise InnerloopError(who, f"{name} must be dense", got="a sparse matrix", do=f"call {name}.toarray()")
     try:
         array = np.asarray(values)
     except ValueError:
@@ -114,6 +118,8 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
     Raises:
         InnerloopError: for another number of labels, and for missing and unhashable labels.
     """
+    if y is None:
+        raise InnerloopError(who, "requires y to be passed, but the target y is None")
     if hasattr(y, "ndim") and y.ndim != 1:
         do = "give one label per example, not one-hot rows"
         raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", do=do)
