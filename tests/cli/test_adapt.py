@@ -221,4 +221,6 @@ def test_an_exported_wave(command, complaint, sinusoid_run, tmp_path):
     found = called(out, np.array([[0.5]], np.float32))
     np.testing.assert_allclose(found, [[adapted["predictions"][0]["y"]]], atol=1e-5)
     path.write_text("x,y\n0,\n")
-    assert "needs rows with y to learn from, got 0 and 1" in complaint(*words, "--format", "onnx", "--overwrite")
+    assert "needs rows with y to learn from, got 0 and 1" in complaint(
+        *words, "--format", "onnx", "--overwrite"
+    )

@@ -114,7 +114,7 @@ def test_examples_are_held_only_where_they_are_needed():
     assert not network_of(classifier(normalization="transductive")).holds_examples
     content = lambda learner: str(jax.make_jaxpr(network_of(learner).function)(pictures(2)))
     before = content(without)
-    without.support = without.support[::-1] * 0
+    without.support_ = without.support_[::-1] * 0
     assert content(without) == before
 
 

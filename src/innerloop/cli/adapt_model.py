@@ -29,7 +29,7 @@ def adapt_and_predict(start: Start, own: UserData) -> JsonObject:
     else:
         found = _classify(start, own) if start.learner.classification else _regress(start, own)
     about = {"source": start.source, "preset": start.config.name, "steps": start.learner.n_steps}
-    return about | {"examples": len(start.learner.support)} | found
+    return about | {"examples": len(start.learner.support_)} | found
 
 
 def _classify(start: Start, own: UserData) -> JsonObject:

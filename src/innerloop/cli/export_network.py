@@ -47,7 +47,7 @@ def write(start: Start, own: UserData, target: Target) -> JsonObject:
         columns = ([], network.classes)
     about = {"source": start.source, "preset": start.config.name, "steps": start.learner.n_steps}
     about |= {"file": str(target.path), "format": format_of(target.path, target.format)}
-    about |= {"examples": len(start.learner.support), "normalization": network.normalization}
+    about |= {"examples": len(start.learner.support_), "normalization": network.normalization}
     return about | {"holds_examples": network.holds_examples} | _ends(network, *columns)
 
 

@@ -23,7 +23,7 @@ from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
-from innerloop.learner.estimator import Estimator, not_fitted
+from innerloop.learner.estimator import Estimator, OfClassifiers, not_fitted
 from innerloop.learner.outputs import batch_loss, in_use, loss_in_use
 from innerloop.nn.losses import BatchLoss, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
@@ -34,7 +34,7 @@ QUERIES = 64
 
 
 FITTED = frozenset(
-    {"params_", "losses_", "classes_", "n_features_in_", "support", "target_shape", "numbers"}
+    {"params_", "losses_", "classes_", "n_features_in_", "support_", "target_shape_", "numbers_"}
 )
 """What `fit` sets. All other attributes are settings, and stay as they are."""
 
@@ -65,10 +65,10 @@ class Learner(Estimator):
     params_: Params = None
     losses_: np.ndarray
     classes_: np.ndarray
-    support: np.ndarray
-    target_shape: tuple[int, ...]
+    support_: np.ndarray
+    target_shape_: tuple[int, ...]
     n_features_in_: int
-    numbers: validation.Numbers | None = None
+    numbers_: validation.Numbers | None = None
     _output_shapes: dict[Hashable, tuple[int, ...]]
     _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
 
@@ -185,14 +185,14 @@ class Learner(Estimator):
         adapt, _ = self._compiled(None if classes is None else len(classes))
         adapted, losses = adapt(self.params, batch)
         _check_converges(adapted, losses)
-        self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
-        self.numbers = validation.numbers_of(x)
+        self.params_, self.losses_, self.support_ = adapted, np.asarray(losses), batch.inputs
+        self.numbers_ = validation.numbers_of(x)
         if inputs.ndim == 2:
             self.n_features_in_ = inputs.shape[1]
         if classes is not None:
             self.classes_ = validation.as_array(classes)
         else:
-            self.target_shape = np.asarray(y).shape[1:]
+            self.target_shape_ = np.asarray(y).shape[1:]
         return self
 
     def predict(self, x: object) -> np.ndarray:
@@ -210,8 +210,9 @@ class Learner(Estimator):
         outputs = self._predict_outputs(x, "Learner.predict")
         if self.classification:
             return self.classes_[outputs.argmax(-1)]
-        return outputs.reshape(len(outputs), *self.target_shape)
+        return outputs.reshape(len(outputs), *self.target_shape_)
 
+    @OfClassifiers
     def predict_proba(self, x: object) -> Float[np.ndarray, "examples ways"]:
         """Predict probabilities.
 
@@ -224,9 +225,6 @@ class Learner(Estimator):
         Raises:
             InnerloopError: for a regressor, before `fit`, and for input that does not fit the model.
         """
-        if not self.classification:
-            do = "use predict"
-            raise InnerloopError("Learner.predict_proba", "a regressor has no probabilities", do=do)
         return np.asarray(jax.nn.softmax(self._predict_outputs(x, "Learner.predict_proba")))
 
     def score(self, x: object, y: object) -> float:
@@ -326,7 +324,7 @@ class Learner(Estimator):
             try:
                 apply, params = self.loss.predictor(self._unadapted())
                 outputs = jax.eval_shape(lambda *given: apply(*given), params, inputs)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, IndexError) as error:
                 wrong = f"the model does not take such inputs ({first_line(error)})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
             if not outputs.shape or outputs.shape[0] != len(inputs):
@@ -363,11 +361,11 @@ class Learner(Estimator):
         """Outputs in use for `x`, `[examples, ...]`."""
         self._check_fitted(who)
         inputs = self._inputs(x, who)
-        validation.check_example_shape(inputs.shape[1:], self.support.shape[1:], who)
-        validation.check_same_numbers(x, self.numbers, who)
+        validation.check_example_shape(inputs.shape[1:], self.support_.shape[1:], who)
+        validation.check_same_numbers(x, self.numbers_, who)
         ways = len(self.classes_) if self.classification else None
         outputs = self._compiled(ways)[1]
-        run = lambda queries: np.asarray(outputs(self.params_, self.support, queries))
+        run = lambda queries: np.asarray(outputs(self.params_, self.support_, queries))
         if self.normalization == "transductive":
             return run(inputs)
         # Queries are independent, so they are taken in pieces, padded to few different sizes: few compilations.

@@ -71,13 +71,13 @@ def network_of(
         after: what is done to a regressor's values at the end (None: nothing).
         shape: the shape of one example before `before` (None: as the model takes it).
     """
-    numbers = learner.numbers or ("floats" if learner.support.dtype.kind in "fV" else "whole numbers")
-    held = needs_examples(learner, learner.params_, learner.support)
+    numbers = learner.numbers_ or ("floats" if learner.support_.dtype.kind in "fV" else "whole numbers")
+    held = needs_examples(learner, learner.params_, learner.support_)
     outputs = _outputs(learner, held)
     function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before)), after)
     return Network(
         function,
-        learner.support.shape[1:] if shape is None else shape,
+        learner.support_.shape[1:] if shape is None else shape,
         DTYPES[numbers],
         "probabilities" if learner.classification else "values",
         learner.classes_.tolist() if learner.classification else None,
@@ -97,7 +97,7 @@ def _outputs(learner: "Learner", held: bool) -> Step:
     """The model's outputs in use; without examples where these change nothing, as `transductive` has it."""
     ways = len(learner.classes_) if learner.classification else None
     apply, params = learner.loss.predictor(learner.params_)
-    support = jnp.asarray(learner.support if held else learner.support[:0])
+    support = jnp.asarray(learner.support_ if held else learner.support_[:0])
     mode = learner.normalization if held else "transductive"
     return lambda x: in_use(predict(apply, params, support, x, mode), ways)
 
@@ -106,5 +106,5 @@ def _finished(learner: "Learner", outputs: Array, after: Step | None) -> Array:
     """Probabilities, or values in the shape that y had in `fit`."""
     if learner.classification:
         return jax.nn.softmax(outputs)
-    values = outputs.reshape(outputs.shape[0], *learner.target_shape)
+    values = outputs.reshape(outputs.shape[0], *learner.target_shape_)
     return values if after is None else after(values)
