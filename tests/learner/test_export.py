@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import optax
 import pytest
 
 import innerloop as il
+from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.learner.exporting import network_of
 from innerloop.nn.kernels import max_pool
@@ -20,7 +22,7 @@ SIDE = (16, 16, 1)
 CLOSE = 1e-5
 
 
-def conv4(downsample="stride") -> il.Conv4:
+def conv4(downsample: Literal["stride", "pool"] = "stride") -> il.Conv4:
     return il.Conv4(3, image_shape=SIDE, filters=4, downsample=downsample, key=jax.random.key(0))
 
 
@@ -35,7 +37,7 @@ def classifier(model=None, loss=il.cross_entropy(), **settings) -> il.Learner:  
     return learner.fit(pictures(6), ["b", "a", "c"] * 2)
 
 
-def regressor(normalization="inductive", **settings) -> il.Learner:
+def regressor(normalization: Normalization = "inductive", **settings) -> il.Learner:
     algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.1), steps=2))
     model = il.MLP(4, 1, hidden=(8,), key=jax.random.key(0), **settings)
     learner = il.Learner(model, algorithm, normalization=normalization)
@@ -51,7 +53,7 @@ def inferred(path: Path, inputs: np.ndarray) -> np.ndarray:
     """What another program gets of an ONNX file."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(path.read_bytes()).run(None, {"inputs": inputs})[0]
+    return np.asarray(onnxruntime.InferenceSession(path.read_bytes()).run(None, {"inputs": inputs})[0])
 
 
 @pytest.mark.parametrize("normalization", ["transductive", "inductive", "support"])

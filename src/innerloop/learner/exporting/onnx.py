@@ -41,8 +41,9 @@ def onnx(network: Network) -> bytes:
     inputs = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
     try:
         with _quiet():
-            names = {"input_names": [INPUT], "output_names": [network.output]}
-            model = jax2onnx.to_onnx(function, [inputs], opset=OPSET, **names)
+            model = jax2onnx.to_onnx(
+                function, [inputs], opset=OPSET, input_names=[INPUT], output_names=[network.output]
+            )
             _describe(model, network)
             content = model.SerializeToString()
             found = _differences(content, function, network)
@@ -82,7 +83,8 @@ def _differences(content: bytes, function: Step, network: Network) -> str:
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     inputs = _random(3, network)
-    (found,), wanted = session.run([network.output], {INPUT: inputs}), np.asarray(jax.jit(function)(inputs))
+    found = np.asarray(session.run([network.output], {INPUT: inputs})[0])
+    wanted = np.asarray(jax.jit(function)(inputs))
     if found.shape != wanted.shape:
         return f"outputs of shape {found.shape} instead of {wanted.shape}"
     difference = np.abs(found - wanted).max()
