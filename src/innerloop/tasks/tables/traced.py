@@ -21,10 +21,10 @@ def encoded(preparation: Preparation, rows: Float[Array, "rows columns"]) -> Flo
 def _encoded(column: Number | Category, values: Float[Array, "rows 1"]) -> Float[Array, "rows width"]:
     if isinstance(column, Category):
         return (values == jnp.arange(column.width, dtype=values.dtype)[None]).astype(values.dtype)
-    # In two steps: what is left of large numbers, such as years, would lose digits to a rounded mean.
-    mean = np.float32(column.mean)
-    rest = np.float32(column.mean - float(mean))
-    return (values - mean - rest) / np.float32(column.scale)
+    # A rounded mean would cost large numbers, such as years, digits. What it lacks is subtracted at the end: compilers
+    # join two subtractions in a row.
+    mean, scale = np.float32(column.mean), np.float32(column.scale)
+    return (values - mean) / scale - np.float32((column.mean - float(mean)) / column.scale)
 
 
 def restored(preparation: Preparation, values: Float[Array, "rows outputs"]) -> Float[Array, "rows outputs"]:
