@@ -173,7 +173,7 @@ COMPILE = $(UV) pip compile pyproject.toml --no-config --quiet --universal --pyt
 .PHONY: lock
 lock: ## resolve the newest versions into requirements/ (needs uv)
 	rm -f $(LOCKS)
-	$(COMPILE) --group build --group test --group export --group lint --override requirements/overrides.txt \
+	$(COMPILE) --group build --group test --group export --group lint --override requirements/overrides.in \
 	  -o requirements/test.txt
 	$(COMPILE) --group build -c requirements/test.txt -o requirements/runtime.txt
 	$(COMPILE) --group build --group docs -c requirements/test.txt -o requirements/docs.txt
