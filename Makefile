@@ -179,7 +179,8 @@ COMPILE = $(UV) pip compile pyproject.toml --no-config --quiet --universal --pyt
 .PHONY: lock
 lock: ## resolve the newest versions into requirements/ (needs uv)
 	rm -f $(LOCKS)
-	$(COMPILE) --group build --group test --group lint -o requirements/test.txt
+	$(COMPILE) --group build --group test --group export --group lint --override requirements/overrides.in \
+	  -o requirements/test.txt
 	$(COMPILE) --group build -c requirements/test.txt -o requirements/runtime.txt
 	$(COMPILE) --group build --group docs -c requirements/test.txt -o requirements/docs.txt
 	$(COMPILE) --group build --group test --group mutants -c requirements/test.txt -o requirements/mutants.txt

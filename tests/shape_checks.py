@@ -14,7 +14,7 @@ def install(package: str) -> None:
     """Check the modules of this package, which must not be imported yet."""
     _decorator._make_fn_with_signature = once_for_each_signature(_decorator._make_fn_with_signature)
     _decorator._apply_typechecker = functools.cache(_decorator._apply_typechecker)
-    _pytree_type._MetaPyTree._check = of_leaves(_pytree_type._MetaPyTree._check)
+    _pytree_type._MetaPyTree._check = of_leaves(_pytree_type._MetaPyTree._check)  # pyright: ignore
     jaxtyping.install_import_hook(package, CHECKER)
 
 

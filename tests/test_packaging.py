@@ -72,7 +72,11 @@ def test_the_lock_files_agree_with_the_project() -> None:
     groups = PROJECT["dependency-groups"]
     wanted = {
         "runtime": PROJECT["project"]["dependencies"] + groups["build"],
-        "test": PROJECT["project"]["dependencies"] + groups["build"] + groups["test"] + groups["lint"],
+        "test": PROJECT["project"]["dependencies"]
+        + groups["build"]
+        + groups["test"]
+        + groups["export"]
+        + groups["lint"],
         "docs": PROJECT["project"]["dependencies"] + groups["build"] + groups["docs"],
         "mutants": PROJECT["project"]["dependencies"] + groups["build"] + groups["test"] + groups["mutants"],
     }

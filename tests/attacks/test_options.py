@@ -16,6 +16,7 @@ from innerloop.cli import (
     completion,
     demo,
     evaluate,
+    export,
     presets,
     quickstart,
     report,
@@ -46,6 +47,7 @@ COMMANDS = {
     "train": train.TrainRL,
     "evaluate": evaluate.Evaluate,
     "adapt": adapt.Adapt,
+    "export": export.Export,
     "analyze": analyze.Analyze,
     "report": report.Report,
     "compare": compare.Compare,
@@ -54,7 +56,11 @@ COMMANDS = {
     "demo": demo.Demo,
     "completion": completion.Completion,
 }
-NEEDED = {"train": ("navigation-random",), "adapt": ("x", "y")} | dict.fromkeys(("list", "quickstart"), ())
+NEEDED = {
+    "train": ("navigation-random",),
+    "adapt": ("x", "y"),
+    "export": ("x", "--support", "y", "--out", "z"),
+} | dict.fromkeys(("list", "quickstart"), ())
 """Words before the options; the others need one."""
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from innerloop.cli.adapt_model import _resolve_ink
 from innerloop.cli.user_examples import read_pictures
+from innerloop.cli.user_fit import _resolve_ink
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError
@@ -182,4 +182,45 @@ def test_a_csv_that_cannot_be_written(complaint, sinusoid_run, tmp_path):
     path = points(tmp_path, "x,y\n0,0\n1,\n")
     assert "No such file or directory" in complaint(
         "adapt", sinusoid_run, path, "--csv", tmp_path / "no/o.csv"
+    )
+
+
+def called(path, inputs):
+    """What another program gets of an exported file."""
+    return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(inputs))
+
+
+def test_an_exported_network_predicts_as_adapt_does(command, complaint, glyph_run, letters, tmp_path):
+    """On the bytes of pictures as they are, dark on light."""
+    adapted = json.loads(command("adapt", glyph_run, letters, "--json")[1])
+    out = tmp_path / "letters.stablehlo"
+    words = ("export", glyph_run, "--out", out, "--json", "--support")
+    code, told, _ = command(*words, letters / "support")
+    record = json.loads(told)
+    assert (code, record["input"]["dtype"], record["holds_examples"]) == (0, "uint8", True)
+    assert record["input"]["shape"] == ["batch", 28, 28, 1]
+    assert record["output"]["columns"] == adapted["classes"] == ["be", "shin", "zhe"]
+    new = read_pictures([letters / "query" / f"{name}.png" for name in ("be", "shin", "zhe")], (28, 28, 1))
+    wanted = [list(p["probabilities"].values()) for p in adapted["predictions"]]
+    np.testing.assert_allclose(called(out, new), wanted, atol=1e-5)
+    assert "exists already" in complaint(*words, letters)
+    code, told, _ = command("export", glyph_run, "--support", letters, "--out", out, "--overwrite")
+    assert "inputs, uint8 [batch, 28, 28, 1]" in told
+    assert "probabilities, float32 [batch, 3]: be, shin, zhe" in told
+    assert "It holds the examples: normalization `inductive` needs them." in told
+    np.testing.assert_allclose(called(out, new), wanted, atol=1e-5)
+
+
+def test_an_exported_wave(command, complaint, sinusoid_run, tmp_path):
+    path, out = points(tmp_path, "x,y\n0,0\n1.5,2\n-1.5,-2\n0.5,\n"), tmp_path / "wave"
+    adapted = json.loads(command("adapt", sinusoid_run, path, "--json")[1])
+    path.write_text("x,y\n0,0\n1.5,2\n-1.5,-2\n")  # none to predict: the network will
+    words = ("export", sinusoid_run, "--support", path, "--out", out)
+    assert "cannot tell the format" in complaint(*words)
+    assert command(*words, "--format", "stablehlo")[0] == 0
+    found = called(out, np.array([[0.5]], np.float32))
+    np.testing.assert_allclose(found, [[adapted["predictions"][0]["y"]]], atol=1e-5)
+    path.write_text("x,y\n0,\n")
+    assert "needs rows with y to learn from, got 0 and 1" in complaint(
+        *words, "--format", "onnx", "--overwrite"
     )

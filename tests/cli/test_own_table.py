@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,6 +120,19 @@ def test_the_training_table_is_not_needed_to_adapt(command, run, table, new_grou
         assert again["predictions"] == json.loads(before)["predictions"]
     finally:
         moved.rename(table)
+
+
+def test_an_exported_network_takes_rows_in_the_units_of_the_table(command, run, new_group, tmp_path):
+    """Numbers as they are; a category as its position, which the command tells."""
+    adapted = json.loads(command("adapt", run, new_group, "--json")[1])["predictions"]
+    words = ("export", run, "--support", new_group, "--out", tmp_path / "x.stablehlo", "--json")
+    code, out, _ = command(*words)
+    record = json.loads(out)
+    assert (code, record["input"]["columns"]) == (0, ["size", "kind (new = 0, old = 1)"])
+    assert (record["output"]["name"], record["output"]["columns"]) == ("values", ["sales"])
+    rows = np.array([[p["size"], ["new", "old"].index(p["kind"])] for p in adapted], np.float32)
+    file = jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
+    np.testing.assert_allclose(file.call(rows)[:, 0], [p["sales"] for p in adapted], rtol=1e-6)
 
 
 def test_the_report_shows_groups(command, run):

@@ -135,7 +135,7 @@ def test_minibatches_are_shuffled():
     learner = Learner(MLP(4, 3, hidden=(), key=jax.random.key(0)), maml(cross_entropy(), inner))
     number = np.repeat(np.arange(3), 4)
     learner.fit(np.eye(4, dtype=np.float32)[number], number)
-    assert set(np.asarray(learner.support[:4]).argmax(1).tolist()) != {0}
+    assert set(np.asarray(learner.support_[:4]).argmax(1).tolist()) != {0}
     assert learner.score(np.eye(4)[number], number) == 1.0
 
 

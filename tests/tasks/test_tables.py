@@ -4,6 +4,7 @@ import warnings
 
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
@@ -14,8 +15,9 @@ import innerloop as il
 from innerloop import tables
 from innerloop.engine.evaluate import evaluator
 from innerloop.errors import InnerloopError
+from innerloop.tasks.tables import traced
 from innerloop.tasks.tables.columns import column_of
-from innerloop.tasks.tables.preparation import Category, Number
+from innerloop.tasks.tables.preparation import Category, Number, Preparation
 
 PARTS = ("train", "validation", "test")
 
@@ -442,3 +444,18 @@ def test_wrong_windows_are_told(change, message):
     frame = series().assign(name="a", twice=1.0)
     with pytest.raises(InnerloopError, match=message):
         tables.windows(frame, **{"task": "s", "time": "t", "y": "v", "length": 4} | change)
+
+
+def test_rows_are_prepared_inside_an_exported_network_too():
+    """With the digits that a large mean has beyond float32; categories by their position, restored in the units."""
+    kinds = (Number("year", 1987.123456789, 0.05), Category("kind", ("new", "old")))
+    preparation = Preparation("shop", kinds, (Number("sales", 100.5, 7.0), Number("cost", -3.0, 0.5)))
+    years, codes = np.arange(1980.0, 1990.0), np.arange(10) % 3
+    frame = {"year": years, "kind": np.array(["new", "old", "other"])[codes]}
+    with pytest.warns(UserWarning, match="no training group has"):
+        wanted = preparation.inputs(frame)
+    rows = np.stack([years, codes], 1).astype(np.float32)
+    np.testing.assert_allclose(jax.jit(lambda x: traced.encoded(preparation, x))(rows), wanted, rtol=1e-6)
+    values = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    found = traced.restored(preparation, jnp.asarray(values))
+    np.testing.assert_allclose(found, preparation.restore(values), rtol=1e-6)

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "meta-train a preset into a run folder, or resume a run",
     "evaluate": "measure a trained initialisation on held-out tasks",
     "adapt": "adapt to your own few examples and predict new ones",
+    "export": "adapt, and write the network as ONNX or StableHLO for deployment",
     "analyze": "rapid learning or feature reuse? Experiments on a trained run",
     "report": "write one HTML page about one or more runs",
     "compare": "print one table of several runs and seeds",

@@ -60,15 +60,15 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Adapt, argv)
     start_jax()
     from innerloop.cli.adapt_model import adapt_and_predict
+    from innerloop.cli.user_fit import start_from
     from innerloop.training.storage.sources import inputs_of
 
     if arguments.csv is not None:
         inputs = (*inputs_of(arguments.source, arguments.data_folder), arguments.data, *arguments.query)
         output(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
     own = UserData(arguments.data, arguments.query, arguments.ink)
-    result = adapt_and_predict(
-        arguments.source, arguments.data_folder, own, arguments.steps, arguments.normalization
-    )
+    start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
+    result = adapt_and_predict(start, own)
     if arguments.csv is not None:
         with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
             _write_csv(draft, result["predictions"])

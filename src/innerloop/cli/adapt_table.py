@@ -1,14 +1,16 @@
-"""The computation of `innerloop adapt` for a table: a new group's rows with y, and those to predict."""
+"""The computation of `innerloop adapt` and `export` for a table: a new group's rows with y, and the others."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.config.schema import Config
+from innerloop.cli.user_fit import Start
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject, read_text
-from innerloop.learner.learner import Learner
 from innerloop.tasks.io import table_files
 from innerloop.tasks.tables.columns import column_of
 from innerloop.tasks.tables.preparation import Category, Preparation
@@ -17,60 +19,96 @@ from innerloop.training.table import NAME, load_table
 from innerloop.training.trained import with_data
 
 
-def predicted_rows(
-    learner: Learner, config: Config, source: str, data_folder: str, path: Path
-) -> list[JsonObject]:
-    """Predictions for the rows of a new group whose y is empty, in the units of the table.
+class Rows(NamedTuple):
+    """The rows of a new group, and how the run prepares rows.
+
+    Attributes:
+        preparation: scales and categories of the training groups.
+        frame: the columns of x and y.
+        asked: which rows have no y, `[rows]` bool.
+    """
+
+    preparation: Preparation
+    frame: table_files.Columns
+    asked: np.ndarray
+
+    def chosen(self, rows: np.ndarray) -> table_files.Columns:
+        """Some of the rows."""
+        return {name: values[rows] for name, values in self.frame.items()}
+
+
+def fit_rows(start: Start, path: Path, *, asks: bool) -> Rows:
+    """Fit to the rows of a new group that have y.
 
     Args:
-        learner: the trained initialisation.
-        config: of its run.
-        source: the run's folder, or a weights file.
-        data_folder: the table that it was trained on (empty: as in training).
+        start: the initialisation; its learner is fitted.
         path: the new group, a CSV or Parquet file with the columns of x and y.
+        asks: whether rows without y are needed.
 
     Raises:
         InnerloopError: the file is no such table, or lacks rows to learn from or to predict.
     """
-    preparation = _preparation(config, source, data_folder)
+    preparation = _preparation(start)
     kinds = (*preparation.x, *preparation.y)
     text = {kind.name for kind in kinds if isinstance(kind, Category)}
     frame = table_files.read(path, {kind.name for kind in kinds}, text=text)
-    asked = _asked(frame, preparation, path)
-    rows = lambda chosen: {name: values[chosen] for name, values in frame.items()}
-    try:
-        known, new = rows(~asked), rows(asked)
-        learner.fit(preparation.inputs(known), preparation.targets(known))
-        found = preparation.restore(learner.predict(preparation.inputs(new)))
-    except InnerloopError as error:
-        raise error if error.who == str(path) else InnerloopError(str(path), str(error)) from None
+    rows = Rows(preparation, frame, _asked(frame, preparation, path, asks=asks))
+    known = rows.chosen(~rows.asked)
+    with of_file(path):
+        start.learner.fit(preparation.inputs(known), preparation.targets(known))
+    return rows
+
+
+def predicted_rows(start: Start, path: Path) -> list[JsonObject]:
+    """Predictions for the rows of a new group whose y is empty, in the units of the table.
+
+    Args:
+        start: the initialisation; its learner is fitted.
+        path: as in `fit_rows`.
+
+    Raises:
+        InnerloopError: as `fit_rows`.
+    """
+    rows = fit_rows(start, path, asks=True)
+    preparation, new = rows.preparation, rows.chosen(rows.asked)
+    with of_file(path):
+        found = preparation.restore(start.learner.predict(preparation.inputs(new)))
     shown = [kind.name for kind in preparation.x]
     outputs = {kind.name: found[:, i] for i, kind in enumerate(preparation.y)}
     return [
         {"row": int(row) + 1, **{name: _plain(new[name][i]) for name in shown}}
         | {name: float(values[i]) for name, values in outputs.items()}
-        for i, row in enumerate(np.flatnonzero(asked))
+        for i, row in enumerate(np.flatnonzero(rows.asked))
     ]
 
 
-def _preparation(config: Config, source: str, data_folder: str) -> Preparation:
+@contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """Name the file in errors about its rows."""
+    try:
+        yield
+    except InnerloopError as error:
+        raise error if error.who == str(path) else InnerloopError(str(path), str(error)) from None
+
+
+def _preparation(start: Start) -> Preparation:
     """How the run prepared its rows: kept in its folder, or learned again from its table."""
-    folder = Path(source)
-    if folder.is_dir() and not data_folder:
+    folder = Path(start.source)
+    if folder.is_dir() and not start.data_folder:
         path = RunFolder(folder).place(NAME)
         if path.is_file():
             return Preparation.from_json(read_text(path, follow=False), str(path))
-    return load_table(with_data(config, data_folder)).preparation
+    return load_table(with_data(start.config, start.data_folder)).preparation
 
 
-def _asked(frame: table_files.Columns, preparation: Preparation, path: Path) -> np.ndarray:
+def _asked(frame: table_files.Columns, preparation: Preparation, path: Path, *, asks: bool) -> np.ndarray:
     """Which rows are to be predicted: those without y, `[rows]` bool."""
     missing = [column_of(frame, kind.name, str(path)).missing for kind in preparation.y]
     asked, known = np.any(missing, axis=0), ~np.any(missing, axis=0)
-    if asked.any() and known.any():
+    if known.any() and (asked.any() or not asks):
         return asked
     names = " and ".join(kind.name for kind in preparation.y)
-    wrong = f"needs rows with {names} to learn from, and rows without to predict"
+    wrong = f"needs rows with {names} to learn from" + (", and rows without to predict" if asks else "")
     got = f"{counted(int(known.sum()), 'row')} with and {counted(int(asked.sum()), 'row')} without"
     raise InnerloopError(str(path), wrong, got=got)
 

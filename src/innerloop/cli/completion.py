@@ -15,7 +15,7 @@ from innerloop.cli.common import parse
 from innerloop.config.schema import Config
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]")
-TAKES_PRESETS = ("train", "evaluate", "adapt", "analyze", "list")
+TAKES_PRESETS = ("train", "evaluate", "adapt", "export", "analyze", "list")
 
 BASH = r"""_innerloop() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" words=""

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from innerloop.cli import fail, in_options
@@ -43,12 +44,18 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
     )
     signals.give_back()
     for number in signals.NUMBERS:
-        signal.signal(number, lambda number, frame: child.send_signal(number))
+        signal.signal(number, lambda number, frame: hand_on(child, number))
     code = child.wait()
     if code == -signal.SIGABRT:
         _tell_lost(folder)
         return LOST
     return code if code >= 0 else 128 - code
+
+
+def hand_on(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to the child."""
+    with suppress(ValueError):  # Windows has no sessions, and sends a Ctrl-C to both by itself
+        child.send_signal(number)
 
 
 def _tell_lost(folder: Path) -> None:

@@ -62,6 +62,11 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
     if not support.is_dir():
         do = "put labelled pictures in support/CLASS/ and new ones in query/"
         raise InnerloopError(str(folder), "holds no folder `support`", do=do)
+    return class_files(support, ways)
+
+
+def class_files(support: Path, ways: int) -> dict[str, list[Path]]:
+    """The pictures of a folder of class folders, by class. Raises InnerloopError for a wrong number of classes."""
     files = list_classes(support, "adapt")
     if len(files) < 2:
         do = "add a folder for another class"
@@ -115,8 +120,8 @@ def ink_of(pictures: np.ndarray) -> Ink:
     return "dark" if pictures.mean() > 127.5 else "light"
 
 
-def read_points(path: Path) -> Points:
-    """Read `x,y` rows.
+def read_points(path: Path, *, asks: bool = True) -> Points:
+    """Read `x,y` rows; `asks`: whether rows with an empty y are needed.
 
     Raises:
         InnerloopError: for a bad header or number, and if there are no examples or no new points.
@@ -137,8 +142,8 @@ def read_points(path: Path) -> Points:
         raise InnerloopError(str(path), "must begin with the header x,y", got=",".join((lines or [[]])[0]))
     rows = [_point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
     known, asked = [r for r in rows if r[1] is not None], [x for x, y in rows if y is None]
-    if not known or not asked:
-        wrong = "needs rows with y to learn from, and rows with an empty y to predict"
+    if not known or (asks and not asked):
+        wrong = "needs rows with y to learn from" + (", and rows with an empty y to predict" if asks else "")
         raise InnerloopError(str(path), wrong, got=f"{len(known)} and {len(asked)}")
     column = lambda values: np.asarray(values, np.float32)[:, None]
     return Points(column([x for x, _ in known]), column([y for _, y in known]), column(asked))

@@ -26,6 +26,7 @@ else:
     AlgorithmName = Literal[tuple(ALGORITHMS)]
     Dataset = Literal[tuple(DATASETS)]
 Normalization = Literal["transductive", "inductive", "support"]
+ExportFormat = Literal["onnx", "stablehlo"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 

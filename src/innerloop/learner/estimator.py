@@ -6,7 +6,11 @@
 scikit-learn is imported by those that call it alone; the library does not need it.
 """
 
-from typing import TYPE_CHECKING, TypeVar
+import sys
+from collections.abc import Callable
+from functools import update_wrapper
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import jax
 
@@ -17,6 +21,38 @@ if TYPE_CHECKING:
 
 SETTINGS = ("params", "algorithm", "classification", "normalization", "shape", "pixels")
 """The arguments of a learner."""
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def not_fitted() -> type[InnerloopError]:
+    """The error of a learner that was not fitted: also scikit-learn's, where that library is in use."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    if exceptions is None:
+        return InnerloopError
+    return type("NotFittedError", (InnerloopError, exceptions.NotFittedError), {})
+
+
+class NoSuchMethod(InnerloopError, AttributeError):
+    """What a learner of this kind has not; `hasattr` says no."""
+
+
+class OfClassifiers(Generic[Arguments, Result]):
+    """A method that regressors lack."""
+
+    def __init__(self, method: Callable[Concatenate[Any, Arguments], Result]):
+        self.method = method
+        update_wrapper(self, method)  # pyright: ignore[reportArgumentType]
+
+    def __get__(self, learner: "Estimator", owner: type | None = None) -> Callable[Arguments, Result]:
+        if learner is None:
+            return self.method
+        if not learner.classification:
+            name = self.method.__name__
+            raise NoSuchMethod(f"Learner.{name}", "a regressor has no probabilities", do="use predict")
+        return MethodType(self.method, learner)
 
 
 Kind = TypeVar("Kind", bound="Estimator")

@@ -13,19 +13,19 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from innerloop.config.schema import Normalization
+from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.loss import Adapted, Loss, is_random, with_state
+from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.pytree import check_trainable
-from innerloop.engine.types import Batch, LossFn, Params
+from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner import pickling, validation
-from innerloop.learner.estimator import Estimator
-from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+from innerloop.learner.estimator import Estimator, OfClassifiers, not_fitted
+from innerloop.learner.outputs import batch_loss, in_use, loss_in_use
+from innerloop.nn.losses import BatchLoss, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
 from innerloop.parallel.compile_once import compile_once
 
@@ -33,7 +33,9 @@ QUERIES = 64
 """Examples predicted at a time."""
 
 
-FITTED = frozenset({"params_", "losses_", "classes_", "support", "target_shape", "numbers"})
+FITTED = frozenset(
+    {"params_", "losses_", "classes_", "n_features_in_", "support_", "target_shape_", "numbers_"}
+)
 """What `fit` sets. All other attributes are settings, and stay as they are."""
 
 
@@ -43,7 +45,6 @@ class Learner(Estimator):
     Attributes:
         params: the meta-parameters; `fit` never changes them.
         algorithm: adapts them.
-        loss: the algorithm's loss.
         classification: whether y holds labels instead of values.
         normalization: which batch normalises a query.
         shape: shape of one example (None: any).
@@ -51,22 +52,23 @@ class Learner(Estimator):
         n_steps: inner steps of a fit.
         params_: the adapted parameters, after `fit`; with model state, `Adapted(params, state)`.
         losses_: loss on the examples before each inner step, `[steps]`, after `fit`.
+        n_features_in_: the features of an example, after a `fit` on `[examples, features]`.
         classes_: the labels, `[ways]`, in the order of the columns of `predict_proba`, after `fit`.
     """
 
     params: Params
     algorithm: Algorithm
-    loss: BatchLoss
     classification: bool
     normalization: Normalization
     shape: validation.Shape | None
     pixels: bool
-    params_: Params
+    params_: Params = None
     losses_: np.ndarray
     classes_: np.ndarray
-    support: np.ndarray
-    target_shape: tuple[int, ...]
-    numbers: validation.Numbers | None
+    support_: np.ndarray
+    target_shape_: tuple[int, ...]
+    n_features_in_: int
+    numbers_: validation.Numbers | None = None
     _output_shapes: dict[Hashable, tuple[int, ...]]
     _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
 
@@ -97,12 +99,12 @@ class Learner(Estimator):
             InnerloopError: for parameters that are not float arrays, and a loss that does not expose its model.
         """
         check_trainable(params, "Learner")
-        loss = _batch_loss(algorithm.loss_fn)
+        loss = batch_loss(algorithm.loss_fn)
         if classification is None:
             classification = loss.measure is not squared_error
-        settings = {"params": params, "algorithm": algorithm, "loss": loss, "classification": classification}
+        settings = {"params": params, "algorithm": algorithm, "classification": classification}
         settings |= {"normalization": normalization, "shape": shape, "pixels": pixels}
-        vars(self).update(settings, params_=None, numbers=None, _output_shapes={}, _programs={})
+        vars(self).update(settings, _output_shapes={}, _programs={})
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in FITTED and not name.startswith("_"):  # scikit-learn keeps private notes on estimators
@@ -143,6 +145,11 @@ class Learner(Estimator):
         return cls(params, algorithm, normalization=normalization, shape=shape, pixels=images)
 
     @property
+    def loss(self) -> BatchLoss:
+        """The algorithm's loss, which holds the model."""
+        return batch_loss(self.algorithm.loss_fn)
+
+    @property
     def n_steps(self) -> int:
         """Inner steps of a fit."""
         return self.algorithm.inner.steps
@@ -178,12 +185,14 @@ class Learner(Estimator):
         adapt, _ = self._compiled(None if classes is None else len(classes))
         adapted, losses = adapt(self.params, batch)
         _check_converges(adapted, losses)
-        self.params_, self.losses_, self.support = adapted, np.asarray(losses), batch.inputs
-        self.numbers = validation.numbers_of(x)
+        self.params_, self.losses_, self.support_ = adapted, np.asarray(losses), batch.inputs
+        self.numbers_ = validation.numbers_of(x)
+        if inputs.ndim == 2:
+            self.n_features_in_ = inputs.shape[1]
         if classes is not None:
             self.classes_ = validation.as_array(classes)
         else:
-            self.target_shape = np.asarray(y).shape[1:]
+            self.target_shape_ = np.asarray(y).shape[1:]
         return self
 
     def predict(self, x: object) -> np.ndarray:
@@ -201,8 +210,9 @@ class Learner(Estimator):
         outputs = self._predict_outputs(x, "Learner.predict")
         if self.classification:
             return self.classes_[outputs.argmax(-1)]
-        return outputs.reshape(len(outputs), *self.target_shape)
+        return outputs.reshape(len(outputs), *self.target_shape_)
 
+    @OfClassifiers
     def predict_proba(self, x: object) -> Float[np.ndarray, "examples ways"]:
         """Predict probabilities.
 
@@ -215,9 +225,6 @@ class Learner(Estimator):
         Raises:
             InnerloopError: for a regressor, before `fit`, and for input that does not fit the model.
         """
-        if not self.classification:
-            do = "use predict"
-            raise InnerloopError("Learner.predict_proba", "a regressor has no probabilities", do=do)
         return np.asarray(jax.nn.softmax(self._predict_outputs(x, "Learner.predict_proba")))
 
     def score(self, x: object, y: object) -> float:
@@ -279,6 +286,31 @@ class Learner(Estimator):
         persistence.load(self, Path(path))
         return self
 
+    def export(
+        self, path: str | Path, format: ExportFormat | None = None, *, overwrite: bool = False
+    ) -> None:
+        """Write the adapted network as a file that other programs run without innerloop.
+
+        Its input `inputs`, `[batch, ...]` for any batch, takes what `predict` takes, in the type that `fit` was given:
+        bytes (scaled to [0, 1] inside), int32 or float32. Its output is `probabilities`, `[batch, ways]` in the order
+        of `classes_`, or the `values` of a regressor. The examples of `fit` are in the file only if predictions need
+        them, as for `save_adapted`; if `normalization` is transductive, each batch is normalised by itself.
+
+        Args:
+            path: the file.
+            format: `stablehlo` (read by `jax.export.deserialize`, needs `innerloop[stablehlo]`) or `onnx` (for
+                onnxruntime and others, needs `innerloop[onnx]`). None: as the file's name ends.
+            overwrite: whether to replace an existing file.
+
+        Raises:
+            InnerloopError: before `fit`, for an unknown format, a package that is not installed, a model that the
+                format cannot express, an existing file without `overwrite`, and a path that cannot be written.
+        """
+        from innerloop.learner import exporting
+
+        self._check_fitted("Learner.export")
+        exporting.export(self, Path(path), format, overwrite=overwrite)
+
     def _inputs(self, x: object, who: str) -> np.ndarray:
         inputs = validation.as_inputs(x, self.shape, who)
         if self.pixels:
@@ -292,7 +324,7 @@ class Learner(Estimator):
             try:
                 apply, params = self.loss.predictor(self._unadapted())
                 outputs = jax.eval_shape(lambda *given: apply(*given), params, inputs)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, IndexError) as error:
                 wrong = f"the model does not take such inputs ({first_line(error)})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
             if not outputs.shape or outputs.shape[0] != len(inputs):
@@ -316,24 +348,24 @@ class Learner(Estimator):
 
     def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """The inner loop, on the outputs in use."""
-        loss_fn = _loss_in_use(self.algorithm.loss_fn, ways)
+        loss_fn = loss_in_use(self.algorithm.loss_fn, ways)
         key = jax.random.key(0) if is_random(loss_fn) else None  # always the same: a fit can be repeated
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support, key=key)
         return trajectory.adapted, trajectory.losses
 
     def _outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
         apply, params = self.loss.predictor(params)
-        return _in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
+        return in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
 
     def _predict_outputs(self, x: object, who: str) -> np.ndarray:
         """Outputs in use for `x`, `[examples, ...]`."""
         self._check_fitted(who)
         inputs = self._inputs(x, who)
-        validation.check_example_shape(inputs.shape[1:], self.support.shape[1:], who)
-        validation.check_same_numbers(x, self.numbers, who)
+        validation.check_example_shape(inputs.shape[1:], self.support_.shape[1:], who)
+        validation.check_same_numbers(x, self.numbers_, who)
         ways = len(self.classes_) if self.classification else None
         outputs = self._compiled(ways)[1]
-        run = lambda queries: np.asarray(outputs(self.params_, self.support, queries))
+        run = lambda queries: np.asarray(outputs(self.params_, self.support_, queries))
         if self.normalization == "transductive":
             return run(inputs)
         # Queries are independent, so they are taken in pieces, padded to few different sizes: few compilations.
@@ -342,7 +374,7 @@ class Learner(Estimator):
 
     def _check_fitted(self, who: str) -> None:
         if self.params_ is None:
-            raise InnerloopError(who, "the learner is not fitted", do="call fit(x, y) first")
+            raise not_fitted()(who, "the learner is not fitted", do="call fit(x, y) first")
 
 
 def _with_attributes(attributes: dict[str, object]) -> Learner:
@@ -355,38 +387,6 @@ def _with_attributes(attributes: dict[str, object]) -> Learner:
 def _unpickled(data: bytes) -> Learner:
     """The learner that was pickled."""
     return _with_attributes(pickle.loads(data))
-
-
-def _batch_loss(loss_fn: LossFn) -> BatchLoss:
-    """The loss that holds the model. Raises InnerloopError if there is none."""
-    held = loss_fn.fn if isinstance(loss_fn, Loss) else loss_fn
-    if not isinstance(held, BatchLoss):
-        do = "make it by innerloop.BatchLoss(measure, apply)"
-        raise InnerloopError("Learner", "the algorithm's loss does not expose its model", got=loss_fn, do=do)
-    return held
-
-
-def _loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
-    """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
-    loss = _batch_loss(loss_fn)
-
-    def apply(params: Params, x: PyTree, **given: PyTree) -> PyTree:
-        found = loss.apply(params, x, **given)
-        return (_in_use(found[0], ways), found[1]) if "state" in given else _in_use(found, ways)
-
-    # For two classes with one output both losses are equal.
-    one_output = ways is not None and loss.measure is sigmoid_cross_entropy
-    used = BatchLoss(softmax_cross_entropy if one_output else loss.measure, apply)
-    return replace(loss_fn, fn=used) if isinstance(loss_fn, Loss) else used
-
-
-def _in_use(outputs: Array, ways: int | None) -> Array:
-    """Scores of the first `ways` classes; a single output is the log-odds of the second of two classes."""
-    if ways is None:
-        return outputs
-    if outputs.shape[-1] == 1:
-        outputs = jnp.concatenate([jnp.zeros_like(outputs), outputs], axis=-1)
-    return outputs[..., :ways]
 
 
 def _filled(queries: np.ndarray) -> np.ndarray:

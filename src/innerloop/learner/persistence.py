@@ -43,11 +43,11 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     leaves = zip(paths(learner.params_), jax.tree.leaves(learner.params_), strict=True)
     arrays = {f"params/{name}": np.asarray(leaf) for name, leaf in leaves}
     arrays["losses"] = learner.losses_
-    if needs_examples(learner, learner.params_, learner.support):
-        arrays["support"] = learner.support
-    example = {"shape": learner.support.shape[1:], "dtype": str(learner.support.dtype)}
+    if needs_examples(learner, learner.params_, learner.support_):
+        arrays["support"] = learner.support_
+    example = {"shape": learner.support_.shape[1:], "dtype": str(learner.support_.dtype)}
     labels = learner.classes_.tolist() if learner.classification else None
-    target_shape = None if learner.classification else list(learner.target_shape)
+    target_shape = None if learner.classification else list(learner.target_shape_)
     try:
         text = json.dumps({"classes": labels, "target_shape": target_shape, "example": example})
     except TypeError as error:
@@ -91,11 +91,11 @@ def load(learner: "Learner", path: Path) -> None:
     elif _needs_examples_of(learner, params, support, str(path)):
         wrong = f"holds no examples, which normalization `{learner.normalization}` of this model needs"
         raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
-    learner.params_, learner.support, learner.losses_, learner.numbers = params, support, losses, None
+    learner.params_, learner.support_, learner.losses_, learner.numbers_ = params, support, losses, None
     if classes is not None:
         learner.classes_ = validation.as_array(classes)
     else:
-        learner.target_shape = target_shape
+        learner.target_shape_ = target_shape
 
 
 def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool:

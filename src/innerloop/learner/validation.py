@@ -28,6 +28,9 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
     if values.ndim < 1 or len(values) == 0:
         got = f"shape {values.shape}"
         raise InnerloopError(who, "x must hold at least one example", got=got, do="give [examples, ...]")
+    if values.size == 0:
+        wrong = f"0 feature(s) (shape={values.shape}) while a minimum of 1 is required"
+        raise InnerloopError(who, wrong)
     check_example_shape(values.shape[1:], shape, who)
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
@@ -36,6 +39,10 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
 
 def _numbers(values: object, name: str, who: str) -> np.ndarray:
     """A NumPy array of finite float32, uint8 or int32."""
+    if values is None:
+        raise InnerloopError(who, f"requires {name} to be passed, but the target {name} is None")
+    if hasattr(values, "toarray"):
+        raise InnerloopError(who, f"{name} must be dense", got="a sparse matrix", do=f"call {name}.toarray()")
     try:
         array = np.asarray(values)
     except ValueError:
@@ -88,6 +95,8 @@ def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) ->
 def _advice(got: tuple[int, ...], wanted: Shape) -> str:
     if len(got) == len(wanted) - 1 and wanted[-1] == 1:
         return "add the last axis: x[..., None]"
+    if len(got) == len(wanted) - 1:
+        return "Reshape your data: x[None] for a single example"
     if len(got) == len(wanted) and len(wanted) == 3 and got[-1] == wanted[-1]:
         return "resize the images"
     if len(wanted) == 3:
@@ -114,6 +123,9 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
     Raises:
         InnerloopError: for another number of labels, and for missing and unhashable labels.
     """
+    if y is None:
+        raise InnerloopError(who, "requires y to be passed, but the target y is None")
+    y = y if hasattr(y, "ndim") or not hasattr(y, "__array__") else np.asarray(y)
     if hasattr(y, "ndim") and y.ndim != 1:
         do = "give one label per example, not one-hot rows"
         raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", do=do)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
 from innerloop.nn.kernels.channels import per_channel
 from innerloop.nn.kernels.conv import conv, has_few_inputs
@@ -87,9 +88,19 @@ def _moments(
     x: Float[Array, "examples *places channels"],
 ) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
     """Mean and variance of every channel, over examples and positions."""
+    if backend() == "any":
+        mean = _mean_by_axis(x)
+        return mean, _mean_by_axis(jnp.square(x - per_channel(mean, x)))
     flat = x.reshape(-1, x.shape[-1])
     mean = flat.mean(0)
     return mean, jnp.square(flat - mean[None]).mean(0)
+
+
+def _mean_by_axis(x: Float[Array, "examples *places channels"]) -> Float[Array, " channels"]:
+    """The mean of every channel, one axis after the other: onnxruntime adds up in order, and long sums lose digits."""
+    for axis in range(x.ndim - 2, -1, -1):
+        x = x.mean(axis)
+    return x
 
 
 class ConvBlock(eqx.Module):

@@ -72,7 +72,7 @@ class MLP(eqx.Module):
         x = x.reshape(x.shape[0], -1)
         if self.context is None:
             return x
-        return jnp.concatenate([x, jnp.broadcast_to(self.context, (len(x), len(self.context)))], axis=1)
+        return jnp.concatenate([x, jnp.broadcast_to(self.context, (x.shape[0], len(self.context)))], axis=1)
 
     def embed(
         self, x: Float[Array, "examples *shape"], reference: int | None = None

@@ -1,14 +1,14 @@
 """SAME convolution, fast in every order of derivative.
 
-On a CPU and on a GPU it is one of three bilinear maps (`bilinear_conv`), on other accelerators XLA's own operation.
+On a CPU and on a GPU it is one of three bilinear maps (`bilinear_conv`), elsewhere XLA's own operation.
 
 Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
 
-import jax
 from jaxtyping import Array, Float
 
 from innerloop.nn.kernels import cpu_conv, gpu_conv
+from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.im2col import conv_by_patches, conv_by_xla
 from innerloop.parallel.precision import product_precision
 
@@ -18,7 +18,7 @@ FEW = 32
 
 def has_few_inputs(w: Float[Array, "kernel kernel channels filters"]) -> bool:
     """Whether `blockwise_conv` is faster: for images of few channels, on a CPU."""
-    return jax.default_backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
+    return backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
 
 
 def conv(
@@ -29,8 +29,8 @@ def conv(
     """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels a side."""
     if has_few_inputs(w):
         return conv_by_patches(x, w, stride)
-    if jax.default_backend() == "cpu":
+    if backend() == "cpu":
         return cpu_conv.conv_p.bind(x, w, stride=stride)
-    if jax.default_backend() == "gpu":
+    if backend() == "gpu":
         return gpu_conv.conv_p.bind(x, w, stride=stride, precision=product_precision())
     return conv_by_xla(x, w, stride)

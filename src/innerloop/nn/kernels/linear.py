@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jaxtyping import Array, Float, Num
 
+from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.primitives import batch_first, primitive
 
 
@@ -80,7 +81,7 @@ _batched(weight_gradient_p, shares_weights=False)
 def linear(
     x: Num[Array, "examples features_in"], w: Float[Array, "features_in features_out"]
 ) -> Float[Array, "examples features_out"]:
-    """x w; on an accelerator XLA's own product."""
-    if jax.default_backend() != "cpu" or x.dtype != w.dtype:
+    """x w; XLA's own product except on a CPU."""
+    if backend() != "cpu" or x.dtype != w.dtype:
         return x @ w
     return product_p.bind(x, w)

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
@@ -56,12 +56,28 @@ DAMAGED = "damaged"
 
 
 PLAIN = re.compile(r"[\w/.,:=@+ -]+", re.ASCII)
-"""Paths that Orbax and TensorStore take as they are."""
+"""Paths that Orbax and TensorStore take as they are, with slashes between the folders."""
 
 LAYOUT = re.compile(
     r"_CHECKPOINT_METADATA|default(/(_METADATA|_sharding|manifest\.ocdbt|array_metadatas/.*|d/.*|ocdbt\.process_\d+/.*))?"
 )
 """What Orbax writes into a checkpoint: nothing else is removed with one."""
+
+
+def is_plain(folder: PurePath) -> bool:
+    """Whether Orbax and TensorStore take a path as it is."""
+    return PLAIN.fullmatch(folder.as_posix()) is not None
+
+
+def linked(folder: Path) -> tempfile.TemporaryDirectory[str] | None:
+    """A folder that holds a link `checkpoints` to this one; None where none can be made."""
+    parent = tempfile.TemporaryDirectory(prefix="innerloop-")
+    try:
+        os.symlink(folder, Path(parent.name) / "checkpoints")
+    except OSError:  # Windows lets few users make links
+        parent.cleanup()
+        return None
+    return parent
 
 
 class Manager(ocp.CheckpointManager):
@@ -72,9 +88,8 @@ class Manager(ocp.CheckpointManager):
 
     def __init__(self, folder: Path, **settings: Any):
         self.folder, self.link, self.proven = folder, None, False
-        if not PLAIN.fullmatch(str(folder)):
-            self.link = tempfile.TemporaryDirectory(prefix="innerloop-")
-            os.symlink(folder, Path(self.link.name) / "checkpoints")
+        if not is_plain(folder):
+            self.link = linked(folder)
         super().__init__(Path(self.link.name) / "checkpoints" if self.link else folder, **settings)
 
     def close(self) -> None:

@@ -16,6 +16,9 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+"""A new file; without the last flag Windows would change bytes that look like the end of a line."""
+
 
 class ScalarWriter:
     """One file of events in `folder`; times go on from the start even if the clock is set back."""
@@ -26,7 +29,7 @@ class ScalarWriter:
         self.about: os.stat_result | None = None
         self.path = self.new_path()
         try:
-            self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self.handle = os.open(self.path, NEW, 0o644)
         except OSError as trouble:
             self.stop(trouble)
         self.write(Event(wall_time=self.now(), file_version="brain.Event:2"))

@@ -1,0 +1,95 @@
+"""`innerloop export`: adapt a trained initialisation to the user's examples, and write the network for deployment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+from innerloop.cli.common import Steps, console, parse, print_json, start_jax
+from innerloop.cli.user_examples import Ink, UserData
+from innerloop.config.schema import ExportFormat, Normalization
+from innerloop.io.files import output
+from innerloop.io.text import counted
+from innerloop.io.untrusted import JsonObject
+
+
+@dataclass(frozen=True)
+class Export:
+    """Adapt a trained initialisation to your own few examples, and write the adapted network as one file.
+
+    The file runs without innerloop: ONNX in onnxruntime and others, StableHLO in JAX. It takes pictures as bytes,
+    rows of a table in the table's units, and batches of any size.
+
+    Example: innerloop export runs/short --support my-letters/support --out letters.onnx
+    """
+
+    source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
+    """A run's folder, a weights file, or a preset with bundled weights."""
+    support: Annotated[Path, arg(metavar="PATH", help_behavior_hint="(required)")]
+    """Your examples: a folder with a folder of pictures for each class, a table, or a CSV file of points x,y."""
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")]
+    """The file to write."""
+    format: Annotated[
+        ExportFormat | None,
+        arg(metavar="{onnx,stablehlo}", help_behavior_hint="(default: as the name of the file ends)"),
+    ] = None
+    """The file's format."""
+    steps: Steps = None
+    """Inner steps."""
+    normalization: Normalization = "inductive"
+    """Which batch gives a new picture's normalisation statistics: itself with the support set (inductive), the
+    support set (support), or the batch that the network is called on (transductive)."""
+    ink: Annotated[
+        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
+    ] = None
+    """Whether drawings are dark on light or light on dark."""
+    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    """Where the training images are (data set `folder`), or the training table."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+    overwrite: bool = False
+    """Replace the file of --out if it is there already."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `innerloop export`; returns the exit code."""
+    arguments = parse(Export, argv)
+    start_jax()
+    from innerloop.cli.export_network import Target, write
+    from innerloop.cli.user_fit import start_from
+    from innerloop.learner.exporting.formats import format_of
+    from innerloop.training.storage.sources import inputs_of
+
+    format_of(arguments.out, arguments.format)
+    inputs = (*inputs_of(arguments.source, arguments.data_folder), arguments.support)
+    output(arguments.out, overwrite=arguments.overwrite, inputs=inputs)
+    start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
+    target = Target(arguments.out, arguments.format, arguments.overwrite)
+    record = write(start, UserData(arguments.support, (), arguments.ink), target)
+    if arguments.json:
+        print_json(record)
+    else:
+        _show(record)
+    return 0
+
+
+def _show(record: JsonObject) -> None:
+    """What the file takes and gives."""
+    out = console()
+    out.print(f"Wrote {record['file']} ({record['format']}).")
+    for name in ("input", "output"):
+        about = record[name]
+        shape = ", ".join(map(str, about["shape"]))
+        out.print(f"{name}: {about['name']}, {about['dtype']} [{shape}]{_of(about)}")
+    how = f"{record['preset']}, {counted(record['steps'], 'inner step')}"
+    out.print(f"Adapted by {how} on {counted(record['examples'], 'example')}.")
+    if record["holds_examples"]:
+        out.print(f"It holds the examples: normalization `{record['normalization']}` needs them.")
+
+
+def _of(about: JsonObject) -> str:
+    """The names of columns."""
+    return ": " + ", ".join(map(str, about["columns"])) if about.get("columns") else ""

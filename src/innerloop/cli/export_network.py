@@ -1,0 +1,114 @@
+"""The computation of `innerloop export`: inputs as users have them, in front of the adapted network."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from innerloop.cli.adapt_table import fit_rows
+from innerloop.cli.user_examples import UserData, class_files
+from innerloop.cli.user_fit import Start, fit_pictures, fit_points, refuse_pictures
+from innerloop.config.schema import ExportFormat
+from innerloop.io.untrusted import JsonObject
+from innerloop.learner.exporting.formats import export, format_of
+from innerloop.learner.exporting.network import INPUT, Network, Step
+from innerloop.tasks.tables.preparation import Category, Number
+from innerloop.tasks.tables.traced import encoded, restored
+
+
+class Target(NamedTuple):
+    """The file to write: where, how, and whether over an existing one."""
+
+    path: Path
+    format: ExportFormat | None
+    overwrite: bool
+
+
+def write(start: Start, own: UserData, target: Target) -> JsonObject:
+    """Adapt to the user's examples and write the network.
+
+    Args:
+        start: a trained initialisation; its learner is fitted.
+        own: the user's examples.
+        target: the file.
+
+    Returns:
+        A plain record of what the file holds.
+
+    Raises:
+        InnerloopError: for examples that do not fit, and as `Learner.export`.
+    """
+    if start.config.data.spec.needs_file:
+        network, columns = _table(start, own, target)
+    else:
+        network = (
+            _pictures(start, own, target) if start.learner.classification else _points(start, own, target)
+        )
+        columns = ([], network.classes)
+    about = {"source": start.source, "preset": start.config.name, "steps": start.learner.n_steps}
+    about |= {"file": str(target.path), "format": format_of(target.path, target.format)}
+    about |= {"examples": len(start.learner.support_), "normalization": network.normalization}
+    return about | {"holds_examples": network.holds_examples} | _ends(network, *columns)
+
+
+def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> JsonObject:
+    """Names, types and shapes of input and output."""
+    result = jax.eval_shape(network.function, jax.ShapeDtypeStruct((1, *network.shape), network.dtype))
+    shape = lambda sides: ["batch", *sides]
+    given = {"name": INPUT, "dtype": network.dtype, "shape": shape(network.shape), "columns": inputs}
+    found = {"name": network.output, "dtype": str(result.dtype), "shape": shape(result.shape[1:])}
+    return {"input": given, "output": found | {"columns": outputs or []}}
+
+
+def _pictures(start: Start, own: UserData, target: Target) -> Network:
+    """Pictures as bytes; drawings that are dark on light are inverted by the network."""
+    inside = own.data / "support"  # the folder that `adapt` takes will do
+    files = class_files(inside if inside.is_dir() else own.data, start.config.data.ways)
+    drawn = fit_pictures(start, files, own.ink)
+    invert = (lambda x: 255 - x) if drawn.ink == "dark" else None
+    return _export(start, target, before=invert)
+
+
+def _points(start: Start, own: UserData, target: Target) -> Network:
+    """x of a sinusoid."""
+    fit_points(start, own, asks=False)
+    return _export(start, target)
+
+
+def _table(start: Start, own: UserData, target: Target) -> tuple[Network, tuple[list[str], list[object]]]:
+    """Rows in the units of the table, and their columns."""
+    refuse_pictures(own, "a table", "give a CSV or Parquet file with the columns of the table")
+    preparation = fit_rows(start, own.data, asks=False).preparation
+    network = _export(
+        start,
+        target,
+        before=lambda rows: encoded(preparation, rows),
+        after=lambda values: restored(preparation, values),
+        shape=(len(preparation.x),),
+    )
+    return network, ([_described(c) for c in preparation.x], [c.name for c in preparation.y])
+
+
+def _described(column: Number | Category) -> str:
+    """A column of x as the file takes it."""
+    if isinstance(column, Number):
+        return column.name
+    return f"{column.name} ({', '.join(f'{level} = {i}' for i, level in enumerate(column.levels))})"
+
+
+def _export(
+    start: Start,
+    target: Target,
+    before: Step | None = None,
+    after: Step | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Network:
+    return export(
+        start.learner,
+        target.path,
+        target.format,
+        overwrite=target.overwrite,
+        before=before,
+        after=after,
+        shape=shape,
+    )

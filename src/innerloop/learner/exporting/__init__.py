@@ -1,0 +1,5 @@
+"""An adapted network as one file that other programs run, without innerloop: StableHLO or ONNX."""
+
+from innerloop.learner.exporting.formats import export as export
+from innerloop.learner.exporting.network import Network as Network
+from innerloop.learner.exporting.network import network_of as network_of

@@ -1,0 +1,100 @@
+"""A network as ONNX, converted by jax2onnx and compared with the original by onnxruntime."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from innerloop.errors import InnerloopError, first_line
+from innerloop.learner.exporting.network import INPUT, Network, Step
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 21
+"""The version of ONNX's operators: that of 2024, which onnxruntime has read since 1.18."""
+
+CLOSE = 1e-4
+"""The largest difference between the file's outputs and ours, beside the largest output, that is not a fault."""
+
+
+def onnx(network: Network) -> bytes:
+    """The file's content.
+
+    Raises:
+        InnerloopError: jax2onnx is not installed, cannot convert the model, or converts it to something else.
+    """
+    try:
+        import jax2onnx
+    except ImportError:
+        raise InnerloopError(
+            "export", "ONNX files need jax2onnx", do="run: pip install 'innerloop[onnx]'"
+        ) from None
+    # Constant examples joined to a batch of unknown size are converted wrongly; to a batch of one, rightly.
+    function = network.one_by_one if network.holds_examples else network.function
+    inputs = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
+    try:
+        with _quiet():
+            model = jax2onnx.to_onnx(
+                function, [inputs], opset=OPSET, input_names=[INPUT], output_names=[network.output]
+            )
+            _describe(model, network)
+            content = model.SerializeToString()
+            found = _differences(content, function, network)
+    except Exception as error:  # whatever a converter meets in a model of its user
+        raise InnerloopError("export", f"jax2onnx cannot convert this model ({first_line(error)})") from error
+    if found:
+        raise InnerloopError("export", "jax2onnx converts this model to another one", got=found)
+    return content
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the converter logs and prints about its own work."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _describe(model: "ModelProto", network: Network) -> None:
+    """Labels and normalisation as metadata, which onnxruntime gives as `custom_metadata_map`."""
+    model.producer_name = "innerloop"
+    about = {"normalization": network.normalization}
+    if network.classes is not None:
+        about["classes"] = json.dumps(network.classes)
+    for name, value in about.items():
+        model.metadata_props.add(key=name, value=value)
+
+
+def _differences(content: bytes, function: Step, network: Network) -> str:
+    """How the file's outputs differ from ours; empty if they do not."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    inputs = _random(3, network)
+    found = np.asarray(session.run([network.output], {INPUT: inputs})[0])
+    wanted = np.asarray(jax.jit(function)(inputs))
+    if found.shape != wanted.shape:
+        return f"outputs of shape {found.shape} instead of {wanted.shape}"
+    difference = np.abs(found - wanted).max()
+    within = difference <= CLOSE * max(1.0, np.abs(wanted).max())
+    return "" if within else f"outputs that differ by {difference:.1e}"
+
+
+def _random(examples: int, network: Network) -> np.ndarray:
+    """Examples of the kind that the network takes."""
+    rng, shape = np.random.default_rng(examples), (examples, *network.shape)
+    if network.dtype == "float32":
+        return rng.random(shape, np.float32)
+    return rng.integers(0, 256 if network.dtype == "uint8" else 2, shape, network.dtype)

@@ -1,0 +1,24 @@
+"""A network as StableHLO, serialised by `jax.export`: any batch size, on CPUs, CUDA GPUs and TPUs."""
+
+import importlib.util
+
+import jax
+
+from innerloop.errors import InnerloopError
+from innerloop.learner.exporting.network import Network
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def stablehlo(network: Network) -> bytes:
+    """The file's content, for `jax.export.deserialize`.
+
+    Raises:
+        InnerloopError: flatbuffers is not installed, or the model takes no batch whose size is not known.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:  # JAX imports it when it serialises
+        do = "run: pip install 'innerloop[stablehlo]'"
+        raise InnerloopError("export", "StableHLO files need flatbuffers", do=do)
+    (batch,) = jax.export.symbolic_shape("batch")
+    inputs = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
+    return bytes(jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(inputs).serialize())

@@ -1,0 +1,187 @@
+"""Exported networks: the file, run by another program, gives what `Learner` predicts."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import innerloop as il
+from innerloop.config.schema import Normalization
+from innerloop.errors import InnerloopError
+from innerloop.learner.exporting import network_of
+from innerloop.nn.kernels import max_pool
+from innerloop.nn.kernels.backend import backend, portable
+
+RNG = np.random.default_rng(0)
+SIDE = (16, 16, 1)
+CLOSE = 1e-5
+
+
+def conv4(downsample: Literal["stride", "pool"] = "stride") -> il.Conv4:
+    return il.Conv4(3, image_shape=SIDE, filters=4, downsample=downsample, key=jax.random.key(0))
+
+
+def pictures(examples: int) -> np.ndarray:
+    return RNG.integers(0, 256, (examples, *SIDE), np.uint8)
+
+
+def classifier(model=None, loss=il.cross_entropy(), **settings) -> il.Learner:  # noqa: B008 (a value)
+    """Fitted to six pictures of three classes."""
+    algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), steps=2))
+    learner = il.Learner(conv4() if model is None else model, algorithm, **settings)
+    return learner.fit(pictures(6), ["b", "a", "c"] * 2)
+
+
+def regressor(normalization: Normalization = "inductive", **settings) -> il.Learner:
+    algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.1), steps=2))
+    model = il.MLP(4, 1, hidden=(8,), key=jax.random.key(0), **settings)
+    learner = il.Learner(model, algorithm, normalization=normalization)
+    return learner.fit(RNG.normal(size=(6, 4)), RNG.normal(size=6))
+
+
+def called(path: Path, inputs: np.ndarray) -> np.ndarray:
+    """What another program gets of a StableHLO file."""
+    return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(inputs))
+
+
+def inferred(path: Path, inputs: np.ndarray) -> np.ndarray:
+    """What another program gets of an ONNX file."""
+    import onnxruntime
+
+    return np.asarray(onnxruntime.InferenceSession(path.read_bytes()).run(None, {"inputs": inputs})[0])
+
+
+@pytest.mark.parametrize("normalization", ["transductive", "inductive", "support"])
+def test_pictures_in_stablehlo(normalization, tmp_path: Path):
+    """As bytes, in batches of sizes that were not known, with the batch statistics that the learner uses."""
+    learner = classifier(conv4("pool"), normalization=normalization)
+    learner.export(tmp_path / "x.stablehlo")
+    for size in (1, 5) if normalization == "inductive" else (5,):
+        new = pictures(size)
+        found = called(tmp_path / "x.stablehlo", new)
+        np.testing.assert_allclose(found, learner.predict_proba(new), atol=CLOSE)
+    file = jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
+    assert file.platforms == ("cpu", "cuda", "tpu")
+    assert "tf32" not in file.mlir_module().lower()
+    assert file.mlir_module().count("HIGHEST") >= 4  # products are exact on a GPU too
+
+
+@pytest.mark.optimised
+def test_rows_in_stablehlo_to_the_bit(tmp_path: Path):
+    """With the learner's own batch; one by one, its products are of other shapes."""
+    learner = regressor("transductive")
+    learner.export(tmp_path / "x", format="stablehlo")
+    new = RNG.normal(size=(7, 4)).astype(np.float32)
+    found = called(tmp_path / "x", new)
+    assert found.shape == learner.predict(new).shape == (7,)
+    np.testing.assert_array_equal(found, learner.predict(new))
+
+
+@pytest.mark.parametrize("normalization", ["transductive", "support"])
+def test_pictures_in_onnx(normalization, tmp_path: Path):
+    """Each batch by its own statistics; and with the examples inside, one by one, as `inductive` networks are too."""
+    pytest.importorskip("jax2onnx")
+    learner = classifier(normalization=normalization)
+    learner.export(tmp_path / "x.onnx")
+    new = pictures(5)
+    np.testing.assert_allclose(inferred(tmp_path / "x.onnx", new), learner.predict_proba(new), atol=CLOSE)
+
+
+def test_rows_in_onnx_and_what_the_file_says_of_itself(tmp_path: Path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    learner = regressor(context=2)
+    learner.export(tmp_path / "x.onnx")
+    new = RNG.normal(size=(7, 4)).astype(np.float32)
+    np.testing.assert_allclose(inferred(tmp_path / "x.onnx", new), learner.predict(new), atol=CLOSE)
+    classes = classifier(il.MLP(256, 3, key=jax.random.key(0)))
+    classes.export(tmp_path / "y.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "y.onnx")
+    (given,), (found,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == ("inputs", "tensor(uint8)", ["batch", *SIDE])
+    assert (found.name, found.type, found.shape) == ("probabilities", "tensor(float)", ["batch", 3])
+    about = session.get_modelmeta().custom_metadata_map
+    assert about == {"classes": '["a", "b", "c"]', "normalization": "inductive"}
+
+
+def test_examples_are_held_only_where_they_are_needed():
+    """Two fits on other examples that end in the same parameters are the same network, unless it normalises."""
+    without = classifier(il.MLP(256, 3, key=jax.random.key(0)))
+    assert not network_of(without).holds_examples
+    assert network_of(classifier()).holds_examples
+    assert not network_of(classifier(normalization="transductive")).holds_examples
+    content = lambda learner: str(jax.make_jaxpr(network_of(learner).function)(pictures(2)))
+    before = content(without)
+    without.support_ = without.support_[::-1] * 0
+    assert content(without) == before
+
+
+def test_numbers_of_every_kind():
+    """The type of the input is the one that the learner was fitted on; bytes alone are scaled."""
+    model = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(1e-4), steps=1))
+    for dtype, wanted in {"uint8": "uint8", "int64": "int32", "float64": "float32"}.items():
+        x = np.arange(12).reshape(4, 3).astype(dtype)
+        learner = il.Learner(model, algorithm).fit(x, [0, 1, 0, 1])
+        network = network_of(learner)
+        assert network.dtype == wanted
+        found = jax.jit(network.function)(x.astype(wanted))
+        np.testing.assert_allclose(found, learner.predict_proba(x), atol=1e-6)
+
+
+def test_kernels_for_any_hardware():
+    """Operations of XLA alone, with the values that our own kernels give."""
+    model, x = conv4("pool"), jnp.asarray(pictures(2) / 255, jnp.float32)
+    function = jax.jit(lambda x: model(x))
+    ours, text = function(x), str(jax.make_jaxpr(function)(x))
+    with portable():
+        assert backend() == "any"
+        plain, plain_text = function(x), str(jax.make_jaxpr(function)(x))
+    assert backend() == "cpu"
+    np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+    assert "max_pool_pick" in text
+    assert not {"max_pool_pick", "scan", "linear["} & {word for word in plain_text.split() if word}
+    odd = jnp.asarray(RNG.normal(size=(2, 7, 5, 3)), jnp.float32).at[0, 0, 0, 0].set(jnp.nan)
+    with portable():
+        plain = max_pool.max_pool(odd)
+    np.testing.assert_array_equal(plain, max_pool.max_pool(odd))
+
+
+def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    learner = regressor()
+    with pytest.raises(InnerloopError, match="not fitted"):
+        il.Learner(learner.params, learner.algorithm).export(tmp_path / "x.onnx")
+    with pytest.raises(InnerloopError, match=r"cannot tell the format.*got x\.bin; give format"):
+        learner.export(tmp_path / "x.bin")
+    (tmp_path / "x.stablehlo").write_text("mine")
+    with pytest.raises(InnerloopError, match="exists already"):
+        learner.export(tmp_path / "x.stablehlo")
+    for name, file in {"flatbuffers": "y.stablehlo", "jax2onnx": "y.onnx"}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda name: None)
+            patch.setitem(sys.modules, "jax2onnx", None)
+            with pytest.raises(InnerloopError, match=f"files need {name}; run: pip install"):
+                learner.export(tmp_path / file)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.stablehlo"]
+    learner.export(tmp_path / "x.stablehlo", overwrite=True)
+
+
+def test_a_conversion_that_is_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """jax2onnx has been seen to convert a model to another one; onnxruntime tells."""
+    pytest.importorskip("jax2onnx")
+    import jax2onnx
+
+    learner, convert = regressor(), jax2onnx.to_onnx
+    wrong = lambda function, *given, **more: convert(lambda x: 1.001 * function(x), *given, **more)
+    monkeypatch.setattr(jax2onnx, "to_onnx", wrong)
+    with pytest.raises(InnerloopError, match="converts this model to another one, got outputs that differ"):
+        learner.export(tmp_path / "x.onnx")
+    fails = lambda *given, **more: (_ for _ in ()).throw(NotImplementedError("no such primitive"))
+    monkeypatch.setattr(jax2onnx, "to_onnx", fails)
+    with pytest.raises(InnerloopError, match=r"cannot convert this model \(no such primitive\)"):
+        learner.export(tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
