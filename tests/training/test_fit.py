@@ -575,6 +575,23 @@ def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
     assert not in_notebook()
 
 
+def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tmp_path: Path):
+    other = fitted(tmp_path / "other", validation=None, validate_every=1, validation_tasks=2).folder
+    out = tmp_path / "page.html"
+    assert command("report", whole, other, "--out", out)[0] == 0
+    page = out.read_text()
+    cells = [re.sub("<[^>]*>", "|", row) for row in re.findall(r"<tr class=\"\">.*?</tr>", page)]
+    lines = [line for line in RunFolder(whole).metrics() if "validation_loss" in line]
+    lowest = min(lines, key=lambda line: line["validation_loss"])
+    assert any(f"|{lowest['validation_loss']:.4g}||{lowest['step']}|" in row for row in cells)
+    assert page.count("<img") == 2  # with a validation, and without
+    assert "Validation by loss" in page
+    assert "Without validation" in page
+    assert command("report", whole)[0] == 0
+    assert (whole / "report.html").is_file()
+    assert "is no run of `innerloop.fit`, and others are" in complaint("report", whole, "sinusoid-maml")
+
+
 def test_commands_say_that_such_a_run_is_for_python(whole: Path, complaint):
-    for words in (("report", whole), ("evaluate", whole), ("train", "--resume", whole)):
+    for words in (("compare", whole), ("evaluate", whole), ("train", "--resume", whole)):
         assert "is a run of `innerloop.fit`, on a model of your own" in complaint(*words)

@@ -31,16 +31,17 @@ DARK = " ".join(["@media (prefers-color-scheme: dark) { svg { fill: #e6e6e6 }", 
 
 
 def svg(figure: Figure, what: str) -> str:
-    """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash.
+    """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
+    inside = base64.b64encode(svg_text(figure).encode()).decode()
+    return f'<img alt="{html.escape(printable(what, LIMIT))}" src="data:image/svg+xml;base64,{inside}">'
 
-    Its ground is that of the page, and its ink is light where the reader's pages are dark.
-    """
+
+def svg_text(figure: Figure) -> str:
+    """A figure whose ground is that of the page, and whose ink is light where the reader's pages are dark."""
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawn = buffer.getvalue().replace("</style>", f"{DARK}</style>", 1)
-    inside = base64.b64encode(drawn.encode()).decode()
-    return f'<img alt="{html.escape(printable(what, LIMIT))}" src="data:image/svg+xml;base64,{inside}">'
+    return buffer.getvalue().replace("</style>", f"{DARK}</style>", 1)
 
 
 def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:

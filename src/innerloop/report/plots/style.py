@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = DEFAULTS | {
     "axes.edgecolor": "#555555",
     "legend.frameon": False,
     "svg.fonttype": "path",
+    "svg.hashsalt": "innerloop",  # the same figure is the same file
 }
 """The style of pages. Who draws on axes of their own has their own style."""
 
