@@ -1,6 +1,7 @@
-"""The figures of docs/gallery.md, from weights that ship: `python -m tools.gallery`, a few minutes on a CPU.
+"""The figures of docs/gallery.md: `python -m tools.gallery`, a few minutes on a CPU, without data from elsewhere.
 
-Omniglot is read from `INNERLOOP_DATA`. The figures are those of reports, by the functions of `innerloop.report.plots`.
+The figures are those of reports, by the functions of `innerloop.report.plots`. Small networks are trained on glyphs;
+waves and navigation have weights that ship.
 """
 
 import tempfile
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 import innerloop as il
 from innerloop.analysis.records import Record
 from innerloop.analysis.run_all import Request, analyze
+from innerloop.cli import main as main_of_the_command
 from innerloop.io.files import write_text
 from innerloop.report import examples, plots
 from innerloop.report.comparison import Result
@@ -24,9 +26,20 @@ from innerloop.report.plots.style import Grid, drawn
 from innerloop.training.measurement import Measurement
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "gallery"
-OMNIGLOT = {name.upper(): f"omniglot-5way-1shot-{name}" for name in ("maml", "anil")}
-EXPERIMENTS = ("freeze", "similarity", "nil", "weights", "steps", "landscape", "paths")
+EXPERIMENTS = ("freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early")
 TASKS = 100
+GLYPHS = {"MAML": "glyphs-5way-1shot-maml", "ANIL": "glyphs-5way-1shot-anil"}
+NETWORK = (
+    "--model.kind",
+    "mlp",
+    "--model.hidden",
+    "64",
+    "64",
+    "--model.normalize",
+    "--evaluation.steps",
+    "5",
+)
+LENGTH = ("--outer.meta-steps", "1500", "--outer.meta-batch", "8", "--outer.snapshots", "6")
 
 Made = tuple[str, Figure]
 
@@ -40,6 +53,7 @@ def of_analyses(found: dict[str, Record]) -> Iterator[Made]:
         ("inner-steps", analysis_paths.STEPS, plots.inner_steps),
         ("loss-plane", analysis_paths.PLANE, plots.loss_plane),
         ("paths", analysis_paths.PATHS, plots.paths),
+        ("along-training", analysis_paths.ALONG, plots.along_training),
     )
     several: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing-of-runs", side_by_side.FREEZING, plots.freezing_of_runs),
@@ -50,6 +64,18 @@ def of_analyses(found: dict[str, Record]) -> Iterator[Made]:
         yield name, drawn(grid, draw, found["MAML"])
     for name, grid, draw in several:
         yield name, drawn(grid, draw, found)
+
+
+def of_glyphs() -> Iterator[Made]:
+    """Small networks on glyphs: what their adaptation brings, and the experiments."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {name: f"{folder}/{preset}" for name, preset in GLYPHS.items()}
+        for name, preset in GLYPHS.items():
+            if main_of_the_command(["train", preset, *NETWORK, *LENGTH, "--folder", sources[name]]) != 0:
+                raise SystemExit(1)
+        yield "adaptation", adaptation(sources)
+        found = {name: analyze(Request(source, tasks=TASKS), EXPERIMENTS) for name, source in sources.items()}
+        yield from of_analyses(found)
 
 
 def adaptation(sources: dict[str, str]) -> Figure:
@@ -81,9 +107,9 @@ def training() -> Figure:
 
 
 def walks() -> Figure:
-    """Navigation before and after the updates."""
+    """Navigation towards one goal, before and after the updates."""
     trained = il.load_trained("navigation-maml-trpo")
-    return examples.walks(Result("MAML", trained, il.measure(trained, tasks=4), [], {}), count=2)
+    return examples.walks(Result("MAML", trained, il.measure(trained, tasks=4), [], {}), count=1)
 
 
 def predictions() -> Figure:
@@ -106,10 +132,7 @@ def made() -> Iterator[Made]:
     yield "wave", wave()
     yield "predictions", predictions()
     yield "walks", walks()
-    yield "adaptation", adaptation(OMNIGLOT | {"Reptile": "omniglot-5way-1shot-reptile"})
-    yield from of_analyses(
-        {name: analyze(Request(source, tasks=TASKS), EXPERIMENTS) for name, source in OMNIGLOT.items()}
-    )
+    yield from of_glyphs()
 
 
 def main() -> None:
