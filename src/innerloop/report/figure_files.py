@@ -12,14 +12,8 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, printable
 from innerloop.report.plots.style import STYLE
 
-LIGHT_ON_DARK = {
-    "#000000": "#e6e6e6",
-    "#0072b2": "#2a8fd0",
-    "#555555": "#9a9a9a",
-    "#767676": "#9a9a9a",
-    "#e3e3e3": "#3a3a3a",
-}
-"""What black lines, dark blue, axes, greys and grids become on a dark page; the other colours are legible on both."""
+LIGHT_ON_DARK = {"#000000": "#e6e6e6", "#555555": "#9a9a9a", "#767676": "#9a9a9a", "#e3e3e3": "#3a3a3a"}
+"""What black lines, axes, greys and grids become on a dark page; the other colours are legible on both."""
 
 RULES = [
     f'[style*="{part}: {colour}"] {{ {part}: {light} !important }}'

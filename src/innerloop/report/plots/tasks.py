@@ -31,7 +31,7 @@ def wave(
     """
     ax = TASK.one(ax)
     ax.plot(x, truth, color=ink(), linewidth=1.2, linestyle=":", label="true wave")
-    for colour, (step, y) in zip(SHADES[-len(answers) :], answers.items(), strict=True):
+    for colour, (step, y) in zip(_shades(len(answers)), answers.items(), strict=True):
         ax.plot(x, y, color=colour, linewidth=2, label=_after(step))
     ax.plot(*support, "o", color=COLOURS[1], markersize=6, label="support points", zorder=3)
     ax.set_xlabel("x")
@@ -57,7 +57,7 @@ def predictions(
         The axes.
     """
     ax = TASK.one(ax)
-    for colour, (step, y) in zip(SHADES[-len(answers) :], answers.items(), strict=True):
+    for colour, (step, y) in zip(_shades(len(answers)), answers.items(), strict=True):
         ax.plot(truth, y, ".", color=colour, markersize=5, label=_after(step))
     ends = (float(truth.min()), float(truth.max()))
     ax.plot(ends, ends, color=ink(), linewidth=1, linestyle=":")
@@ -66,6 +66,11 @@ def predictions(
     ax.set_ylabel(f"{name}, predicted")
     ax.legend(fontsize=9, handlelength=1)
     return ax
+
+
+def _shades(answers: int) -> Sequence[str]:
+    """A colour for each of at most three answers, far apart if there are two."""
+    return SHADES[::2] if answers == 2 else SHADES[-answers:]
 
 
 def _after(step: int) -> str:
