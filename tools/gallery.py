@@ -26,8 +26,11 @@ from innerloop.report.plots.style import Grid, drawn
 from innerloop.training.measurement import Measurement
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "gallery"
-EXPERIMENTS = ("freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early")
+COMPARED = ("freeze", "similarity", "nil")
+EXPERIMENTS = (*COMPARED, "weights", "steps", "landscape", "paths")
 TASKS = 100
+ALONG = 30
+"""Tasks at each snapshot along training."""
 GLYPHS = {"MAML": "glyphs-5way-1shot-maml", "ANIL": "glyphs-5way-1shot-anil"}
 NETWORK = (
     "--model.kind",
@@ -44,8 +47,8 @@ LENGTH = ("--outer.meta-steps", "1500", "--outer.meta-batch", "8", "--outer.snap
 Made = tuple[str, Figure]
 
 
-def of_analyses(found: dict[str, Record]) -> Iterator[Made]:
-    """The experiments on MAML, and MAML beside ANIL."""
+def of_analyses(maml: Record, anil: Record, along: Record) -> Iterator[Made]:
+    """The experiments on MAML, MAML beside ANIL, and MAML along training."""
     one: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing", analysis.FREEZING, plots.freezing),
         ("similarity", analysis.SIMILARITY, plots.similarity),
@@ -53,7 +56,6 @@ def of_analyses(found: dict[str, Record]) -> Iterator[Made]:
         ("inner-steps", analysis_paths.STEPS, plots.inner_steps),
         ("loss-plane", analysis_paths.PLANE, plots.loss_plane),
         ("paths", analysis_paths.PATHS, plots.paths),
-        ("along-training", analysis_paths.ALONG, plots.along_training),
     )
     several: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing-of-runs", side_by_side.FREEZING, plots.freezing_of_runs),
@@ -61,9 +63,10 @@ def of_analyses(found: dict[str, Record]) -> Iterator[Made]:
         ("nil-of-runs", side_by_side.NIL, plots.nil_of_runs),
     )
     for name, grid, draw in one:
-        yield name, drawn(grid, draw, found["MAML"])
+        yield name, drawn(grid, draw, maml)
     for name, grid, draw in several:
-        yield name, drawn(grid, draw, found)
+        yield name, drawn(grid, draw, {"MAML": maml, "ANIL": anil})
+    yield "along-training", drawn(analysis_paths.ALONG, plots.along_training, along)
 
 
 def of_glyphs() -> Iterator[Made]:
@@ -74,8 +77,11 @@ def of_glyphs() -> Iterator[Made]:
             if main_of_the_command(["train", preset, *NETWORK, *LENGTH, "--folder", sources[name]]) != 0:
                 raise SystemExit(1)
         yield "adaptation", adaptation(sources)
-        found = {name: analyze(Request(source, tasks=TASKS), EXPERIMENTS) for name, source in sources.items()}
-        yield from of_analyses(found)
+        yield from of_analyses(
+            analyze(Request(sources["MAML"], tasks=TASKS), EXPERIMENTS),
+            analyze(Request(sources["ANIL"], tasks=TASKS), COMPARED),
+            analyze(Request(sources["MAML"], tasks=ALONG), ["early"]),
+        )
 
 
 def adaptation(sources: dict[str, str]) -> Figure:
