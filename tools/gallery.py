@@ -29,8 +29,6 @@ PLACE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "gallery"
 COMPARED = ("freeze", "similarity", "nil")
 EXPERIMENTS = (*COMPARED, "weights", "steps", "landscape", "paths")
 TASKS = 100
-ALONG = 30
-"""Tasks at each snapshot along training."""
 GLYPHS = {"MAML": "glyphs-5way-1shot-maml", "ANIL": "glyphs-5way-1shot-anil"}
 NETWORK = (
     "--model.kind",
@@ -47,8 +45,8 @@ LENGTH = ("--outer.meta-steps", "1500", "--outer.meta-batch", "8", "--outer.snap
 Made = tuple[str, Figure]
 
 
-def of_analyses(maml: Record, anil: Record, along: Record) -> Iterator[Made]:
-    """The experiments on MAML, MAML beside ANIL, and MAML along training."""
+def of_analyses(maml: Record, anil: Record) -> Iterator[Made]:
+    """The experiments on MAML, and on MAML beside ANIL."""
     one: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing", analysis.FREEZING, plots.freezing),
         ("similarity", analysis.SIMILARITY, plots.similarity),
@@ -66,7 +64,6 @@ def of_analyses(maml: Record, anil: Record, along: Record) -> Iterator[Made]:
         yield name, drawn(grid, draw, maml)
     for name, grid, draw in several:
         yield name, drawn(grid, draw, {"MAML": maml, "ANIL": anil})
-    yield "along-training", drawn(analysis_paths.ALONG, plots.along_training, along)
 
 
 def of_glyphs() -> Iterator[Made]:
@@ -80,7 +77,6 @@ def of_glyphs() -> Iterator[Made]:
         yield from of_analyses(
             analyze(Request(sources["MAML"], tasks=TASKS), EXPERIMENTS),
             analyze(Request(sources["ANIL"], tasks=TASKS), COMPARED),
-            analyze(Request(sources["MAML"], tasks=ALONG), ["early"]),
         )
 
 
