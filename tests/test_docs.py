@@ -14,6 +14,7 @@ import innerloop
 from innerloop import algorithms, analysis, rl
 from innerloop.cli import COMMANDS, main
 from innerloop.config.presets.registry import all_presets
+from innerloop.report import plots
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -86,6 +87,33 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in ROOT.glob("docs/**/*.md"):
         assert str(page.relative_to(ROOT / "docs")) in navigation
+
+
+def test_notebooks_examples_and_the_changelog_are_in_the_navigation() -> None:
+    """`tools/docs_pages.py` makes their pages."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    examples |= {path.parent.name for path in (ROOT / "examples").glob("*/__main__.py")}
+    shown = set(re.findall(r": examples/(\w+)\.md", navigation))
+    assert shown == examples
+    books = {path.stem for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+    assert set(re.findall(r": notebooks/(\w+)\.md", navigation)) == books
+    assert ": changelog.md" in navigation
+
+
+def test_the_site_needs_no_network() -> None:
+    """Search from a folder of files has a shim, which must not be the one that the plugin would fetch."""
+    settings = (ROOT / "mkdocs.yml").read_text()
+    assert "\n  - offline" in settings
+    (shim,) = re.findall(r"- (assets/\S*iframe-worker\S*)", settings)
+    assert "location.protocol" in (ROOT / "docs" / shim).read_text()
+
+
+def test_the_gallery_shows_every_figure() -> None:
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    figures = {path.name for path in (ROOT / "docs" / "figures" / "gallery").iterdir()}
+    assert set(re.findall(r"\(figures/gallery/([\w.-]+)\)", page)) == figures
+    assert set(re.findall(r"^`(\w+)`$", page, re.M)) <= set(vars(plots))
 
 
 @pytest.mark.parametrize("name", algorithms.__all__)
@@ -169,7 +197,7 @@ def test_the_python_pages_show_all_that_is_public() -> None:
     objects = [found(path) for path in shown]
     for name in innerloop.HOMES:
         assert any(getattr(innerloop, name) is one for one in objects), name
-    for package in (analysis, rl):
+    for package in (analysis, plots, rl):
         for name, value in vars(package).items():
             if not name.startswith("_") and not isinstance(value, ModuleType):
                 assert any(value is one for one in objects), name

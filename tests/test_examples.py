@@ -44,6 +44,15 @@ def test_sinusoid_from_scratch(tmp_path):
     assert (tmp_path / "wave.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_optuna_sweep():
+    pytest.importorskip("optuna")
+    text = run("optuna_sweep")
+    (best,) = found(rf"best of 3 trials \(\d pruned\): .*, validation loss {NUMBER}", text)
+    (other,) = found(f"on other waves: {NUMBER} ±", text)
+    assert 0 < best < 10
+    assert abs(other - best) < 2
+
+
 def test_own_equinox_model():
     text = run("own_equinox_model")
     for name in ("MAML", "ANIL"):

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.accuracy.tables import ROOT, table
 from innerloop.analysis.verdict import judge
 from innerloop.io.files import write_text
-from innerloop.report.analysis_figures import early
+from innerloop.report import analysis_figures
 
 PAGE = ROOT / "docs" / "guides" / "analysis.md"
 FREEZING = {
@@ -191,4 +191,6 @@ def draw_snapshots(folder: Path) -> None:
         if "early" in result.get("results", {}):
             place = PAGE.parents[1] / "figures" / f"early-{result['subject']}.png"
             place.parent.mkdir(exist_ok=True)
-            early(result["results"]).savefig(place, dpi=110, metadata={"Software": None})
+            analysis_figures.of_name("early", result["results"]).savefig(
+                place, dpi=110, metadata={"Software": None}
+            )

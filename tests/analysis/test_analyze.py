@@ -10,8 +10,8 @@ from innerloop.analysis import run_all
 from innerloop.analysis.run_all import EXPERIMENTS, Laboratory, Request, analyze
 from innerloop.cli import main
 from innerloop.errors import InnerloopError
-from innerloop.report.analysis_figures import frozen_name
 from innerloop.report.html_blocks import together
+from innerloop.report.plots.analysis import frozen_name
 from innerloop.training.schedule import reached
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder

@@ -21,8 +21,8 @@ from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder, output
 from innerloop.io.untrusted import open_regular
-from innerloop.report.html_blocks import svg
-from innerloop.report.run_figures import STYLE
+from innerloop.report.figure_files import svg
+from innerloop.report.plots.style import STYLE
 from innerloop.tasks.datasets import mini_imagenet
 from innerloop.tasks.io import class_folders
 from innerloop.tasks.io.images import open_image

@@ -20,8 +20,9 @@ from innerloop.cli.common import Terminal, console
 from innerloop.cli.progress import counting
 from innerloop.errors import InnerloopError
 from innerloop.io.text import LIMIT, as_json, csv_cell, printable
-from innerloop.report import analysis_page, html_blocks, measurements, run_figures
+from innerloop.report import analysis_page, html_blocks, measurements
 from innerloop.report.analysis_tables import _as_csv
+from innerloop.report.plots import style
 from innerloop.training.measurement import Measurement
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -122,10 +123,10 @@ def test_labels_are_no_formulas():
 
     figure = Figure()
     axes = figure.subplots()
-    axes.plot([1, 2], label=run_figures._label("$^$\x1b$x"))
+    axes.plot([1, 2], label=style.label("$^$\x1b$x"))
     axes.legend()
     figure.savefig(io.BytesIO(), format="svg")
-    assert run_figures._label("$^$\x1b") == r"\$^\$\x1b"
+    assert style.label("$^$\x1b") == r"\$^\$\x1b"
 
 
 def test_html_shows_what_it_is_given():

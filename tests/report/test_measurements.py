@@ -39,13 +39,13 @@ def test_baselines_are_untrained(groups, runs):
 
 def test_labels_always_differ(runs):
     maml, joint = load_trained(runs[0]), load_trained(runs[1])
-    assert measurements._labels_of([maml, joint]) == ["MAML", "joint training"]
-    assert measurements._labels_of([maml, replace(maml, source="b/x")]) == ["sinusoid-maml", "x"]
-    assert measurements._labels_of([replace(maml, source="a/x"), replace(maml, source="b/x")]) == [
+    assert measurements.labels_of([maml, joint]) == ["MAML", "joint training"]
+    assert measurements.labels_of([maml, replace(maml, source="b/x")]) == ["sinusoid-maml", "x"]
+    assert measurements.labels_of([replace(maml, source="a/x"), replace(maml, source="b/x")]) == [
         "a/x",
         "b/x",
     ]
-    assert len(set(measurements._labels_of([maml, maml]))) == 2
+    assert len(set(measurements.labels_of([maml, maml]))) == 2
 
 
 def test_a_weights_file_has_no_measures_of_training(runs):

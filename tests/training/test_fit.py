@@ -2,12 +2,14 @@
 
 import inspect
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
 import sys
+import types
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -22,6 +24,7 @@ from fit_cases import LOSS, PARAMS, SCHEDULE, VALIDATION, algorithm, fitted, sam
 
 import innerloop as il
 from innerloop.errors import InnerloopError
+from innerloop.io.live_line import in_notebook
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
@@ -505,7 +508,7 @@ def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
     fitted(tmp_path / "run", progress=True, meta_steps=6)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress_line, "QUIET", 0.0)
-    monkeypatch.setattr(progress_line, "EVERY", 0.0)
+    monkeypatch.setattr(progress_line.LiveLine, "seconds", 0.0)
     fitted(tmp_path / "run", progress=True, meta_steps=12, resume=True)
     compiling, first, _, last = capsys.readouterr().err.splitlines()
     assert compiling == "fit: compiling"
@@ -533,6 +536,62 @@ def test_one_line_is_written_over_in_a_terminal(monkeypatch: pytest.MonkeyPatch)
     assert screen.getvalue() == shown
 
 
+def test_one_display_is_kept_up_to_date_in_a_notebook(monkeypatch: pytest.MonkeyPatch):
+    """As nbclient and saved notebooks keep it: a single output, in its last state."""
+    shown: list[list[str]] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], *, raw: bool) -> None:
+            shown[-1].append(content["text/plain"])
+
+    def display(content: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
+        shown.append([content["text/plain"]])
+        return Handle()
+
+    shell = types.SimpleNamespace(kernel=object())
+    module = types.SimpleNamespace(get_ipython=lambda: shell, display=types.SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress_line, "QUIET", 0.0)
+    monkeypatch.setattr(progress_line.time, "monotonic", itertools.count(0.0, 0.05).__next__)
+    for _ in range(2):
+        line = progress_line.ProgressLine()
+        line.on_start(Path("run"), {}, 0)
+        line.timer.join()
+        for step in range(1, 101):
+            line.on_block(Progress(step, 100, 100.0, 1.0, {"outer_loss": 1.0}))
+        line.on_end(None)
+    assert [lines[0] for lines in shown] == 2 * ["fit: compiling"]  # two runs, two lines
+    assert all("100/100 meta-steps, done" in lines[-1] for lines in shown)
+    assert all(20 <= len(lines) <= 30 for lines in shown)  # five a second of clock time at most
+    assert sys.stderr.getvalue() == ""  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
+    module = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    assert not in_notebook()
+    monkeypatch.delitem(sys.modules, "IPython")
+    assert not in_notebook()
+
+
+def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tmp_path: Path):
+    other = fitted(tmp_path / "other", validation=None, validate_every=1, validation_tasks=2).folder
+    out = tmp_path / "page.html"
+    assert command("report", whole, other, "--out", out)[0] == 0
+    page = out.read_text()
+    cells = [re.sub("<[^>]*>", "|", row) for row in re.findall(r"<tr class=\"\">.*?</tr>", page)]
+    lines = [line for line in RunFolder(whole).metrics() if "validation_loss" in line]
+    lowest = min(lines, key=lambda line: line["validation_loss"])
+    assert any(f"|{lowest['validation_loss']:.4g}||{lowest['step']}|" in row for row in cells)
+    assert page.count("<img") == 2  # with a validation, and without
+    assert "Validation by loss" in page
+    assert "Without validation" in page
+    assert command("report", whole)[0] == 0
+    assert (whole / "report.html").is_file()
+    assert "is no run of `innerloop.fit`, and others are" in complaint("report", whole, "sinusoid-maml")
+
+
 def test_commands_say_that_such_a_run_is_for_python(whole: Path, complaint):
-    for words in (("report", whole), ("evaluate", whole), ("train", "--resume", whole)):
+    for words in (("compare", whole), ("evaluate", whole), ("train", "--resume", whole)):
         assert "is a run of `innerloop.fit`, on a model of your own" in complaint(*words)

@@ -90,6 +90,11 @@ class Laboratory:
         if request.against is not None:
             weights_path(request.against)
 
+    @property
+    def source(self) -> str:
+        """Where the run is."""
+        return self.request.source
+
     @cached_property
     def trained(self) -> Trained:
         """The trained run."""

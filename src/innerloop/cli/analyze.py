@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import tyro
 from tyro.conf import arg
 
+from innerloop.cli import analyze_several
 from innerloop.cli.common import Count, Devices, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
+from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, with_interval
 from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
-    import innerloop.analysis.run_all
+    from innerloop.analysis.run_all import Request
 
 Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early", "against"]
 
@@ -24,18 +26,20 @@ Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "
 @dataclass(frozen=True)
 class Analyze:
     """Rapid learning or feature reuse? Freezing, similarity, NIL and more on a trained run, as one HTML page with
-    tables (CSV, JSON) and figures (PNG, SVG). Results are cached, so a second call is instant.
+    tables (CSV, JSON) and figures (PNG, SVG). Several runs are shown side by side. Results are cached.
 
-    Example: innerloop analyze omniglot-5way-1shot-maml --only freeze nil --tasks 500
+    Example: innerloop analyze omniglot-5way-1shot-maml omniglot-5way-1shot-anil --only freeze nil --tasks 500
     """
 
-    source: Annotated[str, tyro.conf.Positional]
-    """A run's folder, a weights file, or a preset with bundled weights."""
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+    ]
+    """Run folders, weights files, or presets with bundled weights."""
     only: Annotated[
         tuple[Name, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
     ] = ()
-    """Experiments: freeze, similarity, nil, weights, steps, landscape, paths, early (needs the run's snapshots),
-    against (needs --against)."""
+    """Experiments: freeze, similarity, nil, weights; of one run also steps, landscape, paths, early (needs its
+    snapshots), against (needs --against)."""
     tasks: Annotated[int, TASKS, arg(metavar="N")] = 1000
     """Held-out tasks for scores; experiments that look at activations or parameters take at most 60."""
     frozen: Annotated[
@@ -52,7 +56,7 @@ class Analyze:
     """Inner steps."""
     out: Annotated[
         Path | None,
-        arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-SOURCE)"),
+        arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-RUN)"),
     ] = None
     """Where page, tables and figures are written; with --json nothing is written by default."""
     overwrite: bool = False
@@ -75,10 +79,16 @@ def run(argv: Sequence[str]) -> int:
     start_jax(arguments.devices)
     from innerloop.analysis.run_all import EXPERIMENTS, analyze
 
-    asked = _request(arguments)
-    _check_source(asked, arguments.only)  # before a folder is made
-    out = arguments.out or (None if arguments.json else _default_out(arguments.source))
+    asked, *others = requests = _requests(arguments)
+    _check_sources(requests, arguments.only)  # before a folder is made
+    out = arguments.out or (None if arguments.json else _default_out(arguments.runs))
     folder = None if out is None else _output_folder(out, arguments)
+    if others:
+        chosen = {"fresh": arguments.fresh, "as_json": arguments.json}
+        code = analyze_several.run(requests, arguments.only, folder, _progress, **chosen)
+        if folder is not None and not arguments.json:
+            console().print(f"Page:     {out}/index.html", style="bold")
+        return code
     results = analyze(asked, arguments.only, progress_for=_progress, fresh=arguments.fresh)
     made = [name for name in EXPERIMENTS if name in results]
     if folder is not None:
@@ -95,45 +105,50 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _request(arguments: Analyze) -> "innerloop.analysis.run_all.Request":
+def _requests(arguments: Analyze) -> "list[Request]":
+    """One for each run. Raises InnerloopError if there is none, or --against goes with several."""
     from innerloop.analysis.run_all import Request
 
-    return Request(
-        source=arguments.source,
-        tasks=arguments.tasks,
-        seed=arguments.seed,
-        shots=arguments.shots,
-        steps=arguments.steps,
-        frozen=tuple(tuple(names.split(",")) for names in arguments.frozen),
-        against=arguments.against,
-        data_folder=arguments.data_folder,
-    )
+    if not arguments.runs:
+        raise InnerloopError("analyze", "needs a run", do="give a run's folder")
+    if arguments.against is not None and len(arguments.runs) > 1:
+        do = "give one run and --against, or several runs without it"
+        raise InnerloopError("--against", "compares the layers of one run with another's", do=do)
+    common = {name: getattr(arguments, name) for name in ("tasks", "seed", "shots", "steps", "data_folder")}
+    frozen = tuple(tuple(names.split(",")) for names in arguments.frozen)
+    return [Request(run, frozen=frozen, against=arguments.against, **common) for run in arguments.runs]
 
 
-def _check_source(asked: "innerloop.analysis.run_all.Request", only: Sequence[str]) -> None:
-    """Raise InnerloopError for RL runs, and for experiments that the run does not allow."""
+def _check_sources(requests: "Sequence[Request]", only: Sequence[str]) -> None:
+    """Raise InnerloopError for RL runs, and for experiments that the runs do not allow."""
     from innerloop.analysis.run_all import Laboratory
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage import weights
     from innerloop.training.storage.sources import weights_path
 
-    for source in filter(None, (asked.source, asked.against)):
+    for source in filter(None, (*(asked.source for asked in requests), requests[0].against)):
         refuse_policies(weights.load(weights_path(source))[1])
-    laboratory = Laboratory(asked)
-    laboratory.check(only or laboratory.default())
+    laboratory, *others = laboratories = [Laboratory(asked) for asked in requests]
+    if others:
+        analyze_several.experiments(laboratories, only)
+    else:
+        laboratory.check(only or laboratory.default())
 
 
-def _default_out(source: str) -> Path:
-    """`analysis` in the run's folder, else a folder here."""
-    path = Path(source)
-    return path / "analysis" if path.is_dir() else Path(f"analysis-{path.stem}")
+def _default_out(runs: Sequence[str]) -> Path:
+    """`analysis` in the folder of a single run, else a folder here."""
+    first = Path(runs[0])
+    if len(runs) == 1 and first.is_dir():
+        return first / "analysis"
+    names = "-".join(Path(run).stem for run in runs)
+    return Path(f"analysis-{names}" if len(names) < 100 else f"analysis-of-{len(runs)}-runs")
 
 
 def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
     """Make the folder. Raises InnerloopError if that fails, or it holds files that an analysis did not write."""
     from innerloop.training.storage.sources import inputs_of
 
-    sources = filter(None, (arguments.source, arguments.against))
+    sources = filter(None, (*arguments.runs, arguments.against))
     inputs = [path for source in sources for path in inputs_of(source, arguments.data_folder)]
     folder = OutputFolder(out, overwrite=arguments.overwrite, inputs=inputs)
     folder.make("figures")

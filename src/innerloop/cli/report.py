@@ -19,7 +19,8 @@ from innerloop.io.files import OutputFolder, new_output, output
 class Report:
     """Write one self-contained HTML page about one or more runs: results, curves, examples, settings.
 
-    Runs on the same problem are compared; figures are kept in RUN/figures too.
+    Runs on the same problem are compared; figures are kept in RUN/figures too. Of runs of `innerloop.fit` it shows what
+    training logged.
 
     Example: innerloop report runs/glyphs-5way-1shot-maml runs/glyphs-5way-1shot-reptile
     """
@@ -45,27 +46,46 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Report, argv)
     if not arguments.runs:
         raise InnerloopError("report", "needs a run", do="give a run's folder")
+    from innerloop.training.storage.run_directory import RunFolder
+
+    if any(RunFolder(run).is_fit for run in arguments.runs):
+        return _report_on_fits(arguments)
     start_jax(arguments.devices)
     from innerloop.report import measurements, run_page
+    from innerloop.training.storage.sources import inputs_of
 
     loaded = measurements.load(arguments.runs)
-    draft, out = _destination(arguments)  # before anything is measured
+    inputs = [path for source in arguments.runs for path in inputs_of(source)]
+    draft, out = _destination(arguments, inputs)  # before anything is measured
     groups = measurements.gather(loaded, arguments.tasks, watching)
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0
 
 
-def _destination(arguments: Report) -> tuple[AbstractContextManager[Path], Path]:
+def _report_on_fits(arguments: Report) -> int:
+    """The page on runs of `innerloop.fit`: what training logged."""
+    from innerloop.report import fit_page
+
+    runs = fit_page.load(arguments.runs)
+    draft, out = _destination(arguments, list(map(Path, arguments.runs)))
+    with draft as path:
+        path.write_text(fit_page.page(runs), encoding="utf-8")
+    console().print(f"Report: {out}", style="bold")
+    return 0
+
+
+def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContextManager[Path], Path]:
     """A draft of the page, and its path: by default `report.html` in the first run's folder, or here.
+
+    Args:
+        arguments: of the command.
+        inputs: what is read, and so must not be replaced.
 
     Raises:
         InnerloopError: if the file exists and must not be replaced.
     """
-    from innerloop.training.storage.sources import inputs_of
-
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
-    inputs = [path for source in arguments.runs for path in inputs_of(source)]
     if arguments.out is None and first.is_dir():
         # The page of a run lies beside its files, which are the input.
         others = [path for path in inputs if Path(path).resolve() != first.resolve()]

@@ -8,8 +8,9 @@ from innerloop.config.specs import ALGORITHMS
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, grouped, with_interval
 from innerloop.report import analysis_figures, analysis_tables
-from innerloop.report.analysis_figures import frozen_name, nil_name
-from innerloop.report.html_blocks import document, escaped, save_figures, svg, table, together
+from innerloop.report.figure_files import save_figures, svg
+from innerloop.report.html_blocks import document, escaped, table, together
+from innerloop.report.plots.analysis import frozen_name, nil_name
 
 QUESTION = """
 <p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
@@ -36,14 +37,18 @@ TITLES = {
     "against": "Do two runs learn the same features?",
 }
 
+BEFORE_AND_AFTER = (
+    "The queries of a task pass through the network before and after its inner loop, and both sets of activations are "
+    "compared, layer by layer. 1 means the same up to a change of basis: CCA is invariant to any invertible linear "
+    "map, CKA to rotations and scaling only."
+)
+
 WHAT = {
     "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as usual. If "
     "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
     "so the changes have smaller intervals of their own.",
-    "similarity": "The queries of a task pass through the network before and after its inner loop, and both sets of "
-    "activations are compared, layer by layer. 1 means the same up to a change of basis: CCA is invariant to any "
-    "invertible linear map, CKA to rotations and scaling only. PWCCA is CCA with directions weighted by their share of "
-    "the layer. Hollow marks show chance: the same with shuffled points. For CCA with few points it is high.",
+    "similarity": f"{BEFORE_AND_AFTER} PWCCA is CCA with directions weighted by their share of the layer. Hollow marks "
+    "show chance: the same with shuffled points. For CCA with few points it is high.",
     "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
     "in the most similar direction. Its accuracy is due to the features of the body alone. The untrained body is the "
     "same network before training.",
@@ -89,7 +94,7 @@ def write(results: Record, names: Sequence[str], folder: OutputFolder) -> Path:
     """
     folder.make()
     analysis_tables.write(results, list(names), folder)
-    drawn = analysis_figures.drawn(results)
+    drawn = analysis_figures.all_of(results)
     save_figures(folder, drawn)
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
     folder.write("index.html", _page(results, [n for n in TITLES if n in names], shown))
@@ -104,7 +109,7 @@ def _page(results: Record, names: Sequence[str], shown: dict[str, str]) -> str:
         title,
         [
             "<h1>Rapid learning or feature reuse?</h1>",
-            f'<p class="soft">{together(_subject(results))}</p>',
+            f'<p class="soft">{together(subject(results))}</p>',
             _verdict(results),
             f"<nav>{links}</nav>",
             "<h2>The question</h2>",
@@ -140,7 +145,7 @@ and Vinyals,
 """
 
 
-def _subject(results: Record) -> str:
+def subject(results: Record) -> str:
     """What was analysed, in one sentence."""
     r = results
     spec, length = ALGORITHMS[r["algorithm"]], r["trained_meta_steps"]

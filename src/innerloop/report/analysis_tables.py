@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from innerloop.analysis.records import Record
@@ -73,6 +74,19 @@ def _as_csv(rows: Rows) -> str:
     writer.writeheader()
     writer.writerows({name: csv_cell(x) for name, x in row.items()} for row in rows)
     return text.getvalue()
+
+
+def write_several(analyses: Mapping[str, Record], names: Sequence[str], folder: OutputFolder) -> None:
+    """Write `results.json` with the record of every run, and `NAME.csv` with a column `run`.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
+    runs = [{"label": run, **results} for run, results in analyses.items()]
+    folder.write("results.json", as_json({"runs": runs}, indent=1) + "\n")
+    for name in names:
+        rows = [{"run": run, **x} for run, found in analyses.items() for x in _rows_of(name, found[name])]
+        folder.write(f"{name}.csv", _as_csv(rows))
 
 
 def write(results: Record, names: list[str], folder: OutputFolder) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from matplotlib.patches import Polygon
 from innerloop.io.text import counted
 from innerloop.report.comparison import Result
 from innerloop.report.examples import SEED
-from innerloop.report.run_figures import COLOURS, STYLE, panels
+from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, drawn
 from innerloop.rl.rollout import Trajectories
 
 if TYPE_CHECKING:
@@ -40,7 +39,9 @@ class Strip:
 
 def strip(result: Result) -> Figure:
     """Both directions or two speeds, before the first update and after the last; all runs get the same tasks."""
-    return _drawn(_body_of(result).parts, _strips(result))
+    body, films = _body_of(result).parts, _strips(result)
+    grid = Grid(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
+    return drawn(grid, _film, body, films)
 
 
 def _experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
@@ -115,23 +116,20 @@ def _capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> n
     return np.concatenate([around(b, angle), around(a, angle + np.pi)])
 
 
-@matplotlib.rc_context(STYLE)
-def _drawn(body: object, films: list[Strip]) -> Figure:
+def _film(body: object, films: list[Strip], grid: Panels) -> None:
     """A row per trajectory, a column per moment."""
-    figure, grid = panels(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
     for row, film in zip(grid, films, strict=True):
         for axes, pose, time in zip(row, film.poses, film.times, strict=True):
             _frame(axes, *_outlines(body, pose))
             axes.set_xlabel(f"{time:.1f} s", fontsize=8, labelpad=1)
         row[0].set_title(film.title, loc="left", fontsize=10, pad=3)
-    return figure
 
 
 def _frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
     """One frame: the ground with its marks, the parts, and the distance covered."""
     axes.axhspan(LOW, 0, color="#d9d9d9", linewidth=0)
     marks = np.arange(np.ceil((centre - SIDE) * 2), np.floor((centre + SIDE) * 2) + 1) / 2
-    axes.vlines(marks, LOW, 0, color="#767676", linewidth=1)
+    axes.vlines(marks, LOW, 0, color=GREY, linewidth=1)
     for part, outline in shapes:
         colour = COLOURS[0] if part % 2 else COLOURS[5]
         axes.add_patch(Polygon(outline, closed=True, facecolor=colour, edgecolor="white", linewidth=0.4))

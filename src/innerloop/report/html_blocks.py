@@ -3,19 +3,15 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from innerloop.io.files import OutputFolder
 from innerloop.io.text import LIMIT, grouped, printable, with_interval
 from innerloop.report.comparison import Result
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group
-from innerloop.report.run_figures import STYLE
 from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
@@ -34,27 +30,6 @@ def document(title: str, parts: Sequence[str]) -> str:
             "</body></html>\n",
         ]
     )
-
-
-def svg(figure: Figure, what: str) -> str:
-    """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return f'<img alt="{escaped(what)}" src="data:image/svg+xml;base64,{_encoded(buffer)}">'
-
-
-def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
-    """Save figures as PNG and SVG in `figures/` of a folder.
-
-    Raises:
-        InnerloopError: if a file cannot be written.
-    """
-    folder.make("figures")
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            with folder.replacing(f"figures/{name}.{kind}") as draft, matplotlib.rc_context(STYLE):
-                figure.savefig(draft, format=kind, dpi=160)
 
 
 def _img(picture: np.ndarray, what: str) -> str:

@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from innerloop.analysis.progress import ProgressFor, no_progress_for
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.report.comparison import Result, families, over_seeds
@@ -15,6 +17,21 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained, started_from, untrained_of
 
 SEED = re.compile(r"seed-\d+")
+
+
+@runtime_checkable
+class Named(Protocol):
+    """What a label is made of: a trained run, or the laboratory of one."""
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,7 @@ def _group(
     """Measure runs on one problem, and what their trainings began from."""
     found = families(members)
     runs = []
-    for label, family in zip(_labels_of([family[0] for family in found]), found, strict=True):
+    for label, family in zip(labels_of([family[0] for family in found]), found, strict=True):
         names = [f"{label}, seed {t.config.seed}" for t in family] if len(family) > 1 else [label]
         single = [_measured(name, t, tasks, progress_for) for name, t in zip(names, family, strict=True)]
         runs.append(over_seeds(label, single))
@@ -143,13 +160,13 @@ def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
     return found
 
 
-def _labels_of(members: Sequence[Trained]) -> list[str]:
+def labels_of(members: Sequence[Named]) -> list[str]:
     """Distinct short names: the algorithm, else the folder's name, else the whole source.
 
     A folder `seed-N` lies in that of its trainings, whose name is the one that tells.
     """
     place = lambda t: path.parent if SEED.fullmatch((path := Path(t.source)).name) else path
-    choices: list[Callable[[Trained], str]] = [
+    choices: list[Callable[[Named], str]] = [
         lambda t: t.config.spec.title,
         lambda t: place(t).name,
         lambda t: str(place(t)),

@@ -11,13 +11,12 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import examples, film_strip, run_figures, settings_table
 from innerloop.report.comparison import Result
+from innerloop.report.figure_files import save_figures, svg
 from innerloop.report.html_blocks import (
     document,
     episode_block,
     escaped,
     results_table,
-    save_figures,
-    svg,
     together,
 )
 from innerloop.report.measurements import Group

@@ -1,0 +1,82 @@
+"""`innerloop analyze A B ...`: the analyses of several runs on one page."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from innerloop.cli.common import console, new_table, print_json
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import counted
+
+if TYPE_CHECKING:
+    from innerloop.analysis.progress import ProgressFor
+    from innerloop.analysis.records import Record
+    from innerloop.analysis.run_all import Laboratory, Request
+
+COMPARED = ("freeze", "similarity", "nil", "weights")
+"""The experiments whose results of several runs are shown side by side."""
+
+
+def experiments(laboratories: "Sequence[Laboratory]", only: Sequence[str]) -> list[str]:
+    """The experiments that were asked for, or else all that every run allows.
+
+    Raises:
+        InnerloopError: for experiments that are not shown side by side, for those that a run does not allow, and for
+            runs of different scores.
+    """
+    if len({lab.regression for lab in laboratories}) > 1:
+        do = "analyze regressions and classifications apart"
+        raise InnerloopError("analyze", "the runs have different scores, loss and accuracy", do=do)
+    for name in only:
+        if name not in COMPARED:
+            do = "give one run, or choose among: " + ", ".join(COMPARED)
+            raise InnerloopError("analyze", f"`{name}` is not shown of several runs", do=do)
+    allowed = [lab.default() for lab in laboratories]
+    chosen = list(only) or [name for name in COMPARED if all(name in names for names in allowed)]
+    for lab in laboratories:
+        lab.check(chosen)
+    return [name for name in COMPARED if name in chosen]
+
+
+def run(
+    requests: "Sequence[Request]",
+    only: Sequence[str],
+    folder: OutputFolder | None,
+    progress_for: "ProgressFor",
+    *,
+    fresh: bool,
+    as_json: bool,
+) -> int:
+    """Analyse every run, and write or print the results of all; returns the exit code."""
+    from innerloop.analysis.run_all import Laboratory, analyze
+    from innerloop.report.measurements import labels_of
+
+    laboratories = [Laboratory(request) for request in requests]
+    names, labels = experiments(laboratories, only), labels_of(laboratories)
+    watching = lambda label: lambda title: progress_for(f"{label}, {title}")
+    analyses = {
+        label: analyze(request, names, progress_for=watching(label), fresh=fresh)
+        for label, request in zip(labels, requests, strict=True)
+    }
+    if folder is not None:
+        from innerloop.report import analysis_comparison
+
+        analysis_comparison.write(analyses, names, folder)
+    if as_json:
+        print_json({"runs": [{"label": label, **results} for label, results in analyses.items()]})
+    else:
+        _show(analyses, requests[0].tasks)
+    return 0
+
+
+def _show(analyses: "dict[str, Record]", tasks: int) -> None:
+    """One row a run."""
+    from innerloop.report.analysis_comparison import SUMMARY, summary
+
+    grid = new_table(*SUMMARY, left=1)
+    for row in summary(analyses):
+        grid.add_row(*row)
+    console().print(grid)
+    console().print(
+        f"Mean ± 95 % interval over {counted(tasks, 'held-out task')}. Head alone: the body is frozen, as in ANIL."
+    )

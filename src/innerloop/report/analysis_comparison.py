@@ -1,0 +1,189 @@
+"""The analyses of several runs side by side: one page, its figures, and tables with a column `run`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from innerloop.analysis.records import Record
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import with_interval
+from innerloop.report import analysis_tables
+from innerloop.report.analysis_page import BEFORE_AND_AFTER, PAPER, QUESTION, RULE, TITLES, WHAT, subject
+from innerloop.report.figure_files import save_figures, svg
+from innerloop.report.html_blocks import document, escaped, table, together
+from innerloop.report.plots import side_by_side
+from innerloop.report.plots.analysis import frozen_name, nil_name
+from innerloop.report.plots.side_by_side import Analyses, in_order_of_layers
+from innerloop.report.plots.style import Grid, drawn
+
+FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
+    "freeze": (side_by_side.FREEZING, side_by_side.freezing_of_runs),
+    "similarity": (side_by_side.SIMILARITY, side_by_side.similarity_of_runs),
+    "nil": (side_by_side.NIL, side_by_side.nil_of_runs),
+    "weights": (side_by_side.MOVEMENT, side_by_side.movement_of_runs),
+}
+
+Cells = Sequence[str]
+
+SUMMARY = ("run", "all layers adapt", "head alone", "nothing adapts", "NIL", "CKA of the body", "verdict")
+"""The heads of `summary`; `head alone` is the body frozen, which is how ANIL adapts."""
+
+
+def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Path:
+    """Write page, tables and figures.
+
+    Args:
+        analyses: the record of `innerloop.analysis.run_all.analyze` of each run, by its label.
+        names: the experiments in them.
+        folder: where to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InnerloopError: if a file cannot be written.
+    """
+    folder.make()
+    analysis_tables.write_several(analyses, names, folder)
+    figures = {name: drawn(*FIGURES[name], analyses) for name in names}
+    save_figures(folder, figures)
+    folder.write("index.html", _page(analyses, names, figures))
+    return folder.path / "index.html"
+
+
+def summary(analyses: Analyses) -> list[list[str]]:
+    """One row a run with the cells of `SUMMARY`; what was not measured is empty."""
+    return [_summary_row(run, results) for run, results in analyses.items()]
+
+
+def _summary_row(run: str, results: Record) -> list[str]:
+    """Scores with parts of the inner loop switched off, similarity of the body, and the verdict."""
+    layers, metric = results["layers"], results["metric"]
+    frozen = {tuple(x["frozen"]): x for x in results.get("freeze", [])}
+    scores = [frozen.get(tuple(names)) for names in ([], layers[:-1], layers)]
+    nil = [x for x in results.get("nil", []) if x["body"] == "trained" and not x["inner_loop"]]
+    of = lambda x: with_interval(x[metric], x["ci95"], metric)
+    return [
+        run,
+        *("" if x is None else of(x) for x in scores),
+        of(nil[0]) if nil else "",
+        _least_similar(results),
+        results.get("verdict", {}).get("kind", ""),
+    ]
+
+
+def _least_similar(results: Record) -> str:
+    """Linear CKA of the body layer that changes most, and its name."""
+    known = [x for x in results.get("similarity", []) if not x["head"] and x["cka"]["mean"] is not None]
+    if not known:
+        return ""
+    layer = min(known, key=lambda x: x["cka"]["mean"])
+    return f"{layer['cka']['mean']:.2f} ({layer['layer']})"
+
+
+def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure]) -> str:
+    """The whole page."""
+    links = "".join(f'<a href="#{name}">{escaped(TITLES[name].split(":")[0])}</a>' for name in names)
+    rows = [("", [together(cell) for cell in row]) for row in summary(analyses)]
+    return document(
+        f"Rapid learning or feature reuse? {', '.join(analyses)}",
+        [
+            "<h1>Rapid learning or feature reuse?</h1>",
+            table([escaped(head) for head in SUMMARY], rows),
+            '<p class="soft">Head alone: the body is frozen, as in ANIL. CKA of the body: of the layer that changes '
+            "most in adaptation; 1 is unchanged. Mean ± 95 % interval over tasks.</p>",
+            f"<nav>{links}</nav>",
+            *(_verdict(run, results) for run, results in analyses.items()),
+            "<h2>The question</h2>",
+            QUESTION,
+            *(_section(name, analyses, figures[name]) for name in names),
+            "<h2>How the verdict is made</h2>",
+            RULE,
+        ],
+    )
+
+
+def _verdict(run: str, results: Record) -> str:
+    """What was analysed, and the verdict in words."""
+    found = results.get("verdict")
+    words = "" if found is None else f"{found['kind'].capitalize()}. {' '.join(found['sentences'])}"
+    return (
+        f'<h3>{escaped(run)}</h3><p class="verdict">{together(words)}</p>'
+        f'<p class="soft">{together(subject(results))}</p>'
+    )
+
+
+def _section(name: str, analyses: Analyses, figure: Figure) -> str:
+    """One experiment on all runs."""
+    paper = f'<p class="soft">{together(PAPER[name])}</p>' if name in PAPER else ""
+    return "\n".join(
+        [
+            f'<h2 id="{name}">{TITLES[name]}</h2>',
+            f"<p>{escaped((WHAT | {'similarity': BEFORE_AND_AFTER})[name])}</p>",
+            f'<div class="figures" style="max-width: 54rem"><figure>{svg(figure, name)}</figure></div>',
+            TABLES[name](analyses),
+            paper,
+        ]
+    )
+
+
+def _side_by_side(head: str, columns: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
+    """A table with a row for each name and a column for each run."""
+    rows = [
+        ("", [escaped(name), *(together(cells.get(name, "")) for cells in columns.values())])
+        for name in names
+    ]
+    return table([head, *map(escaped, columns)], rows)
+
+
+def _freeze_table(analyses: Analyses) -> str:
+    """Scores by what is frozen."""
+    columns = {
+        run: {frozen_name(x["frozen"], r["layers"]): _score(x, r["metric"]) for x in r["freeze"]}
+        for run, r in analyses.items()
+    }
+    return _side_by_side(
+        "frozen", columns, side_by_side.in_order([list(cells) for cells in columns.values()])
+    )
+
+
+def _score(line: Record, metric: str) -> str:
+    return with_interval(line[metric], line["ci95"], metric)
+
+
+def _similarity_table(analyses: Analyses) -> str:
+    """Linear CKA and mean CCA by layer."""
+    columns = {
+        f"{run}, {what.upper()}": {x["layer"]: _plain(x[what]) for x in r["similarity"]}
+        for run, r in analyses.items()
+        for what in ("cka", "cca")
+    }
+    return _side_by_side("layer", columns, in_order_of_layers([list(cells) for cells in columns.values()]))
+
+
+def _plain(value: Record) -> str:
+    return "" if value["mean"] is None else f"{value['mean']:.3f} ± {value['ci95']:.3f}"
+
+
+def _nil_table(analyses: Analyses) -> str:
+    """Accuracies with and without the inner loop."""
+    columns = {run: {nil_name(x): _score(x, "accuracy") for x in r["nil"]} for run, r in analyses.items()}
+    return _side_by_side(
+        "", columns, list(dict.fromkeys(name for cells in columns.values() for name in cells))
+    )
+
+
+def _weights_table(analyses: Analyses) -> str:
+    """Relative lengths of the changes by layer."""
+    value = lambda x: f"{100 * x['relative']:.1f} ± {100 * x['relative_ci95']:.1f} %"
+    columns = {run: {x["layer"]: value(x) for x in r["weights"]} for run, r in analyses.items()}
+    return _side_by_side("layer", columns, in_order_of_layers([list(cells) for cells in columns.values()]))
+
+
+TABLES: dict[str, Callable[[Analyses], str]] = {
+    "freeze": _freeze_table,
+    "similarity": _similarity_table,
+    "nil": _nil_table,
+    "weights": _weights_table,
+}

@@ -1,0 +1,139 @@
+"""The page on runs of `innerloop.fit`: what training logged.
+
+Models and tasks are the caller's, so nothing is measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from innerloop.errors import InnerloopError
+from innerloop.io.text import grouped
+from innerloop.io.untrusted import JsonObject, read_object
+from innerloop.report.figure_files import svg
+from innerloop.report.html_blocks import document, escaped, table
+from innerloop.report.plots import runs as curves
+from innerloop.report.plots.runs import Training
+from innerloop.report.plots.style import drawn
+from innerloop.report.settings_table import flattened
+from innerloop.training.best_validation import MODES, Best, BestRule
+from innerloop.training.fit_settings import NAME
+from innerloop.training.storage.run_directory import RunFolder
+
+BULKY = ("parameters", "optimizer", "programs")
+"""Settings of a run that tell how to resume it, and nothing to a reader."""
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """What the folder of a run holds: its label, its settings and the lines of its metrics."""
+
+    label: str
+    settings: JsonObject
+    metrics: list[JsonObject]
+
+    @property
+    def monitor(self) -> str:
+        """The score by which validations were compared; empty without any."""
+        return str(self.settings.get("monitor", ""))
+
+    @property
+    def best(self) -> Best:
+        """The best validation."""
+        mode = "max" if self.settings.get("mode", MODES.get(self.monitor)) == "max" else "min"
+        return BestRule(self.monitor, mode).of(self.metrics)
+
+
+def load(folders: Sequence[str | Path]) -> list[FitRun]:
+    """Read runs of `innerloop.fit`.
+
+    Args:
+        folders: of the runs.
+
+    Raises:
+        InnerloopError: for a folder that holds no such run, and files that are not as a run writes them.
+    """
+    found = []
+    for label, folder in zip(_labels(folders), map(RunFolder, folders), strict=True):
+        if not folder.is_fit:
+            do = "report on them apart"
+            raise InnerloopError(str(folder.path), "is no run of `innerloop.fit`, and others are", do=do)
+        metrics = folder.metrics()
+        if not metrics:
+            do = "go on with it by `resume=True`"
+            raise InnerloopError(str(folder.path), "has logged no metrics yet", do=do)
+        found.append(FitRun(label, read_object(folder.path / NAME, follow=False), metrics))
+    return found
+
+
+def _labels(folders: Sequence[str | Path]) -> list[str]:
+    """The folders' names, or their whole paths where those are the same."""
+    names = [Path(folder).resolve().name for folder in folders]
+    paths = [f"{folder} ({i})" for i, folder in enumerate(folders, 1)]
+    choices = (names, list(map(str, folders)), paths)
+    return next(labels for labels in choices if len(set(labels)) == len(labels))
+
+
+def page(runs: Sequence[FitRun]) -> str:
+    """The page, with a section for every score by which validations were compared."""
+    title = f"Training of {runs[0].label}" if len(runs) == 1 else f"Training of {len(runs)} runs"
+    scores = list(dict.fromkeys(run.monitor for run in runs))
+    sections = [_section(score, [run for run in runs if run.monitor == score]) for score in scores]
+    note = (
+        "These runs of <code>innerloop.fit</code> are on models and tasks of your own, so this page shows what "
+        "training logged. To measure them on held-out tasks, give <code>innerloop.evaluate</code> the weights that "
+        "<code>innerloop.load_params</code> reads."
+    )
+    parts = [f"<h1>{escaped(title)}</h1>", *sections, f'<p class="soft">{note}</p>', _settings(runs)]
+    return document(title, parts)
+
+
+def figure(runs: Sequence[FitRun]) -> Figure:
+    """Outer loss and validation score of runs with the same score."""
+    kept, score = [Training(run.label, [run.metrics]) for run in runs], runs[0].monitor
+    return drawn(curves.training_grid(kept, score), curves.training_curves, kept, score)
+
+
+def _section(score: str, runs: Sequence[FitRun]) -> str:
+    """Runs with one score: their curves and where they ended."""
+    name = f"Validation by {score.replace('_', ' ')}" if score else "Without validation"
+    heads = [
+        "run",
+        "algorithm",
+        "inner steps",
+        "meta-steps",
+        "last outer loss",
+        "best validation",
+        "at meta-step",
+    ]
+    return "\n".join(
+        [
+            f"<h2>{escaped(name)}</h2>",
+            table(heads, [("", _row(run)) for run in runs], 2),
+            f'<div class="figures"><figure>{svg(figure(runs), "training")}</figure></div>',
+        ]
+    )
+
+
+def _row(run: FitRun) -> list[str]:
+    """One run in numbers."""
+    last, best = run.metrics[-1], run.best
+    loss = next((line["outer_loss"] for line in reversed(run.metrics) if "outer_loss" in line), None)
+    number = lambda value: "" if value is None else f"{value:.4g}"
+    told = [
+        escaped(run.label),
+        *(escaped(str(run.settings.get(k, ""))) for k in ("algorithm", "inner_steps")),
+    ]
+    told += [grouped(int(last["step"])), number(loss)]
+    return told + ([number(best.value), grouped(best.step)] if best.step is not None else ["", ""])
+
+
+def _settings(runs: Sequence[FitRun]) -> str:
+    """The settings of all runs."""
+    flat = [flattened({k: v for k, v in run.settings.items() if k not in BULKY}) for run in runs]
+    names = list(dict.fromkeys(name for settings in flat for name in settings))
+    rows = [("", [escaped(name), *(escaped(str(x.get(name, ""))) for x in flat)]) for name in names]
+    heads = ["setting", *(escaped(run.label) for run in runs)]
+    return f"<details><summary>Settings</summary>{table(heads, rows, len(heads))}</details>"

@@ -1,0 +1,179 @@
+"""Drawings of an analysis: what its experiments measured on layers.
+
+`results` is the record of `innerloop.analysis.run_all.analyze`, or one with the same entries: the experiment by its
+name, `metric` (`accuracy` or `loss`), `layers`, and for accuracies `ways`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from innerloop.analysis.records import Record
+from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, chance, legend
+
+FREEZING, SIMILARITY, NIL = Grid(), Grid(), Grid(height=2.4)
+MOVEMENT = Grid(columns=2, height=3.2, width=7.5)
+
+
+def scale_of(results: Record) -> float:
+    """100 for accuracies, which are shown in percent."""
+    return 100.0 if results["metric"] == "accuracy" else 1.0
+
+
+def score_name(results: Record) -> str:
+    """What the score is called on an axis."""
+    return "accuracy on queries, %" if results["metric"] == "accuracy" else "squared error on queries"
+
+
+def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
+    """A short name of a set of frozen layers: `none`, `conv1-conv3`, `body`, `all`."""
+    names = list(names)
+    if names in ([], list(layers), list(layers[:-1])):
+        return {0: "none", len(layers): "all", len(layers) - 1: "body"}[len(names)]
+    start = layers.index(names[0])
+    run = len(names) > 1 and names == list(layers[start : start + len(names)])
+    return f"{names[0]}–{names[-1]}" if run else " + ".join(names)
+
+
+def nil_name(line: Record) -> str:
+    """A line of the NIL table in words."""
+    if line["inner_loop"]:
+        return "with inner loop and head"
+    return "NIL, untrained body" if line["body"] == "random" else f"NIL, {line['body']} body"
+
+
+def freezing(results: Record, ax: Axes | None = None) -> Axes:
+    """The score with the inner loop off for more and more layers, with 95 % intervals over tasks.
+
+    Args:
+        results: with the experiment `freeze`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax = FREEZING.one(ax)
+    lines, by = results["freeze"], scale_of(results)
+    mean = by * np.array([x[results["metric"]] for x in lines])
+    half = by * np.array([x["ci95"] for x in lines])
+    ax.errorbar(range(len(lines)), mean, half, fmt="o", color=COLOURS[0], capsize=4, markersize=7)
+    for i, value in enumerate(mean):
+        text = f"{value:.1f}" if by == 100 else f"{value:.3g}"
+        ax.annotate(text, (i, value), (8, 0), textcoords="offset points", va="center", fontsize=9.5)
+    ax.set_xlim(-0.4, len(lines) - 0.3)
+    freezing_axis(ax, results, [frozen_name(x["frozen"], results["layers"]) for x in lines])
+    return ax
+
+
+def freezing_axis(ax: Axes, results: Record, names: Sequence[str]) -> None:
+    """What the axes of frozen layers tell."""
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlabel("layers whose inner loop is switched off")
+    ax.set_ylabel(score_name(results))
+    ax.set_ylim(0, 106 if results["metric"] == "accuracy" else None)
+    ax.tick_params(axis="x", labelsize=8.5)
+    if results["metric"] == "accuracy":
+        chance(ax, results["ways"], 0.01, "left")
+
+
+def similarity(results: Record, ax: Axes | None = None) -> Axes:
+    """Each layer before and after adaptation: CCA, PWCCA and CKA with intervals, and what shuffled points give.
+
+    Args:
+        results: with the experiment `similarity`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax = _similarities(results["similarity"], SIMILARITY.one(ax))
+    ax.set_ylabel("similarity")
+    return ax
+
+
+def similarity_of_models(results: Record, ax: Axes | None = None) -> Axes:
+    """Each layer of two models on the same inputs, as `similarity` draws them.
+
+    Args:
+        results: with the experiment `against`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax = _similarities(results["against"], SIMILARITY.one(ax))
+    ax.set_ylabel("similarity of the two models")
+    return ax
+
+
+def _similarities(lines: Sequence[Record], ax: Axes) -> Axes:
+    shown = {"cca": "mean CCA", "pwcca": "PWCCA", "cka": "linear CKA"}
+    for i, (measure, label) in enumerate(shown.items()):
+        at = np.arange(len(lines)) + 0.16 * (i - 1)
+        look = {"fmt": MARKERS[i], "color": COLOURS[i], "capsize": 3, "markersize": 6, "label": label}
+        ax.errorbar(at, *column(lines, measure), **look)
+        if measure != "pwcca":
+            floor = [x["chance"][measure]["mean"] for x in lines]
+            kind = {"cca": "shuffled, CCA", "cka": "shuffled, CKA"}[measure]
+            ax.plot(at, floor, marker=MARKERS[i], color=COLOURS[i], mfc="none", linestyle="", label=kind)
+    ax.set_xticks(range(len(lines)), [x["layer"] for x in lines])
+    ax.set_ylim(0, 1.04)
+    legend(ax, 3)
+    return ax
+
+
+def column(lines: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means and intervals of one measure `[lines]`; NaN where it is undefined."""
+    value = lambda x, what: np.nan if x[name][what] is None else x[name][what]
+    return np.array([value(x, "mean") for x in lines]), np.array([value(x, "ci95") for x in lines])
+
+
+def nil(results: Record, ax: Axes | None = None) -> Axes:
+    """Accuracy with the inner loop, and without any on the trained and the untrained body.
+
+    Args:
+        results: with the experiment `nil`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax = NIL.one(ax)
+    lines = results["nil"][::-1]
+    mean = np.array([100 * x["accuracy"] for x in lines])
+    half = np.array([100 * x["ci95"] for x in lines])
+    plain = lambda x: GREY if x["body"] == "random" else COLOURS[1]
+    colours = [COLOURS[0] if x["inner_loop"] else plain(x) for x in lines]
+    ax.barh(range(len(lines)), mean, xerr=half, color=colours, height=0.55, error_kw={"capsize": 4})
+    for i, value in enumerate(mean):
+        ax.annotate(f"{value:.1f}", (2, i), va="center", color="white", fontweight="bold", fontsize=10)
+    ax.set_yticks(range(len(lines)), [nil_name(x) for x in lines])
+    ax.grid(axis="y", visible=False)
+    ax.set_xlim(0, 100)
+    ax.axvline(100 / results["ways"], color=GREY, linewidth=1, linestyle=":")
+    ax.set_xlabel("accuracy on queries, % (dotted: chance)")
+    return ax
+
+
+def movement(results: Record, axes: Panels | None = None) -> Panels:
+    """How far each layer moves: relative length and angle.
+
+    Args:
+        results: with the experiment `weights`.
+        axes: two to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[1, 2]`.
+    """
+    axes, lines = MOVEMENT.all(axes), results["weights"]
+    names = [x["layer"] for x in lines]
+    colours = [COLOURS[1] if x["head"] else COLOURS[0] for x in lines]
+    units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
+    for ax, (what, unit) in zip(axes[0], units.items(), strict=True):
+        error = [x[f"{what}_ci95"] for x in lines]
+        ax.bar(range(len(lines)), [x[what] for x in lines], yerr=error, color=colours, capsize=3)
+        ax.set_xticks(range(len(lines)), names, fontsize=9)
+        ax.set_ylabel(unit)
+        ax.grid(axis="x", visible=False)
+    return axes

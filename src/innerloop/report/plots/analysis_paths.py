@@ -1,0 +1,213 @@
+"""Drawings of an analysis: inner steps, the landscape of the loss, paths, and snapshots along training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from innerloop.analysis.records import Record
+from innerloop.report.plots.analysis import scale_of, score_name
+from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, band, chance, ink, thousands
+
+STEPS = Grid(2, 2, 5.6, 8.0, sharex=True)
+LINE = Grid(height=3.4)
+PLANE = Grid(1, 2, 3.7, 8.0, sharey=True)
+PATHS = Grid(2, 2, 7.6, 8.0)
+ALONG = Grid(1, 2, 3.6, 8.5)
+
+
+def inner_steps(results: Record, axes: Panels | None = None) -> Panels:
+    """Score, losses, and gradient and movement of each layer after every inner step.
+
+    Args:
+        results: with the experiment `steps`.
+        axes: four to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[2, 2]`.
+    """
+    axes, found = STEPS.all(axes), results["steps"]
+    (score, loss), (gradient, moved) = axes
+    _score(score, found, results)
+    _curve(loss, found["steps"], found["support_loss"], COLOURS[0], "support")
+    _curve(loss, found["steps"], found["loss"], COLOURS[1], "queries")
+    loss.set_ylabel("loss")
+    loss.legend(fontsize=9)
+    for i, (name, layer) in enumerate(found["layers"].items()):
+        _curve(gradient, found["steps"], layer["gradient"], COLOURS[i % len(COLOURS)], name)
+        _curve(moved, found["steps"], layer["moved"], COLOURS[i % len(COLOURS)], name)
+    gradient.set_yscale("log")
+    gradient.set_ylabel("norm of the support gradient")
+    moved.set_ylabel("distance from θ / norm")
+    moved.legend(fontsize=8.5)
+    for ax in (gradient, moved):
+        ax.set_xlabel("inner steps")
+        ax.set_xticks(found["steps"])
+    return axes
+
+
+def _score(ax: Axes, found: Record, results: Record) -> None:
+    """Accuracy, or the error of a regression."""
+    ax.set_ylabel(score_name(results))
+    if "accuracy" not in found:
+        _curve(ax, found["steps"], found["loss"], COLOURS[0], "")
+        return
+    _curve(ax, found["steps"], found["accuracy"], COLOURS[0], "", 100.0)
+    chance(ax, results["ways"], 0.01, "left")
+    ax.set_ylim(0, 103)
+
+
+def _curve(
+    ax: Axes, x: Sequence[int | float], curve: Record, colour: str, label: str, by: float = 1.0
+) -> None:
+    """A curve with its interval."""
+    mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
+    band(ax, x, mean, half, colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
+
+
+def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
+    """The loss along each task's own first inner step.
+
+    Args:
+        results: with the experiment `landscape`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax, found = LINE.one(ax), results["landscape"]["line"]
+    _curve(ax, found["along"], found["support_loss"], COLOURS[0], "support")
+    _curve(ax, found["along"], found["query_loss"], COLOURS[1], "queries")
+    for at, name in ((0, "θ"), (1, "one inner step")):
+        ax.axvline(at, color=GREY, linewidth=1, linestyle=":")
+        look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9}
+        ax.annotate(name, (at, 0.97), (3, 0), color=GREY, va="top", **look)
+    ax.set_xlabel("inner steps gone along the first gradient")
+    ax.set_ylabel("loss")
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="upper right", fontsize=9)
+    return ax
+
+
+def loss_plane(results: Record, axes: Panels | None = None) -> Panels:
+    """The losses of two tasks on the plane of their first steps, with their inner-loop paths.
+
+    Args:
+        results: with the experiment `landscape`.
+        axes: two to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[1, 2]`.
+    """
+    axes, found = PLANE.all(axes), results["landscape"]["plane"]
+    losses = [np.log10(np.maximum(np.array(values), 1e-4)) for values in found["losses"]]
+    levels = np.linspace(min(x.min() for x in losses), max(x.max() for x in losses), 16)
+    levels = levels if levels[-1] > levels[0] else levels[0] + np.linspace(0, 1, 16)
+    shown = None
+    for i, (ax, values) in enumerate(zip(axes[0], losses, strict=True)):
+        shown = ax.contourf(found["grid"], found["grid"], values, levels=levels, cmap="viridis")
+        for j, path in enumerate(found["paths"]):
+            own = {"color": "white" if i == j else "#d0d0d0", "linewidth": 2 if i == j else 1.2}
+            ax.plot(*np.array(path).T, marker="o", markersize=4, linestyle="-" if i == j else "--", **own)
+        ax.plot(0, 0, "*", color="#D55E00", markersize=13)
+        ax.set_title(f"loss of task {i + 1}", fontsize=11)
+        ax.set_xlabel("steps of task 1")
+        ax.grid(visible=False)
+    axes[0, 0].set_ylabel("steps of task 2")
+    bar = axes[0, 0].figure.colorbar(shown, ax=axes[0], ticks=MaxNLocator(5))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{10**value:.2g}")
+    bar.set_label("query loss, on a log scale")
+    return axes
+
+
+def paths(results: Record, axes: Panels | None = None) -> Panels:
+    """Inner-loop paths of body and head: with the outer loop, and around θ.
+
+    Args:
+        results: with the experiment `paths`.
+        axes: four to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[2, 2]`: the columns are body and head.
+    """
+    axes, found = PATHS.all(axes), results["paths"]
+    for column, part in enumerate(("body", "head")):
+        wide, close = axes[0, column], axes[1, column]
+        _outer_path(wide, np.array(found[part]["outer"]))
+        _inner_paths(wide, found[part]["wide"], "inner loops")
+        _inner_paths(close, found[part]["close"], None)
+        wide.set_title(f"{part}: outer and inner loops", fontsize=11)
+        close.set_title(f"{part}: inner loops alone", fontsize=11)
+    _same_scale(axes[0])
+    _same_scale(axes[1])
+    axes[0, 0].legend(fontsize=9, loc="lower left")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("units of the norm of θ's part", fontsize=10)
+    return axes
+
+
+def _outer_path(ax: Axes, outer: np.ndarray) -> None:
+    """The path of the outer loop `[snapshots, 2]`, if snapshots are known."""
+    if len(outer):
+        ax.plot(*outer.T, color=ink(), linewidth=1.6, marker=".", markersize=5, label="outer loop")
+        ax.annotate("start", outer[0], (0, 7), textcoords="offset points", ha="center", fontsize=9)
+
+
+def _inner_paths(ax: Axes, found: Sequence[Sequence[Sequence[float]]], label: str | None) -> None:
+    """The paths of several tasks, from θ."""
+    for i, path in enumerate(found):
+        look = {"color": COLOURS[i % 6], "linewidth": 1.6, "marker": "o", "markersize": 3}
+        ax.plot(*np.array(path).T, label=label if i == 0 else None, **look)
+    ax.plot(0, 0, "*", color="#D55E00", markersize=12, zorder=4)
+    ax.annotate("θ", (0, 0), (4, 6), textcoords="offset points", fontsize=11)
+    ax.set_aspect("equal", adjustable="datalim")
+
+
+def _same_scale(row: Panels) -> None:
+    """Give all axes of a row the scale of the widest, so that lengths can be compared."""
+    boxes = [ax.dataLim for ax in row]
+    half = 0.56 * max(max(box.width, box.height, 1e-9) for box in boxes)
+    for ax, box in zip(row, boxes, strict=True):
+        ax.set_xlim((box.x0 + box.x1) / 2 - half, (box.x0 + box.x1) / 2 + half)
+        ax.set_ylim((box.y0 + box.y1) / 2 - half, (box.y0 + box.y1) / 2 + half)
+        ax.set_aspect("equal", adjustable="box")
+
+
+def along_training(results: Record, axes: Panels | None = None) -> Panels:
+    """Freezing and similarity at the snapshots along training.
+
+    Args:
+        results: with the experiment `early`.
+        axes: two to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[1, 2]`.
+    """
+    axes, lines = ALONG.all(axes), results["early"]
+    (left, right), at = axes[0], [x["meta_step"] for x in lines]
+    for i, name in enumerate(("nothing frozen", "body frozen")):
+        mean = [x["freeze"][i][results["metric"]] for x in lines]
+        half = [x["freeze"][i]["ci95"] for x in lines]
+        _curve(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, scale_of(results))
+    left.set_ylabel(score_name(results))
+    left.set_ylim(bottom=0)
+    left.legend(fontsize=9)
+    _similarity_along(right, at, lines, results["layers"])
+    for ax in axes[0]:
+        ax.set_xlabel("meta-steps")
+        ax.xaxis.set_major_formatter(thousands)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    return axes
+
+
+def _similarity_along(ax: Axes, at: Sequence[int], lines: Sequence[Record], layers: Sequence[str]) -> None:
+    """Linear CKA of every layer for which it is defined."""
+    for i, layer in enumerate(layers):
+        curve = [x["similarity"][i]["cka"] for x in lines]
+        if all(x["mean"] is not None for x in curve):
+            both = {what: [x[what] for x in curve] for what in ("mean", "ci95")}
+            _curve(ax, at, both, COLOURS[i % len(COLOURS)], layer)
+    ax.set_ylabel("linear CKA before and after")
+    ax.set_ylim(0, 1.04)
+    ax.legend(fontsize=8.5)

@@ -1,0 +1,190 @@
+"""Drawings of runs: scores over inner steps, and what training logged."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+
+from innerloop.analysis.records import Record
+from innerloop.report.plots import style
+from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels
+from innerloop.training.measurement import Measurement, ScoreMeasurement
+
+ADAPTATION = Grid()
+LABELS = {
+    "accuracy": "accuracy on queries, %",
+    "loss": "squared error on queries",
+    "return": "undiscounted return",
+}
+VALIDATION = {
+    "accuracy": "validation accuracy, %",
+    "loss": "validation squared error",
+    "return": "validation return",
+}
+
+
+class Curve(NamedTuple):
+    """A measured initialisation: its label, its measurement, and whether it is a baseline."""
+
+    label: str
+    measurement: Measurement
+    baseline: bool = False
+
+
+class Training(NamedTuple):
+    """What one or more trainings of one label logged: the metrics of each."""
+
+    label: str
+    metrics: Sequence[Sequence[Record]]
+
+
+def looks(baselines: Iterable[bool]) -> list[Record]:
+    """Colour and marker of every result; baselines are grey and dashed."""
+    own = cycle(zip(COLOURS, MARKERS, strict=True))
+    grey = {"color": GREY, "marker": ".", "linestyle": "--"}
+    return [
+        grey if baseline else dict(zip(("color", "marker"), next(own), strict=True)) for baseline in baselines
+    ]
+
+
+def adaptation(
+    measurements: Mapping[str, Measurement], ax: Axes | None = None, *, baselines: Collection[str] = ()
+) -> Axes:
+    """The score after each inner step with its 95 % interval.
+
+    Args:
+        measurements: by their labels, of one score, as `innerloop.measure` makes them.
+        ax: where to draw (None: on a new figure).
+        baselines: labels that are drawn in grey.
+
+    Returns:
+        The axes.
+    """
+    return adaptation_curves([Curve(name, m, name in baselines) for name, m in measurements.items()], ax)
+
+
+def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
+    """`adaptation` of curves whose labels may be the same."""
+    ax, score = ADAPTATION.one(ax), curves[0].measurement.score
+    scale = 100.0 if score == "accuracy" else 1.0
+    for curve, look in zip(curves, looks(curve.baseline for curve in curves), strict=True):
+        mean, half = (scale * np.array(values) for values in curve.measurement.curve)
+        look = look | {"label": style.label(curve.label), "markersize": 5, "linewidth": 1.8}
+        style.band(ax, curve.measurement.steps, mean, half, look.pop("color"), **look)
+    _spread_steps(ax, max(curve.measurement.inner_steps for curve in curves))
+    ax.set_xlabel("inner steps")
+    ax.set_ylabel(LABELS[score])
+    _limits(ax, curves[0].measurement)
+    style.legend(ax, len(curves))
+    return ax
+
+
+def _limits(ax: Axes, measurement: Measurement) -> None:
+    """The range of a score, and the accuracy of guessing."""
+    if measurement.score == "accuracy":
+        assert isinstance(measurement, ScoreMeasurement)
+        style.chance(ax, measurement.ways, 1.0, "right")
+        ax.set_ylim(0, 102)
+    elif measurement.score == "loss":
+        ax.set_ylim(bottom=0)
+
+
+def _spread_steps(ax: Axes, longest: int) -> None:
+    """Ticks at whole steps; if some runs take many steps, the first ones get most of the room."""
+    if longest > 12:
+        ax.set_xscale("symlog", linthresh=5, linscale=1.5)
+        ticks = [t for t in (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if t <= longest]
+    else:
+        ticks = list(range(0, longest + 1))
+    ax.set_xticks(ticks, [str(t) for t in ticks])
+    ax.minorticks_off()
+
+
+def training(
+    metrics: Mapping[str, Sequence[Record]], axes: Panels | Axes | None = None, *, score: str | None = None
+) -> Panels:
+    """Outer loss, or return, and the validation score during training.
+
+    Args:
+        metrics: by their labels the lines of `metrics.jsonl`, as `innerloop.fit` returns them.
+        axes: one to draw on, or two where there were validations (None: on a new figure).
+        score: the name of the validation score (None: the first that was logged).
+
+    Returns:
+        The axes, `[1, 1]` or `[2, 1]`.
+    """
+    found = [Training(name, [lines]) for name, lines in metrics.items()]
+    return training_curves(found, score or _first_score(found), axes)
+
+
+def _first_score(trainings: Sequence[Training]) -> str:
+    """The name of the first validation score; empty without any."""
+    names = [name for t in trainings for lines in t.metrics for line in lines for name in line]
+    known = (name.removeprefix("validation_") for name in names if name.startswith("validation_"))
+    return next((name for name in known if name != "diverged"), "")
+
+
+def training_grid(trainings: Sequence[Training], score: str) -> Grid:
+    """A panel of the training, and one of validations if there were any."""
+    name = f"validation_{score}"
+    validated = any(name in line for t in trainings for lines in t.metrics for line in lines)
+    return Grid(1 + validated, 1, 5.4 if validated else 3.1, sharex=True)
+
+
+def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Axes | None = None) -> Panels:
+    """`training` where a label may have several trainings, and the score is known."""
+    axes = training_grid(trainings, score).all(axes)
+    panes, scale = axes[:, 0], 100.0 if score == "accuracy" else 1.0
+    for one, look in zip(trainings, looks(False for _ in trainings), strict=True):
+        for number, lines in enumerate(one.metrics):
+            look = {**look, "linewidth": 1.6, "label": "_" if number else style.label(one.label)}
+            every = max(1, len(lines) // 12)
+            _draw(panes[0], lines, _training_metric(lines), 1.0, look | {"markevery": every, "markersize": 4})
+            _draw(panes[-1], lines, f"validation_{score}", scale, look | {"markersize": 5})
+    if score == "loss":  # an error spans decades
+        for ax in filter(_has_positive, panes):
+            _logarithmic(ax)
+    panes[-1].set_ylabel(VALIDATION.get(score, style.label(f"validation {score}".replace("_", " "))))
+    panes[0].set_ylabel("training return, adapted" if score == "return" else "outer loss")
+    _count_steps(panes[-1], {line["step"] for t in trainings for lines in t.metrics for line in lines})
+    style.legend(panes[0], len(trainings))
+    return axes
+
+
+def _logarithmic(ax: Axes) -> None:
+    """A logarithmic axis with plain numbers."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _count_steps(ax: Axes, steps: set[int]) -> None:
+    """Whole numbers of meta-steps below the axes; one alone has one tick."""
+    ax.set_xlabel("meta-steps")
+    ax.xaxis.set_major_locator(
+        MaxNLocator(6, integer=True) if len(steps) > 1 else FixedLocator([float(step) for step in steps])
+    )
+    ax.xaxis.set_major_formatter(style.thousands)
+
+
+def _has_positive(ax: Axes) -> bool:
+    """Whether a logarithmic axis would show anything; if all runs diverged it would not."""
+    drawn = (np.asarray(line.get_ydata(), float) for line in ax.lines)
+    return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
+
+
+def _training_metric(lines: Sequence[Record]) -> str:
+    """The metric to plot: the outer loss, or in reinforcement learning the return after the last update."""
+    names = [name for name in lines[0] if name.startswith("return_after_")] if lines else []
+    return max(names, default="outer_loss")
+
+
+def _draw(ax: Axes, lines: Sequence[Record], name: str, scale: float, look: Record) -> None:
+    """One metric of a run."""
+    points = [(line["step"], scale * line[name]) for line in lines if name in line]
+    if points:
+        ax.plot(*zip(*points, strict=True), **look)

@@ -1,0 +1,146 @@
+"""Drawings of the analyses of several runs beside one another."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from innerloop.analysis.records import Record
+from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, nil_name, scale_of
+from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend
+
+Analyses = Mapping[str, Record]
+"""The record of `innerloop.analysis.run_all.analyze` of each run, by its label."""
+
+FREEZING = Grid(height=3.8, width=6.5)
+SIMILARITY = Grid(1, 2, 3.8, 9.0, sharey=True)
+NIL = Grid(height=3.4, width=6.5)
+MOVEMENT = Grid(1, 2, 3.6, 9.0)
+
+
+def _names(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Every name once, those of later runs after those of earlier ones."""
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def _beside(number: int, of: int, width: float = 0.5) -> float:
+    """How far a run's marks lie beside their tick."""
+    return 0.0 if of == 1 else width * (number / (of - 1) - 0.5)
+
+
+def _look(number: int) -> Record:
+    return {"color": COLOURS[number % len(COLOURS)], "capsize": 3}
+
+
+def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
+    """The score of every run with the inner loop off for more and more layers.
+
+    Args:
+        analyses: with the experiment `freeze`, all of one score.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax, found = FREEZING.one(ax), list(analyses.values())
+    named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
+    names = in_order(named)
+    for i, (run, results) in enumerate(analyses.items()):
+        by, lines = scale_of(results), results["freeze"]
+        at = np.array([names.index(name) for name in named[i]]) + _beside(i, len(found))
+        mean = by * np.array([x[results["metric"]] for x in lines])
+        half = by * np.array([x["ci95"] for x in lines])
+        ax.errorbar(at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, label=label(run), **_look(i))
+    freezing_axis(ax, found[0], names)
+    legend(ax, len(found))
+    return ax
+
+
+def in_order(lists: Sequence[Sequence[str]]) -> list[str]:
+    """All names of frozen sets: `none` first, the whole body and everything last."""
+    names, last = _names(lists), ("body", "all")
+    return [name for name in names if name not in last] + [name for name in last if name in names]
+
+
+def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
+    """Linear CKA and mean CCA of every layer before and after adaptation, of every run.
+
+    Args:
+        analyses: with the experiment `similarity`.
+        axes: two to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[1, 2]`.
+    """
+    axes, found = SIMILARITY.all(axes), list(analyses.values())
+    layers = [[x["layer"] for x in r["similarity"]] for r in found]
+    names = in_order_of_layers(layers)
+    for ax, (measure, title) in zip(axes[0], {"cka": "linear CKA", "cca": "mean CCA"}.items(), strict=True):
+        for i, (run, results) in enumerate(analyses.items()):
+            at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found))
+            look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
+            ax.errorbar(at, *column(results["similarity"], measure), **look, **_look(i))
+        ax.set_xticks(range(len(names)), names)
+        ax.set_ylabel(f"{title} before and after")
+        ax.set_ylim(0, 1.04)
+    legend(axes[0, 0], len(found))
+    return axes
+
+
+def in_order_of_layers(layers: Sequence[Sequence[str]]) -> list[str]:
+    """All layers' names, the heads last."""
+    heads = _names([names[-1:] for names in layers])
+    return [name for name in _names(layers) if name not in heads] + heads
+
+
+def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
+    """Accuracy of every run with the inner loop, and without any on its trained and its untrained body.
+
+    Args:
+        analyses: with the experiment `nil`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax, found = NIL.one(ax), list(analyses.values())
+    names = _names([[nil_name(x) for x in r["nil"]] for r in found])
+    wide = 0.8 / len(found)
+    for i, (run, results) in enumerate(analyses.items()):
+        at = np.array([names.index(nil_name(x)) for x in results["nil"]]) + _beside(i, len(found), 0.8 - wide)
+        mean, half = (100 * np.array([x[what] for x in results["nil"]]) for what in ("accuracy", "ci95"))
+        ax.bar(at, mean, wide, yerr=half, label=label(run), **_look(i))
+    for level in {100 / r["ways"] for r in found}:
+        ax.axhline(level, color=GREY, linewidth=1, linestyle=":")
+    ax.set_xticks(range(len(names)), names)
+    ax.set_ylabel("accuracy, % (dotted: chance)")
+    ax.set_ylim(0, 106)
+    ax.grid(axis="x", visible=False)
+    legend(ax, len(found))
+    return ax
+
+
+def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
+    """How far each layer of every run moves: relative length and angle.
+
+    Args:
+        analyses: with the experiment `weights`.
+        axes: two to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[1, 2]`.
+    """
+    axes, found = MOVEMENT.all(axes), list(analyses.values())
+    layers = [[x["layer"] for x in r["weights"]] for r in found]
+    names, wide = in_order_of_layers(layers), 0.8 / len(found)
+    units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
+    for ax, (what, unit) in zip(axes[0], units.items(), strict=True):
+        for i, (run, results) in enumerate(analyses.items()):
+            at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
+            values, error = ([x[key] for x in results["weights"]] for key in (what, f"{what}_ci95"))
+            ax.bar(at, values, wide, yerr=error, label=label(run), **_look(i))
+        ax.set_xticks(range(len(names)), names, fontsize=9)
+        ax.set_ylabel(unit)
+        ax.grid(axis="x", visible=False)
+    legend(axes[0, 0], len(found))
+    return axes

@@ -1,0 +1,129 @@
+"""Colours, sizes and axes of figures; the palette is that of Okabe and Ito (2008), safe for colour-blind readers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from innerloop.errors import InnerloopError
+from innerloop.io.text import grouped, printable
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SHADES = ("#a6a6a6", "#56B4E9", "#0072B2")
+"""From early to late inner steps."""
+GREY = "#767676"
+# A `matplotlibrc` in the folder where the command is called may ask for LaTeX, which is a program.
+DEFAULTS = {
+    name: value
+    for name, value in matplotlib.rcParamsDefault.items()
+    if not name.startswith(("backend", "interactive", "toolbar"))
+}
+STYLE: dict[Any, Any] = DEFAULTS | {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "innerloop",  # the same figure is the same file
+}
+"""The style of pages. Who draws on axes of their own has their own style."""
+
+Panels = NDArray[np.object_]
+"""Several `matplotlib.axes.Axes`, in an array as `matplotlib.pyplot.subplots` returns it."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The panels of a figure, and its size in inches."""
+
+    rows: int = 1
+    columns: int = 1
+    height: float = 3.6
+    width: float = 6.0
+    sharex: bool = False
+    sharey: bool = False
+
+    def figure(self) -> tuple[Figure, Panels]:
+        """A figure of a page with its axes `[rows][columns]`; it needs no display."""
+        figure = Figure(figsize=(self.width, self.height), layout="constrained")
+        return figure, self._panels(figure)
+
+    def one(self, ax: Axes | None) -> Axes:
+        """The caller's axes, or those of a new figure of pyplot, which notebooks show."""
+        return self.all(None)[0, 0] if ax is None else ax
+
+    def all(self, axes: Panels | Axes | None) -> Panels:
+        """The caller's axes as `[rows][columns]`, or those of a new figure of pyplot.
+
+        Raises:
+            InnerloopError: if the caller's are too few or too many.
+        """
+        if axes is None:
+            import matplotlib.pyplot
+
+            made = matplotlib.pyplot.figure(figsize=(self.width, self.height), layout="constrained")
+            return self._panels(made)
+        given = np.asarray(axes, object)
+        if given.size != self.rows * self.columns:
+            do = f"give those of `plt.subplots({self.rows}, {self.columns})`"
+            raise InnerloopError("axes", "must be one for each panel", got=given.shape, do=do)
+        return given.reshape(self.rows, self.columns)
+
+    def _panels(self, figure: Figure) -> Panels:
+        return figure.subplots(self.rows, self.columns, sharex=self.sharex, sharey=self.sharey, squeeze=False)
+
+
+def drawn(grid: Grid, draw: Callable[..., object], *arguments: object) -> Figure:
+    """A figure of a page by one of the functions that draw on given axes."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid.figure()
+        draw(*arguments, axes[0, 0] if axes.size == 1 else axes)
+    return figure
+
+
+def ink() -> str:
+    """The colour of text, for lines that must stand out from any background."""
+    return matplotlib.rcParams["text.color"]
+
+
+def label(name: str) -> str:
+    """Text as a label, where dollar signs must not start a formula."""
+    return printable(name, 80).replace("$", r"\$")
+
+
+def legend(ax: Axes, entries: int) -> None:
+    """Put the legend above the axes."""
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 3), borderaxespad=0.2, handlelength=1.8
+    )
+
+
+def thousands(value: float, _: int | float) -> str:
+    """A tick label with its thousands apart."""
+    return grouped(round(value))
+
+
+def chance(ax: Axes, ways: int, at: float, ha: str) -> None:
+    """A line at the accuracy of guessing, its name at a share of the width."""
+    ax.axhline(100 / ways, color=GREY, linewidth=1, linestyle=":")
+    place = (at, 100 / ways)
+    ax.annotate(
+        "chance", place, xycoords=("axes fraction", "data"), ha=ha, va="bottom", color=GREY, fontsize=9
+    )
+
+
+def band(ax: Axes, x: object, mean: object, half: object, colour: str, **look: object) -> None:
+    """A curve `[points]` with its interval."""
+    centre, width = np.asarray(mean, float), np.asarray(half, float)
+    ax.plot(np.asarray(x), centre, color=colour, **look)  # pyright: ignore[reportArgumentType]
+    ax.fill_between(np.asarray(x), centre - width, centre + width, color=colour, alpha=0.18, linewidth=0)

@@ -1,0 +1,122 @@
+"""Drawings of single tasks: a wave, a group of a table, walks in the plane."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from innerloop.report.plots.style import COLOURS, SHADES, Grid, Panels, ink
+
+TASK = Grid(height=3.1, width=4.2)
+
+
+def wave(
+    x: np.ndarray,
+    truth: np.ndarray,
+    support: tuple[np.ndarray, np.ndarray],
+    answers: Mapping[int, np.ndarray],
+    ax: Axes | None = None,
+) -> Axes:
+    """One function of one variable: what is true, the support points, and what is predicted after inner steps.
+
+    Args:
+        x: where it is drawn, `[points]`, in increasing order.
+        truth: the function there, `[points]`.
+        support: x and y of the support points, each `[shots]`.
+        answers: by the number of inner steps, at most three: the predictions `[points]`.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax = TASK.one(ax)
+    ax.plot(x, truth, color=ink(), linewidth=1.2, linestyle=":", label="true wave")
+    for colour, (step, y) in zip(_shades(len(answers)), answers.items(), strict=True):
+        ax.plot(x, y, color=colour, linewidth=2, label=_after(step))
+    ax.plot(*support, "o", color=COLOURS[1], markersize=6, label="support points", zorder=3)
+    ax.set_xlabel("x")
+    ax.set_ylabel("y")
+    look = {"fontsize": 9, "handlelength": 1.5, "columnspacing": 1}
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.12, 1), ncols=2, **look)
+    return ax
+
+
+def predictions(
+    truth: np.ndarray, answers: Mapping[int, np.ndarray], title: str, name: str, ax: Axes | None = None
+) -> Axes:
+    """One task of a regression: what was predicted after some inner steps over what is true.
+
+    Args:
+        truth: the true values, `[queries]`.
+        answers: by the number of inner steps, at most three: the predictions `[queries]`.
+        title: of the task.
+        name: of what is predicted.
+        ax: where to draw (None: on a new figure).
+
+    Returns:
+        The axes.
+    """
+    ax = TASK.one(ax)
+    for colour, (step, y) in zip(_shades(len(answers)), answers.items(), strict=True):
+        ax.plot(truth, y, ".", color=colour, markersize=5, label=_after(step))
+    ends = (float(truth.min()), float(truth.max()))
+    ax.plot(ends, ends, color=ink(), linewidth=1, linestyle=":")
+    ax.set_title(title, fontsize=11, loc="right")
+    ax.set_xlabel(f"{name}, true")
+    ax.set_ylabel(f"{name}, predicted")
+    ax.legend(fontsize=9, handlelength=1)
+    return ax
+
+
+def _shades(answers: int) -> Sequence[str]:
+    """A colour for each of at most three answers, far apart if there are two."""
+    return SHADES[::2] if answers == 2 else SHADES[-answers:]
+
+
+def _after(step: int) -> str:
+    return f"after {step} step{'s' if step != 1 else ''}"
+
+
+def walks_grid(goals: int, policies: int) -> Grid:
+    """A row per goal, a column per policy."""
+    return Grid(goals, policies, 2.2 * goals + 0.4, 2.2 * policies + 0.4, sharex=True, sharey=True)
+
+
+def walks(
+    goals: np.ndarray,
+    positions: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    axes: Panels | None = None,
+) -> Panels:
+    """Paths in the plane: a row per goal, a column for the policy after each update.
+
+    Args:
+        goals: `[goals, 2]`.
+        positions: `[goals, trajectories, steps, 2]` for each policy.
+        masks: 1 for every step taken, `[goals, trajectories, steps]` for each policy.
+        axes: as many to draw on (None: on a new figure).
+
+    Returns:
+        The axes, `[goals, policies]`.
+    """
+    axes = walks_grid(len(goals), len(positions)).all(axes)
+    reach = float(max(0.75, min(2.0, np.percentile(np.abs(positions[-1]), 99) + 0.1)))
+    for i, goal in enumerate(goals):
+        for j, (walked, mask) in enumerate(zip(positions, masks, strict=True)):
+            _walk(axes[i, j], goal, walked[i], mask[i])
+            axes[i, j].set_xlim(-reach, reach)
+            axes[i, j].set_ylim(-reach, reach)
+    for j, ax in enumerate(axes[0]):
+        ax.set_title(f"after {j} update{'s' if j != 1 else ''}" if j else "before", fontsize=11)
+    return axes
+
+
+def _walk(ax: Axes, goal: np.ndarray, walked: np.ndarray, mask: np.ndarray) -> None:
+    """Trajectories `[trajectories, steps, 2]` towards one goal."""
+    for path, alive in zip(walked, mask, strict=True):
+        seen = path[alive > 0]
+        ax.plot(*seen.T, color=COLOURS[0], linewidth=0.9, alpha=0.45)
+        ax.plot(*seen[-1], ".", color=COLOURS[0], markersize=3, alpha=0.7)
+    ax.plot(0, 0, "o", color=ink(), markersize=4)
+    ax.plot(*goal, "*", color=COLOURS[1], markersize=13, markeredgecolor="white", zorder=4)
+    ax.set_aspect("equal")

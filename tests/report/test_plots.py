@@ -1,0 +1,154 @@
+"""Figures drawn on the caller's axes: what they show is what was measured, and nothing else is touched."""
+
+import base64
+import re
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.container import BarContainer, ErrorbarContainer
+from plot_records import LAYERS, record
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OutputFolder
+from innerloop.report import analysis_comparison, analysis_figures, figure_files, plots
+from innerloop.report.plots.style import STYLE, Grid, drawn
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def heights(ax: Any) -> list[list[float]]:
+    """The values of every series with intervals."""
+    series = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    return [np.asarray(c.lines[0].get_ydata(), float).tolist() for c in series]
+
+
+def names(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.get_xticklabels()]
+
+
+def test_freezing_shows_the_scores_in_percent():
+    ax = plt.figure().subplots()
+    assert plots.freezing(record(), ax) is ax
+    np.testing.assert_allclose(heights(ax), [[90, 80, 70, 60]])
+    assert names(ax) == ["none", "conv1", "body", "all"]
+
+
+def test_similarity_shows_three_measures_of_every_layer():
+    ax = plots.similarity(record())
+    np.testing.assert_allclose(heights(ax), 3 * [[0.9, 0.8, 0.7]])
+    assert names(ax) == LAYERS
+
+
+ONE = ("freezing", "similarity", "similarity_of_models", "nil", "loss_along_step")
+SEVERAL = {
+    "movement": (1, 2),
+    "inner_steps": (2, 2),
+    "loss_plane": (1, 2),
+    "paths": (2, 2),
+    "along_training": (1, 2),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_one_panel_on_axes_of_one_s_own_or_new_ones(name: str):
+    draw = getattr(plots, name)
+    figure, (mine, other) = plt.subplots(1, 2)
+    before = matplotlib.rcParams.copy()
+    assert draw(record(), mine) is mine
+    assert draw(record(), ax=mine) is mine
+    assert plt.get_fignums() == [figure.number]
+    assert draw(record()).figure is plt.gcf() is not figure  # as notebooks show it
+    assert mine.has_data()
+    assert not other.has_data()
+    assert matplotlib.rcParams == before
+
+
+@pytest.mark.parametrize(("name", "shape"), SEVERAL.items())
+def test_several_panels(name: str, shape: tuple[int, int]):
+    draw = getattr(plots, name)
+    mine = plt.subplots(*shape)[1]
+    back = draw(record(), mine)
+    assert back.shape == shape
+    assert back.ravel().tolist() == mine.ravel().tolist()
+    assert draw(record()).shape == shape
+    with pytest.raises(
+        InnerloopError, match=rf"axes: must be one for each panel.*plt.subplots\({shape[0]}, "
+    ):
+        draw(record(), mine.ravel()[:1])
+
+
+def test_pages_need_no_display_and_no_figure_of_pyplot():
+    figures = analysis_figures.all_of(record())
+    assert set(figures) == set(analysis_figures.FIGURES)
+    assert plt.get_fignums() == []
+
+
+def test_runs_side_by_side_in_their_order():
+    found = {"MAML": record(0.9), "ANIL": record(0.8), "BOIL": record(0.7)}
+    ax = plots.freezing_of_runs(found)
+    np.testing.assert_allclose([line[0] for line in heights(ax)], [90, 80, 70])
+    assert names(ax) == ["none", "conv1", "body", "all"]
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == list(found)
+    left, _ = plots.similarity_of_runs(found)[0]
+    np.testing.assert_allclose([line[0] for line in heights(left)], [0.9, 0.8, 0.7])
+    bars = [c for c in plots.nil_of_runs(found).containers if isinstance(c, BarContainer)]
+    np.testing.assert_allclose([bar.patches[0].get_height() for bar in bars], [90, 80, 70])
+    places = np.array([[p.get_x() + p.get_width() / 2 for p in bar.patches] for bar in bars])
+    assert (np.diff(places, axis=0) > 0).all()  # no bar hides another
+    assert (np.abs(places - np.arange(3)) < 0.4).all()
+
+
+def test_layers_of_different_networks_stand_once_and_heads_last():
+    renamed = [x | {"layer": x["layer"].replace("conv", "hidden")} for x in record()["similarity"]]
+    other = record() | {"similarity": renamed}
+    assert names(plots.similarity_of_runs({"a": record(), "b": other})[0, 0]) == [
+        *LAYERS[:2],
+        "hidden1",
+        "hidden2",
+        "head",
+    ]
+
+
+def test_the_page_of_several_runs(tmp_path):
+    found = {"MAML": record(0.9), "<b>": record(0.8)}
+    analysis_comparison.write(found, list(analysis_comparison.FIGURES), OutputFolder(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page.replace("<b>Rapid", "").replace("<b>Feature", "")
+    rows = [re.sub("<[^>]*>", "|", row) for row in re.findall(r"<tr class=\"\">.*?</tr>", page)]
+    assert any("none" in row and "90.00" in row and "80.00" in row for row in rows)
+    assert (tmp_path / "freeze.csv").read_text().splitlines()[0].startswith("run,frozen,accuracy")
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(analysis_comparison.FIGURES)
+
+
+def test_figures_are_light_on_dark_pages():
+    """Black, and text without a colour of its own, change with the reader's pages; the ground is the page's."""
+    figure = drawn(Grid(), lambda ax: ax.plot([0, 1], color="#000000"))
+    found = re.search(r"base64,([^\"]*)", figure_files.svg(figure, "x"))
+    assert found is not None
+    text = base64.b64decode(found[1]).decode()
+    assert "@media (prefers-color-scheme: dark) { svg { fill: #e6e6e6 }" in text
+    assert '[style*="stroke: #000000"] { stroke: #e6e6e6 !important }' in text
+    assert "fill: #ffffff" not in text
+    dark = {colour for colour in figure_files.LIGHT_ON_DARK if colour in text.split("</style>")[1]}
+    assert "#000000" in dark
+    assert STYLE["grid.color"] in dark
+
+
+def test_training_curves_of_lines_of_metrics():
+    lines = [{"step": s, "outer_loss": 1 / s, "validation_accuracy": s / 10} for s in (1, 2)]
+    loss, accuracy = plots.training({"mine": lines})[:, 0]
+    assert np.asarray(loss.lines[0].get_ydata()).tolist() == [1, 0.5]
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [10, 20])
+    assert accuracy.get_ylabel() == "validation accuracy, %"
+    ax = plt.figure().subplots()
+    assert plots.training({"mine": [{"step": 1, "outer_loss": 2.0}]}, ax).tolist() == [[ax]]
