@@ -74,6 +74,7 @@ def test_the_lock_files_agree_with_the_project() -> None:
         "runtime": PROJECT["project"]["dependencies"] + groups["build"],
         "test": PROJECT["project"]["dependencies"] + groups["build"] + groups["test"] + groups["lint"],
         "docs": PROJECT["project"]["dependencies"] + groups["build"] + groups["docs"],
+        "adapters": groups["adapters"],
         "mutants": PROJECT["project"]["dependencies"] + groups["build"] + groups["test"] + groups["mutants"],
     }
     assert {lock.stem for lock in LOCKS} == set(wanted)

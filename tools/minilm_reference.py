@@ -1,6 +1,6 @@
 """Embeddings of sentences by the original of MiniLM, for tests/numeric/test_adapters.py. Needs torch and transformers.
 
-    python -m tools.minilm_reference MODEL_FOLDER
+python -m tools.minilm_reference MODEL_FOLDER
 """
 
 import json

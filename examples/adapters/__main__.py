@@ -13,7 +13,7 @@ at test are others than in training.
 import argparse
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -21,7 +21,8 @@ import jax
 import innerloop as il
 
 from . import minilm, texts
-from .compare import Settings, compare, part
+from .compare import compare
+from .training import Settings, part, train_both
 
 TINY = Settings(queries=2, rank=2, updates=10, tasks=20, lora_tasks=10, strengths=(1.0,))
 
@@ -54,15 +55,20 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--debian", action="store_true", help="descriptions of packages, from apt-cache")
-    parser.add_argument("--texts", type=Path, metavar="FILE", help="a CSV file with the columns text and label")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="a CSV file with the columns text and label"
+    )
     parser.add_argument("--updates", type=int, default=Settings.updates, help="updates of each training")
+    parser.add_argument(
+        "--shots", type=int, default=Settings.train_shots, help="examples a label in training"
+    )
     parser.add_argument("--rank", type=int, default=Settings.rank, help="rank of the adapters")
     parser.add_argument("--blocks", type=int, default=Settings.blocks, help="upper blocks that have adapters")
     parser.add_argument("--tokens", type=int, default=16, help="where texts are cut")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a tiny random model, to see that it runs")
     asked = parser.parse_args()
-    settings = replace(Settings(), updates=asked.updates, rank=asked.rank, blocks=asked.blocks)
+    settings = Settings(updates=asked.updates, train_shots=asked.shots, rank=asked.rank, blocks=asked.blocks)
     least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 150, settings)
 
     if asked.texts:
@@ -82,8 +88,13 @@ def main() -> None:
     results |= {"labels": dict(zip(("train", "validation", "test"), map(sorted, split), strict=True))}
     results |= {"settings": asdict(settings), "date": time.strftime("%Y-%m-%d", time.gmtime()), "shots": {}}
     upper = model.blocks[-settings.blocks :]
+    training, validation, test = parts
+    tasks = training.episodes(training.hidden, settings.train_shots, settings)
+    trained = train_both(upper, tasks, settings)
+    results["seconds_an_update"] = trained.seconds_an_update
     for shots in (1,) if asked.smoke else (1, 5):
-        results["shots"][str(shots)] = compare(upper, *parts, shots, settings)
+        print(f"test tasks of {shots} shots", flush=True)
+        results["shots"][str(shots)] = compare(trained, validation, test, shots, settings)
         results["minutes"] = round((time.perf_counter() - began) / 60, 1)
         if asked.out:
             asked.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

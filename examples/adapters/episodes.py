@@ -1,5 +1,6 @@
 """Few-shot tasks from texts, of which the frozen part of the model has been computed once."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -26,7 +27,7 @@ class Episodes(eqx.Module):
     Of one key, all kinds of inputs give the same texts, so that methods are compared on the same tasks.
     """
 
-    inputs: PyTree[Array, "labels texts ..."]
+    inputs: PyTree  # arrays, each [labels, texts, ...]
     counts: Int[Array, " labels"]
     ways: int = eqx.field(static=True)
     shots: int = eqx.field(static=True)
@@ -42,15 +43,14 @@ class Episodes(eqx.Module):
 
         def batch(rows: Int[Array, "ways each"]) -> il.Batch:
             fetch = lambda x: x[labels[:, None], rows].reshape(-1, *x.shape[2:])
-            return il.Batch(jax.tree.map(fetch, self.inputs), jnp.repeat(jnp.arange(self.ways), rows.shape[1]))
+            return il.Batch(
+                jax.tree.map(fetch, self.inputs), jnp.repeat(jnp.arange(self.ways), rows.shape[1])
+            )
 
         return il.Task(batch(rows[:, : self.shots]), batch(rows[:, self.shots :]))
 
-    def with_inputs(self, inputs: PyTree) -> "Episodes":
-        return Episodes(inputs, self.counts, self.ways, self.shots, self.queries)
 
-
-def per_text(fn, inputs: PyTree, chunk: int = 64) -> PyTree:
+def per_text(fn: Callable[[PyTree], PyTree], inputs: PyTree, chunk: int = 64) -> PyTree:
     """`fn` of every text, a chunk at a time: leaves `[labels, texts, ...]` in and out."""
     shape = jax.tree.leaves(inputs)[0].shape[:2]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)

