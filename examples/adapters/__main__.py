@@ -22,7 +22,7 @@ import innerloop as il
 
 from . import minilm, texts
 from .compare import compare
-from .training import Settings, part, train_both
+from .training import Settings, parts, train_both
 
 TINY = Settings(queries=2, rank=2, updates=10, tasks=20, lora_tasks=10, strengths=(1.0,))
 
@@ -43,7 +43,7 @@ def table(results: dict) -> str:
     """The results as text."""
     lines = []
     for shots, found in results["shots"].items():
-        lines.append(f"{shots} examples a label: accuracy, and minus that of logistic regression")
+        lines.append(f"with {shots} of each label: accuracy, and minus that of logistic regression")
         for name, row in found["methods"].items():
             cells = "{:.3f} ± {:.3f}   {:+.3f} ± {:.3f}".format(
                 *row["accuracy"], *row["minus_logistic_regression"]
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a tiny random model, to see that it runs")
     asked = parser.parse_args()
     settings = Settings(updates=asked.updates, train_shots=asked.shots, rank=asked.rank, blocks=asked.blocks)
-    least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 150, settings)
+    least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 100, settings)
 
     if asked.texts:
         source, labelled = asked.texts.name, texts.from_file(asked.texts)
@@ -82,13 +82,13 @@ def main() -> None:
 
     model, tokens = pretrained(asked.smoke, asked.tokens)
     began = time.perf_counter()
-    parts = [part(model, [tokens(lines) for lines in labels.values()], settings) for labels in split]
+    numbers = [[tokens(lines) for lines in labels.values()] for labels in split]
+    training, validation, test = parts(model, numbers, settings)
     print(f"embeddings in {time.perf_counter() - began:.0f} s", flush=True)
     results = {"texts": source, "digest": [texts.digest(labels) for labels in split], "tokens": asked.tokens}
     results |= {"labels": dict(zip(("train", "validation", "test"), map(sorted, split), strict=True))}
     results |= {"settings": asdict(settings), "date": time.strftime("%Y-%m-%d", time.gmtime()), "shots": {}}
     upper = model.blocks[-settings.blocks :]
-    training, validation, test = parts
     tasks = training.episodes(training.hidden, settings.train_shots, settings)
     trained = train_both(upper, tasks, settings)
     results["seconds_an_update"] = trained.seconds_an_update

@@ -101,11 +101,10 @@ def folder() -> Path | None:
 def load(path: Path) -> MiniLM:
     """The model with the weights of `model.safetensors`."""
     stored = load_file(path / "model.safetensors")
-    # All tokens of a sentence are of type 0, so that its embedding can be added to the places once.
+    types = stored["embeddings.token_type_embeddings.weight"]
     arrays = {
         "words": stored["embeddings.word_embeddings.weight"],
-        "places": stored["embeddings.position_embeddings.weight"]
-        + stored["embeddings.token_type_embeddings.weight"][0],
+        "places": stored["embeddings.position_embeddings.weight"] + types[0],  # of which every token is
         "norm/weight": stored["embeddings.LayerNorm.weight"],
         "norm/bias": stored["embeddings.LayerNorm.bias"],
     }

@@ -28,13 +28,13 @@ class Settings:
     scale: float = 4.0
     rate: float = 0.1
     steps: int = 3
-    updates: int = 150
+    updates: int = 100
     train_shots: int = 1
     meta_batch: int = 4
     outer_rate: float = 1e-3
     tasks: int = 4000
-    lora_tasks: int = 400
-    strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    lora_tasks: int = 300
+    strengths: tuple[float, ...] = (0.1, 1.0, 10.0)
 
 
 class Part(NamedTuple):
@@ -48,14 +48,20 @@ class Part(NamedTuple):
         return Episodes(inputs, self.counts, s.ways, shots, s.queries)
 
 
-def part(model: MiniLM, tokens: list[Int[np.ndarray, "texts tokens"]], s: Settings) -> Part:
-    """Compute what is frozen of all texts; `tokens` has an array for every label."""
-    counts = [len(rows) for rows in tokens]
-    padded = np.ones((len(tokens), max(counts), tokens[0].shape[1]), np.int32)
-    for label, rows in enumerate(tokens):
+def parts(model: MiniLM, tokens: list[list[Int[np.ndarray, "texts tokens"]]], s: Settings) -> list[Part]:
+    """Compute what is frozen of all texts; `tokens` has an array for every label of every split."""
+    every = [rows for split in tokens for rows in split]
+    counts, first = jnp.array([len(rows) for rows in every]), 0
+    padded = np.ones((len(every), int(counts.max()), every[0].shape[1]), np.int32)
+    for label, rows in enumerate(every):
         padded[label, : len(rows)] = rows
     below = hidden(model, len(model.blocks) - s.blocks, padded)
-    return Part(below, embeddings(model.blocks[-s.blocks :], below), jnp.asarray(counts))
+    whole, found = Part(below, embeddings(model.blocks[-s.blocks :], below), counts), []
+    for split in tokens:
+        own = slice(first, first + len(split))
+        found.append(jax.tree.map(lambda x, own=own: x[own], whole))
+        first += len(split)
+    return found
 
 
 def inner_loop(s: Settings) -> il.InnerLoop:
