@@ -6,6 +6,7 @@ The file is made by `python -m examples.adapters --debian --out benchmarks/resul
 """
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,15 @@ def labels(record: dict[str, Any]) -> str:
 
 def made(record: dict[str, Any]) -> str:
     """When, and by which settings."""
-    s, seconds = record["settings"], record["seconds_an_update"]
-    return (
+    s, seconds, c = record["settings"], record["seconds_an_update"], record["shots"]
+    return textwrap.fill(
         f"Measured {record['date']} in {record['minutes']:.0f} minutes on two cores that did other work too: "
-        f"{s['updates']} updates of\n{s['meta_batch']} tasks with {s['train_shots']} example"
-        f"{'s' if s['train_shots'] > 1 else ''} of each label, rank {s['rank']}, {s['steps']} inner steps of rate "
-        f"{s['rate']:g}, texts cut to {record['tokens']} tokens.\nAn update took {seconds['ANIL']:.1f} s with ANIL "
-        f"and {seconds['LoRA-MAML']:.1f} s with LoRA-MAML. Logistic regression's C, chosen on the\nvalidation "
-        f"labels: {record['shots']['1']['C']:g} for 1 example, {record['shots']['5']['C']:g} for 5.\n"
+        f"{s['updates']} updates of {s['meta_batch']} tasks, which had {s['train_shots']} example"
+        f"{'s' if s['train_shots'] > 1 else ''} of each label, for each method; rank {s['rank']}, {s['steps']} inner "
+        f"steps of rate {s['rate']:g}, texts cut to {record['tokens']} tokens. An update took "
+        f"{seconds['ANIL']:.1f} s with ANIL and {seconds['LoRA-MAML']:.1f} s with LoRA-MAML. C of logistic regression, "
+        f"chosen on the validation labels, was {c['1']['C']:g} for one example and {c['5']['C']:g} for five.",
+        width=118,
     )
 
 
@@ -63,7 +65,7 @@ def write_page(record: dict[str, Any]) -> None:
     for shots in ("1", "5"):
         between_markers(PAGE, f"adapters-{shots}", accuracy(record, shots))
     between_markers(PAGE, "adapters-labels", labels(record))
-    between_markers(PAGE, "adapters-made", made(record))
+    between_markers(PAGE, "adapters-made", made(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -52,31 +52,21 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--debian", action="store_true", help="descriptions of packages, from apt-cache")
-    parser.add_argument(
-        "--texts", type=Path, metavar="FILE", help="a CSV file with the columns text and label"
-    )
-    parser.add_argument("--updates", type=int, default=Settings.updates, help="updates of each training")
-    parser.add_argument(
-        "--shots", type=int, default=Settings.train_shots, help="examples a label in training"
-    )
-    parser.add_argument("--rank", type=int, default=Settings.rank, help="rank of the adapters")
-    parser.add_argument("--blocks", type=int, default=Settings.blocks, help="upper blocks that have adapters")
-    parser.add_argument("--tokens", type=int, default=16, help="where texts are cut")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
-    parser.add_argument("--smoke", action="store_true", help="a tiny random model, to see that it runs")
-    asked = parser.parse_args()
+def load_texts(asked: argparse.Namespace) -> tuple[str, texts.Texts]:
+    """The labelled texts that were asked for, and what they are."""
+    if asked.texts:
+        return asked.texts.name, texts.from_file(asked.texts)
+    if asked.debian:
+        return "descriptions of Debian packages by section", texts.debian()
+    return "docstrings of Python by module", texts.docstrings(90 if asked.smoke else 1000)
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Train, test, and write the results after each number of shots."""
     settings = Settings(updates=asked.updates, train_shots=asked.shots, rank=asked.rank, blocks=asked.blocks)
     least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 100, settings)
 
-    if asked.texts:
-        source, labelled = asked.texts.name, texts.from_file(asked.texts)
-    elif asked.debian:
-        source, labelled = "descriptions of Debian packages by section", texts.debian()
-    else:
-        source, labelled = "docstrings of Python by module", texts.docstrings(90 if asked.smoke else 1000)
+    source, labelled = load_texts(asked)
     split = texts.splits(labelled, least, most)
     print(f"{source}: {', '.join(str(len(labels)) for labels in split)} labels")
 
@@ -99,6 +89,28 @@ def main() -> None:
         if asked.out:
             asked.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print("\n" + table(results))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--debian", action="store_true", help="descriptions of packages, from apt-cache")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="a CSV file with the columns text and label"
+    )
+    parser.add_argument("--updates", type=int, default=Settings.updates, help="updates of each training")
+    parser.add_argument(
+        "--shots", type=int, default=Settings.train_shots, help="examples a label in training"
+    )
+    parser.add_argument("--rank", type=int, default=Settings.rank, help="rank of the adapters")
+    parser.add_argument("--blocks", type=int, default=Settings.blocks, help="upper blocks that have adapters")
+    parser.add_argument("--tokens", type=int, default=16, help="where texts are cut")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
+    parser.add_argument("--smoke", action="store_true", help="a tiny random model, to see that it runs")
+    asked = parser.parse_args()
+    try:
+        run(asked)
+    except il.InnerloopError as error:
+        parser.exit(2, f"{error}\n")
 
 
 if __name__ == "__main__":

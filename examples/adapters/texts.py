@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import io
 import random
 import re
 import subprocess
@@ -48,13 +49,15 @@ def docstrings(most: int = 1000) -> Texts:
 def from_file(path: Path) -> Texts:
     """The columns `text` and `label` of a CSV file."""
     texts: Texts = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"text", "label"} <= set(rows.fieldnames or ()):
-            got = ", ".join(rows.fieldnames or ("an empty file",))
-            raise il.InnerloopError(str(path), "needs the columns `text` and `label`", got=got)
-        for row in rows:
-            texts.setdefault(row["label"], []).append(row["text"])
+    try:
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as trouble:
+        raise il.InnerloopError(str(path), "cannot be read", got=str(trouble)) from None
+    if not {"text", "label"} <= set(rows.fieldnames or ()):
+        got = ", ".join(rows.fieldnames or ("an empty file",))
+        raise il.InnerloopError(str(path), "needs the columns `text` and `label`", got=got)
+    for row in rows:
+        texts.setdefault(row["label"] or "", []).append(row["text"] or "")
     return texts
 
 

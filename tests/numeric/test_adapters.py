@@ -170,6 +170,8 @@ def test_texts_from_a_file(tmp_path):
     path = tmp_path / "texts.csv"
     path.write_text("label,text\na,one\nb,two\na,three\n", encoding="utf-8")
     assert texts.from_file(path) == {"a": ["one", "three"], "b": ["two"]}
+    with pytest.raises(il.InnerloopError, match="cannot be read"):
+        texts.from_file(tmp_path / "none.csv")
     path.write_text("kind,text\na,one\n", encoding="utf-8")
     with pytest.raises(il.InnerloopError, match="needs the columns `text` and `label`, got kind, text"):
         texts.from_file(path)
