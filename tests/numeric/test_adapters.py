@@ -103,6 +103,8 @@ def test_a_body_in_bfloat16_keeps_its_adapters_in_float32(tiny):
     _, model, tasks = tiny
     learnt = il.cast(model.learnt, jnp.float32)
     halved = model._replace(frozen=il.cast(model.frozen, jnp.bfloat16))
+    query = halved.whole(learnt).blocks[0].attention.query_proj
+    assert query(jnp.ones(8, jnp.bfloat16)).dtype == jnp.bfloat16
     task = tasks.sample(jax.random.key(3))
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim == 3 else x, task)
     inner = il.InnerLoop(optax.sgd(0.1), 1)
