@@ -53,8 +53,8 @@ def made(record: dict[str, Any]) -> str:
         f"Measured {record['date']} in {record['minutes']:.0f} minutes on two cores that did other work too: "
         f"{s['updates']} updates of {s['meta_batch']} tasks, which had {s['train_shots']} example"
         f"{'s' if s['train_shots'] > 1 else ''} of each label, for each method; rank {s['rank']}, {s['steps']} inner "
-        f"steps of rate {s['rate']:g}, texts cut to {record['tokens']} tokens. C of logistic regression, "
-        f"chosen on the validation labels, was {c['1']['C']:g} for one example and {c['5']['C']:g} for five.",
+        f"steps of rate {s['rate']:g}, texts cut to {record['tokens']} tokens. C of logistic regression "
+        f"was {c['1']['C']:g} for one example and {c['5']['C']:g} for five.",
         width=118,
     )
 

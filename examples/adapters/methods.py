@@ -67,10 +67,9 @@ def logistic_regression(
 ) -> Float[Array, "queries ways"]:
     """The scores of softmax regression; `strength` is scikit-learn's C, and the bias is not penalised.
 
-    Nesterov's method, in the space that the support set spans: the weights have no part outside of it.
+    Nesterov's method for inputs of length 1.
     """
-    basis, _ = jnp.linalg.qr(support.inputs.T)
-    with_ones = lambda x: jnp.concatenate([x @ basis, jnp.ones((len(x), 1))], axis=1)
+    with_ones = lambda x: jnp.concatenate([x, jnp.ones((len(x), 1))], axis=1)
     inputs, targets = with_ones(support.inputs), jax.nn.one_hot(support.targets, ways)
     shrink = jnp.ones((inputs.shape[1], 1)).at[-1].set(0.0) / (strength * len(inputs))
     gradient = lambda w: inputs.T @ (jax.nn.softmax(inputs @ w) - targets) / len(inputs) + shrink * w

@@ -28,13 +28,13 @@ class Settings:
     scale: float = 4.0
     rate: float = 0.1
     steps: int = 3
-    updates: int = 100
+    updates: int = 40
     train_shots: int = 1
     meta_batch: int = 4
     outer_rate: float = 1e-3
-    tasks: int = 4000
-    lora_tasks: int = 300
-    strengths: tuple[float, ...] = (0.1, 1.0, 10.0)
+    tasks: int = 2000
+    lora_tasks: int = 150
+    strengths: tuple[float, ...] = (1.0,)
 
 
 class Part(NamedTuple):
