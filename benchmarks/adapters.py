@@ -50,7 +50,7 @@ def made(record: dict[str, Any]) -> str:
     """When, and by which settings."""
     s, c = record["settings"], record["shots"]
     return textwrap.fill(
-        f"Measured {record['date']} in {record['minutes']:.0f} minutes on two cores that did other work too: "
+        f"Measured {record['date']}: "
         f"{s['updates']} updates of {s['meta_batch']} tasks, which had {s['train_shots']} example"
         f"{'s' if s['train_shots'] > 1 else ''} of each label, for each method; rank {s['rank']}, {s['steps']} inner "
         f"steps of rate {s['rate']:g}, texts cut to {record['tokens']} tokens. C of logistic regression "

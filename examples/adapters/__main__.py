@@ -64,7 +64,7 @@ def load_texts(asked: argparse.Namespace) -> tuple[str, texts.Texts]:
 def run(asked: argparse.Namespace) -> None:
     """Train, test, and write the results after each number of shots."""
     settings = Settings(updates=asked.updates, train_shots=asked.shots, rank=asked.rank, blocks=asked.blocks)
-    least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 100, settings)
+    least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 150, settings)
 
     source, labelled = load_texts(asked)
     split = texts.splits(labelled, least, most)
