@@ -76,10 +76,10 @@ def compare(trained: Trained, validation: Part, test: Part, shots: int, s: Setti
         algorithm, trained.lora, tasks, score, key=key, num_tasks=s.lora_tasks, record=(s.steps,)
     )
     found["LoRA-MAML"] = curve.scores["right"][:, 0]
-    return {"C": strength, "methods": summary(found, s)}
+    return {"C": strength, "methods": summary(found)}
 
 
-def summary(found: dict[str, np.ndarray], s: Settings) -> dict[str, dict]:
+def summary(found: dict[str, np.ndarray]) -> dict[str, dict]:
     """Means with 95 % half widths; differences to logistic regression are taken task by task."""
     against = found["logistic regression"].astype(np.float64)
     interval = lambda x: [float(x.mean()), float(half_width(x))]
@@ -87,7 +87,7 @@ def summary(found: dict[str, np.ndarray], s: Settings) -> dict[str, dict]:
         name: {
             "tasks": len(x),
             "accuracy": interval(x.astype(np.float64)),
-            "minus_logistic_regression": interval(x[: s.lora_tasks] - against[: s.lora_tasks]),
+            "minus_logistic_regression": interval(x - against[: len(x)]),
         }
         for name, x in found.items()
     }
