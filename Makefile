@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Test processes. Each also compiles on a thread of its own, so more than the number of cores gains nothing.
 WORKERS ?= 2
 CHECKED := $(wildcard src tests examples benchmarks tools)
-LOCKS := $(patsubst %,requirements/%.txt,runtime test docs mutants)
+LOCKS := $(patsubst %,requirements/%.txt,runtime test docs mutants adapters)
 
 .PHONY: help
 help: ## show this list
@@ -54,7 +54,8 @@ endef
 $(VENV)/installed-runtime: $(VENV)/made requirements/runtime.txt pyproject.toml
 	$(call install,requirements/runtime.txt)
 
-$(VENV)/installed-test: $(VENV)/made requirements/test.txt pyproject.toml
+$(VENV)/installed-test: $(VENV)/made requirements/test.txt requirements/adapters.txt pyproject.toml
+	@$(PIP) install --no-deps --require-hashes -r requirements/adapters.txt
 	$(call install,requirements/test.txt)
 	@touch $(VENV)/installed-runtime
 
@@ -173,8 +174,9 @@ bench-gpu: ## all that a GPU is measured by, beside PyTorch where it is installe
 
 # One version of a package for all Pythons, so that a number does not depend on which Python made it.
 UV = $(or $(wildcard $(VENV)/bin/uv),$(shell command -v uv),$(error `make lock` needs uv: pip install uv))
-COMPILE = $(UV) pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 \
+RESOLVE = $(UV) pip compile --no-config --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+COMPILE = $(RESOLVE) pyproject.toml
 
 .PHONY: lock
 lock: ## resolve the newest versions into requirements/ (needs uv)
@@ -184,6 +186,7 @@ lock: ## resolve the newest versions into requirements/ (needs uv)
 	$(COMPILE) --group build -c requirements/test.txt -o requirements/runtime.txt
 	$(COMPILE) --group build --group docs -c requirements/test.txt -o requirements/docs.txt
 	$(COMPILE) --group build --group test --group mutants -c requirements/test.txt -o requirements/mutants.txt
+	$(RESOLVE) --group adapters --no-deps -o requirements/adapters.txt
 	@! grep -nE '://|^-|^/|file:' $(LOCKS) || { echo "a lock file names a place" >&2; exit 1; }
 
 .PHONY: clean

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -79,6 +80,13 @@ def test_test_time_training():
     text = run("test_time_training")
     for name in ("window alone", "dynamic evaluation", "full attention", "test-time training"):
         assert found(f"{name} +{NUMBER}", text)[0] < np.log(256)
+
+
+def test_adapters(tmp_path):
+    text = run("adapters", "--out", str(tmp_path / "results.json"))
+    for name in ("LoRA-MAML", "ANIL", "logistic regression", "nearest mean"):
+        assert 0 < found(f"  {name} +{NUMBER} ± ", text)[0] < 1
+    assert set(json.loads((tmp_path / "results.json").read_text())["shots"]) == {"1"}
 
 
 def test_data_attribution():

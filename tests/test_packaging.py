@@ -78,6 +78,7 @@ def test_the_lock_files_agree_with_the_project() -> None:
         + groups["export"]
         + groups["lint"],
         "docs": PROJECT["project"]["dependencies"] + groups["build"] + groups["docs"],
+        "adapters": groups["adapters"],
         "mutants": PROJECT["project"]["dependencies"] + groups["build"] + groups["test"] + groups["mutants"],
     }
     assert {lock.stem for lock in LOCKS} == set(wanted)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from innerloop.engine.loss import Adapted as Adapted
     from innerloop.engine.loss import Loss as Loss
     from innerloop.engine.outer import OuterLoop as OuterLoop
+    from innerloop.engine.pytree import cast as cast
+    from innerloop.engine.pytree import combine as combine
+    from innerloop.engine.pytree import partition as partition
     from innerloop.engine.task_list import TaskList as TaskList
     from innerloop.engine.types import Batch as Batch
     from innerloop.engine.types import Task as Task
@@ -79,6 +82,7 @@ PUBLIC = {
     "engine.inner": ("InnerLoop", "unroll"),
     "engine.loss": ("Adapted", "Loss"),
     "engine.outer": ("OuterLoop",),
+    "engine.pytree": ("cast", "combine", "partition"),
     "engine.task_list": ("TaskList",),
     "engine.types": ("Batch", "Task"),
     "errors": ("InnerloopError",),

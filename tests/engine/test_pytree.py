@@ -1,9 +1,11 @@
 """Arrays by their paths: a model is refused that has others, or others of its own."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.engine.pytree import check_same
+from innerloop.engine.pytree import Except, cast, check_same, combine, partition
 from innerloop.errors import InnerloopError
 
 WANTED = {"a": np.zeros(2), "b": np.zeros((3, 1))}
@@ -24,3 +26,53 @@ def test_what_is_missing_too_much_or_of_another_shape_is_named(found: dict, told
 
 def test_the_same_names_and_shapes_are_taken():
     check_same(WANTED, {name: x + 1 for name, x in WANTED.items()}, "mine")
+
+
+TREE = {
+    "blocks": [
+        {"query": {"lora_in": 1.0, "weight": 2.0}, "norm": 3.0},
+        {"query": {"lora_in": 4.0, "weight": 5.0}},
+    ],
+    "head": {"lora_in": 6.0, "weight": 7.0},
+    "lora_in": 8.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("selection", "selected"),
+    [
+        ("**/lora_*", [1, 4, 6, 8]),
+        ("blocks/**/lora_*", [1, 4]),
+        ("blocks/*/query", [1, 2, 4, 5]),
+        ("*/lora_in", [6]),
+        ("blocks/1/*/weight", [5]),
+        (("**/query/weight", "head"), [2, 5, 6, 7]),
+        ("**", [1, 2, 3, 4, 5, 6, 7, 8]),
+        ("h*d/", [6, 7]),
+        (Except("**/weight"), [1, 3, 4, 6, 8]),
+    ],
+)
+def test_patterns_select_by_the_names_of_a_path(selection, selected):
+    taken, rest = partition(TREE, selection)
+    assert sorted(jax.tree.leaves(taken)) == selected
+    assert sorted(jax.tree.leaves(rest)) == sorted(set(range(1, 9)) - set(selected))
+    assert combine(taken, rest) == TREE
+
+
+@pytest.mark.parametrize("pattern", ["**/lora", "head/*/x", "*/*/*/*/*", "lora_in/*"])
+def test_a_pattern_that_matches_nothing_is_refused(pattern):
+    with pytest.raises(InnerloopError, match="matches no parameter"):
+        partition(TREE, ("head", pattern))
+
+
+def test_a_star_in_a_name_is_still_that_name():
+    taken, _ = partition({"a*": 1.0, "b": 2.0}, "a*")
+    assert jax.tree.leaves(taken) == [1.0]
+
+
+def test_cast_changes_what_is_selected():
+    arrays = jax.tree.map(jnp.float32, TREE)
+    found = cast(arrays, jnp.bfloat16, Except(("**/lora_*", "head")))
+    names = {str(x): x.dtype.name for x in jax.tree.leaves(found)}
+    assert [x for x, kind in names.items() if kind == "float32"] == ["1.0", "4.0", "6.0", "7.0", "8.0"]
+    assert {x.dtype.name for x in jax.tree.leaves(cast(arrays, jnp.float16))} == {"float16"}

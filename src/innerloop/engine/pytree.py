@@ -1,21 +1,24 @@
 """Parameters selected by tree path, and checks of parameter trees.
 
-A path is written with slashes, as in `body/0/weight` or `head/bias`.
+A path is written with slashes, as in `body/0/weight` or `head/bias`. In a pattern, `*` stands for a name or a piece of
+one and `**` for any number of names: `blocks/*/attention`, `**/lora_*`.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
 
 Selection = str | Collection[str] | Callable[[str], bool] | None
-"""A selection of parameters: None for all, a path prefix, several prefixes, or a function of the path."""
+"""A selection of parameters: None for all, a path prefix or a pattern of one, several, or a function of the path."""
 
 
 @runtime_checkable
@@ -54,7 +57,7 @@ def check_selection(selection: object) -> None:
         got = [name for name in selection if not isinstance(name, str)]
         if not got:
             return None
-    do = "give a name such as 'head', several, or a function of the path such as lambda path: path.endswith('bias')"
+    do = "give a name such as 'head', a pattern such as '**/bias', several, or a function of the path"
     if isinstance(selection, re.Pattern):
         do = "give the pattern's method, `pattern.search`"
     raise InnerloopError("select", "is no selection of parameters", got=selection, do=do)
@@ -73,11 +76,33 @@ def chosen(selection: Selection, path: str) -> bool:
     if callable(selection):
         return bool(selection(path))
     prefixes = (selection,) if isinstance(selection, str) else selection
-    return any(path == p or path.startswith(p.rstrip("/") + "/") for p in prefixes)
+    return any(_begins(path, prefix) for prefix in prefixes)
+
+
+def _begins(path: str, prefix: str) -> bool:
+    """Whether a path is this prefix or continues it; a prefix may be a pattern."""
+    if path == prefix or path.startswith(prefix.rstrip("/") + "/"):
+        return True
+    return "*" in prefix and _matches(path.split("/"), prefix.rstrip("/").split("/"))
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the first names are as in the pattern; `**` stands for any number of them."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(names[skipped:], pattern[1:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
     """Split a tree into (selected, rest), each of the tree's structure with None in place of the other's leaves.
+
+    A loss that is a function of the selected part alone, and closes over the rest, freezes the rest.
+
+    Args:
+        params: any pytree.
+        selection: a path prefix such as `head`, a pattern such as `**/lora_*`, several, or a function of the path.
 
     Raises:
         InnerloopError: a name of the selection matches no parameter, or a function selects none.
@@ -109,6 +134,21 @@ def _check_names(params: PyTree, selection: Selection) -> None:
 def combine(selected: PyTree, rest: PyTree) -> PyTree:
     """Undo `partition`."""
     return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
+
+
+def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTree:
+    """The tree with the selected arrays in another dtype.
+
+    Args:
+        params: a pytree of arrays.
+        dtype: the dtype, such as `jnp.bfloat16`.
+        selection: a path prefix, a pattern, several, or a function of the path (None: all).
+
+    Raises:
+        InnerloopError: as `partition`.
+    """
+    selected, rest = partition(params, selection)
+    return combine(jax.tree.map(lambda x: jnp.asarray(x, dtype), selected), rest)
 
 
 def check_trainable(params: PyTree, who: str) -> None:
