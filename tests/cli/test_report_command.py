@@ -23,7 +23,8 @@ def test_a_page_in_the_run_is_written_again(command, complaint, sinusoid_run):
 
 def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert _destination(Report((str(sinusoid_run / "weights.safetensors"),)))[1] == Path("report.html")
+    weights = sinusoid_run / "weights.safetensors"
+    assert _destination(Report((str(weights),)), [weights])[1] == Path("report.html")
 
 
 def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path):

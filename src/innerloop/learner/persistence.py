@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -148,7 +148,7 @@ def _no_examples(text: str, who: str) -> np.ndarray:
     return np.zeros((0, *shape), dtype)
 
 
-def _facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:
+def _facts_of(text: str, who: str) -> tuple[list[Hashable] | None, tuple[int, ...]]:
     """Classes (None: a regressor) and the shape of a target."""
     facts = parse_json(text, who)
     facts = facts if isinstance(facts, dict) else {}
@@ -163,6 +163,6 @@ def _facts_of(text: str, who: str) -> tuple[list[Any] | None, tuple[int, ...]]:
     return labels, tuple(shape)
 
 
-def _hashable(label: object) -> Any:
+def _hashable(label: object) -> Hashable:
     """A label with tuples in place of the lists that JSON makes of them."""
     return tuple(_hashable(part) for part in label) if isinstance(label, list) else label
