@@ -1,0 +1,118 @@
+"""Five algorithms trained alike on Omniglot, 20-way 1-shot, and compared on the same held-out tasks.
+
+    python -m benchmarks.accuracy.twenty_ways FOLDER              train what FOLDER has no finished run of, then measure
+    python -m benchmarks.accuracy.twenty_ways FOLDER --tasks 200  on fewer held-out tasks
+    python -m benchmarks.accuracy.twenty_ways --table             write the table from the result file
+
+All begin with the body of the shipped 5-way model under a head of zeros, and take as many meta-steps of as many tasks
+with the same outer step size and seed. Needs Omniglot, through INNERLOOP_DATA.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.tables import between_markers, table
+from benchmarks.provenance import circumstances
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config
+from innerloop.engine.intervals import half_width
+from innerloop.io.files import write_text
+from innerloop.parallel.cpu_devices import use_cores
+from innerloop.training.measure import measure
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.train import train
+from innerloop.training.trained import load_trained
+
+RESULTS = Path(__file__).parents[1] / "results" / "twenty-ways.json"
+PAGE = Path(__file__).parents[2] / "docs" / "getting-started" / "choosing.md"
+START, META_STEPS, META_BATCH, OUTER_RATE = "omniglot-5way-1shot-maml", 5000, 4, 0.001
+METHODS: dict[str, tuple[str, int, float, int]] = {
+    "maml": ("MAML", 1, 1.6, 5),
+    "anil": ("ANIL", 1, 1.6, 5),
+    "meta-sgd": ("Meta-SGD", 1, 1.6, 1),
+    "maml-plus-plus": ("MAML++", 2, 0.8, 2),
+    "protomaml": ("ProtoMAML", 1, 0.1, 1),
+}
+"""By preset: the name, inner steps in training, their size (where it is learned: at first), and inner steps at test."""
+FIRST = "maml"
+"""What the others are compared with."""
+
+
+def config_of(method: str) -> Config:
+    """The preset of a method, with what all have in common."""
+    base, (_, steps, rate, test_steps) = preset(f"omniglot-20way-1shot-{method}"), METHODS[method]
+    return replace(
+        base,
+        model=replace(base.model, features="flatten", start=START),
+        inner=replace(base.inner, steps=steps, learning_rate=rate),
+        outer=replace(base.outer, meta_steps=META_STEPS, meta_batch=META_BATCH, learning_rate=OUTER_RATE),
+        evaluation=replace(base.evaluation, steps=test_steps),
+    )
+
+
+def trained_in(folder: Path, method: str) -> Path:
+    """The folder of a finished run, which is trained or resumed if it is not there."""
+    run = folder / method
+    if not RunFolder(run).weights.exists():
+        tell = lambda p: print(f"\r  {p.step}/{META_STEPS} meta-steps", end="", file=sys.stderr)
+        train(config_of(method), run, resume=run.exists(), on_progress=tell)
+    return run
+
+
+def measured(run: Path, tasks: int) -> tuple[dict[str, Any], np.ndarray]:
+    """The record of a run in the protocol's mode of normalisation, and its score on every task."""
+    show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
+    found = measure(load_trained(str(run)), tasks=tasks, on_progress=show)
+    facts = {"seconds": load_trained(str(run)).facts.get("seconds")}
+    return found.to_json() | {"source": run.name, "training": facts}, found.task_scores
+
+
+def compare(folder: Path, tasks: int) -> dict[str, Any]:
+    """Train and measure all, and take differences to the first task by task."""
+    records, scores = {}, {}
+    for method, (name, *_) in METHODS.items():
+        print(name, flush=True)
+        records[method], scores[method] = measured(trained_in(folder, method), tasks)
+        gap = np.asarray(scores[method] - scores[FIRST], np.float64)
+        records[method]["gain"] = [float(gap.mean()), float(half_width(gap))]
+        print(f"\r  {records[method]['accuracy']:.4f}, gain {records[method]['gain']}", flush=True)
+    settings = {"start": START, "meta_steps": META_STEPS, "meta_batch": META_BATCH, "rate": OUTER_RATE}
+    return {"settings": settings, "methods": records, **circumstances()}
+
+
+def page_table(results: dict[str, Any]) -> str:
+    """Accuracies in percent and gains in points, bold where the interval excludes zero."""
+    rows = []
+    for method, record in results["methods"].items():
+        (gain, half), (name, steps, rate, test_steps) = record["gain"], METHODS[method]
+        told = f"{100 * gain:+.2f} ± {100 * half:.2f}"
+        accuracy = f"{100 * record['accuracy']:.2f} ± {100 * record['ci95']:.2f}"
+        cells = [name, f"{steps} x {rate:g}", str(test_steps), accuracy]
+        rows.append([*cells, "" if method == FIRST else f"**{told}**" if abs(gain) > half else told])
+    heads = ["", "inner steps in training", "at test", "accuracy, %", "minus MAML, same tasks"]
+    return table(heads, rows)
+
+
+def main() -> None:
+    """Run the command."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="where the runs are kept")
+    asked.add_argument("--tasks", type=int, default=4000, help="held-out tasks (default: 4000)")
+    asked.add_argument("--table", action="store_true", help="write the table alone")
+    arguments = asked.parse_args()
+    if not arguments.table:
+        if arguments.folder is None:
+            asked.error("give the folder of the runs")
+        use_cores()
+        write_text(RESULTS, json.dumps(compare(arguments.folder, arguments.tasks), indent=1) + "\n")
+    between_markers(PAGE, "twenty-ways", page_table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
