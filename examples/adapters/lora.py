@@ -36,7 +36,11 @@ class LoRA(eqx.Module):
 
 
 def with_lora(model: Model, select: str | Sequence[str], rank: int, scale: float, key: jax.Array) -> Model:
-    """The model with adapters around the linear layers of these paths; its code sees layers as before."""
+    """The model with adapters around the linear layers of these paths; its code sees layers as before.
+
+    Raises:
+        InnerloopError: the paths lead to no linear layer.
+    """
     is_linear = lambda node: isinstance(node, eqx.nn.Linear)
     selected, _ = il.partition(model, select)
     keys = iter(jax.random.split(key, 1000))
@@ -45,4 +49,7 @@ def with_lora(model: Model, select: str | Sequence[str], rank: int, scale: float
         wanted = is_linear(layer) and chosen.weight is not None
         return LoRA(layer, rank, scale, next(keys)) if wanted else layer
 
-    return jax.tree.map(wrap, model, selected, is_leaf=is_linear)
+    adapted = jax.tree.map(wrap, model, selected, is_leaf=is_linear)
+    if jax.tree.structure(adapted) == jax.tree.structure(model):
+        raise il.InnerloopError("LoRA", "no linear layer is there", got=select, do="name linear layers")
+    return adapted

@@ -234,3 +234,8 @@ def test_an_unknown_word_is_told_by_the_library_itself():
         "Conv4: `downsample` is unknown, got 'strided'; choose among: stride, pool.",
         "Conv4: `features` is unknown, got 'average'; choose among: mean, flatten.",
     ]
+
+
+def test_offloading_without_checkpoints_is_refused():
+    with pytest.raises(InnerloopError, match=r"inner\.offload: is of checkpoints, and there are none"):
+        InnerConfig(steps=100, offload=True)

@@ -76,3 +76,34 @@ def test_cast_changes_what_is_selected():
     names = {str(x): x.dtype.name for x in jax.tree.leaves(found)}
     assert [x for x, kind in names.items() if kind == "float32"] == ["1.0", "4.0", "6.0", "7.0", "8.0"]
     assert {x.dtype.name for x in jax.tree.leaves(cast(arrays, jnp.float16))} == {"float16"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "selected"), [("mlp[1]*", [1]), ("**/mlp[1]", [1]), ("*mlp1", [2]), ("**/w?s", [3])]
+)
+def test_nothing_but_a_star_has_a_meaning(pattern: str, selected: list[int]):
+    taken, _ = partition({"mlp[1]": 1, "mlp1": 2, "w?s": 3, "was": 4}, pattern)
+    assert jax.tree.leaves(taken) == selected
+
+
+def test_cast_leaves_what_is_no_float():
+    others = {"n": jnp.arange(257), "on": jnp.ones(2, bool), "key": jax.random.key(0), "f": jnp.tanh}
+    found = cast(others | {"w": jnp.ones(2)}, jnp.bfloat16)
+    assert found["w"].dtype == jnp.bfloat16
+    assert all(found[name] is x for name, x in others.items())
+
+
+@pytest.mark.parametrize("dtype", ["foo", jnp.int32])
+def test_cast_takes_dtypes_of_floats(dtype):
+    with pytest.raises(InnerloopError, match="cast: needs a dtype of floats"):
+        cast(TREE, dtype)
+
+
+def test_a_dtype_that_arrays_cannot_have_is_refused():
+    with jax.enable_x64(False), pytest.raises(InnerloopError, match="float64 is not available"):
+        cast(TREE, jnp.float64)
+
+
+def test_parts_of_different_trees_are_refused():
+    with pytest.raises(InnerloopError, match="combine: these are parts of different trees"):
+        combine({"a": 1.0, "b": None}, {"c": 2.0})

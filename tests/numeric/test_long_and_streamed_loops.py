@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -113,6 +114,15 @@ def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):
 def test_inner_loops_that_make_no_sense(fields: dict):
     with pytest.raises(InnerloopError, match="or more|takes no|there are none"):
         InnerLoop(SGD, **fields)
+
+
+@pytest.mark.parametrize("checkpoints", ["log", 2.5])
+def test_checkpoints_are_a_whole_number(checkpoints, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as for users, who have no checks of types
+    with pytest.raises(InnerloopError, match="`checkpoints` must be a whole number"):
+        InnerLoop(SGD, checkpoints=checkpoints)
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))

@@ -18,6 +18,7 @@ from innerloop.config.bounds import (
     check_product,
 )
 from innerloop.config.specs import ALGORITHMS, DATASETS, AlgorithmSpec, DatasetSpec
+from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
     AlgorithmName = str
@@ -196,6 +197,12 @@ class InnerConfig(Section):
     """MAML++: outer updates whose loss also reads the queries before the last inner step."""
     proximal: Annotated[float, POSITIVE] = 1.0
     """iMAML: strength lambda of the pull to the initialisation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.offload and self.checkpoints is None:
+            do = "give inner.checkpoints too, such as the square root of inner.steps"
+            raise InnerloopError("inner.offload", "is of checkpoints, and there are none", do=do)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -52,7 +53,8 @@ class InnerLoop:
         rule: any Optax optimiser; its state is initialised anew for every task. Its square roots (Adam, norm clipping)
             have the derivative 0 at 0 (`innerloop.engine.safe_roots`).
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
-        select: the parameters to adapt (None: all): a path prefix, several, or a function of the path.
+        select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several,
+            or a function of the path.
         minibatch: examples per step, taken in order from the support set and wrapping around (None: all of them).
             The samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile).
         derivative: how the loop is differentiated; changes the cost, never the result.
@@ -106,7 +108,9 @@ class InnerLoop:
 
 
 def _check_at_least(field: str, value: int | None, least: int) -> None:
-    """Raise InnerloopError for a number below `least`."""
+    """Raise InnerloopError for what is no whole number, and for one below `least`."""
+    if value is not None and not isinstance(value, int | np.integer):
+        raise InnerloopError("InnerLoop", f"`{field}` must be a whole number", got=repr(value))
     if value is not None and value < least:
         raise InnerloopError("InnerLoop", f"`{field}` must be {least} or more", got=value)
 

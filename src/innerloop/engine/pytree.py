@@ -7,11 +7,11 @@ one and `**` for any number of names: `blocks/*/attention`, `**/lora_*`.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
@@ -92,7 +92,12 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
         return True
     if pattern[0] == "**":
         return any(_matches(names[skipped:], pattern[1:]) for skipped in range(len(names) + 1))
-    return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+    return bool(names) and _is_like(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Whether a name is as in the pattern, in which `*` alone has a meaning."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
@@ -132,23 +137,52 @@ def _check_names(params: PyTree, selection: Selection) -> None:
 
 
 def combine(selected: PyTree, rest: PyTree) -> PyTree:
-    """Undo `partition`."""
-    return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
+    """Undo `partition`.
+
+    Raises:
+        InnerloopError: they are not parts of one tree.
+    """
+    try:
+        return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
+    except ValueError as error:
+        do = "give the two trees that `partition` returned"
+        raise InnerloopError("combine", f"these are parts of different trees ({error})", do=do) from error
 
 
 def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTree:
-    """The tree with the selected arrays in another dtype.
+    """The tree with the selected float arrays in another dtype; whole numbers, keys and functions stay as they are.
 
     Args:
-        params: a pytree of arrays.
-        dtype: the dtype, such as `jnp.bfloat16`.
+        params: any pytree.
+        dtype: a dtype of floats, such as `jnp.bfloat16`.
         selection: a path prefix, a pattern, several, or a function of the path (None: all).
 
     Raises:
-        InnerloopError: as `partition`.
+        InnerloopError: as `partition`, and for a dtype that is none of floats or not available.
     """
+    _check_floats(dtype)
     selected, rest = partition(params, selection)
-    return combine(jax.tree.map(lambda x: jnp.asarray(x, dtype), selected), rest)
+    return combine(jax.tree.map(lambda x: jnp.asarray(x, dtype) if _is_float(x) else x, selected), rest)
+
+
+def _is_float(x: object) -> bool:
+    """Whether a leaf is an array of floats."""
+    return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _check_floats(dtype: DTypeLike) -> None:
+    """Raise InnerloopError unless this is a dtype of floats that arrays can have here."""
+    try:
+        floats = jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        floats = False
+    if not floats:
+        raise InnerloopError(
+            "cast", "needs a dtype of floats", got=dtype, do="give jnp.bfloat16, for example"
+        )
+    if jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
+        do = 'call jax.config.update("jax_enable_x64", True) first'
+        raise InnerloopError("cast", f"{np.dtype(dtype)} is not available", do=do)
 
 
 def check_trainable(params: PyTree, who: str) -> None:
