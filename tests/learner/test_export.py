@@ -14,6 +14,7 @@ import innerloop as il
 from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.learner.exporting import network_of
+from innerloop.learner.samples import contrasts, mixed
 from innerloop.nn.kernels import max_pool
 from innerloop.nn.kernels.backend import backend, portable
 
@@ -118,6 +119,55 @@ def test_examples_are_held_only_where_they_are_needed():
     before = content(without)
     without.support_ = without.support_[::-1] * 0
     assert content(without) == before
+
+
+def far_away(**settings) -> tuple[il.Learner, np.ndarray]:
+    """Normalises what lies above 5, which no input in [0, 1] does; and new inputs."""
+
+    def apply(params, x):
+        kept = jax.nn.relu(x - 5)
+        return (kept - kept.mean(0)) / (kept.std(0) + 1e-3) @ params
+
+    x = np.random.default_rng(0).uniform(0, 100, (12, 4)).astype(np.float32)
+    weights = 0.1 * jax.random.normal(jax.random.key(0), (4, 3))
+    algorithm = il.maml(il.cross_entropy(apply), il.InnerLoop(optax.sgd(0.1), steps=3))
+    return il.Learner(weights, algorithm, **settings).fit(x, ["a", "b", "c"] * 4), x[:3] + 1
+
+
+def test_examples_are_tried_where_they_lie(tmp_path: Path):
+    """A model may be indifferent to its batch for numbers in [0, 1] and not for the user's."""
+    learner, new = far_away()
+    learner.export(tmp_path / "x.stablehlo")
+    wanted = learner.predict_proba(new)
+    np.testing.assert_allclose(called(tmp_path / "x.stablehlo", new), wanted, atol=CLOSE)
+    learner.save_adapted(tmp_path / "x.safetensors")
+    fresh = il.Learner(learner.params, learner.algorithm).load_adapted(tmp_path / "x.safetensors")
+    np.testing.assert_allclose(fresh.predict_proba(new), wanted, atol=CLOSE)
+    far_away(normalization="transductive")[0].save_adapted(tmp_path / "y.safetensors")
+    with pytest.raises(InnerloopError, match="holds no examples, which normalization `inductive`"):
+        fresh.load_adapted(tmp_path / "y.safetensors")
+
+
+@pytest.mark.parametrize("examples", [np.full((1, 4), 50.0), np.full((3, 2), 7), np.arange(6)])
+def test_samples_lie_among_the_examples(examples: np.ndarray):
+    examples = examples.astype(np.float32 if examples.dtype.kind == "f" else np.int32)
+    found = mixed(examples, 20, np.random.default_rng(0))
+    assert (found.shape, found.dtype) == ((20, *examples.shape[1:]), examples.dtype)
+    assert examples.min() <= found.min() <= found.max() <= examples.max()
+    for _, one, other in contrasts(examples):
+        assert (one != other).any() or examples.dtype.kind == "i"
+        assert one.dtype == other.dtype == examples.dtype
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_a_network_that_is_not_the_learner_is_not_written(format, tmp_path: Path, monkeypatch):
+    """Here it lacks the examples that it needs."""
+    monkeypatch.setattr("innerloop.learner.exporting.network.needs_examples", lambda *given: False)
+    with pytest.raises(
+        InnerloopError, match="would not predict as the learner does, got outputs that differ"
+    ):
+        far_away()[0].export(tmp_path / "x", format=format)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_of_every_kind():

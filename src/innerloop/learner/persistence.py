@@ -21,6 +21,7 @@ from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import cannot_write, output, replacing
 from innerloop.io.untrusted import parse_json
 from innerloop.learner import validation
+from innerloop.learner.samples import contrasts
 from innerloop.nn.normalization import predict
 from innerloop.training.storage import weights
 
@@ -99,21 +100,23 @@ def load(learner: "Learner", path: Path) -> None:
 
 
 def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool:
-    """Whether predictions with these parameters depend on the examples, tried on numbers at random.
+    """Whether predictions with these parameters depend on the examples, tried on others like them.
 
     Args:
         learner: holds model and normalisation.
         params: the adapted parameters.
-        like: examples of the shape and type that the model takes.
+        like: the examples, or none (then numbers at random are tried), of the shape and type that the model takes.
     """
     if learner.normalization == "transductive":
         return False
-    rng, whole = np.random.default_rng(0), like.dtype.kind not in "fV"
-    draw = lambda: rng.integers(0, 2, (3, *like.shape[1:])) if whole else rng.random((3, *like.shape[1:]))
-    queries, one, other = (draw().astype(like.dtype) for _ in range(3))
     apply, params = learner.loss.predictor(params)
-    outputs = jax.jit(lambda examples: predict(apply, params, examples, queries, learner.normalization))
-    return not np.array_equal(outputs(one), outputs(other))
+    outputs = jax.jit(
+        lambda examples, queries: predict(apply, params, examples, queries, learner.normalization)
+    )
+    return any(
+        not np.array_equal(outputs(one, queries), outputs(other, queries), equal_nan=True)
+        for queries, one, other in contrasts(like)
+    )
 
 
 def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who: str) -> bool:

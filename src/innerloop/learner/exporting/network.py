@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from innerloop.config.schema import Normalization
 from innerloop.learner.outputs import in_use
 from innerloop.learner.persistence import needs_examples
+from innerloop.learner.samples import numbers_in_use
 from innerloop.learner.validation import Numbers
 from innerloop.nn.normalization import predict
 
@@ -71,7 +73,7 @@ def network_of(
         after: what is done to a regressor's values at the end (None: nothing).
         shape: the shape of one example before `before` (None: as the model takes it).
     """
-    numbers = learner.numbers_ or ("floats" if learner.support_.dtype.kind in "fV" else "whole numbers")
+    numbers = numbers_in_use(learner)
     held = needs_examples(learner, learner.params_, learner.support_)
     outputs = _outputs(learner, held)
     function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before)), after)
@@ -108,3 +110,13 @@ def _finished(learner: "Learner", outputs: Array, after: Step | None) -> Array:
         return jax.nn.softmax(outputs)
     values = outputs.reshape(outputs.shape[0], *learner.target_shape_)
     return values if after is None else after(values)
+
+
+def difference(found: np.ndarray, wanted: np.ndarray, close: float) -> str:
+    """How outputs differ from those that are wanted; empty if they do not, beside the largest of these."""
+    if found.shape != wanted.shape:
+        return f"outputs of shape {found.shape} instead of {wanted.shape}"
+    largest = np.abs(found - wanted).max()
+    return (
+        "" if largest <= close * max(1.0, np.abs(wanted).max()) else f"outputs that differ by {largest:.1e}"
+    )

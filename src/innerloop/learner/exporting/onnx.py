@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from innerloop.errors import InnerloopError, first_line
-from innerloop.learner.exporting.network import INPUT, Network, Step
+from innerloop.learner.exporting.network import INPUT, Network, Step, difference
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,8 +24,12 @@ CLOSE = 1e-4
 """The largest difference between the file's outputs and ours, beside the largest output, that is not a fault."""
 
 
-def onnx(network: Network) -> bytes:
+def onnx(network: Network, inputs: np.ndarray) -> bytes:
     """The file's content.
+
+    Args:
+        network: the network.
+        inputs: some of its inputs, on which the file must give the same.
 
     Raises:
         InnerloopError: jax2onnx is not installed, cannot convert the model, or converts it to something else.
@@ -38,15 +42,15 @@ def onnx(network: Network) -> bytes:
         ) from None
     # Constant examples joined to a batch of unknown size are converted wrongly; to a batch of one, rightly.
     function = network.one_by_one if network.holds_examples else network.function
-    inputs = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
+    like = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
     try:
         with _quiet():
             model = jax2onnx.to_onnx(
-                function, [inputs], opset=OPSET, input_names=[INPUT], output_names=[network.output]
+                function, [like], opset=OPSET, input_names=[INPUT], output_names=[network.output]
             )
             _describe(model, network)
             content = model.SerializeToString()
-            found = _differences(content, function, network)
+            found = _differences(content, function, network, inputs)
     except Exception as error:  # whatever a converter meets in a model of its user
         raise InnerloopError("export", f"jax2onnx cannot convert this model ({first_line(error)})") from error
     if found:
@@ -77,24 +81,10 @@ def _describe(model: "ModelProto", network: Network) -> None:
         model.metadata_props.add(key=name, value=value)
 
 
-def _differences(content: bytes, function: Step, network: Network) -> str:
+def _differences(content: bytes, function: Step, network: Network, inputs: np.ndarray) -> str:
     """How the file's outputs differ from ours; empty if they do not."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    inputs = _random(3, network)
     found = np.asarray(session.run([network.output], {INPUT: inputs})[0])
-    wanted = np.asarray(jax.jit(function)(inputs))
-    if found.shape != wanted.shape:
-        return f"outputs of shape {found.shape} instead of {wanted.shape}"
-    difference = np.abs(found - wanted).max()
-    within = difference <= CLOSE * max(1.0, np.abs(wanted).max())
-    return "" if within else f"outputs that differ by {difference:.1e}"
-
-
-def _random(examples: int, network: Network) -> np.ndarray:
-    """Examples of the kind that the network takes."""
-    rng, shape = np.random.default_rng(examples), (examples, *network.shape)
-    if network.dtype == "float32":
-        return rng.random(shape, np.float32)
-    return rng.integers(0, 256 if network.dtype == "uint8" else 2, shape, network.dtype)
+    return difference(found, np.asarray(jax.jit(function)(inputs)), CLOSE)
