@@ -1,6 +1,8 @@
 """Exported networks: the file, run by another program, gives what `Learner` predicts."""
 
+import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,7 @@ import pytest
 import innerloop as il
 from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
+from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.exporting import network_of
 from innerloop.learner.samples import contrasts, mixed
 from innerloop.nn.kernels import max_pool
@@ -181,6 +184,30 @@ def test_numbers_of_every_kind():
         assert network.dtype == wanted
         found = jax.jit(network.function)(x.astype(wanted))
         np.testing.assert_allclose(found, learner.predict_proba(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_a_loaded_learner_takes_what_the_saved_one_took(dtype, tmp_path: Path):
+    model = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(1e-4), steps=1))
+    learner = il.Learner(model, algorithm).fit(np.arange(12).reshape(4, 3).astype(dtype), [0, 1, 0, 1])
+    path = tmp_path / "x.safetensors"
+    learner.save_adapted(path)
+    again = il.Learner(model, algorithm)
+    assert network_of(again.load_adapted(path)).dtype == dtype
+    again.export(tmp_path / "x.stablehlo")  # tried on numbers at random: the file holds no examples
+    arrays, metadata = safetensors_reader.read(path, "adapted learner")
+    facts = json.loads(metadata["learner"])
+    for numbers, refused in (
+        (None, False),
+        ("bytes" if dtype == "int32" else "whole numbers", True),
+        (3, True),
+    ):
+        about = {"learner": json.dumps(facts | {"numbers": numbers})}
+        safetensors_writer.write(path, arrays, about, do="")
+        with pytest.raises(InnerloopError, match="does not say what") if refused else nullcontext():
+            again.load_adapted(path)
+    assert again.numbers_ is None
 
 
 def test_kernels_for_any_hardware():

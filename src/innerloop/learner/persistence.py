@@ -50,7 +50,9 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     labels = learner.classes_.tolist() if learner.classification else None
     target_shape = None if learner.classification else list(learner.target_shape_)
     try:
-        text = json.dumps({"classes": labels, "target_shape": target_shape, "example": example})
+        text = json.dumps(
+            {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
+        )
     except TypeError as error:
         do = "use strings, numbers or tuples of them as labels"
         raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
@@ -79,6 +81,7 @@ def load(learner: "Learner", path: Path) -> None:
     held = support is not None
     support = support if held else _no_examples(text, str(path))
     classes, target_shape = _facts_of(text, str(path))
+    numbers = _numbers_of(text, support, str(path))
     if (classes is not None) != learner.classification:
         raise InnerloopError(
             str(path), "does not match the learner: one is a classifier, the other a regressor"
@@ -92,7 +95,8 @@ def load(learner: "Learner", path: Path) -> None:
     elif _needs_examples_of(learner, params, support, str(path)):
         wrong = f"holds no examples, which normalization `{learner.normalization}` of this model needs"
         raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
-    learner.params_, learner.support_, learner.losses_, learner.numbers_ = params, support, losses, None
+    learner.params_, learner.support_, learner.losses_ = params, support, losses
+    learner.numbers_ = numbers
     if classes is not None:
         learner.classes_ = validation.as_array(classes)
     else:
@@ -164,6 +168,17 @@ def _facts_of(text: str, who: str) -> tuple[list[Hashable] | None, tuple[int, ..
             who, "holds no adapted learner: its classes are missing or malformed", got=text[:80]
         )
     return labels, tuple(shape)
+
+
+def _numbers_of(text: str, like: np.ndarray, who: str) -> validation.Numbers | None:
+    """What `fit` was given; None in a file of an earlier version, which does not say it."""
+    facts = parse_json(text, who)
+    found = facts.get("numbers") if isinstance(facts, dict) else None
+    of_type = ("whole numbers",) if like.dtype.kind in "iu" else ("bytes", "floats")
+    if found is not None and found not in of_type:
+        do = "save it again"
+        raise InnerloopError(who, f"does not say what {like.dtype} examples are", got=str(found)[:80], do=do)
+    return found
 
 
 def _hashable(label: object) -> Hashable:
