@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -245,6 +246,41 @@ def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 learner.export(tmp_path / file)
     assert [path.name for path in tmp_path.iterdir()] == ["x.stablehlo"]
     learner.export(tmp_path / "x.stablehlo", overwrite=True)
+
+
+def test_whole_numbers_and_64_bits_in_onnx(tmp_path: Path):
+    """ONNX multiplies only numbers of one type, and jax2onnx takes float64 for float32."""
+    pytest.importorskip("jax2onnx")
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(0.01), steps=1))
+    x, path = np.arange(12).reshape(4, 3), tmp_path / "x.onnx"
+    learner = il.Learner(jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32), algorithm).fit(x, [0, 1, 0, 1])
+    learner.export(path)
+    np.testing.assert_allclose(inferred(path, x.astype(np.int32)), learner.predict_proba(x), atol=CLOSE)
+    with jax.enable_x64(True):
+        wide = il.Learner(jnp.asarray(RNG.normal(size=(3, 2))), algorithm).fit(x / 12, [0, 1, 0, 1])
+        with pytest.raises(
+            InnerloopError, match="computes in 64 bits and ONNX files in 32; cast the parameters"
+        ):
+            wide.export(tmp_path / "y.onnx")
+        wide.export(tmp_path / "y.stablehlo")
+
+
+def test_a_table_of_rows_keeps_its_whole_numbers():
+    table = il.cross_entropy(lambda rows, x: rows[x])
+    learner = il.Learner(jnp.zeros((5, 2)), il.maml(table, il.InnerLoop(optax.sgd(1.0), steps=1)))
+    x = np.array([0, 3, 4])
+    found = jax.jit(network_of(learner.fit(x, ["a", "b", "b"])).function)(x.astype(np.int32))
+    np.testing.assert_allclose(found, learner.predict_proba(x), atol=CLOSE)
+
+
+def test_labels_that_onnx_cannot_hold(tmp_path: Path):
+    """They are the labels' fault, and told before anything is converted."""
+    pytest.importorskip("jax2onnx")
+    days = [date(2020, 1, 1), date(2020, 1, 2)]
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(0.1), steps=1))
+    learner = il.Learner(jnp.zeros((3, 2)), algorithm).fit(np.eye(3)[:2], days)
+    with pytest.raises(InnerloopError, match=r"labels cannot be saved .*date.*; use strings"):
+        learner.export(tmp_path / "x.onnx")
 
 
 def test_a_conversion_that_is_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

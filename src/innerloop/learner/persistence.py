@@ -49,17 +49,23 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     example = {"shape": learner.support_.shape[1:], "dtype": str(learner.support_.dtype)}
     labels = learner.classes_.tolist() if learner.classification else None
     target_shape = None if learner.classification else list(learner.target_shape_)
-    try:
-        text = json.dumps(
-            {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
-        )
-    except TypeError as error:
-        do = "use strings, numbers or tuples of them as labels"
-        raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
+    check_labels(labels or [], "Learner.save_adapted")
+    text = json.dumps(
+        {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
+    )
     do = "give a path in a folder that is there"
     target = output(path, overwrite=overwrite)
     with cannot_write(target, do), replacing(target, overwrite=overwrite) as draft:
         safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
+
+
+def check_labels(labels: list[object], who: str) -> None:
+    """Raise InnerloopError for labels that JSON cannot hold."""
+    try:
+        json.dumps(labels)
+    except TypeError as error:
+        do = "use strings, numbers or tuples of them as labels"
+        raise InnerloopError(who, f"the labels cannot be saved ({error})", do=do) from None
 
 
 def load(learner: "Learner", path: Path) -> None:

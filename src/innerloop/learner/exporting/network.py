@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from innerloop.config.schema import Normalization
@@ -76,7 +77,8 @@ def network_of(
     numbers = numbers_in_use(learner)
     held = needs_examples(learner, learner.params_, learner.support_)
     outputs = _outputs(learner, held)
-    function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before)), after)
+    dtype = _promoted(learner, outputs)
+    function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before).astype(dtype)), after)
     return Network(
         function,
         learner.support_.shape[1:] if shape is None else shape,
@@ -93,6 +95,21 @@ def _prepared(x: Array, numbers: Numbers, before: Step | None) -> Array:
     x = x.astype(jnp.float32) if numbers == "bytes" else x
     x = x if before is None else before(x)
     return x / jnp.float32(255) if numbers == "bytes" else x
+
+
+def _promoted(learner: "Learner", outputs: Step) -> DTypeLike:
+    """The type of the model's inputs beside its parameters; their own if it takes no other, as an embedding does.
+
+    JAX promotes a product's operands by itself. What jax2onnx makes of that, other programs do not take.
+    """
+    own = learner.support_.dtype
+    dtype = jnp.result_type(own, *jax.tree.leaves(learner.params_))
+    like = lambda dtype: jax.ShapeDtypeStruct((2, *learner.support_.shape[1:]), dtype)
+    try:
+        same = jax.eval_shape(outputs, like(dtype)) == jax.eval_shape(outputs, like(own))
+    except (TypeError, ValueError, IndexError):
+        return own
+    return dtype if same else own
 
 
 def _outputs(learner: "Learner", held: bool) -> Step:

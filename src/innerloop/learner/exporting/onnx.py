@@ -13,6 +13,7 @@ import numpy as np
 
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner.exporting.network import INPUT, Network, Step, difference
+from innerloop.learner.persistence import check_labels
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,19 +41,31 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
         raise InnerloopError(
             "export", "ONNX files need jax2onnx", do="run: pip install 'innerloop[onnx]'"
         ) from None
+    check_labels(network.classes or [], "export")
     # Constant examples joined to a batch of unknown size are converted wrongly; to a batch of one, rightly.
     function = network.one_by_one if network.holds_examples else network.function
     like = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
+    if jax.eval_shape(network.function, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)).dtype == np.float64:
+        do = "cast the parameters to float32 before `fit`, or write it as stablehlo"
+        raise InnerloopError("export", "the model computes in 64 bits and ONNX files in 32", do=do)
     try:
         with _quiet():
             model = jax2onnx.to_onnx(
-                function, [like], opset=OPSET, input_names=[INPUT], output_names=[network.output]
+                function,
+                [like],
+                opset=OPSET,
+                input_names=[INPUT],
+                output_names=[network.output],
             )
-            _describe(model, network)
-            content = model.SerializeToString()
-            found = _differences(content, function, network, inputs)
     except Exception as error:  # whatever a converter meets in a model of its user
         raise InnerloopError("export", f"jax2onnx cannot convert this model ({first_line(error)})") from error
+    _describe(model, network)
+    content = model.SerializeToString()
+    try:
+        found = _differences(content, function, network, inputs)
+    except Exception as error:  # onnxruntime has errors of many classes
+        wrong = f"onnxruntime cannot run what jax2onnx made of this model ({first_line(error)})"
+        raise InnerloopError("export", wrong, do="write it as stablehlo") from error
     if found:
         raise InnerloopError("export", "jax2onnx converts this model to another one", got=found)
     return content
