@@ -18,6 +18,7 @@ from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.exporting import network_of
+from innerloop.learner.exporting.formats import format_of
 from innerloop.learner.samples import contrasts, mixed
 from innerloop.nn.kernels import max_pool
 from innerloop.nn.kernels.backend import backend, portable
@@ -227,6 +228,19 @@ def test_kernels_for_any_hardware():
     with portable():
         plain = max_pool.max_pool(odd)
     np.testing.assert_array_equal(plain, max_pool.max_pool(odd))
+
+
+def test_the_format_is_that_of_the_name():
+    assert (
+        format_of(Path("x.ONNX"), None)
+        == format_of(Path("x.onnx"), "onnx")
+        == format_of(Path("x"), "onnx")
+        == "onnx"
+    )
+    with pytest.raises(
+        InnerloopError, match=r"the file's name is not one of onnx, got x\.StableHLO; give another"
+    ):
+        format_of(Path("x.StableHLO"), "onnx")
 
 
 def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -85,7 +85,7 @@ class Estimator:
         return {name: getattr(self, name) for name in SETTINGS}
 
     def set_params(self: Kind, **settings: object) -> Kind:
-        """Change settings; what was fitted is forgotten.
+        """Change settings; what was fitted is forgotten. Without settings, nothing changes.
 
         Args:
             settings: as the constructor takes them.
@@ -100,6 +100,8 @@ class Estimator:
             if name not in SETTINGS:
                 do = "choose among: " + ", ".join(SETTINGS)
                 raise InnerloopError("Learner.set_params", "there is no such setting", got=repr(name), do=do)
+        if not settings:
+            return self
         fresh = type(self)(**self.get_params() | settings)
         vars(self).clear()
         vars(self).update(vars(fresh))

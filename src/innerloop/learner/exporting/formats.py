@@ -101,11 +101,18 @@ def _check_same(network: Network, inputs: np.ndarray, wanted: np.ndarray) -> Non
 
 
 def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
-    """The format that is given, or that a file's name ends with. Raises InnerloopError if there is neither."""
+    """The format that is given, or that a file's name ends with.
+
+    Raises:
+        InnerloopError: there is neither, or they are different formats.
+    """
+    found = [known for known in get_args(ExportFormat) if path.suffix.lower() == f".{known}"]
     if given is not None:
         check_choice("export", "format", given, get_args(ExportFormat))
+        if found and found != [given]:
+            do = "give another name, or leave out the format"
+            raise InnerloopError("export", f"the file's name is not one of {given}", got=path.name, do=do)
         return given
-    found = [known for known in get_args(ExportFormat) if path.suffix == f".{known}"]
     if not found:
         do = "give format `onnx` or `stablehlo`, or a file that ends with .onnx or .stablehlo"
         raise InnerloopError("export", "cannot tell the format by the file's name", got=path.name, do=do)
