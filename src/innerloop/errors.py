@@ -4,7 +4,8 @@ A message says who complains, what was wrong, what was received and what to do. 
 and exits with code 2.
 """
 
-from collections.abc import Iterable
+import pickle
+from collections.abc import Callable, Iterable
 
 
 def check_choice(who: str, name: str, value: object, choices: Iterable[object]) -> None:
@@ -40,3 +41,23 @@ class InnerloopError(ValueError):
         if do:
             message += f"; {do}"
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))
+
+    def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...]]:
+        """To another process goes the message as it is, with what was set on the error if that can be pickled."""
+        state = {name: value for name, value in vars(self).items() if _can_be_pickled(value)}
+        return restored, (type(self), str(self), state)
+
+
+def restored(kind: type[InnerloopError], message: str, state: dict[str, object]) -> InnerloopError:
+    """The error that was pickled."""
+    error = kind.__new__(kind, message)
+    vars(error).update(state)
+    return error
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # whatever an object's own rule raises
+        return False
+    return True

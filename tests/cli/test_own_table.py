@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from innerloop.cli import main
+from innerloop.tasks.tables.traced import encoded
 
 SETTINGS = ("--outer.meta-steps", "40", "--outer.log-every", "20", "--outer.validate-every", "40")
 SETTINGS += (
@@ -133,6 +134,15 @@ def test_an_exported_network_takes_rows_in_the_units_of_the_table(command, run, 
     rows = np.array([[p["size"], ["new", "old"].index(p["kind"])] for p in adapted], np.float32)
     file = jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
     np.testing.assert_allclose(file.call(rows)[:, 0], [p["sales"] for p in adapted], rtol=1e-6)
+
+
+def test_a_network_that_takes_other_rows_is_not_written(command, run, new_group, tmp_path, monkeypatch):
+    """The file is tried on the user's own rows, in the units of the table."""
+    wrong = lambda preparation, rows: encoded(preparation, rows) + 0.5
+    monkeypatch.setattr("innerloop.cli.export_network.encoded", wrong)
+    code, _, told = command("export", run, "--support", new_group, "--out", tmp_path / "x.stablehlo")
+    assert code == 2
+    assert "would not predict as the learner does" in " ".join(told.split())
 
 
 def test_the_report_shows_groups(command, run):

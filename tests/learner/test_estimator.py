@@ -55,6 +55,8 @@ def test_a_clone_has_the_settings_and_is_not_fitted():
 def test_settings_are_changed_as_by_the_constructor():
     x, y = clusters()
     one = learner().fit(x / 100, y)
+    assert one.set_params() is one
+    assert one.params_ is not None  # still fitted
     few = one.algorithm.with_inner(steps=1)
     changed = one.set_params(algorithm=few, normalization="transductive")
     assert changed is one

@@ -1,6 +1,9 @@
 """Exported networks: the file, run by another program, gives what `Learner` predicts."""
 
+import json
 import sys
+from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +16,10 @@ import pytest
 import innerloop as il
 from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
+from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.exporting import network_of
+from innerloop.learner.exporting.formats import format_of
+from innerloop.learner.samples import contrasts, mixed
 from innerloop.nn.kernels import max_pool
 from innerloop.nn.kernels.backend import backend, portable
 
@@ -120,6 +126,55 @@ def test_examples_are_held_only_where_they_are_needed():
     assert content(without) == before
 
 
+def far_away(**settings) -> tuple[il.Learner, np.ndarray]:
+    """Normalises what lies above 5, which no input in [0, 1] does; and new inputs."""
+
+    def apply(params, x):
+        kept = jax.nn.relu(x - 5)
+        return (kept - kept.mean(0)) / (kept.std(0) + 1e-3) @ params
+
+    x = np.random.default_rng(0).uniform(0, 100, (12, 4)).astype(np.float32)
+    weights = 0.1 * jax.random.normal(jax.random.key(0), (4, 3))
+    algorithm = il.maml(il.cross_entropy(apply), il.InnerLoop(optax.sgd(0.1), steps=3))
+    return il.Learner(weights, algorithm, **settings).fit(x, ["a", "b", "c"] * 4), x[:3] + 1
+
+
+def test_examples_are_tried_where_they_lie(tmp_path: Path):
+    """A model may be indifferent to its batch for numbers in [0, 1] and not for the user's."""
+    learner, new = far_away()
+    learner.export(tmp_path / "x.stablehlo")
+    wanted = learner.predict_proba(new)
+    np.testing.assert_allclose(called(tmp_path / "x.stablehlo", new), wanted, atol=CLOSE)
+    learner.save_adapted(tmp_path / "x.safetensors")
+    fresh = il.Learner(learner.params, learner.algorithm).load_adapted(tmp_path / "x.safetensors")
+    np.testing.assert_allclose(fresh.predict_proba(new), wanted, atol=CLOSE)
+    far_away(normalization="transductive")[0].save_adapted(tmp_path / "y.safetensors")
+    with pytest.raises(InnerloopError, match="holds no examples, which normalization `inductive`"):
+        fresh.load_adapted(tmp_path / "y.safetensors")
+
+
+@pytest.mark.parametrize("examples", [np.full((1, 4), 50.0), np.full((3, 2), 7), np.arange(6)])
+def test_samples_lie_among_the_examples(examples: np.ndarray):
+    examples = examples.astype(np.float32 if examples.dtype.kind == "f" else np.int32)
+    found = mixed(examples, 20, np.random.default_rng(0))
+    assert (found.shape, found.dtype) == ((20, *examples.shape[1:]), examples.dtype)
+    assert examples.min() <= found.min() <= found.max() <= examples.max()
+    for _, one, other in contrasts(examples):
+        assert (one != other).any() or examples.dtype.kind == "i"
+        assert one.dtype == other.dtype == examples.dtype
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_a_network_that_is_not_the_learner_is_not_written(format, tmp_path: Path, monkeypatch):
+    """Here it lacks the examples that it needs."""
+    monkeypatch.setattr("innerloop.learner.exporting.network.needs_examples", lambda *given: False)
+    with pytest.raises(
+        InnerloopError, match="would not predict as the learner does, got outputs that differ"
+    ):
+        far_away()[0].export(tmp_path / "x", format=format)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_numbers_of_every_kind():
     """The type of the input is the one that the learner was fitted on; bytes alone are scaled."""
     model = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
@@ -131,6 +186,30 @@ def test_numbers_of_every_kind():
         assert network.dtype == wanted
         found = jax.jit(network.function)(x.astype(wanted))
         np.testing.assert_allclose(found, learner.predict_proba(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_a_loaded_learner_takes_what_the_saved_one_took(dtype, tmp_path: Path):
+    model = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(1e-4), steps=1))
+    learner = il.Learner(model, algorithm).fit(np.arange(12).reshape(4, 3).astype(dtype), [0, 1, 0, 1])
+    path = tmp_path / "x.safetensors"
+    learner.save_adapted(path)
+    again = il.Learner(model, algorithm)
+    assert network_of(again.load_adapted(path)).dtype == dtype
+    again.export(tmp_path / "x.stablehlo")  # tried on numbers at random: the file holds no examples
+    arrays, metadata = safetensors_reader.read(path, "adapted learner")
+    facts = json.loads(metadata["learner"])
+    for numbers, refused in (
+        (None, False),
+        ("bytes" if dtype == "int32" else "whole numbers", True),
+        (3, True),
+    ):
+        about = {"learner": json.dumps(facts | {"numbers": numbers})}
+        safetensors_writer.write(path, arrays, about, do="")
+        with pytest.raises(InnerloopError, match="does not say what") if refused else nullcontext():
+            again.load_adapted(path)
+    assert again.numbers_ is None
 
 
 def test_kernels_for_any_hardware():
@@ -151,6 +230,19 @@ def test_kernels_for_any_hardware():
     np.testing.assert_array_equal(plain, max_pool.max_pool(odd))
 
 
+def test_the_format_is_that_of_the_name():
+    assert (
+        format_of(Path("x.ONNX"), None)
+        == format_of(Path("x.onnx"), "onnx")
+        == format_of(Path("x"), "onnx")
+        == "onnx"
+    )
+    with pytest.raises(
+        InnerloopError, match=r"the file's name is not one of onnx, got x\.StableHLO; give another"
+    ):
+        format_of(Path("x.StableHLO"), "onnx")
+
+
 def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     learner = regressor()
     with pytest.raises(InnerloopError, match="not fitted"):
@@ -168,6 +260,41 @@ def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 learner.export(tmp_path / file)
     assert [path.name for path in tmp_path.iterdir()] == ["x.stablehlo"]
     learner.export(tmp_path / "x.stablehlo", overwrite=True)
+
+
+def test_whole_numbers_and_64_bits_in_onnx(tmp_path: Path):
+    """ONNX multiplies only numbers of one type, and jax2onnx takes float64 for float32."""
+    pytest.importorskip("jax2onnx")
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(0.01), steps=1))
+    x, path = np.arange(12).reshape(4, 3), tmp_path / "x.onnx"
+    learner = il.Learner(jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32), algorithm).fit(x, [0, 1, 0, 1])
+    learner.export(path)
+    np.testing.assert_allclose(inferred(path, x.astype(np.int32)), learner.predict_proba(x), atol=CLOSE)
+    with jax.enable_x64(True):
+        wide = il.Learner(jnp.asarray(RNG.normal(size=(3, 2))), algorithm).fit(x / 12, [0, 1, 0, 1])
+        with pytest.raises(
+            InnerloopError, match="computes in 64 bits and ONNX files in 32; cast the parameters"
+        ):
+            wide.export(tmp_path / "y.onnx")
+        wide.export(tmp_path / "y.stablehlo")
+
+
+def test_a_table_of_rows_keeps_its_whole_numbers():
+    table = il.cross_entropy(lambda rows, x: rows[x])
+    learner = il.Learner(jnp.zeros((5, 2)), il.maml(table, il.InnerLoop(optax.sgd(1.0), steps=1)))
+    x = np.array([0, 3, 4])
+    found = jax.jit(network_of(learner.fit(x, ["a", "b", "b"])).function)(x.astype(np.int32))
+    np.testing.assert_allclose(found, learner.predict_proba(x), atol=CLOSE)
+
+
+def test_labels_that_onnx_cannot_hold(tmp_path: Path):
+    """They are the labels' fault, and told before anything is converted."""
+    pytest.importorskip("jax2onnx")
+    days = [date(2020, 1, 1), date(2020, 1, 2)]
+    algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(0.1), steps=1))
+    learner = il.Learner(jnp.zeros((3, 2)), algorithm).fit(np.eye(3)[:2], days)
+    with pytest.raises(InnerloopError, match=r"labels cannot be saved .*date.*; use strings"):
+        learner.export(tmp_path / "x.onnx")
 
 
 def test_a_conversion_that_is_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from innerloop.algorithms import anil, boil, maml
+from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.learner import pickling
@@ -55,6 +57,22 @@ def test_a_learner_that_was_pickled(make: Any):
     np.testing.assert_array_equal(fresh.fit(X, Y).predict_proba(X), wanted)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(learner)).predict_proba(X), wanted)
     assert pickle.loads(pickle.dumps(learner)).predict(X).tolist() == learner.predict(X).tolist()
+
+
+def test_errors_that_were_pickled():
+    """A worker of joblib or multiprocessing raises them in its parent."""
+    diverged = Diverged("who", "wrong", got=3, do="do")
+    diverged.before = lambda: None  # pyright: ignore[reportAttributeAccessIssue] (cannot be pickled)
+    learner = Learner(MODEL, maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1)))
+    with pytest.raises(NotFittedError) as not_fitted:
+        learner.predict(X)
+    with pytest.raises(NotFittedError) as again:
+        learner.predict(X)
+    assert type(again.value) is type(not_fitted.value)
+    for error in (InnerloopError("a", "b", do="c"), diverged, not_fitted.value):
+        found = pickle.loads(pickle.dumps(error))
+        assert (type(found), str(found), found.who) == (type(error), str(error), error.who)  # pyright: ignore
+    assert pickle.loads(pickle.dumps(diverged)).before is None
 
 
 def test_in_another_process(tmp_path: Path):

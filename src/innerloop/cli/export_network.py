@@ -1,18 +1,21 @@
 """The computation of `innerloop export`: inputs as users have them, in front of the adapted network."""
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from innerloop.cli.adapt_table import fit_rows
+from innerloop.cli.adapt_table import Rows, fit_rows
 from innerloop.cli.user_examples import UserData, class_files
 from innerloop.cli.user_fit import Start, fit_pictures, fit_points, refuse_pictures
 from innerloop.config.schema import ExportFormat
 from innerloop.io.untrusted import JsonObject
-from innerloop.learner.exporting.formats import export, format_of
+from innerloop.learner.exporting.formats import Samples, export, format_of
 from innerloop.learner.exporting.network import INPUT, Network, Step
-from innerloop.tasks.tables.preparation import Category, Number
+from innerloop.learner.samples import samples_of
+from innerloop.tasks.tables.preparation import Category, Number, read
 from innerloop.tasks.tables.traced import encoded, restored
 
 
@@ -66,7 +69,9 @@ def _pictures(start: Start, own: UserData, target: Target) -> Network:
     files = class_files(inside if inside.is_dir() else own.data, start.config.data.ways)
     drawn = fit_pictures(start, files, own.ink)
     invert = (lambda x: 255 - x) if drawn.ink == "dark" else None
-    return _export(start, target, before=invert)
+    pictures = samples_of(start.learner)
+    inputs = pictures if invert is None else 255 - pictures
+    return _export(start, target, before=invert, samples=Samples(inputs, pictures))
 
 
 def _points(start: Start, own: UserData, target: Target) -> Network:
@@ -78,15 +83,36 @@ def _points(start: Start, own: UserData, target: Target) -> Network:
 def _table(start: Start, own: UserData, target: Target) -> tuple[Network, tuple[list[str], list[object]]]:
     """Rows in the units of the table, and their columns."""
     refuse_pictures(own, "a table", "give a CSV or Parquet file with the columns of the table")
-    preparation = fit_rows(start, own.data, asks=False).preparation
+    rows = fit_rows(start, own.data, asks=False)
+    preparation = rows.preparation
     network = _export(
         start,
         target,
         before=lambda rows: encoded(preparation, rows),
         after=lambda values: restored(preparation, values),
         shape=(len(preparation.x),),
+        samples=_samples(rows),
     )
     return network, ([_described(c) for c in preparation.x], [c.name for c in preparation.y])
+
+
+def _samples(rows: Rows) -> Samples:
+    """Some rows of the new group in the units of the table, as the file takes them, and as the model does."""
+    kinds = rows.preparation.x
+    columns = read(rows.chosen(np.flatnonzero(~rows.asked)[:8]), kinds)
+    numbers = [
+        column.values.astype(np.float32)
+        if isinstance(kind, Number)
+        else kind.codes(column).astype(np.float32)
+        for kind, column in zip(kinds, columns, strict=True)
+    ]
+    frame = {
+        kind.name: values.astype(np.float64) if isinstance(kind, Number) else column.values
+        for kind, column, values in zip(kinds, columns, numbers, strict=True)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about unseen categories, which the fit has told
+        return Samples(np.stack(numbers, axis=1), rows.preparation.inputs(frame))
 
 
 def _described(column: Number | Category) -> str:
@@ -102,6 +128,7 @@ def _export(
     before: Step | None = None,
     after: Step | None = None,
     shape: tuple[int, ...] | None = None,
+    samples: Samples | None = None,
 ) -> Network:
     return export(
         start.learner,
@@ -111,4 +138,5 @@ def _export(
         before=before,
         after=after,
         shape=shape,
+        samples=samples,
     )

@@ -8,7 +8,7 @@ scikit-learn is imported by those that call it alone; the library does not need 
 
 import sys
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -32,7 +32,23 @@ def not_fitted() -> type[InnerloopError]:
     exceptions = sys.modules.get("sklearn.exceptions")
     if exceptions is None:
         return InnerloopError
-    return type("NotFittedError", (InnerloopError, exceptions.NotFittedError), {})
+    return _not_fitted_of(exceptions.NotFittedError)
+
+
+@cache
+def _not_fitted_of(theirs: type[Exception]) -> type[InnerloopError]:
+    """An InnerloopError that is theirs too; always the same class."""
+
+    def reduced(error: InnerloopError) -> tuple[object, ...]:
+        restore, (_, *rest) = InnerloopError.__reduce__(error)
+        return _restored, (restore, *rest)
+
+    return type("NotFittedError", (InnerloopError, theirs), {"__module__": __name__, "__reduce__": reduced})
+
+
+def _restored(restore: Callable[..., InnerloopError], *rest: object) -> InnerloopError:
+    """The error that was pickled, as a class of this process, where scikit-learn may not be in use."""
+    return restore(not_fitted(), *rest)
 
 
 class NoSuchMethod(InnerloopError, AttributeError):
@@ -69,7 +85,7 @@ class Estimator:
         return {name: getattr(self, name) for name in SETTINGS}
 
     def set_params(self: Kind, **settings: object) -> Kind:
-        """Change settings; what was fitted is forgotten.
+        """Change settings; what was fitted is forgotten. Without settings, nothing changes.
 
         Args:
             settings: as the constructor takes them.
@@ -84,6 +100,8 @@ class Estimator:
             if name not in SETTINGS:
                 do = "choose among: " + ", ".join(SETTINGS)
                 raise InnerloopError("Learner.set_params", "there is no such setting", got=repr(name), do=do)
+        if not settings:
+            return self
         fresh = type(self)(**self.get_params() | settings)
         vars(self).clear()
         vars(self).update(vars(fresh))

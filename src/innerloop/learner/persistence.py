@@ -21,6 +21,7 @@ from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import cannot_write, output, replacing
 from innerloop.io.untrusted import parse_json
 from innerloop.learner import validation
+from innerloop.learner.samples import contrasts
 from innerloop.nn.normalization import predict
 from innerloop.training.storage import weights
 
@@ -48,15 +49,23 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     example = {"shape": learner.support_.shape[1:], "dtype": str(learner.support_.dtype)}
     labels = learner.classes_.tolist() if learner.classification else None
     target_shape = None if learner.classification else list(learner.target_shape_)
-    try:
-        text = json.dumps({"classes": labels, "target_shape": target_shape, "example": example})
-    except TypeError as error:
-        do = "use strings, numbers or tuples of them as labels"
-        raise InnerloopError("Learner.save_adapted", f"the labels cannot be saved ({error})", do=do) from None
+    check_labels(labels or [], "Learner.save_adapted")
+    text = json.dumps(
+        {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
+    )
     do = "give a path in a folder that is there"
     target = output(path, overwrite=overwrite)
     with cannot_write(target, do), replacing(target, overwrite=overwrite) as draft:
         safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
+
+
+def check_labels(labels: list[object], who: str) -> None:
+    """Raise InnerloopError for labels that JSON cannot hold."""
+    try:
+        json.dumps(labels)
+    except TypeError as error:
+        do = "use strings, numbers or tuples of them as labels"
+        raise InnerloopError(who, f"the labels cannot be saved ({error})", do=do) from None
 
 
 def load(learner: "Learner", path: Path) -> None:
@@ -78,6 +87,7 @@ def load(learner: "Learner", path: Path) -> None:
     held = support is not None
     support = support if held else _no_examples(text, str(path))
     classes, target_shape = _facts_of(text, str(path))
+    numbers = _numbers_of(text, support, str(path))
     if (classes is not None) != learner.classification:
         raise InnerloopError(
             str(path), "does not match the learner: one is a classifier, the other a regressor"
@@ -91,7 +101,8 @@ def load(learner: "Learner", path: Path) -> None:
     elif _needs_examples_of(learner, params, support, str(path)):
         wrong = f"holds no examples, which normalization `{learner.normalization}` of this model needs"
         raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
-    learner.params_, learner.support_, learner.losses_, learner.numbers_ = params, support, losses, None
+    learner.params_, learner.support_, learner.losses_ = params, support, losses
+    learner.numbers_ = numbers
     if classes is not None:
         learner.classes_ = validation.as_array(classes)
     else:
@@ -99,21 +110,23 @@ def load(learner: "Learner", path: Path) -> None:
 
 
 def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool:
-    """Whether predictions with these parameters depend on the examples, tried on numbers at random.
+    """Whether predictions with these parameters depend on the examples, tried on others like them.
 
     Args:
         learner: holds model and normalisation.
         params: the adapted parameters.
-        like: examples of the shape and type that the model takes.
+        like: the examples, or none (then numbers at random are tried), of the shape and type that the model takes.
     """
     if learner.normalization == "transductive":
         return False
-    rng, whole = np.random.default_rng(0), like.dtype.kind not in "fV"
-    draw = lambda: rng.integers(0, 2, (3, *like.shape[1:])) if whole else rng.random((3, *like.shape[1:]))
-    queries, one, other = (draw().astype(like.dtype) for _ in range(3))
     apply, params = learner.loss.predictor(params)
-    outputs = jax.jit(lambda examples: predict(apply, params, examples, queries, learner.normalization))
-    return not np.array_equal(outputs(one), outputs(other))
+    outputs = jax.jit(
+        lambda examples, queries: predict(apply, params, examples, queries, learner.normalization)
+    )
+    return any(
+        not np.array_equal(outputs(one, queries), outputs(other, queries), equal_nan=True)
+        for queries, one, other in contrasts(like)
+    )
 
 
 def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who: str) -> bool:
@@ -161,6 +174,17 @@ def _facts_of(text: str, who: str) -> tuple[list[Hashable] | None, tuple[int, ..
             who, "holds no adapted learner: its classes are missing or malformed", got=text[:80]
         )
     return labels, tuple(shape)
+
+
+def _numbers_of(text: str, like: np.ndarray, who: str) -> validation.Numbers | None:
+    """What `fit` was given; None in a file of an earlier version, which does not say it."""
+    facts = parse_json(text, who)
+    found = facts.get("numbers") if isinstance(facts, dict) else None
+    of_type = ("whole numbers",) if like.dtype.kind in "iu" else ("bytes", "floats")
+    if found is not None and found not in of_type:
+        do = "save it again"
+        raise InnerloopError(who, f"does not say what {like.dtype} examples are", got=str(found)[:80], do=do)
+    return found
 
 
 def _hashable(label: object) -> Hashable:

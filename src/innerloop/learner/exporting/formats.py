@@ -2,22 +2,41 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from innerloop.config.schema import ExportFormat
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.files import new_output, output
-from innerloop.learner.exporting.network import Network, Step, network_of
+from innerloop.learner.exporting.network import Network, Step, difference, network_of
 from innerloop.learner.exporting.onnx import onnx
 from innerloop.learner.exporting.stablehlo import stablehlo
+from innerloop.learner.samples import samples_of
 from innerloop.nn.kernels.backend import portable
 
 if TYPE_CHECKING:
     from innerloop.learner.learner import Learner
 
-WRITERS: dict[ExportFormat, Callable[[Network], bytes]] = {"onnx": onnx, "stablehlo": stablehlo}
+CLOSE, CLOSE_IN_16_BITS = 1e-3, 5e-2
+"""The largest difference to what the learner predicts, beside the largest prediction, that rounding may make."""
+
+
+class Samples(NamedTuple):
+    """The same examples twice.
+
+    Attributes:
+        inputs: as the file takes them.
+        given: as the learner takes them.
+    """
+
+    inputs: np.ndarray
+    given: np.ndarray
+
+
+WRITERS: dict[ExportFormat, Callable[[Network, np.ndarray], bytes]] = {"onnx": onnx, "stablehlo": stablehlo}
 
 
 def export(
@@ -29,6 +48,7 @@ def export(
     before: Step | None = None,
     after: Step | None = None,
     shape: tuple[int, ...] | None = None,
+    samples: Samples | None = None,
 ) -> Network:
     """Write an adapted learner for deployment.
 
@@ -40,31 +60,59 @@ def export(
         before: as in `network_of`.
         after: as in `network_of`.
         shape: as in `network_of`.
+        samples: what the file is tried on (None: inputs like those of `fit`); needed with `before`.
 
     Returns:
         The network that the file holds.
 
     Raises:
         InnerloopError: for an unknown format, a package that is not installed, a model that the format cannot express,
-            an existing file without `overwrite`, and a path that cannot be written.
+            a network that does not predict as the learner does, an existing file without `overwrite`, and a path
+            that cannot be written.
     """
     write = WRITERS[format_of(path, format)]
     target = output(path, overwrite=overwrite)
     network = network_of(learner, before, after, shape)
+    if samples is None:
+        inputs = samples_of(learner)
+        samples = Samples(inputs.astype(network.dtype), inputs)
+    with jax.default_matmul_precision("highest"):
+        wanted = (
+            learner.predict_proba(samples.given) if learner.classification else learner.predict(samples.given)
+        )
+        wanted = np.asarray(wanted if after is None else after(jnp.asarray(wanted)))
     # The file may run on another machine, so that products are exact wherever it does.
     with portable(), jax.default_matmul_precision("highest"):
-        content = write(network)
+        _check_same(network, samples.inputs, wanted)
+        content = write(network, samples.inputs)
     with new_output(target, overwrite=overwrite) as draft:
         draft.write_bytes(content)
     return network
 
 
+def _check_same(network: Network, inputs: np.ndarray, wanted: np.ndarray) -> None:
+    """Raise InnerloopError unless the network gives what the learner predicts."""
+    traced = jax.jit(network.function).trace(inputs)
+    rounded = "f16[" in str(traced.jaxpr)  # or bf16
+    found = np.asarray(traced.lower().compile()(inputs))
+    if got := difference(found, wanted, CLOSE_IN_16_BITS if rounded else CLOSE):
+        do = "pickle the learner instead, and report the model"
+        raise InnerloopError("export", "the network would not predict as the learner does", got=got, do=do)
+
+
 def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
-    """The format that is given, or that a file's name ends with. Raises InnerloopError if there is neither."""
+    """The format that is given, or that a file's name ends with.
+
+    Raises:
+        InnerloopError: there is neither, or they are different formats.
+    """
+    found = [known for known in get_args(ExportFormat) if path.suffix.lower() == f".{known}"]
     if given is not None:
         check_choice("export", "format", given, get_args(ExportFormat))
+        if found and found != [given]:
+            do = "give another name, or leave out the format"
+            raise InnerloopError("export", f"the file's name is not one of {given}", got=path.name, do=do)
         return given
-    found = [known for known in get_args(ExportFormat) if path.suffix == f".{known}"]
     if not found:
         do = "give format `onnx` or `stablehlo`, or a file that ends with .onnx or .stablehlo"
         raise InnerloopError("export", "cannot tell the format by the file's name", got=path.name, do=do)

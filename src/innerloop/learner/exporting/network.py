@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from innerloop.config.schema import Normalization
 from innerloop.learner.outputs import in_use
 from innerloop.learner.persistence import needs_examples
+from innerloop.learner.samples import numbers_in_use
 from innerloop.learner.validation import Numbers
 from innerloop.nn.normalization import predict
 
@@ -71,10 +74,11 @@ def network_of(
         after: what is done to a regressor's values at the end (None: nothing).
         shape: the shape of one example before `before` (None: as the model takes it).
     """
-    numbers = learner.numbers_ or ("floats" if learner.support_.dtype.kind in "fV" else "whole numbers")
+    numbers = numbers_in_use(learner)
     held = needs_examples(learner, learner.params_, learner.support_)
     outputs = _outputs(learner, held)
-    function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before)), after)
+    dtype = _promoted(learner, outputs)
+    function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before).astype(dtype)), after)
     return Network(
         function,
         learner.support_.shape[1:] if shape is None else shape,
@@ -93,6 +97,21 @@ def _prepared(x: Array, numbers: Numbers, before: Step | None) -> Array:
     return x / jnp.float32(255) if numbers == "bytes" else x
 
 
+def _promoted(learner: "Learner", outputs: Step) -> DTypeLike:
+    """The type of the model's inputs beside its parameters; their own if it takes no other, as an embedding does.
+
+    JAX promotes a product's operands by itself. What jax2onnx makes of that, other programs do not take.
+    """
+    own = learner.support_.dtype
+    dtype = jnp.result_type(own, *jax.tree.leaves(learner.params_))
+    like = lambda dtype: jax.ShapeDtypeStruct((2, *learner.support_.shape[1:]), dtype)
+    try:
+        same = jax.eval_shape(outputs, like(dtype)) == jax.eval_shape(outputs, like(own))
+    except (TypeError, ValueError, IndexError):
+        return own
+    return dtype if same else own
+
+
 def _outputs(learner: "Learner", held: bool) -> Step:
     """The model's outputs in use; without examples where these change nothing, as `transductive` has it."""
     ways = len(learner.classes_) if learner.classification else None
@@ -108,3 +127,13 @@ def _finished(learner: "Learner", outputs: Array, after: Step | None) -> Array:
         return jax.nn.softmax(outputs)
     values = outputs.reshape(outputs.shape[0], *learner.target_shape_)
     return values if after is None else after(values)
+
+
+def difference(found: np.ndarray, wanted: np.ndarray, close: float) -> str:
+    """How outputs differ from those that are wanted; empty if they do not, beside the largest of these."""
+    if found.shape != wanted.shape:
+        return f"outputs of shape {found.shape} instead of {wanted.shape}"
+    largest = np.abs(found - wanted).max()
+    return (
+        "" if largest <= close * max(1.0, np.abs(wanted).max()) else f"outputs that differ by {largest:.1e}"
+    )

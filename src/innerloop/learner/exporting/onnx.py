@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from innerloop.errors import InnerloopError, first_line
-from innerloop.learner.exporting.network import INPUT, Network, Step
+from innerloop.learner.exporting.network import INPUT, Network, Step, difference
+from innerloop.learner.persistence import check_labels
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,8 +25,12 @@ CLOSE = 1e-4
 """The largest difference between the file's outputs and ours, beside the largest output, that is not a fault."""
 
 
-def onnx(network: Network) -> bytes:
+def onnx(network: Network, inputs: np.ndarray) -> bytes:
     """The file's content.
+
+    Args:
+        network: the network.
+        inputs: some of its inputs, on which the file must give the same.
 
     Raises:
         InnerloopError: jax2onnx is not installed, cannot convert the model, or converts it to something else.
@@ -36,19 +41,31 @@ def onnx(network: Network) -> bytes:
         raise InnerloopError(
             "export", "ONNX files need jax2onnx", do="run: pip install 'innerloop[onnx]'"
         ) from None
+    check_labels(network.classes or [], "export")
     # Constant examples joined to a batch of unknown size are converted wrongly; to a batch of one, rightly.
     function = network.one_by_one if network.holds_examples else network.function
-    inputs = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
+    like = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
+    if jax.eval_shape(network.function, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)).dtype == np.float64:
+        do = "cast the parameters to float32 before `fit`, or write it as stablehlo"
+        raise InnerloopError("export", "the model computes in 64 bits and ONNX files in 32", do=do)
     try:
         with _quiet():
             model = jax2onnx.to_onnx(
-                function, [inputs], opset=OPSET, input_names=[INPUT], output_names=[network.output]
+                function,
+                [like],
+                opset=OPSET,
+                input_names=[INPUT],
+                output_names=[network.output],
             )
-            _describe(model, network)
-            content = model.SerializeToString()
-            found = _differences(content, function, network)
     except Exception as error:  # whatever a converter meets in a model of its user
         raise InnerloopError("export", f"jax2onnx cannot convert this model ({first_line(error)})") from error
+    _describe(model, network)
+    content = model.SerializeToString()
+    try:
+        found = _differences(content, function, network, inputs)
+    except Exception as error:  # onnxruntime has errors of many classes
+        wrong = f"onnxruntime cannot run what jax2onnx made of this model ({first_line(error)})"
+        raise InnerloopError("export", wrong, do="write it as stablehlo") from error
     if found:
         raise InnerloopError("export", "jax2onnx converts this model to another one", got=found)
     return content
@@ -77,24 +94,10 @@ def _describe(model: "ModelProto", network: Network) -> None:
         model.metadata_props.add(key=name, value=value)
 
 
-def _differences(content: bytes, function: Step, network: Network) -> str:
+def _differences(content: bytes, function: Step, network: Network, inputs: np.ndarray) -> str:
     """How the file's outputs differ from ours; empty if they do not."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    inputs = _random(3, network)
     found = np.asarray(session.run([network.output], {INPUT: inputs})[0])
-    wanted = np.asarray(jax.jit(function)(inputs))
-    if found.shape != wanted.shape:
-        return f"outputs of shape {found.shape} instead of {wanted.shape}"
-    difference = np.abs(found - wanted).max()
-    within = difference <= CLOSE * max(1.0, np.abs(wanted).max())
-    return "" if within else f"outputs that differ by {difference:.1e}"
-
-
-def _random(examples: int, network: Network) -> np.ndarray:
-    """Examples of the kind that the network takes."""
-    rng, shape = np.random.default_rng(examples), (examples, *network.shape)
-    if network.dtype == "float32":
-        return rng.random(shape, np.float32)
-    return rng.integers(0, 256 if network.dtype == "uint8" else 2, shape, network.dtype)
+    return difference(found, np.asarray(jax.jit(function)(inputs)), CLOSE)

@@ -3,6 +3,7 @@
 import importlib.util
 
 import jax
+import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.learner.exporting.network import Network
@@ -10,8 +11,12 @@ from innerloop.learner.exporting.network import Network
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def stablehlo(network: Network) -> bytes:
+def stablehlo(network: Network, inputs: np.ndarray) -> bytes:
     """The file's content, for `jax.export.deserialize`.
+
+    Args:
+        network: the network.
+        inputs: not used; JAX's own format needs no trial.
 
     Raises:
         InnerloopError: flatbuffers is not installed, or the model takes no batch whose size is not known.
@@ -20,5 +25,5 @@ def stablehlo(network: Network) -> bytes:
         do = "run: pip install 'innerloop[stablehlo]'"
         raise InnerloopError("export", "StableHLO files need flatbuffers", do=do)
     (batch,) = jax.export.symbolic_shape("batch")
-    inputs = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
-    return bytes(jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(inputs).serialize())
+    like = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
+    return bytes(jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(like).serialize())
