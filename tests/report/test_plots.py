@@ -84,6 +84,36 @@ def test_several_panels(name: str, shape: tuple[int, int]):
         draw(record(), mine.ravel()[:1])
 
 
+def dollars(found: Any) -> Any:
+    """The record with a layer whose name would be a formula."""
+    if isinstance(found, dict):
+        return {dollars(name): dollars(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return list(map(dollars, found))
+    return r"$\conv_1$" if found == "conv1" else found
+
+
+@pytest.mark.parametrize("name", [*ONE, *SEVERAL])
+def test_names_of_layers_are_no_formulas(name: str):
+    drawn = getattr(plots, name)(dollars(record()))
+    np.ravel(drawn)[0].figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize(
+    "name", ["freezing_of_runs", "similarity_of_runs", "nil_of_runs", "movement_of_runs"]
+)
+def test_names_of_layers_are_no_formulas_beside_one_another(name: str):
+    drawn = getattr(plots, name)({"$a$": dollars(record()), "b": record()})
+    np.ravel(drawn)[0].figure.draw_without_rendering()
+
+
+def test_names_of_a_table_are_no_formulas():
+    ax = plots.predictions(np.arange(3.0), {0: np.ones(3)}, r"shop $\x$", r"price in $\y$")
+    assert ax.figure is not None
+    ax.figure.draw_without_rendering()
+    assert ax.get_xlabel() == r"price in \$\y\$, true"
+
+
 def test_pages_need_no_display_and_no_figure_of_pyplot():
     figures = analysis_figures.all_of(record())
     assert set(figures) == set(analysis_figures.FIGURES)

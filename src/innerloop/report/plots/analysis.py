@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from innerloop.analysis.records import Record
+from innerloop.report.plots import style
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, chance, legend
 
 FREEZING, SIMILARITY, NIL = Grid(), Grid(), Grid(height=2.4)
@@ -68,7 +69,7 @@ def freezing(results: Record, ax: Axes | None = None) -> Axes:
 
 def freezing_axis(ax: Axes, results: Record, names: Sequence[str]) -> None:
     """What the axes of frozen layers tell."""
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), list(map(style.label, names)))
     ax.set_xlabel("layers whose inner loop is switched off")
     ax.set_ylabel(score_name(results))
     ax.set_ylim(0, 106 if results["metric"] == "accuracy" else None)
@@ -117,7 +118,7 @@ def _similarities(lines: Sequence[Record], ax: Axes) -> Axes:
             floor = [x["chance"][measure]["mean"] for x in lines]
             kind = {"cca": "shuffled, CCA", "cka": "shuffled, CKA"}[measure]
             ax.plot(at, floor, marker=MARKERS[i], color=COLOURS[i], mfc="none", linestyle="", label=kind)
-    ax.set_xticks(range(len(lines)), [x["layer"] for x in lines])
+    ax.set_xticks(range(len(lines)), [style.label(x["layer"]) for x in lines])
     ax.set_ylim(0, 1.04)
     legend(ax, 3)
     return ax
@@ -148,7 +149,7 @@ def nil(results: Record, ax: Axes | None = None) -> Axes:
     ax.barh(range(len(lines)), mean, xerr=half, color=colours, height=0.55, error_kw={"capsize": 4})
     for i, value in enumerate(mean):
         ax.annotate(f"{value:.1f}", (2, i), va="center", color="white", fontweight="bold", fontsize=10)
-    ax.set_yticks(range(len(lines)), [nil_name(x) for x in lines])
+    ax.set_yticks(range(len(lines)), [style.label(nil_name(x)) for x in lines])
     ax.grid(axis="y", visible=False)
     ax.set_xlim(0, 100)
     ax.axvline(100 / results["ways"], color=GREY, linewidth=1, linestyle=":")
@@ -167,7 +168,7 @@ def movement(results: Record, axes: Panels | None = None) -> Panels:
         The axes, `[1, 2]`.
     """
     axes, lines = MOVEMENT.all(axes), results["weights"]
-    names = [x["layer"] for x in lines]
+    names = [style.label(x["layer"]) for x in lines]
     colours = [COLOURS[1] if x["head"] else COLOURS[0] for x in lines]
     units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
     for ax, (what, unit) in zip(axes[0], units.items(), strict=True):

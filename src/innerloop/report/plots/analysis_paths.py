@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from innerloop.analysis.records import Record
+from innerloop.report.plots import style
 from innerloop.report.plots.analysis import scale_of, score_name
 from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, band, chance, ink, thousands
 
@@ -63,7 +64,8 @@ def _curve(
 ) -> None:
     """A curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
-    band(ax, x, mean, half, colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
+    shown = style.label(label) or None
+    band(ax, x, mean, half, colour, label=shown, marker="o", markersize=3.5, linewidth=1.7)
 
 
 def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:

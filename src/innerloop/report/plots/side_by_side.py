@@ -80,7 +80,7 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found))
             look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
             ax.errorbar(at, *column(results["similarity"], measure), **look, **_look(i))
-        ax.set_xticks(range(len(names)), names)
+        ax.set_xticks(range(len(names)), list(map(label, names)))
         ax.set_ylabel(f"{title} before and after")
         ax.set_ylim(0, 1.04)
     legend(axes[0, 0], len(found))
@@ -112,7 +112,7 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         ax.bar(at, mean, wide, yerr=half, label=label(run), **_look(i))
     for level in {100 / r["ways"] for r in found}:
         ax.axhline(level, color=GREY, linewidth=1, linestyle=":")
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), list(map(label, names)))
     ax.set_ylabel("accuracy, % (dotted: chance)")
     ax.set_ylim(0, 106)
     ax.grid(axis="x", visible=False)
@@ -139,7 +139,7 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
             values, error = ([x[key] for x in results["weights"]] for key in (what, f"{what}_ci95"))
             ax.bar(at, values, wide, yerr=error, label=label(run), **_look(i))
-        ax.set_xticks(range(len(names)), names, fontsize=9)
+        ax.set_xticks(range(len(names)), list(map(label, names)), fontsize=9)
         ax.set_ylabel(unit)
         ax.grid(axis="x", visible=False)
     legend(axes[0, 0], len(found))

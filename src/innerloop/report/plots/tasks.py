@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from innerloop.report.plots.style import COLOURS, SHADES, Grid, Panels, ink
+from innerloop.report.plots.style import COLOURS, SHADES, Grid, Panels, ink, label
 
 TASK = Grid(height=3.1, width=4.2)
 
@@ -61,9 +61,9 @@ def predictions(
         ax.plot(truth, y, ".", color=colour, markersize=5, label=_after(step))
     ends = (float(truth.min()), float(truth.max()))
     ax.plot(ends, ends, color=ink(), linewidth=1, linestyle=":")
-    ax.set_title(title, fontsize=11, loc="right")
-    ax.set_xlabel(f"{name}, true")
-    ax.set_ylabel(f"{name}, predicted")
+    ax.set_title(label(title), fontsize=11, loc="right")
+    ax.set_xlabel(f"{label(name)}, true")
+    ax.set_ylabel(f"{label(name)}, predicted")
     ax.legend(fontsize=9, handlelength=1)
     return ax
 
