@@ -15,6 +15,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import analysis_comparison, analysis_figures, figure_files, plots
 from innerloop.report.plots.style import STYLE, Grid, drawn
+from innerloop.training.measurement import Band, ScoreMeasurement
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +136,42 @@ def test_runs_side_by_side_in_their_order():
     places = np.array([[p.get_x() + p.get_width() / 2 for p in bar.patches] for bar in bars])
     assert (np.diff(places, axis=0) > 0).all()  # no bar hides another
     assert (np.abs(places - np.arange(3)) < 0.4).all()
+
+
+def measured(ways: int) -> ScoreMeasurement:
+    """An accuracy that a single inner step brings."""
+    made: dict[str, Any] = {
+        "source": "x",
+        "preset": "x",
+        "algorithm": "maml",
+        "trained_meta_steps": 1,
+        "seconds": 0.0,
+    }
+    made |= {"classes": "test", "seed": 0, "tasks": 2, "diverged_tasks": 0}
+    inner: dict[str, Any] = {
+        "steps": [0, 1],
+        "inner_steps": 1,
+        "inner_learning_rate": 0.1,
+        "normalization": "inductive",
+    }
+    curves = {"accuracy": Band([0.2, 0.9], [0.01, 0.01])}
+    episode: dict[str, Any] = {"ways": ways, "shots": 1, "queries_per_class": 1}
+    return ScoreMeasurement(score="accuracy", curves=curves, **made, **inner, **episode)
+
+
+def chances(ax: Any) -> dict[str, float]:
+    """The heights of the lines of guessing by their names."""
+    return {text.get_text(): text.xy[1] for text in ax.texts if text.get_text().startswith("chance")}
+
+
+def test_a_line_of_guessing_for_each_number_of_ways():
+    found = {"a": record(), "b": record() | {"ways": 20}, "c": record()}
+    assert chances(plots.freezing_of_runs(found)) == {"chance, 5 ways": 20, "chance, 20 ways": 5}
+    assert chances(plots.freezing(record())) == {"chance": 20}
+    assert chances(plots.adaptation({"a": measured(5), "b": measured(20)})) == {
+        "chance, 5 ways": 20,
+        "chance, 20 ways": 5,
+    }
 
 
 def test_layers_of_different_networks_stand_once_and_heads_last():

@@ -63,19 +63,20 @@ def freezing(results: Record, ax: Axes | None = None) -> Axes:
         text = f"{value:.1f}" if by == 100 else f"{value:.3g}"
         ax.annotate(text, (i, value), (8, 0), textcoords="offset points", va="center", fontsize=9.5)
     ax.set_xlim(-0.4, len(lines) - 0.3)
-    freezing_axis(ax, results, [frozen_name(x["frozen"], results["layers"]) for x in lines])
+    freezing_axis(ax, [results], [frozen_name(x["frozen"], results["layers"]) for x in lines])
     return ax
 
 
-def freezing_axis(ax: Axes, results: Record, names: Sequence[str]) -> None:
-    """What the axes of frozen layers tell."""
+def freezing_axis(ax: Axes, runs: Sequence[Record], names: Sequence[str]) -> None:
+    """What the axes of frozen layers tell; all runs have one score."""
+    results = runs[0]
     ax.set_xticks(range(len(names)), list(map(style.label, names)))
     ax.set_xlabel("layers whose inner loop is switched off")
     ax.set_ylabel(score_name(results))
     ax.set_ylim(0, 106 if results["metric"] == "accuracy" else None)
     ax.tick_params(axis="x", labelsize=8.5)
     if results["metric"] == "accuracy":
-        chance(ax, results["ways"], 0.01, "left")
+        chance(ax, [run["ways"] for run in runs], 0.01, "left")
 
 
 def similarity(results: Record, ax: Axes | None = None) -> Axes:

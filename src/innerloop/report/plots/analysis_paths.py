@@ -55,7 +55,7 @@ def _score(ax: Axes, found: Record, results: Record) -> None:
         _curve(ax, found["steps"], found["loss"], COLOURS[0], "")
         return
     _curve(ax, found["steps"], found["accuracy"], COLOURS[0], "", 100.0)
-    chance(ax, results["ways"], 0.01, "left")
+    chance(ax, [results["ways"]], 0.01, "left")
     ax.set_ylim(0, 103)
 
 

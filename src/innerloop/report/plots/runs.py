@@ -77,18 +77,17 @@ def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
     _spread_steps(ax, max(curve.measurement.inner_steps for curve in curves))
     ax.set_xlabel("inner steps")
     ax.set_ylabel(LABELS[score])
-    _limits(ax, curves[0].measurement)
+    _limits(ax, score, [curve.measurement for curve in curves])
     style.legend(ax, len(curves))
     return ax
 
 
-def _limits(ax: Axes, measurement: Measurement) -> None:
+def _limits(ax: Axes, score: str, measurements: Sequence[Measurement]) -> None:
     """The range of a score, and the accuracy of guessing."""
-    if measurement.score == "accuracy":
-        assert isinstance(measurement, ScoreMeasurement)
-        style.chance(ax, measurement.ways, 1.0, "right")
+    if score == "accuracy":
+        style.chance(ax, [m.ways for m in measurements if isinstance(m, ScoreMeasurement)], 1.0, "right")
         ax.set_ylim(0, 102)
-    elif measurement.score == "loss":
+    elif score == "loss":
         ax.set_ylim(bottom=0)
 
 

@@ -51,7 +51,7 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         mean = by * np.array([x[results["metric"]] for x in lines])
         half = by * np.array([x["ci95"] for x in lines])
         ax.errorbar(at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, label=label(run), **_look(i))
-    freezing_axis(ax, found[0], names)
+    freezing_axis(ax, found, names)
     legend(ax, len(found))
     return ax
 
