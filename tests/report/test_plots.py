@@ -85,6 +85,51 @@ def test_several_panels(name: str, shape: tuple[int, int]):
         draw(record(), mine.ravel()[:1])
 
 
+NEEDS = {
+    **{
+        "freezing": "freeze",
+        "similarity_of_models": "against",
+        "movement": "weights",
+        "inner_steps": "steps",
+    },
+    **{"loss_along_step": "landscape", "loss_plane": "landscape", "along_training": "early"},
+}
+OF_RUNS = ("freezing_of_runs", "similarity_of_runs", "nil_of_runs", "movement_of_runs")
+
+
+@pytest.mark.parametrize("name", [*ONE, *SEVERAL, *OF_RUNS])
+def test_a_record_without_its_experiment(name: str):
+    """Nor is an empty figure left behind."""
+    whole, single = record(), name.removesuffix("_of_runs")
+    experiment = NEEDS.get(single, single)
+    lacking = {key: value for key, value in whole.items() if key != experiment}
+    given = lacking if name == single else {"a": whole, "b": lacking}
+    told = rf'results: must hold `{experiment}`, got .*; run `analyze\(request, \["{experiment}"\]\)`'
+    with pytest.raises(InnerloopError, match=told):
+        getattr(plots, name)(given)
+    assert plt.get_fignums() == []
+
+
+def test_what_cannot_be_drawn_is_told():
+    for name in (*OF_RUNS, "adaptation", "training"):
+        with pytest.raises(InnerloopError, match="must hold .*, got none; give"):
+            getattr(plots, name)({})
+    regression = record() | {"metric": "loss"}
+    with pytest.raises(InnerloopError, match="there is no NIL for regression"):
+        plots.nil({key: value for key, value in regression.items() if key != "nil"})
+    with pytest.raises(InnerloopError, match="must have one score, got accuracy and loss"):
+        plots.freezing_of_runs({"a": record(), "b": regression})
+    with pytest.raises(InnerloopError, match="results: must hold `ways`, got freeze.*; put it beside"):
+        plots.freezing({name: record()[name] for name in ("freeze", "metric", "layers")})
+    x = np.arange(3.0)
+    for answers in ({}, dict.fromkeys(range(4), x)):
+        with pytest.raises(InnerloopError, match="answers: must be 1 to 3, got"):
+            plots.wave(x, x, (x, x), answers)
+        with pytest.raises(InnerloopError, match="answers: must be 1 to 3, got"):
+            plots.predictions(x, answers, "", "y")
+    assert plt.get_fignums() == []
+
+
 def dollars(found: Any) -> Any:
     """The record with a layer whose name would be a formula."""
     if isinstance(found, dict):
@@ -100,17 +145,14 @@ def test_names_of_layers_are_no_formulas(name: str):
     np.ravel(drawn)[0].figure.draw_without_rendering()
 
 
-@pytest.mark.parametrize(
-    "name", ["freezing_of_runs", "similarity_of_runs", "nil_of_runs", "movement_of_runs"]
-)
+@pytest.mark.parametrize("name", OF_RUNS)
 def test_names_of_layers_are_no_formulas_beside_one_another(name: str):
     drawn = getattr(plots, name)({"$a$": dollars(record()), "b": record()})
     np.ravel(drawn)[0].figure.draw_without_rendering()
 
 
 def test_names_of_a_table_are_no_formulas():
-    ax = plots.predictions(np.arange(3.0), {0: np.ones(3)}, r"shop $\x$", r"price in $\y$")
-    assert ax.figure is not None
+    ax: Any = plots.predictions(np.arange(3.0), {0: np.ones(3)}, r"shop $\x$", r"price in $\y$")
     ax.figure.draw_without_rendering()
     assert ax.get_xlabel() == r"price in \$\y\$, true"
 

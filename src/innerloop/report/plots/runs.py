@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.analysis.records import Record
+from innerloop.errors import InnerloopError
 from innerloop.report.plots import style
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels
 from innerloop.training.measurement import Measurement, ScoreMeasurement
@@ -63,6 +64,12 @@ def adaptation(
     Returns:
         The axes.
     """
+    if not measurements:
+        do = "give `{label: innerloop.measure(run)}`"
+        raise InnerloopError("measurements", "must hold one", got="none", do=do)
+    if len(scores := {m.score for m in measurements.values()}) > 1:
+        got = " and ".join(sorted(scores))
+        raise InnerloopError("measurements", "must have one score", got=got, do="draw them apart")
     return adaptation_curves([Curve(name, m, name in baselines) for name, m in measurements.items()], ax)
 
 
@@ -115,6 +122,9 @@ def training(
     Returns:
         The axes, `[1, 1]` or `[2, 1]`.
     """
+    if not metrics:
+        do = "give `{label: innerloop.fit(...).metrics}`"
+        raise InnerloopError("metrics", "must hold those of a training", got="none", do=do)
     found = [Training(name, [lines]) for name, lines in metrics.items()]
     return training_curves(found, score or _first_score(found), axes)
 

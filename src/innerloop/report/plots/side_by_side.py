@@ -1,12 +1,14 @@
 """Drawings of the analyses of several runs beside one another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from innerloop.analysis.records import Record
-from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, nil_name, scale_of
+from innerloop.errors import InnerloopError
+from innerloop.report.plots import analysis
+from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, nil_name, scale_of, scored
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend
 
 Analyses = Mapping[str, Record]
@@ -16,6 +18,17 @@ FREEZING = Grid(height=3.8, width=6.5)
 SIMILARITY = Grid(1, 2, 3.8, 9.0, sharey=True)
 NIL = Grid(height=3.4, width=6.5)
 MOVEMENT = Grid(1, 2, 3.6, 9.0)
+
+
+def _checked(
+    analyses: Analyses, experiment: str, *conditions: str, check: Callable[..., object] = analysis.found
+) -> list[Record]:
+    """The records. Raises InnerloopError if there are none, or one lacks an entry that the figure needs."""
+    if not analyses:
+        raise InnerloopError("analyses", "must hold a run", got="none", do="give `{label: results}`")
+    for results in analyses.values():
+        check(results, experiment, *conditions)
+    return list(analyses.values())
 
 
 def _names(lists: Sequence[Sequence[str]]) -> list[str]:
@@ -42,7 +55,11 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax, found = FREEZING.one(ax), list(analyses.values())
+    found = _checked(analyses, "freeze", "layers", check=scored)
+    if len(metrics := {results["metric"] for results in found}) > 1:
+        do = "draw regressions and classifications apart"
+        raise InnerloopError("analyses", "must have one score", got=" and ".join(sorted(metrics)), do=do)
+    ax = FREEZING.one(ax)
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)
     for i, (run, results) in enumerate(analyses.items()):
@@ -72,7 +89,8 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, found = SIMILARITY.all(axes), list(analyses.values())
+    found = _checked(analyses, "similarity")
+    axes = SIMILARITY.all(axes)
     layers = [[x["layer"] for x in r["similarity"]] for r in found]
     names = in_order_of_layers(layers)
     for ax, (measure, title) in zip(axes[0], {"cka": "linear CKA", "cca": "mean CCA"}.items(), strict=True):
@@ -103,7 +121,8 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax, found = NIL.one(ax), list(analyses.values())
+    found = _checked(analyses, "nil", "ways")
+    ax = NIL.one(ax)
     names = _names([[nil_name(x) for x in r["nil"]] for r in found])
     wide = 0.8 / len(found)
     for i, (run, results) in enumerate(analyses.items()):
@@ -130,7 +149,8 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, found = MOVEMENT.all(axes), list(analyses.values())
+    found = _checked(analyses, "weights")
+    axes = MOVEMENT.all(axes)
     layers = [[x["layer"] for x in r["weights"]] for r in found]
     names, wide = in_order_of_layers(layers), 0.8 / len(found)
     units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
