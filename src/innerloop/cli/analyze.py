@@ -188,7 +188,7 @@ def _remove_stale(folder: OutputFolder) -> None:
     figures = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
     for name in (*tables, *figures):
         if folder.place(name) not in folder.written:
-            folder.remove(name)
+            folder.discard(name)
 
 
 def _progress(title: str) -> "AbstractContextManager":

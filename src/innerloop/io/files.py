@@ -273,7 +273,7 @@ class OutputFolder(OwnFolder):
             written = sha256_of(draft, _LARGEST)
         self._keep(self._record() | {name: written})
 
-    def remove(self, name: str) -> None:
+    def discard(self, name: str) -> None:
         """Remove `name` if it is as we wrote it; anything else is left alone."""
         path, record = self.place(name), self._record()
         if name in record and path.is_file() and sha256_of(path, _LARGEST, follow=False) == record[name]:
