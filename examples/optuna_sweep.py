@@ -2,11 +2,12 @@
 
     pip install optuna
     python examples/optuna_sweep.py --folder sweep
-    innerloop report sweep/*        # the curves of all trials on one page
+    innerloop report sweep/trial-*  # the curves of all trials on one page
 
 Optuna suggests the settings of a trial. A callback tells it every validation, and ends the run if Optuna would prune
-it. Trials are compared by validation tasks; the best one is then measured once on tasks that no trial has seen. Each
-trial is a run folder, so a sweep that was stopped loses at most one run.
+it. A run that diverges is a failed trial, and the sweep goes on. Trials are compared by validation tasks; the best one
+is then measured once on tasks that no trial has seen. With --folder, Optuna keeps its study in `study.db` beside the
+runs: the same command goes on with a sweep that was stopped, which loses the run that was under way.
 """
 
 import argparse
@@ -17,7 +18,18 @@ import jax
 import optax
 import optuna  # pyright: ignore[reportMissingImports]
 
-from innerloop import MLP, Callback, InnerLoop, Sinusoid, evaluate, fit, load_params, maml, mean_squared_error
+from innerloop import (
+    MLP,
+    Callback,
+    InnerLoop,
+    InnerloopError,
+    Sinusoid,
+    evaluate,
+    fit,
+    load_params,
+    maml,
+    mean_squared_error,
+)
 
 WAVES = Sinusoid(shots=10, queries=10)
 MODEL = MLP(1, 1, hidden=(40, 40), key=jax.random.key(0))
@@ -65,18 +77,32 @@ def objective(trial, folder, steps):
     return min(line["validation_loss"] for line in result.metrics if "validation_loss" in line)
 
 
+def opened(folder):
+    """The study of a sweep, kept in its folder if there is one, with the trials that it has so far."""
+    storage = None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{folder / 'study.db'}"
+    study = optuna.create_study(study_name="sweep", storage=storage, load_if_exists=True)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=len(study.trials)
+    )  # not the suggestions of before once more
+    return study
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--folder", type=Path, help="where the runs are kept (default: nowhere)")
+    parser.add_argument("--folder", type=Path, help="where study and runs are kept (default: nowhere)")
     options = parser.parse_args()
     trials, steps = (3, 100) if options.smoke else (options.trials, 3000)
     with tempfile.TemporaryDirectory() as nowhere:
         folder = options.folder or Path(nowhere)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-        study.optimize(lambda trial: objective(trial, folder, steps), n_trials=trials)
+        study = opened(options.folder)
+        left = max(0, trials - sum(trial.state.is_finished() for trial in study.trials))
+        study.optimize(lambda trial: objective(trial, folder, steps), n_trials=left, catch=(InnerloopError,))
         best = study.best_trial
         pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in study.trials)
         print(f"best of {trials} trials ({pruned} pruned): {best.params}, validation loss {best.value:.3f}")

@@ -45,9 +45,10 @@ def test_sinusoid_from_scratch(tmp_path):
     assert (tmp_path / "wave.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_optuna_sweep():
+def test_optuna_sweep(tmp_path):
     pytest.importorskip("optuna")
-    text = run("optuna_sweep")
+    text = run("optuna_sweep", "--folder", str(tmp_path / "sweep"))
+    assert run("optuna_sweep", "--folder", str(tmp_path / "sweep")) == text  # no trial is left to do
     (best,) = found(rf"best of 3 trials \(\d pruned\): .*, validation loss {NUMBER}", text)
     (other,) = found(f"on other waves: {NUMBER} ±", text)
     assert 0 < best < 10

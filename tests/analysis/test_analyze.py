@@ -122,6 +122,7 @@ def test_names_of_frozen_sets():
     layers = ["a", "b", "c", "head"]
     sets = [[], ["a"], ["a", "b"], ["a", "b", "c"], layers, ["a", "c"], ["head"]]
     assert [frozen_name(x, layers) for x in sets] == ["none", "a", "a–b", "body", "all", "a + c", "head"]
+    assert [frozen_name(x, ["head"]) for x in ([], ["head"])] == ["none", "all"]
 
 
 def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, monkeypatch):

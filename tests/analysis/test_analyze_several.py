@@ -1,8 +1,11 @@
 """`innerloop analyze A B`: each run as it is analysed alone, side by side."""
 
 import json
+import shutil
+from pathlib import Path
 
 from innerloop.analysis.run_all import Request, analyze
+from innerloop.cli.analyze import _default_out
 from innerloop.training.storage.run_directory import RunFolder
 
 FREEZE = ("--only", "freeze", "--tasks", "3")
@@ -36,3 +39,32 @@ def test_what_several_runs_do_not_allow(run, store, complaint, tmp_path, monkeyp
         "analyze", "sinusoid-maml", "sinusoid-joint", "--only", "nil"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_another_pair_is_not_replaced(run, store, command, complaint, tmp_path, monkeypatch):
+    """Neither by pairs of other names, nor, unless asked to, by pairs of the same; and nothing stale is left."""
+    monkeypatch.chdir(tmp_path)
+    pairs = [[f"{folder}/lr0.{i}" for i in (1, 2)] for folder in "ab"]
+    for copy in sum(pairs, []):
+        shutil.copytree(run, copy)
+    out = tmp_path / "analysis-lr0.1-lr0.2"
+    assert command("analyze", *pairs[0], "--only", "freeze", "weights", "--tasks", "3")[0] == 0
+    (out / "figures" / "mine.png").write_text("mine")
+    before = (out / "results.json").read_bytes()
+    told = complaint("analyze", *pairs[1], *FREEZE)
+    assert (
+        "analysis-lr0.1-lr0.2: holds the analysis of other runs, got a/lr0.1, a/lr0.2; give another" in told
+    )
+    assert (out / "results.json").read_bytes() == before
+    assert command("analyze", *pairs[1], *FREEZE, "--overwrite")[0] == 0
+    here = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}" for name in ("freeze.png", "freeze.svg", "mine.png")}
+    assert here == {".innerloop.json", "index.html", "results.json", "freeze.csv", *figures}
+
+
+def test_names_of_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = lambda *runs: _default_out(runs)
+    assert out("runs/lr0.1", "runs/lr0.2") == Path("analysis-lr0.1-lr0.2")
+    assert out(".", "x/y.safetensors") == Path(f"analysis-{tmp_path.name}-y")
+    assert out("sinusoid-maml") == Path("analysis-sinusoid-maml")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -6,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from innerloop.cli.export_network import _class_folders
 from innerloop.cli.user_examples import read_pictures
 from innerloop.cli.user_fit import _resolve_ink
 from innerloop.config.presets.registry import preset
@@ -224,3 +226,25 @@ def test_an_exported_wave(command, complaint, sinusoid_run, tmp_path):
     assert "needs rows with y to learn from, got 0 and 1" in complaint(
         *words, "--format", "onnx", "--overwrite"
     )
+
+
+def test_export_complains_of_itself(complaint, sinusoid_run, glyph_run, tmp_path):
+    out = ("--out", tmp_path / "x.stablehlo", "--support")
+    missing = tmp_path / "nope.csv"
+    for words in (("adapt", sinusoid_run, missing), ("export", sinusoid_run, *out, missing)):
+        assert f"{words[0]}: there is no such file, got '{missing}'; give a CSV" in complaint(*words)
+    assert "export: sinusoids need a file of points" in complaint("export", sinusoid_run, *out, tmp_path)
+    path = points(tmp_path, "x,y\n0,0\n")
+    told = complaint("export", sinusoid_run, *out, path, "--ink", "dark")
+    assert told.endswith("--ink: is for pictures, and sinusoids have none; leave it out.\n")
+    assert "export: must name an existing folder" in complaint("export", glyph_run, *out, missing)
+
+
+def test_a_class_may_be_called_support(tmp_path, letters):
+    assert _class_folders(letters) == letters / "support"
+    assert _class_folders(letters / "support") == letters / "support"
+    for name in ("support", "beams"):
+        shutil.copytree(letters / "support" / "be", tmp_path / "pics" / name)
+    assert _class_folders(tmp_path / "pics") == tmp_path / "pics"
+    (tmp_path / "pics" / "beams").rename(tmp_path / "pics" / "query")  # pictures that nobody put into classes
+    assert _class_folders(tmp_path / "pics") == tmp_path / "pics" / "support"

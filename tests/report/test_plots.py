@@ -15,6 +15,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import analysis_comparison, analysis_figures, figure_files, plots
 from innerloop.report.plots.style import STYLE, Grid, drawn
+from innerloop.training.measurement import Band, ScoreMeasurement
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +85,78 @@ def test_several_panels(name: str, shape: tuple[int, int]):
         draw(record(), mine.ravel()[:1])
 
 
+NEEDS = {
+    **{
+        "freezing": "freeze",
+        "similarity_of_models": "against",
+        "movement": "weights",
+        "inner_steps": "steps",
+    },
+    **{"loss_along_step": "landscape", "loss_plane": "landscape", "along_training": "early"},
+}
+OF_RUNS = ("freezing_of_runs", "similarity_of_runs", "nil_of_runs", "movement_of_runs")
+
+
+@pytest.mark.parametrize("name", [*ONE, *SEVERAL, *OF_RUNS])
+def test_a_record_without_its_experiment(name: str):
+    """Nor is an empty figure left behind."""
+    whole, single = record(), name.removesuffix("_of_runs")
+    experiment = NEEDS.get(single, single)
+    lacking = {key: value for key, value in whole.items() if key != experiment}
+    given = lacking if name == single else {"a": whole, "b": lacking}
+    told = rf'results: must hold `{experiment}`, got .*; run `analyze\(request, \["{experiment}"\]\)`'
+    with pytest.raises(InnerloopError, match=told):
+        getattr(plots, name)(given)
+    assert plt.get_fignums() == []
+
+
+def test_what_cannot_be_drawn_is_told():
+    for name in (*OF_RUNS, "adaptation", "training"):
+        with pytest.raises(InnerloopError, match="must hold .*, got none; give"):
+            getattr(plots, name)({})
+    regression = record() | {"metric": "loss"}
+    with pytest.raises(InnerloopError, match="there is no NIL for regression"):
+        plots.nil({key: value for key, value in regression.items() if key != "nil"})
+    with pytest.raises(InnerloopError, match="must have one score, got accuracy and loss"):
+        plots.freezing_of_runs({"a": record(), "b": regression})
+    with pytest.raises(InnerloopError, match="results: must hold `ways`, got freeze.*; put it beside"):
+        plots.freezing({name: record()[name] for name in ("freeze", "metric", "layers")})
+    x = np.arange(3.0)
+    for answers in ({}, dict.fromkeys(range(4), x)):
+        with pytest.raises(InnerloopError, match="answers: must be 1 to 3, got"):
+            plots.wave(x, x, (x, x), answers)
+        with pytest.raises(InnerloopError, match="answers: must be 1 to 3, got"):
+            plots.predictions(x, answers, "", "y")
+    assert plt.get_fignums() == []
+
+
+def dollars(found: Any) -> Any:
+    """The record with a layer whose name would be a formula."""
+    if isinstance(found, dict):
+        return {dollars(name): dollars(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return list(map(dollars, found))
+    return r"$\conv_1$" if found == "conv1" else found
+
+
+@pytest.mark.parametrize("name", [*ONE, *SEVERAL])
+def test_names_of_layers_are_no_formulas(name: str):
+    drawn = getattr(plots, name)(dollars(record()))
+    np.ravel(drawn)[0].figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_names_of_layers_are_no_formulas_beside_one_another(name: str):
+    drawn = getattr(plots, name)({"$a$": dollars(record()), "b": record()})
+    np.ravel(drawn)[0].figure.draw_without_rendering()
+
+
+def test_names_of_a_table_are_no_formulas():
+    ax: Any = plots.predictions(np.arange(3.0), {0: np.ones(3)}, r"shop $\x$", r"price in $\y$")
+    ax.figure.draw_without_rendering()
+    assert ax.get_xlabel() == r"price in \$\y\$, true"
+
+
 def test_pages_need_no_display_and_no_figure_of_pyplot():
     figures = analysis_figures.all_of(record())
     assert set(figures) == set(analysis_figures.FIGURES)
@@ -105,6 +178,42 @@ def test_runs_side_by_side_in_their_order():
     places = np.array([[p.get_x() + p.get_width() / 2 for p in bar.patches] for bar in bars])
     assert (np.diff(places, axis=0) > 0).all()  # no bar hides another
     assert (np.abs(places - np.arange(3)) < 0.4).all()
+
+
+def measured(ways: int) -> ScoreMeasurement:
+    """An accuracy that a single inner step brings."""
+    made: dict[str, Any] = {
+        "source": "x",
+        "preset": "x",
+        "algorithm": "maml",
+        "trained_meta_steps": 1,
+        "seconds": 0.0,
+    }
+    made |= {"classes": "test", "seed": 0, "tasks": 2, "diverged_tasks": 0}
+    inner: dict[str, Any] = {
+        "steps": [0, 1],
+        "inner_steps": 1,
+        "inner_learning_rate": 0.1,
+        "normalization": "inductive",
+    }
+    curves = {"accuracy": Band([0.2, 0.9], [0.01, 0.01])}
+    episode: dict[str, Any] = {"ways": ways, "shots": 1, "queries_per_class": 1}
+    return ScoreMeasurement(score="accuracy", curves=curves, **made, **inner, **episode)
+
+
+def chances(ax: Any) -> dict[str, float]:
+    """The heights of the lines of guessing by their names."""
+    return {text.get_text(): text.xy[1] for text in ax.texts if text.get_text().startswith("chance")}
+
+
+def test_a_line_of_guessing_for_each_number_of_ways():
+    found = {"a": record(), "b": record() | {"ways": 20}, "c": record()}
+    assert chances(plots.freezing_of_runs(found)) == {"chance, 5 ways": 20, "chance, 20 ways": 5}
+    assert chances(plots.freezing(record())) == {"chance": 20}
+    assert chances(plots.adaptation({"a": measured(5), "b": measured(20)})) == {
+        "chance, 5 ways": 20,
+        "chance, 20 ways": 5,
+    }
 
 
 def test_layers_of_different_networks_stand_once_and_heads_last():

@@ -590,6 +590,8 @@ def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tm
     assert command("report", whole)[0] == 0
     assert (whole / "report.html").is_file()
     assert "is no run of `innerloop.fit`, and others are" in complaint("report", whole, "sinusoid-maml")
+    missing = tmp_path / "missing"
+    assert f"{missing}: there is no such folder or file" in complaint("report", whole, missing)
 
 
 def test_commands_say_that_such_a_run_is_for_python(whole: Path, complaint):

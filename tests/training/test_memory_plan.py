@@ -1,6 +1,8 @@
 """Peak memory predicted from the trace, and what a training does when it would not fit."""
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -174,6 +176,14 @@ def test_an_accelerator_s_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
 def test_a_plan_says_what_it_found():
     found = MemoryPlan(4, InnerConfig(), 2**30, 2**33, False)
     assert str(found) == "memory: about 1.0 GiB of 8.0 GiB at the peak"
+
+
+def test_memory_that_nobody_knows_is_not_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sysconf_names", {})
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: None)])
+    found = MemoryPlan(4, InnerConfig(), 2**30, available_memory(), False)
+    assert found.fits
+    assert str(found) == "memory: about 1.0 GiB at the peak"
 
 
 def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):

@@ -13,9 +13,9 @@ from innerloop.cli import analyze_several
 from innerloop.cli.common import Count, Devices, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder
+from innerloop.io.files import OVERWRITE, OutputFolder, resolved
 from innerloop.io.text import counted, with_interval
-from innerloop.io.untrusted import JsonObject
+from innerloop.io.untrusted import JsonObject, read_object
 
 if TYPE_CHECKING:
     from innerloop.analysis.run_all import Request
@@ -60,7 +60,7 @@ class Analyze:
     ] = None
     """Where page, tables and figures are written; with --json nothing is written by default."""
     overwrite: bool = False
-    """Replace files in DIR even if an analysis did not write them."""
+    """Replace files in DIR even if they are of other runs, or no analysis wrote them."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed of the tasks."""
     fresh: bool = False
@@ -86,6 +86,8 @@ def run(argv: Sequence[str]) -> int:
     if others:
         chosen = {"fresh": arguments.fresh, "as_json": arguments.json}
         code = analyze_several.run(requests, arguments.only, folder, _progress, **chosen)
+        if folder is not None:
+            _remove_stale(folder)
         if folder is not None and not arguments.json:
             console().print(f"Page:     {out}/index.html", style="bold")
         return code
@@ -95,6 +97,7 @@ def run(argv: Sequence[str]) -> int:
         from innerloop.report.analysis_page import write
 
         write(results, made, folder)
+        _remove_stale(folder)
     if arguments.json:
         print_json(results)
         return 0
@@ -140,12 +143,17 @@ def _default_out(runs: Sequence[str]) -> Path:
     first = Path(runs[0])
     if len(runs) == 1 and first.is_dir():
         return first / "analysis"
-    names = "-".join(Path(run).stem for run in runs)
+    # `lr0.1` is a whole name: nothing but the ending of a weights file is dropped.
+    names = "-".join(resolved(run).name.removesuffix(".safetensors") for run in runs)
     return Path(f"analysis-{names}" if len(names) < 100 else f"analysis-of-{len(runs)}-runs")
 
 
 def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
-    """Make the folder. Raises InnerloopError if that fails, or it holds files that an analysis did not write."""
+    """Make the folder.
+
+    Raises:
+        InnerloopError: if that fails, or it holds the analysis of other runs, or files that no analysis wrote.
+    """
     from innerloop.training.storage.sources import inputs_of
 
     sources = filter(None, (*arguments.runs, arguments.against))
@@ -154,7 +162,33 @@ def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
     folder.make("figures")
     for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
         folder.check(name)
+    # The default folder inside a run holds that run's analysis, wherever the run was when it was made.
+    if not arguments.overwrite and (arguments.out or len(arguments.runs) > 1):
+        _refuse_other_runs(folder, arguments.runs)
     return folder
+
+
+def _refuse_other_runs(folder: OutputFolder, runs: Sequence[str]) -> None:
+    """Raise InnerloopError if the folder holds the analysis of other runs."""
+    path = folder.place("results.json")
+    if not path.is_file():
+        return
+    found = read_object(path, 1 << 30, follow=False)
+    known = [str(x["source"]) for x in found.get("runs", [found]) if "source" in x]
+    if known and sorted(map(resolved, known)) != sorted(map(resolved, runs)):
+        wrong = "holds the analysis of other runs"
+        raise InnerloopError(str(folder.path), wrong, got=", ".join(known), do=OVERWRITE)
+
+
+def _remove_stale(folder: OutputFolder) -> None:
+    """Remove what an earlier analysis wrote and this one did not."""
+    from innerloop.report.analysis_figures import FIGURES
+
+    tables = [f"{name}.csv" for name in get_args(Name)]
+    figures = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
+    for name in (*tables, *figures):
+        if folder.place(name) not in folder.written:
+            folder.discard(name)
 
 
 def _progress(title: str) -> "AbstractContextManager":

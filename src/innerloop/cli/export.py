@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
     output(arguments.out, overwrite=arguments.overwrite, inputs=inputs)
     start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
     target = Target(arguments.out, arguments.format, arguments.overwrite)
-    record = write(start, UserData(arguments.support, (), arguments.ink), target)
+    record = write(start, UserData(arguments.support, (), arguments.ink, "export"), target)
     if arguments.json:
         print_json(record)
     else:

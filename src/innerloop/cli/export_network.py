@@ -65,13 +65,24 @@ def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> 
 
 def _pictures(start: Start, own: UserData, target: Target) -> Network:
     """Pictures as bytes; drawings that are dark on light are inverted by the network."""
-    inside = own.data / "support"  # the folder that `adapt` takes will do
-    files = class_files(inside if inside.is_dir() else own.data, start.config.data.ways)
+    files = class_files(_class_folders(own.data), start.config.data.ways, own.command)
     drawn = fit_pictures(start, files, own.ink)
     invert = (lambda x: 255 - x) if drawn.ink == "dark" else None
     pictures = samples_of(start.learner)
     inputs = pictures if invert is None else 255 - pictures
     return _export(start, target, before=invert, samples=Samples(inputs, pictures))
+
+
+def _class_folders(data: Path) -> Path:
+    """Where the folders of classes are: in the folder, or in `support` inside, as in the folder that `adapt` takes.
+
+    A class may be called `support`; such a folder holds pictures, and lies beside other classes than `query`.
+    """
+    inside = data / "support"
+    if not inside.is_dir():
+        return data
+    folders = lambda place: {f.name for f in place.iterdir() if f.is_dir() and not f.name.startswith(".")}
+    return inside if folders(inside) or folders(data) <= {"support", "query"} else data
 
 
 def _points(start: Start, own: UserData, target: Target) -> Network:

@@ -18,6 +18,7 @@ LINES = 1_000_000
 """The most lines of a CSV file."""
 
 Ink = Literal["dark", "light"]
+Command = Literal["adapt", "export"]
 
 
 PictureShape = tuple[int, int, int]
@@ -31,11 +32,13 @@ class UserData(NamedTuple):
         data: a folder of pictures, or a CSV file of points.
         query: the new pictures (empty: those in `data/query`).
         ink: whether drawings are dark or light (None: derived from the pictures).
+        command: who was given them, and complains about them.
     """
 
     data: Path
     query: tuple[Path, ...]
     ink: Ink | None
+    command: Command = "adapt"
 
 
 class Points(NamedTuple):
@@ -62,12 +65,12 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
     if not support.is_dir():
         do = "put labelled pictures in support/CLASS/ and new ones in query/"
         raise InnerloopError(str(folder), "holds no folder `support`", do=do)
-    return class_files(support, ways)
+    return class_files(support, ways, "adapt")
 
 
-def class_files(support: Path, ways: int) -> dict[str, list[Path]]:
+def class_files(support: Path, ways: int, command: Command) -> dict[str, list[Path]]:
     """The pictures of a folder of class folders, by class. Raises InnerloopError for a wrong number of classes."""
-    files = list_classes(support, "adapt")
+    files = list_classes(support, command)
     if len(files) < 2:
         do = "add a folder for another class"
         raise InnerloopError(str(support), "must hold at least two classes", got=len(files), do=do)

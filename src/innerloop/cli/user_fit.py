@@ -145,7 +145,7 @@ def fit_points(start: Start, own: UserData, *, asks: bool) -> np.ndarray:
     """
     if start.config.data.oracle:
         raise InnerloopError(
-            "adapt", "the oracle needs each wave's amplitude and phase", do="use another run"
+            own.command, "the oracle needs each wave's amplitude and phase", do="use another run"
         )
     refuse_pictures(own, "sinusoids", "give a CSV file with the header x,y")
     points = read_points(own.data, asks=asks)
@@ -155,11 +155,13 @@ def fit_points(start: Start, own: UserData, *, asks: bool) -> np.ndarray:
 
 def refuse_pictures(own: UserData, tasks: str, do: str) -> None:
     """Raise InnerloopError unless the user's examples are a file of rows and nothing else."""
+    if not own.data.exists():
+        raise InnerloopError(own.command, "there is no such file", got=repr(str(own.data)), do=do)
     if not own.data.is_file():
         verb = "needs a file of rows" if tasks == "a table" else "need a file of points"
-        raise InnerloopError("adapt", f"{tasks} {verb}", got=repr(str(own.data)), do=do)
+        raise InnerloopError(own.command, f"{tasks} {verb}", got=repr(str(own.data)), do=do)
     for name, given in (("--query", own.query), ("--ink", own.ink)):
         if given:
-            do = "leave it out; rows with an empty y are predicted"
+            do = "leave it out" + ("; rows with an empty y are predicted" if own.command == "adapt" else "")
             verb = "has" if tasks == "a table" else "have"
             raise InnerloopError(name, f"is for pictures, and {tasks} {verb} none", do=do)

@@ -271,7 +271,18 @@ class OutputFolder(OwnFolder):
         with super().replacing(name) as draft:
             yield draft
             written = sha256_of(draft, _LARGEST)
-        record = self._record() | {name: written}
+        self._keep(self._record() | {name: written})
+
+    def discard(self, name: str) -> None:
+        """Remove `name` if it is as we wrote it; anything else is left alone."""
+        path, record = self.place(name), self._record()
+        if name in record and path.is_file() and sha256_of(path, _LARGEST, follow=False) == record[name]:
+            with cannot_write(path):
+                path.unlink()
+            self._keep({other: written for other, written in record.items() if other != name})
+
+    def _keep(self, record: dict[str, object]) -> None:
+        """Note what was written."""
         with super().replacing(RECORD) as draft:
             draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

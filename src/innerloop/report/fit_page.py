@@ -21,6 +21,7 @@ from innerloop.report.settings_table import flattened
 from innerloop.training.best_validation import MODES, Best, BestRule
 from innerloop.training.fit_settings import NAME
 from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.sources import weights_path
 
 BULKY = ("parameters", "optimizer", "programs")
 """Settings of a run that tell how to resume it, and nothing to a reader."""
@@ -56,8 +57,11 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
         InnerloopError: for a folder that holds no such run, and files that are not as a run writes them.
     """
     found = []
-    for label, folder in zip(_labels(folders), map(RunFolder, folders), strict=True):
+    for label, source in zip(_labels(folders), folders, strict=True):
+        folder = RunFolder(source)
         if not folder.is_fit:
+            if not folder.path.exists():
+                weights_path(source)  # raises, unless it is the name of a preset
             do = "report on them apart"
             raise InnerloopError(str(folder.path), "is no run of `innerloop.fit`, and others are", do=do)
         metrics = folder.metrics()

@@ -21,6 +21,9 @@ from innerloop.training.supervised import SupervisedExperiment
 SAFETY = 2
 """The prediction is right to a factor of about two (see `innerloop.training.peak_memory`)."""
 
+UNKNOWN = 2**63
+"""Bytes that are taken to be available where nothing tells how many are; every plan fits."""
+
 FEWEST_STEPS = 4
 """Inner steps below which checkpoints through time save nothing."""
 
@@ -47,7 +50,7 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))
-        text = f"memory: about {need} of {have} at the peak"
+        text = f"memory: about {need}{'' if self.available == UNKNOWN else f' of {have}'} at the peak"
         if self.changed:
             text += f"; so {self.chunk} tasks at a time, inner steps {self.inner.derivative}"
             text += f", {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
@@ -60,14 +63,14 @@ class MemoryPlan:
 
 
 def available_memory() -> int:
-    """Bytes free for this process: the accelerator's, or the machine's."""
+    """Bytes free for this process: the accelerator's, or the machine's; `UNKNOWN` where neither can be asked."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * len(jax.local_devices())
     for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):  # macOS lacks the first, Windows both
         if name in getattr(os, "sysconf_names", ()) and os.sysconf(name) > 0:
             return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
-    return 2**63
+    return UNKNOWN
 
 
 def peak_of_a_task(experiment: SupervisedExperiment) -> int:

@@ -5,15 +5,48 @@ name, `metric` (`accuracy` or `loss`), `layers`, and for accuracies `ways`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from innerloop.analysis.records import Record
+from innerloop.errors import InnerloopError
+from innerloop.report.plots import style
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, chance, legend
 
 FREEZING, SIMILARITY, NIL = Grid(), Grid(), Grid(height=2.4)
 MOVEMENT = Grid(columns=2, height=3.2, width=7.5)
+
+
+def found(results: Record, experiment: str, *conditions: str) -> Any:
+    """What an experiment measured.
+
+    Args:
+        results: a record of an analysis.
+        experiment: its name.
+        conditions: other entries that the figure needs.
+
+    Raises:
+        InnerloopError: if one of them is not there.
+    """
+    if experiment not in results and experiment == "nil" and results.get("metric") == "loss":
+        raise InnerloopError("nil", "there is no NIL for regression", do="draw `freezing`")
+    for name in (experiment, *conditions):
+        if name not in results:
+            do = (
+                f'run `analyze(request, ["{name}"])`'
+                if name == experiment
+                else "put it beside the experiments"
+            )
+            raise InnerloopError("results", f"must hold `{name}`", got=", ".join(results) or "nothing", do=do)
+    return results[experiment]
+
+
+def scored(results: Record, experiment: str, *conditions: str) -> Any:
+    """`found` for a figure of scores, which for accuracies has a line of guessing."""
+    ways = ("ways",) if results.get("metric") == "accuracy" else ()
+    return found(results, experiment, "metric", *conditions, *ways)
 
 
 def scale_of(results: Record) -> float:
@@ -29,8 +62,10 @@ def score_name(results: Record) -> str:
 def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
     """A short name of a set of frozen layers: `none`, `conv1-conv3`, `body`, `all`."""
     names = list(names)
-    if names in ([], list(layers), list(layers[:-1])):
-        return {0: "none", len(layers): "all", len(layers) - 1: "body"}[len(names)]
+    if not names:  # which is the body too, if the head is the only layer
+        return "none"
+    if names in (list(layers), list(layers[:-1])):
+        return "all" if len(names) == len(layers) else "body"
     start = layers.index(names[0])
     run = len(names) > 1 and names == list(layers[start : start + len(names)])
     return f"{names[0]}–{names[-1]}" if run else " + ".join(names)
@@ -53,8 +88,8 @@ def freezing(results: Record, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
+    lines, by = scored(results, "freeze", "layers"), scale_of(results)
     ax = FREEZING.one(ax)
-    lines, by = results["freeze"], scale_of(results)
     mean = by * np.array([x[results["metric"]] for x in lines])
     half = by * np.array([x["ci95"] for x in lines])
     ax.errorbar(range(len(lines)), mean, half, fmt="o", color=COLOURS[0], capsize=4, markersize=7)
@@ -62,19 +97,20 @@ def freezing(results: Record, ax: Axes | None = None) -> Axes:
         text = f"{value:.1f}" if by == 100 else f"{value:.3g}"
         ax.annotate(text, (i, value), (8, 0), textcoords="offset points", va="center", fontsize=9.5)
     ax.set_xlim(-0.4, len(lines) - 0.3)
-    freezing_axis(ax, results, [frozen_name(x["frozen"], results["layers"]) for x in lines])
+    freezing_axis(ax, [results], [frozen_name(x["frozen"], results["layers"]) for x in lines])
     return ax
 
 
-def freezing_axis(ax: Axes, results: Record, names: Sequence[str]) -> None:
-    """What the axes of frozen layers tell."""
-    ax.set_xticks(range(len(names)), names)
+def freezing_axis(ax: Axes, runs: Sequence[Record], names: Sequence[str]) -> None:
+    """What the axes of frozen layers tell; all runs have one score."""
+    results = runs[0]
+    ax.set_xticks(range(len(names)), list(map(style.label, names)))
     ax.set_xlabel("layers whose inner loop is switched off")
     ax.set_ylabel(score_name(results))
     ax.set_ylim(0, 106 if results["metric"] == "accuracy" else None)
     ax.tick_params(axis="x", labelsize=8.5)
     if results["metric"] == "accuracy":
-        chance(ax, results["ways"], 0.01, "left")
+        chance(ax, [run["ways"] for run in runs], 0.01, "left")
 
 
 def similarity(results: Record, ax: Axes | None = None) -> Axes:
@@ -87,7 +123,7 @@ def similarity(results: Record, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax = _similarities(results["similarity"], SIMILARITY.one(ax))
+    ax = _similarities(found(results, "similarity"), ax)
     ax.set_ylabel("similarity")
     return ax
 
@@ -102,12 +138,13 @@ def similarity_of_models(results: Record, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax = _similarities(results["against"], SIMILARITY.one(ax))
+    ax = _similarities(found(results, "against"), ax)
     ax.set_ylabel("similarity of the two models")
     return ax
 
 
-def _similarities(lines: Sequence[Record], ax: Axes) -> Axes:
+def _similarities(lines: Sequence[Record], ax: Axes | None) -> Axes:
+    ax = SIMILARITY.one(ax)
     shown = {"cca": "mean CCA", "pwcca": "PWCCA", "cka": "linear CKA"}
     for i, (measure, label) in enumerate(shown.items()):
         at = np.arange(len(lines)) + 0.16 * (i - 1)
@@ -117,7 +154,7 @@ def _similarities(lines: Sequence[Record], ax: Axes) -> Axes:
             floor = [x["chance"][measure]["mean"] for x in lines]
             kind = {"cca": "shuffled, CCA", "cka": "shuffled, CKA"}[measure]
             ax.plot(at, floor, marker=MARKERS[i], color=COLOURS[i], mfc="none", linestyle="", label=kind)
-    ax.set_xticks(range(len(lines)), [x["layer"] for x in lines])
+    ax.set_xticks(range(len(lines)), [style.label(x["layer"]) for x in lines])
     ax.set_ylim(0, 1.04)
     legend(ax, 3)
     return ax
@@ -139,8 +176,8 @@ def nil(results: Record, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
+    lines = found(results, "nil", "ways")[::-1]
     ax = NIL.one(ax)
-    lines = results["nil"][::-1]
     mean = np.array([100 * x["accuracy"] for x in lines])
     half = np.array([100 * x["ci95"] for x in lines])
     plain = lambda x: GREY if x["body"] == "random" else COLOURS[1]
@@ -148,7 +185,7 @@ def nil(results: Record, ax: Axes | None = None) -> Axes:
     ax.barh(range(len(lines)), mean, xerr=half, color=colours, height=0.55, error_kw={"capsize": 4})
     for i, value in enumerate(mean):
         ax.annotate(f"{value:.1f}", (2, i), va="center", color="white", fontweight="bold", fontsize=10)
-    ax.set_yticks(range(len(lines)), [nil_name(x) for x in lines])
+    ax.set_yticks(range(len(lines)), [style.label(nil_name(x)) for x in lines])
     ax.grid(axis="y", visible=False)
     ax.set_xlim(0, 100)
     ax.axvline(100 / results["ways"], color=GREY, linewidth=1, linestyle=":")
@@ -166,8 +203,9 @@ def movement(results: Record, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, lines = MOVEMENT.all(axes), results["weights"]
-    names = [x["layer"] for x in lines]
+    lines = found(results, "weights")
+    axes = MOVEMENT.all(axes)
+    names = [style.label(x["layer"]) for x in lines]
     colours = [COLOURS[1] if x["head"] else COLOURS[0] for x in lines]
     units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
     for ax, (what, unit) in zip(axes[0], units.items(), strict=True):

@@ -7,7 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from innerloop.analysis.records import Record
-from innerloop.report.plots.analysis import scale_of, score_name
+from innerloop.report.plots import style
+from innerloop.report.plots.analysis import found as measured
+from innerloop.report.plots.analysis import scale_of, score_name, scored
 from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, band, chance, ink, thousands
 
 STEPS = Grid(2, 2, 5.6, 8.0, sharex=True)
@@ -27,7 +29,8 @@ def inner_steps(results: Record, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[2, 2]`.
     """
-    axes, found = STEPS.all(axes), results["steps"]
+    found = scored(results, "steps")
+    axes = STEPS.all(axes)
     (score, loss), (gradient, moved) = axes
     _score(score, found, results)
     _curve(loss, found["steps"], found["support_loss"], COLOURS[0], "support")
@@ -54,7 +57,7 @@ def _score(ax: Axes, found: Record, results: Record) -> None:
         _curve(ax, found["steps"], found["loss"], COLOURS[0], "")
         return
     _curve(ax, found["steps"], found["accuracy"], COLOURS[0], "", 100.0)
-    chance(ax, results["ways"], 0.01, "left")
+    chance(ax, [results["ways"]], 0.01, "left")
     ax.set_ylim(0, 103)
 
 
@@ -63,7 +66,8 @@ def _curve(
 ) -> None:
     """A curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
-    band(ax, x, mean, half, colour, label=label or None, marker="o", markersize=3.5, linewidth=1.7)
+    shown = style.label(label) or None
+    band(ax, x, mean, half, colour, label=shown, marker="o", markersize=3.5, linewidth=1.7)
 
 
 def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
@@ -76,7 +80,8 @@ def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax, found = LINE.one(ax), results["landscape"]["line"]
+    found = measured(results, "landscape")["line"]
+    ax = LINE.one(ax)
     _curve(ax, found["along"], found["support_loss"], COLOURS[0], "support")
     _curve(ax, found["along"], found["query_loss"], COLOURS[1], "queries")
     for at, name in ((0, "θ"), (1, "one inner step")):
@@ -100,7 +105,8 @@ def loss_plane(results: Record, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, found = PLANE.all(axes), results["landscape"]["plane"]
+    found = measured(results, "landscape")["plane"]
+    axes = PLANE.all(axes)
     losses = [np.log10(np.maximum(np.array(values), 1e-4)) for values in found["losses"]]
     levels = np.linspace(min(x.min() for x in losses), max(x.max() for x in losses), 16)
     levels = levels if levels[-1] > levels[0] else levels[0] + np.linspace(0, 1, 16)
@@ -131,7 +137,8 @@ def paths(results: Record, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[2, 2]`: the columns are body and head.
     """
-    axes, found = PATHS.all(axes), results["paths"]
+    found = measured(results, "paths")
+    axes = PATHS.all(axes)
     for column, part in enumerate(("body", "head")):
         wide, close = axes[0, column], axes[1, column]
         _outer_path(wide, np.array(found[part]["outer"]))
@@ -184,7 +191,8 @@ def along_training(results: Record, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, lines = ALONG.all(axes), results["early"]
+    lines = measured(results, "early", "metric", "layers")
+    axes = ALONG.all(axes)
     (left, right), at = axes[0], [x["meta_step"] for x in lines]
     for i, name in enumerate(("nothing frozen", "body frozen")):
         mean = [x["freeze"][i][results["metric"]] for x in lines]

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.analysis.records import Record
+from innerloop.errors import InnerloopError
 from innerloop.report.plots import style
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels
 from innerloop.training.measurement import Measurement, ScoreMeasurement
@@ -63,6 +64,12 @@ def adaptation(
     Returns:
         The axes.
     """
+    if not measurements:
+        do = "give `{label: innerloop.measure(run)}`"
+        raise InnerloopError("measurements", "must hold one", got="none", do=do)
+    if len(scores := {m.score for m in measurements.values()}) > 1:
+        got = " and ".join(sorted(scores))
+        raise InnerloopError("measurements", "must have one score", got=got, do="draw them apart")
     return adaptation_curves([Curve(name, m, name in baselines) for name, m in measurements.items()], ax)
 
 
@@ -77,18 +84,17 @@ def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
     _spread_steps(ax, max(curve.measurement.inner_steps for curve in curves))
     ax.set_xlabel("inner steps")
     ax.set_ylabel(LABELS[score])
-    _limits(ax, curves[0].measurement)
+    _limits(ax, score, [curve.measurement for curve in curves])
     style.legend(ax, len(curves))
     return ax
 
 
-def _limits(ax: Axes, measurement: Measurement) -> None:
+def _limits(ax: Axes, score: str, measurements: Sequence[Measurement]) -> None:
     """The range of a score, and the accuracy of guessing."""
-    if measurement.score == "accuracy":
-        assert isinstance(measurement, ScoreMeasurement)
-        style.chance(ax, measurement.ways, 1.0, "right")
+    if score == "accuracy":
+        style.chance(ax, [m.ways for m in measurements if isinstance(m, ScoreMeasurement)], 1.0, "right")
         ax.set_ylim(0, 102)
-    elif measurement.score == "loss":
+    elif score == "loss":
         ax.set_ylim(bottom=0)
 
 
@@ -116,6 +122,9 @@ def training(
     Returns:
         The axes, `[1, 1]` or `[2, 1]`.
     """
+    if not metrics:
+        do = "give `{label: innerloop.fit(...).metrics}`"
+        raise InnerloopError("metrics", "must hold those of a training", got="none", do=do)
     found = [Training(name, [lines]) for name, lines in metrics.items()]
     return training_curves(found, score or _first_score(found), axes)
 

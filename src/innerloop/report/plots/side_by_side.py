@@ -1,12 +1,14 @@
 """Drawings of the analyses of several runs beside one another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from innerloop.analysis.records import Record
-from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, nil_name, scale_of
+from innerloop.errors import InnerloopError
+from innerloop.report.plots import analysis
+from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, nil_name, scale_of, scored
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend
 
 Analyses = Mapping[str, Record]
@@ -16,6 +18,17 @@ FREEZING = Grid(height=3.8, width=6.5)
 SIMILARITY = Grid(1, 2, 3.8, 9.0, sharey=True)
 NIL = Grid(height=3.4, width=6.5)
 MOVEMENT = Grid(1, 2, 3.6, 9.0)
+
+
+def _checked(
+    analyses: Analyses, experiment: str, *conditions: str, check: Callable[..., object] = analysis.found
+) -> list[Record]:
+    """The records. Raises InnerloopError if there are none, or one lacks an entry that the figure needs."""
+    if not analyses:
+        raise InnerloopError("analyses", "must hold a run", got="none", do="give `{label: results}`")
+    for results in analyses.values():
+        check(results, experiment, *conditions)
+    return list(analyses.values())
 
 
 def _names(lists: Sequence[Sequence[str]]) -> list[str]:
@@ -42,7 +55,11 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax, found = FREEZING.one(ax), list(analyses.values())
+    found = _checked(analyses, "freeze", "layers", check=scored)
+    if len(metrics := {results["metric"] for results in found}) > 1:
+        do = "draw regressions and classifications apart"
+        raise InnerloopError("analyses", "must have one score", got=" and ".join(sorted(metrics)), do=do)
+    ax = FREEZING.one(ax)
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)
     for i, (run, results) in enumerate(analyses.items()):
@@ -51,7 +68,7 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         mean = by * np.array([x[results["metric"]] for x in lines])
         half = by * np.array([x["ci95"] for x in lines])
         ax.errorbar(at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, label=label(run), **_look(i))
-    freezing_axis(ax, found[0], names)
+    freezing_axis(ax, found, names)
     legend(ax, len(found))
     return ax
 
@@ -72,7 +89,8 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, found = SIMILARITY.all(axes), list(analyses.values())
+    found = _checked(analyses, "similarity")
+    axes = SIMILARITY.all(axes)
     layers = [[x["layer"] for x in r["similarity"]] for r in found]
     names = in_order_of_layers(layers)
     for ax, (measure, title) in zip(axes[0], {"cka": "linear CKA", "cca": "mean CCA"}.items(), strict=True):
@@ -80,7 +98,7 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found))
             look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
             ax.errorbar(at, *column(results["similarity"], measure), **look, **_look(i))
-        ax.set_xticks(range(len(names)), names)
+        ax.set_xticks(range(len(names)), list(map(label, names)))
         ax.set_ylabel(f"{title} before and after")
         ax.set_ylim(0, 1.04)
     legend(axes[0, 0], len(found))
@@ -103,7 +121,8 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax, found = NIL.one(ax), list(analyses.values())
+    found = _checked(analyses, "nil", "ways")
+    ax = NIL.one(ax)
     names = _names([[nil_name(x) for x in r["nil"]] for r in found])
     wide = 0.8 / len(found)
     for i, (run, results) in enumerate(analyses.items()):
@@ -112,7 +131,7 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         ax.bar(at, mean, wide, yerr=half, label=label(run), **_look(i))
     for level in {100 / r["ways"] for r in found}:
         ax.axhline(level, color=GREY, linewidth=1, linestyle=":")
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), list(map(label, names)))
     ax.set_ylabel("accuracy, % (dotted: chance)")
     ax.set_ylim(0, 106)
     ax.grid(axis="x", visible=False)
@@ -130,7 +149,8 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
     Returns:
         The axes, `[1, 2]`.
     """
-    axes, found = MOVEMENT.all(axes), list(analyses.values())
+    found = _checked(analyses, "weights")
+    axes = MOVEMENT.all(axes)
     layers = [[x["layer"] for x in r["weights"]] for r in found]
     names, wide = in_order_of_layers(layers), 0.8 / len(found)
     units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
@@ -139,7 +159,7 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
             values, error = ([x[key] for x in results["weights"]] for key in (what, f"{what}_ci95"))
             ax.bar(at, values, wide, yerr=error, label=label(run), **_look(i))
-        ax.set_xticks(range(len(names)), names, fontsize=9)
+        ax.set_xticks(range(len(names)), list(map(label, names)), fontsize=9)
         ax.set_ylabel(unit)
         ax.grid(axis="x", visible=False)
     legend(axes[0, 0], len(found))

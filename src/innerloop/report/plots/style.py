@@ -1,6 +1,6 @@
 """Colours, sizes and axes of figures; the palette is that of Okabe and Ito (2008), safe for colour-blind readers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,13 +113,14 @@ def thousands(value: float, _: int | float) -> str:
     return grouped(round(value))
 
 
-def chance(ax: Axes, ways: int, at: float, ha: str) -> None:
-    """A line at the accuracy of guessing, its name at a share of the width."""
-    ax.axhline(100 / ways, color=GREY, linewidth=1, linestyle=":")
-    place = (at, 100 / ways)
-    ax.annotate(
-        "chance", place, xycoords=("axes fraction", "data"), ha=ha, va="bottom", color=GREY, fontsize=9
-    )
+def chance(ax: Axes, ways: Iterable[int], at: float, ha: str) -> None:
+    """A line at the accuracy of guessing for each number of ways, its name at a share of the width."""
+    different = list(dict.fromkeys(ways))
+    look = {"xycoords": ("axes fraction", "data"), "va": "bottom", "color": GREY, "fontsize": 9}
+    for n in different:
+        ax.axhline(100 / n, color=GREY, linewidth=1, linestyle=":")
+        name = "chance" if len(different) == 1 else f"chance, {n} ways"
+        ax.annotate(name, (at, 100 / n), ha=ha, **look)
 
 
 def band(ax: Axes, x: object, mean: object, half: object, colour: str, **look: object) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from innerloop.report.plots.style import COLOURS, SHADES, Grid, Panels, ink
+from innerloop.errors import InnerloopError
+from innerloop.report.plots.style import COLOURS, SHADES, Grid, Panels, ink, label
 
 TASK = Grid(height=3.1, width=4.2)
 
@@ -29,9 +30,10 @@ def wave(
     Returns:
         The axes.
     """
+    shades = _shades(len(answers))
     ax = TASK.one(ax)
     ax.plot(x, truth, color=ink(), linewidth=1.2, linestyle=":", label="true wave")
-    for colour, (step, y) in zip(_shades(len(answers)), answers.items(), strict=True):
+    for colour, (step, y) in zip(shades, answers.items(), strict=True):
         ax.plot(x, y, color=colour, linewidth=2, label=_after(step))
     ax.plot(*support, "o", color=COLOURS[1], markersize=6, label="support points", zorder=3)
     ax.set_xlabel("x")
@@ -56,20 +58,24 @@ def predictions(
     Returns:
         The axes.
     """
+    shades = _shades(len(answers))
     ax = TASK.one(ax)
-    for colour, (step, y) in zip(_shades(len(answers)), answers.items(), strict=True):
+    for colour, (step, y) in zip(shades, answers.items(), strict=True):
         ax.plot(truth, y, ".", color=colour, markersize=5, label=_after(step))
     ends = (float(truth.min()), float(truth.max()))
     ax.plot(ends, ends, color=ink(), linewidth=1, linestyle=":")
-    ax.set_title(title, fontsize=11, loc="right")
-    ax.set_xlabel(f"{name}, true")
-    ax.set_ylabel(f"{name}, predicted")
+    ax.set_title(label(title), fontsize=11, loc="right")
+    ax.set_xlabel(f"{label(name)}, true")
+    ax.set_ylabel(f"{label(name)}, predicted")
     ax.legend(fontsize=9, handlelength=1)
     return ax
 
 
 def _shades(answers: int) -> Sequence[str]:
     """A colour for each of at most three answers, far apart if there are two."""
+    if not 1 <= answers <= len(SHADES):
+        do = f"choose among the inner steps; {len(SHADES)} at most are told apart"
+        raise InnerloopError("answers", f"must be 1 to {len(SHADES)}", got=answers, do=do)
     return SHADES[::2] if answers == 2 else SHADES[-answers:]
 
 
