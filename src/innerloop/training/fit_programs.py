@@ -1,7 +1,5 @@
 """What a run of `innerloop.fit` computes, as digests of its traced programs and of the data that they are given."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +74,7 @@ def _shapes(tasks: TaskDistribution, state: MetaState) -> Task:
     return jax.eval_shape(with_jax_arrays(tasks).sample, state.key)
 
 
-def _drawn(tasks: Any, state: MetaState) -> str:
+def _drawn(tasks: TaskDistribution, state: MetaState) -> str:
     return program_digest(with_jax_arrays(tasks).sample, state.key)
 
 
