@@ -168,4 +168,5 @@ def test_weights_of_another_run_are_refused(base: Path, tmp_path: Path, refused:
     shutil.copytree(base, run)
     config = (run / "config.json").read_text()
     (run / "config.json").write_text(config.replace('"seed": 0', '"seed": 3'))
-    assert "trained with other settings" in refused(*words, run)
+    command, *options = words
+    assert "trained with other settings" in refused(command, run, *options)

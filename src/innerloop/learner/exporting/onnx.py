@@ -6,9 +6,11 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from innerloop.errors import InnerloopError, first_line
@@ -49,7 +51,7 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
         do = "cast the parameters to float32 before `fit`, or write it as stablehlo"
         raise InnerloopError("export", "the model computes in 64 bits and ONNX files in 32", do=do)
     try:
-        with _quiet():
+        with _quiet(), _restored(jnp, jax.lax, jax.nn):
             model = jax2onnx.to_onnx(
                 function,
                 [like],
@@ -82,6 +84,19 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _restored(*modules: ModuleType) -> Iterator[None]:
+    """With the modules as they were afterwards: the converter leaves functions of its own in `jax.numpy`."""
+    before = [(module, dict(vars(module))) for module in modules]
+    try:
+        yield
+    finally:
+        for module, names in before:
+            for name, value in names.items():
+                if vars(module).get(name) is not value:
+                    setattr(module, name, value)
 
 
 def _describe(model: "ModelProto", network: Network) -> None:
