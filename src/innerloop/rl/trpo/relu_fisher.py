@@ -17,7 +17,7 @@ It equals the product of `innerloop.rl.trpo.fisher`, which differentiates. Two f
 A product then costs six large matrix products; differentiation takes sixteen.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -134,7 +134,7 @@ def _hvp(b: _HessianBlocks, v: GaussianPolicy) -> GaussianPolicy:
     return eqx.tree_at(_polynomial_weights, still, moved)
 
 
-def _polynomial_weights(policy: GaussianPolicy) -> tuple[Array, ...]:
+def _polynomial_weights(policy: GaussianPolicy) -> tuple[Any, ...]:
     """The weights that the polynomial depends on."""
     (one, two), head = policy.mean.body, policy.mean.head
     return one.weight, one.bias, two.weight, two.bias, head.weight
