@@ -4,7 +4,6 @@ A message says who complains, what was wrong, what was received and what to do. 
 and exits with code 2.
 """
 
-import pickle
 from collections.abc import Callable, Iterable
 
 
@@ -43,8 +42,10 @@ class InnerloopError(ValueError):
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))
 
     def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...]]:
-        """To another process goes the message as it is, with what was set on the error if that can be pickled."""
-        state = {name: value for name, value in vars(self).items() if _can_be_pickled(value)}
+        """To another process goes the message as it is, with the plain values that were set on the error."""
+        state = {
+            name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)
+        }
         return restored, (type(self), str(self), state)
 
 
@@ -53,11 +54,3 @@ def restored(kind: type[InnerloopError], message: str, state: dict[str, object])
     error = kind.__new__(kind, message)
     vars(error).update(state)
     return error
-
-
-def _can_be_pickled(value: object) -> bool:
-    try:
-        pickle.dumps(value)
-    except Exception:  # whatever an object's own rule raises
-        return False
-    return True

@@ -38,13 +38,18 @@ def is_child() -> bool:
 
 def supervise(argv: Sequence[str], folder: Path) -> int:
     """Run `innerloop train` with these arguments in a child process; returns its exit code, or `LOST`."""
+    child, early = None, []
+    signals.give_back()
+    for (
+        number
+    ) in signals.NUMBERS:  # before there is a child: one that comes while it starts is handed on, too
+        signal.signal(number, lambda number, frame: hand_on(child, number) if child else early.append(number))
     # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
     child = subprocess.Popen(
         [*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True
     )
-    signals.give_back()
-    for number in signals.NUMBERS:
-        signal.signal(number, lambda number, frame: hand_on(child, number))
+    for number in early:
+        hand_on(child, number)
     code = child.wait()
     if code == -signal.SIGABRT:
         _tell_lost(folder)
