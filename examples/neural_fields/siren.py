@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 import innerloop as il
+from innerloop.nn.sine import sin
 
 FREQUENCY = 30.0
 """w0: what every layer's argument is multiplied by inside the sine, 30 in all of the papers."""
@@ -44,7 +45,7 @@ def colours(params: PyTree, places: Float[Array, "pixels 2"]) -> Float[Array, "p
     zeros = jnp.zeros((depth, 1))
     shifts = (params["context"] @ params["shifts"]).reshape(depth, -1) if "context" in params else zeros
     for one, shift in zip(params["layers"], shifts, strict=True):
-        x = jnp.sin(FREQUENCY * (x @ one.weight + one.bias + shift))
+        x = sin(FREQUENCY * (x @ one.weight + one.bias + shift))
     return x @ params["out"].weight + params["out"].bias + 0.5
 
 

@@ -1,7 +1,7 @@
 r"""A language model that learns from the text while it reads it: test-time training, meta-learned end to end.
 
     python -m examples.test_time_training
-    python -m examples.test_time_training --seeds 3 --out results.json
+    python -m examples.test_time_training --seeds 3 --context 2048 --keep work --out results.json
 
 A small decoder of bytes sees a sliding window of the text. The last blocks have a second, *prime* MLP, which takes a
 gradient step on every chunk of the text once it has been predicted, so that what has left the window is kept in
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import jax
 
-from .compare import compare, report, table
+from .compare import MODELS, Setting, compare
 from .decoder import Sizes, decoder
+from .results import report, table
 
 
 def main() -> None:
@@ -32,19 +33,24 @@ def main() -> None:
         "--window", type=int, default=128, help="bytes that attention sees, and bytes of a chunk"
     )
     parser.add_argument("--rate", type=float, default=1.0, help="the inner step size")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what is trained")
+    parser.add_argument("--full-seeds", type=int, help="trainings with full attention, which takes longest")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where finished trainings are kept")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     asked = parser.parse_args()
     s = Sizes(width=asked.width, window=asked.window, chunk=asked.window, context=asked.context)
-    steps, pieces, seeds = asked.steps, 200, asked.seeds
+    setting, seeds = Setting(s, asked.steps, 200, asked.rate), asked.seeds
     if asked.smoke:
-        s, steps, pieces, seeds = Sizes(16, 2, 1, 1, 16, 16, 64), 8, 3, 1
-    count = sum(x.size for x in jax.tree.leaves(decoder(jax.random.key(0), s)))
+        setting, seeds = Setting(Sizes(16, 2, 1, 1, 16, 16, 64), 8, 3, 1.0), 1
+    count = sum(x.size for x in jax.tree.leaves(decoder(jax.random.key(0), setting.sizes)))
     found = []
     for seed in range(seeds):
-        print(f"seed {seed}: {count} parameters, {steps} updates", flush=True)
-        found.append(compare(s, steps, pieces, asked.rate, seed))
-    results = report(found, s, steps, count)
+        print(f"seed {seed}: {count} parameters, {setting.steps} updates", flush=True)
+        few = asked.full_seeds is not None and seed >= asked.full_seeds
+        names = [name for name in asked.models if not (few and name == "full-attention")]
+        found.append(compare(setting, seed, names, asked.keep))
+    results = report(found, setting, count)
     print("\n" + table(results))
     if asked.out:
         asked.out.write_text(results.to_json(), encoding="utf-8")

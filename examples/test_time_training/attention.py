@@ -25,8 +25,8 @@ def attend(q: Array, k: Array, v: Array, first: Array, window: int) -> Array:
     """Attention of the positions first, first + 1, ... to the last `window` positions up to themselves.
 
     Args:
-        q: `[positions, heads, size]`.
-        k: `[before + positions, heads, size]`, of which the first lie before the queries.
+        q: `[positions, heads, size]`, rotated to their positions.
+        k: `[before + positions, heads, size]`, rotated too, of which the first lie before the queries.
         v: as `k`.
         first: the position of the first query.
         window: how many positions a query sees.
@@ -34,7 +34,7 @@ def attend(q: Array, k: Array, v: Array, first: Array, window: int) -> Array:
     here = first + jnp.arange(len(q))
     there = first + jnp.arange(len(k)) - (len(k) - len(q))
     seen = (there >= 0) & (there <= here[:, None]) & (there > here[:, None] - window)
-    scores = jnp.einsum("qhs,khs->hqk", rotary(q, here), rotary(k, there)) / q.shape[-1] ** 0.5
+    scores = jnp.einsum("qhs,khs->hqk", q, k) / q.shape[-1] ** 0.5
     return jnp.einsum("hqk,khs->qhs", jax.nn.softmax(jnp.where(seen, scores, -1e30)), v).reshape(len(q), -1)
 
 

@@ -1,46 +1,50 @@
-"""The four models on the same text: the loss by position, and whether the differences are real."""
+"""The four models on the same text: the loss of every byte of held-out pieces."""
 
-import json
-from dataclasses import asdict, dataclass
-from functools import partial
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 import innerloop as il
-from innerloop.engine.intervals import half_width
 
 from .algorithm import TestTimeTraining, clipped, test_time_training
 from .decoder import Sizes, decoder
 from .text import Text, python_sources
 
+UPDATE_BYTES = 8192
+"""Bytes of text in an update of the outer loop."""
+
 DYNAMIC_RATES = (0.01, 0.03, 0.1, 0.3)
 """Step sizes of dynamic evaluation, of which the best on the test text itself is reported: it has the advantage."""
 
+Losses = dict[str, Float[np.ndarray, "pieces positions"]]
+
 
 @dataclass(frozen=True)
-class Results:
-    """Losses in nats a byte by quarter of the text and in all: `[mean, 95 % half width over pieces]`."""
+class Setting:
+    """What is trained: sizes, updates of the outer loop, test pieces and the inner step size."""
 
-    sizes: dict[str, int]
-    parameters: int
+    sizes: Sizes
     steps: int
-    seeds: int
-    losses: dict[str, list[list[float]]]
-    by_seed: dict[str, list[float]]
-    above_test_time_training: dict[str, list[float]]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
+    pieces: int
+    rate: float
 
 
-def train(algorithm: TestTimeTraining, text: Text, s: Sizes, steps: int, seed: int) -> PyTree:
-    """Train all parameters by Adam."""
+sources = cache(python_sources)
+
+
+def train(algorithm: TestTimeTraining, steps: int, seed: int) -> PyTree:
+    """Train all parameters by AdamW."""
+    s, text = algorithm.sizes, sources(algorithm.sizes.context + 1)[0]
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.95, weight_decay=0.1))
-    loop = il.OuterLoop(algorithm, optimizer, text, meta_batch=8, chunk=1)
+    loop = il.OuterLoop(algorithm, optimizer, text, meta_batch=max(1, UPDATE_BYTES // s.context), chunk=1)
     state = loop.init(decoder(jax.random.key(seed), s), jax.random.key(seed + 1))
     for _ in range(4):
         state, info = loop.run(state, steps // 4)
@@ -48,65 +52,60 @@ def train(algorithm: TestTimeTraining, text: Text, s: Sizes, steps: int, seed: i
     return state.params
 
 
-def losses(algorithm: TestTimeTraining, params: PyTree, text: Text, count: int) -> np.ndarray:
+def losses(algorithm: TestTimeTraining, params: PyTree, count: int) -> np.ndarray:
     """The loss of every byte of held-out pieces, in nats, `[pieces, positions]`."""
-    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(99)))(np.arange(count))
-    one = lambda key: algorithm.trajectory(params, text.sample(key).support).aux.reshape(-1)
-    return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys))
+    held_out: Text = sources(algorithm.sizes.context + 1)[1]
+    one = lambda piece: algorithm.trajectory(params, piece).aux.reshape(-1)
+    return np.asarray(jax.jit(lambda pieces: jax.lax.map(one, pieces))(held_out.pieces(count)))
 
 
-def compare(s: Sizes, steps: int, count: int, rate: float, seed: int) -> dict[str, np.ndarray]:
-    """The loss of every byte under the four models, `[pieces, positions]` each."""
-    sources, held_out = python_sources(s.context + 1)
-    full = Sizes(**(vars(s) | {"window": s.context}))
-    still = optax.set_to_zero()
-    found = {}
-    for name, algorithm in (
-        ("window alone", test_time_training(still, s)),
-        ("full attention", test_time_training(still, full)),
-        ("test-time training", test_time_training(clipped(rate), s)),
-    ):
+def window_alone(a: Setting, seed: int) -> Losses:
+    """The window alone, and dynamic evaluation: its model, adapted at test all the same."""
+    algorithm = test_time_training(optax.set_to_zero(), a.sizes)
+    params = train(algorithm, a.steps, seed)
+    dynamic = (losses(test_time_training(clipped(rate), a.sizes), params, a.pieces) for rate in DYNAMIC_RATES)
+    return {
+        "window alone": losses(algorithm, params, a.pieces),
+        "dynamic evaluation": min(dynamic, key=np.mean),
+    }
+
+
+def meta_learned(a: Setting, seed: int) -> Losses:
+    """Test-time training."""
+    algorithm = test_time_training(clipped(a.rate), a.sizes)
+    return {"test-time training": losses(algorithm, train(algorithm, a.steps, seed), a.pieces)}
+
+
+def full_attention(a: Setting, seed: int) -> Losses:
+    """Every byte sees all before it."""
+    algorithm = test_time_training(
+        optax.set_to_zero(), Sizes(**(vars(a.sizes) | {"window": a.sizes.context}))
+    )
+    return {"full attention": losses(algorithm, train(algorithm, a.steps, seed), a.pieces)}
+
+
+MODELS: dict[str, Callable[[Setting, int], Losses]] = {
+    "window": window_alone,
+    "test-time-training": meta_learned,
+    "full-attention": full_attention,
+}
+
+
+def compare(a: Setting, seed: int, names: list[str], keep: Path | None) -> Losses:
+    """The losses under the named models; those that the folder `keep` has of the same setting are not made again."""
+    found: Losses = {}
+    for name in names:
         print(f"  {name}", flush=True)
-        params = train(algorithm, sources, algorithm.sizes, steps, seed)
-        found[name] = losses(algorithm, params, held_out, count)
-        if name == "window alone":
-            dynamic = (test_time_training(clipped(other), s) for other in DYNAMIC_RATES)
-            found["dynamic evaluation"] = min(
-                (losses(d, params, held_out, count) for d in dynamic), key=np.mean
-            )
+        digest = hashlib.sha256(repr(a).encode()).hexdigest()[:8]
+        file = keep and keep / f"{name}-seed{seed}-{digest}.npz"
+        if file and file.exists():
+            with np.load(file) as kept:
+                found |= dict(kept)
+            continue
+        found |= (made := MODELS[name](a, seed))
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with (partial := file.with_suffix(".partial")).open("wb") as out:
+                np.savez(out, **made)  # pyright: ignore[reportArgumentType]
+            partial.replace(file)
     return found
-
-
-def interval(pieces: np.ndarray) -> list[float]:
-    """The mean over pieces and its 95 % half width, of `[pieces, positions]`."""
-    means = pieces.mean(axis=1)
-    return [float(means.mean()), float(half_width(means))]
-
-
-def report(found: list[dict[str, np.ndarray]], s: Sizes, steps: int, parameters: int) -> Results:
-    """Means over seeds; differences to test-time training are taken piece by piece."""
-    mean = {name: np.asarray([one[name] for one in found], np.float64).mean(axis=0) for name in found[0]}
-    ours = mean["test-time training"]
-    return Results(
-        sizes=vars(s),
-        parameters=parameters,
-        steps=steps,
-        seeds=len(found),
-        losses={name: [interval(q) for q in [*np.split(x, 4, axis=1), x]] for name, x in mean.items()},
-        by_seed={name: [float(one[name].mean(dtype=np.float64)) for one in found] for name in mean},
-        above_test_time_training={name: interval(x - ours) for name, x in mean.items() if x is not ours},
-    )
-
-
-def table(results: Results) -> str:
-    """The results as text."""
-    head = (
-        f"{'loss in nats a byte':22}" + "".join(f"{f'quarter {i}':>17}" for i in range(1, 5)) + f"{'all':>17}"
-    )
-    row = lambda name, cells: f"{name:22}" + "".join(f"{f'{a:.4f} ± {b:.4f}':>17}" for a, b in cells)
-    rows = [row(name, cells) for name, cells in results.losses.items()]
-    above = [
-        f"{name} is {a:.4f} ± {b:.4f} above test-time training"
-        for name, (a, b) in results.above_test_time_training.items()
-    ]
-    return "\n".join([head, *rows, *above])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .attention import Hidden, attend, attend_in_chunks, rms
+from .attention import Hidden, attend, attend_in_chunks, rms, rotary
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Sizes:
 
 
 class Window(NamedTuple):
-    """What a chunk sees of the text before it: normalised keys (before rotary) and values of each suffix block."""
+    """What a chunk sees of the text before it: keys (normalised and rotated) and values of each suffix block."""
 
     keys: list[Float[Array, "window heads size"]]
     values: list[Float[Array, "window heads size"]]
@@ -82,10 +82,11 @@ def feed(p: PyTree, h: Hidden) -> Hidden:
     return h + rms(p["around"][1], (jax.nn.silu(x @ p["gate"]) * (x @ p["up"])) @ p["down"])
 
 
-def query_key_value(p: PyTree, h: Hidden, s: Sizes) -> tuple[Array, Array, Array]:
-    """Queries, keys (both normalised by head) and values, `[positions, heads, size]` each."""
+def query_key_value(p: PyTree, h: Hidden, first: Array | int, s: Sizes) -> tuple[Array, Array, Array]:
+    """Queries, keys (both normalised by head, then rotated) and values, `[positions, heads, size]` each."""
     split = (rms(p["around_attention"][0], h) @ p["qkv"]).reshape(len(h), 3, s.heads, -1)
-    return rms(p["norms"][0], split[:, 0]), rms(p["norms"][1], split[:, 1]), split[:, 2]
+    place = lambda scale, x: rotary(rms(scale, x), first + jnp.arange(len(h)))
+    return place(p["norms"][0], split[:, 0]), place(p["norms"][1], split[:, 1]), split[:, 2]
 
 
 def after_attention(p: PyTree, h: Hidden, attended: Hidden) -> Hidden:
@@ -97,7 +98,7 @@ def prefix(params: PyTree, text: Int[Array, " positions"], s: Sizes) -> Hidden:
     """The first blocks, over the whole text; attention goes chunk by chunk, in parallel."""
     h = params["embedding"][text]
     for p in params["prefix"]:
-        q, k, v = query_key_value(p, h, s)
+        q, k, v = query_key_value(p, h, 0, s)
         h = feed(p["mlp"], after_attention(p, h, attend_in_chunks(q, k, v, s.chunk, s.window)))
     return h
 
@@ -108,7 +109,7 @@ def chunk_loss(s: Sizes, params: PyTree, chunk: Chunk, *, state: Window) -> tupl
     for p, prime, old_k, old_v in zip(
         params["suffix"], params["prime"], state.keys, state.values, strict=True
     ):
-        q, k, v = query_key_value(p, h, s)
+        q, k, v = query_key_value(p, h, state.first, s)
         k, v = jnp.concatenate([old_k, k]), jnp.concatenate([old_v, v])
         h = after_attention(p, h, attend(q, k, v, state.first, s.window))
         h = feed(p["mlp"], feed(prime, h))

@@ -22,6 +22,11 @@ class Text(NamedTuple):
         first = jax.random.randint(key, (), 0, len(self.text) - self.length)
         return il.Task(jax.lax.dynamic_slice_in_dim(self.text, first, self.length), ())
 
+    def pieces(self, count: int) -> Int[Array, "pieces bytes"]:
+        """The first `count` pieces one after the other, or as many as there are."""
+        count = min(count, len(self.text) // self.length)
+        return self.text[: count * self.length].reshape(count, self.length)
+
 
 def python_sources(length: int) -> tuple[Text, Text]:
     """Training and held-out text: every eighth file is held out."""
