@@ -59,8 +59,9 @@ def made(record: dict[str, Any]) -> str:
     )
 
 
-def write_page(record: dict[str, Any]) -> None:
+def write_page() -> None:
     """Write all tables between their markers."""
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
     for shots in ("1", "5"):
         between_markers(PAGE, f"adapters-{shots}", accuracy(record, shots))
     between_markers(PAGE, "adapters-labels", labels(record))
@@ -68,4 +69,4 @@ def write_page(record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    write_page(json.loads(RESULTS.read_text(encoding="utf-8")))
+    write_page()

@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,24 @@ def speed(record: dict[str, Any]) -> str:
     return table(["threads", "innerloop", "PyTorch", "ratio"], rows)
 
 
+def made(record: dict[str, Any]) -> str:
+    """When, and by which settings."""
+    return textwrap.fill(
+        f"Measured {record['date']}: {record['updates']} updates of {record['meta_batch']} pictures, {record['depth']} "
+        f"layers of {record['width']} units, a latent of {record['latent']}, one seed.",
+        width=118,
+    )
+
+
+def write_page() -> None:
+    """Write all tables between their markers."""
+    read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    accuracy = read("neural-fields.json")
+    between_markers(PAGE, "neural-fields-psnr", psnr(accuracy))
+    between_markers(PAGE, "neural-fields-made", made(accuracy) + "\n")
+    between_markers(PAGE, "neural-fields-speed", speed(read("neural-fields-speed.json")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
@@ -140,9 +159,7 @@ def main() -> None:
     timed = RESULTS / "neural-fields-speed.json"
     if not asked.table:
         timed.write_text(json.dumps(race(asked.threads), indent=1) + "\n", encoding="utf-8")
-    read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    between_markers(PAGE, "neural-fields-psnr", psnr(read("neural-fields.json")))
-    between_markers(PAGE, "neural-fields-speed", speed(read(timed.name)))
+    write_page()
     return None
 
 

@@ -19,7 +19,7 @@ def draw(path: Path, algorithm: il.Algorithm, params: PyTree, pictures: Pictures
     figure, axes = plt.subplots(len(ROWS), 6, figsize=(6, 5.4), layout="constrained")
     at_every_place = lambda params, i: colours(params, pictures.places)
     for column in range(6):
-        task = pictures.task(column * 97)
+        task = pictures.task(column * len(pictures.pictures) // 6)
         seen = algorithm.trajectory(params, task.support, at_every_place).observed
         for row, picture in enumerate([*seen[:4], task.query.targets]):
             shown = np.clip(picture, 0, 1).reshape(side, side, -1)

@@ -13,7 +13,7 @@ import pytest
 
 from innerloop import cli
 from innerloop.cli import progress
-from innerloop.cli.train import _train_into
+from innerloop.cli.train import train_into
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.training.loop import Progress
@@ -75,7 +75,7 @@ class Full(io.StringIO):
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 2), (errno.EPIPE, 141)])
 def test_the_command_ends_with_the_right_code(short, tmp_path, monkeypatch, capsys, number, code):
-    monkeypatch.setattr(cli, "dispatch", lambda argv: _train_into(tmp_path / "run", short))
+    monkeypatch.setattr(cli, "dispatch", lambda argv: train_into(tmp_path / "run", short))
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(sys, "stdout", Full(number))
     assert cli.main(["train"]) == code

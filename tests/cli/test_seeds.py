@@ -3,12 +3,20 @@
 import csv
 import io
 import json
+import os
+import signal
+import sys
+import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from innerloop.cli.seeds import seeds_of
+from innerloop.cli import at_once as at_once_module
+from innerloop.cli.at_once import Together
+from innerloop.cli.seeds import Job, seeds_of
 from innerloop.errors import InnerloopError
+from innerloop.training.signals import NUMBERS
 from innerloop.training.storage.run_directory import RunFolder
 
 SHORT = ("--outer.meta-steps", "4", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
@@ -139,3 +147,77 @@ def test_rows_are_named_after_the_folder_of_the_seeds(command, folders, tmp_path
 def test_compare_needs_runs(complaint, tmp_path):
     assert "needs a run" in complaint("compare")
     assert "is not a run" in complaint("compare", tmp_path)
+
+
+def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tmp_path):
+    words = ("train", "sinusoid-maml", *SHORT, "--folder", tmp_path, "--seeds", "0,2", "--at-once", 2)
+    code, out, err = command(*words)
+    assert code == 0, err
+    assert "seed-2: done" in out
+    for seed, alone in ((0, folders[0]), (2, folders[1])):
+        ours, theirs = (RunFolder(folder).metrics() for folder in (tmp_path / f"seed-{seed}", alone))
+        for one, other in zip(ours, theirs, strict=True):
+            assert one == pytest.approx(other, rel=1e-5)  # other devices share the tasks: sums in another order
+        assert "Trained: " in (tmp_path / f"seed-{seed}.txt").read_text()
+    assert command(*words)[1].count("has ended already") == 2
+
+
+def test_at_once_is_for_seeds(complaint):
+    assert "--seeds" in complaint("train", "sinusoid-maml", "--at-once", 2)
+
+
+@pytest.fixture
+def together(tmp_path, monkeypatch):
+    """Runs jobs whose processes run this code instead of a training; the exit code, and what was printed."""
+
+    def run(code: str, count: int, at_once: int) -> tuple[int, str]:
+        monkeypatch.setattr(at_once_module, "COMMAND", (sys.executable, "-c", code))
+        out = io.StringIO()
+        jobs = [Job(tmp_path / f"seed-{i}", None) for i in range(count)]
+        kept = {number: signal.getsignal(number) for number in NUMBERS}
+        try:
+            return Together(jobs, at_once, None, Console(file=out, width=300)).run(), out.getvalue()
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    return run
+
+
+def test_a_failure_ends_the_others_and_starts_no_more(together):
+    code = (
+        "import json, sys, time\n"
+        "number = json.load(sys.stdin)['folder'][-1]\n"
+        "print('cannot go on', flush=True) if number == '1' else time.sleep(60)\n"
+        "sys.exit(3)"
+    )
+    began = time.monotonic()
+    ended, out = together(code, 3, 2)
+    assert ended == 3
+    assert "seed-1: ended with 3: cannot go on" in out
+    assert "seed-0: ended with 143" in out
+    assert "seed-2" not in out
+    assert time.monotonic() - began < 30
+
+
+def test_a_signal_is_handed_on(together):
+    code = (
+        "import os, signal, sys, time; sys.stdin.read(); os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    )
+    ended, out = together(code, 3, 1)
+    assert ended == 130
+    assert "seed-0: ended with 130" in out
+    assert "seed-1" not in out
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
+def test_each_has_its_share_of_the_machine(together, tmp_path):
+    code = (
+        "import os, sys, time; sys.stdin.read(); time.sleep(0.3)\n"
+        "print(sorted(os.sched_getaffinity(0)), os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'])"
+    )
+    assert together(code, 2, 2)[0] == 0
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [cores[i::2] if len(cores) > 1 else cores for i in range(2)]
+    printed = [(tmp_path / f"seed-{i}.txt").read_text() for i in range(2)]
+    assert printed == [f"{share} 0.45\n" for share in shares]

@@ -24,12 +24,12 @@ LONG = replace(SHORT, outer=replace(SHORT.outer, meta_steps=600, checkpoint_ever
 
 def main() -> int:
     from innerloop.cli import fail
-    from innerloop.cli.train import _train_into
+    from innerloop.cli.train import train_into
     from innerloop.errors import InnerloopError
 
     folder, mode = Path(sys.argv[1]), sys.argv[2]
     try:
-        return _train_into(folder, LONG if mode == "new" else None)
+        return train_into(folder, LONG if mode == "new" else None)
     except InnerloopError as error:
         return fail(str(error), 2)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from innerloop import cli
-from innerloop.cli.train import _train_into
+from innerloop.cli.train import train_into
 from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
@@ -147,7 +147,7 @@ def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
         ):
             train(short, folder)
         with pytest.raises(Busy):
-            _train_into(folder, short)
+            train_into(folder, short)
         assert [path.name for path in folder.iterdir()] == ["lock"]
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -168,6 +168,6 @@ def test_the_command_removes_no_folder_of_another_training(short: Config, tmp_pa
 
     monkeypatch.setattr(sys.modules["innerloop.training.train"], "train", busy)
     with pytest.raises(Busy):
-        _train_into(made_meanwhile, short)
+        train_into(made_meanwhile, short)
     assert made_meanwhile.is_dir()
     assert cli.fail("x", 2) == 2

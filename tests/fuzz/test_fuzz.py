@@ -36,7 +36,7 @@ def test_hostile_inputs(reader: str, guard: Guard, monkeypatch: pytest.MonkeyPat
     from innerloop.cli import quickstart, train
     from innerloop.tasks.datasets import cifar
 
-    for module, names in ((train, ("_train_into", "start_jax")), (quickstart, ("run",))):
+    for module, names in ((train, ("train_into", "start_jax")), (quickstart, ("run",))):
         for name in names:  # the readers replace them: they come back afterwards
             monkeypatch.setattr(module, name, getattr(module, name))
     for name in ("CLASSES", "PER_CLASS", "PIXELS"):

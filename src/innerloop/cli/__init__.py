@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from innerloop.cli import streams
@@ -38,9 +38,14 @@ MODULES = {"list": "presets"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: dispatch(argv))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do the work of a command; whatever ends it early is told in a sentence and becomes the exit code."""
     try:
         with streams.prepared():
-            return dispatch(argv)
+            return work()
     except InnerloopError as error:
         return fail(in_options(error), 2)
     except KeyboardInterrupt as asked:

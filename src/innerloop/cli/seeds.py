@@ -1,9 +1,9 @@
-"""`innerloop train --seeds`: one training after the other, which differ by their seed alone."""
+"""`innerloop train --seeds`: trainings that differ by their seed alone, one after the other or some at once."""
 
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from innerloop.cli.common import console
@@ -29,9 +29,15 @@ def seeds_of(text: str) -> list[int]:
     return found
 
 
-def train_each(
-    seeds: list[int], config: Config, folder: Path, train: Callable[[Path, Config | None], int]
-) -> int:
+@dataclass(frozen=True)
+class Job:
+    """One training: into a folder with a config, or with None the rest of the run in it."""
+
+    folder: Path
+    config: Config | None
+
+
+def train_each(seeds: list[int], config: Config, folder: Path, train: Callable[[list[Job]], int]) -> int:
     """Train with every seed, each into a folder of its own; returns the exit code of the first that did not end.
 
     A training that has ended is left alone, and one that was stopped goes on: the same command continues.
@@ -40,21 +46,28 @@ def train_each(
         seeds: the seeds.
         config: the settings but for the seed.
         folder: holds `seed-N` for every seed N.
-        train: trains a config into a folder (None: resumes the run in it), and returns the exit code.
+        train: does the trainings that are left, and returns the exit code.
     """
-    out = console()
+    out, jobs = console(), []
     for seed in seeds:
         own = folder / f"seed-{seed}"
         state = _state(own, replace(config, seed=seed))
         if state == "finished":
             out.print(f"{own} has ended already.")
-        elif code := train(own, None if state == "begun" else replace(config, seed=seed)):
-            return code
+        else:
+            jobs.append(Job(own, None if state == "begun" else replace(config, seed=seed)))
+    if code := train(jobs):
+        return code
     out.print(
         f"Together: innerloop compare {shlex.join(str(folder / f'seed-{seed}') for seed in seeds)}",
         style="bold",
     )
     return 0
+
+
+def one_after_the_other(jobs: list[Job], train: Callable[[Path, Config | None], int]) -> int:
+    """Train all in this process; returns 0, or the exit code of the first that did not end."""
+    return next((code for job in jobs if (code := train(job.folder, job.config))), 0)
 
 
 def _state(folder: Path, config: Config) -> str:

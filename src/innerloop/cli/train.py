@@ -72,6 +72,8 @@ class Basics:
     """Seed of initial weights and training tasks."""
     seeds: Annotated[str | None, arg(metavar="A..B", help_behavior_hint="")] = None
     """Train with each seed, 0..4 for example, into DIR/seed-N."""
+    at_once: Annotated[int, Bounds(1, 1000), arg(metavar="N", help_behavior_hint="(default: 1)")] = 1
+    """Of the seeds, train so many at the same time, each in a process with its share of the machine."""
     precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
     """Of the factors of products on an accelerator, in training and at test."""
 
@@ -106,17 +108,19 @@ def run(argv: Sequence[str]) -> int:
         if arguments.seeds is not None:
             raise InnerloopError("--seeds", "is for one process", got=arguments.seeds, do="give --seed")
         return _run_distributed(argv, arguments, base)
+    if arguments.at_once > 1 and arguments.seeds is None:
+        raise InnerloopError("--at-once", "is for several seeds", got=arguments.at_once, do="give --seeds")
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
         return _run_seeds(arguments, base, arguments.seeds, given)
     config, folder = _plan(arguments, base)
     start_jax(arguments.devices)
-    return _train_into(folder, config)
+    return train_into(folder, config)
 
 
 def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> int:
     """One training for each seed."""
-    from innerloop.cli.seeds import seeds_of, train_each
+    from innerloop.cli.seeds import one_after_the_other, seeds_of, train_each
 
     several = seeds_of(seeds)
     if arguments.resume is not None or seed_given:
@@ -124,8 +128,13 @@ def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> 
         raise InnerloopError("--seeds", "names the trainings already", got=seeds, do=do)
     config, folder = _plan(arguments, base)
     assert config is not None
+    if arguments.at_once > 1:
+        from innerloop.cli.at_once import Together
+
+        together = lambda jobs: Together(jobs, arguments.at_once, arguments.devices, console()).run()
+        return train_each(several, config, folder, together)
     start_jax(arguments.devices)
-    return train_each(several, config, folder, _train_into)
+    return train_each(several, config, folder, lambda jobs: one_after_the_other(jobs, train_into))
 
 
 def _is_distributed(arguments: Train) -> bool:
@@ -168,7 +177,7 @@ def _own_settings(arguments: Train) -> bytes:
 def _train_as_primary(arguments: Train, base: Config) -> int:
     """The primary process, which alone reads the run's folder, writes and prints."""
     config, folder = _plan(arguments, base)
-    return _train_into(folder, config)
+    return train_into(folder, config)
 
 
 def _train_as_worker(folder: Path) -> int:
@@ -246,7 +255,7 @@ def _check_resume(arguments: Train, changed: list[str]) -> None:
         )
 
 
-def _train_into(folder: Path, config: Config | None) -> int:
+def train_into(folder: Path, config: Config | None) -> int:
     """Train with progress; print where the results are, or how to resume."""
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.memory_plan import MemoryPlan

@@ -1,0 +1,161 @@
+"""`innerloop train --seeds ... --at-once N`: trainings in processes of their own, N at a time.
+
+Each has its share of the cores, or of an accelerator's memory, and is the training that its seed is alone on such a
+machine: the same bits, the same folder. What it prints is in a file beside the folder.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from innerloop.cli.distributed import end_with_parent
+from innerloop.cli.seeds import Job
+from innerloop.config.serialization import from_json, to_json
+from innerloop.io.text import printable
+from innerloop.training import signals
+
+COMMAND = (sys.executable, "-c", "from innerloop.cli.at_once import child; raise SystemExit(child())")
+
+EVERY = 0.2
+"""Seconds between looks at the processes."""
+
+TOLD_EVERY = 5.0
+"""Seconds between lines of progress."""
+
+
+@dataclass
+class Together:
+    """Runs jobs, some at a time; after a failure or a signal no more are started, and the others end."""
+
+    jobs: list[Job]
+    at_once: int
+    devices: int | None
+    out: Console
+    running: dict[int, tuple[Job, subprocess.Popen[str]]] = field(default_factory=dict)
+    """By place: which share of the machine a process has."""
+    told: dict[Path, str] = field(default_factory=dict)
+    """The last line of progress of each folder."""
+    ending: int = 0
+    """The exit code of the whole, once it is to end early."""
+
+    def run(self) -> int:
+        """Train all; returns 0, or the exit code of the first that did not end."""
+        signals.give_back()
+        for number in signals.NUMBERS:
+            signal.signal(number, lambda number, frame: self.end(128 + number, number))
+        waiting, last = list(self.jobs), time.monotonic()
+        while self.running or (waiting and not self.ending):
+            for place in range(self.at_once):
+                if place not in self.running and waiting and not self.ending:
+                    self.start(place, waiting.pop(0))
+            time.sleep(EVERY)
+            for place, (job, process) in list(self.running.items()):
+                if (code := process.poll()) is not None:
+                    del self.running[place]
+                    self.ended(job, code if code >= 0 else 128 - code)
+            if time.monotonic() - last > TOLD_EVERY:
+                last = time.monotonic()
+                self.tell()
+        return self.ending
+
+    def tell(self) -> None:
+        """A line of progress of each job that has got on."""
+        for job, _ in self.running.values():
+            if (line := last_line(job)) and line != self.told.get(job.folder):
+                self.told[job.folder] = line
+                self.out.print(f"{job.folder}: {line}")
+
+    def start(self, place: int, job: Job) -> None:
+        """Start a job on one share of the machine."""
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        with output_of(job).open("a", encoding="utf-8") as output:
+            # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
+            process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment(),
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+            )
+        share_cores(process.pid, place, self.at_once)
+        self.running[place] = job, process
+        self.out.print(f"{job.folder}: started; what it prints is in {output_of(job)}")
+        assert process.stdin is not None
+        order = {
+            "folder": str(job.folder),
+            "config": job.config and to_json(job.config),
+            "devices": self.devices,
+        }
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(order))
+            process.stdin.close()
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a job: its share of an accelerator's memory, unless that is set."""
+        fraction = f"{0.9 / self.at_once:.2f}"
+        return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **os.environ, "PYTHONUNBUFFERED": "1"}
+
+    def ended(self, job: Job, code: int) -> None:
+        """Tell how a job ended; after a failure end the others."""
+        if code == 0:
+            self.out.print(f"{job.folder}: done")
+            return
+        self.out.print(f"{job.folder}: ended with {code}: {last_line(job)}")
+        self.end(code, signal.SIGTERM)
+
+    def end(self, code: int, number: int) -> None:
+        """Have all that run save and end."""
+        self.ending = self.ending or code
+        for _, process in self.running.values():
+            with suppress(ProcessLookupError, ValueError):
+                process.send_signal(number)
+
+
+def output_of(job: Job) -> Path:
+    """The file of what a job prints."""
+    return job.folder.with_name(f"{job.folder.name}.txt")
+
+
+def last_line(job: Job) -> str:
+    """The last line that a job has printed, without escape sequences."""
+    lines = output_of(job).read_text(encoding="utf-8", errors="replace").splitlines()
+    return printable(lines[-1]) if lines else ""
+
+
+def share_cores(process: int, place: int, shares: int) -> None:
+    """Keep a process to its share of this process's cores, where the system can and there is one for each."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= shares:
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(process, cores[place::shares])
+
+
+def child() -> int:
+    """The part of a job's process: the order is on standard input."""
+    from innerloop.cli import guarded
+    from innerloop.cli.common import start_jax
+    from innerloop.cli.train import train_into
+
+    order = json.load(sys.stdin)
+    config = order["config"] and from_json(order["config"])
+
+    end_with_parent()
+
+    def work() -> int:
+        start_jax(order["devices"])
+        return train_into(Path(order["folder"]), config)
+
+    return guarded(work)
