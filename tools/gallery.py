@@ -18,7 +18,7 @@ from innerloop.analysis.records import Record
 from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli import main as main_of_the_command
 from innerloop.io.files import write_text
-from innerloop.report import examples, plots
+from innerloop.report import examples, film_strip, plots
 from innerloop.report.comparison import Result
 from innerloop.report.figure_files import svg_text
 from innerloop.report.plots import analysis, analysis_paths, runs, side_by_side, tasks
@@ -27,7 +27,7 @@ from innerloop.training.measurement import Measurement
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "gallery"
 COMPARED = ("freeze", "similarity", "nil")
-EXPERIMENTS = (*COMPARED, "weights", "steps", "landscape", "paths")
+EXPERIMENTS = (*COMPARED, "weights", "steps", "landscape", "paths", "early")
 TASKS = 100
 GLYPHS = {"MAML": "glyphs-5way-1shot-maml", "ANIL": "glyphs-5way-1shot-anil"}
 NETWORK = (
@@ -54,6 +54,7 @@ def of_analyses(maml: Record, anil: Record) -> Iterator[Made]:
         ("inner-steps", analysis_paths.STEPS, plots.inner_steps),
         ("loss-plane", analysis_paths.PLANE, plots.loss_plane),
         ("paths", analysis_paths.PATHS, plots.paths),
+        ("along-training", analysis_paths.ALONG, plots.along_training),
     )
     several: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing-of-runs", side_by_side.FREEZING, plots.freezing_of_runs),
@@ -114,6 +115,12 @@ def walks() -> Figure:
     return examples.walks(Result("MAML", trained, il.measure(trained, tasks=4), [], {}), count=1)
 
 
+def film() -> Figure:
+    """A half-cheetah that runs forwards and backwards, before and after the updates."""
+    trained = il.load_trained("half-cheetah-direction-maml-trpo")
+    return film_strip.strip(Result("MAML", trained, il.measure(trained, tasks=4), [], {}))
+
+
 def predictions() -> Figure:
     """A made-up group of a table."""
     rng = np.random.default_rng(0)
@@ -134,6 +141,7 @@ def made() -> Iterator[Made]:
     yield "wave", wave()
     yield "predictions", predictions()
     yield "walks", walks()
+    yield "film", film()
     yield from of_glyphs()
 
 

@@ -24,7 +24,7 @@ from . import minilm, texts
 from .compare import compare
 from .training import Settings, parts, train_both
 
-TINY = Settings(queries=2, rank=2, updates=10, tasks=20, lora_tasks=10, strengths=(1.0,))
+TINY = Settings(queries=2, rank=2, updates=10, tasks=20, strengths=(1.0,))
 
 
 def pretrained(smoke: bool, length: int):

@@ -72,9 +72,7 @@ def compare(trained: Trained, validation: Part, test: Part, shots: int, s: Setti
     score = lambda learnt, task: {"right": right(jax.vmap(model.whole(learnt))(task.query.inputs), task)}
     tasks, key = test.episodes(test.hidden, shots, s), jax.random.key(2)
     algorithm = il.maml(model.loss(), inner_loop(s))
-    curve = il.evaluate(
-        algorithm, trained.lora, tasks, score, key=key, num_tasks=s.lora_tasks, record=(s.steps,)
-    )
+    curve = il.evaluate(algorithm, trained.lora, tasks, score, key=key, num_tasks=s.tasks, record=(s.steps,))
     found["LoRA-MAML"] = curve.scores["right"][:, 0]
     return {"C": strength, "methods": summary(found)}
 

@@ -33,7 +33,6 @@ class Settings:
     meta_batch: int = 4
     outer_rate: float = 1e-3
     tasks: int = 2000
-    lora_tasks: int = 150
     strengths: tuple[float, ...] = (1.0,)
 
 

@@ -131,7 +131,7 @@ class Laboratory:
     def snapshots(self) -> dict[int, Path]:
         """The snapshots along training, by meta-step."""
         source = Path(self.request.source)
-        return RunFolder(source).snapshots() if source.is_dir() else {}
+        return RunFolder(source).snapshots() if source.is_dir() else weights.shipped_snapshots(str(source))
 
     def _restored(self, path: Path) -> Params:
         """A snapshot's parameters, as they are evaluated."""

@@ -100,11 +100,10 @@ class RunFolder(OwnFolder):
 
     def snapshots(self) -> dict[int, Path]:
         """All kept initialisations by meta-step, the first ones first."""
-        folder = self.path / "snapshots"
-        found = {path for path in folder.glob("*.safetensors") if re.fullmatch(r"[0-9]{8,18}", path.stem)}
-        for path in (folder, *found):
+        found = snapshots_in(self.path / "snapshots")
+        for path in (self.path / "snapshots", *found.values()):
             refuse_link(path)
-        return {int(path.stem): path for path in sorted(found)}
+        return found
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
         """Make the folder of a new run on these data. Raises InnerloopError as `check_new`."""
@@ -240,6 +239,12 @@ class RunFolder(OwnFolder):
         """Forget metrics after `step`: they will be made again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
         self.write("metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))
+
+
+def snapshots_in(folder: Path) -> dict[int, Path]:
+    """The initialisations along a training in a folder by meta-step, the first ones first."""
+    found = {path for path in folder.glob("*.safetensors") if re.fullmatch(r"[0-9]{8,18}", path.stem)}
+    return {int(path.stem): path for path in sorted(found)}
 
 
 def last_checkpoint_hint(folder: Path) -> str:

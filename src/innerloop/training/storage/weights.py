@@ -18,7 +18,7 @@ from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.untrusted import JsonObject, is_number, parse_json
-from innerloop.training.storage.run_directory import LOAD
+from innerloop.training.storage.run_directory import LOAD, snapshots_in
 
 SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
@@ -117,3 +117,8 @@ def shipped() -> list[str]:
 def shipped_path(name: str) -> Path:
     """Where the shipped weights of a preset are."""
     return Path(str(SHIPPED / f"{name}.safetensors"))
+
+
+def shipped_snapshots(name: str) -> dict[int, Path]:
+    """The shipped initialisations along the training of a preset, by meta-step; most presets have none."""
+    return snapshots_in(Path(str(SHIPPED / "snapshots" / name))) if name in shipped() else {}
