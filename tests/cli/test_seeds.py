@@ -5,7 +5,9 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -49,7 +51,9 @@ def test_ranges_and_lists():
     assert seeds_of("3, 1..2") == [3, 1, 2]
 
 
-@pytest.mark.parametrize("text", ["", "a", "4..0", "1,1", "0..2,1", "-1", "0..99999", "1.5", "0..", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "a", "4..0", "0..2,9..5", "1,1", "0..2,1", "-1", "0..99999", "1.5", "0..", "9" * 30]
+)
 def test_what_names_no_seeds(text: str):
     with pytest.raises(InnerloopError, match="--seeds"):
         seeds_of(text)
@@ -157,7 +161,9 @@ def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tm
     for seed, alone in ((0, folders[0]), (2, folders[1])):
         ours, theirs = (RunFolder(folder).metrics() for folder in (tmp_path / f"seed-{seed}", alone))
         for one, other in zip(ours, theirs, strict=True):
-            assert one == pytest.approx(other, rel=1e-5)  # other devices share the tasks: sums in another order
+            assert one == pytest.approx(
+                other, rel=1e-5
+            )  # other devices share the tasks: sums in another order
         assert "Trained: " in (tmp_path / f"seed-{seed}.txt").read_text()
     assert command(*words)[1].count("has ended already") == 2
 
@@ -208,6 +214,66 @@ def test_a_signal_is_handed_on(together):
     assert ended == 130
     assert "seed-0: ended with 130" in out
     assert "seed-1" not in out
+
+
+SAVES = (
+    "import json, signal, sys, time\n"
+    "def save(number, frame): time.sleep(wait); print('saved', flush=True); sys.exit(128 + number)\n"
+    "signal.signal(signal.SIGINT, save)\n"
+    "signal.signal(signal.SIGTERM, save if lenient else lambda *_: sys.exit('not saved'))\n"
+    "print('ready', flush=True); time.sleep(60)"
+)
+
+
+def test_all_have_the_time_to_save(together, tmp_path):
+    """One that ends early is no reason to press the others."""
+    order = "import json, sys; wait, lenient = int(json.load(sys.stdin)['folder'][-1]), False\n"
+    outputs = [tmp_path / f"seed-{i}.txt" for i in range(2)]
+
+    def interrupt() -> None:
+        while not all(path.exists() and "ready" in path.read_text() for path in outputs):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert together(order + SAVES, 2, 2)[0] == 130
+    assert [path.read_text() for path in outputs] == ["ready\nsaved\n"] * 2
+
+
+def test_a_signal_while_one_starts_reaches_it(together, tmp_path, monkeypatch):
+    popen = subprocess.Popen
+
+    def interrupted(*args, **settings):
+        process = popen(*args, **settings)
+        while "ready" not in (tmp_path / "seed-0.txt").read_text():
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(at_once_module.subprocess, "Popen", interrupted)
+    assert together("wait, lenient = 0, False\n" + SAVES, 2, 1)[0] == 130
+    assert (tmp_path / "seed-0.txt").read_text() == "ready\nsaved\n"
+
+
+def test_an_error_here_lets_them_save(together, tmp_path, monkeypatch):
+    def fails(self: Together) -> None:
+        if "ready" in (tmp_path / "seed-0.txt").read_text():
+            raise RuntimeError("of this process")
+
+    monkeypatch.setattr(Together, "tell", fails)
+    monkeypatch.setattr(at_once_module, "TOLD_EVERY", 0.0)
+    with pytest.raises(RuntimeError, match="of this process"):
+        together("wait, lenient = 0, True\n" + SAVES, 1, 1)
+    assert (tmp_path / "seed-0.txt").read_text() == "ready\nsaved\n"
+
+
+def test_a_hangup_that_is_ignored_stays_so(together):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        code = "import os, signal, sys; sys.stdin.read(); os.kill(os.getppid(), signal.SIGHUP)"
+        assert together(code, 1, 1)[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")

@@ -16,19 +16,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from innerloop.cli.distributed import end_with_parent
+from innerloop.cli.distributed import end_with_parent, hand_on
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import from_json, to_json
 from innerloop.io.text import printable
 from innerloop.training import signals
 
-COMMAND = (sys.executable, "-c", "from innerloop.cli.at_once import child; raise SystemExit(child())")
+CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once import child; entry(child)"
+COMMAND = (sys.executable, "-c", CODE)
 
 EVERY = 0.2
 """Seconds between looks at the processes."""
 
 TOLD_EVERY = 5.0
 """Seconds between lines of progress."""
+
+TAIL = 4096
+"""Bytes at the end of a job's output that its last line is looked for in."""
 
 
 @dataclass
@@ -43,14 +47,24 @@ class Together:
     """By place: which share of the machine a process has."""
     told: dict[Path, str] = field(default_factory=dict)
     """The last line of progress of each folder."""
-    ending: int = 0
-    """The exit code of the whole, once it is to end early."""
+    ending: tuple[int, int] | None = None
+    """The exit code of the whole and the signal for all that run, once it is to end early."""
 
     def run(self) -> int:
         """Train all; returns 0, or the exit code of the first that did not end."""
+        self.at_once = max(1, min(self.at_once, len(self.jobs)))
         signals.give_back()
-        for number in signals.NUMBERS:
-            signal.signal(number, lambda number, frame: self.end(128 + number, number))
+        signals.handle_all(lambda number, frame: self.end(128 + number, number))
+        try:
+            self.work()
+        finally:  # after an error of this process: what runs saves and ends
+            for _, process in self.running.values():
+                hand_on(process, signal.SIGTERM)
+                process.wait()
+        return self.ending[0] if self.ending else 0
+
+    def work(self) -> None:
+        """Start one after the other as places get free, until all have ended."""
         waiting, last = list(self.jobs), time.monotonic()
         while self.running or (waiting and not self.ending):
             for place in range(self.at_once):
@@ -64,7 +78,6 @@ class Together:
             if time.monotonic() - last > TOLD_EVERY:
                 last = time.monotonic()
                 self.tell()
-        return self.ending
 
     def tell(self) -> None:
         """A line of progress of each job that has got on."""
@@ -88,8 +101,10 @@ class Together:
                 encoding="utf-8",
                 start_new_session=True,
             )
-        share_cores(process.pid, place, self.at_once)
         self.running[place] = job, process
+        if self.ending:  # a signal that came while it started
+            hand_on(process, self.ending[1])
+        share_cores(process.pid, place, self.at_once)
         self.out.print(f"{job.folder}: started; what it prints is in {output_of(job)}")
         assert process.stdin is not None
         order = {
@@ -99,6 +114,7 @@ class Together:
         }
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(order))
+        with suppress(BrokenPipeError):
             process.stdin.close()
 
     def environment(self) -> dict[str, str]:
@@ -107,19 +123,19 @@ class Together:
         return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **os.environ, "PYTHONUNBUFFERED": "1"}
 
     def ended(self, job: Job, code: int) -> None:
-        """Tell how a job ended; after a failure end the others."""
+        """Tell how a job ended; after a failure end the others, unless they have been told."""
         if code == 0:
             self.out.print(f"{job.folder}: done")
             return
         self.out.print(f"{job.folder}: ended with {code}: {last_line(job)}")
-        self.end(code, signal.SIGTERM)
+        if not self.ending:
+            self.end(code, signal.SIGTERM)
 
     def end(self, code: int, number: int) -> None:
         """Have all that run save and end."""
-        self.ending = self.ending or code
+        self.ending = self.ending or (code, number)
         for _, process in self.running.values():
-            with suppress(ProcessLookupError, ValueError):
-                process.send_signal(number)
+            hand_on(process, number)
 
 
 def output_of(job: Job) -> Path:
@@ -128,34 +144,31 @@ def output_of(job: Job) -> Path:
 
 
 def last_line(job: Job) -> str:
-    """The last line that a job has printed, without escape sequences."""
-    lines = output_of(job).read_text(encoding="utf-8", errors="replace").splitlines()
-    return printable(lines[-1]) if lines else ""
+    """The last line that a job has printed, without escape sequences; empty if it cannot be read."""
+    with suppress(OSError), output_of(job).open("rb") as output:
+        output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL))
+        if lines := output.read().decode("utf-8", "replace").splitlines():
+            return printable(lines[-1])
+    return ""
 
 
 def share_cores(process: int, place: int, shares: int) -> None:
-    """Keep a process to its share of this process's cores, where the system can and there is one for each."""
+    """Keep a process to its share of this process's cores, all shares alike, where the system can."""
     if not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) >= shares:
+    if size := len(cores) // shares:
         with suppress(ProcessLookupError):
-            os.sched_setaffinity(process, cores[place::shares])
+            os.sched_setaffinity(process, cores[place * size : (place + 1) * size])
 
 
 def child() -> int:
-    """The part of a job's process: the order is on standard input."""
-    from innerloop.cli import guarded
+    """The work of a job's process: the order is on standard input."""
     from innerloop.cli.common import start_jax
     from innerloop.cli.train import train_into
 
     order = json.load(sys.stdin)
     config = order["config"] and from_json(order["config"])
-
     end_with_parent()
-
-    def work() -> int:
-        start_jax(order["devices"])
-        return train_into(Path(order["folder"]), config)
-
-    return guarded(work)
+    start_jax(order["devices"])
+    return train_into(Path(order["folder"]), config)

@@ -40,10 +40,8 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
     """Run `innerloop train` with these arguments in a child process; returns its exit code, or `LOST`."""
     child, early = None, []
     signals.give_back()
-    for (
-        number
-    ) in signals.NUMBERS:  # before there is a child: one that comes while it starts is handed on, too
-        signal.signal(number, lambda number, frame: hand_on(child, number) if child else early.append(number))
+    # Before there is a child: one that comes while it starts is handed on, too.
+    signals.handle_all(lambda number, frame: hand_on(child, number) if child else early.append(number))
     # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
     child = subprocess.Popen(
         [*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True
@@ -57,7 +55,7 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
     return code if code >= 0 else 128 - code
 
 
-def hand_on(child: subprocess.Popen[bytes], number: int) -> None:
+def hand_on(child: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:
     """Send a signal to the child."""
     with suppress(ValueError):  # Windows has no sessions, and sends a Ctrl-C to both by itself
         child.send_signal(number)

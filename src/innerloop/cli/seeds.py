@@ -21,6 +21,8 @@ def seeds_of(text: str) -> list[int]:
         if not (match := re.fullmatch(r"\s*(\d{1,9})(?:\.\.(\d{1,9}))?\s*", part)):
             raise InnerloopError("--seeds", "must be like 0..4 or 0,3,7", got=repr(text))
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InnerloopError("--seeds", "the last of a range must not be below its first", got=repr(part))
         if last - first >= MOST:
             raise InnerloopError("--seeds", f"may be {MOST} at most", got=repr(text))
         found += range(first, last + 1)

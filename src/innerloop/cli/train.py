@@ -104,12 +104,12 @@ def run(argv: Sequence[str]) -> int:
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
     arguments, base = _parse_with_preset(argv)
+    if arguments.at_once > 1 and arguments.seeds is None:
+        raise InnerloopError("--at-once", "is for several seeds", got=arguments.at_once, do="give --seeds")
     if _is_distributed(arguments):
         if arguments.seeds is not None:
             raise InnerloopError("--seeds", "is for one process", got=arguments.seeds, do="give --seed")
         return _run_distributed(argv, arguments, base)
-    if arguments.at_once > 1 and arguments.seeds is None:
-        raise InnerloopError("--at-once", "is for several seeds", got=arguments.at_once, do="give --seeds")
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
         return _run_seeds(arguments, base, arguments.seeds, given)

@@ -25,10 +25,18 @@ def _results(equation: jex.JaxprEqn, given: list[bool]) -> list[bool]:
     """Which results of one equation depend on its marked operands."""
     inner = list(jex.jaxprs_in_params(equation.params))
     if equation.primitive.name == "scan":
-        return _scanned(inner[0], given, equation.params["num_consts"], equation.params["num_carry"])
+        return _scanned(inner[0], given, *_counts(equation))
     if equation.primitive.name in CALLS and len(inner) == 1:
         return dependent(inner[0], given)
     return [any(given)] * len(equation.outvars)
+
+
+def _counts(scan: jex.JaxprEqn) -> tuple[int, int]:
+    """How many of a scan's operands are constants of its step, and how many are carried."""
+    if "num_consts" in scan.params:
+        return scan.params["num_consts"], scan.params["num_carry"]
+    constants, carry, _ = scan.params["ft_in"].update([None] * len(scan.invars)).unpack()  # from JAX 0.11 on
+    return len(list(constants)), len(list(carry))
 
 
 def _scanned(step: jex.Jaxpr, given: list[bool], constants: int, carried: int) -> list[bool]:

@@ -45,6 +45,16 @@ class Interrupted(KeyboardInterrupt):
         super().__init__("interrupted.")
 
 
+def handle_all(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
+    """Have a handler called at every signal; a hangup that is ignored stays so, as `nohup` wants it.
+
+    Returns:
+        The handlers before, by the number of the signal.
+    """
+    taken = [n for n in NUMBERS if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
 class Guard:
     """What SIGINT, SIGTERM and SIGHUP do.
 
@@ -74,9 +84,7 @@ class Guard:
         if threading.current_thread() is not threading.main_thread():
             return
         self.listener = Listener(self.heard)
-        for number in NUMBERS:
-            if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` wants it
-                self.kept[number] = signal.signal(number, self.handle)
+        self.kept = handle_all(self.handle)
 
     def remove(self) -> None:
         """Give them back."""
