@@ -39,7 +39,9 @@ def made(record: dict[str, Any]) -> str:
     """When, and by which settings."""
     s = record["sizes"]
     return textwrap.fill(
-        f"Measured {record['date']}: {record['parameters']:,} parameters, ".replace(",", " ", 1)
+        f"Measured {record['date']} with the library of Python {record['python']}: {record['parameters']:,} parameters, ".replace(
+            ",", " ", 1
+        )
         + f"width {s['width']}, {s['prefix'] + s['suffix']} blocks of which {s['suffix']} adapts; "
         f"window and chunks of {s['window']} bytes, texts of {s['context']}; {record['updates']} updates of "
         f"{record['bytes_an_update']} bytes, inner step size {record['inner_rate']:g}, {record['pieces']} pieces.",

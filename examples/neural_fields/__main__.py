@@ -39,20 +39,20 @@ def train(algorithm: il.Algorithm, params: PyTree, pictures: Pictures, steps: in
     adam = optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, steps // 20, steps))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), adam)
     loop = il.OuterLoop(algorithm, optimizer, pictures, meta_batch=META_BATCH, chunk=1)
-    state, block = loop.init(params, jax.random.key(1)), steps // 10
+    state, block = loop.init(params, jax.random.key(1)), max(1, steps // 10)
     for done in range(0, steps, block):
-        began = time.perf_counter()
-        state, info = loop.run(state, block)
+        began, length = time.perf_counter(), min(block, steps - done)
+        state, info = loop.run(state, length)
         mean = float(info.outer_loss[-50:].mean())
-        each = 1e3 * (time.perf_counter() - began) / block
-        print(f"  update {done + block}: error {mean:.4f}, {each:.1f} ms an update", flush=True)
+        each = 1e3 * (time.perf_counter() - began) / length
+        print(f"  update {done + length}: error {mean:.4f}, {each:.1f} ms an update", flush=True)
     return state.params
 
 
 def measure(
     algorithm: il.Algorithm, params: PyTree, pictures: Pictures, count: int
 ) -> dict[str, list[float]]:
-    """Mean PSNR in dB and its 95 % half width after 0, 3 and 10 inner steps on test pictures."""
+    """Mean PSNR in dB and its 95 % half width after 0 to 3 and 10 inner steps on test pictures."""
     longer, key = algorithm.with_inner(steps=10), jax.random.key(2)
     curve = il.evaluate(longer, params, pictures, score, key=key, num_tasks=count, chunk=10)
     found = {
@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     asked = parser.parse_args()
+    if min(asked.steps, asked.latent, asked.width) < 1:
+        parser.error("--steps, --latent and --width must be 1 or more")
     side, width, depth, count, steps = 16, asked.width, 4, 1000, asked.steps
     if asked.smoke:
         side, width, depth, count, steps = 8, 16, 2, 20, 50

@@ -39,6 +39,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     asked = parser.parse_args()
+    if asked.window < 1 or asked.context % asked.window:
+        parser.error(f"--context must be a multiple of --window, {asked.window}; got {asked.context}")
+    if asked.width < 1 or asked.width % 8:
+        parser.error(f"--width must be a multiple of 8, for four heads of an even size; got {asked.width}")
+    if asked.steps < 1 or asked.seeds < 1:
+        parser.error("--steps and --seeds must be 1 or more")
     s = Sizes(width=asked.width, window=asked.window, chunk=asked.window, context=asked.context)
     setting, seeds = Setting(s, asked.steps, 200, asked.rate), asked.seeds
     if asked.smoke:

@@ -18,7 +18,7 @@ from .decoder import Sizes, decoder
 from .text import Text, python_sources
 
 UPDATE_BYTES = 8192
-"""Bytes of text in an update of the outer loop."""
+"""Bytes of text in an update of the outer loop, where a text is not longer."""
 
 DYNAMIC_RATES = (0.01, 0.03, 0.1, 0.3)
 """Step sizes of dynamic evaluation, of which the best on the test text itself is reported: it has the advantage."""
@@ -35,19 +35,32 @@ class Setting:
     pieces: int
     rate: float
 
+    @property
+    def meta_batch(self) -> int:
+        """Texts in an update."""
+        return max(1, UPDATE_BYTES // self.sizes.context)
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides a result, the text included."""
+        texts = [np.asarray(text.text).tobytes() for text in sources(self.sizes.context + 1)]
+        said = repr((self, UPDATE_BYTES, DYNAMIC_RATES)).encode()
+        return hashlib.sha256(b"".join([said, *texts])).hexdigest()[:8]
+
 
 sources = cache(python_sources)
 
 
-def train(algorithm: TestTimeTraining, steps: int, seed: int) -> PyTree:
+def train(algorithm: TestTimeTraining, a: Setting, seed: int) -> PyTree:
     """Train all parameters by AdamW."""
-    s, text = algorithm.sizes, sources(algorithm.sizes.context + 1)[0]
+    s, steps, text = algorithm.sizes, a.steps, sources(algorithm.sizes.context + 1)[0]
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.95, weight_decay=0.1))
-    loop = il.OuterLoop(algorithm, optimizer, text, meta_batch=max(1, UPDATE_BYTES // s.context), chunk=1)
+    loop = il.OuterLoop(algorithm, optimizer, text, meta_batch=a.meta_batch, chunk=1)
     state = loop.init(decoder(jax.random.key(seed), s), jax.random.key(seed + 1))
-    for _ in range(4):
-        state, info = loop.run(state, steps // 4)
+    block = max(1, steps // 4)
+    for done in range(0, steps, block):
+        state, info = loop.run(state, min(block, steps - done))
         print(f"    update {int(state.step)}: loss {float(info.outer_loss[-20:].mean()):.3f}", flush=True)
     return state.params
 
@@ -62,7 +75,7 @@ def losses(algorithm: TestTimeTraining, params: PyTree, count: int) -> np.ndarra
 def window_alone(a: Setting, seed: int) -> Losses:
     """The window alone, and dynamic evaluation: its model, adapted at test all the same."""
     algorithm = test_time_training(optax.set_to_zero(), a.sizes)
-    params = train(algorithm, a.steps, seed)
+    params = train(algorithm, a, seed)
     dynamic = (losses(test_time_training(clipped(rate), a.sizes), params, a.pieces) for rate in DYNAMIC_RATES)
     return {
         "window alone": losses(algorithm, params, a.pieces),
@@ -73,7 +86,7 @@ def window_alone(a: Setting, seed: int) -> Losses:
 def meta_learned(a: Setting, seed: int) -> Losses:
     """Test-time training."""
     algorithm = test_time_training(clipped(a.rate), a.sizes)
-    return {"test-time training": losses(algorithm, train(algorithm, a.steps, seed), a.pieces)}
+    return {"test-time training": losses(algorithm, train(algorithm, a, seed), a.pieces)}
 
 
 def full_attention(a: Setting, seed: int) -> Losses:
@@ -81,7 +94,7 @@ def full_attention(a: Setting, seed: int) -> Losses:
     algorithm = test_time_training(
         optax.set_to_zero(), Sizes(**(vars(a.sizes) | {"window": a.sizes.context}))
     )
-    return {"full attention": losses(algorithm, train(algorithm, a.steps, seed), a.pieces)}
+    return {"full attention": losses(algorithm, train(algorithm, a, seed), a.pieces)}
 
 
 MODELS: dict[str, Callable[[Setting, int], Losses]] = {
@@ -96,8 +109,7 @@ def compare(a: Setting, seed: int, names: list[str], keep: Path | None) -> Losse
     found: Losses = {}
     for name in names:
         print(f"  {name}", flush=True)
-        digest = hashlib.sha256(repr(a).encode()).hexdigest()[:8]
-        file = keep and keep / f"{name}-seed{seed}-{digest}.npz"
+        file = keep and keep / f"{name}-seed{seed}-{a.digest}.npz"
         if file and file.exists():
             with np.load(file) as kept:
                 found |= dict(kept)

@@ -1,6 +1,7 @@
 """What the comparison says, as a file and as a table, and whether the differences are real."""
 
 import json
+import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from innerloop.engine.intervals import half_width
 
-from .compare import UPDATE_BYTES, Losses, Setting
+from .compare import Losses, Setting
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Results:
     """
 
     date: str
+    python: str
     sizes: dict[str, int]
     parameters: int
     updates: int
@@ -49,12 +51,13 @@ def report(found: list[Losses], a: Setting, parameters: int) -> Results:
     both = lambda name: [one[name] - one[ours] for one in found if name in one and ours in one]
     above = {name: mean(both(name)) for name in others if both(name)}
     return Results(
+        python=platform.python_version(),
         date=datetime.now(UTC).date().isoformat(),
         sizes=vars(a.sizes),
         parameters=parameters,
         updates=a.steps,
-        bytes_an_update=max(UPDATE_BYTES, a.sizes.context),
-        pieces=a.pieces,
+        bytes_an_update=a.meta_batch * a.sizes.context,
+        pieces=len(next(iter(averages.values()))),
         inner_rate=a.rate,
         losses={
             name: [interval(part) for part in [*np.split(x, 4, axis=1), x]] for name, x in averages.items()

@@ -4,6 +4,7 @@ A message says who complains, what was wrong, what was received and what to do. 
 and exits with code 2.
 """
 
+import operator
 from collections.abc import Callable, Iterable
 
 
@@ -13,6 +14,25 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
     if value not in known:
         do = "choose among: " + ", ".join(map(str, known))
         raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), do=do)
+
+
+def check_count(who: str, name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """The value of `name` as an integer.
+
+    Raises:
+        InnerloopError: on behalf of `who`, for what is no whole number, and for one outside `least`..`most`.
+    """
+    try:
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise InnerloopError(who, f"`{name}` must be a whole number", got=repr(value))
+    if number < least:
+        raise InnerloopError(who, f"`{name}` must be {least} or more", got=number)
+    if most is not None and number > most:
+        raise InnerloopError(who, f"`{name}` must be {most} or less", got=number)
+    return number
 
 
 def first_line(error: BaseException) -> str:

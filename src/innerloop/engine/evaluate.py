@@ -26,7 +26,7 @@ from innerloop.engine.pytree import check_trainable
 from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import InnerloopError, check_choice, check_count
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, place_cut
 
@@ -123,7 +123,7 @@ def evaluator(
     Raises:
         InnerloopError: as `evaluate`.
     """
-    record = steps_to_record(algorithm.inner.steps) if record is None else tuple(record)
+    record = steps_to_record(algorithm.inner.steps) if record is None else _numbers(record)
     check_request(num_tasks, chunk, record, algorithm.inner.steps)
     curve = _task_curve(algorithm, score, record)
     measured = over_tasks(
@@ -212,12 +212,21 @@ def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array
 
 def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
     """Raise InnerloopError unless there are two tasks or more, and the recorded steps lie in 0..steps."""
+    check_count("evaluate", "num_tasks", tasks, 0)
     if tasks < 2:
         raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
-    if chunk < 1:
-        raise InnerloopError("evaluate", "`chunk` must be 1 or more", got=chunk)
-    if not record or min(record) < 0 or max(record) > steps:
+    check_count("evaluate", "chunk", chunk)
+    if not record or any(number not in range(steps + 1) for number in record):
         raise InnerloopError("evaluate", f"recorded steps must lie in 0..{steps}", got=record)
+
+
+def _numbers(record: Sequence[int]) -> tuple[int, ...]:
+    """Recorded steps as a tuple. Raises InnerloopError for what is no sequence."""
+    try:
+        return tuple(record)
+    except TypeError:
+        do = "give several numbers of steps, such as (0, 5)"
+        raise InnerloopError("evaluate", "`record` must be a sequence", got=repr(record), do=do) from None
 
 
 def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:

@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -37,7 +36,7 @@ from innerloop.engine.nested_scan import nested_scan, square_root_segments
 from innerloop.engine.optimizer import initial_moments
 from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import InnerloopError, check_choice, check_count
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
 
@@ -84,11 +83,12 @@ class InnerLoop:
     offload: bool = False
 
     def __post_init__(self) -> None:
-        _check_at_least("steps", self.steps, 0)
-        _check_at_least("last", self.last, 0)
-        _check_at_least("minibatch", self.minibatch, 1)
-        if self.checkpoints != "sqrt":
-            _check_at_least("checkpoints", self.checkpoints, 1)
+        checkpoints = None if self.checkpoints == "sqrt" else self.checkpoints
+        counts = {"last": (self.last, 0), "minibatch": (self.minibatch, 1), "checkpoints": (checkpoints, 1)}
+        check_count("InnerLoop", "steps", self.steps, 0)
+        for name, (value, least) in counts.items():
+            if value is not None:
+                check_count("InnerLoop", name, value, least)
         if self.stream and self.minibatch is not None:
             do = "make each item of the stream a minibatch"
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
@@ -105,14 +105,6 @@ class InnerLoop:
     def segments(self) -> int | None:
         """The number of checkpoints through time; None for every step."""
         return square_root_segments(self.steps) if self.checkpoints == "sqrt" else self.checkpoints
-
-
-def _check_at_least(field: str, value: int | None, least: int) -> None:
-    """Raise InnerloopError for what is no whole number, and for one below `least`."""
-    if value is not None and not isinstance(value, int | np.integer):
-        raise InnerloopError("InnerLoop", f"`{field}` must be a whole number", got=repr(value))
-    if value is not None and value < least:
-        raise InnerloopError("InnerLoop", f"`{field}` must be {least} or more", got=value)
 
 
 class Trajectory(NamedTuple):

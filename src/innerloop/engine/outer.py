@@ -30,7 +30,7 @@ from innerloop.engine.optimizer import descend, initial_moments
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import InnerloopError, check_choice, check_count
 from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, own_copy, place, task_mesh
 from innerloop.parallel.param_sharding import cut, model_shards_of, on_mesh, place_cut
@@ -102,6 +102,9 @@ class MeshLoop(ABC):
         chunk: int | None = None,
         mesh: Mesh | None = None,
     ):
+        check_count("OuterLoop", "meta_batch", meta_batch)
+        if chunk is not None:
+            check_count("OuterLoop", "chunk", chunk)
         self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
@@ -148,8 +151,7 @@ class MeshLoop(ABC):
             Diverged: an InnerloopError; the first update, task and inner step that were not finite are named.
         """
         check_choice("OuterLoop.run", "on_nonfinite", on_nonfinite, ("raise", "ignore"))
-        if steps < 1:
-            raise InnerloopError("OuterLoop.run", "`steps` must be 1 or more", got=steps)
+        check_count("OuterLoop.run", "steps", steps)
         check_state(state)
         if not (self.programs or self.counted):
             self.check_tasks(state.key)

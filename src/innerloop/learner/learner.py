@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, Params
-from innerloop.errors import InnerloopError, first_line
+from innerloop.errors import InnerloopError, check_choice, first_line
 from innerloop.learner import pickling, validation
 from innerloop.learner.estimator import Estimator, OfClassifiers, not_fitted
 from innerloop.learner.outputs import batch_loss, in_use, loss_in_use
@@ -99,6 +100,7 @@ class Learner(Estimator):
             InnerloopError: for parameters that are not float arrays, and a loss that does not expose its model.
         """
         check_trainable(params, "Learner")
+        check_choice("Learner", "normalization", normalization, get_args(Normalization))
         loss = batch_loss(algorithm.loss_fn)
         if classification is None:
             classification = loss.measure is not squared_error

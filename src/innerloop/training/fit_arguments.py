@@ -1,13 +1,11 @@
 """Checks of what `innerloop.fit` is given, before anything is written."""
 
-import operator
-
 import jax
 
 from innerloop.config.bounds import SEED
 from innerloop.engine.pytree import check_trainable, paths
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel import multi_process
 
 COUNTED = 2**31 - 1
@@ -16,23 +14,12 @@ COUNTED = 2**31 - 1
 
 def count(name: str, number: object, least: int = 1) -> int:
     """A number of things. Raises InnerloopError unless it is a whole number of at least `least`."""
-    return _bounded(name, number, least, COUNTED)
+    return check_count("fit", name, number, least, COUNTED)
 
 
 def checked_seed(number: object) -> int:
     """A seed that `jax.random.key` accepts. Raises InnerloopError for any other."""
-    return _bounded("seed", number, int(SEED.low), int(SEED.high))
-
-
-def _bounded(name: str, number: object, low: int, high: int) -> int:
-    try:
-        found = operator.index(number)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise InnerloopError("fit", f"`{name}` must be a whole number", got=repr(number)) from None
-    if not low <= found <= high:
-        bound = f"{low} or more" if found < low else f"{high} or less"
-        raise InnerloopError("fit", f"`{name}` must be {bound}", got=found)
-    return found
+    return check_count("fit", "seed", number, int(SEED.low), int(SEED.high))
 
 
 def check_parameters(params: Params) -> None:

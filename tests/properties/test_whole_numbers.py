@@ -1,0 +1,60 @@
+"""Counts that are none are refused where they are given, from every door of the library.
+
+In a process without the checks of types that tests otherwise run under.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from innerloop.errors import InnerloopError, check_count
+
+BEFORE = """
+import jax, jax.numpy as jnp, numpy as np, optax
+import innerloop as il
+params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
+loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
+algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
+loop = lambda **changes: il.OuterLoop(algorithm, optax.sgd(0.1), tasks, **{"meta_batch": 2, **changes})
+evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
+"""
+REFUSED = {
+    "il.InnerLoop(optax.sgd(0.1), True)": "InnerLoop: `steps` must be a whole number, got True.",
+    "il.InnerLoop(optax.sgd(0.1), 1.5)": "InnerLoop: `steps` must be a whole number, got 1.5.",
+    "il.InnerLoop(optax.sgd(0.1), minibatch=0)": "InnerLoop: `minibatch` must be 1 or more, got 0.",
+    "loop(meta_batch='4')": "OuterLoop: `meta_batch` must be a whole number, got '4'.",
+    "loop(meta_batch=1.5)": "OuterLoop: `meta_batch` must be a whole number, got 1.5.",
+    "loop(meta_batch=0)": "OuterLoop: `meta_batch` must be 1 or more, got 0.",
+    "loop(chunk=0.5)": "OuterLoop: `chunk` must be a whole number, got 0.5.",
+    "loop().run(loop().init(params, key), 1.5)": "OuterLoop.run: `steps` must be a whole number, got 1.5.",
+    "evaluated(num_tasks=2.5)": "evaluate: `num_tasks` must be a whole number, got 2.5.",
+    "evaluated(chunk=1.5)": "evaluate: `chunk` must be a whole number, got 1.5.",
+    "evaluated(record=1)": "evaluate: `record` must be a sequence, got 1; give several numbers of steps, such as "
+    "(0, 5).",
+    "evaluated(record=(0.5,))": "evaluate: recorded steps must lie in 0..2, got (0.5,).",
+    "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
+    "transductive, inductive, support.",
+}
+AFTER = """
+assert il.InnerLoop(optax.sgd(0.1), np.int32(2)).steps == 2
+assert loop(meta_batch=np.int64(2), chunk=np.int8(1)).meta_batch == 2
+"""
+
+
+def test_what_is_no_count_is_told_at_every_door():
+    tried = [
+        f"try:\n    {call}\n    print('accepted')\nexcept il.InnerloopError as error:\n    print(error)\n"
+        for call in REFUSED
+    ]
+    code = BEFORE + "".join(tried) + AFTER
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(REFUSED, done.stdout.splitlines(), strict=True)) == REFUSED
+
+
+def test_the_limits_of_a_count():
+    assert check_count("who", "name", 3, 3, 3) == 3
+    for number, told in ((2, "3 or more"), (4, "3 or less")):
+        with pytest.raises(InnerloopError, match=f"who: `name` must be {told}, got {number}"):
+            check_count("who", "name", number, 3, 3)
