@@ -38,13 +38,12 @@ def above(record: dict[str, Any]) -> str:
 def made(record: dict[str, Any]) -> str:
     """When, and by which settings."""
     s = record["sizes"]
+    parameters = f"{record['parameters']:,}".replace(",", " ")
     return textwrap.fill(
-        f"Measured {record['date']} with the library of Python {record['python']}: {record['parameters']:,} parameters, ".replace(
-            ",", " ", 1
-        )
-        + f"width {s['width']}, {s['prefix'] + s['suffix']} blocks of which {s['suffix']} adapts; "
-        f"window and chunks of {s['window']} bytes, texts of {s['context']}; {record['updates']} updates of "
-        f"{record['bytes_an_update']} bytes, inner step size {record['inner_rate']:g}, {record['pieces']} pieces.",
+        f"Measured {record['date']} with the library of Python {record['python']}: {parameters} parameters, width "
+        f"{s['width']}, {s['prefix'] + s['suffix']} blocks of which {s['suffix']} adapts; window and chunks of "
+        f"{s['window']} bytes, texts of {s['context']}; {record['updates']} updates of {record['bytes_an_update']} "
+        f"bytes, inner step size {record['inner_rate']:g}, {record['pieces']} pieces.",
         width=118,
     )
 
