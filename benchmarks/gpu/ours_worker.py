@@ -4,6 +4,7 @@ python -m benchmarks.gpu.ours_worker CORES              on what JAX finds
 python -m benchmarks.gpu.ours_worker CORES as-a-gpu     the code of a GPU, on a CPU
 """
 
+import os
 import statistics
 import sys
 import time
@@ -32,6 +33,7 @@ from benchmarks.speed.problem import (
 from benchmarks.speed.worker_protocol import serve
 from benchmarks.speed.workloads import from_dict
 from innerloop.config.schema import Precision
+from innerloop.nn.kernels.backend import GPU_CONVOLUTION
 from innerloop.parallel.precision import PRODUCTS, available, products
 
 COPIES = 8
@@ -60,9 +62,12 @@ class Ours:
                 found[precision] = 2 * side**3 / seconds_of(jax.jit(lambda a: a @ a), a)
         return {"copy": 2 * x.nbytes / seconds_of(jax.jit(lambda x: x + 1), x), "products": found}
 
-    def load(self, workload: dict[str, Any], problem: str, precision: Precision) -> dict[str, Any]:
+    def load(
+        self, workload: dict[str, Any], problem: str, precision: Precision, convolution: str = "patches"
+    ) -> dict[str, Any]:
         """Compile; in float32 write the weights and the tasks of the first meta-step as well."""
         w = self.w = from_dict(workload)
+        os.environ[GPU_CONVOLUTION] = convolution
         with products(precision):
             made = experiment(w, precision)
             params = made.init_params()

@@ -85,6 +85,11 @@ def ours(workload: Record) -> list[Record]:
     return [run for run in workload["runs"] if run["by"] == "innerloop"]
 
 
+def kind(run: Record) -> str:
+    """The precision of one of our runs, and how it convolves if that is not the default."""
+    return run["precision"] + (", Pallas" if run.get("convolution") == "pallas" else "")
+
+
 def peers(workload: Record, precision: str) -> dict[tuple[str, bool], Record]:
     """PyTorch's runs of one precision, by method and whether it is a graph."""
     found = [r for r in workload["runs"] if r["by"] != "innerloop" and r["precision"] == precision]
@@ -114,7 +119,7 @@ def times_row(workload: Record, run: Record, beside: dict[tuple[str, bool], Reco
     cells = [significant(beside[peer]["ms"]) if peer in beside else "–" for peer in PEERS]
     ratio = f"**{best['ms'] / run['ms']:.2f}**" if best else "–"
     error = f"{run['error']:.1e}" if "error" in run else "–"
-    row = [workload["workload"], run["precision"], significant(run["ms"]), *cells, ratio]
+    row = [workload["workload"], kind(run), significant(run["ms"]), *cells, ratio]
     return [*row, megabytes(run), megabytes(best), f"{run['compile_s']:.1f}", error]
 
 
@@ -128,7 +133,5 @@ def roofline_table(record: Record) -> str:
             counts = [f"{cost['kernels']:.0f}", f"{cost['loops']:.0f}"]
             sizes = [f"{cost[name] / 1e9:.3g}" for name in ("operations", "bytes")]
             times = [significant(least["product_ms"]), significant(least["copy_ms"]), significant(run["ms"])]
-            rows.append(
-                [workload["workload"], run["precision"], *counts, *sizes, *times, f"{least['share']:.2f}"]
-            )
+            rows.append([workload["workload"], kind(run), *counts, *sizes, *times, f"{least['share']:.2f}"])
     return table([*header, "at the copy's rate, ms", "measured, ms", "share"], rows)

@@ -42,6 +42,8 @@ class GpuRace:
         """Everything, into one record. Raises ContenderError where ours fails in float32 before the time is over."""
         for number, precision in enumerate(self.facts[OURS]["precisions"]):
             self.attempt(f"innerloop {precision}", lambda p=precision: self.ours(p), needed=number == 0)
+        if self.w.image and self.facts[OURS]["platform"] == "gpu":
+            self.attempt("innerloop float32, Pallas", lambda: self.ours("float32", "pallas"))
         self.attempt("float64", self.compare_with_double)
         if self.facts[TORCH]:
             for method in METHODS:
@@ -69,18 +71,18 @@ class GpuRace:
         """A file that contenders exchange."""
         return str(self.folder / f"{self.w.name}-{name}.npz".replace(" ", "-"))
 
-    def ours(self, precision: str) -> None:
+    def ours(self, precision: str, convolution: str = "patches") -> None:
         """Compile, time, and keep the first gradient; the reference begins as soon as there is a problem."""
-        ours, problem = self.workers[OURS], self.path("problem")
-        made = ours.ask("load", workload=self.w.as_dict(), problem=problem, precision=precision)
-        if precision == "float32":
+        ours, problem, own = self.workers[OURS], self.path("problem"), {"convolution": convolution}
+        made = ours.ask("load", workload=self.w.as_dict(), problem=problem, precision=precision, **own)
+        if precision == "float32" and convolution == "patches":
             self.attempt("float64", lambda: self.begin_reference(problem))
         ours.ask("steps", count=self.w.per_dispatch)
-        ours.ask("gradient", path=self.path(f"ours-{precision}"))
+        ours.ask("gradient", path=self.path(name_of(precision, convolution)))
         times = self.repeated(ours, self.w.per_dispatch)
         facts = {name: made[name] for name in ("compile_s", "memory_mb", "cost", "xla")}
         least = roofline(made["cost"], precision, self.facts["rates"], median(times))
-        self.runs.append({**timed("innerloop", precision, times), **facts, "roofline": least})
+        self.runs.append({**timed("innerloop", precision, times), **own, **facts, "roofline": least})
 
     def begin_reference(self, problem: str) -> None:
         """Ask for the gradient in float64, and do not wait for it."""
@@ -91,7 +93,8 @@ class GpuRace:
         """The error of each precision's meta-gradient."""
         self.workers[REFERENCE].receive()
         for run in self.runs:
-            run["error"] = relative_error(self.path(f"ours-{run['precision']}"), self.path("exact"))
+            ours = self.path(name_of(run["precision"], run["convolution"]))
+            run["error"] = relative_error(ours, self.path("exact"))
 
     def peer(self, name: str, method: str, graph: bool) -> None:
         """Check a meta-gradient of PyTorch's and time it in each precision. Raises ContenderError if it is wrong."""
@@ -127,6 +130,11 @@ class GpuRace:
         while len(times) < MOST and (len(times) < LEAST or sum(times) * count < SECONDS):
             times.append(worker.ask("steps", count=count)["seconds"] / count)
         return times
+
+
+def name_of(precision: str, convolution: str) -> str:
+    """The name of a file of our gradient."""
+    return f"ours-{precision}" + (f"-{convolution}" if convolution != "patches" else "")
 
 
 def timed(by: str, precision: str, times: list[float]) -> dict[str, Any]:

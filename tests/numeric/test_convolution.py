@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from numeric_cases import normal
 
-from innerloop.nn.kernels import cpu_conv, gpu_conv
+from innerloop.errors import InnerloopError
+from innerloop.nn.kernels import cpu_conv, gpu_conv, pallas_conv
 from innerloop.nn.kernels.conv import conv
 from innerloop.nn.kernels.im2col import (
     _images_in_a_block,
@@ -16,11 +18,13 @@ from innerloop.nn.kernels.im2col import (
     same_padding,
 )
 
+EVERY = [(processor, k, s) for processor in (cpu_conv, gpu_conv) for k in (1, 2, 3, 5) for s in (1, 2, 3)]
+INTERPRETED = [(pallas_conv, 3, 1), (pallas_conv, 3, 2), (pallas_conv, 2, 2)]
+"""Fewer, since Pallas's interpreter takes long to compile."""
 
-@pytest.mark.parametrize("processor", [cpu_conv, gpu_conv])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_value_and_derivatives_of_three_orders(kernel: int, stride: int, processor):
+
+@pytest.mark.parametrize(("processor", "kernel", "stride"), EVERY + INTERPRETED)
+def test_value_and_derivatives_of_three_orders(processor, kernel: int, stride: int):
     """Value, gradients, forward over reverse, reverse over reverse and a third order, against XLA's own."""
     more = {} if processor is cpu_conv else {"precision": "highest"}
     bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride, **more)
@@ -137,3 +141,30 @@ def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch:
         monkeypatch.undo()
         for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_convolution_of_a_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, w = jnp.ones((2, 4, 4, 16)), jnp.ones((3, 3, 16, 2))
+    used = lambda: str(jax.make_jaxpr(lambda x, w: conv(x, w, 1))(x, w))
+    assert " gpu_conv[" in used()
+    monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "pallas")
+    assert " pallas_conv[" in used()
+    monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "best")
+    with pytest.raises(InnerloopError, match="INNERLOOP_GPU_CONVOLUTION: .* choose among: patches, pallas"):
+        used()
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="later releases want to know which GPU")
+@pytest.mark.parametrize("precision", ["highest", "tensorfloat32", "BF16_BF16_F32"])
+def test_the_kernels_of_all_orders_are_lowered_to_triton(precision: str, monkeypatch: pytest.MonkeyPatch):
+    """The three maps for several tasks: forward, gradients, and the gradient of those."""
+    monkeypatch.setattr(pallas_conv, "interpreted", lambda: False)
+    curved = lambda x, w: jnp.sum(jnp.sin(pallas_conv.conv_p.bind(x, w, stride=2, precision=precision)))
+    slopes = lambda x, w: sum(jnp.vdot(a, a) for a in jax.grad(curved, (0, 1))(x, w))
+    second = jax.jit(jax.vmap(jax.grad(slopes, (0, 1))))
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 5, 28, 28, 3), (4, 3, 3, 3, 64))]
+    name = "__gpu$xla.gpu.triton"
+    unchecked = [export.DisabledSafetyCheck.custom_call(name)]
+    module = export.export(second, platforms=["cuda"], disabled_checks=unchecked)(*shapes).mlir_module()
+    assert module.count(name) == 9

@@ -6,8 +6,14 @@ take any batch.
 """
 
 import contextlib
+import os
 
 import jax
+
+from innerloop.errors import check_choice
+
+GPU_CONVOLUTION = "INNERLOOP_GPU_CONVOLUTION"
+"""The variable that chooses a GPU's convolution: `patches` (the default) or `pallas`, which is yet to be measured."""
 
 _PORTABLE = jax.make_user_context(False)  # part of the key of every cache of traced functions
 
@@ -20,3 +26,10 @@ def portable() -> contextlib.AbstractContextManager[None]:
 def backend() -> str:
     """`cpu`, `gpu` or `tpu`; `any` for what is traced within `portable`."""
     return "any" if _PORTABLE.value else jax.default_backend()
+
+
+def gpu_convolution() -> str:
+    """How a GPU convolves. Raises InnerloopError for an unknown way."""
+    chosen = os.environ.get(GPU_CONVOLUTION) or "patches"
+    check_choice(GPU_CONVOLUTION, "value", chosen, ("patches", "pallas"))
+    return chosen

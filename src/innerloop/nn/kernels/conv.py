@@ -5,10 +5,11 @@ On a CPU and on a GPU it is one of three bilinear maps (`bilinear_conv`), elsewh
 Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
 
+from jax.extend.core import Primitive
 from jaxtyping import Array, Float
 
 from innerloop.nn.kernels import cpu_conv, gpu_conv
-from innerloop.nn.kernels.backend import backend
+from innerloop.nn.kernels.backend import backend, gpu_convolution
 from innerloop.nn.kernels.im2col import conv_by_patches, conv_by_xla
 from innerloop.parallel.precision import product_precision
 
@@ -32,5 +33,14 @@ def conv(
     if backend() == "cpu":
         return cpu_conv.conv_p.bind(x, w, stride=stride)
     if backend() == "gpu":
-        return gpu_conv.conv_p.bind(x, w, stride=stride, precision=product_precision())
+        return _conv_of_gpu().bind(x, w, stride=stride, precision=product_precision())
     return conv_by_xla(x, w, stride)
+
+
+def _conv_of_gpu() -> Primitive:
+    """The primitive that was chosen; Pallas is imported by those alone who want it."""
+    if gpu_convolution() == "patches":
+        return gpu_conv.conv_p
+    from innerloop.nn.kernels import pallas_conv
+
+    return pallas_conv.conv_p

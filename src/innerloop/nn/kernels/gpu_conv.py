@@ -91,7 +91,7 @@ def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
     return either
 
 
-def _batched(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
+def batched_over_tasks(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
     """The rule under `vmap`: more examples if all share one kernel, else the axis of tasks; two `vmap`s are one."""
 
     def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
@@ -112,6 +112,6 @@ conv_p = bilinear_conv(
     _over_tasks(_conv),
     _over_tasks(_kernel_gradient),
     _over_tasks(_input_gradient),
-    _batched,
+    batched_over_tasks,
     "precision",
 )
