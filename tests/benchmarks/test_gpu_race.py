@@ -25,7 +25,7 @@ class Ours:
         return {"platform": kind, "device": "Fast 1", "precisions": ["float32", "bfloat16"], "versions": {"jax": "1"}}
     def rates(self, megabytes, side):
         return {"copy": 1e9, "products": {"float32": 1e9, "bfloat16": 2e9}}
-    def load(self, workload, problem, precision):
+    def load(self, workload, problem, precision, convolution):
         if behaviour == "fails": raise RuntimeError("cannot")
         if behaviour == "slow" and precision == "bfloat16": time.sleep(60)
         self.precision = precision
