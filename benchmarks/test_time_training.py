@@ -20,10 +20,14 @@ def losses(record: dict[str, Any]) -> str:
     """The loss of every model by quarter, and by seed."""
     shown = lambda mean, half: f"{mean:.3f} ± {half:.3f}"
     rows = [
-        [name, *(shown(*cell) for cell in cells), ", ".join(f"{x:.3f}" for x in record["by_seed"][name])]
+        [
+            name,
+            *(shown(*cell) for cell in [record["first_chunk"][name], *cells]),
+            ", ".join(f"{x:.3f}" for x in record["by_seed"][name]),
+        ]
         for name, cells in record["losses"].items()
     ]
-    return table(["model", "1st quarter", "2nd", "3rd", "4th", "all", "by seed"], rows)
+    return table(["model", "1st chunk", "1st quarter", "2nd", "3rd", "4th", "all", "by seed"], rows)
 
 
 def above(record: dict[str, Any]) -> str:

@@ -14,7 +14,9 @@ from .compare import Losses, Setting
 
 @dataclass(frozen=True)
 class Results:
-    """Losses in nats a byte by quarter of the text and in all: `[mean, 95 % half width over pieces]`.
+    """Losses in nats a byte: `[mean, 95 % half width over pieces]` by quarter of the text, in all, in the first chunk.
+
+    No step has been taken in the first chunk: what differs there was learnt in training.
 
     A model's numbers are means over the seeds that it was trained with; the intervals are over pieces of text.
     Differences to test-time training are taken seed by seed and piece by piece.
@@ -29,6 +31,7 @@ class Results:
     pieces: int
     inner_rate: float
     losses: dict[str, list[list[float]]]
+    first_chunk: dict[str, list[float]]
     by_seed: dict[str, list[float]]
     above_test_time_training: dict[str, list[float]]
 
@@ -62,6 +65,7 @@ def report(found: list[Losses], a: Setting, parameters: int) -> Results:
         losses={
             name: [interval(part) for part in [*np.split(x, 4, axis=1), x]] for name, x in averages.items()
         },
+        first_chunk={name: interval(x[:, : a.sizes.chunk]) for name, x in averages.items()},
         by_seed={
             name: [float(one[name].mean(dtype=np.float64)) for one in found if name in one] for name in names
         },
@@ -71,11 +75,10 @@ def report(found: list[Losses], a: Setting, parameters: int) -> Results:
 
 def table(results: Results) -> str:
     """The results as text."""
-    head = (
-        f"{'loss in nats a byte':22}" + "".join(f"{f'quarter {i}':>17}" for i in range(1, 5)) + f"{'all':>17}"
-    )
+    heads = ["1st chunk", *(f"quarter {i}" for i in range(1, 5)), "all"]
+    head = f"{'loss in nats a byte':22}" + "".join(f"{head:>17}" for head in heads)
     row = lambda name, cells: f"{name:22}" + "".join(f"{f'{a:.4f} ± {b:.4f}':>17}" for a, b in cells)
-    rows = [row(name, cells) for name, cells in results.losses.items()]
+    rows = [row(name, [results.first_chunk[name], *cells]) for name, cells in results.losses.items()]
     above = [
         f"{name} is {a:+.4f} ± {b:.4f} above test-time training"
         for name, (a, b) in results.above_test_time_training.items()
