@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 ANALYSIS = [json.loads(p.read_text()) for p in sorted((RESULTS / "analysis").glob("*.json"))]
 MODELS = {r["subject"]: r["results"] for r in ANALYSIS if r["kind"] == "model"}
-NOTHING_PUBLISHED = {"omniglot-5way-1shot-anil", "cifar-fs-5way-1shot-anil"}
+NOTHING_PUBLISHED = {"omniglot-5way-1shot-anil", "omniglot-5way-1shot-boil", "cifar-fs-5way-1shot-anil"}
 """Shipped image models whose algorithm nobody published on these tasks."""
 
 

@@ -133,6 +133,24 @@ def test_shipped_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert weights.shipped() == []
 
 
+def test_shipped_snapshots_are_of_the_shipped_model():
+    """Those of BOIL, for `innerloop analyze`: the same parameters, from random ones on; other presets have none."""
+    name = "omniglot-5way-1shot-boil"
+    found = weights.shipped_snapshots(name)
+    arrays, config, extra = weights.load(weights.shipped_path(name))
+    assert list(found) == sorted(found)
+    assert next(iter(found)) == 0
+    assert list(found)[-1] <= extra["meta_steps"] == config.outer.meta_steps
+    distance = []
+    for step, path in found.items():
+        own, of, more = weights.load(path)
+        assert (of, more["meta_steps"]) == (config, step)
+        assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in arrays.items()}
+        distance.append(sum(np.square(own[k].astype(np.float64) - arrays[k]).sum() for k in arrays))
+    assert distance == sorted(distance, reverse=True)
+    assert weights.shipped_snapshots("omniglot-5way-1shot-maml") == weights.shipped_snapshots("no preset") == {}
+
+
 @pytest.fixture
 def saved(tmp_path: Path):
     """A manager with one checkpoint, of step 7."""
