@@ -1,6 +1,7 @@
-"""The tables of docs/guides/adapters.md, from benchmarks/results/adapters.json alone.
+"""The tables of docs/guides/adapters.md, from its two result files alone.
 
-The file is made by `python -m examples.adapters --debian --out benchmarks/results/adapters.json`; then
+They are made by `python -m examples.adapters --debian --out benchmarks/results/adapters.json`, and with `--updates 400`
+into adapters-longer.json; then
 
     python -m benchmarks.adapters
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 from benchmarks.accuracy.tables import between_markers, table
 
-RESULTS = Path(__file__).parent / "results" / "adapters.json"
+RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "guides" / "adapters.md"
 METHODS = {
     "nearest mean": "nearest class mean",
@@ -25,19 +26,24 @@ METHODS = {
 """The methods by their names in the result file, in the order of the rows."""
 
 
-def accuracy(record: dict[str, Any], shots: str) -> str:
-    """All methods; the difference to logistic regression is bold where its interval excludes 0."""
+def difference(record: dict[str, Any], shots: str, name: str) -> str:
+    """What a method gains over logistic regression; bold where the interval excludes 0."""
+    mean, half = record["shots"][shots]["methods"][name]["minus_logistic_regression"]
+    shown = f"{100 * mean:+.1f} ± {100 * half:.1f}"
+    return f"**{shown}**" if abs(mean) > half else shown
+
+
+def accuracy(record: dict[str, Any], longer: dict[str, Any], shots: str) -> str:
+    """All methods; the last two columns are differences to logistic regression."""
     rows = []
     for name, title in METHODS.items():
-        found = record["shots"][shots]["methods"][name]
-        mean, half = found["accuracy"]
-        difference, width = found["minus_logistic_regression"]
-        shown = f"{100 * difference:+.1f} ± {100 * width:.1f}"
-        shown = f"**{shown}**" if abs(difference) > width else shown
-        shown = "" if name == "logistic regression" else shown
-        rows.append([title, f"{100 * mean:.1f} ± {100 * half:.1f}", str(found["tasks"]), shown])
-    head = ["method", "accuracy, %", "tasks", "minus logistic regression, same tasks"]
-    return table(head, rows)
+        mean, half = record["shots"][shots]["methods"][name]["accuracy"]
+        differences = [difference(found, shots, name) for found in (record, longer)]
+        differences[1] = differences[1] if "ANIL" in name or "LoRA" in name else ""
+        shown = ["", ""] if name == "logistic regression" else differences
+        rows.append([title, f"{100 * mean:.1f} ± {100 * half:.1f}", *shown])
+    many = longer["settings"]["updates"]
+    return table(["method", "accuracy, %", "minus logistic regression", f"after {many} updates"], rows)
 
 
 def labels(record: dict[str, Any]) -> str:
@@ -54,16 +60,18 @@ def made(record: dict[str, Any]) -> str:
         f"{s['updates']} updates of {s['meta_batch']} tasks, which had {s['train_shots']} example"
         f"{'s' if s['train_shots'] > 1 else ''} of each label, for each method; rank {s['rank']}, {s['steps']} inner "
         f"steps of rate {s['rate']:g}, texts cut to {record['tokens']} tokens. C of logistic regression "
-        f"was {c['1']['C']:g} for one example and {c['5']['C']:g} for five.",
+        f"was {c['1']['C']:g} for one example and {c['5']['C']:g} for five. All methods have seen {s['tasks']} tasks.",
         width=118,
     )
 
 
 def write_page() -> None:
     """Write all tables between their markers."""
-    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    record, longer = read("adapters.json"), read("adapters-longer.json")
+    assert record["digest"] == longer["digest"], "the two trainings had other texts"
     for shots in ("1", "5"):
-        between_markers(PAGE, f"adapters-{shots}", accuracy(record, shots))
+        between_markers(PAGE, f"adapters-{shots}", accuracy(record, longer, shots))
     between_markers(PAGE, "adapters-labels", labels(record))
     between_markers(PAGE, "adapters-made", made(record) + "\n")
 

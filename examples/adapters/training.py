@@ -28,7 +28,7 @@ class Settings:
     scale: float = 4.0
     rate: float = 0.1
     steps: int = 3
-    updates: int = 400
+    updates: int = 40
     train_shots: int = 1
     meta_batch: int = 4
     outer_rate: float = 1e-3
