@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jax
 
-from .compare import MODELS, Setting, compare
+from .compare import MODELS, SLOW, Setting, compare
 from .decoder import Sizes, decoder
 from .results import report, table
 
@@ -34,7 +34,9 @@ def main() -> None:
     )
     parser.add_argument("--rate", type=float, default=1.0, help="the inner step size")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what is trained")
-    parser.add_argument("--full-seeds", type=int, help="trainings with full attention, which takes longest")
+    parser.add_argument(
+        "--baseline-seeds", type=int, help=f"of how many seeds the slow ones: {', '.join(SLOW)}"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where finished trainings are kept")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
@@ -53,8 +55,8 @@ def main() -> None:
     found = []
     for seed in range(seeds):
         print(f"seed {seed}: {count} parameters, {setting.steps} updates", flush=True)
-        few = asked.full_seeds is not None and seed >= asked.full_seeds
-        names = [name for name in asked.models if not (few and name == "full-attention")]
+        few = asked.baseline_seeds is not None and seed >= asked.baseline_seeds
+        names = [name for name in asked.models if not (few and name in SLOW)]
         found.append(compare(setting, seed, names, asked.keep))
     results = report(found, setting, count)
     print("\n" + table(results))
