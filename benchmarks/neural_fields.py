@@ -47,7 +47,10 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 class Ours:
-    """The same steps by `OuterLoop`."""
+    """The same steps by `OuterLoop`, tasks split over the cores."""
+
+    def __init__(self, threads: int):
+        il.use_cores(threads)
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
         """Draw weights, take glyphs as pictures, and write both for the peer."""
@@ -155,7 +158,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     if asked.serve:
-        return serve(Ours, asked.serve)
+        return serve(lambda: Ours(asked.serve), asked.serve)
     timed = RESULTS / "neural-fields-speed.json"
     if not asked.table:
         timed.write_text(json.dumps(race(asked.threads), indent=1) + "\n", encoding="utf-8")

@@ -78,6 +78,7 @@ def main() -> None:
     side, width, depth, count, steps = 16, asked.width, 4, 1000, asked.steps
     if asked.smoke:
         side, width, depth, count, steps = 8, 16, 2, 20, 50
+    il.use_cores()
 
     train_set, test_set = load(asked.cifar, side)
     results = {"data": "CIFAR-100" if asked.cifar else "glyphs", "side": side, "width": width, "depth": depth}

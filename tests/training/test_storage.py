@@ -148,7 +148,9 @@ def test_shipped_snapshots_are_of_the_shipped_model():
         assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in arrays.items()}
         distance.append(sum(np.square(own[k].astype(np.float64) - arrays[k]).sum() for k in arrays))
     assert distance == sorted(distance, reverse=True)
-    assert weights.shipped_snapshots("omniglot-5way-1shot-maml") == weights.shipped_snapshots("no preset") == {}
+    assert (
+        weights.shipped_snapshots("omniglot-5way-1shot-maml") == weights.shipped_snapshots("no preset") == {}
+    )
 
 
 @pytest.fixture
