@@ -157,7 +157,12 @@ def test_meshes():
 
 @pytest.mark.parametrize(
     ("meta_batch", "chunk", "message"),
-    [(4, 3, "chunks of 3"), (0, None, "got 0 tasks"), (4, 0, "chunks of 0"), (4, -1, "chunks of -1")],
+    [
+        (4, 3, "multiple of devices x chunk, got 4 tasks on . devices in chunks of 3"),
+        (0, None, "`meta_batch` must be 1 or more, got 0"),
+        (4, 0, "`chunk` must be 1 or more, got 0"),
+        (4, -1, "`chunk` must be 1 or more, got -1"),
+    ],
 )
 def test_sizes_that_do_not_divide(meta_batch: int, chunk: int | None, message: str):
     with pytest.raises(InnerloopError, match=message):

@@ -19,6 +19,7 @@ from rich.console import Console
 from innerloop.cli.distributed import end_with_parent, hand_on
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import from_json, to_json
+from innerloop.io.files import OwnFolder
 from innerloop.io.text import printable
 from innerloop.training import signals
 
@@ -88,8 +89,9 @@ class Together:
 
     def start(self, place: int, job: Job) -> None:
         """Start a job on one share of the machine."""
-        job.folder.parent.mkdir(parents=True, exist_ok=True)
-        with output_of(job).open("a", encoding="utf-8") as output:
+        folder = OwnFolder(job.folder.parent)
+        folder.make()
+        with folder.appending(output_of(job).name) as output:
             # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
             process = subprocess.Popen(
                 COMMAND,
@@ -154,12 +156,11 @@ def last_line(job: Job) -> str:
 
 def share_cores(process: int, place: int, shares: int) -> None:
     """Keep a process to its share of this process's cores, all shares alike, where the system can."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if size := len(cores) // shares:
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(process, cores[place * size : (place + 1) * size])
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if size := len(cores) // shares:
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(process, cores[place * size : (place + 1) * size])
 
 
 def child() -> int:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import read_object, sha256_of
@@ -215,13 +216,19 @@ class OwnFolder:
 
     def append(self, name: str, text: str) -> None:
         """Add to a text file in one write."""
+        with self.appending(name) as file:
+            file.write(text)
+
+    @contextmanager
+    def appending(self, name: str) -> Iterator[TextIO]:
+        """A text file that is added to. Raises InnerloopError for a link, and for what is no regular file."""
         path = self.place(name)
         with cannot_write(path, "free some room, then `resume`"):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE, 0o666)
             with open(handle, "w", encoding="utf-8", newline="") as file:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     raise InnerloopError(str(path), "is not a regular file")
-                file.write(text)
+                yield file
                 file.flush()
                 self.note(path, os.fstat(handle))
 
