@@ -20,7 +20,7 @@ from innerloop.cli.distributed import end_with_parent, hand_on
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import from_json, to_json
 from innerloop.io.files import OwnFolder
-from innerloop.io.text import printable
+from innerloop.io.text import as_json, printable
 from innerloop.training import signals
 
 CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once import child; entry(child)"
@@ -115,7 +115,7 @@ class Together:
             "devices": self.devices,
         }
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(order))
+            process.stdin.write(as_json(order))
         with suppress(BrokenPipeError):
             process.stdin.close()
 
