@@ -18,9 +18,10 @@ from pathlib import Path
 
 import jax
 
-from .compare import MODELS, SLOW, Setting, compare
+from .compare import MODELS, SLOW, compare
 from .decoder import Sizes, decoder
 from .results import report, table
+from .training import Setting
 
 
 def main() -> None:

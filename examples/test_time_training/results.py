@@ -9,7 +9,8 @@ import numpy as np
 
 from innerloop.engine.intervals import half_width
 
-from .compare import Losses, Setting
+from .compare import Losses
+from .training import Setting
 
 
 @dataclass(frozen=True)

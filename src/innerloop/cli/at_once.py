@@ -4,7 +4,6 @@ Each has its share of the cores, or of an accelerator's memory, and is the train
 machine: the same bits, the same folder. What it prints is in a file beside the folder.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -16,14 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from innerloop.cli.distributed import end_with_parent, hand_on
+from innerloop.cli.distributed import hand_on
 from innerloop.cli.seeds import Job
-from innerloop.config.serialization import from_json, to_json
+from innerloop.config.serialization import to_json
 from innerloop.io.files import OwnFolder
 from innerloop.io.text import as_json, printable
 from innerloop.training import signals
 
-CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once import child; entry(child)"
+CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once_child import child; entry(child)"
 COMMAND = (sys.executable, "-c", CODE)
 
 EVERY = 0.2
@@ -161,15 +160,3 @@ def share_cores(process: int, place: int, shares: int) -> None:
         if size := len(cores) // shares:
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(process, cores[place * size : (place + 1) * size])
-
-
-def child() -> int:
-    """The work of a job's process: the order is on standard input."""
-    from innerloop.cli.common import start_jax
-    from innerloop.cli.train import train_into
-
-    order = json.load(sys.stdin)
-    config = order["config"] and from_json(order["config"])
-    end_with_parent()
-    start_jax(order["devices"])
-    return train_into(Path(order["folder"]), config)

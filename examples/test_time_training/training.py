@@ -1,0 +1,68 @@
+"""Training one model on the text, and its losses on held-out text."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+import innerloop as il
+
+from .algorithm import TestTimeTraining
+from .decoder import Sizes, decoder
+from .text import Text, python_sources
+
+UPDATE_BYTES = 8192
+"""Bytes of text in an update of the outer loop, where a text is not longer."""
+
+DYNAMIC_RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
+"""Step sizes of dynamic evaluation, of which the best on the test text itself is reported: it has the advantage."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained: sizes, updates of the outer loop, test pieces and the inner step size."""
+
+    sizes: Sizes
+    steps: int
+    pieces: int
+    rate: float
+
+    @property
+    def meta_batch(self) -> int:
+        """Texts in an update."""
+        return max(1, UPDATE_BYTES // self.sizes.context)
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides a result, the text included."""
+        texts = [np.asarray(text.text).tobytes() for text in sources(self.sizes.context + 1)]
+        said = repr((self, UPDATE_BYTES, DYNAMIC_RATES)).encode()
+        return hashlib.sha256(b"".join([said, *texts])).hexdigest()[:8]
+
+
+sources = cache(python_sources)
+
+
+def train(algorithm: TestTimeTraining, a: Setting, seed: int) -> PyTree:
+    """Train all parameters by AdamW."""
+    s, steps, text = algorithm.sizes, a.steps, sources(algorithm.sizes.context + 1)[0]
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.95, weight_decay=0.1))
+    loop = il.OuterLoop(algorithm, optimizer, text, meta_batch=a.meta_batch, chunk=1)
+    state = loop.init(decoder(jax.random.key(seed), s), jax.random.key(seed + 1))
+    block = max(1, steps // 4)
+    for done in range(0, steps, block):
+        state, info = loop.run(state, min(block, steps - done))
+        print(f"    update {int(state.step)}: loss {float(info.outer_loss[-20:].mean()):.3f}", flush=True)
+    return state.params
+
+
+def losses(algorithm: TestTimeTraining, params: PyTree, count: int) -> np.ndarray:
+    """The loss of every byte of held-out pieces, in nats, `[pieces, positions]`."""
+    held_out: Text = sources(algorithm.sizes.context + 1)[1]
+    one = lambda piece: algorithm.trajectory(params, piece).aux.reshape(-1)
+    return np.asarray(jax.jit(lambda pieces: jax.lax.map(one, pieces))(held_out.pieces(count)))

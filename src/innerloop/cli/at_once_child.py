@@ -1,0 +1,19 @@
+"""The process of one of several trainings at once; see `at_once`."""
+
+import json
+import sys
+from pathlib import Path
+
+from innerloop.cli.common import start_jax
+from innerloop.cli.distributed import end_with_parent
+from innerloop.cli.train import train_into
+from innerloop.config.serialization import from_json
+
+
+def child() -> int:
+    """Train as the order on standard input says; returns the exit code."""
+    order = json.load(sys.stdin)
+    config = order["config"] and from_json(order["config"])
+    end_with_parent()
+    start_jax(order["devices"])
+    return train_into(Path(order["folder"]), config)
