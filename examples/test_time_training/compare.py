@@ -1,6 +1,7 @@
 """The four models on the same text: the loss of every byte of held-out pieces."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import optax
 from jaxtyping import Float, PyTree
 
 from .algorithm import clipped, test_time_training
-from .decoder import Sizes
 from .training import DYNAMIC_RATES, Setting, losses, train
 
 Losses = dict[str, Float[np.ndarray, "pieces positions"]]
@@ -23,31 +23,29 @@ def window_model(a: Setting, seed: int) -> PyTree:
 
 def window_alone(a: Setting, seed: int) -> Losses:
     """The window alone."""
-    still = test_time_training(optax.set_to_zero(), a.sizes)
-    return {"window alone": losses(still, window_model(a, seed), a.pieces)}
+    return {"window alone": losses(optax.set_to_zero, a, window_model(a, seed))}
 
 
 def dynamic_evaluation(a: Setting, seed: int) -> Losses:
     """The same model, adapted at test all the same."""
     params, found = window_model(a, seed), {}
     for rate in DYNAMIC_RATES:
-        found[rate] = losses(test_time_training(clipped(rate), a.sizes), params, a.pieces)
+        found[rate] = losses(clipped, a, params, rate)
         print(f"    step size {rate:g}: loss {found[rate].mean(dtype=np.float64):.4f}", flush=True)
     return {"dynamic evaluation": min(found.values(), key=np.mean)}
 
 
 def meta_learned(a: Setting, seed: int) -> Losses:
     """Test-time training."""
-    algorithm = test_time_training(clipped(a.rate), a.sizes)
-    return {"test-time training": losses(algorithm, train(algorithm, a, seed), a.pieces)}
+    params = train(test_time_training(clipped(a.rate), a.sizes), a, seed)
+    return {"test-time training": losses(clipped, a, params, a.rate)}
 
 
 def full_attention(a: Setting, seed: int) -> Losses:
     """Every byte sees all before it."""
-    algorithm = test_time_training(
-        optax.set_to_zero(), Sizes(**(vars(a.sizes) | {"window": a.sizes.context}))
-    )
-    return {"full attention": losses(algorithm, train(algorithm, a, seed), a.pieces)}
+    wide = replace(a, sizes=replace(a.sizes, window=a.sizes.context))
+    params = train(test_time_training(optax.set_to_zero(), wide.sizes), wide, seed)
+    return {"full attention": losses(optax.set_to_zero, wide, params)}
 
 
 SLOW = ("dynamic-evaluation", "full-attention")

@@ -1,17 +1,18 @@
 """Training one model on the text, and its losses on held-out text."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 import innerloop as il
 
-from .algorithm import TestTimeTraining
+from .algorithm import TestTimeTraining, test_time_training
 from .decoder import Sizes, decoder
 from .text import Text, python_sources
 
@@ -61,8 +62,16 @@ def train(algorithm: TestTimeTraining, a: Setting, seed: int) -> PyTree:
     return state.params
 
 
-def losses(algorithm: TestTimeTraining, params: PyTree, count: int) -> np.ndarray:
-    """The loss of every byte of held-out pieces, in nats, `[pieces, positions]`."""
-    held_out: Text = sources(algorithm.sizes.context + 1)[1]
-    one = lambda piece: algorithm.trajectory(params, piece).aux.reshape(-1)
-    return np.asarray(jax.jit(lambda pieces: jax.lax.map(one, pieces))(held_out.pieces(count)))
+def losses(
+    rule: Callable[..., optax.GradientTransformation], a: Setting, params: PyTree, *rate: float
+) -> np.ndarray:
+    """The loss of every byte of held-out pieces under the rule `rule(*rate)`, in nats, `[pieces, positions]`."""
+    held_out: Text = sources(a.sizes.context + 1)[1]
+    return np.asarray(_losses(rule, a.sizes, params, held_out.pieces(a.pieces), *rate))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _losses(rule: Callable, s: Sizes, params: PyTree, pieces: Array, *rate: Array) -> Array:
+    """Compiled once for all step sizes."""
+    algorithm = test_time_training(rule(*rate), s)
+    return jax.lax.map(lambda piece: algorithm.trajectory(params, piece).aux.reshape(-1), pieces)
