@@ -96,12 +96,14 @@ def race(threads: int) -> dict[str, Any]:
         "pytorch": [str(peers_python()), "-m", "benchmarks.speed.peers.fields", str(threads)],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
+    versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         at = lambda name: Path(folder) / name
         both = {name: ContenderProcess(name, argv, at(f"{name}.log")) for name, argv in commands.items()}
         try:
             for name, one in both.items():
-                one.ask("load", workload=WORKLOAD, problem=str(at("problem.npz")))
+                made = one.ask("load", workload=WORKLOAD, problem=str(at("problem.npz")))
+                versions |= made["versions"]
                 one.ask("gradient", path=str(at(f"{name}.npz")), double=True)
                 one.ask("steps", count=PER_DISPATCH)
             apart = relative_error(str(at("pytorch.npz")), str(at("ours.npz")))
@@ -115,6 +117,7 @@ def race(threads: int) -> dict[str, Any]:
     median = {name: statistics.median(each) for name, each in times.items()}
     ratios = [theirs / ours for ours, theirs in zip(times["ours"], times["pytorch"], strict=True)]
     found = {"seconds": median, "ratio": statistics.median(ratios), "gradients_apart": apart}
+    found["versions"] = versions
     return {"threads": threads, **WORKLOAD, **found, **circumstances()}
 
 
@@ -157,8 +160,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the tables, nothing timed")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
-    if asked.serve:
+    if asked.serve is not None:
         return serve(lambda: Ours(asked.serve), asked.serve)
+    if asked.threads < 1:
+        parser.error(f"--threads must be 1 or more; got {asked.threads}")
     timed = RESULTS / "neural-fields-speed.json"
     if not asked.table:
         timed.write_text(json.dumps(race(asked.threads), indent=1) + "\n", encoding="utf-8")

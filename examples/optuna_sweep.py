@@ -105,7 +105,9 @@ def main():
         study.optimize(lambda trial: objective(trial, folder, steps), n_trials=left, catch=(InnerloopError,))
         best = study.best_trial
         pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in study.trials)
-        print(f"best of {trials} trials ({pruned} pruned): {best.params}, validation loss {best.value:.3f}")
+        print(
+            f"best of {len(study.trials)} trials ({pruned} pruned): {best.params}, validation loss {best.value:.3f}"
+        )
         params = load_params(folder / f"trial-{best.number}", MODEL, "best")
         chosen = algorithm(best.params["inner"])
         curve = evaluate(chosen, params, Sinusoid(10, 100), key=jax.random.key(7), num_tasks=100, chunk=50)

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 import innerloop
+from innerloop.io import versions
 
 HEAVY = (
     "orbax",
@@ -100,6 +101,11 @@ def test_type_checkers_are_told_the_same():
 
 def test_version_is_that_of_the_package():
     assert innerloop.__version__.count(".") == 2
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    """A clone on `PYTHONPATH` trains, too."""
+    assert versions.version("no-such-package") == "not installed"
 
 
 def test_unknown_names_are_attribute_errors():

@@ -72,10 +72,10 @@ def train(algorithm: il.Algorithm, model: Model, tasks: Episodes, s: Settings) -
     optimizer = optax.adam(optax.cosine_decay_schedule(s.outer_rate, s.updates))
     loop = il.OuterLoop(algorithm, optimizer, tasks, meta_batch=s.meta_batch, chunk=1)
     state, block, seconds = loop.init(model.learnt, jax.random.key(1)), -(-s.updates // 10), 0.0
-    for _ in range(10):
-        began = time.perf_counter()
-        state, info = loop.run(state, block)
-        seconds = (time.perf_counter() - began) / block
+    for done in range(0, s.updates, block):
+        began, count = time.perf_counter(), min(block, s.updates - done)
+        state, info = loop.run(state, count)
+        seconds = (time.perf_counter() - began) / count
         loss = float(info.outer_loss.mean())
         print(f"    update {int(state.step)}: loss {loss:.3f}, {seconds:.2f} s an update", flush=True)
     return state.params, seconds

@@ -21,7 +21,7 @@ import jax
 from .compare import MODELS, SLOW, compare
 from .decoder import Sizes, decoder
 from .results import report, table
-from .training import Setting
+from .training import Setting, sources
 
 
 def main() -> None:
@@ -42,8 +42,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     asked = parser.parse_args()
-    if asked.window < 1 or asked.context % asked.window:
+    if asked.window < 1 or asked.context < 1 or asked.context % asked.window:
         parser.error(f"--context must be a multiple of --window, {asked.window}; got {asked.context}")
+    if asked.context % 4:
+        parser.error(
+            f"--context must be a multiple of 4, since losses are told by quarter; got {asked.context}"
+        )
+    if asked.context > (held := len(sources(1)[1].text) - 1):
+        parser.error(f"--context must be {held} or less, as the held-out text has; got {asked.context}")
     if asked.width < 1 or asked.width % 8:
         parser.error(f"--width must be a multiple of 8, for four heads of an even size; got {asked.width}")
     if asked.steps < 1 or asked.seeds < 1:

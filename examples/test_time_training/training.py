@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def digest(self) -> str:
-        """Of all that decides a result, the text included."""
+        """Of the setting and the text; results of a changed program must be kept in another folder."""
         texts = [np.asarray(text.text).tobytes() for text in sources(self.sizes.context + 1)]
         said = repr((self, UPDATE_BYTES, DYNAMIC_RATES)).encode()
         return hashlib.sha256(b"".join([said, *texts])).hexdigest()[:8]

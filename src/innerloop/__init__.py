@@ -4,7 +4,7 @@ Every public name is here, as `innerloop.maml`. Each is imported when it is firs
 costs next to nothing and starts no device.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ HOMES = {name: home for home, names in PUBLIC.items() for name in names}
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
     if name == "__version__":
-        return metadata.version(__name__)
+        return import_module(f"{__name__}.io.versions").version(__name__)
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

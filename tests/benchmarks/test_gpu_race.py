@@ -28,13 +28,13 @@ class Ours:
     def load(self, workload, problem, precision, convolution):
         if behaviour == "fails": raise RuntimeError("cannot")
         if behaviour == "slow" and precision == "bfloat16": time.sleep(60)
-        self.precision = precision
-        cost = {"kernels": 3.0, "loops": 1.0, "bytes": 2e6, "operations": 1e6}
+        self.precision = precision if convolution == "patches" else "pallas"
+        cost = {"kernels": 3.0, "loops": 1.0, "bytes": 2e6, "operations": 1e6 * (convolution == "patches")}
         return {"compile_s": 1.0, "memory_mb": 5.0, "cost": cost, "xla": {}}
     def steps(self, count):
         return {"seconds": 0.004 * count}
     def gradient(self, path):
-        np.savez(path, a=np.array([1.0, 2.0]) * {"float32": 1.0, "bfloat16": 1.1}[self.precision])
+        np.savez(path, a=np.array([1.0, 2.0]) * {"float32": 1.0, "bfloat16": 1.1, "pallas": 1.2}[self.precision])
         return {}
     def exact(self, workload, problem, path):
         np.savez(path, a=np.array([1.0, 2.0]))
@@ -86,12 +86,14 @@ def test_who_is_right_is_timed_in_every_precision(behave, capsys: pytest.Capture
     folder = behave("well")
     assert command.main(["--workloads", "omniglot"]) == 0
     (found,) = result(folder)["workloads"]
-    ours = {run["precision"]: run for run in found["runs"] if run["by"] == "innerloop"}
+    ours = {(r["precision"], r["convolution"]): r for r in found["runs"] if r["by"] == "innerloop"}
     assert {name: (run["ms"], run["error"]) for name, run in ours.items()} == {
-        "float32": (pytest.approx(4.0), 0.0),
-        "bfloat16": (pytest.approx(4.0), pytest.approx(0.1)),
+        ("float32", "patches"): (pytest.approx(4.0), 0.0),
+        ("bfloat16", "patches"): (pytest.approx(4.0), pytest.approx(0.1)),
+        ("float32", "pallas"): (pytest.approx(4.0), pytest.approx(0.2)),
     }
-    assert ours["float32"]["roofline"]["share"] == pytest.approx(0.5)  # 2 MB at 1 GB/s in 4 ms
+    assert {run["cost"]["operations"] for run in ours.values()} == {1e6}
+    assert ours["float32", "patches"]["roofline"]["share"] == pytest.approx(0.5)  # 2 MB at 1 GB/s in 4 ms
     peers = {(r["by"], r["graph"], r["precision"]): r for r in found["runs"] if r["by"] != "innerloop"}
     assert {key: run["ms"] for key, run in peers.items()} == {
         ("pytorch-loop", False, "float32"): pytest.approx(20.0),
@@ -103,7 +105,9 @@ def test_who_is_right_is_timed_in_every_precision(behave, capsys: pytest.Capture
     }
     assert found["left_out"] == {"torch.func-vmap, CUDA graph": "wrong meta-gradient: relative error 0.04"}
     row = "| omniglot | float32 | 4.00 | 20.0 | 20.0 | 8.00 | – | **2.00** | 5.00 | 7.00 | 1.0 | 0.0e+00 |"
-    assert row in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert row in printed
+    assert "| omniglot | float32, Pallas | 4.00 |" in printed
     assert row in (folder / "page.md").read_text()
     assert "torch 2" in (folder / "page.md").read_text()
 

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+import innerloop
 from innerloop.cli import at_once as at_once_module
+from innerloop.cli import distributed
 from innerloop.cli.at_once import Together
 from innerloop.cli.seeds import Job, seeds_of
 from innerloop.errors import InnerloopError
@@ -284,6 +287,34 @@ def test_each_has_its_share_of_the_machine(together, tmp_path):
     )
     assert together(code, 2, 2)[0] == 0
     cores = sorted(os.sched_getaffinity(0))
-    shares = [cores[i::2] if len(cores) > 1 else cores for i in range(2)]
+    half = len(cores) // 2
+    shares = [cores[i * half : (i + 1) * half] if half else cores for i in range(2)]
     printed = [(tmp_path / f"seed-{i}.txt").read_text() for i in range(2)]
     assert printed == [f"{share} 0.45\n" for share in shares]
+
+
+def test_modules_of_the_working_directory_are_not_taken_for_ours(tmp_path):
+    (tmp_path / "rich.py").write_text("raise RuntimeError('not the package')")
+    for command in ([*at_once_module.COMMAND[:-1], "import rich"], [*distributed.COMMAND, "--help"]):
+        here = os.environ | {"PYTHONPATH": str(Path(innerloop.__file__).parents[1])}
+        done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_output_of_an_earlier_run_is_not_told_again(together, tmp_path):
+    (tmp_path / "seed-0.txt").write_text("what was said before\n")
+    ended, out = together("import sys; sys.stdin.read(); sys.exit(9)", 1, 1)
+    assert ended == 9
+    assert "seed-0: ended with 9: \n" in out
+    assert (tmp_path / "seed-0.txt").read_text() == "what was said before\n"
+
+
+def test_a_process_that_cannot_be_started_is_told(together, monkeypatch):
+    def none(*words, **settings):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(at_once_module.subprocess, "Popen", none)
+    with pytest.raises(
+        InnerloopError, match="--at-once: a process cannot be started .*; train fewer at once"
+    ):
+        together("", 1, 1)

@@ -68,6 +68,31 @@ def test_vectorised_over_tasks(own_kernels: bool, dtype, backend: str, monkeypat
     np.testing.assert_allclose(in_w, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("parts", [pallas_conv.PARTS, 1])
+def test_pallas_for_several_tasks(parts: int, monkeypatch: pytest.MonkeyPatch):
+    """Each task with its own kernel, and the sum of a kernel gradient in one part or many: as by patches."""
+    monkeypatch.setattr(pallas_conv, "PARTS", parts)
+    draw = normal(7)
+    x, w = draw(3, 2, 9, 9, 2), draw(3, 3, 3, 2, 3)  # 162 places: three blocks of rows
+
+    def both(processor) -> tuple:
+        bound = lambda x, w: jnp.sum(jnp.sin(processor.conv_p.bind(x, w, stride=1, precision="highest")))
+        slopes = jax.vmap(jax.grad(bound, (0, 1)))
+        return slopes(x, w), jax.grad(lambda x: sum(jnp.sum(a**2) for a in slopes(x, w)))(x)
+
+    ours, patches = jax.jit(lambda: [both(pallas_conv), both(gpu_conv)])()
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(patches), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("most", [1, 1 << 31])
+def test_what_pallas_cannot_index_goes_by_patches(most: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pallas_conv, "MOST", most)
+    bound = lambda x, w: pallas_conv.conv_p.bind(x, w, stride=1, precision="highest")
+    lowered = jax.jit(bound).lower(jnp.ones((2, 4, 4, 2)), jnp.ones((3, 3, 2, 1))).as_text()
+    assert ("concatenate" in lowered) == (most == 1)
+
+
 def test_blocks_of_images_fit_the_cache_and_divide():
     """28 x 28 x 64 in float64: 3.6 MB of patches an image, so one at a time; small ones all at once."""
     assert _images_in_a_block(jnp.zeros((6, 28, 28, 64)), 3, 1) == 1
@@ -141,6 +166,14 @@ def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch:
         monkeypatch.undo()
         for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_no_examples(backend: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for channels in (1, 16):
+        found = conv(jnp.ones((0, 5, 5, channels)), jnp.ones((3, 3, channels, 4)), 2)
+        assert found.shape == (0, 3, 3, 4)
 
 
 def test_the_convolution_of_a_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch):

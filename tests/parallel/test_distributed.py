@@ -227,6 +227,12 @@ def test_the_child_ends_with_the_command():
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the parent is Python's launcher there")
+def test_a_child_whose_command_is_gone_already_ends():
+    code = "import time; from innerloop.cli import distributed as p; p.end_with_parent(1); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == processes.LOST
+
+
 def test_who_is_a_child(monkeypatch):
     monkeypatch.delenv(processes.CHILD, raising=False)
     assert not processes.is_child()

@@ -12,11 +12,13 @@ from innerloop.errors import InnerloopError, check_count
 
 BEFORE = """
 import jax, jax.numpy as jnp, numpy as np, optax
+import innerloop.engine.evaluate
 import innerloop as il
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
 loop = lambda **changes: il.OuterLoop(algorithm, optax.sgd(0.1), tasks, **{"meta_batch": 2, **changes})
+evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -32,13 +34,21 @@ REFUSED = {
     "evaluated(chunk=1.5)": "evaluate: `chunk` must be a whole number, got 1.5.",
     "evaluated(record=1)": "evaluate: `record` must be a sequence, got 1; give several numbers of steps, such as "
     "(0, 5).",
+    "evaluated(record=(1.0,))": "evaluate: recorded steps must lie in 0..2, got (1.0,).",
+    "evaluated(record=(True,))": "evaluate: recorded steps must lie in 0..2, got (True,).",
+    "evaluated(record=(np.arange(2),))": "evaluate: recorded steps must lie in 0..2, got (array([0, 1]),).",
+    "evaluator(batch_size=1.5)": "evaluate: `batch_size` must be a whole number, got 1.5.",
+    "evaluator(batch_size=0)": "evaluate: `batch_size` must be 1 or more, got 0.",
     "evaluated(record=(0.5,))": "evaluate: recorded steps must lie in 0..2, got (0.5,).",
     "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
     "transductive, inductive, support.",
 }
 AFTER = """
-assert il.InnerLoop(optax.sgd(0.1), np.int32(2)).steps == 2
-assert loop(meta_batch=np.int64(2), chunk=np.int8(1)).meta_batch == 2
+inner = il.InnerLoop(optax.sgd(0.1), jnp.asarray(2), minibatch=np.int32(1), checkpoints="sqrt")
+assert (type(inner.steps), type(inner.minibatch), inner.checkpoints) == (int, int, "sqrt")
+one = loop(meta_batch=jnp.asarray(2), chunk=np.int8(1))
+one.run(one.init(params, key), np.asarray(2))
+evaluated(num_tasks=jnp.asarray(4), chunk=jnp.asarray(2), record=(np.int64(0), jnp.asarray(2)))
 """
 
 

@@ -232,3 +232,13 @@ def test_mini_imagenet_is_planned_for_80_gb(steps: int, changed: bool):
     assert plan.fits
     assert plan.changed == changed
     assert 2 * plan.predicted < 80e9
+
+
+def test_what_pallas_convolves_lies_in_memory(monkeypatch: pytest.MonkeyPatch):
+    """Operands and result, but no patches; with patches they come on top."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, w = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+    peak = lambda: predicted_peak(lambda x, w: jnp.sin(conv(jnp.cos(x), w)), x, w)
+    assert peak() == (2 + 9) * x.nbytes
+    monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "pallas")
+    assert peak() == 2 * x.nbytes

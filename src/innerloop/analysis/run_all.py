@@ -136,7 +136,8 @@ class Laboratory:
     def _restored(self, path: Path) -> Params:
         """A snapshot's parameters, as they are evaluated."""
         experiment = self.trained.experiment
-        params = weights.into(experiment.init_params(), weights.load(path)[0], str(path))
+        like = jax.eval_shape(experiment.init_params)  # shapes cost no compilation
+        params = weights.into(like, weights.load(path)[0], str(path))
         return experiment.for_tasks(params)
 
     def _identity(self) -> Record:

@@ -136,9 +136,9 @@ def _usage() -> str:
 
 def _version() -> str:
     """Name and version."""
-    from importlib import metadata
+    from innerloop.io.versions import version
 
-    return f"innerloop {metadata.version('innerloop')}"
+    return f"innerloop {version('innerloop')}"
 
 
 def fail(message: str, code: int) -> int:

@@ -12,18 +12,20 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
 from innerloop.cli.distributed import hand_on
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import to_json
+from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
 from innerloop.io.text import as_json, printable
 from innerloop.training import signals
 
 CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once_child import child; entry(child)"
-COMMAND = (sys.executable, "-c", CODE)
+COMMAND = (sys.executable, "-P", "-c", CODE)  # -P: modules of the working directory are not taken for ours
 
 EVERY = 0.2
 """Seconds between looks at the processes."""
@@ -35,6 +37,14 @@ TAIL = 4096
 """Bytes at the end of a job's output that its last line is looked for in."""
 
 
+class Running(NamedTuple):
+    """A job, its process, and how long its output was before."""
+
+    job: Job
+    process: subprocess.Popen[str]
+    begin: int
+
+
 @dataclass
 class Together:
     """Runs jobs, some at a time; after a failure or a signal no more are started, and the others end."""
@@ -43,7 +53,7 @@ class Together:
     at_once: int
     devices: int | None
     out: Console
-    running: dict[int, tuple[Job, subprocess.Popen[str]]] = field(default_factory=dict)
+    running: dict[int, Running] = field(default_factory=dict)
     """By place: which share of the machine a process has."""
     told: dict[Path, str] = field(default_factory=dict)
     """The last line of progress of each folder."""
@@ -58,9 +68,9 @@ class Together:
         try:
             self.work()
         finally:  # after an error of this process: what runs saves and ends
-            for _, process in self.running.values():
-                hand_on(process, signal.SIGTERM)
-                process.wait()
+            for one in self.running.values():
+                hand_on(one.process, signal.SIGTERM)
+                one.process.wait()
         return self.ending[0] if self.ending else 0
 
     def work(self) -> None:
@@ -71,38 +81,29 @@ class Together:
                 if place not in self.running and waiting and not self.ending:
                     self.start(place, waiting.pop(0))
             time.sleep(EVERY)
-            for place, (job, process) in list(self.running.items()):
-                if (code := process.poll()) is not None:
+            for place, one in list(self.running.items()):
+                if (code := one.process.poll()) is not None:
                     del self.running[place]
-                    self.ended(job, code if code >= 0 else 128 - code)
+                    self.ended(one, code if code >= 0 else 128 - code)
             if time.monotonic() - last > TOLD_EVERY:
                 last = time.monotonic()
                 self.tell()
 
     def tell(self) -> None:
         """A line of progress of each job that has got on."""
-        for job, _ in self.running.values():
-            if (line := last_line(job)) and line != self.told.get(job.folder):
-                self.told[job.folder] = line
-                self.out.print(f"{job.folder}: {line}")
+        for one in self.running.values():
+            folder = one.job.folder
+            if (line := last_line(one)) and line != self.told.get(folder):
+                self.told[folder] = line
+                self.out.print(f"{folder}: {line}")
 
     def start(self, place: int, job: Job) -> None:
         """Start a job on one share of the machine."""
         folder = OwnFolder(job.folder.parent)
         folder.make()
         with folder.appending(output_of(job).name) as output:
-            # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
-            process = subprocess.Popen(
-                COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self.environment(),
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,
-            )
-        self.running[place] = job, process
+            begin, process = os.fstat(output.fileno()).st_size, self.process(output)
+        self.running[place] = Running(job, process, begin)
         if self.ending:  # a signal that came while it started
             hand_on(process, self.ending[1])
         share_cores(process.pid, place, self.at_once)
@@ -112,31 +113,50 @@ class Together:
             "folder": str(job.folder),
             "config": job.config and to_json(job.config),
             "devices": self.devices,
+            "parent": os.getpid(),
         }
         with suppress(BrokenPipeError):
             process.stdin.write(as_json(order))
         with suppress(BrokenPipeError):
             process.stdin.close()
 
+    def process(self, output: TextIO) -> subprocess.Popen[str]:
+        """A process that waits for its order. Raises InnerloopError if the system has none to give."""
+        try:
+            # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
+            return subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment(),
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+            )
+        except OSError as error:
+            do = "train fewer at once"
+            raise InnerloopError("--at-once", f"a process cannot be started ({error})", do=do) from None
+
     def environment(self) -> dict[str, str]:
         """The environment of a job: its share of an accelerator's memory, unless that is set."""
         fraction = f"{0.9 / self.at_once:.2f}"
         return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **os.environ, "PYTHONUNBUFFERED": "1"}
 
-    def ended(self, job: Job, code: int) -> None:
+    def ended(self, one: Running, code: int) -> None:
         """Tell how a job ended; after a failure end the others, unless they have been told."""
         if code == 0:
-            self.out.print(f"{job.folder}: done")
+            self.out.print(f"{one.job.folder}: done")
             return
-        self.out.print(f"{job.folder}: ended with {code}: {last_line(job)}")
+        self.out.print(f"{one.job.folder}: ended with {code}: {last_line(one)}")
         if not self.ending:
             self.end(code, signal.SIGTERM)
 
     def end(self, code: int, number: int) -> None:
         """Have all that run save and end."""
         self.ending = self.ending or (code, number)
-        for _, process in self.running.values():
-            hand_on(process, number)
+        for one in self.running.values():
+            hand_on(one.process, number)
 
 
 def output_of(job: Job) -> Path:
@@ -144,10 +164,10 @@ def output_of(job: Job) -> Path:
     return job.folder.with_name(f"{job.folder.name}.txt")
 
 
-def last_line(job: Job) -> str:
-    """The last line that a job has printed, without escape sequences; empty if it cannot be read."""
-    with suppress(OSError), output_of(job).open("rb") as output:
-        output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL))
+def last_line(one: Running) -> str:
+    """The last line that a process has printed, without escape sequences; empty if it cannot be read."""
+    with suppress(OSError), output_of(one.job).open("rb") as output:
+        output.seek(max(one.begin, output.seek(0, os.SEEK_END) - TAIL))
         if lines := output.read().decode("utf-8", "replace").splitlines():
             return printable(lines[-1])
     return ""

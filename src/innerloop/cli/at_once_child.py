@@ -14,6 +14,6 @@ def child() -> int:
     """Train as the order on standard input says; returns the exit code."""
     order = json.load(sys.stdin)
     config = order["config"] and from_json(order["config"])
-    end_with_parent()
+    end_with_parent(order["parent"])
     start_jax(order["devices"])
     return train_into(Path(order["folder"]), config)

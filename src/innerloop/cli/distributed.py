@@ -22,7 +22,7 @@ from innerloop.training import signals
 CHILD = "INNERLOOP_CHILD"
 """Set in the environment of the child to the command's process number."""
 
-COMMAND = (sys.executable, "-m", "innerloop", "train")
+COMMAND = (sys.executable, "-P", "-m", "innerloop", "train")  # -P: not from the working directory
 
 LOST = 75
 """Exit code when another process was lost: a temporary failure (EX_TEMPFAIL of sysexits.h)."""
@@ -68,9 +68,12 @@ def _tell_lost(folder: Path) -> None:
     fail(f"{lost}start any number of processes again with {where}.", LOST)
 
 
-def end_with_parent() -> None:
-    """End this process when its parent, the command, is gone."""
-    parent = os.getppid()
+def end_with_parent(command: int | None = None) -> None:
+    """End this process when its parent is gone; at once if that is no longer `command`.
+
+    On Windows the parent may be Python's launcher instead, and there is no other one later.
+    """
+    parent = os.getppid() if command is None or os.name == "nt" else command
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -124,7 +124,8 @@ def evaluator(
         InnerloopError: as `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else _numbers(record)
-    check_request(num_tasks, chunk, record, algorithm.inner.steps)
+    num_tasks, chunk, record = check_request(num_tasks, chunk, record, algorithm.inner.steps)
+    batch_size = check_count("evaluate", "batch_size", batch_size)
     curve = _task_curve(algorithm, score, record)
     measured = over_tasks(
         curve, tasks, num_tasks=num_tasks, batch_size=batch_size, chunk=chunk, model_shards=model_shards
@@ -210,14 +211,23 @@ def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array
     return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
 
-def check_request(tasks: int, chunk: int, record: Sequence[int], steps: int) -> None:
-    """Raise InnerloopError unless there are two tasks or more, and the recorded steps lie in 0..steps."""
-    check_count("evaluate", "num_tasks", tasks, 0)
+def check_request(
+    tasks: int, chunk: int, record: Sequence[int], steps: int
+) -> tuple[int, int, tuple[int, ...]]:
+    """`tasks`, `chunk` and `record` as integers.
+
+    Raises InnerloopError unless there are two tasks or more, and the recorded steps lie in 0..steps.
+    """
+    tasks = check_count("evaluate", "num_tasks", tasks, 0)
     if tasks < 2:
         raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
-    check_count("evaluate", "chunk", chunk)
-    if not record or any(number not in range(steps + 1) for number in record):
+    try:
+        recorded = tuple(check_count("evaluate", "record", number, 0, steps) for number in record)
+    except InnerloopError:
+        recorded = ()
+    if not recorded:
         raise InnerloopError("evaluate", f"recorded steps must lie in 0..{steps}", got=record)
+    return tasks, check_count("evaluate", "chunk", chunk), recorded
 
 
 def _numbers(record: Sequence[int]) -> tuple[int, ...]:

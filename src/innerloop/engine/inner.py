@@ -83,12 +83,7 @@ class InnerLoop:
     offload: bool = False
 
     def __post_init__(self) -> None:
-        checkpoints = None if self.checkpoints == "sqrt" else self.checkpoints
-        counts = {"last": (self.last, 0), "minibatch": (self.minibatch, 1), "checkpoints": (checkpoints, 1)}
-        check_count("InnerLoop", "steps", self.steps, 0)
-        for name, (value, least) in counts.items():
-            if value is not None:
-                check_count("InnerLoop", name, value, least)
+        self._check_counts()
         if self.stream and self.minibatch is not None:
             do = "make each item of the stream a minibatch"
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
@@ -100,6 +95,13 @@ class InnerLoop:
         if not hasattr(self.rule, "update"):
             do = "pass optax.sgd(0.1), for example"
             raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)
+
+    def _check_counts(self) -> None:
+        """Check and keep whole numbers as `int`, which is hashable whatever they were given as."""
+        for name, least in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1}.items():
+            value = getattr(self, name)
+            if name == "steps" or value not in (None, "sqrt"):
+                object.__setattr__(self, name, check_count("InnerLoop", name, value, least))
 
     @property
     def segments(self) -> int | None:

@@ -102,9 +102,8 @@ class MeshLoop(ABC):
         chunk: int | None = None,
         mesh: Mesh | None = None,
     ):
-        check_count("OuterLoop", "meta_batch", meta_batch)
-        if chunk is not None:
-            check_count("OuterLoop", "chunk", chunk)
+        meta_batch = check_count("OuterLoop", "meta_batch", meta_batch)
+        chunk = chunk if chunk is None else check_count("OuterLoop", "chunk", chunk)
         self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
@@ -151,7 +150,8 @@ class MeshLoop(ABC):
             Diverged: an InnerloopError; the first update, task and inner step that were not finite are named.
         """
         check_choice("OuterLoop.run", "on_nonfinite", on_nonfinite, ("raise", "ignore"))
-        check_count("OuterLoop.run", "steps", steps)
+        steps = check_count("OuterLoop.run", "steps", steps)
+        most = most if most is None else check_count("OuterLoop.run", "most", most)
         check_state(state)
         if not (self.programs or self.counted):
             self.check_tasks(state.key)

@@ -24,9 +24,9 @@ LARGEST = 1e5
 def sin(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The sine, elementwise.
 
-    In float32 the error is below 1.3e-7 up to |x| = 1e4, and below 1e-6 up to 1e5; beyond, where float32 hardly
-    resolves a period, the result is NaN. Other dtypes, and Python's own numbers, give `jnp.sin`. Derivatives of every
-    order are sines and cosines of this module.
+    In float32 the error is below 1.3e-7 up to |x| = 1e4, and below 1e-6 up to 1e5; beyond, where the remainder modulo
+    pi would lose digits, the result is NaN. Other dtypes, and Python's own numbers, give `jnp.sin`. Derivatives of
+    every order are sines and cosines of this module.
     """
     if getattr(x, "dtype", None) != jnp.float32:
         return jnp.sin(x)

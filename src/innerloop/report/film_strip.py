@@ -117,31 +117,23 @@ def _capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> n
 
 
 def _film(body: object, films: list[Strip], grid: Panels) -> None:
-    """A row per trajectory, a column per moment."""
+    """A row per trajectory, a column per moment, under it the time and the distance covered."""
     for row, film in zip(grid, films, strict=True):
         for axes, pose, time in zip(row, film.poses, film.times, strict=True):
-            _frame(axes, *_outlines(body, pose))
-            axes.set_xlabel(f"{time:.1f} s", fontsize=8, labelpad=1)
+            centre, shapes = _outlines(body, pose)
+            _frame(axes, centre, shapes)
+            axes.set_xlabel(f"{time:.1f} s, {round(centre, 1) + 0.0:+.1f} m", fontsize=8, labelpad=1)
         row[0].set_title(film.title, loc="left", fontsize=10, pad=3)
 
 
 def _frame(axes: Axes, centre: float, shapes: list[tuple[int, np.ndarray]]) -> None:
-    """One frame: the ground with its marks, the parts, and the distance covered."""
+    """One frame: the ground with its marks, and the parts."""
     axes.axhspan(LOW, 0, color="#d9d9d9", linewidth=0)
     marks = np.arange(np.ceil((centre - SIDE) * 2), np.floor((centre + SIDE) * 2) + 1) / 2
     axes.vlines(marks, LOW, 0, color=GREY, linewidth=1)
     for part, outline in shapes:
         colour = COLOURS[0] if part % 2 else COLOURS[5]
         axes.add_patch(Polygon(outline, closed=True, facecolor=colour, edgecolor="white", linewidth=0.4))
-    axes.text(
-        0.97,
-        0.95,
-        f"{round(centre, 1) + 0.0:+.1f} m",
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
-        fontsize=8,
-    )
     axes.set_xlim(centre - SIDE, centre + SIDE)
     axes.set_ylim(LOW, HIGH)
     axes.set_aspect("equal")

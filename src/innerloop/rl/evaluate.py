@@ -33,7 +33,7 @@ def evaluator(
     Raises:
         InnerloopError: for fewer than two tasks; `run`, for tasks that do not depend on their keys.
     """
-    check_request(tasks, 1, (0,), sampler.inner.steps)
+    tasks, _, _ = check_request(tasks, 1, (0,), sampler.inner.steps)
     part = whole_batches(part, tasks)
     mesh = task_mesh(part)
     returns = lambda params, keys: sample_meta_batch(sampler, params, keys).returns

@@ -2,7 +2,7 @@
 
 Walk the equations in order and add up what is alive: a value from the equation that makes it to the last that reads it.
 The body of a loop is alive once, its stacked results as a whole. A value that an elementwise operation makes and
-another one reads, once, is not counted, since compilers fuse the two. A convolution on a GPU also holds its patches.
+another one reads, once, is not counted, since compilers fuse the two. Patches of a convolution count while it works.
 """
 
 import math
@@ -18,7 +18,9 @@ from innerloop.nn.kernels.gpu_conv import patch_bytes
 
 # Not elementwise, so that they are fused with nothing.
 WITH_PATCHES = {"gpu_conv", "gpu_conv_kernel_gradient", "gpu_conv_input_gradient"}
-CONVOLUTIONS = {"conv", "conv_kernel_gradient", "conv_input_gradient", "conv_general_dilated"} | WITH_PATCHES
+PALLAS = {"pallas_conv", "pallas_conv_kernel_gradient", "pallas_conv_input_gradient"}
+OF_A_CPU = {"conv", "conv_kernel_gradient", "conv_input_gradient"}
+CONVOLUTIONS = {"conv_general_dilated"} | OF_A_CPU | PALLAS | WITH_PATCHES
 COPIES = {"concatenate", "gather", "scatter", "scatter-add", "dynamic_update_slice", "sort", "cumsum"}
 STANDS_ALONE = CONVOLUTIONS | COPIES | {"dot_general", "scan", "while", "cond"}
 

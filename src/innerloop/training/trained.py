@@ -4,6 +4,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
+
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.engine.types import Params
@@ -77,7 +79,7 @@ def started_from(trained: Trained) -> Trained:
     Raises:
         InnerloopError: it is no longer there, or another one by now.
     """
-    start, fresh = WarmStart(trained.config.model.start), trained.experiment.init_params()
+    start, fresh = WarmStart(trained.config.model.start), jax.eval_shape(trained.experiment.init_params)
     run = RunFolder(trained.folder) if trained.folder else None
     if run is not None and (first := run.snapshot(0)).is_file():
         params = weights.into(fresh, weights.load(first)[0], str(first))

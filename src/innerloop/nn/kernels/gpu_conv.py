@@ -107,11 +107,7 @@ def batched_over_tasks(made: Primitive, shares_kernel: bool) -> Callable[..., tu
     return rule
 
 
-conv_p = bilinear_conv(
-    "gpu_conv",
-    _over_tasks(_conv),
-    _over_tasks(_kernel_gradient),
-    _over_tasks(_input_gradient),
-    batched_over_tasks,
-    "precision",
-)
+MAPS = (_over_tasks(_conv), _over_tasks(_kernel_gradient), _over_tasks(_input_gradient))
+"""The three maps, `map(first, second, *, precision, ...)`."""
+
+conv_p = bilinear_conv("gpu_conv", *MAPS, batched_over_tasks, "precision")

@@ -8,6 +8,7 @@ Elsewhere than on a GPU the kernels run in Pallas's interpreter, which is slow a
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Int
 
 from innerloop.nn.kernels.bilinear_conv import bilinear_conv
-from innerloop.nn.kernels.gpu_conv import batched_over_tasks
+from innerloop.nn.kernels.gpu_conv import MAPS, batched_over_tasks
 from innerloop.nn.kernels.im2col import same_padding
 
 ROWS = 64
@@ -27,6 +28,10 @@ ROWS = 64
 
 PARTS = 512
 """Programs that share the sum of one kernel gradient, at most, over all tasks and positions of the window."""
+
+
+MOST = 1 << 31
+"""Numbers of an array: more have indices that int32 does not hold."""
 
 
 def interpreted() -> bool:
@@ -173,14 +178,31 @@ def _by_windows(
     return _launch(partial(_windows_times_kernel, **settings), grid, shape, source, w)
 
 
+def _or(by_patches: Callable[..., Array]) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    """A map of this module, but by patches for arrays that flat indices do not reach."""
+
+    def choosing(own: Callable[..., Array]) -> Callable[..., Array]:
+        def either(first: Array, second: Array, **static: Any) -> Array:
+            out = jax.eval_shape(partial(by_patches, **static), first, second)
+            reached = max(first.size, second.size, out.size) < MOST
+            return (own if reached else by_patches)(first, second, **static)
+
+        return either
+
+    return choosing
+
+
+@_or(MAPS[0])
 def _conv(x: Array, w: Array, *, stride: int, precision: str) -> Array:
     return _by_windows(x, w, stride, (x.shape[-3], x.shape[-2]), False, precision)
 
 
+@_or(MAPS[2])
 def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int], precision: str) -> Array:
     return _by_windows(y, w, stride, places, True, precision)
 
 
+@_or(MAPS[1])
 def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int, precision: str) -> Array:
     tasks, examples, sizes = math.prod(x.shape[:-4]), x.shape[-4], (x.shape[-1], y.shape[-1])
     window = _Window(kernel, stride, (x.shape[-3], x.shape[-2]), False)

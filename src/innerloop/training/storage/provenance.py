@@ -9,13 +9,13 @@ import os
 import platform
 import re
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import to_json
 from innerloop.io.digests import sha256
 from innerloop.io.untrusted import JsonObject
+from innerloop.io.versions import version
 
 PACKAGES = ("innerloop", "jax", "jaxlib", "optax", "equinox", "orbax-checkpoint", "numpy")
 
@@ -46,7 +46,7 @@ def environment() -> JsonObject:
         "devices": [str(device) for device in jax.devices()],
         "device_kinds": sorted({device.device_kind for device in jax.devices()}),
         "processes": jax.process_count(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "commit": commit(),
         "flags": {name: jax.config.values.get(name) for name in FLAGS}
         | {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -145,5 +145,5 @@ def identity(config: str, data: dict[str, str]) -> bytes:
 
 def digest(config: Config, data: dict[str, str]) -> bytes:
     """What must be the same in all processes of a run."""
-    packages = {name: metadata.version(name) for name in PACKAGES}
+    packages = {name: version(name) for name in PACKAGES}
     return sha256([json.dumps([to_json(config), data, packages]).encode()])

@@ -1,0 +1,11 @@
+"""Versions of packages."""
+
+from importlib import metadata
+
+
+def version(package: str) -> str:
+    """The version of a package; "not installed" without one, as for this package in a clone on `PYTHONPATH`."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
