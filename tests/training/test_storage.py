@@ -41,6 +41,22 @@ def test_a_new_run(tmp_path: Path):
         RunFolder(tmp_path).config()
 
 
+def test_a_kill_before_the_config_is_written_leaves_a_folder_to_begin_in(tmp_path: Path):
+    run = RunFolder(tmp_path / "run")
+    run.create(Config(seed=3))
+    (run.path / "config.json").unlink()
+    RunFolder(run.path).create(Config(seed=4))
+    assert run.config() == Config(seed=4)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"python": "3.11"}', "[]", "no JSON"])
+def test_a_file_of_this_name_that_no_run_wrote_is_kept(text: str, tmp_path: Path):
+    (tmp_path / "environment.json").write_text(text)
+    with pytest.raises(InnerloopError, match="holds `environment.json`, which this run did not write"):
+        RunFolder(tmp_path).create(Config())
+    assert (tmp_path / "environment.json").read_text() == text
+
+
 def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
     """safetensors gives its files to their owner alone; those of a run are shared as its others are."""
     (tmp_path / "other").touch()

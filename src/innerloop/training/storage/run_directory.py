@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,18 @@ class RunFolder(OwnFolder):
         if self.is_fit:
             do = "give another folder, or go on with it by `resume=True`"
             raise InnerloopError(str(self.path), "holds a run of `innerloop.fit` already", do=do)
-        if taken := [name for name in RESERVED if os.path.lexists(self.path / name)]:
+        taken = [name for name in RESERVED if os.path.lexists(self.path / name)]
+        if taken and not self._is_barely_begun(taken):
             wrong = f"holds `{taken[0]}`, which this run did not write"
             raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
+
+    def _is_barely_begun(self, files: list[str]) -> bool:
+        """Whether these are all that `begin` writes before it is a run: what a kill in that moment leaves behind."""
+        if files != ["environment.json"]:
+            return False
+        with suppress(InnerloopError):
+            return {"packages", "commit", "flags", "data"} <= self.known().keys()
+        return False
 
     def has_checkpoint(self) -> bool:
         """Whether the run could go on from somewhere."""
