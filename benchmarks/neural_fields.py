@@ -57,7 +57,7 @@ class Ours:
         w = workload
         self.pictures = load(None, w["side"])[0]
         self.params = siren(jax.random.key(0), w["width"], w["depth"], 1, w["latent"])
-        algorithm = il.cavia(error, il.InnerLoop(optax.sgd(w["rate"]), w["steps"]))
+        algorithm = il.cavia(error, il.InnerLoop(optax.sgd(w["rate"]), w["steps"], unroll=w["steps"]))
         self.algorithm, self.tasks = algorithm, w["tasks"]
         self.loop = il.OuterLoop(algorithm, optax.adam(1e-4), self.pictures, meta_batch=w["tasks"], chunk=1)
         self.state = self.loop.init(self.params, jax.random.key(1))

@@ -91,7 +91,7 @@ def main() -> None:
     }
     results["date"] = datetime.now(UTC).date().isoformat()
     for name, latent, algorithm, rate in (
-        ("latents", asked.latent, il.cavia(error, il.InnerLoop(optax.sgd(LATENT_RATE), 3)), 5e-4),
+        ("latents", asked.latent, il.cavia(error, il.InnerLoop(optax.sgd(LATENT_RATE), 3, unroll=3)), 5e-4),
         ("all weights", 0, il.maml(error, il.InnerLoop(optax.sgd(1e-2), 3)), 3e-4),
     ):
         params = siren(jax.random.key(0), width, depth, train_set.pictures.shape[-1], latent)

@@ -106,6 +106,7 @@ def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):
         {"last": -1},
         {"checkpoints": 0},
         {"offload": True},
+        {"unroll": 0},
         {"stream": True, "minibatch": 2},
         {"steps": -1},
         {"minibatch": 0},
@@ -162,6 +163,27 @@ def test_checkpoints_change_nothing(derivative: Derivative, checkpoints):
     few = InnerLoop(rule, 7, derivative=derivative, checkpoints=checkpoints)
     same(meta_grad(few, params, task, loss), meta_grad(plain, params, task, loss), 1e-12)
     same(unroll(loss, few, params, task.support), unroll(loss, plain, params, task.support), 1e-12)
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize(("number", "checkpoints"), [(2, None), (9, None), (2, 3)])
+def test_unrolling_changes_nothing(derivative: Derivative, number: int, checkpoints: int | None):
+    loss, params, task = mlp_case()
+    rule = RULES["adam"]()
+    plain = InnerLoop(rule, 7, derivative=derivative)
+    unrolled = InnerLoop(rule, 7, derivative=derivative, checkpoints=checkpoints, unroll=number)
+    same(meta_grad(unrolled, params, task, loss), meta_grad(plain, params, task, loss), 1e-12)
+    same(unroll(loss, unrolled, params, task.support), unroll(loss, plain, params, task.support), 1e-12)
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_what_is_unrolled_is_no_loop(steps: int):
+    loss, params, task = mlp_case()
+    adapted = lambda number: maml(loss, InnerLoop(SGD, steps, unroll=number)).adapt
+    loops = lambda number: (
+        jax.jit(adapted(number)).lower(params, task.support).as_text().count("stablehlo.while")
+    )
+    assert (loops(1), loops(steps)) == (1, 0)
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))

@@ -66,9 +66,11 @@ class InnerLoop:
             needs the least memory). Changes the cost, never the result.
         offload: whether the checkpoints lie in the host's memory until the backward pass reads them, on devices that
             have a memory of their own. Changes the cost, never the result.
+        unroll: steps in one iteration of the compiled loop, as for `jax.lax.scan`. A few cheap steps become faster when
+            all are unrolled, and take longer to compile. Changes the cost, never the result.
 
     Raises:
-        InnerloopError: `steps` or `last` is negative, `minibatch` or `checkpoints` is below 1, `derivative` is unknown,
+        InnerloopError: `steps` or `last` is negative, `minibatch`, `checkpoints` or `unroll` is below 1, `derivative` is unknown,
             `stream` has a minibatch, `offload` has no checkpoints, `select` is no selection, or `rule` is no optimiser.
     """
 
@@ -81,6 +83,7 @@ class InnerLoop:
     last: int | None = None
     checkpoints: int | Literal["sqrt"] | None = None
     offload: bool = False
+    unroll: int = 1
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -98,9 +101,9 @@ class InnerLoop:
 
     def _check_counts(self) -> None:
         """Check and keep whole numbers as `int`, which is hashable whatever they were given as."""
-        for name, least in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1}.items():
+        for name, least in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
             value = getattr(self, name)
-            if name == "steps" or value not in (None, "sqrt"):
+            if name in ("steps", "unroll") or value not in (None, "sqrt"):
                 object.__setattr__(self, name, check_count("InnerLoop", name, value, least))
 
     @property
@@ -241,7 +244,13 @@ def _scan_steps(
         if start < stop or (not constant and not parts):
             part = xs if stop - start == inner.steps else _items(xs, start, stop)
             carry, seen = nested_scan(
-                body(constant), carry, part, stop - start, inner.segments, offload=inner.offload
+                body(constant),
+                carry,
+                part,
+                stop - start,
+                inner.segments,
+                offload=inner.offload,
+                unroll=inner.unroll,
             )
             parts.append(seen)
     return carry, parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)

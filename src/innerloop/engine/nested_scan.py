@@ -29,7 +29,14 @@ def square_root_segments(steps: int) -> int:
 
 
 def nested_scan(
-    step: Step, carry: PyTree, xs: PyTree, steps: int, segments: int | None, *, offload: bool = False
+    step: Step,
+    carry: PyTree,
+    xs: PyTree,
+    steps: int,
+    segments: int | None,
+    *,
+    offload: bool = False,
+    unroll: int = 1,
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(step, carry, xs)` over `steps` steps, which keeps the carries of `segments` starts alone.
 
@@ -40,32 +47,35 @@ def nested_scan(
         steps: the number of steps.
         segments: the number of segments (None: every carry is kept).
         offload: whether the carries that are kept lie in the host's memory until the backward pass reads them.
+        unroll: steps in one iteration of the compiled loop, as for `jax.lax.scan`.
     """
     if segments is None or segments >= steps or steps < 2:
-        return _scan(step, carry, xs, steps)
+        return _scan(step, carry, xs, steps, unroll)
     length = -(-steps // segments)
     whole = steps // length
     first = jax.tree.map(lambda x: x[: whole * length].reshape(whole, length, *x.shape[1:]), xs)
-    segment = _segment(step, offload)
+    segment = _segment(step, offload, min(unroll, length))
     carry, ys = jax.lax.scan(segment, carry, first)
     ys = jax.tree.map(lambda y: y.reshape(whole * length, *y.shape[2:]), ys)
     if whole * length == steps:
         return carry, ys
-    carry, last = _scan(step, carry, jax.tree.map(lambda x: x[whole * length :], xs), steps - whole * length)
+    rest = jax.tree.map(lambda x: x[whole * length :], xs)
+    carry, last = _scan(step, carry, rest, steps - whole * length, unroll)
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
 
 
-def _segment(step: Step, offload: bool) -> Step:
+def _segment(step: Step, offload: bool, unroll: int) -> Step:
     """Several steps, of which the backward pass is given the first carry alone."""
+    scan = lambda carry, xs: jax.lax.scan(step, carry, xs, unroll=unroll)
     if not offload:
-        return jax.checkpoint(lambda carry, xs: jax.lax.scan(step, carry, xs), prevent_cse=False)
+        return jax.checkpoint(scan, prevent_cse=False)
     policy = jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=[OFFLOADED],
         offload_src="device",
         offload_dst="pinned_host",
     )
-    named = lambda carry, xs: jax.lax.scan(step, jax.tree.map(_named, carry), xs)
+    named = lambda carry, xs: scan(jax.tree.map(_named, carry), xs)
     return jax.checkpoint(named, prevent_cse=False, policy=policy)
 
 
@@ -75,9 +85,9 @@ def _named(x: Array) -> Array:
     return checkpoint_name(x, OFFLOADED) if arrays else x
 
 
-def _scan(step: Step, carry: PyTree, xs: PyTree, steps: int) -> tuple[PyTree, PyTree]:
+def _scan(step: Step, carry: PyTree, xs: PyTree, steps: int, unroll: int) -> tuple[PyTree, PyTree]:
     """A scan. A single step is taken without one, which under `vmap` would copy theta for every task."""
     if steps != 1:
-        return jax.lax.scan(step, carry, xs)
+        return jax.lax.scan(step, carry, xs, unroll=max(1, min(unroll, steps)))
     carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
     return carry, jax.tree.map(lambda y: y[None], y)
