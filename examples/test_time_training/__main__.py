@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jax
 
-from .compare import MODELS, SLOW, compare
+from .compare import MODELS, compare
 from .decoder import Sizes, decoder
 from .results import report, table
 from .training import Setting, sources
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="the inner step size")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what is trained")
     parser.add_argument(
-        "--baseline-seeds", type=int, help=f"of how many seeds the slow ones: {', '.join(SLOW)}"
+        "--full-attention-seeds", type=int, metavar="N", help="fewer seeds for what takes longest"
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where finished trainings are kept")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
@@ -62,8 +62,8 @@ def main() -> None:
     found = []
     for seed in range(seeds):
         print(f"seed {seed}: {count} parameters, {setting.steps} updates", flush=True)
-        few = asked.baseline_seeds is not None and seed >= asked.baseline_seeds
-        names = [name for name in asked.models if not (few and name in SLOW)]
+        few = asked.full_attention_seeds is not None and seed >= asked.full_attention_seeds
+        names = [name for name in asked.models if not (few and name == "full-attention")]
         found.append(compare(setting, seed, names, asked.keep))
     results = report(found, setting, count)
     print("\n" + table(results))

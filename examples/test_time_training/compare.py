@@ -48,8 +48,6 @@ def full_attention(a: Setting, seed: int) -> Losses:
     return {"full attention": losses(optax.set_to_zero, wide, params)}
 
 
-SLOW = ("dynamic-evaluation", "full-attention")
-
 MODELS: dict[str, Callable[[Setting, int], Losses]] = {
     "window": window_alone,
     "dynamic-evaluation": dynamic_evaluation,

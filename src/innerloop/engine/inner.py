@@ -70,8 +70,9 @@ class InnerLoop:
             all are unrolled, and take longer to compile. Changes the cost, never the result.
 
     Raises:
-        InnerloopError: `steps` or `last` is negative, `minibatch`, `checkpoints` or `unroll` is below 1, `derivative` is unknown,
-            `stream` has a minibatch, `offload` has no checkpoints, `select` is no selection, or `rule` is no optimiser.
+        InnerloopError: `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1; `derivative`
+            is unknown; `stream` has a minibatch; `offload` has no checkpoints; `select` is no selection; or `rule` is
+            no optimiser.
     """
 
     rule: optax.GradientTransformation
