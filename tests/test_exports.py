@@ -8,6 +8,7 @@ import pytest
 
 import innerloop
 from innerloop.io import versions
+from innerloop.training.storage import provenance
 
 HEAVY = (
     "orbax",
@@ -103,9 +104,17 @@ def test_version_is_that_of_the_package():
     assert innerloop.__version__.count(".") == 2
 
 
-def test_a_package_that_is_not_installed_has_no_version():
-    """A clone on `PYTHONPATH` trains, too."""
-    assert versions.version("no-such-package") == "not installed"
+def test_what_a_clone_that_is_not_installed_is_trained_with(monkeypatch):
+    installed = versions.metadata.version
+
+    def version(package):
+        if package == "innerloop":
+            raise versions.metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(versions.metadata, "version", version)
+    assert provenance.environment()["packages"]["innerloop"] == "(not installed)"
+    assert innerloop.__version__ == "(not installed)"
 
 
 def test_unknown_names_are_attribute_errors():

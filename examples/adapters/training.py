@@ -75,7 +75,7 @@ def train(algorithm: il.Algorithm, model: Model, tasks: Episodes, s: Settings) -
     for done in range(0, s.updates, block):
         began, count = time.perf_counter(), min(block, s.updates - done)
         state, info = loop.run(state, count)
-        seconds = (time.perf_counter() - began) / count
+        seconds = (time.perf_counter() - began) / count if count == block else seconds  # without compiling
         loss = float(info.outer_loss.mean())
         print(f"    update {int(state.step)}: loss {loss:.3f}, {seconds:.2f} s an update", flush=True)
     return state.params, seconds

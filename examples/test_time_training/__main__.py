@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="the inner step size")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what is trained")
     parser.add_argument(
-        "--full-attention-seeds", type=int, metavar="N", help="fewer seeds for what takes longest"
+        "--full-attention-seeds", type=int, metavar="N", help="seeds of what takes longest (default: all)"
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where finished trainings are kept")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
@@ -52,8 +52,11 @@ def main() -> None:
         parser.error(f"--context must be {held} or less, as the held-out text has; got {asked.context}")
     if asked.width < 1 or asked.width % 8:
         parser.error(f"--width must be a multiple of 8, for four heads of an even size; got {asked.width}")
-    if asked.steps < 1 or asked.seeds < 1:
-        parser.error("--steps and --seeds must be 1 or more")
+    if (
+        min(asked.steps, asked.seeds, 1 if asked.full_attention_seeds is None else asked.full_attention_seeds)
+        < 1
+    ):
+        parser.error("--steps, --seeds and --full-attention-seeds must be 1 or more")
     s = Sizes(width=asked.width, window=asked.window, chunk=asked.window, context=asked.context)
     setting, seeds = Setting(s, asked.steps, 200, asked.rate), asked.seeds
     if asked.smoke:

@@ -87,7 +87,7 @@ def test_pallas_for_several_tasks(parts: int, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("most", [1, 1 << 31])
 def test_what_pallas_cannot_index_goes_by_patches(most: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pallas_conv, "MOST", most)
+    monkeypatch.setattr(pallas_conv, "INDEXED", most)
     bound = lambda x, w: pallas_conv.conv_p.bind(x, w, stride=1, precision="highest")
     lowered = jax.jit(bound).lower(jnp.ones((2, 4, 4, 2)), jnp.ones((3, 3, 2, 1))).as_text()
     assert ("concatenate" in lowered) == (most == 1)
@@ -169,11 +169,12 @@ def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_no_examples(backend: str, monkeypatch: pytest.MonkeyPatch):
+def test_no_examples_or_no_filters(backend: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for channels in (1, 16):
         found = conv(jnp.ones((0, 5, 5, channels)), jnp.ones((3, 3, channels, 4)), 2)
         assert found.shape == (0, 3, 3, 4)
+        assert conv(jnp.ones((2, 5, 5, channels)), jnp.ones((3, 3, channels, 0)), 2).shape == (2, 3, 3, 0)
 
 
 def test_the_convolution_of_a_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch):

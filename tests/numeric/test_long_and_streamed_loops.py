@@ -186,6 +186,14 @@ def test_what_is_unrolled_is_no_loop(steps: int):
     assert (loops(1), loops(steps)) == (1, 0)
 
 
+def test_the_steps_between_checkpoints_are_unrolled():
+    loss, params, task = mlp_case()
+    inner = lambda number: InnerLoop(SGD, 9, checkpoints=3, unroll=number)
+    grads = lambda number: jax.jit(maml(loss, inner(number)).meta_grad).lower(params, task)
+    loops = lambda number: grads(number).as_text().count("stablehlo.while")
+    assert loops(3) < loops(1)
+
+
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("tasks", [None, 3])
 def test_offloaded_checkpoints_change_nothing(derivative: Derivative, tasks: int | None):

@@ -229,7 +229,8 @@ def test_the_child_ends_with_the_command():
 
 @pytest.mark.skipif(os.name == "nt", reason="the parent is Python's launcher there")
 def test_a_child_whose_command_is_gone_already_ends():
-    code = "import time; from innerloop.cli import distributed as p; p.end_with_parent(1); time.sleep(60)"
+    """Its own number is never that of its parent."""
+    code = "import os, time; from innerloop.cli import distributed as p; p.end_with_parent(os.getpid()); time.sleep(60)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == processes.LOST
 
 

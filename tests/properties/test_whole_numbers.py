@@ -24,6 +24,12 @@ evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{
 REFUSED = {
     "il.InnerLoop(optax.sgd(0.1), True)": "InnerLoop: `steps` must be a whole number, got True.",
     "il.InnerLoop(optax.sgd(0.1), 1.5)": "InnerLoop: `steps` must be a whole number, got 1.5.",
+    "il.InnerLoop(optax.sgd(0.1), None)": "InnerLoop: `steps` must be a whole number, got None.",
+    "il.InnerLoop(optax.sgd(0.1), minibatch='sqrt')": "InnerLoop: `minibatch` must be a whole number, got 'sqrt'.",
+    "il.InnerLoop(optax.sgd(0.1), last='sqrt')": "InnerLoop: `last` must be a whole number, got 'sqrt'.",
+    "il.InnerLoop(optax.sgd(0.1), checkpoints=np.arange(2))": "InnerLoop: `checkpoints` must be a whole number, got "
+    "array([0, 1]).",
+    "il.InnerLoop(optax.sgd(0.1), unroll=True)": "InnerLoop: `unroll` must be a whole number, got True.",
     "il.InnerLoop(optax.sgd(0.1), minibatch=0)": "InnerLoop: `minibatch` must be 1 or more, got 0.",
     "loop(meta_batch='4')": "OuterLoop: `meta_batch` must be a whole number, got '4'.",
     "loop(meta_batch=1.5)": "OuterLoop: `meta_batch` must be a whole number, got 1.5.",

@@ -242,3 +242,5 @@ def test_what_pallas_convolves_lies_in_memory(monkeypatch: pytest.MonkeyPatch):
     assert peak() == (2 + 9) * x.nbytes
     monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "pallas")
     assert peak() == 2 * x.nbytes
+    monkeypatch.setattr("innerloop.training.peak_memory.INDEXED", x.size)
+    assert peak() == (2 + 9) * x.nbytes

@@ -16,7 +16,7 @@ from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
-from innerloop.cli.distributed import hand_on
+from innerloop.cli.distributed import hand_on, same_package
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import to_json
 from innerloop.errors import InnerloopError
@@ -25,7 +25,7 @@ from innerloop.io.text import as_json, printable
 from innerloop.training import signals
 
 CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once_child import child; entry(child)"
-COMMAND = (sys.executable, "-P", "-c", CODE)  # -P: modules of the working directory are not taken for ours
+COMMAND = (sys.executable, "-P", "-c", CODE)
 
 EVERY = 0.2
 """Seconds between looks at the processes."""
@@ -141,7 +141,7 @@ class Together:
     def environment(self) -> dict[str, str]:
         """The environment of a job: its share of an accelerator's memory, unless that is set."""
         fraction = f"{0.9 / self.at_once:.2f}"
-        return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **os.environ, "PYTHONUNBUFFERED": "1"}
+        return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **same_package(), "PYTHONUNBUFFERED": "1"}
 
     def ended(self, one: Running, code: int) -> None:
         """Tell how a job ended; after a failure end the others, unless they have been told."""

@@ -22,7 +22,8 @@ from innerloop.training import signals
 CHILD = "INNERLOOP_CHILD"
 """Set in the environment of the child to the command's process number."""
 
-COMMAND = (sys.executable, "-P", "-m", "innerloop", "train")  # -P: not from the working directory
+COMMAND = (sys.executable, "-P", "-m", "innerloop", "train")
+"""With -P, modules of the working directory are not taken for those that we import; see `same_package`."""
 
 LOST = 75
 """Exit code when another process was lost: a temporary failure (EX_TEMPFAIL of sysexits.h)."""
@@ -44,7 +45,7 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
     signals.handle_all(lambda number, frame: hand_on(child, number) if child else early.append(number))
     # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
     child = subprocess.Popen(
-        [*COMMAND, *argv], env=os.environ | {CHILD: str(os.getpid())}, start_new_session=True
+        [*COMMAND, *argv], env=same_package() | {CHILD: str(os.getpid())}, start_new_session=True
     )
     for number in early:
         hand_on(child, number)
@@ -53,6 +54,13 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
         _tell_lost(folder)
         return LOST
     return code if code >= 0 else 128 - code
+
+
+def same_package() -> dict[str, str]:
+    """The environment of a child that imports the same innerloop as this process."""
+    others = os.environ.get("PYTHONPATH")
+    home = str(Path(__file__).resolve().parents[2])
+    return os.environ | {"PYTHONPATH": os.pathsep.join([home, others] if others else [home])}
 
 
 def hand_on(child: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:
@@ -71,7 +79,7 @@ def _tell_lost(folder: Path) -> None:
 def end_with_parent(command: int | None = None) -> None:
     """End this process when its parent is gone; at once if that is no longer `command`.
 
-    On Windows the parent may be Python's launcher instead, and there is no other one later.
+    On Windows, where the parent may be Python's launcher, it never changes.
     """
     parent = os.getppid() if command is None or os.name == "nt" else command
 

@@ -104,7 +104,8 @@ class InnerLoop:
         """Check and keep whole numbers as `int`, which is hashable whatever they were given as."""
         for name, least in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
             value = getattr(self, name)
-            if name in ("steps", "unroll") or value not in (None, "sqrt"):
+            left = name in ("last", "minibatch", "checkpoints") and value is None
+            if not left and not (name == "checkpoints" and isinstance(value, str) and value == "sqrt"):
                 object.__setattr__(self, name, check_count("InnerLoop", name, value, least))
 
     @property

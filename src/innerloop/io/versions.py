@@ -4,8 +4,8 @@ from importlib import metadata
 
 
 def version(package: str) -> str:
-    """The version of a package; "not installed" without one, as for this package in a clone on `PYTHONPATH`."""
+    """The version of a package; "(not installed)" without one, as for this package in a clone on `PYTHONPATH`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return "(not installed)"

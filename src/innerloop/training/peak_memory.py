@@ -14,7 +14,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from innerloop.nn.kernels.gpu_conv import patch_bytes
+from innerloop.nn.kernels.gpu_conv import INDEXED, patch_bytes
 
 # Not elementwise, so that they are fused with nothing.
 WITH_PATCHES = {"gpu_conv", "gpu_conv_kernel_gradient", "gpu_conv_input_gradient"}
@@ -60,7 +60,10 @@ def peak_of(jaxpr: Jaxpr) -> int:
 
 def patches_of(equation: JaxprEqn) -> int:
     """Bytes of the patches that a convolution on a GPU makes; 0 for everything else."""
-    if equation.primitive.name not in WITH_PATCHES:
+    name, arrays = equation.primitive.name, (*equation.invars, *equation.outvars)
+    if name in PALLAS and max(math.prod(v.aval.shape) for v in arrays) < INDEXED:  # pyright: ignore[reportAttributeAccessIssue]
+        return 0
+    if name not in PALLAS | WITH_PATCHES:
         return 0
     images, second = (v.aval for v in equation.invars)
     return patch_bytes(images, second, equation.params.get("kernel"))  # pyright: ignore[reportArgumentType]

@@ -21,6 +21,9 @@ from innerloop.nn.kernels.bilinear_conv import Arrays, Axes, bilinear_conv, more
 from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patches, patches
 from innerloop.nn.kernels.primitives import batch_first
 
+INDEXED = 1 << 31
+"""Numbers of an array from which on `pallas_conv`, whose indices are int32, leaves it to these maps."""
+
 BLOCK_BYTES = 1 << 28
 """Patches of one task made at a time."""
 

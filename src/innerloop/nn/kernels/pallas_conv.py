@@ -20,7 +20,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Int
 
 from innerloop.nn.kernels.bilinear_conv import bilinear_conv
-from innerloop.nn.kernels.gpu_conv import MAPS, batched_over_tasks
+from innerloop.nn.kernels.gpu_conv import INDEXED, MAPS, batched_over_tasks
 from innerloop.nn.kernels.im2col import same_padding
 
 ROWS = 64
@@ -28,10 +28,6 @@ ROWS = 64
 
 PARTS = 512
 """Programs that share the sum of one kernel gradient, at most, over all tasks and positions of the window."""
-
-
-MOST = 1 << 31
-"""Numbers of an array: more have indices that int32 does not hold."""
 
 
 def interpreted() -> bool:
@@ -184,7 +180,7 @@ def _or(by_patches: Callable[..., Array]) -> Callable[[Callable[..., Array]], Ca
     def choosing(own: Callable[..., Array]) -> Callable[..., Array]:
         def either(first: Array, second: Array, **static: Any) -> Array:
             out = jax.eval_shape(partial(by_patches, **static), first, second)
-            reached = max(first.size, second.size, out.size) < MOST
+            reached = max(first.size, second.size, out.size) < INDEXED
             return (own if reached else by_patches)(first, second, **static)
 
         return either
@@ -207,7 +203,7 @@ def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int, precision:
     tasks, examples, sizes = math.prod(x.shape[:-4]), x.shape[-4], (x.shape[-1], y.shape[-1])
     window = _Window(kernel, stride, (x.shape[-3], x.shape[-2]), False)
     blocks = pl.cdiv(examples * math.prod(window.result), ROWS)
-    parts = max(1, min(blocks, PARTS // (tasks * kernel**2)))
+    parts = max(1, min(blocks, PARTS // max(1, tasks * kernel**2)))
     settings = {"window": window, "examples": examples, "sizes": sizes, "precision": precision}
     program = partial(_windows_times_result, blocks=pl.cdiv(blocks, parts), **settings)
     found = _launch(program, (tasks, kernel**2, parts), (tasks, kernel**2, parts, *sizes), x, y)
