@@ -29,6 +29,14 @@ SLOW = (
 )
 
 
+@pytest.fixture(autouse=True)
+def hangups_are_not_ignored():
+    """Processes inherit that they are, as under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def ended(started: subprocess.Popen[str], *numbers: int, pause: float = 0.5) -> tuple[int, str, float]:
     """Exit code, what was said on standard error, and the seconds since the first of these signals."""
     time.sleep(0.2)  # it has just printed a line
