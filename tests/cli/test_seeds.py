@@ -301,6 +301,15 @@ def test_modules_of_the_working_directory_are_not_taken_for_ours(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_children_import_the_package_of_the_clone_that_started_them(tmp_path, monkeypatch):
+    """And where it is installed nothing comes before Python's own library."""
+    monkeypatch.setenv("PYTHONPATH", "others")
+    for home, found in (("src", f"{tmp_path / 'src'}{os.pathsep}others"), ("site-packages", "others")):
+        file = tmp_path / home / "innerloop" / "cli" / "distributed.py"
+        monkeypatch.setattr(distributed, "__file__", str(file))
+        assert distributed.same_package()["PYTHONPATH"] == found
+
+
 def test_the_output_of_an_earlier_run_is_not_told_again(together, tmp_path):
     (tmp_path / "seed-0.txt").write_text("what was said before\n")
     ended, out = together("import sys; sys.stdin.read(); sys.exit(9)", 1, 1)

@@ -57,10 +57,11 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
 
 
 def same_package() -> dict[str, str]:
-    """The environment of a child that imports the same innerloop as this process."""
-    others = os.environ.get("PYTHONPATH")
-    home = str(Path(__file__).resolve().parents[2])
-    return os.environ | {"PYTHONPATH": os.pathsep.join([home, others] if others else [home])}
+    """The environment of a child that imports the same innerloop as this process, from a clone too."""
+    others, home = os.environ.get("PYTHONPATH"), Path(__file__).resolve().parents[2]
+    if home.name in ("site-packages", "dist-packages"):  # found anyway, and after Python's own library
+        return dict(os.environ)
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(home), others] if others else [str(home)])}
 
 
 def hand_on(child: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:

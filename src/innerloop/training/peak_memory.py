@@ -60,13 +60,18 @@ def peak_of(jaxpr: Jaxpr) -> int:
 
 def patches_of(equation: JaxprEqn) -> int:
     """Bytes of the patches that a convolution on a GPU makes; 0 for everything else."""
-    name, arrays = equation.primitive.name, (*equation.invars, *equation.outvars)
-    if name in PALLAS and max(math.prod(v.aval.shape) for v in arrays) < INDEXED:  # pyright: ignore[reportAttributeAccessIssue]
-        return 0
-    if name not in PALLAS | WITH_PATCHES:
+    if equation.primitive.name not in WITH_PATCHES and not left_by_pallas(equation):
         return 0
     images, second = (v.aval for v in equation.invars)
     return patch_bytes(images, second, equation.params.get("kernel"))  # pyright: ignore[reportArgumentType]
+
+
+def left_by_pallas(equation: JaxprEqn) -> bool:
+    """Whether this is a convolution by Pallas that goes by patches after all, being too large for its indices."""
+    if equation.primitive.name not in PALLAS:
+        return False
+    shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
+    return max(math.prod(aval.shape) for aval in shapes) >= INDEXED
 
 
 def stands_alone(equation: JaxprEqn) -> bool:
