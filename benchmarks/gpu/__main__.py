@@ -9,6 +9,7 @@ With PyTorch in this environment, or in that of `make bench-setup`, its gradient
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -18,8 +19,9 @@ from typing import Any
 from benchmarks.gpu import page
 from benchmarks.gpu.cases import CASES, Case, cases
 from benchmarks.gpu.clock import Clock
-from benchmarks.gpu.race import GpuRace
-from benchmarks.gpu.worker import OURS, REFERENCE, TORCH, Worker
+from benchmarks.gpu.programs import Programs
+from benchmarks.gpu.race import GpuRace, names
+from benchmarks.gpu.worker import OURS, TORCH, Worker
 from benchmarks.provenance import circumstances
 from benchmarks.speed.process import ContenderError
 
@@ -69,28 +71,39 @@ def facts_of(workers: dict[str, Worker], dry: bool) -> dict[str, Any]:
 def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
     """All workloads within the time, into one record. Raises ContenderError and NoGpuError."""
     clock = Clock(seconds, [case.weight for case in chosen])
-    with tempfile.TemporaryDirectory(prefix="innerloop-gpu-") as folder:
-        workers = {name: Worker(name, Path(folder), clock, dry) for name in (OURS, REFERENCE, TORCH)}
-        try:
-            return record(chosen, workers, clock, dry)
-        finally:
-            for worker in workers.values():
-                worker.close()
+    with tempfile.TemporaryDirectory(prefix="innerloop-gpu-") as folder, contextlib.ExitStack() as stack:
+        workers = {name: Worker(name, Path(folder), clock, dry) for name in (OURS, TORCH)}
+        for worker in workers.values():
+            stack.callback(worker.close)
+        facts = facts_of(workers, dry)
+        workers[OURS].close()
+        wanted = {name: case for case in chosen for name in names(case, facts[OURS])}
+        programs = Programs(wanted, Path(folder), clock, dry)
+        stack.callback(programs.close)
+        tell(clock, "all")(f"compiling {len(wanted)} programs")
+        programs.compile()
+        told = {**facts, **facts[OURS]}
+        races = [
+            GpuRace(case, programs, workers[TORCH], told, clock, tell(clock, case.workload.name))
+            for case in chosen
+        ]
+        for race in races:
+            stack.callback(race.close)
+        return record(races, facts, clock, dry)
 
 
-def record(chosen: list[Case], workers: dict[str, Worker], clock: Clock, dry: bool) -> dict[str, Any]:
-    """What `measure` gives, from running workers."""
-    facts = facts_of(workers, dry)
+def record(races: list[GpuRace], facts: dict[str, Any], clock: Clock, dry: bool) -> dict[str, Any]:
+    """What `measure` gives: ours of all workloads, then PyTorch."""
     versions = facts[OURS]["versions"] | (facts[TORCH] or {}).get("versions", {})
     found = {"device": facts[OURS]["device"], "dry": dry, "rates": facts["rates"], "versions": versions}
-    found |= {"no_torch": facts.get("no_torch"), "workloads": [], **circumstances()}
-    for number, case in enumerate(chosen):
-        clock.begin(number)
-        name = case.workload.name
-        found["workloads"].append(GpuRace(case.workload, workers, facts, clock, tell(clock, name)).run())
-        found["seconds"] = round(clock.passed, 1)
-        if not dry:
-            page.write_result(found)  # what is done is on disk whatever comes next
+    found |= {"convolution": facts[OURS]["convolution"], "no_torch": facts.get("no_torch"), **circumstances()}
+    for act in (GpuRace.race_ours, GpuRace.race_peers):
+        for number, race in enumerate(races):
+            clock.begin(number)
+            act(race)
+            found |= {"workloads": [race.record for race in races], "seconds": round(clock.passed, 1)}
+            if not dry:
+                page.write_result(found)  # what is done is on disk whatever comes next
     return found
 
 

@@ -33,7 +33,7 @@ from benchmarks.speed.problem import (
 from benchmarks.speed.worker_protocol import serve
 from benchmarks.speed.workloads import from_dict
 from innerloop.config.schema import Precision
-from innerloop.nn.kernels.backend import GPU_CONVOLUTION
+from innerloop.nn.kernels.backend import GPU_CONVOLUTION, gpu_convolution
 from innerloop.parallel.precision import PRODUCTS, available, products
 
 COPIES = 8
@@ -50,6 +50,7 @@ class Ours:
             "platform": device.platform,
             "device": device.device_kind,
             "precisions": [p for p in PRODUCTS if available(p) == p],
+            "convolution": gpu_convolution(),
             "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "optax", "equinox")},
         }
 
@@ -63,7 +64,7 @@ class Ours:
         return {"copy": 2 * x.nbytes / seconds_of(jax.jit(lambda x: x + 1), x), "products": found}
 
     def load(
-        self, workload: dict[str, Any], problem: str, precision: Precision, convolution: str = "patches"
+        self, workload: dict[str, Any], problem: str, precision: Precision, convolution: str
     ) -> dict[str, Any]:
         """Compile; in float32 write the weights and the tasks of the first meta-step as well."""
         w = self.w = from_dict(workload)

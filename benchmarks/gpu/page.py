@@ -85,9 +85,9 @@ def ours(workload: Record) -> list[Record]:
     return [run for run in workload["runs"] if run["by"] == "innerloop"]
 
 
-def kind(run: Record) -> str:
+def kind(run: Record, default: str) -> str:
     """The precision of one of our runs, and how it convolves if that is not the default."""
-    return run["precision"] + (", Pallas" if run.get("convolution") == "pallas" else "")
+    return run["precision"] + (f", {run['convolution']}" if run["convolution"] != default else "")
 
 
 def peers(workload: Record, precision: str) -> dict[tuple[str, bool], Record]:
@@ -106,20 +106,20 @@ def times_table(record: Record) -> str:
     names = [f"{method}, graph" if graph else method for method, graph in PEERS]
     header = ["workload", "precision", "ours, ms", *names, "ratio", "memory, MB", "best peer's, MB"]
     rows = [
-        times_row(workload, run, peers(workload, run["precision"]))
+        times_row(workload, run, peers(workload, run["precision"]), kind(run, record["convolution"]))
         for workload in record["workloads"]
         for run in ours(workload)
     ]
     return table([*header, "compile, s", "error"], rows)
 
 
-def times_row(workload: Record, run: Record, beside: dict[tuple[str, bool], Record]) -> list[str]:
+def times_row(workload: Record, run: Record, beside: dict[tuple[str, bool], Record], name: str) -> list[str]:
     """One row: ours, the peers of the same precision, and the fastest of them over ours."""
     best = min(beside.values(), key=lambda r: r["ms"], default=None)
     cells = [significant(beside[peer]["ms"]) if peer in beside else "–" for peer in PEERS]
     ratio = f"**{best['ms'] / run['ms']:.2f}**" if best else "–"
     error = f"{run['error']:.1e}" if "error" in run else "–"
-    row = [workload["workload"], kind(run), significant(run["ms"]), *cells, ratio]
+    row = [workload["workload"], name, significant(run["ms"]), *cells, ratio]
     return [*row, megabytes(run), megabytes(best), f"{run['compile_s']:.1f}", error]
 
 
@@ -133,5 +133,6 @@ def roofline_table(record: Record) -> str:
             counts = [f"{cost['kernels']:.0f}", f"{cost['loops']:.0f}"]
             sizes = [f"{cost[name] / 1e9:.3g}" for name in ("operations", "bytes")]
             times = [significant(least["product_ms"]), significant(least["copy_ms"]), significant(run["ms"])]
-            rows.append([workload["workload"], kind(run), *counts, *sizes, *times, f"{least['share']:.2f}"])
+            name = kind(run, record["convolution"])
+            rows.append([workload["workload"], name, *counts, *sizes, *times, f"{least['share']:.2f}"])
     return table([*header, "at the copy's rate, ms", "measured, ms", "share"], rows)

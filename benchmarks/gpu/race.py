@@ -6,18 +6,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu.cases import METHODS
+from benchmarks.gpu.cases import METHODS, Case
 from benchmarks.gpu.clock import Clock
+from benchmarks.gpu.programs import Name, Programs
 from benchmarks.gpu.roofline import roofline
-from benchmarks.gpu.worker import OURS, REFERENCE, TORCH, Worker
+from benchmarks.gpu.worker import REFERENCE, TORCH, Worker
 from benchmarks.speed import flops
 from benchmarks.speed.process import ContenderError
 from benchmarks.speed.runner import DOUBLE_TOLERANCE, TOLERANCE, relative_error
-from benchmarks.speed.workloads import Workload
 
 LEAST, MOST = 5, 50
 """Repeats of which the median is taken."""
-SECONDS = 1.5
+SECONDS = 1.0
 """Of the repeats of one contender, about."""
 TURN = 0.05
 """Seconds of one repeat of PyTorch, at least."""
@@ -27,35 +27,61 @@ OUT_OF_TIME = "no time was left"
 Tell = Callable[[str], None]
 
 
+def names(case: Case, facts: dict[str, Any]) -> list[Name]:
+    """Ours of a workload: every precision, and float32 by the other convolution."""
+    found = [Name(case.workload.name, p, facts["convolution"]) for p in facts["precisions"]]
+    if case.workload.image and facts["platform"] == "gpu":
+        other = {"patches": "pallas", "pallas": "patches"}[facts["convolution"]]
+        found.append(Name(case.workload.name, "float32", other))
+    return found
+
+
 class GpuRace:
-    """All contenders of one workload, in a folder for what they exchange."""
+    """All contenders of one workload."""
 
     def __init__(
-        self, w: Workload, workers: dict[str, Worker], facts: dict[str, Any], clock: Clock, tell: Tell
+        self, case: Case, programs: Programs, torch: Worker, facts: dict[str, Any], clock: Clock, tell: Tell
     ):
-        self.w, self.workers, self.facts, self.clock, self.tell = w, workers, facts, clock, tell
-        self.folder = workers[OURS].log.parent
+        self.case, self.w, self.programs, self.facts, self.clock = (
+            case,
+            case.workload,
+            programs,
+            facts,
+            clock,
+        )
+        self.torch, self.tell, self.folder = torch, tell, programs.folder
+        self.names = [name for name in programs.cases if name.workload == self.w.name]
+        self.reference = Worker(REFERENCE, self.folder, clock, torch.dry, label=self.w.name)
         self.runs: list[dict[str, Any]] = []
         self.left_out: dict[str, str] = {}
 
-    def run(self) -> dict[str, Any]:
-        """Everything, into one record. Raises ContenderError where ours fails in float32 before the time is over."""
-        for number, precision in enumerate(self.facts[OURS]["precisions"]):
-            self.attempt(f"innerloop {precision}", lambda p=precision: self.ours(p), needed=number == 0)
-        if self.runs and self.w.image and self.facts[OURS]["platform"] == "gpu":
-            self.attempt("innerloop float32, Pallas", lambda: self.ours("float32", "pallas"))
-        self.attempt("float64", self.compare_with_double)
-        if self.facts[TORCH]:
-            for method in METHODS:
-                for graph in (False, True):
-                    name = f"{method}, CUDA graph" if graph else method
-                    self.attempt(name, lambda n=name, m=method, g=graph: self.peer(n, m, g))
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is known so far."""
         shape = {"workload": self.w.name, "tasks": self.w.tasks, "inner_steps": self.w.steps}
         dispatch = {"per_dispatch": self.w.per_dispatch, "operations": flops.meta_step(self.w)}
         return {**shape, **dispatch, "runs": self.runs, "left_out": self.left_out}
 
+    def race_ours(self) -> None:
+        """Time ours, while the reference computes. Raises ContenderError where float32 fails in time."""
+        self.attempt("float64", self.begin_reference)
+        for number, name in enumerate(self.names):
+            self.attempt(
+                f"innerloop {name.precision}, {name.convolution}", lambda n=name: self.ours(n), not number
+            )
+
+    def race_peers(self) -> None:
+        """Compare ours with float64, then check and time PyTorch."""
+        self.attempt("float64", self.compare_with_double)
+        for method in METHODS if self.facts[TORCH] else ():
+            for graph in (True, False):
+                name = f"{method}, CUDA graph" if graph else method
+                self.attempt(name, lambda n=name, m=method, g=graph: self.peer(n, m, g))
+
     def attempt(self, name: str, act: Callable[[], None], needed: bool = False) -> None:
         """Do one thing if its time has not passed; what fails is left out, with its reason."""
+        if name in self.left_out:
+            return
         if not (self.clock.left if needed else self.clock.turn_left):
             self.left_out[name] = OUT_OF_TIME
             return
@@ -67,45 +93,44 @@ class GpuRace:
                 raise
             self.left_out[name] = str(error)
 
-    def path(self, name: str) -> str:
+    def path(self, name: object) -> str:
         """A file that contenders exchange."""
         return str(self.folder / f"{self.w.name}-{name}.npz".replace(" ", "-"))
 
-    def ours(self, precision: str, convolution: str = "patches") -> None:
-        """Compile, time, and keep the first gradient; the reference begins as soon as there is a problem."""
-        ours, problem, own = self.workers[OURS], self.path("problem"), {"convolution": convolution}
-        made = ours.ask("load", workload=self.w.as_dict(), problem=problem, precision=precision, **own)
-        if precision == "float32" and convolution == "patches":
-            self.attempt("float64", lambda: self.begin_reference(problem))
+    def ours(self, name: Name) -> None:
+        """Keep the first gradient of a program, and time it."""
+        if name in self.programs.failed:
+            raise ContenderError(self.programs.failed[name])
+        ours, made = self.programs.workers[name], self.programs.made[name]
         ours.ask("steps", count=self.w.per_dispatch)
-        ours.ask("gradient", path=self.path(name_of(precision, convolution)))
+        ours.ask("gradient", path=self.path(name))
         times = self.repeated(ours, self.w.per_dispatch)
-        if (
-            convolution != "patches"
-        ):  # the compiled program does not tell the products inside a kernel of Pallas
-            made["cost"]["operations"] = self.runs[0]["cost"]["operations"]
-        facts = {name: made[name] for name in ("compile_s", "memory_mb", "cost", "xla")}
-        least = roofline(made["cost"], precision, self.facts["rates"], median(times))
-        self.runs.append({**timed("innerloop", precision, times), **own, **facts, "roofline": least})
+        ours.close()  # its memory is the next one's
+        # A compiled program does not tell the products inside a kernel of Pallas: the workload's own are counted.
+        cost = {**made["cost"], "operations": flops.meta_step(self.w)}
+        facts = {"compile_s": made["compile_s"], "memory_mb": made["memory_mb"], "cost": cost}
+        least = roofline(cost, name.precision, self.facts["rates"], median(times))
+        run = {**timed("innerloop", name.precision, times), "convolution": name.convolution}
+        self.runs.append({**run, **facts, "xla": made["xla"], "roofline": least})
 
-    def begin_reference(self, problem: str) -> None:
+    def begin_reference(self) -> None:
         """Ask for the gradient in float64, and do not wait for it."""
-        exact = self.path("exact")
-        self.workers[REFERENCE].send("exact", workload=self.w.as_dict(), problem=problem, path=exact)
+        problem, exact = self.programs.problem(self.names[0]), self.path("exact")
+        self.reference.send("exact", workload=self.w.as_dict(), problem=problem, path=exact)
 
     def compare_with_double(self) -> None:
         """The error of each precision's meta-gradient."""
-        self.workers[REFERENCE].receive()
+        self.reference.receive()
         for run in self.runs:
-            ours = self.path(name_of(run["precision"], run["convolution"]))
+            ours = self.path(Name(self.w.name, run["precision"], run["convolution"]))
             run["error"] = relative_error(ours, self.path("exact"))
 
     def peer(self, name: str, method: str, graph: bool) -> None:
         """Check a meta-gradient of PyTorch's and time it in each precision. Raises ContenderError if it is wrong."""
         if graph and not self.facts[TORCH]["graphs"]:
             raise ContenderError("there is no GPU")
-        peer = self.workers[TORCH]
-        peer.ask("load", workload=self.w.as_dict(), problem=self.path("problem"), method=method, graph=graph)
+        peer, problem = self.torch, self.programs.problem(self.names[0])
+        peer.ask("load", workload=self.w.as_dict(), problem=problem, method=method, graph=graph)
         error = self.apart(peer, name, double=False)
         if not error < TOLERANCE:
             error = self.apart(peer, name, double=True)
@@ -123,7 +148,7 @@ class GpuRace:
         """Relative distance of a peer's meta-gradient from ours, both in float32 or both in float64."""
         path = self.path(name)
         peer.ask("gradient", path=path, double=double)
-        ours = self.path("exact" if double else "ours-float32")
+        ours = self.path("exact") if double else self.path(self.names[0])
         if not Path(ours).exists():
             raise ContenderError("there is no gradient in float64 to check it against")
         return relative_error(path, ours)
@@ -135,10 +160,9 @@ class GpuRace:
             times.append(worker.ask("steps", count=count)["seconds"] / count)
         return times
 
-
-def name_of(precision: str, convolution: str) -> str:
-    """The name of a file of our gradient."""
-    return f"ours-{precision}" + (f"-{convolution}" if convolution != "patches" else "")
+    def close(self) -> None:
+        """End the reference."""
+        self.reference.close()
 
 
 def timed(by: str, precision: str, times: list[float]) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def settings(name: str, dry: bool) -> Mapping[str, str]:
 class Worker:
     """One process of a name, started when it is first asked something."""
 
-    def __init__(self, name: str, folder: Path, clock: Clock, dry: bool):
+    def __init__(self, name: str, folder: Path, clock: Clock, dry: bool, label: str = ""):
         self.name, self.clock, self.dry = name, clock, dry
-        self.log = folder / f"{name}.log"
+        self.log = folder / f"{name}-{label}.log"
         self.process: ContenderProcess | None = None
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
@@ -54,12 +54,12 @@ class Worker:
             self.close()
             raise
 
-    def receive(self) -> dict[str, Any]:
-        """The answer. Raises ContenderError as `ask`."""
+    def receive(self, within_turn: bool = False) -> dict[str, Any]:
+        """The answer, before the end of all or of this turn. Raises ContenderError as `ask`."""
         if self.process is None:
             raise ContenderError("was not asked")
         try:
-            return self.process.receive(self.clock.left)
+            return self.process.receive(self.clock.turn_left if within_turn else self.clock.left)
         except ContenderError:
             self.close()
             raise

@@ -22,14 +22,16 @@ if name == "torch" and behaviour == "without torch": raise ModuleNotFoundError("
 class Ours:
     def device(self):
         kind = "cpu" if behaviour == "no gpu" else "gpu"
-        return {"platform": kind, "device": "Fast 1", "precisions": ["float32", "bfloat16"], "versions": {"jax": "1"}}
+        return {"platform": kind, "device": "Fast 1", "precisions": ["float32", "bfloat16"], "versions": {"jax": "1"},
+                "convolution": "patches"}
     def rates(self, megabytes, side):
-        return {"copy": 1e9, "products": {"float32": 1e9, "bfloat16": 2e9}}
+        return {"copy": 1e9, "products": {"float32": 1e15, "bfloat16": 2e15}}
     def load(self, workload, problem, precision, convolution):
         if behaviour == "fails": raise RuntimeError("cannot")
         if behaviour == "slow" and precision == "bfloat16": time.sleep(60)
+        np.savez(problem, a=np.ones(2))
         self.precision = precision if convolution == "patches" else "pallas"
-        cost = {"kernels": 3.0, "loops": 1.0, "bytes": 2e6, "operations": 1e6 * (convolution == "patches")}
+        cost = {"kernels": 3.0, "loops": 1.0, "bytes": 2e6, "operations": 0.0}
         return {"compile_s": 1.0, "memory_mb": 5.0, "cost": cost, "xla": {}}
     def steps(self, count):
         return {"seconds": 0.004 * count}
@@ -92,7 +94,7 @@ def test_who_is_right_is_timed_in_every_precision(behave, capsys: pytest.Capture
         ("bfloat16", "patches"): (pytest.approx(4.0), pytest.approx(0.1)),
         ("float32", "pallas"): (pytest.approx(4.0), pytest.approx(0.2)),
     }
-    assert {run["cost"]["operations"] for run in ours.values()} == {1e6}
+    assert {run["cost"]["operations"] for run in ours.values()} == {found["operations"]}
     assert ours["float32", "patches"]["roofline"]["share"] == pytest.approx(0.5)  # 2 MB at 1 GB/s in 4 ms
     peers = {(r["by"], r["graph"], r["precision"]): r for r in found["runs"] if r["by"] != "innerloop"}
     assert {key: run["ms"] for key, run in peers.items()} == {
@@ -107,7 +109,7 @@ def test_who_is_right_is_timed_in_every_precision(behave, capsys: pytest.Capture
     row = "| omniglot | float32 | 4.00 | 20.0 | 20.0 | 8.00 | – | **2.00** | 5.00 | 7.00 | 1.0 | 0.0e+00 |"
     printed = capsys.readouterr().out
     assert row in printed
-    assert "| omniglot | float32, Pallas | 4.00 |" in printed
+    assert "| omniglot | float32, pallas | 4.00 |" in printed
     assert row in (folder / "page.md").read_text()
     assert "torch 2" in (folder / "page.md").read_text()
 
@@ -123,13 +125,14 @@ def test_without_pytorch_ours_is_timed_alone(behave, capsys: pytest.CaptureFixtu
 
 def test_the_time_is_kept_and_what_it_did_not_allow_is_said(behave):
     folder = behave("slow")
-    assert command.main(["--workloads", "omniglot", "--seconds", "6"]) == 0
+    assert command.main(["--workloads", "omniglot", "--seconds", "8"]) == 0
     found = result(folder)
-    assert found["seconds"] < 9
+    assert found["seconds"] < 11
     (workload,) = found["workloads"]
-    assert [run["precision"] for run in workload["runs"]] == ["float32"]
-    assert "no answer to 'load'" in workload["left_out"]["innerloop bfloat16"]
-    assert workload["left_out"]["pytorch-loop"] == "no time was left"
+    ours = [run for run in workload["runs"] if run["by"] == "innerloop"]
+    assert {run["precision"] for run in ours} == {"float32"}
+    assert "no answer to 'load'" in workload["left_out"]["innerloop bfloat16, patches"]
+    assert {run["by"] for run in workload["runs"]} >= {"pytorch-loop"}  # what is compiled in time leaves some
 
 
 @pytest.mark.parametrize(

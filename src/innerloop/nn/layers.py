@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
+from innerloop.nn.kernels.channel_sums import channel_moments, spread
 from innerloop.nn.kernels.channels import per_channel
 from innerloop.nn.kernels.conv import conv, has_few_inputs
 from innerloop.nn.kernels.linear import linear
@@ -73,9 +74,8 @@ class BatchNorm(eqx.Module):
     ) -> Float[Array, "examples *places channels"]:
         """Normalise; `reference` leading examples give the statistics (None: all)."""
         mean, variance = _moments(x if reference is None else x[:reference])
-        flat = x.reshape(-1, x.shape[-1])
-        factor = self.multiplier(variance, self.scale)
-        return ((flat - mean[None]) * factor[None] + self.offset[None]).reshape(x.shape)
+        over = lambda vector: spread(vector, x)
+        return (x - over(mean)) * over(self.multiplier(variance, self.scale)) + over(self.offset)
 
     def multiplier(
         self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
@@ -91,9 +91,7 @@ def _moments(
     if backend() == "any":
         mean = _mean_by_axis(x)
         return mean, _mean_by_axis(jnp.square(x - per_channel(mean, x)))
-    flat = x.reshape(-1, x.shape[-1])
-    mean = flat.mean(0)
-    return mean, jnp.square(flat - mean[None]).mean(0)
+    return channel_moments(x)
 
 
 def _mean_by_axis(x: Float[Array, "examples *places channels"]) -> Float[Array, " channels"]:
@@ -142,6 +140,6 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Everything after the convolution, given its mean and variance and a scale that is not negative."""
         y = max_pool(y) if self.stride == 1 else y
-        over = lambda vector: per_channel(vector, y)
+        over = lambda vector: spread(vector, y)
         factor = self.norm.multiplier(variance, scale)
         return jax.nn.relu((y - over(mean)) * over(factor) + over(self.norm.offset))

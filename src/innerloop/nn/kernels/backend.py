@@ -13,7 +13,10 @@ import jax
 from innerloop.errors import check_choice
 
 GPU_CONVOLUTION = "INNERLOOP_GPU_CONVOLUTION"
-"""The variable that chooses a GPU's convolution: `patches` (the default) or `pallas`, which is yet to be measured."""
+"""The variable that chooses a GPU's convolution: `pallas`, the default where it runs, or `patches`."""
+
+TRITON = 8.0
+"""The least compute capability of a GPU that Pallas's Triton compiles for."""
 
 _PORTABLE = jax.make_user_context(False)  # part of the key of every cache of traced functions
 
@@ -30,6 +33,14 @@ def backend() -> str:
 
 def gpu_convolution() -> str:
     """How a GPU convolves. Raises InnerloopError for an unknown way."""
-    chosen = os.environ.get(GPU_CONVOLUTION) or "patches"
+    chosen = os.environ.get(GPU_CONVOLUTION) or ("pallas" if _has_triton() else "patches")
     check_choice(GPU_CONVOLUTION, "value", chosen, ("patches", "pallas"))
     return chosen
+
+
+def _has_triton() -> bool:
+    """Whether the GPU that is here is one of NVIDIA's, and new enough."""
+    try:
+        return float(getattr(jax.devices()[0], "compute_capability", 0)) >= TRITON
+    except ValueError:  # AMD's have names
+        return False

@@ -1,0 +1,138 @@
+"""Windows of images that lie in one flat array, as programs of Pallas read them: padding is a mask, not memory."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array, Bool, Int
+
+from innerloop.nn.kernels.im2col import same_padding
+from innerloop.nn.kernels.pallas_tiles import FLAT
+
+Tile = tuple[Int[Array, " tile"], Bool[Array, " tile"]]
+"""Some numbers of an axis, and which of them there are."""
+
+
+def interpreted() -> bool:
+    """Whether there is no GPU to compile for."""
+    return jax.default_backend() != "gpu"
+
+
+def width(size: int, most: int) -> int:
+    """The length of a tile of an axis: a power of two, and at least what a product takes."""
+    return min(max(16, 1 << (size - 1).bit_length()), most)
+
+
+def tile(number: Array, size: int, most: int) -> Tile:
+    """The tile of this number. Where all numbers are there, that is a constant, which the compiler would not find."""
+    length = width(size, most)
+    index = number * length + jnp.arange(length, dtype=jnp.int32)
+    return index, index < size if size % length else jnp.ones(length, bool)
+
+
+def divided(number: Array, by: int | Array) -> tuple[Array, Array]:
+    """Quotient and rest, rounded towards zero, which is less work than towards minus infinity."""
+    return lax.div(number, jnp.int32(by)), lax.rem(number, jnp.int32(by))
+
+
+def read(ref: Any, index: Int[Array, "..."], mask: Array) -> Array:
+    """Numbers at flat indices; 0 where there is none. The interpreter reads where the mask is off, too: the first."""
+    at = jnp.where(mask, index, 0) if interpreted() else index
+    return triton.load(ref.at[at], mask=mask, other=0)
+
+
+def write(ref: Any, index: Int[Array, "..."], mask: Array, values: Array) -> None:
+    """Numbers to flat indices. The interpreter writes where the mask is off, too: there, to a last place to spare."""
+    at = jnp.where(mask, index, ref.shape[0] - 1) if interpreted() else index
+    triton.store(ref.at[at], values, mask=mask)
+
+
+class Places(NamedTuple):
+    """Places of the result that a program computes, and the positions of the window that they read.
+
+    Attributes:
+        image, row, column: of each place, `[places]`; images are counted over all tasks.
+        there: which of them there are.
+        first, counts: the first offset along each axis, and how many there are.
+    """
+
+    image: Array
+    row: Array
+    column: Array
+    there: Array
+    first: tuple[Any, Any]
+    counts: tuple[Any, Any]
+
+
+class Window:
+    """Windows of images `[images, height, width, channels]`.
+
+    Forward, place i of the result reads i * stride + offset - padding. Backward it reads the place that forward would
+    have read i, if there is one. Backward with a stride, places are taken in groups whose windows meet the same
+    offsets, so that only those are multiplied.
+    """
+
+    def __init__(
+        self, kernel: int, stride: int, images: tuple[int, int], channels: int, backward: bool, most: int
+    ):
+        """Describe the windows; `most` is the most channels of one product."""
+        self.kernel, self.stride, self.channels, self.backward = kernel, stride, channels, backward
+        self.padding = [same_padding(size, kernel, stride)[0] for size in images]
+        small = [-(-size // stride) for size in images]
+        self.source, self.result = (small, list(images)) if backward else (list(images), small)
+        self.size = kernel**2 * channels
+        self.flat = self.size <= FLAT
+        self.most, self.parts = most, pl.cdiv(channels, width(channels, most))
+        self.step = stride if backward and not self.flat else 1
+        self.grid = [-(-size // self.step) for size in self.result]
+
+    @property
+    def products(self) -> int:
+        """In how many products a window is multiplied, all offsets together."""
+        return 1 if self.flat else self.kernel**2 * self.parts
+
+    def places(self, group: Array, block: Array, rows: int, first_image: Array, images: int) -> Places:
+        """A block of places of one group."""
+        m = block * rows + jnp.arange(rows, dtype=jnp.int32)
+        line, column = divided(m, self.grid[1])
+        image, row = divided(line, self.grid[0])
+        there = m < images * self.grid[0] * self.grid[1]
+        if self.step == 1:
+            return Places(first_image + image, row, column, there, (jnp.int32(0),) * 2, (self.kernel,) * 2)
+        starts = divided(group, self.step)
+        row, column = row * self.step + starts[0], column * self.step + starts[1]
+        there = there & (row < self.result[0]) & (column < self.result[1])
+        first = tuple(divided(s + pad, self.step)[1] for s, pad in zip(starts, self.padding, strict=True))
+        counts = tuple(divided(self.kernel - f + self.step - 1, self.step)[0] for f in first)
+        return Places(first_image + image, row, column, there, first, counts)  # pyright: ignore
+
+    def elements(self, places: Places, number: Array) -> tuple[Array, Array, Tile]:
+        """The offsets, and the channels with their mask, of the elements that a product multiplies."""
+        if self.flat:
+            k, fits = tile(number, self.size, FLAT)
+            position, c = divided(k, self.channels)
+            return *divided(position, self.kernel), (c, fits)
+        position, part = divided(number, self.parts)
+        a, b = divided(position, places.counts[1])
+        a, b = (start + i * self.step for start, i in zip(places.first, (a, b), strict=True))
+        return a, b, tile(part, self.channels, self.most)
+
+    def along(self, axis: int, place: Array, offset: Array) -> tuple[Array, Array]:
+        """The place that is read along one axis, and whether it is there."""
+        if self.backward:
+            at, rest = divided(place + (self.padding[axis] - offset), self.stride)
+            fits = rest == 0
+        else:
+            at, fits = place * self.stride + (offset - self.padding[axis]), True
+        return at, fits & (at >= 0) & (at < self.source[axis])
+
+    def read(self, ref: Any, places: Places, a: Array, b: Array, channels: Tile) -> Array:
+        """These elements of the windows of the places, `[places, elements]`."""
+        c, fits = channels
+        row, fits_row = self.along(0, places.row[:, None], a)
+        column, fits_column = self.along(1, places.column[:, None], b)
+        start = ((places.image[:, None] * self.source[0] + row) * self.source[1] + column) * self.channels
+        return read(ref, start + c, fits_row & fits_column & places.there[:, None] & fits)
