@@ -67,8 +67,17 @@ def jobs(dry: bool) -> list[dict[str, Any]]:
             continue  # images are no parameters
         key = f"{name} {precision} {of}"
         found += [{"key": key, "tiles": asdict(t)} for t in candidates(name, precision, of)]
-    random.Random(0).shuffle(found)  # where the time does not reach for all, some of every kind are tried
-    return found[:3] if dry else found
+    found.sort(key=lambda job: (job["key"].split()[0], job["key"].split()[2]))
+    return found[:: len(found) // 3] if dry else found
+
+
+def shares(todo: list[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
+    """Equal shares, of few kinds each, whose arguments are made once; of every kind some come first."""
+    size = -(-len(todo) // count)
+    found = [todo[start : start + size] for start in range(0, len(todo), size)]
+    for share in found:
+        random.Random(0).shuffle(share)
+    return found
 
 
 class Worker:
@@ -141,8 +150,10 @@ def problem(name: str, shape: tuple[int, ...]) -> tuple[list[Any], Any]:
     w = (tasks, 3, 3, channels, filters)
     pair = {"conv": (x, w), "kernel_gradient": (x, y), "input_gradient": (y, w)}[name]
     arrays = [jax.random.normal(jax.random.key(i), size) for i, size in enumerate(pair)]
-    by_patches = gpu_conv.MAPS[MAPS.index(name)]
-    return arrays, by_patches(*arrays, precision="highest", **settings(name, shape))
+    by_patches = functools.partial(
+        gpu_conv.MAPS[MAPS.index(name)], precision="highest", **settings(name, shape)
+    )
+    return arrays, jax.jit(by_patches)(*arrays)
 
 
 def seconds(program: Any, arguments: list[Any], expected: Any, allowed: float) -> float:
@@ -163,17 +174,17 @@ def seconds(program: Any, arguments: list[Any], expected: Any, allowed: float) -
 
 def measured(dry: bool, seconds: float) -> list[dict[str, Any]]:
     """All candidates with their times, within so many seconds."""
-    todo, end = jobs(dry), time.monotonic() + seconds
-    count = 1 if dry else max(1, min((os.cpu_count() or 1) - 2, 14))
+    end, count = time.monotonic() + seconds, 1 if dry else max(1, min((os.cpu_count() or 1) - 2, 14))
+    todo = shares(jobs(dry), count)
     shared = {"JAX_PLATFORMS": "cpu"} if dry else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with tempfile.TemporaryDirectory(prefix="innerloop-tiles-") as folder:
         argv = [sys.executable, "-m", "benchmarks.gpu.tiles", "--worker"]
         workers = [
-            ContenderProcess(f"tiles {i}", argv, Path(folder) / f"{i}.log", shared) for i in range(count)
+            ContenderProcess(f"tiles {i}", argv, Path(folder) / f"{i}.log", shared) for i in range(len(todo))
         ]
         try:
-            for i, worker in enumerate(workers):
-                worker.send("compile", jobs=todo[i::count], seconds=COMPILING * seconds, dry=dry)
+            for share, worker in zip(todo, workers, strict=True):
+                worker.send("compile", jobs=share, seconds=COMPILING * seconds, dry=dry)
             for worker in workers:
                 for job, why in worker.receive(max(1.0, end - time.monotonic()))["failed"].items():
                     print(f"left out: {job}: {why}", file=sys.stderr)
