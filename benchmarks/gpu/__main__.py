@@ -20,13 +20,15 @@ from benchmarks.gpu import page
 from benchmarks.gpu.cases import CASES, Case, cases
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.programs import Programs
-from benchmarks.gpu.race import GpuRace, names
+from benchmarks.gpu.race import GpuRace
 from benchmarks.gpu.worker import OURS, TORCH, Worker
 from benchmarks.provenance import circumstances
 from benchmarks.speed.process import ContenderError
 
 BUDGET, DRY_BUDGET = 440.0, 300.0
 """Seconds; the first leaves some of eight minutes to end the processes."""
+ROUNDS, ROUND, COMPILING = 4, 4, 0.8
+"""Of our programs; the weight of one in the division of the time; the share of it after which all must be compiled."""
 SIZES = {"megabytes": 1024, "side": 8192}
 TINY = {"megabytes": 4, "side": 128}
 
@@ -70,18 +72,15 @@ def facts_of(workers: dict[str, Worker], dry: bool) -> dict[str, Any]:
 
 def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
     """All workloads within the time, into one record. Raises ContenderError and NoGpuError."""
-    clock = Clock(seconds, [case.weight for case in chosen])
+    clock = Clock(seconds, [ROUND] * ROUNDS + [case.weight for case in chosen])
     with tempfile.TemporaryDirectory(prefix="innerloop-gpu-") as folder, contextlib.ExitStack() as stack:
         workers = {name: Worker(name, Path(folder), clock, dry) for name in (OURS, TORCH)}
         for worker in workers.values():
             stack.callback(worker.close)
         facts = facts_of(workers, dry)
         workers[OURS].close()
-        wanted = {name: case for case in chosen for name in names(case, facts[OURS])}
-        programs = Programs(wanted, Path(folder), clock, dry)
+        programs = Programs(Path(folder), clock, dry)
         stack.callback(programs.close)
-        tell(clock, "all")(f"compiling {len(wanted)} programs")
-        programs.compile()
         told = {**facts, **facts[OURS]}
         races = [
             GpuRace(case, programs, workers[TORCH], told, clock, tell(clock, case.workload.name))
@@ -89,21 +88,35 @@ def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
         ]
         for race in races:
             stack.callback(race.close)
-        return record(races, facts, clock, dry)
+        return record(races, programs, facts, clock, dry)
 
 
-def record(races: list[GpuRace], facts: dict[str, Any], clock: Clock, dry: bool) -> dict[str, Any]:
-    """What `measure` gives: ours of all workloads, then PyTorch."""
+def record(
+    races: list[GpuRace], programs: Programs, facts: dict[str, Any], clock: Clock, dry: bool
+) -> dict[str, Any]:
+    """What `measure` gives: ours of all workloads, a round after the other, then PyTorch."""
     versions = facts[OURS]["versions"] | (facts[TORCH] or {}).get("versions", {})
     found = {"device": facts[OURS]["device"], "dry": dry, "rates": facts["rates"], "versions": versions}
     found |= {"convolution": facts[OURS]["convolution"], "no_torch": facts.get("no_torch"), **circumstances()}
-    for act in (GpuRace.race_ours, GpuRace.race_peers):
-        for number, race in enumerate(races):
-            clock.begin(number)
-            act(race)
-            found |= {"workloads": [race.record for race in races], "seconds": round(clock.passed, 1)}
-            if not dry:
-                page.write_result(found)  # what is done is on disk whatever comes next
+
+    def keep() -> None:
+        found.update(workloads=[race.record for race in races], seconds=round(clock.passed, 1))
+        if not dry:
+            page.write_result(found)  # what is done is on disk whatever comes next
+
+    for number in range(ROUNDS):
+        clock.begin(number)
+        some = [(race.rounds[number], race.case) for race in races if number < len(race.rounds)]
+        tell(clock, "compiling")(", ".join(map(str, dict(some))))
+        programs.compile(some, COMPILING * clock.turn_left)
+        for race in races:
+            race.race_ours(number)
+        programs.close()
+        keep()
+    for number, race in enumerate(races):
+        clock.begin(ROUNDS + number)
+        race.race_peers()
+        keep()
     return found
 
 

@@ -14,10 +14,7 @@ class Clock:
 
     def begin(self, number: int) -> None:
         """The turn of one: its share of what is left, by the weights of those that are left."""
-        self.take(self.weights[number] / sum(self.weights[number:]))
-
-    def take(self, share: float) -> None:
-        """A turn of this share of what is left."""
+        share = self.weights[number] / sum(self.weights[number:])
         self.turn_end = self.now() + share * self.left
 
     @property

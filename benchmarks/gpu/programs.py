@@ -1,7 +1,7 @@
-"""Our programs of all workloads: a process each, compiled side by side before anything is timed."""
+"""Our programs: a process each. Those of one round are compiled side by side, and only then timed in turn."""
 
-import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +9,6 @@ from benchmarks.gpu.cases import Case
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.worker import OURS, Worker
 from benchmarks.speed.process import ContenderError
-
-GIGABYTES_EACH = 4
-"""Memory of the host that one compiling process may take."""
-
-SHARE = 0.6
-"""Of the time, at most, before what is compiled is timed."""
 
 
 class Name(NamedTuple):
@@ -28,54 +22,59 @@ class Name(NamedTuple):
         return "-".join(self)
 
 
-def at_once() -> int:
-    """Processes that compile side by side: as many as there are cores, and memory for."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return max(1, min(os.cpu_count() or 1, memory // (GIGABYTES_EACH << 30)))
+def rounds(case: Case, facts: dict[str, Any]) -> list[Name]:
+    """A workload's program of every round: each precision, then float32 by the other convolution.
+
+    A round has one program of every workload. More at once hinder one another, since compiling tries products on the
+    GPU; and what comes last is what can be missed, should the time end.
+    """
+    found = [Name(case.workload.name, p, facts["convolution"]) for p in facts["precisions"]]
+    if case.workload.image and facts["platform"] == "gpu":
+        other = {"patches": "pallas", "pallas": "patches"}[facts["convolution"]]
+        found.append(Name(case.workload.name, "float32", other))
+    return found
 
 
 class Programs:
-    """One worker for every program."""
+    """The processes of a round, and what is known of all programs."""
 
-    def __init__(self, names: dict[Name, Case], folder: Path, clock: Clock, dry: bool):
-        self.cases, self.folder, self.clock = names, folder, clock
-        self.workers = {name: Worker(OURS, folder, clock, dry, label=str(name)) for name in names}
+    def __init__(self, folder: Path, clock: Clock, dry: bool):
+        self.folder, self.clock, self.dry = folder, clock, dry
+        self.workers: dict[Name, Worker] = {}
         self.made: dict[Name, dict[str, Any]] = {}
-        self.failed: dict[Name, str] = {}
+        self.failed: dict[Name, ContenderError] = {}
 
-    def problem(self, name: Name) -> str:
-        """The file of the weights and tasks of a workload, written by its first program."""
-        return str(self.folder / f"{name.workload}-problem.npz")
+    def problem(self, workload: str) -> str:
+        """The file of the weights and tasks of a workload, which its program in float32 writes."""
+        return str(self.folder / f"{workload}-problem.npz")
 
-    def compile(self) -> None:
-        """Compile all of them in a share of the time; what fails is kept with its reason."""
-        self.clock.take(SHARE)
-        waiting = sorted(self.cases, key=lambda name: -self.cases[name].weight)
-        size = at_once()
-        for start in range(0, len(waiting), size):
-            self._compile(waiting[start : start + size])
-
-    def _compile(self, some: Sequence[Name]) -> None:
-        """These, side by side."""
-        for name in some:
-            values = {"precision": name.precision, "convolution": name.convolution}
-            workload = self.cases[name].workload.as_dict()
-            self._try(name, lambda n=name, w=workload, v=values: self._send(n, w, v))
-        for name in some:
+    def compile(self, some: Sequence[tuple[Name, Case]], patience: float) -> None:
+        """Compile these side by side within so many seconds; what fails is kept with its reason."""
+        end = time.monotonic() + patience
+        for name, case in some:
+            self.workers[name] = Worker(OURS, self.folder, self.clock, self.dry, label=str(name))
+            self._try(name, lambda n=name, c=case: self._send(n, c))
+        for name, _ in some:
             if name not in self.failed:
-                self._try(name, lambda n=name: self.made.update({n: self.workers[n].receive(True)}))
+                self._try(name, lambda n=name: self._receive(n, end - time.monotonic()))
 
-    def _send(self, name: Name, workload: dict[str, Any], values: dict[str, str]) -> None:
-        self.workers[name].send("load", workload=workload, problem=self.problem(name), **values)
+    def _send(self, name: Name, case: Case) -> None:
+        kinds = {"precision": name.precision, "convolution": name.convolution}
+        problem = self.problem(name.workload)
+        self.workers[name].send("load", workload=case.workload.as_dict(), problem=problem, **kinds)
 
-    def _try(self, name: Name, act: Any) -> None:
+    def _receive(self, name: Name, patience: float) -> None:
+        self.made[name] = self.workers[name].receive(max(0.0, patience))
+
+    def _try(self, name: Name, act: Callable[[], None]) -> None:
         """Do it, or keep why not."""
         try:
             act()
         except ContenderError as error:
-            self.failed[name] = str(error)
+            self.failed[name] = error
 
     def close(self) -> None:
-        """End all processes."""
+        """End the processes of this round."""
         for worker in self.workers.values():
             worker.close()
+        self.workers.clear()

@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.gpu.cases import METHODS, Case
 from benchmarks.gpu.clock import Clock
-from benchmarks.gpu.programs import Name, Programs
+from benchmarks.gpu.programs import Name, Programs, rounds
 from benchmarks.gpu.roofline import roofline
 from benchmarks.gpu.worker import REFERENCE, TORCH, Worker
 from benchmarks.speed import flops
-from benchmarks.speed.process import ContenderError
+from benchmarks.speed.process import ContenderError, NoAnswerError
 from benchmarks.speed.runner import DOUBLE_TOLERANCE, TOLERANCE, relative_error
 
 LEAST, MOST = 5, 50
@@ -27,30 +27,15 @@ OUT_OF_TIME = "no time was left"
 Tell = Callable[[str], None]
 
 
-def names(case: Case, facts: dict[str, Any]) -> list[Name]:
-    """Ours of a workload: every precision, and float32 by the other convolution."""
-    found = [Name(case.workload.name, p, facts["convolution"]) for p in facts["precisions"]]
-    if case.workload.image and facts["platform"] == "gpu":
-        other = {"patches": "pallas", "pallas": "patches"}[facts["convolution"]]
-        found.append(Name(case.workload.name, "float32", other))
-    return found
-
-
 class GpuRace:
     """All contenders of one workload."""
 
     def __init__(
         self, case: Case, programs: Programs, torch: Worker, facts: dict[str, Any], clock: Clock, tell: Tell
     ):
-        self.case, self.w, self.programs, self.facts, self.clock = (
-            case,
-            case.workload,
-            programs,
-            facts,
-            clock,
-        )
-        self.torch, self.tell, self.folder = torch, tell, programs.folder
-        self.names = [name for name in programs.cases if name.workload == self.w.name]
+        self.case, self.w, self.programs, self.torch = case, case.workload, programs, torch
+        self.facts, self.clock, self.tell, self.folder = facts, clock, tell, programs.folder
+        self.rounds = rounds(case, facts)
         self.reference = Worker(REFERENCE, self.folder, clock, torch.dry, label=self.w.name)
         self.runs: list[dict[str, Any]] = []
         self.left_out: dict[str, str] = {}
@@ -62,13 +47,15 @@ class GpuRace:
         dispatch = {"per_dispatch": self.w.per_dispatch, "operations": flops.meta_step(self.w)}
         return {**shape, **dispatch, "runs": self.runs, "left_out": self.left_out}
 
-    def race_ours(self) -> None:
-        """Time ours, while the reference computes. Raises ContenderError where float32 fails in time."""
-        self.attempt("float64", self.begin_reference)
-        for number, name in enumerate(self.names):
+    def race_ours(self, number: int) -> None:
+        """Time our program of a round. Raises ContenderError where the first one fails."""
+        if number < len(self.rounds):
+            name = self.rounds[number]
             self.attempt(
-                f"innerloop {name.precision}, {name.convolution}", lambda n=name: self.ours(n), not number
+                f"innerloop {name.precision}, {name.convolution}", lambda: self.ours(name), not number
             )
+        if not number:
+            self.attempt("float64", self.begin_reference)
 
     def race_peers(self) -> None:
         """Compare ours with float64, then check and time PyTorch."""
@@ -82,14 +69,14 @@ class GpuRace:
         """Do one thing if its time has not passed; what fails is left out, with its reason."""
         if name in self.left_out:
             return
-        if not (self.clock.left if needed else self.clock.turn_left):
+        if not self.clock.turn_left:
             self.left_out[name] = OUT_OF_TIME
             return
         self.tell(name)
         try:
             act()
         except ContenderError as error:
-            if needed and self.clock.left:
+            if needed and not isinstance(error, NoAnswerError):
                 raise
             self.left_out[name] = str(error)
 
@@ -100,12 +87,11 @@ class GpuRace:
     def ours(self, name: Name) -> None:
         """Keep the first gradient of a program, and time it."""
         if name in self.programs.failed:
-            raise ContenderError(self.programs.failed[name])
+            raise self.programs.failed[name]
         ours, made = self.programs.workers[name], self.programs.made[name]
         ours.ask("steps", count=self.w.per_dispatch)
         ours.ask("gradient", path=self.path(name))
         times = self.repeated(ours, self.w.per_dispatch)
-        ours.close()  # its memory is the next one's
         # A compiled program does not tell the products inside a kernel of Pallas: the workload's own are counted.
         cost = {**made["cost"], "operations": flops.meta_step(self.w)}
         facts = {"compile_s": made["compile_s"], "memory_mb": made["memory_mb"], "cost": cost}
@@ -115,7 +101,7 @@ class GpuRace:
 
     def begin_reference(self) -> None:
         """Ask for the gradient in float64, and do not wait for it."""
-        problem, exact = self.programs.problem(self.names[0]), self.path("exact")
+        problem, exact = self.programs.problem(self.w.name), self.path("exact")
         self.reference.send("exact", workload=self.w.as_dict(), problem=problem, path=exact)
 
     def compare_with_double(self) -> None:
@@ -129,7 +115,7 @@ class GpuRace:
         """Check a meta-gradient of PyTorch's and time it in each precision. Raises ContenderError if it is wrong."""
         if graph and not self.facts[TORCH]["graphs"]:
             raise ContenderError("there is no GPU")
-        peer, problem = self.torch, self.programs.problem(self.names[0])
+        peer, problem = self.torch, self.programs.problem(self.w.name)
         peer.ask("load", workload=self.w.as_dict(), problem=problem, method=method, graph=graph)
         error = self.apart(peer, name, double=False)
         if not error < TOLERANCE:
@@ -148,7 +134,7 @@ class GpuRace:
         """Relative distance of a peer's meta-gradient from ours, both in float32 or both in float64."""
         path = self.path(name)
         peer.ask("gradient", path=path, double=double)
-        ours = self.path("exact") if double else self.path(self.names[0])
+        ours = self.path("exact") if double else self.path(self.rounds[0])
         if not Path(ours).exists():
             raise ContenderError("there is no gradient in float64 to check it against")
         return relative_error(path, ours)

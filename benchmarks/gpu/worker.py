@@ -54,12 +54,14 @@ class Worker:
             self.close()
             raise
 
-    def receive(self, within_turn: bool = False) -> dict[str, Any]:
-        """The answer, before the end of all or of this turn. Raises ContenderError as `ask`."""
+    def receive(self, patience: float | None = None) -> dict[str, Any]:
+        """The answer within so many seconds (None: all that are left). Raises ContenderError as `ask`."""
         if self.process is None:
             raise ContenderError("was not asked")
         try:
-            return self.process.receive(self.clock.turn_left if within_turn else self.clock.left)
+            return self.process.receive(
+                self.clock.left if patience is None else min(patience, self.clock.left)
+            )
         except ContenderError:
             self.close()
             raise

@@ -19,6 +19,10 @@ class ContenderError(Exception):
     """A contender could not do what it was asked."""
 
 
+class NoAnswerError(ContenderError):
+    """A contender took longer than it was given."""
+
+
 def peers_python() -> Path:
     """The Python of the peers' environment."""
     return ROOT / ".venv-bench" / "bin" / "python"
@@ -71,7 +75,7 @@ class ContenderProcess:
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], patience)[0]:
             self.process.kill()
-            raise ContenderError(f"gave no answer to {self.asked!r} in {patience:.0f} s")
+            raise NoAnswerError(f"gave no answer to {self.asked!r} in {patience:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             raise ContenderError(self.ended())

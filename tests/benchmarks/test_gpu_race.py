@@ -29,6 +29,7 @@ class Ours:
     def load(self, workload, problem, precision, convolution):
         if behaviour == "fails": raise RuntimeError("cannot")
         if behaviour == "slow" and precision == "bfloat16": time.sleep(60)
+        if behaviour == "stuck" and workload["name"] == "omniglot": time.sleep(60)
         np.savez(problem, a=np.ones(2))
         self.precision = precision if convolution == "patches" else "pallas"
         cost = {"kernels": 3.0, "loops": 1.0, "bytes": 2e6, "operations": 0.0}
@@ -133,6 +134,14 @@ def test_the_time_is_kept_and_what_it_did_not_allow_is_said(behave):
     assert {run["precision"] for run in ours} == {"float32"}
     assert "no answer to 'load'" in workload["left_out"]["innerloop bfloat16, patches"]
     assert {run["by"] for run in workload["runs"]} >= {"pytorch-loop"}  # what is compiled in time leaves some
+
+
+def test_a_workload_that_takes_too_long_does_not_end_the_others(behave):
+    folder = behave("stuck")
+    assert command.main(["--workloads", "omniglot", "cifar-fs", "--seconds", "12"]) == 0
+    stuck, other = sorted(result(folder)["workloads"], key=lambda w: w["workload"] != "omniglot")
+    assert "no answer to 'load'" in stuck["left_out"]["innerloop float32, patches"]
+    assert {run["by"] for run in other["runs"]} >= {"innerloop"}
 
 
 @pytest.mark.parametrize(
