@@ -40,7 +40,11 @@ def write_table() -> None:
 
 def tables(records: list[Record]) -> str:
     """The tables of all devices."""
-    return "\n".join(map(of_device, records)) if records else "No GPU was measured yet.\n"
+    return (
+        "\n".join(map(of_device, records))
+        if records
+        else "Whole meta-steps were not measured on a GPU yet.\n"
+    )
 
 
 def of_device(record: Record) -> str:

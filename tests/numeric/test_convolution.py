@@ -1,5 +1,9 @@
 """Convolution by patches is XLA's convolution, and so are its first and second derivatives."""
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +12,7 @@ from jax import export
 from numeric_cases import normal
 
 from innerloop.errors import InnerloopError
-from innerloop.nn.kernels import cpu_conv, gpu_conv, pallas_conv
+from innerloop.nn.kernels import cpu_conv, gpu_conv, pallas_conv, pallas_window
 from innerloop.nn.kernels.conv import conv
 from innerloop.nn.kernels.im2col import (
     _images_in_a_block,
@@ -17,6 +21,7 @@ from innerloop.nn.kernels.im2col import (
     patches,
     same_padding,
 )
+from innerloop.nn.kernels.pallas_tiles import MEASURED, Tiles, tiles_for
 
 EVERY = [(processor, k, s) for processor in (cpu_conv, gpu_conv) for k in (1, 2, 3, 5) for s in (1, 2, 3)]
 INTERPRETED = [(pallas_conv, 3, 1), (pallas_conv, 3, 2), (pallas_conv, 2, 2)]
@@ -68,29 +73,44 @@ def test_vectorised_over_tasks(own_kernels: bool, dtype, backend: str, monkeypat
     np.testing.assert_allclose(in_w, expected, rtol=1e-4, atol=1e-5)
 
 
+NARROW = Tiles(rows=32, channels=16, filters=16)
+
+
 @pytest.mark.parametrize(
-    ("channels", "filters", "limits"),
+    ("channels", "filters", "kernel", "stride", "side", "limits"),
     [
-        (2, 3, {}),
-        (2, 3, {"PARTS": 1}),
-        (2, 3, {"FLAT": 0}),
-        (20, 33, {"CHANNELS": 16, "FILTERS": 16}),
-        (16, 32, {"CHANNELS": 16, "FILTERS": 16, "FLAT": 0}),
+        (2, 3, 3, 1, 9, {}),
+        (2, 3, 3, 1, 9, {"PROGRAMS": 1}),
+        (2, 3, 3, 1, 9, {"FLAT": 0}),
+        (2, 3, 3, 2, 8, {"FLAT": 0}),
+        (2, 3, 2, 3, 8, {"FLAT": 0}),
+        (2, 3, 1, 2, 5, {"FLAT": 0}),
+        (20, 33, 3, 1, 9, {"tiles": NARROW}),
+        (16, 32, 3, 2, 9, {"tiles": NARROW, "FLAT": 0}),
     ],
 )
 def test_pallas_for_several_tasks(
-    channels: int, filters: int, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    channels: int,
+    filters: int,
+    kernel: int,
+    stride: int,
+    side: int,
+    limits: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """Each task with its own kernel, sums in parts or in one, windows and channels in one product or in several."""
-    for name, value in limits.items():
-        monkeypatch.setattr(pallas_conv, name, value)
+    """Each task with its own kernel; sums in parts or in one; windows, channels and filters in one tile or in several;
+    with a stride, the places of an input gradient in groups."""
+    if "tiles" in limits:
+        monkeypatch.setattr(pallas_conv, "tiles_for", lambda *_: limits["tiles"])
+    monkeypatch.setattr(pallas_conv, "PROGRAMS", limits.get("PROGRAMS", 4096))
+    monkeypatch.setattr(pallas_window, "FLAT", limits.get("FLAT", 64))
     draw = normal(7)
-    x = draw(3, 2, 9, 9, channels)  # 162 places: three blocks of rows
-    w = draw(3, 3, 3, channels, filters) / channels
+    x = draw(3, 2, side, side + 1, channels)
+    w = draw(3, kernel, kernel, channels, filters) / channels
 
     def both(processor) -> tuple:
-        bound = lambda x, w: jnp.sum(jnp.sin(processor.conv_p.bind(x, w, stride=1, precision="highest")))
-        slopes = jax.vmap(jax.grad(bound, (0, 1)))
+        convolved = lambda x, w: processor.conv_p.bind(x, w, stride=stride, precision="highest")
+        slopes = jax.vmap(jax.grad(lambda x, w: jnp.sum(jnp.sin(convolved(x, w))), (0, 1)))
         return slopes(x, w), jax.grad(lambda x: sum(jnp.sum(a**2) for a in slopes(x, w)))(x)
 
     ours, patches = jax.jit(lambda: [both(pallas_conv), both(gpu_conv)])()
@@ -98,12 +118,34 @@ def test_pallas_for_several_tasks(
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+def test_tiles_are_those_that_were_measured():
+    """By map, precision, size of the window and width of the result; anything else has the default."""
+    known = json.loads(MEASURED.read_text())
+    assert tiles_for("conv", "highest", 27, 32) == Tiles(**known["conv float32 flat-narrow"])
+    assert tiles_for("conv", "tensorfloat32", 576, 64) == Tiles(**known["conv tf32 deep-wide"])
+    assert tiles_for("conv", "BF16_BF16_F32", 576, 64) == Tiles(**known["conv tf32 deep-wide"])
+    assert tiles_for("input_gradient", "highest", 9, 64) == Tiles()
+    assert {key.split()[0] for key in known} == {"conv", "kernel_gradient", "input_gradient"}
+
+
 @pytest.mark.parametrize("most", [1, 1 << 31])
 def test_what_pallas_cannot_index_goes_by_patches(most: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pallas_conv, "INDEXED", most)
+    assert by_patches(jnp.float64) == (most == 1)
+
+
+def test_a_gpu_takes_other_floats_by_patches(monkeypatch: pytest.MonkeyPatch):
+    """The tiles sum in float32."""
+    monkeypatch.setattr(pallas_conv, "interpreted", lambda: False)
+    assert by_patches(jnp.float64)
+    assert by_patches(jnp.bfloat16)
+
+
+def by_patches(dtype) -> bool:
+    """Whether a convolution by Pallas goes by patches."""
     bound = lambda x, w: pallas_conv.conv_p.bind(x, w, stride=1, precision="highest")
-    lowered = jax.jit(bound).lower(jnp.ones((2, 4, 4, 2)), jnp.ones((3, 3, 2, 1))).as_text()
-    assert ("concatenate" in lowered) == (most == 1)
+    shapes = (jnp.ones((2, 4, 4, 2), dtype), jnp.ones((3, 3, 2, 1), dtype))
+    return "concatenate" in jax.jit(bound).lower(*shapes).as_text()
 
 
 def test_blocks_of_images_fit_the_cache_and_divide():
@@ -190,13 +232,21 @@ def test_no_examples_or_no_filters(backend: str, monkeypatch: pytest.MonkeyPatch
         assert conv(jnp.ones((2, 5, 5, channels)), jnp.ones((3, 3, channels, 0)), 2).shape == (2, 3, 3, 0)
 
 
-def test_the_convolution_of_a_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [("9.0", "pallas"), ("8.0", "pallas"), ("7.5", "patches"), ("gfx90a", "patches")],
+)
+def test_the_convolution_of_a_gpu_is_chosen(capability: str, expected: str, monkeypatch: pytest.MonkeyPatch):
+    """Pallas where it runs, unless the user says otherwise; a device of NVIDIA's tells what it can."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     x, w = jnp.ones((2, 4, 4, 16)), jnp.ones((3, 3, 16, 2))
     used = lambda: str(jax.make_jaxpr(lambda x, w: conv(x, w, 1))(x, w))
     assert " gpu_conv[" in used()
-    monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "pallas")
-    assert " pallas_conv[" in used()
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    assert (" pallas_conv[" if expected == "pallas" else " gpu_conv[") in used()
+    other = {"pallas": "patches", "patches": "pallas"}[expected]
+    monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", other)
+    assert (" pallas_conv[" if other == "pallas" else " gpu_conv[") in used()
     monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "best")
     with pytest.raises(InnerloopError, match="INNERLOOP_GPU_CONVOLUTION: .* choose among: patches, pallas"):
         used()
@@ -206,7 +256,8 @@ def test_the_convolution_of_a_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("precision", ["highest", "tensorfloat32", "BF16_BF16_F32"])
 def test_the_kernels_of_all_orders_are_lowered_to_triton(precision: str, monkeypatch: pytest.MonkeyPatch):
     """The three maps for several tasks: forward, gradients, and the gradient of those."""
-    monkeypatch.setattr(pallas_conv, "interpreted", lambda: False)
+    for module in (pallas_conv, pallas_window):
+        monkeypatch.setattr(module, "interpreted", lambda: False)
     curved = lambda x, w: jnp.sum(jnp.sin(pallas_conv.conv_p.bind(x, w, stride=2, precision=precision)))
     slopes = lambda x, w: sum(jnp.vdot(a, a) for a in jax.grad(curved, (0, 1))(x, w))
     second = jax.jit(jax.vmap(jax.grad(slopes, (0, 1))))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
-from innerloop.nn.kernels.channel_sums import channel_moments, spread
+from innerloop.nn.kernels.channel_sums import channel_moments, channel_scale, spread
 from innerloop.nn.kernels.channels import per_channel
 from innerloop.nn.kernels.conv import conv, has_few_inputs
 from innerloop.nn.kernels.linear import linear
@@ -74,8 +74,8 @@ class BatchNorm(eqx.Module):
     ) -> Float[Array, "examples *places channels"]:
         """Normalise; `reference` leading examples give the statistics (None: all)."""
         mean, variance = _moments(x if reference is None else x[:reference])
-        over = lambda vector: spread(vector, x)
-        return (x - over(mean)) * over(self.multiplier(variance, self.scale)) + over(self.offset)
+        factor = self.multiplier(variance, self.scale)
+        return channel_scale(x - spread(mean, x), factor) + spread(self.offset, x)
 
     def multiplier(
         self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
@@ -140,6 +140,5 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Everything after the convolution, given its mean and variance and a scale that is not negative."""
         y = max_pool(y) if self.stride == 1 else y
-        over = lambda vector: spread(vector, y)
         factor = self.norm.multiplier(variance, scale)
-        return jax.nn.relu((y - over(mean)) * over(factor) + over(self.norm.offset))
+        return jax.nn.relu(channel_scale(y - spread(mean, y), factor) + spread(self.norm.offset, y))

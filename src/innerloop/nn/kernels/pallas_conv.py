@@ -24,8 +24,9 @@ from innerloop.nn.kernels.gpu_conv import INDEXED, MAPS, batched_over_tasks
 from innerloop.nn.kernels.pallas_tiles import Tiles, tiles_for
 from innerloop.nn.kernels.pallas_window import Window, divided, interpreted, read, tile, width, write
 
-PROGRAMS = 4096
-"""That share the sums of a kernel gradient, about, over all tasks and elements of the window."""
+PROGRAMS, BLOCKS = 4096, 8
+"""Programs that share the sums of a kernel gradient, about, over all tasks and elements of the window; and blocks of
+places that each adds up at least, since its own sum is written and read once more."""
 
 
 def _product(a: Array, b: Array, axis: int, precision: str, exact: str) -> Array:
@@ -187,7 +188,7 @@ def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int, precision:
     window = Window(kernel, stride, (x.shape[-3], x.shape[-2]), x.shape[-1], False, tiles.channels)
     programs = tasks * window.products * pl.cdiv(filters, width(filters, tiles.filters))
     blocks = pl.cdiv(examples * math.prod(window.result), tiles.rows)
-    parts = max(1, min(blocks, PROGRAMS // max(1, programs)))
+    parts = max(1, min(blocks // BLOCKS, PROGRAMS // max(1, programs)))
     settings = {"window": window, "examples": examples, "filters": filters, "parts": parts, "tiles": tiles}
     program = partial(_windows_times_result, precision=precision, **settings)
     found = _launch(program, programs * parts, (tasks, parts, window.size * filters), x, y, tiles)

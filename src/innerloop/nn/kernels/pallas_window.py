@@ -56,7 +56,7 @@ class Places(NamedTuple):
     Attributes:
         image, row, column: of each place, `[places]`; images are counted over all tasks.
         there: which of them there are.
-        first, counts: the first offset along each axis, and how many there are.
+        first, counts: along each axis, the first offset that they read, and how many they read, `step` apart.
     """
 
     image: Array
@@ -101,13 +101,18 @@ class Window:
         image, row = divided(line, self.grid[0])
         there = m < images * self.grid[0] * self.grid[1]
         if self.step == 1:
-            return Places(first_image + image, row, column, there, (jnp.int32(0),) * 2, (self.kernel,) * 2)
-        starts = divided(group, self.step)
-        row, column = row * self.step + starts[0], column * self.step + starts[1]
+            zero, size = jnp.int32(0), self.kernel
+            return Places(first_image + image, row, column, there, (zero, zero), (size, size))
+        start = divided(group, self.step)
+        row, column = row * self.step + start[0], column * self.step + start[1]
         there = there & (row < self.result[0]) & (column < self.result[1])
-        first = tuple(divided(s + pad, self.step)[1] for s, pad in zip(starts, self.padding, strict=True))
-        counts = tuple(divided(self.kernel - f + self.step - 1, self.step)[0] for f in first)
-        return Places(first_image + image, row, column, there, first, counts)  # pyright: ignore
+        (a, rows_read), (b, columns_read) = self._offsets(0, start[0]), self._offsets(1, start[1])
+        return Places(first_image + image, row, column, there, (a, b), (rows_read, columns_read))
+
+    def _offsets(self, axis: int, start: Array) -> tuple[Array, Array]:
+        """Along one axis the first offset that a group of places reads, and how many it reads."""
+        first = divided(start + self.padding[axis], self.step)[1]
+        return first, divided(self.kernel - first + self.step - 1, self.step)[0]
 
     def elements(self, places: Places, number: Array) -> tuple[Array, Array, Tile]:
         """The offsets, and the channels with their mask, of the elements that a product multiplies."""

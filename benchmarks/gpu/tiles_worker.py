@@ -1,0 +1,109 @@
+"""Compiles tiles of the Pallas kernels and times them: `python -m benchmarks.gpu.tiles_worker CORES`."""
+
+import functools
+import json
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.gpu.tiles_shapes import ALLOWED, MAPS, PRECISIONS, SHAPES
+from benchmarks.speed.worker_protocol import serve
+from innerloop.nn.kernels import gpu_conv, pallas_conv
+from innerloop.nn.kernels.pallas_tiles import Tiles
+
+REPEATS, TURNS = 8, 4
+
+
+class Worker:
+    """Compiles a share of the candidates, and times them when asked to."""
+
+    def __init__(self) -> None:
+        self.ready: list[tuple[dict[str, Any], list[Any]]] = []
+
+    def device(self) -> dict[str, Any]:
+        """What this runs on."""
+        return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+
+    def compile(self, jobs: list[dict[str, Any]], seconds: float, dry: bool) -> dict[str, Any]:
+        """Compile as many as so many seconds allow. What does not compile is left out."""
+        failed, end = {}, time.monotonic() + seconds
+        for job in jobs:
+            if time.monotonic() > end:
+                failed[json.dumps(job)] = "no time was left"
+                continue
+            try:
+                self.ready.append((job, [self.program(job, shape) for shape in shapes_of(job, dry)]))
+            except Exception as error:
+                failed[json.dumps(job)] = str(error)[:200]
+        return {"failed": failed}
+
+    def program(self, job: dict[str, Any], shape: tuple[int, ...]) -> Any:
+        """A compiled candidate, its arguments, and what it should give."""
+        name, precision, _ = job["key"].split()
+        arguments, expected = problem(name, shape)
+        own = gpu_conv.MAPS[MAPS.index(name)]
+        if job["tiles"]:
+            own = getattr(pallas_conv, f"_{name}")
+            pallas_conv.tiles_for = lambda *_: Tiles(**job["tiles"])
+        own = functools.partial(own, precision=PRECISIONS[precision], **settings(name, shape))
+        return jax.jit(own).lower(*arguments).compile(), arguments, expected
+
+    def times(self) -> dict[str, Any]:
+        """Seconds of every candidate, over its shapes together; infinite where a result is wrong."""
+        found = []
+        for job, programs in self.ready:
+            allowed = ALLOWED[job["key"].split()[1]]
+            times = [seconds(*one, allowed=allowed) for one in programs]
+            found.append({**job, "seconds": sum(times)})
+        return {"found": found}
+
+
+def shapes_of(job: dict[str, Any], dry: bool) -> list[tuple[int, ...]]:
+    """The shapes that a candidate is timed on."""
+    shapes = SHAPES[job["key"].split()[2]]
+    return [(2, 2, 6, *shape[3:]) for shape in shapes] if dry else shapes
+
+
+def settings(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What a map takes besides arrays."""
+    more: dict[str, dict[str, Any]] = {
+        "kernel_gradient": {"kernel": 3},
+        "input_gradient": {"places": (shape[2],) * 2},
+    }
+    return {"stride": shape[5], **more.get(name, {})}
+
+
+@functools.cache
+def problem(name: str, shape: tuple[int, ...]) -> tuple[list[Any], Any]:
+    """Random arguments of a map, and its result by patches."""
+    tasks, examples, side, channels, filters, stride = shape
+    small = -(-side // stride)
+    x, y = (tasks, examples, side, side, channels), (tasks, examples, small, small, filters)
+    w = (tasks, 3, 3, channels, filters)
+    pair = {"conv": (x, w), "kernel_gradient": (x, y), "input_gradient": (y, w)}[name]
+    arrays = [jax.random.normal(jax.random.key(i), size) for i, size in enumerate(pair)]
+    by_patches = functools.partial(
+        gpu_conv.MAPS[MAPS.index(name)], precision="highest", **settings(name, shape)
+    )
+    return arrays, jax.jit(by_patches)(*arrays)
+
+
+def seconds(program: Any, arguments: list[Any], expected: Any, allowed: float) -> float:
+    """The least time of a run among several; infinite for a wrong result."""
+
+    error = jnp.linalg.norm((program(*arguments) - expected).ravel()) / jnp.linalg.norm(expected.ravel())
+    if not float(error) < allowed:
+        return float("inf")
+    turns = []
+    for _ in range(TURNS):
+        begun = time.perf_counter()
+        jax.block_until_ready([program(*arguments) for _ in range(REPEATS)])
+        turns.append((time.perf_counter() - begun) / REPEATS)
+    return min(turns)
+
+
+if __name__ == "__main__":
+    serve(Worker, int(sys.argv[1]))
