@@ -39,8 +39,7 @@ def check_learns(
     adapt = lambda support, params: algorithm.adapt(params, support, **own)
     with loss_errors(task.support):
         _check_ways(algorithm, params, task, tasks, who)
-        adapted = jax.eval_shape(adapt, task.support, params)
-        learns = _depends(adapt, task.support, params)
+        learns, adapted = _depends(adapt, task.support, params)
         warn_of_one_mask(algorithm, params, task, key, who)
     if algorithm.inner.steps and not learns:
         wrong = (
@@ -75,14 +74,14 @@ def _check_query(
         return jax.grad(loss)(params_of(adapted))
 
     with loss_errors(query):
-        learns = _depends(slope, (adapted, query))
+        learns, _ = _depends(slope, (adapted, query))
     if not learns:
         wrong = "the loss on the query set does not depend on the parameters, so nothing would be learnt"
         raise InnerloopError(who, wrong, do=DO)
 
 
-def _depends(function: Callable[..., PyTree], given: PyTree, *rest: PyTree) -> bool:
-    """Whether a result of `function(given, *rest)` depends on the first argument."""
-    traced = jax.make_jaxpr(lambda *arguments: function(*arguments))(given, *rest)
+def _depends(function: Callable[..., PyTree], given: PyTree, *rest: PyTree) -> tuple[bool, PyTree]:
+    """Whether a result of `function(given, *rest)` depends on the first argument, and the shapes of the results."""
+    traced, shapes = jax.make_jaxpr(lambda *arguments: function(*arguments), return_shape=True)(given, *rest)
     marks = len(jax.tree.leaves(given))
-    return any(dependent(traced.jaxpr, [i < marks for i in range(len(traced.jaxpr.invars))]))
+    return any(dependent(traced.jaxpr, [i < marks for i in range(len(traced.jaxpr.invars))])), shapes
