@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.gpu import tiles
+from benchmarks.gpu import counts, tiles
 from benchmarks.gpu.tiles_worker import Worker
 from benchmarks.speed.page import PAGE
 
@@ -70,3 +70,13 @@ def test_every_kind_has_candidates_and_what_the_library_chooses_by_is_one_of_the
 def test_the_documentation_shows_the_result_files():
     for path in tiles.FOLDER.glob("tiles-*.json"):
         assert tiles.of_device(json.loads(path.read_text())).strip() in PAGE.read_text()
+
+
+def test_the_documentation_shows_what_was_counted():
+    found = json.loads(counts.RESULT.read_text())["workloads"]
+    assert counts.counts_table(found).strip() in PAGE.read_text()
+
+
+def test_an_unknown_workload_is_not_counted(capsys: pytest.CaptureFixture[str]):
+    assert counts.main(["nope"]) == 2
+    assert "there is no workload 'nope'; choose among: sinusoid, omniglot" in capsys.readouterr().err
