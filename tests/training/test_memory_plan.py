@@ -225,10 +225,12 @@ def mini_imagenet(steps: int) -> SupervisedExperiment:
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize(("steps", "changed"), [(5, False), (100, True)])
-def test_mini_imagenet_is_planned_for_80_gb(steps: int, changed: bool):
-    """All tasks at once while they fit; a hundred inner steps need fewer, or their steps recomputed."""
-    plan = memory_plan(mini_imagenet(steps), available=80 * 10**9)
+@pytest.mark.parametrize(
+    ("steps", "gigabytes", "changed"), [(5, 80, False), (100, 80, False), (100, 20, True)]
+)
+def test_mini_imagenet_is_planned_for_80_gb(steps: int, gigabytes: int, changed: bool):
+    """All tasks at once while they fit; a hundred inner steps in less need fewer, or their steps recomputed."""
+    plan = memory_plan(mini_imagenet(steps), available=gigabytes * 10**9)
     assert plan.fits
     assert plan.changed == changed
     assert 2 * plan.predicted < 80e9
