@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
@@ -24,7 +25,7 @@ def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -
     def add_chunk(total: PyTree, items: PyTree) -> tuple[PyTree, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
         part = in_floats(first(items)) if chunk == 1 else jax.vmap(in_floats)(items)
-        part = part if chunk == 1 else jax.tree.map(lambda x: x.sum(0), part)
+        part = part if chunk == 1 else jax.tree.map(_sum_of_tasks, part)
         return jax.tree.map(jnp.add, total, part), None
 
     in_floats = lambda item: jax.tree.map(_as_float, one(item))
@@ -35,6 +36,19 @@ def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -
     chunks = jax.tree.map(lambda x: x.reshape(count // chunk, chunk, *x.shape[1:]), items)
     total, _ = jax.lax.scan(add_chunk, zeros, chunks)
     return jax.tree.map(lambda x: x / count, total)
+
+
+def in_memory_order(x: Array) -> Array:
+    """The same array, laid out in the order of its axes whatever reads it.
+
+    On a GPU XLA would give the operand of a long sum a layout in which the summed axes are contiguous, and so write all
+    of it once more.
+    """
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+
+
+def _sum_of_tasks(x: Array) -> Array:
+    return (in_memory_order(x) if jax.default_backend() == "gpu" else x).sum(0)
 
 
 def _as_float(x: Array) -> Array:

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from innerloop.engine.chunking import in_memory_order
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.channels import per_channel
 
@@ -30,9 +30,7 @@ Channels = Float[Array, " channels"]
 
 
 def _sums(x: Array, *, tasks: int, in_order: bool) -> Array:
-    if in_order:
-        x = with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
-    return x.sum(range(tasks, x.ndim - 1))
+    return (in_memory_order(x) if in_order else x).sum(range(tasks, x.ndim - 1))
 
 
 def _spread(v: Array, *, tasks: int, in_order: bool, places: tuple[int, ...]) -> Array:
