@@ -20,14 +20,15 @@ from benchmarks.gpu import page
 from benchmarks.gpu.cases import CASES, Case, cases
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.programs import Programs
-from benchmarks.gpu.race import GpuRace
+from benchmarks.gpu.race import OUT_OF_TIME, GpuRace
 from benchmarks.gpu.worker import OURS, TORCH, Worker
 from benchmarks.provenance import circumstances
 from benchmarks.speed.process import ContenderError
+from innerloop.parallel.precision import PRODUCTS
 
 BUDGET, DRY_BUDGET = 440.0, 300.0
 """Seconds; the first leaves some of eight minutes to end the processes."""
-ROUNDS, ROUND, COMPILING = 4, 4, 0.8
+ROUNDS, ROUND, COMPILING = len(PRODUCTS) + 1, 4, 0.8
 """Of our programs; the weight of one in the division of the time; the share of it after which all must be compiled."""
 SIZES = {"megabytes": 1024, "side": 8192}
 TINY = {"megabytes": 4, "side": 128}
@@ -71,7 +72,7 @@ def facts_of(workers: dict[str, Worker], dry: bool) -> dict[str, Any]:
 
 
 def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
-    """All workloads within the time, into one record. Raises ContenderError and NoGpuError."""
+    """All workloads within the time, into one record. Raises ContenderError without a worker, and NoGpuError."""
     clock = Clock(seconds, [ROUND] * ROUNDS + [case.weight for case in chosen])
     with tempfile.TemporaryDirectory(prefix="innerloop-gpu-") as folder, contextlib.ExitStack() as stack:
         workers = {name: Worker(name, Path(folder), clock, dry) for name in (OURS, TORCH)}
@@ -111,12 +112,18 @@ def record(
         programs.compile(some, COMPILING * clock.turn_left)
         for race in races:
             race.race_ours(number)
+            if race.runs:
+                keep()
         programs.close()
-        keep()
+    if not any(race.runs for race in races):
+        raise ContenderError(next((f"{r.w.name}: {r.failed}" for r in races if r.failed), OUT_OF_TIME))
+    for race in races:  # before the first peer, which the references would take the cores from
+        race.attempt("float64", race.compare_with_double)
     for number, race in enumerate(races):
         clock.begin(ROUNDS + number)
         race.race_peers()
         keep()
+    found["failed"] = {race.w.name: race.failed for race in races if race.failed}
     return found
 
 
@@ -143,7 +150,9 @@ def main(words: list[str] | None = None) -> int:
     if not asked.dry:
         page.write_table()
     print(f"{time.monotonic() - begun:.0f} s in all", file=sys.stderr)
-    return 0
+    for name, why in found["failed"].items():
+        print(f"ours failed: {name}: {why}", file=sys.stderr)
+    return 1 if found["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ Record = dict[str, Any]
 
 def result_path(device: str) -> Path:
     """The file of a device."""
-    return FOLDER / f"gpu-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+    return FOLDER / f"gpu-{slug(device)}.json"
+
+
+def slug(device: str) -> str:
+    """A device's name as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def write_result(record: Record) -> None:
@@ -40,11 +45,7 @@ def write_table() -> None:
 
 def tables(records: list[Record]) -> str:
     """The tables of all devices."""
-    return (
-        "\n".join(map(of_device, records))
-        if records
-        else "Whole meta-steps were not measured on a GPU yet.\n"
-    )
+    return "\n".join(map(of_device, records)) if records else "There is no result of `make bench-gpu` yet.\n"
 
 
 def of_device(record: Record) -> str:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import re
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.tables import between_markers, table
-from benchmarks.gpu.page import FOLDER
+from benchmarks.gpu.page import FOLDER, slug
 from benchmarks.gpu.tiles_shapes import MAPS, PRECISIONS, SHAPES
 from benchmarks.provenance import circumstances
 from benchmarks.speed.page import PAGE
@@ -82,18 +81,33 @@ def measured(dry: bool, seconds: float) -> tuple[dict[str, Any], list[dict[str, 
         try:
             for share, worker in zip(todo, workers, strict=True):
                 worker.send("compile", jobs=share, seconds=COMPILING * seconds, dry=dry)
+            device: dict[str, Any] = {}
+            living, found = [], []
             for worker in workers:
-                for job, why in worker.receive(max(1.0, end - time.monotonic()))["failed"].items():
-                    print(f"left out: {job}: {why}", file=sys.stderr)
-            found = []
-            for worker in workers:
+                if answer := answered(worker, end):
+                    living.append(worker)
+                    for job, why in answer["failed"].items():
+                        print(f"left out: {job}: {why}", file=sys.stderr)
+            for worker in living:
                 worker.send("times")
-                found += worker.receive(max(1.0, end - time.monotonic()))["found"]
-            return workers[0].ask("device"), found
+                found += answered(worker, end).get("found", [])
+            for worker in living:
+                worker.send("device")
+                device = device or answered(worker, end)
+            return device, found
         finally:
             for worker in workers:
                 worker.process.kill()
                 worker.close()
+
+
+def answered(worker: ContenderProcess, end: float) -> dict[str, Any]:
+    """A worker's answer; nothing from one that died or is late, whose share is lost and told."""
+    try:
+        return worker.receive(max(1.0, end - time.monotonic()))
+    except ContenderError as error:
+        print(f"{worker.name} is left out: {error}", file=sys.stderr)
+        return {}
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -114,8 +128,7 @@ def write(device: dict[str, Any], chosen: dict[str, dict[str, Any]]) -> None:
     known = json.loads(MEASURED.read_text()) | tiles
     write_text(MEASURED, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
     record = {name: device[name] for name in ("device", "jax")} | {**circumstances(), "maps": chosen}
-    name = re.sub(r"[^a-z0-9]+", "-", device["device"].lower()).strip("-")
-    write_text(FOLDER / f"tiles-{name}.json", json.dumps(record, indent=1) + "\n")
+    write_text(FOLDER / f"tiles-{slug(device['device'])}.json", json.dumps(record, indent=1) + "\n")
     write_table()
 
 
@@ -153,10 +166,9 @@ def main(words: list[str] | None = None) -> int:
     if chosen.table:
         write_table()
         return 0
-    try:
-        device, found = measured(chosen.dry, chosen.seconds)
-    except ContenderError as error:
-        print(f"tiles: {error}", file=sys.stderr)
+    device, found = measured(chosen.dry, chosen.seconds)
+    if not found:
+        print("tiles: nothing was timed", file=sys.stderr)
         return 1
     for one in sorted(found, key=lambda one: (one["key"], one["seconds"])):
         print(f"{1e6 * one['seconds']:9.1f} us  {one['key']}  {json.dumps(one['tiles'])}")

@@ -28,6 +28,7 @@ class Ours:
         return {"copy": 1e9, "products": {"float32": 1e15, "bfloat16": 2e15}}
     def load(self, workload, problem, precision, convolution):
         if behaviour == "fails": raise RuntimeError("cannot")
+        if behaviour == "fails once" and workload["name"] == "omniglot": raise RuntimeError("out of memory")
         if behaviour == "slow" and precision == "bfloat16": time.sleep(60)
         if behaviour == "stuck" and workload["name"] == "omniglot": time.sleep(60)
         np.savez(problem, a=np.ones(2))
@@ -136,6 +137,15 @@ def test_the_time_is_kept_and_what_it_did_not_allow_is_said(behave):
     assert {run["by"] for run in workload["runs"]} >= {"pytorch-loop"}  # what is compiled in time leaves some
 
 
+def test_a_workload_that_fails_does_not_end_the_others(behave, capsys: pytest.CaptureFixture[str]):
+    folder = behave("fails once")
+    assert command.main(["--workloads", "omniglot", "cifar-fs"]) == 1
+    assert "ours failed: omniglot: RuntimeError: out of memory" in capsys.readouterr().err
+    failed, other = sorted(result(folder)["workloads"], key=lambda w: w["workload"] != "omniglot")
+    assert failed["left_out"]["innerloop float32, patches"] == "RuntimeError: out of memory"
+    assert {run["by"] for run in other["runs"]} >= {"innerloop", "pytorch-loop"}
+
+
 def test_a_workload_that_takes_too_long_does_not_end_the_others(behave):
     folder = behave("stuck")
     assert command.main(["--workloads", "omniglot", "cifar-fs", "--seconds", "12"]) == 0
@@ -148,7 +158,7 @@ def test_a_workload_that_takes_too_long_does_not_end_the_others(behave):
     ("behaviour", "words", "code", "said"),
     [
         ("no gpu", [], 2, "JAX sees no GPU here"),
-        ("fails", [], 1, "ours failed: RuntimeError: cannot"),
+        ("fails", ["--workloads", "omniglot"], 1, "ours failed: omniglot: RuntimeError: cannot"),
         ("well", ["--seconds", "0"], 2, "--seconds: must be above 0, got 0."),
     ],
 )

@@ -1,6 +1,8 @@
 """Tiles of the Pallas kernels: the fastest right one is chosen and kept, and the docs show what was measured."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,15 @@ def test_a_worker_times_what_is_right_alone():
     assert worker.times()["found"][0]["seconds"] == float("inf")
     late = worker.compile([job], seconds=-1.0, dry=True)["failed"]
     assert list(late.values()) == ["no time was left"]
+
+
+def test_a_worker_that_dies_loses_its_share_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    quits = 'print(\'{"peak_mb": 0, "failed": {}}\', flush=True)'
+    worker = tiles.ContenderProcess("tiles 3", [sys.executable, "-c", quits], tmp_path / "log")
+    assert tiles.answered(worker, time.monotonic() + 60) == {"peak_mb": 0, "failed": {}}
+    assert tiles.answered(worker, time.monotonic() + 60) == {}
+    assert "tiles 3 is left out: the process ended with 0" in capsys.readouterr().err
+    worker.close()
 
 
 def test_every_kind_has_candidates_and_what_the_library_chooses_by_is_one_of_them():

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from numeric_cases import normal
 
-from innerloop.nn.kernels.channel_sums import channel_mean, channel_moments, spread
+from innerloop.nn.kernels.channel_sums import channel_mean, channel_moments, channel_scale, spread
 from innerloop.nn.layers import BatchNorm, ConvBlock
 
 X = np.random.default_rng(3).normal(size=(4, 5, 3, 2))
@@ -58,6 +59,61 @@ def test_a_first_example_like_no_other_costs_few_digits(far: float):
     mean, variance = channel_moments(jnp.asarray(x))
     np.testing.assert_allclose(mean, x.astype(np.float64).mean((0, 1, 2)), rtol=64 * 6e-8)
     np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 1, 2)), rtol=64 * 6e-8 * 4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("inputs", "params", "expected"),
+    [
+        (jnp.bfloat16, jnp.float32, jnp.float32),
+        (jnp.float16, jnp.float32, jnp.float32),
+        (jnp.float32, jnp.float64, jnp.float64),
+        (jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
+    ],
+)
+def test_dtypes_are_promoted(inputs, params, expected, backend: str, monkeypatch: pytest.MonkeyPatch):
+    """As by the plain operations; and a long sum of half floats does not overflow."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x = jnp.asarray(100 + X, inputs)
+    norm = jax.tree.map(lambda p: p.astype(params), BatchNorm(2))
+    loss = lambda x, norm: jnp.sum(norm(x).astype(jnp.float64) ** 3)
+    to_x, to_norm = jax.jit(jax.grad(loss, (0, 1)))(x, norm)
+    assert (norm(x).dtype, to_x.dtype, to_norm.scale.dtype) == (expected, inputs, params)
+    assert channel_mean(jnp.full((5000, 2), 60, inputs)).tolist() == [60.0, 60.0]
+
+
+def test_calls_outside_of_jit_compile_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    norm, x = BatchNorm(2), jnp.asarray(X)
+    loss = lambda norm: norm(x).sum()
+    with jax.log_compiles():
+        jax.clear_caches()
+        jax.grad(loss)(norm)
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        jax.grad(loss)(norm)
+    assert "Compiling" not in caplog.text
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_within_shard_map_that_checks_what_varies(backend: str, monkeypatch: pytest.MonkeyPatch):
+    """Parameters or inputs may be the same on all devices, and the other of each."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    x, scales = jnp.asarray(X), jnp.asarray(normal(8)(2, 2))
+    each = lambda x, scale: jnp.sum(jnp.sin(channel_scale(x - spread(channel_mean(x), x), scale[0])))[None]
+    for specs, arguments in (((P(), P("d")), (x, scales)), ((P("d"), P()), (x, scales[:1]))):
+        sharded = jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=P("d"))
+        found = jax.jit(jax.grad(lambda x, s, f=sharded: f(x, s).sum(), (0, 1)))(*arguments)
+        halves = [
+            [a if spec == P() else jnp.split(a, 2)[i] for a, spec in zip(arguments, specs, strict=True)]
+            for i in (0, 1)
+        ]
+        alone = [jax.grad(lambda x, s: each(x, s).sum(), (0, 1))(*half) for half in halves]
+        for number, spec in enumerate(specs):
+            parts = [one[number] for one in alone]
+            expected = sum(parts) if spec == P() else jnp.concatenate(parts)
+            np.testing.assert_allclose(found[number], expected, rtol=1e-9, atol=1e-10)
 
 
 def test_layers_are_those_of_a_cpu(monkeypatch: pytest.MonkeyPatch):

@@ -141,6 +141,17 @@ def test_a_gpu_takes_other_floats_by_patches(monkeypatch: pytest.MonkeyPatch):
     assert by_patches(jnp.bfloat16)
 
 
+def test_the_cpu_beside_a_gpu_convolves_by_patches(monkeypatch: pytest.MonkeyPatch):
+    """What a process with a GPU computes on its CPU, by `jax.default_device` for example."""
+    for module in (pallas_conv, pallas_window):
+        monkeypatch.setattr(module, "interpreted", lambda: False)
+    x, w = jnp.asarray(normal(1)(2, 6, 6, 3), jnp.float32), jnp.asarray(normal(2)(3, 3, 3, 4), jnp.float32)
+    loss = lambda x, w: jnp.sum(jnp.sin(pallas_conv.conv_p.bind(x, w, stride=2, precision="highest")))
+    expected = lambda x, w: jnp.sum(jnp.sin(conv_by_xla(x, w, 2)))
+    for a, b in zip(*(jax.jit(jax.grad(f, (0, 1)))(x, w) for f in (loss, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def by_patches(dtype) -> bool:
     """Whether a convolution by Pallas goes by patches."""
     bound = lambda x, w: pallas_conv.conv_p.bind(x, w, stride=1, precision="highest")

@@ -6,7 +6,8 @@ r"""Operations of images with a vector over their channels, whose derivatives of
 As primitives they keep, for the backward pass, vectors as vectors: JAX's own product would keep the vector at every
 place of every image, and write it at every step of a loop. And a GPU sums in the order in which images lie in memory:
 XLA gives the operand of a long sum a layout in which the summed axes are contiguous, and so writes every image once
-more, transposed (counted: a third of the memory traffic of a meta-step). Here the operand keeps its layout.
+more, transposed (counted: an eighth to a fifth of the memory traffic of a meta-step). Here the operand keeps its
+layout.
 """
 
 import math
@@ -16,14 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jaxtyping import Array, Float
 
 from innerloop.engine.chunking import in_memory_order
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.channels import per_channel
+from innerloop.nn.kernels.primitives import batch_first, primitive
 
 Images = Float[Array, "examples *places channels"]
 Channels = Float[Array, " channels"]
@@ -46,38 +47,23 @@ def _dot(x: Array, y: Array, *, tasks: int, in_order: bool) -> Array:
     return _sums(x * y, tasks=tasks, in_order=in_order)
 
 
-def _places(aval: ShapedArray, tasks: int) -> tuple[int, ...]:
-    return aval.shape[tasks:-1]
-
-
-def _primitive(compute: Callable[..., Array]) -> Primitive:
+def _primitive(compute: Callable[..., Array], *static: str) -> Primitive:
     """A primitive of arrays, `tasks` of whose leading axes are of tasks."""
-    made = Primitive(f"channel{compute.__name__}")
-    made.def_impl(lambda *arrays, **static: jax.jit(lambda *a: compute(*a, **static))(*arrays))
+    made = primitive(f"channel{compute.__name__}", compute, "tasks", "in_order", *static)
 
-    def shape_of(*avals: ShapedArray, **static: Any) -> ShapedArray:
-        plain = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
-        return avals[0].update(shape=jax.eval_shape(lambda *a: compute(*a, **static), *plain).shape)
+    def batch(arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, tasks: int, **more: Any) -> Any:
+        return made.bind(*batch_first(arrays, axes), tasks=tasks + 1, **more), 0
 
-    def batch(arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, tasks: int, **static: Any) -> Any:
-        size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-        first = [
-            jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
-            for a, axis in zip(arrays, axes, strict=True)
-        ]
-        return made.bind(*first, tasks=tasks + 1, **static), 0
-
-    made.def_abstract_eval(shape_of)
-    mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
     batching.primitive_batchers[made] = batch
     return made
 
 
-sums_p, spread_p, scale_p, dot_p = map(_primitive, (_sums, _spread, _scale, _dot))
+sums_p, scale_p, dot_p = map(_primitive, (_sums, _scale, _dot))
+spread_p = _primitive(_spread, "places")
 
 ad.deflinear2(
     sums_p,
-    lambda ct, x, tasks, **more: [spread_p.bind(ct, tasks=tasks, places=_places(x.aval, tasks), **more)],
+    lambda ct, x, tasks, **more: [spread_p.bind(ct, tasks=tasks, places=x.aval.shape[tasks:-1], **more)],
 )
 ad.deflinear2(spread_p, lambda ct, _, places, **more: [sums_p.bind(ct, **more)])
 ad.defbilinear(
@@ -98,7 +84,7 @@ def _settings() -> dict[str, Any]:
 
 def channel_mean(x: Images) -> Channels:
     """The mean over examples and places."""
-    return sums_p.bind(x, **_settings()) / math.prod(x.shape[:-1])
+    return (sums_p.bind(_wide(x), **_settings()) / math.prod(x.shape[:-1])).astype(_mean_dtype(x))
 
 
 def channel_moments(x: Images) -> tuple[Channels, Channels]:
@@ -107,19 +93,21 @@ def channel_moments(x: Images) -> tuple[Channels, Channels]:
     On a GPU from one pass over memory, around the first example's mean s: var = E[(x - s)^2] - (E[x] - s)^2. Rounding
     grows by at most the number of examples, since (E[x] - s)^2 is below that many variances.
     """
-    one_pass = backend() == "gpu"
-    around = lax.stop_gradient(channel_mean(x[:1])) if one_pass else channel_mean(x)
-    off = x - spread(around, x)
+    one_pass, wide = backend() == "gpu", _wide(x)
+    around = lax.stop_gradient(channel_mean(wide[:1])) if one_pass else channel_mean(wide)
+    off = wide - spread(around, wide)
     second = dot_p.bind(off, off, **_settings()) / math.prod(x.shape[:-1])
-    if not one_pass:
-        return around, second
-    first = channel_mean(off)
-    return around + first, second - jnp.square(first)
+    first = channel_mean(off) if one_pass else jnp.zeros_like(around)
+    mean, variance = (around + first, second - jnp.square(first)) if one_pass else (around, second)
+    return mean.astype(_mean_dtype(x)), variance.astype(_mean_dtype(x))
 
 
 def channel_scale(x: Images, v: Channels) -> Images:
     """The images with every channel multiplied by its number."""
-    return x * per_channel(v, x) if backend() == "any" else scale_p.bind(x, v, **_settings())
+    if backend() == "any":
+        return x * per_channel(v, x)
+    dtype = jnp.promote_types(x.dtype, v.dtype)
+    return scale_p.bind(*_varying_alike(x.astype(dtype), v.astype(dtype)), **_settings())
 
 
 def spread(v: Channels, like: Images) -> Array:
@@ -127,3 +115,30 @@ def spread(v: Channels, like: Images) -> Array:
     if backend() == "any":
         return per_channel(v, like)
     return spread_p.bind(v, places=like.shape[:-1], **_settings())
+
+
+def _mean_dtype(x: Array) -> Any:
+    """The dtype of a mean: that of floats, and a float for whole numbers."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros(0).dtype
+
+
+def _wide(x: Array) -> Array:
+    """At least float32, in which long sums neither round much nor overflow."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _varying_alike(*arrays: Array) -> list[Array]:
+    """Arrays that vary over the same axes of a mesh, as the factors of a product within `jax.shard_map` must."""
+    own = [_varies_over(a) for a in arrays]
+    every = frozenset[str]().union(*own)
+    return [
+        lax.pcast(a, tuple(every - axes), to="varying") if every - axes else a
+        for a, axes in zip(arrays, own, strict=True)
+    ]
+
+
+def _varies_over(x: Array) -> frozenset[str]:
+    """The axes of a mesh over which an array varies; releases of JAX before 0.10 name the attribute otherwise."""
+    kind = jax.typeof(x)
+    newer = getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
+    return getattr(kind, "vma", None) or newer

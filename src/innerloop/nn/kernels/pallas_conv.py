@@ -157,14 +157,20 @@ def _by_windows(
 
 
 def _or(by_patches: Callable[..., Array]) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """A map of this module, but by patches for arrays that flat indices do not reach, and for other floats."""
+    """A map of this module, but by patches on other devices, such as the CPU beside a GPU, for arrays that flat indices
+    do not reach, and for floats that its tiles do not sum."""
 
     def choosing(own: Callable[..., Array]) -> Callable[..., Array]:
         def either(first: Array, second: Array, **static: Any) -> Array:
-            out = jax.eval_shape(partial(by_patches, **static), first, second)
-            reached = max(first.size, second.size, out.size) < INDEXED
-            tiled = first.dtype == jnp.float32 or interpreted()
-            return (own if reached and tiled else by_patches)(first, second, **static)
+            ours, theirs = partial(own, **static), partial(by_patches, **static)
+            out = jax.eval_shape(theirs, first, second)
+            if max(first.size, second.size, out.size) >= INDEXED:
+                return theirs(first, second)
+            if interpreted():
+                return ours(first, second)
+            if first.dtype != jnp.float32:
+                return theirs(first, second)
+            return lax.platform_dependent(first, second, cuda=ours, default=theirs)
 
         return either
 

@@ -1,6 +1,6 @@
-"""JAX primitives of two arrays, made from a function that computes them."""
+"""JAX primitives of arrays, made from a function that computes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,15 @@ from jaxtyping import Array
 
 
 def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primitive:
-    """A primitive of two arrays whose value, shape and code are those of `compute(a, b, **static)`."""
+    """A primitive of arrays whose value, shape and code are those of `compute(*arrays, **static)`.
+
+    The arrays have one dtype, which is that of the result.
+    """
     made = Primitive(name)
     made.def_impl(jax.jit(compute, static_argnames=static))
     made.def_abstract_eval(
-        lambda a, b, **static: a.update(
-            shape=jax.eval_shape(lambda a, b: compute(a, b, **static), *map(_plain, (a, b))).shape
+        lambda *avals, **static: avals[0].update(
+            shape=jax.eval_shape(lambda *a: compute(*a, **static), *map(_plain, avals)).shape
         )
     )
     mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
@@ -28,11 +31,10 @@ def _plain(aval: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
-def batch_first(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, Array]:
+def batch_first(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
     """The arguments of a batching rule with the batch as their first axis; one without it is repeated."""
     size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-    first, second = (
+    return [
         jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
         for a, axis in zip(arrays, axes, strict=True)
-    )
-    return first, second
+    ]
