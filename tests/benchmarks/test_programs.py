@@ -93,7 +93,7 @@ def test_operations_of_a_convolution():
     assert compiled(conv, x, w).operations == 2 * (2 * 6 * 6) * 9 * 3 * 5
 
 
-BOUNDS = {"sinusoid": Cost(435, 19, 41.6e3), "omniglot": Cost(1146, 31, 2.10e6)}
+BOUNDS = {"sinusoid": Cost(443, 19, 43.3e3), "omniglot": Cost(1162, 31, 2.14e6)}
 """Kernels, loop passes and bytes of a meta-step of GPU code, tiny shapes; as measured, and two percent."""
 
 
