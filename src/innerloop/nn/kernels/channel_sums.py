@@ -96,9 +96,10 @@ def channel_moments(x: Images) -> tuple[Channels, Channels]:
     one_pass, wide = backend() == "gpu", _wide(x)
     around = lax.stop_gradient(channel_mean(wide[:1])) if one_pass else channel_mean(wide)
     off = wide - spread(around, wide)
-    second = dot_p.bind(off, off, **_settings()) / math.prod(x.shape[:-1])
-    first = channel_mean(off) if one_pass else jnp.zeros_like(around)
-    mean, variance = (around + first, second - jnp.square(first)) if one_pass else (around, second)
+    mean, variance = around, dot_p.bind(off, off, **_settings()) / math.prod(x.shape[:-1])
+    if one_pass:
+        first = channel_mean(off)
+        mean, variance = mean + first, variance - jnp.square(first)
     return mean.astype(_mean_dtype(x)), variance.astype(_mean_dtype(x))
 
 

@@ -44,4 +44,4 @@ def tiles_for(name: str, precision: str, window: int, filters: int) -> Tiles:
 @cache
 def _measured() -> dict[str, dict]:
     """What the file holds."""
-    return json.loads(MEASURED.read_text())
+    return json.loads(MEASURED.read_text("utf-8"))
