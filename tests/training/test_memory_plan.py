@@ -244,5 +244,8 @@ def test_what_pallas_convolves_lies_in_memory(monkeypatch: pytest.MonkeyPatch):
     assert peak() == (2 + 9) * x.nbytes
     monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "pallas")
     assert peak() == 2 * x.nbytes
+    half = lambda x, w: jnp.sin(conv(jnp.cos(x), w))
+    few = [a.astype(jnp.bfloat16) for a in (x, w)]
+    assert predicted_peak(half, *few) == (2 + 9) * few[0].nbytes
     monkeypatch.setattr("innerloop.training.peak_memory.INDEXED", x.size)
     assert peak() == (2 + 9) * x.nbytes

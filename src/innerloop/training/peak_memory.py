@@ -67,11 +67,13 @@ def patches_of(equation: JaxprEqn) -> int:
 
 
 def left_by_pallas(equation: JaxprEqn) -> bool:
-    """Whether this is a convolution by Pallas that goes by patches after all, being too large for its indices."""
+    """Whether this is a convolution by Pallas that goes by patches after all: too large for its indices, or of floats
+    that its tiles do not sum."""
     if equation.primitive.name not in PALLAS:
         return False
     shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
-    return max(math.prod(aval.shape) for aval in shapes) >= INDEXED
+    too_large = max(math.prod(aval.shape) for aval in shapes) >= INDEXED
+    return too_large or any(aval.dtype != "float32" for aval in shapes)
 
 
 def stands_alone(equation: JaxprEqn) -> bool:
