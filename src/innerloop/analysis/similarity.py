@@ -88,7 +88,8 @@ def similarity_across_models(
     adapted: bool = False,
     on_progress: OnProgress = no_progress,
 ) -> list[Record]:
-    """Similarity of each layer of two models on the first one's tasks, as records of `before_and_after`.
+    """Similarity of each layer of two models on the first one's tasks, as records of
+    `similarity_before_and_after`.
 
     Args:
         subject: the first model.

@@ -17,7 +17,7 @@ from innerloop.io.text import LIMIT, printable
 from innerloop.training.signals import Interrupted
 
 COMMANDS = {
-    "list": "name the presets: every paper protocol",
+    "list": "name the presets: paper protocols, recipes, and your own data",
     "train": "meta-train a preset into a run folder, or resume a run",
     "evaluate": "measure a trained initialisation on held-out tasks",
     "adapt": "adapt to your own few examples and predict new ones",

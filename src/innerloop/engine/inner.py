@@ -64,14 +64,14 @@ class InnerLoop:
             leaf; step i learns from item i.
         last: the meta-gradient goes through the gradients of the last `last` steps; those before are held constant
             (None: through all; 0: first order).
-        checkpoints: the number of checkpoints through time, for long loops: of the carries of all steps only so many
-            are kept, and the steps between are run once more (None: all; "sqrt": the square root of `steps`, which
-            needs the least memory). Changes the cost, never the result.
-        offload: whether the checkpoints lie in the host's memory until the backward pass reads them, on devices that
-            have a memory of their own. Changes the cost, never the result.
-        unroll: steps in one iteration of the compiled loop, as for `jax.lax.scan`. A few cheap steps become faster when
-            all are unrolled, and take longer to compile. Changes the cost, never the result. None: on a GPU all of up
-            to five steps, whose activations are then not copied into and out of the loop's buffers; else one.
+        checkpoints: for long loops, the number of steps whose parameters and optimiser state are kept for the backward
+            pass; the steps between them are recomputed (None: keep all; "sqrt": the square root of `steps`, which needs
+            the least memory). Changes the cost, never the result.
+        offload: whether to keep the checkpoints in host memory until the backward pass reads them, on devices that have
+            their own memory. Changes the cost, never the result.
+        unroll: steps in one iteration of the compiled loop, as for `jax.lax.scan`. Unrolling a few cheap steps makes
+            them faster, but they take longer to compile. Changes the cost, never the result. None: on a GPU, loops of
+            up to five steps are unrolled, which saves copying activations into and out of loop buffers; otherwise one.
 
     Raises:
         InnerloopError: `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1; `derivative`

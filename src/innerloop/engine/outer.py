@@ -139,8 +139,8 @@ class MeshLoop(ABC):
             on_nonfinite: whether to raise an error at a loss, gradient or parameter that is not finite; its attribute
                 `before` is the state before this call. "ignore" returns at once, as JAX's functions do, while devices
                 are still computing.
-            most: compile for up to so many updates instead. Runs of all multiples of `unit(state.key, most)` up to it
-                then share one program, so that a training can be cut into them at will.
+            most: if given, compile one program for up to `most` updates. Calls whose `steps` is a multiple of
+                `unit(state.key, most)` and at most `most` share it, so a training can be split freely into such calls.
 
         Returns:
             The new state, and what to log, stacked over updates.
@@ -307,7 +307,7 @@ class GradientLoop(MeshLoop):
 
 
 class OuterLoop(GradientLoop):
-    """How the meta-parameters are learnt: `state = loop.init(params, key)`, `state, info = loop.run(state, steps)`."""
+    """Trains meta-parameters: `state = loop.init(params, key)`, then `state, info = loop.run(state, steps)`."""
 
     def __init__(
         self,

@@ -158,7 +158,7 @@ def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTre
         selection: a path prefix, a pattern, several, or a function of the path (None: all).
 
     Raises:
-        InnerloopError: as `partition`, and for a dtype that is none of floats or not available.
+        InnerloopError: as for `partition`; or the dtype is not a float dtype, or is not available.
     """
     _check_floats(dtype)
     selected, rest = partition(params, selection)

@@ -22,9 +22,9 @@ WHO = "IteratorOuterLoop"
 class IteratorOuterLoop(BlockLoop):
     """`OuterLoop` over an iterable of meta-batches, each a `Task` with a leading axis `tasks` on every leaf.
 
-    What was read is a matter of the iterator alone: to resume a run, pass a function of the number of updates that
-    gives the iterator from there on. `run` raises an InnerloopError where the iterator ends, or gives what is no
-    meta-batch of tasks.
+    The state does not record the position of the iterator. To resume a run, pass a function that takes the number of
+    updates and returns an iterator that starts there. `run` raises an InnerloopError if the iterator ends or yields
+    anything but a meta-batch of tasks.
     """
 
     def __init__(

@@ -15,11 +15,11 @@ from innerloop.training.loop import Progress
 class Callback(Protocol):
     """Subclass it, and override what you need.
 
-    An exception of a callback ends the run after its state was saved, so that `resume=True` goes on from there.
+    If a callback raises an exception, the state is saved before the run ends, so that `resume=True` can continue it.
     """
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
-        """A sitting of the run begins.
+        """Called when the run starts or resumes.
 
         Args:
             folder: the run's folder.
@@ -28,14 +28,14 @@ class Callback(Protocol):
         """
 
     def on_block(self, progress: Progress) -> bool | None:
-        """`log_every` meta-steps are done; validation scores are in `progress.metrics` where they are new.
+        """Called after every `log_every` meta-steps; `progress.metrics` has validation scores if there are new ones.
 
         Returns:
             True to end the run here; its weights are written as at its end.
         """
 
     def on_end(self, error: BaseException | None) -> None:
-        """The sitting is over; `error` is what ended it before its time: `Stopped`, or what went wrong."""
+        """Called when the run ends or stops; `error` is what ended it early (`Stopped` or another error), or None."""
 
 
 def check_callbacks(callbacks: object) -> None:

@@ -42,7 +42,7 @@ OOM = "vectorise fewer tasks at a time (`chunk=1`), lower `meta_batch`, or set `
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of a run.
+    """The result of `fit`.
 
     Attributes:
         state: of the outer loop, after the last meta-step.
@@ -116,10 +116,10 @@ def fit(
         patience: the number of validations without a better one after which the run ends (None: never).
         log_every: the number of meta-steps of which the means are logged.
         checkpoint_every: the number of meta-steps between checkpoints, which come at ends of blocks of `log_every`.
-        callbacks: told of every block, to log, plot or end the run.
-        progress: whether a run of more than two seconds says on standard error how far it is.
-        resume: whether a run that the folder holds goes on from its last checkpoint. Without one there the run begins,
-            so that a script can be started again unchanged.
+        callbacks: called after every block, to log, plot or end the run.
+        progress: whether to show progress on standard error if the run takes more than two seconds.
+        resume: whether to continue from the last checkpoint in the folder. If there is none, the run starts from the
+            beginning, so a script can be restarted unchanged.
 
     Raises:
         InnerloopError: an argument is wrong, the folder holds another run, the run diverged, memory ran out, or files

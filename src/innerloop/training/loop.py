@@ -28,7 +28,7 @@ from innerloop.training.signals import Stopped as Stopped
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run says of itself after each block. Speeds and time left are NaN while only compilation can be timed."""
+    """The progress of a run after a block. Speeds and remaining time are NaN until more than compilation was timed."""
 
     step: int
     total: int

@@ -44,18 +44,26 @@ def train(
 ) -> MetaState:
     """Meta-train into `folder` and return the final state.
 
-    `on_plan` is called with the memory plan before anything is compiled, `on_pictures` with the path of a contact sheet
-    of a user's own images, `on_progress` after every log line.
+    With several processes (`innerloop.parallel.multi_process`), each calls this function. The config and folder of the
+    first process are used, and only it writes.
 
-    With `resume`, the run in the folder goes on from its last checkpoint (`config` may then be None). Raises
-    InnerloopError for bad settings, a diverging run, a full disk, exhausted memory and a folder in which another
-    training runs, and Stopped after saving when a SIGINT, SIGTERM or SIGHUP came, within seconds: at the end of a
-    dispatch of about a second, and where one meta-step takes longer, with the state before it. An exception of
-    `on_progress` is raised once the state is saved.
+    Args:
+        config: the settings of the run; may be None with `resume`.
+        folder: the run's folder.
+        resume: whether to continue the run in the folder from its last checkpoint.
+        on_progress: called after every log line. If it raises an exception, the state is saved first.
+        on_plan: called with the memory plan before anything is compiled.
+        on_pictures: called with the path of the contact sheet of a user's own images.
 
-    In several processes (`innerloop.parallel.multi_process`) all call this alike; the first one's config and folder
-    count, and
-    it alone writes. Raises Lost in all that remain when a process is gone.
+    Returns:
+        The final state.
+
+    Raises:
+        InnerloopError: a setting is wrong, the run diverged, the disk is full, memory ran out, or another training uses
+            the folder.
+        Stopped: SIGINT, SIGTERM or SIGHUP came, and the state was saved within seconds: at the end of a dispatch of
+            about a second or, if one meta-step takes longer, as it was before that meta-step.
+        Lost: another process is gone.
     """
     run, writes, fit = RunFolder(folder), multi_process.is_primary(), None
     with graceful_shutdown() as guard, multi_process.detect_lost_process(), ExitStack() as chosen:

@@ -95,7 +95,7 @@ class TabularMDP:
 
 @dataclass(frozen=True)
 class Bandit:
-    """Arms that pay 1 with a probability of their own; the task is these probabilities. One pull, no state.
+    """Arms that pay 1 with a probability of their own; the task is these probabilities. One pull by default, no state.
 
     Raises:
         InnerloopError: for fewer than one arm or pull.

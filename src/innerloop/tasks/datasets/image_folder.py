@@ -37,7 +37,7 @@ def load(
         size: resize every picture to `size` x `size` (Lanczos); needed when their sizes differ.
         channels: 1 for grey, 3 for colour, by default 3 if any picture has colour.
         background: the colour that transparent parts are composited on: a CSS name, or `#rrggbb`.
-        min_examples: classes with fewer pictures are left out, which is told in a warning.
+        min_examples: classes with fewer pictures are left out, with a warning.
         split: fractions of the classes for training, validation and test; each gets at least one class.
         seed: seed of the shuffle of the sorted class names.
 

@@ -58,7 +58,7 @@ def build(
         The class arrays as `open` gives them: `[examples, height, width, channels]` uint8.
 
     Raises:
-        InnerloopError: as `folder.read_classes`, `save` and `open`.
+        InnerloopError: as `image_folder.read_classes`, `save` and `open`.
     """
     target, behind = _new(out_path, overwrite), pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")

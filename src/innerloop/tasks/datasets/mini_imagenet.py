@@ -39,8 +39,8 @@ def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
     does.
 
     The decoded pictures are kept in the cache, under the names, sizes and times of the files they came from,
-    and come from there as a memory map. Other numbers of classes or pictures than the published ones are told
-    in a warning.
+    and are read from there as a memory map. A warning reports numbers of classes or pictures that differ from
+    the published ones.
 
     Args:
         root: the folder, in either layout.

@@ -59,8 +59,8 @@ def load(
 
     Args:
         split: `maml`, 1100 / 100 / 423 characters over all 1623 as in Finn et al. 2017. Their own shuffle
-            followed the order in which a file system listed folders, so it cannot be had again; this one is
-            one seeded shuffle of the sorted names, committed as text files. `background`: train on the
+            followed the order in which a file system listed folders and cannot be reproduced; this one is
+            a seeded shuffle of the sorted names, stored as text files in the package. `background`: train on the
             background alphabets without the last three (869 characters), validate on those (Estrangelo,
             Tagalog, Tifinagh: 95), test on the 659 evaluation characters, whose alphabets are all new.
         size: side of the pictures, resized from 105.

@@ -86,14 +86,13 @@ def from_frame(
 
     Numbers are scaled to mean 0 and standard deviation 1 over the rows of the training groups, and columns of text
     become one column for each of their values there. A y of text is a class to predict: use `cross_entropy` and a model
-    of `table.preparation.outputs` outputs. What is left out, and categories that no training group has, are told in
-    warnings.
+    of `table.preparation.outputs` outputs. Warnings report what is left out and categories that no training group has.
 
     Args:
         frame: a data frame of pandas or Polars, or a dict of arrays; one row per example.
         task: the column that names the group of each row.
         y: the column, or columns, to predict.
-        x: the columns that are given (None: all others).
+        x: the input columns (None: all others).
         shots: support rows of a task; a smaller group gives all rows but one (None: half of each group).
         queries: the most query rows of a task (None: all rows that are not in the support set).
         categories: columns of numbers that are names of categories.
