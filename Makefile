@@ -1,4 +1,4 @@
-# `make quickstart` trains and tests a small model; `make test` is what CI runs. Both set themselves up.
+# `make quickstart` trains and tests a small model; `make test` is what CI runs. Both install what they need.
 # Everything is installed into .venv from lock files with hashes; a second run installs nothing.
 
 SHELL := /bin/bash
@@ -10,7 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-# Test processes. Each also compiles on a thread of its own, so more than the number of cores gains nothing.
+# Test processes. Each also compiles on its own thread, so using more processes than cores gains nothing.
 WORKERS ?= 2
 CHECKED := $(wildcard src tests examples benchmarks tools)
 LOCKS := $(patsubst %,requirements/%.txt,runtime test docs mutants adapters)
@@ -33,7 +33,7 @@ $(VENV)/made:
 	  done; \
 	fi
 	@if [ ! -x $(PY) ]; then \
-	  echo "innerloop needs Python 3.11 or later with venv and ensurepip; none of these is one: $(PYTHON)." >&2; \
+	  echo "innerloop needs Python 3.11 or later with venv and ensurepip; none of these qualifies: $(PYTHON)." >&2; \
 	  echo "Install one (on Debian and Ubuntu also python3-venv), or run: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; \
 	  exit 1; \
 	fi
@@ -42,8 +42,8 @@ $(VENV)/made:
 	fi
 	@touch $@
 
-# $(call install,LOCK FILE): exactly what the lock file holds, then this package in place. The file is complete, and
-# pip may not look further: older ones meet `coverage[toml]` and take a newer release than the one that has a hash.
+# $(call install,LOCK FILE): install exactly what the lock file lists, then this package in editable mode. The file is
+# complete, hence --no-deps: for `coverage[toml]`, older pips would take a newer release than the one with a hash.
 define install
 	@echo "installing $(1)"
 	@$(PIP) install --no-deps --require-hashes -r $(1)
@@ -65,19 +65,19 @@ $(VENV)/installed-docs: $(VENV)/made requirements/docs.txt pyproject.toml
 $(VENV)/installed-mutants: $(VENV)/installed-test requirements/mutants.txt
 	$(call install,requirements/mutants.txt)
 
-# --- for everybody --------------------------------------------------------------------------------------------
+# --- for everyone ---------------------------------------------------------------------------------------------
 
 .PHONY: quickstart
 quickstart: $(VENV)/installed-runtime ## set up, train a small model, measure it, write a report
 	@$(VENV)/bin/innerloop quickstart
 
 .PHONY: test
-test: lint pytest ## set up, then lint, types and all tests: what CI runs
+test: lint pytest ## set up, then run lint, types and all tests, as CI does
 
 # --- for developers -------------------------------------------------------------------------------------------
 
 .PHONY: lint
-lint: style types layers ## ruff, pyright, and the layers of the packages
+lint: style types layers ## ruff, pyright, and the import layers of the packages
 
 .PHONY: style
 style: $(VENV)/installed-test
@@ -96,9 +96,9 @@ layers: $(VENV)/installed-test
 pytest: $(VENV)/installed-test ## all tests
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
-# Apart, since counting lines makes Python 3.11 a third slower; from 3.12 on it costs little.
+# A separate target, since measuring coverage makes Python 3.11 a third slower; from 3.12 on it costs little.
 .PHONY: coverage
-coverage: $(VENV)/installed-test ## all tests, which must run at least 98 % of the lines of src
+coverage: $(VENV)/installed-test ## all tests, which must cover at least 98 % of the lines of src
 	COVERAGE_CORE=$$($(PY) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	  $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=98
 
@@ -113,16 +113,16 @@ fuzz: $(VENV)/installed-test ## 20 000 hostile inputs for every reader, half an 
 	$(PY) -m tools.reliability_tables
 
 .PHONY: mutants
-mutants: $(VENV)/installed-mutants ## wrong changes of the source that tests must find, an hour; rewrites docs/reference/reliability.md
+mutants: $(VENV)/installed-mutants ## faulty changes to the source that tests must catch, an hour; rewrites docs/reference/reliability.md
 	WORKERS=$(WORKERS) $(PY) -m tools.mutants
 	$(PY) -m tools.reliability_tables
 
 .PHONY: sbom
-sbom: $(VENV)/installed-runtime ## the bill of materials, requirements/sbom.cdx.json, with licences
+sbom: $(VENV)/installed-runtime ## write the software bill of materials, requirements/sbom.cdx.json, with licences
 	$(PY) -m tools.sbom
 
 .PHONY: format
-format: $(VENV)/installed-test ## rewrite the sources in the common format
+format: $(VENV)/installed-test ## format the sources with ruff
 	$(VENV)/bin/ruff check --fix $(CHECKED)
 	$(VENV)/bin/ruff format $(CHECKED)
 
@@ -139,7 +139,7 @@ OLDEST := .venv-oldest
 OLDEST_PYTHON ?= 3.11
 
 .PHONY: test-oldest
-test-oldest: wheel ## the tests from the wheel, on the oldest versions that pyproject.toml allows (needs uv)
+test-oldest: wheel ## test the wheel with the oldest versions that pyproject.toml allows (needs uv)
 	$(UV) venv --quiet --clear --python $(OLDEST_PYTHON) $(OLDEST)
 	$(UV) pip compile pyproject.toml --no-config --quiet --resolution lowest-direct --python-version 3.11 \
 	  --group build --group test -o $(OLDEST)/requirements.txt
@@ -147,7 +147,7 @@ test-oldest: wheel ## the tests from the wheel, on the oldest versions that pypr
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: results
-results: $(VENV)/installed-runtime ## measure again and rewrite the tables of README.md and docs/reference/results.md
+results: $(VENV)/installed-runtime ## remeasure and rewrite the tables of README.md and docs/reference/results.md
 	$(PY) -m benchmarks.accuracy.measure
 
 BENCH := .venv-bench
@@ -158,21 +158,21 @@ $(BENCH)/installed: benchmarks/requirements.txt | $(VENV)/made
 	@touch $@
 
 .PHONY: bench-setup
-bench-setup: $(VENV)/installed-runtime $(BENCH)/installed ## make .venv-bench, which holds the peers
+bench-setup: $(VENV)/installed-runtime $(BENCH)/installed ## create .venv-bench with the peers, the libraries we compare with
 
 .PHONY: bench-quick
-bench-quick: bench-setup ## a few workloads beside the fastest peers, about 3 minutes
+bench-quick: bench-setup ## a few workloads against the fastest peers, about 3 minutes
 	$(PY) -m benchmarks --quick
 
 .PHONY: bench
-bench: bench-setup ## all workloads beside the peers; writes benchmarks/results.json and docs/reference/performance.md
+bench: bench-setup ## all workloads against the peers; writes benchmarks/results.json and docs/reference/performance.md
 	$(PY) -m benchmarks --all
 
 .PHONY: bench-gpu
-bench-gpu: ## all that a GPU is measured by, beside PyTorch where it is installed, under 8 minutes; DRY=1 tries it on a CPU
+bench-gpu: ## all GPU benchmarks, against PyTorch if installed, under 8 minutes; DRY=1 tries them on a CPU
 	PYTHONPATH=src $(if $(wildcard $(PY)),$(PY),python3) -m benchmarks.gpu $(if $(DRY),--dry)
 
-# One version of a package for all Pythons, so that a number does not depend on which Python made it.
+# One version of each package for all Pythons, so that results do not depend on which Python made them.
 UV = $(or $(wildcard $(VENV)/bin/uv),$(shell command -v uv),$(error `make lock` needs uv: pip install uv))
 RESOLVE = $(UV) pip compile --no-config --quiet --universal --python-version 3.11 \
   --fork-strategy fewest --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
@@ -187,9 +187,9 @@ lock: ## resolve the newest versions into requirements/ (needs uv)
 	$(COMPILE) --group build --group docs -c requirements/test.txt -o requirements/docs.txt
 	$(COMPILE) --group build --group test --group mutants -c requirements/test.txt -o requirements/mutants.txt
 	$(RESOLVE) --group adapters --no-deps -o requirements/adapters.txt
-	@! grep -nE '://|^-|^/|file:' $(LOCKS) || { echo "a lock file names a place" >&2; exit 1; }
+	@! grep -nE '://|^-|^/|file:' $(LOCKS) || { echo "a lock file names a URL or a path" >&2; exit 1; }
 
 .PHONY: clean
-clean: ## remove what make made: environments, dist, site and tool caches; runs and data stay
+clean: ## remove what make created: environments, dist, site and tool caches; keeps runs and data
 	rm -rf $(VENV) $(BENCH) $(OLDEST) dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,15 @@
-"""Which training examples helped? Metagradients of a whole training, tested by training again without them.
+"""Which training examples helped? Metagradients of a whole training run, tested by retraining without them.
 
     python examples/data_attribution.py
 
-A small network is trained on scikit-learn's handwritten digits. The training is an inner loop of many steps whose
-examples carry weights; the derivative of the held-out loss in these weights, through all steps, tells how much each
-example helped. To test it, the network is trained again 100 times with another random 1 % of the examples left out: the
-linear datamodeling score (LDS) is the rank correlation of predicted and real changes of the held-out loss. Influence
-functions, which look at the end of the training alone, are beside it. On two cores it takes half a minute and prints
-an LDS of 0.98 for metagradients and 0.76 for influence functions. Metagradients are first derivatives: they predict
-less well (0.80 to 0.89) with 1000 examples and 600 steps, where the training is less smooth in its data.
+A small network is trained on scikit-learn's handwritten digits. Training is an inner loop of many steps whose examples
+are weighted; the derivative of the held-out loss with respect to these weights, through all steps, tells how much each
+example helped. As a test, the network is retrained 100 times, each time without a different random 1 % of the examples:
+the linear datamodeling score (LDS) is the rank correlation of predicted and actual changes of the held-out loss.
+Influence functions, which look only at the end of training, are shown for comparison. On two cores the program takes
+half a minute and prints an LDS of 0.98 for metagradients and 0.76 for influence functions. Metagradients are first
+derivatives: they predict less well (0.80 to 0.89) with 1000 examples and 600 steps, where training is less smooth in
+its data.
 
 Engstrom et al. 2025, "Optimizing ML Training with Metagradient Descent", arXiv 2503.13751; Park et al. 2023, "TRAK",
 arXiv 2303.14186 (the score); Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions".
@@ -38,7 +39,7 @@ class Weighted(NamedTuple):  # the inner loop adapts `model` and leaves `weights
 class Examples(NamedTuple):
     images: jax.Array  # [examples, 64]
     digits: jax.Array
-    places: jax.Array  # of their weights
+    places: jax.Array  # indices of their weights
 
 
 def digits(train: int) -> tuple[Examples, Examples]:
@@ -51,7 +52,7 @@ def digits(train: int) -> tuple[Examples, Examples]:
 
 
 def network(key: jax.Array, hidden: int) -> dict[str, jax.Array]:
-    """A network with one hidden layer; tanh, for trainings that are smooth in their data."""
+    """A network with one hidden layer; tanh makes training smooth in its data."""
     first, second = jax.random.split(key)
     out = jax.random.normal(second, (hidden, 10)) / hidden**0.5
     return {"hidden": jax.random.normal(first, (64, hidden)) / 8, "bias": jnp.zeros(hidden), "out": out}
@@ -101,13 +102,13 @@ def main() -> None:
     print(f"{size} metagradients through {steps} steps: {time.perf_counter() - began:.1f} s with compilation")
 
     rng = np.random.default_rng(1)
-    kept = np.ones((1 + count, size), np.float32)  # the first training leaves nothing out
+    kept = np.ones((1 + count, size), np.float32)  # the first run leaves nothing out
     for row in kept[1:]:
         row[rng.choice(size, size // 100, replace=False)] = 0
     began = time.perf_counter()
     trained = lambda weights: training.adapt(start._replace(weights=weights), train)
     whole, *losses = np.asarray(jax.jit(jax.vmap(lambda kept: held_out_loss(trained(kept), held_out)))(kept))
-    print(f"{count} trainings with 1 % left out: {time.perf_counter() - began:.1f} s; loss {whole:.4f}")
+    print(f"{count} runs with 1 % left out: {time.perf_counter() - began:.1f} s; loss {whole:.4f}")
 
     influence = influences(training, start, train, held_out)
     for name, score in (("metagradients", grads.weights), ("influence functions", influence)):

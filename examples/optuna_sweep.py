@@ -1,13 +1,13 @@
-"""A sweep with Optuna over step sizes: every trial is a run of `innerloop.fit`, and bad ones end early.
+"""An Optuna sweep over step sizes: every trial is a run of `innerloop.fit`, and bad trials are pruned.
 
     pip install optuna
     python examples/optuna_sweep.py --folder sweep
     innerloop report sweep/trial-*  # the curves of all trials on one page
 
-Optuna suggests the settings of a trial. A callback tells it every validation, and ends the run if Optuna would prune
-it. A run that diverges is a failed trial, and the sweep goes on. Trials are compared by validation tasks; the best one
-is then measured once on tasks that no trial has seen. With --folder, Optuna keeps its study in `study.db` beside the
-runs: the same command goes on with a sweep that was stopped, which loses the run that was under way.
+Optuna suggests the settings of a trial. A callback reports every validation to it, and stops the run if Optuna would
+prune it. A run that diverges is a failed trial, and the sweep continues. Trials are compared on validation tasks; the
+best one is then measured once on tasks that no trial has seen. With --folder, Optuna keeps its study in `study.db` next
+to the runs: the same command continues a sweep that was stopped, which loses only the run in progress.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def algorithm(rate):
 
 
 class Prune(Callback):
-    """Tells Optuna every validation, and ends a run that is worse than others were at this step."""
+    """Reports every validation to Optuna, and stops a run that is worse than others were at this step."""
 
     def __init__(self, trial):
         self.trial, self.pruned = trial, False
@@ -78,15 +78,13 @@ def objective(trial, folder, steps):
 
 
 def opened(folder):
-    """The study of a sweep, kept in its folder if there is one, with the trials that it has so far."""
+    """The study of a sweep with its trials so far, stored in its folder if there is one."""
     storage = None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / 'study.db'}"
     study = optuna.create_study(study_name="sweep", storage=storage, load_if_exists=True)
-    study.sampler = optuna.samplers.TPESampler(
-        seed=len(study.trials)
-    )  # not the suggestions of before once more
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # no repeated suggestions
     return study
 
 
@@ -94,7 +92,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--folder", type=Path, help="where study and runs are kept (default: nowhere)")
+    parser.add_argument("--folder", type=Path, help="where to keep the study and the runs (default: nowhere)")
     options = parser.parse_args()
     trials, steps = (3, 100) if options.smoke else (options.trials, 3000)
     with tempfile.TemporaryDirectory() as nowhere:
@@ -111,7 +109,7 @@ def main():
         params = load_params(folder / f"trial-{best.number}", MODEL, "best")
         chosen = algorithm(best.params["inner"])
         curve = evaluate(chosen, params, Sinusoid(10, 100), key=jax.random.key(7), num_tasks=100, chunk=50)
-        print(f"on other waves: {curve.mean('loss')[-1]:.3f} ± {curve.ci95('loss')[-1]:.3f}")
+        print(f"on new waves: {curve.mean('loss')[-1]:.3f} ± {curve.ci95('loss')[-1]:.3f}")
 
 
 if __name__ == "__main__":

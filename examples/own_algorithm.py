@@ -51,7 +51,7 @@ class MetaSGD(Algorithm):
         return replace(self.inner, rule=optax.stateless(scale))
 
     def meta_grad(self, meta_params, task, *, key=None):
-        """MAML's, with respect to the pair."""
+        """MAML's meta-gradient, with respect to the pair."""
 
         def outer_loss(meta_params):
             trajectory = self.trajectory(meta_params, task.support, key=key)

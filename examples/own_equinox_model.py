@@ -26,7 +26,7 @@ class Regressor(eqx.Module):
     def __init__(self, key):
         body, head = jax.random.split(key)
         self.body = eqx.nn.MLP(1, 40, 40, 1, jax.nn.tanh, jax.nn.tanh, key=body)
-        # There are few inner steps for the statistics to follow in.
+        # A low momentum, since the statistics have only a few inner steps to adapt in.
         self.norm = eqx.nn.BatchNorm(40, axis_name="batch", momentum=0.5, mode="batch")
         self.dropout = eqx.nn.Dropout(0.1)
         self.head = eqx.nn.Linear(40, 1, key=head)

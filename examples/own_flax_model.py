@@ -1,7 +1,7 @@
 """Flax models with dropout and batch normalisation, in NNX and in Linen, each as Flax documents it.
 
 Two functions describe a model: `apply` trains it, with a key for dropout, and returns its new running statistics;
-`predict` uses them. Every inner step has another dropout mask, and every task running statistics of its own.
+`predict` uses them. Every inner step has a new dropout mask, and every task has its own running statistics.
 
 Needs Flax: pip install innerloop[flax].
 
@@ -23,7 +23,7 @@ class Regressor(nnx.Module):
     def __init__(self, rngs):
         self.first = nnx.Linear(1, 40, rngs=rngs)
         self.second = nnx.Linear(40, 40, rngs=rngs)
-        self.norm = nnx.BatchNorm(40, momentum=0.5, rngs=rngs)  # few steps to follow in
+        self.norm = nnx.BatchNorm(40, momentum=0.5, rngs=rngs)  # low, for few steps
         self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.head = nnx.Linear(40, 1, rngs=rngs)
 
@@ -33,11 +33,11 @@ class Regressor(nnx.Module):
 
 
 def from_nnx():
-    """Parameters and loss of an NNX model, which is split by the types of its variables."""
+    """Parameters and loss of an NNX model, which is split by variable type."""
     model = Regressor(nnx.Rngs(params=0, dropout=1))
     graph, params, statistics, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
 
-    # A copy, because layers write to their variables, and those of `rest` belong to all calls.
+    # A copy, because layers write to their variables, and those of `rest` are shared by all calls.
     merged = lambda params, state: nnx.merge(graph, params, state, rest, copy=True)
 
     def apply(params, x, key, state):
@@ -65,7 +65,7 @@ class LinenRegressor(linen.Module):
 
 
 def from_linen():
-    """Parameters and loss of a Linen model, whose variables are trees already."""
+    """Parameters and loss of a Linen model, whose variables are already trees."""
     model = LinenRegressor()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 1)), train=False)
 

@@ -3,7 +3,8 @@
 Every sensor distorts the true value in its own way (gain, offset, nonlinearity, temperature drift). Hundreds of sensors
 were calibrated in the laboratory. A new one has to be calibrated from five reference readings. A model trained on all
 sensors together cannot know which sensor it sees, and a model trained on one sensor sees too few readings. MAML learns
-an initialisation from which a few steps on five readings suffice. Patients, shops or machines lead to the same problem.
+an initialisation from which a few steps on five readings suffice. The same problem arises with patients, shops or
+machines.
 
 Run with: python examples/sensors.py
 """
@@ -56,7 +57,7 @@ def meta_train(algorithm, sensors, steps):
 
 
 def error(params, algorithm, inputs, targets):
-    """Typical error on new sensors, each calibrated from its first five readings."""
+    """Root-mean-square error on new sensors, each calibrated from its first five readings."""
     learner = Learner(params, algorithm)
     squares = []
     for x, y in zip(inputs, targets, strict=True):

@@ -1,4 +1,4 @@
-"""MAML on sinusoids with its own network and loss: an initialisation that learns a wave from ten points.
+"""MAML on sinusoids with a network and a loss of its own: an initialisation that learns a wave from ten points.
 
 Run with: python examples/sinusoid_from_scratch.py [--plot sinusoid.png]
 """

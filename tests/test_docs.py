@@ -1,8 +1,10 @@
 """What the README and the documentation say is so: their code runs, their commands, options, links and pages exist."""
 
+import ast
 import importlib
 import importlib.metadata
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +83,12 @@ def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in target and not target.startswith("#"):
             assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_every_extra_is_in_the_page_of_the_installation() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "getting-started" / "installation.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted(extras)
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -201,6 +209,26 @@ def test_the_python_pages_show_all_that_is_public() -> None:
         for name, value in vars(package).items():
             if not name.startswith("_") and not isinstance(value, ModuleType):
                 assert any(value is one for one in objects), name
+
+
+def imported() -> set[tuple[str, str]]:
+    """Every name that the code of a page imports from a module inside the package."""
+    nodes = [
+        node for page in PAGES for block in blocks(page, "python") for node in ast.walk(ast.parse(block))
+    ]
+    return {
+        (node.module, alias.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("innerloop.")
+        for alias in node.names
+    }
+
+
+def test_the_python_pages_show_all_that_pages_import() -> None:
+    objects = [found(path) for path in documented()]
+    for module, name in sorted(imported()):
+        value = found(f"{module}.{name}")
+        assert isinstance(value, ModuleType) or any(value is one for one in objects), f"{module}.{name}"
 
 
 def test_the_python_pages_show_nothing_private() -> None:

@@ -50,7 +50,7 @@ def test_optuna_sweep(tmp_path):
     text = run("optuna_sweep", "--folder", str(tmp_path / "sweep"))
     assert run("optuna_sweep", "--folder", str(tmp_path / "sweep")) == text  # no trial is left to do
     (best,) = found(rf"best of 3 trials \(\d pruned\): .*, validation loss {NUMBER}", text)
-    (other,) = found(f"on other waves: {NUMBER} ±", text)
+    (other,) = found(f"on new waves: {NUMBER} ±", text)
     assert 0 < best < 10
     assert abs(other - best) < 2
 

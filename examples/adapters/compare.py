@@ -58,7 +58,7 @@ def accuracies(
 
 
 def compare(trained: Trained, validation: Part, test: Part, shots: int, s: Settings) -> dict:
-    """The accuracy of every method on every task of so many shots."""
+    """The accuracy of every method on every task with this number of shots."""
     model, strength = trained.model, best_strength(validation, shots, s)
     anil = model.whole(trained.anil)
 
@@ -78,7 +78,7 @@ def compare(trained: Trained, validation: Part, test: Part, shots: int, s: Setti
 
 
 def summary(found: dict[str, np.ndarray]) -> dict[str, dict]:
-    """Means with 95 % half widths; differences to logistic regression are taken task by task."""
+    """Means with 95 % half-widths; differences from logistic regression are taken task by task."""
     against = found["logistic regression"].astype(np.float64)
     interval = lambda x: [float(x.mean()), float(half_width(x))]
     return {

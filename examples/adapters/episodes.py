@@ -1,4 +1,4 @@
-"""Few-shot tasks from texts, of which the frozen part of the model has been computed once."""
+"""Few-shot tasks from texts, for which the frozen part of the model has been computed once."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,16 +15,16 @@ from .minilm import Block, MiniLM, contextual, pooled
 
 
 class Hidden(NamedTuple):
-    """Texts below the blocks that have adapters; the leading axes are those of texts."""
+    """Texts as they enter the blocks with adapters; the leading axes are those of the texts."""
 
     tokens: Float[Array, "*texts tokens width"]
     real: Bool[Array, "*texts tokens"]
 
 
 class Episodes(eqx.Module):
-    """The distribution of tasks of `ways` labels; their texts are whatever `inputs` holds of them.
+    """The distribution over tasks with `ways` labels; `inputs` holds the texts in any representation.
 
-    Of one key, all kinds of inputs give the same texts, so that methods are compared on the same tasks.
+    A key gives the same texts for all kinds of inputs, so that methods are compared on the same tasks.
     """
 
     inputs: PyTree  # arrays, each [labels, texts, ...]
@@ -51,7 +51,7 @@ class Episodes(eqx.Module):
 
 
 def per_text(fn: Callable[[PyTree], PyTree], inputs: PyTree, chunk: int = 64) -> PyTree:
-    """`fn` of every text, a chunk at a time: leaves `[labels, texts, ...]` in and out."""
+    """Apply `fn` to every text, a chunk at a time: leaves `[labels, texts, ...]` in and out."""
     shape = jax.tree.leaves(inputs)[0].shape[:2]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
     found = jax.jit(lambda flat: jax.lax.map(fn, flat, batch_size=chunk))(flat)

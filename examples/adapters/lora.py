@@ -36,10 +36,10 @@ class LoRA(eqx.Module):
 
 
 def with_lora(model: Model, select: str | Sequence[str], rank: int, scale: float, key: jax.Array) -> Model:
-    """The model with adapters around the linear layers of these paths; its code sees layers as before.
+    """The model with adapters around the linear layers at these paths; its own code does not change.
 
     Raises:
-        InnerloopError: the paths lead to no linear layer.
+        InnerloopError: if the paths lead to no linear layer.
     """
     is_linear = lambda node: isinstance(node, eqx.nn.Linear)
     selected, _ = il.partition(model, select)

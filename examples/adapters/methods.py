@@ -33,7 +33,7 @@ def scores(head: eqx.nn.Linear, embedding: Float[Array, " width"]) -> Float[Arra
 
 
 class Model(NamedTuple):
-    """A classifier in two parts: what is learnt, and what is frozen."""
+    """A classifier in two parts: what is learned, and what is frozen."""
 
     learnt: PyTree
     frozen: PyTree
@@ -67,14 +67,14 @@ def logistic_regression(
 ) -> Float[Array, "queries ways"]:
     """The scores of softmax regression; `strength` is scikit-learn's C, and the bias is not penalised.
 
-    Nesterov's method for inputs of length 1.
+    Solved by Nesterov's method, for inputs of norm 1.
     """
     with_ones = lambda x: jnp.concatenate([x, jnp.ones((len(x), 1))], axis=1)
     inputs, targets = with_ones(support.inputs), jax.nn.one_hot(support.targets, ways)
     shrink = jnp.ones((inputs.shape[1], 1)).at[-1].set(0.0) / (strength * len(inputs))
     gradient = lambda w: inputs.T @ (jax.nn.softmax(inputs @ w) - targets) / len(inputs) + shrink * w
 
-    # Rows have the squared length 2, so that the curvature is 1 at most, and the penalty's at least.
+    # Rows have the squared norm 2, so the curvature of the loss is at most 1; the penalty's curvature is added.
     most, least = 1 + 1 / (strength * len(inputs)), 1 / (strength * len(inputs))
     momentum = (most**0.5 - least**0.5) / (most**0.5 + least**0.5)
 

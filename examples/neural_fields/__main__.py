@@ -1,11 +1,11 @@
-"""Pictures as functions: a SIREN shared by all pictures, and a latent for each, found by three inner steps.
+"""Pictures as functions: a SIREN shared by all pictures, and a latent for each, found in three inner steps.
 
     python -m examples.neural_fields                          # the embedded glyphs
     python -m examples.neural_fields --cifar FOLDER           # CIFAR-100; FOLDER holds cifar-100-binary.tar.gz
 
 A picture is a task whose examples are its pixels: coordinates in, colours out. CAVIA adapts a latent that starts at
-zero; a linear map turns it into shifts of every layer. What has to be stored of a picture is its latent alone. Beside
-it a coordinate network of the same size of which MAML learns the initialisation, and all of whose weights adapt.
+zero; a linear map turns it into shifts of every layer. Only its latent has to be stored for a picture. For comparison,
+MAML learns the initialisation of a coordinate network of the same size, all of whose weights adapt.
 
 Dupont et al. 2022, "COIN++: Neural Compression Across Modalities", arXiv 2201.12904; Tancik et al. 2021, "Learned
 Initializations for Optimizing Coordinate-Based Neural Representations", arXiv 2012.02189; Sitzmann et al. 2020,
@@ -45,14 +45,14 @@ def train(algorithm: il.Algorithm, params: PyTree, pictures: Pictures, steps: in
         state, info = loop.run(state, length)
         mean = float(info.outer_loss[-50:].mean())
         each = 1e3 * (time.perf_counter() - began) / length
-        print(f"  update {done + length}: error {mean:.4f}, {each:.1f} ms an update", flush=True)
+        print(f"  update {done + length}: error {mean:.4f}, {each:.1f} ms per update", flush=True)
     return state.params
 
 
 def measure(
     algorithm: il.Algorithm, params: PyTree, pictures: Pictures, count: int
 ) -> dict[str, list[float]]:
-    """Mean PSNR in dB and its 95 % half width after 0 to 3 and 10 inner steps on test pictures."""
+    """Mean PSNR in dB and its 95 % half-width after 0 to 3 and 10 inner steps on test pictures."""
     longer, key = algorithm.with_inner(steps=10), jax.random.key(2)
     curve = il.evaluate(longer, params, pictures, score, key=key, num_tasks=count, chunk=10)
     found = {
@@ -67,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cifar", metavar="FOLDER", help="train on CIFAR-100 instead of the embedded glyphs")
     parser.add_argument("--steps", type=int, default=3000, help="updates of the outer loop")
-    parser.add_argument("--latent", type=int, default=128, help="numbers per picture")
-    parser.add_argument("--width", type=int, default=64, help="units a layer")
+    parser.add_argument("--latent", type=int, default=128, help="size of a picture's latent")
+    parser.add_argument("--width", type=int, default=64, help="units per layer")
     parser.add_argument("--plot", type=Path, help="where to draw pictures at steps 0 to 3")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")

@@ -15,7 +15,7 @@ ROWS = ("start", "1 step", "2 steps", "3 steps", "picture")
 
 
 def draw(path: Path, algorithm: il.Algorithm, params: PyTree, pictures: Pictures, side: int) -> None:
-    """Six test pictures after 0, 1, 2 and 3 inner steps, and as they are."""
+    """Draw six test pictures after 0, 1, 2 and 3 inner steps, and the originals."""
     figure, axes = plt.subplots(len(ROWS), 6, figsize=(6, 5.4), layout="constrained")
     at_every_place = lambda params, i: colours(params, pictures.places)
     for column in range(6):

@@ -12,7 +12,7 @@ from innerloop.tasks.datasets import cifar, glyphs
 
 
 class Pictures(NamedTuple):
-    """The distribution of pictures; support and query are the same pixels, as in the papers."""
+    """The distribution over pictures; support and query are the same pixels, as in the papers."""
 
     places: Float[Array, "pixels 2"]
     pictures: Float[Array, "pictures pixels channels"]

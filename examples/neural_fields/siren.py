@@ -1,4 +1,4 @@
-"""A network of sines from places to colours, with shifts that a latent gives."""
+"""A sine network from places to colours, with shifts that come from a latent."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import innerloop as il
 from innerloop.nn.sine import sin
 
 FREQUENCY = 30.0
-"""w0: what every layer's argument is multiplied by inside the sine, 30 in all of the papers."""
+"""w0: the factor on every layer's argument inside the sine, 30 in all of the papers."""
 
 
 class Layer(NamedTuple):
@@ -19,7 +19,7 @@ class Layer(NamedTuple):
 
 
 def layer(key: jax.Array, inputs: int, outputs: int, bound: float) -> Layer:
-    """Weights of the uniform distribution on [-bound, bound] (Sitzmann et al., section 3.2)."""
+    """Weights drawn uniformly from [-bound, bound] (Sitzmann et al., section 3.2)."""
     weight_key, bias_key = jax.random.split(key)
     return Layer(
         jax.random.uniform(weight_key, (inputs, outputs), minval=-bound, maxval=bound),
@@ -28,7 +28,7 @@ def layer(key: jax.Array, inputs: int, outputs: int, bound: float) -> Layer:
 
 
 def siren(key: jax.Array, width: int, depth: int, channels: int, latent: int) -> PyTree:
-    """The parameters: `layers`, and with a latent the map `shifts` and the latent's start `context`."""
+    """The parameters: `layers`, and with a latent the map `shifts` and the initial latent `context`."""
     keys = jax.random.split(key, depth + 2)
     hidden = (6 / width) ** 0.5 / FREQUENCY
     layers = [layer(keys[0], 2, width, 0.5), *(layer(k, width, width, hidden) for k in keys[1:depth])]
@@ -40,7 +40,7 @@ def siren(key: jax.Array, width: int, depth: int, channels: int, latent: int) ->
 
 
 def colours(params: PyTree, places: Float[Array, "pixels 2"]) -> Float[Array, "pixels channels"]:
-    """Colours in 0..1 at places in -1..1; every layer is shifted by its share of the map of the latent."""
+    """Colours in 0..1 at places in -1..1; every layer is shifted by its part of the mapped latent."""
     depth, x = len(params["layers"]), places
     zeros = jnp.zeros((depth, 1))
     shifts = (params["context"] @ params["shifts"]).reshape(depth, -1) if "context" in params else zeros

@@ -1,13 +1,13 @@
-r"""A language model that learns from the text while it reads it: test-time training, meta-learned end to end.
+r"""A language model that learns from text while reading it: test-time training, meta-learned end to end.
 
     python -m examples.test_time_training
     python -m examples.test_time_training --seeds 3 --context 2048 --keep work --out results.json
 
-A small decoder of bytes sees a sliding window of the text. The last blocks have a second, *prime* MLP, which takes a
-gradient step on every chunk of the text once it has been predicted, so that what has left the window is kept in
-weights. Online MAML trains everything for that: the loss is that of every chunk before its step, differentiated through
-all steps. It is compared with the window alone, with full attention, and with dynamic evaluation: the same steps at
-test, by a model that was not trained for them. The text is Python's own library.
+A small byte-level decoder sees a sliding window of the text. Its last blocks have a second, *prime* MLP, which takes a
+gradient step on every chunk of the text once the chunk has been predicted, so that the weights remember what has left
+the window. Online MAML trains all parameters for this: the loss is that of every chunk before its step, differentiated
+through all steps. It is compared with the window alone, with full attention, and with dynamic evaluation: the same
+steps at test, by a model that was not trained for them. The text is Python's standard library.
 
 Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675; Krause et al. 2018, "Dynamic
 Evaluation of Neural Sequence Models", arXiv 1709.07432.
@@ -26,19 +26,19 @@ from .training import Setting, sources
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400, help="updates of each training")
-    parser.add_argument("--seeds", type=int, default=1, help="how many trainings of each")
-    parser.add_argument("--context", type=int, default=1024, help="bytes of a text")
-    parser.add_argument("--width", type=int, default=128, help="units of the model")
+    parser.add_argument("--steps", type=int, default=400, help="updates per training run")
+    parser.add_argument("--seeds", type=int, default=1, help="training runs per model")
+    parser.add_argument("--context", type=int, default=1024, help="bytes per text")
+    parser.add_argument("--width", type=int, default=128, help="width of the model")
     parser.add_argument(
-        "--window", type=int, default=128, help="bytes that attention sees, and bytes of a chunk"
+        "--window", type=int, default=128, help="bytes in the attention window, and in a chunk"
     )
     parser.add_argument("--rate", type=float, default=1.0, help="the inner step size")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what is trained")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="models to train")
     parser.add_argument(
-        "--full-attention-seeds", type=int, metavar="N", help="seeds of what takes longest (default: all)"
+        "--full-attention-seeds", type=int, metavar="N", help="seeds for the slowest model (default: all)"
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where finished trainings are kept")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to keep finished runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     asked = parser.parse_args()
@@ -46,12 +46,12 @@ def main() -> None:
         parser.error(f"--context must be a multiple of --window, {asked.window}; got {asked.context}")
     if asked.context % 4:
         parser.error(
-            f"--context must be a multiple of 4, since losses are told by quarter; got {asked.context}"
+            f"--context must be a multiple of 4, since losses are given by quarter; got {asked.context}"
         )
     if asked.context > (held := len(sources(1)[1].text) - 1):
-        parser.error(f"--context must be {held} or less, as the held-out text has; got {asked.context}")
+        parser.error(f"--context must be {held} or less, as long as the held-out text; got {asked.context}")
     if asked.width < 1 or asked.width % 8:
-        parser.error(f"--width must be a multiple of 8, for four heads of an even size; got {asked.width}")
+        parser.error(f"--width must be a multiple of 8, for four heads of even size; got {asked.width}")
     if (
         min(asked.steps, asked.seeds, 1 if asked.full_attention_seeds is None else asked.full_attention_seeds)
         < 1

@@ -28,7 +28,7 @@ class TestTimeTraining(OnlineMAML):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Trajectory:
-        """The prefix once, then a step for every chunk."""
+        """Run the prefix once, then take a step on every chunk."""
         s = self.sizes
         split = lambda x: x.reshape(s.chunks, s.chunk, *x.shape[1:])
         chunks = Chunk(split(prefix(meta_params, support[:-1], s)), split(support[1:]))
@@ -36,7 +36,7 @@ class TestTimeTraining(OnlineMAML):
 
 
 def test_time_training(rule: optax.GradientTransformation, s: Sizes) -> TestTimeTraining:
-    """The algorithm with this inner rule; one that changes nothing gives the model without test-time training."""
+    """The algorithm with this inner rule; a rule that changes nothing gives the model without test-time training."""
     nothing = [jnp.zeros((s.window, s.heads, s.width // s.heads))] * s.suffix
     state = Window(nothing, nothing, jnp.zeros((), jnp.int32))
     loss = il.Loss(partial(chunk_loss, s), state=state, aux=True, differentiate_state=True)
@@ -47,5 +47,5 @@ def test_time_training(rule: optax.GradientTransformation, s: Sizes) -> TestTime
 
 
 def clipped(rate: float) -> optax.GradientTransformation:
-    """Gradient descent on gradients of norm 1 at most."""
+    """Gradient descent with gradients clipped to norm 1."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate))

@@ -1,4 +1,4 @@
-"""Sliding-window attention with rotary positions: memory grows with the text, not with its square."""
+"""Sliding-window attention with rotary positions: memory grows linearly with the text, not quadratically."""
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,12 @@ def rotary(x: Float[Array, "positions heads size"], positions: Int[Array, " posi
 
 
 def attend(q: Array, k: Array, v: Array, first: Array, window: int) -> Array:
-    """Attention of the positions first, first + 1, ... to the last `window` positions up to themselves.
+    """Attention from positions first, first + 1, ... to the last `window` positions up to and including each.
 
     Args:
         q: `[positions, heads, size]`, rotated to their positions.
-        k: `[before + positions, heads, size]`, rotated too, of which the first lie before the queries.
-        v: as `k`.
+        k: `[before + positions, heads, size]`, also rotated; the first `before` precede the queries.
+        v: as `k`, not rotated.
         first: the position of the first query.
         window: how many positions a query sees.
     """
@@ -39,7 +39,7 @@ def attend(q: Array, k: Array, v: Array, first: Array, window: int) -> Array:
 
 
 def attend_in_chunks(q: Array, k: Array, v: Array, chunk: int, window: int) -> Hidden:
-    """Attention over a whole text, every chunk to itself and the window before it, in parallel."""
+    """Attention over a whole text, from every chunk to itself and the window before it, in parallel."""
     before = jnp.zeros((window, *k.shape[1:]))
     k, v = jnp.concatenate([before, k]), jnp.concatenate([before, v])
 

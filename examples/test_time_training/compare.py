@@ -27,7 +27,7 @@ def window_alone(a: Setting, seed: int) -> Losses:
 
 
 def dynamic_evaluation(a: Setting, seed: int) -> Losses:
-    """The same model, adapted at test all the same."""
+    """The same model, adapted at test nevertheless."""
     params, found = window_model(a, seed), {}
     for rate in DYNAMIC_RATES:
         found[rate] = losses(clipped, a, params, rate)
@@ -42,7 +42,7 @@ def meta_learned(a: Setting, seed: int) -> Losses:
 
 
 def full_attention(a: Setting, seed: int) -> Losses:
-    """Every byte sees all before it."""
+    """Every byte sees all bytes before it."""
     wide = replace(a, sizes=replace(a.sizes, window=a.sizes.context))
     params = train(test_time_training(optax.set_to_zero(), wide.sizes), wide, seed)
     return {"full attention": losses(optax.set_to_zero, wide, params)}
@@ -57,7 +57,7 @@ MODELS: dict[str, Callable[[Setting, int], Losses]] = {
 
 
 def compare(a: Setting, seed: int, names: list[str], keep: Path | None) -> Losses:
-    """The losses under the named models; those that the folder `keep` has of the same setting are not made again."""
+    """The losses of the named models; those that the folder `keep` holds for the same setting are reused."""
     found: Losses = {}
     for name in names:
         print(f"  {name}", flush=True)

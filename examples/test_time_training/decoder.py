@@ -1,4 +1,4 @@
-"""A decoder of bytes whose last blocks have a second, *prime* MLP: what is adapted while the text is read."""
+"""A byte-level decoder whose last blocks have a second, *prime* MLP, which is adapted while the text is read."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .attention import Hidden, attend, attend_in_chunks, rms, rotary
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of model and text."""
+    """The sizes of the model and the text."""
 
     width: int = 128
     heads: int = 4
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One item of the stream: what the prefix made of a chunk, and the bytes that follow each of its own."""
+    """One item of the stream: the prefix's output for a chunk, and the byte that follows each of its bytes."""
 
     hidden: Hidden
     targets: Int[Array, " positions"]
@@ -77,7 +77,7 @@ def decoder(key: PRNGKeyArray, s: Sizes) -> PyTree:
 
 
 def feed(p: PyTree, h: Hidden) -> Hidden:
-    """An MLP with its residual."""
+    """An MLP with its residual connection."""
     x = rms(p["around"][0], h)
     return h + rms(p["around"][1], (jax.nn.silu(x @ p["gate"]) * (x @ p["up"])) @ p["down"])
 
@@ -90,7 +90,7 @@ def query_key_value(p: PyTree, h: Hidden, first: Array | int, s: Sizes) -> tuple
 
 
 def after_attention(p: PyTree, h: Hidden, attended: Hidden) -> Hidden:
-    """The residual of attention."""
+    """The residual connection around attention."""
     return h + rms(p["around_attention"][1], attended @ p["out"])
 
 

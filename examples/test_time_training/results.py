@@ -1,4 +1,4 @@
-"""What the comparison says, as a file and as a table, and whether the differences are real."""
+"""The results of the comparison as a file and as a table, with intervals for the differences."""
 
 import json
 import platform
@@ -15,9 +15,9 @@ from .training import Setting
 
 @dataclass(frozen=True)
 class Results:
-    """Losses in nats a byte: `[mean, 95 % half width over pieces]` by quarter of the text, in all, in the first chunk.
+    """Losses in nats per byte, `[mean, 95 % half-width over pieces]`: by quarter of the text, overall, first chunk.
 
-    No step has been taken in the first chunk: what differs there was learnt in training.
+    No step has been taken in the first chunk: differences there were learned in training.
 
     A model's numbers are means over the seeds that it was trained with; the intervals are over pieces of text.
     Differences to test-time training are taken seed by seed and piece by piece.
@@ -41,7 +41,7 @@ class Results:
 
 
 def interval(pieces: np.ndarray) -> list[float]:
-    """The mean over pieces and its 95 % half width, of `[pieces, positions]`."""
+    """The mean over pieces and its 95 % half-width, of `[pieces, positions]`."""
     means = pieces.mean(axis=1)
     return [float(means.mean()), float(half_width(means))]
 

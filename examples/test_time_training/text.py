@@ -1,4 +1,4 @@
-"""Text that is at hand everywhere: the sources of Python's own library."""
+"""Text that is available everywhere: the sources of Python's standard library."""
 
 import sysconfig
 from pathlib import Path
@@ -13,7 +13,7 @@ import innerloop as il
 
 
 class Text(NamedTuple):
-    """The distribution of the pieces of a text of `length` bytes."""
+    """The distribution over pieces of `length` bytes of a text."""
 
     text: Int[Array, " bytes"]
     length: int
@@ -23,7 +23,7 @@ class Text(NamedTuple):
         return il.Task(jax.lax.dynamic_slice_in_dim(self.text, first, self.length), ())
 
     def pieces(self, count: int) -> Int[Array, "pieces bytes"]:
-        """The first `count` pieces one after the other, or as many as there are."""
+        """The first `count` consecutive pieces, or as many as there are."""
         count = min(count, len(self.text) // self.length)
         return self.text[: count * self.length].reshape(count, self.length)
 

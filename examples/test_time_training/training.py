@@ -17,15 +17,15 @@ from .decoder import Sizes, decoder
 from .text import Text, python_sources
 
 UPDATE_BYTES = 8192
-"""Bytes of text in an update of the outer loop, where a text is not longer."""
+"""Bytes of text per update of the outer loop, unless one text is longer."""
 
 DYNAMIC_RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
-"""Step sizes of dynamic evaluation, of which the best on the test text itself is reported: it has the advantage."""
+"""Step sizes for dynamic evaluation; the best one on the test text itself is reported, to its advantage."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained: sizes, updates of the outer loop, test pieces and the inner step size."""
+    """What to train: sizes, updates of the outer loop, test pieces and the inner step size."""
 
     sizes: Sizes
     steps: int
@@ -34,12 +34,12 @@ class Setting:
 
     @property
     def meta_batch(self) -> int:
-        """Texts in an update."""
+        """Texts per update."""
         return max(1, UPDATE_BYTES // self.sizes.context)
 
     @property
     def digest(self) -> str:
-        """Of the setting and the text; results of a changed program must be kept in another folder."""
+        """A digest of the setting and the text; keep results of a changed program in another folder."""
         texts = [np.asarray(text.text).tobytes() for text in sources(self.sizes.context + 1)]
         said = repr((self, UPDATE_BYTES, DYNAMIC_RATES)).encode()
         return hashlib.sha256(b"".join([said, *texts])).hexdigest()[:8]
@@ -49,7 +49,7 @@ sources = cache(python_sources)
 
 
 def train(algorithm: TestTimeTraining, a: Setting, seed: int) -> PyTree:
-    """Train all parameters by AdamW."""
+    """Train all parameters with AdamW."""
     s, steps, text = algorithm.sizes, a.steps, sources(algorithm.sizes.context + 1)[0]
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.95, weight_decay=0.1))

@@ -1,7 +1,7 @@
 """innerloop: gradient-based meta-learning in JAX.
 
-Every public name is here, as `innerloop.maml`. Each is imported when it is first used, so that `import innerloop`
-costs next to nothing and starts no device.
+All public names are available here, for example `innerloop.maml`. Each is imported on first use, so `import innerloop`
+is cheap and does not initialise a device.
 """
 
 from importlib import import_module
@@ -107,7 +107,7 @@ PUBLIC = {
     "training.train": ("train",),
     "training.trained": ("load_trained",),
 }
-"""Where each public name lives; the imports above tell the same to type checkers, and a test compares the two."""
+"""The module of each public name. The imports above repeat this for type checkers; a test compares the two."""
 
 __all__ = [name for names in PUBLIC.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]
 

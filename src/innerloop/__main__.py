@@ -8,12 +8,12 @@ from innerloop.training import signals
 
 
 def entry(work: Callable[[], int] | None = None) -> None:
-    """The command, or a part of its work, as a process of its own, which ends when its work has ended.
+    """Run the command, or part of its work, as a separate process that exits when the work is done.
 
-    After an error, threads of Orbax or XLA that cannot end any more do not keep it.
+    After an error, Orbax or XLA threads that can no longer finish do not keep the process alive.
     """
     signals.take()
-    os.environ["MPLBACKEND"] = "agg"  # figures go to files; what is set for other programs may not be there
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a backend set for other programs may be missing
     from innerloop.cli import flushed, guarded, main
 
     try:

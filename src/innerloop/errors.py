@@ -1,7 +1,7 @@
-"""The one error class of the library.
+"""The library's error class.
 
-A message says who complains, what was wrong, what was received and what to do. The command prints it as one sentence
-and exits with code 2.
+A message says where the error occurred, what was wrong, what was received and what to do. The command prints it as one
+sentence and exits with code 2.
 """
 
 import operator
@@ -17,10 +17,10 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
 
 
 def check_count(who: str, name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """The value of `name` as an integer.
+    """Return the value of `name` as an `int`.
 
     Raises:
-        InnerloopError: on behalf of `who`, for what is no whole number, and for one outside `least`..`most`.
+        InnerloopError: on behalf of `who`, if the value is not a whole number or lies outside `least`..`most`.
     """
     try:
         number = operator.index(value)  # pyright: ignore[reportArgumentType]
@@ -36,17 +36,17 @@ def check_count(who: str, name: str, value: object, least: int = 1, most: int | 
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of another library says; its name if it says nothing."""
+    """The first line of another library's error message, or the name of the error if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _shortened(text: str, most: int = 400) -> str:
-    """Cut a value for a message, since it may be a line of a million columns."""
+    """Truncate a value for a message: it may be a line of a million columns."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 class InnerloopError(ValueError):
-    """Bad input, reported in one sentence: who complains, what was wrong, what was received, what to do.
+    """Invalid input, reported in one sentence: where, what was wrong, what was received and what to do.
 
     Attributes:
         who: the function, setting or file that the message is about.
@@ -62,7 +62,7 @@ class InnerloopError(ValueError):
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))
 
     def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...]]:
-        """To another process goes the message as it is, with the plain values that were set on the error."""
+        """Pickle the finished message, with the plain values that were set on the error."""
         state = {
             name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)
         }
@@ -70,7 +70,7 @@ class InnerloopError(ValueError):
 
 
 def restored(kind: type[InnerloopError], message: str, state: dict[str, object]) -> InnerloopError:
-    """The error that was pickled."""
+    """Rebuild a pickled error."""
     error = kind.__new__(kind, message)
     vars(error).update(state)
     return error

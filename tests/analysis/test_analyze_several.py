@@ -32,7 +32,7 @@ def test_each_run_is_as_alone(run, store, command, tmp_path, monkeypatch):
 def test_what_several_runs_do_not_allow(run, store, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "needs a run; give a run's folder" in complaint("analyze")
-    assert "`paths` is not shown of several runs" in complaint("analyze", run, run, "--only", "paths")
+    assert "`paths` cannot be shown for several runs" in complaint("analyze", run, run, "--only", "paths")
     assert "--against: compares the layers of one run" in complaint("analyze", run, run, "--against", run)
     assert "different scores, loss and accuracy" in complaint("analyze", run, "sinusoid-maml")
     assert "there is no NIL for regression" in complaint(

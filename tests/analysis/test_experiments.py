@@ -91,7 +91,7 @@ def test_layers_of_ones_own():
     assert (LAYERS.body, LAYERS.head) == (("first",), "out")
     x = jnp.ones((3, 1))
     assert jnp.array_equal(LAYERS.embed(own().params, x), activations(own().params, x)["first"])
-    with pytest.raises(InnerloopError, match="two layers at least, got \\['a'\\]"):
+    with pytest.raises(InnerloopError, match="a body and a head, got \\['a'\\]"):
         NamedLayers({"a": "a"}, activations)
     with pytest.raises(InnerloopError, match="layer 'lost' has no parameter; choose among: deep/first, out"):
         replace(own(), layers=NamedLayers({"lost": "nowhere", "out": "out"}, activations))

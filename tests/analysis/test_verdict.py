@@ -109,12 +109,12 @@ def test_words_follow_from_the_numbers():
     assert "stays nearly the same" in maml
     assert maml.endswith("and the head learns.")
     slow = told(0.95, 0.60, 0.2, 0.95, [0.99, 0.9])
-    assert "it is the head that does not find them" in slow
-    assert slow.endswith("although this inner loop also works by what it changes in the body.")
+    assert "it is the head that cannot learn to use them" in slow
+    assert slow.endswith("although this inner loop also relies on what it changes in the body.")
     boil = told(0.9, 0.2, 0.2, 0.5, [0.9, 0.4], algorithm="boil", moves="body")
     assert "adapts the body alone" in boil
     assert "What the body computes changes" in boil
-    assert "its features would do as they are" in told(0.95, 0.4, 0.2, 0.94, [0.9, 0.6])
+    assert "its features would suffice as they are" in told(0.95, 0.4, 0.2, 0.94, [0.9, 0.6])
     assert "part of the learning is in the body" in told(0.95, 0.7, 0.2, 0.7, [0.9, 0.6])
     anil = told(0.95, 0.95, 0.2, 0.93, [1.0, 1.0], algorithm="anil", moves="head")
     assert "by construction" in anil

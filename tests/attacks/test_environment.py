@@ -102,7 +102,7 @@ def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "root": lambda: download._data_folders(NOBODY),
     }.items():
         with pytest.raises(
-            InnerloopError, match=f"^{named}: names a home folder that is not there, got '~nobody"
+            InnerloopError, match=f"^{named}: names a home folder that does not exist, got '~nobody"
         ):
             make()
     assert cli.main(["train", "sinusoid-maml", "--folder", str(tmp_path / "run")]) == 2
@@ -113,7 +113,7 @@ def test_images_in_a_home_that_is_not_there(command, tmp_path: Path):
     words = ("--data.dataset", "folder", "--data.folder", NOBODY, "--folder", tmp_path / "run")
     code, _, err = command("train", "glyphs-5way-1shot-maml", *words)
     assert code == 2
-    assert "names a home folder that is not there" in err
+    assert "names a home folder that does not exist" in err
     assert "Traceback" not in err
 
 
@@ -134,11 +134,11 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     without_home(monkeypatch)
     with pytest.raises(InnerloopError, match="no home folder to keep it in; set INNERLOOP_CACHE"):
         download.cache_folder()
-    with pytest.warns(UserWarning, match="compiled programs are not kept"):
+    with pytest.warns(UserWarning, match="compiled programs are not cached"):
         assert common._usable_cache() is None
-    with pytest.warns(UserWarning, match="going on without a cache"):
+    with pytest.warns(UserWarning, match="continuing without a cache"):
         assert cache.cached("x", "x", lambda: four_classes) is four_classes
-    with pytest.warns(UserWarning, match="result is not kept"):
+    with pytest.warns(UserWarning, match="result of an experiment could not be cached"):
         result_cache.save("x", {"a": 1})
     assert result_cache.load("x") is None
     assert list(tmp_path.iterdir()) == []
@@ -156,9 +156,9 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """A file where its folder should be, which stops the superuser too."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "x"))
-    with pytest.warns(UserWarning, match="compiled programs are not kept .*Not a directory"):
+    with pytest.warns(UserWarning, match="compiled programs are not cached .*Not a directory"):
         assert common._usable_cache() is None
-    with pytest.warns(UserWarning, match="result is not kept .*Not a directory"):
+    with pytest.warns(UserWarning, match="result of an experiment could not be cached .*Not a directory"):
         result_cache.save("x", {"a": 1})
     assert result_cache.load("x") is None
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))

@@ -183,7 +183,7 @@ def test_a_report_replaces_its_own_page_alone(own: Path, tmp_path: Path, refused
     words, outside = ("report", own, "--tasks", "2"), tmp_path / "outside"
     outside.mkdir()
     (outside / "mine.tex").write_text("my thesis")
-    assert "exists already; give another name, or --overwrite" in refused(
+    assert "already exists; give another name, or --overwrite" in refused(
         *words, "--out", outside / "mine.tex"
     )
     (own / "figures").mkdir()
@@ -192,7 +192,7 @@ def test_a_report_replaces_its_own_page_alone(own: Path, tmp_path: Path, refused
     before = contents(outside)
     for name in ("weights.safetensors", "config.json"):
         wrong = refused(*words, "--out", own / name, "--overwrite")
-        assert "is read as an input and is not overwritten" in wrong
+        assert "is an input, so it is not overwritten" in wrong
     assert "is a folder" in refused(*words, "--out", outside, "--overwrite")
     with pytest.warns(UserWarning, match="leads through a link"):
         assert main([str(word) for word in words]) == 0
@@ -207,8 +207,8 @@ def test_predictions_never_replace_the_points(own: Path, tmp_path: Path, refused
     points = tmp_path / "points.csv"
     points.write_text("x,y\n0,1\n1,2\n2,3\n3,\n")
     text = points.read_text()
-    assert "is read as an input" in refused("adapt", own, points, "--csv", points)
-    assert "is read as an input" in refused("adapt", own, points, "--csv", points, "--overwrite")
+    assert "is an input" in refused("adapt", own, points, "--csv", points)
+    assert "is an input" in refused("adapt", own, points, "--csv", points, "--overwrite")
     assert points.read_text() == text
     assert main(["adapt", str(own), str(points), "--csv", str(tmp_path / "out.csv")]) == 0
     assert (tmp_path / "out.csv").read_text().startswith("x,y")
@@ -234,7 +234,7 @@ def test_an_adapted_learner_is_not_written_over(tmp_path: Path):
     path = tmp_path / "patient.safetensors"
     learner.save_adapted(path)
     kept = path.read_bytes()
-    with pytest.raises(InnerloopError, match="exists already; give another name, or `overwrite`"):
+    with pytest.raises(InnerloopError, match="already exists; give another name, or `overwrite`"):
         learner.save_adapted(path)
     assert path.read_bytes() == kept
     learner.save_adapted(path, overwrite=True)
@@ -243,7 +243,7 @@ def test_an_adapted_learner_is_not_written_over(tmp_path: Path):
 def test_saved_arrays_are_not_written_over_either(tmp_path: Path):
     data = ClassArrays.from_lists([np.zeros((2, 2, 2, 1), np.uint8)], ["a"])
     (tmp_path / "x.json").write_text("precious")
-    with pytest.raises(InnerloopError, match="x.json: exists already"):
+    with pytest.raises(InnerloopError, match="x.json: already exists"):
         memmap.save(data, tmp_path / "x.npy")
     assert (tmp_path / "x.json").read_text() == "precious"
     memmap.save(data, tmp_path / "x.npy", overwrite=True)
@@ -254,7 +254,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path):
     with pytest.raises(ZeroDivisionError), replacing(path) as draft:
         draft.write_text(f"half {1 / 0}")
     assert os.listdir(tmp_path) == []
-    with pytest.raises(InnerloopError, match="exists already"), new_output(path, overwrite=False):
+    with pytest.raises(InnerloopError, match="already exists"), new_output(path, overwrite=False):
         path.write_text("theirs, a moment ago")
     assert (os.listdir(tmp_path), path.read_text()) == (["x"], "theirs, a moment ago")
     with pytest.raises(InnerloopError, match="is not a regular file"):

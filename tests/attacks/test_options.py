@@ -160,7 +160,7 @@ def test_a_request_from_python():
     ],
 )
 def test_sizes_that_are_too_large_together(changes: dict, named: str):
-    with pytest.raises(InnerloopError, match=f"{named}.*must be 2 147 483 647 or less together, got .* x "):
+    with pytest.raises(InnerloopError, match=f"{named}.*must be 2 147 483 647 or less, got .* x "):
         dataclasses.replace(Config(), **changes)
 
 

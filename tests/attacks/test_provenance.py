@@ -36,7 +36,7 @@ def test_checkpoints_of_another_run_are_refused(short: Config, run: Path):
     with pytest.raises(InnerloopError, match="which this run did not write"):
         train(other, run)
     (run / "config.json").write_text(to_json(other))
-    with pytest.raises(InnerloopError, match="is of a run with other settings or data"):
+    with pytest.raises(InnerloopError, match="belongs to a run with other settings or data"):
         train(None, run, resume=True)
     assert not (run / "weights.safetensors").exists()
 
@@ -79,7 +79,7 @@ def test_an_environment_of_odd_values_breaks_nothing(run: Path, odd: dict):
     known = json.loads((run / "environment.json").read_text()) | odd
     (run / "environment.json").write_text(json.dumps(known if odd else {}))
     if odd:
-        with pytest.warns(UserWarning, match="other circumstances"):
+        with pytest.warns(UserWarning, match="in another environment"):
             train(None, run, resume=True)
     else:
         train(None, run, resume=True)

@@ -111,7 +111,7 @@ def test_links_are_followed_where_they_may_be(tmp_path: Path):
         read_bytes(tmp_path / "link", 3, follow=False)
     with pytest.raises(InnerloopError, match="larger than the bound of 2 bytes"):
         read_bytes(tmp_path / "x", 2)
-    with pytest.raises(InnerloopError, match="is no file name"):
+    with pytest.raises(InnerloopError, match="is not a valid file name"):
         read_bytes(tmp_path / "x\0", 2)
 
 
@@ -144,7 +144,7 @@ def test_metrics_that_no_float_can_be(tmp_path: Path):
     assert np.isnan(run.metrics()[0]["validation_loss"])
     for line in ('{"step": 1, "x": 1%s}', '{"step": 1%s}', '{"step": -1}', '{"step": 1, "x": "%s"}'):
         (tmp_path / "metrics.jsonl").write_text((line % ("0" * 400) if "%" in line else line) + "\n")
-        with pytest.raises(InnerloopError, match="must hold numbers alone|must be an object with a step"):
+        with pytest.raises(InnerloopError, match="must hold only numbers|must be an object with a step"):
             run.metrics()
 
 
@@ -158,7 +158,7 @@ def test_formats_that_start_programs(tmp_path: Path, content: bytes, monkeypatch
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **kwargs: started.append(args))
     (tmp_path / "q1.png").write_bytes(content)
     for read in (peek, lambda path: open_image(path, "x"), lambda path: open_image(path.read_bytes(), "x")):
-        with pytest.raises(InnerloopError, match="is no readable picture"):
+        with pytest.raises(InnerloopError, match="is not a readable image"):
             read(tmp_path / "q1.png")
     assert started == []
 
@@ -255,7 +255,7 @@ def test_weights_whose_header_lies(tmp_path: Path, arrays, bounded, change, size
 @pytest.mark.parametrize("meta_steps", ['"3"', "[3]", "-1", "1.5", "1" + "0" * 30, "true", "NaN", "null"])
 def test_facts_of_another_type(tmp_path: Path, arrays, meta_steps: str):
     path = stored(tmp_path / "w.safetensors", arrays, small(), f'{{"meta_steps": {meta_steps}}}')
-    with pytest.raises(InnerloopError, match="its facts: is not JSON|the fact `meta_steps` is wrong"):
+    with pytest.raises(InnerloopError, match="its facts: is not JSON|fact `meta_steps` is invalid"):
         weights.load(path)
 
 
@@ -307,7 +307,7 @@ def test_layers_that_do_not_fit_together(tmp_path: Path, bounded):
     few = {f"body/{i}/weight": np.ones((1, 5000), np.float32) for i in range(20)}
     config = small(hidden=(5000,) * 10)
     for read in (load_trained, load_initialisation):
-        with pytest.raises(InnerloopError, match="asks for a larger model than the weights are"):
+        with pytest.raises(InnerloopError, match="describes a larger model than the file holds"):
             read(stored(tmp_path / "w.safetensors", few, config))
 
 
@@ -370,7 +370,7 @@ def test_a_checkpoint_in_chunks_larger_than_its_arrays(tmp_path: Path, checkpoin
     place = {"driver": "ocdbt", "base": f"file://{folder}/7/default/", "path": "params/x/"}
     spec = {"driver": "zarr", "kvstore": place, "metadata": metadata, "create": True, "delete_existing": True}
     tensorstore.open(spec).result()[...] = np.zeros(3, np.float32)
-    with pytest.raises(InnerloopError, match="`params/x` is stored in chunks larger than itself"):
+    with pytest.raises(InnerloopError, match="`params/x` is stored in chunks larger than the array"):
         read_state(folder)
 
 
@@ -400,7 +400,7 @@ def lying_zip(path: Path, method: int, size: int = 64 << 20) -> Path:
 def test_a_zip_that_states_another_size(tmp_path: Path, method: int, request: pytest.FixtureRequest):
     path = lying_zip(tmp_path / "x.zip", method)
     request.getfixturevalue("traced")
-    with pytest.raises(InnerloopError, match=r"is damaged|another way than by deflate"):
+    with pytest.raises(InnerloopError, match=r"is damaged|not compressed by deflate"):
         list(read_zip(path, ANY, Limits()))
 
 
@@ -510,7 +510,7 @@ def server() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("/endless", "sends more than"), ("/large", "sends more than"), ("/slow", "no more in time")],
+    [("/endless", "sends more than"), ("/large", "sends more than"), ("/slow", "was too slow")],
 )
 def test_downloads_end(tmp_path: Path, server: str, path: str, message: str, monkeypatch):
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))

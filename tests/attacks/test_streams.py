@@ -80,7 +80,7 @@ def test_the_command_ends_with_the_right_code(short, tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "stdout", Full(number))
     assert cli.main(["train"]) == code
     assert saved(tmp_path / "run") == [2]
-    told = "innerloop: standard output: cannot be written (No space left on device); give it room.\n"
+    told = "innerloop: standard output: cannot be written (No space left on device); check the disk or terminal.\n"
     assert capsys.readouterr().err == (told if code == 2 else "")
 
 

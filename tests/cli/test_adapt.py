@@ -70,7 +70,7 @@ def test_the_table_says_how_it_was_made(command, glyph_run, letters):
     assert str(query) in out
     assert "zhe.png" not in out
     assert "3 inner steps on 3 examples of 3 classes; normalisation support" in out
-    assert "Took the drawings as dark on light; --ink light would say otherwise." in out
+    assert "Assumed that the drawings are dark on light; otherwise give --ink light." in out
 
 
 def picture(path, mode="L", size=(28, 28), colour: int | tuple[int, ...] = 0):
@@ -86,9 +86,9 @@ def test_layouts_that_are_wrong(complaint, glyph_run, tmp_path):
     picture(tmp_path / "support/a/1.png")
     assert "must hold at least two classes, got 1" in complaint("adapt", glyph_run, tmp_path)
     (tmp_path / "support/b").mkdir()
-    assert "holds no pictures" in complaint("adapt", glyph_run, tmp_path)
+    assert "contains no images" in complaint("adapt", glyph_run, tmp_path)
     picture(tmp_path / "support/b/1.png")
-    assert "holds no pictures" in complaint("adapt", glyph_run, tmp_path)
+    assert "contains no images" in complaint("adapt", glyph_run, tmp_path)
     assert "there is no such file" in complaint("adapt", glyph_run, tmp_path, "--query", tmp_path / "no.png")
 
 
@@ -105,7 +105,7 @@ def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
         picture(tmp_path / "support" / name / "1.png")
     (tmp_path / "query").mkdir()
     (tmp_path / "query" / "broken.png").write_bytes(b"no picture")
-    assert "broken.png: is no readable picture" in complaint("adapt", glyph_run, tmp_path)
+    assert "broken.png: is not a readable image" in complaint("adapt", glyph_run, tmp_path)
 
 
 def test_see_through_parts_are_white(tmp_path):
@@ -205,11 +205,11 @@ def test_an_exported_network_predicts_as_adapt_does(command, complaint, glyph_ru
     new = read_pictures([letters / "query" / f"{name}.png" for name in ("be", "shin", "zhe")], (28, 28, 1))
     wanted = [list(p["probabilities"].values()) for p in adapted["predictions"]]
     np.testing.assert_allclose(called(out, new), wanted, atol=1e-5)
-    assert "exists already" in complaint(*words, letters)
+    assert "already exists" in complaint(*words, letters)
     code, told, _ = command("export", glyph_run, "--support", letters, "--out", out, "--overwrite")
     assert "inputs, uint8 [batch, 28, 28, 1]" in told
     assert "probabilities, float32 [batch, 3]: be, shin, zhe" in told
-    assert "It holds the examples: normalization `inductive` needs them." in told
+    assert "It contains the examples: normalization `inductive` needs them." in told
     np.testing.assert_allclose(called(out, new), wanted, atol=1e-5)
 
 

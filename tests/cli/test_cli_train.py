@@ -78,7 +78,7 @@ def test_resume_of_nothing(complaint, tmp_path):
 
 def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
     assert "changes of 'seed'" in complaint("train", "--resume", sinusoid_run, "--seed", 3)
-    assert "leave --folder out" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
+    assert "leave out --folder" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
     assert "is of sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
 
 

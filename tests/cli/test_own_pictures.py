@@ -103,7 +103,7 @@ def test_where_only_the_training_pictures_tell_the_size(command, complaint, gone
     same = json.loads(command("adapt", gone / "as-they-are", gone / "mine", "--json")[1])["predictions"]
     for a, b in zip(answers, same, strict=True):
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)
-    assert "does not take such inputs" in complaint("adapt", gone / "as-they-are", mine)
+    assert "does not accept these inputs" in complaint("adapt", gone / "as-they-are", mine)
     assert "existing folder, got 'no'" in complaint(
         "adapt", gone / "as-they-are", mine, "--data-folder", "no"
     )
@@ -117,7 +117,7 @@ def test_a_small_test_class_is_told_before_training(refused, place, tmp_path):
     words = [tmp_path / "pictures" if word == "pictures" else word for word in SHORT]
     said = refused("train", *words, "--folder", tmp_path / "run", "--evaluation.queries", 1)
     assert f"test classes: 1 shots and 1 queries need 2 examples of every class, got 1 of '{test}'" in said
-    do = "lower --data.shots or --evaluation.queries, or leave out small classes by --data.min-examples 2"
+    do = "lower --data.shots or --evaluation.queries, or leave out small classes with --data.min-examples 2"
     assert do in said
     assert not (tmp_path / "run").exists()
 
@@ -143,7 +143,7 @@ def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
             top += contact_sheet.CELL + contact_sheet.GAP
     assert sheet.shape[0] == top
     refused = command("train", *words, "--folder", tmp_path / "run")[2]
-    assert "holds a run already" in refused
+    assert "already holds a run" in refused
 
 
 def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
@@ -189,7 +189,7 @@ def test_from_what_training_starts_is_said():
     own = replace(config, data=replace(config.data, dataset="folder"), model=replace(config.model, start=""))
     assert "from the trained weights of cifar-fs-5way-1shot-anil" in _start_in_words(config)
     told = _start_in_words(own)
-    assert "Starts from random weights: those of cifar-fs-5way-1shot-anil" in told
+    assert "Starts from random weights: cifar-fs-5way-1shot-anil, from which" in told
     assert "600 meta-steps, are of CIFAR-FS" in told
     assert _start_in_words(preset("sinusoid-maml")) == ""
 
@@ -216,7 +216,8 @@ def test_a_start_is_said_and_is_the_baseline_of_the_report(command, place, conti
     found = measure(started, tasks=4)
     assert "start: sized" in page
     assert (
-        f"Training began from sized, which is at {with_interval(found.value, found.ci95, 'accuracy')}" in page
+        f"Training started from sized, which reaches {with_interval(found.value, found.ci95, 'accuracy')}"
+        in page
     )
     assert "untrained" in page
 
@@ -228,7 +229,7 @@ def test_a_start_that_is_gone_is_read_from_the_first_snapshot(command, place, co
     try:
         value = measure(started_from(load_trained(continued)), tasks=4).value
         shutil.rmtree(tmp_path / "second" / "snapshots")
-        with pytest.warns(UserWarning, match="lacks the model that training was started from .*sized"):
+        with pytest.warns(UserWarning, match="omits the model that training started from .*sized"):
             (group,) = measurements.gather([load_trained(tmp_path / "second")], 4)
     finally:
         (place / "moved").rename(place / "sized")

@@ -80,7 +80,7 @@ def test_each_test_group_is_measured_once(command, run):
     assert record["curve"]["loss"]["mean"][-1] > 0
     code, out, _ = command("evaluate", run, "--part", "train", "--shots", 2)
     assert code == 0
-    assert "over 13 train tasks; at most 1 000 queries; 1 is the variance of y over the training rows" in out
+    assert "over 13 train tasks; at most 1 000 queries; unit: the variance of y over the training rows" in out
 
 
 def test_new_rows_are_predicted_in_the_units_of_the_table(command, run, new_group):
@@ -171,18 +171,18 @@ def test_analyze_says_why_it_refuses_a_table(complaint, run):
         ({"file": "none.csv"}, "none.csv: cannot be read (No such file or directory)."),
         (
             {"file": "notes.txt"},
-            "notes.txt: is no table, got '.txt'; give a file whose name ends in .csv or .parquet.",
+            "notes.txt: is not a table, got '.txt'; give a file whose name ends in .csv or .parquet.",
         ),
         (
             {"file": ""},
-            "data.file: a table needs a file, a column of groups and one to predict; give --data.file.",
+            "data.file: a table needs a file, a group column and a column to predict; give --data.file.",
         ),
         ({"task": ""}, "data.task: a table needs a file"),
         (
             {"y": "kind", "x": "size"},
-            "data.y: column 'kind' must hold numbers, got text; choose a column of numbers",
+            "data.y: column 'kind' must hold numbers, got text; choose a numeric column",
         ),
-        ({"y": "profit"}, "there is no column of this name, got 'profit'; choose among: "),
+        ({"y": "profit"}, "there is no column with this name, got 'profit'; choose among: "),
         ({"missing": "guess"}, "guess"),
     ],
 )
@@ -198,7 +198,7 @@ def test_wrong_settings_are_told(command, table, tmp_path, monkeypatch, change, 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("size,kind\n1,new\n", "there is no column of this name, got 'sales'"),
+        ("size,kind\n1,new\n", "there is no column with this name, got 'sales'"),
         ("size,kind,sales\n1,new,2\n", "needs rows with sales to learn from, and rows without to predict"),
         ("size,kind,sales\n,new,2\n1,new,\n", "column 'size' has no value in row 1"),
         (
@@ -225,9 +225,9 @@ def test_other_files_than_tables(complaint, run, tmp_path):
     pytest.importorskip("pyarrow")
     assert "a.parquet: is not a Parquet table" in complaint("adapt", run, tmp_path / "a.parquet")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    assert "b.csv: is not a text file in UTF-8" in complaint("adapt", run, tmp_path / "b.csv")
+    assert "b.csv: is not a UTF-8 text file" in complaint("adapt", run, tmp_path / "b.csv")
 
 
 def test_normalisation_is_refused(refused, table):
     told = refused("train", "table-maml", *words(table), "--model.normalize")
-    assert "batch normalisation would count the padding" in told
+    assert "batch normalisation would include the padding" in told

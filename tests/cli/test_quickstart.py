@@ -27,7 +27,7 @@ def test_it_trains_measures_and_reports_then_uses_what_is_there(command, complai
         assert words in out
     assert (tmp_path / "report.html").is_file()
     again = command("quickstart", "--folder", tmp_path, "--tasks", 4)[1]
-    assert again.count("already trained, used again") == 2
+    assert again.count("already trained, reused") == 2
     monkeypatch.setattr(quickstart, "_configs", lambda effort: [replace(tiny(1)[0], seed=7)])
     assert "holds a run with other settings" in complaint("quickstart", "--folder", tmp_path)
 
@@ -39,7 +39,7 @@ def test_a_stopped_one_goes_on(command, tmp_path, monkeypatch):
         patch.setattr(progress, "in_words", lambda metrics: signal.raise_signal(signal.SIGTERM) or "")
         code, out, _ = command("quickstart", "--folder", tmp_path)
         assert code == 143
-        assert "The same command continues." in out
+        assert "Run the same command to continue." in out
     assert command("quickstart", "--folder", tmp_path, "--tasks", 4)[0] == 0
 
 

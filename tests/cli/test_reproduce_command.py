@@ -30,7 +30,7 @@ def copy(sinusoid_run, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\xff\xfe", "environment.json: is no text"),
+        (b"\xff\xfe", "environment.json: is not UTF-8 text"),
         (b"x", "environment.json: is not JSON"),
         (b"[]", "environment.json: must hold one JSON object"),
         (b'{"python": "3.11"}', "does not name the devices; restore the file, or give --devices"),
@@ -56,7 +56,7 @@ def test_what_cannot_be_reproduced(complaint, command, tmp_path, sinusoid_run):
     assert "is not a run" in complaint("reproduce", tmp_path)
     code, _, err = command("reproduce", sinusoid_run, "--folder", sinusoid_run)
     assert code == 2
-    assert f"give another folder, or go on with it by `innerloop train --resume {sinusoid_run}`" in err
+    assert f"give another folder, or continue it with `innerloop train --resume {sinusoid_run}`" in err
 
 
 def test_ctrl_c_ends_it_without_a_verdict(command, sinusoid_run, monkeypatch):

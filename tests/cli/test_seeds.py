@@ -79,7 +79,7 @@ def test_the_same_command_goes_on(command, complaint, refused, tmp_path):
     (tmp_path / "seed-1" / "weights.safetensors").unlink()
     before = (tmp_path / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
     again = trained(command, tmp_path, "maml", "0..1")
-    assert f"{tmp_path / 'seed-0'} has ended already." in again
+    assert f"{tmp_path / 'seed-0'} is already finished." in again
     assert (tmp_path / "seed-1" / "weights.safetensors").is_file()
     assert (tmp_path / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
     words = ("train", "sinusoid-fomaml", *SHORT, "--folder", tmp_path, "--seeds", "0..1")
@@ -88,10 +88,10 @@ def test_the_same_command_goes_on(command, complaint, refused, tmp_path):
 
 def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
     words = ("train", "sinusoid-maml", "--seeds", "0..1", "--folder", tmp_path)
-    assert "leave --resume and --seed out" in complaint(*words, "--seed", 0)
-    assert "must be like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "", "--folder", tmp_path)
-    assert "is for one process" in complaint(*words, "--distributed")
-    assert "must be like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
+    assert "leave out --resume and --seed" in complaint(*words, "--seed", 0)
+    assert "must look like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "", "--folder", tmp_path)
+    assert "needs a single process" in complaint(*words, "--distributed")
+    assert "must look like 0" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
 
 
 def compared(command, folders, form: str) -> str:
@@ -168,7 +168,7 @@ def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tm
                 other, rel=1e-5
             )  # other devices share the tasks: sums in another order
         assert "Trained: " in (tmp_path / f"seed-{seed}.txt").read_text()
-    assert command(*words)[1].count("has ended already") == 2
+    assert command(*words)[1].count("is already finished") == 2
 
 
 def test_at_once_is_for_seeds(complaint):
@@ -203,8 +203,8 @@ def test_a_failure_ends_the_others_and_starts_no_more(together):
     began = time.monotonic()
     ended, out = together(code, 3, 2)
     assert ended == 3
-    assert "seed-1: ended with 3: cannot go on" in out
-    assert "seed-0: ended with 143" in out
+    assert "seed-1: exited with code 3: cannot go on" in out
+    assert "seed-0: exited with code 143" in out
     assert "seed-2" not in out
     assert time.monotonic() - began < 30
 
@@ -215,7 +215,7 @@ def test_a_signal_is_handed_on(together):
     )
     ended, out = together(code, 3, 1)
     assert ended == 130
-    assert "seed-0: ended with 130" in out
+    assert "seed-0: exited with code 130" in out
     assert "seed-1" not in out
 
 
@@ -314,7 +314,7 @@ def test_the_output_of_an_earlier_run_is_not_told_again(together, tmp_path):
     (tmp_path / "seed-0.txt").write_text("what was said before\n")
     ended, out = together("import sys; sys.stdin.read(); sys.exit(9)", 1, 1)
     assert ended == 9
-    assert "seed-0: ended with 9: \n" in out
+    assert "seed-0: exited with code 9: \n" in out
     assert (tmp_path / "seed-0.txt").read_text() == "what was said before\n"
 
 

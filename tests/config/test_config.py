@@ -139,7 +139,7 @@ def test_unknown_presets_get_neighbours():
         InnerloopError, match="got 'omniglot-5way-1shot-mmal'; did you mean omniglot-5way-1shot"
     ):
         preset("omniglot-5way-1shot-mmal")
-    with pytest.raises(InnerloopError, match="`innerloop list` names them all"):
+    with pytest.raises(InnerloopError, match="`innerloop list` lists them all"):
         preset("???")
 
 
@@ -237,5 +237,5 @@ def test_an_unknown_word_is_told_by_the_library_itself():
 
 
 def test_offloading_without_checkpoints_is_refused():
-    with pytest.raises(InnerloopError, match=r"inner\.offload: is of checkpoints, and there are none"):
+    with pytest.raises(InnerloopError, match=r"inner\.offload: there are no checkpoints to offload"):
         InnerConfig(steps=100, offload=True)

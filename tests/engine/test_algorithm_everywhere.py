@@ -194,7 +194,7 @@ def test_meta_gradients_report_the_outer_loss(spec: AlgorithmSpec):
 
 def test_a_learner_needs_a_loss_that_tells_its_model():
     opaque = lambda params, batch: LOSS(params, batch)
-    with pytest.raises(InnerloopError, match=r"does not expose its model, got .*; make it by .*BatchLoss"):
+    with pytest.raises(InnerloopError, match=r"does not expose its model, got .*; use .*BatchLoss"):
         Learner(PARAMS, ALGORITHMS["anil"].make(opaque, InnerLoop(optax.sgd(RATE), STEPS)))
 
 

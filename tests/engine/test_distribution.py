@@ -74,13 +74,13 @@ WRONG = {
     "the key's shape": (Own(lambda key: task(1.0 + key.ndim)), "does not depend on its key"),
     "compiled": (Own(jax.jit(lambda key: task(1.0))), "does not depend on its key"),
     "drawn first": (Apart(), "`Apart.sample` does not depend on its key"),
-    "in part": (Own(lambda key: task(slope(key) + RNG.normal())), "draws other numbers for the same key"),
-    "an array in part": (Own(lambda key: task(slope(key) + RNG.normal(size=(4, 1)))), "draws other numbers"),
+    "in part": (Own(lambda key: task(slope(key) + RNG.normal())), "draws different numbers for the same key"),
+    "an array in part": (Own(lambda key: task(slope(key) + RNG.normal(size=(4, 1)))), "different numbers"),
     "in a loop": (
         Own(lambda key: task(jax.lax.fori_loop(0, 2, lambda i, x: x + RNG.normal(), slope(key)))),
-        "draws other numbers",
+        "draws different numbers",
     ),
-    "a counter": (Own(counted), "draws other numbers"),
+    "a counter": (Own(counted), "draws different numbers"),
     "Python's branch": (Own(lambda key: task(1.0 if slope(key) > 0 else 2.0)), "cannot be compiled"),
     "Python's number": (Own(lambda key: task(float(slope(key)))), "cannot be compiled"),
     "a tuple": (
@@ -236,7 +236,7 @@ def test_arrays_out_of_sight_are_told():
     ],
 )
 def test_what_is_no_key(key: Any, got: str):
-    with pytest.raises(InnerloopError, match=f"who: `key` must be one key of jax.random, {got}"):
+    with pytest.raises(InnerloopError, match=f"who: `key` must be a single jax.random key, {got}"):
         check_key(key, "who")
     check_key(jax.random.key(0, impl="rbg"), "who")
 
@@ -282,6 +282,6 @@ def test_a_state_where_parameters_belong(who: str):
 def test_parameters_where_the_state_belongs():
     loop: Any = OuterLoop(ALGORITHM, optax.sgd(0.1), Sinusoid(), meta_batch=2)
     with pytest.raises(
-        InnerloopError, match="needs a MetaState, got a dict; pass what `init` or `run` returned"
+        InnerloopError, match="needs a MetaState, got a dict; pass the state that `init` or `run`"
     ):
         inspect.unwrap(OuterLoop.run)(loop, PARAMS, 1)

@@ -133,7 +133,7 @@ def test_an_unknown_derivative():
     [
         (lambda p, b: jnp.square(p["w"] - b.inputs), r"shape \(4,\) of float32; take the mean"),
         (lambda p, b: jnp.argmax(b.inputs), r"shape \(\) of int32; take the mean"),
-        (lambda p, b: (p["w"], 1.0), "tuple; declare by `Loss`"),
+        (lambda p, b: (p["w"], 1.0), "tuple; use `Loss` to declare"),
     ],
 )
 def test_a_loss_that_is_not_one_float(loss_fn, got: str):

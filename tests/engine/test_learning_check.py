@@ -49,7 +49,7 @@ def test_a_head_that_is_too_small():
             call(maml(cross_entropy(), INNER), model(outputs=3))
     algorithm, support = maml(cross_entropy(), INNER), Batch(jnp.ones((3, 6)), jnp.array([0, 1, 4]))
     with pytest.raises(
-        InnerloopError, match=r"step 0, at the loss \(the model has 3 outputs and a target is 4\)"
+        InnerloopError, match=r"step 0, at the loss \(the model has 3 outputs, but a target is 4\)"
     ):
         algorithm.adapt(model(outputs=3), support)
     start(algorithm, model(outputs=7))
@@ -70,7 +70,7 @@ def test_labels_that_are_not_binary(label: int):
     """They would give a loss without a bound."""
     batch = Batch(jnp.ones((2, 6)), jnp.array([[1], [label]]))
     algorithm = maml(binary_cross_entropy(), INNER)
-    with pytest.raises(InnerloopError, match=r"at the loss \(the targets reach (-1 and 1|1 and 2)\)"):
+    with pytest.raises(InnerloopError, match=r"at the loss \(the targets range from (-1 to 1|1 to 2)\)"):
         algorithm.adapt(model(outputs=1), batch)
     assert np.isfinite(
         binary_cross_entropy()(model(outputs=1), batch._replace(targets=jnp.array([[0.0], [0.3]])))

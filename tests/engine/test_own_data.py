@@ -106,7 +106,7 @@ def test_training_on_a_list_draws_all_of_it():
     [
         ([], "at least one task"),
         ([il.Task(batch(2), {"x": np.ones(2)}), il.Task(batch(2), {"x": np.ones(3)})], "must be batches"),
-        ([il.Task(il.Batch(np.ones((2, 1)), np.ones((3, 1))), batch(2))], r"one length, got \[2, 3\]"),
+        ([il.Task(il.Batch(np.ones((2, 1)), np.ones((3, 1))), batch(2))], r"same length, got \[2, 3\]"),
         (
             [il.Task(batch(2), batch(2)), il.Task(il.Batch(np.ones((2, 3)), np.ones((2, 1))), batch(2))],
             "of task 1",

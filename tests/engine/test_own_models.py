@@ -237,5 +237,5 @@ def test_a_flax_model_that_is_not_copied_is_told():
         nnx.Sequential(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1))), nnx.Param, ...
     )
     loss = lambda params, batch: jnp.mean(nnx.merge(graph, params, rest)(batch.inputs) ** 2)
-    with pytest.raises(InnerloopError, match=r"writes to variables .*; make the model anew .* copy=True"):
+    with pytest.raises(InnerloopError, match=r"writes to variables .*; recreate the model .* copy=True"):
         maml(loss, INNER).adapt(params, TASK.support)

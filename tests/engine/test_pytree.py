@@ -95,7 +95,7 @@ def test_cast_leaves_what_is_no_float():
 
 @pytest.mark.parametrize("dtype", ["foo", jnp.int32])
 def test_cast_takes_dtypes_of_floats(dtype):
-    with pytest.raises(InnerloopError, match="cast: needs a dtype of floats"):
+    with pytest.raises(InnerloopError, match="cast: needs a float dtype"):
         cast(TREE, dtype)
 
 

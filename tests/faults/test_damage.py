@@ -87,9 +87,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(short: Config, finished: Path,
     for path in (run / "checkpoints" / "12" / "default").rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(path.read_bytes()[:-7])
-    with pytest.warns(
-        UserWarning, match="checkpoint 12: .* The checkpoint of meta-step 8 is used in its place"
-    ):
+    with pytest.warns(UserWarning, match="checkpoint 12: .* The checkpoint of meta-step 8 is used instead"):
         train(None, run, resume=True)
     a, b = (weights.load(path / "weights.safetensors")[0] for path in (run, finished))
     jax.tree.map(np.testing.assert_array_equal, a, b)

@@ -143,7 +143,7 @@ def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(
-            Busy, match=f"another training is running in it, got process {holder.pid} on .*; wait until"
+            Busy, match=f"another training run is using it, got process {holder.pid} on .*; wait until"
         ):
             train(short, folder)
         with pytest.raises(Busy):
@@ -164,7 +164,7 @@ def test_the_command_removes_no_folder_of_another_training(short: Config, tmp_pa
 
     def busy(*arguments: object, **more: object) -> None:
         made_meanwhile.mkdir()
-        raise Busy("run", "another training is running in it")
+        raise Busy("run", "another training run is using it")
 
     monkeypatch.setattr(sys.modules["innerloop.training.train"], "train", busy)
     with pytest.raises(Busy):

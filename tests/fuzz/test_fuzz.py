@@ -122,10 +122,10 @@ def test_nothing_is_pickled_and_nothing_evaluated():
 
 
 FOUND = [
-    (b"filename,label\na\xff.jpg,x\n", "is no table of text"),
-    (b"filename,label\na.jpg\n", "must hold a file name and a label"),
+    (b"filename,label\na\xff.jpg,x\n", "is not a csv text file"),
+    (b"filename,label\na.jpg\n", "must have a file name and a label"),
     (b"filename,label\n" + b"a" * 300 + b",x\n", "must list plain file names"),
-    (b"filename,label\n" + b'"' + b"a" * 200_000 + b'",x\n', "is no table of text"),
+    (b"filename,label\n" + b'"' + b"a" * 200_000 + b'",x\n', "is not a csv text file"),
 ]
 
 
@@ -152,7 +152,7 @@ def test_numbers_and_texts_that_were_found(tmp_path: Path):
     with pytest.raises(InnerloopError, match="is not JSON"):
         parse_json("9" * 5000, "x")
     (tmp_path / "x.json").write_bytes(b"\xff")
-    with pytest.raises(InnerloopError, match="is no text"):
+    with pytest.raises(InnerloopError, match="is not UTF-8 text"):
         read_object(tmp_path / "x.json")
     (tmp_path / "x.json").write_bytes(b"[]")
     with pytest.raises(InnerloopError, match="must hold one JSON object, got list"):

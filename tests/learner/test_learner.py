@@ -204,7 +204,7 @@ BAD_FITS = {
     "nan": (lambda x, y: (np.where(x > 1, np.nan, x), y), "x must be finite, got .* NaN or infinite values"),
     "empty": (lambda x, y: (x[:0], y[:0]), r"at least one example, got shape \(0, 4\)"),
     "scalar": (lambda x, y: (1.0, y), "at least one example"),
-    "lengths": (lambda x, y: (x, y[:-1]), "equally long, got 12 examples and 11 in y"),
+    "lengths": (lambda x, y: (x, y[:-1]), "differ in length, got 12 examples and 11 in y"),
     "one class": (lambda x, y: (x, y * 0), "needs at least two classes, got one class"),
     "many": (lambda x, y: (x, np.arange(12) % 6), "at most 5 classes, got 6; fit fewer classes"),
     "one-hot": (lambda x, y: (x, np.eye(3)[y]), "one label per example, not one-hot rows"),
@@ -214,7 +214,7 @@ BAD_FITS = {
     "complex": (lambda x, y: (x.astype(complex), y), "must hold real numbers"),
     "ragged": (lambda x, y: ([[1.0], [1.0, 2.0]], y), "x must be one array"),
     "large": (lambda x, y: ((x * 1e12).astype(np.int64), y), "must fit 32 bits; pass them as floats"),
-    "features": (lambda x, y: (x[:, :3], y), r"does not take such inputs .* got x of shape \(12, 3\)"),
+    "features": (lambda x, y: (x[:, :3], y), r"does not accept these inputs .* got x of shape \(12, 3\)"),
 }
 
 
@@ -297,7 +297,7 @@ def test_from_pretrained_on_a_folder_that_is_gone(tmp_path, size, shape):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 48 if size == 0 else 32, 3), np.uint8)
     if size == 0:
         assert learner.fit(images, [0, 1] * 2).predict(images).shape == (4,)
-    with pytest.raises(InnerloopError, match="does not take such inputs|each example must have the shape"):
+    with pytest.raises(InnerloopError, match="does not accept these inputs|each example must have the shape"):
         learner.fit(images[:, :, :16], [0, 1] * 2)
 
 
@@ -322,7 +322,7 @@ def test_from_pretrained_regression(tmp_path):
         learner.fit(x[:, 0], x[:, 0])
     with pytest.raises(InnerloopError, match=r"got \(2,\); give the features"):
         learner.fit(np.hstack([x, x]), x[:, 0])
-    with pytest.raises(InnerloopError, match="there is none of this name"):
+    with pytest.raises(InnerloopError, match="there is no preset of this name"):
         Learner.from_pretrained("no-such-preset")
 
 
@@ -379,7 +379,7 @@ def test_a_file_without_examples_is_refused_where_they_are_needed(normalized, tm
     Learner(normalized.params, ALGORITHM, normalization="transductive").fit(x, number).save_adapted(path)
     before = normalized.fit(x, number).predict_proba(x)
     with pytest.raises(
-        InnerloopError, match="holds no examples, which normalization `inductive` of this model needs"
+        InnerloopError, match="holds no examples, which normalization `inductive` needs for this model"
     ):
         normalized.load_adapted(path)
     np.testing.assert_array_equal(normalized.predict_proba(x), before)

@@ -85,12 +85,12 @@ def test_a_carry_passes_along_a_stream(checkpoints: int | None):
         (
             {"minibatch": 2},
             Batch(jnp.ones((5, 3)), jnp.ones((4, 2))),
-            r"rows of leaves of one length, got \[4, 5\]",
+            r"leaves of equal length, got \[4, 5\]",
         ),
         (
             {"minibatch": 2},
             Batch(jnp.ones((5, 3)), jnp.ones(())),
-            r"rows of leaves of one length, got \[0, 5\]",
+            r"leaves of equal length, got \[0, 5\]",
         ),
     ],
 )

@@ -169,7 +169,7 @@ def child(monkeypatch):
 def test_an_aborted_child_is_told_as_a_loss(child, capfd, tmp_path):
     child("import os; os.abort()")
     assert processes.supervise([], tmp_path) == processes.LOST == 75
-    assert capfd.readouterr().err.endswith("again with --resume if the first has kept a checkpoint.\n")
+    assert capfd.readouterr().err.endswith("again with --resume if the first process saved a checkpoint.\n")
     (tmp_path / "config.json").touch()
     assert processes.supervise([], tmp_path) == 75
     assert capfd.readouterr().err.endswith(f"again with --resume {tmp_path}.\n")

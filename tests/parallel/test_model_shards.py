@@ -167,5 +167,5 @@ def test_what_cannot_be_cut_is_refused(tmp_path: Path):
     refused(
         replace(policy, outer=replace(policy.outer, model_shards=2)),
         tmp_path,
-        "outer.model_shards: policies are whole",
+        "outer.model_shards: policies cannot be sharded",
     )

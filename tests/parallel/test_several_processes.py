@@ -79,7 +79,7 @@ def test_stopped_lost_and_resumed_to_the_same_bits(tmp_path):
     launch.wait_for_lines(run, stopped // 5 + 4, both)
     ((code, seconds, said),) = launch.lose(both, 1, signal.SIGKILL)
     assert code == 75, said
-    assert "another process of this run was lost or did not come; to go on" in said
+    assert "another process of this run was lost or never joined; to resume" in said
     assert f"--resume {run}." in said
     assert seconds < 30
     assert not (run / "weights.safetensors").exists()

@@ -442,11 +442,11 @@ def test_what_is_no_selection_is_told(name: str):
     complement = Except(None)
     object.__setattr__(complement, "selection", NO_SELECTIONS[name])
     for selection in (NO_SELECTIONS[name], complement):
-        with pytest.raises(InnerloopError, match="select: is no selection of parameters, got .*; give "):
+        with pytest.raises(InnerloopError, match="select: is not a selection of parameters, got .*; give "):
             check_selection(selection)
     inner = InnerLoop(optax.sgd(0.1))
     object.__setattr__(inner, "select", NO_SELECTIONS[name])
-    with pytest.raises(InnerloopError, match="select: is no selection"):
+    with pytest.raises(InnerloopError, match="select: is not a selection"):
         inspect.unwrap(InnerLoop.__post_init__)(inner)
 
 

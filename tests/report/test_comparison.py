@@ -70,7 +70,7 @@ def test_seeds_do_not_compete(group):
     )
     assert "Next comes MAML with" in told
     assert "(compared seed by seed, 2 seeds)" in told
-    assert "A row of several seeds: mean ± standard deviation over them." in conditions(group)
+    assert "Rows of several seeds: mean ± standard deviation over seeds." in conditions(group)
 
 
 def test_what_are_seeds_of_one_setting(maml, joint):

@@ -176,5 +176,5 @@ def test_environments_that_differ_stand_side_by_side(groups):
 def test_a_run_folder_that_cannot_be_written(groups, tmp_path):
     (tmp_path / "figures").write_text("in the way")
     run = groups[0].runs[0]
-    with pytest.warns(UserWarning, match="the page holds the figures, but .* cannot be written"):
+    with pytest.warns(UserWarning, match="the figures are in the page, but .* cannot be written"):
         run_page._keep([replace(run, trained=replace(run.trained, folder=tmp_path))], {})

@@ -117,9 +117,9 @@ def test_what_cannot_be_drawn_is_told():
     regression = record() | {"metric": "loss"}
     with pytest.raises(InnerloopError, match="there is no NIL for regression"):
         plots.nil({key: value for key, value in regression.items() if key != "nil"})
-    with pytest.raises(InnerloopError, match="must have one score, got accuracy and loss"):
+    with pytest.raises(InnerloopError, match="must have the same score, got accuracy and loss"):
         plots.freezing_of_runs({"a": record(), "b": regression})
-    with pytest.raises(InnerloopError, match="results: must hold `ways`, got freeze.*; put it beside"):
+    with pytest.raises(InnerloopError, match="results: must hold `ways`, got freeze.*; add it next"):
         plots.freezing({name: record()[name] for name in ("freeze", "metric", "layers")})
     x = np.arange(3.0)
     for answers in ({}, dict.fromkeys(range(4), x)):

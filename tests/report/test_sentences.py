@@ -19,7 +19,7 @@ def test_a_clear_gain_is_told_with_its_numbers(groups):
     group = groups[1]
     told = verdict(replace(group, runs=[at(group.runs[0], 0.9)], baselines=[at(group.baselines[0], 0.4)]))
     assert "FOMAML classifies 90.00 ± 1.00 % of the queries of new classes correctly" in told
-    assert "untrained is at 40.00 ± 1.00 %" in told
+    assert "untrained reaches 40.00 ± 1.00 %" in told
     assert "training gained 50.00 ± 0.00 points (compared task by task)" in told
 
 
@@ -28,7 +28,7 @@ def test_no_gain_is_told_too(groups):
     told = verdict(
         replace(group, runs=[at(group.runs[0], 0.401)], baselines=[at(group.baselines[0], 0.4, sign=-1)])
     )
-    assert "brought no gain" in told
+    assert "shows no gain" in told
 
 
 @pytest.mark.parametrize(("other", "words"), [(0.201, "cannot be distinguished"), (0.9, "Next comes MAML")])
@@ -58,17 +58,17 @@ def test_captions_hold_for_what_is_shown(groups):
         joint, trained=replace(joint.trained, experiment=joint.trained.experiment.with_config(config))
     )
     assert "(Reptile's is that of its last inner step): compare them by validation" in only(maml, reptile)
-    assert "of several seeds" not in adaptation_caption(groups[0])
+    assert "several seeds" not in adaptation_caption(groups[0])
 
 
 def test_captions_tell_what_validation_leaves_out(groups):
     maml, joint = groups[0].runs
     spoilt = logged(maml, validation_loss=0.5, validation_diverged=1.0)
     told = training_caption(replace(groups[0], runs=[spoilt, joint]))
-    assert told.endswith("Validation leaves out tasks that diverged: MAML up to 1 of 4.")
+    assert told.endswith("Validation excludes tasks that diverged: MAML up to 1 of 4.")
 
 
 def test_conditions_explain_normalisation_where_there_is_any(groups):
-    assert "transductive is all queries" in conditions(groups[1])
+    assert "all queries of the task together (transductive)" in conditions(groups[1])
     assert "ormalisation" not in conditions(groups[0])
     assert "6 tasks" in conditions(groups[0])

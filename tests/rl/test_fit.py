@@ -316,12 +316,12 @@ def test_policies_that_return_something_else(answer: Any, message: str):
         ),
         (
             {"seen": lambda x: x + RNG.normal(size=2)},
-            "`Walk.reset` draws other numbers for the same key",
+            "`Walk.reset` draws different numbers for the same key",
         ),
-        ({"seen": lambda x: x + random.random()}, "`Walk.reset` draws other numbers for the same key"),
+        ({"seen": lambda x: x + random.random()}, "`Walk.reset` draws different numbers for the same key"),
         (
             {"reward": lambda x: x + np.random.default_rng().normal()},
-            "`Walk.step` draws other numbers for the same key",
+            "`Walk.step` draws different numbers for the same key",
         ),
     ],
 )

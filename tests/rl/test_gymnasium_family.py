@@ -118,7 +118,7 @@ def test_stepping_out_of_turn_is_told():
     state, _ = jax.vmap(environment.reset, (0, None))(keys, jnp.zeros(1))
     go = jax.vmap(environment.step)
     go(keys, state, jnp.zeros((2, 1)))
-    with pytest.raises(Exception, match="stepped out of turn"):
+    with pytest.raises(Exception, match="stepped out of order"):
         jax.block_until_ready(go(keys, state, jnp.zeros((2, 1))))
 
 
@@ -196,5 +196,5 @@ def test_an_action_space_that_does_not_fit():
     class Unbounded(Line):
         action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
 
-    with pytest.raises(InnerloopError, match="the action space does not fit"):
+    with pytest.raises(InnerloopError, match="the action space is unsupported"):
         GymnasiumFamily(Unbounded, lambda key: jnp.zeros(1))

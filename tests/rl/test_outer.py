@@ -89,7 +89,7 @@ def test_the_rule_at_test_is_that_of_training():
 @pytest.mark.parametrize("fields", [{"kind": "conv4"}, {"normalize": True}, {"scale": 0.1}])
 def test_settings_that_policies_do_not_have(fields: dict):
     config = tiny()
-    with pytest.raises(InnerloopError, match="a policy is a plain network of layers"):
+    with pytest.raises(InnerloopError, match="a policy must be a plain MLP"):
         build(replace(config, model=replace(config.model, **fields)))
 
 
@@ -124,7 +124,7 @@ def test_every_algorithm_and_outer_step(config: Config):
 
 
 def test_reptile_has_no_trust_region():
-    with pytest.raises(InnerloopError, match="reptile: it has no query loss"):
+    with pytest.raises(InnerloopError, match="reptile: has no query loss"):
         _ = RLExperiment(tiny("navigation-reptile", outer="trpo")).outer_step
 
 

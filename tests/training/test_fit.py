@@ -91,7 +91,7 @@ def test_validation_is_the_evaluation_of_the_same_tasks(whole: Path):
 def test_stopped_and_resumed_is_the_same_run(whole: Path, tmp_path: Path, number: int):
     """Stopped at step 6, which is no checkpoint of its own."""
     stop = Seen(6, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(Stopped, match="stopped at meta-step 6; state saved; go on with `resume`"):
+    with pytest.raises(Stopped, match="stopped at meta-step 6; state saved; continue with `resume`"):
         fitted(tmp_path / "run", callbacks=[stop])
     assert stop.told == [("start", "run", 2, 0), 2, 4, 6, "Stopped"]
     seen = Seen()
@@ -200,7 +200,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 def test_a_run_with_other_settings_is_not_resumed(told: str, tmp_path: Path, begun: Path):
     shutil.copytree(begun, tmp_path / "run")
     with pytest.raises(
-        InnerloopError, match=f"^resume: .*{told}.*; give what it began with, or another folder"
+        InnerloopError, match=f"^resume: .*{told}.*; use the original settings, or another folder"
     ):
         fitted(tmp_path / "run", **(OWN_TASKS | CHANGES[told]), resume=True)
 
@@ -230,9 +230,9 @@ def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: 
 
 def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: Path):
     """Those of the command, and the other way round."""
-    with pytest.raises(InnerloopError, match="holds a run of `innerloop.fit` already; .*`resume=True`"):
+    with pytest.raises(InnerloopError, match="already holds a run of `innerloop.fit`; .*`resume=True`"):
         fitted(whole)
-    with pytest.raises(InnerloopError, match="holds a run already.*innerloop train --resume"):
+    with pytest.raises(InnerloopError, match="already holds a run;.*innerloop train --resume"):
         fitted(finished, resume=True)
     for source in (whole, whole / "weights.safetensors"):
         with pytest.raises(
@@ -243,14 +243,14 @@ def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: 
         il.load_params(finished, PARAMS)
     with pytest.raises(InnerloopError, match="weights of a preset.*innerloop.load_trained"):
         il.load_params(finished / "weights.safetensors", PARAMS)
-    with pytest.raises(InnerloopError, match=r"is of another model: .* give as `like` the parameters"):
+    with pytest.raises(InnerloopError, match=r"is of another model: .* pass as `like` the parameters"):
         il.load_params(whole, {"other": jnp.zeros(3)})
 
 
 def test_weights_that_are_not_there(whole: Path, tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         fitted(tmp_path / "run", validation=None, callbacks=[Seen(2, lambda: 1 // 0)])
-    with pytest.raises(InnerloopError, match="the run has not ended; go on with it"):
+    with pytest.raises(InnerloopError, match="the run has not ended; continue it with"):
         il.load_params(tmp_path / "run", PARAMS)
     with pytest.raises(InnerloopError, match="the run has had no validation; give `validation`"):
         il.load_params(tmp_path / "run", PARAMS, "best")
@@ -349,7 +349,7 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         ({"monitor": "accuracy"}, "`monitor` is unknown, got 'accuracy'; choose among: loss"),
         ({"score": drifting}, "`mode` is needed for the score `distance`"),
         ({"params": {"w": jnp.arange(3)}}, "parameter `w` is not a float array"),
-        ({"params": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}}, "two parameters have one path, got a/b"),
+        ({"params": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}}, "two parameters share a path, got a/b"),
         ({"tasks": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
         ({"validation": il.Sinusoid}, "`validation` must be a distribution of tasks"),
         ({"mode": "min", "validation": None}, "`mode` needs a validation"),
@@ -589,7 +589,7 @@ def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tm
     assert "Without validation" in page
     assert command("report", whole)[0] == 0
     assert (whole / "report.html").is_file()
-    assert "is no run of `innerloop.fit`, and others are" in complaint("report", whole, "sinusoid-maml")
+    assert "is not a run of `innerloop.fit`, unlike others" in complaint("report", whole, "sinusoid-maml")
     missing = tmp_path / "missing"
     assert f"{missing}: there is no such folder or file" in complaint("report", whole, missing)
 

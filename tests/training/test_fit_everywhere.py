@@ -135,5 +135,5 @@ def test_a_model_of_flax(tmp_path: Path):
 
 def test_several_processes_are_told_to_use_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(InnerloopError, match="fit: runs in one process, got 2; use `innerloop.train` there"):
+    with pytest.raises(InnerloopError, match="fit: runs in one process only, got 2; use `innerloop.train`"):
         check(il.maml(il.cross_entropy(apply), il.InnerLoop(optax.sgd(0.1))), Tasks(), tmp_path / "run")

@@ -158,15 +158,15 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
     (tmp_path / "sinusoid-maml.safetensors").write_bytes((finished / "weights.safetensors").read_bytes())
     assert training_trained.load_trained("sinusoid-maml").config == tiny
     with pytest.raises(
-        InnerloopError, match="no trained weights of this preset ship .*weights ship for sinusoid-maml"
+        InnerloopError, match="ships no trained weights of this preset.*weights ship for sinusoid-maml"
     ):
         training_trained.load_trained("sinusoid-anil")
-    with pytest.raises(InnerloopError, match="there is none of this name, got 'sinus'"):
+    with pytest.raises(InnerloopError, match="there is no preset of this name, got 'sinus'"):
         training_trained.load_trained("sinus")
     with pytest.raises(InnerloopError, match="is not a run"):
         training_trained.load_trained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InnerloopError, match="the run has not ended; go on with `innerloop train --resume"):
+    with pytest.raises(InnerloopError, match="has not ended; continue it with `innerloop train --resume"):
         training_trained.load_trained(tmp_path)
 
 

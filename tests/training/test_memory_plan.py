@@ -144,7 +144,7 @@ def test_on_an_accelerator_the_host_keeps_checkpoints_at_last(
     config = replace(long.config, outer=replace(long.config.outer, chunk=1))
     hopeless = memory_plan(replace(long, config=config), available=1)
     assert (hopeless.inner.checkpoints, hopeless.inner.offload) == (14, True)
-    assert "14 checkpoints in the host's memory" in str(hopeless)
+    assert "14 checkpoints in host memory" in str(hopeless)
     inners = (replace(hopeless.inner, offload=offload) for offload in (False, True))
     peak, offloaded = (peak_of_a_task(replace(long, config=replace(config, inner=i))) for i in inners)
     moving = 3 * sum(x.size * 4 for x in jax.tree.leaves(jax.eval_shape(long.init_params)))
@@ -175,7 +175,7 @@ def test_an_accelerator_s_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_plan_says_what_it_found():
     found = MemoryPlan(4, InnerConfig(), 2**30, 2**33, False)
-    assert str(found) == "memory: about 1.0 GiB of 8.0 GiB at the peak"
+    assert str(found) == "memory: about 1.0 GiB of 8.0 GiB at peak"
 
 
 def test_memory_that_nobody_knows_is_not_told(monkeypatch: pytest.MonkeyPatch):
@@ -183,7 +183,7 @@ def test_memory_that_nobody_knows_is_not_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: None)])
     found = MemoryPlan(4, InnerConfig(), 2**30, available_memory(), False)
     assert found.fits
-    assert str(found) == "memory: about 1.0 GiB at the peak"
+    assert str(found) == "memory: about 1.0 GiB at peak"
 
 
 def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):

@@ -213,20 +213,20 @@ def test_a_model_that_was_trained_by_maml_may_be_the_start(runs: dict[str, Path]
         (
             "sinusoid-maml",
             {"algorithm": "protomaml"},
-            "ProtoMAML: does not learn from such tasks, got sinusoid",
+            "ProtoMAML: cannot learn from such tasks, got sinusoid",
         ),
         (
             "navigation-maml-trpo",
             {"algorithm": "meta_sgd"},
-            "Meta-SGD: does not learn from such tasks, got nav",
+            "Meta-SGD: cannot learn from such tasks, got nav",
         ),
-        ("navigation-maml-trpo", {"algorithm": "imaml"}, "iMAML: does not learn"),
-        ("navigation-maml-trpo", {"algorithm": "cavia"}, "CAVIA: does not learn"),
+        ("navigation-maml-trpo", {"algorithm": "imaml"}, "iMAML: cannot learn"),
+        ("navigation-maml-trpo", {"algorithm": "cavia"}, "CAVIA: cannot learn"),
         ("sinusoid-maml", {"algorithm": "cavia"}, "model.context: CAVIA adapts context parameters, got 0"),
         (
             "sinusoid-maml",
             {"inner": InnerConfig(proximal=2.0)},
-            r"inner.proximal: MAML does not read it, got 2.0",
+            r"inner.proximal: MAML does not use it, got 2.0",
         ),
         (
             "sinusoid-meta-sgd",

@@ -41,7 +41,7 @@ def test_it_is_in_force_on_an_accelerator(monkeypatch: pytest.MonkeyPatch):
 def test_a_cpu_has_one_alone(tmp_path: Path):
     """Training is refused before a folder is made; a model from elsewhere is measured, and the number says how."""
     config = replace(preset("sinusoid-maml"), precision="tf32")
-    with pytest.raises(InnerloopError, match=r"precision: a CPU multiplies in float32 alone, got tf32"):
+    with pytest.raises(InnerloopError, match=r"precision: a CPU only multiplies in float32, got tf32"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     trained = untrained("sinusoid-maml")

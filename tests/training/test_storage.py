@@ -35,7 +35,7 @@ def test_a_new_run(tmp_path: Path):
     facts = json.loads((run.path / "environment.json").read_text())
     assert {"python", "devices", "packages", "cores"} <= set(facts)
     assert len(facts["devices"]) == 2
-    with pytest.raises(InnerloopError, match="holds a run already; give another.* train --resume /.*/b`"):
+    with pytest.raises(InnerloopError, match="already holds a run; give another.* train --resume /.*/b`"):
         run.create(Config())
     with pytest.raises(InnerloopError, match="is not a run"):
         RunFolder(tmp_path).config()
@@ -204,7 +204,7 @@ def test_a_broken_checkpoint_is_named(saved):
     for path in Path(str(saved.directory / "7")).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(InnerloopError, match=r"cannot be read .*; it lies in .*checkpoints/7"):
+    with pytest.raises(InnerloopError, match=r"cannot be read .*; it is in .*checkpoints/7"):
         checkpoint.restore(saved, state())
 
 

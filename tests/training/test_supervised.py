@@ -121,7 +121,7 @@ def test_all_sets_are_checked_for_their_own_shots_and_queries(part, needs, shots
     words = f"{part} classes: {shots} shots and {needs - shots} queries need {needs} examples of every class"
     assert str(refused.value).startswith(words)
     assert (
-        f"lower `data.shots` or `{field}`, or leave out small classes by `data.min_examples` {needs}"
+        f"lower `data.shots` or `{field}`, or leave out small classes with `data.min_examples` {needs}"
         in str(refused.value)
     )
 

@@ -116,7 +116,7 @@ def test_validation_runs_on_the_validation_classes(tmp_path: Path):
 def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):
     with pytest.raises(InnerloopError, match="needs a config"):
         train(None, tmp_path / "x")
-    with pytest.raises(InnerloopError, match="holds a run already"):
+    with pytest.raises(InnerloopError, match="already holds a run"):
         train(tiny, finished)
     with pytest.raises(InnerloopError, match="is not a run"):
         train(None, tmp_path / "x", resume=True)

@@ -1,4 +1,4 @@
-"""The algorithms, one equation a file; `innerloop.config.specs` has their table."""
+"""The algorithms, one equation per file; `innerloop.config.specs` has their table."""
 
 from innerloop.algorithms.anil import anil
 from innerloop.algorithms.boil import boil

@@ -1,9 +1,9 @@
-r"""ANIL, almost no inner loop: only the head is adapted; the outer loop moves everything.
+r"""ANIL (almost no inner loop): the inner loop adapts only the head; the outer loop updates everything.
 
     theta = (body, head),   head_{i+1} = head_i - alpha grad_head L(body, head_i; support)
     g = grad_theta L(body, head_k; query)
 
-It is MAML whose inner loop selects the head. The head is carried through the scan as a partition of its own and the
+This is MAML whose inner loop selects the head. The head is carried through the scan as a separate partition, and the
 body's features of the support set are computed once per task (`innerloop.engine.loop_invariants`), not once per step.
 
 Raghu, Raghu, Bengio and Vinyals 2020, "Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
@@ -21,7 +21,7 @@ from innerloop.engine.types import LossFn
 def anil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
 ) -> MAML:
-    """ANIL (Raghu et al. 2020): only the head is adapted, in training and at test.
+    """ANIL (Raghu et al. 2020): only the head is adapted, in training and at test time.
 
     Args:
         loss_fn: the loss, a mean over examples.

@@ -1,4 +1,4 @@
-r"""BOIL, body only in the inner loop: ANIL's complement, in which the head is fixed and the features adapt.
+r"""BOIL (body only update in inner loop): the complement of ANIL, in which the head is fixed and the features adapt.
 
     body_{i+1} = body_i - alpha grad_body L(body_i, head; support)
     g = grad_theta L(body_k, head; query)
@@ -17,7 +17,7 @@ from innerloop.engine.types import LossFn
 def boil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
 ) -> MAML:
-    """BOIL (Oh et al. 2021): all parameters but the head are adapted, in training and at test.
+    """BOIL (Oh et al. 2021): all parameters except the head are adapted, in training and at test time.
 
     Args:
         loss_fn: the loss, a mean over examples.

@@ -1,13 +1,13 @@
-r"""CAVIA, fast context adaptation: the inner loop adapts context parameters alone, which start anew for every task.
+r"""CAVIA (fast context adaptation): the inner loop adapts only context parameters, which are reset for every task.
 
     phi_0 = start,   phi_{i+1} = phi_i - alpha grad_phi L(phi_i, theta; support)
     g = grad_theta L(phi_k, theta; query)
 
-The context phi is a part of the parameter tree that the model reads, concatenated to its inputs for example. Where it
-starts is not learned: its meta-gradient is zero. (With a learned start it is ANIL with the context as its head.)
+The context phi is part of the parameter tree; the model uses it, for example, as additional inputs. Its initial value
+is not learned: its meta-gradient is zero. (With a learned initial value, this is ANIL with the context as its head.)
 
-Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019, "Fast Context Adaptation via Meta-Learning", arXiv 1810.03642. Its
-code clamps every task's gradient to +-10 before the mean; left out.
+Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019, "Fast Context Adaptation via Meta-Learning", arXiv 1810.03642.
+Left out: the authors' code clamps every task's gradient to +-10 before taking the mean.
 """
 
 from dataclasses import replace
@@ -22,10 +22,10 @@ from innerloop.engine.types import LossFn, Params
 
 
 class CAVIA(MAML):
-    """The algorithm that `cavia` makes."""
+    """The algorithm that `cavia` returns."""
 
     def start(self, meta_params: Params, support: PyTree) -> Params:
-        """The initialisation, in which the start of the context is a constant, not a meta-parameter."""
+        """The initialisation, in which the initial context is a constant, not a meta-parameter."""
         context, shared = partition(meta_params, self.inner.select)
         return combine(jax.lax.stop_gradient(context), shared)
 

@@ -2,8 +2,8 @@ r"""First-order MAML: the gradient of the query loss *at* the adapted parameters
 
     g = grad L(theta_k; query)
 
-It is MAML with every (I - alpha H_i) replaced by I: the second derivatives are left out, so no backward pass runs
-through the inner loop.
+This is MAML with every (I - alpha H_i) replaced by I: second derivatives are dropped, so no backward pass runs through
+the inner loop.
 
 Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and Schulman 2018, arXiv 1803.02999.
 """
@@ -18,7 +18,7 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class FOMAML(Algorithm):
-    """The algorithm that `fomaml` makes."""
+    """The algorithm that `fomaml` returns."""
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None

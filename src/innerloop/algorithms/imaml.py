@@ -3,17 +3,17 @@ r"""iMAML: the meta-gradient by implicit differentiation at the solution of a pr
     w = argmin L(w; support) + lambda/2 |w - theta|^2
     g = (I + H / lambda)^{-1} grad L(w; query),   H = Hessian of L(.; support) at w
 
-The solution depends on theta alone and not on how it was found, so no derivative goes through the inner loop, and its
-memory does not grow with the number of steps. The linear system is solved by conjugate gradients with Hessian-vector
-products. Parameters f that are not adapted have the gradient
+The solution depends only on theta, not on how it was found. So no derivative goes through the inner loop, and memory
+does not grow with the number of steps. The linear system is solved by conjugate gradients with Hessian-vector products.
+Parameters f that are not adapted have the gradient
 
     grad_f L(w, f; query) - (d^2 L(w, f; support) / df dw) (H + lambda I)^{-1} grad_w L(w, f; query).
 
-The formula holds at the solution: take enough inner steps. I + H / lambda must be positive definite: lambda above minus
-the least eigenvalue of H.
+The formula holds at the solution, so take enough inner steps. I + H / lambda must be positive definite: lambda must
+exceed minus the smallest eigenvalue of H.
 
 Rajeswaran, Finn, Kakade and Levine 2019, "Meta-Learning with Implicit Gradients", algorithms 1 and 2, arXiv 1909.04630.
-Its code solves another system ((2 I + H / (lambda + 10)) x = g); this is the paper's. Left out: learning lambda.
+Their code solves another system, (2 I + H / (lambda + 10)) x = g; this is the paper's. Left out: learning lambda.
 """
 
 from collections.abc import Callable
@@ -35,13 +35,13 @@ from innerloop.errors import InnerloopError
 
 @dataclass(frozen=True)
 class IMAML(Algorithm):
-    """The algorithm that `imaml` makes."""
+    """The algorithm that `imaml` returns."""
 
     proximal: float = 1.0
     cg_steps: int = 20
 
     def inner_for(self, meta_params: Params) -> InnerLoop:
-        """The inner loop on the support loss with the proximal term; `Trajectory.losses` are those without it."""
+        """The inner loop on the support loss plus the proximal term, which `Trajectory.losses` do not include."""
         start, _ = partition(meta_params, self.inner.select)
         return replace(self.inner, rule=pulled(self.inner.rule, start, self.proximal))
 
@@ -65,7 +65,7 @@ class IMAML(Algorithm):
 def pulled(
     rule: optax.GradientTransformation, start: PyTree, proximal: float
 ) -> optax.GradientTransformationExtraArgs:
-    """The rule on the loss plus the proximal term: `proximal / 2 |w - start|^2`."""
+    """The rule, applied to the loss plus the proximal term `proximal / 2 |w - start|^2`."""
     term = lambda w: (
         proximal / 2 * sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), w, start)))
     )
@@ -93,9 +93,9 @@ def imaml(
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop, of enough steps to reach the solution; its rule gets the proximal term's gradient too.
-        proximal: lambda, the strength of the pull to the initialisation.
-        cg_steps: the most steps of conjugate gradients.
+        inner: the inner loop, with enough steps to reach the solution; its rule also gets the proximal term's gradient.
+        proximal: lambda, the strength of the pull towards the initialisation.
+        cg_steps: the maximum number of conjugate gradient steps.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:

@@ -1,8 +1,9 @@
-r"""Joint training, the baseline: one model for all tasks, with no inner loop while training.
+r"""Joint training, the baseline: one model for all tasks, with no inner loop during training.
 
     g = grad L(theta; query)
 
-At test time it is fine-tuned by the same inner loop as the others ("pretrained" in the MAML paper, section 5.1).
+At test time the model is fine-tuned by the same inner loop as with other algorithms ("pretrained" in the MAML paper,
+section 5.1).
 """
 
 import jax
@@ -16,7 +17,7 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class Joint(Algorithm):
-    """The algorithm that `joint` makes."""
+    """The algorithm that `joint` returns."""
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
@@ -33,7 +34,7 @@ def joint(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | None = N
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop, used at test only.
+        inner: the inner loop, used only at test time.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
     return Joint(loss_fn, inner, outer_loss_fn)

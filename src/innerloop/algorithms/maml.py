@@ -3,8 +3,8 @@ r"""MAML: the gradient of the query loss *through* the inner loop.
     g = grad_theta L(U_k(theta; support); query)
       = [ prod_{i=0}^{k-1} (I - alpha H_i) ] grad L(theta_k; query),   H_i = Hessian of L(.; support) at theta_i
 
-for gradient descent inside, where the product runs from the first step on the left to the last on the right; for
-any other rule the factors are the rule's own derivatives. Differentiating the scan gives all of them.
+if the inner rule is gradient descent; the product runs from the first step on the left to the last on the right. For
+any other rule the factors are that rule's derivatives. Differentiating the scan gives all of them.
 
 Finn, Abbeel and Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", algorithm 1,
 arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer` takes the mean.
@@ -19,7 +19,7 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class MAML(Algorithm):
-    """The algorithm that `maml` makes."""
+    """The algorithm that `maml` returns."""
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None

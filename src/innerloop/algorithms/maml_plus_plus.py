@@ -1,15 +1,15 @@
-r"""MAML++: MAML with step sizes learned by tensor and inner step, and the query losses after every step.
+r"""MAML++: MAML with a learned step size per tensor and inner step, and with query losses after every step.
 
     theta_{i+1} = theta_i - alpha_{tensor, i} grad L(theta_i; support)
     g = grad_{theta, alpha} sum_{i=1}^{k} w_i(t) L(theta_i; query)
 
-In the first T updates t = 0..T-1 the weights w move from equal ones to the last step: w_i = max(1 - t/T, 0.03) / k for
-i < k, and what is left of 1 for w_k; afterwards w_k = 1 alone. Meta-gradients of the first `first_order_updates`
-updates are first order.
+During the first T updates, t = 0..T-1, the weights w shift from uniform to the last step: w_i = max(1 - t/T, 0.03) / k
+for i < k, and w_k is what remains of 1. After that, w_k = 1 and the others are 0. Meta-gradients of the first
+`first_order_updates` updates are first order.
 
-Antoniou, Edwards and Storkey 2019, "How to train your MAML", section 4, arXiv 1810.09502, with the floor of
-the weights from its code. Left out: scales and shifts of batch normalisation for every inner step (ours normalises by
-the batch's own statistics), the cosine schedule (an Optax schedule outside), and the ensemble of the five best models.
+Antoniou, Edwards and Storkey 2019, "How to train your MAML", section 4, arXiv 1810.09502, with the floor of the weights
+from the authors' code. Left out: scales and shifts of batch normalisation for every inner step (ours normalises by the
+batch's own statistics), the cosine schedule (use an Optax schedule outside), and the ensemble of the five best models.
 """
 
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 
 FLOOR = 0.03
-"""k times the least weight of a step before the last, while those steps have one."""
+"""k times the minimum weight of each step before the last, while those steps are weighted."""
 
 
 @dataclass(frozen=True)
 class MAMLPlusPlus(MAML):
-    """The algorithm that `maml_plus_plus` makes."""
+    """The algorithm that `maml_plus_plus` returns."""
 
     rates: float = 0.01
     multi_step_updates: int = 0
@@ -41,7 +41,7 @@ class MAMLPlusPlus(MAML):
     update: int | Array = 2**31 - 1
 
     def init(self, params: Params) -> WithRates:
-        """The parameters, and a step size for each of their tensors and every inner step."""
+        """The parameters, and a step size for each tensor and inner step."""
         steps = max(self.inner.steps, 1)
         return WithRates(params, jax.tree.map(lambda w: jnp.full(steps, self.rates, w.dtype), params))
 
@@ -50,7 +50,7 @@ class MAMLPlusPlus(MAML):
         return meta_params.model
 
     def at(self, step: Array) -> "MAMLPlusPlus":
-        """The algorithm at an update: its weights of steps and the order of its derivative."""
+        """The algorithm at one update, which determines the weights of steps and the order of the derivative."""
         return replace(self, update=step)
 
     def inner_for(self, meta_params: WithRates) -> InnerLoop:
@@ -97,7 +97,7 @@ def step_weights(steps: int, update: int | Array, updates: int) -> Float[Array, 
     Args:
         steps: the number of inner steps, k.
         update: the number of the update, from 0.
-        updates: the number of updates over which the weights move to the last step, T.
+        updates: the number of updates over which the weights shift to the last step, T.
     """
     falling = jnp.maximum(1 - update * (1 / updates), FLOOR)
     early = jnp.where(update < updates, falling, 0) / steps
@@ -117,9 +117,9 @@ def maml_plus_plus(
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop; what its rule returns is multiplied by the step sizes (`optax.sgd(1.0)` for the paper's).
-        rates: the step sizes before training.
-        multi_step_updates: the number of updates whose outer loss also reads the query losses before the last step
+        inner: the inner loop; its rule's updates are multiplied by the step sizes (`optax.sgd(1.0)`: the paper's rule).
+        rates: the initial step sizes.
+        multi_step_updates: the number of updates whose outer loss also includes query losses before the last step
             (0: none).
         first_order_updates: the number of updates with first-order meta-gradients.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).

@@ -1,4 +1,4 @@
-r"""Meta-SGD: MAML that learns a step size for every parameter beside the initialisation.
+r"""Meta-SGD: MAML that also learns a step size for every parameter.
 
     theta_{i+1} = theta_i - alpha * grad L(theta_i; support)   (elementwise)
     g = grad_{theta, alpha} L(theta_k; query)
@@ -8,7 +8,7 @@ held constant, and alpha still has its first-order gradient: minus the sum over 
 query gradient.
 
 Li, Zhou, Chen and Li 2017, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning", arXiv 1707.09835. The
-paper draws the first step sizes from U(0.005, 0.1); here they are given.
+paper draws the initial step sizes from U(0.005, 0.1); here they are an argument.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from innerloop.engine.types import LossFn, Params
 
 @dataclass(frozen=True)
 class MetaSGD(MAML):
-    """The algorithm that `meta_sgd` makes."""
+    """The algorithm that `meta_sgd` returns."""
 
     rates: float = 0.01
 
@@ -51,8 +51,8 @@ def meta_sgd(
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop; what its rule returns is multiplied by the step sizes (`optax.sgd(1.0)` for the paper's).
-        rates: the step sizes before training.
+        inner: the inner loop; its rule's updates are multiplied by the step sizes (`optax.sgd(1.0)`: the paper's rule).
+        rates: the initial step sizes.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
     return MetaSGD(loss_fn, inner, outer_loss_fn, rates)

@@ -1,14 +1,14 @@
-r"""Online MAML: every item of a stream is predicted by the parameters that the items before it have adapted.
+r"""Online MAML: each item of a stream is predicted with the parameters adapted to the items before it.
 
     theta_{i+1} = theta_i + rule(grad L(theta_i; item_i)),   g = grad_theta (1/k) sum_{i=0}^{k-1} L(theta_i; item_i)
 
 The outer loss is the mean of the losses *before* each step, on the very item that the step then learns from: the loss
-of a model that is trained while it is tested. The stream is the support set; the query set is not read. With one item
-it is joint training. A `Loss` with `differentiate_state` carries a state along the stream, keys and values of
-attention, for example.
+of a model that is trained while it is tested. The stream is the support set; the query set is not used. With one item,
+this is joint training. A `Loss` with `differentiate_state` carries a state along the stream, for example the keys and
+values of attention.
 
-Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675. With an initialisation that was
-not trained for it, it is dynamic evaluation (Krause et al. 2018, arXiv 1709.07432).
+Tandon et al. 2025, "End-to-End Test-Time Training for Long Context", arXiv 2512.23675. With an initialisation not
+trained for this purpose, it is dynamic evaluation (Krause et al. 2018, arXiv 1709.07432).
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from innerloop.errors import InnerloopError
 
 
 class OnlineMAML(Algorithm):
-    """The algorithm that `online_maml` makes."""
+    """The algorithm that `online_maml` returns."""
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
@@ -44,7 +44,7 @@ def online_maml(loss_fn: LossFn, inner: InnerLoop) -> OnlineMAML:
 
     Args:
         loss_fn: the loss of one item of the stream, a mean over examples.
-        inner: the inner loop, of one step per item; its `stream` is set.
+        inner: the inner loop, with one step per item; its `stream` is set to True.
 
     Raises:
         InnerloopError: the inner loop has no steps.

@@ -1,4 +1,4 @@
-r"""ProtoMAML: MAML whose linear head starts, for every task, at that of a prototypical network.
+r"""ProtoMAML: MAML whose linear head is initialised for every task as that of a prototypical network.
 
     c_k = mean over the support examples of class k of f(x),   W_k = 2 c_k,   b_k = -|c_k|^2
 
@@ -23,37 +23,37 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, LossFn, Params
 
 Embed = Callable[[Params, PyTree], Array]
-"""`embed(params, inputs)`: the features that the head reads, `[examples, features]`."""
+"""`embed(params, inputs)`: the features that the head takes, `[examples, features]`."""
 
 WithHead = Callable[[Params, Array, Array], Params]
-"""`with_head(params, weight, bias)`: the parameters with another head, of `[features, ways]` and `[ways]`."""
+"""`with_head(params, weight, bias)`: the parameters with a new head, of shapes `[features, ways]` and `[ways]`."""
 
 
 def embed_by_body(params: Params, inputs: PyTree) -> Array:
-    """The features of the models of `innerloop.nn`."""
+    """The features computed by a model of `innerloop.nn`."""
     return params.embed(inputs)
 
 
 def with_linear_head(params: Params, weight: Array, bias: Array) -> Params:
-    """The models of `innerloop.nn` with another head."""
+    """A model of `innerloop.nn` with a new head."""
     return eqx.tree_at(lambda model: (model.head.weight, model.head.bias), params, (weight, bias))
 
 
 def head_bias(params: Params) -> Array:
-    """The bias of the head of the models of `innerloop.nn`, which tells the number of ways."""
+    """The head's bias in a model of `innerloop.nn`; its length is the number of ways."""
     return params.head.bias
 
 
 @dataclass(frozen=True)
 class ProtoMAML(MAML):
-    """The algorithm that `protomaml` makes."""
+    """The algorithm that `protomaml` returns."""
 
     ways: int | None = None
     embed: Embed = embed_by_body
     with_head: WithHead = with_linear_head
 
     def start(self, meta_params: Params, support: Batch) -> Params:
-        """The initialisation with the head of a prototypical network of the support set."""
+        """The initialisation, with the head of a prototypical network for the support set."""
         ways = len(head_bias(meta_params)) if self.ways is None else self.ways
         means = prototypes(self.embed(meta_params, support.inputs), support.targets, ways, support.mask)
         return self.with_head(meta_params, 2 * means.T, -jnp.sum(jnp.square(means), axis=-1))
@@ -65,7 +65,7 @@ def prototypes(
     ways: int,
     mask: Bool[Array, " examples"] | None = None,
 ) -> Float[Array, "ways features"]:
-    """The mean features of every class, of the examples that the mask lets count; zero for a class without any."""
+    """The mean features of every class, over the examples that count; zero for a class without any."""
     members = jax.nn.one_hot(targets, ways, dtype=features.dtype)
     members = members if mask is None else members * mask[:, None]
     return members.T @ features / jnp.maximum(members.sum(0), 1)[:, None]
@@ -85,9 +85,9 @@ def protomaml(
     Args:
         loss_fn: the loss, a mean over examples.
         inner: the inner loop.
-        ways: the number of classes of a task (None: the outputs of the head of a model of `innerloop.nn`).
+        ways: the number of classes of a task (None: the number of outputs of a model of `innerloop.nn`).
         embed: `embed(params, inputs) -> [examples, features]`; by default that of the models of `innerloop.nn`.
-        with_head: `with_head(params, weight, bias)`, of `[features, ways]` and `[ways]`.
+        with_head: `with_head(params, weight, bias)` replaces the head, of shapes `[features, ways]` and `[ways]`.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
     return ProtoMAML(loss_fn, inner, outer_loss_fn, ways, embed, with_head)

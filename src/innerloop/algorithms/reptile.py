@@ -2,13 +2,13 @@ r"""Reptile: move the initialisation towards the adapted weights.
 
     g = theta - W,   W = U_k(theta; support),      so that  theta - epsilon g = theta + epsilon (W - theta)
 
-With one task in the meta-batch this is the serial version, with n the batched one (the mean over tasks is taken
-outside). With `alpha` given, g is divided by it: (theta - W) / alpha, the "Reptile gradient", which for one step of
-gradient descent is the plain gradient of the support loss.
+With one task in the meta-batch this is the serial version; with n tasks, it is the batched one (the mean over tasks is
+taken outside). If `alpha` is given, g is divided by it: (theta - W) / alpha, the "Reptile gradient", which for one step
+of gradient descent is the plain gradient of the support loss.
 
 Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithms 1 and 2, arXiv 1803.02999.
-The authors' code keeps Adam's second moments from one task to the next: `innerloop.engine.persistent_adam` makes them a
-part of theta, so that the gradient remains a function of theta and the task alone. The query set is not read.
+The authors' code keeps Adam's second moments from one task to the next. `innerloop.engine.persistent_adam` makes them
+part of theta, so that the gradient remains a function of only theta and the task. The query set is not used.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ from innerloop.errors import InnerloopError
 
 @dataclass(frozen=True)
 class Reptile(Algorithm):
-    """The algorithm that `reptile` makes."""
+    """The algorithm that `reptile` returns."""
 
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:
-        """The parameters; with `persistent_adam` as inner rule, their second moments too."""
+        """The parameters, with their second moments if the inner rule is `persistent_adam`."""
         return with_moments(params) if self.keeps_moments else params
 
     def initialisation(self, meta_params: Params) -> Params:
@@ -69,7 +69,7 @@ class Reptile(Algorithm):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Trajectory:
-        """The same, with the second moments."""
+        """Like `trajectory`, but with the second moments."""
         loss_fn, inner = (
             on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
         )
@@ -78,7 +78,7 @@ class Reptile(Algorithm):
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
     ) -> tuple[Params, MetaInfo]:
-        """The displacement theta - W, divided by `alpha` if that is given."""
+        """The displacement theta - W, divided by `alpha` if it is given."""
         _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support, key=key)
         grads = subtract(meta_params, params_of(trajectory.adapted))
@@ -93,8 +93,8 @@ def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) ->
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop, of at least one step.
-        alpha: divides the displacement (None: 1).
+        inner: the inner loop, with at least one step.
+        alpha: the divisor of the displacement (None: 1).
 
     Raises:
         InnerloopError: the inner loop has no steps.

@@ -1,7 +1,7 @@
-"""The feature-reuse laboratory: is an initialisation good because it learns quickly, or because it knows already?
+"""Feature-reuse analysis: is an initialisation good because it adapts quickly, or because its features already are?
 
 Every experiment is a function of a `Subject` (an initialisation, its inner loop, its named layers and held-out tasks)
-that returns plain records. `subject_of` makes one from a trained run, and any pytree model can fill in its own.
+that returns plain records. `subject_of` builds one from a trained run; for any other pytree model, construct your own.
 """
 
 from innerloop.analysis.analyzed_model import Subject as Subject

@@ -1,9 +1,9 @@
-"""Activations as points and neurons, the input of every similarity measure.
+"""Activations as matrices of points by neurons, the input of every similarity measure.
 
 A convolutional layer returns `[images, height, width, channels]`. With the layout `positions`, every position of every
 image is a data point and every channel a neuron (Raghu, Gilmer, Yosinski and Sohl-Dickstein 2017, section 4.2: for
 layers of equal size, whose positions correspond). With `flatten`, an image is a point and every channel at every
-position a neuron; there are then soon more neurons than points, where CCA is uninformative (`innerloop.analysis.cca`).
+position a neuron; neurons then soon outnumber points, and CCA becomes uninformative (`innerloop.analysis.cca`).
 """
 
 from typing import Literal, TypeVar
@@ -25,13 +25,13 @@ def as_points(activations: Activations, layout: Layout = "positions") -> Activat
 
     Args:
         activations: `[examples, ..., neurons]`, a NumPy or JAX array.
-        layout: whether positions are points or neurons.
+        layout: whether spatial positions count as points or as neurons.
 
     Returns:
         `[points, neurons]`.
 
     Raises:
-        InnerloopError: for an unknown layout, and for activations without a neuron axis.
+        InnerloopError: if the layout is unknown, or the activations have no neuron axis.
     """
     if activations.ndim < 2:
         got = f"shape {tuple(activations.shape)}"
@@ -44,13 +44,13 @@ def as_points(activations: Activations, layout: Layout = "positions") -> Activat
 
 
 def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of activations on the same points as `[points, neurons]` of `dtype`, not centred.
+    """Two sets of activations on the same points as uncentred `[points, neurons]` arrays of `dtype`.
 
     Args:
         x: activations, `[points, ..., neurons]`.
         y: activations on the same points.
-        who: the measure, for error messages.
-        dtype: that of the result.
+        who: name of the measure, for error messages.
+        dtype: dtype of the result.
 
     Raises:
         InnerloopError: unless both have the same number of points, at least three, and finite values.
@@ -59,7 +59,7 @@ def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple
     if len(a) != len(b):
         got = f"{len(a)} and {len(b)}"
         raise InnerloopError(
-            who, "both sides need the same points", got=got, do="give the same inputs to both"
+            who, "both sides need the same number of points", got=got, do="pass the same inputs to both"
         )
     if len(a) < 3:
         raise InnerloopError(who, "needs at least three points", got=len(a))
@@ -69,5 +69,5 @@ def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    """Activations with mean zero over the points; a constant neuron becomes exactly zero, without rounding error."""
+    """Activations centred over the points; a constant neuron becomes exactly zero, without rounding error."""
     return np.where(x.max(0) == x.min(0), 0.0, x - x.mean(0)).astype(x.dtype)

@@ -23,26 +23,26 @@ from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 MANY_QUERIES = 15
-"""Queries per class where activations are compared: CCA needs many more points than neurons."""
+"""Queries per class when activations are compared: CCA needs many more points than neurons."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An initialisation, the algorithm that adapts it, and how it is scored. Fill in the fields for your own model.
+    """An initialisation, the algorithm that adapts it, and how it is scored. Construct one for your own model.
 
     Attributes:
         params: the meta-parameters.
         layers: the named layers of the model.
-        algorithm: the algorithm with its inner steps at test.
+        algorithm: the algorithm, with the number of inner steps used at test time.
         score: as in `innerloop.evaluate`; tables show its `accuracy` if it has one, else its `loss`.
         tasks: held-out tasks.
-        close_up: the same with more queries, for experiments on activations (None: `tasks`).
+        close_up: the same tasks with more queries, for experiments on activations (None: `tasks`).
         initial: the meta-parameters before training, if known.
-        normalization: which batch normalises a query where an experiment predicts by itself (NIL).
-        chunk: tasks vectorised at a time.
+        normalization: which batch normalises a query in experiments that make their own predictions (NIL).
+        chunk: number of tasks vectorised at a time.
 
     Raises:
-        InnerloopError: if the layers are not those of the model.
+        InnerloopError: if the layers do not match the model.
     """
 
     params: Params
@@ -74,7 +74,7 @@ class Subject:
         return self.algorithm.start(params, task.support)
 
     def without(self, frozen: tuple[str, ...]) -> Algorithm:
-        """The algorithm with the inner loop switched off for the layers in `frozen`."""
+        """The algorithm with the inner loop turned off for the layers in `frozen`."""
         owned = self.layers.owns(frozen)
         moving = tuple(path for path in sorted(self.moving(self.algorithm)) if not owned(path))
         return self.algorithm.with_inner(select=moving)
@@ -94,21 +94,21 @@ class Subject:
         close_up: bool = False,
         part: int = 100,
     ) -> PyTree:
-        """Compute something for many tasks.
+        """Apply a function to many tasks.
 
         Args:
-            one: `one(params, task)`, a tree of arrays.
+            one: `one(params, task)`, which returns a tree of arrays.
             tasks: the number of tasks.
-            key: tasks depend on it alone.
+            key: determines the tasks.
             on_progress: progress callback.
             close_up: whether to use the tasks with more queries.
-            part: tasks computed at a time.
+            part: number of tasks computed at a time.
 
         Returns:
-            The tree of `one` as NumPy arrays with a leading axis over tasks.
+            The results of `one` as a tree of NumPy arrays with a leading axis over tasks.
 
         Raises:
-            InnerloopError: for fewer than two tasks.
+            InnerloopError: if there are fewer than two tasks.
         """
         check_tasks(tasks)
         distribution = self.close_up if close_up and self.close_up is not None else self.tasks
@@ -127,13 +127,13 @@ class Subject:
 
 
 def check_tasks(tasks: int) -> None:
-    """Raise InnerloopError for fewer than two tasks, which give no interval."""
+    """Raise InnerloopError for fewer than two tasks, too few for a confidence interval."""
     if tasks < 2:
-        raise InnerloopError("analysis", "an interval needs at least two tasks", got=tasks)
+        raise InnerloopError("analysis", "a confidence interval needs at least two tasks", got=tasks)
 
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
-    """Mean and half-width of its 95 % interval over the leading axis (tasks), as plain numbers or lists."""
+    """Mean and half-width of its 95 % confidence interval over the leading axis (tasks), as plain numbers or lists."""
     return mean_over_tasks(values).tolist(), half_width(values).tolist()
 
 
@@ -145,7 +145,7 @@ def summary(values: np.ndarray) -> Record:
 def subject_of(
     trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
 ) -> Subject:
-    """The subject for a trained run, evaluated as its config says.
+    """Build the subject for a trained run, with the evaluation settings of its config.
 
     Args:
         trained: the run.
@@ -174,5 +174,5 @@ def subject_of(
 
 
 def _most_queries(test: ClassArrays, shots: int) -> int:
-    """`MANY_QUERIES` per class, or as many as the smallest class has left after its shots."""
+    """`MANY_QUERIES` per class, or all that the smallest class has left after its shots."""
     return max(1, min(MANY_QUERIES, int(np.min(test.counts)) - shots))

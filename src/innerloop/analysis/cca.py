@@ -4,20 +4,20 @@ For centred activations X `[points, p]` and Y `[points, q]` with orthonormal bas
 
     Q_x^T Q_y = A diag(rho) B^T,        rho_1 >= rho_2 >= ... the canonical correlations,  h_i = Q_x a_i.
 
-mean CCA = mean_i rho_i;  SVCCA: the same after each side keeps the leading singular directions that hold 99 % of its
-variance;  PWCCA = sum_i w_i rho_i with w_i proportional to sum_j |<h_i, x_j>|, x_j the columns of X.
+mean CCA = mean_i rho_i;  SVCCA: the same after reducing each side to the leading singular directions that explain 99 %
+of its variance;  PWCCA = sum_i w_i rho_i with w_i proportional to sum_j |<h_i, x_j>|, x_j the columns of X.
 
 Mean CCA is invariant to every invertible linear map of either side, SVCCA to orthogonal maps and scaling. PWCCA is
-invariant to scaling and to every invertible map of Y; its weights count the neurons of X one by one.
+invariant to scaling and to every invertible map of Y; its weights depend on the individual neurons of X.
 
 Hotelling 1936; Raghu et al. 2017 (SVCCA), arXiv 1706.05806; Morcos, Raghu and Bengio 2018 (PWCCA), arXiv 1806.05759.
 
 Bases come from singular value decompositions, not from inverted covariances, which would square the condition number.
-Directions whose singular value is rounding error at the precision of the given activations are dropped: dead neurons,
-and neurons that repeat others. With few points CCA says little: of the
-correlations, rank_x + rank_y - (points - 1) are 1 whatever the data (`forced`), and independent activations have a
-mean well above 0 (about sqrt(p / points) for p = q). Google's code drops the smallest correlations as well (beyond
-98 % of their sum), which raises its mean; this module does not.
+Directions whose singular value is within rounding error at the precision of the activations are dropped: they stem from
+dead neurons and from duplicates of others. With few points CCA says little: rank_x + rank_y - (points - 1) of the
+correlations are 1 whatever the data (`forced`), and independent activations have a mean well above 0 (about
+sqrt(p / points) for p = q). Google's code also drops the smallest correlations (beyond 98 % of their sum), which raises
+the mean; this module does not.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Correlations(NamedTuple):
     Attributes:
         rho: the canonical correlations, highest first.
         directions: the canonical directions of the first side, h_i.
-        forced: how many correlations are 1 because there are too few points.
+        forced: number of correlations that are 1 only because there are too few points.
     """
 
     rho: Float[np.ndarray, " directions"]
@@ -62,8 +62,8 @@ def decompose(x: Points) -> Decomposed:
 def _basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
     """An orthonormal basis of the centred columns, `[points, rank]`.
 
-    Singular values below `tolerance` times the largest count as zero. Of the rest, the fewest leading directions are
-    kept that hold the share `variance` of the sum of squared singular values.
+    Singular values below `tolerance` times the largest count as zero. Of the other directions, only the leading ones
+    that explain the fraction `variance` of the sum of squared singular values are kept.
     """
     singular = side.singular
     rank = int((singular > tolerance * singular[0]).sum()) if singular.size and singular[0] > 0 else 0
@@ -74,7 +74,7 @@ def _basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
 
 
 def _precision(*arrays: Either) -> float:
-    """The coarsest machine precision among arrays."""
+    """The largest machine epsilon among the arrays' dtypes."""
     kinds = [np.asarray(a).dtype for a in arrays]
     return max(float(np.finfo(kind if kind.kind == "f" else float).eps) for kind in kinds)
 
@@ -92,13 +92,13 @@ def canonical_correlations(
     Args:
         x: activations, `[points, neurons]` or `[images, ..., channels]`.
         y: activations on the same points.
-        variance: the share of each side's variance that is kept first, as in SVCCA.
-        tolerance: singular values below this share of the largest count as zero (None: the size times the precision
-            of the activations).
-        dtype: that of the computation.
+        variance: fraction of each side's variance to keep before the analysis, as in SVCCA.
+        tolerance: singular values below this fraction of the largest count as zero (None: the matrix size times the
+            machine epsilon of the activations).
+        dtype: dtype of the computation.
 
     Raises:
-        InnerloopError: for different points, values that are not finite, and a variance outside (0, 1].
+        InnerloopError: if the numbers of points differ, a value is not finite, or `variance` is outside (0, 1].
     """
     if not 0 < variance <= 1:
         raise InnerloopError("SVCCA", "`variance` must be in (0, 1]", got=variance)
@@ -109,7 +109,7 @@ def canonical_correlations(
 
 
 def default_tolerance(x: Either, y: Either, dtype: DTypeLike) -> float:
-    """The larger of the numbers of points and neurons, times the precision of the activations."""
+    """The larger of the numbers of points and neurons, times the machine epsilon of the activations."""
     size = max(np.shape(x)[0], np.shape(x)[-1], np.shape(y)[-1])
     return size * max(_precision(x, y), float(np.finfo(dtype).eps))
 
@@ -128,14 +128,14 @@ def mean_cca(x: Either, y: Either, *, dtype: DTypeLike = np.float64) -> float:
 
 
 def svcca(x: Either, y: Either, *, variance: float = 0.99, dtype: DTypeLike = np.float64) -> float:
-    """SVCCA, in [0, 1]: the mean canonical correlation of the directions that hold `variance` of each side."""
+    """SVCCA, in [0, 1]: mean canonical correlation of the directions that explain `variance` of each side."""
     return mean_correlation(canonical_correlations(x, y, variance=variance, dtype=dtype).rho)
 
 
 def pwcca(x: Either, y: Either, *, dtype: DTypeLike = np.float64) -> float:
     """Projection-weighted CCA, in [0, 1]: correlations weighted by how much of `x` they account for.
 
-    It is not symmetric, since the weights come from the first side. Arguments as in `canonical_correlations`.
+    Not symmetric, since the weights come from `x`. Arguments as in `canonical_correlations`.
     """
     found = canonical_correlations(x, y, dtype=dtype)
     return projection_weighted(found, centred(pair(x, y, "PWCCA", dtype)[0]))
@@ -150,5 +150,5 @@ def projection_weighted(found: Correlations, x: Points) -> float:
 
 
 def mean_correlation(rho: np.ndarray) -> float:
-    """The mean of correlations; NaN if there are none."""
+    """The mean correlation; NaN if there are none."""
     return float(rho.mean()) if rho.size else float("nan")

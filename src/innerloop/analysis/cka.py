@@ -6,13 +6,13 @@ For kernel matrices K, L of the two sides, `[points, points]`, and H = I - 11^T 
 
     HSIC_1(K, L) = [ tr(K~ L~) + 1^T K~ 1 1^T L~ 1 / ((n-1)(n-2)) - 2 1^T K~ L~ 1 / (n-2) ] / (n (n-3))   (debiased)
 
-with K~ = K without its diagonal. The biased value is high for independent activations when neurons outnumber points;
-the debiased one is then near 0 (and may fall below it).
+with K~ = K with a zero diagonal. For independent activations with more neurons than points, the biased value is high;
+the debiased one is near 0 (and may be negative).
 
 Kornblith, Norouzi, Lee and Hinton 2019, arXiv 1905.00414; HSIC_1: Song et al. 2012, equation 5, arXiv 1203.4521.
 
-Linear kernels K = X X^T are not formed where X has fewer columns than rows. CKA is invariant to orthogonal maps and
-scaling of either side, not to every invertible map.
+Linear kernels K = X X^T are not formed when X has fewer columns than rows. CKA is invariant to orthogonal maps and
+scaling of either side, but not to every invertible map.
 """
 
 import numpy as np
@@ -33,13 +33,14 @@ def linear_cka(x: Either, y: Either, *, debiased: bool = False, dtype: DTypeLike
         x: activations, `[points, neurons]` or `[images, ..., channels]`.
         y: activations on the same points.
         debiased: whether to use the debiased HSIC_1.
-        dtype: that of the computation.
+        dtype: dtype of the computation.
 
     Returns:
         CKA in [0, 1], or at most 1 if debiased; NaN if a side is constant.
 
     Raises:
-        InnerloopError: for different points, values that are not finite, and fewer than four points if debiased.
+        InnerloopError: if the numbers of points differ, a value is not finite, or there are fewer than four points for
+            debiased CKA.
     """
     x, y = (_unit(centred(a)) for a in pair(x, y, "CKA", dtype))
     inner = _linear_hsic1 if debiased else _linear_hsic
@@ -58,12 +59,12 @@ def rbf_cka(
 ) -> float:
     """CKA with Gaussian kernels exp(-d^2 / (2 s^2)).
 
-    s is `width` times the median of the Euclidean distances d of all pairs of a side's points (Kornblith et al. 2019,
-    section 3). Where more than half of the pairs coincide, it is the median of those that do not. Memory grows with the
+    s is `width` times the median Euclidean distance d over all pairs of a side's points (Kornblith et al. 2019,
+    section 3). If more than half of the pairs coincide, it is the median over the other pairs. Memory grows with the
     square of the number of points. Arguments and result as in `linear_cka`.
 
     Raises:
-        InnerloopError: as `linear_cka`, and for a width that is not above 0.
+        InnerloopError: as for `linear_cka`, and if `width` is not above 0.
     """
     if not width > 0:
         raise InnerloopError("CKA", "`width` must be above 0", got=width)
@@ -77,12 +78,12 @@ def rbf_cka(
 
 
 def _ratio(xy: float, xx: float, yy: float) -> float:
-    """HSIC to CKA; NaN where a side has no variance."""
+    """CKA from HSIC values; NaN if a side has no variance."""
     return float(xy / np.sqrt(xx * yy)) if xx > 0 and yy > 0 else float("nan")
 
 
 def _unit(x: Points) -> Points:
-    """Scaled to Frobenius norm 1, so that products of large and small activations neither overflow nor vanish."""
+    """Scale to Frobenius norm 1, so that products of large or small activations neither overflow nor underflow."""
     largest = np.abs(x).max(initial=0.0)
     if largest == 0:
         return x
@@ -91,7 +92,7 @@ def _unit(x: Points) -> Points:
 
 
 def _linear_hsic(x: Points, y: Others) -> float:
-    """tr(XX^T YY^T) = ||X^T Y||^2 of centred activations."""
+    """tr(XX^T YY^T) = ||X^T Y||^2 for centred activations."""
     wide = x.shape[1] * y.shape[1] > len(x) ** 2
     return float(np.sum((x @ x.T) * (y @ y.T))) if wide else float(np.sum((x.T @ y) ** 2))
 
@@ -121,23 +122,23 @@ def _centred_kernel(k: Kernel) -> Kernel:
 
 
 def _gaussian(x: Points, width: float) -> Kernel:
-    """Gaussian kernel matrix with the median distance of pairs of points as its unit."""
-    x = centred(x)  # smaller numbers: squared distances by the product lose less
+    """Gaussian kernel matrix, with distances in units of their median over pairs of points."""
+    x = centred(x)  # smaller numbers: computing squared distances from products loses fewer digits
     norms = np.sum(x * x, 1)
     both = norms[:, None] + norms[None]
     squared = both - 2 * x @ x.T
-    squared[squared <= 8 * np.finfo(x.dtype).eps * both] = 0.0  # rounding: the two coincide
+    squared[squared <= 8 * np.finfo(x.dtype).eps * both] = 0.0  # within rounding error, the two coincide
     return np.exp(-squared / (2 * (width * _median(np.sqrt(squared))) ** 2))
 
 
 def _median(distances: Kernel) -> float:
-    """The median distance of pairs of points; of those apart where more than half of the pairs coincide."""
+    """The median distance over pairs of points; over distinct points only if more than half of the pairs coincide."""
     pairs = distances[np.triu_indices(len(distances), 1)]
-    apart = pairs[pairs > 0]  # a layer that is mostly off has few
+    apart = pairs[pairs > 0]  # few in a layer whose units are mostly inactive
     return float(np.median(pairs)) or (float(np.median(apart)) if apart.size else 1.0)
 
 
 def _check_four(points: int) -> None:
-    """Raise InnerloopError where HSIC_1 is not defined."""
+    """Raise InnerloopError if HSIC_1 is undefined."""
     if points < 4:
         raise InnerloopError("CKA", "debiased CKA needs at least four points", got=points)

@@ -1,7 +1,7 @@
-"""Freezing: accuracy on held-out tasks with the inner loop switched off for some layers.
+"""Freezing: accuracy on held-out tasks with the inner loop turned off for some layers.
 
-The trained parameters stay as they are; the inner loop at test skips the frozen layers. If the features of the body are
-reused, nothing is lost until the head is frozen too.
+The trained parameters are kept; only the inner loop at test time skips the frozen layers. If the body's features are
+reused, accuracy does not drop until the head is frozen too.
 
 Raghu et al. 2020, section 3.2, table 1, arXiv 1909.09157.
 """
@@ -22,7 +22,7 @@ Frozen = tuple[str, ...]
 
 
 def contiguous(names: Sequence[str]) -> list[Frozen]:
-    """The sets of the paper: no layer, the first layer, the first two, ..., all but the head, all."""
+    """The sets used in the paper: no layer, the first layer, the first two, ..., all but the head, all."""
     return [tuple(names[:count]) for count in range(len(names) + 1)]
 
 
@@ -36,22 +36,22 @@ def freezing(
 ) -> list[Record]:
     """Scores on held-out tasks with some layers frozen in the inner loop.
 
-    All sets are measured on the same tasks, so the difference to the first set is paired: its interval is far smaller
-    than those of the two means.
+    All sets are measured on the same tasks, so differences from the first set are paired: their intervals are far
+    smaller than those of the two means.
 
     Args:
         subject: the model.
         sets: sets of layers to freeze (None: `contiguous`).
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
+        key: determines the tasks.
         on_progress: progress callback.
 
     Returns:
-        A record per set: `{"frozen": [names], "accuracy": mean, "ci95": ..., "change": ..., "change_ci95": ...}`, with
-        `loss` in place of `accuracy` for regression.
+        One record per set: `{"frozen": [names], "accuracy": mean, "ci95": ..., "change": ..., "change_ci95": ...}`,
+        with `loss` in place of `accuracy` for regression.
 
     Raises:
-        InnerloopError: for unknown layers, and fewer than two tasks.
+        InnerloopError: if a layer is unknown, or there are fewer than two tasks.
     """
     check_tasks(tasks)
     sets = contiguous(subject.layers.names) if sets is None else [tuple(names) for names in sets]
@@ -68,14 +68,14 @@ def freezing(
 
 
 def shifted_progress(on_progress: OnProgress, before: int, total: int) -> OnProgress:
-    """The callback for one of several measurements, after `before` of `total` tasks."""
+    """The callback for one of several measurements, offset by the `before` tasks already done."""
     return lambda done, own: on_progress(before + done, total)
 
 
 def scorer(
     subject: Subject, algorithm: Algorithm, metric: str, tasks: int
 ) -> Callable[[Params, PRNGKeyArray, OnProgress], np.ndarray]:
-    """`run(params, key, on_progress)`: the score of every task after the last inner step, `[tasks]`; compiled once."""
+    """`run(params, key, on_progress)`: each task's score after the last inner step, `[tasks]`; compiled once."""
     run = evaluator(
         algorithm,
         subject.tasks,
@@ -97,7 +97,7 @@ def scorer(
 
 
 def freezing_record(names: Sequence[str], metric: str, values: np.ndarray, first: np.ndarray) -> Record:
-    """The record of one set of frozen layers; `first` are the scores that changes refer to."""
+    """The record of one set of frozen layers; `change` is relative to the scores `first`."""
     mean, ci95 = interval(values)
     change, change_ci95 = interval(values - first)
     line = {"frozen": list(names), metric: mean, "ci95": ci95}

@@ -1,16 +1,16 @@
 """Inner-loop paths of several tasks in one two-dimensional projection.
 
-The paper draws them by hand (figure 1): under rapid learning the outer loop brings theta near the tasks' solutions and
-the inner loop moves far, in a different direction for each task; under feature reuse the features are good as they are,
+The paper sketches them (figure 1): under rapid learning the outer loop brings theta near the tasks' solutions and
+the inner loop moves far, in a different direction for each task; under feature reuse the features are already good,
 and the inner loop hardly moves them. Here the same picture is measured, for the body and for the head:
 
     wide   x: along the outer loop, from the initial weights to theta; y: the principal direction of the inner loops,
            orthogonal to x;
     close  the two principal directions of the inner loops around theta.
 
-Lengths are in units of the norm of theta's body or head. A projection shortens what is orthogonal to it, and the paths
-of different tasks mostly are orthogonal to each other: `lengths` has the true lengths, and `shown` the share of the
-inner loops' squared length that the projection keeps.
+Lengths are in units of the norm of theta's body or head. A projection shortens paths, since those of different tasks
+are mostly orthogonal to each other: `lengths` gives the true lengths, and `shown` the share of the inner loops' squared
+length that the projection keeps.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def inner_paths(
     Args:
         subject: the model.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
-        outer: parameters along training, first to last (empty: the initial weights, if the subject has them).
+        key: determines the tasks.
+        outer: parameters in the course of training, first to last (empty: the subject's initial weights, if known).
         on_progress: progress callback.
 
     Returns:
@@ -79,7 +79,7 @@ def inner_paths(
 
 
 def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> Record:
-    """The coordinates of one part from paths `[tasks, steps, parameters]` and points of the outer loop, theta at 0."""
+    """Coordinates of one part from its paths `[tasks, steps, parameters]` and outer-loop points, with theta at 0."""
     trajectories, before = trajectories / norm, [b / norm for b in before]
     flat = trajectories.reshape(-1, trajectories.shape[-1])
     close = _principal(flat, 2)
@@ -101,7 +101,7 @@ def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float
 
 
 def _principal(rows: np.ndarray, count: int) -> np.ndarray:
-    """The leading singular directions of rows, `[count, parameters]`; zero beyond their rank."""
+    """The leading right singular vectors of `rows`, `[count, parameters]`; zero beyond their rank."""
     _, singular, right = np.linalg.svd(rows, full_matrices=False)
     found = np.zeros((count, rows.shape[1]), rows.dtype)
     for i in range(min(count, len(singular))):
@@ -113,6 +113,6 @@ def _principal(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _explained_share(ends: np.ndarray, axes: np.ndarray) -> float | None:
-    """The share of the squared length that the axes keep; None if nothing moves."""
+    """The fraction of the squared length that the axes keep; None if nothing moves."""
     whole = float(np.sum(ends**2))
     return float(np.sum((ends @ axes.T) ** 2)) / whole if whole > 0 else None

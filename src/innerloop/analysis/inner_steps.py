@@ -1,7 +1,7 @@
-"""How learning is spread over inner steps: score, support loss, and the gradient and movement of each layer.
+"""Learning over the inner steps: score, support loss, and the gradient and movement of each layer.
 
 At each step i = 0..k: the score on the queries, the loss on the support set, the norm of its gradient with respect to
-each layer (adapted or not), and how far each layer is from its initial value, relative to its norm.
+each layer (adapted or not), and the distance of each layer from its initial value, relative to its norm.
 """
 
 import jax
@@ -24,12 +24,12 @@ def inner_step_curves(
     Args:
         subject: the model.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
+        key: determines the tasks.
         on_progress: progress callback.
 
     Returns:
         `{"steps": [...], NAME: {"mean": [...], "ci95": [...]}, "layers": {LAYER: {"gradient": ..., "moved": ...}}}`,
-        where NAME is every score on the queries (`accuracy`, `loss`), and `support_loss`.
+        where NAME is each score on the queries (`accuracy`, `loss`) and `support_loss`.
     """
     layers, recorded = subject.layers, steps_to_record(subject.algorithm.inner.steps)
 

@@ -1,13 +1,13 @@
-r"""Slices of the loss landscape around theta, along the tasks' own first steps.
+r"""Slices of the loss landscape around theta, along the first inner steps of tasks.
 
-With u_t the first inner step of task t (for gradient descent -alpha times its support gradient):
+Let u_t be the first inner step of task t (for gradient descent, -alpha times its support gradient):
 
     line:   a -> L_t(theta + a u_t; support) and (; query), averaged over tasks; a = 1 is one inner step;
     plane:  (a, b) -> L_t(theta + a u_1 + b u_2; query) for two tasks t = 1, 2, with their inner-loop paths projected
-            on it (least squares).
+            onto it (least squares).
 
-If theta is a good starting point for many tasks, the loss of each task falls along its own step, and hardly along that
-of the other.
+If theta is a good starting point for many tasks, the loss of each task falls along its own step but hardly along the
+other's.
 """
 
 from collections.abc import Sequence
@@ -49,12 +49,12 @@ def loss_line(
     along: Sequence[float] = ALONG,
     on_progress: OnProgress = no_progress,
 ) -> Record:
-    """The losses of tasks along their own first inner step, averaged over tasks.
+    """The loss of each task along its own first inner step, averaged over tasks.
 
     Args:
         subject: the model.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
+        key: determines the tasks.
         along: the values of a; 1 is one inner step.
         on_progress: progress callback.
 
@@ -81,8 +81,8 @@ def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = G
 
     Args:
         subject: the model.
-        key: the two tasks depend on it alone.
-        grid: the values of a and of b.
+        key: determines the two tasks.
+        grid: the values of both a and b.
 
     Returns:
         `{"grid": [...], "losses": [task][b][a], "paths": [task][step][a, b]}`.
@@ -113,7 +113,7 @@ def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = G
 def _projected_path(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
     """An inner-loop path in units of the two first steps, `[steps + 1, 2]`: least squares on their plane."""
     gram = flat @ flat.T
-    # Parallel or zero steps span no plane; the small diagonal picks the smallest of the many solutions.
+    # Parallel or zero steps span no plane; the small diagonal selects the solution of minimal norm.
     gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:

@@ -2,10 +2,10 @@ r"""NIL, no inner loop: the head is dropped at test time and nothing is adapted.
 
     p(y | x) = sum_k softmax_k( cos(f(x), f(x_k)) ) [y = y_k]          over the support examples (x_k, y_k)
 
-with f the penultimate features. The accuracy is due to the features alone.
+with f the penultimate features. The accuracy reflects the features alone.
 
 Raghu et al. 2020, section 5.1, tables 4 and 5, arXiv 1909.09157; the weighting is that of matching networks (Vinyals
-et al. 2016). With `transductive`, support and queries are each normalised as one batch; this is our own protocol.
+et al. 2016). With `transductive`, support and queries are each normalised as one batch; this protocol is our own.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def cosine_scores(
     Args:
         query: features of the queries.
         support: features of the support examples.
-        labels: their classes.
+        labels: the classes of the support examples.
         ways: the number of classes.
 
     Returns:
@@ -65,7 +65,8 @@ def _nil_score(subject: Subject) -> Score:
 
 
 def _normalization(subject: Subject) -> Normalization:
-    # `support` needs a model that takes `reference`; features have none, so each query joins the support set.
+    # `support` needs a model with a `reference` argument; feature extractors have none, so each query is normalised
+    # together with the support set.
     return "inductive" if subject.normalization == "support" else subject.normalization
 
 
@@ -77,24 +78,24 @@ def nil(
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
 ) -> list[Record]:
-    """NIL accuracy of several bodies, beside the accuracy of the subject with its inner loop, on the same tasks.
+    """NIL accuracy of several bodies, and the subject's accuracy with its inner loop, on the same tasks.
 
     Args:
         subject: the model.
-        bodies: meta-parameters by name, as `{"trained": params, "random": untrained}`.
+        bodies: meta-parameters by name, such as `{"trained": params, "random": untrained}`.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
+        key: determines the tasks.
         on_progress: progress callback.
 
     Returns:
-        A record each, the inner loop first: `{"body", "inner_loop": bool, "accuracy", "ci95", "change",
+        One record for the inner loop, then one per body: `{"body", "inner_loop": bool, "accuracy", "ci95", "change",
         "change_ci95"}`.
 
     Raises:
-        InnerloopError: for regression.
+        InnerloopError: for regression tasks.
     """
     if subject.metric != "accuracy":
-        raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
+        raise InnerloopError("nil", "there is no NIL for regression", do="leave it out")
     still = subject.algorithm.with_inner(steps=0)
     total = tasks * (1 + len(bodies))
     own = scorer(subject, subject.algorithm, "accuracy", tasks)

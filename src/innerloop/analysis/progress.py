@@ -1,13 +1,13 @@
-"""Callbacks by which long measurements report how far they are."""
+"""Progress callbacks for long measurements."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 OnProgress = Callable[[int, int], None]
-"""`on_progress(done, total)`, called with the number of tasks done so far."""
+"""`on_progress(done, total)`, called with the number of tasks done so far and their total."""
 
 ProgressFor = Callable[[str], AbstractContextManager[OnProgress]]
-"""`progress_for(title)`: the callback of one measurement, for the length of a `with` block."""
+"""`progress_for(title)`: a context manager that yields the callback for one measurement."""
 
 
 def no_progress(done: int, total: int) -> None:

@@ -3,4 +3,4 @@
 from innerloop.io.untrusted import JsonObject
 
 Record = JsonObject
-"""A plain result: names with numbers, strings, lists and further records, as JSON holds them."""
+"""A JSON-compatible result: a dict of numbers, strings, lists and nested records."""

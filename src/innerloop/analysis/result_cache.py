@@ -1,7 +1,7 @@
 """A cache of results.
 
-The name of a file is a hash of everything that the result depends on: weights, settings, images and code. No entry is
-ever stale.
+Each file is named by a hash of everything its result depends on: weights, settings, images and code. No entry is ever
+stale.
 """
 
 import functools
@@ -24,7 +24,7 @@ def _folder() -> Path:
 
 
 def _digest(*contents: bytes) -> str:
-    """A hash of several byte strings, with their lengths."""
+    """A hash of several byte strings, each preceded by its length."""
     return sha256(len(content).to_bytes(8, "little") + content for content in contents).hex()
 
 
@@ -41,9 +41,9 @@ def _of_code() -> str:
 
 
 def of_images(config: Config) -> str:
-    """The hash of names, sizes and times in a folder of images, or of a table; empty for other data sets.
+    """A hash of the file names, sizes and times in a folder of images, or of a table; empty for other data sets.
 
-    Published ones have checksums.
+    Published data sets have their own checksums.
     """
     if config.data.spec.needs_file:
         return of_file(Path(config.data.file))
@@ -67,15 +67,15 @@ def load(name: str) -> object:
     try:
         path = _folder() / f"{name}.json"
         return parse_json(read_text(path), str(path), finite=False)
-    except InnerloopError:  # absent, or cut short by a full disk: measured again
+    except InnerloopError:  # missing, or truncated by a full disk: measure again
         return None
 
 
 def save(name: str, result: object) -> None:
-    """Store a result; if that fails, warn."""
+    """Store a result, or warn if that fails."""
     try:
         kept = OwnFolder(_folder())
         kept.make()
         kept.write(f"{name}.json", json.dumps(result) + "\n")
     except InnerloopError as trouble:
-        warnings.warn(f"innerloop: an experiment's result is not kept ({trouble})", stacklevel=2)
+        warnings.warn(f"innerloop: the result of an experiment could not be cached ({trouble})", stacklevel=2)

@@ -40,15 +40,15 @@ class Request:
     Attributes:
         source: a trained run, as in `innerloop.load_trained`.
         tasks: held-out tasks for scores; experiments on activations and parameters use fewer.
-        seed: seed of the tasks.
-        shots: support examples per class (None: as the run is evaluated).
-        steps: inner steps (None: as the run is evaluated).
-        frozen: further sets of layers to freeze.
+        seed: seed for drawing the tasks.
+        shots: support examples per class (None: as in the run's evaluation).
+        steps: inner steps (None: as in the run's evaluation).
+        frozen: additional sets of layers to freeze.
         against: a second run to compare with.
-        data_folder: where the images are (empty: as in training).
+        data_folder: the folder of images (empty: as in training).
 
     Raises:
-        InnerloopError: for numbers out of bounds.
+        InnerloopError: if a number is out of bounds.
     """
 
     source: str
@@ -65,12 +65,12 @@ class Request:
 
     @property
     def close(self) -> int:
-        """Tasks of experiments on activations and parameters."""
+        """Number of tasks for experiments on activations and parameters."""
         return min(self.tasks, 60)
 
 
 class Laboratory:
-    """The experiments of one request; models and images are loaded when the first experiment needs them.
+    """The experiments of one request; models and images are loaded when an experiment first needs them.
 
     Raises:
         InnerloopError: if the source has no weights.
@@ -84,7 +84,7 @@ class Laboratory:
             config = replace(config, data=replace(config.data, folder=request.data_folder))
         self.config = config
         if config.spec.moves == "context":
-            do = "measure it by `innerloop evaluate`"
+            do = "use `innerloop evaluate`"
             wrong = f"{config.spec.title} adapts neither body nor head, so there is nothing to compare"
             raise InnerloopError("analyze", wrong, got=request.source, do=do)
         if request.against is not None:
@@ -92,7 +92,7 @@ class Laboratory:
 
     @property
     def source(self) -> str:
-        """Where the run is."""
+        """The run, as given in the request."""
         return self.request.source
 
     @cached_property
@@ -107,7 +107,7 @@ class Laboratory:
 
     @property
     def key(self) -> PRNGKeyArray:
-        """The key that tasks are drawn with."""
+        """The key for drawing tasks."""
         return jax.random.key(self.request.seed)
 
     @cached_property
@@ -124,55 +124,55 @@ class Laboratory:
 
     @property
     def moves(self) -> str:
-        """What the algorithm's inner loop moves: `all`, `head` or `body`."""
+        """What the algorithm's inner loop adapts: `all`, `head` or `body`."""
         return self.config.spec.moves
 
     @cached_property
     def snapshots(self) -> dict[int, Path]:
-        """The snapshots along training, by meta-step."""
+        """The snapshots saved during training, by meta-step."""
         source = Path(self.request.source)
         return RunFolder(source).snapshots() if source.is_dir() else weights.shipped_snapshots(str(source))
 
     def _restored(self, path: Path) -> Params:
-        """A snapshot's parameters, as they are evaluated."""
+        """A snapshot's parameters, in the form used for evaluation."""
         experiment = self.trained.experiment
-        like = jax.eval_shape(experiment.init_params)  # shapes cost no compilation
+        like = jax.eval_shape(experiment.init_params)  # shapes need no compilation
         params = weights.into(like, weights.load(path)[0], str(path))
         return experiment.for_tasks(params)
 
     def _identity(self) -> Record:
-        """What every result depends on, for the cache."""
+        """What all results depend on, for the cache."""
         shown = {"source": result_cache.of_file(self.path), "images": result_cache.of_images(self.config)}
         return shown | {"seed": self.request.seed, "shots": self.request.shots, "steps": self.request.steps}
 
     def freeze(self, on_progress: OnProgress) -> object:
-        """Scores with the inner loop switched off for some layers; see `freezing`."""
+        """Scores with the inner loop turned off for some layers; see `freezing`."""
         sets = [*contiguous(self.subject.layers.names), *self.request.frozen]
         return freezing(self.subject, sets, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
     def similarity(self, on_progress: OnProgress) -> object:
-        """Layers before and after adaptation; see `similarity_before_and_after`."""
+        """Similarity of layers before and after adaptation; see `similarity_before_and_after`."""
         return similarity_before_and_after(
             self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
     def nil(self, on_progress: OnProgress) -> object:
-        """No inner loop, on the trained body and on the same network before training; see `nil`."""
+        """NIL accuracy of the trained body and of the same network before training; see `nil`."""
         bodies = {"trained": self.subject.params, "random": self.subject.initial}
         return nil(self.subject, bodies, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
     def weights(self, on_progress: OnProgress) -> object:
-        """How far each layer moves; see `layer_movement`."""
+        """How far each layer's weights move; see `layer_movement`."""
         return layer_movement(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
 
     def steps(self, on_progress: OnProgress) -> object:
-        """Learning over inner steps; see `inner_step_curves`."""
+        """Learning over the inner steps; see `inner_step_curves`."""
         return inner_step_curves(
             self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
     def landscape(self, on_progress: OnProgress) -> object:
-        """Slices of the loss; see `loss_line` and `loss_plane`."""
+        """Slices of the loss landscape; see `loss_line` and `loss_plane`."""
         along = loss_line(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
         return {"line": along, "plane": loss_plane(self.subject, key=self.key)}
 
@@ -192,7 +192,7 @@ class Laboratory:
         )
 
     def against(self, on_progress: OnProgress) -> object:
-        """Layers of this model and another one; see `similarity_across_models`."""
+        """Similarity of the layers of this model and another; see `similarity_across_models`."""
         assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
         other_subject = subject_of(other, shots=self.request.shots, steps=self.request.steps)
@@ -201,7 +201,7 @@ class Laboratory:
         )
 
     def _depends(self, name: str) -> Record:
-        """What the result of an experiment depends on, for the cache."""
+        """What one experiment's result depends on, for the cache."""
         r = self.request
         found = self._identity() | {"tasks": r.close if name in CLOSE else r.tasks}
         if name == "freeze":
@@ -213,20 +213,20 @@ class Laboratory:
         return found
 
     def default(self) -> list[str]:
-        """The names of all experiments that this run allows."""
+        """The names of all experiments that this run supports."""
         left_out = {"nil"} if self.regression else set()
         left_out |= set() if self.snapshots else {"early"}
         left_out |= set() if self.request.against else {"against"}
         return [name for name in EXPERIMENTS if name not in left_out]
 
     def check(self, chosen: Sequence[str]) -> None:
-        """Check a choice of experiments before any is run.
+        """Check a choice of experiments before running any.
 
         Raises:
-            InnerloopError: for unknown experiments and layers, and for experiments that this run does not allow.
+            InnerloopError: if an experiment or a layer is unknown, or the run does not support an experiment.
         """
         if self.config.data.spec.needs_file:
-            wrong = "the experiments read all queries of a task, and those of a table's groups are padded"
+            wrong = "the experiments read all queries of a task, but those of a table's groups are padded"
             raise InnerloopError("analyze", wrong, got=self.config.data.own, do="use `evaluate` and `report`")
         for name in chosen:
             if name not in EXPERIMENTS:
@@ -234,9 +234,9 @@ class Laboratory:
                 raise InnerloopError("analyze", "there is no such experiment", got=repr(name), do=do)
         for layer in {layer for names in self.request.frozen for layer in names} - set(self.layers):
             do = "choose among: " + ", ".join(self.layers)
-            raise InnerloopError("layers", "there is none of this name", got=repr(layer), do=do)
+            raise InnerloopError("layers", "no layer has this name", got=repr(layer), do=do)
         if "nil" in chosen and self.regression:
-            raise InnerloopError("nil", "needs classes: there is no NIL for regression", do="leave it out")
+            raise InnerloopError("nil", "there is no NIL for regression", do="leave it out")
         if "early" in chosen and not self.snapshots:
             do = "train with `outer.snapshots` 10 and analyze the run's folder"
             raise InnerloopError("early", f"{self.request.source} has no snapshots", do=do)
@@ -244,7 +244,7 @@ class Laboratory:
             raise InnerloopError("against", "needs a second run", do="give --against RUN")
 
     def result(self, name: str, progress_for: ProgressFor, fresh: bool) -> object:
-        """The result of an experiment, from the cache unless `fresh`."""
+        """The result of one experiment, from the cache unless `fresh`."""
         kept = result_cache.key(name, self._depends(name))
         found = None if fresh else result_cache.load(kept)
         if found is None:
@@ -265,10 +265,10 @@ EXPERIMENTS = {
     "early": "snapshots along training",
     "against": "similarity across runs",
 }
-"""Every experiment by name, with the title of its progress bar."""
+"""The title of each experiment's progress bar, by the experiment's name."""
 
 CLOSE = ("similarity", "weights", "steps", "landscape", "paths", "against")
-"""Experiments on `Request.close` tasks."""
+"""Experiments that use `Request.close` tasks."""
 
 
 def analyze(
@@ -282,16 +282,16 @@ def analyze(
 
     Args:
         request: what to analyse.
-        only: names of experiments in `EXPERIMENTS` (empty: all that the run allows).
+        only: names of experiments in `EXPERIMENTS` (empty: all that the run supports).
         progress_for: progress callbacks.
-        fresh: whether to run experiments again whose results are cached.
+        fresh: whether to rerun experiments whose results are cached.
 
     Returns:
         One plain record: the settings, the result of each experiment by its name, and the verdict.
 
     Raises:
-        InnerloopError: for unknown experiments, and for those that the run does not allow: NIL of a regression,
-            `early` without snapshots, `against` without a second run.
+        InnerloopError: if an experiment is unknown, or the run does not support it: NIL for regression, `early` without
+            snapshots, `against` without a second run.
     """
     lab = Laboratory(request)
     chosen = list(only) or lab.default()

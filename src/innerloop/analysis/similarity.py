@@ -1,8 +1,8 @@
 """Similarity of two representations of the same inputs, layer by layer: before and after adaptation, or of two models.
 
-Every measure is in [0, 1] (debiased CKA may fall below 0) and averaged over tasks. `chance` is linear CKA and CCA with
-the points of one side shuffled, where only their number and the width of the layers are left: a layer whose similarity
-is near chance has nothing in common with what it was.
+Every measure is in [0, 1] (debiased CKA may be negative) and averaged over tasks. `chance` is linear CKA and CCA with
+the points of one side shuffled, so that only their number and the width of the layers matter: a layer whose similarity
+is near chance has nothing in common with the other.
 
 Raghu et al. 2020, section 3.3, figure 2 (before and after) and table 3 (two models), arXiv 1909.09157. The activations
 are those of the queries of a task, as one batch. The paper's appendix, with its variant of CCA and its numbers of tasks
@@ -35,10 +35,10 @@ Compare = Callable[[Params, Task], tuple[dict[str, Array], dict[str, Array]]]
 """Two sets of activations of one task, layer by layer, at the same points."""
 
 MOST_POINTS = 1000
-"""Points compared per layer: enough for hundreds of channels, with small kernel matrices."""
+"""Most points compared per layer: enough for hundreds of channels, yet with small kernel matrices."""
 
 MOST_IN_A_KERNEL = 300
-"""Points of RBF CKA, whose cost grows with their square."""
+"""Most points for RBF CKA, whose cost grows with their square."""
 
 MEASURES = ("cca", "svcca", "pwcca", "cka", "cka_debiased", "cka_rbf")
 """The names of the measures in records."""
@@ -57,12 +57,12 @@ def similarity_before_and_after(
     Args:
         subject: the model.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
-        layout: whether positions of a convolutional layer are points or neurons.
+        key: determines the tasks.
+        layout: whether positions of a convolutional layer count as points or as neurons.
         on_progress: progress callback.
 
     Returns:
-        A record per layer: `{"layer", "head": bool, "points", "neurons", "cca": {"mean", "ci95"}, "svcca": ...,
+        One record per layer: `{"layer", "head": bool, "points", "neurons", "cca": {"mean", "ci95"}, "svcca": ...,
         "pwcca": ..., "cka": ..., "cka_debiased": ..., "cka_rbf": ..., "chance": {"cca": ..., "cka": ...}}`.
     """
     return comparer(subject, adaptation_pair(subject, layout), tasks)(subject.params, key, on_progress)
@@ -88,20 +88,21 @@ def similarity_across_models(
     adapted: bool = False,
     on_progress: OnProgress = no_progress,
 ) -> list[Record]:
-    """Similarity of each layer of two models on the first one's tasks, as records of
-    `similarity_before_and_after`.
+    """Similarity of each layer of two models on the first model's tasks.
+
+    Records are as in `similarity_before_and_after`.
 
     Args:
         subject: the first model.
         other: the second model.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
-        layout: whether positions of a convolutional layer are points or neurons.
+        key: determines the tasks.
+        layout: whether positions of a convolutional layer count as points or as neurons.
         adapted: whether to compare the adapted models instead of the initialisations.
         on_progress: progress callback.
 
     Raises:
-        InnerloopError: unless both have the same layers.
+        InnerloopError: if the models do not have the same layers.
     """
     if subject.layers.names != other.layers.names:
         got = f"{', '.join(subject.layers.names)} and {', '.join(other.layers.names)}"
@@ -128,7 +129,7 @@ def _activations_of_both(
 
 
 def _subsample(points: Array) -> Array:
-    """`MOST_POINTS` rows, always the same, at random since neighbouring positions are alike."""
+    """`MOST_POINTS` rows, always the same ones; chosen at random, since neighbouring positions are similar."""
     if len(points) <= MOST_POINTS:
         return points
     rows = np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False)
@@ -169,7 +170,7 @@ def _record(name: str, head: bool, shape: tuple[int, int], values: list[dict[str
 
 
 def _measures_of(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Every measure of one layer on one task. Identical activations have similarity 1, even dead ones."""
+    """Every measure for one layer on one task. Identical activations have similarity 1, even if all are dead."""
     tolerance = default_tolerance(x, y, np.float64)
     x, y = x.astype(np.float64), y.astype(np.float64)
     shuffle = np.random.default_rng(1).permutation(len(y))
@@ -194,7 +195,7 @@ def _measures_of(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def _averaged(values: list[dict[str, float]]) -> Record:
-    """Mean and interval of each measure over the tasks where it is defined."""
+    """Mean and confidence interval of each measure over the tasks where it is defined."""
     found: Record = {}
     for name in values[0]:
         column = np.array([v[name] for v in values])

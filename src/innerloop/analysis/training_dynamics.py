@@ -1,7 +1,7 @@
-"""Feature reuse early in training: freezing and similarity at snapshots along a run.
+"""Feature reuse early in training: freezing and similarity at snapshots of a run.
 
 Raghu et al. 2020, section 3.3, figure 3, arXiv 1909.09157: from early on, freezing the body costs little, and the
-representations of the body hardly change in the inner loop. Training keeps the snapshots (`outer.snapshots`).
+representations of the body hardly change in the inner loop. Training saves the snapshots (`outer.snapshots`).
 """
 
 from collections.abc import Mapping
@@ -30,13 +30,13 @@ def along_training(
     Args:
         subject: the model.
         snapshots: meta-parameters by meta-step.
-        tasks: held-out tasks for freezing.
-        close_tasks: held-out tasks for similarity.
-        key: tasks depend on it alone.
+        tasks: number of held-out tasks for freezing.
+        close_tasks: number of held-out tasks for similarity.
+        key: determines the tasks.
         on_progress: progress callback.
 
     Returns:
-        A record per snapshot: `{"meta_step", "freeze": [none, body], "similarity": [a record per layer]}`.
+        One record per snapshot: `{"meta_step", "freeze": [none, body], "similarity": [one record per layer]}`.
     """
     sets = [(), subject.layers.body]
     runs = [scorer(subject, subject.without(names), subject.metric, tasks) for names in sets]

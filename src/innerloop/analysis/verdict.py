@@ -1,18 +1,18 @@
 """Rapid learning or feature reuse: the verdict on one model, by a fixed rule.
 
-Let s(F) be the score with the layers F frozen, and the gain of adaptation s(none) - s(all). Two questions:
+Let s(F) be the score with the layers F frozen, and s(none) - s(all) the gain of adaptation. Two questions:
 
 *Does the body change?*  `alike` = linear CKA before and after adaptation, averaged over tasks, of the body layer that
-    changes most. At least 0.8: it does not.
+    changes most. If it is at least 0.8, the body does not change.
 *Must it change?*  `kept` = (s(body) - s(all)) / gain, the share of the gain that remains when the head alone adapts,
-    and `nil` = (s(NIL) - s(all)) / gain, that of cosine similarity to the support set with nothing adapted at all.
-    If one of them is at least 0.9, it need not. Otherwise, if `kept` is at most 0.5, it must. Where the inner loop
+    and `nil` = (s(NIL) - s(all)) / gain, the share reached by cosine similarity to the support set without adaptation.
+    If either is at least 0.9, the body need not change. Otherwise, if `kept` is at most 0.5, it must. If the inner loop
     adapts the body alone (BOIL), the second rule applies whatever NIL says.
 
-Feature reuse: it does not and need not. Rapid learning: it does and must. Anything else is in between. NIL counts
-because freezing tests the features *and* whether the inner steps suit a head that learns alone; if the two differ, the
-features were there. Missing experiments are ignored. Without a gain (its interval reaches 0) there is nothing to
-explain. Raghu et al. 2020, arXiv 1909.09157, have no thresholds; these are conventions of this package.
+Feature reuse: the body does not and need not change. Rapid learning: it does and must. Anything else is in between. NIL
+counts because freezing tests the features *and* whether the inner steps suit a head that learns alone; if the two
+differ, the features were already there. Missing experiments are ignored. Without a gain (its interval includes 0) there
+is nothing to explain. Raghu et al. 2020, arXiv 1909.09157, give no thresholds; these are conventions of this package.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from innerloop.io.text import with_interval
 Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
 
 ENOUGH, LITTLE = 0.9, 0.5
-"""Shares of the gain that count as all of it, and as a loss of it."""
+"""Shares of the gain: at least the first counts as keeping it, at most the second as losing it."""
 SAME = 0.8
-"""Linear CKA of a layer that counts as unchanged."""
+"""Linear CKA from which a layer counts as unchanged."""
 
 
 PARTLY = "part of the learning is in the body"
@@ -57,7 +57,7 @@ def judge(results: Record) -> Verdict | None:
 
 
 def _frozen_lines(results: Record) -> dict[str, Record]:
-    """The records of freezing that the rule reads."""
+    """The freezing records that the rule uses."""
     layers = results.get("layers", [])
     wanted = {"none": [], "body": layers[:-1], "all": layers}
     lines = results.get("freeze") or []
@@ -66,7 +66,7 @@ def _frozen_lines(results: Record) -> dict[str, Record]:
 
 
 def _measures(results: Record) -> Record:
-    """The numbers that the rule reads: gain, kept, nil, alike and its layer."""
+    """The numbers that the rule uses: gain, kept, nil, alike and its layer."""
     lines, metric = _frozen_lines(results), results["metric"]
     gain = abs(lines["all"]["change"]) if _better(lines["all"]["change"], metric) < 0 else 0.0
     floor = lines["all"][metric]
@@ -85,7 +85,7 @@ def _measures(results: Record) -> Record:
 
 
 def _better(change: float, metric: str) -> float:
-    """A change, positive if it is an improvement."""
+    """The change, with its sign flipped if needed so that an improvement is positive."""
     return change if metric == "accuracy" else -change
 
 
@@ -112,7 +112,7 @@ def _sentences(kind: Kind, m: Record, results: Record) -> list[str]:
     if kind == "no gain":
         return [
             opening,
-            "Adaptation brings nothing that this measurement shows, so there is nothing to explain.",
+            "Adaptation brings no gain that this measurement can show, so there is nothing to explain.",
         ]
     return [opening, *_must_change(m, scores, results), *_does_change(m), _conclusion(kind, m)]
 
@@ -122,35 +122,35 @@ def _must_change(m: Record, scores: dict[str, str], results: Record) -> list[str
     moves = results["moves"]
     if moves == "body":
         found = [
-            f"This algorithm adapts the body alone, so with the body frozen nothing learns: {scores['body']}."
+            f"This algorithm adapts the body alone, so nothing learns with the body frozen: {scores['body']}."
         ]
     elif moves == "head":
         found = [
-            "This algorithm adapts the head alone: freezing the body takes nothing away, by construction."
+            "This algorithm adapts the head alone, so freezing the body changes nothing, by construction."
         ]
     else:
         found = [
-            f"With the body frozen and the head alone adapting it reaches {scores['body']}: {_in_words(m['kept'])}."
+            f"With the body frozen and only the head adapting, it reaches {scores['body']}: {_in_words(m['kept'])}."
         ]
     if m["nil"] is None or moves == "head":
         return found
     line = next(x for x in results["nil"] if x["body"] == "trained" and not x["inner_loop"])
     value = with_interval(line["accuracy"], line["ci95"], "accuracy")
     found.append(
-        f"With the head dropped and nothing adapted, cosine similarity of its features reaches {value}."
+        f"With the head dropped and nothing adapted, the cosine similarity of features reaches {value}."
     )
     if m["nil"] >= ENOUGH > m["kept"] and moves == "all":
         found.append(
-            "So the features are there before any adaptation; with the body frozen it is the head that does not find "
-            "them in these few steps of this size."
+            "So the features are there before any adaptation; with the body frozen, it is the head that cannot learn "
+            "to use them in these few steps of this size."
         )
     return found
 
 
 def _in_words(kept: float) -> str:
-    """A share of the gain in words."""
+    """What remains of the gain, in words."""
     if kept >= 1:
-        return "nothing of the gain is lost"
+        return "none of the gain is lost"
     if kept <= 0:
         return "the whole gain is lost"
     return f"{100 * kept:.0f} % of the gain is left"
@@ -173,8 +173,8 @@ def _conclusion(kind: Kind, m: Record) -> str:
         return "This is rapid learning: on every task the body learns features that it did not have before."
     if kind == "between":
         enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
-        how = "its features would do as they are, and yet the inner loop changes them" if enough else ""
+        how = "its features would suffice as they are, yet the inner loop changes them" if enough else ""
         return f"This is neither pure feature reuse nor pure rapid learning: {how or PARTLY}."
     if m["kept"] < ENOUGH:
-        return "This is feature reuse, although this inner loop also works by what it changes in the body."
-    return "This is feature reuse: the body's features were good before the task came, and the head learns."
+        return "This is feature reuse, although this inner loop also relies on what it changes in the body."
+    return "This is feature reuse: the body's features were good before adaptation, and the head learns."

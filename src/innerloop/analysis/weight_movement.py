@@ -2,7 +2,7 @@ r"""How far each layer's weights move in the inner loop.
 
     relative = ||theta'_l - theta_l|| / ||theta_l||,        angle = the angle between theta_l and theta'_l, in degrees
 
-over all parameters of layer l together.
+over all parameters of layer l taken together.
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from innerloop.engine.types import Params, Task
 
 
 def flat_vector(leaves: list[Array]) -> Float[Array, " parameters"]:
-    """Arrays concatenated to one vector."""
+    """Arrays flattened and concatenated into one vector."""
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
 
@@ -26,7 +26,7 @@ def relative_change(new: Array, old: Array) -> Float[Array, ""]:
 
 
 def _angle(a: Array, b: Array) -> Float[Array, ""]:
-    """The angle between two vectors in degrees, by Kahan's formula: unlike arccos, exact for small angles."""
+    """The angle between two vectors in degrees, by Kahan's formula: unlike arccos, accurate for small angles."""
     u, v = a / jnp.maximum(jnp.linalg.norm(a), 1e-12), b / jnp.maximum(jnp.linalg.norm(b), 1e-12)
     return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(u - v), jnp.linalg.norm(u + v)))
 
@@ -39,7 +39,7 @@ def layer_movement(
     Args:
         subject: the model.
         tasks: the number of held-out tasks.
-        key: tasks depend on it alone.
+        key: determines the tasks.
         on_progress: progress callback.
 
     Returns:

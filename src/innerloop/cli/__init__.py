@@ -1,6 +1,6 @@
-"""The command `innerloop`: one module per subcommand, imported when it is called, so that help is quick.
+"""The `innerloop` command: one module per subcommand, imported only when it is called, so that help is fast.
 
-Bad input ends in one sentence on stderr and exit code 2; a signal ends in 128 plus its number.
+Bad input prints a one-sentence error to stderr and exits with code 2; a signal exits with 128 plus its number.
 """
 
 import errno
@@ -17,22 +17,22 @@ from innerloop.io.text import LIMIT, printable
 from innerloop.training.signals import Interrupted
 
 COMMANDS = {
-    "list": "name the presets: paper protocols, recipes, and your own data",
+    "list": "list the presets: paper protocols, recipes, and your own data",
     "train": "meta-train a preset into a run folder, or resume a run",
     "evaluate": "measure a trained initialisation on held-out tasks",
-    "adapt": "adapt to your own few examples and predict new ones",
+    "adapt": "adapt to a few examples of your own and predict new ones",
     "export": "adapt, and write the network as ONNX or StableHLO for deployment",
     "analyze": "rapid learning or feature reuse? Experiments on a trained run",
-    "report": "write one HTML page about one or more runs",
-    "compare": "print one table of several runs and seeds",
-    "reproduce": "repeat a run from its config, and compare to the bit",
+    "report": "write an HTML report on one or more runs",
+    "compare": "print a table that compares several runs and seeds",
+    "reproduce": "repeat a run from its config and compare bit for bit",
     "quickstart": "train, measure and compare the four algorithms in minutes",
     "demo": "open a page: draw five characters, watch four algorithms adapt",
-    "completion": "print a script that makes your shell complete commands",
+    "completion": "print a shell completion script",
 }
 
 MODULES = {"list": "presets"}
-"""Modules whose names differ from their command: one named `list` would hide the built-in in this file."""
+"""Modules named differently from their command: one named `list` would shadow the built-in in this file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Do the work of a command; whatever ends it early is told in a sentence and becomes the exit code."""
+    """Run a command; report whatever ends it early in one sentence and return its exit code."""
     try:
         with streams.prepared():
             return work()
@@ -57,11 +57,11 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 SETTING = re.compile(r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|resume|overwrite)`")
-"""The name of a setting, as errors of the library quote it."""
+"""The name of a setting as the library's error messages quote it."""
 
 
 def in_options(error: InnerloopError) -> str:
-    """What an error says, with the command's options in place of the names of settings."""
+    """An error's message with the names of settings replaced by the command's options."""
     text = str(error)
     if SETTING.fullmatch(f"`{error.who}`"):
         text = f"`{error.who}`{text.removeprefix(error.who)}"
@@ -69,12 +69,12 @@ def in_options(error: InnerloopError) -> str:
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""Errors that name no file and are of a standard stream: a full disk behind it, a terminal that is gone."""
+"""Errors without a file name that come from a standard stream: a full disk, a terminal that is gone."""
 
 
 def _system_error(error: OSError) -> int:
-    """Report an error of the system in a sentence; returns the exit code. Errors of the program are raised again."""
-    if isinstance(error, BrokenPipeError):  # the reader went away, as in `innerloop list | head`
+    """Report an operating-system error in one sentence and return the exit code; re-raise any other error."""
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `innerloop list | head`
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -82,11 +82,11 @@ def _system_error(error: OSError) -> int:
         return fail(f"{error.filename}: {error.strerror}.", 2)
     if error.errno not in UNWRITABLE:
         raise error
-    return fail(f"standard output: cannot be written ({error.strerror}); give it room.", 2)
+    return fail(f"standard output: cannot be written ({error.strerror}); check the disk or terminal.", 2)
 
 
 def flushed(code: int) -> int:
-    """Flush standard output; returns the exit code."""
+    """Flush standard output and return the exit code."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -95,7 +95,7 @@ def flushed(code: int) -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Run the subcommand that the first argument names; returns its exit code."""
+    """Run the subcommand named by the first argument and return its exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -112,11 +112,11 @@ def _unknown(name: str) -> InnerloopError:
 
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     do = f"did you mean {near[0]}?" if near else "choose among: " + ", ".join(COMMANDS)
-    return InnerloopError("command", "there is none of this name", got=repr(name), do=do)
+    return InnerloopError("command", "is unknown", got=repr(name), do=do)
 
 
 def _usage() -> str:
-    """The help of the whole command."""
+    """The help text of the whole command."""
     lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
@@ -128,8 +128,8 @@ def _usage() -> str:
             "commands:",
             *lines,
             "",
-            "`innerloop COMMAND --help` shows its options; `innerloop --version` the version.",
-            "A first look: innerloop quickstart",
+            "`innerloop COMMAND --help` lists its options; `innerloop --version` prints the version.",
+            "To get started: innerloop quickstart",
         ]
     )
 
@@ -142,7 +142,7 @@ def _version() -> str:
 
 
 def fail(message: str, code: int) -> int:
-    """Print what was wrong in one sentence; returns the exit code."""
+    """Print an error message as one sentence and return the exit code."""
     with suppress(OSError):
         print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
     return code

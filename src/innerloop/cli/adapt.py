@@ -19,7 +19,7 @@ from innerloop.io.untrusted import JsonObject
 
 @dataclass(frozen=True)
 class Adapt:
-    """Adapt a trained initialisation to your own few examples, and predict new ones.
+    """Adapt a trained initialisation to a few examples of your own and predict new ones.
 
     Pictures: DATA/support/CLASS/*.png are the labelled examples, DATA/query/*.png the new ones.
     Sinusoids: DATA is a CSV file with the header x,y; rows with an empty y are predicted.
@@ -35,12 +35,12 @@ class Adapt:
     query: Annotated[
         tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="(default: DATA/query)")
     ] = ()
-    """New pictures."""
+    """New pictures to predict."""
     steps: Steps = None
     """Inner steps."""
     normalization: Normalization = "inductive"
-    """Which batch gives a new picture's normalisation statistics: itself with the support set (inductive), the
-    support set (support), or all new pictures together (transductive)."""
+    """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
+    support set alone (support), or all new pictures together (transductive)."""
     ink: Annotated[
         Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
     ] = None
@@ -50,13 +50,13 @@ class Adapt:
     json: bool = False
     """Print one JSON object and nothing else."""
     csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write the predictions to this file too."""
+    """Also write the predictions to this file."""
     overwrite: bool = False
-    """Replace the file of --csv if it is there already."""
+    """Replace the --csv file if it exists."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop adapt`; returns the exit code."""
+    """Run `innerloop adapt` and return the exit code."""
     arguments = parse(Adapt, argv)
     start_jax()
     from innerloop.cli.adapt_model import adapt_and_predict
@@ -88,7 +88,7 @@ def _write_csv(path: Path, predictions: list[JsonObject]) -> None:
 
 
 def _show(result: JsonObject) -> None:
-    """The predictions as a table, and how they were made."""
+    """Print the predictions as a table, and how they were made."""
     names = [name for name in result["predictions"][0] if name != "probabilities"]
     out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))
     for prediction in result["predictions"]:
@@ -101,4 +101,4 @@ def _show(result: JsonObject) -> None:
     out.print(f"Adapted by {how}.")
     if result.get("ink"):
         other = {"dark": "light", "light": "dark"}[result["ink"]]
-        out.print(f"Took the drawings as {result['ink']} on {other}; --ink {other} would say otherwise.")
+        out.print(f"Assumed that the drawings are {result['ink']} on {other}; otherwise give --ink {other}.")

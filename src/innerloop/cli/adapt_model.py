@@ -1,4 +1,4 @@
-"""The computation of `innerloop adapt`: adapt a trained initialisation to the user's examples, and predict new ones."""
+"""The computation behind `innerloop adapt`: adapt a trained initialisation to the user's examples, predict new ones."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from innerloop.io.untrusted import JsonObject
 
 
 def adapt_and_predict(start: Start, own: UserData) -> JsonObject:
-    """Adapt to the user's examples, and predict new ones.
+    """Adapt to the user's examples and predict new ones.
 
     Args:
         start: a trained initialisation; its learner is fitted.
@@ -21,7 +21,7 @@ def adapt_and_predict(start: Start, own: UserData) -> JsonObject:
         A plain record with the predictions.
 
     Raises:
-        InnerloopError: for examples that do not fit.
+        InnerloopError: if the examples do not fit the model.
     """
     if start.config.data.spec.needs_file:
         refuse_pictures(own, "a table", "give a CSV or Parquet file with the columns of the table")
@@ -33,7 +33,7 @@ def adapt_and_predict(start: Start, own: UserData) -> JsonObject:
 
 
 def _classify(start: Start, own: UserData) -> JsonObject:
-    """Labels and probabilities of the new pictures."""
+    """Labels and probabilities for the new pictures."""
     learner = start.learner
     files, new = support_files(own.data, start.config.data.ways), query_files(own.data, own.query)
     drawn = fit_pictures(start, files, own.ink, new)
@@ -56,7 +56,7 @@ def _label_of(path: Path, chances: np.ndarray, classes: list[str]) -> JsonObject
 
 
 def _regress(start: Start, own: UserData) -> JsonObject:
-    """Predicted y of the new points."""
+    """Predicted y for the new points."""
     asked = fit_points(start, own, asks=True)
     found = start.learner.predict(asked)
     return {

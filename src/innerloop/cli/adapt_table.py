@@ -1,4 +1,4 @@
-"""The computation of `innerloop adapt` and `export` for a table: a new group's rows with y, and the others."""
+"""The computation behind `innerloop adapt` and `export` for tables: fit a new group's rows with y, predict the rest."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
     asked: np.ndarray
 
     def chosen(self, rows: np.ndarray) -> table_files.Columns:
-        """Some of the rows."""
+        """The rows selected by a mask."""
         return {name: values[rows] for name, values in self.frame.items()}
 
 
@@ -43,10 +43,10 @@ def fit_rows(start: Start, path: Path, *, asks: bool) -> Rows:
     Args:
         start: the initialisation; its learner is fitted.
         path: the new group, a CSV or Parquet file with the columns of x and y.
-        asks: whether rows without y are needed.
+        asks: whether rows without y are required.
 
     Raises:
-        InnerloopError: the file is no such table, or lacks rows to learn from or to predict.
+        InnerloopError: if the file is not such a table, or lacks rows to learn from or to predict.
     """
     preparation = _preparation(start)
     kinds = (*preparation.x, *preparation.y)
@@ -92,7 +92,7 @@ def of_file(path: Path) -> Iterator[None]:
 
 
 def _preparation(start: Start) -> Preparation:
-    """How the run prepared its rows: kept in its folder, or learned again from its table."""
+    """How the run prepared its rows: read from its folder, or recomputed from its table."""
     folder = Path(start.source)
     if folder.is_dir() and not start.data_folder:
         path = RunFolder(folder).place(NAME)
@@ -102,7 +102,7 @@ def _preparation(start: Start) -> Preparation:
 
 
 def _asked(frame: table_files.Columns, preparation: Preparation, path: Path, *, asks: bool) -> np.ndarray:
-    """Which rows are to be predicted: those without y, `[rows]` bool."""
+    """Which rows to predict: those without y, `[rows]` bool."""
     missing = [column_of(frame, kind.name, str(path)).missing for kind in preparation.y]
     asked, known = np.any(missing, axis=0), ~np.any(missing, axis=0)
     if known.any() and (asked.any() or not asks):
@@ -114,5 +114,5 @@ def _asked(frame: table_files.Columns, preparation: Preparation, path: Path, *, 
 
 
 def _plain(value: object) -> float | str:
-    """A cell as JSON has it."""
+    """A cell as a JSON value."""
     return value if isinstance(value, str) else float(np.asarray(value))

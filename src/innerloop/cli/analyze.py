@@ -38,18 +38,18 @@ class Analyze:
     only: Annotated[
         tuple[Name, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
     ] = ()
-    """Experiments: freeze, similarity, nil, weights; of one run also steps, landscape, paths, early (needs its
+    """Experiments: freeze, similarity, nil, weights; for a single run also steps, landscape, paths, early (needs
     snapshots), against (needs --against)."""
     tasks: Annotated[int, TASKS, arg(metavar="N")] = 1000
-    """Held-out tasks for scores; experiments that look at activations or parameters take at most 60."""
+    """Held-out tasks for scores; experiments that look at activations or parameters use at most 60."""
     frozen: Annotated[
-        tuple[str, ...], arg(metavar="LAYER[,LAYER...] ...", help_behavior_hint="(default: none more)")
+        tuple[str, ...], arg(metavar="LAYER[,LAYER...] ...", help_behavior_hint="(default: no others)")
     ] = ()
-    """Further sets of layers to freeze, as in: --frozen head conv3,conv4"""
+    """Additional sets of layers to freeze, as in: --frozen head conv3,conv4"""
     against: Annotated[str | None, arg(metavar="RUN2", help_behavior_hint="")] = None
-    """A second run whose layers are compared with this one's."""
+    """A second run to compare layers with."""
     shots: Annotated[Count, MEMBERS] = None
-    """Support examples of each class."""
+    """Support examples per class."""
     steps: Annotated[
         int | None, Bounds(1, STEPS.high), arg(metavar="N", help_behavior_hint="(default: as evaluated)")
     ] = None
@@ -58,23 +58,23 @@ class Analyze:
         Path | None,
         arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-RUN)"),
     ] = None
-    """Where page, tables and figures are written; with --json nothing is written by default."""
+    """Where to write the page, tables and figures; with --json, nothing is written by default."""
     overwrite: bool = False
-    """Replace files in DIR even if they are of other runs, or no analysis wrote them."""
+    """Replace files in DIR even if they belong to other runs or were not written by an analysis."""
     seed: Annotated[int, TEST_SEED] = 0
-    """Seed of the tasks."""
+    """Seed for drawing the tasks."""
     fresh: bool = False
-    """Run all experiments again, even if their results are cached."""
+    """Rerun all experiments, even if their results are cached."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
     devices: Devices = None
-    """CPU devices that tasks are split over."""
+    """CPU devices to split tasks over."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop analyze`; returns the exit code."""
+    """Run `innerloop analyze` and return the exit code."""
     arguments = parse(Analyze, argv)
     start_jax(arguments.devices)
     from innerloop.analysis.run_all import EXPERIMENTS, analyze
@@ -109,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _requests(arguments: Analyze) -> "list[Request]":
-    """One for each run. Raises InnerloopError if there is none, or --against goes with several."""
+    """One request per run. Raises InnerloopError if there are no runs, or --against is given with several."""
     from innerloop.analysis.run_all import Request
 
     if not arguments.runs:
@@ -123,7 +123,7 @@ def _requests(arguments: Analyze) -> "list[Request]":
 
 
 def _check_sources(requests: "Sequence[Request]", only: Sequence[str]) -> None:
-    """Raise InnerloopError for RL runs, and for experiments that the runs do not allow."""
+    """Raise InnerloopError for RL runs, and for experiments that the runs do not support."""
     from innerloop.analysis.run_all import Laboratory
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage import weights
@@ -139,20 +139,20 @@ def _check_sources(requests: "Sequence[Request]", only: Sequence[str]) -> None:
 
 
 def _default_out(runs: Sequence[str]) -> Path:
-    """`analysis` in the folder of a single run, else a folder here."""
+    """`analysis` in the folder of a single run, else a folder in the working directory."""
     first = Path(runs[0])
     if len(runs) == 1 and first.is_dir():
         return first / "analysis"
-    # `lr0.1` is a whole name: nothing but the ending of a weights file is dropped.
+    # Drop only the suffix of a weights file: `lr0.1` is a whole name.
     names = "-".join(resolved(run).name.removesuffix(".safetensors") for run in runs)
     return Path(f"analysis-{names}" if len(names) < 100 else f"analysis-of-{len(runs)}-runs")
 
 
 def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
-    """Make the folder.
+    """Make the output folder.
 
     Raises:
-        InnerloopError: if that fails, or it holds the analysis of other runs, or files that no analysis wrote.
+        InnerloopError: if that fails, or the folder holds the analysis of other runs, or files that no analysis wrote.
     """
     from innerloop.training.storage.sources import inputs_of
 
@@ -162,7 +162,7 @@ def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
     folder.make("figures")
     for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
         folder.check(name)
-    # The default folder inside a run holds that run's analysis, wherever the run was when it was made.
+    # The default folder inside a run holds that run's analysis, even if the run has been moved since.
     if not arguments.overwrite and (arguments.out or len(arguments.runs) > 1):
         _refuse_other_runs(folder, arguments.runs)
     return folder
@@ -181,7 +181,7 @@ def _refuse_other_runs(folder: OutputFolder, runs: Sequence[str]) -> None:
 
 
 def _remove_stale(folder: OutputFolder) -> None:
-    """Remove what an earlier analysis wrote and this one did not."""
+    """Remove files that an earlier analysis wrote and this one did not."""
     from innerloop.report.analysis_figures import FIGURES
 
     tables = [f"{name}.csv" for name in get_args(Name)]
@@ -199,7 +199,7 @@ def _progress(title: str) -> "AbstractContextManager":
 
 
 def _show(results: JsonObject) -> None:
-    """The freezing table and the verdict."""
+    """Print the freezing table and the verdict."""
     out, metric = console(), results["metric"]
     if "freeze" in results:
         table = new_table("frozen layers", metric, "change", left=1)

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from innerloop.analysis.run_all import Laboratory, Request
 
 COMPARED = ("freeze", "similarity", "nil", "weights")
-"""The experiments whose results of several runs are shown side by side."""
+"""The experiments that can be shown side by side for several runs."""
 
 
 def experiments(laboratories: "Sequence[Laboratory]", only: Sequence[str]) -> list[str]:
-    """The experiments that were asked for, or else all that every run allows.
+    """The requested experiments, or else all that every run supports.
 
     Raises:
-        InnerloopError: for experiments that are not shown side by side, for those that a run does not allow, and for
-            runs of different scores.
+        InnerloopError: for experiments that cannot be shown side by side or that a run does not support, and for runs
+            with different scores.
     """
     if len({lab.regression for lab in laboratories}) > 1:
-        do = "analyze regressions and classifications apart"
+        do = "analyze regression and classification runs separately"
         raise InnerloopError("analyze", "the runs have different scores, loss and accuracy", do=do)
     for name in only:
         if name not in COMPARED:
             do = "give one run, or choose among: " + ", ".join(COMPARED)
-            raise InnerloopError("analyze", f"`{name}` is not shown of several runs", do=do)
+            raise InnerloopError("analyze", f"`{name}` cannot be shown for several runs", do=do)
     allowed = [lab.default() for lab in laboratories]
     chosen = list(only) or [name for name in COMPARED if all(name in names for names in allowed)]
     for lab in laboratories:
@@ -47,7 +47,7 @@ def run(
     fresh: bool,
     as_json: bool,
 ) -> int:
-    """Analyse every run, and write or print the results of all; returns the exit code."""
+    """Analyse every run, write or print all results, and return the exit code."""
     from innerloop.analysis.run_all import Laboratory, analyze
     from innerloop.report.measurements import labels_of
 
@@ -70,7 +70,7 @@ def run(
 
 
 def _show(analyses: "dict[str, Record]", tasks: int) -> None:
-    """One row a run."""
+    """Print one row per run."""
     from innerloop.report.analysis_comparison import SUMMARY, summary
 
     grid = new_table(*SUMMARY, left=1)

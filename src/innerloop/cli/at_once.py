@@ -1,7 +1,7 @@
-"""`innerloop train --seeds ... --at-once N`: trainings in processes of their own, N at a time.
+"""`innerloop train --seeds ... --at-once N`: one process per seed, N at a time.
 
-Each has its share of the cores, or of an accelerator's memory, and is the training that its seed is alone on such a
-machine: the same bits, the same folder. What it prints is in a file beside the folder.
+Each process gets a share of the cores, or of an accelerator's memory, and trains exactly what its seed would train
+alone on a machine of that size: the same bits, in the same folder. Its output goes to a file next to the folder.
 """
 
 import os
@@ -28,17 +28,17 @@ CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once_child i
 COMMAND = (sys.executable, "-P", "-c", CODE)
 
 EVERY = 0.2
-"""Seconds between looks at the processes."""
+"""Seconds between polls of the processes."""
 
 TOLD_EVERY = 5.0
-"""Seconds between lines of progress."""
+"""Seconds between progress lines."""
 
 TAIL = 4096
-"""Bytes at the end of a job's output that its last line is looked for in."""
+"""Bytes at the end of a job's output in which to look for its last line."""
 
 
 class Running(NamedTuple):
-    """A job, its process, and how long its output was before."""
+    """A job, its process, and the length of its output file when it started."""
 
     job: Job
     process: subprocess.Popen[str]
@@ -47,34 +47,34 @@ class Running(NamedTuple):
 
 @dataclass
 class Together:
-    """Runs jobs, some at a time; after a failure or a signal no more are started, and the others end."""
+    """Runs jobs, a few at a time; after a failure or a signal, starts no more and ends the others."""
 
     jobs: list[Job]
     at_once: int
     devices: int | None
     out: Console
     running: dict[int, Running] = field(default_factory=dict)
-    """By place: which share of the machine a process has."""
+    """The running jobs by place, which numbers the shares of the machine."""
     told: dict[Path, str] = field(default_factory=dict)
-    """The last line of progress of each folder."""
+    """The last progress line printed for each folder."""
     ending: tuple[int, int] | None = None
-    """The exit code of the whole and the signal for all that run, once it is to end early."""
+    """Once ending early: the overall exit code, and the signal for the running jobs."""
 
     def run(self) -> int:
-        """Train all; returns 0, or the exit code of the first that did not end."""
+        """Run all jobs; return 0, or the exit code of the first that did not finish."""
         self.at_once = max(1, min(self.at_once, len(self.jobs)))
         signals.give_back()
         signals.handle_all(lambda number, frame: self.end(128 + number, number))
         try:
             self.work()
-        finally:  # after an error of this process: what runs saves and ends
+        finally:  # after an error in this process, running jobs save and exit
             for one in self.running.values():
                 hand_on(one.process, signal.SIGTERM)
                 one.process.wait()
         return self.ending[0] if self.ending else 0
 
     def work(self) -> None:
-        """Start one after the other as places get free, until all have ended."""
+        """Start jobs as places become free, until all have ended."""
         waiting, last = list(self.jobs), time.monotonic()
         while self.running or (waiting and not self.ending):
             for place in range(self.at_once):
@@ -90,7 +90,7 @@ class Together:
                 self.tell()
 
     def tell(self) -> None:
-        """A line of progress of each job that has got on."""
+        """Print a progress line for each job that has advanced."""
         for one in self.running.values():
             folder = one.job.folder
             if (line := last_line(one)) and line != self.told.get(folder):
@@ -104,10 +104,10 @@ class Together:
         with folder.appending(output_of(job).name) as output:
             begin, process = os.fstat(output.fileno()).st_size, self.process(output)
         self.running[place] = Running(job, process, begin)
-        if self.ending:  # a signal that came while it started
+        if self.ending:  # a signal arrived while it was starting
             hand_on(process, self.ending[1])
         share_cores(process.pid, place, self.at_once)
-        self.out.print(f"{job.folder}: started; what it prints is in {output_of(job)}")
+        self.out.print(f"{job.folder}: started; its output is in {output_of(job)}")
         assert process.stdin is not None
         order = {
             "folder": str(job.folder),
@@ -121,9 +121,9 @@ class Together:
             process.stdin.close()
 
     def process(self, output: TextIO) -> subprocess.Popen[str]:
-        """A process that waits for its order. Raises InnerloopError if the system has none to give."""
+        """A process that waits for its instructions. Raises InnerloopError if the system cannot start one."""
         try:
-            # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
+            # In its own session, so that Ctrl-C reaches only this process, which forwards it once.
             return subprocess.Popen(
                 COMMAND,
                 stdin=subprocess.PIPE,
@@ -139,33 +139,33 @@ class Together:
             raise InnerloopError("--at-once", f"a process cannot be started ({error})", do=do) from None
 
     def environment(self) -> dict[str, str]:
-        """The environment of a job: its share of an accelerator's memory, unless that is set."""
+        """The environment of a job: its share of an accelerator's memory, unless that is already set."""
         fraction = f"{0.9 / self.at_once:.2f}"
         return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **same_package(), "PYTHONUNBUFFERED": "1"}
 
     def ended(self, one: Running, code: int) -> None:
-        """Tell how a job ended; after a failure end the others, unless they have been told."""
+        """Report how a job ended; after a failure, end the others unless they are already ending."""
         if code == 0:
             self.out.print(f"{one.job.folder}: done")
             return
-        self.out.print(f"{one.job.folder}: ended with {code}: {last_line(one)}")
+        self.out.print(f"{one.job.folder}: exited with code {code}: {last_line(one)}")
         if not self.ending:
             self.end(code, signal.SIGTERM)
 
     def end(self, code: int, number: int) -> None:
-        """Have all that run save and end."""
+        """Ask all running jobs to save and exit."""
         self.ending = self.ending or (code, number)
         for one in self.running.values():
             hand_on(one.process, number)
 
 
 def output_of(job: Job) -> Path:
-    """The file of what a job prints."""
+    """The file with a job's output."""
     return job.folder.with_name(f"{job.folder.name}.txt")
 
 
 def last_line(one: Running) -> str:
-    """The last line that a process has printed, without escape sequences; empty if it cannot be read."""
+    """The last line a process has printed, without escape sequences; empty if it cannot be read."""
     with suppress(OSError), output_of(one.job).open("rb") as output:
         output.seek(max(one.begin, output.seek(0, os.SEEK_END) - TAIL))
         if lines := output.read().decode("utf-8", "replace").splitlines():
@@ -174,7 +174,7 @@ def last_line(one: Running) -> str:
 
 
 def share_cores(process: int, place: int, shares: int) -> None:
-    """Keep a process to its share of this process's cores, all shares alike, where the system can."""
+    """Pin a process to its equal share of this process's cores, where the system allows it."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         if size := len(cores) // shares:

@@ -1,4 +1,4 @@
-"""The process of one of several trainings at once; see `at_once`."""
+"""The child process that runs one of several simultaneous trainings; see `at_once`."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from innerloop.config.serialization import from_json
 
 
 def child() -> int:
-    """Train as the order on standard input says; returns the exit code."""
+    """Train as instructed on standard input and return the exit code."""
     order = json.load(sys.stdin)
     config = order["config"] and from_json(order["config"])
     end_with_parent(order["parent"])

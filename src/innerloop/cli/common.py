@@ -1,4 +1,4 @@
-"""Shared by the subcommands: parsing, JAX's settings, consoles, tables."""
+"""Helpers shared by the subcommands: argument parsing, JAX setup, consoles and tables."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ from innerloop.parallel.cpu_devices import has_started, use_cores
 Arguments = TypeVar("Arguments")
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: as trained)")]
-"""A number that defaults to that of the run."""
+"""A number that defaults to the run's own."""
 
 Steps = Annotated[Count, STEPS]
 """Inner steps."""
@@ -37,16 +37,16 @@ Devices = Annotated[
 
 
 def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, name: str = "") -> Arguments:
-    """Parse the arguments of a subcommand; tyro exits with code 2 if they do not fit.
+    """Parse the arguments of a subcommand; tyro exits with code 2 if they are invalid.
 
     Args:
-        cls: a dataclass with the subcommand's name, and its help as docstring.
+        cls: a dataclass named after the subcommand, with the help text as its docstring.
         argv: the arguments.
         default: default values of all fields (None: those of `cls`).
-        name: the subcommand's name, if it differs from that of `cls`.
+        name: the subcommand's name, if it differs from the class name.
 
     Raises:
-        InnerloopError: for a number out of bounds.
+        InnerloopError: if a number is out of bounds.
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
@@ -59,10 +59,10 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
 
 @contextlib.contextmanager
 def _printable_complaints() -> Iterator[None]:
-    """Escape control characters in tyro's complaints, which repeat the arguments.
+    """Escape control characters in tyro's error messages, which echo the arguments.
 
     Raises:
-        InnerloopError: if a setting was refused; tyro would print a box.
+        InnerloopError: if a setting was rejected; tyro would print the error in a box.
     """
     told = io.StringIO()
     try:
@@ -85,21 +85,21 @@ def _refusal(ended: BaseException | None) -> InnerloopError | None:
 
 
 def _option(cls: type, field: str) -> str:
-    """The command-line option of a field."""
+    """The command-line option for a field."""
     beside = getattr(get_type_hints(cls, include_extras=True)[field], "__metadata__", ())
     names = [name for x in beside if (name := getattr(x, "name", None))]
     return "--" + (names[0] if names else field).replace("_", "-")
 
 
 def start_jax(devices: int | None = None, *, alone: bool = True) -> None:
-    """Set JAX up before its first use; compiled programs are kept on disk.
+    """Set up JAX before its first use; compiled programs are cached on disk.
 
     Args:
         devices: CPU devices (None: one per core).
         alone: whether this is the only process; otherwise JAX starts later, with the others.
 
     Raises:
-        InnerloopError: if JAX already runs with another number of devices, or cannot start.
+        InnerloopError: if JAX is already running with a different number of devices, or cannot start.
     """
     _keep_compiled()
     if not has_started():
@@ -111,7 +111,7 @@ def start_jax(devices: int | None = None, *, alone: bool = True) -> None:
 
 
 def _number_of_devices() -> int:
-    """The number of JAX devices; starts JAX if need be."""
+    """The number of JAX devices; starts JAX if necessary."""
     import jax
 
     try:
@@ -119,7 +119,7 @@ def _number_of_devices() -> int:
     except (
         RuntimeError,
         AssertionError,
-    ) as error:  # the latter where all kinds of devices fail without a word
+    ) as error:  # JAX asserts if every platform fails without a message
         reason = (str(error).splitlines() or ["no such device"])[0].split("(set JAX_PLATFORMS")[0]
         wanted = os.environ.get("JAX_PLATFORMS")
         do = "unset JAX_PLATFORMS, or install what it asks for"
@@ -129,7 +129,7 @@ def _number_of_devices() -> int:
 
 
 def _keep_compiled() -> None:
-    """Keep compiled programs in the cache folder, if it is writable."""
+    """Cache compiled programs on disk, if the cache folder is writable."""
     import jax
 
     folder = _usable_cache()
@@ -138,7 +138,7 @@ def _keep_compiled() -> None:
 
 
 def _usable_cache() -> Path | None:
-    """The folder of compiled programs, or None after a warning. Raises InnerloopError for a wrong INNERLOOP_CACHE."""
+    """The folder for compiled programs, or None after a warning. Raises InnerloopError for a bad INNERLOOP_CACHE."""
     from innerloop.tasks.io.download import cache_folder
 
     try:
@@ -154,19 +154,19 @@ def _usable_cache() -> Path | None:
         reason = str(error)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-    warnings.warn(f"innerloop: compiled programs are not kept ({reason.rstrip('.')})", stacklevel=2)
+    warnings.warn(f"innerloop: compiled programs are not cached ({reason.rstrip('.')})", stacklevel=2)
     return None
 
 
 class Terminal(Console):
-    """A console that shows text literally: brackets are not markup, and control characters become escapes."""
+    """A console that shows text literally: brackets are not markup, and control characters are escaped."""
 
     def on_broken_pipe(self) -> None:
         """Let `innerloop.cli.main` handle it; rich would exit with 1."""
-        raise BrokenPipeError(errno.EPIPE, "nobody reads")
+        raise BrokenPipeError(errno.EPIPE, "the reader closed the pipe")
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Render a string; everything printed and every table cell comes through here."""
+        """Render a string; everything printed and every table cell passes through here."""
         return super().render_str(printable(text), **settings)
 
 
@@ -179,7 +179,7 @@ def console(*, stderr: bool = False) -> Terminal:
 
 
 def new_table(*headings: str, left: int = 0) -> Table:
-    """An empty table whose first `left` columns hold words, the others numbers."""
+    """An empty table whose first `left` columns hold text and the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < left else "right")
@@ -187,5 +187,5 @@ def new_table(*headings: str, left: int = 0) -> Table:
 
 
 def print_json(value: object, indent: int | None = None) -> None:
-    """Print one JSON value; numbers that are not finite become null."""
+    """Print one JSON value; non-finite numbers become null."""
     print(as_json(value, indent))

@@ -14,9 +14,9 @@ from innerloop.errors import InnerloopError
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare runs on the same held-out tasks. Runs that differ by their seed alone are one row.
+    """Compare runs on the same held-out tasks. Runs that differ only in their seed share a row.
 
-    Every run is compared in pairs with the first one: seed by seed where both have several, else task by task.
+    Every run is compared with the first in pairs: seed by seed if both have several seeds, else task by task.
 
     Example: innerloop compare runs/maml/seed-* runs/anil/seed-* --format markdown
     """
@@ -26,15 +26,15 @@ class Compare:
     ]
     """Run folders, weights files, or presets with bundled weights."""
     tasks: Annotated[int, TASKS] = 600
-    """Held-out tasks for every measurement."""
+    """Held-out tasks per measurement."""
     format: Literal["text", "markdown", "csv", "latex", "json"] = "text"
-    """How the table is printed."""
+    """Output format of the table."""
     devices: Devices = None
-    """CPU devices that tasks are split over."""
+    """CPU devices to split tasks over."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop compare`; returns the exit code."""
+    """Run `innerloop compare` and return the exit code."""
     arguments = parse(Compare, argv)
     if not arguments.runs:
         raise InnerloopError("compare", "needs a run", do="give the folders of some runs")

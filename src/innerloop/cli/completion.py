@@ -1,4 +1,4 @@
-"""`innerloop completion`: a script for the shell, which then completes commands, presets and options."""
+"""`innerloop completion`: a shell script that completes commands, presets and options."""
 
 import contextlib
 import io
@@ -31,23 +31,23 @@ BASH = r"""_innerloop() {{
 complete -o default -F _innerloop innerloop
 """
 ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
-"""zsh runs bash's script."""
+"""zsh runs the bash script."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """Print what makes a shell complete commands, presets and options.
+    """Print a script that makes your shell complete commands, presets and options.
 
-    bash: eval "$(innerloop completion bash)" in ~/.bashrc; zsh: the same with zsh in ~/.zshrc; fish: innerloop
+    bash: eval "$(innerloop completion bash)" in ~/.bashrc; zsh: the same with `zsh`, in ~/.zshrc; fish: innerloop
     completion fish > ~/.config/fish/completions/innerloop.fish
     """
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
-    """For which shell."""
+    """The shell."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop completion`; returns the exit code."""
+    """Run `innerloop completion` and return the exit code."""
     arguments = parse(Completion, argv)
     print(script(arguments.shell), end="")
     return 0
@@ -84,7 +84,7 @@ def words() -> dict[str, list[str]]:
 
 
 def options(command: str) -> list[str]:
-    """The options that the help of a command names."""
+    """The options named in a command's help text."""
     from innerloop.cli import MODULES
 
     module = import_module(f"innerloop.cli.{MODULES.get(command, command)}")

@@ -1,4 +1,4 @@
-"""`innerloop demo`: open the page where one draws five characters and watches four algorithms adapt."""
+"""`innerloop demo`: open a page on which you draw five characters and watch four algorithms adapt."""
 
 import os
 import sys
@@ -11,14 +11,14 @@ from pathlib import Path
 from innerloop.cli.common import console, parse
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
-"""Variables without which a browser on Linux would be one for terminals."""
+"""Environment variables without which Linux has at most a text-mode browser."""
 
 
 @dataclass(frozen=True)
 class Demo:
     """Open a page: draw five characters, and watch MAML, FOMAML, Reptile and ANIL adapt to them step by step.
 
-    The page is a file of the package. It computes in the browser and needs no network.
+    The page is part of the package. It runs in the browser and needs no network.
     """
 
     no_browser: bool = False
@@ -26,7 +26,7 @@ class Demo:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop demo`; returns the exit code."""
+    """Run `innerloop demo` and return the exit code."""
     arguments = parse(Demo, argv)
     page = page_path()
     opened = not arguments.no_browser and _has_display() and webbrowser.open(page.as_uri())
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def page_path() -> Path:
-    """Where the page is."""
+    """The path of the page."""
     return Path(str(resources.files("innerloop.report") / "demo" / "index.html"))
 
 

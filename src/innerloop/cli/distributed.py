@@ -1,7 +1,7 @@
-"""One process of several: joining, ending together, and reporting the loss of another.
+"""One of several training processes: joining, ending together, and reporting the loss of another.
 
-When its coordinator or another process is gone, JAX aborts a process, and no Python code can react. So training runs in
-a child process, and the command reports what happened and how to resume.
+When the coordinator or another process is gone, JAX aborts this process, and no Python code can react. So training
+runs in a child process, and the command reports what happened and how to resume.
 """
 
 import os
@@ -20,10 +20,10 @@ from innerloop.errors import InnerloopError
 from innerloop.training import signals
 
 CHILD = "INNERLOOP_CHILD"
-"""Set in the environment of the child to the command's process number."""
+"""Set in the child's environment to the process ID of the command."""
 
 COMMAND = (sys.executable, "-P", "-m", "innerloop", "train")
-"""With -P, modules of the working directory are not taken for those that we import; see `same_package`."""
+"""-P keeps modules in the working directory from shadowing those that we import; see `same_package`."""
 
 LOST = 75
 """Exit code when another process was lost: a temporary failure (EX_TEMPFAIL of sysexits.h)."""
@@ -38,12 +38,12 @@ def is_child() -> bool:
 
 
 def supervise(argv: Sequence[str], folder: Path) -> int:
-    """Run `innerloop train` with these arguments in a child process; returns its exit code, or `LOST`."""
+    """Run `innerloop train` with these arguments in a child process; return its exit code, or `LOST`."""
     child, early = None, []
     signals.give_back()
-    # Before there is a child: one that comes while it starts is handed on, too.
+    # Before the child exists, so that a signal that arrives while it starts is forwarded too.
     signals.handle_all(lambda number, frame: hand_on(child, number) if child else early.append(number))
-    # In a session of its own: a Ctrl-C reaches this process alone, which hands it on once.
+    # In its own session, so that Ctrl-C reaches only this process, which forwards it once.
     child = subprocess.Popen(
         [*COMMAND, *argv], env=same_package() | {CHILD: str(os.getpid())}, start_new_session=True
     )
@@ -57,30 +57,30 @@ def supervise(argv: Sequence[str], folder: Path) -> int:
 
 
 def same_package() -> dict[str, str]:
-    """The environment of a child that imports the same innerloop as this process, from a clone too."""
+    """The environment of a child that imports the same innerloop as this process, even from a clone."""
     others, home = os.environ.get("PYTHONPATH"), Path(__file__).resolve().parents[2]
-    if home.name in ("site-packages", "dist-packages"):  # found anyway, and after Python's own library
+    if home.name in ("site-packages", "dist-packages"):  # found anyway, after the standard library
         return dict(os.environ)
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(home), others] if others else [str(home)])}
 
 
 def hand_on(child: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:
-    """Send a signal to the child."""
-    with suppress(ValueError):  # Windows has no sessions, and sends a Ctrl-C to both by itself
+    """Forward a signal to the child."""
+    with suppress(ValueError):  # Windows has no sessions, and sends Ctrl-C to both by itself
         child.send_signal(number)
 
 
 def _tell_lost(folder: Path) -> None:
     begun = (folder / "config.json").exists()  # another machine may not see it
-    where = f"--resume {folder}" if begun else "--resume if the first has kept a checkpoint"
-    lost = "train: another process of this run was lost or did not come; to go on from the last checkpoint, "
+    where = f"--resume {folder}" if begun else "--resume if the first process saved a checkpoint"
+    lost = "train: another process of this run was lost or never joined; to resume from the last checkpoint, "
     fail(f"{lost}start any number of processes again with {where}.", LOST)
 
 
 def end_with_parent(command: int | None = None) -> None:
-    """End this process when its parent is gone; at once if that is no longer `command`.
+    """End this process when its parent is gone; at once if the parent is no longer `command`.
 
-    On Windows, where the parent may be Python's launcher, it never changes.
+    On Windows the parent may be Python's launcher, and the parent's ID never changes.
     """
     parent = os.getppid() if command is None or os.name == "nt" else command
 
@@ -93,7 +93,7 @@ def end_with_parent(command: int | None = None) -> None:
 
 
 def as_one(work: Callable[[], int], folder: Path) -> int:
-    """Run `work`. After an error the process ends at once, since the others cannot reach the final barrier."""
+    """Run `work`. After an error, end the process at once, since the others cannot reach the final barrier."""
     from innerloop.parallel.multi_process import Lost, is_primary
 
     try:
@@ -107,6 +107,6 @@ def as_one(work: Callable[[], int], folder: Path) -> int:
         traceback.print_exc()
         code = 1
     if is_primary():
-        time.sleep(1)  # the others lose their coordinator with it: let them report first
+        time.sleep(1)  # the others lose their coordinator with this process: let them report first
     sys.stdout.flush()
     os._exit(code)

@@ -34,33 +34,33 @@ class Evaluate:
     steps: Steps = None
     """Inner steps."""
     shots: Annotated[Count, MEMBERS] = None
-    """Support examples of each class (for sinusoids and tables: of the task)."""
+    """Support examples per class (sinusoids and tables: per task)."""
     queries: Annotated[Count, MEMBERS] = None
-    """Query examples of each class (for sinusoids: of the task; for tables: at most so many)."""
+    """Query examples per class (sinusoids: per task; tables: at most this many)."""
     normalization: Annotated[
         Literal["transductive", "inductive", "support", "all"] | None,
         arg(metavar="{transductive,inductive,support,all}", help_behavior_hint="(default: as trained)"),
     ] = None
-    """Which batch gives a query's normalisation statistics: all queries of the task, the query with the support
-    set, or the support set alone; all: each in turn."""
+    """Batch that provides a query's normalisation statistics: all queries of the task (transductive), the query with
+    the support set (inductive), or the support set alone (support); all: each in turn."""
     rotations: Annotated[
         Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint="(default: as trained)")
     ] = None
-    """Whether held-out classes are rotated, where training classes are (Omniglot)."""
+    """Whether held-out classes are rotated, if training classes are (Omniglot)."""
     part: Literal["test", "validation", "train"] = "test"
-    """Which classes."""
+    """Split of the classes to measure on."""
     seed: Annotated[int, TEST_SEED] = 0
-    """Seed of the tasks."""
+    """Seed for drawing the tasks."""
     data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
     """Where the images are (data sets `folder` and `mini_imagenet`), or the table."""
     devices: Devices = None
-    """CPU devices that tasks are split over."""
+    """CPU devices to split tasks over."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop evaluate`; returns the exit code."""
+    """Run `innerloop evaluate` and return the exit code."""
     arguments = parse(Evaluate, argv)
     start_jax(arguments.devices)
     from innerloop.training.trained import load_trained
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _refuse_examples(arguments: Evaluate) -> None:
-    """Raise InnerloopError for numbers of examples, which do not apply to policies."""
+    """Raise InnerloopError if numbers of examples are given, which do not apply to policies."""
     for name in ("shots", "queries"):
         value = getattr(arguments, name)
         if value is not None:
@@ -94,7 +94,7 @@ def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
         if arguments.normalization is not None:
-            raise InnerloopError("--normalization", "policies have none", do="leave it out")
+            raise InnerloopError("--normalization", "does not apply to policies", do="leave it out")
         return [own]
     if arguments.normalization == "all":
         return sorted(get_args(Normalization), key=lambda mode: mode != own)
@@ -128,7 +128,7 @@ def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> Js
 
 
 def _show(found: "Sequence[innerloop.training.measurement.Measurement]", config: Config) -> None:
-    """The adaptation curve as a table, one column per mode, and the conditions of the measurement."""
+    """Print the adaptation curve as a table with one column per mode, and the conditions of the measurement."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
     first = found[0]
@@ -146,7 +146,7 @@ def _show(found: "Sequence[innerloop.training.measurement.Measurement]", config:
 
 
 def _show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]") -> None:
-    """A title, and a row for each recorded step."""
+    """Print a title, and a row for each recorded step."""
     table = new_table(steps, *columns)
     found = list(columns.values())
     for i, step in enumerate(found[0].steps):
@@ -158,13 +158,13 @@ def _show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.
 
 
 def _print_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
-    """The number of tasks with a loss or return that is not finite, if any."""
+    """Print the number of tasks with a non-finite loss or return, if any."""
     if words := diverged(found.diverged_tasks, found.tasks):
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
 def _title(found: "innerloop.training.measurement.Measurement") -> str:
-    """What was learnt, in words."""
+    """What was learned, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 
     if not isinstance(found, ScoreMeasurement):
@@ -188,12 +188,12 @@ def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement"
 def _score_conditions(
     scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]", config: Config
 ) -> str:
-    """The same of numbers that differ by their mode of normalisation alone."""
+    """The same for scores that differ only in their normalisation mode."""
     found = scores[0]
     shown = config.model.normalizes or len(scores) > 1
     table = config.data.spec.needs_file
     queries = ("at most " if table else "") + counted(found.queries_per_class, "query", "queries")
-    queries += "; 1 is the variance of y over the training rows" if table else ""
+    queries += "; unit: the variance of y over the training rows" if table else ""
     queries += " per class" if found.score == "accuracy" else ""
     modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
     return (
@@ -204,16 +204,16 @@ def _score_conditions(
 
 
 def _turned(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
-    """Whether classes are rotated, where that is a question."""
+    """Whether classes are rotated, if that applies."""
     return "" if found.rotations is None else f"classes {'rotated' if found.rotations else 'upright'}; "
 
 
 def _rounded(found: "innerloop.training.measurement.Measurement") -> str:
-    """The precision of products, where it is not that of all numbers."""
+    """The precision of matrix products, unless it is float32."""
     return "" if found.precision == "float32" else f"products in {found.precision}; "
 
 
 def trained_for(found: "innerloop.training.measurement.Measurement", unit: str) -> str:
-    """How long training was, if that is known."""
+    """The length of training, if known."""
     length = found.trained_meta_steps
     return "" if length is None else f"trained for {counted(length, unit)}; "

@@ -18,7 +18,7 @@ from innerloop.io.untrusted import JsonObject
 
 @dataclass(frozen=True)
 class Export:
-    """Adapt a trained initialisation to your own few examples, and write the adapted network as one file.
+    """Adapt a trained initialisation to a few examples of your own and write the adapted network as one file.
 
     The file runs without innerloop: ONNX in onnxruntime and others, StableHLO in JAX. It takes pictures as bytes,
     rows of a table in the table's units, and batches of any size.
@@ -29,19 +29,19 @@ class Export:
     source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
     """A run's folder, a weights file, or a preset with bundled weights."""
     support: Annotated[Path, arg(metavar="PATH", help_behavior_hint="(required)")]
-    """Your examples: a folder with a folder of pictures for each class, a table, or a CSV file of points x,y."""
+    """Your examples: a folder with one subfolder of pictures per class, a table, or a CSV file of points x,y."""
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")]
     """The file to write."""
     format: Annotated[
         ExportFormat | None,
-        arg(metavar="{onnx,stablehlo}", help_behavior_hint="(default: as the name of the file ends)"),
+        arg(metavar="{onnx,stablehlo}", help_behavior_hint="(default: from the file name)"),
     ] = None
     """The file's format."""
     steps: Steps = None
     """Inner steps."""
     normalization: Normalization = "inductive"
-    """Which batch gives a new picture's normalisation statistics: itself with the support set (inductive), the
-    support set (support), or the batch that the network is called on (transductive)."""
+    """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
+    support set alone (support), or the batch that the network is called on (transductive)."""
     ink: Annotated[
         Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
     ] = None
@@ -51,11 +51,11 @@ class Export:
     json: bool = False
     """Print one JSON object and nothing else."""
     overwrite: bool = False
-    """Replace the file of --out if it is there already."""
+    """Replace the --out file if it exists."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop export`; returns the exit code."""
+    """Run `innerloop export` and return the exit code."""
     arguments = parse(Export, argv)
     start_jax()
     from innerloop.cli.export_network import Target, write
@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _show(record: JsonObject) -> None:
-    """What the file takes and gives."""
+    """Print the file's inputs and outputs."""
     out = console()
     out.print(f"Wrote {record['file']} ({record['format']}).")
     for name in ("input", "output"):
@@ -87,9 +87,9 @@ def _show(record: JsonObject) -> None:
     how = f"{record['preset']}, {counted(record['steps'], 'inner step')}"
     out.print(f"Adapted by {how} on {counted(record['examples'], 'example')}.")
     if record["holds_examples"]:
-        out.print(f"It holds the examples: normalization `{record['normalization']}` needs them.")
+        out.print(f"It contains the examples: normalization `{record['normalization']}` needs them.")
 
 
 def _of(about: JsonObject) -> str:
-    """The names of columns."""
+    """The names of the columns."""
     return ": " + ", ".join(map(str, about["columns"])) if about.get("columns") else ""

@@ -1,4 +1,4 @@
-"""The computation of `innerloop export`: inputs as users have them, in front of the adapted network."""
+"""The computation behind `innerloop export`: preprocessing of the user's raw inputs in front of the adapted network."""
 
 import warnings
 from pathlib import Path
@@ -20,7 +20,7 @@ from innerloop.tasks.tables.traced import encoded, restored
 
 
 class Target(NamedTuple):
-    """The file to write: where, how, and whether over an existing one."""
+    """The file to write: its path, its format, and whether to overwrite an existing one."""
 
     path: Path
     format: ExportFormat | None
@@ -39,7 +39,7 @@ def write(start: Start, own: UserData, target: Target) -> JsonObject:
         A plain record of what the file holds.
 
     Raises:
-        InnerloopError: for examples that do not fit, and as `Learner.export`.
+        InnerloopError: if the examples do not fit the model, and as `Learner.export`.
     """
     if start.config.data.spec.needs_file:
         network, columns = _table(start, own, target)
@@ -55,7 +55,7 @@ def write(start: Start, own: UserData, target: Target) -> JsonObject:
 
 
 def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> JsonObject:
-    """Names, types and shapes of input and output."""
+    """Names, types and shapes of the input and the output."""
     result = jax.eval_shape(network.function, jax.ShapeDtypeStruct((1, *network.shape), network.dtype))
     shape = lambda sides: ["batch", *sides]
     given = {"name": INPUT, "dtype": network.dtype, "shape": shape(network.shape), "columns": inputs}
@@ -74,9 +74,9 @@ def _pictures(start: Start, own: UserData, target: Target) -> Network:
 
 
 def _class_folders(data: Path) -> Path:
-    """Where the folders of classes are: in the folder, or in `support` inside, as in the folder that `adapt` takes.
+    """The folder that holds the class folders: `data` itself, or `support` inside it, as for `adapt`.
 
-    A class may be called `support`; such a folder holds pictures, and lies beside other classes than `query`.
+    A class may be called `support`; its folder then holds pictures, next to classes other than `query`.
     """
     inside = data / "support"
     if not inside.is_dir():
@@ -86,7 +86,7 @@ def _class_folders(data: Path) -> Path:
 
 
 def _points(start: Start, own: UserData, target: Target) -> Network:
-    """x of a sinusoid."""
+    """A sinusoid's x."""
     fit_points(start, own, asks=False)
     return _export(start, target)
 
@@ -108,7 +108,7 @@ def _table(start: Start, own: UserData, target: Target) -> tuple[Network, tuple[
 
 
 def _samples(rows: Rows) -> Samples:
-    """Some rows of the new group in the units of the table, as the file takes them, and as the model does."""
+    """Some rows of the new group, as the file takes them (in the table's units) and as the model takes them."""
     kinds = rows.preparation.x
     columns = read(rows.chosen(np.flatnonzero(~rows.asked)[:8]), kinds)
     numbers = [
@@ -122,7 +122,7 @@ def _samples(rows: Rows) -> Samples:
         for kind, column, values in zip(kinds, columns, numbers, strict=True)
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unseen categories, which the fit has told
+        warnings.simplefilter("ignore")  # the fit has already warned about unseen categories
         return Samples(np.stack(numbers, axis=1), rows.preparation.inputs(frame))
 
 

@@ -16,7 +16,7 @@ from innerloop.io.untrusted import JsonObject
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """Name the presets: every paper protocol, with its data, algorithm and inner loop.
+    """List the presets: every paper protocol, with its data, algorithm and inner loop.
 
     Example: innerloop list omniglot
     """
@@ -28,7 +28,7 @@ class List:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop list`; returns the exit code."""
+    """Run `innerloop list` and return the exit code."""
     arguments = parse(List, argv)
     rows = [_row(config) for config in _chosen(arguments.words)]
     if arguments.json:
@@ -42,7 +42,7 @@ def _chosen(words: Sequence[str]) -> list[Config]:
     """The presets whose names contain all words. Raises InnerloopError if there are none."""
     found = [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
     if not found:
-        do = "`innerloop list` names them all"
+        do = "`innerloop list` lists them all"
         raise InnerloopError("list", "no preset's name contains these words", got=" ".join(words), do=do)
     return found
 

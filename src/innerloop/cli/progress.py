@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal, a plain line every few seconds elsewhere."""
+"""Progress display: a bar in a terminal, a plain line every few seconds elsewhere."""
 
 import math
 import time
@@ -18,7 +18,7 @@ EVERY = 5.0
 
 @contextmanager
 def training(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
-    """The progress callback of `innerloop.train`, for the length of a `with` block."""
+    """The progress callback for `innerloop.train`, for the duration of a `with` block."""
     with _lines_or_bar(console, title, "meta-steps") as tell:
         best: dict[str, float] = {}
 
@@ -35,7 +35,7 @@ def train_until_stopped(
     tell: Callable[[Stopped], None],
     work: Callable[[Callable[[Progress], None]], object],
 ) -> int:
-    """Train with progress.
+    """Train with a progress display.
 
     Args:
         console: where progress is shown.
@@ -58,9 +58,9 @@ def train_until_stopped(
 
 @contextmanager
 def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
-    """A progress callback `(done, total)` of a measurement, for the length of a `with` block."""
+    """A progress callback `(done, total)` for a measurement, for the duration of a `with` block."""
     with _lines_or_bar(console, title, unit) as tell:
-        first: list[tuple[float, int]] = []  # what came before was compilation, too
+        first: list[tuple[float, int]] = []  # the time before includes compilation
 
         def on_progress(done: int, total: int) -> None:
             first[:] = first or [(time.monotonic(), done)]

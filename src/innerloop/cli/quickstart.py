@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Quickstart:
     """Meta-train MAML, FOMAML, ANIL and Reptile on sinusoids and on glyphs, measure them on held-out tasks, print a
-    table and write a report. Takes a few minutes; finished runs are used again.
+    table and write a report. Takes a few minutes; finished runs are reused.
     """
 
     folder: Annotated[Path, arg(metavar="DIR")] = Path("runs/quickstart")
-    """Where the runs and the report are kept."""
+    """Where to keep the runs and the report."""
     tasks: Annotated[int, TASKS, arg(metavar="N")] = 400
-    """Held-out tasks for every measurement."""
+    """Held-out tasks per measurement."""
     effort: Annotated[float, Bounds(POSITIVE.low, 1000), arg(metavar="X")] = 1.0
-    """Length of training, as a multiple of the usual."""
+    """Length of training, as a multiple of the default."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop quickstart`; returns the exit code."""
+    """Run `innerloop quickstart` and return the exit code."""
     arguments = parse(Quickstart, argv)
     start_jax()
     begun, plan = time.monotonic(), _configs(arguments.effort)
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _configs(effort: float) -> list[Config]:
-    """Short runs: fewer meta-steps and filters than the papers', the same tasks for all algorithms of a problem."""
+    """Short runs: fewer meta-steps and filters than in the papers, the same tasks for all algorithms on a problem."""
     sinusoids = [_sinusoid(name) for name in ("maml", "fomaml", "anil", "reptile", "joint")]
     glyphs = [_glyph(name) for name in ("maml", "fomaml", "anil", "reptile")]
     return [_shortened(config, effort) for config in sinusoids + glyphs]
@@ -86,7 +86,7 @@ def _glyph(algorithm: str) -> Config:
 
 
 def _shortened(config: Config, effort: float) -> Config:
-    """The config with its training length multiplied, and ten log lines, two of them with a validation."""
+    """The config with its training length scaled, and ten log lines, two of them with a validation."""
     steps = max(10, round(config.outer.meta_steps * effort))
     block = -(-steps // 10)
     outer = replace(
@@ -111,7 +111,7 @@ def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
 
 
 def _trained(folder: Path, config: Config, title: str) -> int:
-    """Train one run unless it is finished; returns 0, or the exit code after a signal."""
+    """Train one run unless it is finished; return 0, or the exit code after a signal."""
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.storage import weights
     from innerloop.training.storage.run_directory import RunFolder
@@ -121,12 +121,12 @@ def _trained(folder: Path, config: Config, title: str) -> int:
     if RunFolder(folder).weights.is_file():
         path = RunFolder(folder).weights
         weights.check_config(path, config, weights.load(path)[1])
-        out.print(f"{title}: already trained, used again")
+        out.print(f"{title}: already trained, reused")
         return 0
     continued = (folder / "config.json").exists()
 
     def tell(_: Stopped) -> None:
-        out.print(f"Stopped in {config.name}; everything is saved. The same command continues.")
+        out.print(f"Stopped in {config.name}; everything is saved. Run the same command to continue.")
 
     return train_until_stopped(
         out, title, tell, lambda on_progress: train(config, folder, resume=continued, on_progress=on_progress)
@@ -146,7 +146,7 @@ def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:
 
 
 def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
-    """All results in one table."""
+    """Print all results in one table."""
     scores = ("before adapting", "after 1 step", "after all steps")
     table = new_table("problem", "initialisation", *scores, "inner steps", "tasks", left=2)
     for group in groups:

@@ -1,4 +1,4 @@
-"""`innerloop report`: one HTML page about one or more runs."""
+"""`innerloop report`: an HTML page on one or more runs."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,10 +17,10 @@ from innerloop.io.files import OutputFolder, new_output, output
 
 @dataclass(frozen=True)
 class Report:
-    """Write one self-contained HTML page about one or more runs: results, curves, examples, settings.
+    """Write a self-contained HTML page on one or more runs: results, curves, examples, settings.
 
-    Runs on the same problem are compared; figures are kept in RUN/figures too. Of runs of `innerloop.fit` it shows what
-    training logged.
+    Runs on the same problem are compared; figures are also saved in RUN/figures. For runs of `innerloop.fit` the page
+    shows what training logged.
 
     Example: innerloop report runs/glyphs-5way-1shot-maml runs/glyphs-5way-1shot-reptile
     """
@@ -32,17 +32,17 @@ class Report:
     out: Annotated[
         Path | None, arg(metavar="FILE", help_behavior_hint="(default: report.html in the first run)")
     ] = None
-    """Where the page is written."""
+    """Where to write the page."""
     overwrite: bool = False
     """Replace an existing file."""
     tasks: Annotated[int, TASKS] = 600
-    """Held-out tasks for every measurement."""
+    """Held-out tasks per measurement."""
     devices: Devices = None
-    """CPU devices that tasks are split over."""
+    """CPU devices to split tasks over."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop report`; returns the exit code."""
+    """Run `innerloop report` and return the exit code."""
     arguments = parse(Report, argv)
     if not arguments.runs:
         raise InnerloopError("report", "needs a run", do="give a run's folder")
@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _report_on_fits(arguments: Report) -> int:
-    """The page on runs of `innerloop.fit`: what training logged."""
+    """Write the page on runs of `innerloop.fit`: what training logged."""
     from innerloop.report import fit_page
 
     runs = fit_page.load(arguments.runs)
@@ -79,15 +79,15 @@ def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContext
     """A draft of the page, and its path: by default `report.html` in the first run's folder, or here.
 
     Args:
-        arguments: of the command.
-        inputs: what is read, and so must not be replaced.
+        arguments: the command's arguments.
+        inputs: files that are read, and so must not be replaced.
 
     Raises:
         InnerloopError: if the file exists and must not be replaced.
     """
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
     if arguments.out is None and first.is_dir():
-        # The page of a run lies beside its files, which are the input.
+        # A run's page is written next to the run's files, which are inputs.
         others = [path for path in inputs if Path(path).resolve() != first.resolve()]
         folder = OutputFolder(first, overwrite=overwrite, inputs=others)
         folder.check("report.html")

@@ -1,4 +1,4 @@
-"""`innerloop reproduce`: repeat a run from its config, and compare."""
+"""`innerloop reproduce`: repeat a run from its config and compare."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ from innerloop.training.signals import Stopped
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Repeat a run from its config, and compare weights to the bit and metrics to the last digit.
+    """Repeat a run from its config and compare weights bit for bit and metrics to the last digit.
 
-    The exit code is 0 if all is the same, and 1 if anything differs; the output then names the differences in
+    The exit code is 0 if everything matches and 1 if anything differs; the output then lists the differences in
     versions, machine, devices, flags and data.
 
     Example: innerloop reproduce runs/sinusoid-maml
@@ -27,18 +27,18 @@ class Reproduce:
 
     run: Annotated[Path, tyro.conf.Positional, arg(metavar="RUN", help_behavior_hint="")]
     """The run's folder."""
-    folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none is kept)")] = None
-    """Where the new run is kept."""
+    folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: not kept)")] = None
+    """Where to keep the new run."""
     devices: Annotated[
-        int | None, DEVICES, arg(metavar="N", help_behavior_hint="(default: as many as then)")
+        int | None, DEVICES, arg(metavar="N", help_behavior_hint="(default: as in the run)")
     ] = None
-    """CPU devices that tasks are split over."""
+    """CPU devices to split tasks over."""
     json: bool = False
     """Print the verdict as JSON."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop reproduce`; returns the exit code: 0 if the runs are the same, else 1."""
+    """Run `innerloop reproduce` and return the exit code: 0 if the runs are the same, else 1."""
     arguments = parse(Reproduce, argv)
     start_jax(_devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
@@ -63,7 +63,7 @@ def _devices_of(folder: Path) -> int | None:
 
 
 def _judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
-    """Print the verdict; returns the exit code, 128 plus the number of a signal if one came."""
+    """Print the verdict and return the exit code, 128 plus the signal number if a signal arrived."""
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.reproduce import reproduce
 

@@ -30,7 +30,7 @@ from innerloop.training.signals import Stopped
 
 
 def _distributed_option(name: str, metavar: str, hint: str = "") -> Any:
-    """An option `--distributed.NAME`."""
+    """The settings of an option `--distributed.NAME`."""
     return arg(name=f"distributed.{name}", metavar=metavar, help_behavior_hint=hint)
 
 
@@ -41,41 +41,41 @@ class Basics:
     Example: innerloop train omniglot-5way-1shot-maml --outer.meta-steps 2000
 
     Every setting of the preset can be changed: --data.*, --model.*, --inner.*, --outer.*,
-    --evaluation.* and in reinforcement learning --rl.*; `innerloop train PRESET -H` lists them with the
+    --evaluation.* and, in reinforcement learning, --rl.*. `innerloop train PRESET -H` lists them with the
     preset's values.
     """
 
     preset: Annotated[str | None, tyro.conf.Positional, arg(metavar="[PRESET]", help_behavior_hint="")] = None
-    """Which protocol; `innerloop list` names them."""
+    """The preset; see `innerloop list`."""
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
-    """Where the run is kept."""
+    """Where to keep the run."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Resume the run in this folder, with its own settings."""
     devices: Devices = None
-    """CPU devices that tasks are split over."""
+    """CPU devices to split tasks over."""
     distributed: bool = False
-    """One of several processes; Slurm, Open MPI or Kubernetes say which, or the next three options, or
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    """Run as one of several processes. Slurm, Open MPI or Kubernetes tell which one; otherwise set the next three
+    options, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
-    """Where the first process listens."""
+    """Address that the first process listens on."""
     processes: Annotated[int | None, Bounds(1, 100_000), _distributed_option("processes", "N")] = None
-    """How many there are."""
+    """Number of processes."""
     process: Annotated[int | None, Bounds(0, 100_000), _distributed_option("process", "I")] = None
-    """Which one this is, from 0."""
+    """Index of this process, from 0."""
     patience: Annotated[
         int, Bounds(1, 1_000_000), _distributed_option("patience", "SECONDS", "(default: 60)")
     ] = 60
-    """Silence after which another counts as lost."""
+    """Silence after which another process counts as lost."""
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
-    """Which meta-gradient."""
+    """Meta-learning algorithm."""
     seed: Annotated[int, SEED] = 0
-    """Seed of initial weights and training tasks."""
+    """Seed for the initial weights and the training tasks."""
     seeds: Annotated[str | None, arg(metavar="A..B", help_behavior_hint="")] = None
-    """Train with each seed, 0..4 for example, into DIR/seed-N."""
+    """Train once per seed, for example 0..4, into DIR/seed-N."""
     at_once: Annotated[int, Bounds(1, 1000), arg(metavar="N", help_behavior_hint="(default: 1)")] = 1
-    """Of the seeds, train so many at the same time, each in a process with its share of the machine."""
+    """Number of seeds to train at the same time, each in its own process with a share of the machine."""
     precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
-    """Of the factors of products on an accelerator, in training and at test."""
+    """Precision of the inputs of matrix products on an accelerator, in training and at test."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Train(Basics):
 
 @dataclass(frozen=True)
 class TrainRL(Train):
-    """The same in reinforcement learning."""
+    """`Train` with the settings of reinforcement learning."""
 
     rl: RLConfig = field(default_factory=RLConfig)
 
@@ -100,15 +100,15 @@ SETTINGS = ("algorithm", "seed", "precision", "data", "model", "inner", "outer",
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `innerloop train`; returns the exit code, 128 plus the number of a signal that stopped it."""
+    """Run `innerloop train` and return the exit code, 128 plus the signal number if a signal stopped it."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
     arguments, base = _parse_with_preset(argv)
     if arguments.at_once > 1 and arguments.seeds is None:
-        raise InnerloopError("--at-once", "is for several seeds", got=arguments.at_once, do="give --seeds")
+        raise InnerloopError("--at-once", "needs several seeds", got=arguments.at_once, do="give --seeds")
     if _is_distributed(arguments):
         if arguments.seeds is not None:
-            raise InnerloopError("--seeds", "is for one process", got=arguments.seeds, do="give --seed")
+            raise InnerloopError("--seeds", "needs a single process", got=arguments.seeds, do="give --seed")
         return _run_distributed(argv, arguments, base)
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
@@ -119,13 +119,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> int:
-    """One training for each seed."""
+    """Train once per seed."""
     from innerloop.cli.seeds import one_after_the_other, seeds_of, train_each
 
     several = seeds_of(seeds)
     if arguments.resume is not None or seed_given:
-        do = "leave --resume and --seed out"
-        raise InnerloopError("--seeds", "names the trainings already", got=seeds, do=do)
+        do = "leave out --resume and --seed"
+        raise InnerloopError("--seeds", "already determines the runs", got=seeds, do=do)
     config, folder = _plan(arguments, base)
     assert config is not None
     if arguments.at_once > 1:
@@ -138,13 +138,13 @@ def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> 
 
 
 def _is_distributed(arguments: Train) -> bool:
-    """Whether other processes take part."""
+    """Whether this is one of several processes."""
     given = (arguments.coordinator, arguments.processes, arguments.process)
     return arguments.distributed or any(value is not None for value in given)
 
 
 def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int:
-    """The part of this process, in a supervised child process."""
+    """Train as one of several processes, in a supervised child process."""
     from innerloop.cli import distributed as processes
 
     folder = arguments.resume or arguments.folder or Path("runs") / str(arguments.preset)
@@ -165,7 +165,7 @@ def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int
 
 
 def _own_settings(arguments: Train) -> bytes:
-    """A digest of the settings that all processes must share; the folder is not one of them."""
+    """A digest of the settings that all processes must share; their folders may differ."""
     from innerloop.config.serialization import to_json
 
     given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
@@ -175,13 +175,13 @@ def _own_settings(arguments: Train) -> bytes:
 
 
 def _train_as_primary(arguments: Train, base: Config) -> int:
-    """The primary process, which alone reads the run's folder, writes and prints."""
+    """Train as the primary process, the only one that reads the run's folder, writes and prints."""
     config, folder = _plan(arguments, base)
     return train_into(folder, config)
 
 
 def _train_as_worker(folder: Path) -> int:
-    """Any other process: settings and state come from the primary."""
+    """Train as any other process: settings and state come from the primary."""
     from innerloop.training.train import train
 
     try:
@@ -192,25 +192,23 @@ def _train_as_worker(folder: Path) -> int:
 
 
 def _parse_with_preset(argv: Sequence[str]) -> tuple[Train, Config]:
-    """The arguments, and the preset whose settings are their defaults."""
+    """The arguments, and the preset that provides their defaults."""
     presets = all_presets()
     named = next((word for word in argv if word in presets), None)
     base = presets[named] if named else Config()
     arguments = _arguments_of(argv, base)
-    if (
-        arguments.preset in presets and arguments.preset != named
-    ):  # the first match was the value of an option
+    if arguments.preset in presets and arguments.preset != named:  # the first match was an option's value
         base = presets[arguments.preset]
         arguments = _arguments_of(argv, base)
     if base.model.start and arguments.data.dataset != base.data.dataset:
-        # A model that was trained on other data is a start for those who ask for it.
+        # Start from a model that was trained on other data only if asked to.
         base = dataclasses.replace(base, model=dataclasses.replace(base.model, start=""))
         arguments = _arguments_of(argv, base)
     return arguments, base
 
 
 def _arguments_of(argv: Sequence[str], base: Config) -> Train:
-    """The arguments, with the settings of `base` where none is given."""
+    """The arguments, with the settings of `base` as defaults."""
     if base.reinforcement:
         own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
         return parse(TrainRL, argv, TrainRL(**own), name="train")
@@ -231,32 +229,32 @@ def _plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
     config = dataclasses.replace(preset(arguments.preset), **settings)
     folder = arguments.folder or Path("runs") / config.name
     if (folder / "config.json").exists():
-        do = f"go on with it by `innerloop train --resume {folder}`, or give another --folder"
-        raise InnerloopError(str(folder), "holds a run already", do=do)
+        do = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
+        raise InnerloopError(str(folder), "already holds a run", do=do)
     return config, folder
 
 
 def _check_resume(arguments: Train, changed: list[str]) -> None:
-    """Raise InnerloopError unless `--resume` stands alone or beside the run's own preset."""
+    """Raise InnerloopError unless `--resume` is given alone or with the run's own preset."""
     from innerloop.training.storage.run_directory import RunFolder
 
     if not arguments.resume.is_dir():  # pyright: ignore[reportOptionalMemberAccess]
         raise InnerloopError("--resume", "there is no such folder", got=str(arguments.resume))
     config = RunFolder(arguments.resume).config()  # pyright: ignore[reportArgumentType]
     if arguments.folder is not None:
-        raise InnerloopError("train", "--resume names the folder already", do="leave --folder out")
+        raise InnerloopError("train", "--resume already names the folder", do="leave out --folder")
     if arguments.preset not in (None, config.name):
-        wrong = f"the run in {arguments.resume} is of {config.name}"
-        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), do="leave the preset out")
+        wrong = f"the run in {arguments.resume} is of preset {config.name}"
+        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), do="leave out the preset")
     if changed:
-        do = "leave the changes out, or start a new run"
+        do = "leave out the changes, or start a new run"
         raise InnerloopError(
-            "--resume", "a run keeps its own settings", got=f"changes of {changed[0]!r}", do=do
+            "--resume", "a resumed run keeps its settings", got=f"changes to {changed[0]!r}", do=do
         )
 
 
 def train_into(folder: Path, config: Config | None) -> int:
-    """Train with progress; print where the results are, or how to resume."""
+    """Train with a progress display; print where the results are, or how to resume."""
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.memory_plan import MemoryPlan
     from innerloop.training.storage import checkpoint
@@ -271,7 +269,7 @@ def train_into(folder: Path, config: Config | None) -> int:
     checkpoint.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
-        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Go on with:")
+        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Resume with:")
         out.print(f"  innerloop train --resume {folder}", style="bold")
 
     def show_plan(plan: MemoryPlan) -> None:
@@ -294,7 +292,7 @@ def train_into(folder: Path, config: Config | None) -> int:
 
 
 def _announce(config: Config, folder: Path) -> None:
-    """Print what starts, and how to stop it."""
+    """Print what is starting and how to stop it."""
     outer = config.outer
     out = console()
     out.print(
@@ -305,16 +303,16 @@ def _announce(config: Config, folder: Path) -> None:
 
 
 def _start_in_words(config: Config) -> str:
-    """From what training begins, where that is, or was to be, a trained model."""
+    """What training starts from, if the config or its preset names a trained model."""
     if config.model.start:
         return f"Starts from the trained weights of {config.model.start}, not from random ones."
     own = all_presets().get(config.name)
     if own is None or not own.model.start:
         return ""
     return (
-        f"Starts from random weights: those of {own.model.start}, from which the preset trains for "
-        f"{counted(own.outer.meta_steps, 'meta-step')}, are of {own.data.spec.title}. From random weights more may be "
-        f"needed (--outer.meta-steps); --model.start {own.model.start} would use them."
+        f"Starts from random weights: {own.model.start}, from which the preset trains for "
+        f"{counted(own.outer.meta_steps, 'meta-step')}, was trained on {own.data.spec.title}. Random weights may need "
+        f"more (--outer.meta-steps); --model.start {own.model.start} uses the trained weights."
     )
 
 

@@ -15,7 +15,7 @@ from innerloop.tasks.io.images import open_image, tell_remarks, to_array
 from innerloop.tasks.io.pixels import Colour, colour
 
 LINES = 1_000_000
-"""The most lines of a CSV file."""
+"""The maximum number of lines in a CSV file."""
 
 Ink = Literal["dark", "light"]
 Command = Literal["adapt", "export"]
@@ -32,7 +32,7 @@ class UserData(NamedTuple):
         data: a folder of pictures, or a CSV file of points.
         query: the new pictures (empty: those in `data/query`).
         ink: whether drawings are dark or light (None: derived from the pictures).
-        command: who was given them, and complains about them.
+        command: the command they were given to, for error messages.
     """
 
     data: Path
@@ -54,10 +54,10 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
 
     Args:
         folder: the user's folder, with `support/CLASS/`.
-        ways: the most classes that the model takes.
+        ways: the maximum number of classes that the model takes.
 
     Raises:
-        InnerloopError: for a wrong layout, and a wrong number of classes.
+        InnerloopError: for a wrong layout or a wrong number of classes.
     """
     if not folder.is_dir():
         raise InnerloopError("adapt", "there is no such folder", got=repr(str(folder)))
@@ -95,7 +95,7 @@ def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
     query = folder / "query"
     found = sorted(p for p in query.iterdir() if p.suffix.lower() in ENDINGS) if query.is_dir() else []
     if not found:
-        raise InnerloopError(str(query), "holds no pictures", do="put new ones there, or give --query FILES")
+        raise InnerloopError(str(query), "contains no images", do="put new ones there, or give --query FILES")
     return found
 
 
@@ -124,10 +124,10 @@ def ink_of(pictures: np.ndarray) -> Ink:
 
 
 def read_points(path: Path, *, asks: bool = True) -> Points:
-    """Read `x,y` rows; `asks`: whether rows with an empty y are needed.
+    """Read `x,y` rows; `asks`: whether rows with an empty y are required.
 
     Raises:
-        InnerloopError: for a bad header or number, and if there are no examples or no new points.
+        InnerloopError: for a bad header or number, or if there are no examples or no new points.
     """
     try:
         text = read_bytes(path, TEXT).decode("utf-8-sig")

@@ -24,7 +24,7 @@ class Start(NamedTuple):
 
     Attributes:
         learner: not fitted yet.
-        config: of its run.
+        config: the config of its run.
         source: the run's folder, a weights file or a preset.
         data_folder: where the training images or the training table are (empty: as in training).
     """
@@ -45,14 +45,14 @@ def start_from(source: str, data_folder: str, steps: int | None, normalization: 
         normalization: which batch normalises a new example.
 
     Raises:
-        InnerloopError: there is no such source, or it is an RL policy.
+        InnerloopError: if there is no such source, or it is an RL policy.
     """
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
     return Start(learner, weights.load(weights_path(source))[1], source, data_folder)
 
 
 class Drawn(NamedTuple):
-    """How the user's pictures are read, the new ones as the labelled ones.
+    """How to read the user's pictures, labelled and new ones alike.
 
     Attributes:
         shape: height, width and channels.
@@ -79,10 +79,10 @@ def fit_pictures(
         start: the initialisation; its learner is fitted.
         files: the labelled pictures by class.
         ink: whether drawings are dark or light (None: derived from the pictures).
-        new: pictures to be predicted, whose size and channels count where the model takes any.
+        new: pictures to predict; their size and channels count if the model takes any.
 
     Raises:
-        InnerloopError: a picture cannot be read or does not fit the model.
+        InnerloopError: if a picture cannot be read or does not fit the model.
     """
     learner, config = start.learner, start.config
     known = [path for paths in files.values() for path in paths]
@@ -96,7 +96,7 @@ def fit_pictures(
 
 
 def _fixed_shape(shape: Shape | None) -> PictureShape | None:
-    """The shape of a picture, if config and weights determine all of it."""
+    """The shape of a picture, if config and weights fully determine it."""
     height, width, channels = shape or (None, None, None)
     return None if height is None or width is None or channels is None else (height, width, channels)
 
@@ -135,13 +135,13 @@ def fit_points(start: Start, own: UserData, *, asks: bool) -> np.ndarray:
     Args:
         start: the initialisation; its learner is fitted.
         own: a CSV file with the header x,y.
-        asks: whether rows with an empty y are needed.
+        asks: whether rows with an empty y are required.
 
     Returns:
         x of the rows with an empty y, `[rows, 1]`.
 
     Raises:
-        InnerloopError: the file is none of points, or the model needs more than x.
+        InnerloopError: if the file holds no points, or the model needs more than x.
     """
     if start.config.data.oracle:
         raise InnerloopError(

@@ -1,1 +1,1 @@
-"""Settings of a run as frozen dataclasses."""
+"""The settings of a run, as frozen dataclasses."""

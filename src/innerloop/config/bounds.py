@@ -1,6 +1,6 @@
-"""Bounds of numbers, annotated on each field: `steps: Annotated[int, Bounds(0, 1_000_000)] = 1`.
+"""Bounds of numbers, given as annotations of fields: `steps: Annotated[int, Bounds(0, 1_000_000)] = 1`.
 
-Upper bounds are far beyond what anyone needs. They keep sizes within 32 bits and step sizes within float32, so that
+Upper bounds are far beyond any practical value. They keep sizes within 32 bits and step sizes within float32, so that
 impossible settings are rejected at the start instead of overflowing later.
 """
 
@@ -16,17 +16,17 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped, shown
 
 MOST = 2**31 - 1
-"""The largest signed 32-bit integer: counters of steps, and elements of an array."""
+"""The largest signed 32-bit integer: the limit of step counters and array sizes."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Inclusive bounds of a number, or of the elements of a tuple.
+    """Inclusive bounds on a number, or on each element of a tuple.
 
     Attributes:
         low: the smallest value.
         high: the largest value.
-        length: the largest number of elements, for tuples.
+        length: the largest number of elements, if the field is a tuple.
     """
 
     low: int | float
@@ -43,15 +43,15 @@ POSITIVE = Bounds(1e-30, 1e30)
 SHARE = Bounds(1e-30, 1)
 """A fraction above 0."""
 MEMBERS = Bounds(1, 1_000_000)
-"""Examples, tasks vectorised at a time, and the like."""
+"""Numbers of examples, of tasks vectorised at a time, and the like."""
 STEPS = Bounds(0, 1_000_000)
-"""Inner steps."""
+"""Numbers of inner steps."""
 TASKS = Bounds(2, 10_000_000)
-"""Tasks of a measurement; an interval needs two."""
+"""Numbers of tasks in a measurement; a confidence interval needs at least two."""
 FRACTION = Bounds(0, 1)
-"""A fraction that may be nothing."""
+"""A fraction that may be 0."""
 DEVICES = Bounds(1, 1024)
-"""CPU devices."""
+"""Numbers of CPU devices."""
 
 
 class Field(NamedTuple):
@@ -64,7 +64,7 @@ class Field(NamedTuple):
 
 @cache
 def bounds_of(cls: type) -> dict[str, Field]:
-    """The bounds of the fields of a dataclass, by name."""
+    """The bounds of a dataclass's fields, by name."""
     plain, full = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     kinds = {name: (hint, *get_args(hint)) for name, hint in plain.items()}
     return {
@@ -103,7 +103,7 @@ def _wrong_of(value: object, bounds: Bounds, integers: bool) -> str:
 
 def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
     """What is wrong with a number, in words; empty if nothing is."""
-    kind: Any = Integral if integers else Real  # of NumPy too
+    kind: Any = Integral if integers else Real  # NumPy's too
     if not isinstance(value, kind) or isinstance(value, bool):
         return "must be a whole number" if integers else "must be a number"
     if bounds.high == SEED.high and not SEED.low <= value <= SEED.high:
@@ -121,13 +121,13 @@ def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
 
 
 def check_product(factors: dict[str, int]) -> None:
-    """Raise InnerloopError if sizes that are allowed one by one make an array that is too large."""
+    """Raise InnerloopError if sizes that are each within bounds give an array that is too large."""
     if math.prod(factors.values()) > MOST:
         got = " x ".join(map(str, factors.values()))
-        wrong = f"must be {_grouped(MOST)} or less together"
+        wrong = f"the product must be {_grouped(MOST)} or less"
         raise InnerloopError(" x ".join(factors), wrong, got=got)
 
 
 def _grouped(number: int | float) -> str:
-    """A bound in words."""
+    """A bound as text."""
     return grouped(number) if isinstance(number, int) else f"{number:g}"

@@ -32,15 +32,15 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    """The names between the commas of a text."""
+    """The names in a comma-separated text."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 class Section:
-    """Base class of settings; checks every number against the bounds in its annotation."""
+    """Base class of settings; checks every number against its annotated bounds."""
 
     SECTION = ""
-    """The prefix of the names of its fields; without a type, so that it is not a field itself."""
+    """Prefix of the names of the fields; not annotated with a type, so that it is not a field itself."""
 
     def __post_init__(self) -> None:
         check_bounds(self, lambda name: f"{self.SECTION}{name}")
@@ -48,72 +48,72 @@ class Section:
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """Which tasks."""
+    """The tasks."""
 
     SECTION = "data."
 
     dataset: Dataset = "glyphs"
-    """Where tasks come from."""
+    """The source of tasks."""
     ways: Annotated[int, MEMBERS] = 5
-    """Classes of an episode."""
+    """Classes per episode."""
     shots: Annotated[int, MEMBERS] = 1
-    """Support examples of each class at test (for sinusoids and tables: of the task)."""
+    """Support examples per class at test (sinusoids and tables: per task)."""
     train_shots: Annotated[int | None, MEMBERS] = None
-    """Support examples of each class while training; None: as at test (Reptile trains with more)."""
+    """Support examples per class in training; None: as at test (Reptile trains with more)."""
     queries: Annotated[int, MEMBERS] = 1
-    """Query examples of each class while training (for sinusoids: of the task; for tables: at most so many)."""
+    """Query examples per class in training (sinusoids: per task; tables: the maximum per task)."""
     rotations: bool = False
-    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
+    """Turn each class into four, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
     `evaluation.rotations`."""
     flip: bool = False
-    """Mirror images at random while training."""
+    """Mirror images at random in training."""
     crop: Annotated[int, Bounds(0, 4096)] = 0
-    """Shift images at random by up to so many pixels while training."""
+    """Shift images at random by up to this many pixels in training."""
     rotate: Annotated[float, Bounds(0, 180)] = 0.0
-    """Rotate images at random by up to so many degrees while training."""
+    """Rotate images at random by up to this many degrees in training."""
     split: str = ""
-    """Which published split of the classes; empty: the data set's usual one."""
+    """Published split of the classes; empty: the usual one of the data set."""
     folder: str = ""
-    """Where the images are (data sets `folder` and `mini_imagenet`)."""
+    """Folder of the images (data sets `folder` and `mini_imagenet`)."""
     size: Annotated[int, Bounds(0, 4096)] = 0
-    """Side that the images of `folder` are resized to; 0: as they are."""
+    """Side length in pixels to which the images of `folder` are resized; 0: not resized."""
     background: str = "white"
-    """Colour that transparent parts of the images of `folder` are composited on: a CSS name, or #rrggbb."""
+    """Background colour for transparent parts of the images of `folder`: a CSS name, or #rrggbb."""
     min_examples: Annotated[int, Bounds(0, 1_000_000)] = 0
-    """Classes of `folder` with fewer images are left out; 0: none."""
+    """Leave out classes of `folder` with fewer images; 0: keep all."""
     file: str = ""
-    """The table (data set `table`): a CSV or Parquet file with one row per example."""
+    """Table (data set `table`): a CSV or Parquet file with one row per example."""
     task: str = ""
-    """Column of `file` that names the group of a row; every group is a task."""
+    """Column of `file` with the group of each row; every group is a task."""
     x: str = ""
-    """Columns of `file` that are given, with commas between them; empty: all but `task` and `y`."""
+    """Input columns of `file`, separated by commas; empty: all except `task` and `y`."""
     y: str = ""
-    """Column of `file` to predict, or several with commas between them."""
+    """Column of `file` to predict, or several separated by commas."""
     categories: str = ""
-    """Columns of `file` that hold numbers and mean categories, with commas between them."""
+    """Numeric columns of `file` to treat as categories, separated by commas."""
     missing: Literal["drop", "refuse"] = "drop"
-    """Whether rows of `file` with a missing value are left out, or refused."""
+    """Whether to leave out rows of `file` with a missing value, or to refuse the file."""
     protocol: Literal["maml", "reptile"] = "maml"
-    """Which paper's sinusoids."""
+    """The paper whose sinusoids are used."""
     oracle: bool = False
-    """Give the task as input: the amplitude and phase of the sinusoid, the goal of navigation, the direction or speed
-    of a body."""
+    """Add the task to the input: the amplitude and phase of the sinusoid, the goal of navigation, or the direction or
+    speed of a body."""
 
     @property
     def own(self) -> str:
-        """The name of the user's folder of images, or of the user's table; empty for other data."""
+        """The name of the image folder or of the table; empty for other data."""
         if self.spec.needs_file:
             return Path(self.file).name
         return Path(self.folder).name if self.spec.needs_folder else ""
 
     @property
     def augmented(self) -> bool:
-        """Whether images are changed at random while training."""
+        """Whether images are augmented in training."""
         return bool(self.flip or self.crop or self.rotate)
 
     @property
     def x_columns(self) -> tuple[str, ...]:
-        """The columns of a table that are given; none: all others."""
+        """The input columns of a table; empty: all others."""
         return _listed(self.x)
 
     @property
@@ -123,34 +123,34 @@ class DataConfig(Section):
 
     @property
     def category_columns(self) -> tuple[str, ...]:
-        """The columns of a table whose numbers mean categories."""
+        """The numeric columns of a table that are treated as categories."""
         return _listed(self.categories)
 
     @property
     def outputs(self) -> int:
-        """The outputs of a model for such tasks."""
+        """The number of outputs of a model for these tasks."""
         return self.ways if self.spec.kind == "images" else max(1, len(self.y_columns))
 
     @property
     def spec(self) -> DatasetSpec:
-        """The row of the data set."""
+        """The data set's row in the table of data sets."""
         return DATASETS[self.dataset]
 
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
-    """Which network."""
+    """The network."""
 
     SECTION = "model."
 
     kind: Literal["conv4", "mlp"] = "conv4"
-    """Four convolutional blocks, or fully connected layers."""
+    """Four convolutional blocks (conv4), or fully connected layers (mlp)."""
     filters: Annotated[int, Bounds(1, 8192)] = 64
     """Filters of each convolution."""
     downsample: Literal["stride", "pool"] = "stride"
     """How each block halves the image."""
     features: Literal["mean", "flatten"] = "mean"
-    """What the head sees of the last block: its mean over positions, or all of it."""
+    """What the head reads from the last block: its mean over positions, or all of it."""
     hidden: Annotated[tuple[int, ...], Bounds(1, 1_000_000, length=256)] = (40, 40)
     """Widths of the fully connected layers."""
     activation: Literal["relu", "tanh"] = "relu"
@@ -158,11 +158,11 @@ class ModelConfig(Section):
     normalize: bool = False
     """Batch normalisation after the fully connected layers."""
     context: Annotated[int, Bounds(0, 1_000_000)] = 0
-    """Context parameters beside the inputs of the fully connected layers, which CAVIA adapts."""
+    """Context parameters appended to the inputs of the fully connected layers, adapted by CAVIA."""
     scale: Annotated[float | None, Bounds(0, 1e30)] = None
-    """Standard deviation of the initial weights of the fully connected layers; None: Glorot's."""
+    """Standard deviation of the initial weights of the fully connected layers; None: Glorot initialisation."""
     start: str = ""
-    """Start from the weights of this run folder, weights file or shipped model, with a head of zeros if the shapes of
+    """Start from the weights of this run folder, weights file or shipped model, with a zero head if the shapes of the
     heads differ; empty: random weights."""
 
     @property
@@ -178,31 +178,32 @@ class InnerConfig(Section):
     SECTION = "inner."
 
     steps: Annotated[int, STEPS] = 1
-    """Inner steps while training."""
+    """Inner steps in training."""
     learning_rate: Annotated[float, POSITIVE] = 0.01
-    """Inner step size, for a loss that is a mean over examples; what is learned begins there (Meta-SGD, MAML++)."""
+    """Inner step size, for a loss that is a mean over examples; initial value of learned step sizes (Meta-SGD,
+    MAML++)."""
     optimizer: Literal["sgd", "adam", "persistent_adam"] = "sgd"
-    """Gradient descent, or Adam with beta1 = 0: reset for every task, or with second moments that persist from task to
-    task (Reptile's published code)."""
+    """Gradient descent, or Adam with beta1 = 0: reset for every task (adam), or with second moments that persist from
+    task to task (persistent_adam, as in Reptile's published code)."""
     minibatch: Annotated[int | None, MEMBERS] = None
-    """Support examples per inner step while training; None: all."""
+    """Support examples per inner step in training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
-    """How the loop is differentiated: changes time and memory, not the result."""
+    """How to differentiate the inner loop: affects time and memory, not the result."""
     checkpoints: Annotated[int | None, MEMBERS] = None
-    """Checkpoints through time, for long loops: the inner steps between them are run once more. None: as many as there
-    are steps, and where those do not fit into memory, their square root."""
+    """Checkpoints through time, for long loops: the inner steps between them are recomputed. None: one for each step
+    or, if those do not fit into memory, the square root of the number of steps."""
     offload: bool = False
-    """Keep the checkpoints in the host's memory, on accelerators."""
+    """On accelerators, keep the checkpoints in host memory."""
     multi_step_updates: Annotated[int, Bounds(0, MOST)] = 0
-    """MAML++: outer updates whose loss also reads the queries before the last inner step."""
+    """MAML++: number of outer updates at the start whose loss includes the query loss after every inner step."""
     proximal: Annotated[float, POSITIVE] = 1.0
-    """iMAML: strength lambda of the pull to the initialisation."""
+    """iMAML: strength lambda of the proximal term that pulls towards the initialisation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.offload and self.checkpoints is None:
             do = "give inner.checkpoints too, such as the square root of inner.steps"
-            raise InnerloopError("inner.offload", "is of checkpoints, and there are none", do=do)
+            raise InnerloopError("inner.offload", "there are no checkpoints to offload", do=do)
 
 
 @dataclass(frozen=True)
@@ -220,22 +221,22 @@ class OuterConfig(Section):
     optimizer: Literal["adam", "sgd"] = "adam"
     """Outer optimiser."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    """How the outer step size decays to 0 over the run."""
+    """How the outer step size decays to 0 over the run, if at all."""
     clip: Annotated[float | None, POSITIVE] = None
-    """Each element of the meta-gradient is clipped to +-clip; None: not at all."""
+    """Clip each element of the meta-gradient to +-clip; None: no clipping."""
     chunk: Annotated[int | None, MEMBERS] = None
-    """Tasks vectorised at a time on a device; None: one for convolutions on a CPU, else all."""
+    """Tasks vectorised at a time on each device; None: one for convolutions on a CPU, else all."""
     model_shards: Annotated[int, DEVICES] = 1
-    """Devices that share one copy of the parameters, for models too large for one."""
+    """Devices that share one copy of the parameters, for models too large for one device."""
     log_every: Annotated[int, MEMBERS] = 100
     """Outer updates per dispatch and log line."""
     validate_every: Annotated[int, Bounds(0, MOST)] = 1000
-    """Outer updates between validations, and one at the end; 0: none at all. Rounded to whole log lines."""
+    """Outer updates between validations, with another at the end; 0: no validation. Rounded to whole log lines."""
     checkpoint_every: Annotated[int, Bounds(0, MOST)] = 1000
-    """Outer updates between checkpoints, and one at the end; 0: that one alone. Rounded to whole log lines."""
+    """Outer updates between checkpoints, with another at the end; 0: only at the end. Rounded to whole log lines."""
     snapshots: Annotated[int, Bounds(0, 10_000)] = 10
-    """Initialisations kept along the run for `innerloop analyze`, evenly apart, beside that before the first update;
-    0: none at all. Rounded to whole log lines."""
+    """Snapshots of the initialisation for `innerloop analyze`, evenly spaced over the run, in addition to one before
+    the first update; 0: none at all. Rounded to whole log lines."""
 
 
 @dataclass(frozen=True)
@@ -245,20 +246,20 @@ class EvaluationConfig(Section):
     SECTION = "evaluation."
 
     tasks: Annotated[int, TASKS] = 10_000
-    """Held-out tasks; at most so many where their number is finite (groups of a table)."""
+    """Held-out tasks; all of them if there are fewer (groups of a table)."""
     steps: Annotated[int, STEPS] = 10
-    """Inner steps at test; may exceed those of training."""
+    """Inner steps at test; may be more than in training."""
     minibatch: Annotated[int | None, MEMBERS] = None
     """Support examples per inner step at test; None: all."""
     queries: Annotated[int, MEMBERS] = 1
-    """Query examples of each class (for sinusoids: of the task; for tables: at most so many)."""
+    """Query examples per class at test (sinusoids: per task; tables: the maximum per task)."""
     rotations: bool = True
-    """Rotate held-out classes as well where training classes are (MAML's code does, Reptile's does not)."""
+    """Rotate held-out classes too, if training classes are rotated (MAML's code does, Reptile's does not)."""
     normalization: Normalization = "transductive"
-    """Which batch supplies the normalisation statistics: all queries of a task together (transductive), each query
-    with the support set (inductive), or the support set alone (support)."""
+    """The batch that gives the normalisation statistics: all queries of a task together (transductive), each query
+    with the support set (inductive), or only the support set (support)."""
     validation_tasks: Annotated[int, TASKS] = 600
-    """Tasks of each validation while training."""
+    """Tasks in each validation during training."""
 
 
 @dataclass(frozen=True)
@@ -268,47 +269,48 @@ class RLConfig(Section):
     SECTION = "rl."
 
     trajectories: Annotated[int, Bounds(2, 1_000_000)] = 20
-    """Trajectories of every inner step and of the query while training."""
+    """Trajectories for every inner step and for the query, in training."""
     test_trajectories: Annotated[int, Bounds(2, 1_000_000)] = 40
-    """The same at test."""
+    """Trajectories for every inner step and for the query, at test."""
     test_restarts: bool = False
-    """At test, follow a trajectory that ends before the horizon by others, up to the horizon."""
+    """At test, when a trajectory ends before the horizon, start another one, up to the horizon."""
     horizon: Annotated[int, Bounds(1, 1_000_000)] = 100
-    """Steps after which a trajectory is cut."""
+    """Number of steps after which a trajectory is cut off."""
     reward: Literal["distance", "squared"] = "distance"
-    """Navigation's reward: minus the distance (published code), or minus its square (the paper's text)."""
+    """Reward of navigation: minus the distance (published code), or minus its square (the paper's text)."""
     discount: Annotated[float, SHARE] = 0.99
     """Discount factor gamma."""
     gae_lambda: Annotated[float, SHARE] = 1.0
-    """Lambda of generalised advantage estimation; 1: returns minus the baseline."""
+    """Lambda of generalised advantage estimation (GAE); 1: returns minus the baseline."""
     baseline: Literal["linear", "none"] = "linear"
     """Baseline of the advantages."""
     surrogate: Literal["dice", "log_probability", "ratio"] = "dice"
-    """The loss of the inner loop; only dice has the right second derivative over several steps."""
+    """Loss of the inner loop; only dice has the correct second derivative over several steps."""
     outer: Literal["trpo", "ppo", "gradient"] = "trpo"
-    """The outer step: trust region, clipped objective, or the outer optimiser along the meta-gradient."""
+    """Outer step: trust region (trpo), clipped objective (ppo), or the outer optimiser on the meta-gradient."""
     max_kl: Annotated[float, POSITIVE] = 0.01
-    """TRPO: the largest mean KL divergence between adapted policies before and after a step."""
+    """TRPO: largest mean KL divergence between adapted policies before and after a step."""
     fisher_fraction: Annotated[float, SHARE] = 1.0
-    """TRPO: fraction of the tasks that the curvature is estimated from."""
+    """TRPO: fraction of the tasks used to estimate the curvature."""
     conjugate_gradients: Annotated[int, Bounds(1, 10_000)] = 10
-    """TRPO: iterations of conjugate gradients."""
+    """TRPO: conjugate gradient iterations."""
     clip: Annotated[float, POSITIVE] = 0.2
     """PPO: clipping range of the probability ratio."""
     epochs: Annotated[int, Bounds(1, 10_000)] = 5
     """PPO: gradient steps on the same trajectories."""
     test_lr_decay: Annotated[float, Bounds(0, 1000)] = 0.5
-    """Inner step size at test after the first step, relative to that of the first."""
+    """Size of inner steps after the first at test, relative to the first."""
 
 
 @dataclass(frozen=True)
 class Config(Section):
-    """A whole run. Same config and same number of devices (with `outer.model_shards`, also of processes): same bits."""
+    """A whole run. The same config and number of devices (and of processes, with `outer.model_shards`) give the same
+    bits."""
 
     name: str = "custom"
-    """The preset that this came from."""
+    """Name of the preset that the config is based on."""
     algorithm: AlgorithmName = "maml"
-    """Which meta-gradient."""
+    """Meta-learning algorithm."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
@@ -318,7 +320,8 @@ class Config(Section):
     seed: Annotated[int, SEED] = 0
     """Seed of the initial weights and of the training tasks."""
     precision: Precision = "float32"
-    """Of the factors of products on an accelerator, in training and at test; sums and parameters are float32."""
+    """Precision of the factors of matrix products and convolutions on accelerators, in training and at test; sums and
+    parameters are float32."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -326,7 +329,7 @@ class Config(Section):
             check_product(sizes)
 
     def arrays(self) -> list[dict[str, int]]:
-        """The largest arrays of a run, as the sizes of their axes by name."""
+        """The largest arrays of a run, as named axis sizes."""
         data, outer, evaluation, rl = self.data, self.outer, self.evaluation, self.rl
         ways, steps = {"data.ways": data.ways}, {"inner.steps": self.inner.steps}
         batch, log = {"outer.meta_batch": outer.meta_batch}, min(outer.log_every, outer.meta_steps)
@@ -345,12 +348,12 @@ class Config(Section):
 
     @property
     def title(self) -> str:
-        """The preset's name, and that of the user's own data."""
+        """The preset's name, with the name of the user's own data."""
         return f"{self.name} on {self.data.own}" if self.data.own else self.name
 
     @property
     def spec(self) -> AlgorithmSpec:
-        """The row of the algorithm."""
+        """The algorithm's row in the table of algorithms."""
         return ALGORITHMS[self.algorithm]
 
     @property

@@ -1,4 +1,4 @@
-"""Configs as JSON text, read strictly, since the text may come from anywhere."""
+"""Configs as JSON text; reading is strict, since the text may be untrusted."""
 
 import dataclasses
 import json
@@ -19,15 +19,15 @@ def from_json(text: str, who: str = "config.json") -> Config:
     """Read a config from JSON text.
 
     Args:
-        text: what `to_json` made.
-        who: where the text comes from, for messages.
+        text: JSON text, as from `to_json`.
+        who: the source of the text, for messages.
 
     Raises:
-        InnerloopError: broken JSON, an unknown field, a wrong type, or a number out of bounds.
+        InnerloopError: the text is not JSON, or has an unknown field, a wrong type, or a number out of bounds.
     """
     try:
         return _from_dict(Config, parse_json(text, who), who)
-    except InnerloopError as error:  # a config knows its bounds, and not which file it is read from
+    except InnerloopError as error:  # errors about bounds do not name the file
         raise error if error.who.startswith(who) else InnerloopError(who, str(error)) from None
 
 
@@ -65,5 +65,5 @@ def _matches(hint: Any, value: Any) -> bool:
     if get_args(hint):
         return any(_matches(option, value) for option in get_args(hint))
     if hint is float:
-        return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
+        return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # false for NaN
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

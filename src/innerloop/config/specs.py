@@ -1,6 +1,6 @@
-"""The table of algorithms and the table of data sets.
+"""The tables of algorithms and data sets.
 
-Everything that depends on the name of an algorithm or a data set is in its row here; other modules ask the row. This
+Everything that depends on the name of an algorithm or data set is in its row here; other modules look it up. This
 module does not import JAX, so that the command can list the choices quickly.
 """
 
@@ -17,16 +17,16 @@ class AlgorithmSpec:
     """One row of the table of algorithms.
 
     Attributes:
-        name: in a config; `innerloop/algorithms/NAME.py` holds a constructor of the same name.
-        title: in texts.
-        moves: which parameters its inner loop adapts.
-        second_order: whether its meta-gradient goes through the inner loop.
-        reads_query: whether its meta-gradient reads the query set, and so may have a loss of its own for it.
-        adapts_in_training: whether its training runs the inner loop; otherwise only its test does.
-        persistent_moments: whether the moments of its inner optimiser may persist from task to task.
-        learns_rates: whether its step sizes are meta-parameters, which `inner.learning_rate` gives before training.
-        classes: whether its tasks must be episodes of classes.
-        settings: the settings of the inner loop that its constructor takes by the same names.
+        name: the name in a config; `innerloop/algorithms/NAME.py` holds a constructor of the same name.
+        title: the name in text.
+        moves: the parameters that the inner loop adapts.
+        second_order: whether the meta-gradient differentiates through the inner loop.
+        reads_query: whether the meta-gradient reads the query set, so that it may have a separate loss.
+        adapts_in_training: whether training runs the inner loop; otherwise only the test does.
+        persistent_moments: whether the moments of the inner optimiser may persist from task to task.
+        learns_rates: whether step sizes are meta-parameters; `inner.learning_rate` is then their initial value.
+        classes: whether tasks must be episodes of classes.
+        settings: settings of the inner loop that the constructor takes as arguments of the same names.
     """
 
     name: str
@@ -42,7 +42,7 @@ class AlgorithmSpec:
 
     @property
     def policies(self) -> bool:
-        """Whether it adapts a policy, whose inner loop is that of `InnerLoop` alone."""
+        """Whether it can adapt policies, which support only the plain `InnerLoop`."""
         return not (self.learns_rates or self.classes or self.settings or self.moves == "context")
 
     @property
@@ -53,7 +53,7 @@ class AlgorithmSpec:
     def make(
         self, loss_fn: Any, inner: Any, *, outer_loss_fn: Any = None, head: Any = "head", settings: Any = None
     ) -> Any:
-        """Make the algorithm; what is given is passed to the constructors that take it.
+        """Make the algorithm; arguments that its constructor does not take are ignored.
 
         Args:
             loss_fn: the loss on the support set.
@@ -92,7 +92,7 @@ ALGORITHMS = {
         AlgorithmSpec("joint", "joint training", adapts_in_training=False),
     )
 }
-"""Every algorithm by its name."""
+"""All algorithms by name."""
 
 SETTINGS = {name for spec in ALGORITHMS.values() for name in spec.settings}
 """The settings of the inner loop that only some algorithms read."""
@@ -103,19 +103,19 @@ class DatasetSpec:
     """One row of the table of data sets.
 
     Attributes:
-        name: in a config.
-        title: in texts.
-        kind: regression, images to classify, or reinforcement learning.
+        name: the name in a config.
+        title: the name in text.
+        kind: regression, image classification, or reinforcement learning.
         image_shape: height, width and channels of every image (None: those of the files).
         module: the module of `innerloop.tasks.datasets` that reads it.
-        read: `read(module, data)` gives the splits that a `DataConfig` asks for.
-        needs_folder: whether it is read from a folder that the user names.
-        needs_file: whether it is a table, read from a file that the user names, whose groups of rows are tasks.
+        read: `read(module, data)` returns the splits for a `DataConfig`.
+        needs_folder: whether it is read from a folder given by the user.
+        needs_file: whether it is a table, read from a file given by the user, whose groups of rows are tasks.
         counts_examples: whether classes with few examples can be left out.
-        drawings: whether images are light ink on a dark background, for which the settings of Omniglot are used.
-        rotations: whether its published protocol makes four classes of each by rotation.
-        body: the name of a simulated body.
-        goal: what a simulated body is rewarded for.
+        drawings: whether images are light strokes on a dark background, so that the settings of Omniglot apply.
+        rotations: whether the published protocol turns each class into four by rotation.
+        body: the name of the simulated body.
+        goal: what the simulated body is rewarded for.
     """
 
     name: str
@@ -133,7 +133,7 @@ class DatasetSpec:
     goal: str = ""
 
     def load(self, data: object) -> Any:
-        """The classes (of a table, the groups) of training, validation and test, by the settings of a `DataConfig`."""
+        """Load the classes (for a table, the groups) of training, validation and test for a `DataConfig`."""
         return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data)
 
 
@@ -213,4 +213,4 @@ DATASETS = {
         _body("ant", "velocity"),
     )
 }
-"""Every source of tasks by its name."""
+"""All sources of tasks by name."""

@@ -1,4 +1,4 @@
-"""What an algorithm is: a meta-gradient of ONE task, together with its loss and its inner loop."""
+"""The base class of algorithms: the meta-gradient of ONE task, with its loss and its inner loop."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from innerloop.engine.types import LossFn, Params, Task
 
 
 class MetaInfo(NamedTuple):
-    """What is logged of one task.
+    """What is logged for one task.
 
     Attributes:
         outer_loss: the loss that the meta-gradient descends, a scalar.
         inner_losses: the support loss before each inner step, `[steps]`.
-        aux: the auxiliary outputs of the loss, a pytree of arrays (None without any).
+        aux: the auxiliary outputs of the loss, a pytree of arrays (None if it has none).
     """
 
     outer_loss: Float[Array, ""]
@@ -34,7 +34,7 @@ _QUERY = 2**31 - 1
 
 
 def loss_key(task_key: PRNGKeyArray) -> PRNGKeyArray:
-    """The key for a task's random losses, from the key that the task is drawn with."""
+    """The key for a task's random losses, derived from the key that the task is drawn with."""
     return jax.random.fold_in(task_key, 1)
 
 
@@ -42,13 +42,13 @@ def loss_key(task_key: PRNGKeyArray) -> PRNGKeyArray:
 class Algorithm(ABC):
     """The base class of all algorithms. A subclass defines `meta_grad` and may override the other methods.
 
-    All methods are pure functions of their arguments, of one task, without an axis over tasks; only a random loss needs
-    the `key`. *Meta-parameters* are everything that the outer loop learns: the model's parameters, and whatever an
-    algorithm learns beside them.
+    All methods are pure functions of one task, without an axis over tasks. Only a random loss needs the `key`.
+    *Meta-parameters* are everything that the outer loop learns: the model's parameters, and anything else that an
+    algorithm learns.
 
-    Outside of `jax.jit` and other transformations, a call of `adapt` or `meta_grad` is traced anew and runs as one
-    program, which is compiled once. It raises an InnerloopError if its result is not finite. `jax.jit(algorithm.adapt)`
-    saves the tracing too, and checks nothing.
+    Outside `jax.jit` and other transformations, each call of `adapt` or `meta_grad` is traced again, but runs as one
+    program that is compiled only once. It raises an InnerloopError if its result is not finite.
+    `jax.jit(algorithm.adapt)` also saves the tracing, but checks nothing.
 
     Attributes:
         loss_fn: the loss on the support set.
@@ -66,7 +66,7 @@ class Algorithm(ABC):
                 setattr(cls, name, one_program(lost)(vars(cls)[name]))
 
     def init(self, params: Params) -> Params:
-        """The initial meta-parameters, from the parameters of a model."""
+        """Make the initial meta-parameters from the parameters of a model."""
         return params
 
     def initialisation(self, meta_params: Params) -> Params:
@@ -78,7 +78,7 @@ class Algorithm(ABC):
         return self.initialisation(meta_params)
 
     def inner_for(self, meta_params: Params) -> InnerLoop:
-        """The inner loop with what is learnt of it; by default `inner`."""
+        """The inner loop with its learned parts, such as step sizes; by default `inner`."""
         return self.inner
 
     def trajectory(
@@ -92,13 +92,13 @@ class Algorithm(ABC):
         """Run the inner loop on the support set of one task.
 
         Args:
-            meta_params: what `init` made and the outer loop learnt.
+            meta_params: the result of `init`, or what the outer loop has learned from it.
             support: a pytree with a leading axis `support` on every leaf.
-            observe: called after every step, as by `unroll`.
-            key: of the task, for a random loss.
+            observe: called after every step, as in `unroll`.
+            key: the task's key, for a random loss.
 
         Raises:
-            InnerloopError: as `unroll`.
+            InnerloopError: as in `unroll`.
         """
         start = self.start(meta_params, support)
         return unroll(self.loss_fn, self.inner_for(meta_params), start, support, observe, key=key)
@@ -108,7 +108,7 @@ class Algorithm(ABC):
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 
         Raises:
-            InnerloopError: as `unroll`.
+            InnerloopError: as in `unroll`.
         """
         return self.trajectory(meta_params, support, key=key).adapted
 
@@ -116,24 +116,24 @@ class Algorithm(ABC):
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
     ) -> tuple[Params, MetaInfo]:
-        """The gradient that the outer loop descends, of the structure of `meta_params`, and what to log.
+        """The gradient that the outer loop descends, with the structure of `meta_params`, and what to log.
 
         Args:
-            meta_params: what `init` made and the outer loop learnt.
+            meta_params: the result of `init`, or what the outer loop has learned from it.
             task: one task.
-            key: of the task, for a random loss.
+            key: the task's key, for a random loss.
 
         Raises:
-            InnerloopError: as `unroll`.
+            InnerloopError: as in `unroll`.
         """
 
     def at(self, step: Array) -> "Algorithm":
-        """The algorithm at an update of the outer loop, for what follows a schedule over updates; by default itself."""
+        """The algorithm at one update of the outer loop, for schedules over updates; by default itself."""
         return self
 
     @property
     def plain(self) -> bool:
-        """Whether the losses are functions of parameters and batch alone: not random, and without model state."""
+        """Whether the losses depend only on parameters and batch: they are not random and have no model state."""
         return not self.random and initial_state(self.loss_fn) is None
 
     @property
@@ -144,7 +144,7 @@ class Algorithm(ABC):
     def query_loss(
         self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
     ) -> Array:
-        """The loss of adapted parameters on the query set, a scalar; `key` is that of the task."""
+        """The loss of adapted parameters on the query set, a scalar; `key` is the task's key."""
         return self.query(adapted, batch, key=key)[0]
 
     def query(
@@ -159,5 +159,5 @@ class Algorithm(ABC):
         return self.loss_fn if self.outer_loss_fn is None else self.outer_loss_fn
 
     def with_inner(self, **changes: object) -> "Algorithm":
-        """The same algorithm with changed fields of its inner loop: `with_inner(steps=10)` for more steps at test."""
+        """A copy with changed fields of the inner loop, such as `with_inner(steps=10)` for more steps at test time."""
         return replace(self, inner=replace(self.inner, **changes))

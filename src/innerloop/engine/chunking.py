@@ -17,7 +17,7 @@ def divisor_up_to(number: int, most: int) -> int:
 
 
 def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -> PyTree:
-    """The mean of `one(item)` over the leading axis of `items`, `chunk` of them at a time, in floats.
+    """The mean of `one(item)` over the leading axis of `items`, `chunk` items at a time, in floating point.
 
     Only the running sum is kept.
     """
@@ -32,17 +32,17 @@ def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(in_floats, first(items)))
     count = jax.tree.leaves(items)[0].shape[0]
-    # Not -1: an array may hold nothing, as the query set of a task for Reptile.
+    # Not -1: an array may be empty, like the query set of a Reptile task.
     chunks = jax.tree.map(lambda x: x.reshape(count // chunk, chunk, *x.shape[1:]), items)
     total, _ = jax.lax.scan(add_chunk, zeros, chunks)
     return jax.tree.map(lambda x: x / count, total)
 
 
 def in_memory_order(x: Array) -> Array:
-    """The same array, laid out in the order of its axes whatever reads it.
+    """The same array, laid out in the order of its axes regardless of what reads it.
 
-    On a GPU XLA would give the operand of a long sum a layout in which the summed axes are contiguous, and so write all
-    of it once more.
+    On a GPU, XLA would give the operand of a long sum a layout in which the summed axes are contiguous, and so write
+    the whole array once more.
     """
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
@@ -52,15 +52,15 @@ def _sum_of_tasks(x: Array) -> Array:
 
 
 def _as_float(x: Array) -> Array:
-    """Numbers whose mean can be taken: whole ones and truth values, such as a mask, as floats."""
+    """Convert integers and booleans, such as a mask, to floats, so that their mean can be taken."""
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
 
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
-    """Tasks per device, and per chunk (None: all of a device's).
+    """The number of tasks per device, and per chunk (None: all tasks of a device).
 
     Raises:
-        InnerloopError: the meta-batch is no multiple of devices x chunk.
+        InnerloopError: the meta-batch is not a multiple of devices x chunk.
     """
     groups: int = mesh.shape["tasks"]
     share = meta_batch // groups

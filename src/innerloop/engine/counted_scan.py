@@ -1,6 +1,6 @@
-"""A scan whose length is known only when it runs: one compiled program for all lengths up to a largest one.
+"""A scan whose length is known only at run time: one compiled program for all lengths up to a maximum.
 
-How a training is cut into runs then changes neither its programs nor its bits.
+How training is split into runs then changes neither its programs nor its results, to the bit.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ def scan_up_to(
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(body, carry, None, length=count)` for a traced `count` of at most `most`.
 
-    Without a `count` it is that scan itself, of length `most`.
+    Without a `count`, this is an ordinary scan of length `most`.
 
     Returns:
-        The last carry, and what `body` gave, stacked to `most` rows; those from `count` on are zeros.
+        The last carry, and the outputs of `body`, stacked to `most` rows; rows from `count` on are zero.
     """
     if count is None:
         return jax.lax.scan(body, carry, None, length=most)

@@ -1,8 +1,8 @@
-"""Custom derivatives within a loss, compared with those of the functions that they belong to.
+"""Compare custom derivatives within a loss with the true derivatives of their functions.
 
 Mixed mode relies on the symmetry of second derivatives. A straight-through estimator or a surrogate gradient is not the
-gradient of the loss, so its derivative is not symmetric, and mixed mode would compute another meta-gradient than the
-other modes, without a word. The rules are compared on random numbers, whose shapes are those of the traced program.
+gradient of the loss, so its derivative is not symmetric, and mixed mode would silently compute a different
+meta-gradient from the other modes. The rules are compared on random numbers with the shapes of the traced program.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from innerloop.errors import InnerloopError
 
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 TOLERANCE = 1e-2
-"""Relative error above which two derivatives are different ones; rounding in bfloat16 stays below."""
+"""The relative error above which two derivatives count as different; bfloat16 rounding stays below it."""
 
 
 def check_true_derivatives(loss: Callable[..., PyTree], *arguments: PyTree) -> None:
-    """Raise InnerloopError for a custom derivative within a loss that is not its function's.
+    """Raise InnerloopError if a custom derivative within a loss is not its function's true derivative.
 
     Args:
-        loss: the loss, of arguments of these shapes.
+        loss: the loss, as a function of arguments with these shapes.
         arguments: arrays or tracers.
     """
     traced = jax.make_jaxpr(lambda *given: loss(*given))(*arguments)
@@ -33,12 +33,12 @@ def check_true_derivatives(loss: Callable[..., PyTree], *arguments: PyTree) -> N
         if not _is_true(equation):
             kind = equation.primitive.name.removesuffix("_call")
             do = "use `derivative` rematerialised or unrolled"
-            wrong = f"mixed mode needs true derivatives, and a `{kind}` within the loss has another rule"
+            wrong = f"mixed mode needs true derivatives, but a `{kind}` within the loss has a different rule"
             raise InnerloopError("InnerLoop", wrong, do=do)
 
 
 def _custom_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
-    """All equations with a custom derivative, within equations too."""
+    """All equations with a custom derivative, including nested ones."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in CUSTOM:
             yield equation
@@ -47,11 +47,11 @@ def _custom_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
 
 
 def _is_true(equation: jex.JaxprEqn) -> bool:
-    """Whether the rule of an equation gives the derivative of its function, or cannot be compared."""
+    """Whether an equation's rule gives the true derivative of its function, or cannot be compared."""
     with jax.ensure_compile_time_eval():
         try:
             pulled = [_pulled(function, equation.invars) for function in _rule_and_function(equation)]
-        except Exception:  # such a rule cannot be run by itself, on keys for example
+        except Exception:  # the rule cannot be run on its own, for example on keys
             return True
     return all(_close(own, true) for own, true in zip(*pulled, strict=True))
 
@@ -65,7 +65,7 @@ def _rule_and_function(equation: jex.JaxprEqn) -> tuple[Callable[..., list], Cal
 
 
 def _pulled(function: Callable[..., list], operands: list) -> list[np.ndarray]:
-    """What `function` pulls back to its floating operands, at random numbers and from random cotangents."""
+    """The cotangents that `function` pulls back to its float operands, at random inputs, from random cotangents."""
     rng = np.random.default_rng(0)
     given = [_drawn(rng, x.aval.shape, x.aval.dtype) for x in operands]
     floating = [i for i, x in enumerate(given) if jnp.issubdtype(x.dtype, jnp.floating)]
@@ -80,7 +80,7 @@ def _pulled(function: Callable[..., list], operands: list) -> list[np.ndarray]:
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    """Random numbers on both sides of zero; ones of other types than floats."""
+    """Random numbers on both sides of zero; ones for dtypes other than floats."""
     if not jnp.issubdtype(dtype, jnp.floating):
         return jnp.ones(shape, dtype)
     return jnp.asarray(2 * rng.normal(size=shape), dtype)

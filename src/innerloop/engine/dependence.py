@@ -1,4 +1,4 @@
-"""What in a traced program depends on what."""
+"""Dependency analysis of traced programs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ CALLS = frozenset(
 
 
 def dependent(jaxpr: jex.Jaxpr, inputs: list[bool]) -> list[bool]:
-    """Which results of a jaxpr depend on those inputs that are marked; of branches and `while` loops all that might."""
+    """Which results of a jaxpr depend on the marked inputs; for branches and `while` loops, all that might."""
     marked = {variable for variable, mark in zip(jaxpr.invars, inputs, strict=True) if mark}
     marks = lambda atoms: [isinstance(x, jex.Var) and x in marked for x in atoms]
     for equation in jaxpr.eqns:
@@ -40,7 +40,7 @@ def _counts(scan: jex.JaxprEqn) -> tuple[int, int]:
 
 
 def _scanned(step: jex.Jaxpr, given: list[bool], constants: int, carried: int) -> list[bool]:
-    """The same of a scan, whose carry gathers marks from step to step."""
+    """The same for a scan, whose carry accumulates marks from step to step."""
     given = list(given)
     while True:
         results = dependent(step, given)
@@ -52,7 +52,7 @@ def _scanned(step: jex.Jaxpr, given: list[bool], constants: int, carried: int) -
 
 
 def numbers_within(traced: jex.ClosedJaxpr) -> Iterator[Any]:
-    """All constants and literals of a traced program, within its equations too."""
+    """All constants and literals of a traced program, including those inside its equations."""
     yield from traced.consts
     yield from _literals(traced.jaxpr)
 

@@ -1,8 +1,8 @@
-"""Where a computation lost finiteness: the update, the task of the meta-batch, the inner step, the parameter.
+"""Locate where a computation became non-finite: the update, the task of the meta-batch, the inner step, the parameter.
 
-A meta-step is a function of the state and its step number alone. So the state before the dispatch, of which a copy is
-kept, is taken forward again to the meta-step that went wrong, and that one is taken apart: task by task, inner step by
-inner step. A healthy run pays one copy of its state per dispatch.
+A meta-step depends only on the state and its step number. So a kept copy of the state before the dispatch is run
+forward again to the meta-step that failed, and that meta-step is examined task by task and inner step by inner step.
+The only cost to a healthy run is one copy of its state per dispatch.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from innerloop.engine.outer import MetaState
 
 Layers = Callable[[Params, PyTree], dict[str, Array]]
-"""`layers(params, batch)`: every layer's output, first to last."""
+"""`layers(params, batch)`: the output of every layer, from first to last."""
 
 QUERY = "the query loss or its gradient"
 
@@ -32,14 +32,14 @@ class Diverged(InnerloopError):
     """A loss, a gradient or a parameter was not finite.
 
     Attributes:
-        before: the state before the call, of the outer loop; None elsewhere.
+        before: the state of the outer loop before the call (None for errors from elsewhere).
     """
 
     before: "MetaState | None" = None
 
 
 class FiniteMask(NamedTuple):
-    """What of one task's meta-gradient is finite: losses and parameters by inner step, the outcome by parameter."""
+    """What is finite in one task's meta-gradient: losses and parameters by inner step, gradients by parameter."""
 
     losses: Bool[Array, " steps"]
     adapted: Bool[Array, " steps"]
@@ -48,7 +48,7 @@ class FiniteMask(NamedTuple):
 
 
 def is_finite(tree: PyTree) -> Bool[Array, " leaves"]:
-    """Leaf by leaf, whether all values are finite."""
+    """For each leaf, whether all its values are finite."""
     inexact = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     return jnp.array([jnp.isfinite(leaf).all() if inexact(leaf) else True for leaf in jax.tree.leaves(tree)])
 
@@ -81,9 +81,9 @@ def update_lost(info: PyTree) -> tuple[int, str] | None:
 def first_nonfinite(
     algorithm: "Algorithm", params: Params, tasks: Iterable[Task], layers: Layers | None = None
 ) -> str:
-    """In words, where the first task whose meta-gradient is not finite lost it; empty if all are finite.
+    """Describe where the first task with a non-finite meta-gradient became non-finite; empty if all are finite.
 
-    A loss that is random or has state is not taken apart: there it is always empty.
+    A loss that is random or has state is not examined; the description is then always empty.
     """
     if not algorithm.plain:
         return ""
@@ -99,23 +99,23 @@ def first_nonfinite(
 def _place_in_task(
     algorithm: "Algorithm", params: Params, task: Task, seen: FiniteMask, layers: Layers | None
 ) -> tuple[str, str]:
-    """When in its course one task's meta-gradient lost finiteness, and where."""
+    """At which stage one task's meta-gradient became non-finite, and where."""
     step = inner_step_lost(seen.losses, seen.adapted)
     query = step is None and jax.tree.leaves(task.query)[0].size
     start = _after_steps(algorithm, params, task.support, seen.losses.size if step is None else step)
     where = layer_lost(algorithm, start, task.query if query else task.support, layers)
-    where = where or gradient_lost(params, seen.grads) or "at the step itself"
+    where = where or gradient_lost(params, seen.grads) or "in the update itself"
     return QUERY if step is None else f"inner step {step}", where
 
 
 def _after_steps(algorithm: "Algorithm", params: Params, support: PyTree, steps: int) -> Params:
-    """The parameters after so many inner steps."""
+    """The parameters after this number of inner steps."""
     shorter = algorithm.with_inner(steps=steps)
     return compile_once(lambda params, support: shorter.trajectory(params, support).adapted)(params, support)
 
 
 def inspect_task(algorithm: "Algorithm", params: Params, task: Task) -> FiniteMask:
-    """One task's meta-gradient, reduced to what is finite of it."""
+    """Which parts of one task's meta-gradient are finite."""
     grads, info = algorithm.meta_grad(params, task)
     # Joint training takes no inner steps.
     adapted = (
@@ -129,13 +129,13 @@ def inspect_task(algorithm: "Algorithm", params: Params, task: Task) -> FiniteMa
 
 
 def inspect_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) -> tuple[Array, Array]:
-    """Whether the loss before each inner step is finite, and the parameters after it."""
+    """Whether the loss before each inner step is finite, and whether the parameters after it are."""
     trajectory = algorithm.trajectory(params, support, lambda params, i: is_finite(params).all())
     return jnp.isfinite(trajectory.losses), trajectory.observed[1:]
 
 
 def adaptation_lost(algorithm: "Algorithm", params: Params, support: PyTree) -> str:
-    """In words, where an adaptation lost finiteness; empty if it did not, or if the loss is not taken apart."""
+    """Describe where an adaptation became non-finite; empty if it did not, or if the loss is not examined."""
     if not algorithm.plain:
         return ""
     step = inner_step_lost(
@@ -144,11 +144,11 @@ def adaptation_lost(algorithm: "Algorithm", params: Params, support: PyTree) -> 
     if step is None:
         return ""
     start = _after_steps(algorithm, params, support, step)
-    return f"inner step {step}, {layer_lost(algorithm, start, support) or 'at the step itself'}"
+    return f"inner step {step}, {layer_lost(algorithm, start, support) or 'in the update itself'}"
 
 
 def meta_gradient_lost(algorithm: "Algorithm", params: Params, task: Task) -> str:
-    """In words, where the meta-gradient of one task lost finiteness."""
+    """Describe where the meta-gradient of one task became non-finite."""
     seen = compile_once(lambda *given: inspect_task(algorithm, *given))(params, task)
     return ", ".join(_place_in_task(algorithm, params, task, seen, None))
 
@@ -160,7 +160,7 @@ def inner_step_lost(losses: Array, adapted: Array) -> int | None:
 
 
 def layer_lost(algorithm: "Algorithm", params: Params, batch: PyTree, layers: Layers | None = None) -> str:
-    """Where it began: the data, a layer's output, the loss, or a parameter's gradient; empty if all are finite."""
+    """Where values first become non-finite: the data, a layer's output, the loss or a gradient; empty if nowhere."""
     if batch is None:
         return ""
     if not np.asarray(is_finite(batch)).all():
@@ -176,12 +176,12 @@ def layer_lost(algorithm: "Algorithm", params: Params, batch: PyTree, layers: La
 
 
 def misfit(algorithm: "Algorithm", params: Params, batch: PyTree, ways: int | None = None) -> str:
-    """Why targets do not fit the model's outputs, if the loss can tell."""
+    """Why the targets do not fit the model's outputs, if the loss can tell."""
     told = getattr(algorithm.loss_fn, "misfit", None)
     return "" if told is None else told(params, batch, ways)
 
 
 def gradient_lost(params: Params, sound: object) -> str:
-    """The parameter nearest the output whose gradient is lost; empty if none is."""
+    """The parameter nearest the output whose gradient is not finite; empty if there is none."""
     lost = np.flatnonzero(~np.asarray(sound))
     return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else ""

@@ -1,4 +1,4 @@
-"""Distributions of tasks that users bring: checked in the traced program, and split into arrays and the rest."""
+"""User-defined task distributions: checked in the traced program, and split into arrays and the rest."""
 
 import copy
 from collections.abc import Callable
@@ -18,16 +18,16 @@ UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
 
 def check_key(key: object, who: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless this is one key of `jax.random`, of the old or the new kind."""
+    """Raise InnerloopError, on behalf of `who`, unless this is a single `jax.random` key, typed or raw."""
     array = key if isinstance(key, jax.Array | np.ndarray) else None
     if array is not None and _is_key(array):
         return
     got = repr(key) if array is None else f"{array.dtype} of shape {array.shape}"
-    raise InnerloopError(who, "`key` must be one key of jax.random", got=got, do="pass jax.random.key(0)")
+    raise InnerloopError(who, "`key` must be a single jax.random key", got=got, do="pass jax.random.key(0)")
 
 
 def _is_key(array: np.ndarray | jax.Array) -> bool:
-    """Whether an array is one key: typed, or the numbers of one."""
+    """Whether an array is a single key, typed or raw."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return array.shape == ()
     return array.dtype == jnp.uint32 and array.shape == jax.random.key_data(jax.random.key(0)).shape
@@ -37,14 +37,14 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, arg
     """Raise InnerloopError, on behalf of `who`, unless this is a distribution whose tasks are drawn from their keys.
 
     Args:
-        tasks: what was given as a distribution.
-        key: any key of the kind that is used.
+        tasks: the object that was given as a distribution.
+        key: any key of the kind in use.
         who: the caller.
-        argument: what it was given as.
+        argument: the name of the argument.
 
     Raises:
-        InnerloopError: there is no method `sample`, it gives no `Task`, it cannot be traced, its tasks do not depend on
-            the key, or they depend on what it draws elsewhere.
+        InnerloopError: there is no method `sample`, it does not return a `Task`, it cannot be traced, its tasks do not
+            depend on the key, or they depend on another source of randomness.
     """
     if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
         got = f"the class {tasks.__name__}" if isinstance(tasks, type) else f"a {type(tasks).__name__}"
@@ -60,7 +60,7 @@ def _check_task(task: object, who: str, name: str) -> None:
         raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", do=do)
     for leaf in jax.tree.leaves(task):
         if not isinstance(leaf, bool | int | float | complex) and not is_data(leaf):
-            got, do = f"a {type(leaf).__name__}", "keep names and the like in the distribution"
+            got, do = f"a {type(leaf).__name__}", "keep names and other metadata in the distribution"
             raise InnerloopError(who, f"`{name}` must return a Task of arrays", got=got, do=do)
 
 
@@ -71,14 +71,14 @@ def check_random(
     name: str,
     check: Callable[[object, str, str], None] = lambda drawn, who, name: None,
 ) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless `draw` is random by its key, and by nothing else.
+    """Raise InnerloopError, on behalf of `who`, unless `draw` takes its randomness from its key and nothing else.
 
     Args:
-        draw: `draw(key)`, a pytree of arrays.
-        key: any key of the kind that is used.
+        draw: `draw(key)` returns a pytree of arrays.
+        key: any key of the kind in use.
         who: the caller.
-        name: of `draw`, for messages.
-        check: `check(drawn, who, name)` looks at what was drawn.
+        name: the name of `draw`, for messages.
+        check: `check(drawn, who, name)` validates what was drawn.
     """
     check_key(key, who)
 
@@ -91,48 +91,48 @@ def check_random(
         first, second = _traced_twice(traced, key)
     except UNTRACEABLE as error:
         reason = first_line(error)
-        do = "hold arrays as attributes, index them by numbers of jax.random, and choose by jnp.where"
+        do = "hold arrays as attributes, index them with integers from jax.random, and choose with jnp.where"
         raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
     except (TypeError, ValueError) as error:
         if isinstance(error, InnerloopError):
             raise
-        reason, do = first_line(error), "it is called with one key, and traced by JAX"
+        reason, do = first_line(error), "it must take one key and be traceable by JAX"
         raise InnerloopError(who, f"`{name}` cannot be called ({reason})", do=do) from error
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
-        do = "draw from the key, by jax.random; tasks that are fixed are an innerloop.TaskList"
+        do = "draw from the key with jax.random, or use innerloop.TaskList for fixed tasks"
         raise InnerloopError(who, wrong, do=do)
     _check_alike(first, second, who, name)
 
 
 def check_repeatable(fn: Callable[..., PyTree], args: tuple[PyTree, ...], who: str, name: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, if `fn(*args)` draws random numbers from elsewhere than its arguments.
+    """Raise InnerloopError, on behalf of `who`, if `fn(*args)` has another source of randomness than its arguments.
 
     Args:
         fn: a function that can be traced; it need not be random.
         args: arrays, or their `jax.ShapeDtypeStruct`.
         who: the caller.
-        name: of `fn`, for messages.
+        name: the name of `fn`, for messages.
     """
     _check_alike(*_traced_twice(fn, *args), who, name)
 
 
 def _traced_twice(fn: Callable[..., PyTree], *args: PyTree) -> tuple[jex.ClosedJaxpr, jex.ClosedJaxpr]:
     """Two traces of a function."""
-    # A function of its own each time, or JAX would remember the first jaxpr.
+    # A new function each time, or JAX would return the first jaxpr from its cache.
     first, second = (jax.make_jaxpr(lambda *args: fn(*args))(*args) for _ in range(2))
     return first, second
 
 
 def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name: str) -> None:
-    """Raise InnerloopError if two traces of a function hold other numbers."""
+    """Raise InnerloopError if two traces of a function hold different numbers."""
     if not _same(list(numbers_within(first)), list(numbers_within(second))):
-        wrong = f"`{name}` draws other numbers for the same key, and would draw them once for all tasks"
-        raise InnerloopError(who, wrong, do="draw from the key, by jax.random")
+        wrong = f"`{name}` draws different numbers for the same key, and would draw them once for all tasks"
+        raise InnerloopError(who, wrong, do="draw from the key with jax.random")
 
 
 def _same(a: list[object], b: list[object]) -> bool:
-    """Whether two lists of numbers are equal to the bit."""
+    """Whether two lists of numbers are bitwise equal."""
     return len(a) == len(b) and all(x is y or bits_of(x) == bits_of(y) for x, y in zip(a, b, strict=True))
 
 
@@ -144,18 +144,18 @@ def bits_of(x: object) -> bytes:
 
 
 def is_data(x: object) -> bool:
-    """Whether a leaf is an array that a program can take; of NumPy's those in memory."""
+    """Whether a leaf is an array that a program can take; NumPy arrays must be in memory."""
     numbers = isinstance(x, np.ndarray) and x.dtype.kind in "biufc" and not isinstance(x, np.memmap)
     return numbers or isinstance(x, jax.Array)
 
 
 def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], TaskDistribution]]:
-    """The arrays of a distribution, and the function that puts others in their place.
+    """The arrays of a distribution, and a function that returns the distribution with other arrays in their place.
 
-    As constants they would be compiled into the program, and NumPy's cannot be indexed in it.
+    As constants they would be compiled into the program, where NumPy arrays cannot be indexed.
 
     Args:
-        tasks: a pytree, or any object, whose attributes are then looked through.
+        tasks: a pytree, or any other object, whose attributes are then searched.
     """
     plain = jax.tree_util.all_leaves([tasks]) and hasattr(tasks, "__dict__")
     arrays, rest = eqx.partition(vars(tasks) if plain else tasks, is_data)
@@ -169,7 +169,7 @@ def _with_attributes(tasks: TaskDistribution, attributes: dict[str, object]) -> 
     """A copy of an object with these attributes."""
     try:
         other = object.__new__(type(tasks))
-    except TypeError:  # of a class that is not Python's own, such as types.SimpleNamespace
+    except TypeError:  # for a class implemented in C, such as types.SimpleNamespace
         other = copy.copy(tasks)
     vars(other).update(attributes)
     return other

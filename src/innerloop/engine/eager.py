@@ -1,8 +1,8 @@
-"""Calls outside of any transformation: one compiled program each, and not one for every operation and scan.
+"""Calls outside any transformation run as one compiled program, not one for every operation and scan.
 
     adapted = maml(loss_fn, inner).adapt(params, support)    in a loop, without `jax.jit`
 
-Within `jax.jit`, `jax.vmap` or `jax.grad` a method is what it was written as.
+Within `jax.jit`, `jax.vmap` or `jax.grad` a method runs as written.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,16 +24,16 @@ Result = TypeVar("Result")
 
 
 def _is_array(x: object) -> bool:
-    """Whether a leaf is an argument of the program; any other, a number of Python's too, is a part of it."""
+    """Whether a leaf is an argument of the program; anything else, including a Python number, is part of it."""
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
 def one_program(
     lost: Callable[..., str],
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Run a pure method as one compiled program where it is called outside of any transformation.
+    """Run a pure method as one compiled program if it is called outside any transformation.
 
-    Such a call raises Diverged if its result is not finite; `lost(owner, *arguments)` tells where that began.
+    Such a call raises Diverged if its result is not finite; `lost(owner, *arguments)` describes where that began.
     """
 
     def decorated(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -63,10 +63,10 @@ def one_program(
 
 
 def _raise_diverged(who: str, lost: Callable[..., str], arguments: Sequence[object]) -> NoReturn:
-    """Raise Diverged, with the place where it began if that can be told."""
+    """Raise Diverged, saying where it began if that is known."""
     try:
         where = lost(*arguments)
-    except Exception:  # whatever goes wrong here, the divergence itself must be told
+    except Exception:  # whatever goes wrong here, the divergence itself must be reported
         where = ""
     do = "lower the step size, or scale the inputs"
     raise Diverged(who, "diverged" + (f" in {where}" if where else ""), do=do)

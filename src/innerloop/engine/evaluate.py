@@ -1,7 +1,7 @@
 """Adaptation curves on held-out tasks, with 95 % intervals.
 
-For each task the parameters are adapted on the support set and scored on the query set after chosen numbers of inner
-steps. `innerloop.engine.intervals` defines mean and interval.
+For each task the parameters are adapted on the support set and scored on the query set after selected numbers of inner
+steps. `innerloop.engine.intervals` defines the mean and the interval.
 """
 
 import math
@@ -33,11 +33,11 @@ from innerloop.parallel.param_sharding import on_mesh, place_cut
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores of every task after some numbers of inner steps.
+    """The scores of every task after certain numbers of inner steps.
 
     Attributes:
         steps: the numbers of inner steps.
-        scores: by name, `[tasks, len(steps)]`.
+        scores: arrays by name, each `[tasks, len(steps)]`.
     """
 
     steps: tuple[int, ...]
@@ -45,12 +45,12 @@ class Curve:
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are."""
+        """The number of tasks."""
         return len(next(iter(self.scores.values())))
 
     @property
     def diverged(self) -> np.ndarray:
-        """Whether a task has a score that is not finite, `[tasks]`."""
+        """Which tasks have a score that is not finite, `[tasks]`."""
         return ~np.all([np.isfinite(scores).all(1) for scores in self.scores.values()], axis=0)
 
     def mean(self, name: str) -> np.ndarray:
@@ -63,7 +63,7 @@ class Curve:
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
-    """The numbers of inner steps to record: 0..steps if these are few, else a selection with both ends."""
+    """The numbers of inner steps to record: all of 0..steps if these are few, else a selection with both ends."""
     if steps <= 10:
         return tuple(range(steps + 1))
     spread = (0, 1, 2, 3, 5, 10, 15, 20, 32, 50, 75, 100, 150, 200, 300, 500)
@@ -73,7 +73,7 @@ def steps_to_record(steps: int) -> tuple[int, ...]:
 def _task_curve(
     algorithm: Algorithm, given: Score | None, record: Sequence[int]
 ) -> Callable[[Params, Task, PRNGKeyArray], dict[str, Array]]:
-    """A function `(params, task, key)` that gives the scores of a task at the recorded steps, `[len(record)]` each."""
+    """A function `(params, task, key)` that returns a task's scores at the recorded steps, `[len(record)]` each."""
     wanted = jnp.asarray(record)
 
     def curve(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Array]:
@@ -118,10 +118,10 @@ def evaluator(
         record: as in `evaluate`.
         batch_size: the number of tasks per Curve.
         chunk: as in `evaluate`.
-        model_shards: the number of devices that share one copy of the parameters, if there are so many.
+        model_shards: the number of devices that share one copy of the parameters, if there are that many.
 
     Raises:
-        InnerloopError: as `evaluate`.
+        InnerloopError: as in `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else _numbers(record)
     num_tasks, chunk, record = check_request(num_tasks, chunk, record, algorithm.inner.steps)
@@ -149,8 +149,8 @@ def over_tasks(
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
     """A measurement that is compiled once: `run(params, key)` yields `one(params, task, key)` for every batch of tasks.
 
-    The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends on the key alone, so two
-    measurements with the same key are paired. Where there are finitely many tasks, none is measured twice.
+    The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends only on the key and i, so
+    two measurements with the same key are paired. If the number of tasks is finite, none is measured twice.
     """
     num_tasks = min(num_tasks, len(tasks)) if isinstance(tasks, FiniteTasks) else num_tasks
     batch_size = whole_batches(batch_size, num_tasks)
@@ -170,7 +170,7 @@ def over_tasks(
 
 
 def _task_of(tasks: TaskDistribution, key: PRNGKeyArray, number: Array) -> Task:
-    """Task `number` of an evaluation: drawn with its key, or the one of this number where they are finitely many."""
+    """Task `number` of an evaluation: drawn with its key, or taken by number from a finite set."""
     return tasks.task(number, key) if isinstance(tasks, FiniteTasks) else tasks.sample(key)
 
 
@@ -198,7 +198,7 @@ def whole_batches(batch_size: int, tasks: int) -> int:
 def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], tuple[Array, Array]]:
     """`keys(key, first)`: keys and numbers of the tasks first..first+batch_size, each on the device of its task.
 
-    The key of task i depends on i alone, so neither the batch size nor the number of devices changes the tasks.
+    The key of task i depends only on i, so neither the batch size nor the number of devices changes the tasks.
     """
     folded = _folded(NamedSharding(mesh, SPLIT))
     return lambda key, first: folded(*place((key, np.arange(first, first + batch_size)), mesh))
@@ -206,7 +206,7 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], tuple
 
 @lru_cache
 def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array, Array]]:
-    """The compiled keys of so many tasks, and their numbers."""
+    """The compiled function from a key and task numbers to the keys of the tasks, and their numbers."""
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
@@ -214,9 +214,9 @@ def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array
 def check_request(
     tasks: int, chunk: int, record: Sequence[int], steps: int
 ) -> tuple[int, int, tuple[int, ...]]:
-    """`tasks`, `chunk` and `record` as integers.
+    """Return `tasks`, `chunk` and `record` as integers.
 
-    Raises InnerloopError unless there are two tasks or more, and the recorded steps lie in 0..steps.
+    Raises InnerloopError unless there are at least two tasks and the recorded steps lie in 0..steps.
     """
     tasks = check_count("evaluate", "num_tasks", tasks, 0)
     if tasks < 2:
@@ -231,7 +231,7 @@ def check_request(
 
 
 def _numbers(record: Sequence[int]) -> tuple[int, ...]:
-    """Recorded steps as a tuple. Raises InnerloopError for what is no sequence."""
+    """Recorded steps as a tuple. Raises InnerloopError unless they are a sequence."""
     try:
         return tuple(record)
     except TypeError:
@@ -240,11 +240,11 @@ def _numbers(record: Sequence[int]) -> tuple[int, ...]:
 
 
 def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
-    """How many tasks to evaluate. Raises InnerloopError for more than there are."""
+    """The number of tasks to evaluate. Raises InnerloopError if there are fewer than `asked`."""
     if not isinstance(tasks, FiniteTasks):
         return 10_000 if asked is None else asked
     if asked is not None and asked > len(tasks):
-        wrong, do = f"there are {len(tasks)} tasks", "leave `num_tasks` out to take each once"
+        wrong, do = f"there are {len(tasks)} tasks", "omit `num_tasks` to evaluate each task once"
         raise InnerloopError("evaluate", wrong, got=asked, do=do)
     return len(tasks) if asked is None else asked
 
@@ -270,22 +270,22 @@ def evaluate(
     """The adaptation curve on held-out tasks.
 
     Args:
-        algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test.
+        algorithm: adapts as in training; `algorithm.with_inner(steps=10)` takes more steps at test time.
         params: the meta-parameters, as in the state of the outer loop.
-        tasks: the distribution of held-out tasks. Finitely many (`TaskList`, groups of a table) are taken in order,
-            each once.
-        score: `score(adapted, task)` gives scalars by name (None: the algorithm's loss on the query set, as `loss`).
-        key: decides which tasks are drawn.
-        num_tasks: the number of tasks, at least 2 (None: 10 000, or all where they are finitely many).
+        tasks: the distribution of held-out tasks. A finite set of tasks (`TaskList`, groups of a table) is evaluated
+            in order, each task once.
+        score: `score(adapted, task)` returns scalars by name (None: the algorithm's loss on the query set, as `loss`).
+        key: determines which tasks are drawn.
+        num_tasks: the number of tasks, at least 2 (None: 10 000, or all tasks of a finite set).
         record: the numbers of inner steps after which to score (None: a selection of 0..steps).
         chunk: the number of tasks vectorised at a time on each device.
-        on_nonfinite: whether to raise an error if a task has a score that is not finite; with "keep" it stays in the
-            curve, whose `diverged` marks it.
+        on_nonfinite: "raise" raises an error if a task has a score that is not finite; "keep" leaves such tasks in the
+            curve, whose `diverged` marks them.
 
     Raises:
-        Diverged: an InnerloopError; the first task with such a score is named, and its inner step.
-        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is no key, the tasks
-            do not depend on it, or `score` gives something else.
+        Diverged: an InnerloopError that names the first task with such a score, and its inner step.
+        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is not a key, the
+            tasks do not depend on it, or `score` returns something other than scalars by name.
     """
     check_trainable(params, "evaluate")
     check_choice("evaluate", "on_nonfinite", on_nonfinite, ("raise", "keep"))
@@ -310,6 +310,6 @@ def _raise_diverged(
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
     where = adaptation_lost(algorithm, params, task.support)
     where = where or ("the score" if first_lost(task.query) is None else "its query data")
-    do = "look at its data or lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
+    do = "check its data, lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
     got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
     raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {where}", got=got, do=do)

@@ -5,9 +5,9 @@ r"""The inner loop: k steps of an optimiser on one task's support set, as one sc
 support_i is the whole support set, its i-th minibatch, or the i-th item of a stream.
 The adapted parameters are selected by tree path; the others are closed over and never carried. How the loop is
 differentiated only changes the cost: `unrolled` keeps the activations of every step, `rematerialised` keeps only
-theta_i and runs each step again in the backward pass, and `mixed` replaces the backward pass through a gradient by a
+theta_i and recomputes each step in the backward pass, and `mixed` replaces the backward pass through a gradient by a
 forward-over-reverse Hessian-vector product (`innerloop.engine.mixed_mode`). All three give the same gradient, and each
-goes with checkpoints through time (`innerloop.engine.nested_scan`).
+can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
 from collections.abc import Callable
@@ -41,10 +41,11 @@ from innerloop.errors import InnerloopError, check_choice, check_count
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
 
 FEW_STEPS = 5
-"""Steps that a GPU unrolls (mini-ImageNet shape, five steps: 39 % less memory traffic, counted in the program)."""
+"""On a GPU, loops of up to this many steps are unrolled (mini-ImageNet shape, five steps: 39 % less memory traffic,
+counted in the compiled program)."""
 
 Observe = Callable[[Params, Array], PyTree]
-"""`observe(adapted, i)`: what is recorded after i inner steps, a pytree of arrays."""
+"""`observe(adapted, i)` returns what to record after i inner steps, a pytree of arrays."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,18 @@ class InnerLoop:
     """How parameters are adapted to one task.
 
     Attributes:
-        rule: any Optax optimiser; its state is initialised anew for every task. Its square roots (Adam, norm clipping)
-            have the derivative 0 at 0 (`innerloop.engine.safe_roots`).
+        rule: any Optax optimiser; its state is reset for every task. Its square roots (Adam, norm clipping) have
+            derivative 0 at 0 (`innerloop.engine.safe_roots`).
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
-        select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several,
-            or a function of the path.
-        minibatch: examples per step, taken in order from the support set and wrapping around (None: all of them).
+        select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several
+            of these, or a function of the path.
+        minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them).
             The samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile).
         derivative: how the loop is differentiated; changes the cost, never the result.
         stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
             leaf; step i learns from item i.
-        last: the meta-gradient goes through the gradients of the last `last` steps; those before are held constant
-            (None: through all; 0: first order).
+        last: the meta-gradient flows through the gradients of the last `last` steps; earlier gradients are held
+            constant (None: through all; 0: first order).
         checkpoints: for long loops, the number of steps whose parameters and optimiser state are kept for the backward
             pass; the steps between them are recomputed (None: keep all; "sqrt": the square root of `steps`, which needs
             the least memory). Changes the cost, never the result.
@@ -75,8 +76,8 @@ class InnerLoop:
 
     Raises:
         InnerloopError: `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1; `derivative`
-            is unknown; `stream` has a minibatch; `offload` has no checkpoints; `select` is no selection; or `rule` is
-            no optimiser.
+            is unknown; `stream` is combined with `minibatch`; `offload` is set without `checkpoints`; `select` is not a
+            selection; or `rule` is not an optimiser.
     """
 
     rule: optax.GradientTransformation
@@ -97,7 +98,7 @@ class InnerLoop:
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
         if self.offload and self.checkpoints is None:
             do = 'give `checkpoints` too, such as "sqrt"'
-            raise InnerloopError("InnerLoop", "`offload` is of checkpoints, and there are none", do=do)
+            raise InnerloopError("InnerLoop", "`offload` applies to checkpoints, and there are none", do=do)
         check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
         check_selection(self.select)
         if not hasattr(self.rule, "update"):
@@ -105,7 +106,7 @@ class InnerLoop:
             raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)
 
     def _check_counts(self) -> None:
-        """Check and keep whole numbers as `int`, which is hashable whatever they were given as."""
+        """Check the counts and store them as `int`, which is hashable whatever type was given."""
         for name, least in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
             value = getattr(self, name)
             left = name != "steps" and value is None
@@ -114,12 +115,12 @@ class InnerLoop:
 
     @property
     def segments(self) -> int | None:
-        """The number of checkpoints through time; None for every step."""
+        """The number of checkpoints through time (None: one per step)."""
         return square_root_segments(self.steps) if self.checkpoints == "sqrt" else self.checkpoints
 
     @property
     def steps_at_once(self) -> int:
-        """The steps in one iteration of the compiled loop."""
+        """The number of steps per iteration of the compiled loop."""
         if self.unroll is not None:
             return self.unroll
         return self.steps if jax.default_backend() == "gpu" and 0 < self.steps <= FEW_STEPS else 1
@@ -132,7 +133,7 @@ class Trajectory(NamedTuple):
         adapted: the parameters after the last step; with model state, `Adapted(params, state)`.
         losses: the support loss before each step, `[steps]`.
         observed: the results of `observe`, each leaf `[steps + 1, ...]` (None without `observe`).
-        aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None without any).
+        aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None if it has none).
     """
 
     adapted: Params
@@ -158,7 +159,7 @@ def unroll(
         params: the parameters to start from.
         support: a pytree with a leading axis `support` on every leaf; for a stream, the axis of its items.
         observe: `observe(adapted, i)` is called after i = 0..k steps; the results are stacked.
-        key: for a random loss.
+        key: the task's key, for a random loss.
 
     Raises:
         InnerloopError: a parameter is not a float array, the selection matches no parameter, the loss is not a
@@ -202,7 +203,7 @@ def unroll(
 
 
 def _example(inner: InnerLoop, support: PyTree) -> PyTree:
-    """A batch as the loss gets it, for its shapes."""
+    """A batch with the shapes that the loss receives."""
     return jax.tree.map(lambda x: x[0], support) if inner.stream else support
 
 
@@ -214,7 +215,7 @@ def _flows(loss_fn: LossFn) -> bool:
 def _hoisted(
     loss: StepLoss, inner: InnerLoop, carry: Carry, key: PRNGKeyArray | None, rest: PyTree
 ) -> tuple[StepLoss, PyTree]:
-    """The loss with what is the same at every step computed once, where every step has the same data."""
+    """The loss with its step-invariant part computed once, if every step uses the same data."""
     frozen, support = rest
     if inner.stream or inner.minibatch is not None:
         return loss, (frozen, None)
@@ -249,7 +250,7 @@ def _body(step: Step, now: Callable, watch: Callable | None, derivative: Derivat
 def _scan_steps(
     body: Callable[[bool], Callable], carry: Carry, inner: InnerLoop, support: PyTree
 ) -> tuple[Carry, PyTree]:
-    """All steps; `body(constant)` makes the body of steps whose gradient is constant or not."""
+    """Run all steps; `body(constant)` makes the scan body, whose gradient is held constant or not."""
     first = 0 if inner.last is None else max(inner.steps - inner.last, 0)
     xs = (jnp.arange(inner.steps), _items(support, 0, inner.steps) if inner.stream else None)
     parts = []
@@ -270,7 +271,7 @@ def _scan_steps(
 
 
 def _items(tree: PyTree, start: int, stop: int) -> PyTree:
-    """The items start..stop-1 of every leaf."""
+    """Items start..stop-1 of every leaf."""
     return jax.tree.map(lambda x: x[start:stop], tree)
 
 
@@ -284,6 +285,4 @@ def _check_axes(inner: InnerLoop, support: PyTree) -> None:
         raise InnerloopError("InnerLoop", f"a stream of {inner.steps} steps is too short", got=lengths, do=do)
     if inner.minibatch is not None and len(lengths) != 1:
         do = "give every leaf of the support set one row per example"
-        raise InnerloopError(
-            "InnerLoop", "`minibatch` takes rows of leaves of one length", got=lengths, do=do
-        )
+        raise InnerloopError("InnerLoop", "`minibatch` needs leaves of equal length", got=lengths, do=do)

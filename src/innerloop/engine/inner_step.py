@@ -1,4 +1,4 @@
-"""One inner step: the gradient of the support loss, and the update of the rule."""
+"""One inner step: the gradient of the support loss, and the rule's update."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from innerloop.engine.safe_roots import with_safe_roots
 
 
 class Carry(NamedTuple):
-    """What changes from step to step: the adapted parameters, the state of the rule, and that of the model."""
+    """What changes from step to step: the adapted parameters, the rule's state and the model state."""
 
     fast: PyTree
     rule_state: PyTree
@@ -21,7 +21,7 @@ class Carry(NamedTuple):
 
 
 class Now(NamedTuple):
-    """What the loss of one step depends on besides the parameters and what is the same at every step.
+    """What the loss of one step depends on, besides the parameters and the inputs shared by all steps.
 
     Attributes:
         state: the model state.
@@ -57,7 +57,7 @@ def inner_step(
         rule: the inner optimiser.
         rest: the third argument of the loss.
         mixed: whether the gradient is differentiated in mixed mode.
-        constant_gradient: whether it is held constant when the step is differentiated.
+        constant_gradient: whether the gradient is held constant when the step is differentiated.
         differentiate_state: whether derivatives flow through the new model state.
     """
     gradient = _value_and_grad(loss, mixed)
@@ -66,7 +66,7 @@ def inner_step(
     def step(carry: Carry, now: Now) -> tuple[Carry, tuple[Array, PyTree]]:
         (value, extras), grads = gradient(carry.fast, now, rest)
         given = jax.lax.stop_gradient((grads, value)) if constant_gradient else (grads, value)
-        again = lambda fast: loss(fast, now, rest)[0]  # for rules that search along a line
+        again = lambda fast: loss(fast, now, rest)[0]  # for rules with a line search
         moved = lambda grads, state, fast, value: update(
             grads, state, fast, value=value, grad=grads, value_fn=again
         )
@@ -78,7 +78,7 @@ def inner_step(
 
 
 def _value_and_grad(loss: StepLoss, mixed: bool) -> Callable:
-    """The gradient of the loss in its first argument."""
+    """A function for the value and gradient of the loss with respect to its first argument."""
     if not mixed:
         return jax.value_and_grad(loss, has_aux=True)
     gradient = mixed_value_and_grad(lambda fast, others: loss(fast, *others))

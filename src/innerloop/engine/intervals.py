@@ -1,9 +1,9 @@
-r"""Means over tasks with their 95 % intervals: the only place where the library computes either.
+r"""Means over tasks and their 95 % intervals; the library computes them nowhere else.
 
     mean +- t s / sqrt(n),     s^2 = sum_i (x_i - mean)^2 / (n - 1)
 
 with t the 0.975 quantile of Student's distribution with n - 1 degrees of freedom: 12.7 for two tasks, 2.02 for 40, 1.96
-for many. The interval is exact for normal scores, and says nothing of another seed of the training. All sums are in
+for many. The interval is exact for normal scores, and says nothing about other training seeds. All sums are in
 float64: float32 loses digits over thousands of tasks.
 
 Student 1908, "The probable error of a mean".
@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 def mean_over_tasks(values: np.ndarray) -> np.ndarray:
     """Mean over the leading axis (tasks), in float64."""
-    with np.errstate(invalid="ignore", over="ignore"):  # of diverged tasks, which are counted
+    with np.errstate(invalid="ignore", over="ignore"):  # diverged tasks, which are counted elsewhere
         return np.asarray(np.mean(values, axis=0, dtype=np.float64))
 
 

@@ -1,4 +1,4 @@
-"""Step sizes among the meta-parameters: what `meta_sgd` and `maml_plus_plus` learn beside the initialisation."""
+"""Step sizes as meta-parameters, which `meta_sgd` and `maml_plus_plus` learn along with the initialisation."""
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ class WithRates(eqx.Module):
 
     Attributes:
         model: the initialisation.
-        rates: one leaf for each of the model's: an array of its shape, or one number for every inner step, `[steps]`.
+        rates: one leaf per leaf of the model: an array of its shape, or one number per inner step, `[steps]`.
     """
 
     model: Params
@@ -22,13 +22,13 @@ class WithRates(eqx.Module):
 
 
 def scale_by_rates(rates: PyTree[Array]) -> optax.GradientTransformation:
-    """Multiply every update elementwise by its step size, of the shape of its parameter."""
+    """Multiply every update elementwise by step sizes of its shape."""
     scale = lambda updates, params: jax.tree.map(jnp.multiply, updates, rates)
     return optax.stateless(scale)  # pyright: ignore[reportArgumentType]
 
 
 def scale_by_step_rates(rates: PyTree[Float[Array, " steps"]]) -> optax.GradientTransformation:
-    """Multiply every update by the step size of the inner step; steps after the last rate take the last."""
+    """Multiply every update by the step size of the inner step; steps beyond the last rate reuse it."""
 
     def update(updates: PyTree, step: Array, params: Params = None) -> tuple[PyTree, Array]:
         scaled = jax.tree.map(lambda u, r: u * r[jnp.minimum(step, len(r) - 1)], updates, rates)

@@ -1,4 +1,4 @@
-"""Whether an algorithm can learn from the tasks at all: told before anything is compiled."""
+"""Check, before anything is compiled, that an algorithm can learn from the tasks at all."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from innerloop.engine.randomness_check import warn_of_one_mask
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 
-DO = "look for a stop_gradient, a rounding, or a model that does not use its parameters"
+DO = "look for a stop_gradient, rounding, or a model that does not use its parameters"
 
 
 def check_learns(
     algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray, who: str, *, outer: bool
 ) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless there is something to learn; warn of one dropout mask for all.
+    """Raise InnerloopError, on behalf of `who`, unless there is something to learn; warn if all steps share a mask.
 
     Args:
         algorithm: the algorithm.
@@ -28,11 +28,11 @@ def check_learns(
         tasks: a distribution of tasks.
         key: any key.
         who: the caller.
-        outer: whether the outer loop is to learn, too.
+        outer: whether the outer loop must learn, too.
 
     Raises:
         InnerloopError: the model has fewer outputs than an episode has classes, the loss cannot be computed on these
-            tasks, the adapted parameters do not depend on the support set, or the outer loss on no parameter.
+            tasks, the adapted parameters do not depend on the support set, or the outer loss depends on no parameter.
     """
     task = jax.eval_shape(lambda key: tasks.sample(key), key)
     own = {"key": loss_key(key)} if algorithm.random else {}
@@ -51,7 +51,7 @@ def check_learns(
 
 
 def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDistribution, who: str) -> None:
-    """Raise InnerloopError for a model with fewer outputs than an episode has classes, where the loss can tell."""
+    """Raise InnerloopError for a model with fewer outputs than an episode has classes, if the loss can tell."""
     ways = getattr(tasks, "ways", None)
     why = misfit(algorithm, algorithm.initialisation(params), task.support, ways) if ways else ""
     if why:
@@ -59,7 +59,7 @@ def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDis
 
 
 def _has_examples(query: PyTree) -> bool:
-    """Whether a query set holds any; Reptile's is empty."""
+    """Whether a query set has any examples; Reptile's is empty."""
     return bool(jax.tree.leaves(query)) and all(x.size for x in jax.tree.leaves(query))
 
 
@@ -76,7 +76,7 @@ def _check_query(
     with loss_errors(query):
         learns, _ = _depends(slope, (adapted, query))
     if not learns:
-        wrong = "the loss on the query set does not depend on the parameters, so nothing would be learnt"
+        wrong = "the loss on the query set does not depend on the parameters, so nothing would be learned"
         raise InnerloopError(who, wrong, do=DO)
 
 

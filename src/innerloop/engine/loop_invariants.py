@@ -1,9 +1,9 @@
 """Loop-invariant code motion: compute once what does not change between inner steps.
 
 If only some parameters are adapted (ANIL's head), most of the loss does not depend on them: the body's features of the
-support set are the same at every step. If all are adapted, whatever depends on the examples alone is invariant (the
+support set are the same at every step. If all are adapted, whatever depends only on the examples is invariant (the
 moments of the image windows in the first layer). `hoist` follows the dependencies through the jaxpr of any loss and
-splits it into the two parts; users write nothing.
+splits it into the two parts; users need not do anything.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from innerloop.engine.partial_jaxpr import function_of
 
 TwoPartFunction = Callable[[PyTree, PyTree], PyTree]
-"""`fn(moving, rest)`: of what changes between inner steps, and of everything else."""
+"""`fn(moving, rest)`: a function of what changes between inner steps, and of everything else."""
 
 
 def hoist(fn: TwoPartFunction, moving: PyTree, rest: PyTree) -> tuple[TwoPartFunction, PyTree]:
@@ -32,7 +32,7 @@ def hoist(fn: TwoPartFunction, moving: PyTree, rest: PyTree) -> tuple[TwoPartFun
 def _split(
     jaxpr: jex.ClosedJaxpr, moving_inputs: int, rest: list
 ) -> tuple[Callable[[list, list], list], list]:
-    """Cut a jaxpr at the boundary of what depends on its first `moving_inputs` arguments."""
+    """Split a jaxpr into what depends on its first `moving_inputs` arguments, and the values of what does not."""
     inputs = jaxpr.jaxpr.invars
     moving = set(inputs[:moving_inputs])
     once, every_step = [], []
@@ -49,7 +49,7 @@ def _split(
 
 
 def _crossing(jaxpr: jex.ClosedJaxpr, moving: set, every_step: list) -> list:
-    """The invariant variables that the other part reads, without constants, in order and without repetition."""
+    """The invariant variables that the varying part reads, without constants, in order and without duplicates."""
     constants = set(jaxpr.jaxpr.constvars)
     reads = [v for equation in every_step for v in equation.invars] + list(jaxpr.jaxpr.outvars)
     wanted = [v for v in reads if isinstance(v, jex.Var) and v not in moving and v not in constants]

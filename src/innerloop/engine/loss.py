@@ -1,7 +1,7 @@
 """Losses that do more than `loss_fn(params, batch) -> scalar`: randomness, model state, auxiliary outputs.
 
 A loss with model state (running statistics, a recurrent state, a window of keys and values) is evaluated at `Adapted`,
-the pair of parameters and state. Every task starts from the same initial state, and nothing passes from task to task:
+the pair of parameters and state. Every task starts from the same initial state, and no state passes between tasks, so
 the meta-gradient of a task remains a function of the meta-parameters, the task and its key.
 """
 
@@ -33,11 +33,11 @@ class Adapted(NamedTuple):
 
 
 class Extras(NamedTuple):
-    """What a loss returns beside its value.
+    """What a loss returns besides its value.
 
     Attributes:
-        state: the new model state (None without one).
-        aux: auxiliary outputs, a pytree of arrays (None without any).
+        state: the new model state (None if it has none).
+        aux: auxiliary outputs, a pytree of arrays (None if it has none).
     """
 
     state: PyTree = None
@@ -49,13 +49,13 @@ class Loss:
     """A loss that takes a key, carries model state, or has auxiliary outputs; use it wherever a loss is expected.
 
     `fn` is called as `fn(params, batch)`, with the keyword `key` if it is random and the keyword `state` if it has
-    state. It returns the loss; or a tuple of the loss, the new state if there is one, and the auxiliary outputs if
-    there are any. `innerloop.mean_squared_error(apply, predict)` and its siblings are such functions, too.
+    state. It returns the loss, or a tuple of the loss, the new state (if it has state) and the auxiliary outputs (if
+    it has any). `innerloop.mean_squared_error(apply, predict)` and the other built-in losses are such functions too.
 
     Attributes:
         fn: the function.
-        random: whether it takes a key (dropout, for example). Every inner step and the query set get their own, folded
-            from the key of the task and the number of the step.
+        random: whether it takes a key (dropout, for example). Every inner step and the query set get their own key,
+            derived from the task's key and the step number.
         state: the model state that every task starts from (None: no state), a pytree of arrays.
         aux: whether it returns auxiliary outputs, such as `{"accuracy": ...}`; they are logged.
         differentiate_state: whether the meta-gradient flows through the state from step to step: no for running
@@ -76,7 +76,7 @@ class Loss:
     def __call__(
         self, params: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
     ) -> Float[Array, ""]:
-        """The value alone, of parameters or, with state, of `Adapted`."""
+        """The value alone, for parameters or, with state, for `Adapted`."""
         params, state = params if isinstance(params, Adapted) else (params, self.state)
         return self.evaluate(params, batch, key, state)[0]
 
@@ -86,7 +86,7 @@ class Loss:
         """The value, the new state and the auxiliary outputs.
 
         Raises:
-            InnerloopError: a random loss without a key, or another number of outputs than declared.
+            InnerloopError: a random loss has no key, or the number of outputs is not the declared one.
         """
         check_key(self, key)
         keywords = {"key": key} if self.random else {}
@@ -104,7 +104,7 @@ class Loss:
 
 
 def on_part(loss_fn: LossFn, part: Callable[[Params], Params]) -> LossFn:
-    """The loss of larger parameters, of which `part` gives those that `loss_fn` takes."""
+    """A loss of a larger parameter tree, from which `part` extracts what `loss_fn` takes."""
     if isinstance(loss_fn, Loss):
         fn = loss_fn.fn
         return replace(loss_fn, fn=lambda params, batch, **keywords: fn(part(params), batch, **keywords))
@@ -122,12 +122,12 @@ def initial_state(loss_fn: LossFn) -> PyTree:
 
 
 def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | None:
-    """A key of its own for every number; None without a key."""
+    """A separate key for each number; None without a key."""
     return None if key is None else jax.random.fold_in(key, number)
 
 
 def check_key(loss_fn: LossFn, key: PRNGKeyArray | None) -> None:
-    """Raise InnerloopError for a random loss without a key, or with something else in its place."""
+    """Raise InnerloopError for a random loss if the key is missing or is not a key."""
     if is_random(loss_fn) and key is None:
         raise InnerloopError("Loss", "this loss is random and needs a key", got=None, do="pass key=")
     if is_random(loss_fn):
@@ -135,7 +135,7 @@ def check_key(loss_fn: LossFn, key: PRNGKeyArray | None) -> None:
 
 
 def with_state(params: Params, loss_fn: LossFn) -> Params | Adapted:
-    """Parameters before any inner step: with the initial model state, for a loss that has one."""
+    """Parameters before any inner step, with the initial model state if the loss has one."""
     state = initial_state(loss_fn)
     return params if state is None else Adapted(params, state)
 
@@ -153,7 +153,7 @@ def with_params(adapted: Params | Adapted, params: Params) -> Params | Adapted:
 def evaluate_loss(
     loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray | None = None, state: PyTree = None
 ) -> tuple[PyTree, Extras]:
-    """The value of any loss, with what else it returns. Raises InnerloopError as `Loss.evaluate`."""
+    """The value of any loss, and what else it returns. Raises InnerloopError as in `Loss.evaluate`."""
     if isinstance(loss_fn, Loss):
         return loss_fn.evaluate(params, batch, key, state)
     return loss_fn(params, batch), Extras()
@@ -171,7 +171,7 @@ def evaluate_adapted(
 
 
 def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray | None = None) -> None:
-    """Raise InnerloopError unless the loss is a float scalar and its new state is like the old one."""
+    """Raise InnerloopError unless the loss is a float scalar and its new state matches the old one."""
     check_key(loss_fn, key)
     state = initial_state(loss_fn)
     with loss_errors(batch):
@@ -181,6 +181,6 @@ def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         array = hasattr(shape, "shape")
         got = f"shape {shape.shape} of {shape.dtype}" if array else type(shape).__name__
-        do = "take the mean over examples" if array else "declare by `Loss` what else it returns"
+        do = "take the mean over examples" if array else "use `Loss` to declare what else it returns"
         raise InnerloopError("loss_fn", "the loss must be one float", got=got, do=do)
     check_state(state, extras.state)

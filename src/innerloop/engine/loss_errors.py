@@ -1,4 +1,4 @@
-"""Errors of JAX within a loss, in the terms of those who wrote it."""
+"""JAX errors inside a loss, reported in terms that the author of the loss understands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from innerloop.errors import InnerloopError, first_line
 
 @contextmanager
 def loss_errors(batch: PyTree) -> Iterator[None]:
-    """What JAX says of shapes and types that do not fit becomes an InnerloopError with the shapes of the batch.
+    """Turn JAX's errors about shapes and types into an InnerloopError with the shapes of the batch.
 
-    So does what Flax says of a model that is written to within a transformation.
+    Flax's error about writing to a model inside a transformation becomes an InnerloopError, too.
     """
     try:
         yield
     except Exception as error:
-        if type(error).__name__ == "TraceContextError":  # of Flax, which need not be installed
-            wrong = f"writes to variables that were made outside of it ({first_line(error)})"
-            do = "make the model anew in the loss, by nnx.merge(..., copy=True)"
+        if type(error).__name__ == "TraceContextError":  # from Flax, which may not be installed
+            wrong = f"writes to variables that were created outside it ({first_line(error)})"
+            do = "recreate the model inside the loss with nnx.merge(..., copy=True)"
             raise InnerloopError("loss_fn", wrong, do=do) from error
         if not isinstance(error, TypeError | ValueError):
             raise
@@ -30,5 +30,5 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
             str(jax.typeof(x)) if hasattr(x, "dtype") else repr(x) for x in jax.tree.leaves(batch)
         )
         wrong = f"cannot be computed ({first_line(error)})"
-        do = "give the shapes that the model takes"
+        do = "give the shapes that the model expects"
         raise InnerloopError("loss_fn", wrong, got=f"a batch of {shapes}", do=do) from error

@@ -1,4 +1,4 @@
-"""The state of an outer loop: what it is, copies of it, and whether it is whole."""
+"""The state of an outer loop, and functions that copy and check it."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class MetaState(NamedTuple):
     Attributes:
         params: the meta-parameters.
         opt_state: the state of the outer optimiser.
-        key: the key of the run; the keys of tasks are folded from it and `step`.
+        key: the key of the run; the keys of tasks are derived from it and `step`.
         step: the number of updates so far, int32.
     """
 
@@ -29,19 +29,19 @@ class MetaState(NamedTuple):
 
 
 def keep(state: MetaState) -> MetaState:
-    """A copy on the host, but for the key: a dispatch consumes the state that it is given."""
+    """A copy of the state, on the host except for the key: a dispatch consumes the state that it is given."""
     return jax.tree.map(np.array, state._replace(key=None))._replace(key=jnp.array(state.key))
 
 
 def to_device(kept: MetaState) -> MetaState:
-    """The state that was kept."""
+    """Move a state that `keep` returned back to the device."""
     return jax.tree.map(jnp.array, kept)
 
 
 def without_aliases(state: MetaState) -> MetaState:
-    """The state with a copy of every array that occurs in it again: a buffer cannot be donated twice.
+    """The state with repeated arrays copied: a buffer cannot be donated twice.
 
-    The initial states of some optimisers hold the parameters themselves, or one array of zeros in several places.
+    The initial states of some optimisers hold the parameters themselves, or the same array of zeros in several places.
     """
     met: set[int] = set()
 
@@ -54,9 +54,9 @@ def without_aliases(state: MetaState) -> MetaState:
 
 
 def check_state(state: object) -> None:
-    """Raise InnerloopError for what is no state, and for one whose arrays were donated to an earlier run."""
+    """Raise InnerloopError unless this is a state whose arrays have not been donated to an earlier run."""
     if not isinstance(state, MetaState):
-        do = "pass what `init` or `run` returned first"
+        do = "pass the state that `init` or `run` returned"
         raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", do=do)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         do = "continue with the state that `run` returned"

@@ -1,14 +1,14 @@
 r"""Mixed-mode differentiation of the inner gradient (MixFlow-MG, Kemaev et al., ICML 2025, arXiv 2505.00793).
 
 The inner step uses g(theta, phi) = grad_theta L(theta, phi), where phi is whatever else the loss depends on (frozen
-parameters, data). Reverse mode through g would record the whole backward pass. But the transpose of g's derivative
-is, because second derivatives commute, a derivative of the full gradient in the direction v:
+parameters, data). Reverse mode through g would record the whole backward pass. But because second derivatives commute,
+the transpose of g's derivative is a derivative of the full gradient in the direction v:
 
     (dg/dtheta)^T v = d/de grad_theta L(theta + e v, phi)          (the Hessian is symmetric)
     (dg/dphi)^T   v = d/de grad_phi   L(theta + e v, phi)
 
 so one forward-mode derivative of one reverse-mode gradient gives both, and only (theta, phi) is kept. The tangent of
-phi is zero, which makes it correct for a split into head and body as well.
+phi is zero, so this is also correct for a split into head and body.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ def _floats(tree: PyTree) -> list:
 def mixed_value_and_grad(
     loss: Callable[[PyTree, PyTree], ValueAndAux],
 ) -> Callable[[PyTree, PyTree], tuple[ValueAndAux, PyTree]]:
-    """`jax.value_and_grad(loss, has_aux=True)` in the first argument, differentiated as above.
+    """`jax.value_and_grad(loss, has_aux=True)` with respect to the first argument, differentiated as above.
 
     Raises:
-        InnerloopError: when it is called, for a custom derivative within the loss that is not its function's.
+        InnerloopError: when it is called, if a custom derivative in the loss is not its function's true derivative.
     """
 
     def gradient(theta: PyTree, rest: PyTree) -> tuple[ValueAndAux, PyTree]:
@@ -57,14 +57,14 @@ def mixed_value_and_grad(
 
 
 def _forward_over_reverse(loss: Callable[[PyTree, list, list], ValueAndAux]) -> Callable:
-    """`value_and_grad` in theta of `loss(theta, phi, constants)`, with a Hessian-vector product as its VJP."""
+    """`value_and_grad` of `loss(theta, phi, constants)` in theta, with a Hessian-vector product as its VJP."""
 
     @jax.custom_vjp
     def value_and_grad(theta: PyTree, phi: list, constants: list) -> tuple[ValueAndAux, PyTree]:
         return jax.value_and_grad(loss, has_aux=True)(theta, phi, constants)
 
     def forward(theta: PyTree, phi: list, constants: list) -> tuple[PyTree, PyTree]:
-        # Residuals that are inputs are taken for others of them by JAX, where a scan is differentiated twice.
+        # When a scan is differentiated twice, JAX mistakes residuals that are inputs for one another.
         kept = (*jax.lax.optimization_barrier((theta, phi)), constants)
         return value_and_grad(theta, phi, constants), kept
 

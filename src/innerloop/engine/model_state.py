@@ -1,4 +1,4 @@
-"""Model state as a loss returns it: a container of its own for every call, of one structure from step to step."""
+"""Model state of a loss: a fresh container for every call, with the same structure at every step."""
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +9,28 @@ from innerloop.errors import InnerloopError
 
 
 def own_state(state: PyTree) -> PyTree:
-    """The same state in a new container, its leaves as arrays.
+    """The same state in a new container, with its leaves as arrays.
 
-    An `equinox.nn.State` cannot be used again once it was written to, and Flax's variables are written to in place: a
-    loss must not get the container that others hold.
+    An `equinox.nn.State` cannot be used again once it has been written to, and Flax's variables are written in place,
+    so a loss must not get a container that others hold.
     """
     return jax.tree.map(_here, state)
 
 
 def _here(x: PyTree) -> Array:
-    """An array of the trace and the mesh that this runs in.
+    """The leaf as an array of the current trace and mesh.
 
-    Equinox compares the type of a new value with that of the old one; a constant does not have the mesh in its type,
-    whereas what is computed inside the mesh has.
+    Equinox compares the type of a new value with that of the old one. The type of a constant does not include the mesh,
+    whereas that of a value computed inside the mesh does.
     """
     return jnp.expand_dims(x, 0)[0]
 
 
 def in_structure_of(before: PyTree, after: PyTree) -> PyTree:
-    """The leaves of `after` in the structure of `before`, where both have the same paths.
+    """The leaves of `after` in the structure of `before`, if both have the same paths.
 
-    Structures also hold what is no array (functions, markers, metadata). If they are made anew by the loss, two of
-    them can be unequal though nothing has changed.
+    Structures also hold data that are not arrays (functions, markers, metadata). If the loss recreates these, two
+    structures can compare unequal although nothing has changed.
     """
     same = paths(before) == paths(after)
     return jax.tree.structure(before).unflatten(jax.tree.leaves(after)) if same else after

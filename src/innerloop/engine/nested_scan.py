@@ -1,9 +1,9 @@
 r"""A scan that keeps few of its carries: checkpoints through time.
 
-Reverse mode through a scan of k steps keeps k carries. Here only the carry at the start of each of n segments is kept;
-the backward pass runs one segment again and keeps the ceil(k / n) carries of that one, so that n + ceil(k / n) are held
-at a time, about 2 sqrt(k) for n = sqrt(k), for one more run of the steps. The result is the same to the last bit of
-what the compiler keeps. What is kept may lie in the host's memory, where an accelerator has another.
+Reverse mode through a scan of k steps keeps k carries. Here only the carry at the start of each of n segments is kept.
+The backward pass reruns one segment at a time and keeps its ceil(k / n) carries, so n + ceil(k / n) are held at once,
+about 2 sqrt(k) for n = sqrt(k), at the cost of running the steps once more. The result is the same to the last bit of
+what the compiler keeps. On accelerators with their own memory, the kept carries can be stored in host memory.
 
 Chen, Xu, Zhang and Guestrin 2016, "Training Deep Nets with Sublinear Memory Cost", section 3, arXiv 1604.06174.
 """
@@ -17,14 +17,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, PyTree
 
 OFFLOADED = "innerloop_carry"
-"""The name of carries that the host's memory keeps."""
+"""The name of the carries that are kept in host memory."""
 
 Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 """`step(carry, x) -> (carry, y)`, as for `jax.lax.scan`."""
 
 
 def square_root_segments(steps: int) -> int:
-    """The number of segments with which the fewest carries are held: the root of the number of steps."""
+    """The number of segments that minimises the carries held: the square root of the number of steps."""
     return max(1, round(math.sqrt(steps)))
 
 
@@ -38,15 +38,15 @@ def nested_scan(
     offload: bool = False,
     unroll: int = 1,
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan(step, carry, xs)` over `steps` steps, which keeps the carries of `segments` starts alone.
+    """`jax.lax.scan(step, carry, xs)` over `steps` steps that keeps only the carry at the start of each segment.
 
     Args:
         step: the body of the scan.
         carry: the first carry.
-        xs: what is scanned over, with a leading axis `steps` on every leaf.
+        xs: the inputs to scan over, with a leading axis `steps` on every leaf.
         steps: the number of steps.
         segments: the number of segments (None: every carry is kept).
-        offload: whether the carries that are kept lie in the host's memory until the backward pass reads them.
+        offload: whether the kept carries stay in host memory until the backward pass reads them.
         unroll: steps in one iteration of the compiled loop, as for `jax.lax.scan`.
     """
     if segments is None or segments >= steps or steps < 2:
@@ -65,7 +65,7 @@ def nested_scan(
 
 
 def _segment(step: Step, offload: bool, unroll: int) -> Step:
-    """Several steps, of which the backward pass is given the first carry alone."""
+    """Several steps; only their first carry is kept for the backward pass."""
     scan = lambda carry, xs: jax.lax.scan(step, carry, xs, unroll=unroll)
     if not offload:
         return jax.checkpoint(scan, prevent_cse=False)
@@ -80,13 +80,13 @@ def _segment(step: Step, offload: bool, unroll: int) -> Step:
 
 
 def _named(x: Array) -> Array:
-    """An array by the name under which it is offloaded; numbers such as a count of steps stay."""
+    """Name an array for offloading; scalars, such as a step count, stay on the device."""
     arrays = jnp.ndim(x) > 0 and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
     return checkpoint_name(x, OFFLOADED) if arrays else x
 
 
 def _scan(step: Step, carry: PyTree, xs: PyTree, steps: int, unroll: int) -> tuple[PyTree, PyTree]:
-    """A scan. A single step is taken without one, which under `vmap` would copy theta for every task."""
+    """A scan; a single step runs without one, because under `vmap` a scan would copy theta for every task."""
     if steps != 1:
         return jax.lax.scan(step, carry, xs, unroll=max(1, min(unroll, steps)))
     carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))

@@ -1,4 +1,4 @@
-"""The start of any optimiser, and one step of an outer one, whatever of the objective it asks for."""
+"""The initial state of any optimiser, and one step of any outer optimiser, including those that need the objective."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from innerloop.errors import InnerloopError, first_line
 
 
 def initial_moments(init: Callable[[Params], optax.OptState], params: Params, who: str) -> optax.OptState:
-    """The state that an optimiser starts from.
+    """The initial state of an optimiser.
 
     Args:
-        init: of the optimiser.
+        init: the optimiser's `init`.
         params: the parameters.
         who: the caller, for messages.
 
@@ -26,7 +26,7 @@ def initial_moments(init: Callable[[Params], optax.OptState], params: Params, wh
         if isinstance(error, InnerloopError):
             raise
         wrong = f"its optimiser does not fit the parameters ({first_line(error)})"
-        do = "labels, as of `optax.multi_transform`, must be given by a function: Optax calls the tree of a model"
+        do = "labels, as for `optax.multi_transform`, must be given by a function: Optax would call a labelled model"
         raise InnerloopError(who, wrong, do=do if callable(params) else "") from error
 
 
@@ -44,9 +44,9 @@ def descend(
         optimizer: any Optax optimiser.
         grads: the gradient.
         opt_state: the optimiser's state.
-        params: the parameters, which weight decay reads too.
-        value: the objective, for rules that follow it, such as `optax.contrib.reduce_on_plateau`.
-        value_fn: the objective at other parameters, for rules that search along a line, such as `optax.lbfgs`.
+        params: the parameters, which weight decay also uses.
+        value: the objective, for rules that monitor it, such as `optax.contrib.reduce_on_plateau`.
+        value_fn: the objective at other parameters, for rules with a line search, such as `optax.lbfgs`.
 
     Returns:
         The new parameters, and the optimiser's new state.

@@ -1,10 +1,10 @@
-r"""The outer loop: updates of the meta-parameters by the mean meta-gradient of a meta-batch of tasks.
+r"""The outer loop: update the meta-parameters by the mean meta-gradient of a meta-batch of tasks.
 
     theta <- optimizer(theta, mean over tasks of g(theta, task))
 
-Tasks are split over the devices of a mesh axis `tasks` (the cores of a CPU count), and large models over a second
-axis `model`; on each device they are taken in vectorised chunks, and only the running sum of their gradients is kept.
-Many meta-steps are one scan, with no return to the host in between.
+Tasks are split over the devices of a mesh axis `tasks` (CPU cores count as devices), and large models over a second
+axis `model`. Each device processes its tasks in vectorised chunks and keeps only the running sum of their gradients.
+Many meta-steps run as one scan, without returning to the host in between.
 """
 
 from abc import ABC, abstractmethod
@@ -43,7 +43,7 @@ class StepInfo(NamedTuple):
         outer_loss: `[updates]`.
         inner_losses: the support loss before each inner step, `[updates, steps]`.
         grad_norm: the Euclidean norm of the mean meta-gradient, `[updates]`.
-        aux: the auxiliary outputs of the loss, each leaf `[updates, ...]` (None without any).
+        aux: the auxiliary outputs of the loss, each leaf `[updates, ...]` (None if it has none).
     """
 
     outer_loss: Array
@@ -52,29 +52,29 @@ class StepInfo(NamedTuple):
     aux: PyTree = None
 
 
-DO = "look at that task's data, or lower the step sizes; the error's `before` is the state before this call"
+DO = "check that task's data, or lower the step sizes; the error's `before` is the state before this call"
 
 AHEAD_BYTES = 2_000_000
-"""Small tasks are drawn for several meta-steps at once, as many as fit in a core's cache: drawing them for one
-meta-step at a time costs as much as the step of a small network."""
+"""Small tasks are drawn for as many meta-steps at once as fit in a core's cache. Drawing them for one meta-step at a
+time costs as much as the meta-step of a small network."""
 
 
 def _steps_ahead(draw: Callable[[Array], PyTree], keys: Array | jax.ShapeDtypeStruct, steps: int) -> int:
-    """For how many meta-steps, a divisor of `steps`, the tasks fit in `AHEAD_BYTES`; `keys` are those of one."""
+    """The number of meta-steps, a divisor of `steps`, whose tasks fit in `AHEAD_BYTES`; `keys` are those of one."""
     leaves = jax.tree.leaves(jax.eval_shape(jax.vmap(draw), keys))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return divisor_up_to(steps, AHEAD_BYTES // max(size, 1))
 
 
 def _draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], Task]]:
-    """`draw`, applied to all keys of a meta-step at once, and `fetch`, which makes a task of what was drawn."""
+    """`draw`, applied to all keys of a meta-step at once, and `fetch`, which makes a task from what was drawn."""
     if isinstance(tasks, TwoStageSampler) and type(tasks).sample is TwoStageSampler.sample:
         return tasks.draw, tasks.fetch
     return (lambda key: key), tasks.sample  # also if a subclass overrides `sample`
 
 
 def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
-    """The keys of the tasks of one meta-step, `[tasks]`: a function of the run's key and the step number alone."""
+    """The keys of the tasks of one meta-step, `[tasks]`; they depend only on the run's key and the step number."""
     return jax.random.split(jax.random.fold_in(key, step), meta_batch)
 
 
@@ -87,13 +87,13 @@ def drawn_tasks(tasks: TaskDistribution, key: PRNGKeyArray, step: Array, meta_ba
 
 
 def _first(steps: int, found: tuple[MetaState, PyTree]) -> tuple[MetaState, PyTree]:
-    """A state, and the records of the first `steps` updates alone."""
+    """The state, and the records of only the first `steps` updates."""
     state, info = found
     return state, jax.tree.map(lambda x: x if len(x) == steps else x[:steps], info)
 
 
 class MeshLoop(ABC):
-    """States and compiled programs of an outer loop; subclasses define an update."""
+    """The states and compiled programs of an outer loop; subclasses define the update."""
 
     def __init__(
         self,
@@ -114,8 +114,8 @@ class MeshLoop(ABC):
         """The state before the first update, from meta-parameters (those of a trained model, for example).
 
         Raises:
-            InnerloopError: a meta-parameter is not a float array, the optimizer does not fit, `key` is no key, or the
-                tasks do not depend on it.
+            InnerloopError: a meta-parameter is not a float array, the optimizer does not fit, `key` is not a key, or
+                the tasks do not depend on it.
         """
         check_trainable(meta_params, "OuterLoop.init")
         self.check_tasks(key)
@@ -131,23 +131,23 @@ class MeshLoop(ABC):
         on_nonfinite: Literal["raise", "ignore"] = "raise",
         most: int | None = None,
     ) -> tuple[MetaState, PyTree]:
-        """Take `steps` updates in one call, which is compiled once for every number of them.
+        """Take `steps` updates in one call, which is compiled once for each number of updates.
 
         Args:
             state: from `init` or `run`. It is consumed: its arrays are donated.
             steps: the number of updates, at least 1.
-            on_nonfinite: whether to raise an error at a loss, gradient or parameter that is not finite; its attribute
-                `before` is the state before this call. "ignore" returns at once, as JAX's functions do, while devices
+            on_nonfinite: "raise" raises an error if a loss, gradient or parameter is not finite; the error's attribute
+                `before` is the state before this call. "ignore" returns at once, as JAX functions do, while devices
                 are still computing.
             most: if given, compile one program for up to `most` updates. Calls whose `steps` is a multiple of
-                `unit(state.key, most)` and at most `most` share it, so a training can be split freely into such calls.
+                `unit(state.key, most)` and at most `most` share it, so training can be split freely into such calls.
 
         Returns:
             The new state, and what to log, stacked over updates.
 
         Raises:
-            InnerloopError: `steps` is below 1, or the state was consumed before.
-            Diverged: an InnerloopError; the first update, task and inner step that were not finite are named.
+            InnerloopError: `steps` is below 1, or the state was consumed by an earlier call.
+            Diverged: an InnerloopError that names the first update, task and inner step that were not finite.
         """
         check_choice("OuterLoop.run", "on_nonfinite", on_nonfinite, ("raise", "ignore"))
         steps = check_count("OuterLoop.run", "steps", steps)
@@ -165,12 +165,12 @@ class MeshLoop(ABC):
         return state, info
 
     def ran(self, steps: int, state: MetaState, info: PyTree) -> None:  # noqa: B027 (most have nothing to remember)
-        """What a subclass remembers of a call of `run`: its number of updates, and what it returns."""
+        """A hook for subclasses, called after `run` with its number of updates and what it returns."""
 
     def compiled(
         self, key: PRNGKeyArray, steps: int, most: int | None
     ) -> Callable[..., tuple[MetaState, PyTree]]:
-        """`program(state, *data)` for `steps` updates: one of their own, or that of all lengths up to `most`."""
+        """`program(state, *data)` for `steps` updates: a dedicated one, or one shared by all lengths up to `most`."""
         unit = 0 if most is None else self.unit(key, most)
         if most is None or unit == most or steps > most or steps % unit:
             if steps not in self.programs:
@@ -185,11 +185,11 @@ class MeshLoop(ABC):
         return place(np.int32(steps), self.mesh)
 
     def unit(self, key: PRNGKeyArray, most: int) -> int:
-        """How many updates `counted_program(most)` takes at least; `most` if there is no such program."""
+        """The fewest updates that `counted_program(most)` takes; `most` if there is no such program."""
         return most
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
-        """Raise Diverged, with the state before, unless all losses, gradients and parameters are finite."""
+        """Raise Diverged, with the previous state, unless all losses, gradients and parameters are finite."""
         lost, number = update_lost(info), int(before.step)
         if lost is not None:
             good, where = lost
@@ -206,17 +206,17 @@ class MeshLoop(ABC):
         raise error
 
     def locate(self, before: MetaState, good: int) -> str:
-        """In words, where the update after `good` good ones lost finiteness; empty if that cannot be told."""
+        """Describe where the update after `good` finite ones became non-finite; empty if that is unknown."""
         try:
             state = to_device(before)
             state = self.run(state, good, on_nonfinite="ignore")[0] if good else state
             params = jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params)
             return self.locate_task(params, state.key, state.step)
-        except Exception:  # whatever goes wrong here, the divergence itself must be told
+        except Exception:  # whatever goes wrong here, the divergence itself must be reported
             return ""
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
-        """In words, where the update from these parameters loses finiteness; empty if that cannot be told."""
+        """Describe where the update from these parameters becomes non-finite; empty if that is unknown."""
         return ""
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
@@ -232,7 +232,7 @@ class MeshLoop(ABC):
         raise NotImplementedError  # `unit` says that there is none
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """The arguments of the program besides the state, for so many updates."""
+        """The arguments of the program besides the state, for `steps` updates."""
         return ()
 
     def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
@@ -244,7 +244,7 @@ class MeshLoop(ABC):
 
 
 class GradientLoop(MeshLoop):
-    """An outer loop that descends the mean meta-gradient of an algorithm, whatever its tasks come from."""
+    """An outer loop that descends the mean meta-gradient of an algorithm, wherever its tasks come from."""
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ class GradientLoop(MeshLoop):
 
         Args:
             params: the parameters of a model.
-            key: decides which tasks are drawn.
+            key: determines which tasks are drawn.
 
         Raises:
             InnerloopError: a parameter is not a float array, or the optimizer does not fit the parameters or the inner
@@ -274,7 +274,7 @@ class GradientLoop(MeshLoop):
         return self.start(self.algorithm.init(params), key)
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
-        """The state before the first update, from meta-parameters. Raises InnerloopError as `init`."""
+        """The state before the first update, from meta-parameters. Raises InnerloopError as in `init`."""
         state = super().start(meta_params, key)
         if isinstance(meta_params, WithMoments):
             check_outer_optimizer(self.optimizer, state.params)
@@ -326,11 +326,11 @@ class OuterLoop(GradientLoop):
             optimizer: any Optax optimiser.
             tasks: the distribution of training tasks.
             meta_batch: the number of tasks per update.
-            chunk: the number of tasks vectorised at a time on each device (None: all of its share).
+            chunk: the number of tasks vectorised at a time on each device (None: its whole share).
             mesh: the devices (None: as many as divide the meta-batch evenly).
 
         Raises:
-            InnerloopError: the meta-batch is no multiple of devices x chunk.
+            InnerloopError: the meta-batch is not a multiple of devices x chunk.
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks
@@ -342,14 +342,14 @@ class OuterLoop(GradientLoop):
         check_distribution(self.with_arrays(self.arrays), key, "OuterLoop")
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
-        """The state before the first update, from meta-parameters. Raises InnerloopError as `init`."""
+        """The state before the first update, from meta-parameters. Raises InnerloopError as in `init`."""
         state = super().start(meta_params, key)
         tasks = self.with_arrays(self.arrays)
         check_learns(self.algorithm, state.params, tasks, key, "OuterLoop", outer=True)
         return state
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
-        """In words, which task of the update from these parameters loses finiteness, and where."""
+        """Describe which task of the update from these parameters becomes non-finite, and where."""
         tasks = drawn_tasks(self.tasks, key, step, self.meta_batch)
         return first_nonfinite(self.algorithm.at(step), params, tasks)
 
@@ -359,7 +359,7 @@ class OuterLoop(GradientLoop):
         return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
 
     def counted_program(self, most: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """Up to `most` updates, in multiples of those whose tasks are drawn at once."""
+        """Up to `most` updates, in multiples of the number whose tasks are drawn at once."""
         many = lambda state, count, arrays: self.updates(state, most, count, arrays)
         return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
 
@@ -369,7 +369,7 @@ class OuterLoop(GradientLoop):
         """Inside the mesh: `steps` updates, or the first `count` of them."""
         tasks = self.with_arrays(arrays)
         ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
-        # Tasks too large to be held together are fetched one chunk at a time.
+        # Tasks too large to hold in memory together are fetched one chunk at a time.
         draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
 
         def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
@@ -382,7 +382,7 @@ class OuterLoop(GradientLoop):
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
     def unit(self, key: PRNGKeyArray, most: int) -> int:
-        """How many updates `counted_program(most)` takes at least: those whose tasks are drawn at once."""
+        """The fewest updates that `counted_program(most)` takes: those whose tasks are drawn at once."""
         if most not in self.units:
             keys = jax.eval_shape(lambda key: jax.random.split(key, self.share), key)
             self.units[most] = _steps_ahead(self.tasks.sample, keys, most)
@@ -394,5 +394,5 @@ class OuterLoop(GradientLoop):
         return place(self.held, self.mesh)
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """The arrays of the distribution: as constants they would be compiled into the program."""
+        """The arrays of the distribution: if they were constants, they would be compiled into the program."""
         return (self.arrays,)

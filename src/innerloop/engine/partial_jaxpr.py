@@ -1,4 +1,4 @@
-"""Some equations of a traced program, as a function of their own."""
+"""Turn some equations of a traced program into a function."""
 
 from collections.abc import Callable, Sequence
 

@@ -2,13 +2,13 @@ r"""Adam without momentum whose second moments are meta-parameters, so that they
 
     theta = (w, v):   v <- beta2 v + (1 - beta2) g^2,   w <- w - alpha g / (sqrt(v) + eps)
 
-Reptile's published code keeps v from one task to the next, and starts from it at test: every weight has a learned step
-size of its own. As a part of theta, v is moved by the outer step just as w is, and the meta-gradient of a task remains
-a function of theta and the task alone.
+Reptile's published code keeps v from one task to the next, and starts from it at test time, so every weight has its own
+learned step size. As part of theta, v is moved by the outer step just like w, and the meta-gradient of a task remains a
+function of only theta and the task.
 
 Kingma and Ba 2015, "Adam", algorithm 1 with beta1 = 0, arXiv 1412.6980; Nichol, Achiam and Schulman 2018, section 6.1.
-Left out: the bias correction. v starts at `FIRST`, above the squares of typical gradients, so that the first steps are
-short steps of gradient descent.
+Left out: the bias correction. v starts at `FIRST`, above the squares of typical gradients, so the first steps are short
+steps of gradient descent.
 """
 
 from dataclasses import replace
@@ -55,7 +55,7 @@ def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
 
 
 def _with_their_moments(selection: Selection) -> Selection:
-    """The selection of some parameters and their moments, from that of parameters of the model."""
+    """Turn a selection of the model's parameters into one of these parameters and their moments."""
     if selection is None:
         return None
     if isinstance(selection, Except):
@@ -67,9 +67,9 @@ def _with_their_moments(selection: Selection) -> Selection:
 
 
 def check_outer_optimizer(optimizer: optax.GradientTransformation, params: PyTree) -> None:
-    """Raise InnerloopError unless a step of the outer optimizer leaves second moments between theirs and the task's.
+    """Raise InnerloopError unless an outer step leaves second moments between their old values and the task's.
 
-    Others, such as Adam or momentum, step beyond, and a moment becomes negative.
+    Other optimizers, such as Adam or momentum, overshoot, and a moment can become negative.
     """
     grads = jax.tree.map(lambda v: jnp.full_like(v, 1e-9), params)
     updates, state = optimizer.update(grads, optimizer.init(params), params)

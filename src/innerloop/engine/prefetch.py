@@ -10,7 +10,7 @@ Made = TypeVar("Made")
 
 
 class _Failure(NamedTuple):
-    """An exception of the producer, on its way to the consumer."""
+    """An exception from the producer, on its way to the consumer."""
 
     error: BaseException
 
@@ -18,13 +18,13 @@ class _Failure(NamedTuple):
 class ReadAhead(Generic[Made]):
     """`next()` returns `make(0)`, `make(1)`, ... while a thread computes up to `waiting` of them in advance.
 
-    An exception of `make` is raised by the `next()` that would have returned the result, and by every later one.
+    An exception in `make` is raised by the `next()` that would have returned the result, and by every later one.
     """
 
     def __init__(self, make: Callable[[int], Made], waiting: int):
         self.make, self.stopped = make, threading.Event()
         self.ready: queue.Queue[Made | _Failure] = queue.Queue(maxsize=waiting)
-        # A daemon: a program that dies with an error must not hang on its reader.
+        # A daemon: a program that fails with an error must not hang on its reader thread.
         self.thread = threading.Thread(target=self._work, name="innerloop-read-ahead", daemon=True)
         self.thread.start()
 
@@ -49,7 +49,7 @@ class ReadAhead(Generic[Made]):
                 waiting = False
 
     def next(self) -> Made:
-        """The next result; blocks until it is there."""
+        """The next result; blocks until it is available."""
         made = self.ready.get()
         if isinstance(made, _Failure):
             self.ready.put(made)

@@ -1,7 +1,7 @@
-"""Parameters selected by tree path, and checks of parameter trees.
+"""Selection of parameters by tree path, and checks of parameter trees.
 
-A path is written with slashes, as in `body/0/weight` or `head/bias`. In a pattern, `*` stands for a name or a piece of
-one and `**` for any number of names: `blocks/*/attention`, `**/lora_*`.
+A path is written with slashes, as in `body/0/weight` or `head/bias`. In a pattern, `*` matches a name or part of one
+and `**` any number of names: `blocks/*/attention`, `**/lora_*`.
 """
 
 import re
@@ -18,12 +18,12 @@ from jaxtyping import Array, PyTree
 from innerloop.errors import InnerloopError
 
 Selection = str | Collection[str] | Callable[[str], bool] | None
-"""A selection of parameters: None for all, a path prefix or a pattern of one, several, or a function of the path."""
+"""A selection of parameters: None (all), a path prefix or pattern, several of these, or a function of the path."""
 
 
 @runtime_checkable
 class Shaped(Protocol):
-    """Anything that has a shape: arrays, and descriptions of arrays in memory or in files."""
+    """Anything with a shape: arrays, and descriptions of arrays in memory or in files."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,7 +33,7 @@ class Shaped(Protocol):
 
 @dataclass(frozen=True)
 class Except:
-    """The complement of a selection; unlike a lambda it keeps the names, so that they can be checked."""
+    """The complement of a selection; unlike a lambda, it keeps the names so that they can be checked."""
 
     selection: Selection
 
@@ -45,7 +45,7 @@ class Except:
 def check_selection(selection: object) -> None:
     """Raise InnerloopError unless this has the form of a selection.
 
-    A tree of booleans is none: as a mapping its keys would be taken for names, and as a model it would be called.
+    A tree of booleans is not one: the keys of a mapping would be taken for names, and a model would be called.
     """
     if isinstance(selection, Except):
         return check_selection(selection.selection)
@@ -57,10 +57,10 @@ def check_selection(selection: object) -> None:
         got = [name for name in selection if not isinstance(name, str)]
         if not got:
             return None
-    do = "give a name such as 'head', a pattern such as '**/bias', several, or a function of the path"
+    do = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
     if isinstance(selection, re.Pattern):
         do = "give the pattern's method, `pattern.search`"
-    raise InnerloopError("select", "is no selection of parameters", got=selection, do=do)
+    raise InnerloopError("select", "is not a selection of parameters", got=selection, do=do)
 
 
 def paths(params: PyTree) -> list[str]:
@@ -80,14 +80,14 @@ def chosen(selection: Selection, path: str) -> bool:
 
 
 def _begins(path: str, prefix: str) -> bool:
-    """Whether a path is this prefix or continues it; a prefix may be a pattern."""
+    """Whether a path equals this prefix or lies below it; a prefix may be a pattern."""
     if path == prefix or path.startswith(prefix.rstrip("/") + "/"):
         return True
     return "*" in prefix and _matches(path.split("/"), prefix.rstrip("/").split("/"))
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the first names are as in the pattern; `**` stands for any number of them."""
+    """Whether the leading names match the pattern; `**` matches any number of names."""
     if not pattern:
         return True
     if pattern[0] == "**":
@@ -96,25 +96,26 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _is_like(name: str, pattern: str) -> bool:
-    """Whether a name is as in the pattern, in which `*` alone has a meaning."""
+    """Whether a name matches the pattern, in which only `*` is special."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
-    """Split a tree into (selected, rest), each of the tree's structure with None in place of the other's leaves.
+    """Split a tree into (selected, rest), each with the tree's structure and None in place of the other's leaves.
 
-    A loss that is a function of the selected part alone, and closes over the rest, freezes the rest.
+    To freeze the rest, make the loss a function of the selected part only and close over the rest.
 
     Args:
         params: any pytree.
-        selection: a path prefix such as `head`, a pattern such as `**/lora_*`, several, or a function of the path.
+        selection: a path prefix such as `head`, a pattern such as `**/lora_*`, several of these, or a function of the
+            path.
 
     Raises:
         InnerloopError: a name of the selection matches no parameter, or a function selects none.
     """
     _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [chosen(selection, path) for path in paths(params)]
-    # By names the complement of everything is nothing, and meant so.
+    # If everything is excluded by name, an empty complement is intended.
     by_names = isinstance(selection, Except) and not callable(selection.selection)
     if callable(selection) and not by_names and not any(mask):
         do = "the paths are: " + ", ".join(paths(params)) + "; () adapts none"
@@ -140,7 +141,7 @@ def combine(selected: PyTree, rest: PyTree) -> PyTree:
     """Undo `partition`.
 
     Raises:
-        InnerloopError: they are not parts of one tree.
+        InnerloopError: the two are not parts of the same tree.
     """
     try:
         return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
@@ -150,12 +151,12 @@ def combine(selected: PyTree, rest: PyTree) -> PyTree:
 
 
 def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTree:
-    """The tree with the selected float arrays in another dtype; whole numbers, keys and functions stay as they are.
+    """Cast the selected float arrays of a tree to another dtype; integers, keys and functions are left unchanged.
 
     Args:
         params: any pytree.
-        dtype: a dtype of floats, such as `jnp.bfloat16`.
-        selection: a path prefix, a pattern, several, or a function of the path (None: all).
+        dtype: a float dtype, such as `jnp.bfloat16`.
+        selection: a path prefix, a pattern, several of these, or a function of the path (None: all).
 
     Raises:
         InnerloopError: as for `partition`; or the dtype is not a float dtype, or is not available.
@@ -166,20 +167,18 @@ def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTre
 
 
 def _is_float(x: object) -> bool:
-    """Whether a leaf is an array of floats."""
+    """Whether a leaf is a float array."""
     return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _check_floats(dtype: DTypeLike) -> None:
-    """Raise InnerloopError unless this is a dtype of floats that arrays can have here."""
+    """Raise InnerloopError unless this is a float dtype that is available."""
     try:
         floats = jnp.issubdtype(dtype, jnp.floating)
     except TypeError:
         floats = False
     if not floats:
-        raise InnerloopError(
-            "cast", "needs a dtype of floats", got=dtype, do="give jnp.bfloat16, for example"
-        )
+        raise InnerloopError("cast", "needs a float dtype", got=dtype, do="give jnp.bfloat16, for example")
     if jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
         do = 'call jax.config.update("jax_enable_x64", True) first'
         raise InnerloopError("cast", f"{np.dtype(dtype)} is not available", do=do)
@@ -189,7 +188,7 @@ def check_trainable(params: PyTree, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless every leaf is a float array and there is at least one."""
     if hasattr(params, "params") and hasattr(params, "opt_state"):
         got = f"the whole {type(params).__name__}"
-        raise InnerloopError(who, "needs the parameters of a state", got=got, do="pass `state.params`")
+        raise InnerloopError(who, "needs the parameters only", got=got, do="pass `state.params`")
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InnerloopError(who, "the parameter tree has no array", do="pass a pytree of float arrays")
@@ -229,5 +228,5 @@ def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: s
 
 
 def _shape_of(arrays: Mapping[str, Shaped], path: str) -> str:
-    """The shape of an array, in words."""
+    """Describe the shape of an array."""
     return f"of shape {arrays[path].shape}" if path in arrays else "absent"

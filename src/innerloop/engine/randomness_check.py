@@ -1,4 +1,4 @@
-"""Losses whose random numbers would be the same at every inner step: told before anything is compiled."""
+"""Detect, before anything is compiled, losses whose random numbers would be the same at every inner step."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from innerloop.engine.loss import evaluate_loss, initial_state, is_random
 from innerloop.engine.types import LossFn, Task
 
 DRAWS = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"})
-"""Primitives that give random numbers."""
+"""Primitives that generate random numbers."""
 
 
 def warn_of_one_mask(algorithm: Algorithm, params: PyTree, task: Task, key: PRNGKeyArray, who: str) -> None:
-    """Warn, on behalf of `who`, if the support loss is random but not by the key of the inner step.
+    """Warn, on behalf of `who`, if the support loss is random but does not use the key of the inner step.
 
     Args:
         algorithm: the algorithm.
@@ -31,12 +31,12 @@ def warn_of_one_mask(algorithm: Algorithm, params: PyTree, task: Task, key: PRNG
     start = jax.eval_shape(lambda params, task: algorithm.start(params, task.support), params, task)
     wrong = _fault(algorithm.loss_fn, start, task.support, key)
     if wrong:
-        do = "declare it by `Loss(fn, random=True)` and draw from its `key`"
-        warnings.warn(f"{who}: {wrong}, so that they are the same at every inner step; {do}.", stacklevel=4)
+        do = "declare it with `Loss(fn, random=True)` and draw from its `key`"
+        warnings.warn(f"{who}: {wrong}, so they are the same at every inner step; {do}.", stacklevel=4)
 
 
 def _fault(loss_fn: LossFn, params: PyTree, batch: PyTree, key: PRNGKeyArray) -> str:
-    """In words, what of a loss's random numbers is not from its key; empty if nothing is."""
+    """Describe how a loss draws random numbers without its key; empty if it does not."""
     found = lambda key, params, batch: evaluate_loss(loss_fn, params, batch, key, initial_state(loss_fn))
     jaxpr = jax.make_jaxpr(found)(key, params, batch).jaxpr
     if not any(equation.primitive.name in DRAWS for equation in _equations(jaxpr)):
@@ -48,7 +48,7 @@ def _fault(loss_fn: LossFn, params: PyTree, batch: PyTree, key: PRNGKeyArray) ->
 
 
 def _equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
-    """All equations of a jaxpr, and of those inside them."""
+    """All equations of a jaxpr, including nested ones."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jex.jaxprs_in_params(equation.params):

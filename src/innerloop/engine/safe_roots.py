@@ -1,11 +1,11 @@
-r"""The derivative of a rule's square roots where they are zero.
+r"""The derivative of a rule's square roots at zero.
 
 Adam, RMSProp, norm clipping and others take the square root of a sum of squared gradients. Where the gradient is
-exactly zero (a solved or fully masked task, a dead unit) automatic differentiation multiplies the infinite slope of the
-root by zero and gets NaN. `with_safe_roots` gives the root the slope 0 there: sqrt(sum g^2) is even in g, so 0 is its
-symmetric derivative. A quotient by such a root gets the slope 0 there too. Wherever the rule itself is differentiable
-this is the rule's true derivative: that of u = g min(1, c / |g|) at g = 0 is 1, and that of u = g / (|g| + eps) is
-1 / eps. Values are unchanged.
+exactly zero (a solved or fully masked task, a dead unit), automatic differentiation multiplies the infinite slope of
+the root by zero and gets NaN. `with_safe_roots` gives the root slope 0 there: sqrt(sum g^2) is even in g, so 0 is its
+symmetric derivative. A quotient by such a root gets slope 0 there too. Wherever the rule itself is differentiable, this
+is the rule's true derivative: that of u = g min(1, c / |g|) at g = 0 is 1, and that of u = g / (|g| + eps) is 1 / eps.
+Values are unchanged.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,11 +45,11 @@ def _safe_div_jvp(primals: tuple[ArrayLike, ArrayLike], tangents: tuple[Array, A
 
 
 SAFE = {"sqrt": safe_sqrt, "div": safe_div}
-"""What is put in place of a primitive, by its name."""
+"""The replacements of primitives, by name."""
 
 
 def with_safe_roots(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The same function of pytrees of arrays with safe square roots and quotients; as it is, if it takes no root."""
+    """The same function of pytrees of arrays with safe square roots and quotients; unchanged if it takes no root."""
 
     def safe(*args: PyTree) -> PyTree:
         jaxpr, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
@@ -82,7 +82,7 @@ def _all_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
 
 
 def _evaluate(closed: jex.ClosedJaxpr, args: list[ArrayLike]) -> list[ArrayLike]:
-    """Run a jaxpr with safe square roots and quotients, in the functions that it calls too."""
+    """Run a jaxpr with safe square roots and quotients, including in the functions that it calls."""
     jaxpr = closed.jaxpr
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
     read = lambda v: v.val if isinstance(v, jex.Literal) else values[v]

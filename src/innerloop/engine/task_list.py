@@ -1,4 +1,4 @@
-"""A fixed list of tasks, of equal or unequal numbers of examples: drawn at random in training, evaluated once each."""
+"""A fixed list of tasks, possibly of different sizes: drawn at random in training, evaluated once each."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from innerloop.errors import InnerloopError
 
 
 class TaskList(FiniteTasks, eqx.Module):
-    """A distribution of tasks that are given one by one.
+    """A task distribution made from a list of tasks.
 
-    `sample` draws one of them, all equally likely; `evaluate` takes each once. Where they have unequal numbers of
-    examples they are padded with zeros to the largest, and the `mask` of their batches marks the examples that count.
+    `sample` draws one of them uniformly at random; `evaluate` uses each once. If their numbers of examples differ, they
+    are padded with zeros to the largest, and the `mask` of their batches marks the examples that count.
 
     Attributes:
         tasks: all tasks, with a leading axis `tasks` on every leaf.
@@ -32,7 +32,7 @@ class TaskList(FiniteTasks, eqx.Module):
 
         Raises:
             InnerloopError: there is no task, the tasks differ in structure, dtype or the shape of an example, a set has
-                leaves of unequal lengths, or sets of unequal lengths are no `Batch`es.
+                leaves of different lengths, or sets of different lengths are not `Batch`es.
         """
         if not tasks:
             do = "give a list of innerloop.Task(support, query)"
@@ -45,7 +45,7 @@ class TaskList(FiniteTasks, eqx.Module):
         return len(jax.tree.leaves(self.tasks)[0])
 
     def task(self, number: int | Array, key: PRNGKeyArray | None = None) -> Task:
-        """The task of this number; nothing about it is random."""
+        """The task with this number; `key` is not used."""
         return jax.tree.map(lambda x: x[number], self.tasks)
 
     def sample(self, key: PRNGKeyArray) -> Task:
@@ -54,7 +54,7 @@ class TaskList(FiniteTasks, eqx.Module):
 
 
 def _stacked(sets: list[PyTree], part: str) -> PyTree:
-    """Sets of examples in one tree, padded to the longest."""
+    """Stack sets of examples into one tree, padded to the longest."""
     lengths = [_length(examples, part, number) for number, examples in enumerate(sets)]
     if len(set(lengths)) > 1:
         sets = [_padded(examples, max(lengths), part) for examples in sets]
@@ -67,17 +67,17 @@ def _length(examples: PyTree, part: str, number: int) -> int:
     """The number of examples of a set; 0 for an empty tree."""
     lengths = {np.shape(x)[0] if np.ndim(x) else 0 for x in jax.tree.leaves(examples)}
     if len(lengths) > 1:
-        wrong = f"the leaves of the {part} set of task {number} must have one length"
+        wrong = f"the leaves of the {part} set of task {number} must have the same length"
         raise InnerloopError(
-            "TaskList", wrong, got=sorted(lengths), do="give every example one row of every leaf"
+            "TaskList", wrong, got=sorted(lengths), do="give every leaf of the set one row per example"
         )
     return lengths.pop() if lengths else 0
 
 
 def _padded(examples: PyTree, length: int, part: str) -> Batch:
-    """A batch with rows of zeros that its mask leaves out."""
+    """A batch padded with rows of zeros, which its mask excludes."""
     if not isinstance(examples, Batch):
-        wrong = f"{part} sets of unequal numbers of examples must be batches, whose mask tells the padding"
+        wrong = f"{part} sets of different sizes must be batches, whose mask marks the padding"
         got = type(examples).__name__
         raise InnerloopError("TaskList", wrong, got=got, do="give innerloop.Batch(inputs, targets)")
     count = _length(examples, part, 0)
@@ -87,14 +87,12 @@ def _padded(examples: PyTree, length: int, part: str) -> Batch:
 
 
 def _check_like(first: PyTree, other: PyTree, who: str) -> None:
-    """Raise InnerloopError unless a set is like the first one."""
+    """Raise InnerloopError unless a set matches the first one."""
     wanted, got = jax.tree.structure(first), jax.tree.structure(other)
     if wanted != got:
         raise InnerloopError("TaskList", f"the {who} must have the structure {wanted}", got=got)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
         wanted, got = (f"{np.asarray(x).dtype}{list(np.shape(x))}" for x in (a, b))
         if wanted != got:
-            do = "give all tasks examples of one shape and dtype"
-            raise InnerloopError(
-                "TaskList", f"the {who} must be like that of task 0, {wanted}", got=got, do=do
-            )
+            do = "give the examples of all tasks the same shape and dtype"
+            raise InnerloopError("TaskList", f"the {who} must match that of task 0, {wanted}", got=got, do=do)

@@ -1,4 +1,4 @@
-"""One task's data, distributions of tasks, and the names of axes.
+"""The data of one task, task distributions, and the names of axes.
 
 Axis names used in signatures throughout: `tasks` (meta-batch), `support` and `query` (examples of one task),
 `examples` (either of them), `ways` (classes of an episode), `shots` and `queries` (examples per class),
@@ -13,20 +13,20 @@ import jax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 Params = PyTree[Array]
-"""Any pytree of arrays; the engine knows no framework's classes."""
+"""Any pytree of arrays; the engine does not depend on any framework's classes."""
 
 LossFn = Callable[[Params, PyTree], Float[Array, ""]]
-"""`loss_fn(params, batch) -> scalar`, the only function that a user has to write."""
+"""`loss_fn(params, batch) -> scalar`, the only function that users have to write."""
 
 
 class Batch(NamedTuple):
-    """Labelled examples, as the built-in losses read them; the engine accepts any pytree with a leading axis.
+    """Labelled examples for the built-in losses; the engine itself accepts any pytree with a leading axis.
 
     Attributes:
         inputs: `[examples, ...]`.
         targets: `[examples, ...]`.
-        mask: which examples count, `[examples]` bool (None: all of them). Tasks with unequal numbers of examples are
-            padded to one length; the built-in losses and scores leave the padding out.
+        mask: which examples count, `[examples]` bool (None: all of them). Tasks with different numbers of examples are
+            padded to the same length; the built-in losses and scores ignore the padding.
     """
 
     inputs: PyTree
@@ -52,15 +52,15 @@ class TaskDistribution(Protocol):
     """A distribution over tasks, p(T): any object with a pure `sample`."""
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        """Draw one task. It is called inside `jit` and `vmap`, on the device."""
+        """Draw one task. This is called inside `jit` and `vmap`, on the device."""
         ...
 
 
 class TwoStageSampler(ABC):
     """A base class for distributions that separate the random choice of a task from its data.
 
-    The outer loop draws the choices of all tasks of an update at once. Where tasks are too large to be held together,
-    it then fetches the data of one chunk at a time.
+    The outer loop draws the choices for all tasks of an update at once. If the tasks are too large to hold in memory
+    together, it then fetches the data one chunk at a time.
     """
 
     def sample(self, key: PRNGKeyArray) -> Task:
@@ -77,7 +77,7 @@ class TwoStageSampler(ABC):
 
 
 class FiniteTasks(ABC):
-    """A base class for distributions of a finite number of tasks: training draws them, `evaluate` takes each once."""
+    """A base class for a finite set of tasks: training draws from it, `evaluate` uses each task once."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -85,14 +85,14 @@ class FiniteTasks(ABC):
 
     @abstractmethod
     def task(self, number: int | Array, key: PRNGKeyArray) -> Task:
-        """The task of this number.
+        """The task with this number.
 
         Args:
-            number: of the task, from 0.
-            key: what is random about it, such as which of its examples are the support set.
+            number: the number of the task, from 0.
+            key: for random choices within the task, such as which of its examples form the support set.
         """
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        """Draw one of the tasks, all equally likely."""
+        """Draw one of the tasks uniformly at random."""
         which, own = jax.random.split(key)
         return self.task(jax.random.randint(which, (), 0, len(self)), own)

@@ -1,1 +1,1 @@
-"""Files and text: reading what others wrote, writing whole or not at all, numbers in words."""
+"""Files and text: reading untrusted files, atomic writing, formatting of text and numbers."""

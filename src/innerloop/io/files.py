@@ -1,8 +1,8 @@
-"""The one way in which files are written, replaced and removed.
+"""Writes, replaces and removes files, for all other modules.
 
-Paths are resolved before anything is made. A file is written aside, synced and moved, so that it is there whole or not
-at all. Inside a folder of our own no symbolic link is followed, and a file that we did not write is neither replaced
-nor removed.
+Paths are resolved before anything is created. A file is written to a temporary one, synced and moved, so that it is
+either complete or absent. Inside our own folders no symbolic link is followed, and files that we did not write are
+neither replaced nor removed.
 """
 
 import errno
@@ -20,7 +20,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import read_object, sha256_of
 
 RECORD = ".innerloop.json"
-"""The file in which a folder of outputs records what was written: sha256 by name."""
+"""The file in an output folder that records what was written: sha256 by name."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -28,7 +28,7 @@ OVERWRITE = "give another name, or `overwrite` to replace it"
 
 
 def resolved(path: Path | str) -> Path:
-    """The absolute path without links and dots. Raises InnerloopError for a loop of links and a null byte."""
+    """The absolute path without links and dots. Raises InnerloopError for a loop of links or a null byte."""
     try:
         return Path(os.path.realpath(path))
     except (OSError, ValueError) as trouble:
@@ -37,7 +37,7 @@ def resolved(path: Path | str) -> Path:
 
 @contextmanager
 def cannot_write(path: Path, do: str = "free some room or give write access") -> Iterator[None]:
-    """Turn an OSError of the block into an InnerloopError about `path`."""
+    """Turn an OSError raised in the block into an InnerloopError about `path`."""
     try:
         yield
     except OSError as trouble:
@@ -46,14 +46,14 @@ def cannot_write(path: Path, do: str = "free some room or give write access") ->
 
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """An empty draft beside `path` that takes its place at the end, synced, or disappears if the block fails.
+    """An empty draft next to `path` that is synced and replaces it at the end, or is removed if the block fails.
 
     Raises:
         OSError: the draft cannot be written or moved; FileExistsError if `path` exists and `overwrite` is false.
     """
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not longer than what file systems allow
+    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short enough for any file system
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    mode = stat.S_IMODE(draft.stat().st_mode)  # that of any new file; some writers set their own
+    mode = stat.S_IMODE(draft.stat().st_mode)  # as for any new file; some writers change it
     try:
         yield draft
         draft.chmod(mode)
@@ -66,12 +66,12 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def _move_new(draft: Path, path: Path) -> None:
-    """Move, but never over another file, even one that appeared a moment ago."""
+    """Move the draft, but never replace another file, even one created a moment ago."""
     try:
         os.link(draft, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError:  # the file system has no hard links
         if os.path.lexists(path):
             raise FileExistsError(17, "File exists", str(path)) from None
         os.replace(draft, path)
@@ -86,7 +86,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    with suppress(OSError):  # Windows and some network file systems cannot
+    with suppress(OSError):  # not supported on Windows and some network file systems
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -95,7 +95,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of ours in UTF-8, whole or not at all. Raises InnerloopError if that is not possible."""
+    """Write a UTF-8 text file atomically. Raises InnerloopError if that is not possible."""
     with cannot_write(path), replacing(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
 
@@ -103,10 +103,10 @@ def write_text(path: Path, text: str) -> None:
 def output(
     path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = (), new_folder: bool = False
 ) -> Path:
-    """Where an output that somebody asked for goes, checked before any work is done: the resolved path.
+    """The resolved path of an output that the user asked for, checked before any work is done.
 
-    Raises InnerloopError if it is an input (even with `overwrite`), a folder or another special file, exists without
-    `overwrite`, or lies in no folder that can be written to (with `new_folder`, that can be made).
+    Raises InnerloopError if it is an input (even with `overwrite`), a folder or a special file, exists without
+    `overwrite`, or is not in a writable folder (with `new_folder`, one that can be created).
     """
     path = resolved(path)
     with cannot_write(path):
@@ -116,8 +116,8 @@ def output(
         if os.path.lexists(path) and not path.is_file():
             raise InnerloopError(str(path), "is not a regular file", do="give another name")
     if path.exists() and not overwrite:
-        raise InnerloopError(str(path), "exists already", do=OVERWRITE)
-    with cannot_write(path, "give a path in a folder that is there and can be written to"):
+        raise InnerloopError(str(path), "already exists", do=OVERWRITE)
+    with cannot_write(path, "give a path in a folder that exists and is writable"):
         folder = next(f for f in path.parents if os.path.lexists(f) or not new_folder)
         if not os.path.lexists(folder):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -130,11 +130,11 @@ def output(
 
 def _refuse_input(path: Path, inputs: Iterable[Path | str]) -> None:
     if path.exists() and any(path.samefile(other) for other in _files(inputs)):
-        raise InnerloopError(str(path), "is read as an input and is not overwritten", do="give another name")
+        raise InnerloopError(str(path), "is an input, so it is not overwritten", do="give another name")
 
 
 def _files(inputs: Iterable[Path | str]) -> Iterator[Path]:
-    """These files, and those in these folders; names of nothing are passed over."""
+    """These files, and the files in these folders; paths that do not exist are skipped."""
     for path in map(Path, inputs):
         yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else ()
         if path.is_file():
@@ -143,18 +143,18 @@ def _files(inputs: Iterable[Path | str]) -> Iterator[Path]:
 
 @contextmanager
 def new_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A draft of an output at a path from `output`. Raises InnerloopError where it cannot be written."""
+    """A draft of an output at a path from `output`. Raises InnerloopError if it cannot be written."""
     with cannot_write(path), make_folder(path.parent):
         try:
             with replacing(path, overwrite=overwrite) as draft:
                 yield draft
         except FileExistsError:
-            raise InnerloopError(str(path), "exists already", do=OVERWRITE) from None
+            raise InnerloopError(str(path), "already exists", do=OVERWRITE) from None
 
 
 @contextmanager
 def make_folder(path: Path) -> Iterator[list[Path]]:
-    """Make a folder and those above it; the block gets those made, and if it fails the empty ones are removed."""
+    """Create a folder and its parents; yields the created ones, which are removed if the block fails, if empty."""
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     made: list[Path] = []
     try:
@@ -170,14 +170,14 @@ def make_folder(path: Path) -> Iterator[list[Path]]:
 
 
 def remove_folders(made: list[Path]) -> None:
-    """Remove these folders, innermost first, unless something lies in them."""
+    """Remove these folders, innermost first, if they are empty."""
     for folder in reversed(made):
         with suppress(OSError):
             folder.rmdir()
 
 
 class OwnFolder:
-    """A folder that we write into: no link inside is followed, and only what was written here can be undone."""
+    """A folder that we write to: no link inside is followed, and only what was written through it can be undone."""
 
     def __init__(self, path: Path | str):
         self.path = resolved(path)
@@ -185,17 +185,17 @@ class OwnFolder:
         self.written: dict[Path, tuple[int, ...]] = {}
 
     def place(self, name: str) -> Path:
-        """The path of `name` (parts joined by `/`). Raises InnerloopError if a link stands on the way."""
+        """The path of `name` (parts joined by `/`). Raises InnerloopError if a part of it is a link."""
         place = self.path
         for part in name.split("/"):
             place = place / part
             if place.is_symlink():
-                do = "replace it by what it points at; links are not followed here"
+                do = "replace it with what it points to; links are not followed here"
                 raise InnerloopError(str(self.path), f"`{name}` leads through a link", got=str(place), do=do)
         return place
 
     def make(self, name: str = "") -> Path:
-        """Make the folder, or one inside, unless it is there. Raises InnerloopError if that is not possible."""
+        """Create the folder, or one inside, if it does not exist. Raises InnerloopError if that is not possible."""
         path = self.place(name) if name else self.path
         with cannot_write(path), make_folder(path) as made:
             self.made += made
@@ -203,25 +203,25 @@ class OwnFolder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """A draft that takes the place of `name`. Raises InnerloopError where it cannot be written."""
+        """A draft that replaces `name`. Raises InnerloopError if it cannot be written."""
         path = self.place(name)
         with cannot_write(path), replacing(path) as draft:
             yield draft
         self.note(path)
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file, whole or not at all."""
+        """Write a text file atomically."""
         with self.replacing(name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
 
     def append(self, name: str, text: str) -> None:
-        """Add to a text file in one write."""
+        """Append to a text file in one write."""
         with self.appending(name) as file:
             file.write(text)
 
     @contextmanager
     def appending(self, name: str) -> Iterator[TextIO]:
-        """A text file that is added to. Raises InnerloopError for a link, and for what is no regular file."""
+        """A text file opened for appending. Raises InnerloopError for a link, or if it is not a regular file."""
         path = self.place(name)
         with cannot_write(path, "free some room, then `resume`"):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE, 0o666)
@@ -233,12 +233,12 @@ class OwnFolder:
                 self.note(path, os.fstat(handle))
 
     def note(self, path: Path, about: os.stat_result | None = None) -> None:
-        """Remember that this file, as it is now (or as `about` says), is ours."""
+        """Record this file as ours, as it is now (or as in `about`)."""
         with suppress(OSError):
             self.written[path] = _identity(about or path.lstat())
 
     def undo(self) -> None:
-        """Remove the files that were written here and are as they were left, and the folders made if empty then."""
+        """Remove the files that were written here and not changed since, and the created folders if then empty."""
         for path, identity in self.written.items():
             with suppress(OSError):
                 if _identity(path.lstat()) == identity:
@@ -251,18 +251,18 @@ def _identity(about: os.stat_result) -> tuple[int, ...]:
 
 
 _SAFE = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-"""No link is followed, and the opening of a pipe does not wait for its other end."""
+"""Flags not to follow links, and not to block when opening a pipe."""
 
 
 class OutputFolder(OwnFolder):
-    """A folder of outputs that may be made again: files that changed since, or were not written by us, are kept."""
+    """An output folder that may be written again: files that have changed since, or are not ours, are kept."""
 
     def __init__(self, path: Path | str, *, overwrite: bool = False, inputs: Iterable[Path | str] = ()):
         super().__init__(path)
         self.overwrite, self.inputs = overwrite, list(inputs)
 
     def check(self, name: str) -> None:
-        """Raise InnerloopError if `name` is an input, or exists and is not as we wrote it."""
+        """Raise InnerloopError if `name` is an input, or exists and is not a file as we wrote it."""
         path, record = self.place(name), self._record()
         if not os.path.lexists(path):
             return
@@ -273,7 +273,7 @@ class OutputFolder(OwnFolder):
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """As in OwnFolder; raises InnerloopError as `check` does too."""
+        """As in `OwnFolder`; also raises InnerloopError as `check` does."""
         self.check(name)
         with super().replacing(name) as draft:
             yield draft
@@ -281,7 +281,7 @@ class OutputFolder(OwnFolder):
         self._keep(self._record() | {name: written})
 
     def discard(self, name: str) -> None:
-        """Remove `name` if it is as we wrote it; anything else is left alone."""
+        """Remove `name` if it is as we wrote it; otherwise leave it alone."""
         path, record = self.place(name), self._record()
         if name in record and path.is_file() and sha256_of(path, _LARGEST, follow=False) == record[name]:
             with cannot_write(path):
@@ -289,12 +289,12 @@ class OutputFolder(OwnFolder):
             self._keep({other: written for other, written in record.items() if other != name})
 
     def _keep(self, record: dict[str, object]) -> None:
-        """Note what was written."""
+        """Write the record of what was written."""
         with super().replacing(RECORD) as draft:
             draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def _record(self) -> dict[str, object]:
-        """What was written. Raises InnerloopError for another file of this name, unless it may be replaced."""
+        """Read the record of what was written. Raises InnerloopError for a foreign file, unless it may be replaced."""
         path = self.place(RECORD)
         if not os.path.lexists(path):
             return {}
@@ -312,4 +312,4 @@ def _foreign(path: Path) -> InnerloopError:
 
 
 _LARGEST = 1 << 30
-"""Bytes of the largest output that is looked at before it is replaced."""
+"""The size in bytes of the largest output that is compared before it is replaced."""

@@ -1,8 +1,8 @@
-"""Reading safetensors files that somebody else may have made: the header is checked whole before an array is made.
+"""Reads untrusted safetensors files: the whole header is checked before any array is created.
 
-A file is eight bytes that give the length of a header, a JSON object with the dtype, shape and place of every tensor,
-and the tensors one after the other, without gaps (https://huggingface.co/docs/safetensors). So a file can ask for no
-more memory than it has bytes.
+A file consists of eight bytes with the length of the header, a JSON object with the dtype, shape and position of every
+tensor, and the tensors one after the other, without gaps (https://huggingface.co/docs/safetensors). So a file cannot
+ask for more memory than its own size.
 """
 
 import math
@@ -18,10 +18,10 @@ from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject, open_regular, parse_json
 
 HEADER = 1 << 22
-"""Bytes of a header at most."""
+"""The largest size of a header in bytes."""
 
 TENSORS = 10_000
-"""Tensors at most."""
+"""The largest number of tensors."""
 
 DTYPES: dict[str, DTypeLike] = {
     "F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64,
@@ -31,7 +31,7 @@ DTYPES: dict[str, DTypeLike] = {
 
 
 class _Tensor(NamedTuple):
-    """Where one tensor is, from the end of the header on."""
+    """The description of one tensor; offsets count from the end of the header."""
 
     name: str
     dtype: np.dtype
@@ -41,7 +41,7 @@ class _Tensor(NamedTuple):
 
 
 def largest() -> int:
-    """Bytes of a file at most: half of the machine's memory, since its arrays are copied to a device."""
+    """The largest file size in bytes: half of the machine's memory, since the arrays are copied to a device."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, OSError, ValueError):  # not on Windows
@@ -49,7 +49,7 @@ def largest() -> int:
 
 
 def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays by name, and the metadata. Raises InnerloopError, `path` holds no `what`, for any other file."""
+    """Arrays by name, and the metadata. Raises InnerloopError ("PATH: holds no WHAT") for any other file."""
     try:
         with open_regular(path, largest()) as file:
             size, header = _header(file)
@@ -57,35 +57,35 @@ def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             tensors = _tensors(header, size)
             content = file.read(size)
         arrays = {tensor.name: _array(content, tensor) for tensor in tensors}
-    except (OSError, ValueError) as trouble:  # of what is no regular file too
+    except (OSError, ValueError) as trouble:  # also if it is not a regular file
         said = str(trouble).removeprefix(f"{path}: ").rstrip(".")
         raise InnerloopError(str(path), f"holds no {what} ({said})") from None
     if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
-        raise InnerloopError(str(path), f"holds no {what} (its metadata are no texts)")
+        raise InnerloopError(str(path), f"holds no {what} (its metadata are not strings)")
     return arrays, told
 
 
 def _header(file: BinaryIO) -> tuple[int, JsonObject]:
-    """How many bytes of tensors there are, and the header."""
+    """The number of bytes of tensor data, and the header."""
     whole = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(HEADER, whole - 8):
         raise ValueError(f"a header of {length} bytes, in a file of {whole}")
     header = parse_json(file.read(length).decode("utf-8"), "the header")
     if not isinstance(header, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not a JSON object")
     return whole - 8 - length, header
 
 
 def _tensors(header: JsonObject, size: int) -> list[_Tensor]:
-    """The tensors in the order of their places, which must fill the file."""
+    """The tensors in the order of their offsets, which must fill the file."""
     if len(header) > TENSORS:
         raise ValueError(f"more than {TENSORS} tensors")
     found = sorted((_tensor(name, about) for name, about in header.items()), key=lambda t: (t.begin, t.end))
     at = 0
     for tensor in found:
         if tensor.begin != at:
-            raise ValueError(f"`{tensor.name[:80]}` does not begin where the one before ends")
+            raise ValueError(f"`{tensor.name[:80]}` does not start where the previous one ends")
         at = tensor.end
     if at != size:
         raise ValueError(f"tensors of {at} bytes, where there are {size}")
@@ -97,22 +97,22 @@ def _tensor(name: str, about: object) -> _Tensor:
     if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"`{shown}` is not described by its dtype, shape and offsets")
     if not isinstance(about["dtype"], str) or about["dtype"] not in DTYPES:
-        raise ValueError(f"`{shown}` has the dtype {str(about['dtype'])[:20]!r}, which is not read")
+        raise ValueError(f"`{shown}` has the dtype {str(about['dtype'])[:20]!r}, which is not supported")
     shape, place, dtype = about["shape"], about["data_offsets"], np.dtype(DTYPES[about["dtype"]])
     if not _whole(shape) or len(shape) > 32 or not _whole(place) or len(place) != 2:
-        raise ValueError(f"`{shown}` has no shape or no place")
+        raise ValueError(f"`{shown}` has no valid shape or offsets")
     if math.prod(shape) * dtype.itemsize != place[1] - place[0]:
-        raise ValueError(f"`{shown}` has another number of bytes than its shape")
+        raise ValueError(f"`{shown}` has a different number of bytes than its shape")
     return _Tensor(name, dtype, tuple(shape), *place)
 
 
 def _whole(values: object) -> bool:
-    """Whether these are whole numbers that an index may have."""
+    """Whether this is a list of whole numbers that fit an index."""
     return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**63 for n in values)
 
 
 def _array(content: bytes, tensor: _Tensor) -> np.ndarray:
-    """Raises ValueError where the content has been cut short meanwhile."""
+    """The array of one tensor. Raises ValueError if the content was truncated meanwhile."""
     count = math.prod(tensor.shape)
     if not count:
         return np.empty(tensor.shape, tensor.dtype)

@@ -1,4 +1,4 @@
-"""Writing safetensors files whole or not at all."""
+"""Writes safetensors files atomically."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from innerloop.io.files import cannot_write, replacing
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], do: str) -> None:
-    """Write the arrays by name, in place of what is there. Raises InnerloopError, with `do`, where it cannot be."""
+    """Write arrays by name, replacing any existing file. Raises InnerloopError, with `do`, if that is not possible."""
     with cannot_write(path, do), replacing(path) as draft:
         write_draft(draft, arrays, metadata, path=path, do=do)
 
@@ -20,7 +20,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], d
 def write_draft(
     draft: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], *, path: Path, do: str
 ) -> None:
-    """Write the arrays into the draft of `path`. Raises InnerloopError, with `do`, where that is not possible."""
+    """Write the arrays to the draft of `path`. Raises InnerloopError, with `do`, if that is not possible."""
     try:
         save_file(arrays, draft, metadata=metadata)
     except SafetensorError as error:

@@ -1,6 +1,6 @@
-"""Data as text that is safe to show, wherever it comes from: names of files, classes and runs, cells of tables.
+"""Untrusted data as text that is safe to show: names of files, classes and runs, cells of tables.
 
-A terminal obeys control characters, and a spreadsheet runs what begins like a formula.
+A terminal obeys control characters, and a spreadsheet evaluates text that looks like a formula.
 """
 
 import json
@@ -8,17 +8,17 @@ import math
 import unicodedata
 
 LIMIT = 2000
-"""Characters of a sentence."""
+"""The largest number of characters in a sentence."""
 
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""They change the direction of writing, so that a name looks like another one."""
+"""Characters that change the writing direction, so that one name can look like another."""
 
 HIDDEN = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode's categories of control characters, of bytes that were no UTF-8, and of breaks between lines."""
+"""Unicode categories of control characters, of surrogates (bytes that were not UTF-8), and of line breaks."""
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    r"""The text with control characters as escapes (`\x1b`), cut in the middle beyond `limit` characters."""
+    r"""The text with control characters escaped (`\x1b`), shortened in the middle if longer than `limit`."""
     if limit is not None and len(text) > limit:
         text = f"{text[: limit * 3 // 4]} ... {text[-(limit // 4) :]}"
     return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
@@ -32,15 +32,15 @@ def _visible(character: str) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value for an error's `got`, cut to a few words."""
+    """A value for the `got` of an error, shortened."""
     try:
         return printable(str(value), limit)
-    except ValueError:  # Python writes no whole number of more than 4300 digits
+    except ValueError:  # Python does not print integers of more than 4300 digits
         return "a number of thousands of digits"
 
 
 def csv_cell(value: object) -> object:
-    """A value for a CSV file: text that a spreadsheet would take for a formula is quoted by an apostrophe."""
+    """A value for a CSV file: text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if not isinstance(value, str):
         return value
     text = printable(value)
@@ -48,12 +48,12 @@ def csv_cell(value: object) -> object:
 
 
 def as_json(value: object, indent: int | None = None) -> str:
-    """JSON as the standard has it: what is no finite number becomes null."""
+    """Standard JSON: NaN and infinity become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: object) -> object:
-    """The same with None for NaN and infinities."""
+    """The value with None for NaN and infinity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -64,7 +64,7 @@ def _finite(value: object) -> object:
 
 
 def with_interval(mean: float, ci95: float, name: str) -> str:
-    """A mean with its 95 % interval: accuracies in percent, losses as they are."""
+    """A mean with its 95 % confidence interval: accuracies in percent, losses as they are."""
     if name == "accuracy":
         return f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
     decimals = (
@@ -74,7 +74,7 @@ def with_interval(mean: float, ci95: float, name: str) -> str:
 
 
 def diverged(many: int, tasks: int) -> str:
-    """In words, how many tasks of a measurement diverged; empty if none did."""
+    """How many tasks of a measurement diverged, in words; empty if none did."""
     return f"{grouped(many)} of {counted(tasks, 'task')} diverged" if many else ""
 
 
@@ -84,5 +84,5 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def grouped(number: int) -> str:
-    """A whole number with its thousands apart."""
+    """A whole number with spaces between thousands."""
     return f"{number:,}".replace(",", " ")

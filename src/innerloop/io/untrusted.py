@@ -1,10 +1,10 @@
-"""Files, text and JSON that somebody else may have written: read whole, or refused in one sentence.
+"""Reads untrusted files, text and JSON: completely, or with a one-sentence error.
 
-A path may name a pipe that never ends, a device, a link to either, or a file of a hundred gigabytes that takes no room
-on the disk. Here only regular files are read, and none beyond a bound that its reader gives.
+A path may name a pipe that never ends, a device, a link to either, or a sparse file of a hundred gigabytes. Only
+regular files are read here, and only up to a size limit.
 
-`json` alone raises five kinds of errors on hostile text: bad bytes, bad syntax, nesting too deep, numbers too long, and
-lone surrogates. Here they are one.
+On hostile text `json` raises five kinds of errors: for bad bytes, bad syntax, nesting too deep, numbers too long, and
+lone surrogates. Here they become one.
 """
 
 import errno
@@ -20,12 +20,12 @@ from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 
 JsonObject = dict[str, Any]
-"""What JSON calls an object."""
+"""A JSON object."""
 
 RESTORE = "restore the file"
 TEXT = 1 << 24
-"""Bytes of text that are read unless a reader says otherwise, and of JSON in one piece: parsed, it may take 50 times
-as much memory."""
+"""The default size limit of text in bytes, and the limit of JSON in characters: parsed, it may take 50 times as much
+memory."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -42,13 +42,13 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 def open_regular(path: Path, limit: int, *, follow: bool = True) -> BufferedReader:
     """Open a regular file of at most `limit` bytes for reading.
 
-    Without `follow` a symbolic link is refused: nothing inside a run's folder is one.
+    Without `follow`, a symbolic link is refused: a run's folder contains none.
 
     Raises:
-        InnerloopError: the file is missing, of another kind, too large, or cannot be opened.
+        InnerloopError: the file is missing, not a regular file, too large, or cannot be opened.
     """
     try:
-        _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act on being opened
+        _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act when opened
         handle = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except OSError as trouble:
         wrong = (
@@ -58,7 +58,7 @@ def open_regular(path: Path, limit: int, *, follow: bool = True) -> BufferedRead
     except InnerloopError:
         raise
     except ValueError as trouble:  # a NUL or a lone surrogate in the name
-        raise InnerloopError(repr(str(path)), f"is no file name ({trouble})") from None
+        raise InnerloopError(repr(str(path)), f"is not a valid file name ({trouble})") from None
     file = os.fdopen(handle, "rb")
     try:
         _check(path, os.fstat(handle), limit)  # it may have been replaced meanwhile
@@ -86,7 +86,7 @@ def read_bytes(path: Path, limit: int, *, follow: bool = True) -> bytes:
         try:
             size = os.fstat(file.fileno()).st_size
             content = file.read(size + 1)
-            while size < len(content) <= limit and (more := file.read(1 << 16)):  # it grows, or gives no size
+            while size < len(content) <= limit and (more := file.read(1 << 16)):  # it grows, or has no size
                 content += more
         except OSError as trouble:
             raise InnerloopError(str(path), f"cannot be read ({trouble.strerror})") from None
@@ -102,24 +102,24 @@ def sha256_of(path: Path, limit: int, *, follow: bool = True) -> str:
 
 
 def read_text(path: Path, limit: int = TEXT, *, follow: bool = True) -> str:
-    """The text of a UTF-8 file. Raises InnerloopError if it cannot be read or is no text."""
+    """The text of a UTF-8 file. Raises InnerloopError if it cannot be read or is not UTF-8."""
     try:
         return read_bytes(path, limit, follow=follow).decode("utf-8")
     except UnicodeDecodeError as trouble:
-        raise InnerloopError(str(path), f"is no text ({trouble.reason})", do=RESTORE) from None
+        raise InnerloopError(str(path), f"is not UTF-8 text ({trouble.reason})", do=RESTORE) from None
 
 
 def parse_json(text: str, who: str, *, finite: bool = True) -> Any:
-    """A JSON value. Raises InnerloopError for anything that is none, is nested too deeply or too long.
+    """A JSON value. Raises InnerloopError for text that is not JSON, is nested too deeply or is too long.
 
-    Numbers must be finite, and no larger than the largest float; without `finite` they may be anything.
+    With `finite`, numbers must be finite and no larger than the largest float.
     """
     if len(text) > TEXT:
         raise InnerloopError(who, f"is longer than the bound of {TEXT} characters", got=len(text))
     hooks = {"parse_constant": _infinite, "parse_float": _float, "parse_int": _int} if finite else {}
     try:
         value = json.loads(text, **hooks)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate could not be written again
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate could not be written back
     except RecursionError:
         raise InnerloopError(who, "is not JSON (nested too deeply)", do=RESTORE) from None
     except ValueError as trouble:
@@ -142,7 +142,7 @@ def _int(digits: str) -> int:
 
 
 def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> JsonObject:
-    """A file that holds one JSON object. Raises InnerloopError for anything else."""
+    """Read a file that holds one JSON object. Raises InnerloopError for anything else."""
     value = parse_json(read_text(path, limit, follow=follow), str(path))
     if not isinstance(value, dict):
         raise InnerloopError(str(path), "must hold one JSON object", got=type(value).__name__, do=RESTORE)
@@ -150,11 +150,11 @@ def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> JsonOb
 
 
 def is_number(value: object) -> bool:
-    """Whether a JSON value is a number (true and false are none)."""
+    """Whether a JSON value is a number (true and false are not)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def refuse_link(path: Path) -> None:
-    """Raise InnerloopError for a symbolic link, where there should be none: in a run's folder."""
+    """Raise InnerloopError for a symbolic link; there should be none in a run's folder."""
     if path.is_symlink():
         raise InnerloopError(str(path), "is a symbolic link", do="put the file itself there")

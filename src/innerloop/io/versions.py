@@ -1,10 +1,10 @@
-"""Versions of packages."""
+"""Package versions."""
 
 from importlib import metadata
 
 
 def version(package: str) -> str:
-    """The version of a package; "(not installed)" without one, as for this package in a clone on `PYTHONPATH`."""
+    """The version of a package, or "(not installed)", as for this package in a clone on `PYTHONPATH`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""What scikit-learn asks of an estimator beside `fit`, `predict` and `score`: settings, tags and copies.
+"""What scikit-learn requires of an estimator besides `fit`, `predict` and `score`: settings, tags and clones.
 
     Pipeline([("scale", StandardScaler()), ("learn", learner)]);  cross_val_score(learner, x, y)
     GridSearchCV(learner, {"algorithm": [algorithm.with_inner(steps=n) for n in (1, 5, 10)]})
 
-scikit-learn is imported by those that call it alone; the library does not need it.
+Only callers that use scikit-learn import it; the library does not need it.
 """
 
 import sys
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 def not_fitted() -> type[InnerloopError]:
-    """The error of a learner that was not fitted: also scikit-learn's, where that library is in use."""
+    """The error class for a learner that is not fitted: also scikit-learn's, if that library is in use."""
     exceptions = sys.modules.get("sklearn.exceptions")
     if exceptions is None:
         return InnerloopError
@@ -37,7 +37,7 @@ def not_fitted() -> type[InnerloopError]:
 
 @cache
 def _not_fitted_of(theirs: type[Exception]) -> type[InnerloopError]:
-    """An InnerloopError that is theirs too; always the same class."""
+    """A subclass of InnerloopError and of their class; always the same one."""
 
     def reduced(error: InnerloopError) -> tuple[object, ...]:
         restore, (_, *rest) = InnerloopError.__reduce__(error)
@@ -47,16 +47,16 @@ def _not_fitted_of(theirs: type[Exception]) -> type[InnerloopError]:
 
 
 def _restored(restore: Callable[..., InnerloopError], *rest: object) -> InnerloopError:
-    """The error that was pickled, as a class of this process, where scikit-learn may not be in use."""
+    """The unpickled error, with the class that fits this process, where scikit-learn may not be in use."""
     return restore(not_fitted(), *rest)
 
 
 class NoSuchMethod(InnerloopError, AttributeError):
-    """What a learner of this kind has not; `hasattr` says no."""
+    """Raised for a method that this kind of learner lacks, so that `hasattr` is False."""
 
 
 class OfClassifiers(Generic[Arguments, Result]):
-    """A method that regressors lack."""
+    """A method that only classifiers have."""
 
     def __init__(self, method: Callable[Concatenate[Any, Arguments], Result]):
         self.method = method
@@ -81,11 +81,11 @@ class Estimator:
     params_: object
 
     def get_params(self, deep: bool = True) -> dict[str, object]:
-        """The settings, by name. There is nothing deeper: no setting is an estimator."""
+        """Return the settings by name. `deep` has no effect: no setting is an estimator."""
         return {name: getattr(self, name) for name in SETTINGS}
 
     def set_params(self: Kind, **settings: object) -> Kind:
-        """Change settings; what was fitted is forgotten. Without settings, nothing changes.
+        """Change settings and discard the fit. Without settings, nothing changes.
 
         Args:
             settings: as the constructor takes them.
@@ -94,7 +94,7 @@ class Estimator:
             The learner itself.
 
         Raises:
-            InnerloopError: for a name that is no setting, and as the constructor.
+            InnerloopError: for a name that is not a setting, and as the constructor.
         """
         for name in settings:
             if name not in SETTINGS:
@@ -115,7 +115,7 @@ class Estimator:
         return f"{type(self).__name__}(params=<{size} numbers>, algorithm=<{algorithm}>{rest})"
 
     def __sklearn_clone__(self: Kind) -> Kind:
-        """A learner with the same settings that was never fitted; arrays are shared, as none is ever changed."""
+        """An unfitted learner with the same settings; arrays are shared, since they are never changed."""
         return type(self)(**self.get_params())
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -1,4 +1,4 @@
-"""Fit, predict and score for users with arrays: from a few labelled examples to a classifier or regressor.
+"""An estimator with fit, predict and score: from arrays of a few labelled examples to a classifier or regressor.
 
     learner = Learner.from_pretrained("omniglot-5way-1shot-maml")
     learner.fit(images, ["alpha", "beta", "gamma"]).predict(more_images)
@@ -37,16 +37,16 @@ QUERIES = 64
 FITTED = frozenset(
     {"params_", "losses_", "classes_", "n_features_in_", "support_", "target_shape_", "numbers_"}
 )
-"""What `fit` sets. All other attributes are settings, and stay as they are."""
+"""The attributes that `fit` sets. All others are settings, which `fit` leaves alone."""
 
 
 class Learner(Estimator):
-    """An estimator that adapts an initialisation to the examples of a task, in the sense of scikit-learn.
+    """A scikit-learn estimator that adapts an initialisation to the examples of a task.
 
     Attributes:
         params: the meta-parameters; `fit` never changes them.
-        algorithm: adapts them.
-        classification: whether y holds labels instead of values.
+        algorithm: the algorithm that adapts them.
+        classification: whether y holds labels rather than values.
         normalization: which batch normalises a query.
         shape: shape of one example (None: any).
         pixels: whether inputs must lie in 0..1.
@@ -83,21 +83,21 @@ class Learner(Estimator):
         shape: validation.Shape | None = None,
         pixels: bool = False,
     ):
-        """A learner on any model.
+        """Create a learner for any model.
 
         Args:
-            params: the meta-parameters, as training left them: any pytree of float arrays.
-            algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss is
-                one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`, which holds the model; for a
-                model with dropout or state, a `Loss` of one of these.
-            classification: whether y holds labels instead of values (None: unless the loss is the squared error).
+            params: the trained meta-parameters: any pytree of float arrays.
+            algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss must
+                hold the model: one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`; for a model with
+                dropout or state, a `Loss` of one of these.
+            classification: whether y holds labels rather than values (None: unless the loss is the squared error).
             normalization: which batch normalises a query, for models with batch normalisation. `inductive` and
-                `support` predict each query as if it were alone; `transductive` uses all queries of a call.
-            shape: shape of one example, with None for sides of any size (None: any shape).
-            pixels: whether inputs must lie in 0..1 once bytes are scaled.
+                `support` predict each query independently; `transductive` uses all queries of a call.
+            shape: shape of one example, with None for axes of any size (None: any shape).
+            pixels: whether inputs must lie in 0..1 after bytes have been scaled.
 
         Raises:
-            InnerloopError: for parameters that are not float arrays, and a loss that does not expose its model.
+            InnerloopError: if the parameters are not float arrays, or the loss does not expose its model.
         """
         check_trainable(params, "Learner")
         check_choice("Learner", "normalization", normalization, get_args(Normalization))
@@ -109,7 +109,7 @@ class Learner(Estimator):
         vars(self).update(settings, _output_shapes={}, _programs={})
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name not in FITTED and not name.startswith("_"):  # scikit-learn keeps private notes on estimators
+        if name not in FITTED and not name.startswith("_"):  # scikit-learn sets private attributes itself
             do = "call set_params, or make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
             raise InnerloopError("Learner", f"`{name}` cannot be set", do=do)
         super().__setattr__(name, value)
@@ -121,13 +121,13 @@ class Learner(Estimator):
         return _with_attributes(vars(self))
 
     def __deepcopy__(self, memo: object) -> "Learner":
-        return _with_attributes(vars(self))  # none of its arrays is ever changed in place
+        return _with_attributes(vars(self))  # its arrays are never changed in place
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path, *, steps: int | None = None, normalization: Normalization = "inductive"
     ) -> "Learner":
-        """A learner on a trained initialisation; no data set is read.
+        """Load a learner from a trained initialisation; no data set is read.
 
         Args:
             source: a run's folder, a `.safetensors` file, or a preset with bundled weights.
@@ -137,7 +137,7 @@ class Learner(Estimator):
         Raises:
             InnerloopError: if there is no such source, or it is an RL policy.
         """
-        # Here: reading weights imports the checkpoint library.
+        # Imported here because reading weights imports the checkpoint library.
         from innerloop.learner.pretrained import load_initialisation
 
         params, experiment, shape = load_initialisation(source)
@@ -159,8 +159,8 @@ class Learner(Estimator):
     def fit(self, x: object, y: object) -> "Learner":
         """Adapt to examples.
 
-        With fewer classes than the model has outputs, the other outputs are ignored in loss and prediction. After an
-        error the learner is as it was before.
+        With fewer classes than the model has outputs, the remaining outputs are ignored in the loss and in
+        predictions. If an error is raised, the learner is left unchanged.
 
         Args:
             x: examples, `[examples, ...]`; bytes are scaled to [0, 1].
@@ -170,8 +170,8 @@ class Learner(Estimator):
             The learner itself.
 
         Raises:
-            InnerloopError: for input that does not fit the model, more classes than outputs, a single class, and a
-                loss that is not finite.
+            InnerloopError: for input that does not fit the model, more classes than outputs, a single class, or a
+                non-finite loss.
         """
         inputs = self._inputs(x, "Learner.fit")
         shape = self._output_shape(inputs)
@@ -181,7 +181,7 @@ class Learner(Estimator):
             classes, targets = None, validation.values(y, shape, "Learner.fit")
         batch = Batch(inputs, targets)
         if self.algorithm.inner.minibatch is not None:
-            # Minibatches are consecutive examples, and users sort by class.
+            # Shuffle: minibatches are consecutive examples, and users often sort by class.
             order = np.random.default_rng(0).permutation(len(inputs))
             batch = Batch(inputs[order], targets[order])
         adapt, _ = self._compiled(None if classes is None else len(classes))
@@ -207,7 +207,7 @@ class Learner(Estimator):
             Labels, `[examples]`, or values, `[examples, ...]`.
 
         Raises:
-            InnerloopError: before `fit`, and for input that does not fit the model.
+            InnerloopError: before `fit`, or for input that does not fit the model.
         """
         outputs = self._predict_outputs(x, "Learner.predict")
         if self.classification:
@@ -225,12 +225,12 @@ class Learner(Estimator):
             The probability of each class, in the order of `classes_`.
 
         Raises:
-            InnerloopError: for a regressor, before `fit`, and for input that does not fit the model.
+            InnerloopError: for a regressor, before `fit`, or for input that does not fit the model.
         """
         return np.asarray(jax.nn.softmax(self._predict_outputs(x, "Learner.predict_proba")))
 
     def score(self, x: object, y: object) -> float:
-        """Accuracy, or R^2 over all values for a regressor.
+        """Compute the accuracy, or for a regressor R^2 over all values.
 
         Args:
             x: examples, `[examples, ...]`.
@@ -240,7 +240,7 @@ class Learner(Estimator):
             Accuracy in [0, 1]; R^2 is 1 for perfect predictions and 0 for predicting the mean of y.
 
         Raises:
-            InnerloopError: before `fit`, and if all values are equal, where R^2 is undefined.
+            InnerloopError: before `fit`, or if all values are equal, so that R^2 is undefined.
         """
         found = self.predict(x)
         if self.classification:
@@ -254,17 +254,18 @@ class Learner(Estimator):
         return 1 - float(np.square(wanted - found).sum()) / spread
 
     def save_adapted(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the adapted learner as safetensors.
+        """Save the adapted learner as a safetensors file.
 
-        The file holds the examples of `fit` only if predictions need them: for models with batch normalisation, unless
-        `normalization` is transductive. Otherwise it holds the adapted parameters, the labels and the losses alone.
+        The file contains the examples of `fit` only if predictions need them: for models with batch normalisation,
+        unless `normalization` is transductive. Otherwise it holds only the adapted parameters, labels and losses.
 
         Args:
             path: the file.
             overwrite: whether to replace an existing file.
 
         Raises:
-            InnerloopError: before `fit`, for an existing file without `overwrite`, and labels that JSON cannot hold.
+            InnerloopError: before `fit`, for an existing file without `overwrite`, or for labels that JSON cannot
+                represent.
         """
         from innerloop.learner import persistence
 
@@ -272,7 +273,7 @@ class Learner(Estimator):
         persistence.save(self, Path(path), overwrite=overwrite)
 
     def load_adapted(self, path: str | Path) -> "Learner":
-        """Restore what `save_adapted` wrote.
+        """Load a file that `save_adapted` wrote.
 
         Args:
             path: the file.
@@ -281,7 +282,7 @@ class Learner(Estimator):
             The learner itself.
 
         Raises:
-            InnerloopError: for a file of another model, and for any other file.
+            InnerloopError: for a file of another model, or a file that is not an adapted learner.
         """
         from innerloop.learner import persistence
 
@@ -291,22 +292,23 @@ class Learner(Estimator):
     def export(
         self, path: str | Path, format: ExportFormat | None = None, *, overwrite: bool = False
     ) -> None:
-        """Write the adapted network as a file that other programs run without innerloop.
+        """Export the adapted network to a file that other programs can run without innerloop.
 
-        Its input `inputs`, `[batch, ...]` for any batch, takes what `predict` takes, in the type that `fit` was given:
-        bytes (scaled to [0, 1] inside), int32 or float32. Its output is `probabilities`, `[batch, ways]` in the order
-        of `classes_`, or the `values` of a regressor. The examples of `fit` are in the file only if predictions need
-        them, as for `save_adapted`; if `normalization` is transductive, each batch is normalised by itself.
+        Its input `inputs`, `[batch, ...]` for any batch size, takes what `predict` takes, in the type that `fit` was
+        given: bytes (scaled to [0, 1] inside), int32 or float32. Its output is `probabilities`, `[batch, ways]` in the
+        order of `classes_`, or the `values` of a regressor. The file contains the examples of `fit` only if
+        predictions need them, as in `save_adapted`; with transductive `normalization`, each batch is normalised by
+        itself.
 
         Args:
             path: the file.
             format: `stablehlo` (read by `jax.export.deserialize`, needs `innerloop[stablehlo]`) or `onnx` (for
-                onnxruntime and others, needs `innerloop[onnx]`). None: as the file's name ends.
+                onnxruntime and others, needs `innerloop[onnx]`). None: from the file name's suffix.
             overwrite: whether to replace an existing file.
 
         Raises:
-            InnerloopError: before `fit`, for an unknown format, a package that is not installed, a model that the
-                format cannot express, an existing file without `overwrite`, and a path that cannot be written.
+            InnerloopError: before `fit`, or for an unknown format, a package that is not installed, a model that the
+                format cannot express, an existing file without `overwrite`, or a path that cannot be written.
         """
         from innerloop.learner import exporting
 
@@ -320,38 +322,38 @@ class Learner(Estimator):
         return inputs
 
     def _output_shape(self, inputs: np.ndarray) -> tuple[int, ...]:
-        """Shape of the model's outputs for these inputs."""
+        """The shape of the model's outputs for these inputs."""
         key = (inputs.shape, inputs.dtype)
         if key not in self._output_shapes:
             try:
                 apply, params = self.loss.predictor(self._unadapted())
                 outputs = jax.eval_shape(lambda *given: apply(*given), params, inputs)
             except (TypeError, ValueError, IndexError) as error:
-                wrong = f"the model does not take such inputs ({first_line(error)})"
+                wrong = f"the model does not accept these inputs ({first_line(error)})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
             if not outputs.shape or outputs.shape[0] != len(inputs):
-                do = "let apply take and give a batch (jax.vmap)"
+                do = "make apply take and return a batch (jax.vmap)"
                 raise InnerloopError(
-                    "apply", "must give one output per example", got=f"shape {outputs.shape}", do=do
+                    "apply", "must return one output per example", got=f"shape {outputs.shape}", do=do
                 )
             self._output_shapes[key] = outputs.shape
         return self._output_shapes[key]
 
     def _unadapted(self) -> Params | Adapted:
-        """The parameters before a fit, and the model state if there is any."""
+        """The parameters before a fit, with the model state if there is any."""
         return with_state(self.algorithm.initialisation(self.params), self.algorithm.loss_fn)
 
     def _compiled(self, ways: int | None) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
-        """`adapt(params, support)` and `outputs(params, support, queries)` for so many classes."""
+        """`adapt(params, support)` and `outputs(params, support, queries)`, compiled for this number of classes."""
         if ways not in self._programs:
             one = lambda function: compile_once(partial(function, ways=ways))
             self._programs[ways] = one(self._adapt), one(self._outputs)
         return self._programs[ways]
 
     def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
-        """The inner loop, on the outputs in use."""
+        """Run the inner loop on the outputs in use."""
         loss_fn = loss_in_use(self.algorithm.loss_fn, ways)
-        key = jax.random.key(0) if is_random(loss_fn) else None  # always the same: a fit can be repeated
+        key = jax.random.key(0) if is_random(loss_fn) else None  # fixed, so that a fit is reproducible
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support, key=key)
         return trajectory.adapted, trajectory.losses
 
@@ -360,7 +362,7 @@ class Learner(Estimator):
         return in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
 
     def _predict_outputs(self, x: object, who: str) -> np.ndarray:
-        """Outputs in use for `x`, `[examples, ...]`."""
+        """The outputs in use for `x`, `[examples, ...]`."""
         self._check_fitted(who)
         inputs = self._inputs(x, who)
         validation.check_example_shape(inputs.shape[1:], self.support_.shape[1:], who)
@@ -370,7 +372,7 @@ class Learner(Estimator):
         run = lambda queries: np.asarray(outputs(self.params_, self.support_, queries))
         if self.normalization == "transductive":
             return run(inputs)
-        # Queries are independent, so they are taken in pieces, padded to few different sizes: few compilations.
+        # Queries are independent: predict them in pieces, padded to a few sizes to limit compilations.
         pieces = [inputs[i : i + QUERIES] for i in range(0, len(inputs), QUERIES)]
         return np.concatenate([run(_filled(piece))[: len(piece)] for piece in pieces])
 
@@ -387,7 +389,7 @@ def _with_attributes(attributes: dict[str, object]) -> Learner:
 
 
 def _unpickled(data: bytes) -> Learner:
-    """The learner that was pickled."""
+    """The unpickled learner."""
     return _with_attributes(pickle.loads(data))
 
 

@@ -1,4 +1,4 @@
-"""The outputs of a model that take part: one for each class of the task, where a model may have more."""
+"""The outputs of a model that are in use: one per class of the task, although a model may have more."""
 
 from dataclasses import replace
 
@@ -12,23 +12,23 @@ from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_
 
 
 def batch_loss(loss_fn: LossFn) -> BatchLoss:
-    """The loss that holds the model. Raises InnerloopError if there is none."""
+    """The loss that holds the model. Raises InnerloopError if it holds none."""
     held = loss_fn.fn if isinstance(loss_fn, Loss) else loss_fn
     if not isinstance(held, BatchLoss):
-        do = "make it by innerloop.BatchLoss(measure, apply)"
+        do = "use innerloop.BatchLoss(measure, apply)"
         raise InnerloopError("Learner", "the algorithm's loss does not expose its model", got=loss_fn, do=do)
     return held
 
 
 def loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
-    """The loss with only the outputs of the first `ways` classes taking part (None: a regressor's, as it is)."""
+    """The loss on only the outputs of the first `ways` classes (None: a regressor's loss, unchanged)."""
     loss = batch_loss(loss_fn)
 
     def apply(params: Params, x: PyTree, **given: PyTree) -> PyTree:
         found = loss.apply(params, x, **given)
         return (in_use(found[0], ways), found[1]) if "state" in given else in_use(found, ways)
 
-    # For two classes with one output both losses are equal.
+    # For two classes and one output, the two losses are equal.
     one_output = ways is not None and loss.measure is sigmoid_cross_entropy
     used = BatchLoss(softmax_cross_entropy if one_output else loss.measure, apply)
     return replace(loss_fn, fn=used) if isinstance(loss_fn, Loss) else used

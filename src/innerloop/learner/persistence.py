@@ -1,7 +1,7 @@
-"""An adapted learner as one safetensors file: adapted parameters and classes. It holds no pickle.
+"""An adapted learner as one safetensors file: adapted parameters and classes, without any pickle.
 
-The examples are in it only if predictions need them: if the model normalises with batch statistics in which they take
-part (`normalization` inductive or support). Without batch normalisation, or if it is transductive, they are not.
+The file contains the examples only if predictions need them: if the model normalises with batch statistics that they
+are part of (`normalization` inductive or support). Without batch normalisation, or with transductive, it does not.
 """
 
 import json
@@ -38,8 +38,8 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
         overwrite: whether to replace an existing file.
 
     Raises:
-        InnerloopError: for labels that JSON cannot hold, an existing file without `overwrite`, and a path that cannot
-            be written.
+        InnerloopError: for labels that JSON cannot represent, an existing file without `overwrite`, or a path that
+            cannot be written.
     """
     leaves = zip(paths(learner.params_), jax.tree.leaves(learner.params_), strict=True)
     arrays = {f"params/{name}": np.asarray(leaf) for name, leaf in leaves}
@@ -53,14 +53,14 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     text = json.dumps(
         {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
     )
-    do = "give a path in a folder that is there"
+    do = "give a path in a folder that exists"
     target = output(path, overwrite=overwrite)
     with cannot_write(target, do), replacing(target, overwrite=overwrite) as draft:
         safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
 
 
 def check_labels(labels: list[object], who: str) -> None:
-    """Raise InnerloopError for labels that JSON cannot hold."""
+    """Raise InnerloopError for labels that JSON cannot represent."""
     try:
         json.dumps(labels)
     except TypeError as error:
@@ -72,11 +72,11 @@ def load(learner: "Learner", path: Path) -> None:
     """Restore an adapted learner.
 
     Args:
-        learner: a learner on the same model.
+        learner: a learner for the same model.
         path: the file.
 
     Raises:
-        InnerloopError: for any other file, and for a file of another model.
+        InnerloopError: for a file that is not an adapted learner, or one of another model.
     """
     arrays, metadata = safetensors_reader.read(path, "adapted learner")
     lacks = "learner" if "learner" not in metadata else "losses" if "losses" not in arrays else ""
@@ -99,7 +99,7 @@ def load(learner: "Learner", path: Path) -> None:
     if held:
         support = validation.as_inputs(support, learner.shape, str(path))
     elif _needs_examples_of(learner, params, support, str(path)):
-        wrong = f"holds no examples, which normalization `{learner.normalization}` of this model needs"
+        wrong = f"holds no examples, which normalization `{learner.normalization}` needs for this model"
         raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
     learner.params_, learner.support_, learner.losses_ = params, support, losses
     learner.numbers_ = numbers
@@ -110,12 +110,12 @@ def load(learner: "Learner", path: Path) -> None:
 
 
 def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool:
-    """Whether predictions with these parameters depend on the examples, tried on others like them.
+    """Whether predictions with these parameters depend on the examples, tested with similar ones.
 
     Args:
-        learner: holds model and normalisation.
+        learner: holds the model and its normalisation.
         params: the adapted parameters.
-        like: the examples, or none (then numbers at random are tried), of the shape and type that the model takes.
+        like: the examples, with the shape and type that the model takes; if empty, random numbers are tried.
     """
     if learner.normalization == "transductive":
         return False
@@ -130,7 +130,7 @@ def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool
 
 
 def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who: str) -> bool:
-    """The same of a file. Raises InnerloopError if the model takes no examples of its shape."""
+    """`needs_examples` for a file. Raises InnerloopError if the model does not take examples of its shape."""
     validation.check_example_shape(like.shape[1:], learner.shape, who)
     one = jax.ShapeDtypeStruct((1, *like.shape[1:]), like.dtype)
     try:
@@ -162,7 +162,7 @@ def _no_examples(text: str, who: str) -> np.ndarray:
 
 
 def _facts_of(text: str, who: str) -> tuple[list[Hashable] | None, tuple[int, ...]]:
-    """Classes (None: a regressor) and the shape of a target."""
+    """The classes (None: a regressor) and the shape of a target."""
     facts = parse_json(text, who)
     facts = facts if isinstance(facts, dict) else {}
     classes, shape = facts.get("classes"), facts.get("target_shape") or []
@@ -177,7 +177,7 @@ def _facts_of(text: str, who: str) -> tuple[list[Hashable] | None, tuple[int, ..
 
 
 def _numbers_of(text: str, like: np.ndarray, who: str) -> validation.Numbers | None:
-    """What `fit` was given; None in a file of an earlier version, which does not say it."""
+    """What `fit` was given; None in a file of an earlier version, which does not record it."""
     facts = parse_json(text, who)
     found = facts.get("numbers") if isinstance(facts, dict) else None
     of_type = ("whole numbers",) if like.dtype.kind in "iu" else ("bytes", "floats")
@@ -188,5 +188,5 @@ def _numbers_of(text: str, like: np.ndarray, who: str) -> validation.Numbers | N
 
 
 def _hashable(label: object) -> Hashable:
-    """A label with tuples in place of the lists that JSON makes of them."""
+    """A label with its tuples restored, which JSON stores as lists."""
     return tuple(_hashable(part) for part in label) if isinstance(label, list) else label

@@ -1,7 +1,7 @@
-"""Pickling of objects that hold functions made by other functions, as every Optax rule does.
+"""Pickling of objects that hold nested functions, as every Optax rule does.
 
-Such a function is stored as where its code stands (module and qualified name) with the variables that it closes over.
-No code is stored, so the same versions of the libraries have to be there when it is loaded.
+A nested function is stored by the location of its code (module and qualified name) and the variables that it closes
+over. No code is stored, so loading needs the same versions of the libraries.
 """
 
 import inspect
@@ -18,7 +18,7 @@ LOCAL = ".<locals>."
 
 
 def dumps(tree: object) -> bytes:
-    """Pickle an object. Raises InnerloopError for what cannot be pickled, such as a function of an interactive cell."""
+    """Pickle an object. Raises InnerloopError if it cannot be pickled, such as a function of an interactive cell."""
     buffer = io.BytesIO()
     try:
         _Pickler(buffer).dump(tree)
@@ -29,7 +29,7 @@ def dumps(tree: object) -> bytes:
 
 
 class _Pickler(pickle.Pickler):
-    """Also pickles functions within functions."""
+    """A pickler that also handles nested functions."""
 
     def reducer_override(self, obj: object) -> Any:  # noqa: D102
         if not isinstance(obj, FunctionType) or LOCAL not in obj.__qualname__:
@@ -43,7 +43,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _codes(module: str, name: str) -> list[CodeType]:
-    """The codes of this qualified name within a function of a module, in order."""
+    """The code objects with this qualified name inside a function of a module, in order."""
     outer, *inner = name.split(LOCAL)
     found: Any = sys.modules.get(module) or __import__(module, fromlist=["_"])
     for part in outer.split("."):
@@ -56,10 +56,10 @@ def _codes(module: str, name: str) -> list[CodeType]:
 
 
 def _blank(module: str, name: str, number: int) -> Callable[..., object]:
-    """The function without what it closes over, which may hold the function itself."""
+    """The function without the variables it closes over, which may hold the function itself."""
     codes = _codes(module, name)
     if number >= len(codes):
-        do = "load it with the versions of the libraries that wrote it"
+        do = "load it with the library versions that saved it"
         raise InnerloopError("pickle", f"there is no function {module}.{name}", do=do)
     code = codes[number]
     cells = tuple(CellType() for _ in code.co_freevars)
@@ -69,7 +69,7 @@ def _blank(module: str, name: str, number: int) -> Callable[..., object]:
 
 
 def _fill(function: FunctionType, state: tuple[Any, Any, list[Any]]) -> None:
-    """Give a function its defaults and the variables that it closes over."""
+    """Set a function's defaults and the variables it closes over."""
     function.__defaults__, function.__kwdefaults__, contents = state
     for cell, content in zip(function.__closure__ or (), contents, strict=True):
         cell.cell_contents = content

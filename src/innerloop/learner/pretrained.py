@@ -1,4 +1,4 @@
-"""A trained initialisation without its training data: the model is built from the config alone."""
+"""Trained initialisations without their training data: the model is built from the config alone."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from innerloop.training.warm_start import MODEL, blank_head
 def refuse_policies(config: Config) -> None:
     """Raise InnerloopError for an RL policy, which adapts from trajectories, not from labelled examples."""
     if config.reinforcement:
-        do = "measure it by `innerloop evaluate`, or act with it by `innerloop.rl`"
+        do = "measure it with `innerloop evaluate`, or act with it through `innerloop.rl`"
         raise InnerloopError(
             config.name, "is an RL policy; it adapts from trajectories, not from labelled examples", do=do
         )
 
 
 def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperiment, Shape | None]:
-    """Meta-parameters, experiment without its data, and the shape of one example (None where the model takes any).
+    """Load a trained initialisation without its training data.
 
     Args:
         source: a run's folder, a `.safetensors` file, or a preset with bundled weights.
@@ -36,7 +36,7 @@ def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperimen
         Meta-parameters, the experiment without its data, and the shape of one example (None: any shape).
 
     Raises:
-        InnerloopError: if there is no such source, it is an RL policy, or the weights are not of the config's model.
+        InnerloopError: if there is no such source, it is an RL policy, or the weights do not fit the config's model.
     """
     path = weights_path(source)
     arrays, config, _ = weights.load(path)
@@ -47,18 +47,18 @@ def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperimen
     build = lambda: fresh_model(config, _shape_to_build(config, shape, network), jax.random.key(0))
     like = model_size.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
     if experiment.pretrains:
-        arrays = arrays | blank_head(like)  # the trained head has an output for every training class
+        arrays = arrays | blank_head(like)  # the trained head has one output per training class
     return weights.into(like, arrays, str(path)), experiment, shape
 
 
 def _first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> dict[str, np.ndarray]:
-    """The arrays by their names in the network. Raises InnerloopError if they are of another kind of network."""
+    """The arrays by their names in the network. Raises InnerloopError if they belong to another kind of network."""
     model_size.check_stored(config, arrays, who)
     network = {name.removeprefix(MODEL): x for name, x in arrays.items()}
     if "head/weight" in network:
         network.setdefault(
             "body/0/weight", network["head/weight"]
-        )  # without hidden layers the head is the first
+        )  # without hidden layers, the head is the first layer
     for name, axes in (("body/0/weight", 4 if config.model.kind == "conv4" else 2), ("head/weight", 2)):
         if name not in network or network[name].ndim != axes:
             got = network[name].shape if name in network else "none of this name"
@@ -81,12 +81,12 @@ def _example_shape(config: Config, arrays: dict[str, np.ndarray]) -> Shape | Non
 
 
 def _inputs(config: Config, arrays: dict[str, np.ndarray]) -> int:
-    """Numbers of one example that the first fully connected layer sees; the context is none of them."""
+    """How many numbers of an example the first fully connected layer sees, not counting the context."""
     return len(arrays["body/0/weight"]) - config.model.context
 
 
 def _shape_to_build(config: Config, shape: Shape | None, arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
-    """A complete shape for which the model has weights of these shapes."""
+    """A full example shape for which the model has weights of these shapes."""
     if shape is None:
         return (_inputs(config, arrays),)
     if None not in shape:

@@ -1,4 +1,4 @@
-"""Inputs to try a fitted learner on: like the examples of its `fit`, so that they reach what the model does there."""
+"""Inputs for testing a fitted learner: like the examples of its `fit`, so that they exercise the same behaviour."""
 
 from typing import TYPE_CHECKING
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from innerloop.learner.learner import Learner
 
 MOST = 32
-"""Examples that are tried at a time."""
+"""Examples tried at a time."""
 
 
 def numbers_in_use(learner: "Learner") -> Numbers:
-    """What a fitted learner takes; bytes and floats look alike where it is not known what `fit` was given."""
+    """What a fitted learner takes; if it is unknown what `fit` was given, bytes cannot be told from floats."""
     return learner.numbers_ or ("floats" if learner.support_.dtype.kind in "fV" else "whole numbers")
 
 
 def samples_of(learner: "Learner") -> np.ndarray:
     """Some examples of `fit`, and as many mixtures of them, in the type that `predict` takes.
 
-    Of a learner that was loaded without examples: numbers at random.
+    For a learner that was loaded without examples, random numbers.
     """
     examples, rng = learner.support_, np.random.default_rng(0)
     if not len(examples):
@@ -34,7 +34,7 @@ def samples_of(learner: "Learner") -> np.ndarray:
 
 
 def mixed(examples: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """New examples, `[count, ...]`, whose every number is one of the examples', or lies between two if not whole."""
+    """New examples, `[count, ...]`: each number is taken from an example or, for floats, lies between those of two."""
     draw = lambda: np.take_along_axis(
         examples, rng.integers(0, len(examples), (count, *examples.shape[1:])), axis=0
     )
@@ -46,10 +46,10 @@ def mixed(examples: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 
 
 def contrasts(examples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Queries and two different supports for them, like the examples and at random.
+    """Queries with two different support sets, both similar to the examples and at random.
 
     Args:
-        examples: of the shape and type that the model takes; may be empty.
+        examples: have the shape and type that the model takes; may be empty.
     """
     rng, count = np.random.default_rng(0), min(len(examples), MOST) or 3
     whole = examples.dtype.kind not in "fV"
@@ -64,7 +64,7 @@ def contrasts(examples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.nda
     found = []
     if len(examples):
         queries, one, other = (mixed(examples, n, rng) for n in (3, count, count))
-        if not whole:  # equal examples have no mixtures but themselves
+        if not whole:  # mixtures of equal examples are the examples themselves
             other = (other * rng.uniform(0.5, 1.5, other.shape)).astype(other.dtype)
         found.append((queries, one, other))
     found += [at_random(size) for size in ((1.0,) if whole else (1.0, 100.0))]

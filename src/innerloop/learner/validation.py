@@ -14,7 +14,7 @@ Shape = tuple[int | None, ...]
 
 
 def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
-    """Examples as an array: bytes scaled to [0, 1], other floats as float32, integers as they are.
+    """Convert examples to an array: bytes scaled to [0, 1], floats as float32, other integers as int32.
 
     Args:
         x: examples, `[examples, ...]`.
@@ -22,7 +22,7 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
         who: the function that was called, for error messages.
 
     Raises:
-        InnerloopError: for no examples, values that are not finite numbers, and examples of another shape.
+        InnerloopError: for no examples, values that are not finite numbers, or examples of another shape.
     """
     values = _numbers(x, "x", who)
     if values.ndim < 1 or len(values) == 0:
@@ -38,7 +38,7 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
 
 
 def _numbers(values: object, name: str, who: str) -> np.ndarray:
-    """A NumPy array of finite float32, uint8 or int32."""
+    """Convert to a NumPy array of finite float32, uint8 or int32."""
     if values is None:
         raise InnerloopError(who, f"requires {name} to be passed, but the target {name} is None")
     if hasattr(values, "toarray"):
@@ -54,7 +54,7 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
         if (narrow != array).any():
             raise InnerloopError(who, f"whole numbers in {name} must fit 32 bits", do="pass them as floats")
         return narrow
-    # bfloat16 and similar types are of kind V, yet they are numbers.
+    # bfloat16 and similar types have kind V although they are numbers.
     if array.dtype.kind not in "bf" and not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
         raise InnerloopError(who, f"{name} must hold real numbers", got=f"dtype {array.dtype}")
     array = array.astype(np.float32)
@@ -66,15 +66,15 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
 
 
 def numbers_of(x: object) -> Numbers:
-    """What the numbers of an array are: bytes, which are scaled, other whole numbers, or the rest."""
+    """What kind of numbers an array holds: bytes, which are scaled, other whole numbers, or anything else."""
     dtype = np.asarray(x).dtype
     return "bytes" if dtype == np.uint8 else "whole numbers" if dtype.kind in "iu" else "floats"
 
 
 def check_same_numbers(x: object, fitted: Numbers | None, who: str) -> None:
-    """Raise InnerloopError for bytes after a fit on other whole numbers, or the other way round.
+    """Raise InnerloopError for bytes after a fit on other whole numbers, or vice versa.
 
-    Bytes are scaled to [0, 1] and others are not. None: it is not known what was fitted.
+    Bytes are scaled to [0, 1] and others are not. None: what was fitted is unknown.
     """
     if {numbers_of(x), fitted} == {"bytes", "whole numbers"}:
         do = "pass both as uint8, or both as floats"
@@ -83,7 +83,7 @@ def check_same_numbers(x: object, fitted: Numbers | None, who: str) -> None:
 
 
 def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) -> None:
-    """Raise InnerloopError unless one example has the shape of the model's inputs."""
+    """Raise InnerloopError unless an example has the shape of the model's inputs."""
     if wanted is None:
         return
     if len(got) == len(wanted) and all(w in (None, g) for g, w in zip(got, wanted, strict=True)):
@@ -113,7 +113,7 @@ def check_unit_range(x: np.ndarray, who: str) -> None:
 
 
 def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
-    """Labels as a list.
+    """Convert labels to a list.
 
     Args:
         y: one hashable label per example.
@@ -121,7 +121,7 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
         who: the function that was called, for error messages.
 
     Raises:
-        InnerloopError: for another number of labels, and for missing and unhashable labels.
+        InnerloopError: for a wrong number of labels, or missing or unhashable labels.
     """
     if y is None:
         raise InnerloopError(who, "requires y to be passed, but the target y is None")
@@ -142,7 +142,7 @@ def _as_label(label: Any, who: str) -> Hashable:
     """A label as a plain Python object."""
     if type(label) is tuple:
         return tuple(_as_label(part, who) for part in label)
-    # JSON does not take NumPy's scalars, and JAX's scalars are not hashable.
+    # JSON cannot represent NumPy scalars, and JAX scalars are not hashable.
     plain = label.item() if getattr(label, "ndim", None) == 0 else label
     try:
         hash(plain)
@@ -155,7 +155,7 @@ def _as_label(label: Any, who: str) -> Hashable:
 
 
 def _is_missing(label: object) -> bool:
-    """Whether it is a NaN of any kind, NaT or pandas's NA."""
+    """Whether a label is a NaN of any kind, NaT or pandas's NA."""
     try:
         return bool(label != label)
     except TypeError:  # NA is neither equal nor unequal to anything
@@ -163,7 +163,7 @@ def _is_missing(label: object) -> bool:
 
 
 def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np.ndarray]:
-    """Labels as class numbers.
+    """Convert labels to class numbers.
 
     Args:
         y: one hashable label per example.
@@ -173,7 +173,7 @@ def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np
         The distinct labels, and the number of each example's class.
 
     Raises:
-        InnerloopError: for fewer than two classes or more than the model has outputs, and as `as_labels`.
+        InnerloopError: for fewer than two classes, more classes than outputs, and as `as_labels`.
     """
     if len(shape) != 2:
         raise InnerloopError("apply", "scores must be [examples, classes]", got=f"shape {shape}")
@@ -192,15 +192,15 @@ def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np
 
 
 def values(y: object, shape: tuple[int, ...], who: str) -> np.ndarray:
-    """Values as float32 in the shape of the outputs.
+    """Convert values to float32 in the shape of the outputs.
 
     Args:
-        y: one value per example; its shape may differ from `shape` in axes of length one only.
+        y: one value per example; its shape may differ from `shape` only in axes of length one.
         shape: the shape of the model's outputs.
         who: the function that was called, for error messages.
 
     Raises:
-        InnerloopError: for values of another shape, and values that are not finite numbers.
+        InnerloopError: for values of another shape, or values that are not finite numbers.
     """
     targets = _numbers(y, "y", who).astype(np.float32)
     _check_length(len(targets) if targets.ndim else 0, shape[0], who)
@@ -212,11 +212,11 @@ def values(y: object, shape: tuple[int, ...], who: str) -> np.ndarray:
 
 def _check_length(got: int, examples: int, who: str) -> None:
     if got != examples:
-        raise InnerloopError(who, "x and y must be equally long", got=f"{examples} examples and {got} in y")
+        raise InnerloopError(who, "x and y differ in length", got=f"{examples} examples and {got} in y")
 
 
 def _distinct(labels: Sequence[Hashable]) -> list[Hashable]:
-    """The distinct labels: sorted, or in order of appearance if they do not compare."""
+    """The distinct labels: sorted, or in order of appearance if they cannot be compared."""
     met = list(dict.fromkeys(labels))
     try:
         return sorted(met)  # pyright: ignore[reportArgumentType]
@@ -225,8 +225,8 @@ def _distinct(labels: Sequence[Hashable]) -> list[Hashable]:
 
 
 def as_array(labels: Sequence[Hashable]) -> np.ndarray:
-    """Labels as a one-axis array: of their type if they are all strings or all numbers, else of objects."""
+    """Labels as a 1-D array: of their own type if they are all strings or all numbers, else of objects."""
     kinds = {type(label) for label in labels}
     if len(kinds) == 1 and kinds <= {str, int, float, bool}:
         return np.array(labels)
-    return np.fromiter(labels, object, len(labels))  # np.array would make rows of tuples
+    return np.fromiter(labels, object, len(labels))  # np.array would turn tuples into rows

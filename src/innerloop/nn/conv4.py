@@ -1,6 +1,6 @@
-"""The four-block convolutional network of the few-shot papers, in their variants.
+"""The four-block convolutional network of the few-shot papers, in its variants.
 
-Omniglot (MAML, section 5.2): 64 filters, stride 2, mean over the last 2x2 places, linear head.
+Omniglot (MAML, section 5.2): 64 filters, stride 2, mean over the last 2x2 positions, linear head.
 Omniglot (Reptile): the same, flattened to 256 features instead of the mean.
 mini-ImageNet and CIFAR-FS (MAML): 32 filters, stride 1 with 2x2 max-pooling, flattened.
 """
@@ -16,7 +16,7 @@ from innerloop.nn.layers import ConvBlock, Linear
 
 
 class Conv4(eqx.Module):
-    """Images to class scores; `body` holds the four blocks, `head` the linear layer that ANIL adapts."""
+    """Maps images to class scores; `body` holds the four blocks, `head` the linear layer that ANIL adapts."""
 
     body: tuple[ConvBlock, ...]
     head: Linear
@@ -40,7 +40,7 @@ class Conv4(eqx.Module):
             filters: the number of filters of each convolution.
             downsample: `stride` (strided convolutions) or `pool` (2x2 max-pooling).
             features: what the head sees of the last block: its `mean` over positions, or all of it (`flatten`).
-            key: of the random weights.
+            key: the key for the random weights.
 
         Raises:
             InnerloopError: the images are smaller than 16 x 16, or `downsample` or `features` is unknown.

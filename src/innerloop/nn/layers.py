@@ -39,8 +39,8 @@ class Linear(eqx.Module):
         Args:
             features_in: the number of inputs.
             features_out: the number of outputs.
-            key: of the random weights.
-            scale: the standard deviation of truncated normal weights, as for MAML's sinusoid (None: Glorot uniform).
+            key: the key for the random weights.
+            scale: the standard deviation of truncated normal weights, as in MAML's sinusoid (None: Glorot uniform).
         """
         shape = (features_in, features_out)
         if scale is None:
@@ -57,7 +57,7 @@ class Linear(eqx.Module):
 class BatchNorm(eqx.Module):
     """Normalise each channel by the statistics of the batch itself (or of its `reference` leading examples).
 
-    There are no running averages: the MAML and Reptile papers use batch statistics in training and at test
+    There are no running averages: the MAML and Reptile papers use batch statistics in training and at test time
     (Ioffe and Szegedy 2015, arXiv 1502.03167).
     """
 
@@ -80,7 +80,7 @@ class BatchNorm(eqx.Module):
     def multiplier(
         self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
     ) -> Float[Array, " channels"]:
-        """scale / sqrt(variance + epsilon): what the centred input is multiplied by."""
+        """The factor for the centred input: scale / sqrt(variance + epsilon)."""
         return lax.rsqrt(variance + self.epsilon) * scale
 
 
@@ -95,7 +95,7 @@ def _moments(
 
 
 def _mean_by_axis(x: Float[Array, "examples *places channels"]) -> Float[Array, " channels"]:
-    """The mean of every channel, one axis after the other: onnxruntime adds up in order, and long sums lose digits."""
+    """The mean of every channel, one axis at a time: onnxruntime sums sequentially, and long sums lose digits."""
     for axis in range(x.ndim - 2, -1, -1):
         x = x.mean(axis)
     return x
@@ -104,9 +104,9 @@ def _mean_by_axis(x: Float[Array, "examples *places channels"]) -> Float[Array, 
 class ConvBlock(eqx.Module):
     """3x3 convolution, batch normalisation, ReLU, and 2x2 max-pooling unless the convolution strides by 2.
 
-    Max-pooling is commuted with normalisation and ReLU, which are monotone, so that these work on a quarter of the
-    elements. (Normalisation decreases in a channel of negative scale; there the signs of the kernel and the scale are
-    flipped.) The convolution has no bias, which the normalisation would remove.
+    Max-pooling is moved before normalisation and ReLU, which are monotone, so that these work on a quarter of the
+    elements. (Normalisation is decreasing in a channel with negative scale; there the signs of the kernel and the scale
+    are flipped.) The convolution has no bias, because the normalisation would remove it.
     """
 
     weight: Float[Array, "3 3 channels filters"]
@@ -138,7 +138,7 @@ class ConvBlock(eqx.Module):
         variance: Float[Array, " filters"],
         scale: Float[Array, " filters"],
     ) -> Float[Array, "examples out_height out_width filters"]:
-        """Everything after the convolution, given its mean and variance and a scale that is not negative."""
+        """Everything after the convolution, given its mean and variance and a non-negative scale."""
         y = max_pool(y) if self.stride == 1 else y
         factor = self.norm.multiplier(variance, scale)
         return jax.nn.relu(channel_scale(y - spread(mean, y), factor) + spread(self.norm.offset, y))

@@ -23,19 +23,19 @@ Mask = Bool[Array, " examples"] | None
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
-    """The `apply` of models that are pytrees of their own parameters, as those of `innerloop.nn` are."""
+    """The `apply` of models that are pytrees of their own parameters, like those of `innerloop.nn`."""
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 
 
 def _check_targets(targets: Array, shape: tuple[int, ...]) -> None:
-    """Raise InnerloopError for targets of another shape, which would be broadcast to a wrong result."""
+    """Raise InnerloopError for targets of another shape, which broadcasting would turn into a wrong result."""
     if jnp.shape(targets) != shape:
-        do = "reshape them, as by targets[:, None] or targets[:, 0]"
+        do = "reshape them, for example with targets[:, None] or targets[:, 0]"
         raise InnerloopError("loss", f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
 
 
 def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
-    """The mean of the values that the mask lets count; 0 if it lets none.
+    """The mean of the values that count; 0 if none does.
 
     Args:
         values: one value per example.
@@ -63,7 +63,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
 
 
 def _or_masked(known: Bool[Array, "examples ..."], mask: Mask) -> Bool[Array, "examples ..."]:
-    """Which targets are in order: those that are known, and those that do not count."""
+    """Which targets are valid: those that are known, and those that do not count."""
     return known if mask is None else known | ~mask.reshape(-1, *[1] * (known.ndim - 1))
 
 
@@ -77,7 +77,7 @@ def softmax_cross_entropy(
 
     Args:
         scores: `[examples, ways]`.
-        targets: class numbers, `[examples]`; the loss is NaN if one that counts is not among 0, 1, ..., ways-1.
+        targets: class numbers, `[examples]`; the loss is NaN if one that counts is not one of 0, 1, ..., ways-1.
         mask: which examples count, `[examples]` (None: all).
 
     Raises:
@@ -86,7 +86,7 @@ def softmax_cross_entropy(
     _check_targets(targets, scores.shape[:1])
     known = (targets >= 0) & (targets < scores.shape[-1]) & (targets == jnp.round(targets))
     known = _or_masked(known, mask)
-    # The scores too, or the gradient would be finite.
+    # The scores become NaN too, or the gradient would be finite.
     log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
     log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
@@ -98,7 +98,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
 
     Args:
         scores: `[examples, ...]`.
-        targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside of 0..1.
+        targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside 0..1.
         mask: which examples count, `[examples]` (None: all).
 
     Raises:
@@ -121,14 +121,14 @@ def _counted(batch: Batch) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """A loss function of a model: `loss_fn(params, batch)` compares its outputs with the targets of a batch.
+    """A loss function for a model: `loss_fn(params, batch)` compares its outputs with the targets of a batch.
 
     Attributes:
         measure: `measure(outputs, targets) -> scalar`, or `measure(outputs, targets, mask)` for batches with a mask.
         apply: the model, `apply(params, inputs) -> outputs`. Within a `Loss` it gets the keyword `key` if the loss is
             random, and the keyword `state` if there is model state; it then returns `(outputs, new_state)`.
-        predict: the model as it predicts, without dropout and with the statistics of its state: as `apply`, but
-            without a key, and it returns the outputs alone (None: `apply`).
+        predict: the model in prediction mode, without dropout and with the statistics in its state: like `apply`, but
+            without a key and returning only the outputs (None: `apply`).
     """
 
     measure: Callable[..., Array]
@@ -137,7 +137,7 @@ class BatchLoss:
 
     def __call__(self, params: Params, batch: Batch, **given: PyTree) -> PyTree:
         """The loss of one batch; with model state, `(loss, new_state)`."""
-        # Without a mask it need not take one.
+        # `measure` need not take a mask if there is none.
         masks = () if batch.mask is None else (batch.mask,)
         found = self.apply(params, batch.inputs, **given)
         outputs, *state = found if "state" in given else (found,)
@@ -145,7 +145,7 @@ class BatchLoss:
         return (loss, *state) if state else loss
 
     def predictor(self, adapted: Params | Adapted) -> tuple[Apply, Params]:
-        """`(apply, params)` of the model as it predicts, with the state of adapted parameters inside `apply`."""
+        """`(apply, params)` of the model in prediction mode; `apply` holds the state of the adapted parameters."""
         model = self.apply if self.predict is None else self.predict
         if not isinstance(adapted, Adapted):
             return model, adapted
@@ -157,7 +157,7 @@ class BatchLoss:
         return outputs, adapted.params
 
     def misfit(self, params: Params, batch: Batch, ways: int | None = None) -> str:
-        """In words, why the targets of a batch do not fit the outputs; empty if they do, or if that cannot be told.
+        """Describe why the targets of a batch do not fit the outputs; empty if they do, or if that is unknown.
 
         Args:
             params: the parameters of the model.
@@ -166,7 +166,7 @@ class BatchLoss:
         """
         if self.measure is sigmoid_cross_entropy and ways is None:
             low, high = _counted(batch).min(), _counted(batch).max()
-            return "" if low >= 0 and high <= 1 else f"the targets reach {low} and {high}"
+            return "" if low >= 0 and high <= 1 else f"the targets range from {low} to {high}"
         if self.measure is not softmax_cross_entropy:
             return ""
         outputs = jax.eval_shape(lambda params, x: self.apply(params, x), params, batch.inputs).shape[-1]
@@ -174,7 +174,7 @@ class BatchLoss:
             return "" if ways <= outputs else f"the model has {outputs} outputs for {ways} classes"
         labels = _counted(batch)
         wrong = labels[(labels < 0) | (labels >= outputs) | (labels != np.round(labels))]
-        return f"the model has {outputs} outputs and a target is {wrong[0]}" if wrong.size else ""
+        return f"the model has {outputs} outputs, but a target is {wrong[0]}" if wrong.size else ""
 
 
 def mean_squared_error(apply: Apply = call, predict: Apply | None = None) -> BatchLoss:

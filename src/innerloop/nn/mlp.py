@@ -16,9 +16,9 @@ ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 class MLP(eqx.Module):
     """A fully connected network; `body` holds the hidden layers, `head` the linear layer that ANIL adapts.
 
-    `context` is a vector of further inputs, the same for all examples, that CAVIA adapts; it is zero at first.
+    `context` is a vector of additional inputs, the same for all examples, that CAVIA adapts; it starts at zero.
 
-    MAML's sinusoid: hidden (40, 40), ReLU, truncated normal weights of deviation 0.01.
+    MAML's sinusoid: hidden (40, 40), ReLU, truncated normal weights with standard deviation 0.01.
     Reptile's sinusoid: hidden (64, 64), tanh. MAML's Omniglot network without convolutions: hidden
     (256, 128, 64, 64), ReLU, batch normalisation (section 5.2).
     """
@@ -44,14 +44,14 @@ class MLP(eqx.Module):
         """Initialise the weights.
 
         Args:
-            inputs: the number of inputs of an example, over all its axes.
+            inputs: the number of inputs per example, over all its axes.
             outputs: the number of outputs.
             hidden: the widths of the hidden layers.
-            activation: after every hidden layer.
+            activation: the activation function after every hidden layer.
             normalize: whether to apply batch normalisation before the activation.
             scale: the standard deviation of truncated normal weights (None: Glorot uniform).
             context: the number of context parameters (0: none).
-            key: of the random weights.
+            key: the key for the random weights.
 
         Raises:
             InnerloopError: the activation is unknown.
@@ -68,7 +68,7 @@ class MLP(eqx.Module):
         self.activation = activation
 
     def inputs(self, x: Float[Array, "examples *shape"]) -> Float[Array, "examples inputs"]:
-        """What the first layer sees of examples: all their numbers, and the context."""
+        """The input of the first layer: the flattened examples, and the context."""
         x = x.reshape(x.shape[0], -1)
         if self.context is None:
             return x

@@ -1,11 +1,11 @@
 """Named layers of any pytree model: the parameters of each, and its output.
 
-The built-in networks are known. For a model of your own:
+The built-in networks are supported directly. For a model of your own:
 
     NamedLayers({"first": "encoder/0", "second": "encoder/1", "head": "readout"}, activations)
 
-where `activations(params, inputs)` gives the output of every layer by name, `[examples, ..., neurons]`. The last layer
-is the head; the others, from input to output, are the body.
+where `activations(params, inputs)` returns the output of every layer by name, `[examples, ..., neurons]`. The last
+layer is the head; the others, from input to output, are the body.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class NamedLayers:
     def __post_init__(self) -> None:
         if len(self.selections) < 2:
             got = list(self.selections)
-            raise InnerloopError("NamedLayers", "needs a body and a head: two layers at least", got=got)
+            raise InnerloopError("NamedLayers", "needs at least two layers, a body and a head", got=got)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class NamedLayers:
         return last.reshape(last.shape[0], -1)
 
     def owns(self, names: Sequence[str]) -> Callable[[str], bool]:
-        """A function that says whether the path of a parameter belongs to one of these layers.
+        """A function that tells whether a parameter's path belongs to one of these layers.
 
         Raises:
             InnerloopError: a name is unknown.
@@ -79,7 +79,7 @@ class NamedLayers:
         return lambda path: any(chosen(self.selections[name], path) for name in names)
 
     def parts(self, tree: PyTree) -> dict[str, list[Array]]:
-        """The leaves of a tree of the structure of the parameters, by layer."""
+        """The leaves of a tree with the structure of the parameters, by layer."""
         leaves = list(zip(paths(tree), jax.tree.leaves(tree), strict=True))
         found = {}
         for name in self.names:
@@ -99,7 +99,7 @@ def named_layers(model: PyTree) -> NamedLayers:
     """The layers of a built-in network.
 
     Raises:
-        InnerloopError: the model is none of them.
+        InnerloopError: the model is not a built-in one.
     """
     if isinstance(model, Conv4):
         body: dict[str, Selection] = {f"conv{i}": f"body/{i - 1}" for i in range(1, len(model.body) + 1)}

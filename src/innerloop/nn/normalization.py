@@ -1,4 +1,4 @@
-"""Which batch supplies the normalisation statistics of a query; published accuracies depend on it.
+"""Which batch supplies the normalisation statistics for a query; published accuracies depend on it.
 
 transductive: all queries of the task together (MAML's and Reptile's transductive numbers). The prediction for a query
     then depends on the other queries.

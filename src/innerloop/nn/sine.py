@@ -1,7 +1,7 @@
-"""Sine and cosine for networks that are made of them, such as SIREN.
+"""Sine and cosine for networks that use them as activations, such as SIREN.
 
-In float32 XLA's own take many times as long on a CPU, since they are exact for arguments of any size. These take
-the remainder of an argument modulo pi by three constants (Cody and Waite), and a polynomial of it.
+On a CPU, XLA's own float32 functions take many times as long, because they are accurate for arguments of any size.
+These compute the remainder of the argument modulo pi with three constants (Cody and Waite), and a polynomial of it.
 """
 
 import jax
@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 PI = (3.140625, 9.67502593994140625e-4, 1.509957990978376432e-7)
-"""pi in three parts; the first has so few bits that its multiples by halves of whole numbers are exact, the second
-up to an argument of about 13 000."""
+"""pi in three parts. The first has so few bits that its half-integer multiples are exact; those of the second are
+exact up to an argument of about 13 000."""
 
 SERIES = (-0.16666659712791443, 0.00833307858556509, -0.00019810690719168633, 2.6083159809786594e-06)
-"""Coefficients of r^3, r^5, r^7 and r^9 in sin(r), the best in float32 for r between -pi / 2 and pi / 2."""
+"""Coefficients of r^3, r^5, r^7 and r^9 in sin(r), the best float32 fit for r between -pi / 2 and pi / 2."""
 
 LARGEST = 1e5
 """Up to this argument the multiples of the first part are exact."""
@@ -25,8 +25,8 @@ def sin(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The sine, elementwise.
 
     In float32 the error is below 1.3e-7 up to |x| = 1e4, and below 1e-6 up to 1e5; beyond, where the remainder modulo
-    pi would lose digits, the result is NaN. Other dtypes, and Python's own numbers, give `jnp.sin`. Derivatives of
-    every order are sines and cosines of this module.
+    pi would lose digits, the result is NaN. Other dtypes and Python numbers use `jnp.sin`. Derivatives of every order
+    use the sine and cosine of this module.
     """
     if getattr(x, "dtype", None) != jnp.float32:
         return jnp.sin(x)
@@ -36,7 +36,7 @@ def sin(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @jax.custom_jvp
 def cos(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The cosine, elementwise, as exact as `sin`."""
+    """The cosine, elementwise, as accurate as `sin`."""
     if getattr(x, "dtype", None) != jnp.float32:
         return jnp.cos(x)
     half_turns = jnp.floor(x * np.float32(1 / np.pi))

@@ -1,1 +1,1 @@
-"""Devices and processes: the mesh, parameters over several devices, CPU cores as devices."""
+"""Devices and processes: the mesh, parameter sharding, CPU cores as devices."""

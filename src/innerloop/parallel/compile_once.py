@@ -1,8 +1,8 @@
-"""Programs that are compiled once for their content, however often the function is made anew.
+"""Compiles equal programs once, even if the function is created anew each time.
 
-`jax.jit` recognises a function by its identity. An algorithm, a loss or a score that is built in a loop is another
-function each time, and so is compiled each time. Here the traced program itself is what is recognised. Tracing costs
-milliseconds where compiling costs seconds, and a changed global or attribute that the function reads is seen.
+`jax.jit` caches by the identity of a function. An algorithm, loss or score that is built in a loop is a new function
+each time, and so is compiled each time. Here the traced program itself is the cache key. Tracing takes milliseconds
+where compiling takes seconds, and it notices a change of a global or attribute that the function reads.
 """
 
 from collections.abc import Callable, Hashable
@@ -19,21 +19,21 @@ from jaxtyping import PyTree
 from innerloop.parallel.precision import product_precision, with_exact_products
 
 PROGRAMS = 256
-"""Programs that are kept; the one that was not used for longest goes first."""
+"""The number of programs in the cache; the least recently used is dropped first."""
 
 UNREAD = frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info"})
-"""Parameters of equations that do not change what is executed: rules of derivatives, which were applied by then."""
+"""Equation parameters that do not affect execution: derivative rules, which have already been applied."""
 
 
 def transforming() -> bool:
-    """Whether this runs inside a transformation, such as `jax.jit`, `jax.vmap` or `jax.grad`."""
+    """Whether the caller runs inside a transformation, such as `jax.jit`, `jax.vmap` or `jax.grad`."""
     here = jex.get_opaque_trace_state()
     with core.eval_context():
         return here != jex.get_opaque_trace_state()
 
 
 class _Same(NamedTuple):
-    """An object that equals itself only, and is kept alive so that its number is not given to another."""
+    """An object that is equal only to itself; it is kept alive so that its `id` is not reused."""
 
     number: int
     held: object
@@ -46,7 +46,7 @@ class _Same(NamedTuple):
 
 
 class _Content:
-    """A traced function, equal to every other that computes the same."""
+    """A traced function that is equal to every other with the same content."""
 
     def __init__(self, traced: jex.ClosedJaxpr):
         self.jaxpr, self.content = traced.jaxpr, _content(traced.jaxpr)
@@ -60,7 +60,7 @@ class _Content:
 
 
 def _content(jaxpr: jex.Jaxpr) -> Hashable:
-    """All of a jaxpr that decides its results, its variables numbered in order of appearance."""
+    """Everything in a jaxpr that affects its results, with variables numbered in order of appearance."""
     numbers: dict[jex.Var, int] = {}
 
     def atom(x: jex.Var | jex.Literal) -> Hashable:
@@ -82,7 +82,7 @@ def _settings(params: dict[str, object]) -> Hashable:
 
 
 def _value(x: object) -> Hashable:
-    """Anything, to be compared by what it holds, or, where that cannot be told, by what it is."""
+    """A key that compares any value by content or, if that is not possible, by identity."""
     if isinstance(x, jex.ClosedJaxpr):
         return _content(x.jaxpr), tuple(map(_value, x.consts))
     if isinstance(x, jex.Jaxpr):
@@ -110,14 +110,14 @@ def _compiled(content: _Content, options: tuple[tuple[str, object], ...]) -> Cal
 def compile_once(
     function: Callable[..., PyTree], options: dict[str, bool] | None = None
 ) -> Callable[..., PyTree]:
-    """`jax.jit(function)` for functions that are made anew: equal programs are compiled once.
+    """`jax.jit(function)` for functions that are created anew: equal programs are compiled once.
 
-    The result traces at its first call with arguments of these shapes, as that of `jax.jit` does. It is not to be
-    differentiated or called inside of a transformation.
+    Like that of `jax.jit`, the result traces at the first call with arguments of given shapes. It must not be
+    differentiated or called inside a transformation.
 
     Args:
         function: a function of pytrees of arrays.
-        options: the compiler's.
+        options: compiler options.
     """
     known: dict[Hashable, tuple[Callable[..., list], list, object]] = {}
 

@@ -1,4 +1,4 @@
-"""The cores of a CPU as JAX devices, and vectorised loops on each."""
+"""CPU cores as JAX devices, with vectorised loops on each."""
 
 import os
 
@@ -8,8 +8,8 @@ from innerloop.io.text import shown
 
 VECTORISED = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling=1"
 """XLA unrolls loops over a few dozen elements (the channels of a layer) and then cannot vectorise them, so that adding
-two arrays takes six times as long (measured: without unrolling a meta-step of small networks takes a tenth less
-time)."""
+two arrays takes six times as long. As measured, a meta-step of small networks takes a tenth less time without
+unrolling."""
 
 
 def cores() -> int:
@@ -18,16 +18,16 @@ def cores() -> int:
 
 
 def use_cores(devices: int | None = None) -> None:
-    """Make every CPU core a JAX device, and vectorise loops on it, as the command does. Call it before JAX's first use.
+    """Make every CPU core a JAX device, and vectorise loops on it, as the command does. Call it before JAX is used.
 
-    It does not change what an accelerator computes, and keeps the extra options of XLA if `XLA_FLAGS` has any.
+    It does not affect accelerators. Extra XLA options that are already in `XLA_FLAGS` are kept.
 
     Args:
-        devices: the number of devices (None: JAX's own setting, by `JAX_NUM_CPU_DEVICES` for example, else one for
-            each core that the process may use).
+        devices: the number of devices (None: JAX's own setting, such as `JAX_NUM_CPU_DEVICES`, else one for each core
+            that the process may use).
 
     Raises:
-        InnerloopError: the number is not in 1..1024, or JAX has started with another one.
+        InnerloopError: the number is not in 1..1024, or JAX has already started with another one.
     """
     import jax
 
@@ -36,7 +36,7 @@ def use_cores(devices: int | None = None) -> None:
     chosen, flags = jax.config.values["jax_num_cpu_devices"], os.environ.get("XLA_FLAGS", "")
     wanted = devices or (chosen if chosen > 0 else cores())
     if has_started():
-        if (wanted, _with_vectorised(flags)) == (chosen, flags):  # the same cell of a notebook once more
+        if (wanted, _with_vectorised(flags)) == (chosen, flags):  # a notebook cell that is run again
             return
         raise InnerloopError("use_cores", "JAX has started already", do="call it before JAX's first use")
     jax.config.update("jax_num_cpu_devices", wanted)
@@ -45,14 +45,14 @@ def use_cores(devices: int | None = None) -> None:
 
 
 def _with_vectorised(flags: str) -> str:
-    """XLA's flags with `VECTORISED`, unless they have extra options already or name a file (without a dash)."""
+    """XLA's flags with `VECTORISED`, unless they already have extra options or name a file (no leading dash)."""
     if "xla_backend_extra_options" in flags or (flags and not flags.startswith("-")):
         return flags
     return f"{flags} {VECTORISED}".strip()
 
 
 def has_started() -> bool:
-    """Whether JAX has devices already: then it refuses to change their number. There is no way to ask."""
+    """Whether JAX already has devices. JAX has no function for this, but then refuses to change their number."""
     import jax
 
     before = jax.config.values["jax_num_cpu_devices"]

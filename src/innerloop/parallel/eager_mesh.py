@@ -1,7 +1,7 @@
-"""A program of the mesh without compilation, for debugging under `jax.disable_jit()`.
+"""Runs a program of the mesh without compiling it, for debugging under `jax.disable_jit()`.
 
-There `jax.shard_map` compiles every operation anew each time that it meets it, a minute for one update of a small
-network. A `jax.vmap` over devices gives the same values, and its operations are compiled once for each shape.
+There, `jax.shard_map` recompiles every operation each time it occurs: a minute for one update of a small network. A
+`jax.vmap` over devices gives the same values, and compiles its operations once for each shape.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ def or_eager(
     in_specs: PyTree,
     out_specs: PyTree,
 ) -> Callable[..., PyTree]:
-    """`compiled`, or under `jax.disable_jit()` the same of `function` one operation after the other.
+    """`compiled`, or under `jax.disable_jit()` the same computation, operation by operation.
 
     Args:
-        compiled: what `function` is outside of `jax.disable_jit()`.
-        function: what every device of the axis `tasks` runs.
-        mesh: with the axis `tasks` alone, its devices in this process.
-        in_specs: of the arguments, one each, or one for all.
-        out_specs: one for all results.
+        compiled: the compiled version of `function` on the mesh.
+        function: the function that every device of the axis `tasks` runs.
+        mesh: a mesh with only the axis `tasks`, all of whose devices belong to this process.
+        in_specs: the specs of the arguments, one for each, or one for all.
+        out_specs: one spec for all results.
     """
 
     @wraps(compiled)
@@ -35,7 +35,7 @@ def or_eager(
         if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return compiled(*arguments)
         specs = [in_specs] * len(arguments) if isinstance(in_specs, PartitionSpec) else list(in_specs)
-        # Arrays that lie on several devices would run every operation on all of them.
+        # With arrays on several devices, every operation would run on all of them.
         arguments = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), arguments)
         if mesh.size == 1:
             return _on_one(function, arguments)
@@ -45,7 +45,7 @@ def or_eager(
 
 
 def _on_one(function: Callable[..., PyTree], arguments: tuple[PyTree, ...]) -> PyTree:
-    """What one device computes: the axis has a name, and nothing is stacked along it."""
+    """The result of one device: the axis has a name, but nothing is stacked along it."""
     axes = (0, *[None] * len(arguments))
     named = jax.vmap(lambda _, *given: function(*given), axes, None, axis_name="tasks")
     return named(jnp.zeros(1), *arguments)
@@ -58,7 +58,7 @@ def _on_several(
     out_specs: PyTree,
     devices: int,
 ) -> PyTree:
-    """What several devices compute, stacked."""
+    """The results of several devices, combined."""
     local = [_local(x, spec, devices) for x, spec in zip(arguments, specs, strict=True)]
     axes = [_axis(spec) for spec in specs]
     each = jax.vmap(function, axes, axis_name="tasks", axis_size=devices)(*local)
@@ -66,12 +66,12 @@ def _on_several(
 
 
 def _axis(spec: PartitionSpec) -> int | None:
-    """The axis that is split over the devices; None for what all of them have."""
+    """The axis that is split over the devices; None if replicated."""
     return list(spec).index("tasks") if "tasks" in spec else None
 
 
 def _local(tree: PyTree, spec: PartitionSpec, devices: int) -> PyTree:
-    """An argument on one device, with an axis `devices` before the one that is split."""
+    """An argument on one device, with an axis `devices` before the split one."""
     axis = _axis(spec)
     if axis is None:
         return tree
@@ -80,7 +80,7 @@ def _local(tree: PyTree, spec: PartitionSpec, devices: int) -> PyTree:
 
 
 def _whole(x: Array, spec: PartitionSpec) -> Array:
-    """A result of all devices, from what `jax.vmap` stacked in front."""
+    """A whole result, from the one that `jax.vmap` stacked along the first axis."""
     axis = _axis(spec)
     if axis is None:
         return x[0]

@@ -1,9 +1,9 @@
 """The mesh of devices that share the tasks, and the placement of arrays on it.
 
-The mesh has the axis `tasks`, and in larger ones the axis `model`, over which one copy of the parameters is split
-(`innerloop.parallel.param_sharding`). Its devices may belong to one process or to several, on one machine or on
-several. Each process holds the shards of its own devices only, and JAX treats them as one array; with the helpers here
-a program is the same in both cases.
+The mesh has the axis `tasks` and, for large models, the axis `model`, over which one copy of the parameters is split
+(`innerloop.parallel.param_sharding`). Its devices may belong to one process or several, on one machine or several. Each
+process holds only the shards of its own devices, and JAX treats them as one array. With the helpers here, a program is
+the same in both cases.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,13 +28,13 @@ SPLIT = PartitionSpec("tasks")
 
 @runtime_checkable
 class Device(Protocol):
-    """What is needed of a `jax.Device`."""
+    """The required part of a `jax.Device`."""
 
     process_index: int
 
 
 def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_shards: int = 1) -> Mesh:
-    """A mesh over as many devices (groups of `model_shards` devices) of each process as divide the meta-batch evenly.
+    """A mesh over as many devices (or groups of `model_shards`) of each process as divide the meta-batch evenly.
 
     Args:
         meta_batch: the number of tasks to share.
@@ -42,8 +42,8 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
         model_shards: the number of devices that share one copy of the parameters.
 
     Raises:
-        InnerloopError: the meta-batch is no multiple of the number of processes, each of which needs a task, or the
-            groups do not use all devices.
+        InnerloopError: the meta-batch is not a multiple of the number of processes, or the groups do not use all
+            devices.
     """
     every = by_process(jax.devices() if devices is None else devices)
     hosts = [_groups(host, model_shards) for host in every]
@@ -65,7 +65,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
 
 
 def _groups(devices: list[Device], model_shards: int) -> list[list[Device]]:
-    """The devices of one process in groups of `model_shards`. Raises InnerloopError if the groups do not use all."""
+    """The devices of one process in groups of `model_shards`. Raises InnerloopError if some would be left over."""
     if model_shards < 1 or len(devices) % model_shards:
         raise InnerloopError(
             "outer.model_shards",
@@ -92,12 +92,12 @@ def place(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def _on_every_device(leaf: PyTree, mesh: Mesh) -> jax.Array:
-    """Copy one array to the devices of this process, unless it is there; nothing is sent between processes."""
+    """Copy one array to the devices of this process, unless already there; nothing is sent between processes."""
     everywhere = NamedSharding(mesh, EVERYWHERE)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
     local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    # In the order of the mesh, as arrays of random keys require.
+    # In the order of the mesh, as PRNG key arrays require.
     copies = [jax.device_put(local, device) for device in _own_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
@@ -107,14 +107,14 @@ def on_the_host() -> Iterator[Device]:
     """Compute on the CPU: for work that should not wait for an accelerator, or is too large for one."""
     try:
         host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         host = jax.local_devices()[0]
     with jax.default_device(host):
         yield host
 
 
 def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
-    """`fetch(tree)`: a tree that is sharded over the mesh, as whole NumPy arrays in every process."""
+    """A function that fetches a tree sharded over the mesh as whole NumPy arrays, in every process."""
     if not mesh.is_multi_process:
         return lambda tree: jax.tree.map(np.asarray, tree)
     gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))
@@ -122,7 +122,7 @@ def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
 
 
 def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
-    """Which tasks of a meta-batch belong to this process."""
+    """The tasks of a meta-batch that belong to this process."""
     groups, own = mesh.shape["tasks"], _own_devices(mesh)
     share, shards = meta_batch // groups, mesh.size // groups
     first = list(mesh.devices.flat).index(own[0]) // shards * share
@@ -142,7 +142,7 @@ def put_split(tree: PyTree, split: NamedSharding) -> PyTree:
 
 
 def own_copy(x: PyTree) -> PyTree:
-    """An array of which this process holds every shard, as an array of this process only."""
+    """A local copy of an array of which this process holds every shard."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return x
     if x.is_fully_replicated:
@@ -154,12 +154,12 @@ def own_copy(x: PyTree) -> PyTree:
 
 
 def mean_over_devices(tree: PyTree, cut: bool = False) -> PyTree:
-    """Mean over the mesh axis `tasks`, inside the mesh; its bits do not depend on the division into processes.
+    """Mean over the mesh axis `tasks`, inside the mesh; its bits do not depend on how devices are split into processes.
 
-    The order of summation of an all-reduce differs within a process and between processes. Here each device receives
-    its slice of the values of every device (all-to-all), sums it in the order of the devices, and shares the sum
-    (all-gather). Each device sends 2 (n - 1) / n times the size of the tree, as in a ring all-reduce. Arrays that are
-    sharded over other devices (`cut`) are all-reduced, so that they need not be gathered.
+    An all-reduce sums in different orders within a process and between processes. Here each device receives its slice
+    of the values of every device (all-to-all), sums it in the order of the devices, and shares the sum (all-gather).
+    Each device sends 2 (n - 1) / n times the size of the tree, as in a ring all-reduce. Arrays that are sharded over
+    other devices (`cut`) are all-reduced, so that they need not be gathered.
     """
     n = jax.lax.axis_size("tasks")
     if n == 1:

@@ -1,8 +1,8 @@
-"""Several processes as one run, on JAX's distributed runtime.
+"""Runs on several processes, with JAX's distributed runtime.
 
 Every process runs the same program over one mesh of all devices and draws the tasks of its own devices; the mean over
-tasks is the only communication of an update. Only the primary process reads and writes the run's folder. What it reads
-is broadcast to the others as bytes, so that no shared file system is needed and values agree to the bit.
+tasks is the only communication in an update. Only the primary process reads and writes the run's folder. It broadcasts
+what it reads to the others as bytes, so that no shared file system is needed and values agree to the bit.
 """
 
 import os
@@ -25,12 +25,12 @@ PATIENCE = 60
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run. What is None is taken from the environment or the cluster.
+    """The processes of a run. Fields that are None are taken from the environment or the cluster.
 
     Attributes:
         coordinator: address of the primary process, HOST:PORT.
         processes: the number of processes.
-        process: the number of this one, from 0.
+        process: the index of this process, from 0.
         patience: seconds without a heartbeat after which a process counts as lost.
     """
 
@@ -52,7 +52,7 @@ def _from_environment(meeting: ProcessGroup) -> ProcessGroup:
 
 
 def _integer(name: str) -> int:
-    """An integer from the environment."""
+    """An integer from an environment variable."""
     text = os.environ[name]
     if not text.isdecimal():
         raise InnerloopError(name, "must be a whole number", got=repr(text))
@@ -60,7 +60,7 @@ def _integer(name: str) -> int:
 
 
 def _check(meeting: ProcessGroup) -> None:
-    """Raise InnerloopError for settings that cannot be right."""
+    """Raise InnerloopError for invalid settings."""
     if meeting.coordinator is not None and not meeting.coordinator.rpartition(":")[2].isdecimal():
         raise InnerloopError("distributed.coordinator", "must be HOST:PORT", got=repr(meeting.coordinator))
     if meeting.patience < 1:
@@ -84,7 +84,7 @@ def _check_free(port: int) -> None:
 
 
 def initialize(meeting: ProcessGroup) -> None:
-    """Connect to the other processes; returns when all are connected. Call it before JAX's first use.
+    """Connect to the other processes; returns when all are connected. Call it before JAX is used.
 
     Raises:
         InnerloopError: the settings are wrong or incomplete, or the other processes do not connect in time.
@@ -92,8 +92,8 @@ def initialize(meeting: ProcessGroup) -> None:
     meeting = _from_environment(meeting)
     _check(meeting)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is handled by us: it saves and stops
-    # Collectives of two programs in flight at once would be mixed up.
+    jax.config.update("jax_enable_preemption_service", False)  # we handle SIGTERM ourselves: save and stop
+    # Otherwise collectives of two programs in flight at once could be mixed up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if meeting.process == 0 and meeting.coordinator is not None:
         _check_free(int(meeting.coordinator.rpartition(":")[2]))
@@ -103,7 +103,7 @@ def initialize(meeting: ProcessGroup) -> None:
             meeting.processes,
             meeting.process,
             cluster_detection_method="deactivate" if _is_complete(meeting) else None,
-            initialization_timeout=5 * meeting.patience,  # containers start one after the other
+            initialization_timeout=5 * meeting.patience,  # containers may start one after the other
             heartbeat_timeout_seconds=meeting.patience,
         )
     except (ValueError, RuntimeError) as error:
@@ -113,7 +113,7 @@ def initialize(meeting: ProcessGroup) -> None:
 
 
 def _is_complete(meeting: ProcessGroup) -> bool:
-    """Whether nothing is left to be detected from a cluster."""
+    """Whether nothing needs to be detected from a cluster."""
     return None not in (meeting.coordinator, meeting.processes, meeting.process)
 
 
@@ -141,7 +141,7 @@ def _process_mesh() -> Mesh:
 
 
 def _shared(data: bytes) -> jax.Array:
-    """Bytes as an array `[processes, length]`, each row in its own process."""
+    """Bytes as an array `[processes, length]`, with each row on its own process."""
     mesh = _process_mesh()
     own = jax.device_put(np.frombuffer(data, np.uint8)[None], mesh.local_devices[0])
     shape = (mesh.size, len(data))
@@ -151,7 +151,7 @@ def _shared(data: bytes) -> jax.Array:
 
 
 def all_gather_int(value: int) -> list[int]:
-    """The number that every process passed."""
+    """The integers of all processes, in the order of the processes."""
     return [
         int.from_bytes(data, "little", signed=True)
         for data in all_gather_bytes(value.to_bytes(8, "little", signed=True))
@@ -186,12 +186,12 @@ def tree_from_first(tree: PyTree) -> PyTree:
 
 
 def _is_key(leaf: PyTree) -> bool:
-    """Whether this is an array of random keys."""
+    """Whether this is a PRNG key array."""
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 SIGNS = ("Gloo", "NCCL", "UNAVAILABLE", "Connection")
-"""Found in the runtime's errors when a collective lost a process; there is no exception class for that."""
+"""Parts of the runtime's error messages when a collective lost a process; there is no exception class for that."""
 
 
 class Lost(Exception):
@@ -210,12 +210,12 @@ def detect_lost_process() -> Iterator[None]:
 
 
 def check_same(fingerprint: bytes, what: str) -> None:
-    """Raise InnerloopError in every process unless all passed the same fingerprint of `what`."""
+    """Raise InnerloopError in every process unless all pass the same fingerprint of `what`."""
     brought = all_gather_bytes(fingerprint)
     different = [index for index, other in enumerate(brought) if other != brought[0]]
     if different:
         raise InnerloopError(
             f"process {different[0]}",
-            f"has other {what} than the primary process",
+            f"has different {what} than the primary process",
             do="start all processes with the same command, versions and data",
         )

@@ -1,8 +1,9 @@
-"""Parameters split over the mesh axis `model`, for models that are too large for one device.
+"""Shards parameters over the mesh axis `model`, for models that are too large for one device.
 
-Every large array of the parameters and of the optimiser's state is cut along one axis, and each device of a group holds
-one shard. The program stays that of one device: XLA's partitioner cuts the products of the inner loop and of its
-derivative to fit, and adds the communication. Groups share tasks as single devices do (axis `tasks`).
+Every large array of the parameters and of the optimiser's state is split along one axis, and each device of a group
+holds one shard. The program is written as for one device: XLA's partitioner splits the matrix products of the inner
+loop and of its derivative accordingly, and adds the communication. Groups share tasks as single devices do (axis
+`tasks`).
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ def model_shards_of(mesh: Mesh) -> int:
 
 
 def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
-    """The longest axis that `model_shards` divides (the last of equal ones), or None if the array is replicated."""
+    """The longest axis divisible by `model_shards` (the last one of a tie), or None if the array is replicated."""
     fit = [axis for axis, length in enumerate(shape) if length % model_shards == 0]
     if model_shards == 1 or not fit or np.prod(shape) < SMALL:
         return None
@@ -41,14 +42,14 @@ def _sharding_of(leaf: PyTree, mesh: Mesh) -> NamedSharding:
 
 
 def cut(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Inside the mesh: keep every large array of a tree sharded."""
+    """Keep every large array of a tree sharded; for use inside the mesh."""
     if model_shards_of(mesh) == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _sharding_of(x, mesh)), tree)
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, bool] | None:
-    """Options for XLA: on a CPU independent collectives may run in different orders and deadlock."""
+    """XLA options against deadlocks: on a CPU, independent collectives could run in different orders."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return (
         {"xla_cpu_enable_concurrency_optimized_scheduler": False}
@@ -66,11 +67,10 @@ def on_mesh(
 ) -> Callable[..., PyTree]:
     """Compile a function that every device of the axis `tasks` runs on its own tasks.
 
-    What is to be cut over `model` is cut by the function itself (`cut`). Where nothing is donated, equal programs are
-    compiled once.
+    The function itself must shard arrays over `model` (`cut`). If nothing is donated, equal programs are compiled once.
     """
     exact = with_exact_products(function)
-    # What is the same on every device is so by pmean; the check cannot see that through a scan.
+    # pmean makes results the same on every device, but `check_vma` cannot see that through a scan.
     shared = jax.shard_map(
         exact,
         mesh=mesh,
@@ -95,7 +95,7 @@ def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def _placed(leaf: PyTree, mesh: Mesh) -> jax.Array:
-    """Shard one array over the devices of this process, unless it is there."""
+    """Shard one array over the devices of this process, unless it already is."""
     sharding = _sharding_of(leaf, mesh)
     if sharding.spec == EVERYWHERE:
         return place(leaf, mesh)

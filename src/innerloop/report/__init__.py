@@ -1,1 +1,1 @@
-"""Pages on runs and analyses: HTML, figures and tables."""
+"""Reports on runs and analyses: HTML pages, figures and tables."""

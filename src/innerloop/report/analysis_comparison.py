@@ -1,4 +1,4 @@
-"""The analyses of several runs side by side: one page, its figures, and tables with a column `run`."""
+"""Analyses of several runs side by side: one page, its figures, and tables with a column `run`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
 Cells = Sequence[str]
 
 SUMMARY = ("run", "all layers adapt", "head alone", "nothing adapts", "NIL", "CKA of the body", "verdict")
-"""The heads of `summary`; `head alone` is the body frozen, which is how ANIL adapts."""
+"""The headings of `summary`; `head alone` means the body is frozen, which is how ANIL adapts."""
 
 
 def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Path:
-    """Write page, tables and figures.
+    """Write the page, tables and figures.
 
     Args:
         analyses: the record of `innerloop.analysis.run_all.analyze` of each run, by its label.
@@ -53,7 +53,7 @@ def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Pat
 
 
 def summary(analyses: Analyses) -> list[list[str]]:
-    """One row a run with the cells of `SUMMARY`; what was not measured is empty."""
+    """One row per run with the cells of `SUMMARY`; empty if not measured."""
     return [_summary_row(run, results) for run, results in analyses.items()]
 
 
@@ -74,7 +74,7 @@ def _summary_row(run: str, results: Record) -> list[str]:
 
 
 def _least_similar(results: Record) -> str:
-    """Linear CKA of the body layer that changes most, and its name."""
+    """Linear CKA of the body layer that changes most, and the layer's name."""
     known = [x for x in results.get("similarity", []) if not x["head"] and x["cka"]["mean"] is not None]
     if not known:
         return ""
@@ -91,8 +91,8 @@ def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure
         [
             "<h1>Rapid learning or feature reuse?</h1>",
             table([escaped(head) for head in SUMMARY], rows),
-            '<p class="soft">Head alone: the body is frozen, as in ANIL. CKA of the body: of the layer that changes '
-            "most in adaptation; 1 is unchanged. Mean ± 95 % interval over tasks.</p>",
+            '<p class="soft">Head alone: the body is frozen, as in ANIL. CKA of the body: for the layer that changes '
+            "most in adaptation; 1 means no change. Mean ± 95 % interval over tasks.</p>",
             f"<nav>{links}</nav>",
             *(_verdict(run, results) for run, results in analyses.items()),
             "<h2>The question</h2>",
@@ -175,7 +175,7 @@ def _nil_table(analyses: Analyses) -> str:
 
 
 def _weights_table(analyses: Analyses) -> str:
-    """Relative lengths of the changes by layer."""
+    """Relative norms of the changes by layer."""
     value = lambda x: f"{100 * x['relative']:.1f} ± {100 * x['relative_ci95']:.1f} %"
     columns = {run: {x["layer"]: value(x) for x in r["weights"]} for run, r in analyses.items()}
     return _side_by_side("layer", columns, in_order_of_layers([list(cells) for cells in columns.values()]))

@@ -21,7 +21,7 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
     "landscape-plane": (along.PLANE, along.loss_plane),
     "against": (layers.SIMILARITY, layers.similarity_of_models),
 }
-"""By file name, which begins with the experiment."""
+"""The figures by file name, which begins with the experiment."""
 
 
 def of_name(name: str, results: Record) -> Figure:

@@ -1,4 +1,4 @@
-"""The page of an analysis: the question, the experiments, and the verdict for this model in words."""
+"""The HTML page of an analysis: the question, the experiments, and the verdict for this model in words."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,24 +16,24 @@ QUESTION = """
 <p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
 few gradient steps on a handful of examples, the inner loop, solve a new task. That works. But why? There are two
 explanations:</p>
-<ul><li><b>Rapid learning.</b> θ lies where a few steps can change the whole network: on each new task its layers learn
-features of that task's own.</li>
-<li><b>Feature reuse.</b> θ's layers compute features that are good for all tasks as they are. The inner loop hardly
-changes them; only the last layer, the <em>head</em>, has to learn which features mean which class of this
+<ul><li><b>Rapid learning.</b> From θ, a few steps can change the whole network: on each new task its layers learn new
+features for that task.</li>
+<li><b>Feature reuse.</b> θ's layers already compute features that are good for all tasks. The inner loop hardly
+changes them; only the last layer, the <em>head</em>, has to learn which features indicate which class of this
 task.</li></ul>
 <p>The experiments below tell the two apart for this model. All layers but the head are called the <em>body</em>. Every
 task is made of classes that training never saw.</p>
 """
 
 TITLES = {
-    "freeze": "Freezing: what if layers may not adapt?",
+    "freeze": "Freezing: what if layers cannot adapt?",
     "similarity": "Similarity: does adaptation change what layers compute?",
     "nil": "No inner loop at all",
     "weights": "How far do the weights move?",
     "steps": "Where in the inner loop does learning happen?",
-    "paths": "The two hypotheses as a picture",
+    "paths": "The two hypotheses in pictures",
     "landscape": "The loss around θ",
-    "early": "When in training does this begin?",
+    "early": "When in training does this emerge?",
     "against": "Do two runs learn the same features?",
 }
 
@@ -45,26 +45,26 @@ BEFORE_AND_AFTER = (
 
 WHAT = {
     "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as usual. If "
-    "the score stays until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
-    "so the changes have smaller intervals of their own.",
+    "the score holds until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
+    "so the changes have their own, smaller intervals.",
     "similarity": f"{BEFORE_AND_AFTER} PWCCA is CCA with directions weighted by their share of the layer. Hollow marks "
-    "show chance: the same with shuffled points. For CCA with few points it is high.",
-    "nil": "NIL drops the head and adapts nothing: a query gets the class of the support examples whose features point "
-    "in the most similar direction. Its accuracy is due to the features of the body alone. The untrained body is the "
-    "same network before training.",
-    "weights": "For each layer, the length of the change that the inner loop makes, relative to the layer's norm, and "
+    "show chance: the same with shuffled points, which is high for CCA with few points.",
+    "nil": "NIL (no inner loop) drops the head and adapts nothing: a query gets the class of the support examples with "
+    "the most similar features (cosine similarity). Its accuracy comes from the features of the body alone. The "
+    "untrained body is the same network before training.",
+    "weights": "For each layer, the norm of the change that the inner loop makes, relative to the layer's norm, and "
     "the angle by which its weights turn.",
     "steps": "Scores on the queries, losses, the norm of each layer's gradient on the support set, and how far each "
     "layer has moved from θ, after every inner step.",
-    "paths": "The upper pictures show the path of the outer loop from the initial weights to θ, and from there the "
-    "inner loops of several tasks, in one projection; the lower ones just the inner loops. Body and head have the same "
-    "scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ while "
-    "those of the head spread.",
-    "landscape": "Left: the loss of each task along its own first inner step, averaged. The others: the losses of two "
-    "tasks on the plane of their first steps, with both inner loops' paths.",
-    "early": "The same two measurements at snapshots along the run.",
+    "paths": "The upper pictures show the path of the outer loop from the initial weights to θ and, from there, the "
+    "inner loops of several tasks, in one projection; the lower ones show only the inner loops. Body and head have the "
+    "same scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ "
+    "while those of the head spread.",
+    "landscape": "Left: the loss of each task along its own first inner step, averaged over tasks. Others: the losses "
+    "of two tasks on the plane spanned by their first steps, with the paths of both inner loops.",
+    "early": "Freezing and similarity at snapshots along the run.",
     "against": "The same inputs pass through two trained models, and their layers are compared. Models from different "
-    "random starts do not agree in single neurons, but their layers can span the same space.",
+    "random initialisations do not agree neuron by neuron, but their layers can span the same space.",
 }
 
 PAPER = {
@@ -79,7 +79,7 @@ PAPER = {
 
 
 def write(results: Record, names: Sequence[str], folder: OutputFolder) -> Path:
-    """Write page, tables and figures.
+    """Write the page, tables and figures.
 
     Args:
         results: the record of `innerloop.analysis.run_all.analyze`.
@@ -134,19 +134,19 @@ LINKS = {
 }
 
 RULE = """
-<p class="soft">Two numbers say whether the body <em>must</em> change: the share of adaptation's gain that is left with
-the body frozen, and that of NIL. One of them at least 90 % means that it need not; otherwise, at most 50 % left with
-the body frozen means that it must (and it must where an algorithm adapts nothing else). One number says whether it
-<em>does</em>: linear CKA of the body layer that changes most, at least 0.8 meaning no.
-It does not and need not: feature reuse. It does and must: rapid learning. Everything else is between.
-The thresholds are conventions of innerloop. The definitions and the paper's results are those of Raghu, Raghu, Bengio
+<p class="soft">Two numbers decide whether the body <em>must</em> change: the share of adaptation's gain that remains
+with the body frozen, and the share that NIL reaches. If either is at least 90 %, it need not; otherwise, if at most
+50 % remains with the body frozen, it must (as it must if an algorithm adapts nothing else). One number decides whether
+it <em>does</em>: linear CKA of the body layer that changes most; at least 0.8 means that it does not.
+If it does not and need not: feature reuse. If it does and must: rapid learning. Everything else is in between.
+The thresholds are innerloop's conventions. The definitions and the paper's results are from Raghu, Raghu, Bengio
 and Vinyals,
 <a href="https://arxiv.org/abs/1909.09157">Rapid Learning or Feature Reuse?</a> (2020).</p>
 """
 
 
 def subject(results: Record) -> str:
-    """What was analysed, in one sentence."""
+    """Describe in one sentence what was analysed."""
     r = results
     spec, length = ALGORITHMS[r["algorithm"]], r["trained_meta_steps"]
     size = "of learned sizes" if spec.learns_rates else f"of size {r['inner_learning_rate']:g}"
@@ -161,7 +161,7 @@ def subject(results: Record) -> str:
 
 
 def _verdict(results: Record) -> str:
-    """The verdict, or what it needs."""
+    """The verdict, or which experiment it needs."""
     if "verdict" not in results:
         return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
     found = results["verdict"]
@@ -170,7 +170,7 @@ def _verdict(results: Record) -> str:
 
 
 def _section(name: str, results: Record, shown: dict[str, str]) -> str:
-    """One experiment: what was done, the results, and those of the paper."""
+    """One experiment: what was done, its results, and the paper's."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
     rows = TABLES[name](results) if name in TABLES else ""
@@ -197,19 +197,19 @@ def _summary(name: str, results: Record) -> str:
     if name == "weights":
         most = max(results["weights"], key=lambda x: x["relative"])
         far, turn = 100 * most["relative"], most["angle"]
-        return f"{most['layer']} moves most: by {far:.1f} % of its norm, turning by {turn:.1f}°."
+        return f"{most['layer']} moves most: by {far:.1f} % of its norm and {turn:.1f}°."
     if name == "paths":
         return _path_summary(results["paths"])
     if name == "steps" and results["metric"] == "accuracy":
         curve = results["steps"]["accuracy"]["mean"]
         if len(curve) > 2 and curve[-1] > curve[0]:
             share = (curve[1] - curve[0]) / (curve[-1] - curve[0])
-            return f"The first step brings {100 * share:.0f} % of what all steps bring in accuracy."
+            return f"The first step brings {100 * share:.0f} % of the accuracy gained in all steps."
     return ""
 
 
 def _path_summary(paths: Record) -> str:
-    """True lengths of the paths, and how much of them the projection shows."""
+    """The true lengths of the paths, and how much of them the projection shows."""
     words = []
     for part in ("body", "head"):
         lengths, shown = paths[part]["lengths"], paths[part]["shown"]["close"]
@@ -218,7 +218,7 @@ def _path_summary(paths: Record) -> str:
             "" if shown is None else f" (the lower picture shows {100 * shown:.0f} % of their squared length)"
         )
         words.append(f"{part}: {outer}inner loops {lengths['inner']:.3f} on average{seen}")
-    return "True lengths in units of θ's norm: " + "; ".join(words) + "."
+    return "True path lengths in units of θ's norm: " + "; ".join(words) + "."
 
 
 def _freeze_table(results: Record) -> str:
@@ -235,7 +235,7 @@ def _freeze_table(results: Record) -> str:
 
 
 def _similarity_table(name: str) -> Callable[[Record], str]:
-    """The similarity table of one experiment."""
+    """A function that makes the similarity table of one experiment."""
     heads = ["layer", "mean CCA", "SVCCA", "PWCCA", "CKA", "CKA, debiased", "CKA, RBF", "points", "neurons"]
 
     def made(results: Record) -> str:

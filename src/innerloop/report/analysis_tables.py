@@ -14,7 +14,7 @@ Rows = list[Record]
 
 
 def _flat(record: Record) -> Record:
-    """A nested record with dotted names; lists are joined by plus signs."""
+    """A nested record flattened to dotted names; lists are joined by plus signs."""
     return {
         name: "+".join(map(str, value)) if isinstance(value, list) else value
         for name, value in flattened(record).items()

@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone as one result, and results compared in pairs."""
+"""Runs that differ only in their seed as one result, and results compared in pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +15,17 @@ from innerloop.training.trained import Trained
 
 @dataclass(frozen=True)
 class Result:
-    """One initialisation with its measurement, or the mean of several that differ by their seed alone.
+    """One initialisation with its measurement, or the mean of several that differ only in their seed.
 
     Attributes:
         label: its name in figures and tables.
-        trained: the run (of several seeds: the first).
-        measurement: scores on held-out tasks. Of several seeds: means over them, and their standard deviations in
-            place of intervals.
+        trained: the run (for several seeds, the first).
+        measurement: scores on held-out tasks. For several seeds, means over seeds, with standard deviations in place
+            of intervals.
         metrics: what training logged.
-        environment: what the run was made with.
-        baseline: whether it is what a training began from.
-        seeds: the results of the single seeds, if there are several.
+        environment: the environment of the run.
+        baseline: whether it is what training started from.
+        seeds: the results of the individual seeds, if there are several.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Result:
 
     @property
     def members(self) -> tuple["Result", ...]:
-        """The results of single runs."""
+        """The results of the individual runs."""
         return self.seeds or (self,)
 
     @property
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def ci95(self) -> float:
-        """Half-width of the 95 % interval of `value`; of several seeds, their standard deviation."""
+        """Half-width of the 95 % interval of `value`; for several seeds, their standard deviation."""
         return self.measurement.ci95
 
     def at(self, step: int) -> tuple[float, float] | None:
@@ -62,7 +62,7 @@ class Result:
 
 
 def families(runs: Sequence[Trained]) -> list[list[Trained]]:
-    """The runs in lists whose members differ by their seed alone; runs of one seed stay apart."""
+    """The runs in lists whose members differ only in their seed; runs with the same seed stay apart."""
     found: dict[object, list[Trained]] = {}
     for trained in runs:
         config = trained.config
@@ -80,7 +80,7 @@ def families(runs: Sequence[Trained]) -> list[list[Trained]]:
 
 
 def over_seeds(label: str, runs: Sequence[Result]) -> Result:
-    """The mean over runs of several seeds; a single run as it is."""
+    """The mean over runs with several seeds; a single run unchanged."""
     first, found = runs[0], [run.measurement for run in runs]
     if len(runs) == 1:
         return first
@@ -122,8 +122,8 @@ class Difference(NamedTuple):
 def compare(a: Result, b: Result) -> Difference:
     """Compare two results on the same tasks.
 
-    If both have two seeds or more in common, the pairs are their seeds, and the interval covers the chance of
-    training. Else they are the tasks.
+    If the two share at least two seeds, the pairs are the seeds, and the interval covers the randomness of training.
+    Otherwise the pairs are the tasks.
     """
     sign = -1 if a.score == "loss" else 1
     first, second = ({run.trained.config.seed: run.value for run in result.members} for result in (a, b))
@@ -131,7 +131,7 @@ def compare(a: Result, b: Result) -> Difference:
     if len(common) > 1:
         gaps, pairs = [first[seed] - second[seed] for seed in common], f"seed by seed, {len(common)} seeds"
     else:
-        with np.errstate(invalid="ignore"):  # of tasks that diverged, infinity from infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity, for tasks that diverged
             gaps = a.measurement.task_scores - b.measurement.task_scores
         pairs = "task by task"
     found = sign * np.asarray(gaps, np.float64)

@@ -1,5 +1,5 @@
 """Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted
-curves, groups of a table with what is predicted of them."""
+curves, groups of a table with their predictions."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ from innerloop.training.table import table_of
 from innerloop.training.trained import Trained
 
 SEED = 2
-"""Seed of the examples; measurement and validation use 0 and 1."""
+"""Seed for the examples; measurement and validation use 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _answers_on(trained: Trained, task: Task) -> np.ndarray:
 
 
 def _shown_steps(steps: int, most: int) -> list[int]:
-    """At most `most` step numbers of 0..steps, with 0, 1 and the last."""
+    """At most `most` step numbers in 0..steps, including 0, 1 and the last."""
     recorded = list(steps_to_record(steps))
     if len(recorded) <= most:
         return recorded
@@ -68,7 +68,7 @@ def _shown_steps(steps: int, most: int) -> list[int]:
 
 
 def episodes(result: Result, count: int = 2) -> list[Episode]:
-    """Test episodes with the predictions of one run; all runs on a problem get the same episodes."""
+    """Test episodes with the predictions of one run; all runs on a problem get the same ones."""
     trained = result.trained
     tasks = trained.experiment.held_out_tasks()
     return [_episode(trained, tasks, key) for key in jax.random.split(jax.random.key(SEED), count)]
@@ -98,7 +98,7 @@ def waves(result: Result, count: int = 3) -> list[Figure]:
 
 
 def _wave(trained: Trained, task: Task) -> Figure:
-    """One sinusoid; its many queries, sorted by x, form the curves."""
+    """One sinusoid; its many queries, sorted by x, make the curves."""
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)
     outputs = _answers_on(trained, task)[..., 0]
@@ -116,7 +116,7 @@ def fits(result: Result, count: int = 3) -> list[Figure]:
 
 
 def _fit(trained: Trained, tasks: GroupTasks, number: int, key: PRNGKeyArray) -> Figure:
-    """One group; with several columns of y, the first."""
+    """One group; the first column of y if there are several."""
     task = tasks.task(number, key)
     counts = (
         np.ones(len(task.query.targets), bool) if task.query.mask is None else np.asarray(task.query.mask)

@@ -1,4 +1,4 @@
-"""Figures inside pages, and as files beside them."""
+"""Figures embedded in pages, and saved as files next to them."""
 
 import base64
 import html
@@ -13,7 +13,7 @@ from innerloop.io.text import LIMIT, printable
 from innerloop.report.plots.style import STYLE
 
 LIGHT_ON_DARK = {"#000000": "#e6e6e6", "#555555": "#9a9a9a", "#767676": "#9a9a9a", "#e3e3e3": "#3a3a3a"}
-"""What black lines, axes, greys and grids become on a dark page; the other colours are legible on both."""
+"""What black lines, axes, greys and grids become on a dark page; other colours are legible on both."""
 
 RULES = [
     f'[style*="{part}: {colour}"] {{ {part}: {light} !important }}'
@@ -21,17 +21,17 @@ RULES = [
     for part in ("fill", "stroke")
 ]
 DARK = " ".join(["@media (prefers-color-scheme: dark) { svg { fill: #e6e6e6 }", *RULES, "}"])
-"""Styles inside a figure: text has no fill of its own, so it takes that of the whole."""
+"""Styles inside a figure: text has no fill of its own, so it inherits that of the SVG."""
 
 
 def svg(figure: Figure, what: str) -> str:
-    """A figure as an `img` inside the page, since the identifiers of inline SVGs would clash."""
+    """A figure as an `img` element, since the identifiers of several inline SVGs would clash."""
     inside = base64.b64encode(svg_text(figure).encode()).decode()
     return f'<img alt="{html.escape(printable(what, LIMIT))}" src="data:image/svg+xml;base64,{inside}">'
 
 
 def svg_text(figure: Figure) -> str:
-    """A figure whose ground is that of the page, and whose ink is light where the reader's pages are dark."""
+    """A figure with a transparent background, and light ink if the reader's pages are dark."""
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

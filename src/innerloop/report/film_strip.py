@@ -1,7 +1,7 @@
 """A film strip of a body before and after adaptation, drawn from the side.
 
-All geoms are capsules and spheres; from the side each is a capsule between the projections of its ends. So MuJoCo's
-kinematics and matplotlib are enough, and no graphics driver is needed.
+All geoms are capsules and spheres, and from the side each is a capsule between the projections of its ends. So MuJoCo's
+kinematics and matplotlib are enough; no graphics driver is needed.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FRAMES = 8
 SIDE, LOW, HIGH = 1.1, -0.15, 1.25
-"""Half the width of a frame around the centre of mass, and its lower and upper edge, in metres."""
+"""Half the width of a frame around the centre of mass, and its lower and upper edges, in metres."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Strip:
 
 
 def strip(result: Result) -> Figure:
-    """Both directions or two speeds, before the first update and after the last; all runs get the same tasks."""
+    """Two tasks (directions or speeds) before the first update and after the last; all runs get the same tasks."""
     body, films = _body_of(result).parts, _strips(result)
     grid = Grid(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
     return drawn(grid, _film, body, films)
@@ -52,13 +52,13 @@ def _experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperi
 
 
 def _body_of(result: Result) -> Any:
-    """The environment, without the oracle around it."""
+    """The environment, without an oracle wrapper."""
     environment = _experiment_of(result).environment
     return getattr(environment, "environment", environment)
 
 
 def _strips(result: Result) -> list[Strip]:
-    """Two tasks, each before the first and after the last update."""
+    """Two tasks, each before the first update and after the last."""
     environment, collector = _body_of(result), _experiment_of(result).test_collector
     tasks = _wanted(environment)
     env_tasks = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
@@ -82,7 +82,7 @@ def _wanted(environment: Any) -> dict[str, float]:
 
 
 def _filmed(environment: Any, title: str, t: Trajectories) -> Strip:
-    """Poses of one trajectory at equal intervals; after an early end the last pose repeats."""
+    """Poses of one trajectory at equal intervals; if it ends early, the last pose repeats."""
     steps = np.linspace(0, len(t.mask) - 1, FRAMES).round().astype(int)
     steps = np.minimum(steps, int(t.mask.sum()) - 1)
     poses = np.stack([environment.pose(t.observations[step]) for step in steps])
@@ -90,7 +90,7 @@ def _filmed(environment: Any, title: str, t: Trajectories) -> Strip:
 
 
 def _outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
-    """Position of the centre of mass, and the outline `[points, 2]` of every part, the farthest first."""
+    """Position of the centre of mass, and the outline `[points, 2]` of every part, farthest first."""
     from innerloop.rl.environments.mujoco.models import import_optional, load_model
 
     mujoco, model = import_optional("mujoco", body.name), load_model(body)
@@ -117,7 +117,7 @@ def _capsule(a: np.ndarray, b: np.ndarray, radius: float, points: int = 12) -> n
 
 
 def _film(body: object, films: list[Strip], grid: Panels) -> None:
-    """A row per trajectory, a column per moment, under it the time and the distance covered."""
+    """A row per trajectory, a column per moment, labelled with the time and the distance covered."""
     for row, film in zip(grid, films, strict=True):
         for axes, pose, time in zip(row, film.poses, film.times, strict=True):
             centre, shapes = _outlines(body, pose)

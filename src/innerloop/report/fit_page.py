@@ -1,4 +1,4 @@
-"""The page on runs of `innerloop.fit`: what training logged.
+"""The report page on runs of `innerloop.fit`: what training logged.
 
 Models and tasks are the caller's, so nothing is measured.
 """
@@ -24,7 +24,7 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import weights_path
 
 BULKY = ("parameters", "optimizer", "programs")
-"""Settings of a run that tell how to resume it, and nothing to a reader."""
+"""Settings that are needed to resume a run but mean nothing to a reader."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FitRun:
 
     @property
     def monitor(self) -> str:
-        """The score by which validations were compared; empty without any."""
+        """The score by which validations were compared; empty if there were none."""
         return str(self.settings.get("monitor", ""))
 
     @property
@@ -51,10 +51,10 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
     """Read runs of `innerloop.fit`.
 
     Args:
-        folders: of the runs.
+        folders: the folders of the runs.
 
     Raises:
-        InnerloopError: for a folder that holds no such run, and files that are not as a run writes them.
+        InnerloopError: for a folder that holds no such run, or files that a run would not write.
     """
     found = []
     for label, source in zip(_labels(folders), folders, strict=True):
@@ -62,18 +62,18 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
         if not folder.is_fit:
             if not folder.path.exists():
                 weights_path(source)  # raises, unless it is the name of a preset
-            do = "report on them apart"
-            raise InnerloopError(str(folder.path), "is no run of `innerloop.fit`, and others are", do=do)
+            do = "report on them separately"
+            raise InnerloopError(str(folder.path), "is not a run of `innerloop.fit`, unlike others", do=do)
         metrics = folder.metrics()
         if not metrics:
-            do = "go on with it by `resume=True`"
+            do = "resume it with `resume=True`"
             raise InnerloopError(str(folder.path), "has logged no metrics yet", do=do)
         found.append(FitRun(label, read_object(folder.path / NAME, follow=False), metrics))
     return found
 
 
 def _labels(folders: Sequence[str | Path]) -> list[str]:
-    """The folders' names, or their whole paths where those are the same."""
+    """The folders' names, or their whole paths if the names are not distinct."""
     names = [Path(folder).resolve().name for folder in folders]
     paths = [f"{folder} ({i})" for i, folder in enumerate(folders, 1)]
     choices = (names, list(map(str, folders)), paths)
@@ -81,12 +81,12 @@ def _labels(folders: Sequence[str | Path]) -> list[str]:
 
 
 def page(runs: Sequence[FitRun]) -> str:
-    """The page, with a section for every score by which validations were compared."""
+    """The page, with one section for each score by which validations were compared."""
     title = f"Training of {runs[0].label}" if len(runs) == 1 else f"Training of {len(runs)} runs"
     scores = list(dict.fromkeys(run.monitor for run in runs))
     sections = [_section(score, [run for run in runs if run.monitor == score]) for score in scores]
     note = (
-        "These runs of <code>innerloop.fit</code> are on models and tasks of your own, so this page shows what "
+        "These runs of <code>innerloop.fit</code> use models and tasks of your own, so this page shows what "
         "training logged. To measure them on held-out tasks, give <code>innerloop.evaluate</code> the weights that "
         "<code>innerloop.load_params</code> reads."
     )
@@ -101,7 +101,7 @@ def figure(runs: Sequence[FitRun]) -> Figure:
 
 
 def _section(score: str, runs: Sequence[FitRun]) -> str:
-    """Runs with one score: their curves and where they ended."""
+    """Runs with the same score: their curves and where they ended."""
     name = f"Validation by {score.replace('_', ' ')}" if score else "Without validation"
     heads = [
         "run",

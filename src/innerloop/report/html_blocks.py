@@ -1,4 +1,4 @@
-"""Building blocks of HTML: pages, tables, embedded figures and pictures, episodes."""
+"""HTML building blocks: pages, tables, embedded figures and pictures, episodes."""
 
 import base64
 import html
@@ -20,7 +20,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def document(title: str, parts: Sequence[str]) -> str:
-    """A whole page; `title` is plain text, `parts` of the body are HTML."""
+    """A whole page; `title` is plain text, the `parts` of the body are HTML."""
     return "\n".join(
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
@@ -55,7 +55,7 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
     Args:
         heads: the headings, as HTML.
         rows: `(CSS class, cells)`, with cells as HTML.
-        left: how many columns hold words; the others hold numbers.
+        left: how many columns hold text; the others hold numbers.
     """
     kind = lambda i: "" if i < left else ' class="n"'
     head = "".join(f"<th{kind(i)}>{h}</th>" for i, h in enumerate(heads))
@@ -67,7 +67,7 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
 
 
 def escaped(text: str) -> str:
-    """Untrusted text as HTML that shows it literally."""
+    """Untrusted text, escaped so that HTML shows it literally."""
     return html.escape(printable(text, LIMIT))
 
 

@@ -21,7 +21,7 @@ SEED = re.compile(r"seed-\d+")
 
 @runtime_checkable
 class Named(Protocol):
-    """What a label is made of: a trained run, or the laboratory of one."""
+    """What a label is made from: a trained run, or the laboratory of one."""
 
     @property
     def config(self) -> Config:
@@ -30,13 +30,13 @@ class Named(Protocol):
 
     @property
     def source(self) -> str:
-        """Where it is."""
+        """Where the run is."""
         ...
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs on one problem, and what their trainings began from as baselines."""
+    """Runs on one problem, with what their training started from as baselines."""
 
     title: str
     runs: list[Result]
@@ -50,12 +50,12 @@ class Group:
 
     @property
     def members(self) -> list[Result]:
-        """The single runs."""
+        """The individual runs."""
         return [member for run in self.runs for member in run.members]
 
     @property
     def rows(self) -> list[Result]:
-        """All results as in `results`; the single seeds follow their mean."""
+        """All results as in `results`; individual seeds follow their mean."""
         return [row for result in self.results for row in (result, *result.seeds)]
 
     @property
@@ -64,7 +64,7 @@ class Group:
         return any(run.trained.config.model.normalizes for run in self.members)
 
     def baseline_of(self, run: Result) -> Result | None:
-        """What the training of a run began from: the untrained network, or the model of `model.start`."""
+        """What the training of a run started from: the untrained network, or the model of `model.start`."""
         start = run.trained.config.model.start
         own = [b for b in self.baselines if start and b.trained.source == start]
         return (own or self.baselines or [None])[0]
@@ -89,16 +89,16 @@ def gather(
     *,
     baselines: bool = True,
 ) -> list[Group]:
-    """Measure runs, and what their trainings began from.
+    """Measure runs, and what their training started from.
 
     Args:
         loaded: the runs.
         tasks: held-out tasks per measurement.
         progress_for: progress callbacks.
-        baselines: whether to measure what their trainings began from.
+        baselines: whether to measure what their training started from.
 
     Returns:
-        The runs grouped by problem, those that differ by their seed alone as one, each group with its baselines.
+        The runs grouped by problem, those that differ only in their seed as one, each group with its baselines.
     """
     together: dict[str, list[Trained]] = {}
     for trained in loaded:
@@ -132,7 +132,7 @@ def _group(
     tasks: int,
     progress_for: ProgressFor,
 ) -> Group:
-    """Measure runs on one problem, and what their trainings began from."""
+    """Measure runs on one problem, and what their training started from."""
     found = families(members)
     runs = []
     for label, family in zip(labels_of([family[0] for family in found]), found, strict=True):
@@ -144,9 +144,9 @@ def _group(
 
 
 def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
-    """By their labels: the untrained network of the first run, and every model that a training was started from.
+    """The baselines with their labels: the untrained network of the first run, and every model training started from.
 
-    One untrained network serves all runs: algorithms differ only in what they adapt, and how fast.
+    One untrained network serves all runs: algorithms differ only in what they adapt and how fast.
     """
     found = [("untrained", untrained_of(members[0]))]
     starts = {trained.config.model.start: trained for trained in reversed(members)}
@@ -155,7 +155,7 @@ def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
             try:
                 found.append((f"start: {Path(start).name}", started_from(trained)))
             except InnerloopError as trouble:
-                text = f"innerloop: the report lacks the model that training was started from ({trouble})"
+                text = f"innerloop: the report omits the model that training started from ({trouble})"
                 warnings.warn(text, stacklevel=2)
     return found
 
@@ -163,7 +163,7 @@ def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
 def labels_of(members: Sequence[Named]) -> list[str]:
     """Distinct short names: the algorithm, else the folder's name, else the whole source.
 
-    A folder `seed-N` lies in that of its trainings, whose name is the one that tells.
+    For a folder `seed-N`, the parent folder's name is the meaningful one.
     """
     place = lambda t: path.parent if SEED.fullmatch((path := Path(t.source)).name) else path
     choices: list[Callable[[Named], str]] = [

@@ -1,4 +1,4 @@
-"""The outputs of a model on one task after every inner step."""
+"""A model's outputs on one task after every inner step."""
 
 import jax
 import numpy as np
@@ -20,10 +20,10 @@ def outputs_by_step(
     steps: int,
     normalization: Normalization,
 ) -> Float[np.ndarray, "steps1 query outputs"]:
-    """Outputs for queries after 0..steps inner steps.
+    """Compute the outputs for queries after 0..steps inner steps.
 
     Args:
-        experiment: the experiment of the model.
+        experiment: the model's experiment.
         params: the meta-parameters.
         support: the examples to adapt to.
         query_inputs: the queries, `[query, ...]`.

@@ -12,7 +12,7 @@ from innerloop.report.plots.style import drawn
 
 
 def adaptation(group: Group) -> Figure:
-    """The score after each inner step with its 95 % interval, or its standard deviation over seeds."""
+    """The score after each inner step, with its 95 % interval or its standard deviation over seeds."""
     curves = [Curve(r.label, r.measurement, r.baseline) for r in group.runs + group.baselines]
     return drawn(runs.ADAPTATION, runs.adaptation_curves, curves)
 

@@ -1,4 +1,4 @@
-"""The page on runs: one self-contained HTML file."""
+"""The report page on runs: one self-contained HTML file."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,13 +33,13 @@ def write(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the page, and the figures of every run into its own folder.
+    """Write the page, and the figures of every run into the run's folder.
 
     Args:
         groups: the measured runs.
         draft: gives the path to write the page to.
         done: called with the title of each finished group.
-        overwrite: whether to replace files that are there already.
+        overwrite: whether to replace existing files.
 
     Raises:
         InnerloopError: if the page cannot be written.
@@ -102,7 +102,7 @@ def _keep(runs: Sequence[Result], curves: Kept) -> None:
         try:
             save_figures(OutputFolder(run.trained.folder), curves)
         except InnerloopError as error:
-            warnings.warn(f"innerloop: the page holds the figures, but {error}", stacklevel=2)
+            warnings.warn(f"innerloop: the figures are in the page, but {error}", stacklevel=2)
 
 
 def _wave_blocks(group: Group) -> str:
@@ -121,8 +121,8 @@ def _wave_blocks(group: Group) -> str:
 def _episode_blocks(group: Group) -> str:
     """The episodes of every run with its predictions."""
     hint = (
-        '<p class="soft">Support: the labelled examples adapted on. Each query with its true label, then the answer '
-        'after that many inner steps: <span class="mark right">B ✓</span> right, '
+        '<p class="soft">Support: the labelled examples to adapt to. Each query with its true label, then the answer '
+        'after each number of inner steps: <span class="mark right">B ✓</span> right, '
         '<span class="mark wrong">C ✗</span> wrong.</p>'
     )
     episodes = lambda run: (
@@ -135,7 +135,7 @@ def _film_blocks(group: Group) -> str:
     """The film strips of every run."""
     hint = (
         '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
-        "from its model; the ground is marked every half metre, and the view goes along.</p>"
+        "from its model; the ground is marked every half metre, and the view follows the body.</p>"
     )
     return hint + _example_blocks(
         group, lambda run: _kept_figure(run, film_strip.strip(run), "film", "film strip")
@@ -152,19 +152,19 @@ def _walk_blocks(group: Group) -> str:
     """The paths of every run."""
     hint = (
         '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
-        "update; a dot is where a trajectory ended.</p>"
+        "update; a dot marks where a trajectory ended.</p>"
     )
     return hint + _example_blocks(group, lambda run: _kept_figure(run, examples.walks(run), "paths", "paths"))
 
 
 def _kept_figure(run: Result, figure: Figure, name: str, alt: str) -> str:
-    """A figure as HTML, saved in the run's folder too."""
+    """A figure as HTML, also saved in the run's folder."""
     _keep([run], {name: figure})
     return f"<figure>{svg(figure, alt)}</figure>"
 
 
 def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:
-    """The examples of every run, of several seeds those of the first; those of the first run are unfolded."""
+    """The examples of every run, from the first seed if there are several; those of the first run are unfolded."""
     shown = [run.members[0] for run in group.runs]
     return "".join(_folded(run, draw(run), run is shown[0]) for run in shown)
 

@@ -1,4 +1,4 @@
-"""The verdict on a group of runs in sentences with numbers."""
+"""The verdict on a group of runs, in sentences with numbers."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from innerloop.training.measurement import ReturnMeasurement
 
 
 def verdict(group: Group) -> str:
-    """How the runs compare with what their trainings began from, and with each other."""
+    """How the runs compare with what their training started from, and with each other."""
     best, *others = sorted(group.runs, key=lambda run: group.results.index(run))
     return " ".join([_reached(best), _against_start(best, group.baseline_of(best)), *_ranking(best, others)])
 
 
 def _reached(best: Result) -> str:
-    """What the best run does."""
+    """What the best run reaches."""
     found, shots = best.measurement, best.trained.config.data.shots
     steps = counted(found.inner_steps, "inner step")
     value = _value(best)
@@ -35,26 +35,26 @@ def _reached(best: Result) -> str:
 
 
 def _value(result: Result) -> str:
-    """The score after the last step; of several seeds, with their number."""
+    """The score after the last step; for several seeds, with their number."""
     value = with_interval(result.value, result.ci95, result.score)
     over = f" (mean and standard deviation over {len(result.seeds)} seeds)" if result.seeds else ""
     return value + over
 
 
 def _against_start(best: Result, baseline: Result | None) -> str:
-    """How far what training began from gets with the same inner loop."""
+    """How far the same inner loop gets from where training started."""
     if baseline is None:
         return ""
     reached = with_interval(baseline.value, baseline.ci95, best.score)
     gain = compare(best, baseline)
     start = best.trained.config.model.start
     if start and baseline.trained.source == start:
-        what = f"Training began from {Path(start).name}, which is at {reached} after the same adaptation"
+        what = f"Training started from {Path(start).name}, which reaches {reached} after the same adaptation"
     else:
-        what = f"The same network untrained is at {reached} after the same adaptation"
+        what = f"The same network untrained reaches {reached} after the same adaptation"
     if gain.sign > 0:
         return f"{what}: training gained {_gap(gain, best.score)}."
-    return f"{what}, so training has brought no gain that this measurement shows."
+    return f"{what}, so this measurement shows no gain from training."
 
 
 def _ranking(best: Result, others: list[Result]) -> list[str]:
@@ -76,13 +76,13 @@ def _gap(gain: Difference, score: str) -> str:
 
 
 def conditions(group: Group) -> str:
-    """The conditions of all numbers in the table."""
+    """The conditions under which the numbers in the table were measured."""
     found = [
         (r.label, diverged(r.measurement.diverged_tasks, r.measurement.tasks))
         for r in group.rows
         if not r.seeds
     ]
-    seeds = " A row of several seeds: mean ± standard deviation over them." * any(r.seeds for r in group.runs)
+    seeds = " Rows of several seeds: mean ± standard deviation over seeds." * any(r.seeds for r in group.runs)
     return _measured_how(group) + seeds + "".join(f" {label}: {words}." for label, words in found if words)
 
 
@@ -90,7 +90,7 @@ def adaptation_caption(group: Group) -> str:
     """What the figure of adaptation shows."""
     returns = group.runs[0].score == "return"
     score, step = ("Undiscounted return", "update") if returns else ("Score on queries", "inner step")
-    spread = ", of several seeds the standard deviation over them" if any(r.seeds for r in group.runs) else ""
+    spread = ", or for several seeds the standard deviation" if any(r.seeds for r in group.runs) else ""
     return f"{score} after each {step}; bands are 95 % intervals of the mean over tasks{spread}."
 
 
@@ -106,10 +106,10 @@ def training_caption(group: Group) -> str:
     ):
         reptile = any(not spec.reads_query for spec in algorithms.values())
         whose = " (Reptile's is that of its last inner step)" if reptile else ""
-        words.append(f"Algorithms differ in what their outer loss is{whose}: compare them by validation.")
+        words.append(f"The outer loss differs between algorithms{whose}: compare them by validation.")
     lost = [text for run in group.members if (text := _validation_lost(run))]
     if lost:
-        words.append(f"Validation leaves out tasks that diverged: {', '.join(lost)}.")
+        words.append(f"Validation excludes tasks that diverged: {', '.join(lost)}.")
     return " ".join(words)
 
 
@@ -121,14 +121,14 @@ def _validation_lost(run: Result) -> str:
 
 
 def _measured_how(group: Group) -> str:
-    """The same without the tasks that diverged."""
+    """The conditions without the tasks that diverged."""
     found = group.members[0].measurement
     if isinstance(found, ReturnMeasurement):
         return (
             f"Mean ± 95 % interval over {counted(found.tasks, 'held-out task')}, drawn with seed {found.seed}; "
             f"{counted(found.trajectories, 'trajectory', 'trajectories')} for each update"
             f"{', more where they end early' if found.restarts else ''}. "
-            "Untrained is the policy of the first run before any training, adapted in the same way."
+            "Untrained: the policy of the first run before any training, adapted in the same way."
         )
     kinds = {"accuracy": "test classes, which no training saw", "loss": "waves that no training saw"}
     table = group.runs[0].trained.config.data.spec.needs_file
@@ -136,10 +136,10 @@ def _measured_how(group: Group) -> str:
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, 'task')} of {where}, drawn with seed {found.seed}. "
         + (
-            "Normalisation names the batch that gives a query's statistics: transductive is all queries of the task "
-            "together, inductive the query with the support set, support the support set alone. "
+            "Normalisation names the batch that provides a query's statistics: all queries of the task together "
+            "(transductive), the query with the support set (inductive), or the support set alone (support). "
             if group.normalizes
             else ""
         )
-        + "Untrained is the network of the first run before any training, adapted in the same way."
+        + "Untrained: the network of the first run before any training, adapted in the same way."
     )

@@ -15,7 +15,7 @@ def config_tables(groups: Sequence[Group]) -> str:
 
 
 def _config_table(group: Group) -> str:
-    """All settings of a group's runs."""
+    """All settings of the runs in a group."""
     flat = [flattened(asdict(run.trained.config)) for run in group.members]
     names = sorted(flat[0], key=lambda name: len({str(f[name]) for f in flat}) == 1)
     rows = []
@@ -41,7 +41,7 @@ def flattened(values: Record, prefix: str = "") -> Record:
 
 
 def environment_table(runs: Sequence[Result]) -> str:
-    """The environments of the runs; runs with the same one share a column."""
+    """The environments of the runs; runs with the same environment share a column."""
     alike: dict[str, tuple[list[str], Record]] = {}
     for run in runs:
         facts = flattened(run.environment)

@@ -1,4 +1,4 @@
-"""Results as rows of a table, in the forms that papers, spreadsheets and notes take."""
+"""Results as rows of a table, in formats for papers, spreadsheets and notes."""
 
 import csv
 import io
@@ -15,18 +15,18 @@ class Row:
     """One result.
 
     Attributes:
-        problem: what was learnt.
-        run: its label.
-        seeds: how many trainings it is the mean of.
+        problem: what was learned.
+        run: the label of the run.
+        seeds: the number of trainings it averages.
         score: the name of the score.
         mean: the score after the last inner step.
-        spread: half-width of its 95 % interval over tasks; of several seeds, their standard deviation.
+        spread: half-width of its 95 % interval over tasks; for several seeds, their standard deviation.
         spread_is: which of the two.
         gain: how much better it is than the first run, in pairs (None: it is the first).
         gain_ci95: half-width of the 95 % interval of `gain`.
         pairs: what the pairs are.
-        inner_steps: at test.
-        tasks: held-out tasks.
+        inner_steps: inner steps at test.
+        tasks: number of held-out tasks.
     """
 
     problem: str
@@ -68,17 +68,17 @@ def _row(group: Group, run: Result, first: Result) -> Row:
 
 
 NOTE = (
-    "After ±: the 95 % interval over tasks; of several seeds their standard deviation. Gain: over the first run, in "
+    "After ±: the 95 % interval over tasks; for several seeds, their standard deviation. Gain: over the first run, in "
     "pairs, with its 95 % interval; positive is better."
 )
-"""What readers must know of the numbers."""
+"""What readers need to know about the numbers."""
 
 HEADS = ("problem", "run", "seeds", "score", "mean ±", "gain ±", "pairs", "inner steps", "tasks")
 """The columns for readers; `as_csv` has those of `Row`."""
 
 
 def cells(row: Row) -> list[str]:
-    """The cells for readers: accuracies in percent, gains in points of it."""
+    """The cells for readers: accuracies in percent, gains in percentage points."""
     gain = ""
     if row.gain is not None and row.gain_ci95 is not None:
         gain = with_interval(row.gain, row.gain_ci95, row.score).removesuffix(" %")
@@ -90,7 +90,7 @@ def cells(row: Row) -> list[str]:
 
 
 def as_csv(found: Sequence[Row]) -> str:
-    """Comma-separated values, numbers in full."""
+    """Comma-separated values, with numbers in full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(Row)])
@@ -99,7 +99,7 @@ def as_csv(found: Sequence[Row]) -> str:
 
 
 def as_markdown(found: Sequence[Row]) -> str:
-    """A table of GitHub's Markdown, and what its numbers are."""
+    """A GitHub Markdown table, and what its numbers mean."""
     line = lambda values: "| " + " | ".join(value.replace("|", r"\|") for value in values) + " |"
     rule = "|" + " --- |" * len(HEADS)
     return "\n".join([line(HEADS), rule, *(line(cells(row)) for row in found), "", NOTE]) + "\n"
@@ -112,7 +112,7 @@ LATEX = str.maketrans(
 
 
 def as_latex(found: Sequence[Row]) -> str:
-    """A LaTeX table with the rules of `booktabs`, and a comment that tells what its numbers are."""
+    """A LaTeX table with `booktabs` rules, and a comment on what its numbers mean."""
     line = lambda values: " & ".join(value.translate(LATEX) for value in values) + r" \\"
     begin = [f"% {NOTE}", r"\begin{tabular}{llrlrrlrr}", r"\toprule", line(HEADS), r"\midrule"]
     return "\n".join([*begin, *(line(cells(row)) for row in found), r"\bottomrule", r"\end{tabular}"]) + "\n"
@@ -123,4 +123,4 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
     "csv": as_csv,
     "latex": as_latex,
 }
-"""By name."""
+"""The formats by name."""

@@ -3,7 +3,7 @@ r"""Returns, generalised advantages, and their normalisation, for trajectories t
     R_t = r_t + gamma R_{t+1}
     delta_t = r_t + gamma V(s_{t+1}) - V(s_t),     A_t = delta_t + gamma lambda A_{t+1}
 
-with R = V = A = 0 after the end. Where a row holds several trajectories, `ends` is 1 at the last step of each.
+with R = V = A = 0 after the end. If a row holds several trajectories, `ends` is 1 at the last step of each.
 Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equations 11 to 16,
 arXiv 1506.02438. With lambda = 1, A_t = R_t - V(s_t).
 """
@@ -23,12 +23,12 @@ def discounted_returns(
     """Discounted returns R_t.
 
     Args:
-        rewards: rewards; they must be zero after the end of a trajectory.
+        rewards: must be zero after the end of a trajectory.
         discount: gamma.
         ends: 1 at the last step of each trajectory (None: one trajectory per row).
 
     Returns:
-        R_t of every step, `[trajectories, steps]`.
+        R_t at every step, `[trajectories, steps]`.
     """
     weights = jnp.full_like(rewards, discount) if ends is None else discount * (1 - ends)
 
@@ -53,7 +53,7 @@ def generalised_advantages(
     """Generalised advantages A_t.
 
     Args:
-        rewards: rewards; they must be zero after the end of a trajectory.
+        rewards: must be zero after the end of a trajectory.
         values: the baseline V(s_t) at every step.
         mask: 1 for every step that was taken.
         discount: gamma.
@@ -61,7 +61,7 @@ def generalised_advantages(
         ends: 1 at the last step of each trajectory (None: one trajectory per row).
 
     Returns:
-        A_t of every step, `[trajectories, steps]`; zero after the end.
+        A_t at every step, `[trajectories, steps]`; zero after the end.
     """
     values = values * mask
     following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], 1)

@@ -1,11 +1,11 @@
-r"""The linear feature baseline: returns as a ridge regression on features of observation and time.
+r"""The linear feature baseline: a ridge regression of returns on features of observation and time.
 
     phi_t = [o, o^2, t, t^2, t^3, 1],  o clipped to +-10, t in hundreds of steps
     w = argmin |phi w - R|^2 + ridge |w|^2,   V(s_t) = phi_t w
 
 fitted for each task in each iteration to the trajectories that it is used for (Duan et al. 2016, "Benchmarking Deep
 Reinforcement Learning", arXiv 1604.06778; published code of MAML, `linear_feature_baseline.py`). Only the fitted values
-are wanted, so the returns are projected on the columns of the stacked system [phi; sqrt(ridge)], made orthogonal one
+are needed, so the returns are projected onto the columns of the stacked system [phi; sqrt(ridge)], orthogonalised one
 after the other (modified Gram-Schmidt): the normal equations of t, t^2 and t^3 lose too many digits in float32, and
 XLA's QR decomposition takes a hundred times as long on a CPU.
 """
@@ -21,7 +21,7 @@ def _features(
     observations: Float[Array, "trajectories steps observation"],
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps features"]:
-    """[o, o^2, t, t^2, t^3, 1] of every step, t from the beginning of its own trajectory."""
+    """[o, o^2, t, t^2, t^3, 1] for every step, with t counted from the start of its trajectory."""
     o = jnp.clip(observations, -10, 10)
     trajectories, steps, _ = o.shape
     age = jnp.arange(steps) if ends is None else steps_since_start(ends)
@@ -36,12 +36,12 @@ def linear_baseline(
     ridge: float = 1e-5,
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
-    """Values V(s_t) of every step, from a ridge regression on the returns of the same trajectories.
+    """Values V(s_t) at every step, from a ridge regression on the returns of the same trajectories.
 
     Args:
         observations: observations of one task.
         returns: discounted returns R_t.
-        mask: 1 for every step that was taken; the others do not take part in the fit.
+        mask: 1 for every step that was taken; other steps are left out of the fit.
         ridge: weight of the penalty on the coefficients.
         ends: 1 at the last step of each trajectory (None: one trajectory per row).
 
@@ -60,7 +60,7 @@ def linear_baseline(
 
 
 def _project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
-    """The part of `wanted` that lies in the span of the columns."""
+    """The projection of `wanted` onto the span of the columns."""
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         columns, left = carry

@@ -33,9 +33,9 @@ class Normal(NamedTuple):
 
 
 class Categorical(NamedTuple):
-    """A distribution over a finite number of actions.
+    """A distribution over a finite set of actions.
 
-    A logit of -inf forbids an action.
+    A logit of -inf rules an action out.
     """
 
     logits: Float[Array, "*batch actions"]
@@ -46,7 +46,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of each action."""
-        # A choice by comparison has a cheap second derivative; indexing has not. A product would make -inf NaN.
+        # Selecting by comparison has a cheap second derivative; indexing does not. A product would turn -inf into NaN.
         chosen = action[..., None] == jnp.arange(self.logits.shape[-1])
         return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(self.logits), 0), -1)
 
@@ -54,7 +54,7 @@ class Categorical(NamedTuple):
         """KL(self || other)."""
         own, others = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         chance = jnp.exp(own)
-        possible = chance > 0  # 0 log 0 is 0, also where both logits are -inf
+        possible = chance > 0  # 0 log 0 is 0, even if both logits are -inf
         gap = jnp.where(possible, own, 0) - jnp.where(possible, others, 0)
         return jnp.sum(chance * gap, -1)
 

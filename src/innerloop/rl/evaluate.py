@@ -17,21 +17,21 @@ from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 def evaluator(
     sampler: MetaSampler, *, tasks: int, part: int = 20
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-    """A function that measures returns on held-out tasks, compiled at its first call.
+    """A function that measures returns on held-out tasks, compiled on its first call.
 
     The return after i updates is that of the trajectories sampled with theta_i. They are sampled after theta_i was
-    computed, so the estimate is unbiased, and the next update learns from them.
+    computed, so the estimate is unbiased; the next update then learns from them.
 
     Args:
-        sampler: collects the trajectories, and adapts as at test.
+        sampler: collects the trajectories, with the inner loop used at test time.
         tasks: the number of held-out tasks; each has its own key.
-        part: tasks measured at a time.
+        part: number of tasks measured at a time.
 
     Returns:
         `run(params, key)`, which yields a Curve of `return` for every `part` tasks.
 
     Raises:
-        InnerloopError: for fewer than two tasks; `run`, for tasks that do not depend on their keys.
+        InnerloopError: if there are fewer than two tasks; from `run`, if tasks do not depend on their keys.
     """
     tasks, _, _ = check_request(tasks, 1, (0,), sampler.inner.steps)
     part = whole_batches(part, tasks)
@@ -52,7 +52,7 @@ def evaluator(
 def example_rollouts(
     sampler: MetaSampler, params: Params, key: PRNGKeyArray, tasks: int
 ) -> tuple[PyTree, list[PyTree]]:
-    """Some tasks and the trajectories in them before the first and after each update, for figures."""
+    """Some tasks, with trajectories sampled in them before the first and after each update, for figures."""
     env_tasks = draw_tasks(sampler.environment, jax.random.split(key, tasks))
     keys = jax.random.split(jax.random.fold_in(key, 1), tasks)
     walked = jax.jit(

@@ -1,4 +1,4 @@
-"""Whether an environment and a policy fit together, found by tracing them before anything is compiled or acts."""
+"""Checks that an environment and a policy fit together, by tracing them before anything is compiled or run."""
 
 from collections.abc import Callable
 
@@ -13,17 +13,17 @@ from innerloop.rl.interaction import act, draw_tasks, refuse, reset_all, step_al
 
 WHO = "MetaIterations"
 NEEDED = ("horizon", "observation_size", "action_size", "discrete", "sample_task", "reset", "step")
-"""What an environment cannot do without; `task_vector` is for `Oracle` alone."""
+"""Members that every environment needs; `task_vector` is used by `Oracle` only."""
 COUNT = 7
-"""Trajectories that are traced side by side: few axes of a user's arrays have this length by chance."""
+"""Number of trajectories traced together: an axis of a user's arrays is unlikely to have this length by chance."""
 
 
 def check_fit(environment: Environment, policy: Params) -> None:
-    """Trace one step of the policy in a task of the environment; `environment.probe()` is called if there is one.
+    """Trace one step of the policy in a task of the environment; call `environment.probe()` if it has that method.
 
     Raises:
-        InnerloopError: a member of the environment is missing or of the wrong kind; a method draws
-            random numbers from elsewhere than its key; or the two do not fit together.
+        InnerloopError: if a member of the environment is missing or of the wrong kind, a method draws random numbers
+            from anything but its key, or the two do not fit together.
     """
     check_members(environment)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -34,12 +34,12 @@ def check_fit(environment: Environment, policy: Params) -> None:
     one_act = lambda key, seen: act(environment, policy, key, seen)
     _, action = jax.eval_shape(one_act, key, observation)
     _traced(environment, "step", step_all, keys, state, action)
-    if hasattr(environment, "probe"):  # what runs outside the traced program
+    if hasattr(environment, "probe"):  # tests what runs outside the traced program
         environment.probe()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def check_members(environment: object) -> None:
-    """Raise InnerloopError unless the environment has all its members, its sizes whole numbers of at least 1."""
+    """Raise InnerloopError unless the environment has all members, and its sizes are integers of at least 1."""
     for name in NEEDED:
         if not hasattr(environment, name):
             refuse(environment, f"an environment needs `{name}`", do="see innerloop.rl.Environment")
@@ -48,7 +48,7 @@ def check_members(environment: object) -> None:
 
 
 def _traced(environment: Environment, name: str, fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """Shapes of `fn(environment, *args)`. Raises InnerloopError if it draws from elsewhere than its key."""
+    """Shapes of `fn(environment, *args)`. Raises InnerloopError if its randomness depends on more than its key."""
     of_args = lambda *args: fn(environment, *args)
     shapes = jax.eval_shape(of_args, *args)
     check_repeatable(of_args, args, WHO, f"{type(environment).__name__}.{name}")

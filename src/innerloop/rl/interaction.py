@@ -1,6 +1,7 @@
-"""Acting side by side in copies of one task; what environment and policy return is checked as it is traced.
+"""Acting in parallel copies of one task, with checks of what environment and policy return.
 
-The checks read shapes and dtypes alone. They cost nothing once a program is compiled, and raise before anything acts.
+The checks run during tracing and read only shapes and dtypes. They cost nothing once a program is compiled, and raise
+before anything runs.
 """
 
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ def draw_tasks(environment: Environment, keys: Array) -> PyTree:
     """A task of the family for each key.
 
     Raises:
-        InnerloopError: a task holds something that is no array.
+        InnerloopError: if a task contains anything but arrays.
     """
     return jax.vmap(
         lambda key: _arrays(environment, "the task of `sample_task`", environment.sample_task(key))
@@ -33,7 +34,7 @@ def reset_all(
     """First states of one task and their observations, one for each key.
 
     Raises:
-        InnerloopError: `reset` returns anything but a state and `observation_size` floats.
+        InnerloopError: if `reset` returns anything but a state and `observation_size` floats.
     """
 
     def reset(key: PRNGKeyArray) -> tuple[PyTree, Array]:
@@ -51,7 +52,7 @@ def reset_all(
 def only_finite(
     observation: Float[Array, "trajectories observation"],
 ) -> tuple[Bool[Array, " trajectories"], Float[Array, "trajectories observation"]]:
-    """Whether each observation is finite, and the observations with zeros in place of those that are not."""
+    """Whether each observation is finite, and the observations with those that are not replaced by zeros."""
     sound = jnp.isfinite(observation).all(-1)
     return sound, jnp.where(sound[:, None], observation, 0)
 
@@ -65,8 +66,8 @@ def act(
     """The policy's distributions over actions, and an action drawn from each.
 
     Raises:
-        InnerloopError: the policy cannot read the observations, returns no distributions for them, or draws other
-            actions than the environment takes.
+        InnerloopError: if the policy cannot read the observations, does not return distributions for them, or draws
+            actions that the environment does not accept.
     """
     action_dist = _distributions(policy, observation)
     action = action_dist.sample(key)
@@ -78,8 +79,8 @@ def step_all(environment: Environment, keys: Array, state: PyTree, action: Array
     """One step of every trajectory.
 
     Raises:
-        InnerloopError: `step` returns anything but a `Transition` with a state like that of `reset`,
-            `observation_size` floats, a float as reward and a boolean as `done`.
+        InnerloopError: if `step` returns anything but a `Transition` with a state like that of `reset`,
+            `observation_size` floats, a float reward and a boolean `done`.
     """
 
     def step(key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
@@ -104,7 +105,7 @@ def _distributions(policy: Params, observation: Array) -> Distribution:
         found: Any = policy(observation)  # pyright: ignore[reportCallIssue]
     except InnerloopError:
         raise
-    except (TypeError, ValueError) as error:  # shapes that do not fit, or no function at all
+    except (TypeError, ValueError) as error:  # shapes that do not fit, or a policy that is not callable
         reason = str(error).partition("\n")[0]
         wrong = f"it cannot read observations of shape {observation.shape} ({reason})"
         do = "build it for the environment's `observation_size`"
@@ -121,14 +122,14 @@ def _distributions(policy: Params, observation: Array) -> Distribution:
 
 
 def _check_actions(environment: Environment, action_dist: Distribution, action: Any, count: int) -> None:
-    """Raise InnerloopError for actions that the environment does not take."""
+    """Raise InnerloopError for actions that the environment does not accept."""
     size, discrete = environment.action_size, environment.discrete
     shape, kind = ((), jnp.integer) if discrete else ((size,), jnp.floating)
     if jnp.shape(action) != (count, *shape) or not jnp.issubdtype(jnp.result_type(action), kind):
         takes = f"an index below {size}" if discrete else f"a vector of {size} floats"
         do = f"use a {'CategoricalPolicy' if discrete else 'GaussianPolicy'} with `action_size` {size}"
         got = f"{jnp.result_type(action)} of shape {jnp.shape(action)[1:]}"
-        refuse(environment, f"an action is {takes}, and the policy draws others", got, do)
+        refuse(environment, f"an action is {takes}, but the policy draws others", got, do)
     if isinstance(action_dist, Categorical) and action_dist.logits.shape[-1] != size:
         do = f"use a policy with `action_size` {size}"
         refuse(environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", do)
@@ -159,7 +160,7 @@ def _check_state(environment: Environment, before: PyTree, after: PyTree) -> Non
 
 
 def _arrays(environment: Environment, what: str, tree: PyTree) -> PyTree:
-    """The tree, if all its leaves are arrays or numbers."""
+    """The tree. Raises InnerloopError unless all its leaves are arrays or numbers."""
     for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         try:
             jnp.result_type(leaf)
@@ -170,7 +171,7 @@ def _arrays(environment: Environment, what: str, tree: PyTree) -> PyTree:
 
 
 def _array(environment: Environment, what: str, found: Any, shape: tuple[int, ...], kind: DTypeLike) -> Array:
-    """What was returned as an array, if it has the shape and the kind of dtype."""
+    """A returned value as an array. Raises InnerloopError unless it has this shape and kind of dtype."""
     _arrays(environment, what, found)
     fits = jax.tree.structure(found) == jax.tree.structure(0) and jnp.shape(found) == shape
     if not fits or not jnp.issubdtype(jnp.result_type(found), kind):
@@ -180,7 +181,7 @@ def _array(environment: Environment, what: str, found: Any, shape: tuple[int, ..
 
 
 def _kind(found: Any) -> str:
-    """What something is, for a message: dtype and shape of an array, else its type."""
+    """A description of an object for messages: dtype and shape of an array, otherwise its type."""
     if hasattr(found, "dtype") and hasattr(found, "shape"):
         return f"{found.dtype} of shape {found.shape}"
     return f"a {type(found).__name__}" + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")

@@ -1,4 +1,4 @@
-"""The outer loop of reinforcement learning: whole meta-iterations in one compiled call."""
+"""The outer loop for reinforcement learning: whole meta-iterations in one compiled call."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -32,10 +32,10 @@ class IterationInfo(NamedTuple):
         outer_loss: the query loss before the outer step.
         inner_losses: the loss before each inner step, `[iterations, steps]`.
         grad_norm: norm of the meta-gradient.
-        kl: mean KL divergence of the adapted policies from those that acted.
+        kl: mean KL divergence of the new adapted policies from those that acted.
         length: r, the fraction of the full step that was taken.
         returns: undiscounted returns after 0..k inner steps, `[iterations, k + 1]`.
-        broken: not a mean: the step at which each trajectory broke, or -1, `[iterations, tasks, policies,
+        broken: not a mean, but the step at which each trajectory broke, or -1, `[iterations, tasks, policies,
             trajectories]`.
     """
 
@@ -49,7 +49,7 @@ class IterationInfo(NamedTuple):
 
 
 class MetaIterations(MeshLoop):
-    """The outer loop of reinforcement learning, with the interface of `innerloop.OuterLoop`."""
+    """The outer loop for reinforcement learning, with the interface of `innerloop.OuterLoop`."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class MetaIterations(MeshLoop):
             sampler: collects the trajectories.
             outer_step: computes the next parameters.
             meta_batch: tasks in each meta-iteration.
-            chunk: tasks adapted side by side on each device (None: all of its share).
+            chunk: number of tasks adapted in parallel on each device (None: all of its share).
             mesh: the devices (None: all).
 
         Raises:
-            InnerloopError: if the meta-batch does not divide over devices and chunks.
+            InnerloopError: if the meta-batch cannot be divided evenly over devices and chunks.
         """
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
         self.sampler, self.outer_step = sampler, outer_step
@@ -79,7 +79,8 @@ class MetaIterations(MeshLoop):
         """The state before the first meta-iteration, from the parameters of a policy.
 
         Raises:
-            InnerloopError: a parameter is not a float array, or policy and environment do not fit (`check_fit`).
+            InnerloopError: if a parameter is not a float array, or the policy does not fit the environment
+                (`check_fit`).
         """
         check_fit(self.sampler.environment, meta_params)
         return super().start(meta_params, key)
@@ -88,14 +89,14 @@ class MetaIterations(MeshLoop):
         """Raise InnerloopError unless the meta-iterations of one call of `run` are sound.
 
         Raises:
-            InnerloopError: in a meta-iteration more than a tenth of all trajectories broke, or all of one task; a loss,
-                the meta-gradient or a parameter is not finite.
+            InnerloopError: if more than a tenth of a meta-iteration's trajectories broke, or all those of one task; or
+                if a loss, the meta-gradient or a parameter is not finite.
         """
         check_info(info, int(before.step), type(self.sampler.environment).__name__)
         check_policy(after.params, int(after.step))
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
-        """Raise InnerloopError unless this is a key, and the environment draws its tasks from it."""
+        """Raise InnerloopError unless `key` is a key and the environment draws its tasks from it."""
         check_tasks(self.sampler.environment, key, "MetaIterations")
 
     def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
@@ -118,18 +119,18 @@ class MetaIterations(MeshLoop):
         return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
 
     def updates(self, state: MetaState, count: Array | None, most: int) -> tuple[MetaState, IterationInfo]:
-        """Inside the mesh: `most` meta-iterations, or the first `count` of them."""
+        """`most` meta-iterations, or the first `count` of them, inside the mesh."""
         return scan_up_to(lambda state, _: self.update(state), state, count, most)
 
     def unit(self, key: PRNGKeyArray, most: int) -> int:
-        """One meta-iteration can be taken alone."""
+        """The smallest number of meta-iterations in one call: one."""
         return 1
 
 
 def check_info(info: IterationInfo, first: int, family: str) -> None:
-    """Raise InnerloopError, naming the meta-iteration (`first` were taken before), for numbers that are not finite.
+    """Raise InnerloopError for numbers that are not finite, naming the meta-iteration (`first` came before).
 
-    Trajectories that broke count by `innerloop.rl.broken_trajectories`.
+    `innerloop.rl.broken_trajectories` decides when too many trajectories broke.
     """
     broken = np.asarray(info.broken)
     fatal = first_fatal(broken)
@@ -158,5 +159,5 @@ def check_policy(params: Params, step: int) -> None:
 
 
 def environment_steps(sampler: MetaSampler, meta_batch: int) -> int:
-    """Environment steps in one meta-iteration, as if no trajectory ended early."""
+    """Environment steps in one meta-iteration, assuming that no trajectory ends early."""
     return meta_batch * (sampler.inner.steps + 1) * sampler.trajectories * sampler.environment.horizon

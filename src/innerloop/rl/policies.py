@@ -10,11 +10,11 @@ from innerloop.nn import MLP
 from innerloop.rl.distributions import Categorical, Normal
 
 MIN_LOG_STD = -13.815510557964274
-"""log 1e-6, the published code's least standard deviation."""
+"""log 1e-6: the smallest standard deviation in the published code."""
 
 
 def _apply_to_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:
-    """The network's outputs for any number of leading axes."""
+    """The network's outputs for observations with any number of leading axes."""
     outputs = network(observations.reshape(-1, observations.shape[-1]))
     return outputs.reshape(*observations.shape[:-1], outputs.shape[-1])
 
@@ -22,12 +22,12 @@ def _apply_to_batch(network: MLP, observations: Float[Array, "*batch observation
 class GaussianPolicy(eqx.Module):
     """A normal distribution: the mean comes from a network, the standard deviation is learnt but state-independent.
 
-    The defaults are MAML's policies (Finn, Abbeel and Levine 2017, appendix A.2): hidden layers (100, 100), ReLU,
-    standard deviation 1 at first and at least 1e-6.
+    The defaults are those of MAML (Finn, Abbeel and Levine 2017, appendix A.2): hidden layers (100, 100), ReLU, and a
+    standard deviation that starts at 1 and is at least 1e-6.
     """
 
     HEAD: ClassVar = ("mean/head", "log_std")
-    """What ANIL adapts: everything between the features and the distribution."""
+    """The part that ANIL adapts: everything between the features and the distribution."""
     mean: MLP
     log_std: Float[Array, " action"]
 
@@ -40,7 +40,7 @@ class GaussianPolicy(eqx.Module):
         activation: Literal["relu", "tanh"] = "relu",
         key: PRNGKeyArray,
     ):
-        """Glorot weights; biases and log standard deviations start at zero."""
+        """Glorot initialisation; biases and log standard deviations start at zero."""
         self.mean = MLP(observation_size, action_size, hidden=hidden, activation=activation, key=key)
         self.log_std = jnp.zeros(action_size)
 
@@ -54,7 +54,7 @@ class CategoricalPolicy(eqx.Module):
     """A softmax over discrete actions; with `hidden=()` and one-hot observations it is a table."""
 
     HEAD: ClassVar = ("logits/head",)
-    """What ANIL adapts."""
+    """The part that ANIL adapts."""
     logits: MLP
 
     def __init__(
@@ -66,7 +66,7 @@ class CategoricalPolicy(eqx.Module):
         activation: Literal["relu", "tanh"] = "relu",
         key: PRNGKeyArray,
     ):
-        """Glorot weights; biases start at zero."""
+        """Glorot initialisation; biases start at zero."""
         self.logits = MLP(observation_size, action_size, hidden=hidden, activation=activation, key=key)
 
     def __call__(self, observations: Float[Array, "*batch observation"]) -> Categorical:

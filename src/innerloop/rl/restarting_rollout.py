@@ -1,16 +1,16 @@
-r"""Rollouts that restart: where a trajectory ends early another follows, so that early ends cost no samples.
+r"""Rollouts that restart: when a trajectory ends early another follows, so that early ends cost no samples.
 
-    K lanes act side by side. A lane starts trajectories until it has taken H steps, and finishes the last one.
+    K lanes act in parallel. A lane starts trajectories until it has taken H steps, and finishes the last one.
 
-Published evaluations draw a number of steps for each update, not of trajectories (`batch_size=4000` of MAML's 2D
-navigation, H = 100): a policy that reaches its goal in ten steps is evaluated on some hundreds of trajectories. With
-forty trajectories of ten steps, the next policy gradient would be mostly noise.
+Published evaluations sample a fixed number of steps for each update, not of trajectories (`batch_size=4000` in MAML's
+2D navigation, H = 100): a policy that reaches its goal in ten steps is evaluated on several hundred trajectories. With
+only forty trajectories of ten steps, the next policy gradient would be mostly noise.
 
-Their sampler drops unfinished trajectories when the number is reached, which favours short ones. Here every trajectory
-that was started is finished, so the number in a lane is a stopping time, and by Wald's identity the sum of any
-g(trajectory) has the expectation E[number] E[g]. No kind of trajectory is favoured, and the policy gradient, which is
-such a sum, has the same direction as that of whole trajectories. A lane takes H to 2H - 1 steps. The reported return is
-that of each lane's first trajectory.
+Their sampler drops unfinished trajectories when that number is reached, which favours short ones. Here every trajectory
+that is started is finished, so the number of trajectories in a lane is a stopping time, and by Wald's identity the sum
+of any g(trajectory) has the expectation E[number] E[g]. No kind of trajectory is favoured, and the policy gradient,
+which is such a sum, has the same direction as with one whole trajectory per lane. A lane takes H to 2H - 1 steps. The
+reported return is that of each lane's first trajectory.
 """
 
 import jax
@@ -26,7 +26,7 @@ from innerloop.rl.rollout import Trajectories
 def restarting_rollout(
     environment: Environment, policy: Params, key: PRNGKeyArray, task: object, count: int
 ) -> Trajectories:
-    """Lanes of whole trajectories in one task.
+    """Sample lanes of whole trajectories in one task.
 
     Args:
         environment: the family of tasks.
@@ -39,7 +39,7 @@ def restarting_rollout(
         Trajectories of 2H - 1 steps; `ends` is 1 at the last step of each trajectory.
 
     Raises:
-        InnerloopError: as `rollout`.
+        InnerloopError: as for `rollout`.
     """
     for_reset, for_steps = jax.random.split(key)
     horizon, length = environment.horizon, 2 * environment.horizon - 1
@@ -65,6 +65,6 @@ def restarting_rollout(
 
 
 def _where(chosen: Array, there: PyTree, other: PyTree) -> PyTree:
-    """`jnp.where` along the leading axis of two trees."""
+    """`jnp.where` on two trees, along the leading axis."""
     pick = lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(pick, there, other)

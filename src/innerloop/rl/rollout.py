@@ -1,4 +1,4 @@
-"""Trajectories of one task: K of them side by side, H steps as one scan."""
+"""Trajectories of one task: K of them in parallel, with one scan over H steps."""
 
 from typing import NamedTuple
 
@@ -15,17 +15,17 @@ from innerloop.rl.interaction import act, only_finite, reset_all, step_all
 class Trajectories(NamedTuple):
     """Trajectories of one task.
 
-    A reward that is not finite marks the step at which the environment broke; so does NaN in the place of a reward if
-    the observation was not finite, which is then stored as zeros.
+    A reward that is not finite marks the step at which the environment broke. If an observation is not finite, it is
+    stored as zeros and the reward of its step as NaN.
 
     Attributes:
-        observations: what the policy saw before each step.
+        observations: what the policy observed before each step.
         action_dist: the acting policy's distributions over actions.
         actions: the actions taken, `[trajectories, steps, ...]`.
         rewards: the reward of each step.
         mask: 1 up to and including the step that ended the trajectory, then 0.
-        ends: 1 at the last step of each trajectory where a row holds several (`innerloop.rl.restarting_rollout`);
-            None: one trajectory per row.
+        ends: 1 at the last step of each trajectory if a row holds several (`innerloop.rl.restarting_rollout`); None:
+            one trajectory per row.
     """
 
     observations: Float[Array, "trajectories steps observation"]
@@ -36,14 +36,14 @@ class Trajectories(NamedTuple):
     ends: Float[Array, "trajectories steps"] | None = None
 
     def first(self) -> "Trajectories":
-        """The first trajectory of each row alone."""
+        """Only the first trajectory of each row."""
         if self.ends is None:
             return self
         before = jnp.cumsum(self.ends, -1) - self.ends
         return self._replace(mask=self.mask * (before == 0), ends=None)
 
     def returns(self) -> Float[Array, " trajectories"]:
-        """Undiscounted return of the first trajectory of each row; not finite where that trajectory broke."""
+        """Undiscounted return of the first trajectory of each row; not finite if that trajectory broke."""
         own = self.first()
         return jnp.sum(jnp.where(own.mask > 0, own.rewards, 0), -1)
 
@@ -59,7 +59,7 @@ class Trajectories(NamedTuple):
 
 
 def steps_since_start(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories steps"]:
-    """Number of steps since the start of the trajectory that each step belongs to.
+    """The number of steps since the start of each step's trajectory.
 
     Args:
         ends: 1 at the last step of each trajectory.
@@ -72,22 +72,23 @@ def steps_since_start(ends: Float[Array, "trajectories steps"]) -> Int[Array, "t
 def rollout(
     environment: Environment, policy: Params, key: PRNGKeyArray, task: object, trajectories: int
 ) -> Trajectories:
-    """Trajectories of one task, side by side.
+    """Sample trajectories of one task in parallel.
 
-    No value is added at the end by `horizon`, as in the published code.
+    As in the published code, no value is bootstrapped where `horizon` cuts a trajectory.
 
     Args:
         environment: the family of tasks.
         policy: any pytree that maps observations to a distribution over actions.
         key: the source of all randomness.
         task: a task of the family.
-        trajectories: how many to sample.
+        trajectories: number of trajectories to sample.
 
     Returns:
         Trajectories of `environment.horizon` steps; rewards are zero after the end.
 
     Raises:
-        InnerloopError: environment and policy do not fit, or return what they should not (`innerloop.rl.interaction`).
+        InnerloopError: if environment and policy do not fit together, or return the wrong things
+            (`innerloop.rl.interaction`).
     """
     for_reset, for_steps = jax.random.split(key)
     state, observation = reset_all(environment, jax.random.split(for_reset, trajectories), task)

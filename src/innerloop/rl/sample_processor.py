@@ -1,4 +1,4 @@
-"""From trajectories to the samples that a surrogate loss reads: advantages and weights."""
+"""From trajectories to the samples that a surrogate loss takes: advantages and weights."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -18,12 +18,12 @@ class Samples(NamedTuple):
     """The input of a surrogate loss: a batch whose examples are trajectories.
 
     Attributes:
-        observations: what the policy saw before each step.
+        observations: what the policy observed before each step.
         action_dist: the acting policy's distributions over actions.
         actions: the actions taken, `[trajectories, steps, ...]`.
         log_probs: their log probabilities under the acting policy.
         advantages: A_t.
-        weights: zero after the end; over the trajectories of one rollout they add up to 1.
+        weights: zero after the end; they sum to 1 over the trajectories of one rollout.
         ends: as in `Trajectories`.
     """
 
@@ -40,7 +40,7 @@ class Samples(NamedTuple):
 class SampleProcessor:
     """Turns the trajectories of one task into samples.
 
-    Later steps are not weighted by gamma^t, as in all published code.
+    As in all published code, later steps are not weighted by gamma^t.
 
     Attributes:
         discount: gamma.
@@ -49,7 +49,7 @@ class SampleProcessor:
         normalise: whether to scale advantages to mean 0 and standard deviation 1 within the task.
 
     Raises:
-        InnerloopError: for a discount or lambda outside [0, 1], and an unknown baseline.
+        InnerloopError: if the discount or lambda is outside [0, 1], or the baseline is unknown.
     """
 
     discount: Annotated[float, FRACTION] = 0.99
@@ -62,7 +62,7 @@ class SampleProcessor:
         check_choice("SampleProcessor", "baseline", self.baseline, ("linear", "none"))
 
     def __call__(self, t: Trajectories) -> Samples:
-        """Samples of one rollout, which share one baseline. Broken trajectories are cut before the failure."""
+        """The samples of one rollout, which share a baseline. Broken trajectories are cut before the failure."""
         t = t.whole()
         returns = discounted_returns(t.rewards, self.discount, t.ends)
         values = jnp.zeros_like(returns)
@@ -79,6 +79,6 @@ class SampleProcessor:
             t.actions,
             t.action_dist.log_prob(t.actions),
             advantages,
-            t.mask / jnp.maximum(jnp.sum(t.mask), 1),  # if every trajectory broke at once, there is nothing
+            t.mask / jnp.maximum(jnp.sum(t.mask), 1),  # no steps are left if every trajectory broke at once
             t.ends,
         )

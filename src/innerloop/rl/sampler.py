@@ -1,11 +1,11 @@
-r"""Sampling for meta-learning: from a task of an environment to an ordinary `Task`, by acting and adapting in turn.
+r"""Sampling for meta-learning: turns an environment's task into an ordinary `Task`, by acting and adapting in turn.
 
     for i = 0 .. k-1:   support_i = K trajectories with theta_i
                         theta_{i+1} = theta_i + rule(grad L(theta_i; support_i))
     query = K trajectories with theta_k
 
 Every inner step has its own trajectories. The support set holds them one after the other, so an inner loop with
-minibatches of K repeats the same steps, and every algorithm of `innerloop.algorithms` works on the result.
+minibatches of K repeats the same steps, and every algorithm of `innerloop.algorithms` works with the result.
 
 Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 """
@@ -32,7 +32,7 @@ from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 
 Adapt = Callable[[Params, PyTree], Params]
-"""`adapt(params, support) -> adapted`: the adaptation of an algorithm, or a substitute for it in an outer step."""
+"""`adapt(params, support) -> adapted`: an algorithm's adaptation, or a substitute for it in an outer step."""
 
 
 class MetaBatch(NamedTuple):
@@ -40,7 +40,7 @@ class MetaBatch(NamedTuple):
 
     Attributes:
         tasks: support and query samples, with a leading axis of tasks.
-        returns: mean undiscounted return with theta_0 .. theta_k, over trajectories that did not break.
+        returns: mean undiscounted return with theta_0 .. theta_k over the trajectories that did not break.
         broken: the step at which each trajectory broke, or -1.
     """
 
@@ -50,7 +50,7 @@ class MetaBatch(NamedTuple):
 
 
 def map_tasks(one: Callable, items: PyTree, chunk: int | None) -> PyTree:
-    """`one(item)` of every item along the leading axis; `chunk` items are vectorised at a time (None: all)."""
+    """Map `one` over items along the leading axis, vectorising `chunk` of them at a time (None: all)."""
     if chunk is None:
         return jax.vmap(one)(items)
     return jax.lax.map(one, items, batch_size=None if chunk == 1 else chunk)
@@ -58,17 +58,17 @@ def map_tasks(one: Callable, items: PyTree, chunk: int | None) -> PyTree:
 
 @dataclass(frozen=True)
 class MetaSampler:
-    """Samples support and query data of tasks.
+    """Samples the support and query data of tasks.
 
     Attributes:
         environment: the family of tasks.
-        algorithm: its loss is the inner surrogate; the minibatch of its inner loop is ignored.
+        algorithm: its loss is the inner surrogate; the minibatch size of its inner loop is ignored.
         processor: turns trajectories into samples.
-        trajectories: K, the number of trajectories for each inner step and for the query.
+        trajectories: K, the number of trajectories for each inner step and for the query set.
         restarts: whether another trajectory follows one that ends early (`innerloop.rl.restarting_rollout`).
 
     Raises:
-        InnerloopError: for fewer than two trajectories.
+        InnerloopError: if there are fewer than two trajectories.
     """
 
     environment: Environment
@@ -88,7 +88,7 @@ class MetaSampler:
     @property
     def replayed(self) -> Algorithm:
         """The algorithm for collected data: each inner step reads its own trajectories of the support set."""
-        single = self.inner.steps <= 1  # the step then reads the whole support set
+        single = self.inner.steps <= 1  # the only step reads the whole support set
         return self.algorithm.with_inner(minibatch=None if single else self.trajectories)
 
     def collect(self, policy: Params, keys: Array, env_tasks: PyTree, chunk: int | None = None) -> MetaBatch:
@@ -98,10 +98,10 @@ class MetaSampler:
             policy: the initial policy, theta_0.
             keys: a key per task.
             env_tasks: tasks of the environment, with a leading axis.
-            chunk: tasks adapted at a time (None: all).
+            chunk: number of tasks adapted at a time (None: all).
 
         Returns:
-            The samples; the support set is None without inner steps.
+            The samples; without inner steps, the support set is None.
         """
         rolled = self.rollouts(policy, keys, env_tasks, chunk)
         samples = [map_tasks(self.processor, t, chunk) for t in rolled]
@@ -115,7 +115,7 @@ class MetaSampler:
     ) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.
 
-        All tasks act side by side; arguments as in `collect`.
+        All tasks act in parallel; arguments as in `collect`.
         """
         fast, frozen = partition(policy, self.inner.select)
         count = keys.shape[0]
@@ -130,7 +130,7 @@ class MetaSampler:
         return [*rolled, act(fast, keys[:, -1], env_tasks)]
 
     def _inner_step(self, frozen: Params) -> Callable[[tuple], tuple]:
-        """One inner step of one task: (adapted parameters, state of the rule, trajectories) -> the first two."""
+        """One inner step of one task: (adapted parameters, state of the rule, trajectories) -> the new first two."""
 
         def loss(fast: PyTree, now: Now, samples: PyTree) -> tuple[Array, Extras]:
             return self.algorithm.loss_fn(combine(fast, frozen), samples), Extras()
@@ -152,13 +152,13 @@ class MetaSampler:
 def sample_meta_batch(
     sampler: MetaSampler, policy: Params, keys: Array, chunk: int | None = None
 ) -> MetaBatch:
-    """Draw a task for each key, and collect samples in it.
+    """Draw a task for each key, and collect its samples.
 
     Args:
-        sampler: how samples are collected.
+        sampler: collects the samples.
         policy: the initial policy.
-        keys: a key per task; the task and the actions use separate halves of it.
-        chunk: tasks adapted at a time (None: all).
+        keys: a key per task, split in two for drawing the task and for the actions.
+        chunk: number of tasks adapted at a time (None: all).
     """
     pairs = jax.vmap(jax.random.split)(keys)
     env_tasks = draw_tasks(sampler.environment, pairs[:, 0])

@@ -1,10 +1,10 @@
-r"""Outer steps: from the parameters and the samples of many tasks to the next parameters.
+r"""Outer steps: compute the next parameters from the current ones and the samples of many tasks.
 
 `trpo_update` is TRPO at the adapted policies (Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400).
 `ppo_update` is ProMP's: several gradient steps on the clipped objective with the same samples (Rothfuss et al. 2019,
 algorithm 1, arXiv 1810.06784). `gradient_update` is one step of any Optax optimiser along the meta-gradient.
 
-ProMP's penalty on the divergence of the policies before adaptation is left out.
+ProMP's penalty on the divergence of the policies before adaptation is omitted.
 """
 
 import math
@@ -37,7 +37,7 @@ class OuterInfo(NamedTuple):
         outer_loss: the query loss before the step.
         inner_losses: the loss before each inner step.
         grad_norm: norm of the meta-gradient.
-        kl: mean KL divergence of the adapted policies from those that acted.
+        kl: mean KL divergence of the new adapted policies from those that acted.
         length: r, the fraction of the full step; 0 if the parameters did not change.
     """
 
@@ -49,7 +49,7 @@ class OuterInfo(NamedTuple):
 
 
 class OuterStep(NamedTuple):
-    """How the outer loop updates the parameters.
+    """How the outer loop updates the parameters, in the style of Optax.
 
     Attributes:
         init: `init(params) -> opt_state`.
@@ -69,8 +69,9 @@ class MetaObjective:
         algorithm: computes the meta-gradient.
         adapt: the adaptation that the KL divergence is differentiated through; `first_order(adapt)` treats it as a
             constant shift.
-        chunk: tasks adapted at a time (None: all).
-        curvature: `curvature(params, tasks)`, a faster product with the Fisher matrix (None: by differentiation).
+        chunk: number of tasks adapted at a time (None: all).
+        curvature: `curvature(params, tasks)`, a faster product with the Fisher matrix (None: by automatic
+            differentiation).
     """
 
     algorithm: Algorithm
@@ -80,7 +81,7 @@ class MetaObjective:
 
     def product(self, params: Params, tasks: Task) -> Product:
         """The product `v -> F v` over the tasks of all devices."""
-        # All tasks at once: a scan would store what it linearised, and read it ten times.
+        # All tasks at once: a scan would store its linearisation, and read it for every product.
         known = (
             fisher(self.adapt, params, tasks, None)
             if self.curvature is None
@@ -92,7 +93,7 @@ class MetaObjective:
         """Mean meta-gradient and info over the tasks of all devices.
 
         Raises:
-            InnerloopError: several inner steps would share trajectories.
+            InnerloopError: if several inner steps would share trajectories.
         """
         self._check_replayed(tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
@@ -104,12 +105,12 @@ class MetaObjective:
         return lambda params: self.gradient(params, tasks)[1].outer_loss
 
     def _check_replayed(self, tasks: Task) -> None:
-        """Raise InnerloopError unless each inner step reads its own trajectories of the support set."""
+        """Raise InnerloopError unless each inner step reads its own trajectories from the support set."""
         inner = self.algorithm.inner
         if inner.steps > 1:
             given = jax.tree.leaves(tasks.support)[0].shape[1]
             if inner.minibatch is None or inner.minibatch * inner.steps != given:
-                wrong = f"its {inner.steps} inner steps must read {given} trajectories, each its own"
+                wrong = f"its {inner.steps} inner steps must read {given} trajectories, each its own share"
                 do = "pass the sampler's `replayed` as algorithm"
                 raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", do=do)
 
@@ -139,7 +140,7 @@ def first_order(adapt: Adapt) -> Adapt:
 
 
 def unadapted(params: Params, support: PyTree) -> Params:
-    """The parameters as they are, for joint training."""
+    """The parameters unchanged, for joint training."""
     return params
 
 
@@ -151,17 +152,17 @@ def trpo_update(
     Args:
         outer: the objective.
         region: the trust region.
-        sizes: scales the step: an Optax transformation of the number 1, such as `optax.scale_by_schedule` (None: the
-            full step). Its state is the state of the outer step.
+        sizes: scales the step: an Optax transformation applied to the number 1, such as `optax.scale_by_schedule`
+            (None: the full step). Its state is the state of the outer step.
 
     Raises:
-        InnerloopError: the inner loop is differentiated in mixed mode, and `outer` has no curvature of its own.
+        InnerloopError: if the inner loop is differentiated in mixed mode and `outer.curvature` is None.
     """
     scale = optax.identity() if sizes is None else sizes
     inner = outer.algorithm.inner
     if outer.curvature is None and inner.steps and inner.derivative == "mixed":
         do = "use `inner.derivative` rematerialised or unrolled"
-        wrong = "the Fisher product differentiates the inner loop forward, which mixed mode cannot be"
+        wrong = "the Fisher product needs forward mode through the inner loop, which mixed mode lacks"
         raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", do=do)
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
@@ -184,12 +185,12 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
     """Several gradient steps on the same samples.
 
     Args:
-        outer: the objective; the outer loss of its algorithm should be the clipped one.
+        outer: the objective; its algorithm's outer loss should be the clipped surrogate.
         optimizer: any Optax optimiser.
         epochs: the number of gradient steps.
 
     Raises:
-        InnerloopError: `epochs` is below 1.
+        InnerloopError: if `epochs` is below 1.
     """
     check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), whole=True)
 

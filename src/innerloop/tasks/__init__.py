@@ -1,4 +1,4 @@
-"""Task distributions: sinusoids, episodes from class arrays (on the device or streamed), groups of a table."""
+"""Task distributions: sinusoids, episodes from class arrays (on the device or streamed), and groups of a table."""
 
 from innerloop.tasks import tables as tables
 from innerloop.tasks.augmentation import Augmented as Augmented

@@ -1,7 +1,7 @@
 """Random flips, crops and rotations of images, for training.
 
-Every image of a task is changed by itself, in one bilinear interpolation: mirrored, shifted by whole pixels, and
-rotated about its centre. Beyond the border the nearest pixel continues. Without a rotation, pixels keep their values.
+Every image of a task is changed independently, in one bilinear interpolation: mirrored, shifted by whole pixels, and
+rotated about its centre. Pixels beyond the border take the nearest value. Without rotation, pixel values are preserved.
 """
 
 import math
@@ -23,9 +23,9 @@ class Augmented(TwoStageSampler, eqx.Module):
 
     Attributes:
         tasks: a distribution of tasks whose inputs are images, `[examples, height, width, channels]`.
-        flip: whether images are mirrored left to right, with probability one half.
-        crop: pixels by which images are shifted at most, in both directions; the same as a random crop after padding.
-        rotation: degrees by which images are rotated at most, to either side.
+        flip: whether to mirror images left to right, with probability one half.
+        crop: the largest shift in pixels, along both axes; equivalent to a random crop after padding.
+        rotation: the largest rotation in degrees, in either direction.
     """
 
     tasks: TaskDistribution
@@ -34,19 +34,19 @@ class Augmented(TwoStageSampler, eqx.Module):
     rotation: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
-        """Raise InnerloopError for a shift that is no whole number or negative, and a rotation that is no angle."""
+        """Raise InnerloopError unless `crop` is a non-negative integer and `rotation` a finite non-negative number."""
         if not isinstance(self.crop, int) or self.crop < 0:
             raise InnerloopError(WHO, "`crop` must be a whole number of pixels, 0 or more", got=self.crop)
         if not isinstance(self.rotation, (int, float)) or not 0 <= self.rotation < math.inf:
             raise InnerloopError(WHO, "`rotation` must be a number of degrees, 0 or more", got=self.rotation)
 
     def draw(self, key: PRNGKeyArray) -> PyTree:
-        """Draw the choice of one task, and the key of its changes."""
+        """Draw what determines one task, and a key for its augmentation."""
         key, changes = jax.random.split(key)
         return self.tasks.draw(key) if isinstance(self.tasks, TwoStageSampler) else key, changes
 
     def fetch(self, drawn: PyTree) -> Task:
-        """The task with changed images. Raises InnerloopError if its inputs are no images."""
+        """The task with changed images. Raises InnerloopError if its inputs are not images."""
         chosen, key = drawn
         tasks = self.tasks
         task = tasks.fetch(chosen) if isinstance(tasks, TwoStageSampler) else tasks.sample(chosen)
@@ -57,14 +57,14 @@ class Augmented(TwoStageSampler, eqx.Module):
     def _changed(self, key: PRNGKeyArray, images: PyTree) -> Array:
         if not isinstance(images, jax.Array) or images.ndim != 4:
             got = f"shape {images.shape}" if isinstance(images, jax.Array) else type(images).__name__
-            do = "give images [examples, height, width, channels]"
+            do = "pass images [examples, height, width, channels]"
             raise InnerloopError(WHO, "the inputs of a task must be images", got=got, do=do)
         return jax.vmap(self.image)(jax.random.split(key, len(images)), images)
 
     def image(
         self, key: PRNGKeyArray, image: Float[Array, "height width channels"]
     ) -> Float[Array, "height width channels"]:
-        """One image, changed at random."""
+        """One randomly changed image."""
         flipped, shifted, rotated = jax.random.split(key, 3)
         mirror = jnp.where(self.flip & jax.random.bernoulli(flipped), -1.0, 1.0)
         shift = jax.random.randint(shifted, (2,), -self.crop, self.crop + 1)
@@ -82,9 +82,9 @@ def transformed(
 
     Args:
         image: the image.
-        mirror: -1 to exchange left and right, else 1.
-        shift: pixels `[2]` down and to the right.
-        angle: radians, counterclockwise as it is seen.
+        mirror: -1 to swap left and right, otherwise 1.
+        shift: pixels down and to the right, `[2]`.
+        angle: radians, counterclockwise as displayed.
     """
     height, width, _ = image.shape
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2

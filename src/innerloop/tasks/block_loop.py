@@ -1,4 +1,4 @@
-"""The outer loop over blocks of meta-batches that the host puts on the devices."""
+"""An outer loop over blocks of meta-batches that the host puts on the devices."""
 
 from abc import abstractmethod
 from collections import deque
@@ -17,9 +17,9 @@ from innerloop.parallel.param_sharding import on_mesh
 
 
 class BlockLoop(GradientLoop):
-    """An outer loop whose `block` gives the tasks of `run`; what the host prepares, the device finds done.
+    """An outer loop that takes its tasks from `block`; the host prepares the next block while the device computes.
 
-    At most two blocks are on their way: the one being computed and the next.
+    At most two blocks are in flight: the one being computed and the next.
     """
 
     def __init__(
@@ -39,21 +39,21 @@ class BlockLoop(GradientLoop):
         """The tasks of the next `steps` updates, `[steps, tasks, ...]`, on the devices."""
 
     def prepare(self, task: Task) -> Task:
-        """What is done with a task on the device before it is adapted to."""
+        """Preprocess a task on the device, before adaptation."""
         return task
 
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """One update for every meta-batch of a block."""
+        """A compiled program with one update for every meta-batch of a block."""
         one = lambda state, tasks: self.update(state, tasks, self.prepare)
         many = lambda state, tasks: jax.lax.scan(one, state, tasks)
         return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
 
     def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
-        """Another block is on its way."""
+        """Record that another block is in flight."""
         self.in_flight.append(info.outer_loss)
 
     def data(self, state: MetaState, steps: int) -> tuple[Task]:
-        """The tasks of the next `steps` updates, once at most one block before them is unfinished."""
+        """The tasks of the next `steps` updates; waits until at most one earlier block is unfinished."""
         tasks = self.block(state, steps)
         while len(self.in_flight) > 1:
             self.in_flight.popleft().block_until_ready()

@@ -1,4 +1,4 @@
-"""Class arrays: the form of every data set in memory, from which all samplers draw."""
+"""Class arrays: the in-memory form of every data set, from which all samplers draw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class ClassArrays:
         names: the class names, in the order of `starts`.
 
     Raises:
-        InnerloopError: a wrong dtype or shape, an empty or repeated class, classes that overlap or exceed the array,
-            or values that are not finite (a memory map is not checked, since that would read all of it).
+        InnerloopError: if a dtype or shape is wrong, a class is empty or repeated, classes overlap or exceed the array,
+            or a value is not finite (a memory map is not checked for that, since it would have to be read as a whole).
     """
 
     examples: np.ndarray
@@ -50,17 +50,17 @@ class ClassArrays:
         return tuple(self.examples.shape[1:])
 
     def rows(self, index: int) -> np.ndarray:
-        """All examples of class number `index`: `[counts[index], height, width, channels]`, a view."""
+        """A view of all examples of class number `index`: `[counts[index], height, width, channels]`."""
         start = int(self.starts[index])
         return self.examples[start : start + int(self.counts[index])]
 
     def select(self, names: Sequence[str]) -> "ClassArrays":
         """Keep these classes, in this order.
 
-        The rows are copied, except from a memory map: it is shared, and only `starts` and `counts` change.
+        The rows are copied, except from a memory map, which is shared: only `starts` and `counts` change.
 
         Raises:
-            InnerloopError: a name is unknown, or there is none.
+            InnerloopError: if a name is unknown, or no name is given.
         """
         index = _indices(self.names, names)
         if isinstance(self.examples, np.memmap):
@@ -68,10 +68,10 @@ class ClassArrays:
         return self.gather(names)
 
     def gather(self, names: Sequence[str]) -> "ClassArrays":
-        """Copy these classes, in this order, into memory; unlike `select`, from a memory map too.
+        """Copy these classes into memory, in this order; unlike `select`, this also copies from a memory map.
 
         Raises:
-            InnerloopError: as `select`.
+            InnerloopError: as for `select`.
         """
         index = _indices(self.names, names)
         return ClassArrays.from_lists([np.asarray(self.rows(i)) for i in index], names)
@@ -81,7 +81,8 @@ class ClassArrays:
         """Join one array `[examples, height, width, channels]` per class.
 
         Raises:
-            InnerloopError: not one name per array, no class, an empty class, or shapes that differ.
+            InnerloopError: if the numbers of arrays and names differ, there is no class, a class is empty, or shapes
+                differ.
         """
         if not per_class or len(per_class) != len(names):
             got = f"{len(per_class)} arrays and {len(names)} names"
@@ -94,7 +95,7 @@ class ClassArrays:
 
 
 class Splits(NamedTuple):
-    """The classes of training, validation and test, which are disjoint."""
+    """The disjoint classes for training, validation and test."""
 
     train: ClassArrays
     validation: ClassArrays
@@ -102,7 +103,7 @@ class Splits(NamedTuple):
 
 
 def starts_of(counts: np.ndarray) -> np.ndarray:
-    """The first row of each class, if classes follow each other without gaps: `[classes]` int32."""
+    """The first row of each class, for classes that follow one another without gaps: `[classes]` int32."""
     return (np.cumsum(counts) - counts).astype(np.int32)
 
 
@@ -111,7 +112,7 @@ def _indices(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
     missing = [name for name in wanted if name not in where]
     if missing:
         raise InnerloopError(
-            WHO, f"{len(missing)} of the selected classes are not here", got=repr(missing[0])
+            WHO, f"{len(missing)} of the selected classes do not exist", got=repr(missing[0])
         )
     return [where[name] for name in wanted]
 
@@ -155,7 +156,7 @@ def _check_rows(data: ClassArrays) -> None:
     if starts[0] < 0 or ends[-1] > len(data.examples) or (starts[1:] < ends[:-1]).any():
         got = f"rows {starts[0]} to {ends[-1]} of {len(data.examples)}"
         raise InnerloopError(
-            WHO, "starts and counts must mark separate runs of rows inside examples", got=got
+            WHO, "starts and counts must mark disjoint ranges of rows within examples", got=got
         )
 
 

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 WORD = 4
-"""Bytes per word. Bytes are stored in words: with a quarter of the elements, fetching takes half the time."""
+"""Bytes per word. Bytes are packed into words: with a quarter of the elements, fetching takes half the time."""
 
 
 class Resident(eqx.Module):
@@ -24,7 +24,7 @@ class Resident(eqx.Module):
     packed: bool = eqx.field(static=True)
 
     def __init__(self, examples: np.ndarray | Array):
-        """Copy to the device; packed if the examples are bytes, a multiple of four each."""
+        """Copy to the device, packed if the examples are uint8 with a multiple of four values each."""
         self.shape = examples.shape[1:]
         size = math.prod(self.shape)
         self.packed = examples.dtype == np.uint8 and size % WORD == 0
@@ -38,7 +38,7 @@ class Resident(eqx.Module):
         found = self.stored.at[rows].get(mode="promise_in_bounds")
         if not self.packed:
             return unit_scale(found)
-        # Separate from the unpacking, which would otherwise fetch every word once for each of its bytes.
+        # The barrier keeps fetching and unpacking apart; otherwise every word would be fetched once per byte.
         words = lax.optimization_barrier(found)[:, None]
         quarters = (words >> jnp.arange(0, 8 * WORD, 8, jnp.uint32)[None, :, None]) & 255
         return _scaled_bytes(quarters).reshape(len(rows), *self.shape)

@@ -18,7 +18,7 @@ from innerloop.tasks.device_examples import Resident
 
 
 def _draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
-    """`count` distinct numbers below `total` in random order, at a cost that does not grow with `total`.
+    """Draw `count` distinct integers below `total` in random order, at a cost that does not grow with `total`.
 
     These are the first `count` swaps of a Fisher-Yates shuffle: position i is swapped with position r_i, drawn from
     i..total-1.
@@ -29,16 +29,16 @@ def _draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -
 def _after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
     """The first `count` elements of 0, 1, 2, ... after swapping position i with position r_i >= i, for each i in turn.
 
-    This is computed in parallel. Position p holds p until a swap j puts there what position j held just before. So
-    swap i finds r_i, or what position j held before swap j if j < i was the last with r_j = r_i; and position j held
-    j, or what position k held before swap k if k < j was the last with r_k = j. Following the latter chain to its end
-    takes log2(count) doublings.
+    This is computed in parallel. Position p holds p until some swap j moves there what position j held just before. So
+    swap i brings r_i to position i, or, if j < i was the last swap with r_j = r_i, what position j held before swap j.
+    Position j held j, or, if k < j was the last swap with r_k = j, what position k held before swap k. Following this
+    last chain to its end takes log2(count) doublings.
     """
     count = len(partners)
     swap = jnp.arange(count)
 
     def last_before(places: Array) -> Array:
-        """For each i the last j < i with r_j = places_i, or -1."""
+        """For each i, the last j < i with r_j = places_i, or -1."""
         hits = (partners[None] == places[:, None]) & (swap[None] < swap[:, None])
         return jnp.where(hits, swap, -1).max(1)
 
@@ -50,10 +50,10 @@ def _after_swaps(partners: Int[Array, " count"]) -> Int[Array, " count"]:
 
 
 def with_rotations(arrays: ClassArrays) -> ClassArrays:
-    """Make four classes of each, with images rotated by 0, 90, 180 and 270 degrees (Finn et al. 2017, section 5.2).
+    """Turn each class into four, with images rotated by 0, 90, 180 and 270 degrees (Finn et al. 2017, section 5.2).
 
     Raises:
-        InnerloopError: the images are not square.
+        InnerloopError: if the images are not square.
     """
     if arrays.shape[0] != arrays.shape[1]:
         got = "{} x {}".format(*arrays.shape[:2])
@@ -71,7 +71,7 @@ def rotated_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class EpisodeRows(eqx.Module):
-    """The distribution of the rows and labels of episodes; `Episodes` fetches their examples.
+    """A distribution over the rows and labels of episodes; `Episodes` fetches their examples.
 
     Attributes:
         starts: the first row of each class.
@@ -105,16 +105,16 @@ class EpisodeRows(eqx.Module):
         return Task(Batch(support.inputs[order], support.targets[order]), query)
 
     def classes(self, key: PRNGKeyArray) -> Int[Array, " ways"]:
-        """The numbers of the classes of the episode of this key, in the order of its labels."""
+        """The class numbers of this key's episode, in the order of its labels."""
         return _draw_distinct(jax.random.split(key, 3)[0], self.ways, len(self.starts))
 
     def _labelled(self, rows: Int[Array, "ways each"]) -> Batch:
-        """The rows in one array, labelled by the number of their class."""
+        """The rows as one array, labelled by class number."""
         return Batch(rows.reshape(-1), jnp.repeat(jnp.arange(self.ways), rows.shape[1]))
 
 
 class Episodes(TwoStageSampler, eqx.Module):
-    """The distribution of N-way K-shot episodes over a set of classes: a pytree whose leaves are the examples.
+    """The distribution of N-way K-shot episodes over a set of classes, as a pytree whose leaves hold the examples.
 
     Unsigned bytes are scaled to [0, 1] when drawn.
 
@@ -137,7 +137,7 @@ class Episodes(TwoStageSampler, eqx.Module):
             queries: query examples per class.
 
         Raises:
-            InnerloopError: there are too few classes, or too few examples of a class.
+            InnerloopError: if there are too few classes, or too few examples of a class.
         """
         self.rows = EpisodeRows(arrays, ways, shots, queries)
         self.examples = Resident(arrays.examples)
@@ -151,7 +151,7 @@ class Episodes(TwoStageSampler, eqx.Module):
         return self.rows.sample(key)
 
     def fetch(self, drawn: Task) -> Task:
-        """The episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; the query set alike."""
+        """The episode: inputs `[ways*shots, height, width, channels]`, targets `[ways*shots]`; the query set too."""
         return Task(*(Batch(self.examples[batch.inputs], batch.targets) for batch in drawn))
 
 
@@ -163,16 +163,16 @@ def check_episode(
     who: str = "Episodes",
     do: str = "lower `shots` or `queries`, or leave the class out",
 ) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless the classes are enough for such an episode.
+    """Raise InnerloopError, on behalf of `who`, unless the classes suffice for such an episode.
 
-    `do` is what to do about a class with too few examples.
+    `do` says what to do about a class with too few examples.
     """
     if ways < 1 or shots < 1 or queries < 0:
         wrong = "ways and shots must be 1 or more and queries 0 or more"
         raise InnerloopError(who, wrong, got=(ways, shots, queries))
     if arrays.classes < ways:
         wrong = f"{ways} ways need as many classes"
-        raise InnerloopError(who, wrong, got=arrays.classes, do="lower `ways` or bring more classes")
+        raise InnerloopError(who, wrong, got=arrays.classes, do="lower `ways` or add classes")
     smallest = int(np.argmin(arrays.counts))
     if arrays.counts[smallest] < shots + queries:
         wrong = f"{shots} shots and {queries} queries need {shots + queries} examples of every class"

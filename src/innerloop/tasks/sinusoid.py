@@ -1,8 +1,8 @@
 r"""Sinusoid regression: y = A sin(x - phase), or A sin(x + phase) in Reptile's protocol.
 
-MAML (section 5.1, arXiv 1703.03400): A in U[0.1, 5], phase in U[0, pi], x in U[-5, 5], drawn anew for every example.
-Reptile (section 4.1 and its published script, arXiv 1803.02999): phase in U[0, 2 pi]; x are 50 points equally spaced
-on [-5, 5]; training uses all 50 as the support set, a test draws 10 of them with replacement; the error is taken on
+MAML (section 5.1, arXiv 1703.03400): A ~ U[0.1, 5], phase ~ U[0, pi], and x ~ U[-5, 5] for every example.
+Reptile (section 4.1 and its published script, arXiv 1803.02999): phase ~ U[0, 2 pi]; x are 50 equally spaced points on
+[-5, 5]; training uses all 50 as the support set, testing draws 10 of them with replacement; the error is measured on
 all 50.
 """
 
@@ -25,13 +25,13 @@ class Sinusoid:
     """The distribution of sinusoid regression tasks; a task is one wave.
 
     Attributes:
-        shots: points of the support set.
-        queries: points of the query set; not used in Reptile's protocol, whose query set is the grid.
+        shots: number of points in the support set.
+        queries: number of points in the query set; unused in Reptile's protocol, whose query set is the grid.
         protocol: "maml" or "reptile".
-        oracle: whether amplitude and phase are given as two more inputs (the MAML paper's upper bound).
+        oracle: whether amplitude and phase are given as two extra inputs (the upper bound in the MAML paper).
 
     Raises:
-        InnerloopError: the protocol is unknown, or `shots` or `queries` is below 1.
+        InnerloopError: if the protocol is unknown, or `shots` or `queries` is below 1.
     """
 
     shots: int = 10
@@ -67,7 +67,7 @@ class Sinusoid:
         return grid[jax.random.randint(key, (self.shots,), 0, GRID_POINTS)]
 
     def _batch(self, x: Float[Array, "examples 1"], amplitude: Array, phase: Array) -> Batch:
-        """The wave at x."""
+        """The values of the wave at x."""
         sign = -1 if self.protocol == "maml" else 1
         targets = amplitude * jnp.sin(x + sign * phase)
         if self.oracle:

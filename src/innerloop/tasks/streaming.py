@@ -1,12 +1,11 @@
 """Episodes from examples that do not fit on the device, prefetched from a memory map.
 
 The rows of an episode are drawn by the sampler of `Episodes` with the same keys, so a streamed run sees the same tasks
-as one whose examples are on the device. What is read is a function of the key and step of the state alone, so a run can
-stop and resume at any step. A thread reads the next blocks of meta-batches and puts them on the device while it
-computes.
+as one whose examples are on the device. What is read depends only on the key and step of the state, so a run can stop
+and resume at any step. A thread reads the next blocks of meta-batches and puts them on the device while it computes.
 
-Memory: at most `prefetch + 3` blocks of `steps * meta_batch` episodes on the host and on the device: those that wait,
-one being read, and two in use. The map itself is never read as a whole.
+Memory: at most `prefetch + 3` blocks of `steps * meta_batch` episodes on the host and on the device: those waiting, one
+being read, and two in use. The map is never read into memory as a whole.
 """
 
 import os
@@ -32,17 +31,17 @@ from innerloop.tasks.device_examples import unit_scale
 from innerloop.tasks.episodes import EpisodeRows
 
 COPY_BYTES = 200_000
-"""Bytes copied at a time, so that they stay in a core's cache."""
+"""Bytes copied at a time, few enough to stay in a core's cache."""
 
 
 class StreamedEpisodes:
     """N-way K-shot episodes over class arrays that stay on the host, usually an `np.memmap`.
 
-    Unsigned bytes are transferred as bytes and scaled to [0, 1] on the device.
+    Unsigned bytes are transferred as they are and scaled to [0, 1] on the device.
     """
 
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
-        """Take the classes.
+        """Prepare the sampler; no examples are read.
 
         Args:
             arrays: the classes.
@@ -51,7 +50,7 @@ class StreamedEpisodes:
             queries: query examples per class.
 
         Raises:
-            InnerloopError: there are too few classes, or too few examples of a class.
+            InnerloopError: if there are too few classes, or too few examples of a class.
         """
         self.examples = arrays.examples
         with on_the_host():
@@ -65,20 +64,20 @@ class StreamedEpisodes:
     def read(
         self, key: PRNGKeyArray, first: int, steps: int, meta_batch: int, own: slice = slice(None)
     ) -> Task:
-        """Read the episodes of the meta-steps first..first+steps.
+        """Read the episodes of `steps` meta-steps, starting with number `first`.
 
         Args:
             key: the key of the run.
             first: the first meta-step.
             steps: the number of meta-steps.
             meta_batch: tasks per meta-step.
-            own: which tasks of each meta-batch to read.
+            own: the tasks of each meta-batch to read.
 
         Returns:
             Inputs `[steps, tasks, examples, height, width, channels]` as stored, targets `[steps, tasks, examples]`.
 
         Raises:
-            InnerloopError: the file of the memory map has been cut short.
+            InnerloopError: if the memory map's file has been truncated.
         """
         with on_the_host() as host:
             key = jax.device_put(key, host)
@@ -91,7 +90,7 @@ class StreamedEpisodes:
         _check_whole(self.examples)
         flat = rows.reshape(-1)
         found = np.empty((len(flat), *self.examples.shape[1:]), self.examples.dtype)
-        order = np.argsort(flat, kind="stable")  # ascending: a disk reads forwards
+        order = np.argsort(flat, kind="stable")  # ascending, so that the disk is read forwards
         many = max(COPY_BYTES * len(flat) // max(found.nbytes, 1), 1)
         for first in range(0, len(order), many):
             places = order[first : first + many]
@@ -100,9 +99,9 @@ class StreamedEpisodes:
 
 
 def _check_whole(examples: PyTree) -> None:
-    """Raise InnerloopError if the file of a memory map was cut short: reading beyond its end kills the process.
+    """Raise InnerloopError if a memory map's file was truncated: reading beyond its end would kill the process.
 
-    A deleted file does no harm, since the map keeps it.
+    A deleted file does no harm, since the map keeps its contents.
     """
     path = getattr(examples, "filename", None)
     if path is None or not os.path.exists(path):
@@ -110,9 +109,7 @@ def _check_whole(examples: PyTree) -> None:
     missing = examples.offset + examples.nbytes - os.path.getsize(path)
     if missing > 0:
         do = "put the file back, then `resume`"
-        raise InnerloopError(
-            str(path), "was cut short while it was in use", got=f"{missing} bytes less", do=do
-        )
+        raise InnerloopError(str(path), "was truncated while in use", got=f"{missing} bytes less", do=do)
 
 
 def _scaled(task: Task) -> Task:
@@ -123,7 +120,7 @@ def _scaled(task: Task) -> Task:
 class StreamedOuterLoop(BlockLoop):
     """`OuterLoop` for streamed episodes: `with StreamedOuterLoop(...) as loop: state, info = loop.run(state, steps)`.
 
-    A thread prefetches for `run`; leaving the block stops it.
+    A thread prefetches for `run`; leaving the `with` block stops it.
     """
 
     def __init__(
@@ -146,10 +143,10 @@ class StreamedOuterLoop(BlockLoop):
             meta_batch: as for `OuterLoop`.
             chunk: as for `OuterLoop`.
             mesh: as for `OuterLoop`.
-            prefetch: blocks of `steps * meta_batch` episodes that wait on the device.
+            prefetch: number of blocks of `steps * meta_batch` episodes that wait on the device.
 
         Raises:
-            InnerloopError: the meta-batch is no multiple of devices x chunk, or `prefetch` is below 1.
+            InnerloopError: if the meta-batch is not a multiple of devices x chunk, or `prefetch` is below 1.
         """
         if prefetch < 1:
             raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
@@ -165,16 +162,16 @@ class StreamedOuterLoop(BlockLoop):
         self.stop()
 
     def prepare(self, task: Task) -> Task:
-        """Bytes become numbers in [0, 1] on the device."""
+        """Scale bytes to [0, 1] on the device."""
         return _scaled(task)
 
     def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
-        """Whoever goes on with this state gets what was read ahead."""
+        """Remember this state: a `run` that continues from it gets the blocks read ahead."""
         super().ran(steps, state, info)
         self.last = (state.key, state.step, steps)
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
-        """In words, which task of the update from these parameters loses finiteness, and where."""
+        """In words: which task of the update from these parameters becomes non-finite, and where."""
         read = self.episodes.read(key, int(step), 1, self.meta_batch)
         block = _scaled(jax.tree.map(jnp.asarray, read))
         tasks = (jax.tree.map(lambda x, i=i: x[0, i], block) for i in range(self.meta_batch))
@@ -188,15 +185,15 @@ class StreamedOuterLoop(BlockLoop):
         return self.ahead.next()
 
     def _follows(self, state: MetaState, steps: int) -> bool:
-        """Whether `state` is the result of the last call; compares objects, not values, which would block."""
+        """Whether `state` is the result of the last call; compares identities, since comparing values would block."""
         if self.last is None:
             return False
         return state.key is self.last[0] and state.step is self.last[1] and steps == self.last[2]
 
     def _restart(self, state: MetaState, steps: int) -> None:
-        """Prefetch from the step of this state."""
+        """Restart prefetching at the step of this state."""
         self.stop()
-        # A copy of the key: the state will be consumed.
+        # Copy the key, since the state's buffers will be donated.
         key, first = jnp.array(own_copy(state.key)), int(state.step)
         own = own_tasks(self.mesh, self.meta_batch)
 

@@ -12,9 +12,9 @@ from innerloop.tasks.device_examples import Resident
 
 
 class Pooled(eqx.Module):
-    """A distribution whose "tasks" are batches of images of all classes, labelled by class number.
+    """A distribution whose "tasks" are batches of images from all classes, labelled by class number.
 
-    Support and query set are the same batch. It is for `joint` training, which reads the query set only.
+    Support and query set are the same batch. It is meant for `joint` training, which reads the query set only.
     """
 
     examples: Resident
@@ -30,7 +30,7 @@ class Pooled(eqx.Module):
             batch: the number of images per batch.
 
         Raises:
-            InnerloopError: `batch` is below 1.
+            InnerloopError: if `batch` is below 1.
         """
         if batch < 1:
             raise InnerloopError("Pooled", "`batch` must be 1 or more", got=batch)
@@ -39,7 +39,7 @@ class Pooled(eqx.Module):
         self.batch = batch
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        """Draw a batch: inputs `[batch, height, width, channels]`, targets `[batch]`, classes equally likely."""
+        """Draw a batch: inputs `[batch, height, width, channels]`, targets `[batch]`, all classes equally likely."""
         key_classes, key_rows = jax.random.split(key)
         classes = jax.random.randint(key_classes, (self.batch,), 0, len(self.starts))
         rows = self.starts[classes] + jax.random.randint(key_rows, (self.batch,), 0, self.counts[classes])

@@ -1,1 +1,1 @@
-"""A run: from a config to its parts, the loop, diagnosis, measurements."""
+"""Training runs: building the parts from a config, the training loop, diagnosis and measurement."""

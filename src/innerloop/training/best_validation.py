@@ -1,6 +1,6 @@
-"""Which validation of a run was the best, and when there were enough without a better one.
+"""The best validation of a run, and early stopping.
 
-What is known of it is a function of the lines of metrics alone, so a resumed run knows the same.
+Both are functions of the lines of metrics alone, so a resumed run arrives at the same decisions.
 """
 
 import math
@@ -13,14 +13,14 @@ from innerloop.errors import InnerloopError, check_choice
 Mode = Literal["min", "max"]
 
 MODES: dict[str, Mode] = {"loss": "min", "accuracy": "max", "return": "max"}
-"""Whether low or high is good, of scores whose names tell."""
+"""Whether lower or higher is better, for scores known by name."""
 
 
 class Best(NamedTuple):
     """The best validation so far.
 
     Attributes:
-        step: its meta-step (None: there was none with a finite score).
+        step: its meta-step (None: no validation had a finite score).
         value: its score, a mean over tasks.
         since: the number of validations since then.
     """
@@ -36,8 +36,8 @@ class BestRule:
 
     Attributes:
         monitor: the name of the score.
-        mode: whether a low or a high score is good.
-        patience: the number of validations without a better one after which the run ends (None: never).
+        mode: whether a lower or a higher score is better.
+        patience: the number of validations without improvement after which the run ends (None: never).
     """
 
     monitor: str
@@ -45,7 +45,7 @@ class BestRule:
     patience: int | None = None
 
     def after(self, best: Best, step: int, metrics: Mapping[str, Any]) -> Best:
-        """The best validation once the metrics of this meta-step are known."""
+        """The best validation, given the best so far and the metrics of this meta-step."""
         value = metrics.get(f"validation_{self.monitor}")
         if value is None:
             return best
@@ -54,14 +54,14 @@ class BestRule:
         return Best(step, value) if better and math.isfinite(value) else best._replace(since=best.since + 1)
 
     def of(self, records: Iterable[Mapping[str, Any]]) -> Best:
-        """The best validation of a run, from its lines of metrics."""
+        """The best validation in a run's lines of metrics."""
         best = Best()
         for record in records:
             best = self.after(best, int(record["step"]), record)
         return best
 
     def exhausted(self, best: Best) -> bool:
-        """Whether the run is to end."""
+        """Whether patience has run out, so that the run should end."""
         return self.patience is not None and best.since >= self.patience
 
 
@@ -72,12 +72,12 @@ def best_rule(
 
     Args:
         scores: the names of all scores of a validation.
-        monitor: the score that counts (None: `loss`, or the only one).
-        mode: whether a low or a high one is good (None: as its name tells).
+        monitor: the score to compare (None: `loss`, or the only one).
+        mode: whether lower or higher is better (None: known from its name).
         patience: as in `BestRule`.
 
     Raises:
-        InnerloopError: there is no such score, or it has to be chosen; nothing tells whether low or high is good.
+        InnerloopError: the score is unknown or has to be chosen, or it is not known whether lower or higher is better.
     """
     names = list(scores)
     if monitor is None and len(names) > 1 and "loss" not in names:
@@ -86,7 +86,7 @@ def best_rule(
     check_choice("fit", "monitor", monitor, names)
     mode = MODES.get(monitor) if mode is None else mode
     if mode is None:
-        do = f"say whether a low or a high `{monitor}` is good: `mode='min'` or `mode='max'`"
+        do = f"state whether a lower or a higher `{monitor}` is better: `mode='min'` or `mode='max'`"
         raise InnerloopError("fit", f"`mode` is needed for the score `{monitor}`", do=do)
     check_choice("fit", "mode", mode, ("min", "max"))
     return BestRule(monitor, mode, patience)

@@ -1,4 +1,4 @@
-"""What is logged of the block of meta-steps under way: kept with a state that is saved in the middle of it."""
+"""The log of the current block of meta-steps, saved with a checkpoint in the middle of the block."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from innerloop.training.broken_trajectories import merged
 
 
 class BlockLog(NamedTuple):
-    """Values of every meta-step so far, by name, and what went wrong and is only logged."""
+    """The values of every meta-step so far, by name, and the incidents, which are logged but do not end the run."""
 
     series: dict[str, list[float]]
     incidents: JsonObject
 
     def extended(self, series: dict[str, PyTree], incidents: JsonObject) -> "BlockLog":
-        """With the meta-steps of one more dispatch."""
+        """This log with the meta-steps of one more dispatch."""
         new = {name: np.asarray(x, np.float64).tolist() for name, x in series.items()}
         joined = {name: self.series.get(name, []) + values for name, values in new.items()}
         return BlockLog(joined, merged(self.incidents, incidents))
@@ -26,7 +26,7 @@ class BlockLog(NamedTuple):
         return {name: float(np.mean(values)) for name, values in self.series.items()}
 
     def to_json(self, step: int) -> JsonObject:
-        """The record of a block that has come to meta-step `step`."""
+        """The record of a block that has reached meta-step `step`."""
         return {"step": step, "series": self.series, "incidents": self.incidents}
 
 
@@ -34,7 +34,7 @@ EMPTY = BlockLog({}, {})
 
 
 def of_record(record: JsonObject, step: int, steps: int) -> BlockLog:
-    """The log of the `steps` meta-steps of a block up to `step`; empty if the record is not of them."""
+    """The log of the last `steps` meta-steps of a block, up to `step`; empty if the record is not of these steps."""
     series, incidents = record.get("series"), record.get("incidents")
     if record.get("step") != step or not isinstance(series, dict) or not isinstance(incidents, dict):
         return EMPTY

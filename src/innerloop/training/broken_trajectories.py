@@ -1,7 +1,7 @@
-"""What a run logs of trajectories that broke, and when it stops for them (`innerloop.rl.broken_trajectories`).
+"""What a run logs about broken trajectories, and when they end it (`innerloop.rl.broken_trajectories`).
 
-A run that hits one rare explosion would hit the same one whenever it is resumed, so few of them are only logged: each
-meta-step that had any names the first in `metrics.jsonl`.
+A rare broken trajectory would come up again whenever the run is resumed, so a few of them do not end the run: their
+number and the first of them are logged in `metrics.jsonl`.
 """
 
 from pathlib import Path
@@ -14,10 +14,10 @@ from innerloop.rl.broken_trajectories import first_broken, first_fatal, in_words
 
 
 def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> JsonObject:
-    """What is logged of a dispatch that ended at meta-step `last_step`: nothing, if no trajectory broke.
+    """The log entry of a dispatch that ended at meta-step `last_step`; empty if no trajectory broke.
 
-    `broken` is `[meta-steps, tasks, policies, trajectories]`: a step, or -1. Raises InnerloopError, naming the first
-    trajectory, where too many broke in one meta-step.
+    `broken` is `[meta-steps, tasks, policies, trajectories]`: the step at which a trajectory broke, or -1. Raises
+    InnerloopError, naming the first one, if too many broke in one meta-step.
     """
     if (broken < 0).all():
         return {}
@@ -37,7 +37,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
 
 
 def merged(before: JsonObject, after: JsonObject) -> JsonObject:
-    """The incidents of two dispatches that follow each other."""
+    """The incidents of two consecutive dispatches."""
     if not (before and after):
         return before or after
     trajectories = before["broken"]["trajectories"] + after["broken"]["trajectories"]

@@ -1,4 +1,4 @@
-"""From a config to the experiment that it describes."""
+"""Builds the experiment that a config describes."""
 
 from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.specs import SETTINGS
@@ -10,7 +10,7 @@ from innerloop.training.table import TableExperiment, load_table
 
 
 def load_splits(config: Config) -> Splits | None:
-    """Read the configured data set (None where there is nothing to read)."""
+    """Read the configured data set (None if there is nothing to read)."""
     data = config.data
     if data.spec.kind != "images":
         return None
@@ -20,11 +20,11 @@ def load_splits(config: Config) -> Splits | None:
 
 
 def check_algorithm(config: Config) -> None:
-    """Raise InnerloopError for an algorithm that does not learn from such tasks, and settings that it does not read."""
+    """Raise InnerloopError if the algorithm cannot learn from such tasks, or if a setting is given that it ignores."""
     spec, c = config.spec, config.inner
     kind = config.data.spec.kind
     if (spec.classes and kind != "images") or (config.reinforcement and not spec.policies):
-        wrong, do = "does not learn from such tasks", "choose another `algorithm`, or other `data`"
+        wrong, do = "cannot learn from such tasks", "choose another `algorithm`, or other `data`"
         raise InnerloopError(spec.title, wrong, got=config.data.dataset, do=do)
     if spec.moves == "context" and not config.model.context:
         do = "set `model.kind` mlp and `model.context` to 4, for example"
@@ -32,12 +32,12 @@ def check_algorithm(config: Config) -> None:
     for name in sorted(SETTINGS.difference(spec.settings)):
         if getattr(c, name) != getattr(InnerConfig(), name):
             raise InnerloopError(
-                f"inner.{name}", f"{spec.title} does not read it", got=getattr(c, name), do="leave it out"
+                f"inner.{name}", f"{spec.title} does not use it", got=getattr(c, name), do="leave it out"
             )
 
 
 def check_inner(config: Config) -> None:
-    """Raise InnerloopError where moments that tasks hand on would be differentiated, or held by a policy."""
+    """Raise InnerloopError for `persistent_adam` with an algorithm that differentiates through it, or with a policy."""
     fits = config.spec.persistent_moments and not config.reinforcement
     if config.inner.optimizer == "persistent_adam" and not fits:
         raise InnerloopError(
@@ -49,7 +49,7 @@ def check_inner(config: Config) -> None:
 
 
 def check_augmentation(config: Config) -> None:
-    """Raise InnerloopError where inputs are no images that could be flipped, cropped or rotated."""
+    """Raise InnerloopError for augmentation of inputs that are not images."""
     if config.data.augmented and config.data.spec.kind != "images":
         do = "leave out `data.flip`, `data.crop` and `data.rotate`"
         raise InnerloopError("data", "only images can be augmented", got=config.data.dataset, do=do)
@@ -64,12 +64,12 @@ def build(config: Config) -> Experiment:
         from innerloop.training.reinforcement import (
             RLExperiment,
             check_policy,
-        )  # half a second, which others need not pay
+        )  # takes half a second to import, so only if needed
 
         check_policy(config)
         if config.outer.model_shards > 1:
             raise InnerloopError(
-                "outer.model_shards", "policies are whole on every device", got=config.outer.model_shards
+                "outer.model_shards", "policies cannot be sharded", got=config.outer.model_shards
             )
         return RLExperiment(config)
     if config.data.spec.needs_file:

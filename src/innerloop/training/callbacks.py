@@ -1,4 +1,4 @@
-"""What is told of a run while it goes on, to whoever wants to log, plot or end it."""
+"""Callbacks: hooks into a run in progress, to log, plot or end it."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from innerloop.training.loop import Progress
 
 @runtime_checkable
 class Callback(Protocol):
-    """Subclass it, and override what you need.
+    """Base class of callbacks; override the methods that you need.
 
     If a callback raises an exception, the state is saved before the run ends, so that `resume=True` can continue it.
     """
@@ -23,23 +23,23 @@ class Callback(Protocol):
 
         Args:
             folder: the run's folder.
-            settings: what describes the run, as in its `fit.json`.
+            settings: the description of the run, as in its `fit.json`.
             step: the number of meta-steps so far; above 0 in a resumed run.
         """
 
     def on_block(self, progress: Progress) -> bool | None:
-        """Called after every `log_every` meta-steps; `progress.metrics` has validation scores if there are new ones.
+        """Called after every `log_every` meta-steps; `progress.metrics` includes any new validation scores.
 
         Returns:
-            True to end the run here; its weights are written as at its end.
+            True to end the run here; the final weights are still written.
         """
 
     def on_end(self, error: BaseException | None) -> None:
-        """Called when the run ends or stops; `error` is what ended it early (`Stopped` or another error), or None."""
+        """Called when the run ends; `error` is the exception that ended it early (such as `Stopped`), or None."""
 
 
 def check_callbacks(callbacks: object) -> None:
-    """Raise InnerloopError unless this is a sequence of callbacks; a class of them is none."""
+    """Raise InnerloopError unless this is a sequence of callback instances (not classes)."""
     given = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
     wrong = [each for each in given if isinstance(each, type) or not isinstance(each, Callback)]
     if wrong or not isinstance(callbacks, Sequence):
@@ -50,7 +50,7 @@ def check_callbacks(callbacks: object) -> None:
 
 @contextmanager
 def told(callbacks: Sequence[Callback], folder: Path, settings: JsonObject, step: int) -> Iterator[None]:
-    """One sitting for these callbacks: each that was told of its start is told of its end."""
+    """Call `on_start` of each callback and, at the end, `on_end` of each that was started."""
     with ExitStack() as ends:
         for callback in callbacks:
             callback.on_start(folder, settings, step)
@@ -59,7 +59,7 @@ def told(callbacks: Sequence[Callback], folder: Path, settings: JsonObject, step
 
 
 def _end(callback: Callback, error: BaseException | None) -> Literal[False]:
-    """Tell one of them of the end. What it raises must not hide the error that ended the run; that goes on its way."""
+    """Call `on_end` of one callback. An exception from it must not hide the error that ended the run."""
     try:
         callback.on_end(error)
     except Exception as own:
@@ -73,6 +73,6 @@ def _end(callback: Callback, error: BaseException | None) -> Literal[False]:
 
 
 def told_of_block(callbacks: Sequence[Callback], progress: Progress) -> bool:
-    """Tell all of them; whether one of them ends the run."""
+    """Call `on_block` of every callback; whether one of them ends the run."""
     asked = [callback.on_block(progress) for callback in callbacks]
     return any(asked)

@@ -1,4 +1,4 @@
-"""One picture of what was loaded from a user's folder: some examples of some classes of each set."""
+"""A contact sheet of the user's images as they were loaded: some examples of some classes of each set."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from innerloop.training.storage.run_directory import RunFolder
 
 NAME = "pictures.png"
 ROWS = {"train": 10, "validation": 4, "test": 4}
-"""Classes shown of each set."""
+"""The number of classes shown of each set."""
 EXAMPLES = 10
-"""Examples shown of each class."""
+"""The number of examples shown of each class."""
 CELL, GAP, WORDS, LINE = 56, 6, 190, 30
-"""Pixels: sides of an example, between two, for a class's name, and height of a heading."""
+"""In pixels: the side of an example, the gap between two, the width of class names, and the height of a heading."""
 
 
 def write(run: RunFolder, splits: Splits) -> Path:
@@ -27,7 +27,7 @@ def write(run: RunFolder, splits: Splits) -> Path:
 
 
 def drawn(splits: Splits) -> PIL.Image.Image:
-    """The sheet: a heading for each set, then a row for each class with its name and number of examples."""
+    """Draw the sheet: a heading for each set, then a row for each class with its name and number of examples."""
     shown = [_spread(part.classes, ROWS[name]) for name, part in splits._asdict().items()]
     height = GAP + sum(LINE + len(rows) * (CELL + GAP) for rows in shown)
     sheet = PIL.Image.new("RGB", (WORDS + EXAMPLES * (CELL + GAP) + GAP, height), "white")
@@ -45,7 +45,7 @@ def drawn(splits: Splits) -> PIL.Image.Image:
 def _draw_class(
     sheet: PIL.Image.Image, pen: ImageDraw.ImageDraw, part: ClassArrays, index: int, top: int
 ) -> None:
-    """One row."""
+    """Draw the row of one class."""
     examples = part.rows(index)
     pen.text((GAP, top + 12), printable(part.names[index], 24), "black", _font(12))
     pen.text((GAP, top + 30), counted(len(examples), "picture"), "#666666", _font(11))
@@ -54,7 +54,7 @@ def _draw_class(
 
 
 def _cell(example: np.ndarray) -> PIL.Image.Image:
-    """One example, as it is but for its size."""
+    """One example, scaled to fit a cell."""
     picture = PIL.Image.fromarray(example[..., 0] if example.shape[-1] == 1 else example)
     smaller = max(example.shape[:2]) < CELL
     how = PIL.Image.Resampling.NEAREST if smaller else PIL.Image.Resampling.LANCZOS
@@ -66,12 +66,12 @@ def _cell(example: np.ndarray) -> PIL.Image.Image:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly apart."""
+    """At most `most` of the indices below `count`, evenly spaced."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """A font that knows most scripts' letters: matplotlib brings it."""
+    """A font that covers most scripts, bundled with Matplotlib."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

@@ -1,4 +1,4 @@
-"""Held-out tasks on which adaptation diverged: they are counted, since a single one can be all of a mean loss."""
+"""Held-out tasks on which adaptation diverged: they are counted, since a single one can dominate a mean loss."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -6,14 +6,15 @@ from jaxtyping import Bool
 from innerloop.engine.evaluate import Curve
 
 FACTOR = 100
-"""By how much a loss must grow; gradient descent that diverges multiplies it at every step."""
+"""The factor by which a loss must grow; diverging gradient descent multiplies it at every step."""
 
 
 def diverged(curve: Curve) -> Bool[np.ndarray, " tasks"]:
     """Which tasks diverged.
 
-    Their last score of any kind is not finite, or a return at any step; or the last loss is above `FACTOR` times both
-    the mean loss before adaptation and what a tenth of the tasks stay below after it. The curve begins at step 0.
+    A task diverged if its last score of any kind, or its return at any step, is not finite; or if its last loss is
+    above `FACTOR` times both the mean loss before adaptation and the 10th percentile after it. The curve starts at
+    step 0.
     """
     counted = lambda name, scores: scores if name == "return" else scores[:, -1:]
     others = [np.isfinite(counted(name, x)).all(1) for name, x in curve.scores.items() if name != "loss"]
@@ -28,9 +29,9 @@ def diverged(curve: Curve) -> Bool[np.ndarray, " tasks"]:
 
 
 def means(curve: Curve) -> dict[str, float]:
-    """The last score of each kind, as a mean over tasks, and how many tasks diverged, as `diverged`.
+    """The mean over tasks of the last score of each kind, and the number of tasks that diverged, as `diverged`.
 
-    Tasks that diverged are left out, but for accuracies, which are bounded. NaN if none is left.
+    Tasks that diverged are excluded, except from accuracies, which are bounded. NaN if no task is left.
     """
     lost = diverged(curve)
     kept = {name: x[:, -1] if name == "accuracy" else x[~lost, -1] for name, x in curve.scores.items()}

@@ -1,6 +1,6 @@
-"""What a run, a measurement and an analysis need of an experiment, whatever its tasks are learnt from.
+"""The interfaces of experiments, shared by supervised and reinforcement learning.
 
-The training loop needs the parts of a run alone, a `Trainable`. An `Experiment` is one that a config describes.
+The training loop needs only the parts of a run, a `Trainable`. An `Experiment` is a `Trainable` with a config.
 """
 
 import zlib
@@ -20,11 +20,11 @@ from innerloop.io.untrusted import JsonObject
 from innerloop.training.schedule import Schedule
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
-"""`run(params, key)`: curves of one batch of held-out tasks after the other."""
+"""`run(params, key)` yields the curves of held-out tasks, batch by batch."""
 
 
 class Keys(NamedTuple):
-    """The named keys of a run, split once from its seed."""
+    """The named keys of a run, all split from its seed."""
 
     init: PRNGKeyArray
     tasks: PRNGKeyArray
@@ -36,26 +36,26 @@ class Keys(NamedTuple):
 
 
 def held_out_key(seed: int, part: str) -> PRNGKeyArray:
-    """The key of the tasks of one set, `test`, `validation` or `train`.
+    """The key of the tasks of one set: `test`, `validation` or `train`.
 
-    Sets without classes (sinusoids, environments) differ by their keys alone, so the name of the set is folded in. The
-    key of the test set is that of the seed: numbers that were measured with it stay what they are.
+    Sets without classes (sinusoids, environments) differ only by their keys, so the name of the set is folded in. The
+    test set uses the key of the seed itself, so that earlier measurements stay valid.
     """
     key = jax.random.key(seed)
     return key if part == "test" else jax.random.fold_in(key, zlib.crc32(part.encode()))
 
 
 class Block(NamedTuple):
-    """The meta-steps of one dispatch: the state before them (on the host), how they ran, and where the run lies."""
+    """The meta-steps of one dispatch: the state before them (on the host), how they ran, and the run's folder."""
 
     before: MetaState
     run: Callable[[MetaState, int], tuple[MetaState, PyTree]]
     tasks: Any
     step: int
-    """The last of them."""
+    """The last meta-step."""
     folder: Path
     after: Params = None
-    """The meta-parameters after them."""
+    """The meta-parameters after the last meta-step."""
 
 
 @runtime_checkable
@@ -64,11 +64,11 @@ class Trainable(Protocol):
 
     @property
     def schedule(self) -> Schedule:
-        """When it logs, validates, saves and ends."""
+        """When the run logs, validates, saves and ends."""
         ...
 
     def work(self) -> dict[str, int]:
-        """What one meta-step consumes: `tasks`, and what else is worth counting by the second."""
+        """What one meta-step consumes: the number of `tasks`, and anything else to report per second."""
         ...
 
     def keys(self) -> Keys:
@@ -80,44 +80,44 @@ class Trainable(Protocol):
         ...
 
     def for_tasks(self, params: Params) -> Params:
-        """The parameters that meet held-out tasks."""
+        """The parameters to evaluate on held-out tasks."""
         ...
 
     def train_tasks(self) -> Any:
-        """What training draws its tasks from."""
+        """The distribution of training tasks."""
         ...
 
     def held_out_tasks(self, part: str = "test") -> Any:
-        """What validation or test draws its tasks from."""
+        """The distribution of validation or test tasks."""
         ...
 
     def outer_loop(self, tasks: object) -> MeshLoop:
-        """The outer loop on what `train_tasks` gave."""
+        """The outer loop on the result of `train_tasks`."""
         ...
 
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
-        """The compiled evaluation on what `held_out_tasks` gave.
+        """The compiled evaluation on the result of `held_out_tasks`.
 
-        `last_only`: scores before the first inner step and after the last are enough.
+        `last_only`: only the scores before the first and after the last inner step are needed.
         """
         ...
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """What is logged of a dispatch, by name: one value for each meta-step."""
+        """The logged values of a dispatch, by name: one for each meta-step."""
         ...
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """What went wrong in a block and is only logged. Raises InnerloopError for a run that diverged."""
+        """The incidents in a block, which are only logged. Raises InnerloopError if the run diverged."""
         ...
 
 
 @runtime_checkable
 class Experiment(Trainable, Protocol):
-    """The parts of one run, as its config describes them."""
+    """The parts of one run, built from its config."""
 
     @property
     def config(self) -> Config:
-        """What describes it."""
+        """The settings of the run."""
         ...
 
     def with_config(self, config: Config) -> "Experiment":
@@ -125,17 +125,17 @@ class Experiment(Trainable, Protocol):
         ...
 
     def data_hashes(self) -> dict[str, str]:
-        """SHA-256 of each set of the data, by its name; none for tasks that are drawn from formulas."""
+        """SHA-256 of each set of the data, by name; empty for tasks generated from formulas."""
         ...
 
 
 def number_of_tasks(held_out: object, most: int) -> int:
-    """How many held-out tasks are measured: as many as asked for, or all where there are not so many."""
+    """The number of held-out tasks to measure: `most`, or all of them if there are fewer."""
     return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
 
 
 def outer_series(info: PyTree) -> dict[str, PyTree]:
-    """The part of `series` that every outer loop has; auxiliary outputs of the loss as `train_NAME`, if numbers."""
+    """The `series` of every outer loop; auxiliary outputs of the loss are included as `train_NAME` if scalar."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     aux = getattr(info, "aux", None)
     told = zip(paths(aux), jax.tree.leaves(aux), strict=True)

@@ -1,6 +1,6 @@
-"""A run in a folder for parts of one's own: any parameters, algorithm and tasks.
+"""`fit`: a training run in a folder, for your own parameters, algorithm and tasks.
 
-It is the run of `innerloop.train` with parts that no config describes: the same loop, checkpoints and records.
+It works like `innerloop.train`, with the same loop, checkpoints and records, but needs no config.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,9 +45,10 @@ class Fitted:
     """The result of `fit`.
 
     Attributes:
-        state: of the outer loop, after the last meta-step.
-        best_params: the meta-parameters of the best validation; without validation those of `state`.
-        best_step: the meta-step of the best validation (None: there was none, or the run ended before it came again).
+        state: the state of the outer loop after the last meta-step.
+        best_params: the meta-parameters with the best validation score; without validation, those of `state`.
+        best_step: the meta-step of the best validation (None: there was none, or the resumed run ended before it was
+            reached again).
         metrics: the lines of `metrics.jsonl`.
         folder: the run's folder.
     """
@@ -91,31 +92,31 @@ def fit(
 ) -> Fitted:
     """Meta-train into a folder, with checkpoints, metrics, validation and exact resume.
 
-    The bits are those of `OuterLoop(...).run` from `init(params, jax.random.key(seed))`, however often the run was
-    interrupted.
+    The result is bit-identical to that of `OuterLoop(...).run` from `init(params, jax.random.key(seed))`, however often
+    the run is interrupted and resumed.
 
     Args:
         algorithm: as for `OuterLoop`.
         params: the parameters of a model.
-        tasks: a distribution of tasks, `StreamedEpisodes`, or meta-batches as for `IteratorOuterLoop`, of which
-            `log_every` are read at a time. A run on meta-batches can be resumed if they are given by a function of the
-            number of meta-steps.
+        tasks: a distribution of tasks, `StreamedEpisodes`, or meta-batches as for `IteratorOuterLoop`, which are read
+            `log_every` at a time. A run on meta-batches can be resumed only if they come from a function of the number
+            of meta-steps taken.
         optimizer: as for `OuterLoop`.
         meta_batch: as for `OuterLoop`.
         meta_steps: the length of the run.
-        folder: where the run is kept.
-        seed: decides which tasks are drawn.
+        folder: the run's folder.
+        seed: determines which tasks are drawn.
         chunk: as for `OuterLoop`.
         mesh: as for `OuterLoop`.
-        validation: the distribution of held-out tasks; they are the same in every run.
-        score: as for `evaluate`, on held-out tasks.
-        validate_every: the number of meta-steps between validations, which come at ends of blocks of `log_every`.
+        validation: the distribution of held-out tasks; every run is validated on the same ones.
+        score: the score on held-out tasks, as for `evaluate`.
+        validate_every: the number of meta-steps between validations; each runs at the end of a block of `log_every`.
         validation_tasks: the number of held-out tasks, at least 2.
-        monitor: the score by which the best weights are chosen (None: `loss`, or the only score).
-        mode: whether a low or a high score is good (None: known of `loss`, `accuracy` and `return`).
-        patience: the number of validations without a better one after which the run ends (None: never).
-        log_every: the number of meta-steps of which the means are logged.
-        checkpoint_every: the number of meta-steps between checkpoints, which come at ends of blocks of `log_every`.
+        monitor: the score that selects the best weights (None: `loss`, or the only score).
+        mode: whether lower (`min`) or higher (`max`) is better (None: known for `loss`, `accuracy` and `return`).
+        patience: the number of validations without improvement after which the run ends (None: never).
+        log_every: the number of meta-steps in a block; one line of metrics holds the means over a block.
+        checkpoint_every: the number of meta-steps between checkpoints; each is written at the end of a block.
         callbacks: called after every block, to log, plot or end the run.
         progress: whether to show progress on standard error if the run takes more than two seconds.
         resume: whether to continue from the last checkpoint in the folder. If there is none, the run starts from the
@@ -124,7 +125,7 @@ def fit(
     Raises:
         InnerloopError: an argument is wrong, the folder holds another run, the run diverged, memory ran out, or files
             cannot be written.
-        Stopped: SIGINT, SIGTERM or SIGHUP came, and the state was saved.
+        Stopped: SIGINT, SIGTERM or SIGHUP was received, and the state was saved.
     """
     check_one_process()
     check_parameters(params)
@@ -157,7 +158,7 @@ def _run(
     callbacks: Sequence[Callback],
     resume: bool,
 ) -> Fitted:
-    """The run once its parts are known."""
+    """Run the training once its parts are known."""
     with graceful_shutdown() as guard, explain_oom(None, "fit", OOM), _begun(run, folder, settings, resume):
         identity = sha256([folder.description().encode()])
         with _reading_ahead(run), checkpoint.opened(folder.make("checkpoints"), identity) as checkpoints:
@@ -169,7 +170,7 @@ def _run(
 
 @contextmanager
 def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -> Iterator[None]:
-    """Hold the folder: of a new run, or of the run that goes on. Raises InnerloopError where it is another one's."""
+    """Lock the folder of a new or resumed run. Raises InnerloopError if the folder belongs to another run."""
     again = resume and folder.is_fit
     with folder.undone_unless_resumable(new=not again), exclusive_lock(folder):
         if again:
@@ -183,7 +184,7 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
 def _trained(
     run: OwnRun, recorder: FitRecorder, guard: Guard, settings: JsonObject, callbacks: Sequence[Callback]
 ) -> MetaState:
-    """The state after the last meta-step."""
+    """Train to the end, and return the last state."""
     loop = TrainingLoop(run, recorder, lambda progress: told_of_block(callbacks, progress), guard)
     with told(callbacks, recorder.folder, settings, int(loop.state.step)):
         return loop.run_to_end()
@@ -191,7 +192,7 @@ def _trained(
 
 @contextmanager
 def _reading_ahead(run: OwnRun) -> Iterator[None]:
-    """Stop the thread that reads ahead, if there is one, at the end."""
+    """Stop the prefetching thread at the end, if there is one."""
     try:
         yield
     finally:
@@ -202,7 +203,7 @@ def _reading_ahead(run: OwnRun) -> Iterator[None]:
 def rule_of(
     run: OwnRun, score: Score | None, monitor: str | None, mode: Mode | None, patience: int | None
 ) -> BestRule | None:
-    """How validations are compared; None without any. Raises InnerloopError for settings that do not fit."""
+    """How validations are compared; None without validation. Raises InnerloopError for invalid settings."""
     if run.validation is not None:
         names = run.validation.check(run.loop.algorithm, run.params, run.seed)
         return best_rule(names, monitor, mode, patience)
@@ -216,8 +217,8 @@ def rule_of(
 
 
 def check_resumable(run: OwnRun) -> None:
-    """Raise InnerloopError for meta-batches that cannot be read from the middle on."""
+    """Raise InnerloopError if the meta-batches come from an iterator, which cannot be resumed in the middle."""
     if isinstance(run.loop, IteratorOuterLoop) and not run.loop.resumable:
-        wrong = "an iterator cannot be resumed exactly: what it gave before is not known"
-        do = "give a function `tasks(step)` that returns the iterator of the meta-batches from there on"
+        wrong = "an iterator cannot be resumed exactly: how far it was read is not known"
+        do = "pass a function `tasks(step)` that returns an iterator over the meta-batches from that step on"
         raise InnerloopError("resume", wrong, do=do)

@@ -1,4 +1,4 @@
-"""Checks of what `innerloop.fit` is given, before anything is written."""
+"""Checks of the arguments of `innerloop.fit`, before anything is written."""
 
 import jax
 
@@ -9,30 +9,30 @@ from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel import multi_process
 
 COUNTED = 2**31 - 1
-"""The highest count: meta-steps are counted in int32."""
+"""The largest count: meta-steps are counted in int32."""
 
 
 def count(name: str, number: object, least: int = 1) -> int:
-    """A number of things. Raises InnerloopError unless it is a whole number of at least `least`."""
+    """The argument `name` as an integer. Raises InnerloopError unless it is a whole number of at least `least`."""
     return check_count("fit", name, number, least, COUNTED)
 
 
 def checked_seed(number: object) -> int:
-    """A seed that `jax.random.key` accepts. Raises InnerloopError for any other."""
+    """A seed that `jax.random.key` accepts. Raises InnerloopError otherwise."""
     return check_count("fit", "seed", number, int(SEED.low), int(SEED.high))
 
 
 def check_parameters(params: Params) -> None:
-    """Raise InnerloopError unless these are float arrays, whose paths name them."""
+    """Raise InnerloopError unless these are float arrays with unique paths."""
     check_trainable(params, "fit")
     names = paths(params)
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InnerloopError("fit", "two parameters have one path", got=twice[0], do="rename one of them")
+        raise InnerloopError("fit", "two parameters share a path", got=twice[0], do="rename one of them")
 
 
 def check_one_process() -> None:
-    """Raise InnerloopError in a run of several processes."""
+    """Raise InnerloopError if there are several processes."""
     if multi_process.is_multi_process():
-        do = "use `innerloop.train` there, or `OuterLoop` itself"
-        raise InnerloopError("fit", "runs in one process", got=jax.process_count(), do=do)
+        do = "use `innerloop.train` or `OuterLoop` with several processes"
+        raise InnerloopError("fit", "runs in one process only", got=jax.process_count(), do=do)

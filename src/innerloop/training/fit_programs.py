@@ -1,4 +1,4 @@
-"""What a run of `innerloop.fit` computes, as digests of its traced programs and of the data that they are given."""
+"""What a run of `innerloop.fit` computes, as digests of its traced programs and of their data."""
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,11 @@ from innerloop.training.own_run import OwnRun, with_jax_arrays
 from innerloop.training.program_digest import arrays_within, program_digest
 
 ROWS = 64
-"""Examples of streamed episodes that are compared: a memory map is too large to be read as a whole."""
+"""The number of streamed examples that are compared: a memory map is too large to read completely."""
 
 
 def programs_of(run: OwnRun, state: MetaState) -> dict[str, str]:
-    """Digests of what is computed; without those of the tasks and the algorithm if an iterator alone brings tasks."""
+    """Digests of all programs of a run; tasks and algorithm are omitted if the tasks only come from an iterator."""
     tasks = _training_tasks(run, state)
     found = {"optimizer": _optimizer(run, state)}
     if tasks is not None:
@@ -36,7 +36,7 @@ def programs_of(run: OwnRun, state: MetaState) -> dict[str, str]:
 
 
 def _training_tasks(run: OwnRun, state: MetaState) -> tuple[Task, str] | None:
-    """The shapes of a task as the algorithm meets it, and a digest of where tasks come from."""
+    """The shapes of a task as the algorithm sees it, and a digest of the source of tasks."""
     loop = run.loop
     if isinstance(loop, StreamedOuterLoop):
         return jax.eval_shape(loop.prepare, _stored(loop.episodes, state)), _streamed(loop.episodes, state)
@@ -58,7 +58,7 @@ def _stored(episodes: StreamedEpisodes, state: MetaState) -> Task:
 
 
 def _streamed(episodes: StreamedEpisodes, state: MetaState) -> str:
-    """Of the sampler with its classes, and of rows spread evenly over the examples."""
+    """A digest of the sampler with its classes, and of rows evenly spaced over the examples."""
     examples = episodes.examples
     rows = episodes.fetch(np.linspace(0, len(examples) - 1, min(ROWS, len(examples))).astype(int))
     kind = f"{program_digest(episodes.sampler.sample, state.key)} {examples.dtype}{examples.shape}"
@@ -66,7 +66,7 @@ def _streamed(episodes: StreamedEpisodes, state: MetaState) -> str:
 
 
 def _held(arrays: PyTree) -> str:
-    """Of these arrays themselves."""
+    """A digest of the arrays themselves."""
     return sha256([str(arrays_within(arrays)).encode(), *map(bits_of, jax.tree.leaves(arrays))]).hex()
 
 
@@ -79,7 +79,7 @@ def _drawn(tasks: TaskDistribution, state: MetaState) -> str:
 
 
 def _optimizer(run: OwnRun, state: MetaState) -> str:
-    """Of its first state and of an update: step sizes may lie in either."""
+    """A digest of the optimiser's initial state and of an update: a step size may be part of either."""
     zero, optimizer = jnp.zeros(()), run.loop.optimizer
 
     def both(grads: PyTree, moments: PyTree, params: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""What a run of `innerloop.fit` leaves beside the files of every run: the weights of its best validation."""
+"""The recorder of a run of `innerloop.fit`: as for every run, and the weights of the best validation."""
 
 import os
 from contextlib import suppress
@@ -16,17 +16,17 @@ from innerloop.training.warm_start import WarmStart
 
 
 class FitRecorder(RunRecorder):
-    """A recorder that keeps the best weights, and ends the run when they have not improved for long."""
+    """A recorder that keeps the best weights, and ends the run when they have stopped improving."""
 
     def __init__(self, run: RunFolder, checkpoints: checkpoint.Manager, rule: BestRule | None):
         super().__init__(run, own_weights.save, checkpoints, WarmStart(""))
         self.rule, self.best = rule, Best()
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """As of every run; what was the best until then is read from its lines of metrics.
+        """As for every run; the best validation so far is read from its lines of metrics.
 
-        Best weights of a later step than the last checkpoint's are forgotten. The same bits come again, and they with
-        them; if the run ends before, they are not its best.
+        Best weights from a later step than the last checkpoint are ignored. The resumed run reaches the same weights
+        again; if it ends earlier, they are not its best.
         """
         state = super().first_state(params, fresh)
         if self.rule is not None:
@@ -47,7 +47,7 @@ class FitRecorder(RunRecorder):
                 self.wait()
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
-        """As of every run, and the weights if they are the best so far."""
+        """As for every run; also write the weights if they are the best so far."""
         super().log(state, metrics, incidents)
         if self.rule is None:
             return
@@ -59,5 +59,5 @@ class FitRecorder(RunRecorder):
             self.run.note(self.run.best)
 
     def ended(self) -> bool:
-        """Whether there were enough validations without a better one."""
+        """Whether patience has run out."""
         return self.rule is not None and self.rule.exhausted(self.best)

@@ -1,6 +1,6 @@
-"""What decides the bits of a run of `innerloop.fit`, as JSON: a run is resumed with the same alone.
+"""The settings that determine the bits of a run of `innerloop.fit`, as JSON: they must not change when it resumes.
 
-The length of the run, the distance of its checkpoints and its patience are not among it: they may change.
+The length of the run, the checkpoint interval and the patience are not among them and may change.
 """
 
 import json
@@ -28,24 +28,24 @@ PROGRAMS = {
     "validation": "the validation tasks or their data",
     "score": "the score",
 }
-"""What the digest of each program stands for, in words."""
+"""What the digest of each program covers, for messages."""
 
 
 TRACING = ("python", "packages", "flags", "device_kinds")
-"""Circumstances under which the same code may have other traces."""
+"""Parts of the environment that may change the trace of the same code."""
 
 KINDS = {
     OuterLoop: "a distribution",
     StreamedOuterLoop: "streamed episodes",
     IteratorOuterLoop: "meta-batches",
 }
-"""What tasks are given as, by the loop that takes them."""
+"""The kind of tasks, by the outer loop that takes them."""
 
 
 def settings_of(
     run: OwnRun, state: MetaState, rule: BestRule | None, chunk: int | None, mesh: Mesh | None
 ) -> JsonObject:
-    """Everything known of a run, `state` being that before training."""
+    """The settings of a run; `state` is the state before training."""
     schedule, algorithm = run.schedule, run.loop.algorithm
     settings: JsonObject = {"seed": run.seed, "meta_batch": run.loop.meta_batch, "chunk": chunk}
     settings |= {"mesh": None if mesh is None else dict(mesh.shape), "tasks": KINDS[type(run.loop)]}
@@ -59,15 +59,15 @@ def settings_of(
 
 
 def text_of(settings: JsonObject) -> str:
-    """As it lies in the run's folder."""
+    """The text of `fit.json`."""
     return json.dumps(settings, indent=2) + "\n"
 
 
 def check_same(run: RunFolder, now: JsonObject) -> None:
-    """Raise InnerloopError, naming the first setting, unless the run in the folder was begun with the same settings.
+    """Raise InnerloopError, naming the first difference, unless the run in the folder started with these settings.
 
-    With other versions, flags or devices programs have other traces, so there they are not compared; a warning names
-    those.
+    Other versions, flags or devices may change the traces of programs, so programs are then not compared; a separate
+    warning names what changed.
     """
     then = read_object(run.path / NAME, follow=False)
     if any(name.partition(".")[0] in TRACING for name in changes(run.known(), environment())):
@@ -76,11 +76,11 @@ def check_same(run: RunFolder, now: JsonObject) -> None:
     if found:
         name = min(found, key=lambda name: name.startswith("programs."))
         wrong = _worded(run, name, *found[name])
-        raise InnerloopError("resume", wrong, do="give what it began with, or another folder")
+        raise InnerloopError("resume", wrong, do="use the original settings, or another folder")
 
 
 def _worded(run: RunFolder, name: str, before: str, after: str) -> str:
-    """What differs, in words."""
+    """One difference as an error message."""
     if name.startswith("programs."):
         return f"{PROGRAMS[name.removeprefix('programs.')]} changed since the run in {run.path} began"
     had, got = (f"no `{name}`", after) if before == "unknown" else (f"`{name}` {before}", after)

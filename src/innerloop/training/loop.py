@@ -1,4 +1,4 @@
-"""The training loop: blocks of meta-steps in dispatches of a second, their checks, validation, and when to save."""
+"""The training loop: blocks of meta-steps in dispatches of about a second, with checks, validation and checkpoints."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from innerloop.training.signals import Stopped as Stopped
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a run after a block. Speeds and remaining time are NaN until more than compilation was timed."""
+    """The progress of a run after a block. Speeds and remaining time are NaN until the second dispatch is timed."""
 
     step: int
     total: int
@@ -39,9 +39,9 @@ class Progress:
 
 
 class TrainingLoop:
-    """One run in progress. Of several processes, each has one; the first one's recorder writes.
+    """One run in progress. With several processes, each has its own loop; only the first one's recorder writes.
 
-    It ends before its time where `on_progress` returns true, and where its recorder says so.
+    The run ends early if `on_progress` returns true or the recorder says so.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class TrainingLoop:
         self.schedule = experiment.schedule
         self.distribution = experiment.train_tasks()
         self.loop = experiment.outer_loop(self.distribution)
-        # Now, so that too few classes are told before training.
+        # Here, so that too few classes are reported before training.
         self.held_out = experiment.held_out_tasks("validation")
-        # What is too large for one device is first made on the host.
+        # A model too large for one device is first created on the host.
         with on_the_host() if model_shards_of(self.loop.mesh) > 1 else nullcontext():
             first = recorder.first_state(experiment.init_params(), self.fresh)
             self.state = multi_process.tree_from_first(first)
@@ -74,9 +74,9 @@ class TrainingLoop:
         return self.loop.start(params, self.experiment.keys().tasks)
 
     def run_to_end(self) -> MetaState:
-        """All remaining meta-steps, then the final weights."""
+        """Run all remaining meta-steps, then write the final weights."""
         total, step, every = self.schedule.meta_steps, int(self.state.step), self.schedule.log_every
-        # Processes stop together, hence at the end of a dispatch.
+        # Several processes must stop together, so only at the end of a dispatch.
         rescue = None if multi_process.is_multi_process() else self.rescue
         with self.recorder.open(), self.guard.saving(rescue):
             self.pace = Pace(self.loop.unit(self.state.key, self.schedule.most))
@@ -93,7 +93,7 @@ class TrainingLoop:
         return self.state
 
     def save_if_due(self, step: int, ended: bool) -> None:
-        """Save after a block where that is due or a signal came; then raise Stopped unless that was the end."""
+        """Save after a block if due or if a signal was received; then raise Stopped, unless that was the end."""
         stop = self.asked_to_stop()
         if self.schedule.saves(step) or ended or stop:
             self.recorder.save(self.state, EMPTY)
@@ -102,11 +102,11 @@ class TrainingLoop:
             raise Stopped(stop, step, self.recorder.folder)
 
     def asked_to_stop(self) -> int:
-        """The number of the signal that came; asked of one process, all stop."""
+        """The number of the signal received by any process, since all stop together; 0 for none."""
         return max(multi_process.all_gather_int(max(self.guard.numbers, default=0)))
 
     def block(self, step: int, end: int) -> bool:
-        """The meta-steps from `step` to `end`, with what is logged and said of them; whether the run ends there."""
+        """Run, log and report the meta-steps from `step` to `end`; whether the run ends there."""
         scores: dict[str, float] = {}
         while step < end:
             length = self.pace.next(end - step)
@@ -122,7 +122,7 @@ class TrainingLoop:
                 raise Stopped(stop, step, self.recorder.folder)
         done, self.log = self.log, EMPTY
         metrics = done.means() | scores
-        with self.saved_first(self.before, self.log_before):  # as if its line were not there
+        with self.saved_first(self.before, self.log_before):  # before the block, as its line may be missing
             self.recorder.log(self.state, metrics, done.incidents)
             if self.schedule.keeps(step):
                 self.recorder.snapshot(self.state)
@@ -130,7 +130,7 @@ class TrainingLoop:
             return bool(self.on_progress(self.progress(step, metrics)))
 
     def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
-        """The next `length` meta-steps: values of every one of them, and what is only logged."""
+        """Run the next `length` meta-steps; returns the values of each, and the incidents."""
         begun = time.monotonic()
         self.state, info = self.run(self.state, length)
         incidents = self.check(info, step + length)
@@ -139,12 +139,12 @@ class TrainingLoop:
         return series, incidents
 
     def run(self, state: MetaState, length: int) -> tuple[MetaState, PyTree]:
-        """So many meta-steps, by the one program of the whole run."""
+        """Run `length` meta-steps with the one program compiled for the whole run."""
         return self.loop.run(state, length, most=self.schedule.most, on_nonfinite="ignore")
 
     @contextmanager
     def saved_first(self, state: MetaState, log: BlockLog) -> Iterator[None]:
-        """Save this state before an error goes on its way, if it can be saved."""
+        """If an error is raised, save this state first, if possible."""
         try:
             yield
         except (Exception, SystemExit):
@@ -155,7 +155,7 @@ class TrainingLoop:
 
     @contextmanager
     def told_of_failure(self) -> Iterator[None]:
-        """Tell the recorder of an error within a dispatch, with the state before it."""
+        """Report an error within a dispatch to the recorder, with the state before it."""
         try:
             yield
         except Exception:
@@ -163,25 +163,25 @@ class TrainingLoop:
             raise
 
     def rescue(self, number: int) -> Stopped:
-        """Save the state before the dispatch under way, which has not ended in time."""
+        """Save the state from before the current dispatch, which has not ended in time."""
         self.recorder.save(self.before, self.log_before)
         self.recorder.wait()
         return Stopped(number, int(self.before.step), self.recorder.folder)
 
     def check(self, info: object, step: int) -> JsonObject:
-        """What of the dispatch up to `step` is only logged. Raises InnerloopError unless all else is finite."""
+        """The incidents of the dispatch up to `step`. Raises InnerloopError if the run diverged."""
         folder, after = self.recorder.folder, self.state.params
         return self.experiment.check(
             info, Block(self.before, self.run, self.distribution, step, folder, after)
         )
 
     def validate_if_due(self, step: int, end: int) -> dict[str, float]:
-        """The validation scores where they are due at the end of a block."""
+        """The validation scores if they are due at the end of a block, else none."""
         if step < end or not self.schedule.validates(step):
             return {}
         first, begun = "validation" not in self.__dict__, time.monotonic()
         scores = self.validate()
-        if first:  # it was compiled
+        if first:  # the first one includes compilation
             self.pace.wait(time.monotonic() - begun)
         return scores
 
@@ -192,13 +192,13 @@ class TrainingLoop:
         return self.experiment.evaluator(self.held_out, tasks=tasks, last_only=True)
 
     def validate(self) -> dict[str, float]:
-        """Scores on validation tasks, the same in every run: those of seed 0; and how many of them diverged."""
+        """Scores on validation tasks, which are the same in every run (seed 0), and how many of them diverged."""
         params = self.experiment.for_tasks(self.state.params)
         curve = join(list(self.validation(params, held_out_key(0, "validation"))))
         return {f"validation_{name}": value for name, value in divergence.means(curve).items()}
 
     def progress(self, step: int, metrics: dict[str, float]) -> Progress:
-        """Speed so far and time left, compilation left out; NaN while there was nothing else."""
+        """Speed so far and time left, without compilation; NaN until the second dispatch."""
         per_second = self.pace.per_second()
         speeds = {f"{what}_per_second": n * per_second for what, n in self.experiment.work().items()}
         left = self.schedule.meta_steps - step

@@ -1,4 +1,4 @@
-"""The numbers that are reported of a trained initialisation."""
+"""Measures a trained initialisation on held-out tasks."""
 
 import time
 from collections.abc import Callable
@@ -30,10 +30,10 @@ def measure(
     part: str = "test",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
-    """The adaptation curve on held-out tasks (None: as the config says).
+    """Measure the adaptation curve on held-out tasks (None: as in the config).
 
-    `on_progress(done, total)` is called with the number of tasks done so far. Raises InnerloopError for a
-    `learning_rate` where step sizes are learned.
+    `on_progress(done, total)` is called with the number of tasks done so far. Raises InnerloopError if a
+    `learning_rate` is given but the step sizes are learned.
     """
     if learning_rate is not None and trained.config.spec.learns_rates:
         wrong, do = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
@@ -59,12 +59,12 @@ def measure(
 
 
 def changed(settings: Any, changes: dict[str, object]) -> Any:
-    """The settings with those changes that are not None."""
+    """The settings with the changes that are not None."""
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
 def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> JsonObject:
-    """The fields of every measurement but `score` and `task_scores`."""
+    """The fields common to all measurements, except `score` and `task_scores`."""
     return {
         "steps": list(curve.steps),
         "curves": {n: Band(curve.mean(n).tolist(), curve.ci95(n).tolist()) for n in curve.scores},
@@ -84,7 +84,7 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
 
 
 def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ScoreMeasurement:
-    """Accuracy or loss."""
+    """The measurement of accuracy or loss."""
     score = "accuracy" if "accuracy" in curve.scores else "loss"
     return ScoreMeasurement(
         **common(trained, config, curve, seed, part),
@@ -99,7 +99,7 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
 
 
 def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ReturnMeasurement:
-    """Returns."""
+    """The measurement of returns."""
     return ReturnMeasurement(
         **common(trained, config, curve, seed, part),
         score="return",

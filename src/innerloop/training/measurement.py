@@ -1,4 +1,4 @@
-"""A measured adaptation curve with everything that its numbers depend on."""
+"""A measured adaptation curve, with everything that its numbers depend on."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from innerloop.io.untrusted import JsonObject
 
 
 class Band(NamedTuple):
-    """Means over tasks after each recorded inner step, and the half-widths of their 95 % intervals."""
+    """Means over tasks after each recorded inner step, and half-widths of their 95 % confidence intervals."""
 
     mean: list[float]
     ci95: list[float]
@@ -32,36 +32,36 @@ COMMON = (
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(ABC):
-    """What scores and returns have in common."""
+    """The common part of measurements of scores and returns."""
 
     score: str
-    """What counts: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
+    """The main score: `accuracy`, `loss` for regression, or `return` in reinforcement learning."""
     steps: list[int]
     """The recorded numbers of inner steps."""
     curves: dict[str, Band]
-    """Each score after them, by its name."""
+    """The curve of each score at these steps, by name."""
     tasks: int
     inner_steps: int
     inner_learning_rate: float
     seed: int
-    """Of the tasks."""
+    """The seed of the tasks."""
     precision: Precision = "float32"
-    """Of products, in training and at test."""
+    """The precision of matrix products and convolutions, in training and at test."""
     classes: str
-    """`test`, `validation` or `train`."""
+    """The set of classes: `test`, `validation` or `train`."""
     diverged_tasks: int
-    """Tasks in the mean on which adaptation diverged (`innerloop.training.divergence`)."""
+    """The number of tasks on which adaptation diverged (`innerloop.training.divergence`); the means include them."""
     source: str
     preset: str
     algorithm: str
     trained_meta_steps: int | None
     seconds: float
     task_scores: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
-    """`[tasks]`: the score of each task after the last inner step, to compare two measurements in pairs."""
+    """`[tasks]`: the score of each task after the last inner step, for paired comparisons."""
 
     @property
     def curve(self) -> Band:
-        """The curve of what counts."""
+        """The curve of the main score."""
         return self.curves[self.score]
 
     @property
@@ -71,11 +71,11 @@ class Measurement(ABC):
 
     @property
     def ci95(self) -> float:
-        """Half-width of the 95 % interval of `value`."""
+        """Half-width of the 95 % confidence interval of `value`."""
         return self.curve.ci95[-1]
 
     def at(self, step: int) -> tuple[float, float] | None:
-        """Mean and half-width after `step` inner steps, if they were recorded."""
+        """Mean and half-width after `step` inner steps, or None if that step was not recorded."""
         if step not in self.steps:
             return None
         i = self.steps.index(step)
@@ -95,10 +95,10 @@ class ScoreMeasurement(Measurement):
     shots: int
     queries_per_class: int
     rotations: bool | None = None
-    """Whether held-out classes are rotated; None: training classes are not."""
+    """Whether held-out classes are rotated; None if the training classes are not."""
 
     def to_json(self) -> JsonObject:
-        """The last point under the score's name, the conditions, and all points under `curve`."""
+        """The final score under its name, the conditions, and all points under `curve`."""
         names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
         names += () if self.rotations is None else ("rotations",)
         names += ("inner_steps", "inner_learning_rate", *COMMON)
@@ -109,7 +109,7 @@ class ScoreMeasurement(Measurement):
 
 @dataclass(frozen=True, kw_only=True)
 class ReturnMeasurement(Measurement):
-    """Undiscounted returns of a policy after 0..n updates."""
+    """Undiscounted returns of a policy after 0 to n updates."""
 
     trajectories: int
     restarts: bool
@@ -126,5 +126,5 @@ class ReturnMeasurement(Measurement):
 
 
 def chosen(measurement: Measurement, names: tuple[str, ...]) -> JsonObject:
-    """These fields, in this order."""
+    """The named fields, in this order."""
     return {name: getattr(measurement, name) for name in names}

@@ -1,8 +1,8 @@
-"""How a training fits into memory, decided from a prediction before anything is compiled.
+"""Makes training fit into memory, from a prediction made before anything is compiled.
 
-What changes is cost and never mathematics: fewer tasks vectorised at a time, then inner steps recomputed in the
-backward pass, then the square root of their number kept as checkpoints, at last in the host's memory. A run that fits
-stays as it is, to the bit.
+The plan trades time for memory and never changes the mathematics. In this order: vectorise fewer tasks at a time,
+recompute inner steps in the backward pass, keep only the square root of their number as checkpoints, and keep those in
+host memory. A run that fits is left unchanged, to the bit.
 """
 
 import os
@@ -19,18 +19,18 @@ from innerloop.training.peak_memory import predicted_peak
 from innerloop.training.supervised import SupervisedExperiment
 
 SAFETY = 2
-"""The prediction is right to a factor of about two (see `innerloop.training.peak_memory`)."""
+"""The prediction is accurate to a factor of about two (see `innerloop.training.peak_memory`)."""
 
 UNKNOWN = 2**63
-"""Bytes that are taken to be available where nothing tells how many are; every plan fits."""
+"""The bytes assumed to be available if that cannot be determined; every plan fits."""
 
 FEWEST_STEPS = 4
-"""Inner steps below which checkpoints through time save nothing."""
+"""The number of inner steps below which checkpoints through time save nothing."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Tasks vectorised at a time on each device, the inner loop, and bytes: predicted and available."""
+    """Tasks vectorised at a time on each device, the inner loop, and the bytes predicted and available."""
 
     chunk: int
     inner: InnerConfig
@@ -40,30 +40,28 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the prediction, with its safety factor, is below what is available."""
+        """Whether the prediction, times the safety factor, is at most what is available."""
         return SAFETY * self.predicted <= self.available
 
     @property
     def is_news(self) -> bool:
-        """Whether there is anything to say: a tenth of a GiB, or a change."""
+        """Whether the plan is worth reporting: at least 0.1 GiB, a change, or no fit."""
         return self.predicted >= 0.1 * 2**30 or self.changed or not self.fits
 
     def __str__(self) -> str:
         need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))
-        text = f"memory: about {need}{'' if self.available == UNKNOWN else f' of {have}'} at the peak"
+        text = f"memory: about {need}{'' if self.available == UNKNOWN else f' of {have}'} at peak"
         if self.changed:
-            text += f"; so {self.chunk} tasks at a time, inner steps {self.inner.derivative}"
+            text += f"; hence {self.chunk} tasks at a time, inner steps {self.inner.derivative}"
             text += f", {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
-            text += " in the host's memory" if self.inner.offload else ""
+            text += " in host memory" if self.inner.offload else ""
         return (
-            text
-            if self.fits
-            else f"{text}; this may not fit: fewer inner steps, examples or --devices would help"
+            text if self.fits else f"{text}; this may not fit: use fewer inner steps, examples or --devices"
         )
 
 
 def available_memory() -> int:
-    """Bytes free for this process: the accelerator's, or the machine's; `UNKNOWN` where neither can be asked."""
+    """Free bytes of the accelerators or of the machine; `UNKNOWN` if neither can be determined."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * len(jax.local_devices())
@@ -74,7 +72,7 @@ def available_memory() -> int:
 
 
 def peak_of_a_task(experiment: SupervisedExperiment) -> int:
-    """Predicted bytes of one task's meta-gradient."""
+    """Predicted peak bytes of one task's meta-gradient."""
     distribution = experiment.train_tasks()
     params = jax.eval_shape(experiment.init_params)
     one = lambda params, key: experiment.algorithm.meta_grad(params, distribution.sample(key))
@@ -82,9 +80,9 @@ def peak_of_a_task(experiment: SupervisedExperiment) -> int:
 
 
 def memory_plan(experiment: SupervisedExperiment, available: int | None = None) -> MemoryPlan:
-    """The first that fits: as configured; fewer tasks at a time; the same in each of `cheaper_ways`.
+    """The first plan that fits: as configured; with fewer tasks at a time; the same for each of `cheaper_ways`.
 
-    A chunk that the config names is kept. If nothing fits, the last tried.
+    A chunk set in the config is kept. If no plan fits, the last one is returned.
     """
     config = experiment.config
     available = available_memory() if available is None else available
@@ -107,7 +105,7 @@ def memory_plan(experiment: SupervisedExperiment, available: int | None = None) 
 
 
 def cheaper_ways(inner: InnerConfig) -> Iterator[InnerConfig]:
-    """The inner loop in ways that need less memory, and more time; what the config names is kept."""
+    """Variants of the inner loop that need less memory and more time; explicit settings are kept."""
     if inner.derivative == "unrolled":
         yield (inner := replace(inner, derivative="rematerialised"))
     if inner.checkpoints is None and inner.steps >= FEWEST_STEPS:

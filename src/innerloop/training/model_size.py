@@ -1,7 +1,7 @@
-"""The size of a config's model, compared with what was stored of it before any of it is made.
+"""Compares the size of a config's model with the stored weights, before the model is built.
 
-A config is text: a few bytes may ask for a layer of 10^18 numbers, or for a hundred thousand layers. Whoever stored the
-model has stored every number of it, so there is no need to try.
+A config is untrusted text: a few bytes may ask for a layer of 10^18 numbers, or for a hundred thousand layers. A stored
+model contains all of its numbers, so a config that asks for more than the file holds can be rejected at once.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ DO = "use the config that it was trained with"
 
 
 def least_size(config: Config) -> tuple[int, int]:
-    """How many arrays and numbers the model has at least, whatever its inputs are."""
+    """Lower bounds on the numbers of arrays and of elements of the model, for any inputs."""
     m = config.model
     if m.kind == "conv4" and not config.reinforcement:
         return 10, 27 * m.filters**2 + head_size(config, m.filters)
@@ -28,38 +28,38 @@ def least_size(config: Config) -> tuple[int, int]:
 
 
 def head_size(config: Config, features: int) -> int:
-    """Numbers of the layer that tells classes apart."""
+    """A lower bound on the number of weights of the output layer."""
     return features * (config.data.ways if config.data.spec.kind == "images" else 1)
 
 
 def check_stored(config: Config, arrays: dict[str, np.ndarray], who: str) -> None:
-    """Raise InnerloopError unless so large a model can be in these arrays.
+    """Raise InnerloopError if the config's model is too large to be stored in these arrays.
 
-    Joint training stores a head of all training classes, which need not have the config's ways.
+    Joint training stores a head for all training classes, whose number may differ from the config's ways.
     """
     least, numbers = least_size(config)
     stored = sum(array.size for array in arrays.values()) + (0 if config.spec.adapts_in_training else 1 << 22)
     if least > len(arrays) or numbers > stored:
-        got = f"one of at least {least} arrays and {numbers} numbers for {len(arrays)} and {stored}"
-        raise InnerloopError(who, "the config asks for a larger model than the weights are", got=got, do=DO)
+        got = f"at least {least} arrays and {numbers} numbers against {len(arrays)} and {stored}"
+        raise InnerloopError(who, "the config describes a larger model than the file holds", got=got, do=DO)
 
 
 def check_kept(config: Config, checkpoints: Path) -> None:
-    """Raise InnerloopError unless so large a model can be in these checkpoints, if there are any."""
+    """Raise InnerloopError if the config's model is too large for these checkpoints, if there are any."""
     kept = [path.lstat().st_size for path in checkpoints.glob("[0-9]*/**/*")]
     arrays, numbers = least_size(config)
-    needs, bound = 4 * numbers + 256 * arrays, 4 * sum(kept) + (1 << 20)  # compression saves less than that
+    needs, bound = 4 * numbers + 256 * arrays, 4 * sum(kept) + (1 << 20)  # compression saves less than 4x
     if kept and needs > bound:
-        wrong = "the config asks for a larger model than the checkpoints can hold"
+        wrong = "the config describes a larger model than the checkpoints can hold"
         raise InnerloopError(str(checkpoints), wrong, got=f"{needs} bytes for {bound}", do=DO)
 
 
 def shapes_of(make: Callable[[], PyTree], who: str) -> PyTree:
-    """What `make` gives as shapes and types alone. Raises InnerloopError for sides that no array has."""
+    """Shapes and types of the result of `make`. Raises InnerloopError for impossible shapes."""
     try:
         return jax.eval_shape(make)
     except InnerloopError:
         raise
     except (OverflowError, TypeError, ValueError) as trouble:
-        wrong = f"its config describes no model ({type(trouble).__name__})"
+        wrong = f"its config does not describe a valid model ({type(trouble).__name__})"
         raise InnerloopError(who, wrong, do=DO) from None

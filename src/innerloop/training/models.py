@@ -18,7 +18,7 @@ def sinusoid_shape(config: Config) -> tuple[int]:
 def fresh_model(
     config: Config, shape: tuple[int, ...], key: PRNGKeyArray, outputs: int | None = None
 ) -> Params:
-    """The configured model before training, for examples of `shape` (`outputs`: other than one per way)."""
+    """The configured model before training, for examples of `shape` (`outputs` replaces the config's number)."""
     m = config.model
     if outputs is None:
         outputs = config.data.outputs

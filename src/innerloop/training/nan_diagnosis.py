@@ -1,4 +1,4 @@
-"""Where a run lost finiteness, for the command: `innerloop.engine.diagnosis` with layers, settings and checkpoints."""
+"""Where a run first had NaN or infinity: `innerloop.engine.diagnosis` with layers, settings and checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ from innerloop.training.storage.run_directory import last_checkpoint_hint
 
 
 class Caller(NamedTuple):
-    """Who tells of a divergence, and how the step sizes are called there."""
+    """Who reports a divergence, and what the step sizes are called there."""
 
     who: str = "train"
     inner: str = "`inner.learning_rate`"
@@ -33,7 +33,7 @@ FIT = Caller("fit", "the step size of the inner loop", "that of the optimizer")
 
 
 def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMAND) -> None:
-    """Raise InnerloopError for parameters that are not finite though all losses were: the outer step overflowed."""
+    """Raise InnerloopError for parameters that are not finite although all losses were: the outer step overflowed."""
     lost = first_lost(params)
     if lost is not None:
         wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
@@ -41,19 +41,19 @@ def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMA
 
 
 def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
-    """In words, where the block's meta-step after `good` good ones lost finiteness; empty if that cannot be told."""
+    """In words, where the meta-step after `good` finite ones first had NaN or infinity; empty if that is unknown."""
     state = to_device(block.before)
     try:
         state = block.run(state, good)[0] if good > 0 else state
         params = jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params)
         drawn = drawn_tasks(block.tasks, state.key, state.step, meta_batch)
         return first_nonfinite(algorithm.at(state.step), params, drawn, outputs_by_layer)
-    except Exception:  # whatever goes wrong here, the divergence itself must be told
+    except Exception:  # whatever goes wrong here, the divergence itself must be reported
         return ""
 
 
 def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:
-    """Every layer's output of a built-in network, first to last; nothing for any other."""
+    """The output of every layer of a built-in network, in order; empty for any other network."""
     from innerloop.nn.named_layers import named_layers
 
     try:
@@ -71,7 +71,7 @@ def check_finite(
 ) -> None:
     """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
 
-    `located(good)` tells where in the meta-step after so many good ones; else the inner step alone is named.
+    `located(good)` describes where in the meta-step after `good` finite ones; without it only the inner step is named.
     """
     lost = update_lost(info)
     if lost is None:

@@ -1,4 +1,4 @@
-"""From a config to the inner loop and the optimisers of both loops."""
+"""Builds the inner loop and the optimisers of both loops from a config."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from innerloop.engine.persistent_adam import persistent_adam
 
 
 def inner_loop(c: InnerConfig, differentiated: bool = False, learned_rates: bool = False) -> InnerLoop:
-    """The inner loop that a config describes; learned step sizes multiply what its rule returns."""
+    """The inner loop that a config describes; learned step sizes multiply the updates of its rule."""
     rule = inner_rule(c.optimizer, 1.0 if learned_rates else c.learning_rate, differentiated)
     return InnerLoop(
         rule,
@@ -24,10 +24,10 @@ def inner_loop(c: InnerConfig, differentiated: bool = False, learned_rates: bool
 
 
 def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.GradientTransformation:
-    """The inner rule of this name with a step size (or, but for `persistent_adam`, a schedule of it).
+    """The inner rule of this name with a step size (or a schedule, except for `persistent_adam`).
 
-    Adam divides by sqrt(nu), whose derivative at nu = 0 (a dead ReLU) is infinite, and the meta-gradient through it
-    NaN. Where the loop is differentiated, eps_root keeps it under 1e6; elsewhere Adam is the published one.
+    Adam divides by sqrt(nu), whose derivative is infinite at nu = 0 (a dead ReLU), so that the meta-gradient through it
+    is NaN. If the loop is differentiated, eps_root keeps the derivative below 1e6; otherwise Adam is as published.
     """
     rules: dict[str, Callable[[], optax.GradientTransformation]] = {
         "sgd": lambda: optax.sgd(rate),
@@ -38,8 +38,8 @@ def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.Grad
 
 
 def falling(decay: str, begin: float, steps: int) -> Any:
-    """What is `begin` at first, and falls to nothing over so many steps unless it is constant."""
-    steps = max(steps, 1)  # Optax has no schedule over no steps
+    """A schedule that starts at `begin` and decays to 0 over `steps`, or a constant."""
+    steps = max(steps, 1)  # Optax has no schedule over 0 steps
     schedules: dict[str, Callable[[], float | optax.Schedule]] = {
         "constant": lambda: begin,
         "linear": lambda: optax.linear_schedule(begin, 0.0, steps),

@@ -1,4 +1,4 @@
-"""The parts of a run as they were given: an algorithm, parameters and tasks of whoever calls `innerloop.fit`."""
+"""The parts of a run of `innerloop.fit`: the caller's own algorithm, parameters and tasks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from innerloop.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class Validation:
-    """What a run is validated on; without a score by the loss of its algorithm on the query set."""
+    """The tasks and score of validation; without a score, the algorithm's loss on the query set."""
 
     tasks: TaskDistribution
     score: Score | None = None
 
     def check(self, algorithm: Algorithm, params: Params, seed: int) -> list[str]:
-        """The names of the scores. Raises InnerloopError for what cannot be measured."""
+        """The names of the scores. Raises InnerloopError if they cannot be measured."""
         key = jax.random.key(seed)
         tasks = with_jax_arrays(self.tasks)
         check_distribution(tasks, key, "fit", "validation")
@@ -56,11 +56,11 @@ class OwnRun:
     seed: int
 
     def work(self) -> dict[str, int]:
-        """Tasks of one meta-step."""
+        """The number of tasks of one meta-step."""
         return {"tasks": self.loop.meta_batch}
 
     def keys(self) -> Keys:
-        """The key of the seed, as `OuterLoop.init` would be given it."""
+        """The key of the seed, as one would pass it to `OuterLoop.init`."""
         key = jax.random.key(self.seed)
         return Keys(init=key, tasks=key)
 
@@ -69,15 +69,15 @@ class OwnRun:
         return self.params
 
     def for_tasks(self, params: Params) -> Params:
-        """Held-out tasks meet the meta-parameters as they are."""
+        """The meta-parameters, unchanged."""
         return params
 
     def train_tasks(self) -> Any:
-        """What training draws its tasks from."""
+        """The training tasks."""
         return self.tasks
 
     def held_out_tasks(self, part: str = "validation") -> TaskDistribution | None:
-        """What validation draws its tasks from."""
+        """The distribution of validation tasks."""
         return self.validation.tasks if self.validation else None
 
     def outer_loop(self, tasks: object) -> MeshLoop:
@@ -85,7 +85,7 @@ class OwnRun:
         return self.loop
 
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
-        """The compiled evaluation on the validation tasks, before the first inner step and after the last."""
+        """The compiled evaluation on the validation tasks, before the first and after the last inner step."""
         assert self.validation is not None
         algorithm, given = self.loop.algorithm, self.validation
         record = sorted({0, algorithm.inner.steps})
@@ -93,13 +93,13 @@ class OwnRun:
         return evaluator(algorithm, given.tasks, given.score, num_tasks=tasks, record=record, chunk=chunk)
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, the norm of the meta-gradient, and auxiliary outputs of the loss."""
+        """Losses, the meta-gradient norm, and auxiliary outputs of the loss."""
         return outer_series(info)
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """Nothing is only logged. Raises InnerloopError where a loss, gradient or parameter is not finite."""
+        """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
         caller, where = nan_diagnosis.FIT, lambda good: ""
-        if isinstance(self.loop, OuterLoop):  # else the tasks cannot be drawn again, one by one
+        if isinstance(self.loop, OuterLoop):  # otherwise the tasks cannot be drawn again one by one
             algorithm, tasks = self.loop.algorithm, self.loop.meta_batch
             where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, tasks, block, good)
         nan_diagnosis.check_finite(info, block.step, block.folder, where, caller)
@@ -125,6 +125,6 @@ def loop_over(
 
 
 def with_jax_arrays(tasks: TaskDistribution) -> TaskDistribution:
-    """The same distribution with its arrays on the device: NumPy's cannot be indexed in a program."""
+    """The same distribution with JAX arrays: NumPy arrays cannot be indexed by traced values."""
     held, with_arrays = split_arrays(tasks)
     return with_arrays(jax.tree.map(jax.numpy.asarray, held))

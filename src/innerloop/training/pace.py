@@ -1,18 +1,18 @@
-"""How many meta-steps to compute at once: so many as take about a second, so that a signal is soon seen."""
+"""Chooses the length of dispatches: about a second, so that signals are seen soon."""
 
 import time
 
 from innerloop.parallel import multi_process
 
 SECONDS = 1.0
-"""Of one dispatch. Longer ones save nothing: a dispatch costs about a millisecond."""
+"""Target length of a dispatch. Longer ones save nothing: the overhead is about a millisecond."""
 
 GROWTH = 4
-"""By which a dispatch may be longer than the one before."""
+"""The factor by which a dispatch may be longer than the one before."""
 
 
 class Pace:
-    """The lengths of dispatches, and how fast they are once everything is compiled."""
+    """The lengths of dispatches, and their speed once everything is compiled."""
 
     def __init__(self, unit: int):
         self.unit, self.length = unit, unit
@@ -20,15 +20,15 @@ class Pace:
         self.compiled = False
 
     def next(self, left: int) -> int:
-        """How many of the `left` meta-steps to take now, a multiple of `unit` if there are so many.
+        """How many of the `left` meta-steps to take now; a multiple of `unit` if at least `unit` are left.
 
-        The same in all processes of a run.
+        All processes of a run get the same number.
         """
         length = min(multi_process.all_gather_int(self.length))
         return min(length, max(self.unit, left - left % self.unit), left)
 
     def took(self, steps: int, seconds: float) -> None:
-        """So many meta-steps took so long. The first time is that of compilation."""
+        """Record that `steps` meta-steps took `seconds`. The first call is taken as compilation."""
         if not self.compiled:
             self.compiled = True
             self.wait(seconds)
@@ -38,10 +38,10 @@ class Pace:
         self.length = max(self.unit, min(wanted, GROWTH * self.length) // self.unit * self.unit)
 
     def wait(self, seconds: float) -> None:
-        """So long nothing was computed that will be again, as while compiling."""
+        """Exclude a one-time cost, such as compilation, from the speed."""
         self.waited += seconds
 
     def per_second(self) -> float:
-        """Meta-steps per second with all that belongs to them; NaN before the second dispatch."""
+        """Meta-steps per second, including logging and saving; NaN before the second dispatch."""
         seconds = time.monotonic() - self.begun - self.waited
         return self.steps / max(seconds, 1e-9) if self.steps else float("nan")

@@ -1,8 +1,9 @@
-"""Peak memory of a program, predicted from its trace: before the minutes of compiling, not after.
+"""Peak memory of a program, predicted from its trace, before minutes of compilation.
 
-Walk the equations in order and add up what is alive: a value from the equation that makes it to the last that reads it.
-The body of a loop is alive once, its stacked results as a whole. A value that an elementwise operation makes and
-another one reads, once, is not counted, since compilers fuse the two. Patches of a convolution count while it works.
+Walks the equations in order and adds up the live values: each lives from the equation that produces it to the last that
+reads it. The body of a loop counts once, its stacked results in full. A value that is produced by an elementwise
+operation and read once by another is not counted, since compilers fuse the two. The patches of a convolution count
+while it runs.
 """
 
 import math
@@ -16,7 +17,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from innerloop.nn.kernels.gpu_conv import INDEXED, patch_bytes
 
-# Not elementwise, so that they are fused with nothing.
+# These are not elementwise, so they are not fused.
 WITH_PATCHES = {"gpu_conv", "gpu_conv_kernel_gradient", "gpu_conv_input_gradient"}
 PALLAS = {"pallas_conv", "pallas_conv_kernel_gradient", "pallas_conv_input_gradient"}
 OF_A_CPU = {"conv", "conv_kernel_gradient", "conv_input_gradient"}
@@ -26,7 +27,7 @@ STANDS_ALONE = CONVOLUTIONS | COPIES | {"dot_general", "scan", "while", "cond"}
 
 
 def size_of(variable: Any) -> int:
-    """Bytes of a variable of a traced program; none of the device where the host keeps it."""
+    """Device bytes of a variable of a traced program; 0 if it is kept in host memory."""
     aval = variable.aval
     if getattr(aval, "memory_space", None) == jax.memory.Space.Host:
         return 0
@@ -35,7 +36,7 @@ def size_of(variable: Any) -> int:
 
 
 def peak_of(jaxpr: Jaxpr) -> int:
-    """Bytes alive at once at most, of the values that the equations make (arguments are the caller's)."""
+    """The peak of live bytes among the values that the equations produce (without arguments)."""
     readers: dict[Any, list[int]] = {
         v: [len(jaxpr.eqns)] for v in jaxpr.outvars if not isinstance(v, Literal)
     }
@@ -67,8 +68,7 @@ def patches_of(equation: JaxprEqn) -> int:
 
 
 def left_by_pallas(equation: JaxprEqn) -> bool:
-    """Whether this is a convolution by Pallas that goes by patches after all: too large for its indices, or of floats
-    that its tiles do not sum."""
+    """Whether this is a Pallas convolution that falls back to patches: too large for its indices, or not float32."""
     if equation.primitive.name not in PALLAS:
         return False
     shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
@@ -77,19 +77,19 @@ def left_by_pallas(equation: JaxprEqn) -> bool:
 
 
 def stands_alone(equation: JaxprEqn) -> bool:
-    """Whether operands and results must lie in memory, not fused with what makes or reads them."""
+    """Whether operands and results must be in memory, since the equation is not fused with its neighbours."""
     return equation.primitive.name in STANDS_ALONE or bool(inner_jaxprs(equation))
 
 
 def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
-    """Bodies of loops and calls."""
+    """The bodies of loops and calls."""
     values = [v if isinstance(v, tuple) else (v,) for v in equation.params.values()]
     found = [v for several in values for v in several if isinstance(v, Jaxpr | ClosedJaxpr)]
     return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in found]
 
 
 def predicted_peak(function: Callable[..., object], *arguments: object) -> int:
-    """Bytes that `function(*arguments)` holds at most, arguments aside. Arrays may be `jax.ShapeDtypeStruct`s."""
+    """Peak bytes of `function(*arguments)`, without the arguments. Arrays may be `jax.ShapeDtypeStruct`s."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
-    read, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # scans stack results that nothing reads
+    read, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # scans stack results that are never read
     return peak_of(read)

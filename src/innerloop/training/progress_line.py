@@ -1,4 +1,4 @@
-"""The progress of a run on standard error: one line that is kept up to date, or a line every few seconds."""
+"""The progress of a run on standard error: one line that is updated in place, or a line every few seconds."""
 
 import threading
 import time
@@ -12,28 +12,28 @@ from innerloop.training.loop import Progress
 from innerloop.training.progress_words import in_words, left, speed
 
 QUIET = 2.0
-"""Seconds of a run of which nothing is said."""
+"""Seconds at the start of a run without output."""
 
 
 class ProgressLine(Callback):
-    """Speed, time left and the last metrics."""
+    """Shows speed, time left and the latest metrics."""
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self.begun = self.last = time.monotonic()
         self.line, self.shown, self.seen = LiveLine(), False, dict[str, float]()
         self.timer = threading.Timer(QUIET, self.compiling)
         self.timer.daemon = True
-        with suppress(RuntimeError):  # no more threads
+        with suppress(RuntimeError):  # no thread can be started
             self.timer.start()
 
     def compiling(self) -> None:
-        """What takes long before the first block."""
+        """Explain why it takes long before the first block."""
         self.shown = True
         self.line.show("fit: compiling")
 
     def on_block(self, progress: Progress) -> None:
-        """Say it, unless that is too early."""
+        """Show the progress, unless the last line is too recent."""
         self.timer.cancel()
         self.seen |= progress.metrics  # validation scores stay until there are new ones
         now, done = time.monotonic(), progress.step == progress.total
@@ -46,7 +46,7 @@ class ProgressLine(Callback):
         self.line.show(f"{words}{speed(progress)}{in_words(self.seen)}".rstrip())
 
     def on_end(self, error: BaseException | None) -> None:
-        """Nothing is written over any more."""
+        """Leave the last line in place."""
         self.timer.cancel()
         if self.shown:
             self.line.end()

@@ -1,4 +1,4 @@
-"""Progress of a run in words."""
+"""The progress of a run, in words."""
 
 import math
 
@@ -7,7 +7,7 @@ from innerloop.training.loop import Progress
 
 
 def speed(progress: Progress) -> str:
-    """How fast the run is; empty while only compilation could be timed."""
+    """The speed of the run; empty until it is known."""
     if math.isnan(progress.tasks_per_second):
         return ""
     speed = f"{progress.tasks_per_second:,.0f} tasks/s  "
@@ -17,7 +17,7 @@ def speed(progress: Progress) -> str:
 
 
 def in_words(metrics: dict[str, float]) -> str:
-    """The main metrics in words: outer loss or returns, what else training tells, and the validation score."""
+    """The main metrics in words: outer loss or returns, other training metrics, and the validation score."""
     words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
     words += [_of_training(name, value) for name, value in metrics.items() if name.startswith("train_")]
     returns = sorted(name for name in metrics if name.startswith("return_after_"))
@@ -30,7 +30,7 @@ def in_words(metrics: dict[str, float]) -> str:
 
 
 def _of_validation(metrics: dict[str, float]) -> list[str]:
-    """The validation score: one of the known ones, or else all."""
+    """The validation score: a known one, or else all scores."""
     if "validation_return" in metrics:
         return [f"validation return {metrics['validation_return']:.1f}"]
     if "validation_accuracy" in metrics:
@@ -52,12 +52,12 @@ def _of_training(name: str, value: float) -> str:
 
 
 def _plain(kind: str, name: str, value: float) -> str:
-    """A number by its name without the prefix."""
+    """A metric with its name, without the prefix."""
     return printable(f"{kind} {name.partition('_')[2].replace('_', ' ')} {value:.4g}", 80)
 
 
 def left(seconds: float) -> str:
-    """The time left, if it is known."""
+    """The time left, if known."""
     return "compiled" if math.isnan(seconds) else f"{duration(seconds)} left"
 
 

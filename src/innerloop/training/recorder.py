@@ -1,4 +1,4 @@
-"""The record of a run on disk, and none for the processes that do not write."""
+"""Recorders of a run: one that writes to its folder, and one for processes that write nothing."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,48 +20,48 @@ from innerloop.training.storage.tensorboard import ScalarWriter
 from innerloop.training.warm_start import WarmStart
 
 Fresh = Callable[[Params], MetaState]
-"""From parameters to the state before the first meta-step."""
+"""Makes the state before the first meta-step from parameters."""
 
 SaveWeights = Callable[[Path, Params, JsonObject], None]
-"""Writes parameters and facts into a file, with what describes the run."""
+"""Writes parameters and facts to a file, with the description of the run."""
 
 
 @runtime_checkable
 class Recorder(Protocol):
-    """What the training loop tells of a run."""
+    """What the training loop calls to record a run."""
 
     folder: Path
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """Where this sitting begins; `params`: random weights."""
+        """The state to start or resume from; `params` are random weights."""
         ...
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """One sitting of the run."""
+        """Open the record while the run is in progress, until it ends or stops."""
         yield
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
-        """One block, and the state after it."""
+        """Record one block, and the state after it."""
 
     def snapshot(self, state: MetaState) -> None:
-        """Keep the initialisation of this moment; a resumed run writes the same bits again."""
+        """Save the initialisation at this step; a resumed run writes the same bits again."""
 
     def block_log(self, step: int, steps: int) -> BlockLog:
-        """What was logged of the `steps` meta-steps of the block in which the last sitting ended, at `step`."""
+        """The log of the `steps` meta-steps of the block in which the run last stopped, at `step`."""
         return EMPTY
 
     def save(self, state: MetaState, log: BlockLog) -> None:
-        """Write a checkpoint, in the middle of a block with what was logged of it."""
+        """Write a checkpoint; in the middle of a block, with the block's log so far."""
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is whole."""
+        """Wait until the last checkpoint is complete."""
 
     def dispatch_failed(self, before: MetaState, log: BlockLog) -> None:
-        """The meta-steps from this state on ended in an error."""
+        """Called when the meta-steps from this state on raised an error."""
 
     def ended(self) -> bool:
-        """Whether the run is to end where it is, though meta-steps are left."""
+        """Whether the run should end early."""
         return False
 
     def finish(self, state: MetaState) -> None:
@@ -69,18 +69,18 @@ class Recorder(Protocol):
 
 
 class NoRecorder(Recorder):
-    """Of a process that computes its share of a run and writes nothing."""
+    """The recorder of a process that computes its share of a run and writes nothing."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """Shapes and types; the values come from the first process."""
+        """A state of the right shapes and types; the values come from the first process."""
         return fresh(params)
 
 
 class RunRecorder(Recorder):
-    """Writes metrics, TensorBoard's events, snapshots, checkpoints, weights and clock into the run's folder."""
+    """Writes metrics, TensorBoard events, snapshots, checkpoints, weights and training time to the run's folder."""
 
     def __init__(
         self, run: RunFolder, save_weights: SaveWeights, checkpoints: checkpoint.Manager, start: WarmStart
@@ -89,7 +89,7 @@ class RunRecorder(Recorder):
         self.folder = run.path
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """The state of the last checkpoint, or a fresh one; the run's folder as it was then."""
+        """The state of the last checkpoint, or a fresh one; metrics after that step are discarded."""
         first = fresh(params)
         state = checkpoint.restore(self.checkpoints, first)
         if state is None:
@@ -101,7 +101,7 @@ class RunRecorder(Recorder):
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """One sitting: the clock goes on, and TensorBoard's numbers go into a file of their own."""
+        """Continue the clock, and open a new file for TensorBoard."""
         self.board = board = ScalarWriter(self.run.make("tensorboard"))
         try:
             self.begun, self.earlier = time.monotonic(), self.run.seconds()
@@ -111,36 +111,36 @@ class RunRecorder(Recorder):
             self.run.note(board.path, board.about)
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
-        """One line of `metrics.jsonl`, and the numbers for TensorBoard."""
+        """Write one line of `metrics.jsonl`, and the scalars for TensorBoard."""
         step = int(state.step)
         self.run.log({"step": step, **metrics, **incidents})
         for name, value in metrics.items():
             self.board.add_scalar(name, value, step)
 
     def snapshot(self, state: MetaState) -> None:
-        """Keep the initialisation of this moment; a resumed run writes the same bits again."""
+        """Save the initialisation at this step; a resumed run writes the same bits again."""
         self.run.make("snapshots")
         path = self.run.place(f"snapshots/{self.run.snapshot(int(state.step)).name}")
         self.write_weights(path, state, {"meta_steps": int(state.step)})
         self.run.note(path)
 
     def block_log(self, step: int, steps: int) -> BlockLog:
-        """What the folder has of the block under way."""
+        """The folder's log of the current block."""
         return of_record(self.run.block_record(), step, steps) if steps else EMPTY
 
     def save(self, state: MetaState, log: BlockLog) -> None:
-        """Write a checkpoint, and the time that it took to get there."""
+        """Write a checkpoint, and the training time so far."""
         if log.series:
             self.run.write("block.json", as_json(log.to_json(int(state.step))) + "\n")
         checkpoint.save(self.checkpoints, jax.tree.map(own_copy, state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is whole."""
+        """Wait until the last checkpoint is complete."""
         checkpoint.finish(self.checkpoints)
 
     def finish(self, state: MetaState) -> None:
-        """Write the final weights, once the last checkpoint is whole."""
+        """Write the final weights, once the last checkpoint is complete."""
         self.wait()
         facts = {"seconds": self.run.seconds(), "environment": environment()}
         self.write_weights(
@@ -148,5 +148,5 @@ class RunRecorder(Recorder):
         )
 
     def write_weights(self, path: Path, state: MetaState, facts: JsonObject) -> None:
-        """Weights and `facts`, with what describes the run."""
+        """Write weights and `facts`, with the description of the run."""
         self.save_weights(path, jax.tree.map(own_copy, state.params), facts)

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run in reinforcement learning."""
+"""Builds the parts of a reinforcement learning run from a config."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,13 +42,13 @@ from innerloop.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class RLExperiment:
-    """The parts of one run of a policy that acts in an environment."""
+    """The parts of a run that trains a policy in an environment."""
 
     config: Config
 
     @property
     def schedule(self) -> Schedule:
-        """That of the config."""
+        """The config's schedule."""
         return Schedule.of(self.config)
 
     def keys(self) -> Keys:
@@ -56,11 +56,11 @@ class RLExperiment:
         return Keys.of(self.config)
 
     def with_config(self, config: Config) -> "RLExperiment":
-        """Other settings."""
+        """The same experiment with other settings."""
         return replace(self, config=config)
 
     def data_hashes(self) -> dict[str, str]:
-        """None: an environment is a formula."""
+        """Empty: an environment has no data."""
         return {}
 
     @property
@@ -72,7 +72,7 @@ class RLExperiment:
 
     @property
     def policy(self) -> type[CategoricalPolicy] | type[GaussianPolicy]:
-        """The kind of policy that these actions need."""
+        """The policy class for this kind of actions."""
         return CategoricalPolicy if self.environment.discrete else GaussianPolicy
 
     def init_params(self) -> Params:
@@ -87,7 +87,7 @@ class RLExperiment:
         )
 
     def for_tasks(self, params: Params) -> Params:
-        """Held-out tasks meet the policy as it is."""
+        """The policy, unchanged."""
         return params
 
     @property
@@ -97,27 +97,27 @@ class RLExperiment:
 
     @property
     def query_loss(self) -> LossFn:
-        """The loss of the query: clipped for PPO, else importance-weighted."""
+        """The loss on query trajectories: clipped for PPO, else importance-weighted."""
         rl = self.config.rl
         return surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio
 
     @property
     def base_algorithm(self) -> Algorithm:
-        """The configured algorithm, from the same file as in supervised learning, before data are collected."""
+        """The configured algorithm, the same code as in supervised learning, before data are collected."""
         inner = inner_loop(self.config.inner, differentiated=True)
         losses = {"outer_loss_fn": self.query_loss, "head": self.policy.HEAD}
         return self.config.spec.make(self.surrogate, inner, **losses)
 
     @property
     def collector(self) -> MetaSampler:
-        """How training trajectories are made; joint training acts without adapting."""
+        """Samples training trajectories; joint training acts without adapting."""
         algorithm = self.base_algorithm
         algorithm = algorithm if self.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
         return MetaSampler(self.environment, algorithm, self.judge, self.config.rl.trajectories)
 
     @property
     def test_collector(self) -> MetaSampler:
-        """The same at test: more trajectories, more steps, smaller ones after the first."""
+        """The same at test: more trajectories and steps, with smaller steps after the first."""
         rl, inner = self.config.rl, self.config.inner
         rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_lr_decay})
         rule = inner_rule(inner.optimizer, rates)
@@ -126,7 +126,7 @@ class RLExperiment:
 
     @property
     def judge(self) -> SampleProcessor:
-        """How trajectories are judged."""
+        """Computes returns and advantages of trajectories."""
         rl = self.config.rl
         return SampleProcessor(rl.discount, rl.gae_lambda, rl.baseline)
 
@@ -137,7 +137,7 @@ class RLExperiment:
 
     @property
     def chunk(self) -> int | None:
-        """Tasks adapted at a time: on a CPU one after the other is faster, elsewhere all at once."""
+        """Tasks adapted at a time: one by one is faster on a CPU, all at once elsewhere."""
         on_cpu = jax.default_backend() == "cpu"
         return 1 if self.config.outer.chunk is None and on_cpu else self.config.outer.chunk
 
@@ -147,7 +147,7 @@ class RLExperiment:
         rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
         if not spec.reads_query and rl.outer != "gradient":
             do = "use `rl.outer` gradient"
-            raise InnerloopError(spec.name, "it has no query loss for this outer step", got=rl.outer, do=do)
+            raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, do=do)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
         adapt = adapt if spec.adapts_in_training else unadapted
         outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
@@ -160,7 +160,7 @@ class RLExperiment:
 
     @property
     def curvature(self) -> Callable[[Params, Task], Product] | None:
-        """A faster product for TRPO, where the policy and the inner loop are of the kind that has one."""
+        """A faster Fisher-vector product for TRPO, if the policy and the inner loop support it."""
         c, environment, spec = self.config, self.environment, self.config.spec
         plain = (
             spec.second_order and spec.moves == "all" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
@@ -173,7 +173,7 @@ class RLExperiment:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """The outer optimiser; TRPO has none, but how large its steps are may fall over the run."""
+        """The outer optimiser; for TRPO, only the decay of its step length."""
         c = self.config.outer
         if self.config.rl.outer != "trpo":
             return outer_optimizer(c)
@@ -182,11 +182,11 @@ class RLExperiment:
         return optax.scale_by_schedule(falling(c.decay, 1.0, c.meta_steps))
 
     def train_tasks(self) -> Environment:
-        """What training draws its tasks from."""
+        """The environment that training tasks are drawn from."""
         return self.environment
 
     def held_out_tasks(self, part: str = "test") -> Environment:
-        """The same family: held-out tasks differ by their keys alone."""
+        """The same family: held-out tasks differ only by their keys."""
         return self.environment
 
     def outer_loop(self, tasks: object) -> MeshLoop:
@@ -195,39 +195,39 @@ class RLExperiment:
         return MetaIterations(self.collector, self.outer_step, meta_batch=batch, chunk=self.chunk)
 
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
-        """The compiled evaluation: returns after every update, since acting for the last one gives them all."""
+        """The compiled evaluation: returns after every update, as they are needed for the last one anyway."""
         return evaluator(self.test_collector, tasks=tasks)
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, returns after each update, and what the outer step did."""
+        """Losses, returns after each update, and the KL divergence and length of the outer step."""
         returns = np.asarray(info.returns)
         named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
         step = {"kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
         return outer_series(info) | named | step
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """The trajectories that broke. Raises InnerloopError where they are many, or a loss is not finite."""
+        """The broken trajectories. Raises InnerloopError if there are too many, or if the run diverged otherwise."""
         broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
         check_finite(info, block.step, block.folder)
         check_params(block.after, block.step, block.folder)
         return broken
 
     def work(self) -> dict[str, int]:
-        """Tasks, and steps of the environment, of one meta-iteration."""
+        """The numbers of tasks and environment steps of one meta-iteration."""
         tasks = self.config.outer.meta_batch
         return {"tasks": tasks, "environment_steps": environment_steps(self.collector, tasks)}
 
 
 def reinforcement(experiment: Experiment) -> RLExperiment:
-    """The experiment, if it is one of policies. Raises InnerloopError for one that learns from examples."""
+    """The experiment, if it trains a policy. Raises InnerloopError if it learns from examples."""
     if not isinstance(experiment, RLExperiment):
-        raise InnerloopError(experiment.config.name, "is no policy and acts in no environment")
+        raise InnerloopError(experiment.config.name, "is not a policy and has no environment")
     return experiment
 
 
 def check_policy(config: Config) -> None:
-    """Raise InnerloopError for settings of a model that policies do not have."""
+    """Raise InnerloopError for model settings that policies do not support."""
     model = config.model
     if model.kind != "mlp" or model.normalize or model.context or model.scale is not None:
         do = "leave `model.kind`, `model.normalize`, `model.context` and `model.scale` as they are"
-        raise InnerloopError("model.kind", "a policy is a plain network of layers", got=model.kind, do=do)
+        raise InnerloopError("model.kind", "a policy must be a plain MLP", got=model.kind, do=do)

@@ -1,7 +1,7 @@
-"""A run made again from its own config, and compared: weights to the bit, metrics to the last digit.
+"""Repeats a run from its own config and compares the two: weights bit by bit, metrics to the last digit.
 
-Same config, same data, same versions, same kind and number of devices: same bits. Where they differ, the verdict names
-how far, from which meta-step on, and what was different in the circumstances.
+The same config, data, versions, and kind and number of devices give the same bits. If the runs differ, the verdict says
+by how much, from which meta-step on, and what changed in the environment.
 """
 
 import json
@@ -25,9 +25,9 @@ from innerloop.training.train import train
 class Verdict:
     """How two runs of one config compare.
 
-    arrays: how many there are; weights: the largest difference of an array, relative to its largest value (0: the
-    same bits); lines: log lines; metrics: the first meta-step whose line differs (None: all the same);
-    circumstances: what the runs were made with, where it differs, as (then, now).
+    arrays: the number of arrays; weights: the largest difference in an array, relative to its largest value (0: the
+    same bits); lines: the number of log lines; metrics: the first meta-step whose line differs (None: no line);
+    circumstances: differences between the environments of the two runs, as (then, now).
     """
 
     arrays: int
@@ -45,16 +45,16 @@ class Verdict:
         if self.same:
             return f"Reproduced: the same bits in {self.arrays} arrays, the same numbers in {self.lines} log lines."
         where = (
-            "in no log line" if self.metrics is None else f"from the log line of meta-step {self.metrics} on"
+            "metrics agree" if self.metrics is None else f"metrics differ from meta-step {self.metrics} on"
         )
         told = "".join(f"\n  {name}: then {a}, now {b}" for name, (a, b) in self.circumstances.items())
-        why = f"Different from then:{told}" if told else "Nothing recorded of the circumstances differs."
-        return f"Not reproduced: weights differ by up to {self.weights:.1e} of the largest, {where}. {why}"
+        why = f"Changed since then:{told}" if told else "The recorded environments are the same."
+        return f"Not reproduced: weights differ by up to {self.weights:.1e} (relative); {where}. {why}"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What is compared of an ended run: weights by path, log lines, and what it was made with."""
+    """The parts of an ended run that are compared: weights by path, log lines, and the environment."""
 
     path: Path
     arrays: dict[str, np.ndarray]
@@ -63,11 +63,11 @@ class Ended:
 
     @classmethod
     def read(cls, folder: Path | str) -> "Ended":
-        """Raises InnerloopError if the run has not ended, or a file of it is damaged."""
+        """Read a run. Raises InnerloopError if it has not ended, or one of its files is damaged."""
         run = RunFolder(folder)
-        config = run.config()  # a clear error for a folder that is no run
+        config = run.config()  # a clear error if the folder is not a run
         if not run.weights.is_file():
-            do = f"go on with it by `innerloop train --resume {folder}`"
+            do = f"continue it with `innerloop train --resume {folder}`"
             raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", do=do)
         arrays, trained, _ = weights.load(run.weights)
         weights.check_config(run.weights, config, trained)
@@ -78,21 +78,21 @@ class Ended:
 def reproduce(
     folder: Path | str, into: Path | str, *, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> Verdict:
-    """Run the config of the run in `folder` again into the folder `into`, and compare.
+    """Repeat the run in `folder`, in the new folder `into`, and compare the two.
 
-    Raises InnerloopError if the run has not ended or is damaged, or `into` holds a run.
+    Raises InnerloopError if the run has not ended or is damaged, or if `into` already holds a run.
     """
-    then = Ended.read(folder)  # before hours of training
+    then = Ended.read(folder)  # errors are raised before hours of training
     train(RunFolder(folder).config(), into, on_progress=on_progress)
     return compare(then, Ended.read(into))
 
 
 def compare(run: Ended, again: Ended) -> Verdict:
-    """Two ended runs."""
+    """Compare two ended runs."""
     a, b = run.arrays, again.arrays
     if {n: x.shape for n, x in a.items()} != {n: x.shape for n, x in b.items()}:
         raise InnerloopError(
-            str(again.path), f"is of another model than {run.path}", do="compare runs of one config"
+            str(again.path), f"is of another model than {run.path}", do="compare runs of the same config"
         )
     return Verdict(
         len(a),
@@ -104,11 +104,11 @@ def compare(run: Ended, again: Ended) -> Verdict:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest difference relative to the largest value; 0 for the same bits alone."""
+    """Largest difference relative to the largest value; 0 only if all bits are the same."""
     if a.tobytes() == b.tobytes():
         return 0.0
     apart = float(np.abs(a.astype(np.float64) - b).max()) / max(float(np.abs(a).max()), 1e-300)
-    return max(apart, float(np.finfo(np.float64).tiny))  # 0 and -0 are equal, and not the same bits
+    return max(apart, float(np.finfo(np.float64).tiny))  # 0 and -0 are equal but have different bits
 
 
 def first_different(old: list[JsonObject], new: list[JsonObject]) -> int | None:

@@ -1,4 +1,4 @@
-"""When a run logs, validates, saves and ends, in meta-steps."""
+"""When a run logs, validates, saves and ends, counted in meta-steps."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from innerloop.config.schema import Config
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the training loop knows of a run's settings. Zero stands for never.
+    """The settings of a run that the training loop uses. Zero means never.
 
     Attributes:
         meta_steps: the length of the run.
         log_every: the length of a block, after which its means are logged.
-        checkpoint_every: the distance of checkpoints, at ends of blocks.
-        validate_every: the distance of validations, at ends of blocks.
-        validation_tasks: the number of tasks of a validation.
-        snapshots: initialisations to keep, evenly over the run.
+        checkpoint_every: the interval between checkpoints, which are written at the ends of blocks.
+        validate_every: the interval between validations, which run at the ends of blocks.
+        validation_tasks: the number of tasks in a validation.
+        snapshots: the number of initialisations to keep, evenly spaced over the run.
     """
 
     meta_steps: int
@@ -27,18 +27,18 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Config) -> "Schedule":
-        """That of a config."""
+        """The schedule of a config."""
         own, tasks = config.outer, config.evaluation.validation_tasks
         every = own.log_every, own.checkpoint_every, own.validate_every
         return cls(own.meta_steps, *every, validation_tasks=tasks, snapshots=own.snapshots)
 
     @property
     def most(self) -> int:
-        """Meta-steps that are compiled for."""
+        """The largest number of meta-steps in one dispatch."""
         return max(1, min(self.log_every, self.meta_steps))
 
     def length(self, end: int) -> int:
-        """Meta-steps of the block that ends there."""
+        """The number of meta-steps in the block that ends at `end`."""
         return end - (end - 1) // self.log_every * self.log_every
 
     def saves(self, end: int) -> bool:
@@ -56,10 +56,10 @@ class Schedule:
 
 
 def due(every: int, step: int, length: int) -> bool:
-    """Whether a multiple of `every` was reached or passed in the last `length` steps."""
+    """Whether the last `length` steps reached or passed a multiple of `every`."""
     return every > 0 and step // every > (step - length) // every
 
 
 def reached(parts: int, total: int, step: int, length: int) -> bool:
-    """Whether the end of one of `parts` equal parts of the run was reached or passed in the last `length` steps."""
+    """Whether the last `length` steps reached or passed the end of one of `parts` equal parts of the run."""
     return step * parts // total > (step - length) * parts // total

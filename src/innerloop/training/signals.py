@@ -1,8 +1,9 @@
 """Signals: the first one leaves time to save, a second one ends the command at once.
 
-Python runs a signal's handler in the main thread, between two of its own instructions. While XLA compiles or computes
-there may be none for minutes, and an exception that a handler raises is lost where the interpreter ignores exceptions.
-So the number of a signal also goes through a socket to a thread (`signal.set_wakeup_fd`), which acts when it is time.
+Python runs signal handlers in the main thread, between two bytecode instructions. While XLA compiles or computes, the
+next one may be minutes away, and an exception raised by a handler is lost where the interpreter ignores exceptions.
+So the signal number is also sent through a socket to a thread (`signal.set_wakeup_fd`), which acts if the main thread
+does not.
 """
 
 import os
@@ -23,22 +24,22 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
 
 PATIENCE = 2.5
-"""Seconds that the main thread has to end by itself."""
+"""Seconds that the main thread is given to end by itself."""
 
 SAME = 0.3
-"""Seconds in which a signal that comes twice counts once: a launcher may pass on what the terminal sent to all."""
+"""Seconds within which a repeated signal counts once: a launcher may forward what the terminal already sent to all."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and saved its state first."""
+    """The run was asked to stop, and has saved its state."""
 
     def __init__(self, signal_number: int, step: int, folder: Path):
         self.signal_number, self.step, self.folder = signal_number, step, folder
-        super().__init__(f"stopped at meta-step {step}; state saved; go on with `resume`")
+        super().__init__(f"stopped at meta-step {step}; state saved; continue with `resume`")
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came where there was nothing to save."""
+    """A signal was received when there was nothing to save."""
 
     def __init__(self, signal_number: int):
         self.signal_number = signal_number
@@ -46,28 +47,28 @@ class Interrupted(KeyboardInterrupt):
 
 
 def handle_all(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
-    """Have a handler called at every signal; a hangup that is ignored stays so, as `nohup` wants it.
+    """Install a handler for all signals; SIGHUP stays ignored if it was, for `nohup`.
 
     Returns:
-        The handlers before, by the number of the signal.
+        The previous handlers, by signal number.
     """
     taken = [n for n in NUMBERS if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in taken}
 
 
 class Guard:
-    """What SIGINT, SIGTERM and SIGHUP do.
+    """Handles SIGINT, SIGTERM and SIGHUP.
 
-    Within `saving` the first one is noted in `numbers`, for the main thread to see; after `PATIENCE` seconds a thread
-    saves what `rescue` saves. Elsewhere it raises Interrupted in the main thread if the process is `ours` (the
-    command), and does what it did before if not. Only our own process is ever ended: by a second signal, or where the
-    main thread does not come to its end in time.
+    Within `saving`, the first signal is noted in `numbers` for the main thread to see; after `PATIENCE` seconds, a
+    thread calls `rescue` to save instead. Elsewhere, a signal raises Interrupted in the main thread if the process is
+    `ours` (the command), and otherwise does what it did before. Only our own process is ever ended: by a second signal,
+    or if the main thread does not end in time.
     """
 
     def __init__(self, *, ours: bool = False):
         self.ours, self.is_saving = ours, False
         self.raised: Interrupted | None = None
-        """Kept with the frames that it went through: XLA's threads may still use what they hold."""
+        """Kept alive with the frames in its traceback: XLA's threads may still use their objects."""
         self.numbers: list[int] = []
         self.came: float | None = None
         self.phase = 0
@@ -75,19 +76,19 @@ class Guard:
         self.outcome: BaseException | None = None
         self.tell: Callable[[Stopped], object] = say
         self.books = threading.Lock()
-        """Held by the main thread within `saving`, except within `computing`."""
+        """A lock that the main thread holds within `saving`, except within `computing`."""
         self.kept: dict[int, Any] = {}
         self.listener: Listener | None = None
 
     def install(self) -> None:
-        """Take the signals. Outside the main thread they are the caller's business."""
+        """Start handling signals; in the main thread only, as Python requires."""
         if threading.current_thread() is not threading.main_thread():
             return
         self.listener = Listener(self.heard)
         self.kept = handle_all(self.handle)
 
     def remove(self) -> None:
-        """Give them back."""
+        """Restore the previous handlers."""
         self.phase += 1
         for number, handler in self.kept.items():
             signal.signal(number, handler)
@@ -97,10 +98,10 @@ class Guard:
             self.listener = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """What Python calls, in the main thread."""
+        """The signal handler; Python calls it in the main thread."""
         self.note(number)
         if not self.ours:
-            signal.signal(number, self.kept[number])  # a second one does what it did before
+            signal.signal(number, self.kept[number])  # a second signal gets the previous handler
             if not self.is_saving:
                 signal.raise_signal(number)
         elif not (self.is_saving or self.raised):
@@ -111,7 +112,7 @@ class Guard:
             raise self.raised
 
     def heard(self, number: int) -> None:
-        """What the listener calls, in its thread."""
+        """Called by the listener, in its thread."""
         if self.came is None:
             self.came = time.monotonic()
             self.note(number)
@@ -122,21 +123,21 @@ class Guard:
             os._exit(128 + number)
 
     def note(self, number: int) -> None:
-        """Keep the first one."""
+        """Keep the number of the first signal."""
         if not self.numbers:
             self.numbers.append(number)
 
     def next_phase(self) -> None:
-        """The main thread has `PATIENCE` from now on, if it is asked to end."""
+        """Give the main thread `PATIENCE` seconds from now on, if it was asked to end."""
         self.phase += 1
         if self.numbers:
             timer = threading.Timer(PATIENCE, self.late, [self.phase])
             timer.daemon = True
-            with suppress(RuntimeError):  # no more threads: the end of the block has to do
+            with suppress(RuntimeError):  # no thread can be started: wait for the end of the block
                 timer.start()
 
     def late(self, phase: int) -> None:
-        """The main thread has not come to an end: save for it, and end the process if it is ours."""
+        """The main thread did not end in time: save in its place, and end the process if it is ours."""
         with self.books:
             if phase != self.phase or (self.is_saving and self.rescue is None):
                 return
@@ -148,7 +149,7 @@ class Guard:
             self.outcome = outcome if self.is_saving else None
 
     def rescued(self) -> Exception:
-        """What came of saving."""
+        """The outcome of saving: what `rescue` returned or raised."""
         assert self.rescue is not None
         try:
             return self.rescue(self.numbers[0])
@@ -157,7 +158,7 @@ class Guard:
 
     @contextmanager
     def saving(self, rescue: Callable[[int], Exception] | None) -> Iterator[None]:
-        """Here a signal is for the main thread to see. `rescue(number)` saves, and returns what is to be raised."""
+        """Within, the main thread checks for signals itself. `rescue(number)` saves and returns what to raise."""
         with self.books:
             self.rescue, self.is_saving = rescue, True
             self.next_phase()
@@ -169,7 +170,7 @@ class Guard:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Within `saving`: what may take long, while `rescue` may be called. Raises what that returned."""
+        """Within `saving`: work that may take long, during which `rescue` may be called. Raises what it returned."""
         self.books.release()
         try:
             yield
@@ -180,7 +181,7 @@ class Guard:
 
 
 class Listener:
-    """A thread that hears of signals at once, whatever the main thread does."""
+    """A thread that receives signals at once, whatever the main thread does."""
 
     def __init__(self, heard: Callable[[int], None]):
         self.heard = heard
@@ -190,7 +191,7 @@ class Listener:
         threading.Thread(target=self.work, name="innerloop-signals", daemon=True).start()
 
     def work(self) -> None:
-        """Hand on the numbers until closed, also to an event loop that listened before."""
+        """Pass on signal numbers until closed, also to an event loop that listened before."""
         with self.ear:
             while numbers := self.ear.recv(64):
                 for number in numbers:
@@ -201,7 +202,7 @@ class Listener:
                         os.write(self.before, numbers)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop listening."""
         signal.set_wakeup_fd(self.before)
         self.mouth.close()
 
@@ -211,27 +212,27 @@ OWN: list[Guard] = []
 
 
 def take() -> None:
-    """Make the signals of this process ours, for good."""
+    """Handle the signals of this process until `give_back`; for the command."""
     guard, before = Guard(ours=True), sys.unraisablehook
     guard.install()
     OWN[:] = [guard]
 
     def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(unraisable.exc_value, Interrupted):  # that one was noted
+        if not isinstance(unraisable.exc_value, Interrupted):  # Interrupted has been noted
             before(unraisable)
 
     sys.unraisablehook = hook
 
 
 def give_back() -> None:
-    """Let the caller have the signals."""
+    """Restore the caller's signal handlers."""
     while OWN:
         OWN.pop().remove()
 
 
 @contextmanager
 def graceful_shutdown() -> Iterator[Guard]:
-    """The guard of this process, or one for this block."""
+    """The guard of this process, or a new one for this block."""
     if OWN:
         yield OWN[0]
         return
@@ -245,7 +246,7 @@ def graceful_shutdown() -> Iterator[Guard]:
 
 @contextmanager
 def telling(tell: Callable[[Stopped], object]) -> Iterator[None]:
-    """Here `tell(stopped)` says that the state is saved when a signal ends the process."""
+    """Within, `tell(stopped)` reports that the state is saved when a signal ends the process."""
     if not OWN:
         yield
         return
@@ -257,37 +258,37 @@ def telling(tell: Callable[[Stopped], object]) -> Iterator[None]:
 
 
 def importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: an exception in the middle of an extension's start may abort the process."""
+    """Whether a module is being imported: an exception while an extension initialises may abort the process."""
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     return frame is not None
 
 
 def interrupted() -> int:
-    """The exit code if Interrupted was raised in this process, whatever became of it on its way; else 0."""
+    """The exit code if Interrupted was raised in this process, even if it was swallowed on its way; else 0."""
     return 128 + OWN[0].numbers[0] if OWN and OWN[0].raised else 0
 
 
 def code_of(outcome: BaseException) -> int:
-    """The exit code: 128 and the signal's number, or 2 where saving failed."""
+    """The exit code: 128 plus the signal number, or 2 if saving failed."""
     return 128 + outcome.signal_number if isinstance(outcome, Stopped | Interrupted) else 2
 
 
 def say(outcome: BaseException) -> None:
-    """One sentence on standard error."""
+    """Print one sentence to standard error."""
     with suppress(OSError, ValueError):
         print(f"innerloop: {printable(str(outcome), LIMIT)}", file=sys.stderr, flush=True)
 
 
 def in_time(work: Callable[[], object], seconds: float = 1.0) -> None:
-    """Do something that a reader who does not read could hold up, and wait no longer than that for it."""
+    """Do work that may block, such as writing to a pipe that nobody reads, and wait at most `seconds` for it."""
 
     def quietly() -> None:
         with suppress(Exception):
             work()
 
     thread = threading.Thread(target=quietly, daemon=True)
-    with suppress(RuntimeError):  # no more threads
+    with suppress(RuntimeError):  # no thread can be started
         thread.start()
         thread.join(seconds)
 
@@ -301,6 +302,6 @@ def restore_terminal() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, whatever its other threads do, with all said that was to be said."""
+    """Flush the output and end the process, whatever its other threads do."""
     in_time(lambda: (sys.stdout.flush(), sys.stderr.flush()))
     os._exit(code)

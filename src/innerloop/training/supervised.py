@@ -1,4 +1,4 @@
-"""From a config to the parts of a run that learns from examples: data, model, loss, algorithm, optimisers."""
+"""Builds the parts of a supervised run from a config: data, model, loss, algorithm, optimisers."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +42,7 @@ from innerloop.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class SupervisedExperiment:
-    """The parts of one run on examples. `splits` is None for sinusoids, whose sets of tasks differ by key alone."""
+    """The parts of a run on examples. `splits` is None for sinusoids, whose sets of tasks differ only by their keys."""
 
     config: Config
     splits: Splits | None = None
@@ -54,7 +54,7 @@ class SupervisedExperiment:
 
     @property
     def schedule(self) -> Schedule:
-        """That of the config."""
+        """The config's schedule."""
         return Schedule.of(self.config)
 
     def keys(self) -> Keys:
@@ -73,7 +73,7 @@ class SupervisedExperiment:
         """The meta-parameters before training."""
         shape = self.example_shape
         outputs = self.classes_of("train").classes if self.splits and self.pretrains else None
-        # As one program: the many small ones of a model's layers take seconds to compile.
+        # As one program: compiling the many small ones of a model's layers takes seconds.
         draw = eqx.filter_jit(lambda key: self.algorithm.init(fresh_model(self.config, shape, key, outputs)))
         return draw(self.keys().init)
 
@@ -88,7 +88,7 @@ class SupervisedExperiment:
         return self.classification and not self.config.spec.adapts_in_training
 
     def for_tasks(self, params: Params) -> Params:
-        """The parameters that meet held-out tasks: with a new head of `ways` outputs if the old had all classes."""
+        """The parameters to evaluate on held-out tasks; after pre-training, with a new head of `ways` outputs."""
         if not self.pretrains:
             return params
         head = Linear(params.head.weight.shape[0], self.config.data.ways, key=self.keys().init, scale=0.0)
@@ -101,7 +101,7 @@ class SupervisedExperiment:
         return Augmented(plain, data.flip, data.crop, data.rotate) if data.augmented else plain
 
     def plain_tasks(self) -> TaskDistribution:
-        """The same without augmentation."""
+        """The training tasks without augmentation."""
         data = self.config.data
         shots = data.shots if data.train_shots is None else data.train_shots
         if self.splits is None:
@@ -121,7 +121,7 @@ class SupervisedExperiment:
         return Episodes(self.classes_of(part), data.ways, data.shots, queries)
 
     def check_classes(self) -> None:
-        """Raise InnerloopError unless all sets have the classes and examples for training, validation and test."""
+        """Raise InnerloopError unless every set has enough classes and examples for its episodes."""
         if self.splits is None:
             return
         data, queries = self.config.data, self.config.evaluation.queries
@@ -133,24 +133,24 @@ class SupervisedExperiment:
             self.check_part(part, data.shots, queries)
 
     def check_part(self, part: str, shots: int, queries: int) -> None:
-        """Raise InnerloopError unless this set has the classes and examples for such episodes."""
+        """Raise InnerloopError unless this set has enough classes and examples for such episodes."""
         do = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
         if self.config.data.spec.counts_examples:
-            do += f", or leave out small classes by `data.min_examples` {shots + queries}"
+            do += f", or leave out small classes with `data.min_examples` {shots + queries}"
         classes = self.classes_of(part)
         check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", do=do)
 
     def turned(self, part: str) -> bool:
-        """Whether the classes of a set are turned by quarters where the protocol has it."""
+        """Whether the classes of a set are rotated by multiples of 90 degrees, as in Omniglot's protocol."""
         return self.config.data.rotations and (part == "train" or self.config.evaluation.rotations)
 
     def classes_of(self, part: str) -> ClassArrays:
-        """The classes of a set, turned or as they are."""
+        """The classes of a set, with rotated ones if configured."""
         arrays = getattr(self.splits, part)
         return with_rotations(arrays) if self.turned(part) else arrays
 
     def class_names(self, part: str = "test") -> tuple[str, ...]:
-        """The names of the classes, as `held_out_tasks` numbers them; none for sinusoids."""
+        """The names of the classes, in the numbering of `held_out_tasks`; empty for sinusoids."""
         names = getattr(self.splits, part).names if self.splits else ()
         return rotated_names(names) if self.turned(part) else names
 
@@ -161,7 +161,7 @@ class SupervisedExperiment:
 
     @property
     def chunk(self) -> int | None:
-        """Tasks vectorised at a time: convolutions on a CPU are faster one task after the other."""
+        """Tasks vectorised at a time: on a CPU, convolutions are faster one task at a time."""
         conv_on_cpu = self.config.model.kind == "conv4" and jax.default_backend() == "cpu"
         return 1 if self.config.outer.chunk is None and conv_on_cpu else self.config.outer.chunk
 
@@ -173,12 +173,12 @@ class SupervisedExperiment:
 
     @property
     def training_algorithm(self) -> Algorithm:
-        """The same with the inner steps that it takes in training: joint training takes none."""
+        """The algorithm with the inner steps taken in training: joint training takes none."""
         return self.algorithm if self.config.spec.adapts_in_training else self.algorithm.with_inner(steps=0)
 
     @property
     def told_algorithm(self) -> Algorithm:
-        """The same with the accuracy on the query set for the log, where there is one."""
+        """The algorithm with query accuracy as an auxiliary output for the log, in classification with a query loss."""
         told = self.classification and self.config.spec.reads_query
         return (
             replace(self.algorithm, outer_loss_fn=Loss(_loss_and_accuracy, aux=True))
@@ -188,12 +188,12 @@ class SupervisedExperiment:
 
     @property
     def test_algorithm(self) -> Algorithm:
-        """The same with its inner steps at test."""
+        """The algorithm with its inner steps at test."""
         e = self.config.evaluation
         return self.algorithm.with_inner(steps=e.steps, minibatch=e.minibatch)
 
     def score(self, normalization: Normalization | None = None) -> Score:
-        """What is measured on a held-out task: accuracy and loss, or loss alone for regression."""
+        """The scores on a held-out task: accuracy and loss, or only the loss for regression."""
         mode = self.config.evaluation.normalization if normalization is None else normalization
 
         def scores(params: Params, task: Task) -> dict[str, Array]:
@@ -212,7 +212,7 @@ class SupervisedExperiment:
         return outer_optimizer(self.config.outer)
 
     def outer_loop(self, tasks: Any) -> MeshLoop:
-        """The outer loop on what `train_tasks` gave."""
+        """The outer loop on the result of `train_tasks`."""
         c = self.config.outer
         mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
@@ -220,7 +220,7 @@ class SupervisedExperiment:
         )
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
-        """The compiled evaluation on what `held_out_tasks` gave."""
+        """The compiled evaluation on the result of `held_out_tasks`."""
         steps = self.config.evaluation.steps
         return evaluator(
             self.test_algorithm,
@@ -233,11 +233,11 @@ class SupervisedExperiment:
         )
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, the norm of the meta-gradient, and accuracies."""
+        """Losses, the meta-gradient norm, and accuracies."""
         return outer_series(info)
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """Nothing is only logged. Raises InnerloopError where a loss, gradient or parameter is not finite."""
+        """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
         algorithm, meta_batch = self.training_algorithm, self.config.outer.meta_batch
         where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, meta_batch, block, good)
         nan_diagnosis.check_finite(info, block.step, block.folder, where)
@@ -245,19 +245,19 @@ class SupervisedExperiment:
         return {}
 
     def work(self) -> dict[str, int]:
-        """Tasks of one meta-step."""
+        """The number of tasks of one meta-step."""
         return {"tasks": self.config.outer.meta_batch}
 
 
 def _loss_and_accuracy(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """The loss of classification, and the accuracy."""
+    """The cross-entropy loss and the accuracy."""
     outputs = call(params, batch.inputs)
     loss = softmax_cross_entropy(outputs, batch.targets, batch.mask)
     return loss, {"accuracy": accuracy(outputs, batch.targets, batch.mask)}
 
 
 def supervised(experiment: Experiment) -> SupervisedExperiment:
-    """The experiment, if it learns from examples. Raises InnerloopError for one of policies."""
+    """The experiment, if it learns from examples. Raises InnerloopError if it trains a policy."""
     if not isinstance(experiment, SupervisedExperiment):
-        raise InnerloopError(experiment.config.name, "is a policy and learns from no examples")
+        raise InnerloopError(experiment.config.name, "is a policy and does not learn from examples")
     return experiment

@@ -1,4 +1,4 @@
-"""A run on a user's own table: the parts of `innerloop.training.supervised` with groups of rows as tasks."""
+"""A run on the user's own table: as `innerloop.training.supervised`, with groups of rows as tasks."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from innerloop.training.experiment import Experiment
 from innerloop.training.supervised import SupervisedExperiment
 
 NAME = "table.json"
-"""The preparation of a table's columns, in a run's folder."""
+"""The file in a run's folder that describes how the table's columns are prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class TableExperiment(SupervisedExperiment):
 
     @property
     def example_shape(self) -> tuple[int, ...]:
-        """One number for each feature of a row."""
+        """One axis, with an entry for each feature of a row."""
         return (self.table.preparation.features,)
 
     def train_tasks(self) -> TaskDistribution:
@@ -41,7 +41,7 @@ class TableExperiment(SupervisedExperiment):
         return self.groups_of(part).draws(self.config.data.shots, queries)
 
     def groups_of(self, part: str) -> GroupTasks:
-        """The groups of a set, by its name."""
+        """The groups of the named set."""
         return getattr(self.table, part)
 
     def _drawn(self, shots: int, queries: int) -> Table:
@@ -53,21 +53,21 @@ def table_of(experiment: Experiment) -> Table:
     """The table of a run. Raises InnerloopError for a run on other data."""
     if not isinstance(experiment, TableExperiment):
         raise InnerloopError(
-            experiment.config.name, "was trained on no table", got=experiment.config.data.dataset
+            experiment.config.name, "was not trained on a table", got=experiment.config.data.dataset
         )
     return experiment.table
 
 
 def load_table(config: Config) -> Table:
-    """Read the configured table. Raises InnerloopError for settings that are missing or do not go with a table."""
+    """Read the configured table. Raises InnerloopError for settings that are missing or not supported with tables."""
     data, names = config.data, ("file", "task", "y")
     for name in names:
         if not getattr(data, name):
             do = f"give `data.{name}`"
             raise InnerloopError(
-                f"data.{name}", "a table needs a file, a column of groups and one to predict", do=do
+                f"data.{name}", "a table needs a file, a group column and a column to predict", do=do
             )
     if config.model.normalizes and config.model.kind == "mlp":
-        wrong = "batch normalisation would count the padding of groups of unequal sizes"
+        wrong = "batch normalisation would include the padding of smaller groups"
         raise InnerloopError("model.normalize", wrong, do="leave it out")
     return data.spec.load(data)

@@ -1,7 +1,7 @@
-"""The training run: meta-steps in long dispatches, validation, logging, checkpoints, resume.
+"""A training run from a config: meta-steps in long dispatches, validation, logging, checkpoints, resume.
 
-A run is a pure function of its config: task keys are folded from the seed and the step number, so a run that was
-stopped anywhere and resumed ends with the same bits as one that never was.
+A run is a pure function of its config: task keys are derived from the seed and the step number, so a run that is
+stopped anywhere and resumed ends with the same bits as an uninterrupted one.
 """
 
 from collections.abc import Callable
@@ -44,26 +44,26 @@ def train(
 ) -> MetaState:
     """Meta-train into `folder` and return the final state.
 
-    With several processes (`innerloop.parallel.multi_process`), each calls this function. The config and folder of the
-    first process are used, and only it writes.
+    With several processes (`innerloop.parallel.multi_process`), each of them calls this function. The config and folder
+    of the first process are used, and only that process writes.
 
     Args:
         config: the settings of the run; may be None with `resume`.
         folder: the run's folder.
         resume: whether to continue the run in the folder from its last checkpoint.
-        on_progress: called after every log line. If it raises an exception, the state is saved first.
+        on_progress: called after every log line. If it raises an exception, the state is saved before the run ends.
         on_plan: called with the memory plan before anything is compiled.
-        on_pictures: called with the path of the contact sheet of a user's own images.
+        on_pictures: called with the path of the contact sheet, if the images are read from a folder.
 
     Returns:
         The final state.
 
     Raises:
-        InnerloopError: a setting is wrong, the run diverged, the disk is full, memory ran out, or another training uses
-            the folder.
-        Stopped: SIGINT, SIGTERM or SIGHUP came, and the state was saved within seconds: at the end of a dispatch of
-            about a second or, if one meta-step takes longer, as it was before that meta-step.
-        Lost: another process is gone.
+        InnerloopError: a setting is wrong, the run diverged, the disk is full, memory ran out, or another training run
+            uses the folder.
+        Stopped: SIGINT, SIGTERM or SIGHUP was received, and the state was saved within seconds: at the end of a
+            dispatch of about a second or, if one meta-step takes longer, as it was before that meta-step.
+        Lost: another process ended or cannot be reached.
     """
     run, writes, fit = RunFolder(folder), multi_process.is_primary(), None
     with graceful_shutdown() as guard, multi_process.detect_lost_process(), ExitStack() as chosen:
@@ -75,7 +75,7 @@ def train(
         experiment = build(config)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()
-        if isinstance(experiment, SupervisedExperiment):  # else there is no drawn task to predict from
+        if isinstance(experiment, SupervisedExperiment):  # RL has no drawn task to predict from
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
             on_plan(fit)
             experiment = apply_plan(experiment, fit)
@@ -89,7 +89,7 @@ def train(
             if resume:
                 run.check_data(data)
             else:
-                start.params(jax.eval_shape(experiment.init_params))  # told before anything is written
+                start.params(jax.eval_shape(experiment.init_params))  # raises before anything is written
                 run.create(config, data | start.hashes)
                 if isinstance(experiment, TableExperiment):
                     run.write(table.NAME, experiment.table.preparation.to_json())
@@ -107,14 +107,14 @@ def train(
 
 
 def settings(config: Config | None) -> Config:
-    """The first process's config, in all. Raises InnerloopError if it has none, or another process has another."""
+    """The first process's config, in every process. Raises InnerloopError if it has none, or if another one differs."""
     if config is None and multi_process.is_primary():
-        raise InnerloopError("train", "needs a config", do="pass a preset, or resume a run")
+        raise InnerloopError("train", "needs a config", do="pass a preset's config, or resume a run")
     check_own(config)
     if config is not None:
         config = warm_start.absolute(
             from_json(to_json(config), "config")
-        )  # as it will be read: nothing is NaN
+        )  # the round trip checks it as a reader would: no NaN
     if config is not None and not multi_process.is_multi_process():
         return config
     own = b"" if config is None else to_json(config).encode()
@@ -122,7 +122,7 @@ def settings(config: Config | None) -> Config:
 
 
 def check_own(config: Config | None) -> None:
-    """Raise InnerloopError in all processes if one was given another config than the first; it may have none."""
+    """Raise InnerloopError in all processes if one has a config that differs from the first's; None is allowed."""
     own = b"" if config is None else sha256([to_json(config).encode()])
     first = multi_process.from_first(own)
     multi_process.check_same(own or first, "settings")

@@ -1,4 +1,4 @@
-"""A trained initialisation with the experiment that it belongs to."""
+"""Loads trained initialisations, with the experiments that they belong to."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,33 +22,32 @@ from innerloop.training.warm_start import WarmStart
 
 @dataclass(frozen=True)
 class Trained:
-    """An initialisation, where it came from, and the experiment that made it."""
+    """An initialisation, its source, and its experiment."""
 
     params: Params
     experiment: Experiment
     source: str
     facts: JsonObject
     folder: Path | None = None
-    """The run's folder; None for weights without a run."""
+    """The run's folder; None for weights from elsewhere."""
 
     @property
     def config(self) -> Config:
-        """The config that it was trained with."""
+        """The config of its training."""
         return self.experiment.config
 
 
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
-    """A run's folder, a `.safetensors` file, or the name of a preset whose weights ship with the package.
+    """Load a run's folder, a `.safetensors` file, or a preset whose weights ship with the package.
 
-    `data_folder` replaces the image folder of the config, or its table. Raises InnerloopError if there is nothing of
-    that name.
+    `data_folder` replaces the config's image folder or table. Raises InnerloopError if there is no such source.
     """
     path = weights_path(source)
     arrays, config, facts = weights.load(path)
     model_size.check_stored(config, arrays, str(path))
     experiment = build(config := with_data(config, data_folder))
     like = model_size.shapes_of(experiment.init_params, str(path))
-    # What is too large for one device is cut where it is used.
+    # A model too large for one device is sharded where it is used.
     with on_the_host() if config.outer.model_shards > 1 else nullcontext():
         params = experiment.for_tasks(weights.into(like, arrays, str(path)))
         folder = Path(source) if Path(source).is_dir() else None
@@ -56,13 +55,13 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
 
 
 def with_data(config: Config, place: str) -> Config:
-    """The config with another folder of images, or another table (empty: its own)."""
+    """The config with another image folder or table (empty: unchanged)."""
     name = "file" if config.data.spec.needs_file else "folder"
     return replace(config, data=replace(config.data, **{name: place})) if place else config
 
 
 def untrained(name: str, *, seed: int = 0) -> Trained:
-    """A preset's model before any training: the baseline that is fine-tuned from random weights."""
+    """A preset's model before training: the baseline that is fine-tuned from random weights."""
     return _before_training(build(replace(preset(name), seed=seed)), "random weights")
 
 
@@ -72,12 +71,12 @@ def untrained_of(trained: Trained) -> Trained:
 
 
 def started_from(trained: Trained) -> Trained:
-    """The model of `model.start`, as training began with it.
+    """The model that training started from (`model.start`).
 
-    A run's folder has it as its first snapshot, else it is read where it was then.
+    It is the first snapshot in a run's folder; without one, it is read from its original place.
 
     Raises:
-        InnerloopError: it is no longer there, or another one by now.
+        InnerloopError: it is no longer there, or has changed.
     """
     start, fresh = WarmStart(trained.config.model.start), jax.eval_shape(trained.experiment.init_params)
     run = RunFolder(trained.folder) if trained.folder else None
@@ -90,6 +89,6 @@ def started_from(trained: Trained) -> Trained:
 
 
 def _before_training(experiment: Experiment, source: str, params: Params = None) -> Trained:
-    """The model with which no meta-step was taken; `params`: other ones than random weights."""
+    """The model before the first meta-step, with `params` or else random weights."""
     params = experiment.init_params() if params is None else params
     return Trained(experiment.for_tasks(params), experiment, source, {"meta_steps": 0})

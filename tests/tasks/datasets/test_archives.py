@@ -100,7 +100,7 @@ def test_a_repeated_member_is_refused(tmp_path):
         archive.writestr("same", b"1")
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("same", b"2")
-    assert "'same' stands in it twice" in refusal(read_zip, tmp_path / "a.zip")
+    assert "'same' occurs twice" in refusal(read_zip, tmp_path / "a.zip")
 
 
 def test_an_encrypted_member_is_refused(tmp_path, zip_of):

@@ -31,11 +31,11 @@ def flip(path: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "checksum": flip,
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-5]),
-    "no array file": lambda path: path.write_bytes(b"PK\x03\x04 something else"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-5]),
+    "not an array file": lambda path: path.write_bytes(b"PK\x03\x04 something else"),
     "is missing": lambda path: path.unlink(),
     "JSON": lambda path: array_files.sidecar(path).write_text("{broken"),
-    "or no JSON": lambda path: array_files.sidecar(path).unlink(),
+    "not valid JSON": lambda path: array_files.sidecar(path).unlink(),
     "one JSON object": lambda path: array_files.sidecar(path).write_text("[]"),
     "format 99": lambda path: edit(array_files.sidecar(path), format=99),
     "shape and dtype": lambda path: np.save(path, np.zeros((11, 4, 3, 2), np.uint8)),
@@ -64,7 +64,7 @@ def test_a_pickle_is_never_loaded(some_arrays, tmp_path):
     path = tmp_path / "a.npy"
     array_files.write(some_arrays, path, "test")
     np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(InnerloopError, match="no array file"):
+    with pytest.raises(InnerloopError, match="not an array file"):
         array_files.read(path, mapped=False, verify=True)
 
 
@@ -105,7 +105,7 @@ def test_a_damaged_cache_is_told_and_made_again(some_arrays, empty_cache, messag
     build = Builder(some_arrays)
     cached("a", "s", build)
     DAMAGE[message](empty_cache / "arrays" / "a.npy")
-    with pytest.warns(UserWarning, match="made again"):
+    with pytest.warns(UserWarning, match="rebuilding the cached arrays"):
         assert same(cached("a", "s", build), some_arrays)
     assert build.calls == 2
     assert same(cached("a", "s", build), some_arrays)  # whole again: no warning, no third build
@@ -121,7 +121,7 @@ def test_a_cache_from_another_source_is_not_used(some_arrays, empty_cache):
 
 def test_without_a_place_to_write_it_goes_on(some_arrays, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="going on without a cache"):
+    with pytest.warns(UserWarning, match="continuing without a cache"):
         assert same(cached("a", "s", Builder(some_arrays), tmp_path / "file"), some_arrays)
 
 
@@ -172,7 +172,7 @@ def test_build_from_a_bad_picture_leaves_nothing(tmp_path, picture_tree):
     picture_tree(tmp_path / "tree", {"ant": 2})
     bad = tmp_path / "tree" / "ant" / "01.png"
     bad.write_bytes(bad.read_bytes()[:45])
-    with pytest.raises(InnerloopError, match="01.png: is no readable picture"):
+    with pytest.raises(InnerloopError, match="01.png: is not a readable image"):
         memmap.build(tmp_path / "tree", tmp_path / "out.npy")
     assert [f.name for f in tmp_path.iterdir()] == ["tree"]
 
@@ -189,7 +189,7 @@ def test_a_write_broken_off_between_the_two_files_is_told(some_arrays, tmp_path,
         patch.setattr(array_files, "_write_sidecar", stop)
         with pytest.raises(KeyboardInterrupt):
             memmap.save(some_arrays.select(["d", "c", "b", "a"]), path, overwrite=True)
-    with pytest.raises(InnerloopError, match="or no JSON"):
+    with pytest.raises(InnerloopError, match="or not valid JSON"):
         memmap.open(path)
 
 

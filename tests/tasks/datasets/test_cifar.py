@@ -78,14 +78,14 @@ def test_the_arrays_do_not_depend_on_how_the_records_were_packed(small, monkeypa
 def test_wrong_content_is_told(small):
     folder, train, test = small
     pack(folder, train[:-1], test)
-    with pytest.raises(InnerloopError, match=f"must hold 24 records of 3074 bytes, got {23 * 3074} bytes"):
+    with pytest.raises(InnerloopError, match=f"must contain 24 records of 3074 bytes, got {23 * 3074}"):
         cifar.load()
     pack(folder, train, test, **{"fine_label_names.txt": b"one two"})
     with pytest.raises(InnerloopError, match="2 names"):
         cifar.load()
     train[0, 1] = 1
     pack(folder, train, test)
-    with pytest.raises(InnerloopError, match="classes of 5 to 7 pictures"):
+    with pytest.raises(InnerloopError, match="classes of 5 to 7 images"):
         cifar.load()
     with tarfile.open(folder / "cifar-100-binary.tar.gz", "w:gz"):
         pass

@@ -49,7 +49,7 @@ def test_select_of_nothing_or_of_one_class_twice_is_refused(some_arrays, names):
         ({"names": ("a", "b", "a", "d")}, "'a' twice"),
         ({"counts": np.array([2, 5, 0, 3], np.int32)}, "class 'c' must have examples, got 0"),
         ({"counts": np.array([2, 5, 1, 4], np.int32)}, "rows 0 to 12 of 11"),
-        ({"counts": np.array([3, 5, 1, 3], np.int32)}, "separate runs"),
+        ({"counts": np.array([3, 5, 1, 3], np.int32)}, "disjoint ranges"),
         ({"starts": np.array([-1, 2, 7, 8], np.int32)}, "rows -1"),
     ],
 )

@@ -102,14 +102,14 @@ def test_unreadable_pictures_are_named(tmp_path, picture_tree, given):
     whole = bad.read_bytes()
     for content in (b"", b"text", whole[:20], whole[:45]):
         bad.write_bytes(content)
-        with pytest.raises(InnerloopError, match=r"b.01\.png: is no readable picture"):
+        with pytest.raises(InnerloopError, match=r"b.01\.png: is not a readable image"):
             image_folder.load(tmp_path, **given)
 
 
 def test_a_picture_bomb_is_refused(tmp_path, picture_tree, monkeypatch):
     picture_tree(tmp_path, {"a": 1})
     monkeypatch.setattr("innerloop.tasks.io.images.PIXELS", 29)
-    with pytest.raises(InnerloopError, match=r"00\.png: the picture has more than 29 pixels"):
+    with pytest.raises(InnerloopError, match=r"00\.png: the image has more than 29 pixels"):
         image_folder.read_classes(tmp_path)
 
 
@@ -117,20 +117,20 @@ def test_more_pictures_than_memory_holds_in_all(tmp_path, picture_tree, monkeypa
     """Counted over the three sets together: each alone would fit."""
     picture_tree(tmp_path, {"a": 1, "b": 1, "c": 1})
     monkeypatch.setattr("innerloop.tasks.io.class_folders.largest", lambda: 2 * 6 * 5 * 3)
-    with pytest.raises(InnerloopError, match="3 pictures of 5 x 6 x 3 take more than 180 bytes"):
+    with pytest.raises(InnerloopError, match="3 images of 5 x 6 x 3 take more than 180 bytes"):
         image_folder.load(tmp_path)
 
 
 def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
     with pytest.raises(InnerloopError, match="must name an existing folder"):
         image_folder.load(tmp_path / "none")
-    with pytest.raises(InnerloopError, match="holds no class folders"):
+    with pytest.raises(InnerloopError, match="contains no class folders"):
         image_folder.load(tmp_path)
     picture_tree(tmp_path, {"a": 1, "b": 1})
     with pytest.raises(InnerloopError, match="at least three classes, got 2"):
         image_folder.load(tmp_path)
     (tmp_path / "c").mkdir()
-    with pytest.raises(InnerloopError, match="class folder .*c holds no pictures"):
+    with pytest.raises(InnerloopError, match="class folder .*c contains no images"):
         image_folder.load(tmp_path)
 
 
@@ -138,17 +138,17 @@ def test_small_classes_are_left_out_on_demand(tmp_path, picture_tree):
     """They are named; the split is that of the others, and a given set leaves its own out."""
     picture_tree(tmp_path / "a", TEN)
     with pytest.warns(
-        UserWarning, match="4 of 10 classes with fewer than 3 pictures are left out: class0, class3,"
+        UserWarning, match="4 of 10 classes with fewer than 3 images are left out: class0, class3, "
     ):
         splits = image_folder.load(tmp_path / "a", min_examples=3)
     assert [part.classes for part in splits] == [4, 1, 1]
     assert min(part.counts.min() for part in splits) == 3
     for part, counts in (("train", {"a": 4, "b": 1}), ("val", {"c": 2}), ("test", {"d": 4, "e": 3})):
         picture_tree(tmp_path / "b" / part, counts)
-    with pytest.warns(UserWarning, match="1 of 2 classes with fewer than 2 pictures are left out: b$"):
+    with pytest.warns(UserWarning, match="1 of 2 classes with fewer than 2 images are left out: b$"):
         splits = image_folder.load(tmp_path / "b", min_examples=2)
     assert [part.names for part in splits] == [("a",), ("c",), ("d", "e")]
-    with pytest.raises(InnerloopError, match="no class has 9 pictures, got 4 at most; lower the bound"):
+    with pytest.raises(InnerloopError, match="no class has 9 images, got at most 4; lower the bound"):
         image_folder.load(tmp_path / "b", min_examples=9)
 
 

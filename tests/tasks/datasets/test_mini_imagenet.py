@@ -65,7 +65,7 @@ def test_the_default_size_is_84(folders):
 
 
 def test_another_number_of_classes_is_told_in_a_warning(folders):
-    with pytest.warns(UserWarning, match="not all of mini-ImageNet: 3 / 2 / 1 classes of 3 to 3 pictures"):
+    with pytest.warns(UserWarning, match="not all of mini-ImageNet: 3 / 2 / 1 classes of 3 to 3 images"):
         mini_imagenet.load(folders, size=8)
 
 
@@ -116,10 +116,10 @@ def test_bad_tables_are_told(tables):
     for content, message in [
         (
             "filename,label\nmissing.jpg,n04\n",
-            r"val\.csv: lists a picture that is not in .* got 'missing.jpg'",
+            r"val\.csv: lists an image that is not in .* got 'missing.jpg'",
         ),
         ("filename,label\n../../secret.jpg,n04\n", "plain file names"),
-        ("filename,label\n", "at least one picture"),
+        ("filename,label\n", "at least one image"),
         ("image,class\nx,y\n", "must have the header filename,label"),
     ]:
         (tables / "val.csv").write_text(content)
@@ -130,5 +130,5 @@ def test_bad_tables_are_told(tables):
 @partial
 def test_an_unreadable_picture_is_named(folders):
     (folders / "val" / "n05" / "n05_1.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(InnerloopError, match=r"n05_1\.jpg: is no readable picture"):
+    with pytest.raises(InnerloopError, match=r"n05_1\.jpg: is not a readable image"):
         mini_imagenet.load(folders, size=8)

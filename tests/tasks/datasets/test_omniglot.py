@@ -58,19 +58,17 @@ def test_ink_is_white_on_black_after_an_antialiased_shrink(small, monkeypatch):
 
 def test_a_picture_too_many_is_told(small):
     small(**{"0001_03": page()})
-    with pytest.raises(
-        InnerloopError, match="needs 2 characters of 2 pictures, got 2 characters, 6 pictures"
-    ):
+    with pytest.raises(InnerloopError, match="needs 2 characters of 2 images, got 2 characters, 6 images"):
         omniglot.load()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (page(size=100), r"0001_03\.png: must be a picture of 105 x 105 .* got \(100, 100\), mode 1"),
+        (page(size=100), r"0001_03\.png: must be .* image of 105 x 105 pixels, got \(100, 100\), mode 1"),
         (page(mode="RGB"), r"0001_03\.png: must be .* mode RGB"),
-        (page()[:50], r"0001_03\.png: is no readable picture"),
-        (b"text", r"0001_03\.png: is no readable picture"),
+        (page()[:50], r"0001_03\.png: is not a readable image"),
+        (b"text", r"0001_03\.png: is not a readable image"),
     ],
 )
 def test_a_bad_picture_inside_is_named(small, content, message):

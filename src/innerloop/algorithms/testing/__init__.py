@@ -1,1 +1,1 @@
-"""What any algorithm must do: the contract, and its meta-gradient beside finite differences."""
+"""Checks for any algorithm: the contract, and a comparison of its meta-gradient with finite differences."""

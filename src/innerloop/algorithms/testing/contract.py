@@ -1,7 +1,6 @@
-"""The contract of algorithms: `check_algorithm(make)` tests the built-in ones, and algorithms of your own.
+"""The contract of algorithms: `check_algorithm(make)` tests the built-in algorithms and your own.
 
-It does not test the mathematics: that is left to an identity test, and to
-`innerloop.algorithms.testing.meta_gradient`.
+It does not test the mathematics; use an identity test and `innerloop.algorithms.testing.meta_gradient` for that.
 """
 
 import inspect
@@ -26,7 +25,7 @@ STEPS = 2
 
 
 def _affine_loss(params: PyTree, batch: Batch) -> jax.Array:
-    """Mean loss of a two-layer network, on a nested dictionary or on a pair of pairs: of classes or of numbers."""
+    """Mean loss of a two-layer network, a nested dictionary or a pair of pairs, for class or float targets."""
     if isinstance(params, dict):
         params = tuple((layer["weight"], layer["bias"]) for layer in (params["body"], params["head"]))
     (body, body_bias), (head, head_bias) = params
@@ -56,14 +55,14 @@ def check_algorithm(
     tuple_make: MakeAlgorithm | None = None,
     dtypes: tuple[type, ...] = (jnp.float32, jnp.float64),
 ) -> None:
-    """Check that `make(loss_fn, inner)` is an algorithm as the engine needs it.
+    """Check that `make(loss_fn, inner)` returns an algorithm that the engine can use.
 
     Args:
         make: the constructor.
         rule: the inner rule (None: gradient descent).
         zero_steps: whether the algorithm accepts an inner loop without steps, which must leave the parameters
             unchanged; otherwise it must raise InnerloopError.
-        classes: whether targets are the numbers of two classes instead of pairs of floats.
+        classes: whether targets are class numbers, of two classes, instead of pairs of floats.
         tuple_make: for algorithms that select parameters by path, the constructor with the paths of a tuple: `0` for
             `body` and `1` for `head` (None: `make`).
         dtypes: the dtypes to check.
@@ -84,7 +83,7 @@ def check_algorithm(
 
 
 def _check_names(algorithm: Algorithm) -> None:
-    """The functions and their arguments have the names that the engine and its readers use."""
+    """The methods' arguments have the names that the engine and its readers expect."""
     assert isinstance(algorithm, Algorithm), f"expected an Algorithm, got {type(algorithm).__name__}"
     for function, expected in (
         (algorithm.adapt, ["meta_params", "support", "key"]),
@@ -98,7 +97,7 @@ def _check_names(algorithm: Algorithm) -> None:
 def _check_zero_steps(
     make: MakeAlgorithm, rule: optax.GradientTransformation, accepted: bool, classes: bool
 ) -> None:
-    """An inner loop without steps leaves the parameters alone, or is refused in words."""
+    """An inner loop without steps leaves the parameters unchanged, or is rejected with a message."""
     params, tasks = _example(jnp.float32, True, classes)
     try:
         algorithm = make(_affine_loss, InnerLoop(rule, 0))
@@ -114,7 +113,7 @@ def _check_zero_steps(
 
 
 def _check_numbers(algorithm: Algorithm, example: tuple[PyTree, Task], lifted: bool = True) -> None:
-    """Under jit and vmap: one trace, the parameters' tree, shapes and dtypes, the same bits, finite; no query read."""
+    """Under jit and vmap: traced once; right tree, shapes and dtypes; reproducible, finite; query set not read."""
     params, tasks = example
     meta_params, traces = algorithm.init(params), []
     _assert_like(algorithm.initialisation(meta_params), params, "the initialisation")
@@ -127,7 +126,7 @@ def _check_numbers(algorithm: Algorithm, example: tuple[PyTree, Task], lifted: b
     single = [jax.tree.map(lambda x, i=i: x[i], tasks) for i in range(3)]
     found = [compiled(meta_params, task) for task in single]
     assert len(traces) == 1, f"traced {len(traces)} times for tasks of one shape"
-    assert _same_bits(found[0], compiled(meta_params, single[0])), "the same inputs gave other bits"
+    assert _same_bits(found[0], compiled(meta_params, single[0])), "the same inputs gave different bits"
     (grads, info), adapted = found[0]
     _assert_like(grads, meta_params, "the meta-gradient")
     _assert_like(adapted, params, "adapt")
@@ -155,7 +154,7 @@ def _check_zero_gradient(make: MakeAlgorithm, rule: optax.GradientTransformation
 
 def _assert_like(tree: PyTree, params: PyTree, what: str) -> None:
     """`tree` has the structure, shapes and dtypes of `params`, and is finite."""
-    assert jax.tree.structure(tree) == jax.tree.structure(params), f"{what} has another tree than params"
+    assert jax.tree.structure(tree) == jax.tree.structure(params), f"{what} has a different tree from params"
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(params), strict=True):
         assert a.shape == b.shape, f"{what} has shape {a.shape} for parameters of shape {b.shape}"
         assert a.dtype == b.dtype, f"{what} is {a.dtype} for parameters of {b.dtype}"
@@ -163,6 +162,6 @@ def _assert_like(tree: PyTree, params: PyTree, what: str) -> None:
 
 
 def _same_bits(a: PyTree, b: PyTree) -> bool:
-    """Whether two trees are equal to the last bit."""
+    """Whether two trees are bitwise equal."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)

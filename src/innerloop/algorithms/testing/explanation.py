@@ -16,7 +16,7 @@ class Findings:
         sound: whether automatic differentiation of the objective is right.
         worst: the direction of the largest error.
         error: the relative error there; `unsure` is its uncertainty.
-        silent: parameters without gradient on which the objective depends; `unused` those on which it does not.
+        silent: parameters without a gradient that the objective depends on; `unused`: those that it does not.
     """
 
     kind: Kind
@@ -34,7 +34,7 @@ class Findings:
 def verdict(f: Findings) -> str:
     """The findings in a sentence."""
     if f.constant:
-        return "the query loss depends on no parameter (rounded, or cut off from all of them?)"
+        return "the query loss depends on no parameter (is it rounded, or cut off from all of them?)"
     tail = f"; the objective does not depend on {', '.join(f.unused)}" if f.unused else ""
     if f.kind == "exact":
         digits = int(-math.log10(max(f.error, 1e-12)))
@@ -43,7 +43,7 @@ def verdict(f: Findings) -> str:
         return _sentence(f.kind, f.error, f.angle, f.ratio) + tail
     if f.unsure > f.error / 3:
         return (
-            f"undecided at `{f.worst}`: finite differences are themselves unsure by {f.unsure:.0%} there "
+            f"undecided at `{f.worst}`: finite differences are themselves uncertain by {f.unsure:.0%} there "
             f"(kinks such as ReLU and max-pooling, or float32 inside the loss){tail}"
         )
     return f"{_difference(f)}{tail}"
@@ -55,7 +55,7 @@ def _difference(f: Findings) -> str:
     suspects = (
         "a missing second derivative or another loss on the query set"
         if f.sound
-        else "a custom derivative, or a kink inside the loss; jax.grad of the objective is as wrong"
+        else "a custom derivative, or a kink inside the loss; jax.grad of the objective is just as wrong"
     )
     return (
         f"the meta-gradient differs from finite differences by {f.error:.2g} at `{f.worst}`{silent}: "
@@ -64,11 +64,11 @@ def _difference(f: Findings) -> str:
 
 
 def _sentence(kind: Kind, error: float, angle: float, ratio: float) -> str:
-    """What a gradient of another kind is, and its distance from the meta-gradient."""
+    """Describe a gradient of a known kind, and its distance from the meta-gradient."""
     what = {
         "first order": "a first-order gradient: the query gradient at the adapted parameters, without second "
         "derivatives (right for FOMAML; for MAML, look for stop_gradient in the inner loop)",
-        "joint": "the query gradient before adapting (right for joint training)",
+        "joint": "the query gradient before adaptation (right for joint training)",
         "displacement": "the displacement of the inner loop (right for Reptile)",
     }[kind]
     if math.isnan(angle):

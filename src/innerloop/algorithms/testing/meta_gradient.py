@@ -1,11 +1,11 @@
-r"""Is this meta-gradient right? Compare it with finite differences of what it should be the gradient of.
+r"""Check a meta-gradient against finite differences of the objective that it should be the gradient of.
 
     F(theta) = L(adapt(theta; support); query),     (F(theta + h v) - F(theta - h v)) / 2h  against  g . v
 
 in float64, along directions v that move one parameter each and along some that move all. The step h is the one at
 which neighbouring steps agree best (large steps truncate, small ones round); their difference is the uncertainty of
 the finite difference itself. A first-order gradient (FOMAML, Reptile) is recognised, and its angle to the meta-gradient
-reported.
+is reported.
 """
 
 from collections.abc import Callable
@@ -34,11 +34,11 @@ class MetaGradientCheck:
         passed: whether the meta-gradient agrees with finite differences within the tolerance.
         kind: exact; first order (the query gradient at the adapted parameters); displacement (Reptile's); joint (the
             query gradient before adaptation); or wrong.
-        relative_error: the largest over all directions.
+        relative_error: the largest relative error over all directions.
         uncertainty: the relative uncertainty of the finite difference in that direction.
         by_parameter: the relative error for each parameter, by path.
-        angle: between this gradient and the meta-gradient, in degrees; NaN if automatic differentiation of the
-            objective is wrong too.
+        angle: the angle between this gradient and the meta-gradient, in degrees; NaN if automatic differentiation of
+            the objective is wrong too.
         ratio: the norm of this gradient over that of the meta-gradient; NaN likewise.
         no_gradient: parameters whose gradient is zero although the objective depends on them.
         unused: parameters that the objective does not depend on.
@@ -100,7 +100,7 @@ def check_meta_gradient(
 
 @dataclass(frozen=True)
 class _Directions:
-    """Along each direction: its name, the finite difference, its uncertainty, and the gradient's product."""
+    """For each direction: its name, the finite difference, its uncertainty, and the gradient's product with it."""
 
     names: list[str]
     finite: np.ndarray
@@ -115,7 +115,7 @@ class _Directions:
 
     @property
     def size(self) -> np.ndarray:
-        """What errors are relative to."""
+        """The scale of the relative errors."""
         return np.maximum(np.maximum(np.abs(self.finite), np.abs(self.product)), self.floor)
 
 
@@ -156,7 +156,7 @@ def _judge(
     found: _Directions,
     tolerance: float,
 ) -> MetaGradientCheck:
-    """Name what the gradient is, and say it in a sentence."""
+    """Classify the gradient, and describe it in a sentence."""
     errors = found.errors
     worst = int(np.argmax(errors))
     constant = not (np.abs(found.finite) + np.abs(found.product)).any()
@@ -211,7 +211,7 @@ def _in_float64(tree: PyTree) -> PyTree:
 
 
 def _check_finite(tree: PyTree, what: str) -> None:
-    """Raise InnerloopError at the first leaf that is not finite, which is named unless the tree is one array."""
+    """Raise InnerloopError for the first leaf that is not finite; it is named unless the tree is one array."""
     for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         if not np.isfinite(np.asarray(leaf)).all():
             raise InnerloopError(

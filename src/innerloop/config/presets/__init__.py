@@ -1,1 +1,1 @@
-"""The papers' protocols by name."""
+"""Presets: the papers' protocols by name."""

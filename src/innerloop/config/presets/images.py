@@ -1,4 +1,4 @@
-"""Few-shot classification of images, as the papers have it."""
+"""Few-shot image classification, with the papers' protocols."""
 
 from dataclasses import replace
 
@@ -19,15 +19,13 @@ POOLED = ModelConfig(kind="conv4", filters=32, downsample="pool", features="flat
 
 
 def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
-    """MAML's image protocols (section 5.2, appendix A.1) for everything but Reptile."""
+    """MAML's image protocols (section 5.2, appendix A.1) for all algorithms except Reptile."""
     spec = DATASETS[dataset]
     if spec.drawings:
         steps, test_steps, meta_batch = (1, 3, 32) if ways == 5 else (5, 5, 16)
         inner = InnerConfig(steps=steps, learning_rate=2.0)
         outer = OuterConfig(meta_steps=15_000, meta_batch=meta_batch, decay="cosine")
-        if not ALGORITHMS[
-            algorithm
-        ].second_order:  # 2.0 is too long a step for a gradient that does not see it
+        if not ALGORITHMS[algorithm].second_order:  # 2.0 is too large without second-order terms
             inner = replace(inner, learning_rate=0.5)
         queries, test_queries = shots, shots
     else:
@@ -51,7 +49,7 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
 
 
 def own_images(shots: int, algorithm: str) -> Config:
-    """A user's own folder of images, 5-way, on a laptop: images of 32 x 32, a small network, minutes of training."""
+    """The user's own image folder, 5-way, on a laptop: 32 x 32 images, a small network, minutes of training."""
     return Config(
         algorithm=algorithm,
         data=DataConfig(dataset="folder", ways=5, shots=shots, queries=5, size=32),
@@ -72,9 +70,9 @@ def own_images(shots: int, algorithm: str) -> Config:
 
 
 def images_reptile(dataset: str, ways: int, shots: int) -> Config:
-    """Reptile's image protocols (its published commands): Adam inside, kept, 5 tasks, outer step 1 falling to 0.
+    """Reptile's image protocols (published commands): persistent inner Adam, 5 tasks, outer step 1 decaying to 0.
 
-    Its code rotates the training drawings of Omniglot alone.
+    On Omniglot, its code rotates only the training drawings.
     """
     spec = DATASETS[dataset]
     if spec.drawings:
@@ -101,7 +99,7 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
 
 
 def images_pretrained(dataset: str, ways: int, shots: int) -> Config:
-    """The pre-trained baseline: classify all training classes, then fine-tune a new head and the body on each task."""
+    """The pre-trained baseline: classify all training classes, then fine-tune body and new head on each task."""
     like = images(dataset, ways, shots, "joint")
     return replace(
         like,

@@ -1,11 +1,11 @@
-"""Published protocols with all their settings, the length of training included: `...-published`.
+"""Published protocols with all their settings, including the length of training: `...-published`.
 
-Only those that are documented in full: MAML on Omniglot and mini-ImageNet (Finn et al. 2017, section 5.2 and appendix
-A.1, and the published code), and Reptile on Omniglot (Nichol et al. 2018, the commands of the published code). What
-differs otherwise is listed in the documentation under *Differences from the papers*.
+They cover only what is documented in full: MAML on Omniglot and mini-ImageNet (Finn et al. 2017, section 5.2 and
+appendix A.1, and the published code), and Reptile on Omniglot (Nichol et al. 2018, the commands of the published code).
+Other differences are listed in the documentation under *Differences from the papers*.
 
-`...-paper-length` trains for MAML's 60 000 meta-steps, also where less is published (ANIL, CIFAR-FS), with the settings
-of the preset without its recipe: from random weights, with an outer step of one size.
+`...-paper-length` trains for MAML's 60 000 meta-steps, even where the papers do not document everything (ANIL,
+CIFAR-FS), with the settings of the preset without its recipe: from random weights, with a constant outer step size.
 """
 
 from dataclasses import replace
@@ -14,17 +14,17 @@ from innerloop.config.schema import Config
 
 
 def paper_length(base: Config) -> Config:
-    """MAML's 60 000 meta-steps of one size."""
+    """MAML's 60 000 meta-steps, with a constant outer step size."""
     return replace(base, outer=replace(base.outer, meta_steps=60_000, decay="constant"))
 
 
 def published_maml(base: Config) -> Config:
-    """The same; at test as many queries of each class as shots."""
+    """As `paper_length`, with as many queries per class at test as shots."""
     return replace(paper_length(base), evaluation=replace(base.evaluation, queries=base.data.shots))
 
 
 def published_reptile(base: Config) -> Config:
-    """100 000 meta-steps for 5 ways, 200 000 for 20."""
+    """100 000 meta-steps for 5-way tasks, 200 000 for 20-way tasks."""
     return replace(base, outer=replace(base.outer, meta_steps=100_000 if base.data.ways == 5 else 200_000))
 
 
@@ -33,7 +33,7 @@ PUBLISHED = {
     **{f"mini-imagenet-5way-{k}shot-{a}": published_maml for k in (1, 5) for a in ("maml", "fomaml")},
     **{f"omniglot-{n}way-{k}shot-reptile": published_reptile for n in (5, 20) for k in (1, 5)},
 }
-"""By the preset's name: from the protocol with our shorter training to the whole."""
+"""By preset name: the function from the protocol with our shorter training to the full one."""
 
 PAPER_LENGTH = tuple(
     f"{data}-{algorithm}"
@@ -48,4 +48,4 @@ PAPER_LENGTH = tuple(
     )
     for algorithm in ("maml", "fomaml", "anil")
 )
-"""The presets that stand beside published numbers, and are also there in the papers' length."""
+"""The presets that are compared with published numbers, and so also exist with the papers' length of training."""

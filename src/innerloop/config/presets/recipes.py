@@ -1,7 +1,7 @@
-"""Recipes of our own for presets whose published training is long; `...-short` is the preset without its recipe.
+"""Our own recipes for presets whose published training is long; `...-short` is the preset without its recipe.
 
-What they change is how the initialisation is trained, the network's head, and the number and size of inner steps.
-Tasks, classes and the rest of the measurement stay the papers'.
+They change how the initialisation is trained, the network's head, and the number and size of inner steps. Tasks,
+classes and the rest of the measurement are as in the papers.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from innerloop.config.schema import Config
 
 
 def flattened_head(base: Config) -> Config:
-    """MAML on Omniglot 5-way: the head sees all places of the last block, which makes one step of the head worth more.
+    """MAML on Omniglot 5-way: the head reads all positions of the last block, so that one step of it achieves more.
 
-    0.4 is the step of a mean loss, not of a sum over classes. It learns faster, and the head alone is enough at test
-    (feature reuse).
+    The step size of 0.4 is for a mean loss, not a sum over classes. This learns faster, and at test it is enough to
+    adapt the head (feature reuse).
     """
     outer = replace(base.outer, meta_steps=18_000, meta_batch=16, learning_rate=0.002)
     return replace(
@@ -27,7 +27,7 @@ def flattened_head(base: Config) -> Config:
 
 
 def from_one_shot_of_omniglot(base: Config) -> Config:
-    """MAML on Omniglot with 5 shots: the shipped 1-shot model, head and all, trained a little further."""
+    """MAML on Omniglot with 5 shots: the shipped 1-shot model, including its head, trained a little further."""
     recipe = flattened_head(base)
     return replace(
         recipe,
@@ -37,7 +37,7 @@ def from_one_shot_of_omniglot(base: Config) -> Config:
 
 
 def first_order_longer(base: Config) -> Config:
-    """First-order MAML on Omniglot 5-way: half the tasks a meta-step, three times the meta-steps, twice their size."""
+    """First-order MAML on Omniglot 5-way: half the tasks per meta-step, three times the meta-steps, twice as large."""
     outer = replace(base.outer, meta_steps=45_000, meta_batch=16, learning_rate=0.002)
     return replace(
         base,
@@ -48,9 +48,9 @@ def first_order_longer(base: Config) -> Config:
 
 
 def from_five_ways(base: Config) -> Config:
-    """MAML and ANIL on Omniglot 20-way: the body of the shipped 5-way model, under a head of zeros.
+    """MAML and ANIL on Omniglot 20-way: the body of the shipped 5-way model, with a zero head.
 
-    Four times the classes want four times the step: the loss is a mean over them.
+    Four times as many classes need four times the step size, since the loss is a mean over them.
     """
     outer = replace(base.outer, meta_steps=8000, meta_batch=8, learning_rate=0.002)
     return replace(
@@ -62,7 +62,7 @@ def from_five_ways(base: Config) -> Config:
 
 
 def double_inner_lr(base: Config) -> Config:
-    """Reptile on Omniglot 5-way: less than half the meta-steps, with inner steps of twice the size."""
+    """Reptile on Omniglot 5-way: less than half the meta-steps, with inner steps twice as large."""
     return replace(
         base,
         inner=replace(base.inner, learning_rate=0.002),
@@ -71,18 +71,18 @@ def double_inner_lr(base: Config) -> Config:
 
 
 def all_classes_longer(base: Config) -> Config:
-    """The pre-trained baseline on CIFAR-FS: more, and larger, outer steps."""
+    """The pre-trained baseline on CIFAR-FS: more and larger outer steps."""
     return replace(base, outer=replace(base.outer, meta_steps=10_000, learning_rate=0.002))
 
 
 def from_supervised_pretraining(base: Config) -> Config:
-    """MAML and ANIL on CIFAR-FS: begun with the body of the shipped pre-trained baseline, 8000 meta-steps."""
+    """MAML and ANIL on CIFAR-FS: 8000 meta-steps, starting from the body of the shipped pre-trained baseline."""
     model = replace(base.model, start="cifar-fs-5way-1shot-joint")
     return replace(base, model=model, outer=replace(base.outer, meta_steps=8000))
 
 
 def from_one_shot(base: Config) -> Config:
-    """CIFAR-FS with 5 shots: the algorithm's shipped 1-shot model, head and all, trained a little further."""
+    """CIFAR-FS with 5 shots: the algorithm's shipped 1-shot model, including its head, trained a little further."""
     model = replace(base.model, start=f"cifar-fs-5way-1shot-{base.algorithm}")
     outer = replace(base.outer, meta_steps=600, learning_rate=0.0005)
     return replace(base, model=model, outer=outer)
@@ -103,4 +103,4 @@ RECIPES: dict[str, Callable[[Config], Config]] = {
     "cifar-fs-5way-5shot-maml": from_one_shot,
     "cifar-fs-5way-5shot-anil": from_one_shot,
 }
-"""By the preset's name: from the protocol with our shorter training to the recipe."""
+"""By preset name: the function from the protocol with our shorter training to the recipe."""

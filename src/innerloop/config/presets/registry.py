@@ -1,13 +1,13 @@
 """Every paper protocol by name, as `DATA-WAYway-SHOTshot-ALGORITHM`, `sinusoid-ALGORITHM`, `navigation-...` or
-`BODY-GOAL-ALGORITHM-trpo`; `pictures-...` for a user's own images and `table-...` for a user's own table.
+`BODY-GOAL-ALGORITHM-trpo`; `pictures-...` for the user's own images and `table-...` for the user's own table.
 
-Tasks, networks and inner loops are those of the papers and of their published code; inner step sizes are for a loss
-that is a mean over examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). For images, training
-is shorter than in the papers and ends with the step size decayed to nothing; `...-published` has all published settings
-and `...-paper-length` their length of training (`innerloop.config.presets.published`). Some presets follow recipes of
-their own (`innerloop.config.presets.recipes`), and `...-short` is then the same without the recipe. CIFAR-FS and FC100
-have MAML's protocol for mini-ImageNet, and first-order MAML has an inner step of our own on Omniglot, where no paper
-prints one.
+Tasks, networks and inner loops are those of the papers and their published code; inner step sizes are for a loss that
+is a mean over examples (MAML's code sums per-class means, so its 0.4 for 5 ways is 2.0 here). For images, training is
+shorter than in the papers and the step size decays to 0; `...-published` has all published settings and
+`...-paper-length` only the published length of training (`innerloop.config.presets.published`). Some presets use our
+own recipes (`innerloop.config.presets.recipes`); `...-short` is then the same without the recipe. CIFAR-FS and FC100
+use MAML's protocol for mini-ImageNet. On Omniglot, the inner step size of first-order MAML is ours, as no paper gives
+one.
 """
 
 import difflib
@@ -59,10 +59,10 @@ def all_presets() -> dict[str, Config]:
 
 
 def preset(name: str) -> Config:
-    """One preset. Raises InnerloopError for an unknown name, with the nearest ones."""
+    """The preset of this name. Raises InnerloopError for an unknown name, with the closest ones."""
     known = all_presets()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    do = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` names them all"
-    raise InnerloopError("preset", "there is none of this name", got=repr(name), do=do)
+    do = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists them all"
+    raise InnerloopError("preset", "there is no preset of this name", got=repr(name), do=do)

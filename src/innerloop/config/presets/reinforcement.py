@@ -1,4 +1,4 @@
-"""MAML's navigation and locomotion."""
+"""MAML's navigation and locomotion protocols."""
 
 from dataclasses import replace
 
@@ -15,12 +15,13 @@ from innerloop.config.specs import ALGORITHMS
 
 
 def navigation(algorithm: str) -> Config:
-    """MAML's 2D navigation (section 5.3, appendix A.2): 20 trajectories of 20 goals, inner step 0.5 (published code).
+    """MAML's 2D navigation (section 5.3, appendix A.2): 20 goals, 20 trajectories each, inner step 0.5 (its code).
 
-    At test as many steps for each update as 40 trajectories have, the first update of step size 0.5 and the others half
-    of it (both as in the published code). The surrogate is the published code's. Late steps of one size only follow the
-    noise of their 20 goals, so they fall over the run. The curvature comes from a fifth of the tasks, and from five
-    conjugate gradients, which is faster than the published ten; ANIL keeps ten.
+    As in the published code, each update at test uses as many environment steps as 40 full trajectories have, and the
+    step size is 0.5 for the first update and half of it for the others. The surrogate is that of the published code,
+    too. Late outer steps of constant size would only follow the noise of their 20 goals, so the step size decays over
+    the run. The curvature is estimated from a fifth of the tasks, with five conjugate gradient iterations, which is
+    faster than the published ten; ANIL keeps ten.
     """
     return Config(
         algorithm=algorithm,
@@ -46,7 +47,7 @@ def navigation(algorithm: str) -> Config:
 
 
 def navigation_presets() -> dict[str, Config]:
-    """MAML, its relatives and the baselines of the paper."""
+    """MAML, its variants and the paper's baselines."""
     found = {f"navigation-{a}-trpo": navigation(a) for a in ("maml", "anil", "fomaml")}
     reptile = navigation("reptile")
     found["navigation-reptile"] = replace(
@@ -63,9 +64,9 @@ def navigation_presets() -> dict[str, Config]:
 
 
 def locomotion(family: str, algorithm: str) -> Config:
-    """MAML's half-cheetah and ant (section 5.3, appendix A.2): 40 tasks, 20 trajectories of 200 steps, inner step 0.1.
+    """MAML's half-cheetah and ant (section 5.3, appendix A.2): 40 tasks, 20 trajectories of 200 steps, step size 0.1.
 
-    At test half of the step after the first; `LOCOMOTION` has what is otherwise with some.
+    At test, steps after the first are half as large. `LOCOMOTION` holds the exceptions.
     """
     rl = RLConfig(
         test_trajectories=20, horizon=200, surrogate="log_probability", fisher_fraction=0.2, test_lr_decay=0.5
@@ -93,11 +94,11 @@ LOCOMOTION: dict[str, dict[str, int | float]] = {
     "ant_direction": {"trajectories": 40, "test_trajectories": 40, "test_lr_decay": 0.01},
     "ant_velocity": {},
 }
-"""The bodies and goals, with their settings of their own."""
+"""The bodies and goals, with settings that differ from the common ones."""
 
 
 def locomotion_presets() -> dict[str, Config]:
-    """MAML and ANIL on every body and goal."""
+    """MAML and ANIL for every body and goal."""
     return {
         f"{family.replace('_', '-')}-{algorithm}-trpo": locomotion(family, algorithm)
         for family in LOCOMOTION

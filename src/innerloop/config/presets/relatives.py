@@ -1,4 +1,4 @@
-"""Relatives of MAML whose presets are MAML's with another algorithm and inner loop."""
+"""Variants of MAML whose presets are MAML's with another algorithm and inner loop."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,15 +7,15 @@ from innerloop.config.schema import Config, InnerConfig
 
 
 def meta_sgd(maml: Config) -> Config:
-    """One step, whose step sizes begin in the middle of the paper's U(0.005, 0.1)."""
+    """One step, with initial step sizes in the middle of the paper's U(0.005, 0.1)."""
     return _changed(maml, "meta_sgd", InnerConfig(steps=1, learning_rate=0.05))
 
 
 def maml_plus_plus(maml: Config) -> Config:
-    """Five steps; in the first tenth of the updates (published code) the query loss after each of them counts.
+    """Five steps; in the first tenth of the updates (published code) the query loss after every step counts.
 
-    On sinusoids, which the paper does not have, two steps: with five, trainings diverge after some thousand updates,
-    also with clipped gradients and smaller outer steps.
+    Two steps on sinusoids, which are not in the paper: with five, training diverges after a few thousand updates, even
+    with clipped gradients and smaller outer steps.
     """
     early = maml.outer.meta_steps // 10
     steps, rate = (5, 0.1) if maml.data.spec.kind == "images" else (2, 0.001)
@@ -30,19 +30,19 @@ def cavia(maml: Config) -> Config:
 
 
 def protomaml(maml: Config) -> Config:
-    """MAML's steps; shorter ones, as the head is a good one from the start."""
+    """As many steps as MAML, but smaller ones, since the head is good from the start."""
     found = replace(maml, algorithm="protomaml", inner=replace(maml.inner, learning_rate=0.1))
     return replace(found, evaluation=replace(maml.evaluation, steps=maml.inner.steps))
 
 
 def imaml(maml: Config) -> Config:
-    """Sixteen steps, 25 for 20 ways, of 0.1; the pull is 2 on drawings and 0.5 on photographs."""
+    """16 steps (25 for 20 ways) of size 0.1; lambda is 2 for drawings and 0.5 for photographs."""
     steps, proximal = 25 if maml.data.ways == 20 else 16, 2.0 if maml.data.spec.drawings else 0.5
     return _changed(maml, "imaml", InnerConfig(steps=steps, learning_rate=0.1, proximal=proximal))
 
 
 def _changed(maml: Config, algorithm: str, inner: InnerConfig) -> Config:
-    """The config with another algorithm and inner loop, of as many steps at test."""
+    """The config with another algorithm and inner loop, with the same number of steps at test."""
     evaluation = replace(maml.evaluation, steps=inner.steps)
     return replace(maml, algorithm=algorithm, inner=inner, evaluation=evaluation)
 
@@ -53,4 +53,4 @@ RELATIVES: dict[str, Callable[[Config], Config]] = {
     "protomaml": protomaml,
     "imaml": imaml,
 }
-"""By the end of the preset's name: from MAML's preset on the same tasks."""
+"""By the suffix of the preset's name: the function from MAML's preset on the same tasks."""

@@ -1,4 +1,4 @@
-"""MAML's and Reptile's sinusoids."""
+"""MAML's and Reptile's sinusoid regression."""
 
 from innerloop.config.schema import (
     Config,
@@ -15,8 +15,8 @@ SINUSOID = ModelConfig(kind="mlp", hidden=(40, 40), scale=0.01)
 def sinusoid(algorithm: str) -> Config:
     """MAML's sinusoid (section 5.1): 10 shots, one inner step, Adam 0.001, 25 tasks, 70 000 meta-steps.
 
-    The inner step size is the published code's 0.001. With the 0.01 that the paper prints the initialisation becomes
-    so sharp that some tasks diverge when adapted for several steps on 5 points.
+    The inner step size is the published code's 0.001. With the paper's 0.01, the initialisation becomes so sharp that
+    some tasks diverge when adapted for several steps on 5 points.
     """
     return Config(
         algorithm=algorithm,
@@ -35,7 +35,7 @@ def sinusoid(algorithm: str) -> Config:
 
 
 def sinusoid_reptile() -> Config:
-    """Reptile's sinusoid: all 50 points, 5 steps of 0.02 on 10 of them, outer step 0.1 falling to 0, 30 000 tasks."""
+    """Reptile's sinusoid: 50 points, 5 steps of 0.02 on 10 of them, outer step 0.1 decaying to 0, 30 000 tasks."""
     return Config(
         algorithm="reptile",
         data=DataConfig(dataset="sinusoid", ways=1, shots=10, train_shots=50, queries=50, protocol="reptile"),

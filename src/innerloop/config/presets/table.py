@@ -1,4 +1,4 @@
-"""A user's own table: regression from a few rows of a group."""
+"""The user's own table: regression from a few rows of a group."""
 
 from innerloop.config.schema import (
     Config,
@@ -13,7 +13,7 @@ from innerloop.config.schema import (
 def table(algorithm: str) -> Config:
     """A small network and five inner steps on five rows; all other rows of a group are queries, up to a thousand.
 
-    The settings are ours, for columns of mean 0 and standard deviation 1; half a minute on a laptop.
+    The settings are ours, for columns with mean 0 and standard deviation 1. Training takes half a minute on a laptop.
     """
     return Config(
         algorithm=algorithm,

@@ -1,4 +1,4 @@
-"""An adapted network as one file that other programs run, without innerloop: StableHLO or ONNX."""
+"""Export of an adapted network to a file that other programs run without innerloop: StableHLO or ONNX."""
 
 from innerloop.learner.exporting.formats import export as export
 from innerloop.learner.exporting.network import Network as Network

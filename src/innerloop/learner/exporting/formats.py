@@ -1,4 +1,4 @@
-"""The formats of exported networks, and the writing of their files."""
+"""The formats of exported networks, and how their files are written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from innerloop.learner.learner import Learner
 
 CLOSE, CLOSE_IN_16_BITS = 1e-3, 5e-2
-"""The largest difference to what the learner predicts, beside the largest prediction, that rounding may make."""
+"""The largest difference from the learner's predictions that rounding may cause, relative to the largest one."""
 
 
 class Samples(NamedTuple):
@@ -50,24 +50,24 @@ def export(
     shape: tuple[int, ...] | None = None,
     samples: Samples | None = None,
 ) -> Network:
-    """Write an adapted learner for deployment.
+    """Export an adapted learner for deployment.
 
     Args:
         learner: the learner, after `fit`.
         path: the file.
-        format: its format (None: as its name ends).
+        format: its format (None: from its name's suffix).
         overwrite: whether to replace an existing file.
         before: as in `network_of`.
         after: as in `network_of`.
         shape: as in `network_of`.
-        samples: what the file is tried on (None: inputs like those of `fit`); needed with `before`.
+        samples: what to test the file on (None: inputs like those of `fit`); required with `before`.
 
     Returns:
         The network that the file holds.
 
     Raises:
         InnerloopError: for an unknown format, a package that is not installed, a model that the format cannot express,
-            a network that does not predict as the learner does, an existing file without `overwrite`, and a path
+            a network that does not predict what the learner does, an existing file without `overwrite`, or a path
             that cannot be written.
     """
     write = WRITERS[format_of(path, format)]
@@ -81,7 +81,7 @@ def export(
             learner.predict_proba(samples.given) if learner.classification else learner.predict(samples.given)
         )
         wanted = np.asarray(wanted if after is None else after(jnp.asarray(wanted)))
-    # The file may run on another machine, so that products are exact wherever it does.
+    # The file may run on another machine, so products must be exact wherever it runs.
     with portable(), jax.default_matmul_precision("highest"):
         _check_same(network, samples.inputs, wanted)
         content = write(network, samples.inputs)
@@ -91,7 +91,7 @@ def export(
 
 
 def _check_same(network: Network, inputs: np.ndarray, wanted: np.ndarray) -> None:
-    """Raise InnerloopError unless the network gives what the learner predicts."""
+    """Raise InnerloopError unless the network outputs what the learner predicts."""
     traced = jax.jit(network.function).trace(inputs)
     rounded = "f16[" in str(traced.jaxpr)  # or bf16
     found = np.asarray(traced.lower().compile()(inputs))
@@ -101,19 +101,19 @@ def _check_same(network: Network, inputs: np.ndarray, wanted: np.ndarray) -> Non
 
 
 def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
-    """The format that is given, or that a file's name ends with.
+    """The given format, or that of the file name's suffix.
 
     Raises:
-        InnerloopError: there is neither, or they are different formats.
+        InnerloopError: if there is neither, or they differ.
     """
     found = [known for known in get_args(ExportFormat) if path.suffix.lower() == f".{known}"]
     if given is not None:
         check_choice("export", "format", given, get_args(ExportFormat))
         if found and found != [given]:
             do = "give another name, or leave out the format"
-            raise InnerloopError("export", f"the file's name is not one of {given}", got=path.name, do=do)
+            raise InnerloopError("export", f"the file name does not match {given}", got=path.name, do=do)
         return given
     if not found:
-        do = "give format `onnx` or `stablehlo`, or a file that ends with .onnx or .stablehlo"
-        raise InnerloopError("export", "cannot tell the format by the file's name", got=path.name, do=do)
+        do = "give format `onnx` or `stablehlo`, or a file name that ends in .onnx or .stablehlo"
+        raise InnerloopError("export", "cannot tell the format from the file's name", got=path.name, do=do)
     return found[0]

@@ -1,7 +1,7 @@
 """An adapted network as one function of one array: scaling of the inputs, weights, normalisation, probabilities.
 
-What `Learner.predict` does in NumPy around the model is part of the function, so that its inputs are what users pass to
-`predict`. The support examples are in it only if predictions need them, as in a file of `save_adapted`.
+The function includes what `Learner.predict` does in NumPy around the model, so its inputs are what users pass to
+`predict`. It contains the support examples only if predictions need them, as in a file of `save_adapted`.
 """
 
 from collections.abc import Callable
@@ -39,11 +39,11 @@ class Network:
     Attributes:
         function: `inputs -> outputs`, both with the batch as their first axis.
         shape: the shape of one example.
-        dtype: of the inputs; bytes are scaled to [0, 1] by the function.
+        dtype: the type of the inputs; the function scales bytes to [0, 1].
         output: the name of the output: `probabilities`, or `values` for a regressor.
         classes: the labels, in the order of the columns of the probabilities (None: a regressor).
         normalization: which batch normalises an example.
-        holds_examples: whether the support examples are a part of it.
+        holds_examples: whether it contains the support examples.
     """
 
     function: Step
@@ -56,7 +56,7 @@ class Network:
 
     @property
     def one_by_one(self) -> Step:
-        """The same, taking the examples of a batch one by one; not for `transductive` networks."""
+        """The same function, applied to the examples of a batch one by one; not for `transductive` networks."""
         return jax.vmap(lambda example: self.function(example[None])[0])
 
 
@@ -70,9 +70,9 @@ def network_of(
 
     Args:
         learner: the learner, after `fit`.
-        before: what is done to the numbers of a batch first, as float32 where they are bytes (None: nothing).
-        after: what is done to a regressor's values at the end (None: nothing).
-        shape: the shape of one example before `before` (None: as the model takes it).
+        before: preprocessing of a batch, as float32 if it holds bytes (None: none).
+        after: postprocessing of a regressor's values (None: none).
+        shape: the shape of one example before preprocessing (None: as the model takes it).
     """
     numbers = numbers_in_use(learner)
     held = needs_examples(learner, learner.params_, learner.support_)
@@ -98,9 +98,9 @@ def _prepared(x: Array, numbers: Numbers, before: Step | None) -> Array:
 
 
 def _promoted(learner: "Learner", outputs: Step) -> DTypeLike:
-    """The type of the model's inputs beside its parameters; their own if it takes no other, as an embedding does.
+    """The inputs' type promoted with the parameters'; unpromoted if the model takes no other, as an embedding does.
 
-    JAX promotes a product's operands by itself. What jax2onnx makes of that, other programs do not take.
+    JAX promotes a product's operands by itself, but other programs reject what jax2onnx makes of that.
     """
     own = learner.support_.dtype
     dtype = jnp.result_type(own, *jax.tree.leaves(learner.params_))
@@ -113,7 +113,7 @@ def _promoted(learner: "Learner", outputs: Step) -> DTypeLike:
 
 
 def _outputs(learner: "Learner", held: bool) -> Step:
-    """The model's outputs in use; without examples where these change nothing, as `transductive` has it."""
+    """The model's outputs in use; without the examples if these change nothing, as in `transductive`."""
     ways = len(learner.classes_) if learner.classification else None
     apply, params = learner.loss.predictor(learner.params_)
     support = jnp.asarray(learner.support_ if held else learner.support_[:0])
@@ -130,7 +130,7 @@ def _finished(learner: "Learner", outputs: Array, after: Step | None) -> Array:
 
 
 def difference(found: np.ndarray, wanted: np.ndarray, close: float) -> str:
-    """How outputs differ from those that are wanted; empty if they do not, beside the largest of these."""
+    """How outputs differ from the wanted ones, relative to the largest of these; empty if they are close."""
     if found.shape != wanted.shape:
         return f"outputs of shape {found.shape} instead of {wanted.shape}"
     largest = np.abs(found - wanted).max()

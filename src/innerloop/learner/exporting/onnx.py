@@ -1,4 +1,4 @@
-"""A network as ONNX, converted by jax2onnx and compared with the original by onnxruntime."""
+"""A network as ONNX, converted by jax2onnx and checked against the original in onnxruntime."""
 
 import contextlib
 import io
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 21
-"""The version of ONNX's operators: that of 2024, which onnxruntime has read since 1.18."""
+"""The ONNX operator set: that of 2024, which onnxruntime supports since 1.18."""
 
 CLOSE = 1e-4
-"""The largest difference between the file's outputs and ours, beside the largest output, that is not a fault."""
+"""The largest tolerated difference between the file's outputs and ours, relative to the largest output."""
 
 
 def onnx(network: Network, inputs: np.ndarray) -> bytes:
@@ -32,10 +32,10 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
 
     Args:
         network: the network.
-        inputs: some of its inputs, on which the file must give the same.
+        inputs: some of its inputs, on which the file must give the same outputs.
 
     Raises:
-        InnerloopError: jax2onnx is not installed, cannot convert the model, or converts it to something else.
+        InnerloopError: if jax2onnx is not installed, cannot convert the model, or converts it incorrectly.
     """
     try:
         import jax2onnx
@@ -44,12 +44,12 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
             "export", "ONNX files need jax2onnx", do="run: pip install 'innerloop[onnx]'"
         ) from None
     check_labels(network.classes or [], "export")
-    # Constant examples joined to a batch of unknown size are converted wrongly; to a batch of one, rightly.
+    # jax2onnx converts constant examples joined to a batch of unknown size incorrectly, to a batch of one correctly.
     function = network.one_by_one if network.holds_examples else network.function
     like = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
     if jax.eval_shape(network.function, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)).dtype == np.float64:
         do = "cast the parameters to float32 before `fit`, or write it as stablehlo"
-        raise InnerloopError("export", "the model computes in 64 bits and ONNX files in 32", do=do)
+        raise InnerloopError("export", "the model computes in 64 bits but ONNX files use 32", do=do)
     try:
         with _quiet(), _restored(jnp, jax.lax, jax.nn):
             model = jax2onnx.to_onnx(
@@ -59,23 +59,23 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
                 input_names=[INPUT],
                 output_names=[network.output],
             )
-    except Exception as error:  # whatever a converter meets in a model of its user
+    except Exception as error:  # a user's model can make the converter raise anything
         raise InnerloopError("export", f"jax2onnx cannot convert this model ({first_line(error)})") from error
     _describe(model, network)
     content = model.SerializeToString()
     try:
         found = _differences(content, function, network, inputs)
-    except Exception as error:  # onnxruntime has errors of many classes
+    except Exception as error:  # onnxruntime raises many error classes
         wrong = f"onnxruntime cannot run what jax2onnx made of this model ({first_line(error)})"
         raise InnerloopError("export", wrong, do="write it as stablehlo") from error
     if found:
-        raise InnerloopError("export", "jax2onnx converts this model to another one", got=found)
+        raise InnerloopError("export", "jax2onnx does not convert this model right", got=found)
     return content
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the converter logs and prints about its own work."""
+    """Silence what the converter logs and prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -88,7 +88,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored(*modules: ModuleType) -> Iterator[None]:
-    """With the modules as they were afterwards: the converter leaves functions of its own in `jax.numpy`."""
+    """Restore the modules afterwards: the converter leaves its own functions in `jax.numpy`."""
     before = [(module, dict(vars(module))) for module in modules]
     try:
         yield
@@ -100,7 +100,7 @@ def _restored(*modules: ModuleType) -> Iterator[None]:
 
 
 def _describe(model: "ModelProto", network: Network) -> None:
-    """Labels and normalisation as metadata, which onnxruntime gives as `custom_metadata_map`."""
+    """Add labels and normalisation as metadata, which onnxruntime exposes as `custom_metadata_map`."""
     model.producer_name = "innerloop"
     about = {"normalization": network.normalization}
     if network.classes is not None:

@@ -16,12 +16,12 @@ def stablehlo(network: Network, inputs: np.ndarray) -> bytes:
 
     Args:
         network: the network.
-        inputs: not used; JAX's own format needs no trial.
+        inputs: not used; JAX's own format needs no test run.
 
     Raises:
-        InnerloopError: flatbuffers is not installed, or the model takes no batch whose size is not known.
+        InnerloopError: if flatbuffers is not installed, or the model does not take a batch of unknown size.
     """
-    if importlib.util.find_spec("flatbuffers") is None:  # JAX imports it when it serialises
+    if importlib.util.find_spec("flatbuffers") is None:  # JAX imports it when serialising
         do = "run: pip install 'innerloop[stablehlo]'"
         raise InnerloopError("export", "StableHLO files need flatbuffers", do=do)
     (batch,) = jax.export.symbolic_shape("batch")

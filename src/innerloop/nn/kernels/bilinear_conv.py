@@ -2,12 +2,12 @@ r"""A convolution whose derivatives of every order are three fast kernels, each 
 
     <conv(x, w), y> = <w, kernel_gradient(x, y)> = <x, input_gradient(y, w)>
 
-All three are bilinear, so every derivative of every one of them is one of the three again: first, second and later
-orders, forward and reverse, run the same hand-picked code and never XLA's own derivatives of a convolution, whose
-second order is slower by a factor of two to ten and more. They are JAX primitives because no other rule of JAX's serves
-forward over reverse over reverse.
+All three are bilinear, so every derivative of each is again one of the three. First, second and higher orders, forward
+and reverse, run the same hand-picked code and never XLA's own derivatives of a convolution, whose second order is
+slower by a factor of two to ten or more. They are JAX primitives because no other kind of JAX rule supports forward
+over reverse over reverse.
 
-Which code is a matter of the processor: `cpu_conv` and `gpu_conv`.
+The code depends on the processor: see `cpu_conv` and `gpu_conv`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from innerloop.nn.kernels.primitives import primitive
 Arrays = tuple[Array, Array]
 Axes = tuple[int | None, int | None]
 Batching = Callable[[Primitive, bool], Callable[..., tuple[Array, int]]]
-"""The rule under `vmap` of a map, and whether examples alone decide its second argument's use."""
+"""`batched(primitive, shares_kernel)` makes the `vmap` rule of a map, as for `bilinear_conv`."""
 
 
 def bilinear_conv(
@@ -36,12 +36,12 @@ def bilinear_conv(
     """The convolution `bind(x, w, stride=)`, whose derivatives are the three maps.
 
     Args:
-        name: of the primitives, where programs are printed.
+        name: the name of the primitives in printed programs.
         conv: `conv(x, w, *, stride)`.
         kernel_gradient: `kernel_gradient(x, y, *, stride, kernel)`, for kernels of this size.
         input_gradient: `input_gradient(y, w, *, stride, places)`, for images of this height and width.
-        batched: `batched(primitive, shares_kernel)`, the rule under `vmap`; with `shares_kernel` the second argument is
-            a kernel, which more examples may share.
+        batched: `batched(primitive, shares_kernel)` makes the `vmap` rule; with `shares_kernel`, the second argument
+            is a kernel, which additional examples may share.
         settings: further keyword arguments of all three.
     """
     conv_p = primitive(name, conv, "stride", *settings)
@@ -75,7 +75,7 @@ def bilinear_conv(
 
 
 def more_examples(made: Primitive, arrays: Arrays, axis: int, **static: object) -> tuple[Array, int]:
-    """A map under `vmap` where all share one kernel: more examples."""
+    """A map under `vmap` if all share one kernel: the batch becomes more examples."""
     first = jnp.moveaxis(arrays[0], axis, 0)
     out = made.bind(first.reshape(-1, *first.shape[2:]), arrays[1], **static)
     return out.reshape(*first.shape[:2], *out.shape[1:]), 0

@@ -1,8 +1,8 @@
-r"""A convolution of few input channels, fused with what follows, one block of images at a time.
+r"""A convolution with few input channels, fused with what follows, one block of images at a time.
 
 Such a layer (images of one or three channels) makes 64 numbers from 9: writing its output to memory and reading it
 back costs more than recomputing it. So the output never exists as a whole. Its mean and variance, which batch
-normalisation needs first, are those of a linear map, known from the windows p of the images alone:
+normalisation needs first, are those of a linear map, so they follow from the windows p of the images:
 
     E[w^T p] = w^T m,    Var[w^T p] = w^T C w,    m = E[p],  C = E[(p - m)(p - m)^T]
 """
@@ -17,7 +17,7 @@ from innerloop.engine.chunking import divisor_up_to
 from innerloop.nn.kernels.im2col import conv_by_patches, patches
 
 BLOCK_BYTES = 450_000
-"""Outputs made at a time, so that they stay in a core's cache (measured)."""
+"""Bytes of outputs made at a time, so that they stay in a core's cache (measured)."""
 
 Images = Float[Array, "examples height width channels"]
 Kernel = Float[Array, "kernel kernel channels filters"]
@@ -35,7 +35,7 @@ def _window_moments(
 ) -> tuple[Float[Array, " window"], Float[Array, "window window"]]:
     """Mean and covariance of all windows of the images, m and C.
 
-    Summed around the images' own mean, so that the difference of two large numbers never arises.
+    The sums are taken around the images' own mean, which avoids the difference of two large numbers.
     """
     size = _images_in_a_block(x, kernel * kernel * x.shape[-1], stride)
     around = jnp.tile(x.mean((0, 1, 2)), kernel * kernel)
@@ -61,7 +61,7 @@ def output_moments(
 
 
 def conv_then(after: Callable[[Array], Array], x: Images, w: Kernel, stride: int) -> Array:
-    """`after(conv(x, w))` for an `after` that acts on each image alone; the backward pass recomputes conv(x, w)."""
+    """`after(conv(x, w))`, if `after` acts on each image separately; the backward pass recomputes conv(x, w)."""
     size = _images_in_a_block(x, w.shape[-1], stride)
 
     def block(images: Images) -> Array:

@@ -1,13 +1,12 @@
-r"""Operations of images with a vector over their channels, whose derivatives of every order are one another.
+r"""Operations on images and a vector over their channels; their derivatives of every order are again these operations.
 
     <channel_sums(x), v> = <x, spread(v)>
     <channel_scale(x, v), y> = <x, channel_scale(y, v)> = <channel_dot(x, y), v>
 
-As primitives they keep, for the backward pass, vectors as vectors: JAX's own product would keep the vector at every
-place of every image, and write it at every step of a loop. And a GPU sums in the order in which images lie in memory:
-XLA gives the operand of a long sum a layout in which the summed axes are contiguous, and so writes every image once
-more, transposed (counted: an eighth to a fifth of the memory traffic of a meta-step). Here the operand keeps its
-layout.
+As primitives they store vectors as vectors for the backward pass: JAX's own product would store the vector at every
+place of every image, and write it at every step of a loop. They also let a GPU sum images in memory order: XLA gives
+the operand of a long sum a layout in which the summed axes are contiguous, and so writes every image once more,
+transposed (counted: an eighth to a fifth of the memory traffic of a meta-step). Here the operand keeps its layout.
 """
 
 import math
@@ -48,7 +47,7 @@ def _dot(x: Array, y: Array, *, tasks: int, in_order: bool) -> Array:
 
 
 def _primitive(compute: Callable[..., Array], *static: str) -> Primitive:
-    """A primitive of arrays, `tasks` of whose leading axes are of tasks."""
+    """A primitive on arrays whose first `tasks` axes are axes of tasks."""
     made = primitive(f"channel{compute.__name__}", compute, "tasks", "in_order", *static)
 
     def batch(arrays: tuple[Array, ...], axes: tuple[int | None, ...], *, tasks: int, **more: Any) -> Any:
@@ -90,8 +89,8 @@ def channel_mean(x: Images) -> Channels:
 def channel_moments(x: Images) -> tuple[Channels, Channels]:
     """Mean and variance over examples and places.
 
-    On a GPU from one pass over memory, around the first example's mean s: var = E[(x - s)^2] - (E[x] - s)^2. Rounding
-    grows by at most the number of examples, since (E[x] - s)^2 is below that many variances.
+    On a GPU, in one pass over memory around the first example's mean s: var = E[(x - s)^2] - (E[x] - s)^2. Rounding
+    errors grow at most by a factor of the number of examples, since (E[x] - s)^2 is below that many variances.
     """
     one_pass, wide = backend() == "gpu", _wide(x)
     around = lax.stop_gradient(channel_mean(wide[:1])) if one_pass else channel_mean(wide)
@@ -104,7 +103,7 @@ def channel_moments(x: Images) -> tuple[Channels, Channels]:
 
 
 def channel_scale(x: Images, v: Channels) -> Images:
-    """The images with every channel multiplied by its number."""
+    """The images with every channel multiplied by its element of `v`."""
     if backend() == "any":
         return x * per_channel(v, x)
     dtype = jnp.promote_types(x.dtype, v.dtype)
@@ -112,24 +111,24 @@ def channel_scale(x: Images, v: Channels) -> Images:
 
 
 def spread(v: Channels, like: Images) -> Array:
-    """The vector at every place of `like`, for sums with it."""
+    """The vector repeated at every place of `like`, to be added to or subtracted from it."""
     if backend() == "any":
         return per_channel(v, like)
     return spread_p.bind(v, places=like.shape[:-1], **_settings())
 
 
 def _mean_dtype(x: Array) -> Any:
-    """The dtype of a mean: that of floats, and a float for whole numbers."""
+    """The dtype of a mean: that of `x` for floats, the default float for integers."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.zeros(0).dtype
 
 
 def _wide(x: Array) -> Array:
-    """At least float32, in which long sums neither round much nor overflow."""
+    """Cast to at least float32, in which long sums neither lose much precision nor overflow."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _varying_alike(*arrays: Array) -> list[Array]:
-    """Arrays that vary over the same axes of a mesh, as the factors of a product within `jax.shard_map` must."""
+    """Make arrays vary over the same axes of a mesh, as the factors of a product within `jax.shard_map` must."""
     own = [_varies_over(a) for a in arrays]
     every = frozenset[str]().union(*own)
     return [
@@ -139,7 +138,7 @@ def _varying_alike(*arrays: Array) -> list[Array]:
 
 
 def _varies_over(x: Array) -> frozenset[str]:
-    """The axes of a mesh over which an array varies; releases of JAX before 0.10 name the attribute otherwise."""
+    """The axes of a mesh over which an array varies; the attribute has another name in JAX before 0.10."""
     kind = jax.typeof(x)
     newer = getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
     return getattr(kind, "vma", None) or newer

@@ -1,4 +1,4 @@
-"""Vectors over the last axis of arrays of higher rank, without NumPy's promotion of ranks, which users may forbid."""
+"""Vectors over the last axis of arrays of higher rank, without NumPy's rank promotion, which users may forbid."""
 
 from jaxtyping import Array, Float
 

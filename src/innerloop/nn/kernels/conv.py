@@ -1,6 +1,6 @@
-"""SAME convolution, fast in every order of derivative.
+"""SAME convolution with fast derivatives of every order.
 
-On a CPU and on a GPU it is one of three bilinear maps (`bilinear_conv`), elsewhere XLA's own operation.
+On a CPU or GPU it is one of three bilinear maps (`bilinear_conv`), elsewhere XLA's own operation.
 
 Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
@@ -18,7 +18,7 @@ FEW = 32
 
 
 def has_few_inputs(w: Float[Array, "kernel kernel channels filters"]) -> bool:
-    """Whether `blockwise_conv` is faster: for images of few channels, on a CPU."""
+    """Whether `blockwise_conv` is faster: on a CPU, for images with few channels."""
     return backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
 
 
@@ -27,8 +27,8 @@ def conv(
     w: Float[Array, "kernel kernel channels filters"],
     stride: int = 1,
 ) -> Float[Array, "examples out_height out_width filters"]:
-    """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels a side."""
-    if not (x.size and w.size):  # the others cut examples into blocks
+    """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels per side."""
+    if not (x.size and w.size):  # the other implementations split the examples into blocks
         return conv_by_xla(x, w, stride)
     if has_few_inputs(w):
         return conv_by_patches(x, w, stride)
@@ -40,7 +40,7 @@ def conv(
 
 
 def _conv_of_gpu() -> Primitive:
-    """The primitive that was chosen; Pallas is imported by those alone who want it."""
+    """The chosen primitive; Pallas is imported only if it is used."""
     if gpu_convolution() == "patches":
         return gpu_conv.conv_p
     from innerloop.nn.kernels import pallas_conv

@@ -1,8 +1,8 @@
 """The three maps of a convolution on a CPU.
 
-Winograd's for 3x3 windows and stride 1 where the images are large enough for tiles; otherwise XLA's (Eigen's)
-convolution forward in float32, which packs patches inside the product, and products with patches that stay in cache for
-the kernel's gradient and for strides.
+Winograd's method for 3x3 windows and stride 1 if the images are large enough for tiles. Otherwise XLA's (Eigen's)
+convolution for the forward pass in float32, which packs patches inside the product, and products with patches that stay
+in cache for the gradient of the kernel and for strides.
 """
 
 from collections.abc import Callable
@@ -39,14 +39,14 @@ def _fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Ar
 
 
 def _fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
-    """input_gradient(y, w): for stride 1 a convolution with the flipped, transposed kernel."""
+    """input_gradient(y, w): for stride 1, a convolution with the flipped, transposed kernel."""
     if stride == 1 and w.shape[0] % 2:
         return _fast_conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
     return input_gradient_by_patches(y, w, stride, places)
 
 
 def _batched(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
-    """The rule under `vmap`: more examples if all share one kernel, else one by one (faster than grouped)."""
+    """The `vmap` rule: more examples if all share one kernel, else one by one (faster than grouped)."""
 
     def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
         if shares_kernel and axes[0] is not None and axes[1] is None:

@@ -1,9 +1,9 @@
 r"""The three maps of a convolution on a GPU: batched matrix products with patches, one for all tasks.
 
-A convolution of tasks that have kernels of their own is a grouped one to XLA, which libraries compute slowly and whose
-derivatives they compute more slowly still. Here every map has an optional leading axis of tasks, so that under `vmap`,
-in every order of derivative, tasks are the batch of a product. Patches are made for blocks of examples, which bounds
-the memory that they take.
+To XLA, a convolution of tasks that each have their own kernel is a grouped convolution, which libraries compute slowly
+and whose derivatives they compute more slowly still. Here every map has an optional leading axis of tasks, so that
+under `vmap`, for derivatives of every order, tasks are the batch axis of a product. Patches are made for one block of
+examples at a time, which bounds their memory.
 """
 
 import math
@@ -22,21 +22,21 @@ from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patch
 from innerloop.nn.kernels.primitives import batch_first
 
 INDEXED = 1 << 31
-"""Numbers of an array from which on `pallas_conv`, whose indices are int32, leaves it to these maps."""
+"""The array size, in elements, from which `pallas_conv` falls back to these maps, because its indices are int32."""
 
 BLOCK_BYTES = 1 << 28
-"""Patches of one task made at a time."""
+"""Bytes of patches made at a time for one task."""
 
 
 def _block(shape: tuple[int, ...], itemsize: int, kernel: int) -> tuple[int, int]:
-    """The most examples whose patches take at most `BLOCK_BYTES`, a divisor of all; the bytes of one's patches."""
+    """The most examples, a divisor of all, whose patches fit in `BLOCK_BYTES`; and the bytes of one example's."""
     examples, *places_and_channels = shape
     each = math.prod(places_and_channels) * kernel**2 * itemsize
     return divisor_up_to(examples, BLOCK_BYTES // max(each, 1)), each
 
 
 def _blocks(images: Array, kernel: int) -> int:
-    """The fewest blocks of equally many examples whose patches take at most `BLOCK_BYTES` each."""
+    """The fewest blocks of equal size whose patches take at most `BLOCK_BYTES` each."""
     return len(images) // _block(images.shape, images.dtype.itemsize, kernel)[0]
 
 
@@ -45,8 +45,8 @@ def patch_bytes(images: ShapedArray, second: ShapedArray, kernel: int | None = N
 
     Args:
         images: shape and dtype of its first argument, `[examples, ...]` or `[tasks, examples, ...]`.
-        second: those of its second.
-        kernel: the size of the kernel (None: `second` is one).
+        second: shape and dtype of its second argument.
+        kernel: the size of the kernel (None: `second` is the kernel).
     """
     size = second.shape[-4] if kernel is None else kernel
     examples, each = _block(images.shape[-4:], images.dtype.itemsize, size)
@@ -54,7 +54,7 @@ def patch_bytes(images: ShapedArray, second: ShapedArray, kernel: int | None = N
 
 
 def _by_blocks(compute: Callable[[Array], Array], images: Array, kernel: int) -> Array:
-    """`compute(images)`, which does the same to every image, block by block."""
+    """`compute(images)`, block by block; `compute` acts on each image separately."""
     blocks = _blocks(images, kernel)
     if blocks == 1:
         return compute(images)
@@ -77,14 +77,14 @@ def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
 
 
 def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int]) -> Array:
-    """For stride 1 and an odd kernel a convolution with the flipped, transposed kernel."""
+    """For stride 1 and an odd kernel, a convolution with the flipped, transposed kernel."""
     if stride == 1 and w.shape[0] % 2:
         return _conv(y, w[::-1, ::-1].swapaxes(2, 3), stride=1)
     return _by_blocks(lambda block: input_gradient_by_patches(block, w, stride, places), y, w.shape[0])
 
 
 def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
-    """The map of one task, or of as many as the leading axis has, with products of this precision."""
+    """The map for one task, or for all tasks of a leading axis, with products of this precision."""
 
     def either(first: Array, second: Array, *, precision: str, **static: object) -> Array:
         one = lambda a, b: compute(a, b, **static)
@@ -95,7 +95,7 @@ def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def batched_over_tasks(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
-    """The rule under `vmap`: more examples if all share one kernel, else the axis of tasks; two `vmap`s are one."""
+    """The `vmap` rule: more examples if all share one kernel, else an axis of tasks; nested `vmap`s are merged."""
 
     def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
         if shares_kernel and axes[0] is not None and axes[1] is None and arrays[1].ndim == 4:

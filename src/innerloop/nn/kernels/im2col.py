@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from innerloop.engine.chunking import divisor_up_to
 
 BLOCK_BYTES = 400_000
-"""Patches made at a time, so that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
+"""Bytes of patches made at a time, so that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

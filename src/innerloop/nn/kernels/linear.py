@@ -2,10 +2,10 @@ r"""The product of a linear layer, whose derivatives of every order are three pr
 
     <product(x, w), y> = <w, weight_gradient(x, y)> = <x, input_gradient(y, w)>
 
-They are `x @ w` and its usual derivatives, with one exception: the gradient of the weights, if every task has weights
-of its own. XLA's batched product on a CPU is slow along the first axis of both sides, so x is transposed in memory
-first (measured for 25 tasks, 10 examples, 40 x 40 weights: 14 instead of 31 microseconds); a meta-step of small
-networks consists of little else. They are primitives for the reason given in `bilinear_conv`.
+They are `x @ w` and its usual derivatives, with one exception: the gradient of the weights if every task has its own
+weights. On a CPU, XLA's batched product is slow when it contracts the first axis of both sides, so x is transposed in
+memory first (measured for 25 tasks, 10 examples, 40 x 40 weights: 14 instead of 31 microseconds). A meta-step of a
+small network consists of little else. They are primitives for the reason given in `bilinear_conv`.
 
 Layouts: x `[..., examples, in]`, w `[..., in, out]`, y `[..., examples, out]`, with the same leading axes.
 """
@@ -60,7 +60,7 @@ ad.defbilinear(
 
 
 def _batched(made: Primitive, shares_weights: bool) -> None:
-    """The rule under `vmap`: more examples if all share one w, else one more leading axis."""
+    """Register the `vmap` rule: more examples if all share one w, else one more leading axis."""
 
     def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
         first, second = arrays

@@ -3,8 +3,8 @@ r"""2x2 max-pooling, fast in every order of derivative.
     max_pool(x) = pick(x, which(x)),    <pick(x, i), y> = <x, put(y, i)>
 
 Once the position of the maximum in each window is known, pooling is linear: `pick` selects one element of each window,
-and its transpose `put` puts it back among zeros. Each is the derivative of the other, so derivatives of every order run
-these two, and all that is stored is one byte per window. JAX's own derivatives of a maximum store floats for every
+and its transpose `put` puts it back among zeros. Each is the derivative of the other, so derivatives of every order use
+only these two, and only one byte per window is stored. JAX's own derivatives of a maximum store floats for every
 element and handle ties.
 
 Layouts: images `[examples, height, width, channels]`; an odd last row or column is dropped, as the papers' VALID
@@ -36,7 +36,7 @@ def _corners(x: Images) -> list[Pooled]:
 
 
 def _which(x: Images) -> Which:
-    """The position of each window's maximum, 0 to 3; the first of equals, and NaN above all, as in PyTorch."""
+    """The position of each window's maximum, 0 to 3; the first of equals, and NaN counts as largest, as in PyTorch."""
     first, second, third, fourth = _corners(x)
     above, below = _exceeds(second, first), _exceeds(fourth, third)
     lower = _exceeds(jnp.where(below, fourth, third), jnp.where(above, second, first))
@@ -71,7 +71,7 @@ put_p = primitive("max_pool_put", _put, "places")
 
 
 def _linear_in_the_first(made: Primitive, transposed: Callable[..., Array]) -> None:
-    """Rules for a primitive that is linear in its first array and has no derivative in its second, the positions."""
+    """Register the rules of a primitive that is linear in its first array and constant in its second, the positions."""
     ad.defjvp(made, lambda tangent, _, place, **static: made.bind(tangent, place, **static), None)
 
     def transpose(ct: Any, first: Any, place: Array, **_: Any) -> list[Any]:

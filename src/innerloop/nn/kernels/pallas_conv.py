@@ -1,10 +1,10 @@
-r"""The three maps of a convolution on a GPU by Pallas: matrix products with patches that are never written out.
+r"""The three maps of a convolution on a GPU in Pallas: matrix products with patches that are never written to memory.
 
-Every program gathers the rows of patches that its part of the result needs, some elements of the window at a time, and
-multiplies them by those elements' share of the kernel. All tasks are one launch. The arrays are read by flat indices,
-so that padding is a mask and an axis of tasks, or of none, is arithmetic.
+Every program gathers the patch rows that its part of the result needs, some elements of the window at a time, and
+multiplies them by the matching part of the kernel. All tasks are one launch. The arrays are read by flat indices, so
+padding is a mask, and an optional axis of tasks is index arithmetic.
 
-Elsewhere than on a GPU the kernels run in Pallas's interpreter, which is slow and exact: for tests.
+Without a GPU, the kernels run in Pallas's interpreter, which is slow and exact; this is for tests.
 """
 
 import math
@@ -25,12 +25,12 @@ from innerloop.nn.kernels.pallas_tiles import Tiles, tiles_for
 from innerloop.nn.kernels.pallas_window import Window, divided, interpreted, read, tile, width, write
 
 PROGRAMS, BLOCKS = 4096, 8
-"""Programs that share the sums of a kernel gradient, about, over all tasks and elements of the window; and blocks of
-places that each adds up at least, since its own sum is written and read once more."""
+"""The approximate number of programs that share the sums of a kernel gradient, over all tasks and elements of the
+window; and the fewest blocks of places that each one sums, because its own sum is written and read once more."""
 
 
 def _product(a: Array, b: Array, axis: int, precision: str, exact: str) -> Array:
-    """A product of tiles along this axis of both, which sums in the result's precision."""
+    """The product of two tiles, contracted along this axis of both and summed in the precision of the result."""
     kind = a.dtype
     if precision == "BF16_BF16_F32":
         a, b, precision = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), "highest"
@@ -41,7 +41,7 @@ def _product(a: Array, b: Array, axis: int, precision: str, exact: str) -> Array
 
 
 def _sum(count: int | Array, add: Callable[[Array, Array], Array], start: Array) -> Array:
-    """`add(number, total)` for each number."""
+    """Accumulate `add(number, total)` over all numbers below `count`."""
     if isinstance(count, int) and count == 1:
         return add(jnp.int32(0), start)
     return lax.fori_loop(jnp.int32(0), jnp.int32(count), add, start)
@@ -59,7 +59,7 @@ def _windows_times_kernel(
     tiles: Tiles,
     precision: str,
 ) -> None:
-    """One program of `conv` or, backwards, of `input_gradient`: some places of a task, some channels of the result."""
+    """One program of `conv` or, backward, of `input_gradient`: some places of a task, some channels of the result."""
     rest, part = divided(pl.program_id(0), pl.cdiv(outer, width(outer, tiles.filters)))
     rest, group = divided(rest, window.step**2)
     task, block = divided(rest, blocks)
@@ -139,7 +139,7 @@ def _launch(
 def _by_windows(
     source: Array, w: Array, stride: int, images: tuple[int, int], backward: bool, precision: str
 ) -> Array:
-    """`conv`, or backwards `input_gradient`, for arrays with or without an axis of tasks."""
+    """`conv` or, backward, `input_gradient`, for arrays with or without an axis of tasks."""
     tasks, examples, inner = math.prod(source.shape[:-4]), source.shape[-4], source.shape[-1]
     outer = w.shape[-2] if backward else w.shape[-1]
     name = "input_gradient" if backward else "conv"
@@ -147,7 +147,7 @@ def _by_windows(
     window = Window(w.shape[-4], stride, images, inner, backward, tiles.channels)
     kernels = jnp.moveaxis(
         w, -2 if backward else -1, -4
-    )  # of each channel of the result, all elements in a row
+    )  # all elements of one channel of the result are contiguous
     blocks = pl.cdiv(examples * math.prod(window.grid), tiles.rows)
     settings = {"window": window, "examples": examples, "outer": outer, "blocks": blocks, "tiles": tiles}
     program = partial(_windows_times_kernel, precision=precision, **settings)
@@ -157,8 +157,8 @@ def _by_windows(
 
 
 def _or(by_patches: Callable[..., Array]) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """A map of this module, but by patches on other devices, such as the CPU beside a GPU, for arrays that flat indices
-    do not reach, and for floats that its tiles do not sum."""
+    """A map of this module, with a fallback to patches on other devices (such as the CPU next to a GPU), for arrays too
+    large for flat indices, and for float types that its tiles do not sum."""
 
     def choosing(own: Callable[..., Array]) -> Callable[..., Array]:
         def either(first: Array, second: Array, **static: Any) -> Array:

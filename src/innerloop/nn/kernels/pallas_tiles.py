@@ -1,4 +1,4 @@
-"""The sizes of the tiles that `pallas_conv` multiplies: the fastest that `benchmarks.gpu.tiles` measured."""
+"""The sizes of the tiles that `pallas_conv` multiplies: the fastest ones measured by `benchmarks.gpu.tiles`."""
 
 import json
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from pathlib import Path
 MEASURED = Path(__file__).with_name("pallas_tiles.json")
 
 EXACT = "highest"
-"""The precision of products that has tiles of its own; all others are rounded, and share theirs with TF32."""
+"""The precision of products that has its own tiles; all other precisions round, and share the tiles of TF32."""
 
 FLAT = 64
-"""The largest window, in elements, that is one product; of a larger one each position is one or more."""
+"""The largest window, in elements, computed as one product; a larger one takes one or more products per position."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Of one product at most: places, elements of a window, and filters; and how it is compiled.
+    """The maximum size of one product (places, elements of a window, filters), and how it is compiled.
 
-    warps, stages: of a program, and of its loads ahead. products: float32 as `ieee`, in which a GPU multiplies slowly,
-    or as `x3`, three products of TensorFloat32 that keep 22 bits.
+    warps: per program. stages: of its pipelined loads. products: float32 as `ieee`, which is slow on a GPU, or as `x3`,
+    three products of TensorFloat32 that keep 22 bits.
     """
 
     rows: int = 64
@@ -31,17 +31,17 @@ class Tiles:
 
 
 def kind(window: int, filters: int) -> str:
-    """What decides besides the map and the precision: whether the window is one product, and how wide the result is."""
+    """The kind of shape that a tile is chosen for: whether the window is one product, and how wide the result is."""
     return ("flat" if window <= FLAT else "deep") + ("-narrow" if filters <= 32 else "-wide")
 
 
 def tiles_for(name: str, precision: str, window: int, filters: int) -> Tiles:
-    """The tiles of a map (`conv`, `kernel_gradient`, `input_gradient`) for a window of so many elements."""
+    """The tiles of a map (`conv`, `kernel_gradient`, `input_gradient`) for a window of this many elements."""
     chosen = _measured().get(f"{name} {'float32' if precision == EXACT else 'tf32'} {kind(window, filters)}")
     return Tiles(**chosen) if chosen else Tiles()
 
 
 @cache
 def _measured() -> dict[str, dict]:
-    """What the file holds."""
+    """The contents of the file."""
     return json.loads(MEASURED.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Windows of images that lie in one flat array, as programs of Pallas read them: padding is a mask, not memory."""
+"""Windows of images in one flat array, as Pallas programs read them: padding is a mask, not memory."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from innerloop.nn.kernels.im2col import same_padding
 from innerloop.nn.kernels.pallas_tiles import FLAT
 
 Tile = tuple[Int[Array, " tile"], Bool[Array, " tile"]]
-"""Some numbers of an axis, and which of them there are."""
+"""Some indices along an axis, and which of them exist."""
 
 
 def interpreted() -> bool:
@@ -22,30 +22,30 @@ def interpreted() -> bool:
 
 
 def width(size: int, most: int) -> int:
-    """The length of a tile of an axis: a power of two, and at least what a product takes."""
+    """The length of a tile along an axis: a power of two, and at least the minimum for a product."""
     return min(max(16, 1 << (size - 1).bit_length()), most)
 
 
 def tile(number: Array, size: int, most: int) -> Tile:
-    """The tile of this number. Where all numbers are there, that is a constant, which the compiler would not find."""
+    """The tile with this number. If all its indices exist, the mask is a constant; the compiler would not find that."""
     length = width(size, most)
     index = number * length + jnp.arange(length, dtype=jnp.int32)
     return index, index < size if size % length else jnp.ones(length, bool)
 
 
 def divided(number: Array, by: int | Array) -> tuple[Array, Array]:
-    """Quotient and rest, rounded towards zero, which is less work than towards minus infinity."""
+    """Quotient and remainder, rounded towards zero, which is less work than towards minus infinity."""
     return lax.div(number, jnp.int32(by)), lax.rem(number, jnp.int32(by))
 
 
 def read(ref: Any, index: Int[Array, "..."], mask: Array) -> Array:
-    """Numbers at flat indices; 0 where there is none. The interpreter reads where the mask is off, too: the first."""
+    """Numbers at flat indices, 0 where the mask is off. The interpreter reads there, too: the first number."""
     at = jnp.where(mask, index, 0) if interpreted() else index
     return triton.load(ref.at[at], mask=mask, other=0)
 
 
 def write(ref: Any, index: Int[Array, "..."], mask: Array, values: Array) -> None:
-    """Numbers to flat indices. The interpreter writes where the mask is off, too: there, to a last place to spare."""
+    """Write numbers to flat indices. The interpreter also writes where the mask is off: to a spare last element."""
     at = jnp.where(mask, index, ref.shape[0] - 1) if interpreted() else index
     triton.store(ref.at[at], values, mask=mask)
 
@@ -55,7 +55,7 @@ class Places(NamedTuple):
 
     Attributes:
         image, row, column: of each place, `[places]`; images are counted over all tasks.
-        there: which of them there are.
+        there: which of them exist.
         first, counts: along each axis, the first offset that they read, and how many they read, `step` apart.
     """
 
@@ -70,15 +70,15 @@ class Places(NamedTuple):
 class Window:
     """Windows of images `[images, height, width, channels]`.
 
-    Forward, place i of the result reads i * stride + offset - padding. Backward it reads the place that forward would
-    have read i, if there is one. Backward with a stride, places are taken in groups whose windows meet the same
-    offsets, so that only those are multiplied.
+    Forward, place i of the result reads i * stride + offset - padding. Backward, it reads the place that would have
+    read i in the forward direction, if there is one. Backward with a stride, places are grouped by the offsets that
+    their windows meet, so that only those are multiplied.
     """
 
     def __init__(
         self, kernel: int, stride: int, images: tuple[int, int], channels: int, backward: bool, most: int
     ):
-        """Describe the windows; `most` is the most channels of one product."""
+        """Describe the windows; `most` is the maximum number of channels of one product."""
         self.kernel, self.stride, self.channels, self.backward = kernel, stride, channels, backward
         self.padding = [same_padding(size, kernel, stride)[0] for size in images]
         small = [-(-size // stride) for size in images]
@@ -91,7 +91,7 @@ class Window:
 
     @property
     def products(self) -> int:
-        """In how many products a window is multiplied, all offsets together."""
+        """The number of products per window, for all offsets together."""
         return 1 if self.flat else self.kernel**2 * self.parts
 
     def places(self, group: Array, block: Array, rows: int, first_image: Array, images: int) -> Places:
@@ -110,7 +110,7 @@ class Window:
         return Places(first_image + image, row, column, there, (a, b), (rows_read, columns_read))
 
     def _offsets(self, axis: int, start: Array) -> tuple[Array, Array]:
-        """Along one axis the first offset that a group of places reads, and how many it reads."""
+        """Along one axis, the first offset that a group of places reads, and how many it reads."""
         first = divided(start + self.padding[axis], self.step)[1]
         return first, divided(self.kernel - first + self.step - 1, self.step)[0]
 
@@ -126,7 +126,7 @@ class Window:
         return a, b, tile(part, self.channels, self.most)
 
     def along(self, axis: int, place: Array, offset: Array) -> tuple[Array, Array]:
-        """The place that is read along one axis, and whether it is there."""
+        """The place that is read along one axis, and whether it exists."""
         if self.backward:
             at, rest = divided(place + (self.padding[axis] - offset), self.stride)
             fits = rest == 0
@@ -135,7 +135,7 @@ class Window:
         return at, fits & (at >= 0) & (at < self.source[axis])
 
     def read(self, ref: Any, places: Places, a: Array, b: Array, channels: Tile) -> Array:
-        """These elements of the windows of the places, `[places, elements]`."""
+        """Read these elements of the windows at the places, `[places, elements]`."""
         c, fits = channels
         row, fits_row = self.along(0, places.row[:, None], a)
         column, fits_column = self.along(1, places.column[:, None], b)

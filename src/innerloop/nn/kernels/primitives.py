@@ -13,7 +13,7 @@ from jaxtyping import Array
 def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primitive:
     """A primitive of arrays whose value, shape and code are those of `compute(*arrays, **static)`.
 
-    The arrays have one dtype, which is that of the result.
+    The arrays and the result have the same dtype.
     """
     made = Primitive(name)
     made.def_impl(jax.jit(compute, static_argnames=static))
@@ -32,7 +32,7 @@ def _plain(aval: Any) -> jax.ShapeDtypeStruct:
 
 
 def batch_first(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
-    """The arguments of a batching rule with the batch as their first axis; one without it is repeated."""
+    """The arguments of a batching rule with the batch as the first axis; unbatched ones are broadcast."""
     size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
     return [
         jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)

@@ -1,11 +1,11 @@
-r"""Winograd's convolution F(2x2, 3x3): 16 products for four outputs of a 3x3 window, where the direct way takes 36.
+r"""Winograd's convolution F(2x2, 3x3): 16 products for four outputs of a 3x3 window; the direct method takes 36.
 
     conv(x, w)            = A^T [(G w G^T) * (B^T d B)] A             d: the 4x4 tiles of x, two places apart
     kernel_gradient(x, y) = G^T [sum_d (B^T d B) * (A y_d A^T)] G     y_d: the 2x2 outputs of tile d
 
 `*` multiplies elementwise over the 16 places of a tile, and sums over channels (or, in the second line, tiles): 16
-matrix products. The second line is the transpose of the first in w. Both are exact to rounding: in float32 they are
-within a millionth of the largest number of the direct sum's result (measured on the papers' shapes).
+matrix products. The second line is the transpose of the first in w. Both are exact up to rounding: in float32 they are
+within a millionth of the largest element of the direct result (measured on the papers' shapes).
 
 Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1, arXiv 1509.09308.
 Layouts: images `[examples, height, width, channels]`, kernels `[3, 3, channels, filters]`; stride 1, SAME.
@@ -29,12 +29,12 @@ PLACES = 16
 """Elements of a 4x4 tile."""
 
 BLOCK_BYTES = 1_500_000
-"""Tiles made at a time, so that they stay in a core's cache (measured)."""
+"""Bytes of tiles made at a time, so that they stay in a core's cache (measured)."""
 
 LEAST_SIDE = 6
 """Smaller images would be mostly padding when cut into tiles (measured)."""
 LEAST_CHANNELS, LEAST_CHANNELS_OF_A_GRADIENT = 32, 64
-"""With fewer channels tiles are not faster, forward and for the gradient of the kernel (measured)."""
+"""With fewer channels, tiles are not faster: in the forward pass, and for the gradient of the kernel (measured)."""
 
 Matrix = tuple[tuple[float, ...], ...]
 Part = Float[Array, "..."]
@@ -59,7 +59,7 @@ def _halves_up(x: Images) -> tuple[int, int]:
 
 
 def _padded(x: Images, before: int, height: int, width: int) -> Part:
-    """Zeros around the images, `before` above and to the left, up to this height and width."""
+    """Pad the images with zeros, `before` above and to the left, up to this height and width."""
     after = (height - before - x.shape[1], width - before - x.shape[2])
     return jnp.pad(x, ((0, 0), (before, after[0]), (before, after[1]), (0, 0)))
 
@@ -109,7 +109,7 @@ def _in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width c
 
 
 def pays(x: Images, w_shape: tuple[int, ...], stride: int, least_channels: int = LEAST_CHANNELS) -> bool:
-    """Whether a convolution of these shapes is faster by tiles (measured in float32)."""
+    """Whether a convolution of these shapes is faster with tiles (measured in float32)."""
     large_enough = min(x.shape[1:3]) >= LEAST_SIDE and min(w_shape[2:]) >= least_channels
     return stride == 1 and w_shape[:2] == (3, 3) and large_enough and x.dtype == jnp.float32
 

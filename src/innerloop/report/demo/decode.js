@@ -1,5 +1,5 @@
 "use strict";
-// From the text in models.js and tasks.js to numbers.
+// Decodes the text in models.js and tasks.js to numbers.
 
 /** @param {string} text in base64 @returns {Uint8Array} */
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -11,16 +11,16 @@ function fromFloat16(half) {
 }
 
 /**
- * @typedef {object} Stored a model as models.js has it
+ * @typedef {object} Stored a model as stored in models.js
  * @property {string} name
  * @property {string} title
  * @property {"mean" | "flatten"} features
  * @property {"sgd" | "persistent_adam"} rule
  * @property {number} rate
- * @property {boolean} headOnly whether the algorithm adapts the head alone, as ANIL does
+ * @property {boolean} headOnly whether the algorithm adapts only the head, as ANIL does
  * @property {number} trainedSteps inner steps in training
  * @property {Record<string, number>} sizes of the arrays, in their order
- * @property {string} float16 the arrays one after the other, in base64
+ * @property {string} float16 the concatenated arrays, in base64
  */
 
 const STORED = /** @type {Stored[]} */ (/** @type {unknown} */ (MODELS));
@@ -38,7 +38,7 @@ function arraysOf({ sizes, float16 }) {
 }
 
 /**
- * A model as the inner loop takes it; moments are stored by their square roots.
+ * A model as the inner loop takes it; moments are stored as their square roots.
  * @param {Stored} stored @returns {Model}
  */
 function modelOf(stored) {
@@ -50,7 +50,7 @@ function modelOf(stored) {
 }
 
 /**
- * Drawings from packed bits, as `numpy.packbits` packs them.
+ * Drawings from bits packed by `numpy.packbits`.
  * @param {string} text @param {number} count
  * @returns {Uint8Array[]} 1 where there is ink, `[DRAWN * DRAWN]` each
  */

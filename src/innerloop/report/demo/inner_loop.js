@@ -6,7 +6,7 @@
  * @property {"mean" | "flatten"} features
  * @property {"sgd" | "persistent_adam"} rule
  * @property {number} rate
- * @property {boolean} headOnly whether the algorithm adapts the head alone, as ANIL does
+ * @property {boolean} headOnly whether the algorithm adapts only the head, as ANIL does
  * @property {Params} params
  * @property {Params | null} moments second moments, for `persistent_adam`
  */
@@ -19,7 +19,7 @@ function sgd(w, g, rate) {
 }
 
 /**
- * Adam without momentum, as innerloop.engine.persistent_adam: the new parameter and its new moment.
+ * Adam without momentum, as in innerloop.engine.persistent_adam: the new parameter and its new moment.
  * @param {Floats} w @param {Floats} v @param {Floats} g @param {number} rate
  * @returns {[Floats, Floats]}
  */
@@ -33,7 +33,7 @@ function persistentAdam(w, v, g, rate) {
 }
 
 /**
- * A model after one step; it shares what did not change.
+ * The model after one step; it shares arrays that did not change.
  * @param {Model} model @param {Params} grads @returns {Model}
  */
 function stepped(model, grads) {
@@ -45,7 +45,7 @@ function stepped(model, grads) {
 }
 
 /**
- * Adapt a model, and yield its scores of the queries after 0, 1, ..., `steps` inner steps.
+ * Adapt a model and yield its scores for the queries after 0, 1, ..., `steps` inner steps.
  * @param {Model} model
  * @param {{images: Floats, targets: number[]}} support
  * @param {Floats} queries `[queries, 28, 28, 1]`, normalised together (transductive)

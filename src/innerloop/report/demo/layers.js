@@ -5,7 +5,7 @@
 const EPSILON = 1e-3; // of the batch normalisation, as in innerloop.nn.layers
 
 /**
- * Where a 3x3 kernel of stride 2 meets its input, with SAME padding.
+ * The geometry of a 3x3 kernel with stride 2 and SAME padding.
  * @param {number} side of the input
  * @returns {{out: number, low: number}} the side of the output, and the zeros before the first pixel
  */
@@ -15,7 +15,7 @@ function strided(side) {
 }
 
 /**
- * Call `visit(inImage, inPatch)` for every pixel below the kernel at every place: where its channels begin.
+ * Call `visit(image, patch)` with the offsets of the channels of every pixel under the kernel at every place.
  * @param {number} examples @param {number} side @param {number} channels
  * @param {(image: number, patch: number) => void} visit
  */
@@ -32,7 +32,7 @@ function eachPixel(examples, side, channels, visit) {
 }
 
 /**
- * The patches below the kernel (im2col).
+ * The patches under the kernel (im2col).
  * @param {Floats} images `[examples, side, side, channels]`
  * @param {number} examples @param {number} side @param {number} channels
  * @returns {Floats} `[examples * out * out, 9 * channels]`
@@ -46,7 +46,7 @@ function patchesOf(images, examples, side, channels) {
 }
 
 /**
- * The gradient of the images from that of their patches.
+ * The gradient of the images from the gradient of their patches.
  * @param {Floats} patches @param {number} examples @param {number} side @param {number} channels
  * @returns {Floats} `[examples, side, side, channels]`
  */
@@ -59,7 +59,7 @@ function patchesBackward(patches, examples, side, channels) {
 }
 
 /**
- * Normalise every channel by the statistics of the batch, then ReLU.
+ * Normalise every channel by the batch statistics, then apply ReLU.
  * @param {Floats} x `[rows, channels]` @param {Floats} scale @param {Floats} offset
  * @returns {{x: Floats, mean: Floats, inverse: Floats, output: Floats}} `inverse` is 1 / standard deviation
  */

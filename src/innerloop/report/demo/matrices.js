@@ -1,9 +1,9 @@
 "use strict";
-// Matrices as flat arrays, row after row.
+// Matrices as flat row-major arrays.
 
 /**
- * The product of two matrices, as `product` in simd.js.
- * @param {Floats} a `[rows, inner]`, or `[inner, rows]` if it is `turned`
+ * The product of two matrices, like `product` in simd.js.
+ * @param {Floats} a `[rows, inner]`, or `[inner, rows]` if `turned`
  * @param {Floats} b `[inner, columns]`
  * @param {number} rows
  * @param {number} inner
@@ -16,7 +16,7 @@ function slowProduct(a, b, rows, inner, columns, turned = false) {
   for (let i = 0; i < rows; i++)
     for (let k = 0; k < inner; k++) {
       const x = a[turned ? k * rows + i : i * inner + k];
-      if (x === 0) continue; // half of what a ReLU lets through, and the page around a stroke
+      if (x === 0) continue; // half of a ReLU's outputs, and the background of a drawing
       for (let j = 0; j < columns; j++) c[i * columns + j] += x * b[k * columns + j];
     }
   return c;

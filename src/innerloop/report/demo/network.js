@@ -5,9 +5,9 @@ const SIDE = 28;
 const WAYS = 5;
 const BLOCKS = [0, 1, 2, 3];
 
-/** @typedef {Record<string, Floats>} Params by the names that Python gives them */
+/** @typedef {Record<string, Floats>} Params by their names in Python */
 
-/** @param {string} name @returns {boolean} whether a parameter is of the head, which ANIL adapts */
+/** @param {string} name @returns {boolean} whether a parameter belongs to the head, which ANIL adapts */
 const ofHead = (name) => name.startsWith("head/");
 
 /**
@@ -94,7 +94,7 @@ function scoresOf(params, { output, examples }) {
  * The gradient of the mean cross-entropy.
  * @param {Params} params @param {"mean" | "flatten"} features
  * @param {ReturnType<typeof embed>} embedded the support set @param {number[]} targets
- * @param {boolean} frozen whether only the head's gradient is wanted
+ * @param {boolean} frozen whether to compute only the head's gradient
  * @returns {Params}
  */
 function lossGradient(params, features, embedded, targets, frozen) {

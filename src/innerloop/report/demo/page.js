@@ -1,7 +1,7 @@
 "use strict";
 // The page: ten drawings, four algorithms, one step at a time.
 
-const DWELL = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 350; // milliseconds that a step is shown
+const DWELL = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 350; // milliseconds to show each step
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 const byId = (id) => /** @type {any} */ (document.getElementById(id));
@@ -14,8 +14,8 @@ const page = {
   queries: LABELS.map((label) => new Pad("Query", label, () => forget())),
   panels: STORED.map((model) => new Panel(model)),
   models: STORED.map(modelOf),
-  task: 0, // the next one to fill in
-  run: 0, // counts adaptations; a newer one ends an older one
+  task: 0, // the index of the next task
+  run: 0, // counts adaptations; a newer one cancels an older one
 };
 
 /** @param {string} text */
@@ -26,7 +26,7 @@ function say(text) {
 /** @returns {number} how many drawings are missing */
 const empty = () => [...page.examples, ...page.queries].filter((pad) => pad.empty).length;
 
-/** Remove the results, which are of other drawings. */
+/** Remove the results, which belong to other drawings. */
 function forget() {
   page.run++;
   page.panels.forEach((panel) => panel.clear());
@@ -43,7 +43,7 @@ function show(step) {
   page.panels.forEach((panel) => panel.choose(step));
 }
 
-/** Adapt all four, and show every step. */
+/** Adapt all four models and show every step. */
 async function adaptAll() {
   forget();
   const run = page.run, support = { images: imagesOf(page.examples.map((pad) => pad.ink)), targets: [0, 1, 2, 3, 4] };
@@ -55,7 +55,7 @@ async function adaptAll() {
     for (const [i, panel] of page.panels.entries()) {
       const begun = performance.now(), scores = adapting[i].next().value;
       panel.add(/** @type {Floats} */ (scores), (spent[i] += performance.now() - begun));
-      await pause(0); // lets the browser answer a visitor
+      await pause(0); // keeps the page responsive
       if (run !== page.run) return;
     }
     show(step);
@@ -66,14 +66,14 @@ async function adaptAll() {
   finish();
 }
 
-/** The steps can be looked at again. */
+/** Let the visitor look at the steps again. */
 function finish() {
   /** @type {HTMLInputElement} */ (byId("step")).disabled = false;
   say("Adapted. Move the slider to look at the steps again.");
   document.body.dataset.adapted = `${page.run}`;
 }
 
-/** Fill all pads with the next held-out task, and adapt. */
+/** Fill all pads with the next held-out task and adapt. */
 function fill() {
   const { examples, queries } = TASKS[page.task++ % TASKS.length];
   drawingsOf(examples, WAYS).forEach((ink, i) => page.examples[i].set(ink));

@@ -1,11 +1,11 @@
 "use strict";
-// A square to draw in: with a mouse, a pen, a finger or the keyboard.
+// A square to draw in, with a mouse, a pen, a finger or the keyboard.
 
 const PEN = 1.5; // radius in pixels of the drawing: strokes as wide as Omniglot's
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * An element with attributes, and children that are elements or text.
+ * Create an element with attributes and with children that are elements or text.
  * @param {string} name @param {Record<string, string>} attributes @param {(Node | string)[]} children
  * @returns {HTMLElement}
  */
@@ -16,7 +16,7 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A drawing of DRAWN by DRAWN pixels. `onChange` is called when a visitor has changed it. */
+/** A drawing of DRAWN by DRAWN pixels. `onChange` is called whenever the visitor changes it. */
 class Pad {
   /** @param {string} what "Example" or "Query" @param {string} label of the class @param {() => void} onChange */
   constructor(what, label, onChange) {
@@ -55,7 +55,7 @@ class Pad {
     this.canvas.addEventListener("blur", () => this.lift());
   }
 
-  /** @param {PointerEvent} event @returns {{x: number, y: number}} where it is in the drawing */
+  /** @param {PointerEvent} event @returns {{x: number, y: number}} its position in the drawing */
   place(event) {
     const box = this.canvas.getBoundingClientRect();
     return { x: ((event.clientX - box.left) / box.width) * DRAWN, y: ((event.clientY - box.top) / box.height) * DRAWN };
@@ -88,7 +88,7 @@ class Pad {
       this.moveTo(this.pen, this.pen.down);
     } else if (event.key === "Delete" || event.key === "Backspace") this.set(null);
     else return;
-    event.preventDefault(); // the page would scroll
+    event.preventDefault(); // keeps the page from scrolling
   }
 
   lift() {
@@ -96,7 +96,7 @@ class Pad {
     this.paint();
   }
 
-  /** @param {{x: number, y: number}} to @param {boolean} drawing whether the way there is drawn */
+  /** @param {{x: number, y: number}} to @param {boolean} drawing whether to draw the way there */
   moveTo({ x, y }, drawing) {
     const inside = (/** @type {number} */ value) => Math.min(Math.max(value, 0), DRAWN - 1);
     const from = { ...this.pen }, dots = Math.max(1, Math.ceil(Math.hypot(x - from.x, y - from.y)));

@@ -31,7 +31,7 @@ class Panel {
     this.clear();
   }
 
-  /** @returns {HTMLElement[]} a cell for every step */
+  /** @returns {HTMLElement[]} one cell per step */
   row() {
     return Array.from({ length: STEPS + 1 }, () => element("td"));
   }

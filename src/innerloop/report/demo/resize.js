@@ -1,7 +1,7 @@
 "use strict";
-// From a drawing to the network's input, as Omniglot's pictures are shrunk for training: Lanczos, as Pillow has it.
+// From a drawing to the network's input, shrunk like Omniglot's pictures for training: Lanczos, as in Pillow.
 
-const DRAWN = 105; // pixels a side of an Omniglot drawing
+const DRAWN = 105; // pixels per side of an Omniglot drawing
 
 /** @param {number} x @returns {number} */
 function lanczos(x) {
@@ -10,7 +10,7 @@ function lanczos(x) {
   return Math.abs(x) < 3 ? (3 * Math.sin(a) * Math.sin(a / 3)) / (a * a) : 0;
 }
 
-/** Which pixels of a drawn line make each pixel of a small one, and their weights, which sum to 1. */
+/** For each output pixel of a line: the input pixels it is made of, and their weights, which sum to 1. */
 const WINDOWS = Array.from({ length: SIDE }, (_, to) => {
   const ratio = DRAWN / SIDE, centre = (to + 0.5) * ratio;
   const first = Math.max(0, Math.floor(centre - 3 * ratio + 0.5));

@@ -1,13 +1,14 @@
 "use strict";
-// Products of matrices in float32, four numbers at a time: WebAssembly has instructions for that, JavaScript has none.
-// One function is needed, a tile of the product, and it is assembled here:
+// Matrix products in float32, four numbers at a time: WebAssembly has SIMD instructions, JavaScript has none.
+// The only function needed computes a tile of the product; it is assembled here:
 //
 //   tile(a0, a1, a2, a3, b, c0, c1, c2, c3, inner, stride, step):
 //     c[r][0..7] = sum over k < inner of a[r][k] * b[k][0..7]
 //
-// All arguments but `inner` are in bytes: where rows begin, from one row of b to the next, from a[r][k] to a[r][k + 1].
+// All arguments but `inner` are in bytes: the starts of rows, the stride between rows of b, and that from a[r][k] to
+// a[r][k + 1].
 //
-// The functions of all scripts are global: modules do not load from a folder of files.
+// All scripts define global functions, since browsers do not load modules from file: URLs.
 
 const ROWS = 4, COLUMNS = 8; // of a tile
 const A = [0, 1, 2, 3], B = 4, C = [5, 6, 7, 8], INNER = 9, STRIDE = 10, STEP = 11; // numbers of the parameters
@@ -37,7 +38,7 @@ function instructions() {
   return [0x03, 0x40, ...halves, ...sums, ...next, ...again, END, ...results, END];
 }
 
-/** @param {number[]} content @returns {number[]} its length, in two groups of seven bits, and itself */
+/** @param {number[]} content @returns {number[]} its length in two groups of seven bits, followed by the content */
 const sized = (content) => [(content.length & 127) | 128, content.length >> 7, ...content];
 
 /** @returns {Uint8Array<ArrayBuffer>} the module, which imports its memory as m.m and exports `tile` as t */
@@ -50,14 +51,14 @@ function assembled() {
   return Uint8Array.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, ...sections]);
 }
 
-/** Whether the browser can run it; else all numbers are doubles, and the page is slower. */
+/** Whether the browser can run it; if not, all numbers are doubles and the page is slower. */
 const SIMD = typeof WebAssembly === "object" && WebAssembly.validate(assembled());
 
 /** @typedef {Float64Array} Floats float32 as in Python, or doubles; typed as the latter, which have the same methods */
 const Floats = SIMD ? /** @type {Float64ArrayConstructor} */ (/** @type {unknown} */ (Float32Array)) : Float64Array;
 
 /**
- * The product of matrices with a module's tile.
+ * Matrix products that use a module's tile function.
  * @param {Uint8Array<ArrayBuffer>} bytes the module
  * @returns {typeof slowProduct}
  */
@@ -71,7 +72,7 @@ function fastProduct(bytes) {
     numbers.set(a);
     copyRows(b, columns, numbers.subarray(fromB), width, inner);
     for (let i = 0; i < rows; i += ROWS) {
-      const row = A.map((r) => Math.min(i + r, rows - 1)); // the last row again where there are no more
+      const row = A.map((r) => Math.min(i + r, rows - 1)); // repeats the last row past the end
       const [a0, a1, a2, a3] = row.map((r) => 4 * r * next);
       const [c0, c1, c2, c3] = row.map((r) => 4 * (fromC + r * width));
       for (let j = 0; j < 4 * width; j += 4 * COLUMNS)
@@ -83,7 +84,7 @@ function fastProduct(bytes) {
   };
 }
 
-/** @param {WebAssembly.Memory} memory @param {number} count @returns {Float32Array} at least so many numbers */
+/** @param {WebAssembly.Memory} memory @param {number} count @returns {Float32Array} at least `count` numbers */
 function numbersOf(memory, count) {
   const lacking = 4 * count - memory.buffer.byteLength;
   if (lacking > 0) memory.grow(Math.ceil(lacking / 65536));
@@ -91,7 +92,7 @@ function numbersOf(memory, count) {
 }
 
 /**
- * Copy rows to longer or shorter ones.
+ * Copy rows into longer or shorter rows.
  * @param {Floats | Float32Array} from `[rows, wide]` @param {number} wide
  * @param {Floats | Float32Array} to `[rows, width]` @param {number} width @param {number} rows
  */
@@ -101,5 +102,5 @@ function copyRows(from, wide, to, width, rows) {
   else for (let i = 0; i < rows; i++) to.set(from.subarray(i * wide, i * wide + common), i * width);
 }
 
-/** The product of two matrices; `slowProduct` says of what. */
+/** The product of two matrices; see `slowProduct` for the arguments. */
 const product = SIMD ? fastProduct(assembled()) : slowProduct;

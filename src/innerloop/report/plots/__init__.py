@@ -1,7 +1,7 @@
-"""Every figure of reports and analyses as a function that draws on axes of matplotlib.
+"""Every figure of the reports and analyses as a function that draws on matplotlib axes.
 
-Each takes the axes last (None: a new figure) and returns them, as in seaborn. Functions with several panels take and
-return an array of axes, as `matplotlib.pyplot.subplots` makes it.
+Each function takes the axes last (None: a new figure) and returns them, as in seaborn. Functions with several panels
+take and return an array of axes like that of `matplotlib.pyplot.subplots`.
 """
 
 from innerloop.report.plots.analysis import freezing as freezing

@@ -1,6 +1,6 @@
-"""Drawings of an analysis: what its experiments measured on layers.
+"""Plots of an analysis: what its experiments measured on layers.
 
-`results` is the record of `innerloop.analysis.run_all.analyze`, or one with the same entries: the experiment by its
+`results` is the record of `innerloop.analysis.run_all.analyze`, or one with the same entries: the experiment under its
 name, `metric` (`accuracy` or `loss`), `layers`, and for accuracies `ways`.
 """
 
@@ -20,49 +20,49 @@ MOVEMENT = Grid(columns=2, height=3.2, width=7.5)
 
 
 def found(results: Record, experiment: str, *conditions: str) -> Any:
-    """What an experiment measured.
+    """Return what an experiment measured.
 
     Args:
         results: a record of an analysis.
-        experiment: its name.
+        experiment: the experiment's name.
         conditions: other entries that the figure needs.
 
     Raises:
-        InnerloopError: if one of them is not there.
+        InnerloopError: if one of them is missing.
     """
     if experiment not in results and experiment == "nil" and results.get("metric") == "loss":
-        raise InnerloopError("nil", "there is no NIL for regression", do="draw `freezing`")
+        raise InnerloopError("nil", "there is no NIL for regression", do="plot `freezing`")
     for name in (experiment, *conditions):
         if name not in results:
             do = (
                 f'run `analyze(request, ["{name}"])`'
                 if name == experiment
-                else "put it beside the experiments"
+                else "add it next to the experiments"
             )
             raise InnerloopError("results", f"must hold `{name}`", got=", ".join(results) or "nothing", do=do)
     return results[experiment]
 
 
 def scored(results: Record, experiment: str, *conditions: str) -> Any:
-    """`found` for a figure of scores, which for accuracies has a line of guessing."""
+    """`found` for a figure of scores, which for accuracies shows chance."""
     ways = ("ways",) if results.get("metric") == "accuracy" else ()
     return found(results, experiment, "metric", *conditions, *ways)
 
 
 def scale_of(results: Record) -> float:
-    """100 for accuracies, which are shown in percent."""
+    """100 for accuracies, which are shown in percent, else 1."""
     return 100.0 if results["metric"] == "accuracy" else 1.0
 
 
 def score_name(results: Record) -> str:
-    """What the score is called on an axis."""
+    """The axis label of the score."""
     return "accuracy on queries, %" if results["metric"] == "accuracy" else "squared error on queries"
 
 
 def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
     """A short name of a set of frozen layers: `none`, `conv1-conv3`, `body`, `all`."""
     names = list(names)
-    if not names:  # which is the body too, if the head is the only layer
+    if not names:  # also the body, if the head is the only layer
         return "none"
     if names in (list(layers), list(layers[:-1])):
         return "all" if len(names) == len(layers) else "body"
@@ -79,11 +79,11 @@ def nil_name(line: Record) -> str:
 
 
 def freezing(results: Record, ax: Axes | None = None) -> Axes:
-    """The score with the inner loop off for more and more layers, with 95 % intervals over tasks.
+    """Plot the score with the inner loop switched off for more and more layers, with 95 % intervals over tasks.
 
     Args:
-        results: with the experiment `freeze`.
-        ax: where to draw (None: on a new figure).
+        results: a record with the experiment `freeze`.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -102,7 +102,7 @@ def freezing(results: Record, ax: Axes | None = None) -> Axes:
 
 
 def freezing_axis(ax: Axes, runs: Sequence[Record], names: Sequence[str]) -> None:
-    """What the axes of frozen layers tell; all runs have one score."""
+    """Label the axes of a freezing figure; all runs have the same score."""
     results = runs[0]
     ax.set_xticks(range(len(names)), list(map(style.label, names)))
     ax.set_xlabel("layers whose inner loop is switched off")
@@ -114,11 +114,11 @@ def freezing_axis(ax: Axes, runs: Sequence[Record], names: Sequence[str]) -> Non
 
 
 def similarity(results: Record, ax: Axes | None = None) -> Axes:
-    """Each layer before and after adaptation: CCA, PWCCA and CKA with intervals, and what shuffled points give.
+    """Plot each layer's similarity before and after adaptation: CCA, PWCCA and CKA with intervals, and chance.
 
     Args:
-        results: with the experiment `similarity`.
-        ax: where to draw (None: on a new figure).
+        results: a record with the experiment `similarity`.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -129,11 +129,11 @@ def similarity(results: Record, ax: Axes | None = None) -> Axes:
 
 
 def similarity_of_models(results: Record, ax: Axes | None = None) -> Axes:
-    """Each layer of two models on the same inputs, as `similarity` draws them.
+    """Plot the similarity of each layer of two models on the same inputs, like `similarity`.
 
     Args:
-        results: with the experiment `against`.
-        ax: where to draw (None: on a new figure).
+        results: a record with the experiment `against`.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -161,17 +161,17 @@ def _similarities(lines: Sequence[Record], ax: Axes | None) -> Axes:
 
 
 def column(lines: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means and intervals of one measure `[lines]`; NaN where it is undefined."""
+    """Means and intervals of one measure, `[lines]`; NaN where undefined."""
     value = lambda x, what: np.nan if x[name][what] is None else x[name][what]
     return np.array([value(x, "mean") for x in lines]), np.array([value(x, "ci95") for x in lines])
 
 
 def nil(results: Record, ax: Axes | None = None) -> Axes:
-    """Accuracy with the inner loop, and without any on the trained and the untrained body.
+    """Plot the accuracy with the inner loop, and of NIL on the trained and the untrained body.
 
     Args:
-        results: with the experiment `nil`.
-        ax: where to draw (None: on a new figure).
+        results: a record with the experiment `nil`.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -194,11 +194,11 @@ def nil(results: Record, ax: Axes | None = None) -> Axes:
 
 
 def movement(results: Record, axes: Panels | None = None) -> Panels:
-    """How far each layer moves: relative length and angle.
+    """Plot how far each layer moves: relative norm and angle.
 
     Args:
-        results: with the experiment `weights`.
-        axes: two to draw on (None: on a new figure).
+        results: a record with the experiment `weights`.
+        axes: two axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[1, 2]`.

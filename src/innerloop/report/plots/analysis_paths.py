@@ -1,4 +1,4 @@
-"""Drawings of an analysis: inner steps, the landscape of the loss, paths, and snapshots along training."""
+"""Plots of an analysis: inner steps, the loss landscape, paths, and snapshots along training."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ ALONG = Grid(1, 2, 3.6, 8.5)
 
 
 def inner_steps(results: Record, axes: Panels | None = None) -> Panels:
-    """Score, losses, and gradient and movement of each layer after every inner step.
+    """Plot the score, the losses, and each layer's gradient and movement after every inner step.
 
     Args:
-        results: with the experiment `steps`.
-        axes: four to draw on (None: on a new figure).
+        results: a record with the experiment `steps`.
+        axes: four axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[2, 2]`.
@@ -51,7 +51,7 @@ def inner_steps(results: Record, axes: Panels | None = None) -> Panels:
 
 
 def _score(ax: Axes, found: Record, results: Record) -> None:
-    """Accuracy, or the error of a regression."""
+    """Draw the accuracy, or the error of a regression."""
     ax.set_ylabel(score_name(results))
     if "accuracy" not in found:
         _curve(ax, found["steps"], found["loss"], COLOURS[0], "")
@@ -64,18 +64,18 @@ def _score(ax: Axes, found: Record, results: Record) -> None:
 def _curve(
     ax: Axes, x: Sequence[int | float], curve: Record, colour: str, label: str, by: float = 1.0
 ) -> None:
-    """A curve with its interval."""
+    """Draw a curve with its interval."""
     mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
     shown = style.label(label) or None
     band(ax, x, mean, half, colour, label=shown, marker="o", markersize=3.5, linewidth=1.7)
 
 
 def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
-    """The loss along each task's own first inner step.
+    """Plot the loss along each task's own first inner step.
 
     Args:
-        results: with the experiment `landscape`.
-        ax: where to draw (None: on a new figure).
+        results: a record with the experiment `landscape`.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -88,7 +88,7 @@ def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
         ax.axvline(at, color=GREY, linewidth=1, linestyle=":")
         look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9}
         ax.annotate(name, (at, 0.97), (3, 0), color=GREY, va="top", **look)
-    ax.set_xlabel("inner steps gone along the first gradient")
+    ax.set_xlabel("inner steps along the first gradient")
     ax.set_ylabel("loss")
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper right", fontsize=9)
@@ -96,11 +96,11 @@ def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
 
 
 def loss_plane(results: Record, axes: Panels | None = None) -> Panels:
-    """The losses of two tasks on the plane of their first steps, with their inner-loop paths.
+    """Plot the losses of two tasks on the plane of their first steps, with their inner-loop paths.
 
     Args:
-        results: with the experiment `landscape`.
-        axes: two to draw on (None: on a new figure).
+        results: a record with the experiment `landscape`.
+        axes: two axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[1, 2]`.
@@ -128,11 +128,11 @@ def loss_plane(results: Record, axes: Panels | None = None) -> Panels:
 
 
 def paths(results: Record, axes: Panels | None = None) -> Panels:
-    """Inner-loop paths of body and head: with the outer loop, and around θ.
+    """Plot inner-loop paths of body and head: with the outer loop, and around θ.
 
     Args:
-        results: with the experiment `paths`.
-        axes: four to draw on (None: on a new figure).
+        results: a record with the experiment `paths`.
+        axes: four axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[2, 2]`: the columns are body and head.
@@ -145,7 +145,7 @@ def paths(results: Record, axes: Panels | None = None) -> Panels:
         _inner_paths(wide, found[part]["wide"], "inner loops")
         _inner_paths(close, found[part]["close"], None)
         wide.set_title(f"{part}: outer and inner loops", fontsize=11)
-        close.set_title(f"{part}: inner loops alone", fontsize=11)
+        close.set_title(f"{part}: inner loops only", fontsize=11)
     _same_scale(axes[0])
     _same_scale(axes[1])
     axes[0, 0].legend(fontsize=9, loc="lower left")
@@ -155,14 +155,14 @@ def paths(results: Record, axes: Panels | None = None) -> Panels:
 
 
 def _outer_path(ax: Axes, outer: np.ndarray) -> None:
-    """The path of the outer loop `[snapshots, 2]`, if snapshots are known."""
+    """Draw the path of the outer loop `[snapshots, 2]`, if there are snapshots."""
     if len(outer):
         ax.plot(*outer.T, color=ink(), linewidth=1.6, marker=".", markersize=5, label="outer loop")
         ax.annotate("start", outer[0], (0, 7), textcoords="offset points", ha="center", fontsize=9)
 
 
 def _inner_paths(ax: Axes, found: Sequence[Sequence[Sequence[float]]], label: str | None) -> None:
-    """The paths of several tasks, from θ."""
+    """Draw the paths of several tasks, from θ."""
     for i, path in enumerate(found):
         look = {"color": COLOURS[i % 6], "linewidth": 1.6, "marker": "o", "markersize": 3}
         ax.plot(*np.array(path).T, label=label if i == 0 else None, **look)
@@ -182,11 +182,11 @@ def _same_scale(row: Panels) -> None:
 
 
 def along_training(results: Record, axes: Panels | None = None) -> Panels:
-    """Freezing and similarity at the snapshots along training.
+    """Plot freezing and similarity at the snapshots along training.
 
     Args:
-        results: with the experiment `early`.
-        axes: two to draw on (None: on a new figure).
+        results: a record with the experiment `early`.
+        axes: two axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[1, 2]`.
@@ -210,7 +210,7 @@ def along_training(results: Record, axes: Panels | None = None) -> Panels:
 
 
 def _similarity_along(ax: Axes, at: Sequence[int], lines: Sequence[Record], layers: Sequence[str]) -> None:
-    """Linear CKA of every layer for which it is defined."""
+    """Draw the linear CKA of every layer for which it is defined."""
     for i, layer in enumerate(layers):
         curve = [x["similarity"][i]["cka"] for x in lines]
         if all(x["mean"] is not None for x in curve):

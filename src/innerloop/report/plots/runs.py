@@ -1,4 +1,4 @@
-"""Drawings of runs: scores over inner steps, and what training logged."""
+"""Plots of runs: scores over inner steps, and what training logged."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import cycle
@@ -36,14 +36,14 @@ class Curve(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What one or more trainings of one label logged: the metrics of each."""
+    """What one or more trainings with the same label logged: the metrics of each."""
 
     label: str
     metrics: Sequence[Sequence[Record]]
 
 
 def looks(baselines: Iterable[bool]) -> list[Record]:
-    """Colour and marker of every result; baselines are grey and dashed."""
+    """The colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     grey = {"color": GREY, "marker": ".", "linestyle": "--"}
     return [
@@ -54,27 +54,27 @@ def looks(baselines: Iterable[bool]) -> list[Record]:
 def adaptation(
     measurements: Mapping[str, Measurement], ax: Axes | None = None, *, baselines: Collection[str] = ()
 ) -> Axes:
-    """The score after each inner step with its 95 % interval.
+    """Plot the score after each inner step with its 95 % interval.
 
     Args:
-        measurements: by their labels, of one score, as `innerloop.measure` makes them.
-        ax: where to draw (None: on a new figure).
-        baselines: labels that are drawn in grey.
+        measurements: results of `innerloop.measure` by label, all with the same score.
+        ax: the axes to draw on (None: a new figure).
+        baselines: labels to draw in grey.
 
     Returns:
         The axes.
     """
     if not measurements:
         do = "give `{label: innerloop.measure(run)}`"
-        raise InnerloopError("measurements", "must hold one", got="none", do=do)
+        raise InnerloopError("measurements", "must hold at least one", got="none", do=do)
     if len(scores := {m.score for m in measurements.values()}) > 1:
         got = " and ".join(sorted(scores))
-        raise InnerloopError("measurements", "must have one score", got=got, do="draw them apart")
+        raise InnerloopError("measurements", "must have the same score", got=got, do="plot them separately")
     return adaptation_curves([Curve(name, m, name in baselines) for name, m in measurements.items()], ax)
 
 
 def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
-    """`adaptation` of curves whose labels may be the same."""
+    """`adaptation` for curves whose labels need not be distinct."""
     ax, score = ADAPTATION.one(ax), curves[0].measurement.score
     scale = 100.0 if score == "accuracy" else 1.0
     for curve, look in zip(curves, looks(curve.baseline for curve in curves), strict=True):
@@ -90,7 +90,7 @@ def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
 
 
 def _limits(ax: Axes, score: str, measurements: Sequence[Measurement]) -> None:
-    """The range of a score, and the accuracy of guessing."""
+    """Set the range of the score, and show chance accuracy."""
     if score == "accuracy":
         style.chance(ax, [m.ways for m in measurements if isinstance(m, ScoreMeasurement)], 1.0, "right")
         ax.set_ylim(0, 102)
@@ -99,7 +99,7 @@ def _limits(ax: Axes, score: str, measurements: Sequence[Measurement]) -> None:
 
 
 def _spread_steps(ax: Axes, longest: int) -> None:
-    """Ticks at whole steps; if some runs take many steps, the first ones get most of the room."""
+    """Set ticks at whole steps; if some runs take many steps, the first steps get most of the space."""
     if longest > 12:
         ax.set_xscale("symlog", linthresh=5, linscale=1.5)
         ticks = [t for t in (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if t <= longest]
@@ -112,39 +112,39 @@ def _spread_steps(ax: Axes, longest: int) -> None:
 def training(
     metrics: Mapping[str, Sequence[Record]], axes: Panels | Axes | None = None, *, score: str | None = None
 ) -> Panels:
-    """Outer loss, or return, and the validation score during training.
+    """Plot the outer loss, or the return, and the validation score during training.
 
     Args:
-        metrics: by their labels the lines of `metrics.jsonl`, as `innerloop.fit` returns them.
-        axes: one to draw on, or two where there were validations (None: on a new figure).
-        score: the name of the validation score (None: the first that was logged).
+        metrics: the lines of `metrics.jsonl`, as `innerloop.fit` returns them, by label.
+        axes: one axes to draw on, or two if there were validations (None: a new figure).
+        score: the name of the validation score (None: the first one logged).
 
     Returns:
         The axes, `[1, 1]` or `[2, 1]`.
     """
     if not metrics:
         do = "give `{label: innerloop.fit(...).metrics}`"
-        raise InnerloopError("metrics", "must hold those of a training", got="none", do=do)
+        raise InnerloopError("metrics", "must hold at least one training", got="none", do=do)
     found = [Training(name, [lines]) for name, lines in metrics.items()]
     return training_curves(found, score or _first_score(found), axes)
 
 
 def _first_score(trainings: Sequence[Training]) -> str:
-    """The name of the first validation score; empty without any."""
+    """The name of the first validation score; empty if there is none."""
     names = [name for t in trainings for lines in t.metrics for line in lines for name in line]
     known = (name.removeprefix("validation_") for name in names if name.startswith("validation_"))
     return next((name for name in known if name != "diverged"), "")
 
 
 def training_grid(trainings: Sequence[Training], score: str) -> Grid:
-    """A panel of the training, and one of validations if there were any."""
+    """A panel for training, and one for validation if there was any."""
     name = f"validation_{score}"
     validated = any(name in line for t in trainings for lines in t.metrics for line in lines)
     return Grid(1 + validated, 1, 5.4 if validated else 3.1, sharex=True)
 
 
 def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Axes | None = None) -> Panels:
-    """`training` where a label may have several trainings, and the score is known."""
+    """`training` for labels that may have several trainings, with a known score."""
     axes = training_grid(trainings, score).all(axes)
     panes, scale = axes[:, 0], 100.0 if score == "accuracy" else 1.0
     for one, look in zip(trainings, looks(False for _ in trainings), strict=True):
@@ -153,7 +153,7 @@ def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Ax
             every = max(1, len(lines) // 12)
             _draw(panes[0], lines, _training_metric(lines), 1.0, look | {"markevery": every, "markersize": 4})
             _draw(panes[-1], lines, f"validation_{score}", scale, look | {"markersize": 5})
-    if score == "loss":  # an error spans decades
+    if score == "loss":  # errors span decades
         for ax in filter(_has_positive, panes):
             _logarithmic(ax)
     panes[-1].set_ylabel(VALIDATION.get(score, style.label(f"validation {score}".replace("_", " "))))
@@ -164,7 +164,7 @@ def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Ax
 
 
 def _logarithmic(ax: Axes) -> None:
-    """A logarithmic axis with plain numbers."""
+    """Make the y axis logarithmic, with plain numbers."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -172,7 +172,7 @@ def _logarithmic(ax: Axes) -> None:
 
 
 def _count_steps(ax: Axes, steps: set[int]) -> None:
-    """Whole numbers of meta-steps below the axes; one alone has one tick."""
+    """Label the x axis with whole numbers of meta-steps; a single one gets one tick."""
     ax.set_xlabel("meta-steps")
     ax.xaxis.set_major_locator(
         MaxNLocator(6, integer=True) if len(steps) > 1 else FixedLocator([float(step) for step in steps])
@@ -181,7 +181,7 @@ def _count_steps(ax: Axes, steps: set[int]) -> None:
 
 
 def _has_positive(ax: Axes) -> bool:
-    """Whether a logarithmic axis would show anything; if all runs diverged it would not."""
+    """Whether a logarithmic axis would show anything, which it would not if all runs diverged."""
     drawn = (np.asarray(line.get_ydata(), float) for line in ax.lines)
     return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
 
@@ -193,7 +193,7 @@ def _training_metric(lines: Sequence[Record]) -> str:
 
 
 def _draw(ax: Axes, lines: Sequence[Record], name: str, scale: float, look: Record) -> None:
-    """One metric of a run."""
+    """Draw one metric of a run."""
     points = [(line["step"], scale * line[name]) for line in lines if name in line]
     if points:
         ax.plot(*zip(*points, strict=True), **look)

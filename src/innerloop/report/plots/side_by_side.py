@@ -1,4 +1,4 @@
-"""Drawings of the analyses of several runs beside one another."""
+"""Plots of the analyses of several runs side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, 
 from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend
 
 Analyses = Mapping[str, Record]
-"""The record of `innerloop.analysis.run_all.analyze` of each run, by its label."""
+"""The record of `innerloop.analysis.run_all.analyze` for each run, by label."""
 
 FREEZING = Grid(height=3.8, width=6.5)
 SIMILARITY = Grid(1, 2, 3.8, 9.0, sharey=True)
@@ -37,7 +37,7 @@ def _names(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _beside(number: int, of: int, width: float = 0.5) -> float:
-    """How far a run's marks lie beside their tick."""
+    """The horizontal offset of a run's marks from their tick."""
     return 0.0 if of == 1 else width * (number / (of - 1) - 0.5)
 
 
@@ -46,10 +46,10 @@ def _look(number: int) -> Record:
 
 
 def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
-    """The score of every run with the inner loop off for more and more layers.
+    """Plot the score of every run with the inner loop switched off for more and more layers.
 
     Args:
-        analyses: with the experiment `freeze`, all of one score.
+        analyses: records with the experiment `freeze`, all with the same score.
         ax: where to draw (None: on a new figure).
 
     Returns:
@@ -57,8 +57,8 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     """
     found = _checked(analyses, "freeze", "layers", check=scored)
     if len(metrics := {results["metric"] for results in found}) > 1:
-        do = "draw regressions and classifications apart"
-        raise InnerloopError("analyses", "must have one score", got=" and ".join(sorted(metrics)), do=do)
+        do = "plot regressions and classifications separately"
+        raise InnerloopError("analyses", "must have the same score", got=" and ".join(sorted(metrics)), do=do)
     ax = FREEZING.one(ax)
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)
@@ -80,11 +80,11 @@ def in_order(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
-    """Linear CKA and mean CCA of every layer before and after adaptation, of every run.
+    """Plot each run's linear CKA and mean CCA of every layer before and after adaptation.
 
     Args:
-        analyses: with the experiment `similarity`.
-        axes: two to draw on (None: on a new figure).
+        analyses: records with the experiment `similarity`.
+        axes: two axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[1, 2]`.
@@ -106,17 +106,17 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
 
 
 def in_order_of_layers(layers: Sequence[Sequence[str]]) -> list[str]:
-    """All layers' names, the heads last."""
+    """The names of all layers, the heads last."""
     heads = _names([names[-1:] for names in layers])
     return [name for name in _names(layers) if name not in heads] + heads
 
 
 def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
-    """Accuracy of every run with the inner loop, and without any on its trained and its untrained body.
+    """Plot the accuracy of every run with the inner loop, and of NIL on its trained and untrained body.
 
     Args:
-        analyses: with the experiment `nil`.
-        ax: where to draw (None: on a new figure).
+        analyses: records with the experiment `nil`.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -140,11 +140,11 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
 
 
 def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
-    """How far each layer of every run moves: relative length and angle.
+    """Plot how far each layer of every run moves: relative norm and angle.
 
     Args:
-        analyses: with the experiment `weights`.
-        axes: two to draw on (None: on a new figure).
+        analyses: records with the experiment `weights`.
+        axes: two axes to draw on (None: a new figure).
 
     Returns:
         The axes, `[1, 2]`.

@@ -1,4 +1,4 @@
-"""Colours, sizes and axes of figures; the palette is that of Okabe and Ito (2008), safe for colour-blind readers."""
+"""Colours, sizes and axes of figures; the palette of Okabe and Ito (2008) is safe for colour-blind readers."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SHADES = ("#a6a6a6", "#56B4E9", "#0072B2")
 """From early to late inner steps."""
 GREY = "#767676"
-# A `matplotlibrc` in the folder where the command is called may ask for LaTeX, which is a program.
+# Ignore a `matplotlibrc` in the working directory: it could enable LaTeX, which runs an external program.
 DEFAULTS = {
     name: value
     for name, value in matplotlib.rcParamsDefault.items()
@@ -34,12 +34,12 @@ STYLE: dict[Any, Any] = DEFAULTS | {
     "axes.edgecolor": "#555555",
     "legend.frameon": False,
     "svg.fonttype": "path",
-    "svg.hashsalt": "innerloop",  # the same figure is the same file
+    "svg.hashsalt": "innerloop",  # makes files reproducible
 }
-"""The style of pages. Who draws on axes of their own has their own style."""
+"""The style of report pages. Callers who pass their own axes keep their own style."""
 
 Panels = NDArray[np.object_]
-"""Several `matplotlib.axes.Axes`, in an array as `matplotlib.pyplot.subplots` returns it."""
+"""Several `matplotlib.axes.Axes`, in an array like that of `matplotlib.pyplot.subplots`."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class Grid:
     sharey: bool = False
 
     def figure(self) -> tuple[Figure, Panels]:
-        """A figure of a page with its axes `[rows][columns]`; it needs no display."""
+        """A figure for a page with its axes `[rows][columns]`; needs no display."""
         figure = Figure(figsize=(self.width, self.height), layout="constrained")
         return figure, self._panels(figure)
 
     def one(self, ax: Axes | None) -> Axes:
-        """The caller's axes, or those of a new figure of pyplot, which notebooks show."""
+        """The caller's axes, or those of a new pyplot figure, which notebooks show."""
         return self.all(None)[0, 0] if ax is None else ax
 
     def all(self, axes: Panels | Axes | None) -> Panels:
-        """The caller's axes as `[rows][columns]`, or those of a new figure of pyplot.
+        """The caller's axes as `[rows][columns]`, or those of a new pyplot figure.
 
         Raises:
-            InnerloopError: if the caller's are too few or too many.
+            InnerloopError: if the caller gave too few or too many.
         """
         if axes is None:
             import matplotlib.pyplot
@@ -84,7 +84,7 @@ class Grid:
 
 
 def drawn(grid: Grid, draw: Callable[..., object], *arguments: object) -> Figure:
-    """A figure of a page by one of the functions that draw on given axes."""
+    """A figure for a page, drawn by one of the functions that take axes."""
     with matplotlib.rc_context(STYLE):
         figure, axes = grid.figure()
         draw(*arguments, axes[0, 0] if axes.size == 1 else axes)
@@ -97,7 +97,7 @@ def ink() -> str:
 
 
 def label(name: str) -> str:
-    """Text as a label, where dollar signs must not start a formula."""
+    """Text as a label, with dollar signs escaped so that they start no formula."""
     return printable(name, 80).replace("$", r"\$")
 
 
@@ -109,12 +109,12 @@ def legend(ax: Axes, entries: int) -> None:
 
 
 def thousands(value: float, _: int | float) -> str:
-    """A tick label with its thousands apart."""
+    """A tick label with its thousands separated."""
     return grouped(round(value))
 
 
 def chance(ax: Axes, ways: Iterable[int], at: float, ha: str) -> None:
-    """A line at the accuracy of guessing for each number of ways, its name at a share of the width."""
+    """Draw a line at chance accuracy for each number of ways, labelled at `at`, a fraction of the width."""
     different = list(dict.fromkeys(ways))
     look = {"xycoords": ("axes fraction", "data"), "va": "bottom", "color": GREY, "fontsize": 9}
     for n in different:
@@ -124,7 +124,7 @@ def chance(ax: Axes, ways: Iterable[int], at: float, ha: str) -> None:
 
 
 def band(ax: Axes, x: object, mean: object, half: object, colour: str, **look: object) -> None:
-    """A curve `[points]` with its interval."""
+    """Draw a curve `[points]` with its interval as a band."""
     centre, width = np.asarray(mean, float), np.asarray(half, float)
     ax.plot(np.asarray(x), centre, color=colour, **look)  # pyright: ignore[reportArgumentType]
     ax.fill_between(np.asarray(x), centre - width, centre + width, color=colour, alpha=0.18, linewidth=0)

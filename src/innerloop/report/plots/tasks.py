@@ -1,4 +1,4 @@
-"""Drawings of single tasks: a wave, a group of a table, walks in the plane."""
+"""Plots of single tasks: a wave, a group of a table, walks in the plane."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +18,14 @@ def wave(
     answers: Mapping[int, np.ndarray],
     ax: Axes | None = None,
 ) -> Axes:
-    """One function of one variable: what is true, the support points, and what is predicted after inner steps.
+    """Plot a function of one variable: the truth, the support points, and the predictions after inner steps.
 
     Args:
-        x: where it is drawn, `[points]`, in increasing order.
-        truth: the function there, `[points]`.
+        x: where to draw it, `[points]`, in increasing order.
+        truth: the true values there, `[points]`.
         support: x and y of the support points, each `[shots]`.
-        answers: by the number of inner steps, at most three: the predictions `[points]`.
-        ax: where to draw (None: on a new figure).
+        answers: the predictions `[points]` by number of inner steps, at most three.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -46,14 +46,14 @@ def wave(
 def predictions(
     truth: np.ndarray, answers: Mapping[int, np.ndarray], title: str, name: str, ax: Axes | None = None
 ) -> Axes:
-    """One task of a regression: what was predicted after some inner steps over what is true.
+    """Plot a regression task: predictions after inner steps against true values.
 
     Args:
         truth: the true values, `[queries]`.
-        answers: by the number of inner steps, at most three: the predictions `[queries]`.
-        title: of the task.
-        name: of what is predicted.
-        ax: where to draw (None: on a new figure).
+        answers: the predictions `[queries]` by number of inner steps, at most three.
+        title: the title of the task.
+        name: the name of the predicted quantity.
+        ax: the axes to draw on (None: a new figure).
 
     Returns:
         The axes.
@@ -72,9 +72,9 @@ def predictions(
 
 
 def _shades(answers: int) -> Sequence[str]:
-    """A colour for each of at most three answers, far apart if there are two."""
+    """A colour for each of at most three answers; contrasting ones for two."""
     if not 1 <= answers <= len(SHADES):
-        do = f"choose among the inner steps; {len(SHADES)} at most are told apart"
+        do = f"choose among the inner steps; at most {len(SHADES)} can be told apart"
         raise InnerloopError("answers", f"must be 1 to {len(SHADES)}", got=answers, do=do)
     return SHADES[::2] if answers == 2 else SHADES[-answers:]
 
@@ -94,13 +94,13 @@ def walks(
     masks: Sequence[np.ndarray],
     axes: Panels | None = None,
 ) -> Panels:
-    """Paths in the plane: a row per goal, a column for the policy after each update.
+    """Plot paths in the plane: a row per goal, a column for the policy after each update.
 
     Args:
-        goals: `[goals, 2]`.
+        goals: the goals, `[goals, 2]`.
         positions: `[goals, trajectories, steps, 2]` for each policy.
         masks: 1 for every step taken, `[goals, trajectories, steps]` for each policy.
-        axes: as many to draw on (None: on a new figure).
+        axes: the axes to draw on, one per goal and policy (None: a new figure).
 
     Returns:
         The axes, `[goals, policies]`.
@@ -118,7 +118,7 @@ def walks(
 
 
 def _walk(ax: Axes, goal: np.ndarray, walked: np.ndarray, mask: np.ndarray) -> None:
-    """Trajectories `[trajectories, steps, 2]` towards one goal."""
+    """Draw trajectories `[trajectories, steps, 2]` towards one goal."""
     for path, alive in zip(walked, mask, strict=True):
         seen = path[alive > 0]
         ax.plot(*seen.T, color=COLOURS[0], linewidth=0.9, alpha=0.45)

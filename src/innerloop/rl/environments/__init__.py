@@ -1,4 +1,4 @@
-"""Families of environments: pure functions that take the task as data."""
+"""Families of environments, as pure functions that take the task as data."""
 
 from typing import Literal
 
@@ -20,10 +20,10 @@ def named(
     Args:
         spec: the row of the table of data sets.
         horizon: steps after which a trajectory is cut.
-        reward: the reward of navigation.
+        reward: the reward for navigation.
 
     Raises:
-        InnerloopError: if MuJoCo or Gymnasium is needed and not installed.
+        InnerloopError: if MuJoCo or Gymnasium is needed but not installed.
     """
     if not spec.body:
         return Navigation(reward, horizon)

@@ -1,4 +1,4 @@
-"""The interface of environments: pure functions of a key, a task and a state, so that all can be vectorised."""
+"""The interface of environments: pure functions of a key, a task and a state, so that all of them can be vectorised."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from innerloop.engine.distribution import check_random
 
 
 class Transition(NamedTuple):
-    """The result of a step: next state, its observation, the reward, and whether the trajectory has ended."""
+    """The result of a step: the next state, its observation, the reward, and whether the trajectory has ended."""
 
     state: PyTree
     observation: Float[Array, " observation"]
@@ -18,9 +18,9 @@ class Transition(NamedTuple):
 
 @runtime_checkable
 class Environment(Protocol):
-    """A family of decision processes that differ by their task; every method handles ONE trajectory.
+    """A family of decision processes that differ in their task; every method handles ONE trajectory.
 
-    The task is data: any pytree of arrays. `reset` puts what `step` needs of it into the state.
+    The task is data: any pytree of arrays. `reset` puts whatever `step` needs from it into the state.
     """
 
     @property
@@ -35,7 +35,7 @@ class Environment(Protocol):
 
     @property
     def action_size(self) -> int:
-        """Length of an action, or the number of actions where `discrete`."""
+        """Length of an action, or the number of actions if `discrete`."""
         ...
 
     @property
@@ -48,7 +48,7 @@ class Environment(Protocol):
         ...
 
     def task_vector(self, task: PyTree) -> Float[Array, " description"]:
-        """The task as a vector: what `Oracle` adds to the observations."""
+        """The task as a vector, which `Oracle` appends to the observations."""
         ...
 
     def reset(self, key: PRNGKeyArray, task: PyTree) -> tuple[PyTree, Float[Array, " observation"]]:
@@ -56,10 +56,10 @@ class Environment(Protocol):
         ...
 
     def step(self, key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
-        """One step. Its result after `done` is ignored."""
+        """One step. Results after `done` are ignored."""
         ...
 
 
 def check_tasks(environment: Environment, key: PRNGKeyArray, who: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless the tasks of an environment are drawn from their keys."""
+    """Raise InnerloopError, on behalf of `who`, unless the environment draws its tasks from their keys."""
     check_random(environment.sample_task, key, who, f"{type(environment).__name__}.sample_task")

@@ -7,14 +7,14 @@ r"""Half-cheetah and ant, rewarded for running forwards or backwards, or at a sp
 
 v is the forward velocity of the centre of mass, f the contact forces on every part of the body, clipped to +-1. The
 direction d is 1 or -1, equally likely; the speed g is uniform on [0, 2] for the half-cheetah and on [0, 3] for the
-ant. The ant's trajectory ends where its torso leaves the heights 0.2 to 1. Actions are clipped to [-1, 1].
+ant. The ant's trajectory ends when its torso leaves the heights 0.2 to 1. Actions are clipped to [-1, 1].
 
 The half-cheetah observes qpos without its position along the track, qvel, and the centre of mass (20 numbers); the ant
 observes qpos, qvel, clipped contact forces, the rotation of its torso and the centre of mass (119 numbers).
 
 Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400; published code `half_cheetah_env_rand*.py` and
-`ant_env_rand*.py`. Bodies, frame skip and the distribution of the first state are Gymnasium's, where the published
-code has those of an older simulator.
+`ant_env_rand*.py`. Bodies, frame skip and the distribution of the initial state are Gymnasium's; the published code
+uses those of an older simulator.
 """
 
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ TOP_SPEED = {"half-cheetah": 2.0, "ant": 3.0}
 MIN_HEIGHT, MAX_HEIGHT = 0.2, 1.0
 """Heights of the ant's torso, in metres, outside which its trajectory ends."""
 RESET_NOISE = 0.1
-"""Of the first state: qpos is uniform within it, qvel normal with this standard deviation."""
+"""Noise of the initial state: qpos varies uniformly within +- this, qvel is normal with this standard deviation."""
 
 
 class LocomotionState(NamedTuple):
-    """The body's physics, and the wanted direction or speed."""
+    """The body's physics, and the target direction or speed."""
 
     physics: Physics
     task: Float[Array, " 1"]
@@ -49,9 +49,9 @@ class LocomotionState(NamedTuple):
 
 @dataclass(frozen=True)
 class Locomotion:
-    """A body rewarded for a direction or a speed; the task is that number.
+    """A body rewarded for its direction or speed; the task is the target direction or speed, a number.
 
-    Where the physics explodes or an action is not finite, the reward is NaN and the state stays as it was; the sampler
+    If the physics explodes or an action is not finite, the reward is NaN and the state does not change; the sampler
     drops the trajectory from there on.
 
     Attributes:
@@ -62,7 +62,7 @@ class Locomotion:
         discrete: always false.
 
     Raises:
-        InnerloopError: for unknown choices, a horizon below 1, and if MuJoCo or Gymnasium is not installed.
+        InnerloopError: if a choice is unknown, the horizon is below 1, or MuJoCo or Gymnasium is not installed.
     """
 
     body: Literal["half-cheetah", "ant"] = "half-cheetah"
@@ -76,7 +76,7 @@ class Locomotion:
         for name, known in choices.items():
             check_choice("Locomotion", name, getattr(self, name), known)
         check_bounds(self, "Locomotion.{}".format)
-        load_model(self.parts)  # fail on a missing package before anything is compiled
+        load_model(self.parts)  # fail early if a package is missing, before anything is compiled
 
     @property
     def parts(self) -> Body:
@@ -111,7 +111,7 @@ class Locomotion:
         return SUBSTEPS * float(load_model(self.parts).opt.timestep)
 
     def pose(self, observation: np.ndarray) -> np.ndarray:
-        """qpos reconstructed from an observation; the half-cheetah's position from its centre of mass."""
+        """qpos reconstructed from an observation; the half-cheetah's position follows from its centre of mass."""
         if self.body == "ant":
             return observation[: self.parts.positions]
         p, v = self.parts.positions, self.parts.velocities
@@ -138,7 +138,7 @@ class Locomotion:
         return LocomotionState(first, task), self._observe(first)
 
     def step(self, key: PRNGKeyArray, state: LocomotionState, action: Float[Array, " action"]) -> Transition:
-        """Five steps of physics with one action, and their reward."""
+        """Five physics steps with one action, and their reward."""
         action = jnp.clip(action, -1.0, 1.0)
         after = step(self.parts, self.engine, state.physics, action)
         good = is_stable(after) & jnp.all(jnp.isfinite(action))
@@ -169,7 +169,7 @@ class Locomotion:
 
 
 def _rotation_matrix(quaternion: Float[Array, " 4"]) -> Float[Array, "3 3"]:
-    """The matrix of a quaternion (w, x, y, z), which need not be of length 1."""
+    """The rotation matrix of a quaternion (w, x, y, z), which need not have length 1."""
     w, x, y, z = quaternion / jnp.linalg.norm(quaternion)
     cross = jnp.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return jnp.eye(3, dtype=cross.dtype) + 2 * (w * cross + cross @ cross)

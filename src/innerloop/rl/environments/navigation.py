@@ -1,9 +1,9 @@
-"""2D navigation: walk from the origin to a goal that shows in the reward alone.
+"""2D navigation: walk from the origin to a goal that only the reward reveals.
 
 Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400; published code `point_env_randgoal.py`.
-The goal is uniform on [-0.5, 0.5]^2, the observation is the position, a trajectory ends within 0.01 of the goal in
-both coordinates or after 100 steps. The action in [-1, 1]^2 is a velocity of up to 0.1 a step and is clipped, as by
-the normalising wrapper of the published code.
+The goal is uniform on [-0.5, 0.5]^2, the observation is the position, and a trajectory ends within 0.01 of the goal in
+both coordinates or after 100 steps. An action in [-1, 1]^2 is a velocity of up to 0.1 per step; actions are clipped, as
+by the normalising wrapper of the published code.
 """
 
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ class Navigation:
     """A point in the plane; the task is its goal.
 
     Attributes:
-        reward: "distance", minus the distance to the goal (the published code, whose numbers are reported), or
-            "squared", minus its square (the paper's text).
+        reward: "distance" for minus the distance to the goal (as in the published code, whose numbers are reported),
+            or "squared" for minus its square (as in the paper's text).
         horizon: steps after which a trajectory is cut.
         observation_size: the two coordinates.
         action_size: the two components of the velocity.
         discrete: always false.
 
     Raises:
-        InnerloopError: for an unknown reward, and a horizon below 1.
+        InnerloopError: if the reward is unknown, or the horizon is below 1.
     """
 
     reward: Literal["distance", "squared"] = "distance"
@@ -71,7 +71,7 @@ class Navigation:
         return NavigationState(origin, task), origin
 
     def step(self, key: PRNGKeyArray, state: NavigationState, action: Float[Array, " 2"]) -> Transition:
-        """Move; the reward is that of the new position."""
+        """Move; the reward depends on the new position."""
         position = state.position + MAX_STEP * jnp.clip(action, -1.0, 1.0)
         away = position - state.goal
         squared = jnp.sum(jnp.square(away))

@@ -20,7 +20,7 @@ class OracleState(NamedTuple):
 
 @dataclass(frozen=True)
 class Oracle:
-    """The upper bound of the papers: an environment with the task appended to every observation.
+    """An environment with the task appended to every observation: the upper bound in the papers.
 
     Attributes:
         environment: the wrapped environment.

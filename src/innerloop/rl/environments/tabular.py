@@ -1,8 +1,8 @@
 """Finite decision processes and bandits: small enough to enumerate every trajectory.
 
-Their meta-gradients are known exactly, and the estimators are tested against them. The families
-are those of Duan et al. 2016, arXiv 1611.02779, section 3.1: arms that pay 1 with probability uniform on [0, 1], and
-processes with normal mean rewards and transitions from a flat Dirichlet distribution.
+Their meta-gradients are known exactly, and the estimators are tested against them. The families are those of Duan et
+al. 2016, arXiv 1611.02779, section 3.1: arms that pay 1 with a probability uniform on [0, 1], and processes with
+normally distributed mean rewards and transitions from a flat Dirichlet distribution.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class TabularState(NamedTuple):
 
 @dataclass(frozen=True)
 class TabularMDP:
-    """Finite states and actions; starts in state 0; the observation is the one-hot state.
+    """A decision process with finitely many states and actions; it starts in state 0, and observations are one-hot.
 
     Attributes:
         states: number of states.
@@ -42,7 +42,7 @@ class TabularMDP:
         discrete: always true.
 
     Raises:
-        InnerloopError: for sizes below 1, and a negative noise.
+        InnerloopError: if a size is below 1, or the noise is negative.
     """
 
     states: Annotated[int, MEMBERS] = 10
@@ -67,7 +67,7 @@ class TabularMDP:
         return TabularTask(rewards, jax.random.dirichlet(for_transitions, jnp.ones(self.states), shape))
 
     def task_vector(self, task: TabularTask) -> Float[Array, " description"]:
-        """Mean rewards and transition probabilities in a row."""
+        """Mean rewards and transition probabilities in one vector."""
         return jnp.concatenate([task.rewards.ravel(), task.transitions.ravel()])
 
     def reset(
@@ -78,7 +78,7 @@ class TabularMDP:
         return TabularState(number, task), self._observe(number, task)
 
     def step(self, key: PRNGKeyArray, state: TabularState, action: Int[Array, ""]) -> Transition:
-        """Reward of the action in this state, then a transition."""
+        """The reward of the action in this state, then a transition."""
         for_state, for_reward = jax.random.split(key)
         task = state.task
         number = jax.random.categorical(for_state, jnp.log(task.transitions[state.number, action]))
@@ -95,10 +95,10 @@ class TabularMDP:
 
 @dataclass(frozen=True)
 class Bandit:
-    """Arms that pay 1 with a probability of their own; the task is these probabilities. One pull by default, no state.
+    """Arms that each pay 1 with some probability; the task is the probabilities. One pull by default, no state.
 
     Raises:
-        InnerloopError: for fewer than one arm or pull.
+        InnerloopError: if there is not at least one arm and one pull.
     """
 
     action_size: Annotated[int, MEMBERS] = 5

@@ -1,11 +1,11 @@
-r"""DiCE: a surrogate whose derivatives of every order are right.
+r"""DiCE: a surrogate whose derivatives of every order are correct.
 
     box(x) = exp(x - stop(x)),    S_t = sum_{i <= t} log pi_theta(a_i | s_i)
     L(theta) = - sum_t w_t A_t [ box(S_t) - box(S_{t-1}) ]
 
 box is 1, and its derivatives are those of the probability of the actions so far. With advantages in place of rewards
-("loaded" DiCE, as here) any baseline may be subtracted without bias at any order. If A_t is the return from t on, the
-sum equals the original one of rewards times box(S_t), up to a constant.
+("loaded" DiCE, as here), any baseline may be subtracted without bias at any order. If A_t is the return from t on, the
+sum equals the original one, of rewards times box(S_t), up to a constant.
 
 Foerster et al. 2018, "DiCE: The Infinitely Differentiable Monte Carlo Estimator", arXiv 1802.05098; Farquhar,
 Whiteson and Foerster 2019, "Loaded DiCE", equation 9, arXiv 1909.10549.
@@ -29,7 +29,7 @@ def dice(policy: Params, samples: Samples) -> Float[Array, ""]:
     """
     log_probs = policy(samples.observations).log_prob(samples.actions)
     so_far = jnp.cumsum(log_probs, -1)
-    if samples.ends is not None:  # the sum restarts with every trajectory of a lane
+    if samples.ends is not None:  # the sum restarts at every trajectory of a lane
         begun = jnp.arange(so_far.shape[-1]) - steps_since_start(samples.ends)
         so_far = so_far - jnp.take_along_axis(so_far - log_probs, begun, -1)
     box = _magic_box(so_far) - _magic_box(so_far - log_probs)
@@ -37,5 +37,5 @@ def dice(policy: Params, samples: Samples) -> Float[Array, ""]:
 
 
 def _magic_box(x: Array) -> Array:
-    # `stop_gradient` is the definition of the operator: its value is 1, its derivatives are those of exp(x) there.
+    # `stop_gradient` is part of the operator's definition: its value is 1, its derivatives are those of exp at 0.
     return jnp.exp(x - jax.lax.stop_gradient(x))

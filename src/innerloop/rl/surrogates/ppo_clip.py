@@ -19,7 +19,7 @@ def clipped(epsilon: float) -> Callable[[Params, Samples], Float[Array, ""]]:
     """The surrogate that clips the ratio to 1 +- `epsilon`: `surrogate(policy, samples) -> scalar`.
 
     Raises:
-        InnerloopError: `epsilon` is not above 0.
+        InnerloopError: if `epsilon` is not above 0.
     """
     check_number("clipped", epsilon, POSITIVE)
 

@@ -3,7 +3,7 @@ r"""The REINFORCE surrogate.
     L(theta) = - sum_t w_t A_t log pi_theta(a_t | s_t)
 
 Its first derivative is the policy gradient. Its second derivative is not that of the expected return, since it ignores
-that the trajectories depend on theta too: a meta-gradient through it is biased. The published code of MAML uses it.
+that the trajectories depend on theta too, so a meta-gradient through it is biased. The published code of MAML uses it.
 
 Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
 """

@@ -2,13 +2,13 @@ r"""The mean KL divergence of adapted policies, and its Hessian times a vector.
 
     D(theta) = mean over tasks of mean over steps of KL( pi_{U(theta_old)} || pi_{U(theta)} ),   U = the inner loop
 
-At theta_old the gradient of KL is zero, so the second derivatives of U and of the network drop out of the Hessian
-and what is left, exactly, is
+At theta_old the gradient of the KL divergence is zero, so the second derivatives of U and of the network drop out of
+its Hessian, which leaves exactly
 
     F v = mean over tasks of  J_U^T J_f^T M J_f J_U v
 
-with J_f the Jacobian of the policy's outputs (mean and deviation, or logits) and M the Hessian of KL with respect to
-them. J_f and J_U are linearised once; a product then costs one pass forward and one back.
+with J_f the Jacobian of the policy's outputs (mean and deviation, or logits) and M the Hessian of the KL divergence
+with respect to them. The map is linearised once; a product then costs one forward and one backward pass.
 """
 
 from collections.abc import Callable
@@ -32,13 +32,13 @@ def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Float[Arr
 
 
 def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Product:
-    """The product with the Fisher matrix, by differentiation.
+    """The product with the Fisher matrix, by automatic differentiation.
 
     Args:
         adapt: `adapt(params, support)`.
         params: theta_old.
         tasks: samples of many tasks.
-        chunk: tasks at a time (None: all).
+        chunk: number of tasks at a time (None: all).
 
     Returns:
         `v -> F v`, a mean over these tasks.

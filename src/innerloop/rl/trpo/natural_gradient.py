@@ -3,8 +3,8 @@ r"""The trust region step: along the natural gradient, as far as the mean KL div
     x = (F + damping)^-1 g  by conjugate gradients,   theta - r sqrt(2 delta / x^T (F + damping) x) x
 
 starting at r = 1 and backtracking until the loss has fallen and the divergence is at most delta. If the divergence is
-too large, r falls to 0.95 of the value at which it would be delta to leading (quadratic) order, otherwise by the ratio
-of the line search. If no r is accepted, the parameters stay. F is the Hessian of the divergence at theta.
+too large, r falls to 0.95 of the value at which it would be delta to leading (quadratic) order; otherwise it shrinks by
+the ratio of the line search. If no r is accepted, the parameters are kept. F is the Hessian of the divergence at theta.
 
 Schulman et al. 2015, "Trust Region Policy Optimization", appendix C, arXiv 1502.05477.
 """
@@ -27,15 +27,15 @@ class TrustRegion:
 
     Attributes:
         max_kl: delta.
-        iterations: iterations of conjugate gradients.
+        iterations: number of conjugate gradient iterations.
         damping: added to the diagonal of F.
         share: fraction of the tasks that F is computed on (TRPO, appendix C.1, uses a tenth of the data); the line
             search always uses all.
-        backtracks: the most steps of the line search.
-        ratio: by how much a step of the line search shortens r.
+        backtracks: maximum number of line search steps.
+        ratio: factor by which a step of the line search shrinks r.
 
     Raises:
-        InnerloopError: a setting is out of bounds.
+        InnerloopError: if a setting is out of bounds.
     """
 
     max_kl: Annotated[float, POSITIVE] = 0.01
@@ -50,7 +50,7 @@ class TrustRegion:
 
 
 class NaturalStep(NamedTuple):
-    """The result of a step: parameters, loss and divergence there, and r (0: the parameters did not change)."""
+    """The result of a step: the parameters, their loss and divergence, and r (0: the parameters did not change)."""
 
     params: Params
     loss: Float[Array, ""]
@@ -67,7 +67,7 @@ def _add_scaled(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params
 
 
 def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, iterations: int) -> Params:
-    """An approximate solution x of A x = wanted by conjugate gradients from x = 0.
+    """Solve A x = wanted approximately by conjugate gradients, starting from x = 0.
 
     Unlike `jax.scipy.sparse.linalg.cg`, it spends no product on the residual at 0.
 
@@ -82,7 +82,7 @@ def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, ite
     ) -> tuple[Params, Params, Params, Array]:
         x, left, p, size = carry
         curved = product(p)
-        # If the residual is zero the step would be 0 / 0; take none.
+        # With a zero residual the step would be 0 / 0, so take none.
         length = jnp.where(size > 0, size / _dot(p, curved), 0.0)
         left = _add_scaled(left, -length, curved)
         smaller = _dot(left, left)

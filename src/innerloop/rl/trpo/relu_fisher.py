@@ -3,18 +3,18 @@ r"""The Fisher product of TRPO through one inner step, for ReLU networks with tw
     F v = mean over tasks of  J_U J_f^T M J_f J_U v,    J_U = I - alpha H    (symmetric),
     H v = J^T (d2 L / d outputs2) J v  +  sum_n  delta_n . (d2 mean(x_n) / d theta2) v,    delta = d L / d mean
 
-It equals the product of `innerloop.rl.trpo.fisher`, which differentiates. Two facts make it faster.
+It equals the product of `innerloop.rl.trpo.fisher`, which uses automatic differentiation. Two facts make it faster.
 
-1. With E_l = d mean / d z_l kept for every sample, J v = sum_l E_l (V_l h_{l-1} + v_l): one large product, not two.
-2. Between its kinks a ReLU network is linear in each of its layers. So the second sum is, for any number of samples,
-   the Hessian of one small polynomial in the weights,
+1. With E_l = d mean / d z_l stored for every sample, J v = sum_l E_l (V_l h_{l-1} + v_l): one large product, not two.
+2. Between its kinks, a ReLU network is linear in each of its layers. So the second sum is, for any number of samples,
+   v times the Hessian of one small polynomial in the weights,
 
        sum_n delta_n . mean(x_n) = sum_{kjio} S_{kjio} W1_{kj} W2_{ji} W3_{io} + sum_{io} s_{io} b2_i W3_{io} + ...
        S_{kjio} = sum_n delta_{no} x_{nk} [z1_{nj} > 0] [z2_{ni} > 0],      b1 being the row of W1 for x = 1,
 
    whose coefficients and second derivatives are summed once for all products.
 
-A product then costs six large matrix products; differentiation takes sixteen.
+A product then costs six large matrix products; automatic differentiation takes sixteen.
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from innerloop.rl.trpo.fisher import Product, mean_kl
 
 
 class _Activations(NamedTuple):
-    """A policy at some observations: inputs of the layers, ReLU masks, and the mean's derivative by the first layer."""
+    """A policy at some observations: layer inputs, ReLU masks, and the derivative of the mean by z_1."""
 
     x: Float[Array, "samples observation"]
     first: Float[Array, "samples hidden"]
@@ -53,7 +53,7 @@ class _HessianBlocks(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """What all products of one task share."""
+    """Quantities that all products of one task share."""
 
     adapted: GaussianPolicy
     before: _Activations
@@ -62,7 +62,7 @@ class _Prepared(NamedTuple):
 
 
 class _FixedPolicy(eqx.Module):
-    """A policy with fixed outputs, so that a surrogate becomes a function of them."""
+    """A policy with fixed outputs, which makes a surrogate a function of them."""
 
     outputs: Normal
 
@@ -71,7 +71,7 @@ class _FixedPolicy(eqx.Module):
 
 
 def _activations(policy: GaussianPolicy, observations: Float[Array, "*batch observation"]) -> _Activations:
-    """One pass forward, and one back for every output."""
+    """One forward pass, and one backward pass for every output."""
     (one, two), head = policy.mean.body, policy.mean.head
     x = observations.reshape(-1, observations.shape[-1])
     z1 = one(x)
@@ -93,7 +93,7 @@ def _jvp(policy: GaussianPolicy, s: _Activations, like: Normal, v: GaussianPolic
 
 
 def _coefficients(s: _Activations, delta: Float[Array, "*batch action"]) -> tuple[Array, Array]:
-    """S and s of the polynomial."""
+    """The coefficients S and s of the polynomial."""
     delta = delta.reshape(-1, delta.shape[-1])
     inputs = jnp.concatenate([s.x, jnp.ones_like(s.x[:, :1])], -1)
     rows = (inputs[:, :, None] * delta[:, None])[..., None] * s.open1[:, None, None]
@@ -105,7 +105,7 @@ def _coefficients(s: _Activations, delta: Float[Array, "*batch action"]) -> tupl
 def _hessian_blocks(
     policy: GaussianPolicy, s: _Activations, delta: Float[Array, "*batch action"]
 ) -> _HessianBlocks:
-    """The polynomial's coefficients, each summed over the weights that a pair of layers leaves out."""
+    """The polynomial's second derivatives: for each pair of layers, a sum over the weights of the third."""
     (one, two), head = policy.mean.body, policy.mean.head
     cubic, square = _coefficients(s, delta)
     w1 = jnp.concatenate([one.weight, one.bias[None]])

@@ -1,4 +1,4 @@
-"""Data sets: files are read into class arrays, from which the episode samplers draw tasks."""
+"""Data sets: files are read into class arrays, from which episode samplers draw tasks."""
 
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 

@@ -1,7 +1,7 @@
-"""CIFAR-100 (Krizhevsky 2009) divided by class for few-shot learning: CIFAR-FS and FC100.
+"""CIFAR-100 (Krizhevsky 2009) split by class for few-shot learning: CIFAR-FS and FC100.
 
 Source: `cifar-100-binary.tar.gz` from https://www.cs.toronto.edu/~kriz/cifar.html, offered for research with
-a citation. The official train and test files are merged, 600 pictures per class, because the few-shot splits
+a citation. The official train and test files are merged, 600 images per class, because the few-shot splits
 are by class: CIFAR-FS 64 / 16 / 20 at random (Bertinetto et al. 2019), FC100 60 / 20 / 20 by superclass
 (Oreshkin et al. 2018).
 """
@@ -22,7 +22,7 @@ from innerloop.tasks.io.cache import cached
 from innerloop.tasks.io.download import Source, locate
 
 FILE = 200_000_000
-"""Bytes of the archive at most; the official one has 169 million."""
+"""Largest size of the archive in bytes; the official one has 169 million."""
 
 ARCHIVE = Source(
     "cifar-100-binary.tar.gz",
@@ -31,8 +31,7 @@ ARCHIVE = Source(
     FILE,
 )
 PIXELS = "3d00dc5943c17478aa141d1df81e5db3250bb457e1804f7761026fb8620e122f"
-"""sha256 over the fine labels and the sha256 of every picture, sorted: the content, in whatever order it
-comes."""
+"""sha256 over the sorted fine labels and sha256 of every image, independent of the order in the files."""
 
 FINE_NAMES = "fine_label_names.txt"
 FILES = ("train.bin", "test.bin", FINE_NAMES)
@@ -45,14 +44,14 @@ WHO = "cifar.load"
 def load(
     split: Literal["cifar_fs", "fc100"] = "cifar_fs", root: str | os.PathLike[str] | None = None
 ) -> Splits:
-    """CIFAR-100 as class arrays `[600 * classes, 32, 32, 3]` uint8, divided by a published class split.
+    """Load CIFAR-100 as class arrays `[600 * classes, 32, 32, 3]` uint8, with a published class split.
 
     Args:
         split: `cifar_fs` (64 / 16 / 20 classes) or `fc100` (60 / 20 / 20 classes).
-        root: a folder with `cifar-100-binary.tar.gz`.
+        root: a folder that contains `cifar-100-binary.tar.gz`.
 
     Raises:
-        InnerloopError: an unknown split, an archive that cannot be had, or one that is not CIFAR-100.
+        InnerloopError: if the split is unknown, or the archive is unavailable or not CIFAR-100.
     """
     if split not in ("cifar_fs", "fc100"):
         raise InnerloopError(WHO, "split must be 'cifar_fs' or 'fc100'", got=repr(split))
@@ -76,18 +75,18 @@ def _build(root: str | os.PathLike[str] | None) -> ClassArrays:
 
 
 def _records(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Fine labels `[examples]` and pictures `[examples, 3072]`, channel first."""
+    """Fine labels `[examples]` and images `[examples, 3072]`, channels first."""
     if len(content) != CLASSES * PER_CLASS * RECORD:
-        wanted = f"must hold {CLASSES * PER_CLASS} records of {RECORD} bytes"
+        wanted = f"must contain {CLASSES * PER_CLASS} records of {RECORD} bytes"
         raise InnerloopError(str(path), wanted, got=f"{len(content)} bytes")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     return records[:, 1], records[:, 2:]
 
 
 def _in_order(labels: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, str]:
-    """The order by label, then by each picture's sha256, and the sha256 over both in that order.
+    """The order by label, then by each image's sha256, and the sha256 over both in that order.
 
-    An order that depends on the content alone gives the same class arrays however the records were packed.
+    An order that depends only on the content gives the same class arrays however the records were packed.
     """
     keys = [bytes([label]) + sha256([row.tobytes()]) for label, row in zip(labels, pictures, strict=True)]
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -97,8 +96,8 @@ def _in_order(labels: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, str
 def _check(path: Path, names: list[str], labels: np.ndarray, sha256: str) -> None:
     counts = np.bincount(labels, minlength=CLASSES)
     if len(names) != CLASSES or len(counts) != CLASSES or (counts != PER_CLASS).any():
-        got = f"{len(names)} names, classes of {counts.min()} to {counts.max()} pictures"
-        raise InnerloopError(str(path), f"must hold {CLASSES} classes of {PER_CLASS} pictures", got=got)
+        got = f"{len(names)} names, classes of {counts.min()} to {counts.max()} images"
+        raise InnerloopError(str(path), f"must contain {CLASSES} classes of {PER_CLASS} images", got=got)
     if sha256 != PIXELS:
-        do = f"get it again from {ARCHIVE.url}"
-        raise InnerloopError(str(path), "the pictures are not CIFAR-100's", got=f"sha256 {sha256}", do=do)
+        do = f"download it again from {ARCHIVE.url}"
+        raise InnerloopError(str(path), "the images are not CIFAR-100's", got=f"sha256 {sha256}", do=do)

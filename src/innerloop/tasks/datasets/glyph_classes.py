@@ -1,11 +1,10 @@
-"""How the committed class lists of the glyph set were chosen; they are read, not made again, when the set is
-loaded.
+"""The selection of the class lists for the glyph set. Loading the set reads the committed lists.
 
-Candidates are all letters and digits of the scripts below that some DejaVu face carries and that are no
-composition of others (no accents, ligatures or presentation forms). They are taken script by script, the
-train scripts first, and a candidate is left out when in some face it looks like one that is already in:
-Cyrillic A goes because Latin A is there, c because C is. Between parts the measure is stricter. So no shape
-stands on both sides of the split or twice in one part.
+Candidates are all letters and digits of the scripts below that some DejaVu face contains and that are not
+composed of others (no accents, ligatures or presentation forms). They are taken script by script, training
+scripts first, and a candidate is skipped if in some face it looks like one that is already chosen: Cyrillic A
+is skipped because of Latin A, c because of C. Between parts the criterion is stricter. So no shape occurs in
+two parts of the split, or twice in one part.
 
 `python -m innerloop.tasks.datasets.glyph_classes FOLDER` writes the lists.
 """
@@ -26,12 +25,12 @@ SCRIPTS = {
 UPRIGHT = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic")
 SIDE = 28
 ALIKE, ALIKE_ACROSS = 0.92, 0.90
-"""Two characters count as one shape when, in some face, at least this part of the ink of each lies within one
-pixel of the other's ink; between two parts of the split less is enough."""
+"""Two characters count as the same shape if, in some face, at least this fraction of the ink of each lies
+within one pixel of the other's ink; between two parts of the split, less is enough."""
 
 
 def choose() -> dict[str, list[str]]:
-    """Class names `Script/U+XXXX` of each part, no two of them alike."""
+    """Class names `Script/U+XXXX` of each part, no two of which look alike."""
     candidates = [
         (part, script, code) for part in SCRIPTS for script in SCRIPTS[part] for code in _codes(script)
     ]
@@ -49,7 +48,7 @@ def choose() -> dict[str, list[str]]:
 
 
 def _overlaps(codes: list[int]) -> np.ndarray:
-    """How alike every two characters are, the largest over the faces: `[characters, characters]` in 0..1."""
+    """Similarity of every two characters, the maximum over the faces: `[characters, characters]` in 0..1."""
     largest = np.zeros((len(codes), len(codes)), np.float32)
     faces = faces_of(codes)
     for face in UPRIGHT:
@@ -64,7 +63,7 @@ def _overlaps(codes: list[int]) -> np.ndarray:
 
 
 def _grown(ink: np.ndarray) -> np.ndarray:
-    """The ink and the four neighbours of each of its pixels (the margin is empty, so nothing wraps)."""
+    """The ink, grown by the four neighbours of each pixel (the margin is empty, so nothing wraps around)."""
     steps = ((1, -2), (-1, -2), (1, -1), (-1, -1))
     return np.maximum.reduce([ink, *(np.roll(ink, step, axis) for step, axis in steps)])
 

@@ -1,5 +1,4 @@
-"""Characters of matplotlib's fonts as pictures: which face carries which character, and its upright
-bitmap."""
+"""Characters of matplotlib's fonts as images: which face contains which character, and its upright bitmap."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -22,14 +21,14 @@ DEJAVU = tuple(
     )
 )
 STIX = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")
-COMPUTER_MODERN = ("cmr10", "cmb10", "cmss10", "cmti10", "cmtt10")  # theirs is Unicode order in ASCII only
+COMPUTER_MODERN = ("cmr10", "cmb10", "cmss10", "cmti10", "cmtt10")  # in Unicode order for ASCII only
 FACES = DEJAVU + STIX + COMPUTER_MODERN
 MARGIN = 0.14
-"""Empty part of each side of a bitmap, so that a distorted glyph stays whole."""
+"""Empty fraction at each side of a bitmap, so that distorted glyphs are not cut off."""
 
 
 def faces_of(codes: Sequence[int]) -> list[list[str]]:
-    """The faces that carry each character, in the order of `FACES`."""
+    """The faces that contain each character, in the order of `FACES`."""
     maps = {face: _charmap(face) for face in FACES}
     return [
         [f for f in FACES if code in maps[f] and (code < 128 or f not in COMPUTER_MODERN)] for code in codes
@@ -37,13 +36,13 @@ def faces_of(codes: Sequence[int]) -> list[list[str]]:
 
 
 def bitmap(code: int, face: str, side: int) -> np.ndarray:
-    """The character fitted into the middle of `[side, side]` float32, ink 1 on 0, its aspect kept.
+    """The character centred in a `[side, side]` float32 array, ink 1 on 0, with its aspect ratio preserved.
 
-    Every glyph is scaled to the same box, so characters that differ in size or place alone look the same.
+    Every glyph is scaled to the same box, so characters that differ only in size or position look the same.
     """
     from PIL import Image
 
-    mask: Any = _font(face, 2 * side).getmask(chr(code), mode="L")  # Pillow leaves its core untyped
+    mask: Any = _font(face, 2 * side).getmask(chr(code), mode="L")  # Pillow's core is untyped
     if 0 in mask.size:
         return np.zeros((side, side), np.float32)
     ink = Image.frombytes("L", mask.size, bytes(mask))
@@ -57,7 +56,7 @@ def bitmap(code: int, face: str, side: int) -> np.ndarray:
 
 
 def blurred(bitmaps: np.ndarray) -> np.ndarray:
-    """`[..., side, side]` smoothed by the binomial filter 1 2 1 in both directions."""
+    """`[..., side, side]` smoothed with the binomial filter 1 2 1 along both axes."""
     for axis in (-2, -1):
         bitmaps = (np.roll(bitmaps, 1, axis) + 2 * bitmaps + np.roll(bitmaps, -1, axis)) / 4
     return bitmaps
@@ -68,9 +67,7 @@ def _path(face: str) -> Path:
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     if not path.is_file():
-        raise InnerloopError(
-            "glyphs", "a font of matplotlib is missing", got=path, do="install matplotlib again"
-        )
+        raise InnerloopError("glyphs", "a font of matplotlib is missing", got=path, do="reinstall matplotlib")
     return path
 
 

@@ -1,13 +1,12 @@
-"""Glyphs: a few-shot data set that is always there, drawn from the fonts that matplotlib carries.
+"""Glyphs: a few-shot data set that needs no download, rendered from the fonts that ship with matplotlib.
 
-900 characters of 15 scripts are the classes, split by script: no script and no shape is in two parts
-(how they were chosen stands in `glyph_classes`). Each of the "drawers" of a character is one of the font
-faces that carry it, under its own affine and elastic distortion and stroke weight. The pictures have the form
-of Omniglot's, but are
-easier: use Omniglot for numbers to compare, this set for a first run, for tests and without a network.
+The classes are 900 characters of 15 scripts, split by script: no script and no shape is in two parts
+(`glyph_classes` describes the selection). Each "drawer" of a character is one of the font faces that contain
+it, with its own affine and elastic distortion and stroke weight. The images have the format of Omniglot's, but
+are easier: use Omniglot for comparable numbers, and this set for a first run, for tests and offline.
 
-Several scripts, Canadian syllabics above all, hold rotated forms of one shape as different characters: do not
-augment with rotated classes here.
+Several scripts, above all Canadian syllabics, contain rotated forms of one shape as different characters: do
+not augment with rotated classes here.
 """
 
 import os
@@ -22,7 +21,7 @@ from innerloop.tasks.io import class_splits
 from innerloop.tasks.io.cache import cached
 
 RECIPE = 1
-"""Raised when the same arguments would give other pictures, so that an old cache is not used."""
+"""Incremented whenever the same arguments would give different images, so that an old cache is not used."""
 
 NODES = 5  # the elastic field is drawn on NODES x NODES points and interpolated
 CHUNK = 1024
@@ -30,32 +29,31 @@ WHO = "glyphs.load"
 
 
 class _Distortion(NamedTuple):
-    """How `pictures` are distorted; lengths in units of half a picture."""
+    """The distortion of each image; lengths are in units of half an image side."""
 
-    affine: np.ndarray  # [pictures, 2, 2]
-    shift: np.ndarray  # [pictures, 2]
-    elastic: np.ndarray  # [pictures, 2, NODES, NODES]
-    weight: np.ndarray  # [pictures], moves the threshold between ink and background
+    affine: np.ndarray  # [images, 2, 2]
+    shift: np.ndarray  # [images, 2]
+    elastic: np.ndarray  # [images, 2, NODES, NODES]
+    weight: np.ndarray  # [images], shifts the threshold between ink and background
 
 
 def load(
     *, size: int = 28, drawers: int = 20, root: str | os.PathLike[str] | None = None, seed: int = 0
 ) -> Splits:
-    """Glyphs as class arrays `[drawers * classes, size, size, 1]` uint8, ink 255 on background 0.
+    """Load glyphs as class arrays `[drawers * classes, size, size, 1]` uint8, ink 255 on background 0.
 
-    Train on Latin, Greek, Canadian, Arabic, Coptic, Ogham and Lisu letters and some digits (663 classes),
-    validate on Lao, N'Ko and Tifinagh (85), test on Cyrillic, Armenian, Georgian and Hebrew (152). Class
-    names are `Script/U+XXXX`. The same arguments give the same pictures with the same versions of Pillow and
-    NumPy.
+    Training uses Latin, Greek, Canadian, Arabic, Coptic, Ogham and Lisu letters and some digits (663 classes),
+    validation Lao, N'Ko and Tifinagh (85), and test Cyrillic, Armenian, Georgian and Hebrew (152). Class names
+    are `Script/U+XXXX`. The same arguments give the same images with the same versions of Pillow and NumPy.
 
     Args:
-        size: side of the pictures.
-        drawers: pictures per class.
-        root: folder to keep the generated arrays in, by default the cache folder.
-        seed: seed of the distortions and of the choice of faces.
+        size: side of the images.
+        drawers: images per class.
+        root: folder in which to cache the generated arrays, by default the cache folder.
+        seed: seed of the distortions and the choice of faces.
 
     Raises:
-        InnerloopError: a size or number of drawers out of range, or fonts missing from matplotlib.
+        InnerloopError: if `size` or `drawers` is out of range, or fonts are missing from matplotlib.
     """
     if not 8 <= size <= 256 or not 1 <= drawers <= 1000:
         got = f"size {size}, drawers {drawers}"
@@ -81,9 +79,9 @@ def _build(size: int, drawers: int, seed: int) -> ClassArrays:
 def _bases(
     codes: list[int], side: int, drawers: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All bitmaps `[bitmaps, side, side]`, and which of them each picture starts from: `[classes * drawers]`.
+    """All bitmaps `[bitmaps, side, side]`, and the index of each image's bitmap: `[classes * drawers]`.
 
-    The faces of a character are gone through in random order, all of them before one comes again.
+    The faces of a character are used in random order, and all of them before any is repeated.
     """
     bases: list[np.ndarray] = []
     which: list[np.ndarray] = []
@@ -96,8 +94,7 @@ def _bases(
 
 
 def _draw_distortion(pictures: int, rng: np.random.Generator) -> _Distortion:
-    """Turns up to 14 degrees, shears to 0.25, sides scaled by 0.8 to 1.1, shifts to 0.1, bends of about
-    0.06."""
+    """Draw rotations to 14 degrees, shears to 0.25, scales 0.75 to 1.02, shifts to 0.08 and bends of about 0.06."""
     angle = np.deg2rad(rng.uniform(-14, 14, pictures))
     shear = rng.uniform(-0.25, 0.25, pictures)
     scale = rng.uniform(0.75, 1.02, (pictures, 2))
@@ -114,7 +111,7 @@ def _draw_distortion(pictures: int, rng: np.random.Generator) -> _Distortion:
 
 
 def _drawn(bases: np.ndarray, size: int, how: _Distortion) -> np.ndarray:
-    """Distort `[pictures, side, side]` bitmaps into `[pictures, size, size]` uint8 pictures."""
+    """Distort bitmaps `[images, side, side]` into uint8 images `[images, size, size]`."""
     line = (2 * np.arange(size) + 1) / size - 1
     grid = np.stack(np.meshgrid(line, line, indexing="ij")).reshape(2, -1)  # y, x of every pixel in -1..1
     bend = _interpolation(size)
@@ -133,7 +130,7 @@ def _interpolation(size: int) -> np.ndarray:
 
 
 def _bilinear(bases: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Values at `points [pictures, 2, n]` (y, x in pixels), the border repeated outside: `[pictures, n]`."""
+    """Values at `points [images, 2, n]` (y, x in pixels), with the border extended outwards: `[images, n]`."""
     side = bases.shape[-1]
     points = np.clip(points, 0, side - 1.001).astype(np.float32)
     low = points.astype(np.int32)

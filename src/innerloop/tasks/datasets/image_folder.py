@@ -1,4 +1,4 @@
-"""A folder of class folders of images, the user's own data, as class arrays."""
+"""The user's own images, in one folder per class, as class arrays."""
 
 import math
 import os
@@ -26,24 +26,23 @@ def load(
     split: tuple[float, float, float] = (0.64, 0.16, 0.20),
     seed: int = 0,
 ) -> Splits:
-    """A folder `root/CLASS/picture` as class arrays `[examples, height, width, channels]` uint8, split by
-    class.
+    """Load images `root/CLASS/image` as class arrays `[examples, height, width, channels]` uint8, split by class.
 
-    If `root` holds the folders `train`, `validation` (or `val`) and `test`, each with class folders, they are
-    used as they are, and `split` and `seed` do nothing.
+    If `root` contains the folders `train`, `validation` (or `val`) and `test`, each with class folders, they are
+    used as they are, and `split` and `seed` are ignored.
 
     Args:
         root: the folder.
-        size: resize every picture to `size` x `size` (Lanczos); needed when their sizes differ.
-        channels: 1 for grey, 3 for colour, by default 3 if any picture has colour.
-        background: the colour that transparent parts are composited on: a CSS name, or `#rrggbb`.
-        min_examples: classes with fewer pictures are left out, with a warning.
+        size: resize every image to `size` x `size` (Lanczos); required if their sizes differ.
+        channels: 1 for greyscale, 3 for colour, by default 3 if any image has colour.
+        background: the colour on which transparent parts are composited: a CSS name, or `#rrggbb`.
+        min_examples: classes with fewer images are left out, with a warning.
         split: fractions of the classes for training, validation and test; each gets at least one class.
-        seed: seed of the shuffle of the sorted class names.
+        seed: seed for shuffling the sorted class names.
 
     Raises:
-        InnerloopError: no such folder or colour, fewer than three classes, a class without pictures or in two
-            sets, an unreadable picture, or pictures of mixed size without `size`.
+        InnerloopError: if the folder or colour does not exist, there are fewer than three classes, a class has no
+            images or is in two sets, an image is unreadable, or sizes differ without `size`.
     """
     _check_split(split)
     behind = pixels.colour(background, "background")
@@ -61,8 +60,7 @@ def read_classes(
     channels: int | None = None,
     background: str = "white",
 ) -> ClassArrays:
-    """All class folders of `root` as one set of class arrays, not split; arguments and errors as in
-    `load`."""
+    """All class folders of `root` as one set of class arrays, without a split; arguments and errors as in `load`."""
     behind = pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
     return class_folders.read(files, size, class_folders.agree(files, size, channels), behind)
@@ -81,7 +79,7 @@ def _parts(
         return [keep(class_folders.list_classes(folder, WHO)) for folder in folders]
     if root / "train" in present and len(present) == 2:
         missing = next(folder for folder in folders if folder not in present)
-        raise InnerloopError(WHO, f"{root} holds two of the three sets", got=f"no folder {missing}")
+        raise InnerloopError(WHO, f"{root} has only two of the three sets", got=f"no folder {missing}")
     return _shuffled(keep(class_folders.list_classes(root, WHO)), split, seed)
 
 

@@ -1,7 +1,7 @@
-"""Class arrays that stay on disk: a memory map, for data larger than memory.
+"""Class arrays that stay on disk, as a memory map, for data larger than memory.
 
-The files are a plain `.npy` and a JSON file beside it, as `store` says. They hold no pickle, and any NumPy
-reads them.
+The files are a plain `.npy` and a JSON file next to it, described in `innerloop.tasks.io.array_files`. They contain no
+pickle, and any version of NumPy can read them.
 """
 
 import os
@@ -17,11 +17,11 @@ from innerloop.tasks.io import array_files, class_folders, pixels
 
 
 def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write class arrays to `path` (a name ending in `.npy`) and the JSON file beside it, class after class.
+    """Write class arrays to `path` (a name ending in `.npy`) and a JSON file next to it, class by class.
 
     Raises:
-        InnerloopError: another ending, one of the two files exists and `overwrite` is false, or a disk that is full or
-            cannot be written; nothing half-written is left.
+        InnerloopError: if the name has another ending, one of the two files exists and `overwrite` is false, or the
+            disk is full or cannot be written to; nothing half-written is left behind.
     """
     target = _new(path, overwrite)
     with cannot_write(target):
@@ -29,14 +29,14 @@ def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = F
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = False) -> ClassArrays:
-    """Open saved class arrays; `examples` is a read-only `np.memmap`, read from disk as it is used.
+    """Open saved class arrays; `examples` is a read-only `np.memmap`, read from disk as needed.
 
     Args:
         path: the `.npy` file.
-        verify: read the whole file once to check its sha256.
+        verify: whether to read the whole file once to check its sha256.
 
     Raises:
-        InnerloopError: a file is missing, cut short, of another format, or its JSON does not fit it.
+        InnerloopError: if a file is missing, truncated or in another format, or the JSON file does not match it.
     """
     return array_files.read(_npy(path), mapped=True, verify=verify)
 
@@ -50,15 +50,15 @@ def build(
     *,
     overwrite: bool = False,
 ) -> ClassArrays:
-    """Stream a folder `root_folder/CLASS/picture` into a memory map, one picture in memory at a time.
+    """Stream images `root_folder/CLASS/image` into a memory map, with one image in memory at a time.
 
     `size`, `channels` and `background` are as in `image_folder.load`.
 
     Returns:
-        The class arrays as `open` gives them: `[examples, height, width, channels]` uint8.
+        The class arrays, as returned by `open`: `[examples, height, width, channels]` uint8.
 
     Raises:
-        InnerloopError: as `image_folder.read_classes`, `save` and `open`.
+        InnerloopError: as for `image_folder.read_classes`, `save` and `open`.
     """
     target, behind = _new(out_path, overwrite), pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")

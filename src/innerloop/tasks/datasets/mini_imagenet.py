@@ -1,9 +1,8 @@
-"""mini-ImageNet (Vinyals et al. 2016, split of Ravi and Larochelle 2017): 64 / 16 / 20 classes of 600
-pictures.
+"""mini-ImageNet (Vinyals et al. 2016, split of Ravi and Larochelle 2017): 64 / 16 / 20 classes of 600 images.
 
-ImageNet's licence lets nobody pass its pictures on, so there is no download: bring the files in one of the
-two usual layouts, `root/{train,val,test}/nXXXXXXXX/*.jpg`, or `root/images/*.jpg` with `train.csv`, `val.csv`
-and `test.csv` (header `filename,label`).
+ImageNet's licence does not allow redistribution, so there is no download: provide the files in one of the two
+usual layouts, `root/{train,val,test}/nXXXXXXXX/*.jpg`, or `root/images/*.jpg` with `train.csv`, `val.csv` and
+`test.csv` (header `filename,label`).
 """
 
 import csv
@@ -24,31 +23,29 @@ from innerloop.tasks.io.cache import cached
 WHO = "mini_imagenet.load"
 PARTS = (("train",), ("val", "validation"), ("test",))
 ROWS = 200_000
-"""Rows of a table at most; all of mini-ImageNet has 60 000 pictures."""
+"""Most rows of a csv file; all of mini-ImageNet has 60 000 images."""
 
 COLUMNS = 100
 CLASSES, PER_CLASS = (64, 16, 20), 600
 GET = (
-    "make mini-ImageNet from ImageNet (ILSVRC 2012) with the csv files of Ravi and Larochelle 2017, and give"
-    " the folder that holds train/, val/ and test/, or images/, train.csv, val.csv and test.csv"
+    "make mini-ImageNet from ImageNet (ILSVRC 2012) with the csv files of Ravi and Larochelle 2017, and pass"
+    " the folder that contains train/, val/ and test/, or images/, train.csv, val.csv and test.csv"
 )
 
 
 def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
-    """mini-ImageNet as class arrays `[600 * classes, size, size, 3]` uint8, resized with Lanczos as MAML
-    does.
+    """Load mini-ImageNet as class arrays `[600 * classes, size, size, 3]` uint8, resized with Lanczos as in MAML.
 
-    The decoded pictures are kept in the cache, under the names, sizes and times of the files they came from,
-    and are read from there as a memory map. A warning reports numbers of classes or pictures that differ from
-    the published ones.
+    The decoded images are cached, identified by the names, sizes and times of their files, and read from the
+    cache as a memory map. A warning reports numbers of classes or images that differ from the published ones.
 
     Args:
         root: the folder, in either layout.
-        size: side of the pictures.
+        size: side of the images.
 
     Raises:
-        InnerloopError: no such folder or layout, a csv file that is not of its form, a missing or unreadable
-            picture, or a class in two sets.
+        InnerloopError: if the folder or layout is not found, a csv file is malformed, an image is missing or
+            unreadable, or a class is in two sets.
     """
     folder = expanded(root, WHO)
     parts = _parts(folder)
@@ -75,33 +72,33 @@ def _parts(root: Path) -> list[class_folders.Files]:
 
 
 def _table(table: Path, images: Path) -> class_folders.Files:
-    """Read one csv file: the picture files of each label, in the order of the file."""
+    """Read one csv file: the image files of each label, in the order of the file."""
     files: dict[str, list[Path]] = {}
     try:
         text = io.TextIOWrapper(io.BytesIO(read_bytes(table, TEXT)), encoding="utf-8-sig", newline="")
         for name, label in _rows(text, table):
             files.setdefault(label, []).append(_image(name, images, table))
     except (UnicodeDecodeError, csv.Error) as trouble:
-        raise InnerloopError(str(table), "is no table of text", got=trouble) from None
+        raise InnerloopError(str(table), "is not a csv text file", got=trouble) from None
     if not files:
-        raise InnerloopError(str(table), "must list at least one picture", got=0)
+        raise InnerloopError(str(table), "must list at least one image", got=0)
     return files
 
 
 def _rows(lines: Iterable[str], table: Path) -> Iterator[tuple[str | None, str]]:
     """File name and label of each row."""
     rows = csv.DictReader(lines)
-    if len(rows.fieldnames or ()) > COLUMNS:  # each row is given all of them
+    if len(rows.fieldnames or ()) > COLUMNS:  # every row becomes a dict of all of them
         raise InnerloopError(
-            str(table), f"must have {COLUMNS} columns at most", got=len(rows.fieldnames or ())
+            str(table), f"must have at most {COLUMNS} columns", got=len(rows.fieldnames or ())
         )
     if not {"filename", "label"} <= set(rows.fieldnames or ()):
         raise InnerloopError(str(table), "must have the header filename,label", got=rows.fieldnames)
     for number, row in enumerate(rows, 2):
         if number > ROWS:
-            raise InnerloopError(str(table), f"must have {ROWS} rows at most")
+            raise InnerloopError(str(table), f"must have at most {ROWS} rows")
         if row["label"] is None:
-            raise InnerloopError(f"{table}, row {number}", "must hold a file name and a label")
+            raise InnerloopError(f"{table}, row {number}", "must have a file name and a label")
         yield row["filename"], row["label"]
 
 
@@ -109,7 +106,7 @@ def _image(name: str | None, images: Path, table: Path) -> Path:
     if not name or Path(name).name != name or "\0" in name or len(name) > 255:
         raise InnerloopError(str(table), "must list plain file names", got=repr(name))
     if not (images / name).is_file():
-        raise InnerloopError(str(table), f"lists a picture that is not in {images}", got=repr(name))
+        raise InnerloopError(str(table), f"lists an image that is not in {images}", got=repr(name))
     return images / name
 
 
@@ -117,7 +114,7 @@ def _tell_unusual(parts: list[class_folders.Files]) -> None:
     classes = tuple(len(part) for part in parts)
     counts = {len(paths) for part in parts for paths in part.values()}
     if classes != CLASSES or counts != {PER_CLASS}:
-        got = f"{' / '.join(map(str, classes))} classes of {min(counts)} to {max(counts)} pictures"
+        got = f"{' / '.join(map(str, classes))} classes of {min(counts)} to {max(counts)} images"
         warnings.warn(f"{WHO}: this is not all of mini-ImageNet: {got}", stacklevel=3)
 
 
@@ -126,7 +123,7 @@ def _key(root: Path) -> str:
 
 
 def _listing(files: class_folders.Files) -> str:
-    """sha256 over class, path, size and time of every file: changes when a file does."""
+    """sha256 over class, path, size and time of every file, which changes whenever a file does."""
     found = ((name, path, path.stat()) for name, paths in files.items() for path in paths)
     lines = (f"{name}\0{path}\0{about.st_size}\0{about.st_mtime_ns}\n" for name, path, about in found)
     return sha256(line.encode("utf-8", "surrogateescape") for line in lines).hex()  # a name need not be UTF-8

@@ -1,8 +1,8 @@
 """Omniglot (Lake et al. 2015): 1623 handwritten characters of 50 alphabets, 20 drawers each.
 
-Source: `python/images_background.zip` and `python/images_evaluation.zip` of the repository
-brendenlake/omniglot, MIT licence. Classes are named `Alphabet/characterNN`. The rotated copies of the classes
-that the papers train on are made by the episode sampler, not here.
+Source: `python/images_background.zip` and `python/images_evaluation.zip` from the repository
+brendenlake/omniglot, MIT licence. Classes are named `Alphabet/characterNN`. The rotated copies of classes used
+for training in the papers are made by `innerloop.tasks.episodes.with_rotations`, not here.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from innerloop.tasks.io.images import open_image
 
 _HOME = "https://github.com/brendenlake/omniglot/raw/master/python/"
 FILE = 32 << 20
-"""Bytes of an archive at most; the official ones have 9 and 6 million."""
+"""Largest size of an archive in bytes; the official ones have 9 and 6 million."""
 
 BACKGROUND = Source(
     "omniglot/images_background.zip",
@@ -37,8 +37,7 @@ EVALUATION = Source(
     FILE,
 )
 PIXELS = "75a36f7ce605ee617d0c45021613841aec979e079f71594e885aba52a7c003ce"
-"""sha256 over all 32 460 pictures sorted by name, as rows of packed bits: the content, however it is
-packed."""
+"""sha256 over all 32 460 images sorted by name, as rows of packed bits, independent of the archive format."""
 
 SIDE, DRAWERS, CLASSES = 105, 20, 1623
 VALIDATION_ALPHABETS = ("Syriac_(Estrangelo)", "Tagalog", "Tifinagh")
@@ -55,21 +54,21 @@ def load(
     root: str | os.PathLike[str] | None = None,
     resample: Resample = "lanczos",
 ) -> Splits:
-    """Omniglot as class arrays `[20 * classes, size, size, 1]` uint8, ink 255 on background 0.
+    """Load Omniglot as class arrays `[20 * classes, size, size, 1]` uint8, ink 255 on background 0.
 
     Args:
-        split: `maml`, 1100 / 100 / 423 characters over all 1623 as in Finn et al. 2017. Their own shuffle
-            followed the order in which a file system listed folders and cannot be reproduced; this one is
-            a seeded shuffle of the sorted names, stored as text files in the package. `background`: train on the
-            background alphabets without the last three (869 characters), validate on those (Estrangelo,
+        split: `maml`, 1100 / 100 / 423 of all 1623 characters, as in Finn et al. 2017. Their own shuffle depended
+            on the order in which the file system listed folders and cannot be reproduced; this one is a seeded
+            shuffle of the sorted names, stored as text files in the package. `background`: train on the
+            background alphabets except the last three (869 characters), validate on those three (Estrangelo,
             Tagalog, Tifinagh: 95), test on the 659 evaluation characters, whose alphabets are all new.
-        size: side of the pictures, resized from 105.
-        root: a folder with `omniglot/images_background.zip` and `omniglot/images_evaluation.zip`.
-        resample: `lanczos` filters while it shrinks, which is what the MAML code asks for; `nearest` is what
-            that code gets, because Pillow never filters bilevel pictures (thin strokes break).
+        size: side of the images, resized from 105.
+        root: a folder that contains `omniglot/images_background.zip` and `omniglot/images_evaluation.zip`.
+        resample: `lanczos` filters while shrinking, as requested by the MAML code; `nearest` is what that code
+            gets, because Pillow never filters bilevel images (thin strokes break).
 
     Raises:
-        InnerloopError: an unknown split or size, files that cannot be had, or files that are not Omniglot.
+        InnerloopError: if an argument is invalid, or the files are unavailable or not Omniglot's.
     """
     if split not in ("maml", "background"):
         raise InnerloopError("omniglot.load", "split must be 'maml' or 'background'", got=repr(split))
@@ -109,16 +108,16 @@ def _class(member: str) -> str:
 
 
 def _ink(content: bytes, who: str) -> np.ndarray:
-    """`[105, 105]` bool, true where there is ink (black in the files)."""
+    """A boolean array `[105, 105]`, true where there is ink (black in the files)."""
     image = open_image(content, who)
     if image.size != (SIDE, SIDE) or image.mode not in ("1", "L"):
         got = f"{image.size}, mode {image.mode}"
-        raise InnerloopError(who, "must be a picture of 105 x 105 pixels in black and white", got=got)
+        raise InnerloopError(who, "must be a black-and-white image of 105 x 105 pixels", got=got)
     return np.asarray(image.convert("L")) < 128
 
 
 def _resized(ink: np.ndarray, size: int, resample: Resample) -> np.ndarray:
-    """Shrink the black-on-white picture as the papers do, invert after: `[size, size, 1]` uint8."""
+    """Shrink the black-on-white image as the papers do, then invert it: `[size, size, 1]` uint8."""
     from PIL import Image
 
     how = Image.Resampling.LANCZOS if resample == "lanczos" else Image.Resampling.NEAREST
@@ -129,10 +128,8 @@ def _resized(ink: np.ndarray, size: int, resample: Resample) -> np.ndarray:
 def _check(classes: dict[str, list[np.ndarray]], sha256: str) -> None:
     odd = {len(drawers) for drawers in classes.values()} - {DRAWERS}
     if len(classes) != CLASSES or odd:
-        got = f"{len(classes)} characters, {sum(map(len, classes.values()))} pictures"
-        raise InnerloopError("omniglot.load", f"needs {CLASSES} characters of {DRAWERS} pictures", got=got)
+        got = f"{len(classes)} characters, {sum(map(len, classes.values()))} images"
+        raise InnerloopError("omniglot.load", f"needs {CLASSES} characters of {DRAWERS} images", got=got)
     if sha256 != PIXELS:
-        do = "get both archives again from https://github.com/brendenlake/omniglot"
-        raise InnerloopError(
-            "omniglot.load", "the pictures are not Omniglot's", got=f"sha256 {sha256}", do=do
-        )
+        do = "download both archives again from https://github.com/brendenlake/omniglot"
+        raise InnerloopError("omniglot.load", "the images are not Omniglot's", got=f"sha256 {sha256}", do=do)

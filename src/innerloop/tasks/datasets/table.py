@@ -1,4 +1,4 @@
-"""A user's own table, in a CSV or Parquet file: every group of rows is a task of regression."""
+"""The user's own table, in a CSV or Parquet file: every group of rows is a regression task."""
 
 import os
 from collections.abc import Sequence
@@ -27,19 +27,20 @@ def load(
     Args:
         file: a CSV or Parquet file with a header.
         task: the column that names the group of each row.
-        y: the columns to predict, of numbers.
-        x: the columns that are given (none: all others).
-        categories: columns of numbers that mean categories.
-        missing: whether rows with a missing value are left out, or refused.
+        y: the numeric columns to predict.
+        x: the input columns (empty: all others).
+        categories: columns whose numbers stand for categories.
+        missing: whether to leave out rows with a missing value, or to raise an error.
 
     Raises:
-        InnerloopError: the file cannot be read or is no table, y is no number, and as `tables.from_frame`.
+        InnerloopError: if the file cannot be read or is not a table, or y is not numeric; and as for
+            `tables.from_frame`.
     """
     path = expanded(file, "data.file")
     wanted = {task, *x, *y} if x else None
     frame = table_files.read(path, wanted, text={task, *categories})
     for name in y:
         if name in names_of(frame, WHO) and frame[name].dtype.kind != "f":
-            do = "choose a column of numbers; classes are predicted from Python, by tables.from_frame"
+            do = "choose a numeric column; to predict classes, use tables.from_frame from Python"
             raise InnerloopError(WHO, f"column {name!r} must hold numbers", got="text", do=do)
     return from_frame(frame, task=task, x=x or None, y=y, categories=categories, missing=missing)

@@ -1,1 +1,1 @@
-"""Class arrays from and to files: download, archives, images, splits, cache."""
+"""Reading and writing class arrays: downloads, archives, images, splits, cache."""

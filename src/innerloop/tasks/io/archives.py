@@ -1,8 +1,8 @@
-"""Reading archives without trusting them: members come to memory by name, nothing is extracted to disk.
+"""Reading untrusted archives: members are read into memory by name, and nothing is extracted to disk.
 
-Refused, each with an `InnerloopError` that names the archive: names that leave the folder (absolute, `..`,
-drive letters, backslashes), links and devices, encrypted or repeated members, members or totals beyond a
-bound, contents that expand beyond a ratio (bombs), and archives that are truncated or no archive at all.
+The following are refused, with an `InnerloopError` that names the archive: member names that leave the folder
+(absolute, `..`, drive letters, backslashes), links and devices, encrypted or repeated members, members or totals
+beyond a bound, contents that expand beyond a ratio (bombs), and files that are truncated or not archives at all.
 """
 
 import gzip
@@ -21,17 +21,17 @@ from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import open_regular
 
 EXTENDED = 1 << 16
-"""Bytes of an extended tar header at most."""
+"""Largest size of an extended tar header in bytes."""
 
-REFUSED = "get the archive again from its official source"
+REFUSED = "download the archive again from its official source"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on an archive: bytes of a member, bytes of all, how far they expand, number of members, and bytes of the
-    archive itself.
+    """Bounds on an archive: bytes of a member, bytes of all members, expansion ratio, number of members, and bytes of
+    the archive itself.
 
-    For a tar archive the bytes of all are those of the whole stream, headers and padding too.
+    For a tar archive, `total` bounds the whole stream, including headers and padding.
     """
 
     member: int = 1 << 20
@@ -47,7 +47,7 @@ def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
     All members are checked before the first is read.
 
     Raises:
-        InnerloopError: a refused member or a damaged archive, as the module says.
+        InnerloopError: if a member is refused or the archive is damaged, as described in the module's docstring.
     """
     with _damage_told(path, "zip"), open_regular(path, limits.file) as file, zipfile.ZipFile(file) as archive:
         members = _checked_zip(path, archive.infolist(), limits)
@@ -57,13 +57,12 @@ def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
 
 
 def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tuple[str, bytes]]:
-    """Yield `(name, content)` of the files in a `.tar.gz` whose whole name matches, in the order of the
-    archive.
+    """Yield `(name, content)` of the files in a `.tar.gz` whose whole name matches `wanted`, in archive order.
 
-    The archive is one compressed stream, so a member is checked when the stream comes to it.
+    The archive is one compressed stream, so a member is checked when the stream reaches it.
 
     Raises:
-        InnerloopError: a refused member or a damaged archive, as the module says.
+        InnerloopError: if a member is refused or the archive is damaged, as described in the module's docstring.
     """
     seen: set[str] = set()
     with (
@@ -79,7 +78,7 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
                 yield member.name, content[: member.size]
         if not bounded.given:
             raise tarfile.ReadError("empty file")
-        while bounded.read(1 << 20):  # to the end: the checksum of the compressed stream stands there
+        while bounded.read(1 << 20):  # read to the end, where the compressed stream has its checksum
             pass
 
 
@@ -91,7 +90,7 @@ def _checked_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> 
         if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _refused(path, f"member {member.filename!r} is a link or a device")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _refused(path, f"member {member.filename!r} is packed in another way than by deflate")
+            raise _refused(path, f"member {member.filename!r} is not compressed by deflate")
         if member.flag_bits & 1:
             raise _refused(path, f"member {member.filename!r} is encrypted")
         _check_size(path, member.filename, member.file_size, limits.member)
@@ -112,10 +111,10 @@ def _check_name(path: Path, name: str, seen: set[str], limits: Limits) -> None:
     if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
         raise _refused(path, f"member name {name!r} leaves the archive's folder")
     if name in seen:
-        raise _refused(path, f"member {name!r} stands in it twice")
+        raise _refused(path, f"member {name!r} occurs twice")
     seen.add(name)
     if len(seen) > limits.members:
-        raise _refused(path, f"it holds more than {limits.members} members")
+        raise _refused(path, f"it has more than {limits.members} members")
 
 
 def _check_size(path: Path, name: str, size: int, bound: int) -> None:
@@ -124,7 +123,7 @@ def _check_size(path: Path, name: str, size: int, bound: int) -> None:
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """As many bytes as the header states: `archive.read` would unpack all that there is, however little is stated."""
+    """As many bytes as the header states: `archive.read` would unpack everything, however little is stated."""
     with archive.open(member) as handle:
         content = handle.read(member.file_size)
     if len(content) != member.file_size:
@@ -133,10 +132,10 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _header(stream: "_Bounded", path: Path) -> tarfile.TarInfo | None:
-    """The next header of a member; None at the end.
+    """The header of the next member; None at the end.
 
-    `tarfile` would keep all that extended headers hold, as many as there are. They are passed over here where they tell
-    times and owners, and refused where they change a name or a size.
+    `tarfile` would keep the contents of all extended headers, however many there are. Here they are skipped if they
+    state times and owners, and refused if they change a name or a size.
     """
     while block := stream.read(tarfile.BLOCKSIZE):
         try:
@@ -156,22 +155,21 @@ def _header(stream: "_Bounded", path: Path) -> tarfile.TarInfo | None:
 
 
 class _Bounded:
-    """A decompressed stream that stops a bomb: counts the bytes it gives and refuses to go on beyond the
-    bound."""
+    """A decompressed stream that stops bombs: it counts the bytes it returns and raises beyond the bound."""
 
     def __init__(self, raw: io.BufferedIOBase, path: Path, limits: Limits) -> None:
         self.raw, self.path, self.given = raw, path, 0
         self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
 
     def exactly(self, size: int) -> bytes:
-        """So many bytes."""
+        """Exactly `size` bytes. Raises EOFError if the stream ends early."""
         content = self.read(size)
         if len(content) != size:
             raise EOFError("a member ends early")
         return content
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, while the bound lasts."""
+        """Up to `size` bytes. Raises InnerloopError beyond the bound."""
         chunk = self.raw.read(size)
         self.given += len(chunk)
         self.left -= len(chunk)
@@ -197,7 +195,7 @@ def _damage_told(path: Path, kind: str) -> Iterator[None]:
         yield
     except _DAMAGE as damage:
         raise InnerloopError(
-            str(path), f"is damaged or no {kind} archive", got=damage, do=REFUSED
+            str(path), f"is damaged or not a {kind} archive", got=damage, do=REFUSED
         ) from damage
     except OSError as trouble:
         raise InnerloopError(str(path), "cannot be read", got=trouble, do="check the file") from trouble

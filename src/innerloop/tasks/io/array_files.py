@@ -1,8 +1,8 @@
-"""Class arrays on disk: a plain `.npy` of the examples, and beside it a JSON file that says what they are.
+"""Class arrays on disk: a plain `.npy` file of the examples, and next to it a JSON file that describes them.
 
-The JSON holds the format version, where the data came from, the shape, the dtype, the sha256 of the array and
-the classes. Nothing is pickled. Both files are written under another name and then renamed; the old JSON goes
-just before the array is replaced and the new one comes last, so the two never belong to different data.
+The JSON file contains the format version, the source of the data, the shape, the dtype, the sha256 of the array and
+the classes. Nothing is pickled. Both files are written under another name and then renamed; the old JSON file is
+removed just before the array is replaced, and the new one is written last, so the two never describe different data.
 """
 
 import json
@@ -27,7 +27,7 @@ CHUNK = 1 << 24
 
 
 class Layout(NamedTuple):
-    """What a file of class arrays will hold, known before its examples are."""
+    """The contents of a file of class arrays, known before its examples are read."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
 
 def sidecar(path: Path) -> Path:
-    """The JSON file beside an array file."""
+    """The JSON file next to an array file."""
     return path.with_suffix(".json")
 
 
@@ -48,10 +48,10 @@ def _digest(examples: np.ndarray) -> str:
 
 
 def write(data: ClassArrays, path: Path, source: str) -> None:
-    """Write both files, class after class; `source` says where the examples came from.
+    """Write both files, class by class; `source` says where the examples came from.
 
     Raises:
-        OSError: the disk is full or cannot be written.
+        OSError: if the disk is full or cannot be written to.
     """
     shape = (int(data.counts.sum()), *data.shape)
     layout = Layout(shape, data.examples.dtype, data.counts, data.names)
@@ -59,10 +59,10 @@ def write(data: ClassArrays, path: Path, source: str) -> None:
 
 
 def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, source: str) -> None:
-    """Write both files from blocks of rows, of which one at a time is in memory.
+    """Write both files from blocks of rows, with one block in memory at a time.
 
     Raises:
-        OSError: the disk is full or cannot be written.
+        OSError: if the disk is full or cannot be written to.
     """
     with make_folder(path.parent), replacing(path) as temporary:
         sha256 = _write_npy(blocks, temporary, layout)
@@ -100,15 +100,15 @@ def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None
 
 
 def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -> ClassArrays:
-    """Read both files, the examples mapped or in memory, their sha256 checked if `verify`.
+    """Read both files, with the examples mapped or in memory; check their sha256 if `verify`.
 
     Raises:
-        InnerloopError: a file is missing, damaged, of another format version, or not from `source` if that is
+        InnerloopError: if a file is missing, damaged or of another format version, or not from `source` if that is
             given.
     """
     about = _about(path)
     if about.get("format") != FORMAT:
-        raise _damaged(path, f"has format {about.get('format')!r}, this version reads {FORMAT}")
+        raise _damaged(path, f"has format {about.get('format')!r}, but this version reads {FORMAT}")
     if source is not None and about.get("source") != source:
         raise _damaged(path, "was made from another source", about.get("source"))
     examples = _examples(path, mapped)
@@ -124,7 +124,7 @@ def _about(path: Path) -> JsonObject:
     try:
         about = parse_json(read_text(sidecar(path)), str(sidecar(path)))
     except (OSError, ValueError) as trouble:
-        raise _damaged(sidecar(path), "is missing or no JSON", trouble) from trouble
+        raise _damaged(sidecar(path), "is missing or not valid JSON", trouble) from trouble
     if not isinstance(about, dict):
         raise _damaged(sidecar(path), "must hold one JSON object", type(about).__name__)
     return about
@@ -133,14 +133,14 @@ def _about(path: Path) -> JsonObject:
 def _examples(path: Path, mapped: bool) -> np.ndarray:
     try:
         with open_regular(path, sys.maxsize if mapped else largest()) as file, warnings.catch_warnings():
-            np.lib.format.read_magic(file)  # np.load alone would also open other kinds of files
+            np.lib.format.read_magic(file)  # np.load would also open other kinds of files
             file.seek(0)
-            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            warnings.simplefilter("ignore")  # about headers written by Python 2
             if not mapped:
                 return np.load(file, allow_pickle=False)
             return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, TokenError, MemoryError, RecursionError, OverflowError) as trouble:
-        raise _damaged(path, "is missing, cut short or no array file", trouble) from trouble
+        raise _damaged(path, "is missing, truncated or not an array file", trouble) from trouble
 
 
 def _class_arrays(path: Path, examples: np.ndarray, about: JsonObject) -> ClassArrays:
@@ -152,4 +152,4 @@ def _class_arrays(path: Path, examples: np.ndarray, about: JsonObject) -> ClassA
 
 
 def _damaged(path: Path, wrong: str, got: object = None) -> InnerloopError:
-    return InnerloopError(str(path), wrong, got=got, do="remove it and make it again")
+    return InnerloopError(str(path), wrong, got=got, do="delete it and create it again")

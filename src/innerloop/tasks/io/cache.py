@@ -1,4 +1,4 @@
-"""The cache of decoded arrays: what was read once is read again in a moment."""
+"""The cache of decoded arrays, which makes reading a data set again fast."""
 
 import os
 import warnings
@@ -14,21 +14,21 @@ from innerloop.tasks.io.download import cache_folder
 def cached(
     name: str, source: str, build: Callable[[], ClassArrays], folder: str | os.PathLike[str] | None = None
 ) -> ClassArrays:
-    """The class arrays called `name`, from the cache if they are there and whole, else built and then kept.
+    """The class arrays called `name`: from the cache if they are there and intact, otherwise built and then cached.
 
-    From the cache the examples come as a memory map, their checksum checked. A damaged cache is told in a
-    warning and built again; a cache that cannot be written is told and done without.
+    Examples from the cache are a memory map whose checksum has been verified. A damaged cache entry is rebuilt, with a
+    warning; if the cache cannot be written to, a warning says so and the arrays are not cached.
 
     Args:
-        name: file name without ending; it carries every parameter that changes the content.
+        name: file name without its ending; it includes every parameter that changes the content.
         source: what the arrays are made from; an entry made from anything else is not used.
         build: makes the arrays.
-        folder: where the cache lies, by default `arrays/` in the cache folder.
+        folder: the folder of the cache, by default `arrays/` in the cache folder.
     """
     try:
         path = (Path(folder) if folder else cache_folder() / "arrays") / f"{name}.npy"
     except InnerloopError as trouble:
-        warnings.warn(f"innerloop: going on without a cache: {trouble}", stacklevel=3)
+        warnings.warn(f"innerloop: continuing without a cache: {trouble}", stacklevel=3)
         return build()
     kept = _kept(path, source)
     if kept is not None:
@@ -38,7 +38,7 @@ def cached(
         array_files.write(data, path, source)
     except OSError as trouble:
         warnings.warn(
-            f"innerloop: going on without a cache, {path} cannot be written: {trouble}", stacklevel=3
+            f"innerloop: continuing without a cache, {path} cannot be written: {trouble}", stacklevel=3
         )
     return data
 
@@ -49,5 +49,5 @@ def _kept(path: Path, source: str) -> ClassArrays | None:
     try:
         return array_files.read(path, mapped=True, verify=True, source=source)
     except InnerloopError as damage:
-        warnings.warn(f"innerloop: the cache is not used and made again: {damage}", stacklevel=4)
+        warnings.warn(f"innerloop: ignoring and rebuilding the cached arrays: {damage}", stacklevel=4)
         return None

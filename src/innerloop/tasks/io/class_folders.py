@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder per class: listing them, agreeing on one shape, reading them."""
+"""Folders of images, one folder per class: listing them, agreeing on one shape, reading them."""
 
 import math
 import warnings
@@ -18,58 +18,55 @@ from innerloop.tasks.io.pixels import WHITE, Colour
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 LARGEST = 4096
-"""Largest side that pictures are resized to."""
+"""Largest side to which images can be resized."""
 
 Files = Mapping[str, Sequence[Path]]
-"""The picture files of each class."""
+"""The image files of each class."""
 
 
 def list_classes(root: Path, who: str) -> dict[str, list[Path]]:
-    """The picture files of every class folder below `root`, classes and files in sorted order.
+    """The image files of every class folder in `root`, with classes and files in sorted order.
 
-    Hidden folders and files that are no pictures by their ending are passed over.
+    Hidden folders, hidden files and files without an image file ending are skipped.
 
     Raises:
-        InnerloopError: `root` is no folder, holds no class folder, or one of them holds no picture.
+        InnerloopError: if `root` is not a folder or has no class folders, or a class folder has no images.
     """
     if not root.is_dir():
         raise InnerloopError(who, "must name an existing folder", got=repr(str(root)))
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not folders:
-        do = "put the pictures of each class in a folder of their own"
-        raise InnerloopError(who, f"{root} holds no class folders", do=do)
+        do = "put the images of each class in a separate folder"
+        raise InnerloopError(who, f"{root} contains no class folders", do=do)
     return {folder.name: _pictures(folder, who) for folder in folders}
 
 
 def large_enough(files: Files, least: int, who: str) -> Files:
-    """The classes with at least so many pictures; the others are told in a warning.
+    """The classes with at least `least` images; a warning names the others.
 
     Raises:
-        InnerloopError: no class is left.
+        InnerloopError: if no class is left.
     """
     kept = {name: paths for name, paths in files.items() if len(paths) >= least}
     if not kept:
         most = max(map(len, files.values()))
-        raise InnerloopError(
-            who, f"no class has {least} pictures", got=f"{most} at most", do="lower the bound"
-        )
+        raise InnerloopError(who, f"no class has {least} images", got=f"at most {most}", do="lower the bound")
     if left_out := [name for name in files if name not in kept]:
-        what = (
-            f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {least} pictures"
-        )
+        what = f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {least} images"
         shown = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
         warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=2)
     return kept
 
 
 def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, int, int]:
-    """The shape `(height, width, channels)` that all pictures get, from their headers alone.
+    """The common shape `(height, width, channels)` for all images, determined from their headers alone.
 
     Raises:
-        InnerloopError: sizes differ and no `size` is given, an unreadable picture, bad `size` or `channels`.
+        InnerloopError: if sizes differ and no `size` is given, an image is unreadable, or `size` or `channels` is
+            invalid.
     """
     if channels not in (None, 1, 3):
-        raise InnerloopError("channels", "must be 1 (grey) or 3 (colour)", got=channels)
+        raise InnerloopError("channels", "must be 1 (greyscale) or 3 (colour)", got=channels)
     if size is not None and not 1 <= size <= LARGEST:
         raise InnerloopError("size", f"must be between 1 and {LARGEST}", got=size)
     if size is not None and channels is not None:
@@ -79,7 +76,7 @@ def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, in
     odd = [path for path, head in heads.items() if head[:2] != (width, height)]
     if size is None and odd:
         got = "{} x {}".format(*heads[odd[0]][:2])
-        do = "give `size` to resize all pictures"
+        do = "give `size` to resize all images"
         raise InnerloopError(str(odd[0]), f"must be {width} x {height} pixels like {first}", got=got, do=do)
     found = channels or max(head[2] for head in heads.values())
     return (size, size, found) if size is not None else (height, width, found)
@@ -88,7 +85,7 @@ def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, in
 def blocks(
     files: Files, size: int | None, shape: tuple[int, int, int], background: Colour = WHITE
 ) -> Iterator[np.ndarray]:
-    """The pictures one after the other, each `[1, height, width, channels]` uint8; Pillow's warnings as one."""
+    """Yield the images one by one as `[1, height, width, channels]` uint8; Pillow's warnings are merged into one."""
     remarks: list[str] = []
     for path in _all(files):
         yield to_array(open_image(path, str(path), remarks), size, shape[2], background)[None]
@@ -98,10 +95,10 @@ def blocks(
 def read(
     files: Files, size: int | None, shape: tuple[int, int, int], background: Colour = WHITE
 ) -> ClassArrays:
-    """All pictures as class arrays of the agreed shape, transparent parts composited on a colour.
+    """All images as class arrays of the agreed shape, with transparent parts composited on a colour.
 
     Raises:
-        InnerloopError: an unreadable picture, by its name.
+        InnerloopError: if an image is unreadable, naming it.
     """
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     check_memory(int(counts.sum()), shape)
@@ -112,7 +109,7 @@ def read(
 
 
 def divide(data: ClassArrays, parts: Sequence[Files]) -> Splits:
-    """The classes of each part as a view: a copy of the examples may be too large."""
+    """The classes of each part as views, since a copy of the examples could be too large."""
     ends = accumulate(len(part) for part in parts)
     return Splits(
         *(_classes_between(data, end - len(part), end) for part, end in zip(parts, ends, strict=True))
@@ -120,7 +117,7 @@ def divide(data: ClassArrays, parts: Sequence[Files]) -> Splits:
 
 
 def _classes_between(data: ClassArrays, first: int, end: int) -> ClassArrays:
-    """Classes that stand together, numbers `first` to `end - 1`."""
+    """Consecutive classes, numbers `first` to `end - 1`."""
     counts = data.counts[first:end]
     start = int(data.starts[first])
     rows = data.examples[start : start + int(counts.sum())]
@@ -128,20 +125,18 @@ def _classes_between(data: ClassArrays, first: int, end: int) -> ClassArrays:
 
 
 def check_memory(pictures: int, shape: tuple[int, int, int]) -> None:
-    """Raise InnerloopError for more pictures of this shape than half of the machine's memory holds."""
+    """Raise InnerloopError if so many images of this shape would need more than half of the machine's memory."""
     needs, bound = pictures * math.prod(shape), largest()
     if needs > bound:
-        wrong = f"{pictures} pictures of {' x '.join(map(str, shape))} take more than {bound} bytes of memory"
-        raise InnerloopError(
-            "pictures", wrong, got=f"{needs} bytes", do="give a smaller size, or fewer pictures"
-        )
+        wrong = f"{pictures} images of {' x '.join(map(str, shape))} take more than {bound} bytes of memory"
+        raise InnerloopError("images", wrong, got=f"{needs} bytes", do="give a smaller size, or fewer images")
 
 
 def separate(parts: Sequence[Files], who: str) -> None:
     """Check that no class is in two parts.
 
     Raises:
-        InnerloopError: the first class that is.
+        InnerloopError: if one is, naming the first.
     """
     seen: set[str] = set()
     for part in parts:
@@ -156,7 +151,7 @@ def _pictures(folder: Path, who: str) -> list[Path]:
     if not found:
         endings = ", ".join(ENDINGS)
         raise InnerloopError(
-            who, f"class folder {folder} holds no pictures", do=f"known endings are {endings}"
+            who, f"class folder {folder} contains no images", do=f"known endings are {endings}"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Published class splits: text files in the package, one class name a line, each with its checksum."""
+"""Published class splits: text files in the package, one class name per line, with a checksum for each file."""
 
 from importlib import resources
 
@@ -28,19 +28,17 @@ def names(split: str, part: str) -> tuple[str, ...]:
     """Class names of one part (`train`, `validation` or `test`) of a committed split.
 
     Raises:
-        InnerloopError: the file was changed since its checksum was taken.
+        InnerloopError: if the file does not match its checksum.
     """
     file = f"{split}_{part}.txt"
     content = (
         (resources.files("innerloop.tasks.datasets") / "splits" / file).read_bytes().replace(b"\r\n", b"\n")
     )
     if sha256([content]).hex() != SHA256[file]:
-        raise InnerloopError(
-            file, "the class split does not match its checksum", do="install innerloop again"
-        )
+        raise InnerloopError(file, "the class split does not match its checksum", do="reinstall innerloop")
     return tuple(content.decode().split())
 
 
 def apply(data: ClassArrays, split: str) -> Splits:
-    """Divide the classes of a data set by a committed split."""
+    """Split the classes of a data set by a committed split."""
     return Splits(*(data.gather(names(split, part)) for part in PARTS))

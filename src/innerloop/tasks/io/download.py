@@ -1,9 +1,9 @@
-"""Where the official files are found, and how they are downloaded when they are nowhere.
+"""Finding the official files, and downloading those that are not found.
 
-Looked for in this order: the folder that `INNERLOOP_DATA` names, the `root` argument, the cache folder
-(`INNERLOOP_CACHE`, else the platform's own). What is nowhere is downloaded into the cache folder, its
-official checksum checked. A file found locally may have been packed again, so no checksum of the file is
-asked for there: the readers check the decoded pixels of every source.
+The search order is: the folder named by `INNERLOOP_DATA`, the `root` argument, the cache folder
+(`INNERLOOP_CACHE`, otherwise the platform's default). A file that is in none of them is downloaded into the cache
+folder, and its official checksum is verified. A local file may have been repacked, so its checksum is not
+verified: the readers check the decoded pixels of every source.
 """
 
 import os
@@ -19,17 +19,17 @@ from innerloop.io.home import expanded
 
 RETRIES = 2
 STALL = 60.0
-"""Seconds in which at least `CHUNK` bytes must come."""
+"""Seconds within which at least `CHUNK` bytes must arrive."""
 
 CHUNK = 1 << 14
 SLOWEST = 20_000
-"""Bytes a second on the whole, below which a download is given up."""
+"""Average bytes per second below which a download is given up."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One official file: its place below a data folder, its address, the md5 of the official archive, and how many
-    bytes are taken at most."""
+    """One official file: its path in a data folder, its URL, the md5 of the official archive, and its largest accepted
+    size in bytes."""
 
     path: str
     url: str
@@ -38,7 +38,7 @@ class Source:
 
 
 def cache_folder() -> Path:
-    """The cache folder: `INNERLOOP_CACHE` if set, else the platform's cache folder for innerloop."""
+    """The cache folder: `INNERLOOP_CACHE` if set, otherwise the platform's cache folder for innerloop."""
     if folder := os.environ.get("INNERLOOP_CACHE"):
         return expanded(folder, "INNERLOOP_CACHE")
     import pooch
@@ -47,17 +47,17 @@ def cache_folder() -> Path:
         folder = Path(pooch.os_cache("innerloop"))
     except RuntimeError:  # this user has no home folder
         folder = Path("~")
-    if not folder.is_absolute():  # older versions say so in this way
-        do = "set INNERLOOP_CACHE to a folder that can be written"
+    if not folder.is_absolute():  # what older versions return without a home folder
+        do = "set INNERLOOP_CACHE to a writable folder"
         raise InnerloopError("cache", "there is no home folder to keep it in", do=do)
     return folder
 
 
 def _data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
-    """The folders in which official files are looked for, first to last.
+    """The folders to search for official files, in order.
 
     Raises:
-        InnerloopError: `INNERLOOP_DATA` or `root` names no folder.
+        InnerloopError: if `INNERLOOP_DATA` or `root` is not an existing folder.
     """
     named = [("INNERLOOP_DATA", os.environ.get("INNERLOOP_DATA")), ("root", root)]
     folders = [(who, expanded(folder, who)) for who, folder in named if folder]
@@ -68,10 +68,10 @@ def _data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def locate(*sources: Source, root: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Paths of these files, downloaded if they are in none of the folders.
+    """Paths of these files, which are downloaded if they are in none of the folders.
 
     Raises:
-        InnerloopError: a file is nowhere and cannot be downloaded; the message says what to put where.
+        InnerloopError: if a file is not found and cannot be downloaded; the message says what to put where.
     """
     folders = _data_folders(root)
     return [_find(source, folders) or _download(source) for source in sources]
@@ -93,11 +93,11 @@ def _download(source: Source) -> Path:
         )
         return Path(keeper.fetch(source.path, downloader=_in_time(fetch, progress)))
     except (OSError, ValueError) as trouble:  # no network, a refused address, a full disk; a wrong checksum
-        raise _nowhere(source, trouble) from None  # the cause is ten screens long
+        raise _nowhere(source, trouble) from None  # the traceback of the cause is very long
 
 
 def _in_time(fetch: Any, progress: Any) -> Any:
-    """`fetch` in a thread of its own, left behind where it does not come on: a server may send a byte now and then."""
+    """Run `fetch` in a thread that is abandoned if it stalls: a server may send just a byte now and then."""
 
     def fetched(url: str, output_file: str, keeper: Any) -> None:
         ended = Future[None]()
@@ -106,8 +106,8 @@ def _in_time(fetch: Any, progress: Any) -> Any:
         last, seen = time.monotonic() + STALL + progress.limit / SLOWEST, -1
         while not _is_done(ended):
             if progress.seen == seen or time.monotonic() > last:
-                progress.limit = -1  # ends the thread with its next bytes
-                raise TimeoutError(f"the server sent {progress.seen} bytes and no more in time")
+                progress.limit = -1  # ends the thread when its next bytes arrive
+                raise TimeoutError(f"the server sent {progress.seen} bytes and then was too slow")
             seen = progress.seen
         ended.result()
 
@@ -122,21 +122,21 @@ def _run(ended: "Future[None]", fetch: Any, *arguments: Any) -> None:
 
 
 def _is_done(ended: "Future[None]") -> bool:
-    """Whether it is, after at most `STALL` seconds."""
+    """Whether the fetch has ended, after waiting for at most `STALL` seconds."""
     return bool(wait([ended], STALL).done)
 
 
 def _nowhere(source: Source, trouble: Exception) -> InnerloopError:
     reason = f"{type(trouble).__name__} {str(trouble)[:80]}".strip()
     do = (
-        f"get {source.url} and put it at {cache_folder() / source.path}, or set INNERLOOP_DATA to the folder "
-        f"that holds {source.path}"
+        f"download {source.url} to {cache_folder() / source.path}, or set INNERLOOP_DATA to the folder "
+        f"that contains {source.path}"
     )
     return InnerloopError(source.path, "is in no data folder and could not be downloaded", got=reason, do=do)
 
 
 class _Progress:
-    """What pooch asks of a progress bar, drawn by rich on standard error; and it stops a body that does not end."""
+    """The progress bar interface of pooch, drawn by rich on standard error; it also stops endless responses."""
 
     def __init__(self, name: str, limit: int) -> None:
         from rich.console import Console
@@ -154,7 +154,7 @@ class _Progress:
         self.seen, self.limit = 0, limit
 
     def update(self, amount: int) -> None:
-        """`amount` more bytes have come (pooch counts the last chunk as a whole one)."""
+        """`amount` more bytes have arrived (pooch counts the last chunk as a full one)."""
         self.seen += amount
         if max(self.seen - CHUNK, self.total or 0) > self.limit:
             raise OSError(f"the server sends more than {self.limit} bytes")
@@ -162,12 +162,12 @@ class _Progress:
         self.bar.update(self.job, advance=amount, total=self.total or None)
 
     def reset(self) -> None:
-        """Start again from nothing; pooch calls this before it completes the bar."""
+        """Restart from zero; pooch calls this before it completes the bar."""
         self.seen = 0
         self.bar.reset(self.job)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         self.bar.stop()
 
 

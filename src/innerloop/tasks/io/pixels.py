@@ -1,4 +1,4 @@
-"""A decoded picture as it is meant to look: upright, opaque, with 8 bits a channel."""
+"""Normalising decoded images: upright, opaque, with 8 bits per channel."""
 
 from typing import TYPE_CHECKING
 
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Colour = tuple[int, int, int]
-"""Red, green and blue, 0..255 each."""
+"""Red, green and blue, each in 0..255."""
 
 WHITE: Colour = (255, 255, 255)
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-"""Modes of grey pictures of 16 bits."""
+"""Modes of 16-bit greyscale images."""
 
 ORIENTATION = 0x0112
-"""The EXIF tag; 1 is upright."""
+"""The EXIF tag of the orientation; 1 is upright."""
 
 UPRIGHT = (None, None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270")
 UPRIGHT += ("TRANSVERSE", "ROTATE_90")
-"""By the value of the tag, what turns a stored picture upright (EXIF 2.32, section 4.6.4)."""
+"""The transposition that turns a stored image upright, indexed by the tag (EXIF 2.32, section 4.6.4)."""
 
 
 def colour(name: str, who: str) -> Colour:
-    """A colour by its CSS name or as `#rrggbb`.
+    """A colour from its CSS name or `#rrggbb`.
 
     Raises:
-        InnerloopError: there is no such colour; `who` asked for it.
+        InnerloopError: on behalf of `who`, if there is no such colour.
     """
     from PIL import ImageColor
 
@@ -39,21 +39,21 @@ def colour(name: str, who: str) -> Colour:
         found = ()
     if len(found) != 3 or max(found) > 255:
         do = "give a name such as white or black, or #rrggbb"
-        raise InnerloopError(who, "is no colour", got=repr(name)[:80], do=do)
+        raise InnerloopError(who, "is not a colour", got=repr(name)[:80], do=do)
     return found
 
 
 def orientation(image: "Image") -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
+    """The EXIF orientation, 1 to 8; 1 if there is none or the EXIF data are damaged."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # Pillow raises many types on damaged EXIF data, which say nothing of the pixels
+    except Exception:  # Pillow raises many types on damaged EXIF data; the pixels may still be fine
         return 1
     return value if value in range(1, 9) else 1
 
 
 def upright(image: "Image") -> "Image":
-    """A loaded picture as its EXIF orientation wants it shown. (Pillow has turned TIFFs by then.)"""
+    """A loaded image, turned according to its EXIF orientation. (Pillow has already turned TIFFs.)"""
     from PIL.Image import Transpose
 
     turn = UPRIGHT[orientation(image)]
@@ -61,7 +61,7 @@ def upright(image: "Image") -> "Image":
 
 
 def opaque(image: "Image", background: Colour) -> "Image":
-    """A picture without transparency, composited on a colour, and without deep grey."""
+    """An image without transparency, composited on a colour, and with 16-bit grey reduced to 8 bits."""
     import PIL.Image
 
     image = _narrow(image) if image.mode in DEEP else image
@@ -74,7 +74,7 @@ def opaque(image: "Image", background: Colour) -> "Image":
 
 
 def _see_through(image: "Image") -> bool:
-    """Whether a picture has transparency of any kind. (Pillow's own question fails on a damaged palette.)"""
+    """Whether an image has any kind of transparency. (Pillow's own check fails on a damaged palette.)"""
     layered = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
     return layered or (image.palette is not None and image.palette.mode.endswith("A"))
 
@@ -84,7 +84,7 @@ def _narrow(image: "Image") -> "Image":
     import PIL.Image
 
     deep = np.asarray(image)
-    values = deep >> 8  # in the picture's own type: a large one is hundreds of megabytes
+    values = deep >> 8  # in the image's own dtype, since a large one takes hundreds of megabytes
     grey = np.clip(values, 0, 255, out=np.empty(values.shape, np.uint8), casting="unsafe")
     narrow = PIL.Image.fromarray(grey)
     if isinstance(key := image.info.get("transparency"), int):
@@ -93,11 +93,11 @@ def _narrow(image: "Image") -> "Image":
 
 
 SCALES = {"L;2": 85, "L;4": 17}
-"""What Pillow multiplies the samples of a PNG of few bits by, but not the value that stands for transparent."""
+"""Factors by which Pillow scales the samples of low-bit PNGs, but not the value that marks transparency."""
 
 
 def scale_key(image: "Image") -> None:
-    """Bring the one transparent value of a PNG, as the file has it, to the scale of the pixels that are decoded."""
+    """Scale the single transparent value of a PNG, as stored in the file, to the decoded pixels."""
     key, coding = image.info.get("transparency"), coding_of(image)
     if isinstance(key, int) and coding in SCALES:
         image.info["transparency"] = key * SCALES[coding]
@@ -106,6 +106,6 @@ def scale_key(image: "Image") -> None:
 
 
 def coding_of(image: "Image") -> str:
-    """How the samples of a PNG that is not yet loaded are stored, in Pillow's words; empty for another picture."""
+    """How a PNG that is not yet loaded stores its samples, in Pillow's notation; empty for other formats."""
     tile = getattr(image, "tile", None)
     return str(tile[0][-1]) if image.format == "PNG" and tile else ""

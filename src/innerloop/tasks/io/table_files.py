@@ -1,7 +1,7 @@
-"""Tables in CSV and Parquet files as columns; the files may be anyone's, and nothing of them is run.
+"""Reading columns from CSV and Parquet files. Files may be untrusted: nothing in them is executed.
 
-The columns are what `innerloop.tasks.tables` takes as a frame. CSV is read by Python itself, Parquet by `pyarrow` (the
-extra `tables`).
+The columns are a frame for `innerloop.tasks.tables`. CSV is read by Python itself, Parquet by `pyarrow` (the extra
+`tables`).
 """
 
 import csv
@@ -20,15 +20,15 @@ from innerloop.io.text import shown
 from innerloop.io.untrusted import read_bytes
 
 BYTES = 1 << 28
-"""The largest file."""
+"""Largest size of a file in bytes."""
 CELLS = 1 << 26
-"""The most values of a table."""
+"""Most values in a table."""
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none"))
-"""What stands for a missing value in a CSV file, in any case of letters."""
+"""Cells that stand for a missing value in a CSV file, case-insensitive."""
 KINDS = {".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet"}
 
 Columns = dict[str, np.ndarray]
-"""Columns by name, each `[rows]`: float64 with NaN, or text as objects with None for what is missing."""
+"""Columns by name, each `[rows]`: float64, or text as objects; a missing value is NaN or None."""
 
 
 def read(
@@ -37,17 +37,18 @@ def read(
     """Read a table.
 
     Args:
-        path: a file whose name ends in `.csv` or `.parquet`.
-        wanted: the columns to read, as far as they are there (None: all).
-        text: columns that are read as text also where all their values are numbers.
+        path: a file whose name ends in `.csv`, `.parquet` or `.pq`.
+        wanted: the columns to read, if they exist (None: all).
+        text: columns of a CSV file to read as text even if all their values are numbers.
 
     Raises:
-        InnerloopError: the file is missing, of another kind, too large or damaged, or `pyarrow` is needed and absent.
+        InnerloopError: if the file is missing, too large, damaged or of another kind, or `pyarrow` is needed but not
+            installed.
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         do = "give a file whose name ends in .csv or .parquet"
-        raise InnerloopError(str(path), "is no table", got=repr(path.suffix), do=do)
+        raise InnerloopError(str(path), "is not a table", got=repr(path.suffix), do=do)
     content = read_bytes(path, BYTES)
     if kind == "Parquet":
         return _parquet(content, path, wanted)
@@ -62,7 +63,7 @@ def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
         header = next(lines, [])
         rows = list(islice(_rows(lines, header, path), CELLS // max(1, len(header)) + 1))
     except UnicodeDecodeError:
-        raise InnerloopError(str(path), "is not a text file in UTF-8", do="save it as CSV in UTF-8") from None
+        raise InnerloopError(str(path), "is not a UTF-8 text file", do="save it as CSV in UTF-8") from None
     except csv.Error as trouble:
         raise InnerloopError(str(path), f"is not a CSV table ({trouble})", do="save it as CSV") from None
     _check_names(header, path)
@@ -72,19 +73,19 @@ def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _rows(lines: Iterator[list[str]], header: list[str], path: Path) -> Iterator[list[str]]:
-    """The lines below the header that are not empty. Raises InnerloopError for one of another length."""
+    """The non-empty lines below the header. Raises InnerloopError for a line of another length."""
     for number, cells in enumerate(lines, 2):
         if not any(cells):
             continue
         if len(cells) != len(header):
             got = f"{len(cells)} in row {number}"
-            do = "quote cells that hold a comma"
+            do = "quote cells that contain a comma"
             raise InnerloopError(str(path), f"every row must have {len(header)} cells", got=got, do=do)
         yield cells
 
 
 def _column(cells: tuple[str, ...], text: bool) -> np.ndarray:
-    """A column as numbers, if all its values are; otherwise as text."""
+    """A column as numbers if all its values are numbers, otherwise as text."""
     known = [None if cell.strip().lower() in MISSING else cell.strip() for cell in cells]
     if not text:
         try:
@@ -97,7 +98,7 @@ def _column(cells: tuple[str, ...], text: bool) -> np.ndarray:
 
 
 def _check_names(names: list[str], path: Path) -> None:
-    """Raise InnerloopError unless the columns have names, all of them different."""
+    """Raise InnerloopError unless all columns have different names."""
     if not names or not all(name.strip() for name in names):
         raise InnerloopError(str(path), "the first row must name all columns", got=shown(names))
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
@@ -110,7 +111,7 @@ def _check_size(cells: int, path: Path) -> None:
 
 
 def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Columns:
-    """The columns of a Parquet file. Its header is read first: compressed, a table of any size takes little room."""
+    """The columns of a Parquet file. Sizes are checked before reading: a small file may contain a huge table."""
     pyarrow, parquet = _pyarrow(path)
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(content))
@@ -123,11 +124,11 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Colu
         raise
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as trouble:
         reason = shown((str(trouble).splitlines() or [type(trouble).__name__])[0])
-        raise InnerloopError(str(path), f"is not a Parquet table ({reason})", do="write it anew") from None
+        raise InnerloopError(str(path), f"is not a Parquet table ({reason})", do="write it again") from None
 
 
 def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
-    """The library that reads Parquet. Raises InnerloopError if it is not installed."""
+    """The library for reading Parquet. Raises InnerloopError if it is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -138,7 +139,7 @@ def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
 
 
 def _of_arrow(column: Any, name: str, path: Path) -> np.ndarray:
-    """An Arrow column of numbers or text; of other kinds is refused."""
+    """An Arrow column of numbers or text. Raises InnerloopError for other types."""
     import pyarrow
 
     kind = column.type

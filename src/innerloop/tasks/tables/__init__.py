@@ -1,4 +1,4 @@
-"""Tables of rows in groups, and time series, as tasks: each group of rows (a school, a patient, a sensor) is one.
+"""Grouped tables and time series as tasks: each group of rows (a school, a patient, a sensor) is one task.
 
 table = il.tables.from_frame(frame, task="school", x=["ses", "size"], y="score", shots=5)
 table.train, table.validation, table.test  # distributions of tasks

@@ -1,7 +1,7 @@
-"""Columns of a frame of any library as NumPy arrays of numbers or of text, with what is missing in them.
+"""Columns of data frames from any library, as NumPy arrays of numbers or text, with their missing values.
 
-A frame is anything that gives a column by its name, `frame["x"]`: of pandas or Polars, an Arrow table, or a dict of
-arrays and lists. No library of frames is imported.
+A frame is anything that returns a column by its name, `frame["x"]`: a pandas or Polars data frame, an Arrow table, or a
+dict of arrays and lists. No data frame library is imported.
 """
 
 import math
@@ -16,7 +16,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import shown
 
 Frame = Any
-"""What gives a column by its name."""
+"""Anything that returns a column by its name."""
 
 
 class Column(NamedTuple):
@@ -24,8 +24,8 @@ class Column(NamedTuple):
 
     Attributes:
         name: its name in the frame.
-        values: `[rows]` float64, or text as objects; what is missing is NaN or None.
-        missing: which rows lack a value, `[rows]`.
+        values: `[rows]` float64, or text as objects; missing values are NaN or None.
+        missing: whether each row's value is missing, `[rows]`.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Column(NamedTuple):
 
 def names_of(frame: Frame, who: str) -> list[str]:
     """The names of a frame's columns. Raises InnerloopError, on behalf of `who`, for anything but a frame."""
-    names = getattr(frame, "column_names", None)  # of Arrow, whose `columns` are arrays
+    names = getattr(frame, "column_names", None)  # for Arrow, where `columns` are arrays
     if names is None:
         names = frame.keys() if isinstance(frame, dict) else getattr(frame, "columns", None)
     if names is None:
-        do = "give a pandas or Polars data frame, or a dict of arrays"
+        do = "pass a pandas or Polars data frame, or a dict of arrays"
         raise InnerloopError(
             who, "`frame` must be a table with named columns", got=type(frame).__name__, do=do
         )
@@ -57,18 +57,18 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
     Args:
         frame: the frame.
         name: the column's name.
-        who: the function that was called, for messages.
-        text: whether its values name something (a group, a category), also where they are numbers.
+        who: the called function, for messages.
+        text: whether the values are names (of groups, of categories), even if they are numbers.
 
     Raises:
-        InnerloopError: there is no such column, or it holds neither numbers nor text.
+        InnerloopError: if there is no such column, or it holds neither numbers nor text.
     """
     known = names_of(frame, who)
     if name not in known:
         do = "choose among: " + ", ".join(known)
-        raise InnerloopError(who, "there is no column of this name", got=repr(name), do=do)
+        raise InnerloopError(who, "there is no column with this name", got=repr(name), do=do)
     values = frame[name]
-    # A list of numbers and text would become text as a whole.
+    # `np.asarray` would turn a mixed list of numbers and text into text.
     values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
     if values.ndim != 1:
         raise InnerloopError(who, f"column {name!r} must have one value per row", got=f"shape {values.shape}")
@@ -82,7 +82,7 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
 
 
 def _column_of_objects(name: str, values: np.ndarray, who: str) -> Column:
-    """A column of text, or of numbers among which some are missing."""
+    """A column of text, or of numbers of which some are missing."""
     if values.dtype.kind not in "OUST":
         do = "convert dates to numbers, such as days since the first"
         raise InnerloopError(
@@ -106,21 +106,21 @@ def _column_of_objects(name: str, values: np.ndarray, who: str) -> Column:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value stands for none: None, NaN, and what pandas has for them."""
+    """Whether a value is missing: None, NaN, or their pandas equivalents."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, Real) and math.isnan(value)
 
 
 def as_name(value: object) -> str:
-    """A value as the name of a group or category: whole numbers without decimals."""
+    """A value as the name of a group or category; whole numbers are written without decimals."""
     if isinstance(value, Real) and float(value).is_integer():
         return str(int(float(value)))
     return str(value)
 
 
 def _as_text(column: Column) -> Column:
-    """Numbers as names."""
+    """The column with numbers turned into names."""
     values = np.empty(len(column.values), object)
     values[:] = [None if gone else as_name(x) for x, gone in zip(column.values, column.missing, strict=True)]
     return Column(column.name, values, column.missing)
@@ -135,9 +135,9 @@ def _check_finite(column: Column, who: str) -> None:
 
 
 def check_lengths(columns: Iterable[Column], who: str) -> None:
-    """Raise InnerloopError unless all columns have one length, above 0."""
+    """Raise InnerloopError unless all columns have the same length, above 0."""
     lengths = {column.name: len(column.values) for column in columns}
     if len(set(lengths.values())) > 1:
-        raise InnerloopError(who, "columns must have one length", got=lengths)
+        raise InnerloopError(who, "columns must have the same length", got=lengths)
     if not any(lengths.values()):
         raise InnerloopError(who, "the table has no rows")

@@ -1,4 +1,4 @@
-"""Which groups of a table are for training, validation and test."""
+"""Splitting the groups of a table into training, validation and test groups."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,23 +9,23 @@ from innerloop.errors import InnerloopError
 
 PARTS = ("train", "validation", "test")
 LEAST = 2
-"""Groups of each part: an interval over groups needs two."""
+"""Minimum number of groups in each part: a confidence interval over groups needs two."""
 
 Split = tuple[float, float, float] | Mapping[str, Sequence[object]]
-"""Fractions of the groups for training, validation and test, or the groups of each by `train`, `validation`, `test`."""
+"""Fractions of the groups for training, validation and test, or a dict of groups for `train`, `validation`, `test`."""
 
 
 def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str, list[str]]:
-    """The groups of each part, by its name.
+    """The groups of each part, by the part's name.
 
     Args:
         names: the groups, in the order of the table.
         split: fractions, or the groups of each part.
-        seed: of the shuffle of the sorted names, for fractions.
-        who: the function that was called, for messages.
+        seed: seed for shuffling the sorted names, if `split` holds fractions.
+        who: the called function, for messages.
 
     Raises:
-        InnerloopError: wrong fractions or names, too few groups, or a group in two parts.
+        InnerloopError: if fractions or names are wrong, there are too few groups, or a group is in two parts.
     """
     if isinstance(split, Mapping):
         return _as_named(names, split, who)
@@ -43,14 +43,14 @@ def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str
 
 
 def _as_named(names: Sequence[str], split: Mapping[str, Sequence[object]], who: str) -> dict[str, list[str]]:
-    """The parts that were given."""
+    """The given parts, checked."""
     if set(split) != set(PARTS) or not all(split.values()):
-        do = "give lists of groups under the names " + ", ".join(PARTS)
+        do = "pass a dict with a list of groups for each of " + ", ".join(PARTS)
         raise InnerloopError(who, "`split` must name the groups of each part", got=sorted(split), do=do)
     parts = {part: [str(name) for name in split[part]] for part in PARTS}
     chosen = [name for part in parts.values() for name in part]
     if twice := [name for i, name in enumerate(chosen) if name in chosen[:i]]:
-        raise InnerloopError(who, "a group must be in one part of `split`", got=f"{twice[0]!r} twice")
+        raise InnerloopError(who, "a group must be in only one part of `split`", got=f"{twice[0]!r} twice")
     if unknown := sorted(set(chosen) - set(names)):
         raise InnerloopError(who, "`split` names a group that the table does not have", got=repr(unknown[0]))
     return parts

@@ -1,4 +1,4 @@
-"""Groups of rows as tasks: some rows of a group are the support set, all others the query set."""
+"""Groups of rows as tasks: some rows of a group form the support set, all others the query set."""
 
 import equinox as eqx
 import jax
@@ -11,21 +11,21 @@ from innerloop.errors import InnerloopError
 
 
 class GroupTasks(FiniteTasks, eqx.Module):
-    """The distribution of tasks over groups of rows; groups may have any numbers of rows, and all rows are used.
+    """A distribution of tasks over groups of rows. Groups may have different numbers of rows, and all rows are used.
 
     `sample` draws a group, all equally likely; `evaluate` takes each group once. A key decides which rows of the group
-    are the support set. In smaller groups the sets are padded, and the `mask` of their batches leaves the padding out.
+    form the support set. In smaller groups the sets are padded, and the `mask` of their batches excludes the padding.
 
     Attributes:
-        inputs: the rows of all groups, group after group, `[rows, ...]`.
-        targets: what to predict, `[rows, ...]`.
+        inputs: the rows of all groups, group by group, `[rows, ...]`.
+        targets: the values to predict, `[rows, ...]`.
         starts: the first row of each group.
         counts: the number of rows of each group.
         names: the names of the groups.
-        shots: support rows; a group with fewer rows gives all but one (None: half of each group).
-        queries: the most query rows (None: all others).
-        gap: for rows in order of time: the support set is a run of consecutive rows, and query rows come after it and
-            after so many others (None: rows are drawn in random order).
+        shots: number of support rows; a group that is too small uses all rows but one (None: half of each group).
+        queries: maximum number of query rows (None: all others).
+        gap: for rows in chronological order: the support set is a run of consecutive rows, and the query rows follow
+            it after skipping `gap` rows (None: rows are drawn in random order).
     """
 
     inputs: Float[Array, "rows ..."]
@@ -52,16 +52,16 @@ class GroupTasks(FiniteTasks, eqx.Module):
         """Put the rows on the device.
 
         Args:
-            inputs: the rows, group after group, `[rows, ...]`.
-            targets: what to predict, `[rows, ...]`.
+            inputs: the rows, group by group, `[rows, ...]`.
+            targets: the values to predict, `[rows, ...]`.
             counts: the number of rows of each group, `[groups]`.
             names: the names of the groups.
-            shots: as the attribute.
-            queries: as the attribute.
-            gap: as the attribute.
+            shots: see the attribute.
+            queries: see the attribute.
+            gap: see the attribute.
 
         Raises:
-            InnerloopError: there is no group, one has too few rows, or `shots` or `queries` is below 1.
+            InnerloopError: if there is no group, a group has too few rows, or `shots` or `queries` is below 1.
         """
         _check(counts, names, shots, queries, gap)
         self.inputs, self.targets = jnp.asarray(inputs), jnp.asarray(targets)
@@ -74,18 +74,18 @@ class GroupTasks(FiniteTasks, eqx.Module):
         return len(self.names)
 
     def draws(self, shots: int | None, queries: int | None = None) -> "GroupTasks":
-        """The same groups with other numbers of support and query rows. Raises InnerloopError as the constructor."""
+        """The same groups with other numbers of support and query rows. Raises InnerloopError like the constructor."""
         counts = np.array(self.sizes)
         return GroupTasks(
             self.inputs, self.targets, counts, self.names, shots=shots, queries=queries, gap=self.gap
         )
 
     def task(self, number: int | Array, key: PRNGKeyArray) -> Task:
-        """One group: inputs `[support, ...]` and `[query, ...]`, targets alike.
+        """The task of one group: inputs `[support, ...]` and `[query, ...]`, and likewise targets.
 
         Args:
-            number: of the group.
-            key: decides which rows are the support set.
+            number: index of the group.
+            key: decides which rows form the support set.
         """
         start, count = self.starts[number], self.counts[number]
         taken = self._taken(count)
@@ -93,7 +93,7 @@ class GroupTasks(FiniteTasks, eqx.Module):
         if self.gap is None:
             order, first, second = _shuffled(key, count, max(self.sizes)), 0, taken
         else:
-            first = jax.random.randint(key, (), 0, left)  # all begin early enough to leave a query row
+            first = jax.random.randint(key, (), 0, left)  # early enough to leave a query row
             order, second = jnp.arange(max(self.sizes)), first + taken + self.gap
             left = left - first
         supports, queries = self._widths()
@@ -103,18 +103,18 @@ class GroupTasks(FiniteTasks, eqx.Module):
         )
 
     def _taken(self, count: Int[Array, "..."]) -> Int[Array, "..."]:
-        """The support rows of a group of so many rows."""
+        """The number of support rows in a group of `count` rows."""
         most = count - 1 - (self.gap or 0)
         return jnp.minimum(self.shots, most) if self.shots is not None else (most + 1) // 2
 
     def _widths(self) -> tuple[int, int]:
-        """The rows that support and query set hold, padding included."""
+        """The numbers of rows in support and query set, padding included."""
         counts = np.array(self.sizes) - (self.gap or 0)
         taken = np.minimum(self.shots, counts - 1) if self.shots is not None else counts // 2
         return int(taken.max()), int(min((counts - taken).max(), self.queries or len(self.inputs)))
 
     def _batch(self, start: Array, order: Array, places: Array, mask: Bool[Array, " examples"]) -> Batch:
-        """The rows at these places of the group's order; zeros where the mask leaves one out."""
+        """The rows at these places in the group's order, with zeros where the mask is off."""
         rows = jnp.where(mask, start + order[jnp.minimum(places, len(order) - 1)], start)
         zeroed = lambda x: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x[rows], jnp.zeros((), x.dtype))
         ragged = len(set(self.sizes)) > 1 or self.gap is not None
@@ -122,7 +122,7 @@ class GroupTasks(FiniteTasks, eqx.Module):
 
 
 def _shuffled(key: PRNGKeyArray, count: Int[Array, ""], most: int) -> Int[Array, " most"]:
-    """The numbers below `count` in random order, and after them the others below `most`."""
+    """The integers below `count` in random order, followed by the others below `most`."""
     noise = jax.random.uniform(key, (most,))
     return jnp.argsort(jnp.where(jnp.arange(most) < count, noise, 2.0))
 
@@ -130,7 +130,7 @@ def _shuffled(key: PRNGKeyArray, count: Int[Array, ""], most: int) -> Int[Array,
 def _check(
     counts: np.ndarray, names: tuple[str, ...], shots: int | None, queries: int | None, gap: int | None
 ) -> None:
-    """Raise InnerloopError unless every group has a support and a query row."""
+    """Raise InnerloopError unless every group has at least one support row and one query row."""
     for name, value in (("shots", shots), ("queries", queries)):
         if value is not None and value < 1:
             raise InnerloopError("GroupTasks", f"`{name}` must be 1 or more", got=value)

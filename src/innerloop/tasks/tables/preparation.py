@@ -1,7 +1,7 @@
-"""What models see of a table's columns: numbers scaled, categories as one number for each of their values.
+"""Preparing a table's columns for models: numbers are standardised, categories are one-hot encoded.
 
-Means, standard deviations and categories are those of the training groups alone. They are kept, so that the rows of a
-new group are prepared in the same way, and predictions are given in the units of the table.
+Means, standard deviations and categories come from the training groups alone. They are stored, so that the rows of new
+groups are prepared in the same way and predictions can be returned in the units of the table.
 """
 
 import json
@@ -23,7 +23,7 @@ WHO = "tables"
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers, as (value - mean) / scale."""
+    """A numeric column, encoded as (value - mean) / scale."""
 
     name: str
     mean: float
@@ -31,7 +31,7 @@ class Number:
 
     @classmethod
     def of(cls, column: Column) -> "Number":
-        """Learn mean and standard deviation (1 for a constant column)."""
+        """Learn the mean and the standard deviation (1 for a constant column)."""
         scale = float(np.std(column.values))
         return cls(column.name, float(np.mean(column.values)), scale if scale > 0 else 1.0)
 
@@ -50,14 +50,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """A column of categories; each is 1 in a column of its own, and an unseen one is 0 in all."""
+    """A categorical column, one-hot encoded; an unseen category is encoded as zeros."""
 
     name: str
     levels: tuple[str, ...]
 
     @classmethod
     def of(cls, column: Column) -> "Category":
-        """Learn the categories, sorted."""
+        """Learn the sorted categories."""
         return cls(column.name, tuple(sorted(set(column.values))))
 
     @property
@@ -66,28 +66,28 @@ class Category:
         return len(self.levels)
 
     def codes(self, column: Column) -> np.ndarray:
-        """The number of each row's category, `[rows]`; -1 for an unseen one."""
+        """The index of each row's category, `[rows]`; -1 for unseen categories."""
         numbers = {level: i for i, level in enumerate(self.levels)}
         return np.array([numbers.get(value, -1) for value in column.values], int)
 
     def encoded(self, column: Column) -> Float[np.ndarray, "rows levels"]:
-        """One number for each category: 1 for the row's own. Unseen categories are told in a warning."""
+        """The one-hot encoded column. A warning reports unseen categories."""
         found = self.codes(column)
         if unseen := sorted({str(column.values[i]) for i in np.flatnonzero(found < 0)}):
-            what = f"{counted(len(unseen), 'value')} of column {self.name!r} that no training group has"
+            what = f"{counted(len(unseen), 'value')} of column {self.name!r} not in any training group"
             names = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
             rows = counted(int((found < 0).sum()), "row")
-            warnings.warn(f"innerloop: {what} ({names}), in {rows}", stacklevel=2)
+            warnings.warn(f"innerloop: {what} ({names}), found in {rows}", stacklevel=2)
         return (found[:, None] == np.arange(self.width)).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Prepares rows for a model as those of the training groups were, and turns predictions back.
+    """Prepares rows for a model in the same way as the training rows, and converts predictions back.
 
     Attributes:
         task: the column that names the group of a row.
-        x: the columns that are given.
+        x: the input columns.
         y: the columns to predict: numbers, or a single category.
     """
 
@@ -97,32 +97,32 @@ class Preparation:
 
     @property
     def features(self) -> int:
-        """Numbers that a model sees of each row."""
+        """The number of features of each row after encoding."""
         return sum(column.width for column in self.x)
 
     @property
     def outputs(self) -> int:
-        """Outputs that a model needs: one for each column of y, or for each class."""
+        """The number of outputs that a model needs: one for each column of y, or for each class."""
         return sum(column.width for column in self.y)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes, in the order of their numbers; none for regression."""
+        """The classes, in the order of their indices; empty for regression."""
         return self.y[0].levels if isinstance(self.y[0], Category) else ()
 
     def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
-        """The rows of a frame as a model takes them, float32.
+        """The rows of a frame as inputs for a model, float32.
 
         Raises:
-            InnerloopError: a column of x is absent or of another kind, or a value is missing.
+            InnerloopError: if a column of x is absent or of another kind, or a value is missing.
         """
         return self.encoded(read(frame, self.x))
 
     def targets(self, frame: Frame) -> np.ndarray:
-        """The y of a frame: scaled, `[rows, outputs]` float32, or class numbers, `[rows]` int32.
+        """The targets of a frame: scaled values `[rows, outputs]` float32, or class indices `[rows]` int32.
 
         Raises:
-            InnerloopError: a column of y is absent or of another kind, a value is missing, or a class is unseen.
+            InnerloopError: if a column of y is absent or of another kind, a value is missing, or a class is unseen.
         """
         columns = read(frame, self.y)
         if not isinstance(self.y[0], Category):
@@ -132,22 +132,22 @@ class Preparation:
             got = repr(columns[0].values[codes < 0][0])
             do = "leave such rows out; the classes are " + ", ".join(self.classes)
             raise InnerloopError(
-                WHO, f"column {self.y[0].name!r} has a class of no training group", got=got, do=do
+                WHO, f"column {self.y[0].name!r} has a class that no training group has", got=got, do=do
             )
         return codes.astype(np.int32)
 
     def encoded(self, columns: Sequence[Column]) -> Float[np.ndarray, "rows features"]:
-        """The columns of x side by side."""
+        """The encoded columns of x, side by side."""
         return joined(self.x, columns)
 
     def restore(self, outputs: ArrayLike) -> np.ndarray:
         """Predictions in the units of the table.
 
         Args:
-            outputs: what a model gave for rows, `[rows, outputs]`, or `[rows]` with a single output.
+            outputs: a model's outputs, `[rows, outputs]`, or `[rows]` for a single output.
 
         Returns:
-            Values of the same shape; for classes, the label of the largest output of each row, `[rows]`.
+            Values of the same shape; for classes, the label of each row's largest output, `[rows]`.
         """
         outputs = np.asarray(outputs, np.float64)
         if self.classes:
@@ -156,12 +156,12 @@ class Preparation:
         return outputs * scale + mean
 
     def to_json(self) -> str:
-        """As JSON text."""
+        """Serialise to JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, who: str) -> "Preparation":
-        """Read what `to_json` made. Raises InnerloopError, on behalf of `who`, for anything else."""
+        """Read the output of `to_json`. Raises InnerloopError, on behalf of `who`, for anything else."""
         about = parse_json(text, who)
         about = about if isinstance(about, dict) else {}
         x, y = ([_column_from(value, who) for value in _list(about.get(name))] for name in ("x", "y"))
@@ -172,7 +172,7 @@ class Preparation:
 
 
 def read(frame: Frame, columns: Sequence[Number | Category]) -> list[Column]:
-    """These columns of a frame. Raises InnerloopError for an absent column and for missing values."""
+    """These columns of a frame. Raises InnerloopError if a column is absent or a value is missing."""
     found = [column_of(frame, c.name, WHO, text=isinstance(c, Category)) for c in columns]
     check_lengths(found, WHO)
     for column in found:
@@ -194,7 +194,7 @@ def _list(value: object) -> list[object]:
 
 
 def _column_from(about: object, who: str) -> Number | Category:
-    """A column of JSON."""
+    """A column from its JSON description."""
     about = about if isinstance(about, dict) else {}
     name, levels, mean, scale = (about.get(key) for key in ("name", "levels", "mean", "scale"))
     if (

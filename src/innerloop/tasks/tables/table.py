@@ -1,4 +1,4 @@
-"""A table of rows in groups, prepared and split by group."""
+"""A grouped table, prepared and split by group."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,9 +28,9 @@ class Table:
         train: the training groups.
         validation: the validation groups.
         test: the test groups.
-        preparation: scaling and categories, learned on the training groups; with the column names.
-        left_out: rows that no group uses, by the reason.
-        rows_of: makes the rows of a frame that are prepared (windows of a series; otherwise the frame itself).
+        preparation: the column names, and the scaling and categories learned on the training groups.
+        left_out: number of rows that were left out, by reason.
+        rows_of: turns a frame into the rows to prepare (windows for time series, otherwise the frame itself).
     """
 
     train: GroupTasks
@@ -41,22 +41,22 @@ class Table:
     rows_of: Callable[[Frame], Frame] = lambda frame: frame
 
     def prepare(self, frame: Frame) -> Batch:
-        """New rows with known y, as the training groups were prepared.
+        """Prepare new rows with known y, in the same way as the training rows.
 
         Args:
-            frame: rows with the columns of x and y; the column of groups is not needed.
+            frame: rows with the columns of x and y; the group column is not needed.
 
         Returns:
             Inputs `[rows, features]` float32, and targets `[rows, outputs]` float32 or, for classes, `[rows]` int32.
 
         Raises:
-            InnerloopError: a column is absent or of another kind, or a value is missing.
+            InnerloopError: if a column is absent or of another kind, or a value is missing.
         """
         rows = self.rows_of(frame)
         return Batch(self.preparation.inputs(rows), self.preparation.targets(rows))
 
     def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
-        """New rows without y. Raises InnerloopError as `prepare`."""
+        """Prepare new rows without y. Raises InnerloopError as `prepare` does."""
         return self.preparation.inputs(self.rows_of(frame))
 
     def restore(self, outputs: ArrayLike) -> np.ndarray:
@@ -64,7 +64,7 @@ class Table:
         return self.preparation.restore(outputs)
 
     def draws(self, shots: int | None, queries: int | None = None) -> "Table":
-        """The same table with other numbers of support and query rows of a task."""
+        """The same table with other numbers of support and query rows per task."""
         parts = {part: getattr(self, part).draws(shots, queries) for part in PARTS}
         return replace(self, **parts)
 
@@ -82,28 +82,29 @@ def from_frame(
     split: Split = (0.64, 0.16, 0.2),
     seed: int = 0,
 ) -> Table:
-    """Tasks from a table: each group of rows is a task, used whole, however many rows it has.
+    """Tasks from a table: each group of rows is a task, with all its rows, however many there are.
 
-    Numbers are scaled to mean 0 and standard deviation 1 over the rows of the training groups, and columns of text
-    become one column for each of their values there. A y of text is a class to predict: use `cross_entropy` and a model
-    of `table.preparation.outputs` outputs. Warnings report what is left out and categories that no training group has.
+    Numbers are scaled to mean 0 and standard deviation 1 over the rows of the training groups, and text columns are
+    one-hot encoded over their values in these groups. A text column as y is a class to predict: use `cross_entropy` and
+    a model with `table.preparation.outputs` outputs. Warnings report rows and groups that are left out, and categories
+    that no training group has.
 
     Args:
-        frame: a data frame of pandas or Polars, or a dict of arrays; one row per example.
+        frame: a pandas or Polars data frame, or a dict of arrays; one row per example.
         task: the column that names the group of each row.
         y: the column, or columns, to predict.
         x: the input columns (None: all others).
-        shots: support rows of a task; a smaller group gives all rows but one (None: half of each group).
-        queries: the most query rows of a task (None: all rows that are not in the support set).
-        categories: columns of numbers that are names of categories.
-        missing: whether rows with a missing value are left out, or refused.
-        split: fractions of the groups for training, validation and test, or a dict with the names of the groups of
+        shots: support rows per task; a group that is too small uses all rows but one (None: half of each group).
+        queries: maximum number of query rows per task (None: all rows that are not in the support set).
+        categories: columns whose numbers stand for categories.
+        missing: whether to leave out rows with a missing value, or to raise an error.
+        split: fractions of the groups for training, validation and test, or a dict with the names of the groups in
             each.
-        seed: of the shuffle of the groups before they are split.
+        seed: seed for shuffling the groups before they are split.
 
     Raises:
-        InnerloopError: a column is absent or holds other things than numbers and text, values are missing and `missing`
-            is `refuse`, or there are too few groups or wrong numbers.
+        InnerloopError: if a column is absent or holds anything but numbers and text, values are missing and `missing`
+            is `refuse`, there are too few groups, or an argument is out of range.
     """
     return assembled(
         frame,
@@ -134,7 +135,7 @@ def assembled(
     gap: int | None = None,
     who: str = WHO,
 ) -> Table:
-    """As `from_frame`; `gap` is for rows in order of time (see `GroupTasks`), `who` is named in messages."""
+    """As `from_frame`; `gap` is for rows in chronological order (see `GroupTasks`), `who` is named in messages."""
     check_choice(who, "missing", missing, ("drop", "refuse"))
     names = _names(frame, task, x, y, who)
     columns = _columns(frame, task, names, set(categories), who)
@@ -163,34 +164,34 @@ def assembled(
 def _names(
     frame: Frame, task: str, x: Sequence[str] | None, y: str | Sequence[str], who: str
 ) -> tuple[list[str], list[str]]:
-    """The columns of x and y. Raises InnerloopError if there are none, or one has two uses."""
+    """The columns of x and y. Raises InnerloopError if there are none, or a column has two roles."""
     ys = [y] if isinstance(y, str) else list(y)
     if isinstance(x, str):
-        raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), do=f"give x=[{x!r}]")
+        raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), do=f"pass x=[{x!r}]")
     xs = [name for name in names_of(frame, who) if name not in (task, *ys)] if x is None else list(x)
     for name, found in (("x", xs), ("y", ys)):
         if not found:
             raise InnerloopError(who, f"`{name}` must name at least one column")
     used = [task, *xs, *ys]
     if twice := [name for i, name in enumerate(used) if name in used[:i]]:
-        raise InnerloopError(who, "a column must have one use", got=f"{twice[0]!r} twice among task, x and y")
+        raise InnerloopError(who, "a column must have one role", got=f"{twice[0]!r} twice among task, x, y")
     return xs, ys
 
 
 def _columns(
     frame: Frame, task: str, names: tuple[list[str], list[str]], categories: set[str], who: str
 ) -> dict[str, Column]:
-    """The columns in use, by name."""
+    """The columns that are used, by name."""
     used = [task, *names[0], *names[1]]
     if unknown := sorted(categories.difference(used)):
-        raise InnerloopError(who, "`categories` names a column that is not in use", got=repr(unknown[0]))
+        raise InnerloopError(who, "`categories` names a column that is not used", got=repr(unknown[0]))
     columns = {name: column_of(frame, name, who, text=name == task or name in categories) for name in used}
     check_lengths(columns.values(), who)
     return columns
 
 
 def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[str, Column], dict[str, int]]:
-    """The rows without missing values; others are refused, or told."""
+    """The rows without missing values; other rows are left out with a warning, or raise InnerloopError."""
     gone = np.any([column.missing for column in columns.values()], axis=0)
     if not gone.any():
         return columns, {}
@@ -211,7 +212,7 @@ def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[
 def _groups(
     column: Column, least: int, left_out: dict[str, int], who: str
 ) -> tuple[dict[str, Int[np.ndarray, " rows"]], dict[str, int]]:
-    """The rows of each group, in order of the table; groups that are too small for a task are left out, and told."""
+    """The rows of each group, in table order; groups too small for a task are left out, with a warning."""
     names, first, inverse = np.unique(column.values, return_index=True, return_inverse=True)
     order, ends = np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))
     rows = dict(zip(names.tolist(), np.split(order, ends[:-1]), strict=True))
@@ -220,7 +221,7 @@ def _groups(
     if not small:
         return groups, left_out
     if len(small) == len(groups):
-        wrong = f"a task needs {least} rows, and no group of {column.name!r} has so many"
+        wrong = f"a task needs {least} rows, and no group of {column.name!r} has that many"
         raise InnerloopError(who, wrong, do="choose another column as `task`")
     lost = sum(len(groups[name]) for name in small)
     shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
@@ -231,12 +232,12 @@ def _groups(
 
 
 def _rows(column: Column, chosen: np.ndarray) -> Column:
-    """A column's chosen rows."""
+    """The chosen rows of a column."""
     return Column(column.name, column.values[chosen], column.missing[chosen])
 
 
 def _learned(column: Column) -> Number | Category:
-    """Scaling or categories of a column's training rows."""
+    """The scaling or categories learned from a column's training rows."""
     return Number.of(column) if column.numeric else Category.of(column)
 
 
@@ -250,8 +251,8 @@ def _encoded(
 
 
 def _check_y(preparation: Preparation, who: str) -> None:
-    """Raise InnerloopError for several columns of y of which one is a class, and for a single class."""
+    """Raise InnerloopError if y mixes a class with other columns, or has only one class."""
     if len(preparation.y) > 1 and any(isinstance(column, Category) for column in preparation.y):
-        raise InnerloopError(who, "a class must be the only column of `y`", do="give one column of text")
+        raise InnerloopError(who, "a class must be the only column of `y`", do="choose one text column")
     if len(preparation.classes) == 1:
-        raise InnerloopError(who, "y must have two classes or more", got=repr(preparation.classes[0]))
+        raise InnerloopError(who, "y must have at least two classes", got=repr(preparation.classes[0]))

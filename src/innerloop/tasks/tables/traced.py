@@ -1,4 +1,4 @@
-"""What `Preparation` does to rows and to predictions, as functions that JAX traces: parts of an exported network."""
+"""`Preparation` as functions that JAX can trace, which become parts of an exported network."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +8,12 @@ from innerloop.tasks.tables.preparation import Category, Number, Preparation
 
 
 def encoded(preparation: Preparation, rows: Float[Array, "rows columns"]) -> Float[Array, "rows features"]:
-    """Rows as a model takes them.
+    """Encode rows as inputs for a model.
 
     Args:
-        preparation: of the training groups.
-        rows: the columns of x in their order, numbers in their units; a category as its position among the levels,
-            any other number for one that no training group has.
+        preparation: the preparation learned on the training groups.
+        rows: the columns of x in their order, with numbers in the units of the table; a category is its index among the
+            levels, or any other number if no training group has it.
     """
     return jnp.concatenate([_encoded(c, rows[:, i : i + 1]) for i, c in enumerate(preparation.x)], axis=1)
 
@@ -21,14 +21,14 @@ def encoded(preparation: Preparation, rows: Float[Array, "rows columns"]) -> Flo
 def _encoded(column: Number | Category, values: Float[Array, "rows 1"]) -> Float[Array, "rows width"]:
     if isinstance(column, Category):
         return (values == jnp.arange(column.width, dtype=values.dtype)[None]).astype(values.dtype)
-    # A rounded mean would cost large numbers, such as years, digits. What it lacks is subtracted at the end: compilers
-    # join two subtractions in a row.
+    # Rounding the mean would cost large numbers, such as years, some digits. The rounding error is subtracted at the
+    # end, because compilers merge two subtractions in a row.
     mean, scale = np.float32(column.mean), np.float32(column.scale)
     return (values - mean) / scale - np.float32((column.mean - float(mean)) / column.scale)
 
 
 def restored(preparation: Preparation, values: Float[Array, "rows outputs"]) -> Float[Array, "rows outputs"]:
-    """A regressor's values in the units of the table."""
+    """A regression model's outputs in the units of the table."""
     numbers = [column for column in preparation.y if isinstance(column, Number)]
     mean, scale = (np.array([getattr(c, name) for c in numbers], np.float32) for name in ("mean", "scale"))
     return values * scale[None] + mean[None]

@@ -1,1 +1,1 @@
-"""Callbacks of `innerloop.fit` that log to services; each needs the extra of its name."""
+"""Callbacks for `innerloop.fit` that log to tracking services; each needs the extra of the same name."""

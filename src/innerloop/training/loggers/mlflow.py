@@ -11,14 +11,14 @@ from innerloop.training.signals import Stopped
 
 
 class MlflowLogger(Callback):
-    """Metrics and settings of a run; a resumed one goes on in the same run of the service."""
+    """Logs a run's metrics and settings; a resumed run continues the same MLflow run."""
 
     def __init__(self, experiment: str, tracking_uri: str | None = None):
-        """Nothing is sent before the run begins.
+        """Nothing is sent before the run starts.
 
         Args:
-            experiment: where the run belongs; made if it is not there.
-            tracking_uri: of the server, or of a database (None: as `mlflow` is set up).
+            experiment: the name of the MLflow experiment; created if it does not exist.
+            tracking_uri: the URI of a server or database (None: MLflow's own setting).
 
         Raises:
             InnerloopError: `mlflow` is not installed.
@@ -27,7 +27,7 @@ class MlflowLogger(Callback):
         self.experiment, self.client = experiment, self.mlflow.MlflowClient(tracking_uri)
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
-        """Begin the run there, or go on with it."""
+        """Start the MLflow run, or continue it."""
         own = kept_id(folder, "mlflow", step)
         if own is None:
             found = self.client.get_experiment_by_name(self.experiment)
@@ -48,6 +48,6 @@ class MlflowLogger(Callback):
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def on_end(self, error: BaseException | None) -> None:
-        """Tell how it ended."""
+        """Set the status in which the run ended."""
         stopped = "KILLED" if isinstance(error, Stopped) else "FAILED"
         self.client.set_terminated(self.run_id, "FINISHED" if error is None else stopped)

@@ -1,4 +1,4 @@
-"""What loggers share: a service's package, and its name of a run, kept in the folder so that both go on together."""
+"""What loggers share: importing a service's package, and its run ID, kept in the folder so that runs can resume."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from innerloop.io.untrusted import read_object
 
 
 def package(name: str) -> Any:
-    """The package of a service. Raises InnerloopError if it is not installed."""
+    """Import the package of a service. Raises InnerloopError if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
         do = f"pip install 'innerloop[{name}]'"
-        raise InnerloopError(name, "is not installed, and its logger needs it", do=do) from error
+        raise InnerloopError(name, "is not installed, but its logger needs it", do=do) from error
 
 
 def kept_id(folder: Path, service: str, step: int) -> str | None:
-    """The service's name of the run in the folder; None where it begins."""
+    """The service's ID of the run in the folder; None for a run that starts anew."""
     path = folder / f"{service}.json"
     if step == 0 or not os.path.lexists(path):
         return None
@@ -32,5 +32,5 @@ def kept_id(folder: Path, service: str, step: int) -> str | None:
 
 
 def keep_id(folder: Path, service: str, name: str) -> None:
-    """Remember it."""
+    """Keep the service's ID of the run in the folder."""
     OwnFolder(folder).write(f"{service}.json", json.dumps({"id": name}) + "\n")

@@ -9,14 +9,14 @@ from innerloop.training.loop import Progress
 
 
 class TrackioLogger(Callback):
-    """Metrics and settings of a run; a resumed one goes on in the same run of the project."""
+    """Logs a run's metrics and settings; a resumed run continues the same Trackio run."""
 
     def __init__(self, project: str, **settings: object):
-        """Nothing is logged before the run begins.
+        """Nothing is logged before the run starts.
 
         Args:
-            project: where the run belongs.
-            settings: whatever else `trackio.init` takes: `space_id`, `group`.
+            project: the name of the Trackio project.
+            settings: further arguments of `trackio.init`, such as `space_id` or `group`.
 
         Raises:
             InnerloopError: `trackio` is not installed.
@@ -24,7 +24,7 @@ class TrackioLogger(Callback):
         self.trackio, self.project, self.settings = package("trackio"), project, settings
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
-        """Begin the run there, or go on with it."""
+        """Start the Trackio run, or continue it."""
         kept = kept_id(folder, "trackio", step)
         own = {"name": kept or folder.name, "resume": "must" if kept else "never"}
         self.run = self.trackio.init(project=self.project, config=settings, **(own | self.settings))
@@ -35,5 +35,5 @@ class TrackioLogger(Callback):
         self.run.log(progress.metrics, step=progress.step)
 
     def on_end(self, error: BaseException | None) -> None:
-        """End it."""
+        """Finish the Trackio run."""
         self.run.finish()

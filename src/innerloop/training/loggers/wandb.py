@@ -8,18 +8,18 @@ from innerloop.training.loggers.service import keep_id, kept_id, package
 from innerloop.training.loop import Progress
 
 STEP = "meta_step"
-"""The axis of all charts: a resumed run may log a step again, which `wandb` does not take as its own step."""
+"""The x-axis of all charts: a resumed run may log a step again, which `wandb`'s own step counter does not accept."""
 
 
 class WandbLogger(Callback):
-    """Metrics and settings of a run; a resumed one goes on in the same run of the service."""
+    """Logs a run's metrics and settings; a resumed run continues the same W&B run."""
 
     def __init__(self, project: str, **settings: object):
-        """Nothing is sent before the run begins.
+        """Nothing is sent before the run starts.
 
         Args:
-            project: where the run belongs.
-            settings: whatever else `wandb.init` takes: `entity`, `tags`, `mode="offline"`.
+            project: the name of the W&B project.
+            settings: further arguments of `wandb.init`, such as `entity`, `tags` or `mode="offline"`.
 
         Raises:
             InnerloopError: `wandb` is not installed.
@@ -27,7 +27,7 @@ class WandbLogger(Callback):
         self.wandb, self.project, self.settings = package("wandb"), project, settings
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
-        """Begin the run there, or go on with it."""
+        """Start the W&B run, or continue it."""
         own = {"name": folder.name, "id": kept_id(folder, "wandb", step), "resume": "allow"}
         self.run = self.wandb.init(project=self.project, config=settings, **(own | self.settings))
         keep_id(folder, "wandb", self.run.id)
@@ -38,5 +38,5 @@ class WandbLogger(Callback):
         self.run.log({STEP: progress.step, **progress.metrics})
 
     def on_end(self, error: BaseException | None) -> None:
-        """End it, as failed if the run did not come to its end."""
+        """Finish the W&B run, as failed if an error ended the training."""
         self.run.finish(exit_code=0 if error is None else 1)

@@ -1,1 +1,1 @@
-"""What a run keeps on disk: checkpoints, weights, logs, provenance."""
+"""The files of a run: checkpoints, weights, logs, provenance."""

@@ -1,8 +1,8 @@
 """Checkpoints of a run, written atomically by Orbax: everything the next meta-step needs, and nothing else.
 
-Beside the state each checkpoint holds the sha256 of its content, and reading one checks it. Where the newest cannot be
-read or is not what was written, the one before is used and a warning says so. Names and shapes are compared before any
-array is read, so that a file made by somebody else cannot ask for more memory than the run itself.
+Each checkpoint also holds the sha256 of its content, which is checked when it is read. If the newest cannot be read or
+is not what was written, the one before is used, with a warning. Names and shapes are compared before any array is read,
+so that a file from elsewhere cannot ask for more memory than the run itself.
 """
 
 import itertools
@@ -34,56 +34,56 @@ from innerloop.training.storage import checkpoint_files
 from innerloop.training.storage.run_directory import NotWritten
 
 SHA256 = "sha256"
-"""The leaf that holds the digest of all others."""
+"""The leaf that holds the digest of all other leaves."""
 
 SPARE = 1 << 14
-"""Bytes that a checkpoint takes besides its arrays."""
+"""Bytes that a checkpoint takes in addition to its arrays."""
 
 RUN = "run"
-"""The leaf that holds the identity of the run, by which a checkpoint of another one is told apart."""
+"""The leaf that holds the identity of the run, to recognise checkpoints of other runs."""
 
 FOREVER = 10**8
-"""Seconds for a save: Orbax takes them by the clock, which may be set meanwhile."""
+"""Timeout of a save in seconds: Orbax measures it by the system clock, which may be changed meanwhile."""
 
 PAUSES = (0.5, 1, 2)
-"""Seconds before each new try of a save that ran out of time."""
+"""Seconds to wait before each retry of a save that timed out."""
 
 DELETED = "deleted"
-"""Where Orbax moves old checkpoints in one step, so that a run that is killed meanwhile leaves no half of one."""
+"""The folder to which Orbax moves old checkpoints atomically, so that a killed run leaves no partial one."""
 
 DAMAGED = "damaged"
-"""The folder beside the checkpoints into which those are moved that could not be used."""
+"""The folder beside the checkpoints to which unusable ones are moved."""
 
 
 PLAIN = re.compile(r"[\w/.,:=@+ -]+", re.ASCII)
-"""Paths that Orbax and TensorStore take as they are, with slashes between the folders."""
+"""Paths that Orbax and TensorStore accept unchanged, with slashes between the folders."""
 
 LAYOUT = re.compile(
     r"_CHECKPOINT_METADATA|default(/(_METADATA|_sharding|manifest\.ocdbt|array_metadatas/.*|d/.*|ocdbt\.process_\d+/.*))?"
 )
-"""What Orbax writes into a checkpoint: nothing else is removed with one."""
+"""The files that Orbax writes into a checkpoint: no others are removed with it."""
 
 
 def is_plain(folder: PurePath) -> bool:
-    """Whether Orbax and TensorStore take a path as it is."""
+    """Whether Orbax and TensorStore accept a path unchanged."""
     return PLAIN.fullmatch(folder.as_posix()) is not None
 
 
 def linked(folder: Path) -> tempfile.TemporaryDirectory[str] | None:
-    """A folder that holds a link `checkpoints` to this one; None where none can be made."""
+    """A temporary folder with a link `checkpoints` to this one; None if links cannot be created."""
     parent = tempfile.TemporaryDirectory(prefix="innerloop-")
     try:
         os.symlink(folder, Path(parent.name) / "checkpoints")
-    except OSError:  # Windows lets few users make links
+    except OSError:  # on Windows few users may create links
         parent.cleanup()
         return None
     return parent
 
 
 class Manager(ocp.CheckpointManager):
-    """Orbax's, but for preemption: SIGTERM is ours, and JAX's service that Orbax would ask is off.
+    """Orbax's manager without preemption: we handle SIGTERM, and the JAX service that Orbax would ask is off.
 
-    Orbax expands wildcards in paths and cannot write some others, so it may be given a link to the folder.
+    Orbax expands wildcards in paths and cannot write to some others; it then gets a link to the folder instead.
     """
 
     def __init__(self, folder: Path, **settings: Any):
@@ -93,13 +93,13 @@ class Manager(ocp.CheckpointManager):
         super().__init__(Path(self.link.name) / "checkpoints" if self.link else folder, **settings)
 
     def close(self) -> None:
-        """Close it, and remove the link."""
+        """Close the manager, and remove the link."""
         super().close()
         if self.link is not None:
             self.link.cleanup()
 
     run = b""
-    """The identity of the run whose checkpoints these are; empty: it does not matter."""
+    """The identity of the run that owns the checkpoints; empty: not checked."""
 
     under_way: tuple[int, Any] | None = None
     """Step and content of the last save."""
@@ -110,16 +110,16 @@ class Manager(ocp.CheckpointManager):
 
 
 def manager(folder: Path, keep: int = 3) -> Manager:
-    """The checkpoints under `folder`, the newest `keep` of them. Of several processes, one alone has it.
+    """A manager of the checkpoints in `folder`, which keeps the newest `keep`; only one process may have it.
 
-    Raises InnerloopError for a folder that cannot be made, or is a link.
+    Raises InnerloopError if the folder cannot be created, or is a link.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(suppress_duplicate_log)
     checkpoint_files.check_kinds(folder)
     folder = OwnFolder(folder.parent).make(folder.name)
     whose = ocp.options.MultiprocessingOptions()
-    if jax.process_count() > 1:  # else Orbax would wait for the others
+    if jax.process_count() > 1:  # otherwise Orbax would wait for the others
         index = jax.process_index()
         whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
     options = ocp.CheckpointManagerOptions(
@@ -135,7 +135,7 @@ def manager(folder: Path, keep: int = 3) -> Manager:
 
 
 def remove_deleted(folder: Path) -> None:
-    """Remove the old checkpoints that were moved out of the way; files that Orbax did not write stay."""
+    """Remove the old checkpoints in the folder `deleted`; files that Orbax did not write are kept."""
     deleted = OwnFolder(folder).place(DELETED)
     for place, folders, files in os.walk(deleted, topdown=False):
         inside = Path(place).relative_to(deleted)
@@ -151,7 +151,7 @@ def remove_deleted(folder: Path) -> None:
 def opened(folder: Path, run: bytes = b"") -> Iterator[Manager]:
     """`manager(folder)` for the run of this identity, closed at the end.
 
-    Raises InnerloopError for a folder that cannot be written.
+    Raises InnerloopError if the folder cannot be written to.
     """
     with cannot_write(folder):
         checkpoints = manager(folder)
@@ -159,20 +159,20 @@ def opened(folder: Path, run: bytes = b"") -> Iterator[Manager]:
     try:
         yield checkpoints
     except BaseException:
-        with suppress(Exception):  # what a failed write says again when it is closed
+        with suppress(Exception):  # a failed write raises again on closing
             checkpoints.close()
         raise
     checkpoints.close()
 
 
 def suppress_duplicate_log(record: logging.LogRecord) -> bool:
-    """Whether a line of the log is to be shown: what Orbax logs as an error it raises too, and that is told."""
+    """Whether to show a log record: errors that Orbax logs are also raised, and reported then."""
     late = "exception was never retrieved" in record.getMessage() and "OCDBT" in str(record.exc_info)
     return record.levelno < logging.ERROR or not ("orbax" in record.pathname or late)
 
 
 def silence_teardown_errors() -> None:
-    """Let no answer be printed that TensorStore gives after Orbax has closed its event loop: the error was told."""
+    """Do not print what TensorStore raises after Orbax has closed its event loop: the error has been reported."""
     before = sys.unraisablehook
 
     def hook(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -183,7 +183,7 @@ def silence_teardown_errors() -> None:
 
 
 def as_arrays(state: MetaState) -> dict[str, PyTree]:
-    """The state as plain leaves by path, so that no class is written into the file."""
+    """The state as plain leaves by path, so that no classes are stored in the file."""
     tree = {"params": state.params, "opt_state": state.opt_state}
     leaves = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
     arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
@@ -201,10 +201,10 @@ def digest(arrays: dict[str, PyTree]) -> np.ndarray:
 def save(checkpoints: Manager, state: MetaState) -> None:
     """Write the state under its step number, atomically, in the background.
 
-    The first one is waited for and read back. Raises InnerloopError if this write cannot begin, the one before it did
-    not end well, or the first one is not what was written.
+    The first checkpoint is waited for and read back. Raises InnerloopError if this write cannot start, if the previous
+    one failed, or if the first one does not read back as written.
     """
-    finish(checkpoints)  # Orbax would wait here too; now nothing moves while old ones are removed
+    finish(checkpoints)  # Orbax would wait here too; this way nothing is in flight while old ones are removed
     if int(state.step) in checkpoints.all_steps():
         return
     arrays = as_arrays(state)
@@ -224,7 +224,7 @@ def save(checkpoints: Manager, state: MetaState) -> None:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Raise InnerloopError where the disk cannot hold so many bytes: told before anything is begun."""
+    """Raise InnerloopError if the disk has no room for `size` bytes, before the write starts."""
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         wrong = f"a checkpoint of {size} bytes does not fit on the disk{last_whole(folder)}"
@@ -232,7 +232,7 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def finish(checkpoints: Manager) -> None:
-    """Wait until all is on disk. Raises InnerloopError if it did not get there."""
+    """Wait until everything is on disk. Raises InnerloopError if writing failed."""
     try:
         wait(checkpoints)
         remove_deleted(checkpoints.folder)
@@ -241,7 +241,7 @@ def finish(checkpoints: Manager) -> None:
 
 
 def wait(checkpoints: Manager) -> None:
-    """Wait until all is on disk. A save that ran out of time is begun again: the clock may have been set."""
+    """Wait until everything is on disk. A save that timed out is retried: the clock may have been changed."""
     try:
         return checkpoints.wait_until_finished()
     except TimeoutError as error:
@@ -250,7 +250,7 @@ def wait(checkpoints: Manager) -> None:
         raise trouble
     step, content = checkpoints.under_way
     for seconds in PAUSES:
-        time.sleep(seconds)  # what was given up may still write
+        time.sleep(seconds)  # the abandoned save may still be writing
         try:
             checkpoints.save(step, args=content)
             return checkpoints.wait_until_finished()
@@ -260,20 +260,20 @@ def wait(checkpoints: Manager) -> None:
 
 
 def not_written(checkpoints: Manager, trouble: Exception) -> InnerloopError:
-    """What to say when the disk is full or the folder read-only."""
+    """The error for a checkpoint that could not be written: a full disk or a read-only folder."""
     folder = checkpoints.folder
     wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
     return NotWritten(str(folder), wrong, do="free some room or give write access, then `resume`")
 
 
 def last_whole(folder: Path) -> str:
-    """From where a run could go on, in words."""
+    """In words, which checkpoint the run could be resumed from."""
     whole = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
-    return f"; the last whole one is of meta-step {max(whole)}" if whole else ""
+    return f"; the last complete one is from meta-step {max(whole)}" if whole else ""
 
 
 def reason(trouble: Exception) -> str:
-    """What the operating system said, which TensorStore wraps in its own words."""
+    """The operating system's message, which TensorStore wraps in its own."""
     if isinstance(trouble, OSError) and trouble.strerror:
         return trouble.strerror
     said = re.search(r": ([^:\[\]]+) \[os_error", str(trouble))
@@ -281,10 +281,10 @@ def reason(trouble: Exception) -> str:
 
 
 def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
-    """The newest sound state, with the structure of `like`; None if there is no checkpoint.
+    """The newest usable state, with the structure of `like`; None if there is no checkpoint.
 
-    Those that had to be passed over are moved to the folder `damaged`, and a warning names them. Raises InnerloopError
-    if none can be used: of another model or optimiser, or damaged.
+    Unusable checkpoints are moved to the folder `damaged`, with a warning. Raises InnerloopError if all are unusable:
+    damaged, or of another model or optimiser.
     """
     troubles: dict[int, InnerloopError] = {}
     for step in sorted(checkpoints.all_steps(), reverse=True):
@@ -295,7 +295,7 @@ def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
             continue
         for passed, trouble in troubles.items():
             set_aside(checkpoints, passed)
-            text = f"innerloop: {trouble} The checkpoint of meta-step {step} is used in its place."
+            text = f"innerloop: {trouble} The checkpoint of meta-step {step} is used instead."
             warnings.warn(text, stacklevel=2)
         return state
     if troubles:
@@ -304,7 +304,7 @@ def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
 
 
 def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
-    """The state of one step. Raises InnerloopError if it is damaged or of another model."""
+    """Read the checkpoint of one step. Raises InnerloopError if it is damaged or of another model."""
     who, wanted = f"checkpoint {step}", as_arrays(like)
     size = sum(array.nbytes for array in wanted.values())
     checkpoint_files.check_size(checkpoints.folder / str(step), size, who)
@@ -319,7 +319,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
         raise
     except Exception as error:
         wrong = f"cannot be read ({type(error).__name__})"
-        raise InnerloopError(who, wrong, do=f"it lies in {checkpoints.folder / str(step)}") from error
+        raise InnerloopError(who, wrong, do=f"it is in {checkpoints.folder / str(step)}") from error
     check_digest(found, who)
     check_run(found, checkpoints.run, who)
     check_same(wanted, found, who)
@@ -334,30 +334,30 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
 
 
 def check_chunks(known: dict[str, PyTree], who: str) -> None:
-    """Raise InnerloopError for a chunk larger than its array: a few compressed bytes of it may be gigabytes."""
+    """Raise InnerloopError for chunks larger than their array: a few compressed bytes may expand to gigabytes."""
     for path, array in known.items():
         chunk = getattr(array.storage, "chunk_shape", None) or array.shape
         if math.prod(chunk) > max(math.prod(array.shape), 1):
-            raise InnerloopError(who, f"`{path}` is stored in chunks larger than itself", got=chunk)
+            raise InnerloopError(who, f"`{path}` is stored in chunks larger than the array", got=chunk)
 
 
 def check_digest(found: dict[str, PyTree], who: str) -> None:
-    """Take the digest out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
+    """Remove the digest and compare it. Checkpoints of version 0.1.0 have none, and pass."""
     kept = found.pop(SHA256, None)
     if kept is not None and not np.array_equal(np.asarray(kept), digest(found)):
         raise InnerloopError(who, "is not what was written: its sha256 does not match")
 
 
 def check_run(found: dict[str, PyTree], run: bytes, who: str) -> None:
-    """Take the run's identity out and compare it. Checkpoints of version 0.1.0 have none, and pass."""
+    """Remove the run's identity and compare it. Checkpoints of version 0.1.0 have none, and pass."""
     kept = found.pop(RUN, None)
     if run and kept is not None and np.asarray(kept).tobytes() != run:
-        wrong = "is of a run with other settings or data"
-        raise InnerloopError(who, wrong, do="bring its config.json and data back, or give another folder")
+        wrong = "belongs to a run with other settings or data"
+        raise InnerloopError(who, wrong, do="restore its config.json and data, or give another folder")
 
 
 def set_aside(checkpoints: Manager, step: int) -> None:
-    """Move a checkpoint that cannot be used out of the way: its step will be written again."""
+    """Move an unusable checkpoint out of the way: its step will be written again."""
     target = OwnFolder(checkpoints.folder.parent).make(DAMAGED)
     number = next(n for n in itertools.count() if not os.path.lexists(target / f"{step}-{n}"))
     with cannot_write(target):

@@ -1,4 +1,4 @@
-"""The files of checkpoints, looked at before Orbax opens any: it follows links, and waits at FIFOs."""
+"""Checks the files of checkpoints before Orbax opens any: it would follow links and block on FIFOs."""
 
 import os
 import stat
@@ -9,34 +9,34 @@ from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import TEXT, refuse_link
 
 ENTRIES, DEPTH = 100_000, 8
-"""Files and folders of all checkpoints at most, and how deep they lie."""
+"""The largest number of files and folders in all checkpoints, and their largest depth."""
 
 DO = "take it out of the run's folder"
 
 
 def check_kinds(folder: Path) -> None:
-    """Raise InnerloopError for anything but folders and regular files, and for descriptions that are no short text."""
+    """Raise InnerloopError for anything but folders and regular files, and for metadata files that are too large."""
     refuse_link(folder)
     for path, about in entries(folder):
         if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
-            raise InnerloopError(str(path), "is no regular file, as all of a checkpoint's are", do=DO)
+            raise InnerloopError(str(path), "is not a regular file, as all files of a checkpoint are", do=DO)
         if path.name.startswith("_") and about.st_size > TEXT:
             wrong = f"is larger than the bound of {TEXT} bytes"
             raise InnerloopError(str(path), wrong, got=f"{about.st_size} bytes", do=DO)
 
 
 def check_size(folder: Path, state: int, who: str) -> None:
-    """Raise InnerloopError where the files take far more than a state of so many bytes does."""
+    """Raise InnerloopError if the files take far more space than a state of `state` bytes needs."""
     check_kinds(folder)
     taken, bound = sum(about.st_size for _, about in entries(folder)), 2 * state + (1 << 20)
     if taken > bound:
         raise InnerloopError(
-            who, f"takes more than {bound} bytes on the disk", got=taken, do=f"it lies in {folder}"
+            who, f"takes more than {bound} bytes on the disk", got=taken, do=f"it is in {folder}"
         )
 
 
 def entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """All that lies below a folder, links not followed. Raises InnerloopError where that is too much."""
+    """Everything below a folder, without following links. Raises InnerloopError if there is too much."""
     left = [(folder, 0)]
     count = 0
     while left:
@@ -46,7 +46,7 @@ def entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             about = status(path)
             if count > ENTRIES or depth > DEPTH:
                 raise InnerloopError(
-                    str(folder), "holds more files or deeper ones than checkpoints do", do=DO
+                    str(folder), "has more files or deeper folders than checkpoints have", do=DO
                 )
             if about is None:
                 continue
@@ -56,7 +56,7 @@ def entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def listed(folder: Path) -> Iterator[Path]:
-    """What lies in a folder; nothing if it is gone or cannot be read, which Orbax tells."""
+    """The entries of a folder; none if it is gone or cannot be read, which Orbax will report."""
     try:
         with os.scandir(folder) as found:
             yield from (Path(entry.path) for entry in found)
@@ -65,7 +65,7 @@ def listed(folder: Path) -> Iterator[Path]:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """What the file system tells of a path; None where it has been removed meanwhile."""
+    """The status of a path; None if it has been removed meanwhile."""
     try:
         return path.lstat()
     except OSError:

@@ -1,7 +1,7 @@
-"""One training at a time on a run folder: a lock of the operating system, so that it is free when its holder dies.
+"""Allows one training run at a time in a folder: an operating-system lock, which is released if its holder dies.
 
-The file `lock` stays, with the process number of the last holder for people to read; what counts is the lock on it.
-A process that is killed holds nothing any more, and a folder copied elsewhere is free.
+The file `lock` stays, with the process ID of the last holder for people to read; only the lock on it matters. So a
+killed process holds no lock, and a copied folder is free.
 """
 
 import os
@@ -19,26 +19,27 @@ from innerloop.io.files import OwnFolder, cannot_write
 
 NAME = "lock"
 HOLDER = re.compile(r"process \d+ on [^\n]*\n?")
-"""What the file holds."""
+"""The content of the file."""
 
 
 class Busy(InnerloopError):
-    """Another training holds the folder: whatever lies in it is not ours to touch."""
+    """Another training run holds the folder, so nothing in it may be changed."""
 
 
 @contextmanager
 def exclusive_lock(folder: OwnFolder) -> Iterator[None]:
     """Hold the folder's lock.
 
-    Raises Busy if another training has it, InnerloopError if nothing can be written or `lock` is somebody else's file.
+    Raises Busy if another training run has it, InnerloopError if the folder cannot be written to or if `lock` is not
+    our file.
     """
     new = not os.path.lexists(folder.place(NAME))
     with opened(folder) as file:
         holder = held_by(file, folder.path)
         if not taken(file) or not stands(file, folder.path / NAME):
             do = "wait until it ends, or give another folder"
-            raise Busy(str(folder.path), "another training is running in it", got=holder, do=do)
-        with suppress(OSError):  # who holds it is for people to read: a full disk does not matter here
+            raise Busy(str(folder.path), "another training run is using it", got=holder, do=do)
+        with suppress(OSError):  # the text is only for people to read, so a full disk does not matter
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         if new:
@@ -47,7 +48,7 @@ def exclusive_lock(folder: OwnFolder) -> Iterator[None]:
 
 
 def opened(folder: OwnFolder) -> IO[str]:
-    """The file, made if it is not there."""
+    """Open the lock file; create it if missing."""
     path = folder.place(NAME)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with cannot_write(folder.path, "give write access, or copy the run to another folder"):
@@ -55,7 +56,7 @@ def opened(folder: OwnFolder) -> IO[str]:
 
 
 def held_by(file: IO[str], folder: Path) -> str:
-    """Who held it last. Raises InnerloopError if this is not a lock of ours."""
+    """The last holder. Raises InnerloopError if this is not our lock file."""
     regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     if regular:
         file.seek(0)
@@ -67,7 +68,7 @@ def held_by(file: IO[str], folder: Path) -> str:
 
 
 def stands(file: IO[str], path: Path) -> bool:
-    """Whether the open file is still the one at this path: a run that fails at once removes its lock."""
+    """Whether the open file is still the one at this path: a run that fails early removes its lock."""
     return os.path.lexists(path) and os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
 
 
@@ -87,7 +88,7 @@ def taken(file: IO[str]) -> bool:
 
 
 def taken_on_windows(file: IO[str]) -> bool:
-    """The same where there is no flock: one byte far behind the text."""
+    """The same without flock: lock one byte far beyond the text."""
     import msvcrt
 
     file.seek(1 << 20)

@@ -1,4 +1,4 @@
-"""Weights of models that no config describes: arrays by path, and what training says of them."""
+"""Weights of the user's own models, which have no config: arrays by path, and facts about the training."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
 WHO = "load_params"
-LIKE = "give as `like` the parameters that training began from, or `algorithm.init(params)` of them"
+LIKE = "pass as `like` the parameters that training started from, or `algorithm.init(params)` of them"
 
 
 def save(path: Path, params: Params, facts: JsonObject) -> None:
@@ -26,31 +26,31 @@ def save(path: Path, params: Params, facts: JsonObject) -> None:
 
 
 def facts(path: Path) -> JsonObject:
-    """What training says of the weights in a file; nothing of a preset's. Raises InnerloopError if it is damaged."""
+    """The facts that training stored with weights; none for a preset's. Raises InnerloopError if it is damaged."""
     _, metadata = safetensors_reader.read(path, "trained weights")
     found = parse_json(metadata.get("fit", "{}"), str(path))
     return found if isinstance(found, dict) else {}
 
 
 def load_params(source: str | Path, like: Params, which: Literal["final", "best"] = "final") -> Params:
-    """The meta-parameters that `innerloop.fit` has learnt.
+    """Load the meta-parameters that `innerloop.fit` learned.
 
     Args:
         source: a run's folder, or one of its weights files.
-        like: meta-parameters of the same structure, of which shapes and types count alone: those that training began
-            from, or `algorithm.init(params)` where an algorithm learns something beside the model.
-        which: of a folder, the weights at the end of the run, or those of its best validation.
+        like: meta-parameters of the same structure, of which only shapes and types are used: those that training
+            started from, or `algorithm.init(params)` if the algorithm learns more than the model.
+        which: for a folder, the weights from the end of the run, or those of its best validation.
 
     Raises:
-        InnerloopError: there are no such weights, they are of another model, or belong to a preset.
+        InnerloopError: there are no such weights, or they belong to another model or to a preset.
     """
     check_choice(WHO, "which", which, ("final", "best"))
     check_trainable(like, WHO)
     path = _file_of(RunFolder(source), which) if Path(source).is_dir() else Path(source)
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     if "config" in metadata:
-        wrong = "holds weights of a preset, whose config lies beside them"
-        raise InnerloopError(str(path), wrong, do="load them by `innerloop.load_trained`")
+        wrong = "holds weights of a preset, with its config"
+        raise InnerloopError(str(path), wrong, do="load them with `innerloop.load_trained`")
     return weights.into(like, arrays, str(path), LIKE)
 
 
@@ -58,10 +58,10 @@ def _file_of(run: RunFolder, which: Literal["final", "best"]) -> Path:
     """The weights file of a run. Raises InnerloopError if there is none."""
     if not run.is_fit:
         wrong = "is not a run of `innerloop.fit` (it has no fit.json)"
-        raise InnerloopError(str(run.path), wrong, do="load other runs by `innerloop.load_trained`")
+        raise InnerloopError(str(run.path), wrong, do="load other runs with `innerloop.load_trained`")
     path = run.weights if which == "final" else run.best
     if not path.is_file():
-        final = "the run has not ended", "go on with it by `innerloop.fit(..., resume=True)`"
+        final = "the run has not ended", "continue it with `innerloop.fit(..., resume=True)`"
         best = "the run has had no validation", "give `validation`, or load the final weights"
         wrong, do = final if which == "final" else best
         raise InnerloopError(str(run.path), wrong, do=do)

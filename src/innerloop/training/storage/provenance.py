@@ -1,7 +1,7 @@
-"""What a run was made with: versions, hardware, flags, commit, and hashes of its data.
+"""The provenance of a run: versions, hardware, flags, commit, and hashes of its data.
 
-With the config these decide its bits. A run that is resumed is compared with them, and `innerloop reproduce` looks here
-for the reason when bits differ.
+Together with the config, these determine its bits. They are compared when a run is resumed, and `innerloop reproduce`
+uses them to explain why bits differ.
 """
 
 import json
@@ -27,10 +27,10 @@ FLAGS = (
     "jax_numpy_dtype_promotion",
     "jax_disable_most_optimizations",
 )
-"""Settings of JAX on which the bits may depend."""
+"""JAX settings on which the bits may depend."""
 
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "NVIDIA_TF32_OVERRIDE")
-"""Variables of the environment that change what is computed, or where."""
+"""Environment variables that change what is computed, or where."""
 
 
 def environment() -> JsonObject:
@@ -54,7 +54,7 @@ def environment() -> JsonObject:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as Linux tells it, else as Python does."""
+    """The processor's name, from Linux if possible, else from Python."""
     try:
         lines = cpuinfo.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -67,18 +67,18 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 
 def commit(source: Path = SOURCE) -> str:
-    """The commit of this package's source, with a plus if it was changed; empty if it is installed from a wheel."""
+    """The commit of this package's source, with a plus if it was modified; empty if it was installed from a wheel."""
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", "-C", str(source), *words], capture_output=True, encoding="utf-8")
 
     try:
-        # The package may be installed inside a folder of somebody else's repository.
+        # The package may be installed inside another project's repository.
         if git("ls-files", "--error-unmatch", "__init__.py").returncode:
             return ""
         changed = git("status", "--porcelain", "--", ".").stdout.strip()
         return git("rev-parse", "HEAD").stdout.strip() + ("+" if changed else "")
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return ""
 
 
@@ -93,11 +93,11 @@ DECIDING = (
     "commit",
     "flags",
 )
-"""What of the environment may decide the bits."""
+"""The parts of the environment that may affect the bits."""
 
 
 def deciding(known: JsonObject) -> JsonObject:
-    """That part of it; devices without their numbers, which other processes give other ones."""
+    """The parts of the environment in `DECIDING`; devices without their numbers, which differ between processes."""
     found = {name: known[name] for name in DECIDING if name in known}
     if isinstance(devices := found.get("devices"), list):
         kinds = {re.sub(r"_?(\(id=)?\d+\)?$", "", str(device)) for device in devices}
@@ -106,13 +106,13 @@ def deciding(known: JsonObject) -> JsonObject:
 
 
 def changes(then: JsonObject, now: JsonObject) -> dict[str, tuple[str, str]]:
-    """What may decide the bits and is not as it was, where it is known how it was; as (then, now) by name."""
+    """Recorded parts of the environment that may affect the bits and have changed, as (then, now) by name."""
     then, now = deciding(then), deciding(now)
     return changed(then, {name: now.get(name) for name in then})
 
 
 def changed(then: JsonObject, now: JsonObject, prefix: str = "") -> dict[str, tuple[str, str]]:
-    """Entries that differ, by their dotted names."""
+    """The entries that differ, as (then, now) by dotted name."""
     found: dict[str, tuple[str, str]] = {}
     for name in dict.fromkeys([*then, *now]):
         a, b = then.get(name), now.get(name)
@@ -135,7 +135,7 @@ def worded(value: object) -> str:
 
 
 def identity(config: str, data: dict[str, str]) -> bytes:
-    """SHA-256 of a run's `config.json` and data; where the data and a model to start from lie does not count."""
+    """SHA-256 of a run's `config.json` and data, without the paths of the data and of a model to start from."""
     settings = json.loads(config)
     for group, place in (("data", "folder"), ("model", "start")):
         if isinstance(settings.get(group), dict):
@@ -144,6 +144,6 @@ def identity(config: str, data: dict[str, str]) -> bytes:
 
 
 def digest(config: Config, data: dict[str, str]) -> bytes:
-    """What must be the same in all processes of a run."""
+    """A digest of everything that must be the same in all processes of a run."""
     packages = {name: version(name) for name in PACKAGES}
     return sha256([json.dumps([to_json(config), data, packages]).encode()])

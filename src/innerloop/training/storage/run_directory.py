@@ -1,6 +1,6 @@
 """A run's folder: description, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights.
 
-`config.json` describes a run of the command, `fit.json` one of `innerloop.fit`.
+`config.json` describes a run from a config, `fit.json` a run of `innerloop.fit`.
 """
 
 import json
@@ -24,32 +24,32 @@ from innerloop.training.storage.provenance import changes, identity
 from innerloop.training.storage.provenance import environment as environment
 
 METRICS, LINES = 1 << 26, 300_000
-"""Bytes and lines of `metrics.jsonl` that are read."""
+"""The largest numbers of bytes and lines of `metrics.jsonl` that are read."""
 
 
 def checked_record(line: str, who: str) -> JsonObject:
-    """One line of metrics. Raises InnerloopError if it is none."""
+    """One line of metrics. Raises InnerloopError if it is invalid."""
     record = parse_json(line, who, finite=False)
     step = record.get("step") if isinstance(record, dict) else None
     if type(step) is not int or not 0 <= step < 2**63:
         raise InnerloopError(who, "must be an object with a step", got=line[:80])
     record = {name: math.nan if value is None else value for name, value in record.items()}
     if not all(is_float(value) for name, value in record.items() if name != "broken"):
-        raise InnerloopError(who, "must hold numbers alone", got=line[:80])
+        raise InnerloopError(who, "must hold only numbers", got=line[:80])
     return record
 
 
 def is_float(value: Any) -> bool:
-    """Whether a JSON value is a number that a float can be: NaN and infinities are, of validation that diverged."""
+    """Whether a JSON value is a number that fits a float; NaN and infinity count, as diverged validation gives them."""
     return is_number(value) and (isinstance(value, float) or abs(value) <= sys.float_info.max)
 
 
 LOAD = "`innerloop.load_params(folder, like=params)`"
-"""How weights are loaded that carry no config."""
+"""How to load weights that have no config."""
 
 
 class NotWritten(InnerloopError):
-    """A checkpoint could not be written: the run is whole, and can go on from the one before, or from its start."""
+    """A checkpoint could not be written; the run can be resumed from the previous one, or from the start."""
 
 
 RESERVED = (
@@ -68,7 +68,7 @@ RESERVED = (
     "fit.json",
     "best.safetensors",
 )
-"""What a run writes into its folder, beside its lock."""
+"""The names that a run writes in its folder, besides its lock."""
 
 
 class RunFolder(OwnFolder):
@@ -76,7 +76,7 @@ class RunFolder(OwnFolder):
 
     @property
     def checkpoints(self) -> Path:
-        """Where Orbax keeps the states."""
+        """The folder of Orbax's checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -86,7 +86,7 @@ class RunFolder(OwnFolder):
 
     @property
     def best(self) -> Path:
-        """The initialisation of the best validation; runs of `innerloop.fit` alone have it."""
+        """The initialisation of the best validation; only runs of `innerloop.fit` have it."""
         return self.path / "best.safetensors"
 
     @property
@@ -99,18 +99,18 @@ class RunFolder(OwnFolder):
         return self.path / "snapshots" / f"{step:08d}.safetensors"
 
     def snapshots(self) -> dict[int, Path]:
-        """All kept initialisations by meta-step, the first ones first."""
+        """All saved initialisations by meta-step, in ascending order."""
         found = snapshots_in(self.path / "snapshots")
         for path in (self.path / "snapshots", *found.values()):
             refuse_link(path)
         return found
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
-        """Make the folder of a new run on these data. Raises InnerloopError as `check_new`."""
+        """Create the folder of a new run on this data. Raises InnerloopError as `check_new`."""
         self.begin("config.json", to_json(config), data)
 
     def begin(self, name: str, description: str, data: dict[str, str] | None = None) -> None:
-        """Make the folder of a new run that the file `name` describes. Raises InnerloopError as `check_new`."""
+        """Create the folder of a new run, described by the file `name`. Raises InnerloopError as `check_new`."""
         self.check_new()
         self.make()
         made_with = environment() | {"data": data or {}}
@@ -118,20 +118,20 @@ class RunFolder(OwnFolder):
         self.write(name, description)
 
     def check_new(self) -> None:
-        """Raise InnerloopError if there is a run already, or anything that has the name of a run's file."""
+        """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
         if self.place("config.json").exists():
-            do = f"give another folder, or go on with it by `innerloop train --resume {self.path}`"
-            raise InnerloopError(str(self.path), "holds a run already", do=do)
+            do = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
+            raise InnerloopError(str(self.path), "already holds a run", do=do)
         if self.is_fit:
-            do = "give another folder, or go on with it by `resume=True`"
-            raise InnerloopError(str(self.path), "holds a run of `innerloop.fit` already", do=do)
+            do = "give another folder, or continue it with `resume=True`"
+            raise InnerloopError(str(self.path), "already holds a run of `innerloop.fit`", do=do)
         taken = [name for name in RESERVED if os.path.lexists(self.path / name)]
         if taken and not self._is_barely_begun(taken):
             wrong = f"holds `{taken[0]}`, which this run did not write"
             raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
 
     def _is_barely_begun(self, files: list[str]) -> bool:
-        """Whether these are all that `begin` writes before it is a run: what a kill in that moment leaves behind."""
+        """Whether these are only the files that `begin` writes before the description: a run that was killed then."""
         if files != ["environment.json"]:
             return False
         with suppress(InnerloopError):
@@ -139,15 +139,15 @@ class RunFolder(OwnFolder):
         return False
 
     def has_checkpoint(self) -> bool:
-        """Whether the run could go on from somewhere."""
+        """Whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("[0-9]*"))
 
     @contextmanager
     def undone_unless_resumable(self, new: bool) -> Iterator[None]:
-        """Make the folder, and undo what a new run wrote if it fails before its first checkpoint.
+        """Create the folder, and undo what a new run wrote if it fails before its first checkpoint.
 
         The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
-        once there is room.
+        once there is room on the disk.
         """
         if new:
             self.check_new()
@@ -160,7 +160,7 @@ class RunFolder(OwnFolder):
             raise
 
     def config(self) -> Config:
-        """The run's config. Raises InnerloopError if this is no run."""
+        """The run's config. Raises InnerloopError if this is not a run with a config."""
         path = self.path / "config.json"
         if self.is_fit:
             wrong, do = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
@@ -172,20 +172,20 @@ class RunFolder(OwnFolder):
         return from_json(read_text(path, follow=False), str(path))
 
     def description(self) -> str:
-        """The file that describes it, `config.json` or `fit.json`."""
+        """The content of `config.json` or `fit.json`."""
         return read_text(self.path / ("fit.json" if self.is_fit else "config.json"), follow=False)
 
     def known(self) -> JsonObject:
-        """What the run was made with, as `environment` gave it then; empty if that is lost."""
+        """The recorded `environment` of the run; empty if the file is missing."""
         path = self.path / "environment.json"
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def identity(self, data: dict[str, str]) -> bytes:
-        """What tells this run's checkpoints from those of another: its config, and the hashes of its data."""
+        """The identity of the run, to recognise its checkpoints: a digest of its config and the hashes of its data."""
         return identity(read_text(self.path / "config.json"), data)
 
     def check_data(self, data: dict[str, str]) -> None:
-        """Raise InnerloopError if a set of the data is not what it was when the run began."""
+        """Raise InnerloopError if a set of the data has changed since the run began."""
         then = self.known().get("data")
         known = then if isinstance(then, dict) else {}
         other = [name for name, found in data.items() if known.get(name, found) != found]
@@ -193,16 +193,16 @@ class RunFolder(OwnFolder):
             wrong = (
                 f"the {' and the '.join(other)} set of the data changed since the run in {self.path} began"
             )
-            raise InnerloopError("resume", wrong, do="bring the data back, or start a new run")
+            raise InnerloopError("resume", wrong, do="restore the data, or start a new run")
 
     def note_circumstances(self, step: int) -> None:
-        """Warn of versions and devices that are not those that the run was made with, and keep them with the rest."""
+        """Warn if versions or devices differ from those that the run was started with, and record the change."""
         known, now = self.known(), environment()
         found = changes(known, now)
         if not found:
             return
         told = "; ".join(f"{name}: then {a}, now {b}" for name, (a, b) in found.items())
-        text = f"innerloop: {self.path} goes on in other circumstances, so its bits may differ ({told})"
+        text = f"innerloop: {self.path} is resumed in another environment, so its bits may differ ({told})"
         warnings.warn(text, stacklevel=2)
         earlier = known.get("resumed")
         here = {"meta_step": step, "changed": {name: list(pair) for name, pair in found.items()}}
@@ -210,7 +210,7 @@ class RunFolder(OwnFolder):
         self.write("environment.json", json.dumps(known, indent=2) + "\n")
 
     def seconds(self) -> float:
-        """Training time so far, over all its sittings."""
+        """Training time so far, including that before it was resumed."""
         path = self.path / "clock.json"
         seconds: Any = read_object(path, follow=False).get("seconds") if os.path.lexists(path) else 0.0
         if not is_number(seconds) or not 0 <= seconds < 1e12:
@@ -218,45 +218,45 @@ class RunFolder(OwnFolder):
         return float(seconds)
 
     def write_seconds(self, seconds: float) -> None:
-        """Keep the training time."""
+        """Record the training time."""
         self.write("clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
 
     def log(self, record: JsonObject) -> None:
-        """Add one line of metrics."""
+        """Append one line of metrics."""
         self.append("metrics.jsonl", as_json(record) + "\n")
 
     def block_record(self) -> JsonObject:
-        """What was logged of a block in the middle of which a state was saved; empty if there is none."""
+        """The log of a block in the middle of which the state was saved; empty if there is none."""
         path = self.path / "block.json"
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def metrics(self) -> list[JsonObject]:
-        """All lines of metrics; a last line cut short by a crash is left out.
+        """All lines of metrics, without a last line that was cut short by a crash.
 
-        Raises InnerloopError for any other line that is not an object of numbers with a step.
+        Raises InnerloopError for any other line that is not a JSON object of numbers with a step.
         """
         path = self.path / "metrics.jsonl"
         if not os.path.lexists(path):
             return []
         text = read_text(path, METRICS, follow=False)
         if (found := text.count("\n")) > LINES:
-            raise InnerloopError(str(path), f"must have {LINES} lines at most", got=found)
+            raise InnerloopError(str(path), f"must have at most {LINES} lines", got=found)
         lines = list(enumerate(text.split("\n"), 1))[:-1]
         return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
 
     def rewind(self, step: int) -> None:
-        """Forget metrics after `step`: they will be made again."""
+        """Discard metrics after `step`: they will be logged again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
         self.write("metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
-    """The initialisations along a training in a folder by meta-step, the first ones first."""
+    """The saved initialisations in a folder by meta-step, in ascending order."""
     found = {path for path in folder.glob("*.safetensors") if re.fullmatch(r"[0-9]{8,18}", path.stem)}
     return {int(path.stem): path for path in sorted(found)}
 
 
 def last_checkpoint_hint(folder: Path) -> str:
-    """The end of an error's advice: where the last good checkpoint of a run is, if there is one."""
+    """The end of an error message: where the last good checkpoint of a run is, if there is one."""
     there = RunFolder(folder).has_checkpoint()
     return f"; the last good checkpoint is kept in {folder}" if there else ""

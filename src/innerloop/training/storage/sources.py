@@ -1,4 +1,4 @@
-"""The weights file that a run, a path or a preset's name stands for."""
+"""Finds the weights file of a run, a path or a preset's name."""
 
 import os
 from pathlib import Path
@@ -12,14 +12,14 @@ from innerloop.training.storage.run_directory import RunFolder
 
 
 def weights_path(source: str | Path) -> Path:
-    """The weights file that a source names. Raises InnerloopError for a run's that are of another run."""
+    """The weights file of a source. Raises InnerloopError if there is none, or if it belongs to another run."""
     path = Path(source)
     if path.is_dir():
         run = RunFolder(path)
         config = run.config()
         if not run.weights.is_file():
             raise InnerloopError(
-                str(path), "the run has not ended", do=f"go on with `innerloop train --resume {path}`"
+                str(path), "the run has not ended", do=f"continue it with `innerloop train --resume {path}`"
             )
         refuse_link(run.weights)
         weights.check_config(run.weights, config, weights.load(run.weights)[1])
@@ -29,19 +29,19 @@ def weights_path(source: str | Path) -> Path:
     if str(source) in weights.shipped():
         return weights.shipped_path(str(source))
     if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
-        do = "give a run's folder, a weights file, or a preset whose weights ship"
+        do = "give a run's folder, a weights file, or a preset with shipped weights"
         raise InnerloopError(str(path), "there is no such folder or file", do=do)
     name = preset(str(source)).name  # a clear error for an unknown name
     raise InnerloopError(
         name,
-        "no trained weights of this preset ship with the package",
+        "the package ships no trained weights of this preset",
         do=f"train it: `innerloop train {name}`; weights ship for "
         + (", ".join(weights.shipped()) or "none"),
     )
 
 
 def inputs_of(source: str | Path, data_folder: str = "") -> list[Path]:
-    """What is read where a source is: itself, its weights, and the images or the table that it was trained on."""
+    """The paths that are read for a source: itself, its weights, and the images or table that it was trained on."""
     path = weights_path(source)
     data = weights.load(path)[1].data
     own = data_folder or data.file or data.folder

@@ -1,8 +1,8 @@
-"""Scalars for TensorBoard, written as they come and never at the price of the run.
+"""Writes scalars for TensorBoard at once, without ever failing the run.
 
-A file of events is a sequence of records: length, checksum of the length, content, checksum of the content. Each is
-one unbuffered write, with no thread and no queue. Where the disk is full the board stops and says so once; the numbers
-are in `metrics.jsonl` all the same.
+An event file is a sequence of records: length, checksum of the length, content, checksum of the content. Each record is
+one unbuffered write, with no thread and no queue. If the disk is full, the writer warns once and stops; the numbers are
+still in `metrics.jsonl`.
 """
 
 import os
@@ -17,11 +17,11 @@ from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-"""A new file; without the last flag Windows would change bytes that look like the end of a line."""
+"""Flags to create a new file; without the last one Windows would translate line endings."""
 
 
 class ScalarWriter:
-    """One file of events in `folder`; times go on from the start even if the clock is set back."""
+    """Writes one event file in `folder`; times keep increasing even if the clock is set back."""
 
     def __init__(self, folder: Path):
         self.folder, self.begun, self.begun_at = folder, time.monotonic(), time.time()
@@ -35,18 +35,18 @@ class ScalarWriter:
         self.write(Event(wall_time=self.now(), file_version="brain.Event:2"))
 
     def new_path(self) -> Path:
-        """A name that TensorBoard knows, later than those that are there."""
+        """A file name that TensorBoard recognises, with a later time than existing ones."""
         number = int(self.begun_at)
         while (path := self.folder / f"events.out.tfevents.{number}.{socket.gethostname()}").exists():
             number += 1
         return path
 
     def now(self) -> float:
-        """The time of day at the start, and what has passed since then."""
+        """The wall time at the start plus the time elapsed since."""
         return self.begun_at + time.monotonic() - self.begun
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        """One number of one meta-step."""
+        """Write one scalar of one meta-step."""
         self.write(Event(wall_time=self.now(), step=step, summary=scalar(name, value)))
 
     def write(self, event: Event) -> None:
@@ -62,13 +62,13 @@ class ScalarWriter:
             self.stop(trouble)
 
     def stop(self, trouble: OSError) -> None:
-        """Write no more, and say why."""
+        """Stop writing, and warn why."""
         self.close()
-        text = f"innerloop: no more is written for TensorBoard in {self.folder} ({trouble.strerror})"
+        text = f"innerloop: stopped writing for TensorBoard in {self.folder} ({trouble.strerror})"
         warnings.warn(text, stacklevel=2)
 
     def close(self) -> None:
-        """Nothing comes after this."""
+        """Close the file; further writes are ignored."""
         handle, self.handle = self.handle, None
         if handle is not None:
             self.about = os.fstat(handle)

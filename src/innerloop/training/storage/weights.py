@@ -1,4 +1,4 @@
-"""Trained initialisations as safetensors files with their config inside; some ship with the package."""
+"""Trained initialisations as safetensors files that include their config; some ship with the package."""
 
 import json
 from collections.abc import Callable
@@ -30,25 +30,25 @@ def save(path: Path, params: Params, config: Config, facts: JsonObject) -> None:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: JsonObject) -> None:
-    """`save`, for arrays by path."""
+    """As `save`, for arrays by path."""
     metadata = {"config": to_json(config), "facts": json.dumps(facts)}
     safetensors_writer.write(path, arrays, metadata, do="free some room")
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
-    """Read arrays by path, config and facts. Raises InnerloopError for anything that is not such a file."""
+    """Read arrays by path, config and facts. Raises InnerloopError for any other file."""
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     if "fit" in metadata:
         wrong = "holds weights of `innerloop.fit`, for a model of your own"
-        raise InnerloopError(str(path), wrong, do=f"load them by {LOAD}")
+        raise InnerloopError(str(path), wrong, do=f"load them with {LOAD}")
     missing = [name for name in ("config", "facts") if name not in metadata]
     if missing:
-        raise InnerloopError(str(path), f"holds no trained weights (no {missing[0]} beside them)")
+        raise InnerloopError(str(path), f"holds no trained weights (it has no {missing[0]})")
     return arrays, from_json(metadata["config"], str(path)), facts_of(metadata["facts"], path)
 
 
 def deciding(config: Config) -> Config:
-    """What of a config decides the result: not how tasks fit into memory, nor where data and a start lie."""
+    """The config without settings that do not affect the result: memory use, and the paths of data and a start."""
     return replace(
         config,
         outer=replace(config.outer, chunk=None),
@@ -59,9 +59,9 @@ def deciding(config: Config) -> Config:
 
 
 def check_config(path: Path, wanted: Config, found: Config) -> None:
-    """Raise InnerloopError for weights of another training."""
+    """Raise InnerloopError if the weights were trained with other settings."""
     if deciding(found) != deciding(wanted):
-        do = "give another folder, or bring them back"
+        do = "give another folder, or restore the run's own weights"
         raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
 
 
@@ -70,25 +70,25 @@ FACTS: dict[str, Callable[[Any], bool]] = {
     "seconds": lambda n: is_number(n) and 0 <= n < 1e12,
     "environment": lambda value: isinstance(value, dict),
 }
-"""What is right for each fact that is known."""
+"""The check of each known fact."""
 
 
 def facts_of(text: str, path: Path) -> JsonObject:
-    """The facts beside the weights. Raises InnerloopError unless they are a JSON object, the known ones right."""
+    """The facts stored with the weights. Raises InnerloopError unless they are a JSON object with valid known facts."""
     facts = parse_json(text, f"{path} holds no trained weights: its facts")
     if not isinstance(facts, dict):
-        raise InnerloopError(str(path), "holds no trained weights: its facts are no object")
+        raise InnerloopError(str(path), "holds no trained weights: its facts are not a JSON object")
     for name, right in FACTS.items():
         if name in facts and not right(facts[name]):
             got = repr(facts[name])[:80]
-            raise InnerloopError(str(path), f"holds no trained weights: the fact `{name}` is wrong", got=got)
+            raise InnerloopError(str(path), f"holds no trained weights: fact `{name}` is invalid", got=got)
     return facts
 
 
 def into(params: object, arrays: dict[str, np.ndarray], who: str, do: str = DO) -> Params:
-    """`params` with the values of `arrays`; their shapes and types count alone.
+    """A tree like `params` with the values of `arrays`; only the shapes and types of `params` are used.
 
-    Raises InnerloopError, with `do`, if the arrays are of another model, or hold a number that is not finite.
+    Raises InnerloopError, with `do`, if the arrays belong to another model or hold a number that is not finite.
     """
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
     check_same(leaves, arrays, who, do)
@@ -96,7 +96,7 @@ def into(params: object, arrays: dict[str, np.ndarray], who: str, do: str = DO) 
         if jnp.issubdtype(leaves[name].dtype, jnp.floating):
             if not jnp.issubdtype(array.dtype, jnp.floating):
                 raise InnerloopError(who, f"`{name}` must hold floats", got=array.dtype)
-        elif array.dtype != leaves[name].dtype:  # of a model's state, such as a counter
+        elif array.dtype != leaves[name].dtype:  # part of a model's state, such as a counter
             raise InnerloopError(who, f"`{name}` must hold {leaves[name].dtype}", got=array.dtype)
     found = {path: jnp.asarray(arrays[path], leaf.dtype) for path, leaf in leaves.items()}
     for name, array in found.items():
@@ -106,7 +106,7 @@ def into(params: object, arrays: dict[str, np.ndarray], who: str, do: str = DO) 
 
 
 def shipped() -> list[str]:
-    """Names of the presets whose trained weights come with the package."""
+    """Names of the presets whose trained weights ship with the package."""
     if not SHIPPED.is_dir():
         return []
     return sorted(
@@ -115,10 +115,10 @@ def shipped() -> list[str]:
 
 
 def shipped_path(name: str) -> Path:
-    """Where the shipped weights of a preset are."""
+    """The path of a preset's shipped weights."""
     return Path(str(SHIPPED / f"{name}.safetensors"))
 
 
 def shipped_snapshots(name: str) -> dict[int, Path]:
-    """The shipped initialisations along the training of a preset, by meta-step; most presets have none."""
+    """The shipped snapshots from the training of a preset, by meta-step; most presets have none."""
     return snapshots_in(Path(str(SHIPPED / "snapshots" / name))) if name in shipped() else {}

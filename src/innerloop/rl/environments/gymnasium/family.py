@@ -1,9 +1,9 @@
 """Gymnasium environments as a family of tasks: one copy per trajectory, stepped together.
 
-A Gymnasium environment hides its state. So the state that the pure interface passes on is a ticket: the set of copies,
+A Gymnasium environment hides its state, so the state that the pure interface passes on is a ticket: the set of copies,
 the copy in it, and the number of steps so far. Each step depends on the ticket of the step before, so no compiled
 program can reorder them, and a step out of order raises an error. All randomness of an environment comes from the seed
-that `reset` derives from its key. The copies of one device are stepped one after the other in this process.
+that `reset` derives from its key. The copies of one device are stepped one after another in this process.
 """
 
 from collections.abc import Callable
@@ -25,20 +25,20 @@ from innerloop.rl.environments.mujoco.models import import_optional
 
 @dataclass(frozen=True, eq=False)
 class GymnasiumFamily:
-    """Environments made by `make()` that differ by a task.
+    """Environments made by `make()` that differ in their task.
 
     Actions in [-1, 1] are scaled to the bounds of the action space.
 
     Attributes:
         make: returns a new environment.
-        tasks: `tasks(key)`, a JAX function that draws a task, an array.
+        tasks: `tasks(key)`, a JAX function that draws a task, which is an array.
         horizon: steps after which a trajectory is cut.
         set_task: called as `set_task(environment, task)` before every reset (None: the task is passed as
             `environment.reset(options={"task": task})`).
 
     Raises:
-        InnerloopError: for a horizon below 1, and for an action space that is neither Discrete nor a bounded Box with
-            one axis.
+        InnerloopError: if the horizon is below 1, or the action space is neither Discrete nor a bounded Box with one
+            axis.
     """
 
     make: Callable[[], Any]
@@ -50,7 +50,7 @@ class GymnasiumFamily:
     def __post_init__(self) -> None:
         check_bounds(self, "GymnasiumFamily.{}".format)
         object.__setattr__(self, "groups", Groups(self))
-        _ = self.action_size  # fail on an unsuitable action space before anything is compiled
+        _ = self.action_size  # fail early on an unsupported action space, before anything is compiled
 
     @cached_property
     def spaces(self) -> tuple[Any, Any]:
@@ -78,15 +78,15 @@ class GymnasiumFamily:
             return int(space.n)
         bounded = hasattr(space, "low") and np.isfinite(space.low).all() and np.isfinite(space.high).all()
         if not bounded or len(space.shape) != 1:
-            do = "use a Discrete space or a bounded Box of one axis"
-            raise InnerloopError("GymnasiumFamily", "the action space does not fit", got=repr(space), do=do)
+            do = "use a Discrete space or a bounded Box with one axis"
+            raise InnerloopError("GymnasiumFamily", "the action space is unsupported", got=repr(space), do=do)
         return space.shape[0]
 
     def probe(self) -> None:
         """Reset and step one copy.
 
         Raises:
-            InnerloopError: it returns something else than Gymnasium's environments do.
+            InnerloopError: if it does not return what Gymnasium's environments return.
         """
         task = np.asarray(self.sample_task(jax.random.key(0)))
         group = Group(self, 1)
@@ -103,14 +103,14 @@ class GymnasiumFamily:
         return jnp.ravel(task)
 
     def reset(self, key: PRNGKeyArray, task: Array) -> tuple[Ticket, Float[Array, " observation"]]:
-        """A copy with its task, seeded by the key."""
+        """Reset a copy to its task, seeded from the key."""
         seed = jax.random.randint(key, (), 0, 2**31 - 1, jnp.int32)
         number, observation = jax.ShapeDtypeStruct((), jnp.int32), self.observation_struct
         out = (Ticket._make([number] * 3), observation)
         return jax.pure_callback(self.groups.reset, out, seed, task, vmap_method="broadcast_all")
 
     def step(self, key: PRNGKeyArray, state: Ticket, action: Array) -> Transition:
-        """One step of the copy, which ignores the key; after its end the copy does not move."""
+        """One step of the copy, ignoring the key; a copy that has ended is not stepped."""
         number, observation = jax.ShapeDtypeStruct((), jnp.int32), self.observation_struct
         paid, over = jax.ShapeDtypeStruct((), observation.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
         out = (Ticket._make([number] * 3), observation, paid, over)

@@ -1,4 +1,4 @@
-"""Copies of environments that hide their state, and the tickets that stand for it."""
+"""Copies of environments that hide their state, and the tickets that stand for that state."""
 
 import threading
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from innerloop.rl.environments.mujoco.models import import_optional
 
 WHO = "GymnasiumFamily"
 MAX_GROUPS = 16
-"""Sets of copies that may be in use at once; beyond it the oldest is reclaimed."""
+"""Maximum number of sets of copies in use at once; beyond that, the oldest is reclaimed."""
 
 
 class Ticket(NamedTuple):
@@ -27,17 +27,17 @@ STEP = ("step", ("observation", "reward", "terminated", "truncated", "info"))
 
 
 def unpack(found: object, of: tuple[str, tuple[str, ...]]) -> tuple[Any, ...]:
-    """What a method returned. Raises InnerloopError unless it is the tuple that Gymnasium's methods return."""
+    """The values that a method returned. Raises InnerloopError unless they form the tuple of Gymnasium's interface."""
     method, names = of
     if not isinstance(found, tuple) or len(found) != len(names):
         got = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
-        do = "wrap an environment of the old interface, as by gymnasium's compatibility wrappers"
+        do = "wrap environments with the old interface, for example by gymnasium's compatibility wrappers"
         raise InnerloopError(WHO, f"`{method}` must return ({', '.join(names)})", got=got, do=do)
     return found
 
 
 def number(reward: Any) -> float:
-    """A reward. Raises InnerloopError for anything but a number."""
+    """The reward as a float. Raises InnerloopError for anything but a number."""
     if np.shape(reward) != () or np.asarray(reward).dtype.kind not in "fiub":
         raise InnerloopError(WHO, "a reward must be a number", got=repr(reward))
     return float(reward)
@@ -54,7 +54,7 @@ class Group:
         self.over = np.zeros(size, bool)
 
     def reset(self, seeds: np.ndarray, tasks: np.ndarray) -> None:
-        """Reset every copy to its seed and task."""
+        """Reset every copy with its seed and task."""
         self.time, self.over[:] = 0, False
         for i, (copy, seed, task) in enumerate(zip(self.copies, seeds.tolist(), tasks, strict=True)):
             if self.family.set_task is not None:
@@ -63,7 +63,7 @@ class Group:
             self._keep(i, unpack(copy.reset(seed=seed, options=options), RESET)[0])
 
     def step(self, actions: np.ndarray) -> np.ndarray:
-        """Step every copy that has not ended; returns the rewards."""
+        """Step every copy that has not ended, and return the rewards."""
         self.time += 1
         rewards = np.zeros(len(self.copies))
         for i in np.flatnonzero(~self.over).tolist():
@@ -101,7 +101,7 @@ class Groups:
         self.free: list[Group] = []
 
     def reset(self, seeds: object, tasks: object) -> tuple[Ticket, np.ndarray]:
-        """Tickets and observations of new copies, one per seed."""
+        """Tickets and observations of freshly reset copies, one per seed."""
         seeds, tasks = np.asarray(seeds), np.asarray(tasks)
         shape = seeds.shape
         number, group = self._take(seeds.size)
@@ -122,7 +122,7 @@ class Groups:
         in_turn = group is not None and copies.size == len(group.copies) and (time == group.time).all()
         if group is None or not in_turn:
             do = "step every copy of a reset together and in order, as innerloop.rl.rollout does"
-            raise InnerloopError(WHO, "its environments were stepped out of turn", do=do)
+            raise InnerloopError(WHO, "its environments were stepped out of order", do=do)
         rewards = group.step(actions.reshape(copies.size, *actions.shape[len(shape) :]))
         if group.time >= self.family.horizon:
             self._give_back(int(numbers.flat[0]))
@@ -139,7 +139,7 @@ class Groups:
         return group.observations.reshape(*shape, -1).astype(self.family.observation_struct.dtype)
 
     def _take(self, size: int) -> tuple[int, Group]:
-        """The number of a set of this size, and the set."""
+        """Take a set of this size into use, and return its number and the set."""
         with self.lock:
             if len(self.used) >= MAX_GROUPS:
                 self.free.append(self.used.pop(min(self.used)))

@@ -1,8 +1,8 @@
 """MuJoCo's C engine as a pure function: all trajectories of all tasks in one call, on threads.
 
-A step of the environment inside a compiled program calls the host once, with the whole batch that `vmap` made of it;
-`mujoco.batch` then steps every simulation on its thread pool. State is passed as arrays, so a call depends on its
-arguments alone. Several devices may call at once; each uses its share of the cores.
+An environment step inside a compiled program calls the host once, with the whole batch that `vmap` has formed;
+`mujoco.batch` then steps every simulation on its thread pool. State is passed as arrays, so a call depends only on its
+arguments. Several devices may call at once; each uses its share of the cores.
 """
 
 import os
@@ -18,14 +18,14 @@ from jaxtyping import Array, Float
 from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, import_optional, load_model
 
 POOL: defaultdict[tuple[Body, int], list[Any]] = defaultdict(list)
-"""Idle batches by body and number of simulations, since creating one takes longer than a step."""
+"""Idle batches by body and number of simulations, kept because creating one takes longer than a step."""
 LOCK = threading.Lock()
 
 
 def advance(
     body: Body, state: Float[Array, " state"], action: Float[Array, " action"]
 ) -> Float[Array, " numbers"]:
-    """The state after one step of the environment, followed by its sensor values."""
+    """The state after one environment step, followed by its sensor values."""
     return _host_call(body, state, action, SUBSTEPS)
 
 
@@ -35,7 +35,7 @@ def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]
 
 
 def _host_call(body: Body, state: Array, action: Array, substeps: int) -> Array:
-    """One call for a whole batch of states, whatever axes `vmap` gave it."""
+    """One host call for a whole batch of states, whatever axes `vmap` added."""
     out = jax.ShapeDtypeStruct((body.state_size + body.sensed_size,), state.dtype)
 
     def call(states: object, actions: object) -> np.ndarray:
@@ -43,7 +43,7 @@ def _host_call(body: Body, state: Array, action: Array, substeps: int) -> Array:
         after = step_batch(
             body, states.reshape(-1, states.shape[-1]), actions.reshape(-1, actions.shape[-1]), substeps
         )
-        with np.errstate(over="ignore"):  # exploded values become infinite, and are detected as such
+        with np.errstate(over="ignore"):  # exploded values become infinite, and are detected later
             return after.reshape(*states.shape[:-1], -1).astype(states.dtype)
 
     return jax.pure_callback(call, out, state, action, vmap_method="broadcast_all")
@@ -56,7 +56,7 @@ def step_batch(body: Body, states: np.ndarray, actions: np.ndarray, substeps: in
         body: the model.
         states: `[simulations, state]`.
         actions: `[simulations, actuators]`.
-        substeps: steps of physics; 0 only computes the sensor values.
+        substeps: number of physics steps; 0 only computes the sensor values.
 
     Returns:
         States followed by sensor values, `[simulations, state + sensed]`.
@@ -77,7 +77,7 @@ def step_batch(body: Body, states: np.ndarray, actions: np.ndarray, substeps: in
 
 
 def _borrow(body: Body, simulations: int) -> Any:
-    """A batch for this caller alone, idle or new."""
+    """A batch for the exclusive use of this caller: an idle one, or a new one."""
     with LOCK:
         free = POOL[body, simulations]
         if free:
@@ -89,7 +89,7 @@ def _borrow(body: Body, simulations: int) -> Any:
 
 
 def _num_threads() -> int:
-    """Threads of one caller: the cores divided by the devices that may call at once."""
+    """Threads per caller: the number of cores divided by the number of devices that may call at once."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // jax.local_device_count())
 

@@ -15,7 +15,7 @@ from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, import_optio
 def advance(
     body: Body, state: Float[Array, " state"], action: Float[Array, " action"]
 ) -> Float[Array, " numbers"]:
-    """The state after one step of the environment, followed by its sensor values."""
+    """The state after one environment step, followed by its sensor values."""
     mjx, model, data = _data_at(body, state)
     data = jax.lax.fori_loop(0, SUBSTEPS, lambda _, d: mjx.step(model, d), data.replace(ctrl=action))
     after = _solver_state(body, data)
@@ -36,8 +36,8 @@ def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]
 
 @cache
 def _compiled_model(body: Body) -> tuple[Any, Any, Any]:
-    """MJX, the model and an empty state, made once outside any traced program."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional backend is missing
+    """MJX, the model and an empty state, created once outside any traced program."""
+    with contextlib.redirect_stdout(io.StringIO()):  # importing it prints that an optional backend is missing
         mjx = import_optional("mujoco.mjx", body.name)
     with jax.ensure_compile_time_eval():
         model = mjx.put_model(load_model(body))
@@ -45,7 +45,7 @@ def _compiled_model(body: Body) -> tuple[Any, Any, Any]:
 
 
 def _data_at(body: Body, state: Array) -> tuple[Any, Any, Any]:
-    """MJX, the model, and its data in this state."""
+    """MJX, the model, and its data set to this state."""
     mjx, model, data = _compiled_model(body)
     p, v = body.positions, body.velocities
     qpos, qvel, warm_start = jnp.split(state, (p, p + v))

@@ -1,7 +1,7 @@
 """Gymnasium's MuJoCo models of the half-cheetah and the ant, with sensors.
 
-The sensors are the centre of mass of the whole body, its velocity, and (if contacts count) a force, which only makes
-MuJoCo compute the contact forces `cfrc_ext`. Both engines read the same model.
+The sensors are the centre of mass of the whole body, its velocity, and (if contacts are observed) a force, which only
+serves to make MuJoCo compute the contact forces `cfrc_ext`. Both engines use the same model.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 from innerloop.errors import InnerloopError
 
 SUBSTEPS = 5
-"""Steps of physics in one step of the environment: Gymnasium's frame skip, 0.05 s."""
+"""Physics steps per environment step: Gymnasium's frame skip, 0.05 s."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Body:
     """One model.
 
     Attributes:
-        name: its name in configs.
-        file: its file in Gymnasium.
+        name: the model's name in configs.
+        file: name of its file in Gymnasium.
         positions: length of qpos.
         velocities: length of qvel.
         actuators: length of an action.
-        parts: number of bodies in the tree, without the ground.
+        parts: number of bodies in the tree, excluding the ground.
         contacts: whether contact forces are observed.
     """
 
@@ -46,7 +46,7 @@ class Body:
 
     @property
     def sensed_size(self) -> int:
-        """Number of sensor values: centre of mass, its velocity, contact forces on every part."""
+        """Number of sensor values: centre of mass, its velocity, and contact forces on every part."""
         return 6 + 6 * self.parts * self.contacts
 
 
@@ -55,7 +55,7 @@ ANT = Body("ant", "ant.xml", 15, 14, 8, 13, True)
 
 
 def import_optional(module: str, who: str) -> Any:
-    """Import a module of the extra `rl`.
+    """Import a module that the extra `rl` provides.
 
     Raises:
         InnerloopError: if it is not installed.
@@ -69,7 +69,7 @@ def import_optional(module: str, who: str) -> Any:
 
 
 def _model_xml(body: Body) -> str:
-    """The XML of the model in Gymnasium's package, found without importing Gymnasium."""
+    """The model's XML from Gymnasium's package, found without importing Gymnasium."""
     import_optional("mujoco", body.name)
     found = find_spec("gymnasium")
     if found is None or found.origin is None:
@@ -86,12 +86,12 @@ def _model_xml(body: Body) -> str:
 
 
 TOTAL_MASS = ' settotalmass="14"'
-"""A deprecated attribute in the half-cheetah's file; `load_model` sets the mass by a call instead."""
+"""A deprecated attribute in the half-cheetah's file; `load_model` sets the mass with a function call instead."""
 
 
 @cache
 def load_model(body: Body) -> Any:
-    """The compiled model with its sensors, without MuJoCo's automatic reset, which would hide exploding physics.
+    """The compiled model with its sensors, and without MuJoCo's automatic reset, which would hide exploding physics.
 
     Raises:
         InnerloopError: if MuJoCo or Gymnasium is not installed, or the model's file cannot be read.

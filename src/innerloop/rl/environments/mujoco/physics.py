@@ -1,7 +1,7 @@
-"""One step of physics on either engine, and the sensor values after it.
+"""One environment step of physics on either engine, and the sensor values after it.
 
-On a CPU this is MuJoCo's C engine; on an accelerator it is MJX, the same physics as a JAX program. Both take and return
-`[qpos, qvel, warm start]`, followed by the same sensor values.
+On a CPU the engine is MuJoCo's C engine; on an accelerator it is MJX, the same physics as a JAX program. Both take
+`[qpos, qvel, warm start]`, and return the same, followed by the same sensor values.
 """
 
 from types import ModuleType
@@ -17,11 +17,11 @@ from innerloop.rl.environments.mujoco.models import Body
 Engine = Literal["auto", "c", "mjx"]
 
 MAX_SPEED = 1e3
-"""A velocity (m/s or rad/s) beyond which the physics has exploded: a hundred times what these bodies reach."""
+"""Velocity (m/s or rad/s) beyond which the physics counts as exploded: a hundred times what these bodies reach."""
 
 
 class Physics(NamedTuple):
-    """The state of a body, its centre of mass with its velocity, and the clipped contact forces."""
+    """The state of a body, the position and velocity of its centre of mass, and the clipped contact forces."""
 
     qpos: Float[Array, " positions"]
     qvel: Float[Array, " velocities"]
