@@ -12,6 +12,7 @@ one.
 
 import difflib
 from dataclasses import replace
+from functools import cache
 
 from innerloop.config.presets.images import images, images_pretrained, images_reptile, own_images
 from innerloop.config.presets.published import PAPER_LENGTH, PUBLISHED, paper_length
@@ -28,6 +29,11 @@ from innerloop.errors import InnerloopError
 
 def all_presets() -> dict[str, Config]:
     """Every preset by name."""
+    return dict(_all_presets())
+
+
+@cache
+def _all_presets() -> dict[str, Config]:
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
     found["sinusoid-reptile"] = sinusoid_reptile()
     for name, relative in {"cavia": cavia, "meta-sgd": meta_sgd, "maml-plus-plus": maml_plus_plus}.items():
@@ -60,7 +66,7 @@ def all_presets() -> dict[str, Config]:
 
 def preset(name: str) -> Config:
     """The preset of this name. Raises InnerloopError for an unknown name, with the closest ones."""
-    known = all_presets()
+    known = _all_presets()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
