@@ -10,12 +10,15 @@ import pytest
 from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, separable, small
 
 from innerloop import analysis
-from innerloop.analysis import NamedLayers, named_layers
+from innerloop.algorithms import maml
+from innerloop.analysis import NamedLayers, Subject, named_layers
 from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES, _measures_of
 from innerloop.analysis.weight_movement import _angle
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import paths
+from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 
@@ -146,6 +149,51 @@ def test_similarity_of_two_models():
     ] == pytest.approx(1, abs=1e-10)
     with pytest.raises(InnerloopError, match="need the same layers, got hidden1, head and first, out"):
         analysis.similarity_across_models(a, own(), tasks=2, key=KEY)
+
+
+def magnified(times: int):
+    """A model of pictures of 2 x 2 whose first layer says everything `times` times along each axis."""
+
+    def activations(params, x):
+        seen = jnp.repeat(jnp.repeat(x.reshape(-1, 2, 2, 1) @ params["first"], times, 1), times, 2)
+        return {"first": seen, "out": seen.mean((1, 2)) @ params["out"]}
+
+    class Pictures:
+        def sample(self, key):
+            x = jax.random.normal(key, (6, 4))
+            return Task(Batch(x, x), Batch(x, x))
+
+    loss = lambda params, batch: jnp.mean(activations(params, batch.inputs)["out"] ** 2)
+    return Subject(
+        {"first": jnp.ones((1, 2)), "out": jnp.ones((2, 1))},
+        NamedLayers({"first": "first", "out": "out"}, activations),
+        maml(loss, InnerLoop(optax.sgd(0.1), 1)),
+        lambda params, task: {"loss": loss(params, task.query)},
+        Pictures(),
+    )
+
+
+@pytest.mark.parametrize("most", [1000, 20], ids=["all points", "some points"])
+def test_layers_of_other_resolutions_have_no_points_in_common(monkeypatch, most):
+    """Whether or not both have more points than are compared; with whole examples as points they can be compared."""
+    monkeypatch.setattr("innerloop.analysis.similarity.MOST_POINTS", most)
+    message = r"layer first must have the same points in both, got outputs of shape \(6, 2, 2, 2\) and \(6, 4, 4, 2\)"
+    with pytest.raises(InnerloopError, match=message):
+        analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY)
+
+
+def test_whole_examples_are_compared_at_any_resolution():
+    found = analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY, layout="flatten")
+    assert found[0]["cca"]["mean"] == pytest.approx(1, abs=1e-5)
+    assert found[0]["points"] == 6
+
+
+def test_a_model_of_other_inputs_is_refused():
+    wide = lambda subject: replace(subject, params={**subject.params, "first": jnp.ones((3, 2))})
+    with pytest.raises(
+        InnerloopError, match=r"a model cannot read the queries \(.*got \(6, 4\); compare models"
+    ):
+        analysis.similarity_across_models(magnified(1), wide(magnified(1)), tasks=2, key=KEY)
 
 
 def test_each_of_two_models_adapts_by_its_own_inner_loop():

@@ -12,6 +12,7 @@ and points, was not consulted.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
@@ -29,7 +30,7 @@ from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.engine.evaluate import over_tasks
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, first_line
 
 Compare = Callable[[Params, Task], tuple[dict[str, Array], dict[str, Array]]]
 """Two sets of activations of one task, layer by layer, at the same points."""
@@ -102,7 +103,8 @@ def similarity_across_models(
         on_progress: progress callback.
 
     Raises:
-        InnerloopError: if the models do not have the same layers.
+        InnerloopError: if the models do not have the same layers, a layer has other points in the other model
+            (under `positions`, another resolution), or one cannot read the inputs of these tasks.
     """
     if subject.layers.names != other.layers.names:
         got = f"{', '.join(subject.layers.names)} and {', '.join(other.layers.names)}"
@@ -122,18 +124,47 @@ def similarity_across_models(
 def _activations_of_both(
     a: Subject, params: Params, b: Subject, second: Params, task: Task, layout: Layout
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The activations of two sets of parameters on a task's queries, at the same points."""
+    """The activations of two sets of parameters on a task's queries, at the same points.
+
+    Raises:
+        InnerloopError: if a model cannot read the queries, or a layer of the two has other points.
+    """
+    pairs = zip(_outputs(a, params, task).items(), _outputs(b, second, task).values(), strict=True)
+    matched = {name: _same_points(name, x, y, layout) for (name, x), y in pairs}
+    return {name: x for name, (x, _) in matched.items()}, {name: y for name, (_, y) in matched.items()}
+
+
+def _outputs(subject: Subject, params: Params, task: Task) -> dict[str, Array]:
+    """The output of each layer on a task's queries, in the order of the layers."""
     inputs = task.query.inputs
-    pick = lambda found: {name: _subsample(as_points(x, layout)) for name, x in found.items()}
-    return pick(a.layers.activations(params, inputs)), pick(b.layers.activations(second, inputs))
+    try:
+        found = subject.layers.activations(params, inputs)
+    except (TypeError, ValueError) as error:  # for example, images with another number of channels
+        if isinstance(error, InnerloopError):
+            raise
+        wrong = f"a model cannot read the queries ({first_line(error)})"
+        do = "compare models for inputs of the same shape"
+        raise InnerloopError("similarity", wrong, got=jax.tree.map(jnp.shape, inputs), do=do) from error
+    return {name: found[name] for name in subject.layers.names}
 
 
-def _subsample(points: Array) -> Array:
+def _same_points(name: str, x: Array, y: Array, layout: Layout) -> tuple[Array, Array]:
+    """One layer's outputs as points and neurons, at the same `MOST_POINTS` points or fewer."""
+    axes = 1 if layout == "flatten" else -1
+    if x.shape[:axes] != y.shape[:axes]:
+        do = "compare models of the same resolution, or in Python use layout='flatten'"
+        got = f"outputs of shape {x.shape} and {y.shape}"
+        raise InnerloopError("similarity", f"layer {name} must have the same points in both", got=got, do=do)
+    x, y = as_points(x, layout), as_points(y, layout)
+    rows = _rows(len(x))
+    return x[rows], y[rows]
+
+
+def _rows(points: int) -> np.ndarray | slice:
     """`MOST_POINTS` rows, always the same ones; chosen at random, since neighbouring positions are similar."""
-    if len(points) <= MOST_POINTS:
-        return points
-    rows = np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False)
-    return points[np.sort(rows)]
+    if points <= MOST_POINTS:
+        return slice(None)
+    return np.sort(np.random.default_rng(0).choice(points, MOST_POINTS, replace=False))
 
 
 def comparer(
