@@ -14,6 +14,7 @@ from innerloop.engine.inner import InnerLoop, unroll
 from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
+from innerloop.nn.losses import mean_squared_error
 
 SGD = optax.sgd(0.5)
 
@@ -65,6 +66,19 @@ def test_a_minibatch_larger_than_the_support_set_is_all_of_it():
         loss, InnerLoop(optax.sgd(1.0), 2, minibatch=9), params, batch, lambda p, i: p["w"]
     ).observed
     np.testing.assert_allclose(seen, [0.0, 1.5, 1.5])
+
+
+@pytest.mark.parametrize(("counted", "size"), [([1, 3, 5], 2), ([0, 1], 3), ([6], 7), ([0, 1, 2, 3], 2)])
+def test_minibatches_skip_what_the_mask_excludes(counted: list[int], size: int):
+    """The steps are those of the set without the excluded rows, wherever these lie."""
+    mask = jnp.zeros(7, bool).at[jnp.array(counted)].set(True)
+    _, batch = problem(7)
+    padded = Batch(jnp.where(mask, batch.inputs, jnp.nan)[:, None], batch.targets[:, None], mask)
+    short = Batch(*(x[jnp.array(counted)] for x in padded[:2]))
+    fn = mean_squared_error(lambda params, inputs: params["w"] * jnp.ones_like(inputs) + 0 * inputs)
+    inner = InnerLoop(optax.sgd(0.1), 4, minibatch=size)
+    losses = [unroll(fn, inner, {"w": jnp.full((), 5.0)}, given).losses for given in (padded, short)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

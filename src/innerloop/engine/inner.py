@@ -32,6 +32,7 @@ from innerloop.engine.loss import (
     initial_state,
     is_random,
 )
+from innerloop.engine.minibatch import minibatch_of_step
 from innerloop.engine.nested_scan import nested_scan, square_root_segments
 from innerloop.engine.optimizer import initial_moments
 from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
@@ -58,7 +59,8 @@ class InnerLoop:
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
         select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several
             of these, or a function of the path.
-        minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them).
+        minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them). Those
+            that the mask of a `Batch` excludes are skipped.
             The samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile).
         derivative: how the loop is differentiated; changes the cost, never the result.
         stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
@@ -230,9 +232,7 @@ def _batch_of_step(inner: InnerLoop, support: PyTree, i: Array, item: PyTree) ->
     """The data of step i: the item of a stream, or a minibatch, wrapping around; None for the whole support set."""
     if inner.stream or inner.minibatch is None:
         return item
-    examples = jax.tree.leaves(support)[0].shape[0]
-    rows = (i * inner.minibatch + jnp.arange(min(inner.minibatch, examples))) % examples
-    return jax.tree.map(lambda x: x[rows], support)
+    return minibatch_of_step(support, i, inner.minibatch)
 
 
 def _body(step: Step, now: Callable, watch: Callable | None, derivative: Derivative) -> Callable:
