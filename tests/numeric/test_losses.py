@@ -65,6 +65,48 @@ def test_class_numbers_that_are_none():
     assert np.isfinite(softmax_cross_entropy(jnp.zeros((3, 2)), jnp.array([0, 1, 1])))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "ways"),
+    [(jnp.uint8, 256), (jnp.uint8, 300), (jnp.int8, 200), (jnp.bool_, 2), (jnp.bfloat16, 300)],
+)
+def test_class_numbers_of_narrow_dtypes(dtype, ways):
+    """The numbers of all classes need not fit the dtype of the targets; NaN and doubled losses came of it."""
+    scores = jnp.zeros((2, ways))
+    targets = jnp.array([0, 1]).astype(dtype)
+    np.testing.assert_allclose(softmax_cross_entropy(scores, targets), np.log(ways), rtol=1e-14)
+    assert accuracy(scores.at[:, 1].set(1.0), targets) == 0.5
+
+
+WITH_A_MASK = {
+    squared_error: jnp.ones((3, 2)),
+    sigmoid_cross_entropy: jnp.ones((3, 2)),
+    softmax_cross_entropy: jnp.ones(3),
+    accuracy: jnp.ones(3),
+}
+
+
+@pytest.mark.parametrize("measure", WITH_A_MASK)
+def test_masks_are_one_boolean_for_each_example(measure):
+    """A mask [n, 1] would be broadcast to n x n, and numbers would be weights."""
+    for mask in (jnp.ones((3, 1), bool), jnp.ones(1, bool), jnp.ones(3), jnp.ones(3, int)):
+        with pytest.raises(
+            InnerloopError, match=r"the mask must be booleans of shape \(3,\), got \w+ of shape"
+        ):
+            measure(jnp.zeros((3, 2)), WITH_A_MASK[measure], mask)
+
+
+@pytest.mark.parametrize("loss", [squared_error, sigmoid_cross_entropy, softmax_cross_entropy])
+def test_targets_that_do_not_count_may_be_nan(loss):
+    """Their rows have no gradient, the others that of a table without such rows."""
+    mask, scores = jnp.array([True, False, True]), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.1, 0.5]])
+    targets = WITH_A_MASK[loss].at[1].set(jnp.nan)
+    value, slope = jax.value_and_grad(loss)(scores, targets, mask)
+    expected = jax.value_and_grad(loss)(scores[mask], targets[mask])
+    np.testing.assert_allclose(value, expected[0], rtol=1e-14)
+    np.testing.assert_allclose(slope[mask], expected[1], rtol=1e-14)
+    assert (slope[1] == 0).all()
+
+
 def test_binary_cross_entropy_falls_towards_the_target():
     """Its sign: a gradient step raises the output where the target is 1 and lowers it where it is 0."""
     loss = binary_cross_entropy(lambda params, inputs: params["bias"] + inputs)
@@ -84,6 +126,17 @@ def test_accuracy():
     assert (
         accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]]), jnp.array([1, 0, 0, 0])) == 0.75
     )
+    for targets in (jnp.zeros((3, 1), int), jnp.zeros(1, int)):
+        with pytest.raises(InnerloopError, match=r"accuracy: targets must have shape \(3,\)"):
+            accuracy(jnp.zeros((3, 2)), targets)
+
+
+def test_scores_that_are_not_finite_have_no_accuracy():
+    """Their first class would be the highest; a class that is excluded by -inf leaves the others' order."""
+    scores, targets = jnp.array([[jnp.nan, 0.0], [0.0, 1.0], [jnp.inf, 0.0]]), jnp.array([0, 1, 0])
+    assert np.isnan(accuracy(scores, targets))
+    assert accuracy(scores, targets, jnp.array([False, True, False])) == 1
+    assert accuracy(jnp.array([[-jnp.inf, 0.0]]), jnp.array([1])) == 1
 
 
 def test_losses_read_batches():

@@ -62,6 +62,8 @@ def test_means_leave_out_what_diverged_but_in_accuracies():
         (0, 1), {"loss": np.array([[1.6, 0.5], [1.6, 1e6]]), "accuracy": np.array([[0.2, 0.8], [0.2, 0.2]])}
     )
     assert means(curve) == {"loss": 0.5, "accuracy": 0.5, "diverged": 1.0}
+    curve.scores["accuracy"][1, -1] = np.nan  # no prediction is right
+    assert means(curve) == {"loss": 0.5, "accuracy": 0.4, "diverged": 1.0}
 
 
 def test_where_all_diverged_there_is_no_mean():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loss import Adapted
 from innerloop.engine.model_state import own_state
@@ -18,8 +18,8 @@ Apply = Callable[..., PyTree]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
 
 
-Mask = Bool[Array, " examples"] | None
-"""Which examples count; None for all of them."""
+Mask = Array | None
+"""Which examples count, `[examples]` bool, which the losses check; None for all of them."""
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
@@ -27,11 +27,21 @@ def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
     return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
 
 
-def _check_targets(targets: Array, shape: tuple[int, ...]) -> None:
+def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") -> None:
     """Raise InnerloopError for targets of another shape, which broadcasting would turn into a wrong result."""
     if jnp.shape(targets) != shape:
         do = "reshape them, for example with targets[:, None] or targets[:, 0]"
-        raise InnerloopError("loss", f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
+        raise InnerloopError(who, f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
+
+
+def _check_mask(mask: Array, examples: int) -> None:
+    """Raise InnerloopError for a mask of another shape, which would be broadcast, or of numbers: weights are none."""
+    shape, dtype = jnp.shape(mask), jnp.result_type(mask)
+    if shape != (examples,) or dtype != jnp.bool_:
+        wrong = f"the mask must be booleans of shape {(examples,)}"
+        raise InnerloopError(
+            "loss", wrong, got=f"{dtype} of shape {shape}", do="pass mask > 0, or mask[:, 0]"
+        )
 
 
 def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
@@ -39,11 +49,23 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
 
     Args:
         values: one value per example.
-        mask: which examples count (None: all).
+        mask: which examples count, `[examples]` bool (None: all).
+
+    Raises:
+        InnerloopError: the mask has another shape or dtype.
     """
     if mask is None:
         return jnp.mean(values)
+    _check_mask(mask, len(values))
     return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def _those_that_count(targets: Array, mask: Mask) -> Array:
+    """The targets, with 0 for those that do not count: they may be NaN, and so would be the gradient."""
+    if mask is None:
+        return jnp.asarray(targets)
+    _check_mask(mask, len(targets))
+    return jnp.where(mask.reshape(-1, *[1] * (targets.ndim - 1)), targets, jnp.zeros((), targets.dtype))
 
 
 def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Array, ""]:
@@ -52,19 +74,14 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
     Args:
         outputs: `[examples, ...]`.
         targets: of the same shape.
-        mask: which examples count, `[examples]` (None: all).
+        mask: which examples count, `[examples]` bool (None: all).
 
     Raises:
-        InnerloopError: the shapes differ.
+        InnerloopError: the shapes differ, or the mask is not bool or of another shape.
     """
     _check_targets(targets, outputs.shape)
-    errors = jnp.square(outputs - targets)
+    errors = jnp.square(outputs - _those_that_count(targets, mask))
     return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
-
-
-def _or_masked(known: Bool[Array, "examples ..."], mask: Mask) -> Bool[Array, "examples ..."]:
-    """Which targets are valid: those that are known, and those that do not count."""
-    return known if mask is None else known | ~mask.reshape(-1, *[1] * (known.ndim - 1))
 
 
 def softmax_cross_entropy(
@@ -78,18 +95,19 @@ def softmax_cross_entropy(
     Args:
         scores: `[examples, ways]`.
         targets: class numbers, `[examples]`; the loss is NaN if one that counts is not one of 0, 1, ..., ways-1.
-        mask: which examples count, `[examples]` (None: all).
+        mask: which examples count, `[examples]` bool (None: all).
 
     Raises:
-        InnerloopError: the targets do not have the shape `[examples]`.
+        InnerloopError: the targets or the mask do not have the shape `[examples]`, or the mask is not bool.
     """
     _check_targets(targets, scores.shape[:1])
-    known = (targets >= 0) & (targets < scores.shape[-1]) & (targets == jnp.round(targets))
-    known = _or_masked(known, mask)
+    targets = _those_that_count(targets, mask)
+    numbers = targets.astype(jnp.int32)  # narrow dtypes, such as uint8, cannot hold every number of a class
+    known = (numbers == targets) & (numbers >= 0) & (numbers < scores.shape[-1])
     # The scores become NaN too, or the gradient would be finite.
     log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
-    log_likelihood = jnp.sum(log_f * jax.nn.one_hot(targets, scores.shape[-1], dtype=log_f.dtype), axis=-1)
+    log_likelihood = jnp.sum(log_f * jax.nn.one_hot(numbers, scores.shape[-1], dtype=log_f.dtype), axis=-1)
     return -mean_over_examples(jnp.where(known, log_likelihood, jnp.nan), mask)
 
 
@@ -99,14 +117,15 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
     Args:
         scores: `[examples, ...]`.
         targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside 0..1.
-        mask: which examples count, `[examples]` (None: all).
+        mask: which examples count, `[examples]` bool (None: all).
 
     Raises:
-        InnerloopError: the shapes differ.
+        InnerloopError: the shapes differ, or the mask is not bool or of another shape.
     """
     _check_targets(targets, scores.shape)
+    targets = _those_that_count(targets, mask)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
-    known = _or_masked((targets >= 0) & (targets <= 1), mask)
+    known = (targets >= 0) & (targets <= 1)
     losses = losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
     if mask is None:
         return jnp.mean(losses)
@@ -193,11 +212,16 @@ def binary_cross_entropy(apply: Apply = call, predict: Apply | None = None) -> B
 
 
 def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask = None) -> Float[Array, ""]:
-    """Fraction of examples whose highest score is that of the target class.
+    """Fraction of examples whose highest score is that of the target class; NaN if one has no finite highest score.
 
     Args:
         scores: `[examples, ways]`.
         targets: class numbers, `[examples]`.
-        mask: which examples count, `[examples]` (None: all).
+        mask: which examples count, `[examples]` bool (None: all).
+
+    Raises:
+        InnerloopError: the targets or the mask do not have the shape `[examples]`, or the mask is not bool.
     """
-    return mean_over_examples((jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32), mask)
+    _check_targets(targets, scores.shape[:1], "accuracy")
+    right = (jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32)
+    return mean_over_examples(jnp.where(jnp.isfinite(jnp.max(scores, axis=-1)), right, jnp.nan), mask)

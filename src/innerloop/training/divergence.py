@@ -31,9 +31,13 @@ def diverged(curve: Curve) -> Bool[np.ndarray, " tasks"]:
 def means(curve: Curve) -> dict[str, float]:
     """The mean over tasks of the last score of each kind, and the number of tasks that diverged, as `diverged`.
 
-    Tasks that diverged are excluded, except from accuracies, which are bounded. NaN if no task is left.
+    Tasks that diverged are excluded, except from accuracies, which are bounded: one that is not finite counts as 0.
+    NaN if no task is left.
     """
     lost = diverged(curve)
-    kept = {name: x[:, -1] if name == "accuracy" else x[~lost, -1] for name, x in curve.scores.items()}
+    bounded = lambda x: np.where(np.isfinite(x), x, 0.0)
+    kept = {
+        name: bounded(x[:, -1]) if name == "accuracy" else x[~lost, -1] for name, x in curve.scores.items()
+    }
     found = {name: float(x.mean()) if len(x) else float("nan") for name, x in kept.items()}
     return found | {"diverged": float(lost.sum())}
