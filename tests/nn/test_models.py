@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.engine.pytree import check_trainable, paths
+from innerloop.engine.pytree import cast, check_trainable, paths
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
+from innerloop.nn.kernels.conv import conv
 from innerloop.nn.layers import Linear, glorot_uniform
 
 KEY = jax.random.key(0)
@@ -51,6 +52,29 @@ def test_conv4_is_its_parameters():
     assert names[-2:] == ["head/weight", "head/bias"]
     assert all(name.startswith(("body/", "head/")) for name in names)
     check_trainable(eqx.filter_eval_shape(lambda: MLP(2, 1, normalize=True, key=KEY)), "mlp")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(("of_images", "of_weights"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_conv4_promotes_mixed_dtypes(backend, channels, of_images, of_weights, monkeypatch):
+    """As a linear layer does; gradients have the dtypes of the weights. Shapes alone, nothing is computed."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setenv("INNERLOOP_GPU_CONVOLUTION", "patches")
+    make = lambda: Conv4(3, image_shape=(16, 16, channels), filters=4, downsample="pool", key=KEY)
+    model = eqx.filter_eval_shape(lambda: cast(make(), of_weights))
+    images = jax.ShapeDtypeStruct((2, 16, 16, channels), of_images)
+    assert jax.eval_shape(lambda m, x: m(x), model, images).dtype == jnp.float32
+    slopes = jax.eval_shape(jax.grad(lambda m, x: m(x).sum()), model, images)
+    assert {x.dtype for x in jax.tree.leaves(slopes)} == {jnp.dtype(of_weights)}
+
+
+def test_convolution_of_mixed_dtypes_is_that_of_the_wider():
+    """To the bit, and two narrow arrays stay narrow."""
+    x, w = (jax.random.normal(KEY, shape) for shape in ((2, 4, 4, 2), (5, 5, 2, 3)))
+    narrow = w.astype(jnp.bfloat16)
+    assert (conv(x, narrow) == conv(x, narrow.astype(jnp.float32))).all()
+    assert jax.eval_shape(conv, x.astype(jnp.bfloat16), narrow).dtype == jnp.bfloat16
 
 
 def test_small_images_are_refused():

@@ -5,6 +5,7 @@ On a CPU or GPU it is one of three bilinear maps (`bilinear_conv`), elsewhere XL
 Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
 
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jaxtyping import Array, Float
 
@@ -27,7 +28,12 @@ def conv(
     w: Float[Array, "kernel kernel channels filters"],
     stride: int = 1,
 ) -> Float[Array, "examples out_height out_width filters"]:
-    """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels per side."""
+    """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels per side.
+
+    Images and kernels of different dtypes are promoted to their common one, as in `x @ w`.
+    """
+    dtype = jnp.result_type(x, w)
+    x, w = x.astype(dtype), w.astype(dtype)
     if not (x.size and w.size):  # the other implementations split the examples into blocks
         return conv_by_xla(x, w, stride)
     if has_few_inputs(w):
