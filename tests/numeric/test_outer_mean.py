@@ -12,8 +12,11 @@ from numeric_cases import assert_close, flat, mlp, normal, sgd
 from innerloop.algorithms import fomaml, maml, reptile
 from innerloop.engine import chunking, outer
 from innerloop.engine.outer import OuterLoop
+from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import mean_squared_error
+from innerloop.parallel.mesh import EVERYWHERE, SPLIT, mean_over_devices
+from innerloop.parallel.param_sharding import on_mesh
 
 TASKS = 8
 
@@ -117,3 +120,24 @@ def test_tasks_without_queries_are_drawn_ahead_too():
         loop = OuterLoop(reptile(loss, sgd(2)), optax.sgd(1.0), tasks, meta_batch=4, chunk=2)
         states.append(loop.run(loop.init(params, jax.random.key(3)), 2)[0])
     assert_close(states[1].params, states[0].params, 1e-13)
+
+
+@pytest.mark.parametrize(("dtype", "slope"), [(jnp.bfloat16, 1), (jnp.float16, 100)])
+def test_half_precision_adds_up_any_number_of_tasks(dtype: Any, slope: int):
+    """A sum in bfloat16 would stop at 256, and one in float16 would overflow at 65 504."""
+    one = lambda item: jnp.full(2, slope * item, dtype)
+    for chunk in (1, 512, 1024):
+        mean = jax.jit(lambda items, chunk=chunk: chunking.mean_in_chunks(one, items, chunk))(jnp.ones(1024))
+        assert mean.dtype == dtype
+        np.testing.assert_array_equal(mean.astype(float), slope)
+    assert global_norm(jnp.full(1024, 100, dtype)) == 3200
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_half_precision_adds_up_devices(devices: int):
+    """Two means near the largest float16 have a mean, too."""
+    mesh = outer.task_mesh(devices, jax.devices()[:devices])
+    mean = on_mesh(lambda x: mean_over_devices(x[0]), mesh, SPLIT, EVERYWHERE)(
+        jnp.full(devices, 6e4, jnp.float16)
+    )
+    assert (mean.dtype, float(mean)) == (jnp.float16, float(jnp.float16(6e4)))

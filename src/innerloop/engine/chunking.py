@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
+from innerloop.parallel.precision import at_least_float32
 
 
 def divisor_up_to(number: int, most: int) -> int:
@@ -19,23 +20,26 @@ def divisor_up_to(number: int, most: int) -> int:
 def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -> PyTree:
     """The mean of `one(item)` over the leading axis of `items`, `chunk` items at a time, in floating point.
 
-    Only the running sum is kept.
+    Only the running sum is kept, in float32 if the items are in half precision: half precision would stop adding after
+    a few hundred tasks, or overflow.
     """
 
     def add_chunk(total: PyTree, items: PyTree) -> tuple[PyTree, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
-        part = in_floats(first(items)) if chunk == 1 else jax.vmap(in_floats)(items)
+        part = wide(first(items)) if chunk == 1 else jax.vmap(wide)(items)
         part = part if chunk == 1 else jax.tree.map(_sum_of_tasks, part)
         return jax.tree.map(jnp.add, total, part), None
 
     in_floats = lambda item: jax.tree.map(_as_float, one(item))
+    wide = lambda item: jax.tree.map(at_least_float32, in_floats(item))
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(in_floats, first(items)))
+    shapes = jax.eval_shape(in_floats, first(items))
+    zeros = jax.tree.map(lambda x: at_least_float32(jnp.zeros(x.shape, x.dtype)), shapes)
     count = jax.tree.leaves(items)[0].shape[0]
     # Not -1: an array may be empty, like the query set of a Reptile task.
     chunks = jax.tree.map(lambda x: x.reshape(count // chunk, chunk, *x.shape[1:]), items)
     total, _ = jax.lax.scan(add_chunk, zeros, chunks)
-    return jax.tree.map(lambda x: x / count, total)
+    return jax.tree.map(lambda x, shape: (x / count).astype(shape.dtype), total, shapes)
 
 
 def in_memory_order(x: Array) -> Array:

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
+from innerloop.parallel.precision import at_least_float32
 
 Selection = str | Collection[str] | Callable[[str], bool] | None
 """A selection of parameters: None (all), a path prefix or pattern, several of these, or a function of the path."""
@@ -208,8 +209,8 @@ def subtract(a: PyTree, b: PyTree) -> PyTree:
 
 
 def global_norm(tree: PyTree) -> Array:
-    """The Euclidean norm over all leaves."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+    """The Euclidean norm over all leaves; float32 if they are in half precision."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(at_least_float32(x))) for x in jax.tree.leaves(tree)))
 
 
 DO = "use the config that it was trained with"

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
+from innerloop.parallel.precision import at_least_float32
 
 EVERYWHERE = PartitionSpec()
 """Replicated on every device."""
@@ -164,8 +165,14 @@ def mean_over_devices(tree: PyTree, cut: bool = False) -> PyTree:
     n = jax.lax.axis_size("tasks")
     if n == 1:
         return tree
-    if cut or n <= 2:  # a + b = b + a
-        return jax.lax.pmean(tree, "tasks")
+    mean = _mean_in_order if n > 2 and not cut else lambda tree: jax.lax.pmean(tree, "tasks")  # a + b = b + a
+    means = mean(jax.tree.map(at_least_float32, tree))
+    return jax.tree.map(lambda x, mean: mean.astype(x.dtype), tree, means)
+
+
+def _mean_in_order(tree: PyTree) -> PyTree:
+    """The mean over more than two devices, added up in the order of the devices."""
+    n = jax.lax.axis_size("tasks")
     flat, restore = ravel_pytree(tree)
     pieces = jnp.pad(flat, (0, -len(flat) % n)).reshape(n, -1)
     mean = jax.lax.all_to_all(pieces, "tasks", 0, 0).sum(0) / n

@@ -15,6 +15,8 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from innerloop.config.schema import Precision
 from innerloop.errors import InnerloopError
@@ -55,6 +57,11 @@ def products(precision: Precision) -> contextlib.AbstractContextManager[None]:
     if jax.default_backend() == "cpu":
         return contextlib.nullcontext()
     return jax.default_matmul_precision(PRODUCTS[precision])
+
+
+def at_least_float32(x: Array) -> Array:
+    """Half precision as float32, in which long sums are taken; everything else as it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 def with_exact_products(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
