@@ -1,6 +1,7 @@
 """On an accelerator products are exact unless the user asks for less; seen in the programs, without a device."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,34 @@ def test_a_meta_gradient(asked: str | None, found: str):
     with jax.default_matmul_precision(asked):
         lowered = jax.jit(algorithm().meta_grad).lower(*problem())
     assert precisions(lowered.as_text()) == {found}
+
+
+def prototypes() -> il.Algorithm:
+    """ProtoMAML of a user's own model, whose head is a product of features."""
+    loss = lambda params, batch: jnp.mean(batch.inputs @ params["body"] @ params["weight"] + params["bias"])
+    with_head = lambda params, weight, bias: {**params, "weight": weight, "bias": bias}
+    embed = lambda params, inputs: inputs @ params["body"]
+    return il.protomaml(loss, il.InnerLoop(optax.sgd(0.1)), ways=2, embed=embed, with_head=with_head)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda params, task: algorithm().trajectory(params, task.support).losses,
+        lambda params, task: il.reptile(algorithm().loss_fn, algorithm().inner).trajectory(
+            params, task.support
+        )[1],
+        lambda params, task: il.unroll(algorithm().loss_fn, algorithm().inner, params, task.support).losses,
+        lambda params, task: algorithm().query_loss(params, task.query),
+        lambda params, task: algorithm().query(params, task.query),
+        lambda params, task: prototypes().start(
+            {"body": jnp.ones((3, 2))}, il.Batch(jnp.ones((4, 3)), jnp.arange(4) % 2)
+        ),
+    ],
+)
+def test_every_method_of_an_algorithm(call: Any):
+    assert precisions(jax.jit(call).lower(*problem()).as_text()) == {"HIGHEST"}
 
 
 def asked_for() -> str | None:

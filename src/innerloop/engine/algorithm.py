@@ -13,6 +13,7 @@ from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.types import LossFn, Params, Task
+from innerloop.parallel.precision import with_exact_products
 
 
 class MetaInfo(NamedTuple):
@@ -61,6 +62,9 @@ class Algorithm(ABC):
     outer_loss_fn: LossFn | None = None
 
     def __init_subclass__(cls) -> None:
+        for name in ("start", "trajectory", "query_loss", "query"):
+            if name in vars(cls):
+                setattr(cls, name, with_exact_products(vars(cls)[name]))
         for name, lost in (("adapt", adaptation_lost), ("meta_grad", meta_gradient_lost)):
             if name in vars(cls):
                 setattr(cls, name, one_program(lost)(vars(cls)[name]))
@@ -81,6 +85,7 @@ class Algorithm(ABC):
         """The inner loop with its learned parts, such as step sizes; by default `inner`."""
         return self.inner
 
+    @with_exact_products
     def trajectory(
         self,
         meta_params: Params,
@@ -141,12 +146,14 @@ class Algorithm(ABC):
         """Whether a loss is random, so that `adapt` and `meta_grad` need a key."""
         return is_random(self.loss_fn) or is_random(self._outer_loss)
 
+    @with_exact_products
     def query_loss(
         self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
     ) -> Array:
         """The loss of adapted parameters on the query set, a scalar; `key` is the task's key."""
         return self.query(adapted, batch, key=key)[0]
 
+    @with_exact_products
     def query(
         self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Array, PyTree]:

@@ -38,6 +38,7 @@ from innerloop.engine.optimizer import initial_moments
 from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.parallel.precision import with_exact_products
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
 
@@ -144,6 +145,7 @@ class Trajectory(NamedTuple):
     aux: PyTree = None
 
 
+@with_exact_products
 def unroll(
     loss_fn: LossFn,
     inner: InnerLoop,
