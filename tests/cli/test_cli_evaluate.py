@@ -49,6 +49,14 @@ def test_rotations_where_there_are_none(complaint, glyph_run):
     assert "--rotations: its classes are not rotated in training either; leave it out." in words
 
 
+def test_a_data_folder_where_the_data_have_none(complaint, glyph_run, tmp_path):
+    for words in (("evaluate",), ("analyze",), ("adapt", tmp_path)):
+        told = complaint(words[0], glyph_run, *words[1:], "--data-folder", tmp_path)
+        assert told.startswith(
+            "innerloop: --data-folder: the run's data set `glyphs` is not read from a folder or file"
+        )
+
+
 def test_all_modes_in_turn(command, glyph_run):
     code, out, _ = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--json")
     record = json.loads(out)

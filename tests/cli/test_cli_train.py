@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from innerloop.cli import progress
+from innerloop.cli.train import TrainRL, _parse_with_preset
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -65,8 +66,12 @@ def test_a_stopped_run_resumes_to_the_same_bits(command, sinusoid_run, sinusoid_
 
 
 def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
+    """Options that are the run's own may be given again."""
     before = weights.load(sinusoid_run / "weights.safetensors")[0]
-    assert command("train", "sinusoid-maml", "--resume", sinusoid_run)[0] == 0
+    code, out, _ = command("train", "sinusoid-maml", "--resume", sinusoid_run, "--outer.meta-steps", 200)
+    assert code == 0
+    assert "Was already finished: validation loss" in out
+    assert "Trained" not in out
     after = weights.load(sinusoid_run / "weights.safetensors")[0]
     assert all((before[name] == after[name]).all() for name in before)
 
@@ -77,9 +82,49 @@ def test_resume_of_nothing(complaint, tmp_path):
 
 
 def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
-    assert "changes of 'seed'" in complaint("train", "--resume", sinusoid_run, "--seed", 3)
+    told = complaint("train", "--resume", sinusoid_run, "--seed", 3)
+    assert told.startswith("innerloop: --seed: the resumed run keeps its own setting, 0, got 3; ")
+    told = complaint(
+        "train", "--resume", sinusoid_run, "--outer.meta-steps", 60_000
+    )  # the default of all presets
+    assert told.startswith(
+        "innerloop: --outer.meta-steps: the resumed run keeps its own setting, 200, got 60000; "
+    )
     assert "leave out --folder" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
-    assert "is of sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
+    assert "is of preset sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("glyphs-5way-1shot-maml", "--data.folder", "mine"),
+            "--data.folder: the data set `glyphs` does not read it, got 'mine'; leave it out, or give --data.dataset "
+            "mini_imagenet or folder.",
+        ),
+        (("sinusoid-maml", "--data.file", "x.csv"), "give --data.dataset table."),
+        (("sinusoid-maml", "--data.flip"), "--data.flip: the data set `sinusoid` does not read it, got True"),
+        (
+            ("navigation-maml-trpo", "--data.shots", "5"),
+            "--data.shots: the data set `navigation` does not read it",
+        ),
+        (("glyphs-5way-1shot-maml", "--data.split", "x", "--seeds", "0,1"), "give --data.dataset omniglot."),
+    ],
+)
+def test_settings_of_other_data_sets_are_refused(complaint, words, told):
+    assert told in complaint("train", *words)
+
+
+def test_a_preset_beside_an_option_with_a_presets_name_has_its_own_options():
+    arguments = _parse_with_preset(
+        ("--folder", "sinusoid-maml", "navigation-maml-trpo", "--rl.horizon", "50")
+    )
+    assert isinstance(arguments, TrainRL)
+    assert (arguments.preset, arguments.rl.horizon, arguments.rl.reward) == (
+        "navigation-maml-trpo",
+        50,
+        "distance",
+    )
 
 
 def test_unknown_and_missing_presets(complaint):

@@ -177,11 +177,21 @@ def test_a_start_of_other_data_is_not_inherited():
         (["--model.start", "cifar-fs-5way-1shot-maml", ANIL, *pictures], "cifar-fs-5way-1shot-maml"),
         ([ANIL, "--model.start", ""], ""),
     ):
-        arguments, base = _parse_with_preset(words)
+        arguments = _parse_with_preset(words)
         assert arguments.model.start == expected
-        config = _plan(arguments, base)[0]
+        config = _plan(arguments, words)[0]
         assert config is not None
         assert config.model.start == expected
+
+
+def test_photographs_with_a_preset_of_drawings_are_not_rotated():
+    """Nor do they keep other settings of the preset's data set; a setting that is given is kept."""
+    own = ("--data.dataset", "folder", "--data.folder", "pictures")
+    given = lambda *words: _parse_with_preset(words).data
+    assert given("omniglot-5way-1shot-maml").rotations
+    assert not given("omniglot-5way-1shot-maml", *own).rotations
+    assert given("omniglot-5way-1shot-maml", *own, "--data.rotations").rotations
+    assert given(ANIL, "--data.dataset", "glyphs").size == 0
 
 
 def test_from_what_training_starts_is_said():
@@ -190,7 +200,7 @@ def test_from_what_training_starts_is_said():
     assert "from the trained weights of cifar-fs-5way-1shot-anil" in _start_in_words(config)
     told = _start_in_words(own)
     assert "Starts from random weights: cifar-fs-5way-1shot-anil, from which" in told
-    assert "600 meta-steps, are of CIFAR-FS" in told
+    assert "600 meta-steps, was trained on CIFAR-FS" in told
     assert _start_in_words(preset("sinusoid-maml")) == ""
 
 

@@ -167,7 +167,7 @@ def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tm
             assert one == pytest.approx(
                 other, rel=1e-5
             )  # other devices share the tasks: sums in another order
-        assert "Trained: " in (tmp_path / f"seed-{seed}.txt").read_text()
+        assert "Trained: " in (tmp_path / f"output-seed-{seed}.txt").read_text()
     assert command(*words)[1].count("is already finished") == 2
 
 
@@ -231,7 +231,7 @@ SAVES = (
 def test_all_have_the_time_to_save(together, tmp_path):
     """One that ends early is no reason to press the others."""
     order = "import json, sys; wait, lenient = int(json.load(sys.stdin)['folder'][-1]), False\n"
-    outputs = [tmp_path / f"seed-{i}.txt" for i in range(2)]
+    outputs = [tmp_path / f"output-seed-{i}.txt" for i in range(2)]
 
     def interrupt() -> None:
         while not all(path.exists() and "ready" in path.read_text() for path in outputs):
@@ -248,26 +248,26 @@ def test_a_signal_while_one_starts_reaches_it(together, tmp_path, monkeypatch):
 
     def interrupted(*args, **settings):
         process = popen(*args, **settings)
-        while "ready" not in (tmp_path / "seed-0.txt").read_text():
+        while "ready" not in (tmp_path / "output-seed-0.txt").read_text():
             time.sleep(0.05)
         signal.raise_signal(signal.SIGINT)
         return process
 
     monkeypatch.setattr(at_once_module.subprocess, "Popen", interrupted)
     assert together("wait, lenient = 0, False\n" + SAVES, 2, 1)[0] == 130
-    assert (tmp_path / "seed-0.txt").read_text() == "ready\nsaved\n"
+    assert (tmp_path / "output-seed-0.txt").read_text() == "ready\nsaved\n"
 
 
 def test_an_error_here_lets_them_save(together, tmp_path, monkeypatch):
     def fails(self: Together) -> None:
-        if "ready" in (tmp_path / "seed-0.txt").read_text():
+        if "ready" in (tmp_path / "output-seed-0.txt").read_text():
             raise RuntimeError("of this process")
 
     monkeypatch.setattr(Together, "tell", fails)
     monkeypatch.setattr(at_once_module, "TOLD_EVERY", 0.0)
     with pytest.raises(RuntimeError, match="of this process"):
         together("wait, lenient = 0, True\n" + SAVES, 1, 1)
-    assert (tmp_path / "seed-0.txt").read_text() == "ready\nsaved\n"
+    assert (tmp_path / "output-seed-0.txt").read_text() == "ready\nsaved\n"
 
 
 def test_a_hangup_that_is_ignored_stays_so(together):
@@ -289,7 +289,7 @@ def test_each_has_its_share_of_the_machine(together, tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     half = len(cores) // 2
     shares = [cores[i * half : (i + 1) * half] if half else cores for i in range(2)]
-    printed = [(tmp_path / f"seed-{i}.txt").read_text() for i in range(2)]
+    printed = [(tmp_path / f"output-seed-{i}.txt").read_text() for i in range(2)]
     assert printed == [f"{share} 0.45\n" for share in shares]
 
 
@@ -311,11 +311,11 @@ def test_children_import_the_package_of_the_clone_that_started_them(tmp_path, mo
 
 
 def test_the_output_of_an_earlier_run_is_not_told_again(together, tmp_path):
-    (tmp_path / "seed-0.txt").write_text("what was said before\n")
+    (tmp_path / "output-seed-0.txt").write_text("what was said before\n")
     ended, out = together("import sys; sys.stdin.read(); sys.exit(9)", 1, 1)
     assert ended == 9
     assert "seed-0: exited with code 9: \n" in out
-    assert (tmp_path / "seed-0.txt").read_text() == "what was said before\n"
+    assert (tmp_path / "output-seed-0.txt").read_text() == "what was said before\n"
 
 
 def test_a_process_that_cannot_be_started_is_told(together, monkeypatch):

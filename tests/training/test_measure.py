@@ -11,7 +11,7 @@ import pytest
 from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.presets.registry import preset
-from innerloop.config.schema import Config
+from innerloop.config.schema import Config, DataConfig
 from innerloop.engine.evaluate import Curve, evaluate
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Navigation
@@ -181,4 +181,11 @@ def test_the_untrained_baseline():
 
 
 def test_another_image_folder(finished: Path):
-    assert training_trained.load_trained(finished, data_folder="elsewhere").config.data.folder == "elsewhere"
+    """Only for data that are read from a folder or file."""
+    moved = lambda **data: training_trained.with_data(Config(data=DataConfig(**data)), "elsewhere").data
+    assert moved(dataset="folder", folder="here").folder == "elsewhere"
+    assert moved(dataset="table", file="here").file == "elsewhere"
+    with pytest.raises(
+        InnerloopError, match="data_folder: the run's data set `sinusoid` is not read from a folder"
+    ):
+        training_trained.load_trained(finished, data_folder="elsewhere")

@@ -1,7 +1,7 @@
 """All experiments on one trained run, as one plain record; results are cached."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +30,7 @@ from innerloop.training.models import fresh_model
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import weights_path
-from innerloop.training.trained import Trained, load_trained
+from innerloop.training.trained import Trained, load_trained, with_data
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class Laboratory:
         self.request = request
         self.path = weights_path(request.source)
         _, config, self.facts = weights.load(self.path)
-        if request.data_folder:
-            config = replace(config, data=replace(config.data, folder=request.data_folder))
-        self.config = config
+        self.config = config = with_data(config, request.data_folder)
         if config.spec.moves == "context":
             do = "use `innerloop evaluate`"
             wrong = f"{config.spec.title} adapts neither body nor head, so there is nothing to compare"

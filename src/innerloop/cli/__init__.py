@@ -56,7 +56,9 @@ def guarded(work: Callable[[], int]) -> int:
         return asked.code if isinstance(asked.code, int) else 0
 
 
-SETTING = re.compile(r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|resume|overwrite)`")
+SETTING = re.compile(
+    r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|resume|overwrite|data_folder)`"
+)
 """The name of a setting as the library's error messages quote it."""
 
 

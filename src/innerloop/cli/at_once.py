@@ -161,7 +161,7 @@ class Together:
 
 def output_of(job: Job) -> Path:
     """The file with a job's output."""
-    return job.folder.with_name(f"{job.folder.name}.txt")
+    return job.folder.with_name(f"output-{job.folder.name}.txt")
 
 
 def last_line(one: Running) -> str:

@@ -16,4 +16,4 @@ def child() -> int:
     config = order["config"] and from_json(order["config"])
     end_with_parent(order["parent"])
     start_jax(order["devices"])
-    return train_into(Path(order["folder"]), config)
+    return train_into(Path(order["folder"]), config, several=True)

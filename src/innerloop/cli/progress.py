@@ -93,7 +93,7 @@ def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
         TextColumn("{task.fields[more]}", markup=False),
     )
     with Bar(*columns, console=console, expand=True) as bar:
-        job = bar.add_task(printable(title), total=None, more="compiling")
+        job = bar.add_task(printable(title), total=None, more="preparing")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
             rest = left(seconds_left) if done < total else "done"
@@ -105,7 +105,7 @@ def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
 def _plain_lines(console: Console, title: str, unit: str) -> Tell:
     """One line every `EVERY` seconds, and always the last line."""
     last = time.monotonic()
-    console.print(f"{title}: compiling")
+    console.print(f"{title}: preparing")
 
     def tell(done: int, total: int, seconds_left: float, more: str) -> None:
         nonlocal last

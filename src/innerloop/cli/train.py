@@ -1,6 +1,7 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from tyro.conf import arg
 
 from innerloop.cli.common import Devices, console, parse, start_jax
 from innerloop.config.bounds import SEED, Bounds
+from innerloop.config.data_settings import check_read, for_dataset
 from innerloop.config.presets.registry import all_presets, preset
 from innerloop.config.schema import (
     AlgorithmName,
@@ -103,22 +105,22 @@ def run(argv: Sequence[str]) -> int:
     """Run `innerloop train` and return the exit code, 128 plus the signal number if a signal stopped it."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
-    arguments, base = _parse_with_preset(argv)
+    arguments = _parse_with_preset(argv)
     if arguments.at_once > 1 and arguments.seeds is None:
         raise InnerloopError("--at-once", "needs several seeds", got=arguments.at_once, do="give --seeds")
     if _is_distributed(arguments):
         if arguments.seeds is not None:
             raise InnerloopError("--seeds", "needs a single process", got=arguments.seeds, do="give --seed")
-        return _run_distributed(argv, arguments, base)
+        return _run_distributed(argv, arguments)
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
-        return _run_seeds(arguments, base, arguments.seeds, given)
-    config, folder = _plan(arguments, base)
+        return _run_seeds(arguments, argv, arguments.seeds, given)
+    config, folder = _plan(arguments, argv)
     start_jax(arguments.devices)
     return train_into(folder, config)
 
 
-def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> int:
+def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bool) -> int:
     """Train once per seed."""
     from innerloop.cli.seeds import one_after_the_other, seeds_of, train_each
 
@@ -126,7 +128,7 @@ def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> 
     if arguments.resume is not None or seed_given:
         do = "leave out --resume and --seed"
         raise InnerloopError("--seeds", "already determines the runs", got=seeds, do=do)
-    config, folder = _plan(arguments, base)
+    config, folder = _plan(arguments, argv)
     assert config is not None
     if arguments.at_once > 1:
         from innerloop.cli.at_once import Together
@@ -134,7 +136,8 @@ def _run_seeds(arguments: Train, base: Config, seeds: str, seed_given: bool) -> 
         together = lambda jobs: Together(jobs, arguments.at_once, arguments.devices, console()).run()
         return train_each(several, config, folder, together)
     start_jax(arguments.devices)
-    return train_each(several, config, folder, lambda jobs: one_after_the_other(jobs, train_into))
+    each = lambda folder, config: train_into(folder, config, several=True)
+    return train_each(several, config, folder, lambda jobs: one_after_the_other(jobs, each))
 
 
 def _is_distributed(arguments: Train) -> bool:
@@ -143,7 +146,7 @@ def _is_distributed(arguments: Train) -> bool:
     return arguments.distributed or any(value is not None for value in given)
 
 
-def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int:
+def _run_distributed(argv: Sequence[str], arguments: Train) -> int:
     """Train as one of several processes, in a supervised child process."""
     from innerloop.cli import distributed as processes
 
@@ -159,7 +162,7 @@ def _run_distributed(argv: Sequence[str], arguments: Train, base: Config) -> int
 
     def work() -> int:
         multi_process.check_same(_own_settings(arguments), "settings on its command line")
-        return _train_as_primary(arguments, base) if multi_process.is_primary() else _train_as_worker(folder)
+        return _train_as_primary(arguments, argv) if multi_process.is_primary() else _train_as_worker(folder)
 
     return processes.as_one(work, folder)
 
@@ -174,9 +177,9 @@ def _own_settings(arguments: Train) -> bytes:
     return sha256([shared.encode()])
 
 
-def _train_as_primary(arguments: Train, base: Config) -> int:
+def _train_as_primary(arguments: Train, argv: Sequence[str]) -> int:
     """Train as the primary process, the only one that reads the run's folder, writes and prints."""
-    config, folder = _plan(arguments, base)
+    config, folder = _plan(arguments, argv)
     return train_into(folder, config)
 
 
@@ -191,42 +194,46 @@ def _train_as_worker(folder: Path) -> int:
     return 0
 
 
-def _parse_with_preset(argv: Sequence[str]) -> tuple[Train, Config]:
-    """The arguments, and the preset that provides their defaults."""
+def _parse_with_preset(argv: Sequence[str]) -> Train:
+    """The arguments, whose defaults are the preset's."""
     presets = all_presets()
-    named = next((word for word in argv if word in presets), None)
-    base = presets[named] if named else Config()
+    named = {word for word in argv if word in presets}
+    if len(named) > 1:  # all but one are values of options
+        named = {str(_arguments_of(argv, Config(), policies=True).preset)}
+    base = presets.get(next(iter(named), ""), Config())
     arguments = _arguments_of(argv, base)
-    if arguments.preset in presets and arguments.preset != named:  # the first match was an option's value
-        base = presets[arguments.preset]
-        arguments = _arguments_of(argv, base)
-    if base.model.start and arguments.data.dataset != base.data.dataset:
+    if (dataset := arguments.data.dataset) != base.data.dataset:
         # Start from a model that was trained on other data only if asked to.
-        base = dataclasses.replace(base, model=dataclasses.replace(base.model, start=""))
+        model = dataclasses.replace(base.model, start="")
+        base = dataclasses.replace(base, model=model, data=for_dataset(base.data, dataset))
         arguments = _arguments_of(argv, base)
-    return arguments, base
+    return arguments
 
 
-def _arguments_of(argv: Sequence[str], base: Config) -> Train:
-    """The arguments, with the settings of `base` as defaults."""
-    if base.reinforcement:
+def _arguments_of(argv: Sequence[str], base: Config, *, policies: bool = False) -> Train:
+    """The arguments, with the settings of `base` as defaults; `policies`: also take `--rl.*` whatever the base."""
+    if base.reinforcement or policies:
         own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
         return parse(TrainRL, argv, TrainRL(**own), name="train")
     return parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
 
 
-def _plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
-    """The config of a new run (None: resume) and its folder. Raises InnerloopError for conflicting arguments."""
+def _with_settings(config: Config, arguments: Train) -> Config:
+    """The config with the settings of the arguments."""
     names = (*SETTINGS, "rl") if isinstance(arguments, TrainRL) else SETTINGS
-    settings = {name: getattr(arguments, name) for name in names}
-    changed = [name for name, value in settings.items() if value != getattr(base, name)]
+    return dataclasses.replace(config, **{name: getattr(arguments, name) for name in names})
+
+
+def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Config | None, Path]:
+    """The config of a new run (None: resume) and its folder. Raises InnerloopError for conflicting arguments."""
     if arguments.resume is not None:
-        _check_resume(arguments, changed)
+        _check_resume(arguments, argv)
         return None, arguments.resume
     if arguments.preset is None:
         do = "name one (`innerloop list`), or --resume FOLDER"
         raise InnerloopError("train", "needs a preset", do=do)
-    config = dataclasses.replace(preset(arguments.preset), **settings)
+    config = _with_settings(preset(arguments.preset), arguments)
+    check_read(config.data)
     folder = arguments.folder or Path("runs") / config.name
     if (folder / "config.json").exists():
         do = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
@@ -234,9 +241,10 @@ def _plan(arguments: Train, base: Config) -> tuple[Config | None, Path]:
     return config, folder
 
 
-def _check_resume(arguments: Train, changed: list[str]) -> None:
-    """Raise InnerloopError unless `--resume` is given alone or with the run's own preset."""
+def _check_resume(arguments: Train, argv: Sequence[str]) -> None:
+    """Raise InnerloopError if `--resume` is given with another preset or setting than the run's, or with `--folder`."""
     from innerloop.training.storage.run_directory import RunFolder
+    from innerloop.training.warm_start import absolute
 
     if not arguments.resume.is_dir():  # pyright: ignore[reportOptionalMemberAccess]
         raise InnerloopError("--resume", "there is no such folder", got=str(arguments.resume))
@@ -246,15 +254,37 @@ def _check_resume(arguments: Train, changed: list[str]) -> None:
     if arguments.preset not in (None, config.name):
         wrong = f"the run in {arguments.resume} is of preset {config.name}"
         raise InnerloopError("--resume", wrong, got=repr(arguments.preset), do="leave out the preset")
-    if changed:
-        do = "leave out the changes, or start a new run"
-        raise InnerloopError(
-            "--resume", "a resumed run keeps its settings", got=f"changes to {changed[0]!r}", do=do
-        )
+    given = _flat(absolute(_with_settings(config, _arguments_of(argv, config))))
+    for name, value in _flat(config).items():
+        if given[name] != value:
+            wrong, do = (
+                f"the resumed run keeps its own setting, {value!r}",
+                "leave it out, or start a new run",
+            )
+            raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), do=do)
 
 
-def train_into(folder: Path, config: Config | None) -> int:
-    """Train with a progress display; print where the results are, or how to resume."""
+def _flat(config: Config) -> dict[str, object]:
+    """All settings of a config by name, such as `outer.meta_steps`."""
+    sections = dataclasses.asdict(config)
+    return {
+        f"{name}.{inner}" if inner else name: value
+        for name, section in sections.items()
+        for inner, value in (section.items() if isinstance(section, dict) else [("", section)])
+    }
+
+
+def train_into(folder: Path, config: Config | None, *, several: bool = False) -> int:
+    """Train with a progress display; print where the results are, or how to resume.
+
+    Args:
+        folder: the run's folder.
+        config: the settings of a new run; None resumes the one in the folder.
+        several: whether the same command trains other runs too.
+
+    Returns:
+        The exit code.
+    """
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.memory_plan import MemoryPlan
     from innerloop.training.storage import checkpoint
@@ -263,14 +293,18 @@ def train_into(folder: Path, config: Config | None) -> int:
 
     out = console()
     shown = config or RunFolder(folder).config()
-    _announce(shown, folder)
+    finished = config is None and RunFolder(folder).weights.is_file()
+    if not finished:
+        _announce(shown, folder)
     if config is not None and (about_start := _start_in_words(config)):
         out.print(about_start)
     checkpoint.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
-        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. Resume with:")
-        out.print(f"  innerloop train --resume {folder}", style="bold")
+        how = "Run the same command again to continue." if several else "Resume with:"
+        out.print(f"Stopped at meta-step {stopped.step}; everything is saved. {how}")
+        if not several:
+            out.print(f"  innerloop train --resume {shlex.quote(str(folder))}", style="bold")
 
     def show_plan(plan: MemoryPlan) -> None:
         if plan.is_news:
@@ -287,7 +321,7 @@ def train_into(folder: Path, config: Config | None) -> int:
     )
     code = train_until_stopped(out, shown.title, tell, work)
     if code == 0:
-        _print_summary(folder)
+        _print_summary(folder, finished)
     return code
 
 
@@ -316,7 +350,7 @@ def _start_in_words(config: Config) -> str:
     )
 
 
-def _print_summary(folder: Path) -> None:
+def _print_summary(folder: Path, finished: bool) -> None:
     """Print where the results are, the last validation score, and what to do next."""
     from innerloop.training.progress_words import in_words
     from innerloop.training.storage.run_directory import RunFolder
@@ -324,8 +358,9 @@ def _print_summary(folder: Path) -> None:
     run_folder, out = RunFolder(folder), console()
     metrics = run_folder.metrics()
     last = {k: v for record in metrics for k, v in record.items() if k.startswith("validation_")}
-    out.print(f"Trained: {in_words(last)}." if last else "Trained.")
-    out.print(f"Weights:  {run_folder.weights}")
+    how = "Was already finished" if finished else "Trained"
+    out.print(f"{how}: {in_words(last)}." if last else f"{how}.")
+    out.print(f"Weights:  {folder / run_folder.weights.name}")
     out.print(f"Metrics:  {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
     out.print(f"Next:     innerloop evaluate {folder}", style="bold")
     out.print(f"          innerloop report {folder}")

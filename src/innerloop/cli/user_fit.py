@@ -17,6 +17,7 @@ from innerloop.tasks.io.images import peek
 from innerloop.training.build import load_splits
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
+from innerloop.training.trained import with_data
 
 
 class Start(NamedTuple):
@@ -45,10 +46,12 @@ def start_from(source: str, data_folder: str, steps: int | None, normalization: 
         normalization: which batch normalises a new example.
 
     Raises:
-        InnerloopError: if there is no such source, or it is an RL policy.
+        InnerloopError: if there is no such source, it is an RL policy, or its data have no folder to replace.
     """
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
-    return Start(learner, weights.load(weights_path(source))[1], source, data_folder)
+    config = weights.load(weights_path(source))[1]
+    with_data(config, data_folder)  # raises if the data set has none
+    return Start(learner, config, source, data_folder)
 
 
 class Drawn(NamedTuple):

@@ -98,6 +98,16 @@ SETTINGS = {name for spec in ALGORITHMS.values() for name in spec.settings}
 """The settings of the inner loop that only some algorithms read."""
 
 
+EXAMPLES = ("shots", "train_shots", "queries")
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "regression": EXAMPLES,
+    "images": ("ways", *EXAMPLES, "rotations", "flip", "crop", "rotate"),
+    "reinforcement": ("oracle",),
+}
+"""The settings of `data` that every data set of a kind reads."""
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """One row of the table of data sets.
@@ -109,6 +119,7 @@ class DatasetSpec:
         image_shape: height, width and channels of every image (None: those of the files).
         module: the module of `innerloop.tasks.datasets` that reads it.
         read: `read(module, data)` returns the splits for a `DataConfig`.
+        reads: the settings of `data` that it reads in addition to those of its kind.
         needs_folder: whether it is read from a folder given by the user.
         needs_file: whether it is a table, read from a file given by the user, whose groups of rows are tasks.
         counts_examples: whether classes with few examples can be left out.
@@ -124,6 +135,7 @@ class DatasetSpec:
     image_shape: tuple[int, int, int] | None = None
     module: str = ""
     read: Callable[[Any, Any], Any] = lambda module, data: module.load()
+    reads: tuple[str, ...] = ()
     needs_folder: bool = False
     needs_file: bool = False
     counts_examples: bool = False
@@ -131,6 +143,11 @@ class DatasetSpec:
     rotations: bool = False
     body: str = ""
     goal: str = ""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """All settings of `data` that it reads."""
+        return KINDS[self.kind] + self.reads
 
     def load(self, data: object) -> Any:
         """Load the classes (for a table, the groups) of training, validation and test for a `DataConfig`."""
@@ -145,7 +162,7 @@ def _body(body: str, goal: str) -> DatasetSpec:
 DATASETS = {
     spec.name: spec
     for spec in (
-        DatasetSpec("sinusoid", "Sinusoid regression", "regression"),
+        DatasetSpec("sinusoid", "Sinusoid regression", "regression", reads=("protocol", "oracle")),
         DatasetSpec("glyphs", "Glyphs", image_shape=(28, 28, 1), module="glyphs", drawings=True),
         DatasetSpec(
             "omniglot",
@@ -153,6 +170,7 @@ DATASETS = {
             image_shape=(28, 28, 1),
             module="omniglot",
             read=lambda module, data: module.load(data.split or "maml"),
+            reads=("split",),
             drawings=True,
             rotations=True,
         ),
@@ -176,6 +194,7 @@ DATASETS = {
             image_shape=(84, 84, 3),
             module="mini_imagenet",
             read=lambda module, data: module.load(data.folder),
+            reads=("folder",),
             needs_folder=True,
         ),
         DatasetSpec(
@@ -188,6 +207,7 @@ DATASETS = {
                 background=data.background,
                 min_examples=data.min_examples,
             ),
+            reads=("folder", "size", "background", "min_examples"),
             needs_folder=True,
             counts_examples=True,
         ),
@@ -204,6 +224,7 @@ DATASETS = {
                 categories=data.category_columns,
                 missing=data.missing,
             ),
+            reads=("file", "task", "x", "y", "categories", "missing"),
             needs_file=True,
         ),
         DatasetSpec("navigation", "2D navigation", "reinforcement"),

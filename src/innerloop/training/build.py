@@ -48,18 +48,10 @@ def check_inner(config: Config) -> None:
         )
 
 
-def check_augmentation(config: Config) -> None:
-    """Raise InnerloopError for augmentation of inputs that are not images."""
-    if config.data.augmented and config.data.spec.kind != "images":
-        do = "leave out `data.flip`, `data.crop` and `data.rotate`"
-        raise InnerloopError("data", "only images can be augmented", got=config.data.dataset, do=do)
-
-
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
     check_algorithm(config)
     check_inner(config)
-    check_augmentation(config)
     if config.reinforcement:
         from innerloop.training.reinforcement import (
             RLExperiment,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from innerloop.config.data_settings import check_read
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
 from innerloop.engine.outer import MetaState
@@ -70,6 +71,8 @@ def train(
         config = settings(run.config() if resume and writes else config)
         if resume and writes:
             check_kept(config, run.checkpoints)
+        elif writes:
+            check_read(config.data)
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
         experiment = build(config)

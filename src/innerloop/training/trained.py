@@ -9,6 +9,7 @@ import jax
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import on_the_host
 from innerloop.training import model_size
@@ -40,7 +41,10 @@ class Trained:
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """Load a run's folder, a `.safetensors` file, or a preset whose weights ship with the package.
 
-    `data_folder` replaces the config's image folder or table. Raises InnerloopError if there is no such source.
+    `data_folder` replaces the config's image folder or table.
+
+    Raises:
+        InnerloopError: there is no such source, or its data set is not read from a folder or file.
     """
     path = weights_path(source)
     arrays, config, facts = weights.load(path)
@@ -55,9 +59,18 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
 
 
 def with_data(config: Config, place: str) -> Config:
-    """The config with another image folder or table (empty: unchanged)."""
-    name = "file" if config.data.spec.needs_file else "folder"
-    return replace(config, data=replace(config.data, **{name: place})) if place else config
+    """The config with another image folder or table (empty: unchanged).
+
+    Raises:
+        InnerloopError: the run's data set is read neither from a folder nor from a file.
+    """
+    spec = config.data.spec
+    if not place:
+        return config
+    if not (spec.needs_file or spec.needs_folder):
+        wrong = f"the run's data set `{spec.name}` is not read from a folder or file"
+        raise InnerloopError("data_folder", wrong, got=repr(place), do="leave it out")
+    return replace(config, data=replace(config.data, **{"file" if spec.needs_file else "folder": place}))
 
 
 def untrained(name: str, *, seed: int = 0) -> Trained:
