@@ -50,7 +50,8 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
-    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+    # With a default that may be true, a flag needs its opposite: `--data.flip` and `--data.no-flip`.
+    markers = (tyro.conf.OmitSubcommandPrefixes, *(() if settings else (tyro.conf.FlagCreatePairsOff,)))
     with _printable_complaints():
         arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
     check_bounds(arguments, lambda field: _option(cls, field))
