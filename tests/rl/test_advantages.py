@@ -7,6 +7,9 @@ import pytest
 
 from innerloop.rl.advantages import discounted_returns, generalised_advantages, normalised_advantages
 from innerloop.rl.baseline import _features, linear_baseline
+from innerloop.rl.distributions import Normal
+from innerloop.rl.rollout import Trajectories
+from innerloop.rl.sample_processor import SampleProcessor
 
 REWARDS = jnp.array([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]])
 MASK = jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
@@ -49,6 +52,30 @@ def test_normalised_over_the_steps_that_were_taken():
     taken = found[MASK > 0]
     np.testing.assert_allclose([taken.mean(), taken.std()], [0.0, 1.0], atol=1e-6)
     assert not found[1, 1:].any()
+
+
+@pytest.mark.parametrize("value", [0.1, -100.3, 1e4 / 3])
+def test_equal_advantages_are_zero_in_float32(value: float):
+    """Whose mean is not exact: for 0.1 it would be off by as much as the standard deviation."""
+    np.testing.assert_array_equal(normalised_advantages(jnp.full((7, 13), value), jnp.ones((7, 13))), 0)
+
+
+@pytest.mark.parametrize("reward", [-1.0, 3e4])
+def test_rewards_that_the_baseline_explains_away_teach_nothing(reward: float):
+    """One step with the same reward in all trajectories: the fitted values are off by rounding."""
+    seen = jax.random.normal(jax.random.key(1), (20, 1, 2))
+    t = Trajectories(seen, Normal(seen, seen), seen, jnp.full((20, 1), reward), jnp.ones((20, 1)))
+    assert np.abs(SampleProcessor(normalise=False)(t).advantages).max() > 0
+    np.testing.assert_array_equal(SampleProcessor()(t).advantages, 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_small_advantages_are_scaled_all_the_same(offset: float):
+    """A hundredth of a percent of the returns is no rounding."""
+    small = 0.01 * REWARDS
+    found = normalised_advantages(small, MASK, small + offset)
+    np.testing.assert_array_equal(found, normalised_advantages(small, MASK))
+    np.testing.assert_allclose(found[MASK > 0].std(), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("x64", [False, True])

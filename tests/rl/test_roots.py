@@ -50,14 +50,12 @@ class Even(Navigation):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_equal_advantages(value: float):
-    """They become zero, and their derivative is that of (A - mean) / 1e-8 over the steps that were taken."""
+    """They become zero, as do those that hardly differ, so the derivative is zero as well."""
     mask = jnp.array([[1.0, 1.0], [1.0, 0.0]])
     equal = jnp.full((2, 2), value)
     np.testing.assert_array_equal(normalised_advantages(equal, mask), 0)
     slope = jax.jacobian(lambda a: normalised_advantages(a, mask))(equal).reshape(4, 4)
-    expected = np.zeros((4, 4))
-    expected[:3, :3] = (np.eye(3) - 1 / 3) * 1e8
-    np.testing.assert_allclose(slope, expected, rtol=1e-12)
+    np.testing.assert_array_equal(slope, 0)
 
 
 def test_nothing_that_was_taken():

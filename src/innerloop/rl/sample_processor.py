@@ -72,7 +72,7 @@ class SampleProcessor:
             t.rewards, values, t.mask, discount=self.discount, gae_lambda=self.gae_lambda, ends=t.ends
         )
         if self.normalise:
-            advantages = normalised_advantages(advantages, t.mask)
+            advantages = normalised_advantages(advantages, t.mask, returns)
         return Samples(
             t.observations,
             t.action_dist,
