@@ -132,6 +132,29 @@ def test_a_rule_evaluates_the_loss_of_its_own_step(fields: dict, derivative: Any
     np.testing.assert_allclose(adapted["w"], w, rtol=1e-6)
 
 
+def takes_the_gradient_again(updates: Any, state: Any, params: Any = None, **given: Any) -> Any:
+    """Gradient descent by a gradient that the rule takes itself."""
+    return jax.tree.map(lambda g: -0.5 * g, jax.grad(given["value_fn"])(params)), state
+
+
+@pytest.mark.parametrize("derivative", ["unrolled", "mixed"])
+@pytest.mark.parametrize("last", [None, 0, 1])
+def test_gradients_that_a_rule_takes_itself_are_held_constant_too(last: int | None, derivative: Any):
+    """The result and its derivative are those of gradient descent."""
+    params, batch = problem()
+    steep = lambda params, batch: loss({**params, "w": params["w"] ** 2}, batch)
+    own = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), takes_the_gradient_again)
+
+    def after(w: jax.Array, rule: optax.GradientTransformation) -> jax.Array:
+        inner = InnerLoop(rule, 2, select="w", last=last, derivative=derivative)
+        return unroll(steep, inner, {**params, "w": w}, batch).adapted["w"]
+
+    found, wanted = (
+        jax.jit(jax.value_and_grad(lambda w, rule=rule: after(w, rule)))(0.3) for rule in (own, SGD)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
 def test_an_unknown_derivative():
     """As met by users, whose programs do not check types at run time."""
     inner = InnerLoop(SGD)

@@ -66,8 +66,8 @@ class InnerLoop:
         derivative: how the loop is differentiated; changes the cost, never the result.
         stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
             leaf; step i learns from item i.
-        last: the meta-gradient flows through the gradients of the last `last` steps; earlier gradients are held
-            constant (None: through all; 0: first order).
+        last: the meta-gradient flows through the gradients of the last `last` steps; earlier gradients, also those that
+            the rule takes itself by `value_fn`, are held constant (None: through all; 0: first order).
         checkpoints: for long loops, the number of steps whose parameters and optimiser state are kept for the backward
             pass; the steps between them are recomputed (None: keep all; "sqrt": the square root of `steps`, which needs
             the least memory). Changes the cost, never the result.

@@ -67,6 +67,7 @@ def inner_step(
         (value, extras), grads = gradient(carry.fast, now, rest)
         given = jax.lax.stop_gradient((grads, value)) if constant_gradient else (grads, value)
         again = lambda fast: loss(fast, now, rest)[0]  # for rules with a line search
+        again = _held_constant(loss, now, rest) if constant_gradient else again
         moved = lambda grads, state, fast, value: update(
             grads, state, fast, value=value, grad=grads, value_fn=again
         )
@@ -75,6 +76,23 @@ def inner_step(
         return Carry(optax.apply_updates(carry.fast, updates), rule_state, state), (value, extras.aux)
 
     return step
+
+
+def _held_constant(loss: StepLoss, now: Now, rest: PyTree) -> Callable[[PyTree], Array]:
+    """The loss as a function of the parameters, for a rule whose step is differentiated as if it were a constant."""
+    now, rest = jax.lax.stop_gradient((now, rest))  # as the step's own gradient
+    return lambda fast: loss(jax.tree.map(_held_outside, fast), now, rest)[0]
+
+
+@jax.custom_jvp
+def _held_outside(x: Array) -> Array:
+    """The identity. A derivative that the rule itself takes is the loss's own; its derivative in turn is zero."""
+    return x
+
+
+@_held_outside.defjvp
+def _held_outside_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return jax.lax.stop_gradient(primals[0]), tangents[0]  # the rule's derivative is held constant
 
 
 def _value_and_grad(loss: StepLoss, mixed: bool) -> Callable:
