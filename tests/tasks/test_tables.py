@@ -131,8 +131,11 @@ def test_predictions_return_to_the_units_of_the_table():
     assert np.allclose(table.restore(batch.targets)[:, 1], -7 * frame.score, atol=1e-1)
 
 
-def test_a_constant_column_is_no_division_by_zero():
-    table = tables.from_frame(schools(20, ses=1.5), task="school", x=["ses"], y="score")
+@pytest.mark.parametrize("value", [1.5, 0.3])
+def test_a_constant_column_is_no_division_by_zero(value):
+    """Nor by the rounding of its mean: the deviation of 0.3 is computed as 5e-17."""
+    table = tables.from_frame(schools(20, ses=value), task="school", x=["ses"], y="score")
+    assert table.preparation.x == (Number("ses", value, 1.0),)
     assert (np.asarray(table.train.inputs) == 0).all()
 
 
@@ -295,6 +298,36 @@ def test_frames_of_any_library(make):
     assert [column.name for column in table.preparation.x] == ["ses", "sex"]
 
 
+def test_columns_without_names_are_known_by_their_numbers():
+    frame = pd.DataFrame(list(schools(12).itertuples(index=False, name=None)))
+    table = tables.from_frame(frame, task="0", y="3")
+    assert [column.name for column in table.preparation.x] == ["1", "2"]
+
+
+BEYOND = 2**53 + 3 * np.arange(8)
+"""Integers that float64 rounds to one another."""
+
+
+@pytest.mark.parametrize(
+    "names", [BEYOND, BEYOND.astype(np.uint64), pd.Series(BEYOND, dtype="Int64"), BEYOND.tolist()]
+)
+def test_long_numbers_are_names_of_their_own(names):
+    """Of groups and of categories; `split` names them as the table does."""
+    wanted = [str(n) for n in BEYOND]
+    assert column_of({"a": names}, "a", "test", text=True).values.tolist() == wanted
+    frame = {"g": np.repeat(np.asarray(BEYOND), 3), "x": np.arange(24.0), "y": np.arange(24.0)}
+    split = {"train": np.asarray(BEYOND)[:4], "validation": list(names)[4:6], "test": pd.Series(names)[6:]}
+    table = tables.from_frame(frame, task="g", y="y", split=split)
+    assert [list(tasks.names) for tasks in parts(table)] == [wanted[:4], wanted[4:6], wanted[6:]]
+
+
+def test_groups_of_a_split_may_be_named_by_numbers():
+    frame = {"g": np.repeat(np.arange(8.0), 3), "x": np.arange(24.0), "y": np.arange(24.0)}
+    split = {"train": np.arange(4.0), "validation": [4, "5"], "test": (6.0, 7)}
+    table = tables.from_frame(frame, task="g", y="y", split=split)
+    assert table.validation.names == ("4", "5")
+
+
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
@@ -326,6 +359,14 @@ def test_columns_of_many_kinds(values, wanted):
         ({"queries": 0}, "`queries` must be 1 or more"),
         ({"split": (0.5, 0.5, 0.5)}, "`split` must be three positive fractions"),
         ({"split": {"train": ["s000"], "test": ["s001"]}}, "`split` must name the groups of each part"),
+        (
+            {"split": {"train": ["s000"], "validation": "s001", "test": ["s002"]}},
+            "`split` must name the groups of each part",
+        ),
+        (
+            {"split": {"train": np.array([]), "validation": ["s001"], "test": ["s002"]}},
+            "`split` must name the groups of each part",
+        ),
         (
             {"split": {"train": ["s000"], "validation": ["s001"], "test": ["s000"]}},
             "a group must be in only one part",

@@ -39,6 +39,13 @@ def test_columns_that_are_wanted_and_columns_of_text(csv):
     assert found["b"].tolist() == [2.0, 2.0]
 
 
+def test_codes_with_underscores_are_text(csv):
+    """Python reads 1_10 as the number 110."""
+    found = table_files.read(csv("a,b\n1_10,1\n11_0,2\n"))
+    assert found["a"].tolist() == ["1_10", "11_0"]
+    assert found["b"].tolist() == [1.0, 2.0]
+
+
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     (tmp_path / "a.csv").write_bytes("\ufeffa,b\n1,2\n".encode())
     assert list(table_files.read(tmp_path / "a.csv")) == ["a", "b"]
@@ -105,6 +112,14 @@ def test_numbers_text_and_missing_values_of_parquet(parquet):
     assert found["b"].tolist() == found["d"].tolist() == ["x", None, "y"]
     assert found["c"].tolist() == [1.0, 0.0, 1.0]
     assert np.isnan(found["e"][1])
+
+
+def test_long_numbers_of_parquet_are_names(parquet):
+    """As float64 they would be one."""
+    path = parquet({"a": pd.array([2**53, 2**53 + 1, None], "Int64"), "b": [2**53, 2**53 + 1, 1]})
+    found = table_files.read(path, text=["a", "b"])
+    assert found["a"].tolist() == ["9007199254740992", "9007199254740993", None]
+    assert found["b"].tolist() == ["9007199254740992", "9007199254740993", "1"]
 
 
 def test_parquet_columns_of_other_kinds_are_refused_where_they_are_wanted(parquet):

@@ -39,7 +39,7 @@ def read(
     Args:
         path: a file whose name ends in `.csv`, `.parquet` or `.pq`.
         wanted: the columns to read, if they exist (None: all).
-        text: columns of a CSV file to read as text even if all their values are numbers.
+        text: columns to read as text even if all their values are numbers; of a Parquet file, whole numbers.
 
     Raises:
         InnerloopError: if the file is missing, too large, damaged or of another kind, or `pyarrow` is needed but not
@@ -51,7 +51,7 @@ def read(
         raise InnerloopError(str(path), "is not a table", got=repr(path.suffix), do=do)
     content = read_bytes(path, BYTES)
     if kind == "Parquet":
-        return _parquet(content, path, wanted)
+        return _parquet(content, path, wanted, text)
     columns = _csv(content, path)
     return {n: _column(cells, n in text) for n, cells in columns.items() if wanted is None or n in wanted}
 
@@ -85,9 +85,9 @@ def _rows(lines: Iterator[list[str]], header: list[str], path: Path) -> Iterator
 
 
 def _column(cells: tuple[str, ...], text: bool) -> np.ndarray:
-    """A column as numbers if all its values are numbers, otherwise as text."""
+    """A column as numbers if all its values are numbers, otherwise as text, such as codes with underscores."""
     known = [None if cell.strip().lower() in MISSING else cell.strip() for cell in cells]
-    if not text:
+    if not text and not any("_" in cell for cell in cells):  # Python reads 1_10 as 110
         try:
             return np.array([math.nan if cell is None else float(cell) for cell in known], np.float64)
         except ValueError:
@@ -110,7 +110,7 @@ def _check_size(cells: int, path: Path) -> None:
         raise InnerloopError(str(path), f"must have at most {CELLS} values", got=cells, do="make it smaller")
 
 
-def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Columns:
+def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: Collection[str]) -> Columns:
     """The columns of a Parquet file. Sizes are checked before reading: a small file may contain a huge table."""
     pyarrow, parquet = _pyarrow(path)
     try:
@@ -119,7 +119,7 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None) -> Colu
         _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
         names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
         table = file.read(names, use_threads=False)
-        return {name: _of_arrow(table[name], name, path) for name in table.column_names}
+        return {name: _of_arrow(table[name], name, path, name in text) for name in table.column_names}
     except InnerloopError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as trouble:
@@ -138,13 +138,15 @@ def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
     return pyarrow, parquet
 
 
-def _of_arrow(column: Any, name: str, path: Path) -> np.ndarray:
+def _of_arrow(column: Any, name: str, path: Path, text: bool) -> np.ndarray:
     """An Arrow column of numbers or text. Raises InnerloopError for other types."""
     import pyarrow
 
     kind = column.type
     if pyarrow.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
+    if text and pyarrow.types.is_integer(kind):  # as float64, numbers above 2^53 would merge
+        column, kind = column.cast(pyarrow.string()), pyarrow.string()
     if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind):
         return np.array([math.nan if x is None else x for x in column.to_pylist()], np.float64)
     found = np.empty(len(column), object)

@@ -1,12 +1,13 @@
 """Columns of data frames from any library, as NumPy arrays of numbers or text, with their missing values.
 
 A frame is anything that returns a column by its name, `frame["x"]`: a pandas or Polars data frame, an Arrow table, or a
-dict of arrays and lists. No data frame library is imported.
+dict of arrays and lists. Names that are not text, as of columns that pandas numbers, are known by their text: 0 is "0".
+No data frame library is imported.
 """
 
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,11 @@ class Column(NamedTuple):
 
 def names_of(frame: Frame, who: str) -> list[str]:
     """The names of a frame's columns. Raises InnerloopError, on behalf of `who`, for anything but a frame."""
+    return [str(name) for name in _keys(frame, who)]
+
+
+def _keys(frame: Frame, who: str) -> list[Any]:
+    """What a frame's columns are called in it: pandas numbers columns without names."""
     names = getattr(frame, "column_names", None)  # for Arrow, where `columns` are arrays
     if names is None:
         names = frame.keys() if isinstance(frame, dict) else getattr(frame, "columns", None)
@@ -48,7 +54,7 @@ def names_of(frame: Frame, who: str) -> list[str]:
         raise InnerloopError(
             who, "`frame` must be a table with named columns", got=type(frame).__name__, do=do
         )
-    return [str(name) for name in names]
+    return list(names)
 
 
 def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Column:
@@ -63,11 +69,11 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
     Raises:
         InnerloopError: if there is no such column, or it holds neither numbers nor text.
     """
-    known = names_of(frame, who)
-    if name not in known:
-        do = "choose among: " + ", ".join(known)
+    keys = {str(key): key for key in _keys(frame, who)}
+    if name not in keys:
+        do = "choose among: " + ", ".join(keys)
         raise InnerloopError(who, "there is no column with this name", got=repr(name), do=do)
-    values = frame[name]
+    values = frame[keys[name]]
     # `np.asarray` would turn a mixed list of numbers and text into text.
     values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
     if values.ndim != 1:
@@ -78,7 +84,7 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
     else:
         column = _column_of_objects(name, values, who)
     _check_finite(column, who)
-    return _as_text(column) if text and column.numeric else column
+    return _as_text(column, values) if text and column.numeric else column
 
 
 def _column_of_objects(name: str, values: np.ndarray, who: str) -> Column:
@@ -114,16 +120,22 @@ def is_missing(value: object) -> bool:
 
 def as_name(value: object) -> str:
     """A value as the name of a group or category; whole numbers are written without decimals."""
+    if isinstance(value, Integral):
+        return str(int(value))
     if isinstance(value, Real) and float(value).is_integer():
         return str(int(float(value)))
     return str(value)
 
 
-def _as_text(column: Column) -> Column:
-    """The column with numbers turned into names."""
-    values = np.empty(len(column.values), object)
-    values[:] = [None if gone else as_name(x) for x, gone in zip(column.values, column.missing, strict=True)]
-    return Column(column.name, values, column.missing)
+def _as_text(column: Column, values: np.ndarray) -> Column:
+    """The column with numbers turned into names.
+
+    The names are those of the frame's own `values`: as float64, integers above 2^53 would merge.
+    """
+    names = np.empty(len(values), object)
+    pairs = zip(values.tolist(), column.missing, strict=True)
+    names[:] = [None if gone else as_name(x) for x, gone in pairs]
+    return Column(column.name, names, column.missing)
 
 
 def _check_finite(column: Column, who: str) -> None:

@@ -1,17 +1,18 @@
 """Splitting the groups of a table into training, validation and test groups."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.tasks.tables.columns import as_name
 
 PARTS = ("train", "validation", "test")
 LEAST = 2
 """Minimum number of groups in each part: a confidence interval over groups needs two."""
 
-Split = tuple[float, float, float] | Mapping[str, Sequence[object]]
+Split = tuple[float, float, float] | Mapping[str, Iterable[object]]
 """Fractions of the groups for training, validation and test, or a dict of groups for `train`, `validation`, `test`."""
 
 
@@ -29,7 +30,7 @@ def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str
     """
     if isinstance(split, Mapping):
         return _as_named(names, split, who)
-    if len(split) != 3 or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
+    if np.shape(split) != (3,) or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
         raise InnerloopError(who, "`split` must be three positive fractions that sum to 1", got=split)
     if len(names) < 3 * LEAST:
         do = "choose another column as `task`"
@@ -42,12 +43,15 @@ def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str
     return dict(zip(PARTS, (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :]), strict=True))
 
 
-def _as_named(names: Sequence[str], split: Mapping[str, Sequence[object]], who: str) -> dict[str, list[str]]:
+def _as_named(names: Sequence[str], split: Mapping[str, Iterable[object]], who: str) -> dict[str, list[str]]:
     """The given parts, checked."""
-    if set(split) != set(PARTS) or not all(split.values()):
+    lists = all(isinstance(groups, Iterable) and not isinstance(groups, str) for groups in split.values())
+    parts = {part: [as_name(name) for name in groups] for part, groups in split.items()} if lists else {}
+    if set(parts) != set(PARTS) or not all(parts.values()):
         do = "pass a dict with a list of groups for each of " + ", ".join(PARTS)
-        raise InnerloopError(who, "`split` must name the groups of each part", got=sorted(split), do=do)
-    parts = {part: [str(name) for name in split[part]] for part in PARTS}
+        raise InnerloopError(
+            who, "`split` must name the groups of each part", got=sorted(map(str, split)), do=do
+        )
     chosen = [name for part in parts.values() for name in part]
     if twice := [name for i, name in enumerate(chosen) if name in chosen[:i]]:
         raise InnerloopError(who, "a group must be in only one part of `split`", got=f"{twice[0]!r} twice")

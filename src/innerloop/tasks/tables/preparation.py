@@ -31,7 +31,10 @@ class Number:
 
     @classmethod
     def of(cls, column: Column) -> "Number":
-        """Learn the mean and the standard deviation (1 for a constant column)."""
+        """Learn the mean and the standard deviation; for a constant column, its value and 1."""
+        low, high = float(column.values.min()), float(column.values.max())
+        if low == high:  # the mean of equal values is rounded, and so their deviation may be 1e-17
+            return cls(column.name, low, 1.0)
         scale = float(np.std(column.values))
         return cls(column.name, float(np.mean(column.values)), scale if scale > 0 else 1.0)
 
