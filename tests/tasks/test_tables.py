@@ -471,6 +471,27 @@ def test_windows_over_dates_and_other_columns():
     assert np.allclose(table.restore(batch.targets)[:, 0], [3, 4, 5], atol=1e-2)
 
 
+def test_windows_of_new_series_reach_their_last_time():
+    """The forecasts: the last windows of each series, whose targets are still to come."""
+    table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3)
+    new, value = series(2, 9), table.preparation.x[-1]
+    assert isinstance(value, Number)
+    last = lambda inputs: inputs[:, -1] * value.scale + value.mean
+    assert np.allclose(last(table.inputs(new)), [3, 4, 5, 6, 7, 8, *range(1003, 1009)], atol=1e-2)
+    assert np.allclose(last(table.prepare(new).inputs), [3, 4, 5, 1003, 1004, 1005], atol=1e-2)
+    assert np.array_equal(table.prepare(new).inputs[:3], table.inputs(new)[:3])
+    assert table.inputs(new.head(4)).shape == (1, 4)
+    with pytest.raises(InnerloopError, match="no series has 4 consecutive rows"):
+        table.inputs(new.head(3))
+
+
+@pytest.mark.parametrize("rows", range(1, 7))
+def test_series_that_are_too_short_are_told(rows):
+    table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3)
+    with pytest.raises(InnerloopError, match="no series has 7 consecutive rows"):
+        table.prepare(series(1, rows))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -31,6 +31,7 @@ class Table:
         preparation: the column names, and the scaling and categories learned on the training groups.
         left_out: number of rows that were left out, by reason.
         rows_of: turns a frame into the rows to prepare (windows for time series, otherwise the frame itself).
+        inputs_of: the same for rows whose y is not known yet.
     """
 
     train: GroupTasks
@@ -39,12 +40,14 @@ class Table:
     preparation: Preparation
     left_out: dict[str, int]
     rows_of: Callable[[Frame], Frame] = lambda frame: frame
+    inputs_of: Callable[[Frame], Frame] = lambda frame: frame
 
     def prepare(self, frame: Frame) -> Batch:
         """Prepare new rows with known y, in the same way as the training rows.
 
         Args:
-            frame: rows with the columns of x and y; the group column is not needed.
+            frame: rows with the columns of x and y. The group column is needed only for windows of time series, like
+                that of times.
 
         Returns:
             Inputs `[rows, features]` float32, and targets `[rows, outputs]` float32 or, for classes, `[rows]` int32.
@@ -56,8 +59,15 @@ class Table:
         return Batch(self.preparation.inputs(rows), self.preparation.targets(rows))
 
     def inputs(self, frame: Frame) -> Float[np.ndarray, "rows features"]:
-        """Prepare new rows without y. Raises InnerloopError as `prepare` does."""
-        return self.preparation.inputs(self.rows_of(frame))
+        """Prepare new rows without y, or all windows of series, series by series up to its last time.
+
+        Args:
+            frame: rows with the columns of x; for windows, those of `prepare`.
+
+        Raises:
+            InnerloopError: as `prepare`.
+        """
+        return self.preparation.inputs(self.inputs_of(frame))
 
     def restore(self, outputs: ArrayLike) -> np.ndarray:
         """Predictions in the units of the table; see `Preparation.restore`."""

@@ -38,6 +38,9 @@ def windows(
     series, and the queries come later: no query's forecast is made before the last target of the support set is known.
     Windows that span an irregular step in time are left out.
 
+    The table's `inputs` gives the windows of new series, also those whose target is still to come: the last `horizon`
+    windows of each series are its forecasts. It sorts the series by name, and the rows of each by time.
+
     Args:
         frame: a pandas or Polars data frame, or a dict of arrays; one row per series and time.
         task: the column that names the series of each row.
@@ -73,7 +76,7 @@ def windows(
         gap=horizon - 1,
         who=WHO,
     )
-    return replace(found, rows_of=cut)
+    return replace(found, rows_of=cut, inputs_of=replace(cut, horizon=0))
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Windows:
         time: the column of times.
         values: the columns of values, with y first.
         length: number of values in a window.
-        horizon: steps from the last value to the target.
+        horizon: steps from the last value to the target (0: the last value itself, for windows without a target).
     """
 
     task: str
@@ -134,7 +137,7 @@ class Windows:
             warnings.warn(f"innerloop: no window crosses the {what}", stacklevel=4)
         # A window is complete if all steps from its first row to its target are regular.
         joined = np.concatenate([[0], np.cumsum(regular)])
-        starts = np.flatnonzero(joined[reach:] - joined[: len(joined) - reach] == reach)
+        starts = np.flatnonzero(joined[reach:] - joined[: max(0, len(joined) - reach)] == reach)
         if not len(starts):
             wrong = f"no series has {reach + 1} consecutive rows"
             raise InnerloopError(WHO, wrong, do="lower `length` or `horizon`")
