@@ -1,21 +1,25 @@
 """Known before anything is compiled: outputs for the classes, shapes that fit, a loss that can be learnt."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import fomaml, joint, maml, reptile
+from innerloop.algorithms import anil, boil, fomaml, joint, maml, protomaml, reptile
 from innerloop.engine.dependence import dependent
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.outer import OuterLoop
+from innerloop.engine.task_list import TaskList
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
@@ -125,9 +129,8 @@ CONSTANT: dict[str, Callable[[Any, Any], jax.Array]] = {
 def test_a_loss_that_cannot_be_learnt(make: Any, name: str):
     inner = InnerLoop(optax.sgd(0.1), 2, select="unused" if name == "another selection" else None)
     algorithm = make(CONSTANT[name], inner)
-    with pytest.raises(
-        InnerloopError, match="OuterLoop: the loss does not depend on the parameters that the inner loop"
-    ):
+    on = "the support set, so" if name == "no data" else "the parameters that the inner loop"
+    with pytest.raises(InnerloopError, match=f"OuterLoop: the loss does not depend on {on}"):
         start(algorithm, PARAMS, Lines())
     with pytest.raises(InnerloopError, match="evaluate: the loss does not depend"):
         evaluate(algorithm, PARAMS, Lines(), key=KEY, num_tasks=2)
@@ -161,6 +164,40 @@ def test_no_inner_steps_and_no_query_set():
             return super().sample(key)._replace(query=None)
 
     start(reptile(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Half())
+
+
+@pytest.mark.parametrize("make", [partial(anil, head=()), partial(boil, head=None)])
+def test_an_empty_selection(make: Any):
+    """The inner loop is meant to adapt nothing."""
+    start(make(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Lines())
+
+
+def test_a_head_that_is_made_for_every_task():
+    """ProtoMAML's own head has as many outputs as an episode has classes, whatever the model's."""
+
+    def with_head(model: MLP, weight: jax.Array, bias: jax.Array) -> MLP:
+        return eqx.tree_at(lambda m: (m.head.weight, m.head.bias), model, (weight, bias))
+
+    start(protomaml(cross_entropy(), INNER, ways=5, with_head=with_head), model(outputs=2))
+    with pytest.raises(InnerloopError, match="the model has 3 outputs for 5 classes"):
+        start(protomaml(cross_entropy(), INNER), model(outputs=3))
+
+
+def padded(support: int, query: int) -> TaskList:
+    """A task, and one with more examples in its support or query set."""
+    batch = lambda examples: Batch(jnp.ones((examples, 2)), jnp.ones((examples, 1)))
+    return TaskList([Task(batch(2), batch(2)), Task(batch(support), batch(query))])
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (2, 2)])
+def test_padding_in_the_statistics_of_a_batch(sizes: tuple[int, int]):
+    """Batch normalisation reads it; a model that treats every example by itself does not."""
+    algorithm, tasks = maml(mean_squared_error(), INNER), padded(*sizes)
+    normalised = MLP(2, 1, hidden=(3,), normalize=True, key=KEY)
+    told = pytest.warns(UserWarning, match="OuterLoop: the model mixes examples, as batch normalisation")
+    with told if sizes != (2, 2) else nullcontext():
+        start(algorithm, normalised, tasks)
+    start(algorithm, MLP(2, 1, hidden=(3,), key=KEY), tasks)
 
 
 def test_dependence_through_a_scan():

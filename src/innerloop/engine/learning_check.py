@@ -10,6 +10,8 @@ from innerloop.engine.dependence import dependent
 from innerloop.engine.diagnosis import misfit
 from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.padding_check import warn_of_padding
+from innerloop.engine.pytree import partition
 from innerloop.engine.randomness_check import warn_of_one_mask
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
@@ -20,7 +22,9 @@ DO = "look for a stop_gradient, rounding, or a model that does not use its param
 def check_learns(
     algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray, who: str, *, outer: bool
 ) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless there is something to learn; warn if all steps share a mask.
+    """Raise InnerloopError, on behalf of `who`, unless there is something to learn; warn of one mask and of padding.
+
+    It warns if random numbers are the same at all inner steps, or if the padding of a task changes its loss.
 
     Args:
         algorithm: the algorithm.
@@ -41,21 +45,42 @@ def check_learns(
         _check_ways(algorithm, params, task, tasks, who)
         learns, adapted = _depends(adapt, task.support, params)
         warn_of_one_mask(algorithm, params, task, key, who)
-    if algorithm.inner.steps and not learns:
-        wrong = (
-            "the loss does not depend on the parameters that the inner loop adapts, so it would learn nothing"
-        )
-        raise InnerloopError(who, wrong, do=DO)
+        warn_of_padding(algorithm, params, task, key, who)
+    if not learns and _adapts(algorithm, params, task):
+        losses = lambda support: algorithm.trajectory(params, support, key=own.get("key")).losses
+        raise _unlearnable(_depends(losses, task.support)[0], who)
     if outer and _has_examples(task.query):
         _check_query(algorithm, adapted, task.query, own, who)
+
+
+def _adapts(algorithm: Algorithm, params: Params, task: Task) -> bool:
+    """Whether the inner loop takes steps, and its selection is not empty."""
+    start = jax.eval_shape(algorithm.start, params, task.support)
+    return algorithm.inner.steps > 0 and bool(jax.tree.leaves(partition(start, algorithm.inner.select)[0]))
+
+
+def _unlearnable(reads_support: bool, who: str) -> InnerloopError:
+    """The error about adapted parameters that do not depend on the support set."""
+    if not reads_support:
+        wrong = "the loss does not depend on the support set, so the inner loop would learn nothing from it"
+        return InnerloopError(who, wrong, do="compute the loss from its second argument, the batch")
+    wrong = "the loss does not depend on the parameters that the inner loop adapts, so it would learn nothing"
+    return InnerloopError(who, wrong, do=DO)
 
 
 def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDistribution, who: str) -> None:
     """Raise InnerloopError for a model with fewer outputs than an episode has classes, if the loss can tell."""
     ways = getattr(tasks, "ways", None)
-    why = misfit(algorithm, algorithm.initialisation(params), task.support, ways) if ways else ""
-    if why:
-        raise InnerloopError(who, why, do="give its head as many outputs as an episode has classes")
+    if not ways:
+        return
+
+    def check(params: Params, support: PyTree) -> None:
+        start = algorithm.start(params, support)  # ProtoMAML makes its head here
+        why = misfit(algorithm, start, support, ways)
+        if why:
+            raise InnerloopError(who, why, do="give its head as many outputs as an episode has classes")
+
+    jax.eval_shape(check, params, task.support)
 
 
 def _has_examples(query: PyTree) -> bool:

@@ -16,7 +16,8 @@ class TaskList(FiniteTasks, eqx.Module):
     """A task distribution made from a list of tasks.
 
     `sample` draws one of them uniformly at random; `evaluate` uses each once. If their numbers of examples differ, they
-    are padded with zeros to the largest, and the `mask` of their batches marks the examples that count.
+    are padded with zeros to the largest, and the `mask` of their batches marks the examples that count. The statistics
+    of batch normalisation would include the padding.
 
     Attributes:
         tasks: all tasks, with a leading axis `tasks` on every leaf.

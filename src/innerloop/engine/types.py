@@ -26,7 +26,8 @@ class Batch(NamedTuple):
         inputs: `[examples, ...]`.
         targets: `[examples, ...]`.
         mask: which examples count, `[examples]` bool (None: all of them). Tasks with different numbers of examples are
-            padded to the same length; the built-in losses and scores ignore the padding.
+            padded to the same length; the built-in losses and scores ignore the padding. A model that mixes examples,
+            such as one with batch normalisation, does not: it reads the padding's inputs.
     """
 
     inputs: PyTree

@@ -1,0 +1,69 @@
+"""Detect, before training, models in which the padding of a task changes the outputs of its other examples."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.loss import evaluate_loss, initial_state
+from innerloop.engine.types import Batch, Params, Task
+from innerloop.parallel.compile_once import compile_once
+from innerloop.parallel.mesh import own_copy
+
+TOLERANCE = 1e-4
+"""The relative change of the loss that counts as one; rounding stays below it."""
+
+
+def warn_of_padding(algorithm: Algorithm, params: Params, task: Task, key: PRNGKeyArray, who: str) -> None:
+    """Warn, on behalf of `who`, if tasks are padded and the loss depends on the inputs of the padding.
+
+    Batch normalisation does that: its statistics are those of all rows. The loss is evaluated on made-up inputs.
+
+    Args:
+        algorithm: the algorithm.
+        params: its meta-parameters.
+        task: the shapes of one task.
+        key: any key.
+        who: the caller.
+    """
+    padded = next(filter(_is_padded, task), None)
+    if algorithm.inner.stream or padded is None:
+        return
+    loss = compile_once(lambda params, batch, key: _loss_at_start(algorithm, params, batch, key))
+    values = [float(own_copy(loss(params, batch, key))) for batch in _differing(padded)]
+    if abs(values[0] - values[1]) > TOLERANCE * max(map(abs, values)):
+        wrong = (
+            "the model mixes examples, as batch normalisation does, so the padding of a task changes its loss"
+        )
+        do = "normalise every example by itself, or give all tasks the same number of examples"
+        warnings.warn(f"{who}: {wrong}; {do}.", stacklevel=4)
+
+
+def _is_padded(examples: PyTree) -> bool:
+    """Whether a set of more than one example has a mask with one value per example."""
+    mask = examples.mask if isinstance(examples, Batch) else None
+    return mask is not None and mask.ndim == 1 and mask.size > 1
+
+
+def _loss_at_start(algorithm: Algorithm, params: Params, batch: Batch, key: PRNGKeyArray) -> Array:
+    """The support loss before the first inner step."""
+    start = algorithm.start(params, batch)
+    return evaluate_loss(algorithm.loss_fn, start, batch, key, initial_state(algorithm.loss_fn))[0]
+
+
+def _differing(like: Batch) -> list[Batch]:
+    """Two batches of random inputs that differ only in their last example, which does not count."""
+    inputs, targets, mask = like
+    (rows,) = jax.tree.leaves(mask)[0].shape
+    counts = jax.tree.map(lambda x: jnp.asarray(np.arange(rows) < rows - 1, x.dtype), mask)
+    rng = np.random.default_rng(0)
+    floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    draw = lambda x: rng.normal(size=x.shape) if floating(x) else rng.integers(0, 2, x.shape)
+    drawn = [jax.tree.map(draw, inputs) for _ in range(2)]
+    last = [jax.tree.map(lambda a, b: np.concatenate([a[:-1], b[-1:]]), drawn[0], other) for other in drawn]
+    typed = lambda tree: jax.tree.map(lambda x, shape: jnp.asarray(x, shape.dtype), tree, inputs)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), targets)
+    return [Batch(typed(given), zeros, counts) for given in last]
