@@ -15,7 +15,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tests import shape_checks
-from tests.compilation import compile_for, compiled_quickly, kept_in, quick_variables
+from tests.compilation import compile_for, compiled_quickly, forget_programs, kept_in, quick_variables
 
 import innerloop
 
@@ -43,7 +43,7 @@ def threads_are_not_traced():
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request: pytest.FixtureRequest) -> None:
     """Modules are compiled quickly, except those marked `optimised`: where users' own bits or speed are the subject."""
-    jax.clear_caches()  # what other modules compiled is on disk, and takes gigabytes of memory in the end
+    forget_programs()  # those of other modules are on disk, and take gigabytes of memory in the end
     compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 
