@@ -149,7 +149,7 @@ def test_the_report_shows_groups(command, run):
     code, out, _ = command("report", run, "--tasks", 4)
     assert code == 0
     assert "drawn: Table shops.csv, sales from 5 rows" in out
-    assert "groups of the table that no training saw" in (run / "report.html").read_text()
+    assert "groups of the table that were not used in training" in (run / "report.html").read_text()
     assert (run / "figures" / "group-1.svg").exists()
 
 
@@ -201,11 +201,13 @@ def test_wrong_settings_are_told(command, table, tmp_path, monkeypatch, change, 
         ("size,kind\n1,new\n", "there is no column with this name, got 'sales'"),
         ("size,kind,sales\n1,new,2\n", "needs rows with sales to learn from, and rows without to predict"),
         ("size,kind,sales\n,new,2\n1,new,\n", "column 'size' has no value in row 1"),
+        ("size,kind,sales\n4,new,\n5,old,210\n\n,new,220\n", "column 'size' has no value in row 3"),
+        ("size,kind,sales\n5,old,210\n4,new,\n5,,\n", "column 'kind' has no value in row 3"),
         (
             "size,kind,sales\nlarge,new,2\n1,new,\n",
             "column 'size' must hold numbers, as in training, got 'large'",
         ),
-        ("size,kind,sales\n1,new\n", "every row must have 3 cells, got 2 in row 2"),
+        ("size,kind,sales\n1,new\n", "every row must have 3 cells, got 2 in line 2"),
         ("size,size,sales\n", "columns must have different names, got size twice"),
         ("", "the first row must name all columns"),
         ('size,kind,sales\n"1,new,2\n', "is not a CSV table"),

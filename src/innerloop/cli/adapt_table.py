@@ -53,6 +53,7 @@ def fit_rows(start: Start, path: Path, *, asks: bool) -> Rows:
     text = {kind.name for kind in kinds if isinstance(kind, Category)}
     frame = table_files.read(path, {kind.name for kind in kinds}, text=text)
     rows = Rows(preparation, frame, _asked(frame, preparation, path, asks=asks))
+    _check_inputs(rows, path, used=np.ones_like(rows.asked) if asks else ~rows.asked)
     known = rows.chosen(~rows.asked)
     with of_file(path):
         start.learner.fit(preparation.inputs(known), preparation.targets(known))
@@ -111,6 +112,15 @@ def _asked(frame: table_files.Columns, preparation: Preparation, path: Path, *, 
     wrong = f"needs rows with {names} to learn from" + (", and rows without to predict" if asks else "")
     got = f"{counted(int(known.sum()), 'row')} with and {counted(int(asked.sum()), 'row')} without"
     raise InnerloopError(str(path), wrong, got=got)
+
+
+def _check_inputs(rows: Rows, path: Path, used: np.ndarray) -> None:
+    """Raise InnerloopError if a used row lacks an input; rows are numbered from 1, as in the predictions."""
+    for kind in rows.preparation.x:
+        missing = column_of(rows.frame, kind.name, str(path)).missing & used
+        if missing.any():
+            wrong = f"column {kind.name!r} has no value in row {int(np.argmax(missing)) + 1}"
+            raise InnerloopError(str(path), wrong, do="fill it, or leave the row out")
 
 
 def _plain(value: object) -> float | str:

@@ -57,7 +57,11 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
         ("", "the first row must name all columns"),
         ("a,,c\n", "the first row must name all columns"),
         ("a,a\n", "columns must have different names, got a twice"),
-        ("a,b\n1\n", "every row must have 2 cells, got 1 in row 2; quote cells that contain a comma"),
+        (
+            "a,b\n1\n",
+            "every row must have 2 cells, got 1 in line 2 of the file; quote cells that contain a comma",
+        ),
+        ('a,b\n\n"1\n1",2\n3\n', "every row must have 2 cells, got 1 in line 5 of the file"),
         ('a,b\n"1,2\n', "is not a CSV table"),
     ],
 )

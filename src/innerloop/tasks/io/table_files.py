@@ -61,7 +61,8 @@ def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         header = next(lines, [])
-        rows = list(islice(_rows(lines, header, path), CELLS // max(1, len(header)) + 1))
+        numbered = ((lines.line_num, cells) for cells in lines)
+        rows = list(islice(_rows(numbered, header, path), CELLS // max(1, len(header)) + 1))
     except UnicodeDecodeError:
         raise InnerloopError(str(path), "is not a UTF-8 text file", do="save it as CSV in UTF-8") from None
     except csv.Error as trouble:
@@ -72,13 +73,13 @@ def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
     return dict(zip(header, columns, strict=True))
 
 
-def _rows(lines: Iterator[list[str]], header: list[str], path: Path) -> Iterator[list[str]]:
-    """The non-empty lines below the header. Raises InnerloopError for a line of another length."""
-    for number, cells in enumerate(lines, 2):
+def _rows(lines: Iterator[tuple[int, list[str]]], header: list[str], path: Path) -> Iterator[list[str]]:
+    """The non-empty lines below the header, from numbered lines. Raises InnerloopError for one of another length."""
+    for number, cells in lines:
         if not any(cells):
             continue
         if len(cells) != len(header):
-            got = f"{len(cells)} in row {number}"
+            got = f"{len(cells)} in line {number} of the file"
             do = "quote cells that contain a comma"
             raise InnerloopError(str(path), f"every row must have {len(header)} cells", got=got, do=do)
         yield cells
