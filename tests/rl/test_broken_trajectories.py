@@ -10,14 +10,17 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
+from innerloop.engine.evaluate import join
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
-from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, gradient_update, surrogates
+from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, evaluator, gradient_update, surrogates
 from innerloop.rl.environments import Navigation, Transition
+from innerloop.rl.evaluate import _check_broken
 from innerloop.rl.policies import GaussianPolicy
 from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
+from innerloop.rl.sampler import _mean_return
 from innerloop.training.broken_trajectories import incidents
 
 POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
@@ -38,9 +41,17 @@ class Blind(Navigation):
 class Brittle(Navigation):
     """Navigation that breaks where one walks to the right of the origin far enough."""
 
+    paid = jnp.nan
+
     def step(self, key: Any, state: Any, action: Any) -> Transition:
         after = super().step(key, state, action)
-        return after._replace(reward=jnp.where(after.observation[0] > 0.15, jnp.nan, after.reward))
+        return after._replace(reward=jnp.where(after.observation[0] > 0.15, self.paid, after.reward))
+
+
+class Bottomless(Brittle):
+    """The same, where the reward there is minus infinity."""
+
+    paid = -jnp.inf
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +146,7 @@ def test_an_environment_that_always_breaks():
     """In Python as from the command: told, with the first trajectory; `on_nonfinite` leaves it to the caller."""
     made = loop(Doomed(horizon=3))
     message = (
-        r"Doomed broke at meta-iteration 0, in task 0 after 0 updates, trajectory 0, step 0, got 12 .* of 12"
+        r"Doomed broke at meta-iteration 0, in task 0 after 0 updates, trajectory 0, step 0, got 12 of 12"
     )
     with pytest.raises(InnerloopError, match=message):
         made.run(made.start(POLICY, jax.random.key(0)), 2)
@@ -162,6 +173,43 @@ def test_numbers_that_are_not_finite():
         InnerloopError, match=r"`mean/.*` is not finite after 1 meta-iterations; lower the outer"
     ):
         steep.run(steep.start(POLICY, jax.random.key(0)), 1)
+
+
+@pytest.mark.parametrize("family", [Brittle, Bottomless])
+def test_an_evaluation_counts_them_and_takes_the_mean_of_the_others(family: Any):
+    """Of either kind; too many are refused once all tasks are measured."""
+    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1))
+    sampler = MetaSampler(family(horizon=8), algorithm, SampleProcessor(), 6)
+    curves = []
+    with pytest.raises(
+        InnerloopError, match=r"broke too often .*, got \d+ of 24 broken after (0|1) updates?; keep"
+    ):
+        curves.extend(evaluator(sampler, tasks=4, part=2)(POLICY, jax.random.key(1)))
+    found = join(curves)
+    assert found.counts["broken"].shape == (4, 2)
+    assert 0 < found.counts["broken"].max() < 6
+    assert np.isfinite(found.scores["return"]).all()
+
+
+def test_the_mean_return_is_that_of_the_others():
+    rewards = jnp.array([[1.0, 2.0], [5.0, jnp.nan], [-jnp.inf, 0.0], [3.0, 4.0]])
+    seen = jnp.zeros((4, 2, 2))
+    t = Trajectories(seen, POLICY(seen), seen, rewards, jnp.ones((4, 2)))
+    assert _mean_return(t) == 5
+    assert jnp.isnan(_mean_return(t._replace(rewards=jnp.full((4, 2), jnp.inf))))
+
+
+def test_a_tenth_of_an_evaluation_may_break():
+    """After each number of updates: of 10 tasks with three trajectories, 3 of 30."""
+    sampler = loop(Navigation(horizon=3)).sampler
+    few = np.zeros((10, 2), int)
+    few[:3, 1] = 1
+    _check_broken(few, sampler)
+    few[3, 1] = 1
+    with pytest.raises(
+        InnerloopError, match="Navigation broke too often .* got 4 of 30 broken after 1 update;"
+    ):
+        _check_broken(few, sampler)
 
 
 def steps(*where: tuple[int, ...]) -> np.ndarray:

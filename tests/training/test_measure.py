@@ -62,7 +62,8 @@ def test_the_record_of_returns_says_what_they_depend_on():
     )
     config = replace(config, rl=rl, inner=replace(config.inner, learning_rate=0.4))
     loaded = training_trained.Trained({}, RLExperiment(config), "here", {"meta_steps": 3})
-    curve = Curve((0, 1), {"return": np.array([[1.0, 2.0], [3.0, 6.0], [5.0, np.inf]])})
+    broken = {"broken": np.array([[0, 1], [0, 0], [2, 7]])}
+    curve = Curve((0, 1), {"return": np.array([[1.0, 2.0], [3.0, 6.0], [5.0, np.inf]])}, broken)
     found = measure.returns_of(loaded, config, curve, 5, "validation")
     said = {
         name: getattr(found, name)
@@ -71,6 +72,8 @@ def test_the_record_of_returns_says_what_they_depend_on():
     assert list(said.values()) == [7, True, 11, "squared", 5, "validation"]
     assert (found.tasks, found.diverged_tasks, found.later_learning_rate) == (3, 1, pytest.approx(0.1))
     assert found.task_scores.tolist() == [2.0, 6.0, np.inf]
+    assert found.broken_trajectories == found.to_json()["broken_trajectories"] == 10
+    assert "broken_trajectories" not in replace(found, broken_trajectories=0).to_json()
 
 
 def test_measuring_with_and_without_rotations():

@@ -11,7 +11,7 @@ from innerloop.cli.common import Count, Devices, Steps, console, new_table, pars
 from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
-from innerloop.io.text import counted, diverged, with_interval
+from innerloop.io.text import broken, counted, diverged, with_interval
 from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def _show(found: "Sequence[innerloop.training.measurement.Measurement]", config:
     if isinstance(first, ReturnMeasurement):
         _show_curves("updates", {"return": first})
         console().print(_return_conditions(first))
+        if words := broken(first.broken_trajectories):
+            console().print(f"{words}.", style="bold")
         return _print_diverged(first)
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score

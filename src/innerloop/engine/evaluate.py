@@ -6,7 +6,7 @@ steps. `innerloop.engine.intervals` defines the mean and the interval.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NoReturn
 
@@ -38,10 +38,12 @@ class Curve:
     Attributes:
         steps: the numbers of inner steps.
         scores: arrays by name, each `[tasks, len(steps)]`.
+        counts: whole numbers of the same shape by name: what the scores leave out (`innerloop.rl.evaluate`).
     """
 
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -251,8 +253,8 @@ def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
 
 def join(curves: Sequence[Curve]) -> Curve:
     """Concatenate curves over different tasks."""
-    names = curves[0].scores
-    return Curve(curves[0].steps, {n: np.concatenate([c.scores[n] for c in curves]) for n in names})
+    joined = lambda parts: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Curve(curves[0].steps, joined([c.scores for c in curves]), joined([c.counts for c in curves]))
 
 
 def evaluate(

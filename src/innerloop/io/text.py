@@ -78,6 +78,13 @@ def diverged(many: int, tasks: int) -> str:
     return f"{grouped(many)} of {counted(tasks, 'task')} diverged" if many else ""
 
 
+def broken(many: int) -> str:
+    """How many trajectories of a measurement broke, in words; empty if none did."""
+    return (
+        f"{counted(many, 'trajectory', 'trajectories')} broke, and the means leave them out" if many else ""
+    )
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """A number with its noun: `1 step`, `3 steps`, `10 000 tasks`."""
     return f"{grouped(number)} {one if number == 1 else many or one + 's'}"

@@ -89,6 +89,7 @@ def over_seeds(label: str, runs: Sequence[Result]) -> Result:
         curves={name: _spread([m.curves[name] for m in found]) for name in first.measurement.curves},
         task_scores=np.mean([m.task_scores for m in found], axis=0),
         diverged_tasks=sum(m.diverged_tasks for m in found),
+        broken_trajectories=sum(m.broken_trajectories for m in found),
         seconds=sum(m.seconds for m in found),
     )
     return Result(label, first.trained, measurement, [], first.environment, seeds=tuple(runs))

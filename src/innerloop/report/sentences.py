@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from innerloop.io.text import counted, diverged, with_interval
+from innerloop.io.text import broken, counted, diverged, with_interval
 from innerloop.report.comparison import Difference, Result, compare
 from innerloop.report.measurements import Group
 from innerloop.training.measurement import ReturnMeasurement
@@ -78,9 +78,13 @@ def _gap(gain: Difference, score: str) -> str:
 def conditions(group: Group) -> str:
     """The conditions under which the numbers in the table were measured."""
     found = [
-        (r.label, diverged(r.measurement.diverged_tasks, r.measurement.tasks))
+        (r.label, words)
         for r in group.rows
         if not r.seeds
+        for words in (
+            diverged(r.measurement.diverged_tasks, r.measurement.tasks),
+            broken(r.measurement.broken_trajectories),
+        )
     ]
     seeds = " Rows of several seeds: mean ± standard deviation over seeds." * any(r.seeds for r in group.runs)
     return _measured_how(group) + seeds + "".join(f" {label}: {words}." for label, words in found if words)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 MOST = 0.1
-"""Largest share of a meta-iteration's trajectories that may break."""
+"""Largest share of the trajectories of a meta-iteration, or of a point of an evaluation, that may break."""
 
 
 def share_broken(broken: Int[np.ndarray, "iterations tasks policies trajectories"]) -> np.ndarray:

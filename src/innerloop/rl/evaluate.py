@@ -1,52 +1,87 @@
 """Evaluation in reinforcement learning: undiscounted returns after 0..n updates on held-out tasks."""
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batches
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError, check_choice
+from innerloop.io.text import counted
 from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
+from innerloop.rl.broken_trajectories import MOST
 from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
 
 
 def evaluator(
-    sampler: MetaSampler, *, tasks: int, part: int = 20
+    sampler: MetaSampler, *, tasks: int, part: int = 20, on_broken: Literal["raise", "keep"] = "raise"
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
     """A function that measures returns on held-out tasks, compiled on its first call.
 
     The return after i updates is that of the trajectories sampled with theta_i. They are sampled after theta_i was
-    computed, so the estimate is unbiased; the next update then learns from them.
+    computed, so the estimate is unbiased; the next update then learns from them. Broken trajectories
+    (`innerloop.rl.broken_trajectories`) have no return: the mean is over the others, and the curve counts them.
 
     Args:
         sampler: collects the trajectories, with the inner loop used at test time.
         tasks: the number of held-out tasks; each has its own key.
         part: number of tasks measured at a time.
+        on_broken: "raise" raises an error at the end if more than a tenth of the trajectories with any theta_i broke;
+            "keep" only counts them.
 
     Returns:
-        `run(params, key)`, which yields a Curve of `return` for every `part` tasks.
+        `run(params, key)`, which yields a Curve of `return` for every `part` tasks; its `counts` has the number of
+        `broken` trajectories.
 
     Raises:
-        InnerloopError: if there are fewer than two tasks; from `run`, if tasks do not depend on their keys.
+        InnerloopError: if there are fewer than two tasks; from `run`, if tasks do not depend on their keys, or too many
+            trajectories broke.
     """
+    check_choice("evaluator", "on_broken", on_broken, ("raise", "keep"))
     tasks, _, _ = check_request(tasks, 1, (0,), sampler.inner.steps)
     part = whole_batches(part, tasks)
     mesh = task_mesh(part)
-    returns = lambda params, keys: sample_meta_batch(sampler, params, keys).returns
-    scored = on_mesh(returns, mesh, (EVERYWHERE, SPLIT), SPLIT)
+    scored = on_mesh(
+        lambda params, keys: _returns_and_broken(sampler, params, keys), mesh, (EVERYWHERE, SPLIT), SPLIT
+    )
     record = tuple(range(sampler.inner.steps + 1))
     measured = in_turn(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         check_tasks(sampler.environment, key, "evaluator")
-        for returns in measured(params, key):
-            yield Curve(record, {"return": returns})
+        counts = []
+        for returns, broken in measured(params, key):
+            counts.append(broken)
+            yield Curve(record, {"return": returns}, {"broken": broken})
+        if on_broken == "raise":
+            _check_broken(np.concatenate(counts), sampler)
 
     return run
+
+
+def _returns_and_broken(sampler: MetaSampler, params: Params, keys: Array) -> tuple[Array, Array]:
+    """The mean returns and the numbers of broken trajectories, both `[tasks, policies]`."""
+    found = sample_meta_batch(sampler, params, keys)
+    return found.returns, jnp.sum(found.broken >= 0, -1)
+
+
+def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
+    """Raise InnerloopError if more than `MOST` of the trajectories after any number of updates broke."""
+    whole = len(broken) * sampler.trajectories
+    worst = int(np.argmax(broken.sum(0)))
+    most = int(broken[:, worst].sum())
+    if most > MOST * whole:
+        wrong = f"{type(sampler.environment).__name__} broke too often for a mean over the other trajectories"
+        got = f"{most} of {whole} broken after {counted(worst, 'update')}"
+        do = "keep rewards finite, lower the inner step size, or in Python pass on_broken='keep'"
+        raise InnerloopError("evaluator", wrong, got=got, do=do)
 
 
 def example_rollouts(

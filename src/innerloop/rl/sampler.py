@@ -40,7 +40,8 @@ class MetaBatch(NamedTuple):
 
     Attributes:
         tasks: support and query samples, with a leading axis of tasks.
-        returns: mean undiscounted return with theta_0 .. theta_k over the trajectories that did not break.
+        returns: mean undiscounted return with theta_0 .. theta_k over the trajectories that did not break; NaN if all
+            of a task's did.
         broken: the step at which each trajectory broke, or -1.
     """
 
@@ -106,7 +107,7 @@ class MetaSampler:
         rolled = self.rollouts(policy, keys, env_tasks, chunk)
         samples = [map_tasks(self.processor, t, chunk) for t in rolled]
         support = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *samples[:-1]) if samples[1:] else None
-        returns = jnp.stack([jax.vmap(lambda t: jnp.nanmean(t.returns()))(t) for t in rolled], 1)
+        returns = jnp.stack([jax.vmap(_mean_return)(t) for t in rolled], 1)
         broken = jnp.stack([jax.vmap(Trajectories.broken)(t) for t in rolled], 1)
         return MetaBatch(Task(support, samples[-1]), returns, broken)
 
@@ -147,6 +148,12 @@ class MetaSampler:
     def _act(self, policy: Params, key: PRNGKeyArray, task: PyTree) -> Trajectories:
         draw = restarting_rollout if self.restarts else rollout
         return draw(self.environment, policy, key, task, self.trajectories)
+
+
+def _mean_return(trajectories: Trajectories) -> Float[Array, ""]:
+    """The mean return of one task's trajectories that did not break; NaN if all did."""
+    returns = trajectories.returns()
+    return jnp.mean(returns, where=jnp.isfinite(returns))
 
 
 def sample_meta_batch(

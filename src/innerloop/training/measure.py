@@ -103,6 +103,7 @@ def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: 
     return ReturnMeasurement(
         **common(trained, config, curve, seed, part),
         score="return",
+        broken_trajectories=int(curve.counts["broken"].sum()) if curve.counts else 0,
         task_scores=curve.scores["return"][:, -1],
         trajectories=config.rl.test_trajectories,
         restarts=config.rl.test_restarts,

@@ -51,6 +51,8 @@ class Measurement(ABC):
     """The set of classes: `test`, `validation` or `train`."""
     diverged_tasks: int
     """The number of tasks on which adaptation diverged (`innerloop.training.divergence`); the means include them."""
+    broken_trajectories: int = 0
+    """In reinforcement learning, the number of trajectories that broke; the means are over the others."""
     source: str
     preset: str
     algorithm: str
@@ -118,11 +120,12 @@ class ReturnMeasurement(Measurement):
     later_learning_rate: float
 
     def to_json(self) -> JsonObject:
-        """The whole curve under `returns` and `ci95`, and the conditions."""
+        """The whole curve under `returns` and `ci95`, the conditions, and `broken_trajectories` if there were any."""
         curve = {"returns": self.curve.mean, "ci95": self.curve.ci95, "tasks": self.tasks}
         names = ("trajectories", "restarts", "horizon", "reward")
         names += ("inner_steps", "inner_learning_rate", "later_learning_rate", *COMMON)
-        return curve | {"updates": self.steps} | chosen(self, names)
+        broken = ("broken_trajectories",) if self.broken_trajectories else ()
+        return curve | {"updates": self.steps} | chosen(self, (*names, *broken))
 
 
 def chosen(measurement: Measurement, names: tuple[str, ...]) -> JsonObject:

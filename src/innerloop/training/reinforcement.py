@@ -195,8 +195,11 @@ class RLExperiment:
         return MetaIterations(self.collector, self.outer_step, meta_batch=batch, chunk=self.chunk)
 
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
-        """The compiled evaluation: returns after every update, as they are needed for the last one anyway."""
-        return evaluator(self.test_collector, tasks=tasks)
+        """The compiled evaluation: returns after every update, as they are needed for the last one anyway.
+
+        Validation (`last_only`) does not end a run because trajectories break.
+        """
+        return evaluator(self.test_collector, tasks=tasks, on_broken="keep" if last_only else "raise")
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses, returns after each update, and the KL divergence and length of the outer step."""
