@@ -33,10 +33,12 @@ def test_numbers_text_and_missing_values_of_csv(csv):
 
 
 def test_columns_that_are_wanted_and_columns_of_text(csv):
-    found = table_files.read(csv("a,b,c\n01,2,3\n1,2,3\n"), ["a", "b", "z"], text=["a"])
+    found = table_files.read(csv("a,b,c\n01,2,3\n1,2,3\n"), ["a", "b"], text=["a"])
     assert list(found) == ["a", "b"]
     assert found["a"].tolist() == ["01", "1"]
     assert found["b"].tolist() == [2.0, 2.0]
+    with pytest.raises(InnerloopError, match="no column with this name, got 'z'; choose among: a, b, c"):
+        table_files.read(csv("a,b,c\n1,2,3\n"), ["a", "z"])
 
 
 def test_codes_with_underscores_are_text(csv):
@@ -129,6 +131,8 @@ def test_long_numbers_of_parquet_are_names(parquet):
 def test_parquet_columns_of_other_kinds_are_refused_where_they_are_wanted(parquet):
     path = parquet({"a": [1.0], "day": [datetime.datetime(2024, 1, 1)]})
     assert list(table_files.read(path, ["a"])) == ["a"]
+    with pytest.raises(InnerloopError, match="no column with this name, got 'z'; choose among: a, day"):
+        table_files.read(path, ["a", "z"])
     with pytest.raises(InnerloopError, match="column 'day' must hold numbers or text, got timestamp"):
         table_files.read(path)
 

@@ -1,6 +1,7 @@
 """The user's own table, in a CSV or Parquet file: every group of rows is a regression task."""
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +12,8 @@ from innerloop.tasks.tables.columns import names_of
 from innerloop.tasks.tables.table import Table, from_frame
 
 WHO = "data.y"
+ARGUMENT = re.compile("`(task|x|y|categories|missing)`")
+"""An argument of `tables.from_frame` in its messages; the setting of the same name gives it."""
 
 
 def load(
@@ -43,4 +46,8 @@ def load(
         if name in names_of(frame, WHO) and frame[name].dtype.kind != "f":
             do = "choose a numeric column; to predict classes, use tables.from_frame from Python"
             raise InnerloopError(WHO, f"column {name!r} must hold numbers", got="text", do=do)
-    return from_frame(frame, task=task, x=x or None, y=y, categories=categories, missing=missing)
+    try:
+        return from_frame(frame, task=task, x=x or None, y=y, categories=categories, missing=missing)
+    except InnerloopError as error:
+        wrong = ARGUMENT.sub(r"`data.\1`", str(error).removeprefix(f"{error.who}: "))
+        raise InnerloopError(str(path), wrong) from None

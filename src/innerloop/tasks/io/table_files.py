@@ -38,12 +38,12 @@ def read(
 
     Args:
         path: a file whose name ends in `.csv`, `.parquet` or `.pq`.
-        wanted: the columns to read, if they exist (None: all).
+        wanted: the columns to read (None: all).
         text: columns to read as text even if all their values are numbers; of a Parquet file, whole numbers.
 
     Raises:
-        InnerloopError: if the file is missing, too large, damaged or of another kind, or `pyarrow` is needed but not
-            installed.
+        InnerloopError: if the file is missing, too large, damaged or of another kind, it lacks a wanted column, or
+            `pyarrow` is needed but not installed.
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
@@ -53,6 +53,7 @@ def read(
     if kind == "Parquet":
         return _parquet(content, path, wanted, text)
     columns = _csv(content, path)
+    _check_wanted(wanted, list(columns), path)
     return {n: _column(cells, n in text) for n, cells in columns.items() if wanted is None or n in wanted}
 
 
@@ -106,6 +107,13 @@ def _check_names(names: list[str], path: Path) -> None:
         raise InnerloopError(str(path), "columns must have different names", got=f"{shown(twice[0])} twice")
 
 
+def _check_wanted(wanted: Collection[str] | None, names: list[str], path: Path) -> None:
+    """Raise InnerloopError for a column that the table does not have."""
+    if absent := sorted(set(wanted or ()).difference(names)):
+        do = "choose among: " + ", ".join(names)
+        raise InnerloopError(str(path), "there is no column with this name", got=repr(absent[0]), do=do)
+
+
 def _check_size(cells: int, path: Path) -> None:
     if cells > CELLS:
         raise InnerloopError(str(path), f"must have at most {CELLS} values", got=cells, do="make it smaller")
@@ -117,6 +125,7 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: C
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(content))
         _check_names(list(file.schema_arrow.names), path)
+        _check_wanted(wanted, list(file.schema_arrow.names), path)
         _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
         names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
         table = file.read(names, use_threads=False)
