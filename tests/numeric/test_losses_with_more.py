@@ -137,6 +137,17 @@ class Lines:
         return Task(Batch(draw(2, 3), draw(3, 2)), Batch(draw(4, 3), draw(5, 2)))
 
 
+def test_only_the_outer_loss_has_state():
+    """It starts from its own, as it does for every task."""
+    _, params, task = mlp_case()
+    plain = lambda params, batch: normalised_loss(params, batch, state=stateful().state)[0]
+    algorithm = fomaml(plain, InnerLoop(SGD, 1), outer_loss_fn=stateful())
+    adapted = algorithm.adapt(params, task.support)
+    wanted = jax.grad(plain)(adapted, task.query)
+    same(algorithm.meta_grad(params, task)[0], wanted)
+    same(algorithm.query_loss(adapted, task.query), plain(adapted, task.query))
+
+
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_the_outer_loop_gives_every_task_its_key(chunk: int):
     """The update is that of the mean by hand; stopping between updates changes nothing."""

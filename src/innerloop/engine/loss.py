@@ -162,11 +162,12 @@ def evaluate_loss(
 def evaluate_adapted(
     loss_fn: LossFn, adapted: Params | Adapted, batch: PyTree, key: PRNGKeyArray | None = None
 ) -> tuple[Array, PyTree]:
-    """The value of any loss and its auxiliary outputs after an inner loop; a loss without state ignores the state."""
-    state = None
-    if isinstance(adapted, Adapted):
-        adapted, state = adapted
-    value, extras = evaluate_loss(loss_fn, adapted, batch, key, state)
+    """The value of any loss and its auxiliary outputs after an inner loop.
+
+    A loss without state ignores the state; one with state starts from its own if the inner loop had none.
+    """
+    params, state = adapted if isinstance(adapted, Adapted) else (adapted, initial_state(loss_fn))
+    value, extras = evaluate_loss(loss_fn, params, batch, key, state)
     return value, extras.aux
 
 
