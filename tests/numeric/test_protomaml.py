@@ -115,3 +115,9 @@ def test_a_class_without_examples_has_its_prototype_at_zero():
     found = prototypes(features, jnp.asarray([0, 2, 2, 0]), WAYS)
     expected = jnp.stack([(features[0] + features[3]) / 2, jnp.zeros(5), (features[1] + features[2]) / 2])
     assert_close(found, expected, 1e-15)
+
+
+def test_class_numbers_of_a_narrow_dtype():
+    """Class 256 does not fit; as an 8-bit number it would be class 0 once more."""
+    found = prototypes(normal(1)(2, 5), jnp.asarray([0, 1], jnp.int8), 257)
+    assert not found[2:].any()

@@ -66,7 +66,9 @@ def prototypes(
     mask: Bool[Array, " examples"] | None = None,
 ) -> Float[Array, "ways features"]:
     """The mean features of every class, over the examples that count; zero for a class without any."""
-    members = jax.nn.one_hot(targets, ways, dtype=features.dtype)
+    # Narrow dtypes, such as int8, cannot hold every number of a class.
+    numbers = targets.astype(jnp.result_type(targets, jnp.int32))
+    members = jax.nn.one_hot(numbers, ways, dtype=features.dtype)
     members = members if mask is None else members * mask[:, None]
     return members.T @ features / jnp.maximum(members.sum(0), 1)[:, None]
 
