@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from training_cases import EPISODES
@@ -114,3 +115,7 @@ def test_classification_has_both_scores_to_tell_it_by():
     found = measure(Trained(EPISODES.init_params(), EPISODES, "here", {}), tasks=4)
     assert found.diverged_tasks == 0
     assert found.task_scores.shape == (4,)
+    lost = jax.tree.map(lambda x: x * np.nan, EPISODES.init_params())
+    found = measure(Trained(lost, EPISODES, "here", {}), tasks=4)
+    assert found.diverged_tasks == 4
+    assert np.isnan(found.value)  # rather than the accuracy of always guessing the first class
