@@ -274,6 +274,33 @@ def test_movement():
     assert (lines[0]["parameters"], lines[1]["head"]) == (2, True)
 
 
+def headless() -> Subject:
+    """The same model with a head of zeros, as after joint training; its body has no gradient at the first step."""
+    subject = own()
+    return replace(subject, params={**subject.params, "out": jnp.zeros((2, 1))})
+
+
+def test_a_layer_that_starts_at_zero_has_no_relative_movement():
+    subject = headless()
+    body, head = analysis.layer_movement(subject, tasks=2, key=KEY)
+    assert body["relative"] > 0
+    assert (head["relative"], head["relative_ci95"], head["angle"], head["angle_ci95"]) == (None,) * 4
+    still = replace(subject, algorithm=subject.algorithm.with_inner(select="deep/first"))
+    assert analysis.layer_movement(still, tasks=2, key=KEY)[1]["relative"] == 0
+    moved = analysis.inner_step_curves(subject, tasks=2, key=KEY)["layers"]["out"]["moved"]
+    assert moved == {"mean": [0.0, None, None, None], "ci95": [0.0, None, None, None]}
+
+
+def test_paths_of_a_part_that_starts_at_zero_have_absolute_lengths():
+    subject = headless()
+    found = analysis.inner_paths(subject, tasks=2, key=KEY)
+    assert (found["body"]["relative"], found["head"]["relative"]) == (True, False)
+    ends = [np.linalg.norm(adapted(subject, t)["out"]) for t in tasks_of(subject, 2)]
+    assert found["head"]["lengths"]["inner"] == pytest.approx(np.mean(ends), rel=1e-3)
+    with pytest.raises(InnerloopError, match="adaptation diverged; lower the inner step size"):
+        analysis.inner_paths(own(rate=1e30), tasks=2, key=KEY)
+
+
 def test_small_angles():
     """1e-5 radians, which the arccos of a float32 cosine cannot tell from 0."""
     a, b = jnp.array([1.0, 0.0]), jnp.array([3.0, 3e-5])

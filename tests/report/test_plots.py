@@ -13,7 +13,7 @@ from plot_records import LAYERS, record
 
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
-from innerloop.report import analysis_comparison, analysis_figures, figure_files, plots
+from innerloop.report import analysis_comparison, analysis_figures, analysis_page, figure_files, plots
 from innerloop.report.plots.style import STYLE, Grid, drawn
 from innerloop.training.measurement import Band, ScoreMeasurement
 
@@ -45,6 +45,27 @@ def test_similarity_shows_three_measures_of_every_layer():
     ax = plots.similarity(record())
     np.testing.assert_allclose(heights(ax), 3 * [[0.9, 0.8, 0.7]])
     assert names(ax) == LAYERS
+
+
+def test_a_head_that_starts_at_zero_has_no_bar_and_no_relative_lengths():
+    """Its relative movement is undefined, and its paths are on a scale of their own."""
+    found = record()
+    zero = found["weights"][-1]
+    zero |= dict.fromkeys(("relative", "relative_ci95", "angle", "angle_ci95"))
+    found["steps"]["layers"]["head"] = {
+        "gradient": {"mean": [1.0, 0.5], "ci95": [0.1, 0.1]},
+        "moved": {"mean": [0.0, None], "ci95": [0.0, None]},
+    }
+    found["paths"]["head"] = found["paths"]["head"] | {"relative": False}
+    for axes in (plots.movement(found), plots.movement_of_runs({"a": found})):
+        bars = next(c for c in axes[0, 0].containers if isinstance(c, BarContainer))
+        assert [np.isnan(bar.get_height()) for bar in bars] == [False, False, True]
+    np.testing.assert_array_equal(plots.inner_steps(found)[1, 1].lines[-1].get_ydata(), [0, np.nan])
+    assert plots.paths(found)[0, 1].get_title() == "head: outer and inner loops, absolute lengths"
+    words = analysis_page._summary("weights", found)
+    assert words.endswith("of its norm and 5.0°. head starts at zero: its relative movement is undefined.")
+    assert "head (absolute, since θ's is zero): outer loop 1.00" in analysis_page._summary("paths", found)
+    assert "undefined" in analysis_comparison.TABLES["weights"]({"a": found})
 
 
 ONE = ("freezing", "similarity", "similarity_of_models", "nil", "loss_along_step")

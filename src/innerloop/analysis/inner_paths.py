@@ -8,9 +8,9 @@ and the inner loop hardly moves them. Here the same picture is measured, for the
            orthogonal to x;
     close  the two principal directions of the inner loops around theta.
 
-Lengths are in units of the norm of theta's body or head. A projection shortens paths, since those of different tasks
-are mostly orthogonal to each other: `lengths` gives the true lengths, and `shown` the share of the inner loops' squared
-length that the projection keeps.
+Lengths are in units of the norm of theta's body or head, or absolute if that is zero. A projection shortens paths,
+since those of different tasks are mostly orthogonal to each other: `lengths` gives the true lengths, and `shown` the
+share of the inner loops' squared length that the projection keeps.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
+from innerloop.errors import InnerloopError
 
 
 def inner_paths(
@@ -47,7 +48,11 @@ def inner_paths(
 
     Returns:
         `{"steps": [...], "body": PART, "head": PART}` with PART = `{"outer": [point][2], "wide": [task][step][2],
-        "close": [task][step][2], "lengths": {"outer", "inner"}, "shown": {"wide", "close"}}`.
+        "close": [task][step][2], "lengths": {"outer", "inner"}, "shown": {"wide", "close"}, "relative": bool}`;
+        `relative` says whether lengths are in units of the norm of theta's part, which is not zero.
+
+    Raises:
+        InnerloopError: if a path is not finite.
     """
     outer = list(outer) or ([] if subject.initial is None else [subject.initial])
     recorded = steps_to_record(subject.algorithm.inner.steps)
@@ -80,7 +85,10 @@ def inner_paths(
 
 def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> Record:
     """Coordinates of one part from its paths `[tasks, steps, parameters]` and outer-loop points, with theta at 0."""
-    trajectories, before = trajectories / norm, [b / norm for b in before]
+    if not np.isfinite(trajectories).all():
+        raise InnerloopError("inner_paths", "adaptation diverged", do="lower the inner step size")
+    unit = norm or 1.0  # a head may start at zero
+    trajectories, before = trajectories / unit, [b / unit for b in before]
     flat = trajectories.reshape(-1, trajectories.shape[-1])
     close = _principal(flat, 2)
     x = before[0] if before else close[0]
@@ -97,6 +105,7 @@ def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float
             "inner": float(np.linalg.norm(ends, axis=1).mean()),
         },
         "shown": {"wide": _explained_share(ends, wide), "close": _explained_share(ends, close)},
+        "relative": norm > 0,
     }
 
 

@@ -1,7 +1,8 @@
 """Learning over the inner steps: score, support loss, and the gradient and movement of each layer.
 
 At each step i = 0..k: the score on the queries, the loss on the support set, the norm of its gradient with respect to
-each layer (adapted or not), and the distance of each layer from its initial value, relative to its norm.
+each layer (adapted or not), and the distance of each layer from its initial value, relative to its norm (None once a
+layer that starts at zero has moved).
 """
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.analyzed_model import Subject, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
-from innerloop.analysis.weight_movement import flat_vector, relative_change
+from innerloop.analysis.weight_movement import flat_vector, none_for_nan, relative_change
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
 
@@ -52,4 +53,7 @@ def inner_step_curves(
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
     found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
-    return {"steps": list(recorded), **jax.tree.map(summary, found)}
+    found = jax.tree.map(summary, found)
+    for layer in found["layers"].values():
+        layer["moved"] = {name: none_for_nan(values) for name, values in layer["moved"].items()}
+    return {"steps": list(recorded), **found}

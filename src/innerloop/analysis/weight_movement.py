@@ -2,8 +2,10 @@ r"""How far each layer's weights move in the inner loop.
 
     relative = ||theta'_l - theta_l|| / ||theta_l||,        angle = the angle between theta_l and theta'_l, in degrees
 
-over all parameters of layer l taken together.
+over all parameters of layer l taken together. A layer that starts at zero and moves has neither.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,16 @@ def flat_vector(leaves: list[Array]) -> Float[Array, " parameters"]:
 
 
 def relative_change(new: Array, old: Array) -> Float[Array, ""]:
-    """||new - old|| / ||old||; 0 if both are 0."""
-    return jnp.linalg.norm(new - old) / jnp.maximum(jnp.linalg.norm(old), 1e-12)
+    """||new - old|| / ||old||; 0 if both are 0, and NaN if only `old` is."""
+    moved, size = jnp.linalg.norm(new - old), jnp.linalg.norm(old)
+    return jnp.where(moved == 0, 0, jnp.where(size == 0, jnp.nan, moved / jnp.where(size == 0, 1, size)))
+
+
+def none_for_nan(values: Any) -> Any:
+    """A number or a list of numbers, with None for NaN."""
+    if isinstance(values, list):
+        return [none_for_nan(x) for x in values]
+    return None if np.isnan(values) else values
 
 
 def _angle(a: Array, b: Array) -> Float[Array, ""]:
@@ -43,7 +53,8 @@ def layer_movement(
         on_progress: progress callback.
 
     Returns:
-        A record per layer: `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`.
+        A record per layer: `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`;
+        the last four are None if the layer starts at zero and moves.
     """
     layers = subject.layers
 
@@ -51,7 +62,7 @@ def layer_movement(
         adapted = subject.algorithm.adapt(params, task.support)
         old, new = layers.parts(subject.start(params, task)), layers.parts(adapted)
         pairs = {name: (flat_vector(new[name]), flat_vector(old[name])) for name in layers.names}
-        return {name: {"relative": relative_change(*p), "angle": _angle(*p)} for name, p in pairs.items()}
+        return {name: _movement(*p) for name, p in pairs.items()}
 
     found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     own = layers.parts(subject.theta(subject.params))
@@ -59,9 +70,15 @@ def layer_movement(
     return [_record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
 
 
+def _movement(new: Array, old: Array) -> dict[str, Array]:
+    """How far one layer moved in one task."""
+    relative = relative_change(new, old)
+    return {"relative": relative, "angle": jnp.where(jnp.isnan(relative), jnp.nan, _angle(new, old))}
+
+
 def _record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> Record:
     """The record of one layer."""
     line: Record = {"layer": name, "head": head, "parameters": size}
     for what in ("relative", "angle"):
-        line[what], line[f"{what}_ci95"] = interval(values[what])
+        line[what], line[f"{what}_ci95"] = map(none_for_nan, interval(values[what]))
     return line

@@ -175,8 +175,9 @@ def _nil_table(analyses: Analyses) -> str:
 
 
 def _weights_table(analyses: Analyses) -> str:
-    """Relative norms of the changes by layer."""
-    value = lambda x: f"{100 * x['relative']:.1f} ± {100 * x['relative_ci95']:.1f} %"
+    """Relative norms of the changes by layer; undefined for a layer that starts at zero."""
+    known = lambda x: f"{100 * x['relative']:.1f} ± {100 * x['relative_ci95']:.1f} %"
+    value = lambda x: "undefined" if x["relative"] is None else known(x)
     columns = {run: {x["layer"]: value(x) for x in r["weights"]} for run, r in analyses.items()}
     return _side_by_side("layer", columns, in_order_of_layers([list(cells) for cells in columns.values()]))
 

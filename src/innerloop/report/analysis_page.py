@@ -195,9 +195,7 @@ def _summary(name: str, results: Record) -> str:
         other = results["against_source"]
         return f"Against {other}, mean over the body: CCA {mean('cca'):.2f}, CKA {mean('cka'):.2f}."
     if name == "weights":
-        most = max(results["weights"], key=lambda x: x["relative"])
-        far, turn = 100 * most["relative"], most["angle"]
-        return f"{most['layer']} moves most: by {far:.1f} % of its norm and {turn:.1f}°."
+        return _weights_summary(results["weights"])
     if name == "paths":
         return _path_summary(results["paths"])
     if name == "steps" and results["metric"] == "accuracy":
@@ -206,6 +204,20 @@ def _summary(name: str, results: Record) -> str:
             share = (curve[1] - curve[0]) / (curve[-1] - curve[0])
             return f"The first step brings {100 * share:.0f} % of the accuracy gained in all steps."
     return ""
+
+
+def _weights_summary(layers: Sequence[Record]) -> str:
+    """Which layer moves most, and for which this is undefined."""
+    known = [x for x in layers if x["relative"] is not None]
+    words = [
+        f"{x['layer']} starts at zero: its relative movement is undefined." for x in layers if x not in known
+    ]
+    if known:
+        most = max(known, key=lambda x: x["relative"])
+        far, turn = 100 * most["relative"], most["angle"]
+        among = " of the others" if words else ""
+        words.insert(0, f"{most['layer']} moves most{among}: by {far:.1f} % of its norm and {turn:.1f}°.")
+    return " ".join(words)
 
 
 def _path_summary(paths: Record) -> str:
@@ -217,7 +229,8 @@ def _path_summary(paths: Record) -> str:
         seen = (
             "" if shown is None else f" (the lower picture shows {100 * shown:.0f} % of their squared length)"
         )
-        words.append(f"{part}: {outer}inner loops {lengths['inner']:.3f} on average{seen}")
+        unit = "" if paths[part].get("relative", True) else " (absolute, since θ's is zero)"
+        words.append(f"{part}{unit}: {outer}inner loops {lengths['inner']:.3f} on average{seen}")
     return "True path lengths in units of θ's norm: " + "; ".join(words) + "."
 
 

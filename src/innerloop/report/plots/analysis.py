@@ -209,8 +209,9 @@ def movement(results: Record, axes: Panels | None = None) -> Panels:
     colours = [COLOURS[1] if x["head"] else COLOURS[0] for x in lines]
     units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
     for ax, (what, unit) in zip(axes[0], units.items(), strict=True):
-        error = [x[f"{what}_ci95"] for x in lines]
-        ax.bar(range(len(lines)), [x[what] for x in lines], yerr=error, color=colours, capsize=3)
+        # None, for a layer that starts at zero, becomes NaN: no bar
+        height, error = (np.array([x[key] for x in lines], float) for key in (what, f"{what}_ci95"))
+        ax.bar(range(len(lines)), height, yerr=error, color=colours, capsize=3)
         ax.set_xticks(range(len(lines)), names, fontsize=9)
         ax.set_ylabel(unit)
         ax.grid(axis="x", visible=False)

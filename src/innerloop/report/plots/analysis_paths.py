@@ -65,7 +65,9 @@ def _curve(
     ax: Axes, x: Sequence[int | float], curve: Record, colour: str, label: str, by: float = 1.0
 ) -> None:
     """Draw a curve with its interval."""
-    mean, half = by * np.array(curve["mean"]), by * np.array(curve["ci95"])
+    mean, half = (
+        by * np.array(curve[name], float) for name in ("mean", "ci95")
+    )  # None becomes NaN: no point
     shown = style.label(label) or None
     band(ax, x, mean, half, colour, label=shown, marker="o", markersize=3.5, linewidth=1.7)
 
@@ -144,10 +146,12 @@ def paths(results: Record, axes: Panels | None = None) -> Panels:
         _outer_path(wide, np.array(found[part]["outer"]))
         _inner_paths(wide, found[part]["wide"], "inner loops")
         _inner_paths(close, found[part]["close"], None)
-        wide.set_title(f"{part}: outer and inner loops", fontsize=11)
-        close.set_title(f"{part}: inner loops only", fontsize=11)
-    _same_scale(axes[0])
-    _same_scale(axes[1])
+        unit = "" if found[part].get("relative", True) else ", absolute lengths"
+        wide.set_title(f"{part}: outer and inner loops{unit}", fontsize=11)
+        close.set_title(f"{part}: inner loops only{unit}", fontsize=11)
+    alike = len({found[part].get("relative", True) for part in ("body", "head")}) == 1
+    for row in axes if alike else axes.reshape(-1, 1):
+        _same_scale(row)
     axes[0, 0].legend(fontsize=9, loc="lower left")
     for ax in axes[:, 0]:
         ax.set_ylabel("units of the norm of θ's part", fontsize=10)

@@ -157,7 +157,8 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
     for ax, (what, unit) in zip(axes[0], units.items(), strict=True):
         for i, (run, results) in enumerate(analyses.items()):
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
-            values, error = ([x[key] for x in results["weights"]] for key in (what, f"{what}_ci95"))
+            keys = (what, f"{what}_ci95")  # None, for a layer that starts at zero, becomes NaN: no bar
+            values, error = (np.array([x[key] for x in results["weights"]], float) for key in keys)
             ax.bar(at, values, wide, yerr=error, label=label(run), **_look(i))
         ax.set_xticks(range(len(names)), list(map(label, names)), fontsize=9)
         ax.set_ylabel(unit)
