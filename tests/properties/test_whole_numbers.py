@@ -1,4 +1,4 @@
-"""Counts that are none are refused where they are given, from every door of the library.
+"""Counts that are none, and arguments of another kind, are refused where they are given, from every door.
 
 In a process without the checks of types that tests otherwise run under.
 """
@@ -14,10 +14,12 @@ BEFORE = """
 import jax, jax.numpy as jnp, numpy as np, optax
 import innerloop.engine.evaluate
 import innerloop as il
+from innerloop.engine.persistent_adam import persistent_adam
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
 loop = lambda **changes: il.OuterLoop(algorithm, optax.sgd(0.1), tasks, **{"meta_batch": 2, **changes})
+task = tasks.sample(key)
 evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
@@ -48,6 +50,42 @@ REFUSED = {
     "evaluated(record=(0.5,))": "evaluate: recorded steps must lie in 0..2, got (0.5,).",
     "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
     "transductive, inductive, support.",
+}
+NO_ALGORITHM = "needs an algorithm, got maml; pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example."
+TAKE_INNER = {name: name for name in ("anil", "boil", "cavia", "imaml", "online_maml", "reptile")}
+RATES = ("meta_sgd", "maml_plus_plus")
+NO_INNER = (
+    "`inner` must be an InnerLoop, got a GradientTransformationExtraArgs; pass InnerLoop(optax.sgd(0.1), steps=5), "
+    "for example."
+)
+REFUSED |= {
+    f"il.{name}(loss, optax.sgd(0.1))": f"{who}: {NO_INNER}"
+    for name, who in {**TAKE_INNER, "maml": "MAML", "meta_sgd": "MetaSGD"}.items()
+}
+NO_RATES = (
+    "needs meta-parameters with step sizes, got a dict; pass the result of the algorithm's `init(params)`."
+)
+NO_MOMENTS = (
+    "persistent_adam: needs parameters with their second moments, got a dict; use it in reptile only and outside "
+    "optax.chain, and pass the result of the algorithm's `init(params)`."
+)
+REFUSED |= {
+    "il.maml(None, il.InnerLoop(optax.sgd(0.1)))": "MAML: `loss_fn` must be a function, got a NoneType; pass "
+    "`loss_fn(params, batch)`.",
+    "il.OuterLoop(il.maml, optax.sgd(0.1), tasks, meta_batch=2)": f"OuterLoop: {NO_ALGORITHM}",
+    "il.evaluate(il.maml, params, tasks, key=key)": f"evaluate: {NO_ALGORITHM}",
+    **{
+        f"il.{name}(loss, algorithm.inner).adapt(params, task.support)": f"{name}: {NO_RATES}"
+        for name in RATES
+    },
+    "il.maml(loss, il.InnerLoop(persistent_adam(0.1))).adapt(params, task.support)": NO_MOMENTS,
+    "il.reptile(loss, il.InnerLoop(persistent_adam(0.1))).adapt(params, task.support)": NO_MOMENTS,
+    "il.reptile(loss, algorithm.inner, alpha=0.0)": "reptile: `alpha` must be above 0, got 0.0.",
+    "il.imaml(loss, il.InnerLoop(optax.sgd(0.1), 2, stream=True))": "imaml: the solution is that of one support set, "
+    "not of a stream; use maml, or give the whole support set at every step.",
+    "il.maml(loss, il.InnerLoop(optax.lbfgs())).meta_grad(params, task)": "meta-gradient: the loss or the inner rule "
+    "has a loop without a fixed length, such as optax.lbfgs's line search; use fomaml or reptile, which do not "
+    "differentiate the inner loop, or another rule.",
 }
 AFTER = """
 inner = il.InnerLoop(optax.sgd(0.1), jnp.asarray(2), minibatch=np.int32(1), checkpoints="sqrt")

@@ -13,7 +13,7 @@ MAML", section 4, arXiv 1909.09157.
 from dataclasses import replace
 
 from innerloop.algorithms.maml import MAML, maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.pytree import Selection
 from innerloop.engine.types import LossFn
 
@@ -29,4 +29,5 @@ def anil(
         head: the parameters to adapt (all of them: MAML; none: joint training).
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
+    check_inner(inner, "anil")
     return maml(loss_fn, replace(inner, select=head), outer_loss_fn=outer_loss_fn)

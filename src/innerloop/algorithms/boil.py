@@ -9,7 +9,7 @@ Oh, Yoo, Kim and Yun 2021, "BOIL: Towards Representation Change for Few-shot Lea
 from dataclasses import replace
 
 from innerloop.algorithms.maml import MAML, maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.pytree import Except, Selection
 from innerloop.engine.types import LossFn
 
@@ -25,4 +25,5 @@ def boil(
         head: the parameters not to adapt.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
+    check_inner(inner, "boil")
     return maml(loss_fn, replace(inner, select=Except(head)), outer_loss_fn=outer_loss_fn)

@@ -16,7 +16,7 @@ import jax
 from jaxtyping import PyTree
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.pytree import Selection, combine, partition
 from innerloop.engine.types import LossFn, Params
 
@@ -41,4 +41,5 @@ def cavia(
         context: the context parameters; the paper starts them at zero.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
     """
+    check_inner(inner, "cavia")
     return CAVIA(loss_fn, replace(inner, select=context), outer_loss_fn)

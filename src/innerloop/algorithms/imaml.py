@@ -26,7 +26,7 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.loss import Loss
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import LossFn, Params, Task
@@ -99,8 +99,8 @@ def imaml(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has state, for which
-            the solution is not defined.
+        InnerloopError: `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has state or the
+            support set is a stream, for which the solution is not defined.
     """
     if not proximal > 0:
         raise InnerloopError("imaml", "`proximal` must be above 0", got=proximal)
@@ -109,4 +109,8 @@ def imaml(
     if isinstance(loss_fn, Loss) and (loss_fn.random or loss_fn.stateful):
         do = "use maml, which differentiates the steps that were taken"
         raise InnerloopError("imaml", "the loss must be a function of parameters and batch alone", do=do)
+    check_inner(inner, "imaml")
+    if inner.stream:
+        do = "use maml, or give the whole support set at every step"
+        raise InnerloopError("imaml", "the solution is that of one support set, not of a stream", do=do)
     return IMAML(loss_fn, inner, outer_loss_fn, proximal, cg_steps)

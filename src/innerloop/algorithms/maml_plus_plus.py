@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.algorithm import MetaInfo
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.learned_rates import WithRates, scale_by_step_rates
+from innerloop.engine.learned_rates import WithRates, model_of, scale_by_step_rates
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
@@ -47,7 +47,7 @@ class MAMLPlusPlus(MAML):
 
     def initialisation(self, meta_params: WithRates) -> Params:
         """The parameters without the step sizes."""
-        return meta_params.model
+        return model_of(meta_params, "maml_plus_plus")
 
     def at(self, step: Array) -> "MAMLPlusPlus":
         """The algorithm at one update, which determines the weights of steps and the order of the derivative."""

@@ -19,7 +19,7 @@ import optax
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.learned_rates import WithRates, scale_by_rates
+from innerloop.engine.learned_rates import WithRates, model_of, scale_by_rates
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import LossFn, Params
 
@@ -36,7 +36,7 @@ class MetaSGD(MAML):
 
     def initialisation(self, meta_params: WithRates) -> Params:
         """The parameters without the step sizes."""
-        return meta_params.model
+        return model_of(meta_params, "meta_sgd")
 
     def inner_for(self, meta_params: WithRates) -> InnerLoop:
         """The inner loop with the learned step sizes."""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 
@@ -49,6 +49,7 @@ def online_maml(loss_fn: LossFn, inner: InnerLoop) -> OnlineMAML:
     Raises:
         InnerloopError: the inner loop has no steps.
     """
+    check_inner(inner, "online_maml")
     if inner.steps < 1:
         raise InnerloopError("online_maml", "the inner loop must take at least one step", got=inner.steps)
     return OnlineMAML(loss_fn, replace(inner, stream=True))

@@ -17,7 +17,7 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, params_of, with_params
 from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
@@ -97,9 +97,12 @@ def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) ->
         alpha: the divisor of the displacement (None: 1).
 
     Raises:
-        InnerloopError: the inner loop has no steps.
+        InnerloopError: the inner loop has no steps, or `alpha` is not above 0.
     """
+    check_inner(inner, "reptile")
     _check_steps(inner)
+    if alpha is not None and not alpha > 0:
+        raise InnerloopError("reptile", "`alpha` must be above 0", got=alpha)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 

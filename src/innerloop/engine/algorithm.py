@@ -9,10 +9,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.diagnosis import adaptation_lost, meta_gradient_lost
 from innerloop.engine.eager import one_program
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, unroll
+from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.types import LossFn, Params, Task
+from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import with_exact_products
 
 
@@ -55,6 +56,9 @@ class Algorithm(ABC):
         loss_fn: the loss on the support set.
         inner: the inner loop.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: `inner` is not an inner loop, or a loss is not a function.
     """
 
     loss_fn: LossFn
@@ -68,6 +72,14 @@ class Algorithm(ABC):
         for name, lost in (("adapt", adaptation_lost), ("meta_grad", meta_gradient_lost)):
             if name in vars(cls):
                 setattr(cls, name, one_program(lost)(vars(cls)[name]))
+
+    def __post_init__(self) -> None:
+        check_inner(self.inner, type(self).__name__)
+        for name, loss_fn in (("loss_fn", self.loss_fn), ("outer_loss_fn", self._outer_loss)):
+            if not callable(loss_fn):
+                do = "pass `loss_fn(params, batch)`"
+                got = f"a {type(loss_fn).__name__}"
+                raise InnerloopError(type(self).__name__, f"`{name}` must be a function", got=got, do=do)
 
     def init(self, params: Params) -> Params:
         """Make the initial meta-parameters from the parameters of a model."""
@@ -168,3 +180,11 @@ class Algorithm(ABC):
     def with_inner(self, **changes: object) -> "Algorithm":
         """A copy with changed fields of the inner loop, such as `with_inner(steps=10)` for more steps at test time."""
         return replace(self, inner=replace(self.inner, **changes))
+
+
+def check_is_algorithm(algorithm: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is an algorithm."""
+    if not isinstance(algorithm, Algorithm):
+        got = getattr(algorithm, "__name__", type(algorithm).__name__)
+        do = "pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example"
+        raise InnerloopError(who, "needs an algorithm", got=got, do=do)

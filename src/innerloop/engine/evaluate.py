@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm, loss_key
+from innerloop.engine.algorithm import Algorithm, check_is_algorithm, loss_key
 from innerloop.engine.diagnosis import Diverged, adaptation_lost, first_lost
 from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.intervals import half_width, mean_over_tasks
@@ -289,6 +289,7 @@ def evaluate(
         InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is not a key, the
             tasks do not depend on it, or `score` returns something other than scalars by name.
     """
+    check_is_algorithm(algorithm, "evaluate")
     check_trainable(params, "evaluate")
     check_choice("evaluate", "on_nonfinite", on_nonfinite, ("raise", "keep"))
     held, with_arrays = split_arrays(tasks)

@@ -129,6 +129,13 @@ class InnerLoop:
         return self.steps if jax.default_backend() == "gpu" and 0 < self.steps <= FEW_STEPS else 1
 
 
+def check_inner(inner: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is an inner loop."""
+    if not isinstance(inner, InnerLoop):
+        do = "pass InnerLoop(optax.sgd(0.1), steps=5), for example"
+        raise InnerloopError(who, "`inner` must be an InnerLoop", got=f"a {type(inner).__name__}", do=do)
+
+
 class Trajectory(NamedTuple):
     """The result of an inner loop.
 

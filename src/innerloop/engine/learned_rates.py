@@ -7,6 +7,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 
 
 class WithRates(eqx.Module):
@@ -19,6 +20,14 @@ class WithRates(eqx.Module):
 
     model: Params
     rates: PyTree[Array]
+
+
+def model_of(meta_params: WithRates, who: str) -> Params:
+    """The model without its step sizes. Raises InnerloopError, on behalf of `who`, if there are none."""
+    if not isinstance(meta_params, WithRates):
+        got, do = f"a {type(meta_params).__name__}", "pass the result of the algorithm's `init(params)`"
+        raise InnerloopError(who, "needs meta-parameters with step sizes", got=got, do=do)
+    return meta_params.model
 
 
 def scale_by_rates(rates: PyTree[Array]) -> optax.GradientTransformation:

@@ -8,6 +8,9 @@ from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError, first_line
 
+REVERSE = "Reverse-mode differentiation does not work for lax.while_loop"
+"""How JAX's error about a derivative through a `while` loop begins."""
+
 
 @contextmanager
 def loss_errors(batch: PyTree) -> Iterator[None]:
@@ -26,6 +29,10 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
             raise
         if isinstance(error, InnerloopError):
             raise
+        if str(error).startswith(REVERSE):
+            wrong = "the loss or the inner rule has a loop without a fixed length, such as optax.lbfgs's line search"
+            do = "use fomaml or reptile, which do not differentiate the inner loop, or another rule"
+            raise InnerloopError("meta-gradient", wrong, do=do) from error
         shapes = ", ".join(
             str(jax.typeof(x)) if hasattr(x, "dtype") else repr(x) for x in jax.tree.leaves(batch)
         )

@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm, MetaInfo, loss_key
+from innerloop.engine.algorithm import Algorithm, MetaInfo, check_is_algorithm, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
@@ -254,6 +254,7 @@ class GradientLoop(MeshLoop):
         chunk: int | None,
         mesh: Mesh | None,
     ):
+        check_is_algorithm(algorithm, "OuterLoop")
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
             do = "pass optax.adam(1e-3), for example"
             raise InnerloopError("OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, do=do)
@@ -330,7 +331,7 @@ class OuterLoop(GradientLoop):
             mesh: the devices (None: as many as divide the meta-batch evenly).
 
         Raises:
-            InnerloopError: the meta-batch is not a multiple of devices x chunk.
+            InnerloopError: the meta-batch is not a multiple of devices x chunk, or the algorithm or optimizer is none.
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks

@@ -45,8 +45,17 @@ def with_moments(model: Params) -> WithMoments:
 
 
 def of_model(params: WithMoments) -> Params:
-    """The model without its moments."""
+    """The model without its moments. Raises InnerloopError if there are none."""
+    _check_moments(params)
     return params.model
+
+
+def _check_moments(params: WithMoments) -> None:
+    """Raise InnerloopError unless parameters have moments."""
+    if not isinstance(params, WithMoments):
+        wrong = "needs parameters with their second moments"
+        do = "use it in reptile only and outside optax.chain, and pass the result of the algorithm's `init(params)`"
+        raise InnerloopError("persistent_adam", wrong, got=f"a {type(params).__name__}", do=do)
 
 
 def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
@@ -94,6 +103,7 @@ def persistent_adam(learning_rate: float, *, beta2: float = 0.999, eps: float = 
     def update(
         grads: WithMoments, state: optax.OptState, params: WithMoments
     ) -> tuple[WithMoments, optax.OptState]:
+        _check_moments(params)
         moment = lambda g, v: beta2 * v + (1 - beta2) * jnp.square(g)
         moments = jax.tree.map(moment, grads.model, params.moments)
         step = lambda g, v: -learning_rate * g / (jnp.sqrt(v) + eps)
