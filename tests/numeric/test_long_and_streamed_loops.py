@@ -1,5 +1,6 @@
 """Streams, gradients through the last steps, checkpoints through time, safe roots: identities in float64."""
 
+from functools import cache
 from typing import Any, get_args
 
 import jax
@@ -27,6 +28,14 @@ def same(a, b, tolerance: float = 1e-10) -> None:
 
 def meta_grad(inner: InnerLoop, params, task: Task, loss) -> Any:
     return maml(loss, inner).meta_grad(params, task)[0]
+
+
+@cache
+def of_seven_adam_steps(derivative: Derivative) -> tuple[Any, Any]:
+    """The meta-gradient and the trajectory of a loop that keeps every step."""
+    loss, params, task = mlp_case()
+    plain = InnerLoop(RULES["adam"](), 7, derivative=derivative)
+    return meta_grad(plain, params, task, loss), unroll(loss, plain, params, task.support)
 
 
 def stream_of(seed: int, items: int) -> Batch:
@@ -158,22 +167,20 @@ def test_no_last_step_is_first_order(rule: str):
 @pytest.mark.parametrize("checkpoints", [1, 2, 3, 5, 7, "sqrt"])
 def test_checkpoints_change_nothing(derivative: Derivative, checkpoints):
     loss, params, task = mlp_case()
-    rule = RULES["adam"]()
-    plain = InnerLoop(rule, 7, derivative=derivative)
-    few = InnerLoop(rule, 7, derivative=derivative, checkpoints=checkpoints)
-    same(meta_grad(few, params, task, loss), meta_grad(plain, params, task, loss), 1e-12)
-    same(unroll(loss, few, params, task.support), unroll(loss, plain, params, task.support), 1e-12)
+    few = InnerLoop(RULES["adam"](), 7, derivative=derivative, checkpoints=checkpoints)
+    grads, trajectory = of_seven_adam_steps(derivative)
+    same(meta_grad(few, params, task, loss), grads, 1e-12)
+    same(unroll(loss, few, params, task.support), trajectory, 1e-12)
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize(("number", "checkpoints"), [(2, None), (9, None), (2, 3)])
 def test_unrolling_changes_nothing(derivative: Derivative, number: int, checkpoints: int | None):
     loss, params, task = mlp_case()
-    rule = RULES["adam"]()
-    plain = InnerLoop(rule, 7, derivative=derivative)
-    unrolled = InnerLoop(rule, 7, derivative=derivative, checkpoints=checkpoints, unroll=number)
-    same(meta_grad(unrolled, params, task, loss), meta_grad(plain, params, task, loss), 1e-12)
-    same(unroll(loss, unrolled, params, task.support), unroll(loss, plain, params, task.support), 1e-12)
+    unrolled = InnerLoop(RULES["adam"](), 7, derivative=derivative, checkpoints=checkpoints, unroll=number)
+    grads, trajectory = of_seven_adam_steps(derivative)
+    same(meta_grad(unrolled, params, task, loss), grads, 1e-12)
+    same(unroll(loss, unrolled, params, task.support), trajectory, 1e-12)
 
 
 @pytest.mark.parametrize("steps", [2, 7])
