@@ -8,6 +8,8 @@ import pytest
 
 from innerloop.cli import COMMANDS, completion
 
+MODEL = [word for word in completion.settings() if word.startswith("--model.")]
+
 
 @pytest.fixture(scope="module")
 def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,11 +30,15 @@ def offered(script: Path, *words: str) -> list[str]:
     ("words", "expected"),
     [
         (["ev"], ["evaluate"]),
-        (["evaluate", "sinusoid-mam"], ["sinusoid-maml", "sinusoid-maml-plus-plus"]),
+        (["train", "sinusoid-mam"], ["sinusoid-maml", "sinusoid-maml-plus-plus"]),
+        (["evaluate", "sinusoid-mam"], ["sinusoid-maml"]),
+        (["train", "sinusoid-maml", "--data.no-f"], ["--data.no-flip"]),
+        (["train", "--mode"], MODEL),
         (["train", "sinusoid-maml", "--inner.lear"], ["--inner.learning-rate"]),
         (["train", "--outer.meta-b"], ["--outer.meta-batch"]),
         (["evaluate", "runs/x", "--norm"], ["--normalization"]),
-        (["report", "sinusoid"], []),
+        (["report", "sinusoid-m"], ["sinusoid-maml"]),
+        (["quickstart", "sinusoid"], []),
         (["completion", "f"], ["fish"]),
     ],
 )

@@ -1,12 +1,9 @@
 """Helpers shared by the subcommands: argument parsing, JAX setup, consoles and tables."""
 
-import contextlib
 import errno
-import io
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -16,15 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from innerloop.cli.complaints import in_one_sentence
 from innerloop.config.bounds import DEVICES, STEPS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.files import make_folder
-from innerloop.io.text import LIMIT, as_json, printable
+from innerloop.io.text import as_json, printable
 from innerloop.parallel.cpu_devices import has_started, use_cores
 
 Arguments = TypeVar("Arguments")
 
-Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: as trained)")]
+OWN = "(default: the run's evaluation setting)"
+"""How the help describes the default of a setting of the evaluation."""
+
+Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=OWN)]
 """A number that defaults to the run's own."""
 
 Steps = Annotated[Count, STEPS]
@@ -37,7 +38,7 @@ Devices = Annotated[
 
 
 def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, name: str = "") -> Arguments:
-    """Parse the arguments of a subcommand; tyro exits with code 2 if they are invalid.
+    """Parse the arguments of a subcommand; tyro exits with code 0 after `--help`.
 
     Args:
         cls: a dataclass named after the subcommand, with the help text as its docstring.
@@ -46,43 +47,16 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
         name: the subcommand's name, if it differs from the class name.
 
     Raises:
-        InnerloopError: if a number is out of bounds.
+        InnerloopError: if an argument is missing, unknown or wrong, or a number is out of bounds.
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
     # With a default that may be true, a flag needs its opposite: `--data.flip` and `--data.no-flip`.
     markers = (tyro.conf.OmitSubcommandPrefixes, *(() if settings else (tyro.conf.FlagCreatePairsOff,)))
-    with _printable_complaints():
+    with in_one_sentence(prog.split()[-1]):
         arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
     check_bounds(arguments, lambda field: _option(cls, field))
     return arguments
-
-
-@contextlib.contextmanager
-def _printable_complaints() -> Iterator[None]:
-    """Escape control characters in tyro's error messages, which echo the arguments.
-
-    Raises:
-        InnerloopError: if a setting was rejected; tyro would print the error in a box.
-    """
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            yield
-    except SystemExit as ended:
-        if (refused := _refusal(ended)) is not None:
-            who = "--" + refused.who.replace("_", "-")
-            raise InnerloopError(who, str(refused).removeprefix(f"{refused.who}: ")) from None
-        for line in told.getvalue().splitlines()[:100]:
-            print(printable(line, LIMIT), file=sys.stderr)
-        raise
-
-
-def _refusal(ended: BaseException | None) -> InnerloopError | None:
-    """The InnerloopError that ended the program, if there is one."""
-    while ended is not None and not isinstance(ended, InnerloopError):
-        ended = ended.__context__
-    return ended
 
 
 def _option(cls: type, field: str) -> str:

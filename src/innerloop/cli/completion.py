@@ -14,8 +14,9 @@ import tyro
 from innerloop.cli.common import parse
 from innerloop.config.schema import Config
 
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]")
-TAKES_PRESETS = ("train", "evaluate", "adapt", "export", "analyze", "list")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w-]|\.\*)")
+TAKES_PRESETS: tuple[str, ...] = ("train", "list")
+TAKES_WEIGHTS: tuple[str, ...] = ("evaluate", "adapt", "export", "analyze", "report", "compare")
 
 BASH = r"""_innerloop() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
@@ -72,12 +73,15 @@ def _fish(command: str, found: list[str]) -> str:
 
 
 def words() -> dict[str, list[str]]:
-    """What may follow each command: its options, and the presets where it takes one."""
+    """What may follow each command: its options, and presets where it takes one (for some, only those with weights)."""
     from innerloop.cli import COMMANDS
+    from innerloop.cli.presets import shipped
     from innerloop.config.presets.registry import all_presets
 
-    presets = list(all_presets())
-    found = {name: options(name) + (presets if name in TAKES_PRESETS else []) for name in COMMANDS}
+    presets = dict.fromkeys(TAKES_PRESETS, list(all_presets())) | dict.fromkeys(
+        TAKES_WEIGHTS, sorted(shipped())
+    )
+    found = {name: options(name) + presets.get(name, []) for name in COMMANDS}
     found["train"] += settings()
     found["completion"] += ["bash", "zsh", "fish"]
     return {name: list(dict.fromkeys(after)) for name, after in found.items()}
@@ -94,7 +98,12 @@ def options(command: str) -> list[str]:
 
 
 def settings() -> list[str]:
-    """The options that change a preset."""
+    """The options that change a preset; those that are on or off have an opposite."""
     sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
-    named = [f"--{name}.{field.name}" for name, kind in sections.items() for field in fields(kind)]
+    named = [
+        f"--{name}.{opposite}{field.name}"
+        for name, kind in sections.items()
+        for field in fields(kind)
+        for opposite in (("", "no-") if field.type in (bool, "bool") else ("",))
+    ]
     return [name.replace("_", "-") for name in named]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Count, Devices, Steps, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import OWN, Count, Devices, Steps, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
@@ -27,7 +27,7 @@ class Evaluate:
     Example: innerloop evaluate runs/omniglot-5way-1shot-maml --tasks 1000
     """
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
     """A run's folder, a weights file, or a preset with bundled weights."""
     tasks: Annotated[Count, TASKS] = None
     """Held-out tasks."""
@@ -39,13 +39,11 @@ class Evaluate:
     """Query examples per class (sinusoids: per task; tables: at most this many)."""
     normalization: Annotated[
         Literal["transductive", "inductive", "support", "all"] | None,
-        arg(metavar="{transductive,inductive,support,all}", help_behavior_hint="(default: as trained)"),
+        arg(metavar="{transductive,inductive,support,all}", help_behavior_hint=OWN),
     ] = None
     """Batch that provides a query's normalisation statistics: all queries of the task (transductive), the query with
     the support set (inductive), or the support set alone (support); all: each in turn."""
-    rotations: Annotated[
-        Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint="(default: as trained)")
-    ] = None
+    rotations: Annotated[Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint=OWN)] = None
     """Whether held-out classes are rotated, if training classes are (Omniglot)."""
     part: Literal["test", "validation", "train"] = "test"
     """Split of the classes to measure on."""
@@ -133,21 +131,23 @@ def _show(found: "Sequence[innerloop.training.measurement.Measurement]", config:
 
     first = found[0]
     if isinstance(first, ReturnMeasurement):
-        _show_curves("updates", {"return": first})
+        _show_curves("updates", {"return": first}, config)
         console().print(_return_conditions(first))
         if words := broken(first.broken_trajectories):
             console().print(f"{words}.", style="bold")
         return _print_diverged(first)
     scores = [m for m in found if isinstance(m, ScoreMeasurement)]
     named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
-    _show_curves("inner steps", {named(m): m for m in scores})
+    _show_curves("inner steps", {named(m): m for m in scores}, config)
     console().print(_score_conditions(scores, config))
     for m in scores:
         _print_diverged(m, m.normalization if len(scores) > 1 else "")
     return None
 
 
-def _show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]") -> None:
+def _show_curves(
+    steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]", config: Config
+) -> None:
     """Print a title, and a row for each recorded step."""
     table = new_table(steps, *columns)
     found = list(columns.values())
@@ -155,7 +155,7 @@ def _show_curves(steps: str, columns: "dict[str, innerloop.training.measurement.
         points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found)
         table.add_row(str(step), *(with_interval(*point) for point in points))
     out = console()
-    out.print(f"{found[0].source}: {_title(found[0])}")
+    out.print(f"{found[0].source}: {_title(found[0], config)}")
     out.print(table)
 
 
@@ -165,14 +165,15 @@ def _print_diverged(found: "innerloop.training.measurement.Measurement", mode: s
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def _title(found: "innerloop.training.measurement.Measurement") -> str:
+def _title(found: "innerloop.training.measurement.Measurement", config: Config) -> str:
     """What was learned, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 
     if not isinstance(found, ScoreMeasurement):
         return f"{found.algorithm}, undiscounted return"
     if found.score == "loss":
-        return f"{found.algorithm}, {counted(found.shots, 'shot')}, mean squared error"
+        most = "at most " if config.data.spec.needs_file else ""  # smaller groups give all rows but one
+        return f"{found.algorithm}, {most}{counted(found.shots, 'shot')}, mean squared error"
     return f"{found.algorithm}, {found.ways}-way {found.shots}-shot"
 
 

@@ -10,7 +10,7 @@ from innerloop.cli.common import console, new_table, parse, print_json
 from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.text import grouped
+from innerloop.io.text import counted, grouped
 from innerloop.io.untrusted import JsonObject
 
 
@@ -62,11 +62,11 @@ def _row(config: Config) -> JsonObject:
         "inner_steps_test": config.evaluation.steps,
         "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",
         "meta_steps": config.outer.meta_steps,
-        "weights": config.name in _shipped(),
+        "weights": config.name in shipped(),
     }
 
 
-def _shipped() -> list[str]:
+def shipped() -> list[str]:
     """Presets with bundled weights, listed from the folder, since `innerloop.training.storage.weights` loads JAX."""
     from importlib import resources
 
@@ -92,4 +92,4 @@ def _show(rows: list[JsonObject]) -> None:
         table.add_row(*map(str, cells))
     out = console()
     out.print(table)
-    out.print(f"{len(rows)} presets. Train one: innerloop train {rows[0]['name']}")
+    out.print(f"{counted(len(rows), 'preset')}. Train one: innerloop train {rows[0]['name']}")
