@@ -53,6 +53,17 @@ def test_new_pictures_get_the_labels_of_their_like(command, glyph_run, letters, 
     assert len(lines) == 4
 
 
+def test_predictions_beside_the_pictures_are_replaced_if_asked(
+    command, complaint, glyph_run, letters, tmp_path
+):
+    own = shutil.copytree(letters, tmp_path / "mine")
+    words = ("adapt", glyph_run, own, "--csv", own / "o.csv")
+    assert command(*words)[0] == 0
+    assert command(*words, "--overwrite")[0] == 0
+    picture = next((own / "query").iterdir())
+    assert "is an input" in complaint(*words[:-1], picture, "--overwrite")
+
+
 def test_ink_is_told_from_the_pictures(command, glyph_run, letters, tmp_path):
     dark = json.loads(command("adapt", glyph_run, letters, "--json")[1])
     light = json.loads(command("adapt", glyph_run, inverted(letters, tmp_path), "--json")[1])
@@ -80,6 +91,10 @@ def picture(path, mode="L", size=(28, 28), colour: int | tuple[int, ...] = 0):
 
 def test_layouts_that_are_wrong(complaint, glyph_run, tmp_path):
     assert "there is no such folder" in complaint("adapt", glyph_run, tmp_path / "none")
+    (tmp_path / "points.csv").write_text("x,y\n0,0\n1,\n")
+    told = complaint("adapt", glyph_run, tmp_path / "points.csv")
+    assert "adapt: must be a folder, as this model takes pictures, got" in told
+    assert "put labelled pictures in DATA/support/CLASS/" in told
     assert "holds no folder `support`" in complaint("adapt", glyph_run, tmp_path)
     (tmp_path / "support").mkdir()
     assert "no class folders" in complaint("adapt", glyph_run, tmp_path)
@@ -123,7 +138,9 @@ def test_oblong_models_want_their_own_size(tmp_path):
 def test_photographs_have_no_ink():
     config, pictures = Config(data=DataConfig(dataset="cifar_fs")), np.zeros((1, 4, 4, 3), np.uint8)
     assert _resolve_ink(config, None, pictures) is None
-    with pytest.raises(InnerloopError, match="cifar_fs holds no drawings"):
+    with pytest.raises(
+        InnerloopError, match="--ink: is only for drawings, and this model was trained on photographs"
+    ):
         _resolve_ink(config, "dark", pictures)
 
 
@@ -146,7 +163,10 @@ def test_points_are_predicted(command, sinusoid_run, tmp_path):
     assert (code, result["examples"]) == (0, 3)
     assert [p["x"] for p in result["predictions"]] == [0.5, 1.0]
     assert all(0 < p["y"] < 3 for p in result["predictions"])
-    assert "Adapted by sinusoid-maml, 2 inner steps on 3 examples." in command("adapt", sinusoid_run, path)[1]
+    assert (
+        "Adapted from sinusoid-maml with 2 inner steps on 3 examples."
+        in command("adapt", sinusoid_run, path)[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,6 +175,7 @@ def test_points_are_predicted(command, sinusoid_run, tmp_path):
         ("", "must begin with the header x,y"),
         ("0,0\n1,\n", "must begin with the header x,y"),
         ("x,y\n0,zero\n1,\n", "line 2: is not a number, got 'zero'"),
+        ("x,y\n0,1_10\n1,\n", "line 2: is not a number, got '1_10'"),
         ("x,y\n0,0\nnan,\n", "line 3: must be a finite number"),
         ("x,y\n0,inf\n1,\n", "line 2: must be a finite number"),
         ("x,y\n0,0,0\n1,\n", "line 2: must hold x,y"),

@@ -21,6 +21,16 @@ def test_a_page_in_the_run_is_written_again(command, complaint, sinusoid_run):
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
+def test_a_named_page_in_the_run_is_replaced_if_asked(command, complaint, sinusoid_run):
+    """It is none of the files that are read."""
+    words = ("report", sinusoid_run, "--tasks", "2", "--out", sinusoid_run / "named.html")
+    assert command(*words)[0] == 0
+    assert "already exists; give another name, or --overwrite" in complaint(*words)
+    assert command(*words, "--overwrite")[0] == 0
+    words = (*words[:-1], sinusoid_run / "snapshots" / "00000000.safetensors", "--overwrite")
+    assert "is an input" in complaint(*words)
+
+
 def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = sinusoid_run / "weights.safetensors"

@@ -64,7 +64,9 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.training.storage.sources import inputs_of
 
     if arguments.csv is not None:
-        inputs = (*inputs_of(arguments.source, arguments.data_folder), arguments.data, *arguments.query)
+        data = arguments.data
+        read = [data / "support", data / "query"] if data.is_dir() else [data]
+        inputs = (*inputs_of(arguments.source, arguments.data_folder), *read, *arguments.query)
         output(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
     own = UserData(arguments.data, arguments.query, arguments.ink)
     start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
@@ -95,10 +97,11 @@ def _show(result: JsonObject) -> None:
         cells = (prediction[name] for name in names)
         table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
     out.print(table)
-    how = f"{result['preset']}, {counted(result['steps'], 'inner step')} on {counted(result['examples'], 'example')}"
+    examples = counted(result["examples"], "example")
+    how = f"{result['preset']} with {counted(result['steps'], 'inner step')} on {examples}"
     if "classes" in result:
         how += f" of {len(result['classes'])} classes; normalisation {result['normalization']}"
-    out.print(f"Adapted by {how}.")
+    out.print(f"Adapted from {how}.")
     if result.get("ink"):
         other = {"dark": "light", "light": "dark"}[result["ink"]]
         out.print(f"Assumed that the drawings are {result['ink']} on {other}; otherwise give --ink {other}.")

@@ -84,8 +84,8 @@ def _show(record: JsonObject) -> None:
         about = record[name]
         shape = ", ".join(map(str, about["shape"]))
         out.print(f"{name}: {about['name']}, {about['dtype']} [{shape}]{_of(about)}")
-    how = f"{record['preset']}, {counted(record['steps'], 'inner step')}"
-    out.print(f"Adapted by {how} on {counted(record['examples'], 'example')}.")
+    how = f"{record['preset']} with {counted(record['steps'], 'inner step')}"
+    out.print(f"Adapted from {how} on {counted(record['examples'], 'example')}.")
     if record["holds_examples"]:
         out.print(f"It contains the examples: normalization `{record['normalization']}` needs them.")
 

@@ -66,9 +66,10 @@ def run(argv: Sequence[str]) -> int:
 def _report_on_fits(arguments: Report) -> int:
     """Write the page on runs of `innerloop.fit`: what training logged."""
     from innerloop.report import fit_page
+    from innerloop.training.storage.sources import files_of_run
 
     runs = fit_page.load(arguments.runs)
-    draft, out = _destination(arguments, list(map(Path, arguments.runs)))
+    draft, out = _destination(arguments, [path for run in arguments.runs for path in files_of_run(run)])
     with draft as path:
         path.write_text(fit_page.page(runs), encoding="utf-8")
     console().print(f"Report: {out}", style="bold")
@@ -87,9 +88,7 @@ def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContext
     """
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
     if arguments.out is None and first.is_dir():
-        # A run's page is written next to the run's files, which are inputs.
-        others = [path for path in inputs if Path(path).resolve() != first.resolve()]
-        folder = OutputFolder(first, overwrite=overwrite, inputs=others)
+        folder = OutputFolder(first, overwrite=overwrite, inputs=inputs)
         folder.check("report.html")
         return folder.replacing("report.html"), first / "report.html"
     out = arguments.out or Path("report.html")

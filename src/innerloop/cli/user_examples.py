@@ -60,7 +60,11 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
         InnerloopError: for a wrong layout or a wrong number of classes.
     """
     if not folder.is_dir():
-        raise InnerloopError("adapt", "there is no such folder", got=repr(str(folder)))
+        wrong = (
+            "must be a folder, as this model takes pictures" if folder.exists() else "there is no such folder"
+        )
+        do = "put labelled pictures in DATA/support/CLASS/ and new ones in DATA/query/"
+        raise InnerloopError("adapt", wrong, got=repr(str(folder)), do=do)
     support = folder / "support"
     if not support.is_dir():
         do = "put labelled pictures in support/CLASS/ and new ones in query/"
@@ -162,7 +166,7 @@ def _point(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float | 
 
 def _number(path: Path, line: int, cell: str) -> float:
     try:
-        value = float(cell)
+        value = float("" if "_" in cell else cell)  # Python reads 1_10 as 110
     except ValueError:
         raise InnerloopError(f"{path}, line {line}", "is not a number", got=repr(cell)) from None
     if not abs(value) <= float(np.finfo(np.float32).max):  # NaN, or infinite as a float32

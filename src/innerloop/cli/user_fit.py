@@ -127,8 +127,8 @@ def _resolve_ink(config: Config, given: Ink | None, support: np.ndarray) -> Ink 
     if config.data.spec.drawings:
         return given or ink_of(support)
     if given is not None:
-        do = "leave it out"
-        raise InnerloopError("--ink", f"{config.data.dataset} holds no drawings", got=given, do=do)
+        wrong = "is only for drawings, and this model was trained on photographs"
+        raise InnerloopError("--ink", wrong, got=given, do="leave it out")
     return None
 
 

@@ -8,7 +8,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import refuse_link
 from innerloop.training.storage import weights
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RESERVED, RunFolder
 
 
 def weights_path(source: str | Path) -> Path:
@@ -41,8 +41,13 @@ def weights_path(source: str | Path) -> Path:
 
 
 def inputs_of(source: str | Path, data_folder: str = "") -> list[Path]:
-    """The paths that are read for a source: itself, its weights, and the images or table that it was trained on."""
+    """The paths that are read for a source: the run's files, its weights, and the images or table of its training."""
     path = weights_path(source)
     data = weights.load(path)[1].data
     own = data_folder or data.file or data.folder
-    return [Path(source), path, *([expanded(own, "data")] if own else [])]
+    return [*files_of_run(source), path, *([expanded(own, "data")] if own else [])]
+
+
+def files_of_run(source: str | Path) -> list[Path]:
+    """The paths of what a run writes into its folder, whether it exists or not; none for another source."""
+    return [Path(source) / name for name in RESERVED] if Path(source).is_dir() else []
