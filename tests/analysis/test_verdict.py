@@ -45,6 +45,9 @@ def test_maml_and_boil_are_told_apart():
     assert kind(0.757, 0.191, 0.191, 0.470, [0.93, 0.70], algorithm="boil", moves="body") == "rapid learning"
     # even where NIL does well: what moves nothing but the body learns by the body
     assert kind(0.957, 0.2, 0.2, 0.94, [0.97, 0.69], algorithm="boil", moves="body") == "rapid learning"
+    # and then its body must change, however well NIL does, so that one that hardly changes is in between
+    assert kind(0.957, 0.2, 0.2, 0.94, [0.97, 0.85], algorithm="boil", moves="body") == "between"
+    assert kind(0.957, 0.2, 0.2, 0.94, None, algorithm="boil", moves="body") == "rapid learning"
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,17 @@ def _share_of(value: float, floor: float, gain: float, metric: str) -> float | N
 def _decide(m: Record) -> Kind:
     if not m["gain"]:
         return "no gain"
-    enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
-    must = m["kept"] <= LITTLE and (m["moves"] == "body" or not enough)
+    enough = _suffices(m)
+    must = m["kept"] <= LITTLE and not enough
     changes = must if m["alike"] is None else m["alike"] < SAME
     if enough and not changes:
         return "feature reuse"
     return "rapid learning" if must and changes else "between"
+
+
+def _suffices(m: Record) -> bool:
+    """Whether the body need not change; an inner loop that adapts the body alone has nothing but the body to change."""
+    return max(m["kept"], m["nil"] or 0.0) >= ENOUGH and m["moves"] != "body"
 
 
 def _sentences(kind: Kind, m: Record, results: Record) -> list[str]:
@@ -172,8 +177,9 @@ def _conclusion(kind: Kind, m: Record) -> str:
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."
     if kind == "between":
-        enough = max(m["kept"], m["nil"] or 0.0) >= ENOUGH
-        how = "its features would suffice as they are, yet the inner loop changes them" if enough else ""
+        how = (
+            "its features would suffice as they are, yet the inner loop changes them" if _suffices(m) else ""
+        )
         return f"This is neither pure feature reuse nor pure rapid learning: {how or PARTLY}."
     if m["kept"] < ENOUGH:
         return "This is feature reuse, although this inner loop also relies on what it changes in the body."
