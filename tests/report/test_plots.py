@@ -68,6 +68,11 @@ def test_a_head_that_starts_at_zero_has_no_bar_and_no_relative_lengths():
     assert "undefined" in analysis_comparison.TABLES["weights"]({"a": found})
 
 
+def test_training_shows_the_return_after_the_last_update():
+    lines = [{"step": step, **{f"return_after_{i}": float(i) for i in range(11)}} for step in (1, 2)]
+    np.testing.assert_array_equal(plots.training({"a": lines})[0, 0].lines[0].get_ydata(), 10)
+
+
 ONE = ("freezing", "similarity", "similarity_of_models", "nil", "loss_along_step")
 SEVERAL = {
     "movement": (1, 2),

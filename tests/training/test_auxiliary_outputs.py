@@ -55,6 +55,11 @@ def test_only_numbers_are_logged():
     }
 
 
+def test_returns_in_words_are_in_the_order_of_updates():
+    metrics = {f"return_after_{i}": float(i) for i in (10, 2, 0, 11, 1)}
+    assert in_words(metrics) == "return 0.0 → 1.0 → 2.0 → 10.0 → 11.0"
+
+
 def test_other_outputs_in_words():
     assert (
         in_words({"outer_loss": 1.0, "train_data_term": 0.25}) == "outer loss 1.0000  training data term 0.25"

@@ -20,7 +20,8 @@ def in_words(metrics: dict[str, float]) -> str:
     """The main metrics in words: outer loss or returns, other training metrics, and the validation score."""
     words = [f"outer loss {metrics['outer_loss']:.4f}"] if "outer_loss" in metrics else []
     words += [_of_training(name, value) for name, value in metrics.items() if name.startswith("train_")]
-    returns = sorted(name for name in metrics if name.startswith("return_after_"))
+    returns = [name for name in metrics if name.startswith("return_after_")]
+    returns.sort(key=lambda name: (len(name), name))  # 10 comes after 9
     if returns:
         words = ["return " + " → ".join(f"{metrics[name]:.1f}" for name in returns)]
     words += _of_validation(metrics)

@@ -189,7 +189,7 @@ def _has_positive(ax: Axes) -> bool:
 def _training_metric(lines: Sequence[Record]) -> str:
     """The metric to plot: the outer loss, or in reinforcement learning the return after the last update."""
     names = [name for name in lines[0] if name.startswith("return_after_")] if lines else []
-    return max(names, default="outer_loss")
+    return max(names, key=lambda name: (len(name), name), default="outer_loss")  # 10 comes after 9
 
 
 def _draw(ax: Axes, lines: Sequence[Record], name: str, scale: float, look: Record) -> None:
