@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 from analysis_cases import KEY, LAYERS, Lines, activations, apply, loss, own, separable, small
+from training_cases import EPISODES, SPLITS  # pyright: ignore[reportMissingImports]
 
 from innerloop import analysis
 from innerloop.algorithms import maml
-from innerloop.analysis import NamedLayers, Subject, named_layers
+from innerloop.analysis import NamedLayers, Subject, named_layers, subject_of
 from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES, _measures_of
@@ -21,6 +22,8 @@ from innerloop.engine.pytree import paths
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
+from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.training.trained import Trained
 
 T5 = 2.570581836
 """The 0.975 quantile of Student's t with 5 degrees of freedom."""
@@ -119,6 +122,15 @@ def test_similarity_before_and_after():
         4,
         3,
     )  # 3 ways x 6 queries: all there are
+
+
+def test_the_queries_of_a_close_up_are_all_that_its_own_classes_have():
+    """Of validation classes with four pictures, two are shots, however many the test classes have."""
+    validation = ClassArrays.from_lists([np.zeros((4, 4, 4, 1), np.uint8)] * 3, list("abc"))
+    few = replace(EPISODES, splits=SPLITS._replace(validation=validation))
+    subject = subject_of(Trained(EPISODES.init_params(), few, "here", {}), part="validation")
+    assert subject.close_up is not None
+    assert subject.close_up.sample(KEY).query.targets.shape == (3 * 2,)
 
 
 def test_similarity_is_that_of_the_activations():

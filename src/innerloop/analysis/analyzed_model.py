@@ -159,7 +159,7 @@ def subject_of(
     if shots is not None:
         config = replace(config, data=replace(config.data, shots=shots))
     e = supervised(trained.experiment).with_config(config)
-    queries = _most_queries(e.splits.test, config.data.shots) if e.splits else None
+    queries = _most_queries(e.classes_of(part), config.data.shots) if e.splits else None
     return Subject(
         params=trained.params,
         layers=named_layers(e.algorithm.initialisation(trained.params)),
@@ -173,6 +173,6 @@ def subject_of(
     )
 
 
-def _most_queries(test: ClassArrays, shots: int) -> int:
+def _most_queries(classes: ClassArrays, shots: int) -> int:
     """`MANY_QUERIES` per class, or all that the smallest class has left after its shots."""
-    return max(1, min(MANY_QUERIES, int(np.min(test.counts)) - shots))
+    return max(1, min(MANY_QUERIES, int(np.min(classes.counts)) - shots))
