@@ -80,6 +80,7 @@ def test_each_test_group_is_measured_once(command, run):
     assert record["curve"]["loss"]["mean"][-1] > 0
     code, out, _ = command("evaluate", run, "--part", "train", "--shots", 2)
     assert code == 0
+    assert "maml, at most 2 shots, mean squared error" in out
     assert "over 13 train tasks; at most 1 000 queries; unit: the variance of y over the training rows" in out
 
 
@@ -148,7 +149,7 @@ def test_a_network_that_takes_other_rows_is_not_written(command, run, new_group,
 def test_the_report_shows_groups(command, run):
     code, out, _ = command("report", run, "--tasks", 4)
     assert code == 0
-    assert "drawn: Table shops.csv, sales from 5 rows" in out
+    assert "drawn: Table shops.csv, sales from at most 5 rows" in out
     assert "groups of the table that were not used in training" in (run / "report.html").read_text()
     assert (run / "figures" / "group-1.svg").exists()
 
@@ -183,6 +184,15 @@ def test_analyze_says_why_it_refuses_a_table(complaint, run):
             "data.y: column 'kind' must hold numbers, got text; choose a numeric column",
         ),
         ({"y": "profit"}, "there is no column with this name, got 'profit'; choose among: "),
+        (
+            {"x": "size,nope"},
+            "shops.csv: there is no column with this name, got 'nope'; choose among: shop, size, kind, note, sales.",
+        ),
+        (
+            {"task": "note", "x": "size"},
+            "shops.csv: a split needs at least 6 groups, got 1; choose another column as --data.task.",
+        ),
+        ({"categories": "note"}, "shops.csv: --data.categories names a column that is not used, got 'note'."),
         ({"missing": "guess"}, "guess"),
     ],
 )

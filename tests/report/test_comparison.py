@@ -9,7 +9,7 @@ import pytest
 
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
-from innerloop.report import measurements, run_figures, run_page
+from innerloop.report import measurements, run_figures, run_page, summary
 from innerloop.report.comparison import compare, families
 from innerloop.report.sentences import conditions, verdict
 from innerloop.training.measure import measure
@@ -115,6 +115,30 @@ def test_seeds_are_compared_in_pairs(group):
     assert found.mean == pytest.approx((0.1 + 0.1 + 0.12) / 3)
     assert (found.sign, found.pairs) == (1, "seed by seed, 3 seeds")
     assert compare(a, result(group, [1.0], [9.0, 9.0])).pairs == "task by task"
+
+
+def test_other_tasks_are_not_paired(group):
+    """Other numbers of queries, or other test data as the runs recorded them."""
+    a, b = (result(group, [value], [value, value + 1]) for value in (2.0, 1.5))
+    other = replace(b, measurement=replace(b.measurement, queries_per_class=99))
+    found = compare(a, other)
+    assert (found.mean, found.pairs) == (pytest.approx(-0.5), "not in pairs: other tasks")
+    assert found.ci95 == pytest.approx(np.hypot(a.ci95, b.ci95))
+    with_data = lambda run, name: replace(run, environment={"data": {"test": name}})
+    assert compare(with_data(a, "x"), with_data(b, "x")).pairs == "task by task"
+    assert compare(with_data(a, "x"), with_data(b, "y")).pairs == "not in pairs: other tasks"
+
+
+def test_a_table_has_columns_of_the_conditions_in_which_rows_differ(group):
+    rows = summary.rows([group])
+    assert tuple(summary.heads(rows)) == summary.HEADS
+    queries = rows[0].queries
+    assert summary.note(rows).endswith(f" All rows: queries: {queries}.")
+    rows[1] = replace(rows[1], queries=99, diverged=3)
+    assert summary.heads(rows)[-2:] == ["queries", "diverged tasks"]
+    assert [cells[-2:] for cells in summary.table_of(rows)] == [[str(queries), "0"], ["99", "3"]]
+    assert {"queries", "normalization", "diverged"} < set(summary.as_csv(rows).split("\n")[0].split(","))
+    assert r"\begin{tabular}{llrlrrlrrrr}" in summary.as_latex(rows)
 
 
 def test_what_is_not_finite_distinguishes_nothing(group):

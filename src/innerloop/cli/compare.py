@@ -16,7 +16,8 @@ from innerloop.errors import InnerloopError
 class Compare:
     """Compare runs on the same held-out tasks. Runs that differ only in their seed share a row.
 
-    Every run is compared with the first in pairs: seed by seed if both have several seeds, else task by task.
+    Every run is compared with the first in pairs: seed by seed if both have several seeds, else task by task. Runs that
+    were measured on other tasks, such as with other numbers of queries, are compared without pairs.
 
     Example: innerloop compare runs/maml/seed-* runs/anil/seed-* --format markdown
     """
@@ -49,11 +50,11 @@ def run(argv: Sequence[str]) -> int:
     if arguments.format == "json":
         print_json([asdict(row) for row in found])
     elif arguments.format == "text":
-        table = new_table(*summary.HEADS, left=2)
-        for row in found:
-            table.add_row(*summary.cells(row))
+        table = new_table(*summary.heads(found), left=2)
+        for row in summary.table_of(found):
+            table.add_row(*row)
         out.print(table)
-        out.print(summary.NOTE)
+        out.print(summary.note(found))
     else:
         for line in summary.FORMATS[arguments.format](found).splitlines():
             out.print(line)

@@ -1,5 +1,6 @@
 """Runs that differ only in their seed as one result, and results compared in pairs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from innerloop.analysis.records import Record
 from innerloop.engine.evaluate import half_width
-from innerloop.training.measurement import Band, Measurement
+from innerloop.training.measurement import Band, Measurement, ScoreMeasurement
 from innerloop.training.storage import weights
 from innerloop.training.trained import Trained
 
@@ -120,17 +121,46 @@ class Difference(NamedTuple):
         return 0 if not abs(self.mean) > self.ci95 else 1 if self.mean > 0 else -1
 
 
+def same_tasks(a: Result, b: Result) -> bool:
+    """Whether two results were measured on the same tasks, as far as the runs tell."""
+    found = [run.environment.get("data") for run in (a, b)]
+    hashes = [data.get("test") for data in found if isinstance(data, dict)]
+    if len(hashes) == 2 and all(hashes) and hashes[0] != hashes[1]:
+        return False
+    return _drawn_how(a) == _drawn_how(b)
+
+
+def _drawn_how(result: Result) -> tuple[object, ...]:
+    """What decides which tasks a measurement draws, besides the data."""
+    found, data = result.measurement, result.trained.config.data
+    queries = found.queries_per_class if isinstance(found, ScoreMeasurement) else None
+    return (
+        found.seed,
+        found.classes,
+        found.tasks,
+        queries,
+        data.split,
+        data.min_examples,
+        data.task,
+        data.missing,
+    )
+
+
 def compare(a: Result, b: Result) -> Difference:
-    """Compare two results on the same tasks.
+    """Compare two results.
 
     If the two share at least two seeds, the pairs are the seeds, and the interval covers the randomness of training.
-    Otherwise the pairs are the tasks.
+    Otherwise the pairs are the tasks if they are the same, and the results count as independent if they are not.
     """
     sign = -1 if a.score == "loss" else 1
+    same = same_tasks(a, b)
     first, second = ({run.trained.config.seed: run.value for run in result.members} for result in (a, b))
     common = sorted(first.keys() & second.keys())
     if len(common) > 1:
         gaps, pairs = [first[seed] - second[seed] for seed in common], f"seed by seed, {len(common)} seeds"
+        pairs += "" if same else ", on other tasks"
+    elif not same:
+        return Difference(sign * (a.value - b.value), math.hypot(a.ci95, b.ci95), "not in pairs: other tasks")
     else:
         with np.errstate(invalid="ignore"):  # infinity minus infinity, for tasks that diverged
             gaps = a.measurement.task_scores - b.measurement.task_scores

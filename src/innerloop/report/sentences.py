@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from innerloop.io.text import broken, counted, diverged, with_interval
+from innerloop.io.text import broken, counted, diverged, grouped, with_interval
 from innerloop.report.comparison import Difference, Result, compare
 from innerloop.report.measurements import Group
 from innerloop.training.measurement import ReturnMeasurement
@@ -28,10 +28,10 @@ def _reached(best: Result) -> str:
         updates = counted(found.inner_steps, "update")
         return f"After {updates} in a new task, {best.label} reaches a return of {value}{was}."
     was = f", from {before[0]:.2f} before adapting" if before else ""
-    return (
-        f"After {steps} on {counted(shots, 'point')} of a new wave, {best.label} predicts it with a squared "
-        f"error of {value}{was}."
-    )
+    table = best.trained.config.data.spec.needs_file
+    new, rest = ("row of a new group", "the other rows") if table else ("point of a new wave", "it")
+    known = counted(shots, new, new.replace(" of", "s of"))
+    return f"After {steps} on {known}, {best.label} predicts {rest} with a squared error of {value}{was}."
 
 
 def _value(result: Result) -> str:
@@ -134,11 +134,14 @@ def _measured_how(group: Group) -> str:
             f"{', more where they end early' if found.restarts else ''}. "
             "Untrained: the policy of the first run before any training, adapted in the same way."
         )
-    kinds = {"accuracy": "test classes, which no training saw", "loss": "waves that no training saw"}
+    kinds = {
+        "accuracy": "tasks of test classes, which were not used in training",
+        "loss": "tasks: waves that were not used in training",
+    }
     table = group.runs[0].trained.config.data.spec.needs_file
-    where = "groups of the table that no training saw" if table else kinds[group.runs[0].score]
+    where = "groups of the table that were not used in training" if table else kinds[group.runs[0].score]
     return (
-        f"Mean ± 95 % interval over {counted(found.tasks, 'task')} of {where}, drawn with seed {found.seed}. "
+        f"Mean ± 95 % interval over {grouped(found.tasks)} {where}, drawn with seed {found.seed}. "
         + (
             "Normalisation names the batch that provides a query's statistics: all queries of the task together "
             "(transductive), the query with the support set (inductive), or the support set alone (support). "

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from innerloop.io.text import csv_cell, with_interval
 from innerloop.report.comparison import Result, compare
 from innerloop.report.measurements import Group
+from innerloop.training.measurement import ScoreMeasurement
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,14 @@ class Row:
         mean: the score after the last inner step.
         spread: half-width of its 95 % interval over tasks; for several seeds, their standard deviation.
         spread_is: which of the two.
-        gain: how much better it is than the first run, in pairs (None: it is the first).
+        gain: how much better it is than the first run (None: it is the first).
         gain_ci95: half-width of the 95 % interval of `gain`.
         pairs: what the pairs are.
         inner_steps: inner steps at test.
         tasks: number of held-out tasks.
+        queries: query examples per class (of a regression: per task); None for policies.
+        normalization: the batch that gives a query's normalisation statistics; empty without normalisation.
+        diverged: number of tasks on which adaptation diverged, over all seeds.
     """
 
     problem: str
@@ -41,6 +45,9 @@ class Row:
     pairs: str
     inner_steps: int
     tasks: int
+    queries: int | None
+    normalization: str
+    diverged: int
 
 
 def rows(groups: Sequence[Group]) -> list[Row]:
@@ -51,6 +58,8 @@ def rows(groups: Sequence[Group]) -> list[Row]:
 def _row(group: Group, run: Result, first: Result) -> Row:
     found = run.measurement
     gain = None if run is first else compare(run, first)
+    scored = found if isinstance(found, ScoreMeasurement) else None
+    normalizes = run.trained.config.model.normalizes
     return Row(
         group.title,
         run.label,
@@ -64,21 +73,53 @@ def _row(group: Group, run: Result, first: Result) -> Row:
         gain.pairs if gain else "",
         found.inner_steps,
         found.tasks,
+        scored and scored.queries_per_class,
+        scored.normalization if scored and normalizes else "",
+        found.diverged_tasks,
     )
 
 
 NOTE = (
-    "After ±: the 95 % interval over tasks; for several seeds, their standard deviation. Gain: over the first run, in "
-    "pairs, with its 95 % interval; positive is better."
+    "After ±: the 95 % interval over tasks; for several seeds, their standard deviation. Gain: improvement over the "
+    "first run, from paired differences, with its 95 % interval; positive is better."
 )
 """What readers need to know about the numbers."""
 
 HEADS = ("problem", "run", "seeds", "score", "mean ±", "gain ±", "pairs", "inner steps", "tasks")
-"""The columns for readers; `as_csv` has those of `Row`."""
+"""The columns for readers that every table has; `as_csv` has those of `Row`."""
+
+CONDITIONS = {"queries": "queries", "normalization": "normalisation", "diverged": "diverged tasks"}
+"""Further columns by the fields of `Row`, for tables whose rows differ in them."""
 
 
-def cells(row: Row) -> list[str]:
-    """The cells for readers: accuracies in percent, gains in percentage points."""
+def _columns(found: Sequence[Row]) -> list[str]:
+    """The conditions in which rows differ."""
+    return [name for name in CONDITIONS if len({getattr(row, name) for row in found}) > 1]
+
+
+def heads(found: Sequence[Row]) -> list[str]:
+    """The headings for readers."""
+    return [*HEADS, *(CONDITIONS[name] for name in _columns(found))]
+
+
+def note(found: Sequence[Row]) -> str:
+    """What readers need to know about the numbers, with the conditions that all rows share."""
+    shared = [
+        name for name in CONDITIONS if found and getattr(found[0], name) and name not in _columns(found)
+    ]
+    told = "; ".join(f"{CONDITIONS[name]}: {getattr(found[0], name)}" for name in shared)
+    return f"{NOTE} All rows: {told}." if told else NOTE
+
+
+def table_of(found: Sequence[Row]) -> list[list[str]]:
+    """The cells for readers, row by row, under `heads`."""
+    more = _columns(found)
+    last = lambda row: ["" if (value := getattr(row, name)) is None else str(value) for name in more]
+    return [[*_cells(row), *last(row)] for row in found]
+
+
+def _cells(row: Row) -> list[str]:
+    """The cells under `HEADS`: accuracies in percent, gains in percentage points."""
     gain = ""
     if row.gain is not None and row.gain_ci95 is not None:
         gain = with_interval(row.gain, row.gain_ci95, row.score).removesuffix(" %")
@@ -101,8 +142,9 @@ def as_csv(found: Sequence[Row]) -> str:
 def as_markdown(found: Sequence[Row]) -> str:
     """A GitHub Markdown table, and what its numbers mean."""
     line = lambda values: "| " + " | ".join(value.replace("|", r"\|") for value in values) + " |"
-    rule = "|" + " --- |" * len(HEADS)
-    return "\n".join([line(HEADS), rule, *(line(cells(row)) for row in found), "", NOTE]) + "\n"
+    head = heads(found)
+    rule = "|" + " --- |" * len(head)
+    return "\n".join([line(head), rule, *map(line, table_of(found)), "", note(found)]) + "\n"
 
 
 LATEX = str.maketrans(
@@ -114,8 +156,10 @@ LATEX = str.maketrans(
 def as_latex(found: Sequence[Row]) -> str:
     """A LaTeX table with `booktabs` rules, and a comment on what its numbers mean."""
     line = lambda values: " & ".join(value.translate(LATEX) for value in values) + r" \\"
-    begin = [f"% {NOTE}", r"\begin{tabular}{llrlrrlrr}", r"\toprule", line(HEADS), r"\midrule"]
-    return "\n".join([*begin, *(line(cells(row)) for row in found), r"\bottomrule", r"\end{tabular}"]) + "\n"
+    head = heads(found)
+    kinds = "llrlrrlrr" + "r" * (len(head) - len(HEADS))
+    begin = [f"% {note(found)}", rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", line(head), r"\midrule"]
+    return "\n".join([*begin, *map(line, table_of(found)), r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
