@@ -157,6 +157,11 @@ def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch)
         (("--evaluation.validation-tasks", "1"), "--evaluation.validation-tasks: must be 2 or more, got 1"),
         (("--model.hidden", "0"), "--model.hidden: each must be 1 or more, got (0,)"),
         (("--seed", str(2**70)), "must be a number of at most 64 bits"),
+        (
+            ("--outer.meta-steps", "300001"),
+            "--outer.log-every: a run of 300 001 meta-steps would log 300 001 lines, got 1; log less often: 300 000 "
+            "lines is the maximum",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_told_before_training(command, tmp_path, words, wrong):

@@ -172,6 +172,8 @@ def _run(
 def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -> Iterator[None]:
     """Lock the folder of a new or resumed run. Raises InnerloopError if the folder belongs to another run."""
     again = resume and folder.is_fit
+    if not again:
+        run.schedule.check_lines("log_every")
     with folder.undone_unless_resumable(new=not again), exclusive_lock(folder):
         if again:
             check_resumable(run)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from innerloop.config.schema import Config
+from innerloop.errors import InnerloopError
+from innerloop.io.text import grouped
+from innerloop.training.storage.run_directory import LINES
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,14 @@ class Schedule:
     def most(self) -> int:
         """The largest number of meta-steps in one dispatch."""
         return max(1, min(self.log_every, self.meta_steps))
+
+    def check_lines(self, who: str) -> None:
+        """Raise InnerloopError, on behalf of the setting of `log_every`, if the log would be too long to be read."""
+        lines = -(-self.meta_steps // max(1, self.log_every))
+        if lines > LINES:
+            wrong = f"a run of {grouped(self.meta_steps)} meta-steps would log {grouped(lines)} lines"
+            do = f"log less often: {grouped(LINES)} lines is the maximum"
+            raise InnerloopError(who, wrong, got=self.log_every, do=do)
 
     def length(self, end: int) -> int:
         """The number of meta-steps in the block that ends at `end`."""

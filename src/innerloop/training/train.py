@@ -25,6 +25,7 @@ from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_mem
 from innerloop.training.model_size import check_kept
 from innerloop.training.out_of_memory import explain_oom
 from innerloop.training.recorder import NoRecorder, RunRecorder
+from innerloop.training.schedule import Schedule
 from innerloop.training.signals import Stopped as Stopped
 from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint, provenance, weights
@@ -73,6 +74,7 @@ def train(
             check_kept(config, run.checkpoints)
         elif writes:
             check_read(config.data)
+            Schedule.of(config).check_lines("outer.log_every")
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
         experiment = build(config)

@@ -24,7 +24,7 @@ from innerloop.training.storage.provenance import changes, identity
 from innerloop.training.storage.provenance import environment as environment
 
 METRICS, LINES = 1 << 26, 300_000
-"""The largest numbers of bytes and lines of `metrics.jsonl` that are read."""
+"""The largest numbers of bytes and lines of `metrics.jsonl` that are read; a new run that would log more is refused."""
 
 
 def checked_record(line: str, who: str) -> JsonObject:
