@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import anil, maml
+from innerloop.algorithms import anil, cavia, imaml, maml, meta_sgd, protomaml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import surrogates
@@ -71,6 +71,15 @@ def test_anil_moves_the_head_alone(collected: Any):
     np.testing.assert_array_equal(adapted.mean.body[0].weight, POLICY.mean.body[0].weight)
     assert np.abs(adapted.mean.head.weight - POLICY.mean.head.weight).max() > 0
     assert np.abs(adapted.log_std - POLICY.log_std).max() > 0
+
+
+@pytest.mark.parametrize("make", [cavia, imaml, meta_sgd, protomaml])
+def test_an_algorithm_that_adapts_in_another_way_is_refused(make: Any):
+    """The policies that act would not be those that it computes from the data."""
+    with pytest.raises(
+        InnerloopError, match="acts and adapts by the plain inner loop, .* got .*; use maml, fo"
+    ):
+        replace(COLLECTOR, algorithm=make(surrogates.log_probability, ALGORITHM.inner))
 
 
 def test_a_rule_keeps_its_state_between_steps():

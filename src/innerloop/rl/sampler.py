@@ -5,7 +5,9 @@ r"""Sampling for meta-learning: turns an environment's task into an ordinary `Ta
     query = K trajectories with theta_k
 
 Every inner step has its own trajectories. The support set holds them one after the other, so an inner loop with
-minibatches of K repeats the same steps, and every algorithm of `innerloop.algorithms` works with the result.
+minibatches of K repeats the same steps. This holds for algorithms that adapt a policy by the plain inner loop: MAML,
+FOMAML, ANIL, BOIL, Reptile and joint training. Others are refused: those with learned step sizes or a start that
+depends on the support set, and iMAML, whose meta-gradient is that at the minimum of one support loss.
 
 Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 """
@@ -25,6 +27,7 @@ from innerloop.engine.inner_step import Carry, Now, inner_step
 from innerloop.engine.loss import Extras
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
+from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Environment
 from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.restarting_rollout import restarting_rollout
@@ -63,13 +66,15 @@ class MetaSampler:
 
     Attributes:
         environment: the family of tasks.
-        algorithm: its loss is the inner surrogate; the minibatch size of its inner loop is ignored.
+        algorithm: its loss is the inner surrogate; the minibatch size of its inner loop is ignored. It must adapt by
+            this inner loop, from its meta-parameters as they are.
         processor: turns trajectories into samples.
         trajectories: K, the number of trajectories for each inner step and for the query set.
         restarts: whether another trajectory follows one that ends early (`innerloop.rl.restarting_rollout`).
 
     Raises:
-        InnerloopError: if there are fewer than two trajectories.
+        InnerloopError: if there are fewer than two trajectories, or the algorithm has an inner loop or a start of its
+            own.
     """
 
     environment: Environment
@@ -80,6 +85,13 @@ class MetaSampler:
 
     def __post_init__(self) -> None:
         check_bounds(self, "MetaSampler.{}".format)
+        kind = type(self.algorithm)
+        if (kind.inner_for, kind.start) != (Algorithm.inner_for, Algorithm.start):
+            wrong = (
+                "a policy acts and adapts by the plain inner loop, which is not all that this algorithm does"
+            )
+            do = "use maml, fomaml, anil, boil, reptile or joint"
+            raise InnerloopError("MetaSampler", wrong, got=kind.__name__, do=do)
 
     @property
     def inner(self) -> InnerLoop:
