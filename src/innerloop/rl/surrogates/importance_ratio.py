@@ -1,11 +1,12 @@
-r"""The importance-weighted surrogate: its first derivative is correct for any theta, not just the one that sampled.
+r"""The importance-weighted surrogate: its first derivative is correct at the policy that sampled.
 
     L(theta) = - sum_t w_t A_t pi_theta(a_t | s_t) / pi_old(a_t | s_t)
 
-With a single action (a bandit), its second derivative is correct as well. Over several steps it omits the products of
-scores at different times: lower variance than DiCE, at the cost of some bias (the "low variance curvature" of Rothfuss
-et al. 2019, "ProMP", section 5, arXiv 1810.06784). It is the outer objective of TRPO (Schulman et al. 2015, equation
-14, arXiv 1502.05477).
+With a single action (a bandit), the first derivative is correct at any theta, and so is the second. Over several steps
+it is approximate away from pi_old, since the states and advantages stay those of pi_old, and the second derivative
+omits the products of scores at different times: lower variance than DiCE, at the cost of some bias (the "low variance
+curvature" of Rothfuss et al. 2019, "ProMP", section 5, arXiv 1810.06784). It is the outer objective of TRPO (Schulman
+et al. 2015, equation 14, arXiv 1502.05477).
 """
 
 import jax.numpy as jnp
