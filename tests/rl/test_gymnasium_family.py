@@ -1,6 +1,7 @@
 """A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,21 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from innerloop.algorithms import maml
+from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
+from innerloop.rl import surrogates
 from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
 from innerloop.rl.environments.gymnasium.pool import Group
+from innerloop.rl.environments.oracle import Oracle
 from innerloop.rl.fit import check_fit
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
+from innerloop.rl.sample_processor import SampleProcessor
+from innerloop.rl.sampler import MetaSampler
 
 
 class Line(gymnasium.Env):
@@ -68,6 +76,15 @@ def acted(environment: GymnasiumFamily, seed: int = 1) -> Any:
 def told() -> tuple[GymnasiumFamily, Any, Any]:
     environment = family()
     return environment, *acted(environment)
+
+
+@pytest.mark.parametrize("wrap", [lambda environment: environment, Oracle])
+def test_one_copy_alone_cannot_restart(wrap: Any):
+    """Told before anything is compiled; it would be stepped out of order in the middle of the run."""
+    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1))
+    sampler = MetaSampler(wrap(family()), algorithm, SampleProcessor(), 4)
+    with pytest.raises(InnerloopError, match="so one alone cannot restart; use `restarts=False`"):
+        replace(sampler, restarts=True)
 
 
 def test_rewards_are_those_of_each_task(told: tuple):

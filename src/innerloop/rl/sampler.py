@@ -70,11 +70,12 @@ class MetaSampler:
             this inner loop, from its meta-parameters as they are.
         processor: turns trajectories into samples.
         trajectories: K, the number of trajectories for each inner step and for the query set.
-        restarts: whether another trajectory follows one that ends early (`innerloop.rl.restarting_rollout`).
+        restarts: whether another trajectory follows one that ends early (`innerloop.rl.restarting_rollout`). This needs
+            an environment whose state is a value, which Gymnasium's is not.
 
     Raises:
-        InnerloopError: if there are fewer than two trajectories, or the algorithm has an inner loop or a start of its
-            own.
+        InnerloopError: if there are fewer than two trajectories, the algorithm has an inner loop or a start of its own,
+            or an environment that hides its state should restart.
     """
 
     environment: Environment
@@ -85,6 +86,13 @@ class MetaSampler:
 
     def __post_init__(self) -> None:
         check_bounds(self, "MetaSampler.{}".format)
+        self._check_algorithm()
+        if self.restarts and getattr(self.environment, "hides_state", False):
+            wrong = "its copies are reset and stepped together, so one alone cannot restart"
+            raise InnerloopError(type(self.environment).__name__, wrong, do="use `restarts=False`")
+
+    def _check_algorithm(self) -> None:
+        """Raise InnerloopError for an algorithm whose adaptation the sampler does not repeat."""
         kind = type(self.algorithm)
         if (kind.inner_for, kind.start) != (Algorithm.inner_for, Algorithm.start):
             wrong = (

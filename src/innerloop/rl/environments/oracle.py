@@ -34,6 +34,11 @@ class Oracle:
         return self.environment.horizon
 
     @property
+    def hides_state(self) -> bool:
+        """Whether the wrapped environment hides its state, as Gymnasium's do."""
+        return getattr(self.environment, "hides_state", False)
+
+    @property
     def action_size(self) -> int:
         """Length of an action, or the number of actions."""
         return self.environment.action_size

@@ -9,7 +9,7 @@ that `reset` derives from its key. The copies of one device are stepped one afte
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,9 @@ class GymnasiumFamily:
         InnerloopError: if the horizon is below 1, or the action space is neither Discrete nor a bounded Box with one
             axis.
     """
+
+    hides_state: ClassVar[bool] = True
+    """The state that is passed on is a ticket, so that single copies cannot be reset (`MetaSampler.restarts`)."""
 
     make: Callable[[], Any]
     tasks: Callable[[PRNGKeyArray], Array]
