@@ -1,6 +1,7 @@
 """A user's own table through the command: train, evaluate, adapt on new groups, report, and what is wrong with it."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -150,7 +151,11 @@ def test_the_report_shows_groups(command, run):
     code, out, _ = command("report", run, "--tasks", 4)
     assert code == 0
     assert "drawn: Table shops.csv, sales from at most 5 rows" in out
-    assert "groups of the table that were not used in training" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "groups of the table that were not used in training" in page
+    assert re.search(
+        r"on at most \d+ rows? of a new group, MAML predicts the other rows with a squared error", page
+    )
     assert (run / "figures" / "group-1.svg").exists()
 
 

@@ -116,7 +116,7 @@ def _problem(trained: Trained) -> str:
         reward = "" if spec.goal else f", reward {rl.reward}"
         return f"{spec.title}{reward}, {rl.horizon} steps"
     if spec.needs_file:
-        return f"{spec.title} {data.own}, {data.y} from {counted(data.shots, 'row')}"
+        return f"{spec.title} {data.own}, {data.y} from at most {counted(data.shots, 'row')}"
     if spec.kind == "regression":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
         return f"{spec.title}, {data.shots} points{whose}"

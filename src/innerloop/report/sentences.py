@@ -30,7 +30,7 @@ def _reached(best: Result) -> str:
     was = f", from {before[0]:.2f} before adapting" if before else ""
     table = best.trained.config.data.spec.needs_file
     new, rest = ("row of a new group", "the other rows") if table else ("point of a new wave", "it")
-    known = counted(shots, new, new.replace(" of", "s of"))
+    known = ("at most " if table else "") + counted(shots, new, new.replace(" of", "s of"))
     return f"After {steps} on {known}, {best.label} predicts {rest} with a squared error of {value}{was}."
 
 
