@@ -128,7 +128,7 @@ def test_names_of_frozen_sets():
 def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, monkeypatch):
     """Nor is a policy's owner told to name layers in Python."""
     monkeypatch.chdir(tmp_path)
-    assert "there is no preset of this name, got 'nothing'" in complaint("nothing")
+    assert "unknown preset, got 'nothing'" in complaint("nothing")
     assert "is an RL policy; it adapts from trajectories, not from labelled examples" in complaint(
         "navigation-maml-trpo"
     )
@@ -140,7 +140,7 @@ def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, mo
 def test_bad_input(run, store, complaint, tmp_path):
     assert "--tasks: must be 2 or more, got 1" in complaint(run, "--tasks", "1")
     assert "needs a second run; give --against RUN" in complaint(run, "--only", "against")
-    assert "none of this name, got 'conv9'" in complaint(run, "--only", "freeze", "--frozen", "conv9")
+    assert "unknown layer, got 'conv9'" in complaint(run, "--only", "freeze", "--frozen", "conv9")
     file = run / "weights.safetensors"
     assert "has no snapshots; train with --outer.snapshots 10" in complaint(
         file, "--only", "early", "--out", tmp_path

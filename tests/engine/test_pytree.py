@@ -14,13 +14,13 @@ WANTED = {"a": np.zeros(2), "b": np.zeros((3, 1))}
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({"a": np.zeros(2)}, r"`b` should be .*3.*got"),
-        (WANTED | {"c": np.zeros(4)}, r"`c` should be .*got .*4"),
-        (WANTED | {"a": np.zeros(5)}, r"`a` should be .*2.*got .*5"),
+        ({"a": np.zeros(2)}, r"`b` should have .*3.*got"),
+        (WANTED | {"c": np.zeros(4)}, r"`c` should be absent, got .*4"),
+        (WANTED | {"a": np.zeros(5)}, r"`a` should have .*2.*got .*5"),
     ],
 )
 def test_what_is_missing_too_much_or_of_another_shape_is_named(found: dict, told: str):
-    with pytest.raises(InnerloopError, match=f"^mine: is of another model: {told}"):
+    with pytest.raises(InnerloopError, match=f"^mine: belongs to another model: {told}"):
         check_same(WANTED, found, "mine")
 
 

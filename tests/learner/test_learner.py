@@ -322,7 +322,7 @@ def test_from_pretrained_regression(tmp_path):
         learner.fit(x[:, 0], x[:, 0])
     with pytest.raises(InnerloopError, match=r"got \(2,\); give the features"):
         learner.fit(np.hstack([x, x]), x[:, 0])
-    with pytest.raises(InnerloopError, match="there is no preset of this name"):
+    with pytest.raises(InnerloopError, match="unknown preset"):
         Learner.from_pretrained("no-such-preset")
 
 
@@ -408,7 +408,7 @@ def test_saved_regression_and_files_that_do_not_fit(learner, tmp_path):
     np.testing.assert_allclose(regressor().load_adapted(path).predict(x), y, atol=1e-3)
     with pytest.raises(InnerloopError, match="one is a classifier, the other a regressor"):
         learner.load_adapted(path)
-    with pytest.raises(InnerloopError, match="is of another model"):
+    with pytest.raises(InnerloopError, match="belongs to another model"):
         regressor(2).load_adapted(path)
     with pytest.raises(InnerloopError, match="holds no adapted learner"):
         learner.load_adapted(tmp_path / "absent.safetensors")

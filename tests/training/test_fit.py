@@ -243,7 +243,7 @@ def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: 
         il.load_params(finished, PARAMS)
     with pytest.raises(InnerloopError, match="weights of a preset.*innerloop.load_trained"):
         il.load_params(finished / "weights.safetensors", PARAMS)
-    with pytest.raises(InnerloopError, match=r"is of another model: .* pass as `like` the parameters"):
+    with pytest.raises(InnerloopError, match=r"belongs to another model: .* pass as `like` the parameters"):
         il.load_params(whole, {"other": jnp.zeros(3)})
 
 

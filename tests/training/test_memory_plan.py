@@ -97,7 +97,7 @@ def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: Supervised
     assert (recomputed.inner.derivative, recomputed.fits) == ("rematerialised", True)
     changed = apply_plan(wide, recomputed).config
     assert (changed.outer.chunk, changed.inner.derivative) == (recomputed.chunk, "rematerialised")
-    assert "inner steps rematerialised" in str(recomputed)
+    assert "inner steps are rematerialised" in str(recomputed)
     hopeless = memory_plan(wide, available=1)
     assert (hopeless.chunk, hopeless.fits) == (1, False)
     assert "may not fit" in str(hopeless)
@@ -132,7 +132,7 @@ def test_a_long_loop_gets_checkpoints_through_time(long: SupervisedExperiment):
     least = peak_of_a_task(replace(long, config=replace(config, inner=recomputed)))
     found = memory_plan(replace(long, config=config), available=2 * least - 1)
     assert (found.inner.derivative, found.inner.checkpoints, found.fits) == ("rematerialised", 14, True)
-    assert "rematerialised, 14 checkpoints" in str(found)
+    assert "rematerialised, with 14 checkpoints" in str(found)
     assert found.predicted < least / 2
 
 

@@ -97,7 +97,7 @@ def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path:
     arrays, config, facts = weights.load(copy.weights)
     arrays.pop(next(iter(arrays)))
     weights.save_arrays(copy.weights, arrays, config, facts)
-    with pytest.raises(InnerloopError, match="is of another model"):
+    with pytest.raises(InnerloopError, match="does not hold the same model"):
         compare(Ended.read(finished), Ended.read(copy.path))
     copy.weights.unlink()
     with pytest.raises(InnerloopError, match="has not ended.*innerloop train --resume"):
@@ -117,4 +117,5 @@ def test_a_damaged_run_is_told_before_training(copy: RunFolder, tmp_path: Path, 
 
 
 def test_a_verdict_without_a_difference_in_the_weights():
-    assert "up to 0.0e+00" in str(Verdict(1, 0.0, 2, 4, {}))
+    told = str(Verdict(1, 0.0, 2, 4, {}))
+    assert told.startswith("Not reproduced: weights are identical; metrics differ from meta-step 4 on.")

@@ -99,10 +99,10 @@ def test_weights_there_and_back(tmp_path: Path):
     jax.tree.map(np.testing.assert_array_equal, back, params)
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
     with pytest.raises(
-        InnerloopError, match="another model: `body/0/bias` should be of shape .5,., got of shape .4,."
+        InnerloopError, match="another model: `body/0/bias` should have shape .5,., got shape .4,."
     ):
         weights.into(state(5).params, arrays, "x")
-    with pytest.raises(InnerloopError, match="`spare` should be of shape .*, got absent"):
+    with pytest.raises(InnerloopError, match="`spare` should have shape .*, got nothing"):
         weights.into({"spare": jnp.ones(1)}, {}, "x")
 
 
@@ -193,7 +193,7 @@ def test_checkpoints_there_and_back(saved):
 
 
 def test_a_checkpoint_of_another_model_or_optimiser(saved):
-    with pytest.raises(InnerloopError, match="checkpoint 7: is of another model: .* use the config"):
+    with pytest.raises(InnerloopError, match="checkpoint 7: belongs to another model: .* use the config"):
         checkpoint.restore(saved, state(5))
     with pytest.raises(InnerloopError, match="should be absent"):
         checkpoint.restore(saved, state(4, optax.sgd(0.1)))

@@ -130,7 +130,7 @@ def test_resuming_with_another_model(finished: Path, tmp_path: Path):
     values = json.loads((tmp_path / "run" / "config.json").read_text())
     values["model"]["hidden"] = [5]
     (tmp_path / "run" / "config.json").write_text(json.dumps(values))
-    with pytest.raises(InnerloopError, match="is of another model"):
+    with pytest.raises(InnerloopError, match="belongs to another model"):
         train(None, tmp_path / "run", resume=True)
 
 

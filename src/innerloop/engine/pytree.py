@@ -222,12 +222,13 @@ def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: s
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
             raise InnerloopError(
                 who,
-                f"is of another model: `{path}` should be {_shape_of(wanted, path)}",
+                f"belongs to another model: `{path}` should "
+                + (f"have {_shape_of(wanted, path)}" if path in wanted else "be absent"),
                 got=_shape_of(found, path),
                 do=do,
             )
 
 
 def _shape_of(arrays: Mapping[str, Shaped], path: str) -> str:
-    """Describe the shape of an array."""
-    return f"of shape {arrays[path].shape}" if path in arrays else "absent"
+    """Describe the shape of an array, if there is one."""
+    return f"shape {arrays[path].shape}" if path in arrays else "nothing"

@@ -70,7 +70,7 @@ def _header(file: BinaryIO) -> tuple[int, JsonObject]:
     whole = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(HEADER, whole - 8):
-        raise ValueError(f"a header of {length} bytes, in a file of {whole}")
+        raise ValueError("it is not a safetensors file, or it was cut short")
     header = parse_json(file.read(length).decode("utf-8"), "the header")
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")

@@ -75,7 +75,7 @@ class NamedLayers:
         for name in names:
             if name not in self.selections:
                 do = "choose among: " + ", ".join(self.names)
-                raise InnerloopError("layers", "there is none of this name", got=repr(name), do=do)
+                raise InnerloopError("layers", "unknown layer", got=repr(name), do=do)
         return lambda path: any(chosen(self.selections[name], path) for name in names)
 
     def parts(self, tree: PyTree) -> dict[str, list[Array]]:

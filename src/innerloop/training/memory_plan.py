@@ -52,8 +52,9 @@ class MemoryPlan:
         need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))
         text = f"memory: about {need}{'' if self.available == UNKNOWN else f' of {have}'} at peak"
         if self.changed:
-            text += f"; hence {self.chunk} tasks at a time, inner steps {self.inner.derivative}"
-            text += f", {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
+            tasks = "one" if self.chunk == 1 else f"{self.chunk}"
+            text += f", so tasks run {tasks} at a time, and inner steps are {self.inner.derivative}"
+            text += f", with {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
             text += " in host memory" if self.inner.offload else ""
         return (
             text if self.fits else f"{text}; this may not fit: use fewer inner steps, examples or --devices"

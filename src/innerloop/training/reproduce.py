@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.loop import Progress
 from innerloop.training.model_size import check_stored
@@ -43,13 +44,21 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.same:
-            return f"Reproduced: the same bits in {self.arrays} arrays, the same numbers in {self.lines} log lines."
+            lines = counted(self.lines, "log line")
+            return (
+                f"Reproduced: the same bits in {counted(self.arrays, 'array')}, the same numbers in {lines}."
+            )
         where = (
             "metrics agree" if self.metrics is None else f"metrics differ from meta-step {self.metrics} on"
         )
         told = "".join(f"\n  {name}: then {a}, now {b}" for name, (a, b) in self.circumstances.items())
         why = f"Changed since then:{told}" if told else "The recorded environments are the same."
-        return f"Not reproduced: weights differ by up to {self.weights:.1e} (relative); {where}. {why}"
+        gap = (
+            f"weights differ by up to {self.weights:.1e} (relative)"
+            if self.weights
+            else "weights are identical"
+        )
+        return f"Not reproduced: {gap}; {where}. {why}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,9 @@ def compare(run: Ended, again: Ended) -> Verdict:
     a, b = run.arrays, again.arrays
     if {n: x.shape for n, x in a.items()} != {n: x.shape for n, x in b.items()}:
         raise InnerloopError(
-            str(again.path), f"is of another model than {run.path}", do="compare runs of the same config"
+            str(again.path),
+            f"does not hold the same model as {run.path}",
+            do="compare runs of the same config",
         )
     return Verdict(
         len(a),

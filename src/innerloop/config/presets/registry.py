@@ -71,4 +71,4 @@ def preset(name: str) -> Config:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     do = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists them all"
-    raise InnerloopError("preset", "there is no preset of this name", got=repr(name), do=do)
+    raise InnerloopError("preset", "unknown preset", got=repr(name), do=do)

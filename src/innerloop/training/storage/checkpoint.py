@@ -324,7 +324,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     check_run(found, checkpoints.run, who)
     check_same(wanted, found, who)
     if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
-        wrong = f"is of another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
+        wrong = f"belongs to another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
         raise InnerloopError(who, wrong, got=found[odd[0]].dtype)
     tree = {"params": like.params, "opt_state": like.opt_state}
     structure = jax.tree.structure(tree)
