@@ -1,1 +1,1 @@
-"""Our figures, made again by one command."""
+"""Reproduce our measurements, one command each."""

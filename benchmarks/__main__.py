@@ -1,12 +1,12 @@
-"""Ours beside the peers, in one process tree.
+"""Time innerloop beside its peers.
 
 python -m benchmarks --workload omniglot --json     one workload, as one JSON object
-python -m benchmarks --workload cifar-fs-anil       one workload, in words
-python -m benchmarks --list                         the workloads' names
-python -m benchmarks --quick                        a few, about 3 minutes, into results.json and the docs
-python -m benchmarks --all                          all of them, likewise
-python -m benchmarks --table                        the docs' table from results.json, nothing timed
-python -m benchmarks --counts NAME ...              kernels, bytes and operations of compiled meta-steps, nothing timed
+python -m benchmarks --workload cifar-fs-anil       one workload, as one line of text
+python -m benchmarks --list                         list the workloads
+python -m benchmarks --quick                        a few, about 3 minutes; updates results.json and the docs
+python -m benchmarks --all                          all of them; updates results.json and the docs
+python -m benchmarks --table                        rewrite the docs' tables from results.json without timing
+python -m benchmarks --counts NAME ...              count kernels, bytes and operations of compiled meta-steps
 """
 
 import argparse
@@ -25,27 +25,27 @@ from benchmarks.speed.workloads import Workload, quick, workloads
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """The argument parser."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workload", metavar="NAME", help="one workload")
-    what.add_argument("--quick", action="store_true", help="a few workloads")
-    what.add_argument("--all", action="store_true", help="all workloads")
-    what.add_argument("--table", action="store_true", help="write the table from results.json")
-    what.add_argument("--counts", nargs="+", metavar="NAME", help="count in the compiled programs")
-    what.add_argument("--list", action="store_true", help="the workloads' names")
+    what.add_argument("--workload", metavar="NAME", help="run one workload")
+    what.add_argument("--quick", action="store_true", help="run a few workloads")
+    what.add_argument("--all", action="store_true", help="run all workloads")
+    what.add_argument("--table", action="store_true", help="rewrite the docs' tables from results.json")
+    what.add_argument("--counts", nargs="+", metavar="NAME", help="count what compiled programs do")
+    what.add_argument("--list", action="store_true", help="list the workloads")
     made.add_argument("--json", action="store_true", help="with --workload: print one JSON object")
     made.add_argument(
-        "--seconds", type=float, help="timed seconds of each workload (default: 12, quick 2, all 20)"
+        "--seconds", type=float, help="timed seconds per workload (default: 12; --quick: 2; --all: 20)"
     )
-    made.add_argument("--threads", type=int, help="cores of every contender (default: the workload's)")
+    made.add_argument("--threads", type=int, help="cores per contender (default: set by the workload)")
     return made
 
 
 def progress(name: str, start: float):
-    """A line of progress on stderr, rewritten where that is a terminal."""
+    """Return a function that reports progress on stderr, on one rewritten line if that is a terminal."""
     live = sys.stderr.isatty()
 
     def tell(words: str) -> None:
@@ -56,7 +56,7 @@ def progress(name: str, start: float):
 
 
 def run(workload: Workload, seconds: float, least: int, threads: int | None) -> dict[str, Any]:
-    """One workload's record, with when, where and on what it was made."""
+    """Run one workload and return its record, with commit, date and machine."""
     workload = workload if threads is None else replace(workload, threads=threads)
     load = os.getloadavg()[0]
     made = race(workload, seconds, least, progress(workload.name, time.monotonic()))
@@ -66,7 +66,7 @@ def run(workload: Workload, seconds: float, least: int, threads: int | None) -> 
 
 
 def run_many(asked: list[Workload], seconds: float, least: int, threads: int | None) -> int:
-    """Workload after workload; what is done is on disk whatever comes next."""
+    """Run the workloads in turn, saving each result at once, so that an interruption loses at most one."""
     failed = 0
     for number, workload in enumerate(asked, 1):
         try:
@@ -84,14 +84,14 @@ def run_many(asked: list[Workload], seconds: float, least: int, threads: int | N
 
 
 def count_many(names: list[str]) -> None:
-    """Print what the programs of these workloads do, on a CPU's code path and on a GPU's."""
+    """Print the cost of these workloads' programs on the CPU and the GPU code path."""
     from benchmarks.programs.counts import PATHS, count, counts_table
 
     print(counts_table({(name, path): count(workloads()[name], path) for name in names for path in PATHS}))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and give its exit code: 2 for bad input, 1 where ours failed."""
+    """Run the command and return its exit code: 2 for bad input, 1 if ours failed."""
     arguments, known = parser().parse_args(argv), workloads()
     if arguments.list or arguments.table:
         print("\n".join(known)) if arguments.list else page.write_table()
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := [name for name in asked if name is not None and name not in known]:
         option = "--counts" if arguments.counts else "--workload"
         print(
-            f"{option}: there is none named {unknown[0]!r}; choose among: {', '.join(known)}.",
+            f"{option}: unknown workload {unknown[0]!r}; choose among: {', '.join(known)}.",
             file=sys.stderr,
         )
         return 2
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"--threads: must be 1 or more, got {arguments.threads}.", file=sys.stderr)
         return 2
     if not peers_python().exists():
-        print(f"{OURS} has no peers to run beside; run `make bench-setup` once.", file=sys.stderr)
+        print(f"{OURS}: the peers are not installed; run `make bench-setup` once.", file=sys.stderr)
         return 2
     default = 12.0 if arguments.workload else 2.0 if arguments.quick else 20.0
     seconds = default if arguments.seconds is None else arguments.seconds

@@ -1,7 +1,7 @@
-"""The tables of docs/guides/adapters.md, from its two result files alone.
+"""Generate the tables of docs/guides/adapters.md from its two result files.
 
-They are made by `python -m examples.adapters --debian --out benchmarks/results/adapters.json`, and with `--updates 400`
-into adapters-longer.json; then
+`python -m examples.adapters --debian --out benchmarks/results/adapters.json` makes the first; with `--updates 400`
+and `--out benchmarks/results/adapters-longer.json` it makes the second. Then run
 
     python -m benchmarks.adapters
 """
@@ -23,18 +23,18 @@ METHODS = {
     "nearest mean, ANIL's embeddings": "nearest class mean, ANIL's embeddings",
     "logistic regression, ANIL's embeddings": "logistic regression, ANIL's embeddings",
 }
-"""The methods by their names in the result file, in the order of the rows."""
+"""Names in the result file -> names in the table, in the order of the rows."""
 
 
 def difference(record: dict[str, Any], shots: str, name: str) -> str:
-    """What a method gains over logistic regression; bold where the interval excludes 0."""
+    """A method's gain over logistic regression; bold if the interval excludes 0."""
     mean, half = record["shots"][shots]["methods"][name]["minus_logistic_regression"]
     shown = f"{100 * mean:+.1f} ± {100 * half:.1f}"
     return f"**{shown}**" if abs(mean) > half else shown
 
 
 def accuracy(record: dict[str, Any], longer: dict[str, Any], shots: str) -> str:
-    """All methods; the last two columns are differences to logistic regression."""
+    """Accuracy of all methods; the last two columns are differences from logistic regression."""
     rows = []
     for name, title in METHODS.items():
         mean, half = record["shots"][shots]["methods"][name]["accuracy"]
@@ -47,13 +47,13 @@ def accuracy(record: dict[str, Any], longer: dict[str, Any], shots: str) -> str:
 
 
 def labels(record: dict[str, Any]) -> str:
-    """Which labels each split has."""
+    """The labels of each split."""
     rows = [[f"{split} ({len(names)})", ", ".join(names)] for split, names in record["labels"].items()]
     return table(["split", "sections"], rows)
 
 
 def made(record: dict[str, Any]) -> str:
-    """When, and by which settings."""
+    """The date and the settings of the measurement."""
     s, c = record["settings"], record["shots"]
     return textwrap.fill(
         f"Measured {record['date']}: "
@@ -66,10 +66,10 @@ def made(record: dict[str, Any]) -> str:
 
 
 def write_page() -> None:
-    """Write all tables between their markers."""
+    """Write all tables between their markers on the page."""
     read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
     record, longer = read("adapters.json"), read("adapters-longer.json")
-    assert record["digest"] == longer["digest"], "the two trainings had other texts"
+    assert record["digest"] == longer["digest"], "the two result files are of different texts"
     for shots in ("1", "5"):
         between_markers(PAGE, f"adapters-{shots}", accuracy(record, longer, shots))
     between_markers(PAGE, "adapters-labels", labels(record))

@@ -1,10 +1,10 @@
-"""Neural fields beside PyTorch, and the tables of docs/guides/neural-fields.md.
+"""Time neural fields beside PyTorch, and generate the tables of docs/guides/neural-fields.md.
 
-python -m benchmarks.neural_fields             time both in turn; writes the result file and the tables
-python -m benchmarks.neural_fields --table     the tables alone, from the result files
+python -m benchmarks.neural_fields             time both in turn; write the result file and the tables
+python -m benchmarks.neural_fields --table     write only the tables, from the result files
 
-The accuracy is from `python -m examples.neural_fields --cifar FOLDER --steps 10000 --out FILE`, FILE being
-benchmarks/results/neural-fields.json.
+`python -m examples.neural_fields --cifar FOLDER --steps 10000 --out benchmarks/results/neural-fields.json` measures
+the accuracy.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PER_DISPATCH = 10
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:
-    """Parameters, or their gradients, by the peer's names."""
+    """Parameters or their gradients under the peer's names."""
     named = {"shifts": tree["shifts"], "out_weight": tree["out"].weight, "out_bias": tree["out"].bias}
     for i, one in enumerate(tree["layers"]):
         named |= {f"weight{i}": one.weight, f"bias{i}": one.bias}
@@ -47,13 +47,13 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 class Ours:
-    """The same steps by `OuterLoop`, tasks split over the cores."""
+    """Meta-steps by `OuterLoop`, with the tasks split over the cores."""
 
     def __init__(self, threads: int):
         il.use_cores(threads)
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Draw weights, take glyphs as pictures, and write both for the peer."""
+        """Initialise the weights, use glyphs as pictures, and write both for the peer."""
         w = workload
         self.pictures = load(None, w["side"])[0]
         self.params = siren(jax.random.key(0), w["width"], w["depth"], 1, w["latent"])
@@ -67,7 +67,7 @@ class Ours:
         return {"versions": {"jax": jax.__version__}}
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
-        """The mean of the meta-gradients on the first pictures."""
+        """Write the mean meta-gradient on the first pictures."""
         with jax.enable_x64(double):
             wide = lambda x: x.astype("float64") if double else x
             params, pictures = jax.tree.map(wide, self.params), jax.tree.map(wide, self.pictures)
@@ -81,7 +81,7 @@ class Ours:
         return {}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-steps on pictures drawn anew."""
+        """Run meta-steps on freshly drawn pictures."""
         start = time.perf_counter()
         for _ in range(count // PER_DISPATCH):
             self.state, info = self.loop.run(self.state, PER_DISPATCH)
@@ -90,7 +90,7 @@ class Ours:
 
 
 def race(threads: int) -> dict[str, Any]:
-    """Both in turn, their gradients compared first; medians of seconds a step."""
+    """Compare the two gradients, then time both in turn; medians in seconds per step."""
     commands = {
         "ours": [sys.executable, "-m", "benchmarks.neural_fields", "--serve", str(threads)],
         "pytorch": [str(peers_python()), "-m", "benchmarks.speed.peers.fields", str(threads)],
@@ -107,7 +107,7 @@ def race(threads: int) -> dict[str, Any]:
                 one.ask("gradient", path=str(at(f"{name}.npz")), double=True)
                 one.ask("steps", count=PER_DISPATCH)
             apart = relative_error(str(at("pytorch.npz")), str(at("ours.npz")))
-            assert apart < 1e-9, f"the gradients are {apart:.2g} apart"
+            assert apart < 1e-9, f"the gradients differ by {apart:.2g}, relative to ours"
             for _ in range(ROUNDS):
                 for name, one in both.items():
                     times[name].append(one.ask("steps", count=PER_DISPATCH)["seconds"] / PER_DISPATCH)
@@ -122,7 +122,7 @@ def race(threads: int) -> dict[str, Any]:
 
 
 def psnr(record: dict[str, Any]) -> str:
-    """PSNR by steps of both kinds of field."""
+    """PSNR of both kinds of field by number of steps."""
     shown = lambda name, at: "{:.2f} ± {:.2f}".format(*record[name]["psnr"][at])
     steps = ("0", "1", "2", "3", "10")
     rows = [[name, *(shown(name, at) for at in steps)] for name in ("latents", "all weights")]
@@ -130,14 +130,14 @@ def psnr(record: dict[str, Any]) -> str:
 
 
 def speed(record: dict[str, Any]) -> str:
-    """Milliseconds a step, and the ratio."""
+    """Milliseconds per step, and the ratio."""
     ms = {name: f"{1e3 * seconds:.1f} ms" for name, seconds in record["seconds"].items()}
     rows = [[str(record["threads"]), ms["ours"], ms["pytorch"], f"{record['ratio']:.2f}"]]
     return table(["threads", "innerloop", "PyTorch", "ratio"], rows)
 
 
 def made(record: dict[str, Any]) -> str:
-    """When, and by which settings."""
+    """The date and the settings of the measurement."""
     return textwrap.fill(
         f"Measured {record['date']}: {record['updates']} updates of {record['meta_batch']} pictures, {record['depth']} "
         f"layers of {record['width']} units, a latent of {record['latent']}, one seed.",
@@ -146,7 +146,7 @@ def made(record: dict[str, Any]) -> str:
 
 
 def write_page() -> None:
-    """Write all tables between their markers."""
+    """Write all tables between their markers on the page."""
     read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
     accuracy = read("neural-fields.json")
     between_markers(PAGE, "neural-fields-psnr", psnr(accuracy))
@@ -157,7 +157,7 @@ def write_page() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--table", action="store_true", help="write the tables, nothing timed")
+    parser.add_argument("--table", action="store_true", help="write the tables without timing")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     if asked.serve is not None:

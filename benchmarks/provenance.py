@@ -1,4 +1,4 @@
-"""When, from what source and on what machine something was measured."""
+"""Record when, from which commit and on which machine something was measured."""
 
 import platform
 import shutil
@@ -9,7 +9,7 @@ from innerloop.training.storage.provenance import processor
 
 
 def commit() -> str:
-    """The commit of the working tree, with a plus if the package's source was changed; empty where there is no git."""
+    """The commit of the working tree, with a plus if `src` has uncommitted changes; empty without git."""
     if shutil.which("git") is None:
         return ""
     ask = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
@@ -18,7 +18,7 @@ def commit() -> str:
 
 
 def circumstances() -> dict[str, str]:
-    """Commit, date and processor."""
+    """Commit, date, processor and Python version."""
     return {
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -1,6 +1,6 @@
-"""The tables of docs/guides/test-time-training.md, from benchmarks/results/test-time-training.json alone.
+"""Generate the tables of docs/guides/test-time-training.md from benchmarks/results/test-time-training.json.
 
-The page has the command that makes the file; then
+The page gives the command that makes the file. Then run
 
     python -m benchmarks.test_time_training
 """
@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "guides" / "test-time-training.md"
 
 
 def losses(record: dict[str, Any]) -> str:
-    """The loss of every model by quarter, and by seed."""
+    """The loss of every model by quarter of the text and by seed."""
     shown = lambda mean, half: f"{mean:.3f} ± {half:.3f}"
     rows = [
         [
@@ -31,7 +31,7 @@ def losses(record: dict[str, Any]) -> str:
 
 
 def above(record: dict[str, Any]) -> str:
-    """How far every other model is above test-time training."""
+    """How much higher the loss of every other model is than that of test-time training."""
     rows = []
     for name, (mean, half) in record["above_test_time_training"].items():
         shown = f"{mean:+.4f} ± {half:.4f}"
@@ -40,7 +40,7 @@ def above(record: dict[str, Any]) -> str:
 
 
 def made(record: dict[str, Any]) -> str:
-    """When, and by which settings."""
+    """The date and the settings of the measurement."""
     s = record["sizes"]
     parameters = f"{record['parameters']:,}".replace(",", " ")
     return textwrap.fill(
@@ -53,7 +53,7 @@ def made(record: dict[str, Any]) -> str:
 
 
 def write_page() -> None:
-    """Write all tables between their markers."""
+    """Write all tables between their markers on the page."""
     record = json.loads(RESULTS.read_text(encoding="utf-8"))
     between_markers(PAGE, "ttt-losses", losses(record))
     between_markers(PAGE, "ttt-above", above(record))

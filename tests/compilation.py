@@ -1,4 +1,4 @@
-"""Compiling for tests: quickly where it costs more than running, and once for a whole session."""
+"""Compilation for tests: quick where it costs more than running, and once per session."""
 
 import contextlib
 import functools
@@ -13,30 +13,30 @@ from jax._src.interpreters import mlir
 from jaxlib.mlir import ir
 
 EMITTERS = "xla_cpu_use_fusion_emitters"
-"""XLA's older code generator takes a quarter of the time of the one by this name."""
+"""The name of XLA's newer code generator; the older one compiles in a quarter of the time."""
 
 HAS_OLDER = jax.__version_info__ < (0, 11)
-"""Later releases have neither the older one nor this option."""
+"""Later releases have neither the older code generator nor this option."""
 
 
 def quick_variables() -> dict[str, str]:
-    """What a process of its own needs in its environment, so that it compiles as `compiled_quickly` does."""
+    """The environment variables with which a subprocess compiles like `compiled_quickly`."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false".strip() if HAS_OLDER else ""
     return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | ({"XLA_FLAGS": flags} if flags else {})
 
 
 def unmeasured() -> dict[str, str]:
-    """The environment of a process without coverage, whose tracing makes the start half as long again.
+    """The environment for a process without coverage, whose tracing makes start-up take half as long again.
 
-    For those that call the library as tests in this process do.
+    For processes that run code which tests in this process also cover.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def without_fusion_emitters(get_compile_options: Callable) -> Callable:
-    """JAX's own function, but without the emitters where most optimisations are off.
+    """Wrap JAX's function to turn the fusion emitters off while most optimisations are off.
 
-    JAX has no setting for it, and XLA reads `XLA_FLAGS` once per process.
+    JAX has no setting for this, and XLA reads `XLA_FLAGS` only once per process.
     """
 
     def quicker(*args: object, **settings: object):
@@ -56,9 +56,9 @@ kept_context = functools.cache(new_context)
 
 
 def context() -> ir.Context:
-    """An MLIR context for lowering a program; the main thread keeps its own until `forget_programs`.
+    """An MLIR context for lowering a program; the main thread reuses one until `forget_programs`.
 
-    Making and freeing one takes 12 ms, ten times as long as lowering a small program.
+    Creating and freeing one takes 12 ms, ten times as long as lowering a small program.
     """
     return kept_context() if threading.current_thread() is threading.main_thread() else new_context()
 
@@ -73,10 +73,10 @@ def forget_programs() -> None:
 
 
 def compile_for(quick: bool) -> bool:
-    """Compile with few optimisations from here on, or with all of them; returns what held before.
+    """Compile with few optimisations from here on, or with all of them; return the previous setting.
 
-    The mathematics is the same, the rounding is not, and JAX keeps what it compiled whatever the options are by then:
-    at every change all is forgotten.
+    The mathematics is the same, but rounding differs. JAX caches programs regardless of these options, so every change
+    clears the cache.
     """
     before = jax.config.read("jax_disable_most_optimizations")
     if quick != before:
@@ -87,7 +87,7 @@ def compile_for(quick: bool) -> bool:
 
 @contextlib.contextmanager
 def compiled_quickly() -> Iterator[None]:
-    """Where compiling costs more than running."""
+    """Compile quickly in this context, for code that takes longer to compile than to run."""
     before = compile_for(quick=True)
     try:
         yield
@@ -96,9 +96,9 @@ def compiled_quickly() -> Iterator[None]:
 
 
 def kept_in(folder: Path) -> None:
-    """Keep compiled programs on disk as the command does, for this process and those that it starts.
+    """Cache compiled programs on disk like the command, for this process and its subprocesses.
 
-    Those that compile in less than 0.1 s cost more to write than to compile again.
+    Programs that compile in less than 0.1 s take longer to write than to compile again.
     """
     settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.1}
     for name, value in settings.items():

@@ -1,4 +1,4 @@
-"""Set before `innerloop` is imported: two CPU devices, shapes checked at run time, data and cache folders."""
+"""Set up before `innerloop` is imported: two CPU devices, run-time shape checks, data and cache folders."""
 
 import contextlib
 import gc
@@ -22,7 +22,7 @@ import innerloop
 shape_checks.install("innerloop")
 innerloop.use_cores(2)
 
-gc.set_threshold(50_000, 20, 50)  # traces are many small objects: collecting them takes a tenth of the time
+gc.set_threshold(50_000, 20, 50)  # traces have many small objects: collecting them takes a tenth of the time
 
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("deterministic")
@@ -36,20 +36,20 @@ CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 @pytest.fixture(scope="session", autouse=True)
 def threads_are_not_traced():
-    """In Python 3.11 a thread may die at its start, and a save with it, while another installs coverage's tracing."""
+    """In Python 3.11, a thread, and the save in it, may die at start-up while another installs coverage's tracing."""
     threading.settrace(None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request: pytest.FixtureRequest) -> None:
-    """Modules are compiled quickly, except those marked `optimised`: where users' own bits or speed are the subject."""
-    forget_programs()  # those of other modules are on disk, and take gigabytes of memory in the end
+    """Compile quickly, except for modules marked `optimised`, which test the exact bits or the speed that users get."""
+    forget_programs()  # programs of other modules are cached on disk; in memory they would add up to gigabytes
     compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 
 @pytest.fixture(scope="module")
 def quick_processes() -> Iterator[None]:
-    """The same for the processes that a module starts."""
+    """Compile quickly in the processes that a module starts."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in quick_variables().items():
             patch.setenv(name, value)
@@ -58,14 +58,14 @@ def quick_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def quickly() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """`with quickly():` for what lives longer than a module."""
+    """`with quickly():` for fixtures that outlive a module."""
     return compiled_quickly
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """`command(*words) -> (exit code, stdout, stderr)`."""
-    from innerloop.cli import main  # only now: it is checked as the hook is there
+    from innerloop.cli import main  # imported late, after the hook that checks it is installed
 
     def run(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -78,7 +78,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 @pytest.fixture
 def complaint(command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """The one sentence on stderr of a command that must fail with code 2, and say nothing else."""
+    """The one-line error of a command that must exit with code 2 and print nothing else."""
 
     def run(*words: object) -> str:
         code, out, err = command(*words)
@@ -93,7 +93,7 @@ def complaint(command: Callable[..., tuple[int, str, str]]) -> Callable[..., str
 
 @pytest.fixture
 def refused(command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """The same, of a command that may have said something on stdout before."""
+    """The same for a command that may have printed to stdout before."""
 
     def run(*words: object) -> str:
         code, _, err = command(*words)
@@ -105,7 +105,7 @@ def refused(command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
 
 @pytest.fixture(scope="module")
 def no_compilation_cache():
-    """What a command that ran earlier in this process made JAX keep on disk is neither read nor written."""
+    """Disable the disk cache of compiled programs that a command run earlier in this process turned on."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     kept = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
@@ -120,7 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if "INNERLOOP_CACHE" not in os.environ:
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="innerloop-cache-")
         os.environ["INNERLOOP_CACHE"] = config.stash[CACHE].name
-    compile_for(quick=True)  # fixtures that live longer than a module
+    compile_for(quick=True)  # for fixtures that outlive a module
     kept_in(Path(os.environ["INNERLOOP_CACHE"], "compiled"))
 
 

@@ -1,4 +1,4 @@
-"""What the README and the documentation say is so: their code runs, their commands, options, links and pages exist."""
+"""Test the README and the documentation: the code runs, and the commands, options, links and pages exist."""
 
 import ast
 import importlib
@@ -30,7 +30,7 @@ ALONE = [
     ROOT / "docs" / "guides" / f"{name}.md"
     for name in ("more-inner-loops", "own-models", "debugging", "tables")
 ]
-"""Pages whose blocks are programs by themselves."""
+"""Pages whose code blocks are separate programs."""
 ALGORITHM_PAGES = ROOT / "docs" / "reference" / "algorithms"
 API_PAGES = ROOT / "docs" / "reference" / "api"
 
@@ -44,7 +44,7 @@ def name_of(page: Path) -> str:
 
 
 def commands() -> list[list[str]]:
-    """Every `innerloop ...` line of the console blocks, as words."""
+    """Every `innerloop ...` line in the console blocks, split into words."""
     lines = [line for page in PAGES for block in blocks(page, "console") for line in block.splitlines()]
     told = [line.removeprefix("$ ").split("#")[0].split() for line in lines]
     return [words for words in told if words[:1] == ["innerloop"]]
@@ -98,7 +98,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_notebooks_examples_and_the_changelog_are_in_the_navigation() -> None:
-    """`tools/docs_pages.py` makes their pages."""
+    """`tools/docs_pages.py` generates their pages."""
     navigation = (ROOT / "mkdocs.yml").read_text()
     examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
     examples |= {path.parent.name for path in (ROOT / "examples").glob("*/__main__.py")}
@@ -110,7 +110,7 @@ def test_notebooks_examples_and_the_changelog_are_in_the_navigation() -> None:
 
 
 def test_the_site_needs_no_network() -> None:
-    """Search from a folder of files has a shim, which must not be the one that the plugin would fetch."""
+    """Search needs a shim when the site is opened as local files; the plugin would download its own."""
     settings = (ROOT / "mkdocs.yml").read_text()
     assert "\n  - offline" in settings
     (shim,) = re.findall(r"- (assets/\S*iframe-worker\S*)", settings)
@@ -191,7 +191,7 @@ def documented() -> list[str]:
 
 
 def found(path: str) -> object:
-    """The object of a dotted path that ends in a module, or in a name inside one."""
+    """The module, or the object in a module, at a dotted path."""
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError:
@@ -212,7 +212,7 @@ def test_the_python_pages_show_all_that_is_public() -> None:
 
 
 def imported() -> set[tuple[str, str]]:
-    """Every name that the code of a page imports from a module inside the package."""
+    """Every name that a page's code imports from a module of the package."""
     nodes = [
         node for page in PAGES for block in blocks(page, "python") for node in ast.walk(ast.parse(block))
     ]

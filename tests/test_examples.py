@@ -11,13 +11,13 @@ from tests.compilation import quick_variables, unmeasured
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "examples").rglob("*.py"))
 PACKAGES = {path.parent.name for path in FILES if path.name == "__main__.py"}
-"""Examples of several files, started by `python -m examples.NAME`."""
+"""Examples with several files, started by `python -m examples.NAME`."""
 NUMBER = r"(\d+\.\d+)"
 
 
 def run(name, *options):
     program = ("-m", f"examples.{name}") if name in PACKAGES else (f"examples/{name}.py",)
-    # Most of the time would go into optimising programs that run for a second.
+    # Optimising programs that run for a second would take most of the time.
     fast = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg"} | quick_variables()
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", *program, "--smoke", *options],
@@ -32,7 +32,7 @@ def run(name, *options):
 
 
 def found(pattern, text):
-    """The numbers that the pattern captures in the text."""
+    """The numbers that `pattern` captures in `text`."""
     match = re.search(pattern, text)
     assert match, text
     return [float(x) for x in match.groups()]
@@ -48,7 +48,7 @@ def test_sinusoid_from_scratch(tmp_path):
 def test_optuna_sweep(tmp_path):
     pytest.importorskip("optuna")
     text = run("optuna_sweep", "--folder", str(tmp_path / "sweep"))
-    assert run("optuna_sweep", "--folder", str(tmp_path / "sweep")) == text  # no trial is left to do
+    assert run("optuna_sweep", "--folder", str(tmp_path / "sweep")) == text  # no trial is left
     (best,) = found(rf"best of 3 trials \(\d pruned\): .*, validation loss {NUMBER}", text)
     (other,) = found(f"on new waves: {NUMBER} ±", text)
     assert 0 < best < 10

@@ -25,7 +25,7 @@ HEAVY = (
 
 
 def run(code):
-    """What a fresh interpreter prints."""
+    """The words that a fresh interpreter prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )

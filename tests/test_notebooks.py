@@ -1,4 +1,4 @@
-"""The notebooks run, each alone: their cells in one namespace, and one of them in a kernel where Jupyter is there."""
+"""Run each notebook's cells in one namespace, and one notebook in a kernel if Jupyter is installed."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 LARGEST = 20_000
-"""Bytes of a notebook; what it shows is made anew when it runs."""
+"""Largest notebook in bytes; notebooks are stored without outputs."""
 
 
 def cells(path: Path, kind: str) -> list[str]:
@@ -73,7 +73,7 @@ print("after")
 
 
 def test_progress_in_a_kernel_is_one_line(tmp_path: Path) -> None:
-    """As a front end of Jupyter keeps it: one output in its last state, below the cell of the run."""
+    """Jupyter keeps one output in its final state, below the cell."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     code = f"FOLDER = {str(tmp_path / 'run')!r}\n{SLOW_FIT}"
@@ -86,7 +86,7 @@ def test_progress_in_a_kernel_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_notebook_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its figures, which the cells end with."""
+    """The figures at the end of its cells are shown."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     monkeypatch.delenv("MPLBACKEND", raising=False)

@@ -1,4 +1,4 @@
-"""What is shipped and what is locked, looked at without a network."""
+"""Test the wheel, the lock files and the project's metadata, without network access."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Name -> version of every package in a lock file."""
+    """Every package in a lock file, as name -> version."""
     return dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
 
 
@@ -125,7 +125,7 @@ def test_make_without_a_python_says_what_to_do(project_copy: Path) -> None:
 
 
 def test_the_bill_of_materials_is_that_of_the_lock_file() -> None:
-    """Every package once, in its locked version, with a licence; `make sbom` writes it."""
+    """It lists every package once, in its locked version, with a licence; `make sbom` writes it."""
     bill = json.loads((ROOT / "requirements" / "sbom.cdx.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     listed = {part["name"]: part["version"] for part in bill["components"]}

@@ -1,4 +1,4 @@
-"""Put a finished run's weights into the package, with the facts of its training.
+"""Add a finished run's weights to the package, with the facts of its training.
 
 python -m tools.bundle_weights RUN [RUN ...]
 """
@@ -11,7 +11,7 @@ from innerloop.training.storage.run_directory import RunFolder
 
 
 def ship(folder: Path) -> None:
-    """Copy one run's weights to the package under its preset's name."""
+    """Copy one run's weights into the package under its preset's name."""
     run = RunFolder(folder)
     arrays, config, facts = weights.load(run.weights)
     weights.shipped_path(config.name).parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""`python -m tools.demo_assets`: the weights and drawings of the page that `innerloop demo` opens, as scripts.
+"""Write the scripts with the weights and drawings for the page of `innerloop demo`: `python -m tools.demo_assets`.
 
-Needs Omniglot (INNERLOOP_DATA). Weights are those that ship, in float16. Second moments span thirty decades; their
-square roots, by which the inner rule divides, fit into float16.
+Needs Omniglot (INNERLOOP_DATA). The weights are the shipped ones in float16. Second moments span thirty orders of
+magnitude; their square roots, by which the inner rule divides, fit into float16.
 """
 
 import base64
@@ -27,13 +27,13 @@ TASKS = 6
 
 
 def load(algorithm: str) -> tuple[Params, SupervisedExperiment]:
-    """The meta-parameters that ship for an algorithm, and their experiment."""
+    """An algorithm's shipped meta-parameters and their experiment."""
     params, experiment, _ = load_initialisation(f"omniglot-5way-1shot-{algorithm}")
     return params, experiment
 
 
 def halves(params: Params) -> dict[str, np.ndarray]:
-    """The meta-parameters by path in float16, moments by their square roots."""
+    """The meta-parameters by path in float16, with the square roots of the moments."""
     named = zip(paths(params), jax.tree.leaves(params), strict=True)
     stored = {name: np.asarray(x) for name, x in named}
     roots = {name: np.sqrt(x) if name.startswith("moments/") else x for name, x in stored.items()}
@@ -41,7 +41,7 @@ def halves(params: Params) -> dict[str, np.ndarray]:
 
 
 def model(algorithm: str) -> dict[str, object]:
-    """An algorithm as the page reads it."""
+    """An algorithm in the page's format."""
     params, experiment = load(algorithm)
     arrays, config = halves(params), experiment.config
     return {
@@ -58,7 +58,7 @@ def model(algorithm: str) -> dict[str, object]:
 
 
 def task(classes: ClassArrays, seed: int) -> dict[str, object]:
-    """A held-out task as the page reads it: one example and one query of five classes, as bits."""
+    """A held-out task in the page's format: one example and one query from each of five classes, as bits."""
     episodes, key = Episodes(classes, 5, 1, 1), jax.random.key(seed)
     drawn = episodes.sample(key)
     order = np.argsort(np.asarray(drawn.support.targets))
@@ -79,19 +79,19 @@ def _text(content: bytes) -> str:
 
 
 def script(name: str, value: object) -> str:
-    """A script that defines one constant."""
+    """A JavaScript file that defines one constant."""
     return (
         f'"use strict"; // written by tools/demo_assets.py\nconst {name} = {json.dumps(value, indent=1)};\n'
     )
 
 
 def models() -> str:
-    """The script of the weights."""
+    """The script with the weights."""
     return script("MODELS", [model(algorithm) for algorithm in ALGORITHMS])
 
 
 def tasks() -> str:
-    """The script of the drawings: the first held-out tasks, without rotations."""
+    """The script with the drawings: the first held-out tasks, without rotations."""
     held_out = omniglot.load(size=omniglot.SIDE).test
     return script("TASKS", [task(held_out, seed) for seed in range(TASKS)])
 

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site holds a copy of the page that `innerloop demo` opens, as `demo/index.html`."""
+"""MkDocs hook: copy the page that `innerloop demo` opens to the site, as `demo/index.html`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ PAGE = Path(__file__).resolve().parents[1] / "src" / "innerloop" / "report" / "d
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the page's files to those of the site."""
+    """Add the page's files to the site."""
     for path in sorted(PAGE.iterdir()):
         files.append(File.generated(config, f"demo/{path.name}", abs_src_path=str(path)))
     return files

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: pages made of the notebooks, the examples and the changelog, so that no text has a second copy."""
+"""MkDocs hook: generate pages from the notebooks, the examples and the changelog, so that no text is duplicated."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages to those of the site."""
+    """Add the pages to the site."""
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook_page(path)))
     for path in examples():
@@ -22,13 +22,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def changelog_page() -> str:
-    """The changelog, whose links to other pages are relative to the documentation; other files are no pages."""
+    """The changelog with links relative to the documentation; files that are not pages lose their links."""
     text = (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "](")
     return re.sub(r"\[([^\]]+)\]\([A-Z]+\.md\)", r"\1", text)
 
 
 def notebook_page(path: Path) -> str:
-    """A notebook as Markdown: its text, and its code as blocks."""
+    """A notebook as Markdown: its text, and its code in blocks."""
     parts = []
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         source = "".join(cell["source"])
@@ -40,13 +40,13 @@ def notebook_page(path: Path) -> str:
 
 
 def examples() -> list[Path]:
-    """Every example: a file, or a folder of files."""
+    """Every example: a file or a package."""
     found = (ROOT / "examples").iterdir()
     return sorted(p for p in found if p.suffix == ".py" or (p / "__main__.py").is_file())
 
 
 def example_page(path: Path) -> str:
-    """An example as Markdown: its title, and its files as blocks."""
+    """An example as Markdown: its title and summary, and its files in blocks."""
     files = [path] if path.is_file() else sorted(path.glob("*.py"), key=lambda p: p.stem != "__main__")
     title = path.stem.replace("_", " ").capitalize()
     parts = [f"# {title}", summary(files[0])]
@@ -57,5 +57,5 @@ def example_page(path: Path) -> str:
 
 
 def summary(path: Path) -> str:
-    """The first sentences of a file's docstring."""
+    """The first paragraph of a file's docstring."""
     return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n\n")[0]

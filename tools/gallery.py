@@ -1,7 +1,7 @@
-"""The figures of docs/gallery.md: `python -m tools.gallery`, a few minutes on a CPU, without data from elsewhere.
+"""Draw the figures of docs/gallery.md: `python -m tools.gallery`, a few minutes on a CPU, no downloads.
 
-The figures are those of reports, by the functions of `innerloop.report.plots`. Small networks are trained on glyphs;
-waves and navigation have weights that ship.
+The functions of `innerloop.report.plots` draw them, as in reports. Small networks are trained on glyphs; waves and
+navigation use shipped weights.
 """
 
 import tempfile
@@ -46,7 +46,7 @@ Made = tuple[str, Figure]
 
 
 def of_analyses(maml: Record, anil: Record) -> Iterator[Made]:
-    """The experiments on MAML, and on MAML beside ANIL."""
+    """Figures of the experiments on MAML, and of MAML beside ANIL."""
     one: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing", analysis.FREEZING, plots.freezing),
         ("similarity", analysis.SIMILARITY, plots.similarity),
@@ -68,7 +68,7 @@ def of_analyses(maml: Record, anil: Record) -> Iterator[Made]:
 
 
 def of_glyphs() -> Iterator[Made]:
-    """Small networks on glyphs: what their adaptation brings, and the experiments."""
+    """Train small networks on glyphs; draw their adaptation and the experiments."""
     with tempfile.TemporaryDirectory() as folder:
         sources = {name: f"{folder}/{preset}" for name, preset in GLYPHS.items()}
         for name, preset in GLYPHS.items():
@@ -90,7 +90,7 @@ def adaptation(sources: dict[str, str]) -> Figure:
 
 
 def training() -> Figure:
-    """A short training on waves."""
+    """Training curves of a short run on waves."""
     algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.01), steps=1))
     model = il.MLP(1, 1, hidden=(40, 40), key=jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -116,13 +116,13 @@ def walks() -> Figure:
 
 
 def film() -> Figure:
-    """A half-cheetah that runs forwards and backwards, before and after the updates."""
+    """A half-cheetah that runs forwards or backwards, before and after the updates."""
     trained = il.load_trained("half-cheetah-direction-maml-trpo")
     return film_strip.strip(Result("MAML", trained, il.measure(trained, tasks=4), [], {}))
 
 
 def predictions() -> Figure:
-    """A made-up group of a table."""
+    """One group of a synthetic table."""
     rng = np.random.default_rng(0)
     truth = rng.normal(100, 20, 40)
     answers = {0: 100 + 0.2 * (truth - 100), 5: truth + rng.normal(0, 4, 40)}
@@ -130,13 +130,13 @@ def predictions() -> Figure:
 
 
 def wave() -> Figure:
-    """One wave, from the weights that ship."""
+    """One wave, with shipped weights."""
     trained = il.load_trained("sinusoid-maml")
     return examples.waves(Result("MAML", trained, il.measure(trained, tasks=4), [], {}), count=1)[0]
 
 
 def made() -> Iterator[Made]:
-    """Every figure of the page, with its file name."""
+    """Every figure of the page with its file name."""
     yield "training", training()
     yield "wave", wave()
     yield "predictions", predictions()

@@ -1,4 +1,4 @@
-"""Embeddings of sentences by the original of MiniLM, for tests/numeric/test_adapters.py. Needs torch and transformers.
+"""Embed sentences with the original MiniLM, for tests/numeric/test_adapters.py. Needs torch and transformers.
 
 python -m tools.minilm_reference MODEL_FOLDER
 """

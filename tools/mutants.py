@@ -1,13 +1,13 @@
-"""Small wrong changes of the source, each run against the tests nearest to it: what the tests cannot see.
+"""Mutation testing: make small wrong changes to the source, and run the tests nearest to each.
 
     make mutants                                # all files of `NEAREST`, and the table of docs/reference/reliability.md
     python -m tools.mutants 'engine/*'          # some of them
-    python -m tools.mutants --survivors         # once more what no test found
+    python -m tools.mutants --survivors         # retry the changes that no test found
 
-Cosmic Ray makes the changes; of each file a sample is taken that depends on nothing but the file's name. Every change
-is made in a copy of the source, whose tests run in a fork of a process that has imported JAX, and stop at the first
-that fails. Compiled programs are kept between runs. A survivor that cannot be seen has its reason in the result file,
-in the field `why`, which later runs keep.
+Cosmic Ray makes the changes, of which a deterministic sample is tried for each file. Each change is made in a copy of
+the source. Its tests run in a fork of a process that has imported JAX, and stop at the first failure. Compiled programs
+are kept between runs. For a survivor without effect, the field `why` in the result file gives the reason, which later
+runs keep.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path("src", "innerloop")
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
 PER_FILE = 4
-"""Changes tried of each file; all of a file that has fewer."""
+"""Most changes tried per file."""
 
 WORKERS = int(os.environ.get("WORKERS", "2"))
 SHARED = (
@@ -51,7 +51,7 @@ SHARED = (
     "scipy.stats",
     "orbax.checkpoint",
 )
-"""Imported once for all runs. Nothing is computed before the fork: threads of JAX do not survive it."""
+"""Imported once for all runs. Nothing is computed before the fork, because JAX's threads do not survive it."""
 
 ENGINE = {
     "algorithm": "numeric/test_quadratic numeric/test_inner_derivative numeric/test_losses_with_more",
@@ -127,7 +127,7 @@ PACKAGES = {
 
 
 def _path(name: str) -> str:
-    """Of tests such as `engine/test_inner` or `engine/test_inner::test_settings`, as pytest takes it."""
+    """The pytest path of `engine/test_inner` or `engine/test_inner::test_settings`."""
     file, *test = name.split("::")
     return "::".join([f"tests/{file}.py", *test])
 
@@ -137,7 +137,7 @@ NEAREST = {
     for package, modules in PACKAGES.items()
     for module, tests in modules.items()
 }
-"""File of the package -> its tests, the quickest first."""
+"""File in the package -> its tests, the fastest first."""
 
 OPERATORS = (
     r"core/ReplaceBinaryOperator_(Add|Sub|Mul|Div|FloorDiv|Mod|Pow)_(Add|Sub|Mul|Div)",
@@ -149,12 +149,12 @@ OPERATORS = (
     r"core/(ReplaceBreakWithContinue|ReplaceContinueWithBreak|NumberReplacer|ZeroIterationForLoop)",
     r"calls/OmitKeyword",
 )
-"""Of Cosmic Ray's operators those that leave code which runs: `x >> y` of floats is found by any test."""
+"""Cosmic Ray's operators whose code still runs; any test would find, say, `x >> y` for floats."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one file: Cosmic Ray's operator, and which of the places where it applies."""
+    """One change to one file: Cosmic Ray's operator, and the index of the place where it applies."""
 
     file: str
     operator: str
@@ -162,7 +162,7 @@ class Change:
 
 
 class CallOperators:
-    """What Cosmic Ray has not: a keyword argument left out of a call, which then has its default."""
+    """An operator that Cosmic Ray lacks: omit a keyword argument of a call, so that it takes its default."""
 
     def __iter__(self):
         return iter(["OmitKeyword"])
@@ -172,7 +172,7 @@ class CallOperators:
 
 
 def _omit_keyword() -> type:
-    """The operator; a function, since Cosmic Ray is installed for this command alone."""
+    """The operator class; in a function, because Cosmic Ray is installed only for this command."""
     from cosmic_ray.operators.operator import Operator
 
     keywords = lambda node: [
@@ -202,7 +202,7 @@ def _omit_keyword() -> type:
 
 
 def unseen(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations, and what errors say, begin and end: texts are not changed, and tests match them in part."""
+    """Spans of annotations and error messages, which are not mutated: tests match messages only in part."""
     found = []
     for node in ast.walk(ast.parse(source)):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
@@ -216,7 +216,7 @@ def unseen(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 @lru_cache
 def changes_of(file: str, most: int) -> list[Change]:
-    """The sample of one file's changes."""
+    """The sample of changes to one file."""
     from cosmic_ray.commands import init
     from cosmic_ray.work_db import use_db
 
@@ -236,7 +236,7 @@ def changes_of(file: str, most: int) -> list[Change]:
 
 
 def _is_sound(source: str, change: Change) -> bool:
-    """Whether a change leaves Python, and all signatures: the star of keyword-only arguments is taken for a product."""
+    """Whether the changed code parses with all signatures intact: Cosmic Ray can mistake a bare `*` for a product."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
@@ -252,7 +252,7 @@ def _is_sound(source: str, change: Change) -> bool:
 
 
 def copy_source(folder: Path) -> None:
-    """What the tests need, with the times of files in the past: a change is then newer than any bytecode."""
+    """Copy what the tests need, with file times in the past, so that a change is newer than any bytecode."""
     for name in ("src", "tests", "benchmarks", "examples", "tools", "pyproject.toml"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -263,7 +263,7 @@ def copy_source(folder: Path) -> None:
 
 
 def begin_worker(folder: str) -> None:
-    """A worker has a copy of the source to itself."""
+    """Give the worker its own copy of the source."""
     own = Path(folder, f"copy-{os.getpid()}")
     own.mkdir()
     copy_source(own)
@@ -271,7 +271,7 @@ def begin_worker(folder: str) -> None:
 
 
 def run_tests(tests: str, log: Path, bytecode: bool) -> None:
-    """In a fork: the tests, to the first that fails. Ends the process."""
+    """Run the tests in a fork up to the first failure, and exit the process."""
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -280,18 +280,18 @@ def run_tests(tests: str, log: Path, bytecode: bool) -> None:
     import pytest
 
     options = ["-x", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that are imported already
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # for plugins that are already imported
     code = pytest.main([*options, *tests.split()])
     sys.stdout.flush()
     os._exit(int(code))
 
 
 def tried(tests: str, timeout: float, bytecode: bool = False) -> tuple[int | None, str, float]:
-    """The exit code of the tests (None: they did not end in time), the first that failed, and the seconds."""
+    """Run the tests; return the exit code (None on timeout), the first failed test and the seconds."""
     log, begun = Path("log.txt"), time.monotonic()
     process = multiprocessing.get_context("fork").Process(target=run_tests, args=(tests, log, bytecode))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # JAX's, of forks once it computes
+        warnings.simplefilter("ignore", RuntimeWarning)  # JAX's, about forks of a multithreaded process
         process.start()
     process.join(timeout)
     if process.is_alive():
@@ -303,7 +303,7 @@ def tried(tests: str, timeout: float, bytecode: bool = False) -> tuple[int | Non
 
 
 def unchanged(tests: str) -> tuple[str, float]:
-    """The seconds that the tests take without any change. Raises SystemExit where they fail."""
+    """Time the tests without any change. Raises SystemExit if they fail."""
     code, failed, seconds = tried(tests, 1800, bytecode=True)
     if code:
         raise SystemExit(f"{failed or code} without any change:\n{Path('log.txt').read_text()}")
@@ -311,7 +311,7 @@ def unchanged(tests: str) -> tuple[str, float]:
 
 
 def outcome(change: Change, tests: str, timeout: float) -> dict[str, Any]:
-    """Make one change, and see whether a test finds it."""
+    """Make one change, and check whether a test finds it."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import use_mutation
 
@@ -334,7 +334,7 @@ def outcome(change: Change, tests: str, timeout: float) -> dict[str, Any]:
 
 
 def measure(changes: list[Change], known: dict[str, Any], passing: bool) -> Iterator[dict[str, Any]]:
-    """The outcome of every change as it is known, with the reasons that are known of survivors.
+    """Yield every change's outcome as soon as it is known, with the recorded reasons for survivors.
 
     `passing`: the tests are known to pass without any change.
     """
@@ -367,7 +367,7 @@ def load() -> dict[str, Any]:
 
 
 def keep(rows: list[dict[str, Any]]) -> None:
-    """Put new outcomes in the place of those of the same changes, and of all that a file no longer has."""
+    """Save new outcomes, replacing those of the same changes and of changes that a file no longer has."""
     known, files = load(), {row["file"] for row in rows}
     same = lambda row: (row["file"], row["operator"], row["occurrence"])
     new = {same(row): row for row in rows}
@@ -392,12 +392,12 @@ def keep(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", default=["*"], help="patterns of files of the package")
-    parser.add_argument("--survivors", action="store_true", help="only what no test found the last time")
-    parser.add_argument("--new", action="store_true", help="only changes that were not tried before")
-    parser.add_argument("--per-file", type=int, default=PER_FILE, help="changes tried of each file")
+    parser.add_argument("files", nargs="*", default=["*"], help="patterns for files in the package")
+    parser.add_argument("--survivors", action="store_true", help="only changes that no test found last time")
+    parser.add_argument("--new", action="store_true", help="only changes that have not been tried")
+    parser.add_argument("--per-file", type=int, default=PER_FILE, help="changes tried per file")
     parser.add_argument(
-        "--passing", action="store_true", help="the tests are known to pass without any change"
+        "--passing", action="store_true", help="skip the check that the tests pass without any change"
     )
     chosen, known = parser.parse_args(), load()
     from cosmic_ray import plugins
@@ -407,11 +407,11 @@ def main() -> None:
     if chosen.survivors:
         left = [row for row in known.get("mutants", []) if not row["found_by"] and row["file"] in files]
         tried_then = (Change(row["file"], row["operator"], row["occurrence"]) for row in left)
-        # A source that was changed since has another sample.
+        # The sample differs if the source has changed since.
         changes = [change for change in tried_then if change in changes_of(change.file, chosen.per_file)]
     else:
         samples = [changes_of(file, chosen.per_file) for file in files]
-        # One of every file, then the second of every file: a run that is stopped has seen all files.
+        # Try the first change of every file, then the second, and so on: an interrupted run covers all files.
         changes = [sample[i] for i in range(chosen.per_file) for sample in samples if i < len(sample)]
     if chosen.new:
         tried_before = {
@@ -423,7 +423,7 @@ def main() -> None:
         rows.append(row)
         keep(rows)
     found = sum(bool(row["found_by"]) for row in rows)
-    print(f"{found} of {len(rows)} changes were found, {100 * found / max(len(rows), 1):.1f} %")
+    print(f"{found} of {len(rows)} changes found, {100 * found / max(len(rows), 1):.1f} %")
 
 
 if __name__ == "__main__":

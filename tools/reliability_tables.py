@@ -1,4 +1,4 @@
-"""The result files of `make test-faults`, `make fuzz` and `make mutants`: tables of docs/reference/reliability.md."""
+"""Store results of `make test-faults` and `make fuzz`, and generate the tables of docs/reference/reliability.md."""
 
 import datetime
 import json
@@ -13,7 +13,7 @@ MUTANTS = ROOT / "benchmarks" / "results" / "mutants.json"
 
 
 def put(part: str, name: str, result: dict[str, Any]) -> None:
-    """Keep one result, with its day."""
+    """Save one result with today's date."""
     known = load()
     today = datetime.date.today().isoformat()
     known.setdefault(part, {})[name] = result | {"date": today}
@@ -29,13 +29,13 @@ DOCUMENT = ROOT / "docs" / "reference" / "reliability.md"
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    """A table in Markdown."""
+    """A Markdown table."""
     line = lambda cells: "| " + " | ".join(str(cell) for cell in cells) + " |"
     return "\n".join([line(heads), line("---" for _ in heads), *map(line, rows)])
 
 
 def faults(known: dict[str, Any]) -> str:
-    """One row for each fault, with the command that makes it happen."""
+    """One row per fault, with the command that causes it."""
     rows = [
         (r["fault"], r["tried"], r["outcome"], r["lost"], f"`pytest {r['test']}`", r["date"])
         for r in known.get("faults", {}).values()
@@ -44,7 +44,7 @@ def faults(known: dict[str, Any]) -> str:
 
 
 def fuzzed(known: dict[str, Any]) -> str:
-    """One row for each reader."""
+    """One row per reader."""
     rows = [
         (
             name,
@@ -58,12 +58,12 @@ def fuzzed(known: dict[str, Any]) -> str:
         )
         for name, r in known.get("fuzz", {}).items()
     ]
-    heads = ("reader", "inputs", "read", "refused", "findings", "memory grew by", "command", "run on")
+    heads = ("reader", "inputs", "read", "refused", "findings", "memory growth", "command", "run on")
     return table(heads, rows)
 
 
 def mutants() -> str:
-    """One row for each package: wrong changes tried, found by the nearest tests, and those that no test could find."""
+    """One row per package: changes tried, changes found by the nearest tests, and changes without effect."""
     packages: dict[str, list[dict[str, Any]]] = {}
     for row in json.loads(MUTANTS.read_text())["mutants"]:
         packages.setdefault(row["file"].rpartition("/")[0], []).append(row)
@@ -82,7 +82,7 @@ def mutants() -> str:
 
 
 def licences() -> str:
-    """How many packages under each licence."""
+    """The packages under each licence."""
     from tools.sbom import BILL
 
     parts = json.loads(BILL.read_text())["components"]
@@ -94,14 +94,14 @@ def licences() -> str:
 
 
 def between(text: str, mark: str, content: str) -> str:
-    """The text with new content between two comments."""
+    """`text` with new content between two marker comments."""
     begin, end = f"<!-- {mark} -->\n", f"\n<!-- end of {mark} -->"
     before, rest = text.split(begin)
     return before + begin + content + end + rest.split(end)[1]
 
 
 def document(text: str) -> str:
-    """The document with its tables written anew."""
+    """The page with updated tables."""
     known = load()
     tables = {"faults": faults(known), "fuzz": fuzzed(known), "mutants": mutants(), "licences": licences()}
     for mark, content in tables.items():

@@ -1,7 +1,7 @@
-"""`python -m tools.sbom`: the bill of materials of what a user installs, as CycloneDX 1.6, from the lock file.
+"""Write the bill of materials of what users install, in CycloneDX 1.6: `python -m tools.sbom`.
 
-Names, versions and hashes come from `requirements/runtime.txt`, licences from the packages as they are installed. The
-file depends on nothing else, so that the same lock file gives the same bill.
+Names and versions come from the lock file `requirements/runtime.txt`, licences from the installed packages. The result
+depends on nothing else, so it is reproducible.
 """
 
 import json
@@ -32,7 +32,7 @@ KNOWN = {
 
 
 def pins() -> list[dict[str, Any]]:
-    """Every package of the lock file with its version, where it is installed, and the hashes of its files."""
+    """Every package in the lock file with its version, environment marker and file hashes."""
     text = LOCK.read_text()
     found = list(PINNED.finditer(text))
     ends = [match.start() for match in found[1:]] + [len(text)]
@@ -43,7 +43,7 @@ def pins() -> list[dict[str, Any]]:
 
 
 def licence(name: str) -> str:
-    """What a package says of its licence, in few words."""
+    """The licence that a package declares, in a short form."""
     try:
         known = metadata.metadata(name)
     except metadata.PackageNotFoundError:
@@ -61,7 +61,7 @@ def licence(name: str) -> str:
 
 
 def component(pin: dict[str, Any]) -> dict[str, Any]:
-    """One package as CycloneDX has it."""
+    """One package as a CycloneDX component."""
     address = f"pkg:pypi/{pin['name']}@{pin['version']}"
     marker = [{"name": "installed where", "value": pin["marker"]}] if pin["marker"] else []
     return {

@@ -1,8 +1,8 @@
-"""Trainings as long as the papers', and their accuracies on 10 000 held-out tasks.
+"""Train for as long as the papers, and measure the accuracy on 10 000 held-out tasks.
 
-python -m benchmarks.accuracy --paper-length              all whose data need no licence, into runs/ and the results
-python -m benchmarks.accuracy --paper-length NAME ...     these; what was stopped goes on, what is done is kept
-python -m benchmarks.accuracy --paper-length NAME --dry   with 2 meta-steps and few tasks, and nothing is kept
+python -m benchmarks.accuracy --paper-length              all presets whose data need no licence; runs go into runs/
+python -m benchmarks.accuracy --paper-length NAME ...     these; resumes stopped runs and skips finished ones
+python -m benchmarks.accuracy --paper-length NAME --dry   2 meta-steps and few tasks; keeps nothing
 """
 
 import argparse
@@ -16,21 +16,21 @@ from innerloop.training.signals import Stopped
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """The argument parser."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--paper-length", nargs="*", metavar="NAME", required=True, help="presets")
-    made.add_argument("--runs", type=Path, default=Path("runs"), help="where the run folders are")
-    made.add_argument("--tasks", type=int, default=10_000, help="held-out tasks")
-    made.add_argument("--dry", action="store_true", help="2 meta-steps and few tasks")
+    made.add_argument("--runs", type=Path, default=Path("runs"), help="parent of the run folders")
+    made.add_argument("--tasks", type=int, default=10_000, help="number of held-out tasks (default: 10000)")
+    made.add_argument("--dry", action="store_true", help="2 meta-steps and few tasks; keep nothing")
     return made
 
 
 def work(asked: argparse.Namespace) -> None:
-    """Train and measure; the tables are written from all results but those of a dry run."""
+    """Train and measure, then write the tables, unless it is a dry run."""
     from benchmarks.accuracy.measure import FOLDER
     from benchmarks.accuracy.paper_length import jobs, run_all
     from benchmarks.accuracy.tables import write_tables
@@ -44,7 +44,7 @@ def work(asked: argparse.Namespace) -> None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command and give its exit code: 2 for bad input, 128 and the signal's number where one stopped it."""
+    """Run the command and return its exit code: 2 for bad input, 128 plus the number of a signal that stopped it."""
     asked = parser().parse_args(words)
     if asked.tasks < 2:
         print(f"--tasks: must be 2 or more, got {asked.tasks}.", file=sys.stderr)
@@ -55,7 +55,7 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except Stopped as stopped:
-        print("Everything is saved; the same command goes on.", file=sys.stderr)
+        print("Everything is saved; run the same command again to resume.", file=sys.stderr)
         return 128 + stopped.signal_number
     return 0
 

@@ -1,14 +1,14 @@
-"""The laboratory's numbers on trained models, into result files and from there into docs/guides/analysis.md.
+"""Run the analysis experiments on trained models, and generate the tables of docs/guides/analysis.md.
 
     python -m benchmarks.accuracy.analysis                     everything below, then the page
     python -m benchmarks.accuracy.analysis model SOURCE ...    every experiment on shipped weights or run folders
-    python -m benchmarks.accuracy.analysis model --tasks 300 SOURCE ...    on fewer held-out tasks than the usual 1000
+    python -m benchmarks.accuracy.analysis model --tasks 300 SOURCE ...    on fewer held-out tasks (default: 1000)
     python -m benchmarks.accuracy.analysis across A B ...      similarity of each pair of models
-    python -m benchmarks.accuracy.analysis speed               ANIL's speed against MAML's, training and inference
-    python -m benchmarks.accuracy.analysis --page              the page from the result files that are there
+    python -m benchmarks.accuracy.analysis speed               speed of ANIL and FOMAML relative to MAML
+    python -m benchmarks.accuracy.analysis --page              write only the page, from the existing result files
 
-One file a subject in benchmarks/results/analysis, with settings, commit, machine and wall time. Several runs of one
-preset that differ by their seed are averaged over seeds in the page.
+Each subject has one file in benchmarks/results/analysis, with settings, commit, machine and wall time. The page also
+averages runs of one preset that differ only in their seed.
 """
 
 import itertools
@@ -38,12 +38,12 @@ FOLDER = Path(__file__).parents[1] / "results" / "analysis"
 TASKS = 1000
 SPEED = ("omniglot-5way-1shot", "omniglot-20way-1shot", "cifar-fs-5way-1shot", "cifar-fs-5way-5shot")
 DETAILS = ("landscape", "paths")
-"""Left out of the result files: thousands of coordinates that no table shows."""
+"""Not in the result files: thousands of coordinates that no table shows."""
 
 
 @contextmanager
 def watching(title: str) -> Any:
-    """A line of progress for each experiment."""
+    """Print one line per experiment with its wall time."""
     begun = time.monotonic()
     print(f"  {title}", end="", flush=True)
     yield no_progress
@@ -58,12 +58,12 @@ def keep(name: str, result: dict[str, Any]) -> None:
 
 
 def name_of(source: str) -> str:
-    """A short name for a source."""
+    """A source's short name."""
     return Path(source).stem
 
 
 def model(source: str, tasks: int = TASKS) -> None:
-    """Every experiment that goes into a table."""
+    """Run every experiment that a table shows on one model."""
     print(source)
     begun = time.monotonic()
     wanted = ["freeze", "similarity", "nil", "weights", "steps"]
@@ -77,7 +77,7 @@ def model(source: str, tasks: int = TASKS) -> None:
 
 
 def across(first: str, second: str) -> None:
-    """Similarity of two models."""
+    """Measure the similarity of two models."""
     print(f"{first} and {second}")
     results = analyze(Request(first, tasks=TASKS, against=second), ["against"], progress_for=watching)
     names = [name_of(first), name_of(second)]
@@ -88,9 +88,9 @@ def across(first: str, second: str) -> None:
 
 
 def seconds_of(calls: dict[str, Any], repeats: int = 7) -> dict[str, list[float]]:
-    """Wall seconds of each call, taken in turn so that what else the machine does hits all alike."""
+    """Wall seconds of each call, timed in turn so that other load affects all of them alike."""
     for call in calls.values():
-        call()  # compiled here
+        call()  # compiles
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -101,14 +101,14 @@ def seconds_of(calls: dict[str, Any], repeats: int = 7) -> dict[str, list[float]
 
 
 def training_call(experiment: SupervisedExperiment, steps: int) -> Any:
-    """`steps` meta-steps from the initial weights."""
+    """A call that runs `steps` meta-steps from the initial weights."""
     loop = experiment.outer_loop(experiment.train_tasks())
     fresh = lambda: loop.start(experiment.init_params(), experiment.keys().tasks)
     return lambda: jax.block_until_ready(loop.run(fresh(), steps)[0].params)
 
 
 def inference_call(experiment: SupervisedExperiment, tasks: int) -> Any:
-    """Adaptation and prediction on held-out tasks, the score taken after the last step alone."""
+    """A call that adapts and predicts on held-out tasks, scoring only after the last step."""
     algorithm = experiment.test_algorithm
     run = evaluator(
         algorithm,
@@ -123,9 +123,9 @@ def inference_call(experiment: SupervisedExperiment, tasks: int) -> Any:
 
 
 def speed(setting: str) -> None:
-    """ANIL beside MAML on one setting, at the presets' own inner steps."""
+    """Time ANIL and FOMAML beside MAML in one setting, with the presets' inner steps."""
     print(f"speed of {setting}")
-    # All three without recipes: they must differ by the algorithm alone.
+    # All three without recipes: only the algorithm may differ.
     ours = {algorithm: f"{setting}-{algorithm}" for algorithm in ("maml", "anil", "fomaml")}
     names = {algorithm: f"{name}-short" if name in RECIPES else name for algorithm, name in ours.items()}
     experiments = {name: supervised(build(preset(short))) for name, short in names.items()}
@@ -145,7 +145,7 @@ def speed(setting: str) -> None:
 
 
 def everything() -> None:
-    """All shipped image classifiers, each pair of one setting, and speeds."""
+    """Measure all shipped image classifiers, each pair in the same setting, and the speeds."""
     images = [name for name in weights.shipped() if "way" in name and not name.endswith("joint")]
     for name in images:
         model(name)
@@ -157,7 +157,7 @@ def everything() -> None:
 
 
 def main(words: list[str]) -> None:
-    """Measure what is asked, then write the page."""
+    """Measure what was asked for, then write the page."""
     from benchmarks.accuracy.analysis_page import write_page
 
     match words:

@@ -1,4 +1,4 @@
-"""The tables of docs/guides/analysis.md between its markers, from result files alone."""
+"""Generate the tables of docs/guides/analysis.md from the result files."""
 
 import json
 import statistics
@@ -20,11 +20,11 @@ FREEZING = {
     "1, 2, 3": ("46.3 ± 0.4", "61.2 ± 0.5"),
     "1, 2, 3, 4": ("46.3 ± 0.4", "61.0 ± 0.6"),
 }
-"""Raghu et al. 2020, table 1: mini-ImageNet 5-way, 1 and 5 shots, mean and deviation over three seeds."""
+"""Raghu et al. 2020, table 1: mini-ImageNet 5-way, 1 and 5 shots, mean and standard deviation over three seeds."""
 ACROSS = {"MAML-MAML": ("0.51", "0.83"), "ANIL-ANIL": ("0.51", "0.86"), "ANIL-MAML": ("0.50", "0.83")}
 """Raghu et al. 2020, table 3: CCA and CKA, mean over the body."""
 SPEEDS = ("1.7", "4.1")
-"""Raghu et al. 2020: ANIL over MAML, training and inference, mean over their settings."""
+"""Raghu et al. 2020: speed-up of ANIL over MAML in training and inference, mean over their settings."""
 
 
 def percent(line: dict[str, Any], value: str = "accuracy", half: str = "ci95") -> str:
@@ -38,21 +38,21 @@ def plain(value: dict[str, Any]) -> str:
 
 
 def numbers(names: list[str]) -> str:
-    """Frozen layers by number, as the paper has them; `all` where the head is among them."""
+    """Frozen layers by number, as in the paper; `all` if the head is among them."""
     if not names:
         return "none"
     return "all" if names[-1] == "head" else ", ".join(str(i + 1) for i in range(len(names)))
 
 
 def ratio(times: dict[str, list[float]], of: str = "anil") -> tuple[float, float, float]:
-    """How many times MAML's median is that of another algorithm; the least and most of the paired repeats."""
+    """MAML's median time over that of another algorithm, and the range of the ratio over paired repeats."""
     pairs = np.array(times["maml"]) / np.array(times[of])
     middle = statistics.median(times["maml"]) / statistics.median(times[of])
     return middle, float(pairs.min()), float(pairs.max())
 
 
 def seeds(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Runs that differ by their training's seed alone, by preset and length; groups of two and more."""
+    """Groups of two or more runs that differ only in their training seed."""
     groups: dict[Any, dict[int, dict[str, Any]]] = {}
     for r in found:
         x = r["results"]
@@ -62,14 +62,14 @@ def seeds(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def over_seeds(group: list[dict[str, Any]], frozen: str) -> str:
-    """Mean and standard deviation over runs, as the paper gives them."""
+    """Mean and standard deviation over runs, as in the paper."""
     lines = [x for r in group for x in r["results"]["freeze"] if numbers(x["frozen"]) == frozen]
     values = [100 * x["accuracy"] for x in lines]
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
 
 
 def freezing(found: list[dict[str, Any]]) -> str:
-    """Freezing, a model a row, beneath the paper's."""
+    """Accuracy by frozen layers, one row per model, below the paper's."""
     sets = list(dict.fromkeys(numbers(x["frozen"]) for r in found for x in r["results"]["freeze"]))
     rows = [
         [f"paper, mini-ImageNet {shots}", *(FREEZING[s][i] if s in FREEZING else "" for s in sets)]
@@ -85,7 +85,7 @@ def freezing(found: list[dict[str, Any]]) -> str:
 
 
 def drops(found: list[dict[str, Any]]) -> str:
-    """What freezing the body costs, what NIL costs, and the verdict."""
+    """The accuracy lost by freezing the body and by NIL, and the verdict."""
     rows = []
     for r in found:
         results = r["results"]
@@ -111,7 +111,7 @@ def drops(found: list[dict[str, Any]]) -> str:
 
 
 def similarity(found: list[dict[str, Any]]) -> str:
-    """Mean CCA and linear CKA of every layer."""
+    """Mean CCA and linear CKA by layer."""
     rows = []
     for r in found:
         for what, name in (("cca", "CCA"), ("cka", "CKA")):
@@ -122,7 +122,7 @@ def similarity(found: list[dict[str, Any]]) -> str:
 
 
 def across(found: list[dict[str, Any]]) -> str:
-    """Mean over the body of each pair."""
+    """Mean similarity over the body for each pair of models."""
     rows = [[f"paper, {pair}", *values] for pair, values in ACROSS.items()]
     for r in found:
         body = [x for x in r["results"] if not x["head"]]
@@ -132,7 +132,7 @@ def across(found: list[dict[str, Any]]) -> str:
 
 
 def speeds(found: list[dict[str, Any]]) -> str:
-    """ANIL and FOMAML over MAML."""
+    """Speed-up of ANIL and FOMAML over MAML."""
     rows = [["paper, mean over settings", "", *SPEEDS, "1.7"]]
     told = lambda x: f"{x[0]:.2f} ({x[1]:.2f}–{x[2]:.2f})"
     for r in found:
@@ -145,7 +145,7 @@ def speeds(found: list[dict[str, Any]]) -> str:
 
 
 def snapshots(found: list[dict[str, Any]]) -> str:
-    """Freezing and body similarity along training."""
+    """Freezing and body similarity over the course of training."""
     rows = []
     for r in found:
         for x in r["results"].get("early", []):
@@ -157,7 +157,7 @@ def snapshots(found: list[dict[str, Any]]) -> str:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """Every table by its marker; those without results say so."""
+    """Every table by its marker; a table without results says so."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     of = lambda kind: [r for r in results if r["kind"] == kind]
     models, pairs, times = of("model"), of("across"), of("speed")
@@ -174,7 +174,7 @@ def tables(folder: Path) -> dict[str, str]:
 
 
 def write_page(folder: Path) -> None:
-    """Fill docs/guides/analysis.md."""
+    """Write the tables and figures of docs/guides/analysis.md."""
     text = PAGE.read_text()
     for name, content in tables(folder).items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -185,7 +185,7 @@ def write_page(folder: Path) -> None:
 
 
 def draw_snapshots(folder: Path) -> None:
-    """The figure of every run whose snapshots were looked at, as `docs/figures/early-SUBJECT.png`."""
+    """Draw a figure for every run whose snapshots were analysed, as `docs/figures/early-SUBJECT.png`."""
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
         if "early" in result.get("results", {}):

@@ -1,15 +1,14 @@
-"""Accuracy and error on held-out tasks, into result files and from there into the tables of the docs.
+"""Measure accuracy and error on held-out tasks, and generate the docs' tables.
 
-    python -m benchmarks.accuracy.measure                 evaluate every shipped initialisation and baseline, write
-    the tables
-    python -m benchmarks.accuracy.measure NAME ...        evaluate these, or run folders, alone, then write the tables
-    python -m benchmarks.accuracy.measure --table         write the tables from the result files that are there
-    python -m benchmarks.accuracy.measure --tasks 1000    on fewer held-out tasks than the usual 10 000
-    python -m benchmarks.accuracy.measure NAME --modes transductive inductive    in these modes of normalisation alone
-    python -m benchmarks.accuracy.measure NAME --add      beside the measurements of other settings that are in its file
+    python -m benchmarks.accuracy.measure                 evaluate every shipped initialisation and baseline
+    python -m benchmarks.accuracy.measure NAME ...        evaluate only these models or run folders
+    python -m benchmarks.accuracy.measure --table         only write the tables, from the existing result files
+    python -m benchmarks.accuracy.measure --tasks 1000    on fewer held-out tasks (default: 10 000)
+    python -m benchmarks.accuracy.measure NAME --modes transductive inductive    only in these normalisation modes
+    python -m benchmarks.accuracy.measure NAME --add      keep measurements with other settings in its file
 
-One file a subject in benchmarks/results: every measurement with its settings and the commit, the training's length and
-seed, and the machine.
+Each subject has one file in benchmarks/results: every measurement with its settings and commit, the length and seed of
+training, and the machine. Every call also writes the tables.
 """
 
 import argparse
@@ -34,31 +33,31 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
 
 
 Measurements = Callable[[int], list[dict[str, Any]]]
-"""From a number of held-out tasks to records."""
+"""Number of held-out tasks -> records."""
 
 
 def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
-    """One measurement, with a line of progress."""
+    """Take one measurement, showing progress."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
     found = measure(trained, tasks=count, on_progress=show, **settings)
     print(f"\r  {settings}: {found.score} {found.value:.4f} +- {found.ci95:.4f}")
     record = found.to_json()
-    return record | {"source": Path(record["source"]).name, "commit": commit()}  # no path of this machine
+    return record | {"source": Path(record["source"]).name, "commit": commit()}  # without the local path
 
 
 def image_measurements(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
-    """The protocol's own number, and the same tasks with every query predicted alone."""
+    """Accuracy on the same tasks in each normalisation mode, the protocol's first."""
     return [measured(trained, count, normalization=mode) for mode in modes]
 
 
 def sinusoid_measurements(trained: Trained, count: int) -> list[dict[str, Any]]:
-    """5 and 10 points in MAML's protocol, 10 points in Reptile's."""
+    """Errors with 5 and 10 points in MAML's protocol, with 10 points in Reptile's."""
     shots = (10,) if trained.config.data.protocol == "reptile" else (5, 10)
     return [measured(trained, count, shots=k) for k in shots]
 
 
 def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
-    """A fine-tuned baseline: step size and number of steps chosen on validation classes, then measured on test."""
+    """Measure a fine-tuned baseline with the step size and number of steps that are best on validation classes."""
     tried = []
     for rate in RATES:
         found = measure(trained, tasks=400, learning_rate=rate, part="validation", steps=20)
@@ -70,7 +69,7 @@ def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[di
 
 
 def of_model(source: str, modes: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """A shipped model or a run folder, as its problem and algorithm have it."""
+    """Measure a shipped model or a run folder in the way that suits its data and algorithm."""
     trained = load_trained(source)
     if trained.config.data.dataset == "sinusoid":
         return sinusoid_measurements(trained, count)
@@ -78,11 +77,11 @@ def of_model(source: str, modes: Sequence[str], count: int) -> list[dict[str, An
 
 
 def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
-    """What is measured, by name of its result file; `modes`: of normalisation."""
+    """What to measure, by name of the result file; `modes` are the normalisation modes."""
     found: dict[str, Measurements] = {}
     for name in weights.shipped():
         if name.startswith(("navigation", "half-cheetah", "ant-")):
-            continue  # benchmarks.accuracy.rl_returns measures policies, several seeds of each
+            continue  # benchmarks.accuracy.rl_returns measures policies, with several seeds each
         found[name] = partial(of_model, name, modes)
     found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
         untrained("omniglot-5way-1shot-joint"), count, modes
@@ -91,7 +90,7 @@ def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
 
 
 def training_of(source: str) -> tuple[str, dict[str, Any]]:
-    """The name of a subject, and the facts of its training with its seed."""
+    """A subject's name, and the facts and seed of its training."""
     if source not in weights.shipped() and not is_run(source):
         return source, {"meta_steps": 0, "seed": 0}
     path = weights.shipped_path(source) if source in weights.shipped() else RunFolder(source).weights
@@ -102,7 +101,7 @@ def training_of(source: str) -> tuple[str, dict[str, Any]]:
 def take(
     source: str, measurements: Measurements, count: int, add: bool = False, folder: Path | None = None
 ) -> None:
-    """Measure one subject and write its file; `add`: measurements of other settings stay in it."""
+    """Measure one subject and write its file; with `add`, the file keeps measurements with other settings."""
     print(source)
     name, training = training_of(source)
     path, made = (folder or FOLDER) / f"{name}.json", measurements(count)
@@ -123,12 +122,12 @@ SETTINGS = ("normalization", "rotations", "shots", "queries_per_class", "inner_s
 
 
 def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two records are of the same measurement, made at different times or on other numbers of tasks."""
+    """Whether two records have the same settings, regardless of the time and the number of tasks."""
     return all(a.get(name) == b.get(name) for name in SETTINGS)
 
 
 def is_run(source: str) -> bool:
-    """Whether it is the folder of a run that has come to its end."""
+    """Whether `source` is the folder of a finished run."""
     return RunFolder(source).weights.is_file()
 
 
@@ -147,7 +146,7 @@ def main(words: list[str]) -> None:
         known = subjects(asked.modes)
         known |= {name: partial(of_model, name, asked.modes) for name in asked.names if is_run(name)}
         if unknown := set(asked.names) - set(known):
-            reader.error(f"nothing is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+            reader.error(f"unknown: {', '.join(sorted(unknown))}; choose among {', '.join(known)}")
         for name in asked.names or known:
             take(name, known[name], asked.tasks, asked.add)
     write_tables(FOLDER)

@@ -1,7 +1,6 @@
-"""Trainings as long as the papers', one after the other, each measured in both modes of normalisation.
+"""Train for as long as the papers, one preset after another, and measure each in both normalisation modes.
 
-What is there already is kept: a run that was stopped goes on, one that is finished is measured, and one that is
-measured is skipped.
+Existing work is kept: a stopped run is resumed, a finished run is measured, and a measured run is skipped.
 """
 
 import json
@@ -26,18 +25,18 @@ from innerloop.training.train import train
 
 MODES = ("transductive", "inductive")
 TIMED, DRY_TASKS = 4, 8
-"""Meta-steps that an estimate is made from; held-out tasks of a dry run."""
+"""Meta-steps timed for an estimate; held-out tasks of a dry run."""
 
 
 def default_names() -> list[str]:
-    """All of the papers' length on data that are there without a licence: MAML and its relatives, then Reptile."""
+    """All paper-length presets whose data need no licence: MAML and its relatives, then Reptile."""
     names = [f"{name}-paper-length" for name in PAPER_LENGTH]
     names += [f"{name}-published" for name in PUBLISHED if name.endswith("reptile")]
     return [name for name in names if not preset(name).data.spec.needs_folder]
 
 
 def small(config: Config) -> Config:
-    """The same with 2 meta-steps, few tasks and a narrow network: to try the whole way."""
+    """The same config with 2 meta-steps, few tasks and a narrow network, for a dry run of the whole pipeline."""
     outer = replace(config.outer, meta_steps=2, meta_batch=2, log_every=1, snapshots=0)
     evaluation = replace(config.evaluation, validation_tasks=DRY_TASKS, tasks=DRY_TASKS, steps=2)
     model = replace(config.model, filters=4, start="")
@@ -46,7 +45,7 @@ def small(config: Config) -> Config:
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its measurement."""
+    """One training run and its measurement."""
 
     config: Config
     folder: Path
@@ -55,17 +54,17 @@ class Job:
 
     @property
     def run(self) -> RunFolder:
-        """Where the training is kept."""
+        """The run folder."""
         return RunFolder(self.folder)
 
     @property
     def trained(self) -> bool:
-        """Whether the training has come to its end."""
+        """Whether training has finished."""
         return self.run.weights.is_file()
 
     @property
     def measured(self) -> bool:
-        """Whether there is a result of this training."""
+        """Whether this training run has a result."""
         path = self.results / f"{self.config.name}.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         length = known.get("training", {}).get("meta_steps")
@@ -73,12 +72,12 @@ class Job:
 
     @property
     def steps_left(self) -> int:
-        """Meta-steps that are not logged yet."""
+        """Meta-steps not yet logged."""
         done = [record["step"] for record in self.run.metrics()] if self.folder.is_dir() else []
         return 0 if self.trained else self.config.outer.meta_steps - max(done, default=0)
 
     def estimate(self) -> float:
-        """Seconds of the meta-steps that are left, from a few of them once they are compiled."""
+        """Estimate the seconds for the remaining meta-steps by timing a few after compilation."""
         if not self.steps_left:
             return 0.0
         made = supervised(build(self.config))
@@ -91,7 +90,7 @@ class Job:
         return (time.monotonic() - begun) / TIMED * self.steps_left
 
     def finish(self) -> None:
-        """Train from where it is to the end, then measure."""
+        """Start or resume training, run it to the end, then measure."""
         if not self.trained:
             begun = (self.folder / "config.json").exists()
             train(None if begun else self.config, self.folder, resume=begun, on_progress=show)
@@ -100,35 +99,35 @@ class Job:
 
 
 def show(progress: Progress) -> None:
-    """A line on stderr, rewritten."""
+    """Show progress on one rewritten line on stderr."""
     print(f"\r  {progress.step}/{progress.total} meta-steps", end="", file=sys.stderr, flush=True)
 
 
 def jobs(names: list[str], runs: Path, results: Path, tasks: int, dry: bool) -> list[Job]:
-    """What is to be trained. Raises InnerloopError for an unknown preset."""
+    """The jobs for these presets, or for the default ones. Raises InnerloopError for an unknown preset."""
     configs = [preset(name) for name in names or default_names()]
     tasks = DRY_TASKS if dry else tasks
     return [Job(small(c) if dry else c, runs / c.name, results, tasks) for c in configs]
 
 
 def in_words(seconds: float) -> str:
-    """A time that is only estimated."""
+    """An estimated time in hours or minutes."""
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def announce(todo: list[Job]) -> None:
-    """Say how long each training will take, and all."""
+    """Print how long each training run will take, and all together."""
     times = [job.estimate() for job in todo]
     for job, seconds in zip(todo, times, strict=True):
         print(f"{job.config.name}: {job.steps_left} meta-steps, about {in_words(seconds)}", flush=True)
-    print(f"All trainings: about {in_words(sum(times))}, and the measurements", flush=True)
+    print(f"All training runs: about {in_words(sum(times))}, plus the measurements", flush=True)
 
 
 def run_all(asked: list[Job]) -> None:
-    """Announce and finish whatever is not measured yet."""
+    """Announce and finish every job that is not yet measured."""
     for job in asked:
         if job.measured:
-            print(f"{job.config.name}: done before")
+            print(f"{job.config.name}: already done")
     todo = [job for job in asked if not job.measured]
     announce(todo)
     for job in todo:

@@ -1,4 +1,4 @@
-"""Published numbers that stand beside ours, with their sources. Accuracy in %, error as mean squared error."""
+"""Published numbers to compare ours with, and their sources. Accuracy in %, error as mean squared error."""
 
 from typing import Any
 
@@ -21,13 +21,14 @@ ACCURACY: dict[tuple[str, str], tuple[str, str]] = {
     ("cifar-fs-5way-5shot-maml", "transductive"): ("73.6", f"{LEARN2LEARN}; 71.5 ± 1.0 in {CLOSED_FORM}"),
     ("cifar-fs-5way-5shot-anil", "transductive"): ("68.3", LEARN2LEARN),
 }
-"""By subject and normalisation. Of the shipped models, ANIL on Omniglot and CIFAR-FS with one shot has none."""
+"""By subject and normalisation. Of the shipped models, 5-way 1-shot ANIL on Omniglot and CIFAR-FS has none."""
 
 
 def published_accuracy(subject: str, record: dict[str, Any]) -> tuple[str, str]:
-    """The number and its source; empty if none is published of this measurement.
+    """The published number and its source; empty if there is none for this measurement.
 
-    It stands beside every length of training. Reptile's are of upright test classes, MAML's of rotated ones.
+    The number does not depend on how long ours trained. Reptile's are for upright test classes, MAML's for rotated
+    ones.
     """
     if "reptile" in subject and record.get("rotations"):
         return "", ""
@@ -47,7 +48,7 @@ NAVIGATION: dict[str, tuple[str, str, str, str]] = {
     "navigation-random": ("-82.7", "-58.0", "-53.8", "-46.8"),
     "navigation-oracle": ("-2.3", "", "", ""),
 }
-"""Return after 0 to 3 updates over 40 goals (Finn et al. 2017, tables 4 and 5, and the files of its published code)."""
+"""Returns after 0 to 3 updates over 40 goals (Finn et al. 2017, tables 4 and 5, and files in its published code)."""
 
 LOCOMOTION: dict[str, tuple[str, str, str, str]] = {
     "half-cheetah-direction-maml-trpo": ("-50.7 ± 5.7", "293.2 ± 17.0", "313.5 ± 15.8", "315.7 ± 13.8"),
@@ -61,4 +62,4 @@ PUBLISHED_ITERATIONS = {
     "ant-direction-maml-trpo": 575,
     "ant-velocity-maml-trpo": 375,
 }
-"""The same over 40 tasks, and the meta-iteration whose policy it is."""
+"""The same over 40 tasks, and the meta-iteration of the policy."""

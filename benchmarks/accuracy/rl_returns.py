@@ -1,8 +1,8 @@
-"""Returns of policies that learn, on held-out goals, into one result file a subject; then the tables of the docs.
+"""Measure the returns of meta-learned policies on held-out tasks, and generate the docs' tables.
 
 python -m benchmarks.accuracy.rl_returns RUN [RUN ...]
 
-Runs of one preset with different seeds are measured into the same file.
+Runs of one preset with different seeds go into the same result file.
 """
 
 import json
@@ -20,16 +20,16 @@ from innerloop.training.storage.run_directory import environment
 from innerloop.training.trained import Trained, load_trained
 
 GOALS = 200
-"""Of navigation; bodies are measured on as many tasks as their preset says, 40 as in the paper."""
+"""Held-out goals in navigation. Locomotion uses the preset's number of tasks, 40 as in the paper."""
 
 
 RATES = (0.5, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 def rate_for(trained: Trained) -> float | None:
-    """The step a policy is fine-tuned by; None: the one that it was trained for.
+    """The inner step size; None for the one used in training.
 
-    Joint training knows no inner step. The best of `RATES` after one update, on validation tasks.
+    Joint training has no inner step, so its step size is the best of `RATES` after one update on validation tasks.
     """
     if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
         return None
@@ -41,16 +41,16 @@ def rate_for(trained: Trained) -> float | None:
 
 
 def measured(trained: Trained) -> dict[str, Any]:
-    """The returns over held-out goals, the same for every policy."""
+    """Measure the returns on held-out tasks, which are the same for every policy."""
     walks = trained.config.data.dataset == "navigation"
     found = measure(trained, tasks=GOALS if walks else None, learning_rate=rate_for(trained))
     told = ", ".join(f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(*found.curve, strict=True))
     print(f"{trained.config.name}, seed {trained.config.seed}: {told}")
-    return {**found.to_json(), "source": trained.config.name}  # not where the run happens to lie
+    return {**found.to_json(), "source": trained.config.name}  # not the run's path
 
 
 def main(sources: list[str]) -> None:
-    """Measure runs, write their files, then the tables."""
+    """Measure the runs, then write their result files and the tables."""
     together: dict[str, list[Trained]] = {}
     for trained in map(load_trained, sources):
         together.setdefault(trained.config.name, []).append(trained)

@@ -1,4 +1,4 @@
-"""The docs' result tables, from result files alone."""
+"""Generate the docs' result tables from the result files."""
 
 import json
 import re
@@ -33,22 +33,22 @@ LENGTHS = {
     "-paper-length": ", 60 000 meta-steps from random weights",
     "-published": ", all published settings",
 }
-"""Ends of presets' names, in words."""
+"""Suffixes of preset names, in words."""
 ITERATION = "navigation-iteration.json"
-"""Among the result files: what `benchmarks.rl.meta_iteration` writes."""
+"""The result file that `benchmarks.rl.meta_iteration` writes."""
 HEAD = """# Results
 
-Made by `make results` from the files in `benchmarks/results`; every number is a mean over held-out tasks with its 95 %
-interval. The training's length, the commit of the measurement and the machine are in the files, and the training's
-seed and commit where the run recorded them. Files from before intervals by Student's t have 1.96 standard errors, which
-is 0.1 % less for 1000 tasks. Training times are wall times on two cores that did other work too, so they are upper
-bounds.
+`make results` generates this page from the files in `benchmarks/results`. Every number is a mean over held-out tasks
+with its 95 % confidence interval. The files also record the length of training, the commit of the measurement and the
+machine, and the seed and commit of training where the run recorded them. Older files use 1.96 standard errors instead
+of Student's t, which makes the intervals 0.1 % narrower for 1000 tasks. Training times are wall times on two cores that
+also did other work, so they are upper bounds.
 
 """
 
 
 def load(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result by subject; what has none is not of a trained initialisation."""
+    """Every result by subject, without files that have no subject: those are not about a trained initialisation."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return {result["subject"]: result for result in results if "subject" in result}
 
@@ -65,29 +65,29 @@ def percent(record: dict[str, Any]) -> str:
 
 
 def label(subject: str, setting: str) -> str:
-    """A subject's algorithm in words."""
+    """The display name of a subject's algorithm."""
     algorithm, length = without_length(subject.removeprefix(setting + "-"))
     return NAMES[algorithm] + LENGTHS.get(length, "") if algorithm in NAMES else subject
 
 
 def without_length(name: str) -> tuple[str, str]:
-    """A name without the end that says how long was trained, and that end."""
+    """Split a name into its stem and the suffix that states the length of training."""
     end = next((end for end in LENGTHS if name.endswith(end)), "")
     return name.removesuffix(end), end
 
 
 def turned(record: dict[str, Any]) -> str:
-    """How the classes of a measurement were made from Omniglot's drawings; empty for other data."""
+    """Whether Omniglot's test classes were rotated or upright; empty for other data."""
     return {True: "rotated", False: "upright", None: ""}[record.get("rotations")]
 
 
 def begun_with(subject: str) -> str:
-    """The trained model whose body a shipped one began with; empty for random weights."""
+    """The trained model whose body a shipped model started from; empty for random weights."""
     return weights.load(weights.shipped_path(subject))[1].model.start if subject in weights.shipped() else ""
 
 
 def trained_config(subject: str) -> Config | None:
-    """The config of a shipped model, or of a preset that was trained as it is."""
+    """The config of a shipped model, or of a preset that was trained unchanged."""
     if subject in weights.shipped():
         return weights.load(weights.shipped_path(subject))[1]
     config = all_presets().get(subject)
@@ -95,7 +95,7 @@ def trained_config(subject: str) -> Config | None:
 
 
 def training(result: dict[str, Any]) -> str:
-    """How long a subject was trained, on what meta-batch and with how many inner steps."""
+    """The number of meta-steps, the meta-batch, the inner steps and the wall time of a subject's training."""
     facts = result["training"]
     if not facts["meta_steps"]:
         return "none"
@@ -108,7 +108,7 @@ def training(result: dict[str, Any]) -> str:
 
 
 def image_rows(results: dict[str, dict[str, Any]], setting: str) -> list[list[str]]:
-    """One row a subject and normalisation mode."""
+    """One row per subject and normalisation mode."""
     own = [s for s in results if s.startswith(setting + "-")]
     own.sort(key=lambda s: (ORDER.index(without_length(s.removeprefix(setting + "-"))[0]), s))
     rows = []
@@ -133,7 +133,7 @@ def image_rows(results: dict[str, dict[str, Any]], setting: str) -> list[list[st
 
 
 def image_tables(results: dict[str, dict[str, Any]]) -> str:
-    """A table for each data set, ways and shots."""
+    """A table for each combination of data set, ways and shots."""
     found = {m.group(0) for s in results if (m := re.match(r".*-\d+way-\d+shot", s))}
     header = [
         "",
@@ -142,7 +142,7 @@ def image_tables(results: dict[str, dict[str, Any]]) -> str:
         "accuracy, %",
         "published",
         "test steps",
-        "queries a class",
+        "queries per class",
         "tasks",
         "training",
     ]
@@ -153,7 +153,7 @@ def image_tables(results: dict[str, dict[str, Any]]) -> str:
 
 
 def error(record: dict[str, Any], step: int) -> str:
-    """The error after `step` steps, with its interval; empty where so many were not taken."""
+    """The error after `step` steps with its interval; empty if it was not measured."""
     curve = record["curve"]
     if step not in curve["steps"]:
         return ""
@@ -162,7 +162,7 @@ def error(record: dict[str, Any], step: int) -> str:
 
 
 def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
-    """Errors after 0, 1, 2, 5 and 10 steps, ours and the paper's."""
+    """Our errors after 0, 1, 2, 5 and 10 steps beside the paper's."""
     rows = []
     for subject in [s for s in results if s.startswith("sinusoid")]:
         for record in results[subject]["measurements"]:
@@ -177,12 +177,12 @@ def sinusoid_table(results: dict[str, dict[str, Any]]) -> str:
                 ]
             )
     header = ["", "points", "0 steps", "1", "2", "5", "10", "published, 1 / 5 / 10", "training"]
-    note = "Mean squared error; the published numbers are those of Finn et al. 2017, table 2 (5 points).\n\n"
+    note = "Mean squared error. The published numbers are from Finn et al. 2017, table 2 (5 points).\n\n"
     return f"## Sinusoid\n\n{note}{table(header, rows)}\n"
 
 
 def navigation_table(results: dict[str, dict[str, Any]]) -> str:
-    """Returns after 0 to 3 updates of every trained policy, and the paper's beneath."""
+    """Returns of every trained policy after 0 to 3 updates, with the paper's below."""
     rows = []
     for subject in [s for s in results if s.startswith("navigation")]:
         name = subject.removeprefix("navigation-")
@@ -193,7 +193,7 @@ def navigation_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
-    """The same of bodies; what is published stands there also where nothing of ours does."""
+    """The same for locomotion; published results are listed even where we have none."""
     ours = {s for s in results if s.startswith(("half-cheetah", "ant-"))}
     rows = []
     for subject in sorted(ours | set(LOCOMOTION), reverse=True):
@@ -205,7 +205,7 @@ def locomotion_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def iteration_table(record: dict[str, Any]) -> str:
-    """One meta-iteration of navigation, ours and the peer's."""
+    """The cost of one meta-iteration of navigation, ours and the peer's."""
     rows = []
     for key, name in (("innerloop", "innerloop"), ("pytorch", "PyTorch and NumPy")):
         if key in record:
@@ -220,7 +220,7 @@ def iteration_table(record: dict[str, Any]) -> str:
 
 
 def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
-    """One row for every run of a subject."""
+    """One row per run of a subject."""
     rows = []
     for record, facts in zip(result["measurements"], result["runs"], strict=True):
         points = zip(record["returns"], record["ci95"], strict=True)
@@ -232,7 +232,7 @@ def policy_rows(name: str, result: dict[str, Any]) -> list[list[str]]:
 
 
 def between_markers(path: Path, name: str, text: str) -> None:
-    """Put `text` between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->` of a page that has them."""
+    """Put `text` between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`, if the page has them."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     page = path.read_text()
     if begin in page:
@@ -269,12 +269,12 @@ def setting_of(subject: str) -> str:
 
 
 def results_page(results: dict[str, dict[str, Any]]) -> str:
-    """docs/reference/results.md."""
+    """The text of docs/reference/results.md."""
     return HEAD + sinusoid_table(results) + image_tables(results)
 
 
 def marked_tables(folder: Path) -> list[tuple[Path, str, str]]:
-    """The tables between markers of other pages: page, marker, text."""
+    """The tables that go between markers on other pages, as (page, marker, text)."""
     results, policies = load(folder), ROOT / "docs" / "guides" / "rl.md"
     found = [
         (policies, "navigation", navigation_table(results)),
@@ -288,7 +288,7 @@ def marked_tables(folder: Path) -> list[tuple[Path, str, str]]:
 
 
 def write_tables(folder: Path) -> None:
-    """docs/reference/results.md, and the tables between the markers of other pages."""
+    """Write docs/reference/results.md and the tables between the markers of other pages."""
     write_text(ROOT / "docs" / "reference" / "results.md", results_page(load(folder)))
     for page, name, text in marked_tables(folder):
         between_markers(page, name, text)

@@ -1,11 +1,11 @@
-"""Five algorithms trained alike on Omniglot, 20-way 1-shot, and compared on the same held-out tasks.
+"""Train five algorithms alike on 20-way 1-shot Omniglot, and compare them on the same held-out tasks.
 
-    python -m benchmarks.accuracy.twenty_ways FOLDER              train what FOLDER has no finished run of, then measure
-    python -m benchmarks.accuracy.twenty_ways FOLDER --tasks 200  on fewer held-out tasks
-    python -m benchmarks.accuracy.twenty_ways --table             write the table from the result file
+    python -m benchmarks.accuracy.twenty_ways FOLDER              finish the runs in FOLDER, then measure
+    python -m benchmarks.accuracy.twenty_ways FOLDER --tasks 200  on fewer held-out tasks (default: 4000)
+    python -m benchmarks.accuracy.twenty_ways --table             only write the table, from the result file
 
-All begin with the body of the shipped 5-way model under a head of zeros, and take as many meta-steps of as many tasks
-with the same outer step size and seed. Needs Omniglot, through INNERLOOP_DATA.
+All start from the body of the shipped 5-way model with a zero head, and use the same number of meta-steps, meta-batch,
+outer step size and seed. Needs Omniglot in INNERLOOP_DATA.
 """
 
 import argparse
@@ -39,13 +39,13 @@ METHODS: dict[str, tuple[str, int, float, int]] = {
     "maml-plus-plus": ("MAML++", 2, 0.8, 2),
     "protomaml": ("ProtoMAML", 1, 0.1, 1),
 }
-"""By preset: the name, inner steps in training, their size (where it is learned: at first), and inner steps at test."""
+"""By preset: name, inner steps in training, their (initial, if learned) step size, and inner steps at test time."""
 FIRST = "maml"
-"""What the others are compared with."""
+"""The method that the others are compared with."""
 
 
 def config_of(method: str) -> Config:
-    """The preset of a method, with what all have in common."""
+    """A method's preset with the settings that all methods share."""
     base, (_, steps, rate, test_steps) = preset(f"omniglot-20way-1shot-{method}"), METHODS[method]
     return replace(
         base,
@@ -57,7 +57,7 @@ def config_of(method: str) -> Config:
 
 
 def trained_in(folder: Path, method: str) -> Path:
-    """The folder of a finished run, which is trained or resumed if it is not there."""
+    """Train the method's run, or resume it, unless it is finished; return its folder."""
     run = folder / method
     if not RunFolder(run).weights.exists():
         tell = lambda p: print(f"\r  {p.step}/{META_STEPS} meta-steps", end="", file=sys.stderr)
@@ -66,7 +66,7 @@ def trained_in(folder: Path, method: str) -> Path:
 
 
 def measured(run: Path, tasks: int) -> tuple[dict[str, Any], np.ndarray]:
-    """The record of a run in the protocol's mode of normalisation, and its score on every task."""
+    """A run's record in the protocol's normalisation mode, and its score on every task."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
     found = measure(load_trained(str(run)), tasks=tasks, on_progress=show)
     facts = {"seconds": load_trained(str(run)).facts.get("seconds")}
@@ -74,7 +74,7 @@ def measured(run: Path, tasks: int) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def compare(folder: Path, tasks: int) -> dict[str, Any]:
-    """Train and measure all, and take differences to the first task by task."""
+    """Train and measure all methods, and compare them with the first task by task."""
     records, scores = {}, {}
     for method, (name, *_) in METHODS.items():
         print(name, flush=True)
@@ -87,7 +87,7 @@ def compare(folder: Path, tasks: int) -> dict[str, Any]:
 
 
 def page_table(results: dict[str, Any]) -> str:
-    """Accuracies in percent and gains in points, bold where the interval excludes zero."""
+    """Accuracies in percent and gains in percentage points, bold if the interval excludes 0."""
     rows = []
     for method, record in results["methods"].items():
         (gain, half), (name, steps, rate, test_steps) = record["gain"], METHODS[method]
@@ -102,13 +102,13 @@ def page_table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Run the command."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="where the runs are kept")
+    asked.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="parent of the run folders")
     asked.add_argument("--tasks", type=int, default=4000, help="held-out tasks (default: 4000)")
-    asked.add_argument("--table", action="store_true", help="write the table alone")
+    asked.add_argument("--table", action="store_true", help="only write the table")
     arguments = asked.parse_args()
     if not arguments.table:
         if arguments.folder is None:
-            asked.error("give the folder of the runs")
+            asked.error("FOLDER is required unless --table is given")
         use_cores()
         write_text(RESULTS, json.dumps(compare(arguments.folder, arguments.tasks), indent=1) + "\n")
     between_markers(PAGE, "twenty-ways", page_table(json.loads(RESULTS.read_text())))

@@ -1,1 +1,1 @@
-"""Ours beside PyTorch on one GPU, within a time that is set before."""
+"""Time innerloop beside PyTorch on one GPU, within a fixed time."""

@@ -1,11 +1,11 @@
-"""Ours beside PyTorch on one GPU, in under eight minutes.
+"""Time innerloop beside PyTorch on one GPU, in under eight minutes.
 
-python -m benchmarks.gpu                    measure, write the result file and the table of the docs
+python -m benchmarks.gpu                    measure; write the result file and the docs' table
 python -m benchmarks.gpu --dry              the same with tiny shapes on a CPU; prints the table and writes nothing
-python -m benchmarks.gpu --seconds 200      in less time: what does not fit is left out, and said
-python -m benchmarks.gpu --table            the docs' table from the result files that are there
+python -m benchmarks.gpu --seconds 200      in less time; reports what is left out
+python -m benchmarks.gpu --table            only write the docs' table, from the existing result files
 
-With PyTorch in this environment, or in that of `make bench-setup`, its gradients are checked and it is timed as well.
+If PyTorch is in this environment or in that of `make bench-setup`, its gradients are checked and it is timed as well.
 """
 
 import argparse
@@ -27,38 +27,38 @@ from benchmarks.speed.process import ContenderError
 from innerloop.parallel.precision import PRODUCTS
 
 BUDGET, DRY_BUDGET = 440.0, 300.0
-"""Seconds; the first leaves some of eight minutes to end the processes."""
+"""Seconds; the first leaves time within eight minutes to end the processes."""
 ROUNDS, ROUND, COMPILING = len(PRODUCTS) + 1, 4, 0.8
-"""Of our programs; the weight of one in the division of the time; the share of it after which all must be compiled."""
+"""Rounds of our programs, the weight of one round in dividing the time, and the share of it for compiling."""
 SIZES = {"megabytes": 1024, "side": 8192}
 TINY = {"megabytes": 4, "side": 128}
 
 
 class NoGpuError(Exception):
-    """There is nothing to measure."""
+    """There is no GPU to measure."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """The argument parser."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--dry", action="store_true", help="tiny shapes on a CPU")
-    made.add_argument("--seconds", type=float, help="of all together")
-    made.add_argument("--table", action="store_true", help="write the table from the result files")
+    made.add_argument("--seconds", type=float, help="total time")
+    made.add_argument("--table", action="store_true", help="only write the table")
     made.add_argument("--workloads", nargs="+", default=[], choices=[c.workload.name for c in CASES])
     return made
 
 
 def tell(clock: Clock, name: str) -> Any:
-    """A line of progress on stderr."""
+    """Return a function that prints a progress line to stderr."""
     return lambda words: print(f"{clock.passed:4.0f} s  {name}: {words}", file=sys.stderr, flush=True)
 
 
 def facts_of(workers: dict[str, Worker], dry: bool) -> dict[str, Any]:
-    """Devices, versions and rates. Raises ContenderError where ours fails, and NoGpuError."""
+    """Devices, versions and rates. Raises ContenderError if ours fails, NoGpuError without a GPU."""
     ours = workers[OURS].ask("device")
     if ours["platform"] == "cpu" and not dry:
         raise NoGpuError("JAX sees no GPU here; `--dry` runs the same with tiny shapes on a CPU.")
@@ -72,7 +72,7 @@ def facts_of(workers: dict[str, Worker], dry: bool) -> dict[str, Any]:
 
 
 def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
-    """All workloads within the time, into one record. Raises ContenderError without a worker, and NoGpuError."""
+    """Measure all workloads within the time. Raises ContenderError if none of ours ran, NoGpuError without a GPU."""
     clock = Clock(seconds, [ROUND] * ROUNDS + [case.weight for case in chosen])
     with tempfile.TemporaryDirectory(prefix="innerloop-gpu-") as folder, contextlib.ExitStack() as stack:
         workers = {name: Worker(name, Path(folder), clock, dry) for name in (OURS, TORCH)}
@@ -95,7 +95,7 @@ def measure(chosen: list[Case], seconds: float, dry: bool) -> dict[str, Any]:
 def record(
     races: list[GpuRace], programs: Programs, facts: dict[str, Any], clock: Clock, dry: bool
 ) -> dict[str, Any]:
-    """What `measure` gives: ours of all workloads, a round after the other, then PyTorch."""
+    """Fill the record of `measure`: our programs for all workloads round by round, then PyTorch."""
     versions = facts[OURS]["versions"] | (facts[TORCH] or {}).get("versions", {})
     found = {"device": facts[OURS]["device"], "dry": dry, "rates": facts["rates"], "versions": versions}
     found |= {"convolution": facts[OURS]["convolution"], "no_torch": facts.get("no_torch"), **circumstances()}
@@ -103,7 +103,7 @@ def record(
     def keep() -> None:
         found.update(workloads=[race.record for race in races], seconds=round(clock.passed, 1))
         if not dry:
-            page.write_result(found)  # what is done is on disk whatever comes next
+            page.write_result(found)  # an interruption loses only what follows
 
     for number in range(ROUNDS):
         clock.begin(number)
@@ -117,7 +117,7 @@ def record(
         programs.close()
     if not any(race.runs for race in races):
         raise ContenderError(next((f"{r.w.name}: {r.failed}" for r in races if r.failed), OUT_OF_TIME))
-    for race in races:  # before the first peer, which the references would take the cores from
+    for race in races:  # before the first peer, because the references would take its cores
         race.attempt("float64", race.compare_with_double)
     for number, race in enumerate(races):
         clock.begin(ROUNDS + number)
@@ -128,7 +128,7 @@ def record(
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command and give its exit code: 2 for bad input, 1 where ours failed."""
+    """Run the command and return its exit code: 2 for bad input, 1 if ours failed."""
     asked = parser().parse_args(words)
     if asked.table:
         page.write_table()

@@ -1,11 +1,11 @@
-"""The time that there is, divided over what is still to do."""
+"""Divide the remaining time among the remaining work."""
 
 import time
 from collections.abc import Callable, Sequence
 
 
 class Clock:
-    """Shares of a fixed time. What one does not use, the next ones have."""
+    """Shares of a fixed time; unused time goes to later turns."""
 
     def __init__(self, seconds: float, weights: Sequence[float], now: Callable[[], float] = time.monotonic):
         self.weights, self.now = list(weights), now
@@ -13,13 +13,13 @@ class Clock:
         self.end = self.turn_end = self.start + seconds
 
     def begin(self, number: int) -> None:
-        """The turn of one: its share of what is left, by the weights of those that are left."""
+        """Begin a turn: its share of the remaining time, by weight among the remaining turns."""
         share = self.weights[number] / sum(self.weights[number:])
         self.turn_end = self.now() + share * self.left
 
     @property
     def left(self) -> float:
-        """Seconds until the end of all."""
+        """Seconds until the time is over."""
         return max(0.0, self.end - self.now())
 
     @property

@@ -1,10 +1,10 @@
-"""What the meta-steps of the workloads do on an H200, counted in programs compiled for one on any machine.
+"""Count what the workloads' meta-steps do on an H200, in programs compiled for it without a GPU.
 
-python -m benchmarks.gpu.counts                    all workloads: prints the table, writes the result file and the docs
-python -m benchmarks.gpu.counts omniglot           one, printed alone
-python -m benchmarks.gpu.counts --table            the docs' table from the result file
+python -m benchmarks.gpu.counts                    all workloads: print the table, write the result file and the docs
+python -m benchmarks.gpu.counts omniglot           one workload, only printed
+python -m benchmarks.gpu.counts --table            only write the docs' table, from the result file
 
-It needs JAX's plugin for CUDA (`pip install "jax[cuda13]"`), and no GPU. Products of a library are not tuned.
+It needs JAX's CUDA plugin (`pip install "jax[cuda13]"`), but no GPU. Library products are not autotuned.
 """
 
 import argparse
@@ -35,22 +35,22 @@ from innerloop.nn.kernels.backend import GPU_CONVOLUTION
 
 RESULT = FOLDER / "counts-h200.json"
 COPY = 4.3e12
-"""Bytes a second that an H200 copies, read and written (measured)."""
+"""Bytes per second that an H200 reads and writes in a copy (measured)."""
 
 
 def h200() -> list[Any]:
-    """An H200 to compile for. Raises RuntimeError without the plugin."""
+    """An H200 as a compilation target. Raises RuntimeError without the plugin."""
     target = Path(__file__).with_name("h200.txtpb").read_text()
     flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0"  # there is nothing to try products on
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0"  # there is no GPU to tune products on
     try:
         return topologies.get_topology_desc("", "cuda", target_config=target, topology="1x1x1").devices
     except NotImplementedError:
-        raise RuntimeError('JAX has no plugin for CUDA here; pip install "jax[cuda13]"') from None
+        raise RuntimeError('JAX has no CUDA plugin here; pip install "jax[cuda13]"') from None
 
 
 def compiled(w: Workload, devices: list[Any]) -> jax.stages.Compiled:
-    """The program of a few meta-steps."""
+    """Compile a few meta-steps."""
     with code_path("gpu"), mock.patch.dict(os.environ, {GPU_CONVOLUTION: "pallas"}):
         made = experiment(w)
         loop = outer_loop(made, outer.task_mesh(w.tasks, devices))
@@ -63,7 +63,7 @@ def compiled(w: Workload, devices: list[Any]) -> jax.stages.Compiled:
 
 
 def count(w: Workload, devices: list[Any]) -> dict[str, Any]:
-    """Of one meta-step."""
+    """The cost of one meta-step."""
     program = compiled(w, devices)
     cost = cost_of(program.as_text() or "") * (1 / STEPS)
     memory = program.memory_analysis()
@@ -76,7 +76,7 @@ def count(w: Workload, devices: list[Any]) -> dict[str, Any]:
 
 
 def counts_table(found: dict[str, dict[str, Any]]) -> str:
-    """A workload a row."""
+    """One row per workload."""
     rows = [
         [
             name,
@@ -92,15 +92,15 @@ def counts_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command and give its exit code."""
+    """Run the command and return its exit code."""
     asked = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu.counts",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = {case.workload.name: case.workload for case in CASES}
-    asked.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
-    asked.add_argument("--table", action="store_true", help="write the table from the result file")
+    asked.add_argument("names", nargs="*", metavar="NAME", help=f"workloads among {', '.join(known)}")
+    asked.add_argument("--table", action="store_true", help="only write the table, from the result file")
     chosen = asked.parse_args(words)
     if unknown := [name for name in chosen.names if name not in known]:
         print(f"there is no workload {unknown[0]!r}; choose among: {', '.join(known)}.", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Our contender on a GPU, and the reference in double precision on a CPU.
+"""Our contender on a GPU, and the double-precision reference on a CPU.
 
-python -m benchmarks.gpu.ours_worker CORES              on what JAX finds
-python -m benchmarks.gpu.ours_worker CORES as-a-gpu     the code of a GPU, on a CPU
+python -m benchmarks.gpu.ours_worker CORES              on JAX's default device
+python -m benchmarks.gpu.ours_worker CORES as-a-gpu     the GPU code path, on a CPU
 """
 
 import os
@@ -37,14 +37,14 @@ from innerloop.nn.kernels.backend import GPU_CONVOLUTION, gpu_convolution
 from innerloop.parallel.precision import PRODUCTS, available, products
 
 COPIES = 8
-"""Operations in a row of which one is measured."""
+"""Operations per timing, run back to back."""
 
 
 class Ours:
-    """Meta-steps of a workload with products of a precision."""
+    """Meta-steps of a workload in one precision."""
 
     def device(self) -> dict[str, Any]:
-        """What this runs on, and the precisions that there are."""
+        """The device and the precisions that it supports."""
         device = jax.devices()[0]
         return {
             "platform": device.platform,
@@ -55,7 +55,7 @@ class Ours:
         }
 
     def rates(self, megabytes: int, side: int) -> dict[str, Any]:
-        """Bytes a second of a copy, read and written, and operations a second of a matrix product by precision."""
+        """Bytes per second of a copy (read and written), and operations per second of a matrix product by precision."""
         x, a = jnp.ones(megabytes * 2**18), jnp.ones((side, side))
         found: dict[str, float] = {}
         for precision in self.device()["precisions"]:
@@ -66,7 +66,7 @@ class Ours:
     def load(
         self, workload: dict[str, Any], problem: str, precision: Precision, convolution: str
     ) -> dict[str, Any]:
-        """Compile; in float32 write the weights and the tasks of the first meta-step as well."""
+        """Compile; in float32, also write the weights and the first meta-step's tasks."""
         w = self.w = from_dict(workload)
         os.environ[GPU_CONVOLUTION] = convolution
         with products(precision):
@@ -83,19 +83,19 @@ class Ours:
         )
 
     def gradient(self, path: str) -> dict[str, Any]:
-        """Write the meta-gradient of the first meta-step, once it was taken."""
+        """Write the meta-gradient of the first meta-step, which must have run."""
         save_gradient(path, self.state.opt_state[0].gradient)
         return {}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-steps; `count` is that of one dispatch."""
+        """Run one dispatch of `count` meta-steps."""
         begun = time.perf_counter()
         self.state, _ = self.loop.run(self.state, count)
         jax.block_until_ready(self.state)
         return {"seconds": time.perf_counter() - begun}
 
     def exact(self, workload: dict[str, Any], problem: str, path: str) -> dict[str, Any]:
-        """Write the same gradient in float64."""
+        """Write the same meta-gradient in float64."""
         made = experiment(from_dict(workload))
         params, tasks = load_problem(problem, jax.eval_shape(made.init_params))
         save_gradient(path, gradient_in_double(made.algorithm, params, tasks))
@@ -103,7 +103,7 @@ class Ours:
 
 
 def seconds_of(operation: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
-    """Median over some turns of several operations in a row."""
+    """Median seconds per operation over several turns."""
     operation(x).block_until_ready()
     turns = []
     for _ in range(5):
@@ -115,7 +115,7 @@ def seconds_of(operation: Callable[[jax.Array], jax.Array], x: jax.Array) -> flo
 
 
 def memory_mb(program: jax.stages.Compiled) -> float:
-    """What the compiled program holds at most: arguments, results and all between."""
+    """Memory of a compiled program: arguments, results and temporaries."""
     m = program.memory_analysis()
     if m is None:
         return 0.0
@@ -124,7 +124,7 @@ def memory_mb(program: jax.stages.Compiled) -> float:
 
 
 def cost(program: jax.stages.Compiled, steps: int) -> dict[str, Any]:
-    """Of one meta-step: as counted from the program, and as XLA's own analysis has it of one pass of its loops."""
+    """Cost of one meta-step as counted in the program, and XLA's analysis, which counts each loop once."""
     own = program.cost_analysis() or {}
     return {
         "cost": asdict(cost_of(program.as_text() or "") * (1 / steps)),

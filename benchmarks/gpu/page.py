@@ -1,4 +1,4 @@
-"""Result files of GPUs, and the tables of docs/reference/performance.md, which are written from them alone."""
+"""The GPUs' result files, and the tables of docs/reference/performance.md generated from them."""
 
 import json
 import re
@@ -19,17 +19,17 @@ Record = dict[str, Any]
 
 
 def result_path(device: str) -> Path:
-    """The file of a device."""
+    """A device's result file."""
     return FOLDER / f"gpu-{slug(device)}.json"
 
 
 def slug(device: str) -> str:
-    """A device's name as part of a file's."""
+    """A device's name as part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def write_result(record: Record) -> None:
-    """Write a device's file."""
+    """Write a device's result file."""
     write_text(result_path(record["device"]), json.dumps(record, indent=1) + "\n")
 
 
@@ -39,7 +39,7 @@ def load() -> list[Record]:
 
 
 def write_table() -> None:
-    """Write the tables into the page."""
+    """Write the tables to the page."""
     between_markers(PAGE, MARKER, tables(load()))
 
 
@@ -49,7 +49,7 @@ def tables(records: list[Record]) -> str:
 
 
 def of_device(record: Record) -> str:
-    """Settings, the times of all contenders, and how near ours come to what the device can do."""
+    """Settings, the times of all contenders, and our programs beside the roofline."""
     parts = [f"### {record['device']}", settings(record), times_table(record), roofline_table(record)]
     if any(workload["left_out"] for workload in record["workloads"]):
         parts.append(left_out(record))
@@ -57,7 +57,7 @@ def of_device(record: Record) -> str:
 
 
 def left_out(record: Record) -> str:
-    """What was not timed, by reason."""
+    """List what was not timed, grouped by reason."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for workload in record["workloads"]:
         for name, reason in workload["left_out"].items():
@@ -91,12 +91,12 @@ def ours(workload: Record) -> list[Record]:
 
 
 def kind(run: Record, default: str) -> str:
-    """The precision of one of our runs, and how it convolves if that is not the default."""
+    """The precision of one of our runs, and its convolution if that is not the default."""
     return run["precision"] + (f", {run['convolution']}" if run["convolution"] != default else "")
 
 
 def peers(workload: Record, precision: str) -> dict[tuple[str, bool], Record]:
-    """PyTorch's runs of one precision, by method and whether it is a graph."""
+    """PyTorch's runs in one precision, by method and whether it uses a CUDA graph."""
     found = [r for r in workload["runs"] if r["by"] != "innerloop" and r["precision"] == precision]
     return {(r["by"], r["graph"]): r for r in found}
 
@@ -107,7 +107,7 @@ def megabytes(run: Record | None) -> str:
 
 
 def times_table(record: Record) -> str:
-    """Milliseconds a meta-step of all contenders, a precision a row."""
+    """Milliseconds per meta-step of all contenders, one row per precision."""
     names = [f"{method}, graph" if graph else method for method, graph in PEERS]
     header = ["workload", "precision", "ours, ms", *names, "ratio", "memory, MB", "best peer's, MB"]
     rows = [
@@ -119,7 +119,7 @@ def times_table(record: Record) -> str:
 
 
 def times_row(workload: Record, run: Record, beside: dict[tuple[str, bool], Record], name: str) -> list[str]:
-    """One row: ours, the peers of the same precision, and the fastest of them over ours."""
+    """One row: ours, the peers in the same precision, and the fastest peer's time over ours."""
     best = min(beside.values(), key=lambda r: r["ms"], default=None)
     cells = [significant(beside[peer]["ms"]) if peer in beside else "–" for peer in PEERS]
     ratio = f"**{best['ms'] / run['ms']:.2f}**" if best else "–"
@@ -129,7 +129,7 @@ def times_row(workload: Record, run: Record, beside: dict[tuple[str, bool], Reco
 
 
 def roofline_table(record: Record) -> str:
-    """Ours beside the times at the measured rates."""
+    """Our measured times beside the lower bounds from the measured rates."""
     header = ["workload", "precision", "kernels", "loop passes", "GFLOP", "GB", "at the products' rate, ms"]
     rows = []
     for workload in record["workloads"]:

@@ -1,4 +1,4 @@
-"""Our programs: a process each. Those of one round are compiled side by side, and only then timed in turn."""
+"""Our programs, one process each. Those of a round compile in parallel and are then timed in turn."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from benchmarks.speed.process import ContenderError
 
 
 class Name(NamedTuple):
-    """Which program: of a workload, with products of a precision, and how it convolves."""
+    """Identifies a program by workload, precision and convolution."""
 
     workload: str
     precision: str
@@ -23,10 +23,10 @@ class Name(NamedTuple):
 
 
 def rounds(case: Case, facts: dict[str, Any]) -> list[Name]:
-    """A workload's program of every round: each precision, then float32 by the other convolution.
+    """A workload's program in every round: each precision, then float32 with the other convolution.
 
-    A round has one program of every workload. More at once hinder one another, since compiling tries products on the
-    GPU; and what comes last is what can be missed, should the time end.
+    A round has one program per workload. More at once would disturb each other, because compilation times products on
+    the GPU. The least important programs come last, in case the time runs out.
     """
     found = [Name(case.workload.name, p, facts["convolution"]) for p in facts["precisions"]]
     if case.workload.image and facts["platform"] == "gpu":
@@ -36,7 +36,7 @@ def rounds(case: Case, facts: dict[str, Any]) -> list[Name]:
 
 
 class Programs:
-    """The processes of a round, and what is known of all programs."""
+    """The processes of a round, and the results of all programs."""
 
     def __init__(self, folder: Path, clock: Clock, dry: bool):
         self.folder, self.clock, self.dry = folder, clock, dry
@@ -45,11 +45,11 @@ class Programs:
         self.failed: dict[Name, ContenderError] = {}
 
     def problem(self, workload: str) -> str:
-        """The file of the weights and tasks of a workload, which its program in float32 writes."""
+        """The file with a workload's weights and tasks, which its float32 program writes."""
         return str(self.folder / f"{workload}-problem.npz")
 
     def compile(self, some: Sequence[tuple[Name, Case]], patience: float) -> None:
-        """Compile these side by side within so many seconds; what fails is kept with its reason."""
+        """Compile these in parallel within `patience` seconds, and record those that fail."""
         end = time.monotonic() + patience
         for name, case in some:
             self.workers[name] = Worker(OURS, self.folder, self.clock, self.dry, label=str(name))
@@ -67,7 +67,7 @@ class Programs:
         self.made[name] = self.workers[name].receive(max(0.0, patience))
 
     def _try(self, name: Name, act: Callable[[], None]) -> None:
-        """Do it, or keep why not."""
+        """Call `act`, and record the error if it fails."""
         try:
             act()
         except ContenderError as error:

@@ -1,4 +1,4 @@
-"""One workload on a GPU: ours in every precision, then PyTorch, each checked before it is timed."""
+"""One workload on a GPU: ours in every precision, then PyTorch, each checked against a reference."""
 
 import math
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from benchmarks.speed.process import ContenderError, NoAnswerError
 from benchmarks.speed.runner import DOUBLE_TOLERANCE, TOLERANCE, relative_error
 
 LEAST, MOST = 5, 50
-"""Repeats of which the median is taken."""
+"""Fewest and most repeats, of which the median is taken."""
 SECONDS = 1.0
-"""Of the repeats of one contender, about."""
+"""Approximate total of one contender's repeats."""
 TURN = 0.05
-"""Seconds of one repeat of PyTorch, at least."""
+"""Shortest repeat of PyTorch, in seconds."""
 PEER_PRECISIONS = ("float32", "tf32")
 OUT_OF_TIME = "no time was left"
 
@@ -43,13 +43,13 @@ class GpuRace:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is known so far."""
+        """The results so far."""
         shape = {"workload": self.w.name, "tasks": self.w.tasks, "inner_steps": self.w.steps}
         dispatch = {"per_dispatch": self.w.per_dispatch, "operations": flops.meta_step(self.w)}
         return {**shape, **dispatch, "runs": self.runs, "left_out": self.left_out}
 
     def race_ours(self, number: int) -> None:
-        """Time our program of a round. That the first one fails is kept, unless it was only late."""
+        """Time our program of a round. The workload fails if the first one fails for any reason but a timeout."""
         if number < len(self.rounds):
             name = self.rounds[number]
             self.attempt(
@@ -66,7 +66,7 @@ class GpuRace:
                 self.attempt(name, lambda n=name, m=method, g=graph: self.peer(n, m, g))
 
     def attempt(self, name: str, act: Callable[[], None], needed: bool = False) -> None:
-        """Do one thing if its time has not passed; what fails is left out, with its reason."""
+        """Call `act` if there is time; if it fails, leave it out and record the reason."""
         if name in self.left_out:
             return
         if not self.clock.turn_left:
@@ -81,18 +81,18 @@ class GpuRace:
             self.left_out[name] = str(error)
 
     def path(self, name: object) -> str:
-        """A file that contenders exchange."""
+        """The path of a file that contenders exchange."""
         return str(self.folder / f"{self.w.name}-{name}.npz".replace(" ", "-"))
 
     def ours(self, name: Name) -> None:
-        """Keep the first gradient of a program, and time it."""
+        """Save a program's first meta-gradient, and time it."""
         if name in self.programs.failed:
             raise self.programs.failed[name]
         ours, made = self.programs.workers[name], self.programs.made[name]
         ours.ask("steps", count=self.w.per_dispatch)
         ours.ask("gradient", path=self.path(name))
         times = self.repeated(ours, self.w.per_dispatch)
-        # A compiled program does not tell the products inside a kernel of Pallas: the workload's own are counted.
+        # A compiled program hides the products inside Pallas kernels, so count them from the workload's shapes.
         cost = {**made["cost"], "operations": flops.meta_step(self.w)}
         facts = {"compile_s": made["compile_s"], "memory_mb": made["memory_mb"], "cost": cost}
         least = roofline(cost, name.precision, self.facts["rates"], median(times))
@@ -100,19 +100,19 @@ class GpuRace:
         self.runs.append({**run, **facts, "xla": made["xla"], "roofline": least})
 
     def begin_reference(self) -> None:
-        """Ask for the gradient in float64, and do not wait for it."""
+        """Request the float64 meta-gradient without waiting for it."""
         problem, exact = self.programs.problem(self.w.name), self.path("exact")
         self.reference.send("exact", workload=self.w.as_dict(), problem=problem, path=exact)
 
     def compare_with_double(self) -> None:
-        """The error of each precision's meta-gradient."""
+        """Record the error of each precision's meta-gradient."""
         self.reference.receive()
         for run in self.runs:
             ours = self.path(Name(self.w.name, run["precision"], run["convolution"]))
             run["error"] = relative_error(ours, self.path("exact"))
 
     def peer(self, name: str, method: str, graph: bool) -> None:
-        """Check a meta-gradient of PyTorch's and time it in each precision. Raises ContenderError if it is wrong."""
+        """Check PyTorch's meta-gradient and time it in each precision. Raises ContenderError if it is wrong."""
         if graph and not self.facts[TORCH]["graphs"]:
             raise ContenderError("there is no GPU")
         peer, problem = self.torch, self.programs.problem(self.w.name)
@@ -136,23 +136,23 @@ class GpuRace:
         peer.ask("gradient", path=path, double=double)
         ours = self.path("exact") if double else self.path(self.rounds[0])
         if not Path(ours).exists():
-            raise ContenderError(f"there is no gradient in float{64 if double else 32} to check it against")
+            raise ContenderError(f"there is no float{64 if double else 32} meta-gradient to check it against")
         return relative_error(path, ours)
 
     def repeated(self, worker: Worker, count: int) -> list[float]:
-        """Seconds of a meta-step, several times over."""
+        """Seconds per meta-step of several repeats."""
         times: list[float] = []
         while len(times) < MOST and (len(times) < LEAST or sum(times) * count < SECONDS):
             times.append(worker.ask("steps", count=count)["seconds"] / count)
         return times
 
     def close(self) -> None:
-        """End the reference."""
+        """Close the reference's process."""
         self.reference.close()
 
 
 def timed(by: str, precision: str, times: list[float]) -> dict[str, Any]:
-    """The median and its circumstances."""
+    """The median, the number of repeats and their spread."""
     return {
         "by": by,
         "precision": precision,

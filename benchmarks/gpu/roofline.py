@@ -1,4 +1,4 @@
-"""The least time that a program could take on its device: its bytes at the rate of a copy, its products at theirs."""
+"""Lower bounds on a program's time: its bytes at the copy rate and its products at the product rate."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from typing import Any
 def roofline(cost: dict[str, float], precision: str, rates: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Both times, the larger of which is the bound, and the bound as a share of the measured time.
 
-    cost: `bytes` and `operations` of what takes `seconds`; rates: `copy` in bytes a second, and `products` by precision
-    in operations a second.
+    cost: `bytes` and `operations` of the program that takes `seconds`; rates: `copy` in bytes per second, and
+    `products` by precision in operations per second.
     """
     memory, products = cost["bytes"] / rates["copy"], cost["operations"] / rates["products"][precision]
     return {

@@ -1,10 +1,10 @@
-"""Which tiles of the Pallas kernels are fastest on the GPU that is here, for the shapes of the workloads.
+"""Find the fastest tiles of the Pallas kernels on this GPU, for the shapes of the workloads.
 
-python -m benchmarks.gpu.tiles                     time all candidates; write what the library chooses by, and a result
-python -m benchmarks.gpu.tiles --dry               a few, tiny, in Pallas's interpreter on a CPU; writes nothing
+python -m benchmarks.gpu.tiles                     time all candidates; write the library's tile table and a result file
+python -m benchmarks.gpu.tiles --dry               a few tiny ones in Pallas's interpreter on a CPU; writes nothing
 
-Candidates are compiled side by side and then timed in turn, beside the same map by patches. One whose result is wrong
-is never chosen.
+Candidates compile in parallel and are then timed in turn, beside the same map by patches. A candidate with a wrong
+result is never chosen.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from innerloop.io.files import write_text
 from innerloop.nn.kernels.pallas_tiles import MEASURED, Tiles
 
 PATIENCE, COMPILING = 120.0, 0.6
-"""Seconds of all, and the share of them after which nothing more is compiled."""
+"""Seconds in total, and the share of them for compiling."""
 
 
 def candidates(name: str, precision: str, of: str) -> list[Tiles]:
-    """What is tried for a map."""
+    """The tiles to try for a map."""
     sizes = [(16, 1), (32, 1), (32, 2), (64, 2), (64, 4), (128, 4), (128, 8)]
     sizes = sizes[:5] if name == "kernel_gradient" else sizes[1:]
     stages = (1,) if of.startswith("flat") and name != "kernel_gradient" else (1, 3)
@@ -48,11 +48,11 @@ def candidates(name: str, precision: str, of: str) -> list[Tiles]:
 
 
 def jobs(dry: bool) -> list[dict[str, Any]]:
-    """Every candidate; without tiles by patches."""
+    """Every candidate; those without tiles compute the map by patches."""
     found = []
     for of, precision, name in product(SHAPES, PRECISIONS, MAPS):
         if name == "input_gradient" and of.startswith("flat"):
-            continue  # images are no parameters
+            continue  # images need no gradient
         key = f"{name} {precision} {of}"
         found += [{"key": key, "tiles": t and asdict(t)} for t in (None, *candidates(name, precision, of))]
     found.sort(key=lambda job: (job["key"].split()[0], job["key"].split()[2]))
@@ -60,7 +60,7 @@ def jobs(dry: bool) -> list[dict[str, Any]]:
 
 
 def shares(todo: list[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]:
-    """Equal shares, of few kinds each, whose arguments are made once; of every kind some come first."""
+    """Split into equal shares with few kinds each, so that arguments are shared, and shuffle each share."""
     size = -(-len(todo) // count)
     found = [todo[start : start + size] for start in range(0, len(todo), size)]
     for share in found:
@@ -69,7 +69,7 @@ def shares(todo: list[dict[str, Any]], count: int) -> list[list[dict[str, Any]]]
 
 
 def measured(dry: bool, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The device, and all candidates with their times, within so many seconds."""
+    """The device, and the times of all candidates that finish within `seconds`."""
     end, count = time.monotonic() + seconds, 1 if dry else max(1, min((os.cpu_count() or 1) - 2, 14))
     todo = shares(jobs(dry), count)
     shared = {"JAX_PLATFORMS": "cpu"} if dry else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -102,7 +102,7 @@ def measured(dry: bool, seconds: float) -> tuple[dict[str, Any], list[dict[str, 
 
 
 def answered(worker: ContenderProcess, end: float) -> dict[str, Any]:
-    """A worker's answer; nothing from one that died or is late, whose share is lost and told."""
+    """A worker's answer; empty, with a message, if it died or is late."""
     try:
         return worker.receive(max(1.0, end - time.monotonic()))
     except ContenderError as error:
@@ -111,7 +111,7 @@ def answered(worker: ContenderProcess, end: float) -> dict[str, Any]:
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The fastest right candidate of every map, precision and kind, and the time by patches, in microseconds."""
+    """The fastest correct candidate for every map, precision and kind, and the time by patches, in microseconds."""
     chosen: dict[str, dict[str, Any]] = {}
     for one in sorted(found, key=lambda one: one["seconds"]):
         if one["seconds"] < float("inf"):
@@ -123,7 +123,7 @@ def best(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def write(device: dict[str, Any], chosen: dict[str, dict[str, Any]]) -> None:
-    """Write what the library chooses by, the result file, and the table of the docs."""
+    """Write the library's tile table, the result file, and the docs' table."""
     tiles = {key: one["tiles"] for key, one in chosen.items() if "tiles" in one}
     known = json.loads(MEASURED.read_text()) | tiles
     write_text(MEASURED, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
@@ -133,13 +133,13 @@ def write(device: dict[str, Any], chosen: dict[str, dict[str, Any]]) -> None:
 
 
 def write_table() -> None:
-    """Write the tables into the page."""
+    """Write the tables to the page."""
     records = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("tiles-*.json"))]
     between_markers(PAGE, "gpu-tiles", "\n".join(map(of_device, records)))
 
 
 def of_device(record: dict[str, Any]) -> str:
-    """A device's convolutions, by patches and by Pallas."""
+    """A device's times for convolutions by patches and by Pallas."""
     rows = []
     for key, one in record["maps"].items():
         name, precision, of = key.split()
@@ -159,9 +159,9 @@ def main(words: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    asked.add_argument("--dry", action="store_true", help="a few, tiny, on a CPU")
-    asked.add_argument("--seconds", type=float, default=PATIENCE, help="of all together, at most")
-    asked.add_argument("--table", action="store_true", help="write the table from the result files")
+    asked.add_argument("--dry", action="store_true", help="a few tiny candidates on a CPU")
+    asked.add_argument("--seconds", type=float, default=PATIENCE, help="time limit")
+    asked.add_argument("--table", action="store_true", help="only write the table, from the result files")
     chosen = asked.parse_args(words)
     if chosen.table:
         write_table()

@@ -1,4 +1,4 @@
-"""What the tiles of the Pallas kernels are timed on."""
+"""The shapes and precisions to time the Pallas kernels' tiles on."""
 
 SHAPES = {
     "deep-narrow": [(4, 75, 42, 32, 32, 1)],
@@ -10,7 +10,7 @@ SHAPES = {
 
 MAPS = ("conv", "kernel_gradient", "input_gradient")
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}
-"""Those that have tiles of their own, as `jax.default_matmul_precision` takes them."""
+"""Precisions with separate tiles, and their names in `jax.default_matmul_precision`."""
 
 ALLOWED = {"float32": 1e-5, "tf32": 2e-3}
-"""Relative errors of a right result."""
+"""Largest relative error of a correct result."""

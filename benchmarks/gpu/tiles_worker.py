@@ -1,4 +1,4 @@
-"""Compiles tiles of the Pallas kernels and times them: `python -m benchmarks.gpu.tiles_worker CORES`."""
+"""Compile and time tiles of the Pallas kernels: `python -m benchmarks.gpu.tiles_worker CORES`."""
 
 import functools
 import json
@@ -18,17 +18,17 @@ REPEATS, TURNS = 8, 4
 
 
 class Worker:
-    """Compiles a share of the candidates, and times them when asked to."""
+    """Compiles a share of the candidates, and times them on request."""
 
     def __init__(self) -> None:
         self.ready: list[tuple[dict[str, Any], list[Any]]] = []
 
     def device(self) -> dict[str, Any]:
-        """What this runs on."""
+        """The device and JAX's version."""
         return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
 
     def compile(self, jobs: list[dict[str, Any]], seconds: float, dry: bool) -> dict[str, Any]:
-        """Compile as many as so many seconds allow. What does not compile is left out."""
+        """Compile as many jobs as fit into `seconds`; return those that failed, with the reason."""
         failed, end = {}, time.monotonic() + seconds
         for job in jobs:
             if time.monotonic() > end:
@@ -41,7 +41,7 @@ class Worker:
         return {"failed": failed}
 
     def program(self, job: dict[str, Any], shape: tuple[int, ...]) -> Any:
-        """A compiled candidate, its arguments, and what it should give."""
+        """A compiled candidate, its arguments, and the expected result."""
         name, precision, _ = job["key"].split()
         arguments, expected = problem(name, shape)
         own = gpu_conv.MAPS[MAPS.index(name)]
@@ -52,26 +52,26 @@ class Worker:
         return jax.jit(own).lower(*arguments).compile(), arguments, expected
 
     def times(self) -> dict[str, Any]:
-        """Seconds of every candidate, over its shapes together; infinite where a result is wrong."""
+        """Seconds of every candidate, summed over its shapes; infinite if a result is wrong."""
         found = []
         for job, programs in self.ready:
             allowed = ALLOWED[job["key"].split()[1]]
             try:
                 times = [seconds(*one, allowed=allowed) for one in programs]
-            except Exception:  # of whatever kind: it is not the fastest
+            except Exception:  # a candidate that fails in any way is not the fastest
                 times = [float("inf")]
             found.append({**job, "seconds": sum(times)})
         return {"found": found}
 
 
 def shapes_of(job: dict[str, Any], dry: bool) -> list[tuple[int, ...]]:
-    """The shapes that a candidate is timed on."""
+    """The shapes to time a candidate on."""
     shapes = SHAPES[job["key"].split()[2]]
     return [(2, 2, 6, *shape[3:]) for shape in shapes] if dry else shapes
 
 
 def settings(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a map takes besides arrays."""
+    """A map's arguments other than arrays."""
     more: dict[str, dict[str, Any]] = {
         "kernel_gradient": {"kernel": 3},
         "input_gradient": {"places": (shape[2],) * 2},
@@ -81,7 +81,7 @@ def settings(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
 
 @functools.cache
 def problem(name: str, shape: tuple[int, ...]) -> tuple[list[Any], Any]:
-    """Random arguments of a map, and its result by patches."""
+    """Random arguments for a map, and its result by patches."""
     tasks, examples, side, channels, filters, stride = shape
     small = -(-side // stride)
     x, y = (tasks, examples, side, side, channels), (tasks, examples, small, small, filters)
@@ -95,7 +95,7 @@ def problem(name: str, shape: tuple[int, ...]) -> tuple[list[Any], Any]:
 
 
 def seconds(program: Any, arguments: list[Any], expected: Any, allowed: float) -> float:
-    """The least time of a run among several; infinite for a wrong result."""
+    """The shortest time per run over several turns; infinite for a wrong result."""
 
     error = jnp.linalg.norm((program(*arguments) - expected).ravel()) / jnp.linalg.norm(expected.ravel())
     if not float(error) < allowed:

@@ -1,4 +1,4 @@
-"""PyTorch on a GPU: `python -m benchmarks.gpu.torch_worker CORES`. On a CPU the same without CUDA graphs."""
+"""PyTorch on a GPU: `python -m benchmarks.gpu.torch_worker CORES`. On a CPU, the same without CUDA graphs."""
 
 import copy
 import gc
@@ -19,7 +19,7 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:
-    """The step as one CUDA graph: warmed up beside the stream, captured once, replayed from then on."""
+    """The step as one CUDA graph: warmed up on a side stream, captured once, then replayed."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -33,7 +33,7 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Round the factors of products and convolutions to ten bits, or do not."""
+    """Allow or forbid TF32 (10-bit mantissas) in matrix products and convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
@@ -45,10 +45,10 @@ def synchronize() -> None:
 
 
 class Torch:
-    """A meta-gradient of `methods.METHODS` with Adam outside."""
+    """A meta-gradient from `methods.METHODS` with Adam as the outer optimiser."""
 
     def device(self) -> dict[str, Any]:
-        """What this runs on, and whether that has graphs."""
+        """The device, and whether it supports CUDA graphs."""
         name = torch.cuda.get_device_name() if CUDA else "cpu"
         return {"device": name, "graphs": CUDA, "versions": {"torch": torch.__version__}}
 
@@ -65,11 +65,11 @@ class Torch:
         return {}
 
     def wrap(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step as a graph, where that is asked for."""
+        """The step, captured as a graph if requested."""
         return captured(step) if self.graph else step
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
-        """The meta-gradient on the problem, in float32 or float64, by what will be timed."""
+        """Write the meta-gradient on the problem in float32 or float64, computed by the code that is timed."""
         allow_tf32(False)
         wide = lambda x: x.double() if double and x.is_floating_point() else x
         net, tasks = copy.deepcopy(self.net), tuple(map(wide, self.tasks))
@@ -81,12 +81,12 @@ class Torch:
 
         run = self.wrap(step)
         run()
-        synchronize()  # while the graph is still there
+        synchronize()  # while the graph still exists
         np.savez(path, **network.gradients(self.w, net))  # pyright: ignore[reportArgumentType]
         return {}
 
     def prepare(self, precision: str) -> dict[str, Any]:
-        """Make the meta-step that is timed, with products of this precision, and count memory from here on."""
+        """Build the meta-step to be timed in this precision, and reset the peak memory."""
         self.run: Callable[[], None] | None = None
         gc.collect()
         if CUDA:
@@ -100,7 +100,7 @@ class Torch:
         return {"prepare_s": time.perf_counter() - begun}
 
     def meta_step(self) -> Callable[[], None]:
-        """One meta-step: on the problem's tasks, for sinusoids on fresh ones."""
+        """One meta-step on the problem's tasks, or on fresh sinusoids."""
         optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-3, capturable=self.graph)
 
         def step() -> None:
@@ -112,7 +112,7 @@ class Torch:
         return step
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-steps, until the device is done."""
+        """Run meta-steps and wait for the device."""
         assert self.run is not None
         synchronize()
         begun = time.perf_counter()
@@ -123,7 +123,7 @@ class Torch:
         return {"seconds": time.perf_counter() - begun, "memory_mb": memory}
 
     def release(self) -> None:
-        """Give back the memory of what was timed before."""
+        """Free the memory of the previous workload."""
         for name in ("run", "net", "tasks"):
             self.__dict__.pop(name, None)
         gc.collect()

@@ -1,4 +1,4 @@
-"""The driver's side of a worker that is started anew after it failed."""
+"""The driver's side of a worker process, which is restarted after a failure."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ OURS, REFERENCE, TORCH = "ours", "reference", "torch"
 
 
 def command(name: str, dry: bool) -> list[str]:
-    """How a worker is started: PyTorch in the environment of the peers where there is one."""
+    """A worker's command line; PyTorch runs in the peers' environment if there is one."""
     cores = str(os.cpu_count() or 1)
     if name == TORCH:
         python = peers_python() if peers_python().exists() else Path(sys.executable)
@@ -23,14 +23,14 @@ def command(name: str, dry: bool) -> list[str]:
 
 
 def settings(name: str, dry: bool) -> Mapping[str, str]:
-    """Variables of its environment: memory is shared with the others, and the reference stays on the CPU."""
+    """A worker's environment variables: GPU memory is shared, and the reference stays on the CPU."""
     if dry:
         return {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return {"JAX_PLATFORMS": "cpu"} if name == REFERENCE else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 class Worker:
-    """One process of a name, started when it is first asked something."""
+    """A named process, started at the first request."""
 
     def __init__(self, name: str, folder: Path, clock: Clock, dry: bool, label: str = ""):
         self.name, self.clock, self.dry = name, clock, dry
@@ -38,12 +38,12 @@ class Worker:
         self.process: ContenderProcess | None = None
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """A request and its answer. Raises ContenderError, also where the time is over; the next ask starts anew."""
+        """Send a request and return the answer. Raises ContenderError, also on timeout; `ask` again to restart."""
         self.send(do, **values)
         return self.receive()
 
     def send(self, do: str, **values: Any) -> None:
-        """A request. Raises ContenderError as `ask`."""
+        """Send a request. Raises ContenderError like `ask`."""
         if self.process is None:
             self.process = ContenderProcess(
                 self.name, command(self.name, self.dry), self.log, settings(self.name, self.dry)
@@ -55,9 +55,9 @@ class Worker:
             raise
 
     def receive(self, patience: float | None = None) -> dict[str, Any]:
-        """The answer within so many seconds (None: all that are left). Raises ContenderError as `ask`."""
+        """Return the answer within `patience` seconds (None: the remaining time). Raises ContenderError like `ask`."""
         if self.process is None:
-            raise ContenderError("was not asked")
+            raise ContenderError("was sent no request")
         try:
             return self.process.receive(
                 self.clock.left if patience is None else min(patience, self.clock.left)
@@ -67,7 +67,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """End the process at once: whatever it does is of no more use."""
+        """Kill the process at once; its work is no longer needed."""
         if self.process is not None:
             self.process.process.kill()
             self.process.close()

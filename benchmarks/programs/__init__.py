@@ -1,1 +1,1 @@
-"""What a compiled program does, counted from its text: kernels, loops, bytes and operations."""
+"""Count a compiled program's kernels, loops, bytes and operations in its text."""

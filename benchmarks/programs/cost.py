@@ -1,12 +1,12 @@
-"""Kernels, loops, bytes and operations of a compiled program, loops counted as often as they run.
+"""Count kernels, loops, bytes and operations of a compiled program, with every loop counted as often as it runs.
 
-XLA's own analysis takes one pass of every loop, and on a GPU leaves out products that a library computes; a training
-block is a loop of meta-steps, and most of its work is such products. What is counted:
+XLA's own analysis counts each loop once, and on a GPU omits products that a library computes; a training block is a
+loop of meta-steps, and most of its work is such products. What is counted:
 
-    kernels     instructions that run code of their own: fusions, products, reductions, copies, ...
-    loops       loops that the host steers, passes of them
-    bytes       what the kernels read and write; of an array that a kernel only slices, the slice
-    operations  of the products alone: two for every multiplication and addition
+    kernels     instructions that launch code: fusions, products, reductions, copies, ...
+    loops       passes of the loops that the host controls
+    bytes       bytes that the kernels read and write; only the slice of an array that a kernel slices
+    operations  only of matrix products and convolutions: two per multiply-add
 """
 
 import json
@@ -28,13 +28,13 @@ FREE = {
     "partition-id",
     "replica-id",
 }
-"""Run no code."""
+"""Instructions that run no code."""
 SLICES = {"slice", "dynamic-slice", "gather"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a program does."""
+    """The cost of a program."""
 
     kernels: float = 0
     loops: float = 0
@@ -49,28 +49,28 @@ class Cost:
 
     @property
     def values(self) -> tuple[float, float, float, float]:
-        """As a tuple."""
+        """All fields as a tuple."""
         return self.kernels, self.loops, self.bytes, self.operations
 
 
 def cost_of(text: str) -> Cost:
-    """Of the whole program that `compiled.as_text()` gave."""
+    """The cost of the program in the text from `compiled.as_text()`."""
     return Counter(parse(text)).total
 
 
 class Counter:
-    """Costs of the computations of one program, each counted once."""
+    """Costs of a program's computations, each computed once."""
 
     def __init__(self, program: Program):
         self.program, self.known = program, {}
 
     @cached_property
     def total(self) -> Cost:
-        """Of the program."""
+        """The cost of the program."""
         return self.of(self.program.entry)
 
     def of(self, name: str) -> Cost:
-        """Of a computation."""
+        """The cost of a computation."""
         if name not in self.known:
             computation = self.program.computations[name]
             costs = [self.of_instruction(one, computation) for one in computation.instructions.values()]
@@ -78,7 +78,7 @@ class Counter:
         return self.known[name]
 
     def of_instruction(self, one: Instruction, within: Computation) -> Cost:
-        """Of an instruction, with all that it runs."""
+        """The cost of an instruction and all computations that it runs."""
         called = one.called
         if one.op in FREE or one.op.endswith("-done"):
             return Cost()
@@ -92,7 +92,7 @@ class Counter:
         return Cost(1, 0, self.traffic(one, within), self.operations(one, within))
 
     def traffic(self, one: Instruction, within: Computation) -> int:
-        """Bytes that a kernel reads and writes."""
+        """The bytes that a kernel reads and writes."""
         sizes = [
             within.instructions[name].bytes if name in within.instructions else 0 for name in one.operands
         ]
@@ -108,7 +108,7 @@ class Counter:
         return sum(map(_read, [inside] * len(sizes), range(len(sizes)))) + _written(inside)
 
     def operations(self, one: Instruction, within: Computation) -> int:
-        """Of the products in a kernel."""
+        """The operations of the products in a kernel."""
         if one.op == "fusion":
             inside = self.program.computations[one.called["calls"]]
             return sum(self.operations(each, inside) for each in inside.instructions.values())
@@ -123,30 +123,30 @@ class Counter:
 
 
 def _is_library_product(one: Instruction) -> bool:
-    """Whether it calls a library's matrix product, such as cuBLAS's."""
+    """Whether an instruction calls a library's matrix product, such as cuBLAS's."""
     return one.op == "custom-call" and "lhs_contracting_dimensions" in one.rest
 
 
 def _read(inside: Computation, number: int) -> int:
-    """Bytes of an argument that a fusion reads: slices alone, where all its readers slice it."""
+    """The bytes of an argument that a fusion reads: only the slices if every reader slices it."""
     argument = inside.parameters[number]
     readers = inside.readers(argument.name)
     if readers and all(r.op in SLICES and same == r.operands[0] for r, same in readers):
         return min(argument.bytes, sum(r.bytes for r, _ in readers))
     if readers and all(r.op == "dynamic-update-slice" and same == r.operands[0] for r, same in readers):
-        return 0  # it is changed in place
+        return 0  # updated in place
     return argument.bytes
 
 
 def _written(inside: Computation) -> int:
-    """Bytes that a fusion writes: of an array that is changed in place, the change."""
+    """The bytes that a fusion writes: only the update for an array updated in place."""
     root = inside.root
     results = [inside.instructions[name] for name in root.operands] if root.op == "tuple" else [root]
     return sum(_update(inside, result) for result in results)
 
 
 def _update(inside: Computation, result: Instruction) -> int:
-    """Bytes of one result."""
+    """The bytes written for one result."""
     while result.op in ("bitcast", "copy") and result.operands[0] in inside.instructions:
         result = inside.instructions[result.operands[0]]
     return (
@@ -155,24 +155,24 @@ def _update(inside: Computation, result: Instruction) -> int:
 
 
 def _product(one: Instruction, left: list[int], contracted: list[int]) -> int:
-    """Operations of a matrix product."""
+    """The operations of a matrix product."""
     return 2 * math.prod(one.dimensions) * math.prod(left[axis] for axis in contracted)
 
 
 def _convolution(one: Instruction, kernel: list[int]) -> int:
-    """Operations of a convolution: for every output, all of the kernel that makes one filter."""
+    """The operations of a convolution: each output uses one filter of the kernel."""
     labels = re.search(r"dim_labels=\w+?_(\w+)->", one.rest)
     filters = kernel[labels.group(1).index("o")] if labels else kernel[-1]
     return 2 * math.prod(one.dimensions) * math.prod(kernel) // max(filters, 1)
 
 
 def _numbers(rest: str, name: str) -> list[int]:
-    """`name={1,2}`."""
+    """The numbers in `name={1,2}`."""
     found = re.search(rf"\b{name}=\{{([\d,]*)\}}", rest)
     return [int(n) for n in found.group(1).split(",") if n] if found else []
 
 
 def _contracted(rest: str) -> list[int]:
-    """The contracted axes of the first factor, as the settings of a library's product have them."""
+    """The contracted axes of the first factor, from the config of a library's product."""
     found = re.search(r'"lhs_contracting_dimensions":(\[[^\]]*\])', rest)
     return [int(n) for n in json.loads(found.group(1))] if found else []

@@ -1,7 +1,7 @@
-"""What the compiled meta-step of a workload does, on a CPU's code path and on a GPU's: `python -m benchmarks --counts`.
+"""Count what a workload's compiled meta-step does on the CPU and GPU code paths: `python -m benchmarks --counts`.
 
-Both are compiled for the processor that is here, so the numbers of a GPU's path are no GPU's own; they are for
-comparing one state of the code with another. (`python -m benchmarks.gpu` counts on a GPU.)
+Both are compiled for this machine's default device, so the numbers of the GPU path are not those of a GPU. Use them to
+compare versions of the code. (`python -m benchmarks.gpu` counts on a GPU.)
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from benchmarks.speed.workloads import Workload
 from innerloop.engine import outer
 
 STEPS = 2
-"""Meta-steps in the program that is counted."""
+"""Meta-steps in the counted program."""
 PATHS = ("cpu", "gpu")
 
 
 @contextlib.contextmanager
 def code_path(backend: str) -> Iterator[None]:
-    """What is traced within chooses its code as on this backend."""
-    jax.clear_caches()  # what was traced before has the code of its own path
+    """Code traced in this context takes the code path of `backend`."""
+    jax.clear_caches()  # earlier traces took another code path
     with mock.patch.object(jax, "default_backend", return_value=backend):
         yield
     jax.clear_caches()
 
 
 def count(w: Workload, path: str) -> Cost:
-    """Of one meta-step on one device."""
+    """The cost of one meta-step on one device."""
     with code_path(path):
         made = experiment(w)
         loop = outer_loop(made, outer.task_mesh(w.tasks, jax.devices()[:1]))
@@ -40,7 +40,7 @@ def count(w: Workload, path: str) -> Cost:
 
 
 def counts_table(found: dict[tuple[str, str], Cost]) -> str:
-    """Costs by workload and path."""
+    """Costs by workload and code path."""
     header = ["workload", "code path", "kernels", "loop passes", "GB", "GFLOP"]
     rows = [
         [*names, f"{c.kernels:.0f}", f"{c.loops:.0f}", f"{c.bytes / 1e9:.3g}", f"{c.operations / 1e9:.3g}"]

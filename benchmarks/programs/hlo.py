@@ -1,4 +1,4 @@
-"""The text of a compiled program (XLA's HLO) as computations of instructions."""
+"""Parse the text of a compiled program (XLA's HLO) into computations and instructions."""
 
 import math
 import re
@@ -21,7 +21,7 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its name, operation, shape in text, operands by name, and all that follows in text."""
+    """One instruction: name, operation, shape as text, operands by name, and the rest of the line."""
 
     name: str
     op: str
@@ -32,34 +32,34 @@ class Instruction:
 
     @property
     def dimensions(self) -> list[int]:
-        """Of its first array."""
+        """The dimensions of its first array."""
         return dimensions(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Of all its arrays."""
+        """The bytes of all its arrays."""
         return bytes_of(self.shape)
 
     @property
     def first_bytes(self) -> int:
-        """Of its first array."""
+        """The bytes of its first array."""
         found = ARRAY.search(self.shape)
         return bytes_of(found.group()) if found else 0
 
     @property
     def called(self) -> dict[str, str]:
-        """The computations that it runs, by their role."""
+        """The computations that it runs, by role."""
         return dict(CALLED.findall(self.rest))
 
     @property
     def branches(self) -> list[str]:
-        """The computations that it chooses among."""
+        """The computations among which it chooses."""
         listed = [a or b for a, b in BRANCHES.findall(self.rest)]
         return [name.strip().lstrip("%") for names in listed for name in names.split(",")]
 
     @property
     def trips(self) -> int:
-        """How often a loop runs; 1 if that is not known."""
+        """A loop's trip count; 1 if unknown."""
         found = TRIPS.search(self.rest)
         return int(found.group(1)) if found else 1
 
@@ -72,17 +72,17 @@ class Computation:
 
     @property
     def root(self) -> Instruction:
-        """The instruction whose value is the computation's."""
+        """The instruction whose value is the computation's result."""
         return next(one for one in reversed(self.instructions.values()) if one.root)
 
     @property
     def parameters(self) -> list[Instruction]:
-        """In the order of the arguments."""
+        """The parameters in the order of the arguments."""
         found = [one for one in self.instructions.values() if one.op == "parameter"]
         return sorted(found, key=lambda one: int(one.rest.partition(")")[0]))
 
     def readers(self, name: str) -> list[tuple[Instruction, str]]:
-        """The instructions that read a value, in whatever shape, and its name there."""
+        """The instructions that read a value, also through bitcasts, and its name there."""
         found = [(one, name) for one in self.instructions.values() if name in one.operands]
         through = [self.readers(one.name) for one, _ in found if one.op == "bitcast"]
         return [pair for pair in found if pair[0].op != "bitcast"] + sum(through, [])
@@ -90,20 +90,20 @@ class Computation:
 
 @dataclass
 class Program:
-    """Computations by name, and which one is run."""
+    """Computations by name, and the entry computation's name."""
 
     computations: dict[str, Computation]
     entry: str
 
 
 def dimensions(shape: str) -> list[int]:
-    """The axes of the first array in a shape's text."""
+    """The dimensions of the first array in a shape's text."""
     found = ARRAY.search(shape)
     return [int(n) for n in found.group(2).split(",") if n] if found else []
 
 
 def bytes_of(shape: str) -> int:
-    """Of all arrays in a shape's text; keys and tokens have none."""
+    """The bytes of all arrays in a shape's text; keys and tokens count as 0."""
     return sum(
         BYTES.get(kind, 0) * math.prod(int(n) for n in axes.split(",") if n)
         for kind, axes in ARRAY.findall(shape)
@@ -111,7 +111,7 @@ def bytes_of(shape: str) -> int:
 
 
 def parse(text: str) -> Program:
-    """Read what `compiled.as_text()` gave."""
+    """Parse the text from `compiled.as_text()`."""
     computations: dict[str, Computation] = {}
     entry, current = "", Computation()
     for line in text.splitlines():
@@ -128,7 +128,7 @@ def parse(text: str) -> Program:
 
 
 def _operands(rest: str) -> tuple[str, ...]:
-    """The names between the operation's parentheses, with or without their shapes."""
+    """The operand names between the operation's parentheses, with or without shapes."""
     depth, end = 1, 0
     while depth and end < len(rest):
         depth += {"(": 1, ")": -1}.get(rest[end], 0)

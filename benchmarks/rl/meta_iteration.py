@@ -1,15 +1,14 @@
-"""One meta-iteration of 2D navigation by MAML and TRPO (20 tasks, 20 trajectories, H 100), beside PyTorch and NumPy.
+"""Time one MAML-TRPO meta-iteration on 2D navigation (20 tasks, 20 trajectories, H 100) beside PyTorch and NumPy.
 
-python -m benchmarks.rl.meta_iteration                    both, in turn, as one JSON object
-python -m benchmarks.rl.meta_iteration --share 1          curvature from all tasks, as the PyTorch ports take it
-python -m benchmarks.rl.meta_iteration --alone            ours without the peer
-python -m benchmarks.rl.meta_iteration --write            both, and the table in docs/guides/rl.md
+python -m benchmarks.rl.meta_iteration                    time both in turn; print one JSON object
+python -m benchmarks.rl.meta_iteration --share 1          curvature from all tasks, as in the PyTorch ports
+python -m benchmarks.rl.meta_iteration --alone            only ours, without the peer
+python -m benchmarks.rl.meta_iteration --write            also write the result file and the table in docs/guides/rl.md
 
-Wall seconds say what one waits, CPU seconds what it costs where other work runs beside it. The peer is
-`benchmarks.speed.peers.navigation`, written as the PyTorch ports of MAML write it; both take the same settings,
-shapes and
-number of cores, and neither is timed while it compiles or starts. Environment steps count those that were simulated,
-whether or not the trajectory had ended.
+Wall seconds are what a user waits; CPU seconds are the cost, also when other work runs at the same time. The peer,
+`benchmarks.speed.peers.navigation`, follows the PyTorch ports of MAML. Both use the same settings, shapes and number of
+cores, and neither start-up nor compilation is timed. Environment steps are all simulated steps, including those after
+a trajectory has ended.
 """
 
 import argparse
@@ -35,7 +34,7 @@ from innerloop.parallel.cpu_devices import use_cores
 PRESET = "navigation-maml-trpo"
 RECORD = FOLDER / ITERATION
 AT_ONCE = 5
-"""Iterations of one dispatch of ours."""
+"""Iterations in one of our dispatches."""
 
 
 class Ours:
@@ -53,7 +52,7 @@ class Ours:
         self.state = self.loop.start(e.init_params(), e.keys().tasks)
 
     def steps(self, count: int) -> dict[str, Any]:
-        """So many iterations, in whole dispatches (one at least)."""
+        """Run about `count` iterations, in whole dispatches (at least one)."""
         dispatches = max(1, count // AT_ONCE)
         begun = time.perf_counter()
         for _ in range(dispatches):
@@ -62,7 +61,7 @@ class Ours:
 
 
 def processes(share: float, threads: int, python: Path | None) -> dict[str, list[str]]:
-    """How the contenders are started."""
+    """The contenders' command lines."""
     settings = [str(share), str(threads)]
     found = {"innerloop": [sys.executable, "-m", "benchmarks.rl.meta_iteration", "--serve", *settings]}
     if python is not None:
@@ -71,7 +70,7 @@ def processes(share: float, threads: int, python: Path | None) -> dict[str, list
 
 
 def timed(commands: dict[str, list[str]], turns: int, iterations: int) -> dict[str, dict[str, float]]:
-    """Medians over turns, one contender at a time."""
+    """Medians over turns, timing one contender at a time."""
     with tempfile.TemporaryDirectory() as logs:
         running = {name: ContenderProcess(name, argv, Path(logs) / name) for name, argv in commands.items()}
         try:
@@ -87,7 +86,7 @@ def timed(commands: dict[str, list[str]], turns: int, iterations: int) -> dict[s
 
 
 def summary(answers: list[dict[str, Any]], iterations: int) -> dict[str, float]:
-    """Seconds of one iteration, and environment steps a second."""
+    """Seconds per iteration, and environment steps per second."""
     c = preset(PRESET)
     walked = c.outer.meta_batch * (c.inner.steps + 1) * c.rl.trajectories * c.rl.horizon
     wall = [answer["seconds"] / iterations for answer in answers]
@@ -101,17 +100,17 @@ def summary(answers: list[dict[str, Any]], iterations: int) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Time both and print a record."""
+    """Time the contenders and print the record."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
-        "--share", type=float, default=preset(PRESET).rl.fisher_fraction, help="of the curvature"
+        "--share", type=float, default=preset(PRESET).rl.fisher_fraction, help="share of tasks for curvature"
     )
-    made.add_argument("--threads", type=int, default=2, help="cores of each")
-    made.add_argument("--turns", type=int, default=5, help="of each")
-    made.add_argument("--iterations", type=int, default=AT_ONCE, help="of each turn, a multiple of 5")
-    made.add_argument("--python", type=Path, default=peers_python(), help="a Python that has torch")
-    made.add_argument("--alone", action="store_true", help="ours alone")
-    made.add_argument("--write", action="store_true", help="keep the record and write the docs' table")
+    made.add_argument("--threads", type=int, default=2, help="cores per contender")
+    made.add_argument("--turns", type=int, default=5, help="turns per contender")
+    made.add_argument("--iterations", type=int, default=AT_ONCE, help="per turn, a multiple of 5")
+    made.add_argument("--python", type=Path, default=peers_python(), help="a Python with torch")
+    made.add_argument("--alone", action="store_true", help="only ours")
+    made.add_argument("--write", action="store_true", help="write the result file and the docs' table")
     made.add_argument("--serve", nargs=2, metavar=("SHARE", "THREADS"), help=argparse.SUPPRESS)
     a = made.parse_args(argv)
     if a.serve:
@@ -120,13 +119,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if a.iterations % AT_ONCE or min(a.iterations, a.turns, a.threads) < 1 or not 0 < a.share <= 1:
         print(
-            "rl_speed: counts must be 1 or more, --iterations a multiple of 5, --share in (0, 1].",
+            "meta_iteration: counts must be 1 or more, --iterations a multiple of 5, --share in (0, 1].",
             file=sys.stderr,
         )
         return 2
     if not a.alone and not a.python.exists():
         print(
-            f"rl_speed: there is no {a.python}; run `make bench-setup` once, or give --alone.",
+            f"meta_iteration: {a.python} does not exist; run `make bench-setup` once, or pass --alone.",
             file=sys.stderr,
         )
         return 2

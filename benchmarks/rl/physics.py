@@ -1,11 +1,11 @@
-"""Steps of the half-cheetah a second, beside Gymnasium's own vector environments, in one run.
+"""Compare half-cheetah steps per second with Gymnasium's vector environments.
 
 python -m benchmarks.rl.physics
 
-Ours: 800 trajectories (40 tasks with 20 each), stepped inside a compiled program on all cores. Gymnasium's:
-HalfCheetah-v5 in its SyncVectorEnv and in its AsyncVectorEnv with as many processes as stand in CONTENDERS. All get
-random actions drawn before; every round measures all of them, one after the other, so that what else the machine does
-falls on all. The record, with the median of the rounds and the best of each, goes to benchmarks/rl/physics.json.
+Ours steps 800 trajectories (40 tasks with 20 each) inside a compiled program on all cores. Gymnasium steps
+HalfCheetah-v5 in SyncVectorEnv and AsyncVectorEnv with the numbers of copies in CONTENDERS. Gymnasium's random actions
+are drawn beforehand. Every round times all of them in turn, so that other load affects all alike. The record, with the
+median and the best round of each, goes to benchmarks/rl/physics.json.
 """
 
 import json
@@ -30,14 +30,14 @@ ROUNDS = 5
 OURS, STEPS = 800, 25
 CONTENDERS = {"SyncVectorEnv": (8,), "AsyncVectorEnv": (2, 8, 32)}
 THEIR_STEPS = 4000
-"""Steps of the environment in one round, over all copies."""
+"""Environment steps in one round, over all copies."""
 
 Timed = Callable[[], int]
-"""Does some steps and tells how many."""
+"""Runs some environment steps and returns their number."""
 
 
 def ours() -> Timed:
-    """A compiled scan over steps of all trajectories, split over the cores as in training."""
+    """A compiled scan over the steps of all trajectories, split over the cores as in training."""
     environment = Locomotion("half-cheetah", engine="c")
     devices = jax.devices()
     share = OURS // len(devices)
@@ -63,7 +63,7 @@ def ours() -> Timed:
 
 
 def theirs(name: str, copies: int) -> Timed:
-    """Gymnasium's vector environment with this many copies."""
+    """Gymnasium's vector environment with `copies` copies."""
     make = [lambda: gymnasium.make("HalfCheetah-v5") for _ in range(copies)]
     vector = getattr(gymnasium.vector, name)(make)
     vector.reset(seed=0)
@@ -78,19 +78,19 @@ def theirs(name: str, copies: int) -> Timed:
 
 
 def per_second(timed: Timed) -> float:
-    """Steps a second, once."""
+    """Steps per second in one call."""
     begun = time.perf_counter()
     return timed() / (time.perf_counter() - begun)
 
 
 def per_cpu_second(timed: Timed) -> float:
-    """Steps for each second of processor time of this process: what it costs where other work runs beside it."""
+    """Steps per second of this process's CPU time: the cost, also when other work runs at the same time."""
     begun = time.process_time()
     return timed() / (time.process_time() - begun)
 
 
 def main() -> None:
-    """Measure all in turn and write the record."""
+    """Time all contenders in turn and write the record."""
     runs = {"innerloop": ours()}
     runs |= {f"{name}({n})": theirs(name, n) for name, counts in CONTENDERS.items() for n in counts}
     found: dict[str, list[float]] = {name: [] for name in runs}

@@ -1,13 +1,13 @@
-"""What a meta-step costs on n devices, on paper.
+"""A cost model of a meta-step on n devices.
 
     T(n) = ceil(B / n) t  +  2 (n - 1) / n  G / w  +  2 (n - 1) l
 
-B tasks of t seconds each; G bytes of gradient; a link of w bytes and l seconds. The first term is the tasks of the
-device that has most; the others are the mean over devices, in which each device sends 2 (n - 1) messages of G / n bytes
-one after the other, as in a ring all-reduce.
+B tasks of t seconds each; G bytes of gradient; a link with a bandwidth of w bytes per second and a latency of l
+seconds. The first term is the tasks of the device with the most. The others are the mean over devices, in which each
+device sends 2 (n - 1) messages of G / n bytes one after the other, as in a ring all-reduce.
 
-Assumed: devices alike; one link for every device, all usable at once; no overlap of computing and sending; tasks of
-equal length; nothing read or written. Messages one after the other is the slow end: a tree would pay log n latencies.
+Assumptions: identical devices; one link per device, all usable at once; computation and communication do not overlap;
+tasks take equal time; no input or output. A ring is pessimistic for latency: a tree would need log n latencies.
 """
 
 import math
@@ -18,7 +18,7 @@ DEVICES = tuple(2**k for k in range(11))
 
 @dataclass(frozen=True)
 class Link:
-    """What connects the devices: bytes per second and seconds per message."""
+    """A link between devices: bytes per second and seconds per message."""
 
     name: str
     bandwidth: float
@@ -33,7 +33,7 @@ LINKS = (
 
 
 def sent_by_each(gradient: float, devices: int) -> float:
-    """Bytes that each device sends for one mean."""
+    """Bytes that each device sends for one mean over devices."""
     return 2 * (devices - 1) / devices * gradient
 
 
@@ -48,5 +48,5 @@ def step_seconds(tasks: int, task_seconds: float, gradient: float, devices: int,
 
 
 def efficiency(tasks: int, task_seconds: float, gradient: float, devices: int, link: Link) -> float:
-    """The part of all devices' time that goes into tasks."""
+    """The share of the devices' total time that they spend on tasks."""
     return tasks * task_seconds / devices / step_seconds(tasks, task_seconds, gradient, devices, link)

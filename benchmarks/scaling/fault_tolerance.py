@@ -1,4 +1,4 @@
-"""Is it the same run on more processes, after a restart on fewer, and what happens when one is lost?"""
+"""Measure whether runs agree across numbers of processes and restarts, and what happens when a process is lost."""
 
 import shutil
 import signal
@@ -41,13 +41,13 @@ def weights_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def apart(folder: Path, other: Path) -> float:
-    """Largest difference of the weights, relative to the largest of each array; 0 for the same bits."""
+    """Largest difference between two runs' weights, relative to each array's maximum; 0 if bitwise equal."""
     a, b = weights_of(folder), weights_of(other)
     return max(float(np.abs(a[n] - b[n]).max() / np.abs(a[n]).max()) for n in a)
 
 
 def equality(folder: Path) -> list[dict[str, Any]]:
-    """A run of 50 meta-steps in every arrangement, beside one process with as many devices, and with one device."""
+    """Compare 50 meta-steps in every arrangement with one process on as many devices, and with one device."""
     arrangements = [(1, 1), (1, 2), (2, 1), (1, 4), (4, 1), (2, 2)]
     at = lambda processes, devices: folder / f"{processes}x{devices}"
     for processes, devices in arrangements:
@@ -71,7 +71,7 @@ def equality(folder: Path) -> list[dict[str, Any]]:
 
 
 def restarts(folder: Path) -> list[dict[str, Any]]:
-    """A run of 4 processes asked to stop by SIGTERM to one, then gone on with on other numbers of them."""
+    """Stop a run of 4 processes by SIGTERM to one of them, then resume it on other numbers of processes."""
     whole, parted = folder / "whole", folder / "parted"
     train(4, [*SHORT, "--folder", str(whole)])
     words = ("--outer.meta-steps", str(STEPS), "--outer.log-every", "1", "--folder", str(parted))
@@ -90,7 +90,7 @@ def restarts(folder: Path) -> list[dict[str, Any]]:
 
 
 def losses(folder: Path) -> list[dict[str, Any]]:
-    """Three processes, of which one is killed or hangs, the first and another one."""
+    """Kill or suspend one of three processes: the last, and the first."""
     rows = []
     for number, what in ((signal.SIGKILL, "killed"), (signal.SIGSTOP, "hangs")):
         for index in (2, 0):

@@ -1,4 +1,4 @@
-"""Several processes of `innerloop train` over loopback: started, killed, waited for."""
+"""Start, kill and wait for several processes of one `innerloop train` over loopback."""
 
 import os
 import signal
@@ -12,30 +12,30 @@ from pathlib import Path
 from typing import Any
 
 WAIT = 240.0
-"""Seconds after which anything here is given up."""
+"""Timeout in seconds for everything here."""
 
 
 def free_port() -> int:
-    """A port that the system says is free."""
+    """A free port."""
     with socket.create_server(("", 0)) as listening:
         return listening.getsockname()[1]
 
 
 def meeting(count: int, index: int, port: int, patience: int) -> list[str]:
-    """The options with which one of `count` processes finds the others."""
+    """The options by which one of `count` processes finds the others."""
     told = {"coordinator": f"127.0.0.1:{port}", "processes": count, "process": index, "patience": patience}
     return [word for name, value in told.items() for word in (f"--distributed.{name}", str(value))]
 
 
 class Process(subprocess.Popen[str]):
-    """A process that tells what it says into a file: a pipe that nobody reads fills up and holds it."""
+    """A process that writes its output to a file: an unread pipe would fill up and block it."""
 
     def __init__(self, words: Sequence[str], **options: Any):
-        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115  read when the process has ended
+        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115  read after the process ends
         super().__init__(words, stdout=self.file, stderr=subprocess.STDOUT, text=True, **options)
 
     def told(self) -> str:
-        """All that it said, once it has ended."""
+        """Wait for the process, and return its output."""
         self.wait(timeout=WAIT)
         with self.file:
             self.file.seek(0)
@@ -43,14 +43,14 @@ class Process(subprocess.Popen[str]):
 
 
 def start(count: int, words: Sequence[str], devices: int = 1, patience: int = 10) -> list[Process]:
-    """`innerloop train` in `count` processes of `devices` CPU devices each."""
+    """Start `innerloop train` in `count` processes with `devices` CPU devices each."""
     port = free_port()
     command = [sys.executable, "-m", "innerloop", "train", *words, "--devices", str(devices)]
     return [Process([*command, *meeting(count, index, port, patience)]) for index in range(count)]
 
 
 def end(processes: Sequence[Process]) -> list[tuple[int, str]]:
-    """Exit code and output of each."""
+    """Wait for the processes, and return each one's exit code and output."""
     try:
         told = [process.told() for process in processes]
     finally:
@@ -60,27 +60,27 @@ def end(processes: Sequence[Process]) -> list[tuple[int, str]]:
 
 
 def train(count: int, words: Sequence[str], devices: int = 1) -> None:
-    """A training that must end well."""
+    """Train in `count` processes. Raises RuntimeError if one fails."""
     for code, told in end(start(count, words, devices)):
         if code:
             raise RuntimeError(f"exit code {code}: {told}")
 
 
 def wait_for_lines(folder: Path, lines: int, processes: Sequence[Process]) -> None:
-    """Wait until the run has logged so many lines."""
+    """Wait until the run has logged `lines` lines."""
     deadline, path = time.monotonic() + WAIT, folder / "metrics.jsonl"
     while not path.exists() or path.read_text().count("\n") < lines:
         if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
-            raise RuntimeError(f"the run did not get to {lines} lines: {end(processes)}")
+            raise RuntimeError(f"the run did not log {lines} lines: {end(processes)}")
         time.sleep(0.02)
 
 
 def child_of(process: Process) -> int:
-    """The process that trains, whose parent is the command."""
+    """The id of the process that trains, a child of the command."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         if int(fields[1]) == process.pid:
             return int(stat.parent.name)
@@ -88,7 +88,7 @@ def child_of(process: Process) -> int:
 
 
 def lose(processes: Sequence[Process], index: int, number: int) -> list[tuple[int, float, str]]:
-    """Send one of them a signal; exit code, seconds until its end and output of each of the others."""
+    """Send one process a signal; return the exit code, the seconds until exit and the output of each other one."""
     victim, begun = child_of(processes[index]), time.monotonic()
     os.kill(victim, number)
     others = [process for i, process in enumerate(processes) if i != index]

@@ -1,13 +1,13 @@
-"""More than one process, measured on this machine, and more than this machine, on paper.
+"""Measure several processes on this machine, and extrapolate to more devices with a cost model.
 
 python -m benchmarks.scaling.measure              time and bytes of a meta-step for 1, 2 and 4 processes
-python -m benchmarks.scaling.measure --equality   the same bits? devices in one process and in several
-python -m benchmarks.scaling.measure --restarts   checkpointed on 4 processes, gone on with on 1, 2 and 8
-python -m benchmarks.scaling.measure --losses     seconds until the others stop when a process is killed, or hangs
-python -m benchmarks.scaling.measure --all        all of it
-python -m benchmarks.scaling.measure --table      the tables of docs/guides/scale.md from the result file alone
+python -m benchmarks.scaling.measure --equality   compare the bits of runs in one process and in several
+python -m benchmarks.scaling.measure --restarts   stop on 4 processes and resume on 1, 2, 4 and 8
+python -m benchmarks.scaling.measure --losses     seconds until the others stop when a process is killed or hangs
+python -m benchmarks.scaling.measure --all        all of the above
+python -m benchmarks.scaling.measure --table      only write the tables of docs/guides/scale.md, from the result file
 
-Where the machine permits, the processes have a network of their own, so that what is counted on the loopback is theirs.
+If the system permits, the processes run in their own network namespace, so that the loopback counts only their bytes.
 """
 
 import argparse
@@ -32,7 +32,7 @@ OWN_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"',
 
 
 def own_network() -> list[str]:
-    """The words before a command that give it a loopback of its own; none where that is not permitted."""
+    """The command prefix that gives a command its own loopback; empty if that is not permitted."""
     try:
         done = subprocess.run([*OWN_NETWORK, "true"], capture_output=True)
     except OSError:
@@ -41,7 +41,7 @@ def own_network() -> list[str]:
 
 
 def measured(workload: str, count: int, before: list[str]) -> dict[str, Any]:
-    """One row: `count` processes on one workload."""
+    """Measure one row: `count` processes on one workload."""
     port = free_port()
     worker = f"{sys.executable} -m benchmarks.scaling.worker {workload} {count}"
     script = "".join(f"{worker} {index} {port} & " for index in range(1, count)) + f"{worker} 0 {port}; wait"
@@ -53,7 +53,7 @@ def measured(workload: str, count: int, before: list[str]) -> dict[str, Any]:
 
 
 def speed(folder: Path) -> dict[str, Any]:
-    """Rows of all workloads."""
+    """Measure all workloads."""
     before = own_network()
     rows = {name: [measured(name, count, before) for count in COUNTS] for name in WORKLOADS}
     return {"rows": rows, "own_network": bool(before), "cores": len(os.sched_getaffinity(0))}
@@ -68,12 +68,12 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 
 
 def load(path: Path = RESULTS) -> dict[str, Any]:
-    """What was measured so far."""
+    """The results so far."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure what was asked, and write the tables."""
+    """Measure what was asked for, and write the tables."""
     reader = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling.measure",
         description=__doc__,

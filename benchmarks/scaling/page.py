@@ -1,4 +1,4 @@
-"""The tables of docs/guides/scale.md, from benchmarks/results/scaling.json and the cost model alone."""
+"""Generate the tables of docs/guides/scale.md from benchmarks/results/scaling.json and the cost model."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from innerloop.io.files import write_text
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "scale.md"
 BEGIN, END = "<!-- {}:begin -->", "<!-- {}:end -->"
 LARGE = 1024
-"""Tasks of the meta-batch on paper."""
+"""Tasks per meta-batch in the cost model's tables."""
 
 
 def seconds(value: float) -> str:
-    """A time in its unit."""
+    """A time with a suitable unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -23,7 +23,7 @@ def seconds(value: float) -> str:
 
 
 def count_of(value: float) -> str:
-    """Bytes with their thousands apart."""
+    """A count with spaces between thousands."""
     return f"{value:,.0f}".replace(",", " ")
 
 
@@ -34,8 +34,8 @@ def made(part: dict[str, Any]) -> str:
 
 def speed(part: dict[str, Any]) -> str:
     """Time and bytes per meta-step."""
-    header = ["workload", "tasks", "processes", "time", "CPU time of all", "bytes of the mean"]
-    header += ["sent by all, computed", "on the loopback, measured"]
+    header = ["workload", "tasks", "processes", "time", "total CPU time", "bytes of the mean"]
+    header += ["bytes sent, computed", "bytes on the loopback, measured"]
     rows = []
     for name, measured in part["measured"]["rows"].items():
         for row in measured:
@@ -56,11 +56,11 @@ def speed(part: dict[str, Any]) -> str:
 
 
 def equality(part: dict[str, Any]) -> str:
-    """How far the runs are apart."""
+    """How far the runs' weights differ."""
     header = [
         "processes",
         "devices each",
-        "compared with one process and as many devices",
+        "compared with one process on as many devices",
         "compared with one device",
     ]
     word = lambda value: "same bits" if value == 0 else f"{value:.1e}"
@@ -77,7 +77,7 @@ def restarts(part: dict[str, Any]) -> str:
         "stopped on",
         "at meta-step",
         "resumed on",
-        "final weights compared with 4 processes without a stop",
+        "final weights compared with an uninterrupted run on 4",
     ]
     word = lambda value: "same bits" if value == 0 else f"{value:.1e}"
     rows = [["4", str(r["stopped_at"]), str(r["processes"]), word(r["apart"])] for r in part["measured"]]
@@ -85,7 +85,7 @@ def restarts(part: dict[str, Any]) -> str:
 
 
 def losses(part: dict[str, Any]) -> str:
-    """How long the others go on."""
+    """How long the other processes continue."""
     header = ["of 3 processes", "the others stopped after", "exit codes", "reported why"]
     rows = [
         [r["what"], f"{r['seconds']:.1f} s", ", ".join(map(str, r["codes"])), "yes" if r["told"] else "no"]
@@ -109,7 +109,7 @@ def model(part: dict[str, Any]) -> str:
 
 
 def paper(task: float, gradient: float) -> str:
-    """Rows by devices, columns by links."""
+    """One row per number of devices, one column per link."""
     header = ["devices", "tasks each", "sent by each"]
     header += [f"{link.name}: mean, meta-step, efficiency" for link in LINKS]
     rows = []
@@ -128,7 +128,7 @@ SECTIONS = {"speed": speed, "equality": equality, "restarts": restarts, "losses"
 
 
 def filled(page: str, name: str, text: str) -> str:
-    """The page with `text` between the markers of `name`. Raises InnerloopError unless they are there once each."""
+    """The page with `text` between the markers of `name`. Raises InnerloopError unless each occurs once, in order."""
     begin, end = BEGIN.format(name), END.format(name)
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
         raise InnerloopError("docs/guides/scale.md", f"needs {begin} and {end} once each, in this order")

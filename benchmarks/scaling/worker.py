@@ -1,4 +1,4 @@
-"""One process of the scaling measurement: joins the others, times meta-steps, and the first prints one JSON object."""
+"""One process of the scaling measurement: join the others and time meta-steps; the first prints one JSON object."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def workloads() -> dict[str, tuple[Config, int]]:
 
 
 def random_splits() -> Splits:
-    """Classes of random bytes: speed does not depend on the pictures."""
+    """Classes of random bytes, since the speed does not depend on the pictures."""
     rng = np.random.default_rng(0)
     classes = lambda n: ClassArrays.from_lists(
         [rng.integers(0, 256, (20, 28, 28, 1), np.uint8) for _ in range(n)], [str(i) for i in range(n)]
@@ -39,7 +39,7 @@ def random_splits() -> Splits:
 
 
 def loopback() -> int:
-    """Bytes that came over the loopback of this network namespace."""
+    """Bytes received over this network namespace's loopback."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return next(int(line.split(":")[1].split()[0]) for line in lines if line.strip().startswith("lo:"))
 
@@ -52,7 +52,7 @@ def measure(name: str) -> dict[str, float]:
     state = loop.start(experiment.init_params(), experiment.keys().tasks)
     state, info = loop.run(state, length)
     jax.block_until_ready(state)
-    multi_process.all_gather_int(0)  # all are ready
+    multi_process.all_gather_int(0)  # wait until all are ready
     wall, cpu, begun = [], time.process_time_ns(), loopback()
     for _ in range(TURNS):
         turn = time.perf_counter()

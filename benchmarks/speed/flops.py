@@ -1,15 +1,15 @@
-r"""Floating-point operations of a meta-step, from its shapes alone: products of the convolutions and linear layers.
+r"""Floating-point operations of a meta-step, computed from its shapes: products of convolutions and linear layers.
 
-A layer's forward product costs P = 2 x examples x places x (numbers in a window) x filters. Each derivative of a
+A layer's forward product costs P = 2 x examples x positions x (inputs per window) x filters. Each derivative of a
 product is a product of the same size. The first layer's input is data and needs no derivative:
 
                                                                           first layer    others
     a loss and its gradient (FOMAML, a query set)                             2P           3P
-    backward through that: two products for each of those, less by data       2P           6P
+    backward through that: two products for each of those, none for data      2P           6P
 
-ANIL runs the body once over the support set and once back through it, and only the head at every step. Normalisation,
-pooling and activations are left out: their operations are few, though their time is not. What an implementation runs
-again to save memory is not counted either: it is the mathematics' count, the same for every contender.
+ANIL runs the body forward and backward once on the support set, and only the head at every step. Normalisation, pooling
+and activations are omitted: their operations are few, although their time is not. Recomputation to save memory is not
+counted either, so the count is the same for every contender.
 """
 
 from benchmarks.speed.workloads import Workload
@@ -56,5 +56,5 @@ def task(w: Workload) -> int:
 
 
 def meta_step(w: Workload) -> int:
-    """All tasks of one meta-step; 0 where nothing is trained."""
+    """All tasks of one meta-step; 0 for workloads that do not train."""
     return w.tasks * task(w) if w.kind == "training" else 0

@@ -1,6 +1,6 @@
 """Our contender: `python -m benchmarks.speed.innerloop_worker THREADS`.
 
-What is timed is what a training run calls, `outer.meta_steps`.
+It times what a training run calls, `OuterLoop.run`.
 """
 
 import sys
@@ -30,14 +30,14 @@ from innerloop.tasks.datasets import memmap
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.streaming import StreamedEpisodes
 
-SAMPLING_CLASSES, EACH = 4800, 20  # Omniglot's training classes with their turns
+SAMPLING_CLASSES, EACH = 4800, 20  # Omniglot's training classes with their rotations
 
 
 class Ours:
     """Meta-steps of a workload."""
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Make the weights and the tasks of the first meta-step, write them, and compile."""
+        """Write the initial weights and the first meta-step's tasks, and compile."""
         w = self.w = from_dict(workload)
         self.experiment = experiment(w)
         params, tasks = self.problem = self.experiment.init_params(), first_tasks(self.experiment)
@@ -49,14 +49,14 @@ class Ours:
         return {"compile_s": max(0.0, first - second), "versions": versions()}
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
-        """The meta-gradient of the first meta-step: as it was computed, or anew in double precision."""
+        """Write the first meta-step's meta-gradient: as computed, or recomputed in double precision."""
         algorithm = self.experiment.algorithm
         exact = lambda: gradient_in_double(algorithm, *self.problem)
         save_gradient(path, exact() if double else self.state.opt_state[0].gradient)
         return {}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-steps; `count` is a multiple of those in one dispatch."""
+        """Run `count` meta-steps, a multiple of those in one dispatch."""
         start = time.perf_counter()
         for _ in range(count // self.w.per_dispatch):
             self.state, _ = self.loop.run(self.state, self.w.per_dispatch)
@@ -64,7 +64,7 @@ class Ours:
         return {"seconds": time.perf_counter() - start}
 
     def peak(self) -> dict[str, Any]:
-        """XLA's product of two large matrices."""
+        """The rate of XLA's product of two large matrices."""
         a, product = jnp.ones((1536, 1536)), jax.jit(jnp.matmul)
         product(a, a).block_until_ready()
         times = []
@@ -76,10 +76,10 @@ class Ours:
 
 
 class Sampler(Ours):
-    """Drawing tasks: on the device, split over its cores as training does, or from a memory map."""
+    """Task sampling: on the device, split over its cores as in training, or from a memory map."""
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Put the examples on the device or into a memory map, and compile."""
+        """Put the examples on the device or in a memory map, and compile."""
         w = self.w = from_dict(workload)
         assert w.image is not None
         classes = noise(w.image, SAMPLING_CLASSES, EACH)
@@ -96,9 +96,9 @@ class Sampler(Ours):
         return {"compile_s": max(0.0, first - second), "versions": versions()}
 
     def compiled(self, episodes: Episodes) -> Any:
-        """`draw(key, step)`: one meta-batch on the cores that share it, each task in the place of the one before.
+        """`draw(key, step)` draws one meta-batch, split over the cores; each task overwrites the one before.
 
-        So they are drawn while training, and so NumPy draws them: nobody keeps a task once the next is drawn.
+        Training and the NumPy sampler do the same: neither keeps a task after drawing the next.
         """
         mesh = outer.task_mesh(self.w.tasks)
         by_task = jax.sharding.PartitionSpec("tasks")
@@ -118,7 +118,7 @@ class Sampler(Ours):
         return lambda key, step: function(episodes, key, step)
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-batches of tasks as float32 in [0, 1]; from a memory map as the bytes that travel."""
+        """Draw meta-batches as float32 in [0, 1], or from a memory map as bytes, which are scaled on the device."""
         start = time.perf_counter()
         for _ in range(count):
             if self.w.kind == "streaming":
@@ -130,37 +130,37 @@ class Sampler(Ours):
 
 
 class Either:
-    """Ours, whichever the workload is."""
+    """Our contender for any workload."""
 
     chosen: Ours
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Become the contender of the workload's kind."""
+        """Choose the contender for the workload's kind, and load it."""
         self.chosen = Ours() if workload["kind"] == "training" else Sampler()
         return self.chosen.load(workload, problem)
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
-        """As the chosen one."""
+        """Delegate to the chosen contender."""
         return self.chosen.gradient(path, double)
 
     def steps(self, count: int) -> dict[str, Any]:
-        """As the chosen one."""
+        """Delegate to the chosen contender."""
         return self.chosen.steps(count)
 
     def peak(self) -> dict[str, Any]:
-        """As the chosen one."""
+        """Delegate to the chosen contender."""
         return self.chosen.peak()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what ours runs on."""
+    """Versions of our packages."""
     from importlib import metadata
 
     return {name: metadata.version(name) for name in ("innerloop", "jax", "jaxlib")}
 
 
 def start() -> Either:
-    """One CPU device for each core that this process may use."""
+    """Use one CPU device for each core that this process may run on."""
     use_cores()
     return Either()
 

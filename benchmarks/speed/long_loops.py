@@ -1,9 +1,9 @@
-"""Memory and time of a meta-gradient through a thousand inner steps: `python -m benchmarks.speed.long_loops`.
+"""Measure memory and time of a meta-gradient through 1000 inner steps: `python -m benchmarks.speed.long_loops`.
 
-A network of 55 000 parameters is trained by Adam for 1000 inner steps on minibatches, and the loss of the result is
-differentiated in the initialisation. Memory is the temporary memory of the compiled program, in copies of what moves
-from step to step (parameters and both moments); time is the median of several runs. Beside it the same loop written by
-hand on Equinox's checkpointed scan, a binomial scheme over loops of unknown length.
+Adam trains a network of 55 000 parameters for 1000 inner steps on minibatches, and the final loss is differentiated
+with respect to the initialisation. Memory is the compiled program's temporary memory, in copies of the loop state
+(parameters and both moments). Time is the median of several runs. The comparison is the same loop written by hand with
+Equinox's checkpointed scan, a binomial scheme for loops of unknown length.
 """
 
 import json
@@ -37,7 +37,7 @@ CASES: list[tuple[Derivative, str | None]] = [
 
 
 def problem() -> tuple[il.MLP, il.Task]:
-    """A network of 64 inputs, 200 and 200 hidden units and 10 outputs, and its examples."""
+    """A network with 64 inputs, two hidden layers of 200 units and 10 outputs, and a task."""
     rng = np.random.default_rng(0)
     inputs = lambda n: jnp.asarray(rng.normal(size=(n, 64)), jnp.float32)
     draw = lambda n: il.Batch(inputs(n), jnp.asarray(rng.integers(0, 10, n)))
@@ -46,7 +46,7 @@ def problem() -> tuple[il.MLP, il.Task]:
 
 
 def measure(derivative: Derivative, checkpoints: str | None) -> dict[str, object]:
-    """One way of differentiating: temporary memory in bytes and in copies, and seconds."""
+    """Measure one way of differentiating: temporary memory in bytes and in copies, and seconds."""
     params, task = problem()
     inner = il.InnerLoop(
         optax.adam(1e-3),
@@ -60,7 +60,7 @@ def measure(derivative: Derivative, checkpoints: str | None) -> dict[str, object
 
 
 def equinox_meta_grad(params: il.MLP, task: il.Task) -> il.MLP:
-    """The same meta-gradient through `equinox.internal.scan`, with the square root of checkpoints that it chooses."""
+    """The same meta-gradient through `equinox.internal.scan`, with its default number of checkpoints, a square root."""
     loss, rule = il.cross_entropy(), optax.adam(1e-3)
 
     def step(carry: PyTree, i: Array) -> tuple[PyTree, None]:
@@ -79,7 +79,7 @@ def equinox_meta_grad(params: il.MLP, task: il.Task) -> il.MLP:
 
 
 def distance_of_equinox() -> float:
-    """Between both meta-gradients, over the norm of ours: the loops compared are the same."""
+    """Distance between the two meta-gradients over the norm of ours, to check that the loops are the same."""
     params, task = problem()
     inner = il.InnerLoop(optax.adam(1e-3), STEPS, minibatch=BATCH)
     ours, _ = jax.jit(il.maml(il.cross_entropy(), inner).meta_grad)(params, task)
@@ -110,7 +110,7 @@ def cost_of(
 
 
 def write_page(record: dict) -> None:
-    """The table of the page on performance."""
+    """Write the table of docs/reference/performance.md."""
     first = record["cases"][0]["seconds"]
     rows = [
         [
@@ -128,7 +128,7 @@ def write_page(record: dict) -> None:
 
 
 def main() -> None:
-    """Measure all ways in turn, and write the result file and the table."""
+    """Measure all cases in turn, and write the result file and the table."""
     cases = []
     for derivative, checkpoints in CASES:
         cases.append(measure(derivative, checkpoints))

@@ -1,4 +1,4 @@
-"""`results.json` and the tables in docs/reference/performance.md, which are written from it alone."""
+"""Read and write `results.json`, and generate the tables of docs/reference/performance.md from it."""
 
 import json
 from pathlib import Path
@@ -15,20 +15,20 @@ HERE = Path(__file__).resolve().parents[1]
 RESULTS = HERE / "results.json"
 PAGE = HERE.parent / "docs" / "reference" / "performance.md"
 WIDTH = 118
-"""Characters of a line."""
+"""Characters per line."""
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 Record = dict[str, Any]
 
 
 def load(path: Path = RESULTS) -> dict[str, Record]:
-    """Every record by workload, in the workloads' order; none if nothing was measured yet."""
+    """Every record by workload, in the order of the workloads; empty if nothing has been measured."""
     found = json.loads(path.read_text()) if path.exists() else {}
     return {name: found[name] for name in workloads() if name in found}
 
 
 def add(record: Record, path: Path = RESULTS) -> None:
-    """Put one record among the others, in place of an older one of its workload."""
+    """Save one record, replacing an older one of the same workload."""
     records = {**load(path), record["workload"]: record}
     ordered = {name: records[name] for name in workloads() if name in records}
     write_text(path, json.dumps(ordered, indent=1) + "\n")
@@ -41,7 +41,7 @@ def significant(value: float) -> str:
 
 
 def grouped(value: float) -> str:
-    """A count with its thousands apart."""
+    """A count with spaces between thousands."""
     return f"{value:,.0f}".replace(",", " ") if value >= 100 else significant(value)
 
 
@@ -56,7 +56,7 @@ def in_words(record: Record) -> str:
 
 
 def peer_cell(record: Record, name: str) -> str:
-    """A peer's milliseconds, why it has none, or a dash where it has no such method."""
+    """A peer's milliseconds, the reason why it has none, or a dash if it did not take part."""
     if name in record["peers_ms"]:
         return significant(record["peers_ms"][name])
     reason = record["refused"].get(name)
@@ -68,18 +68,18 @@ def peer_cell(record: Record, name: str) -> str:
 
 
 def best_memory(record: Record) -> str:
-    """Peak MB of the best peer."""
+    """Peak memory of the fastest peer in MB."""
     best = record["best_peer"]
     return grouped(record["memory_mb"][best]) if best else "–"
 
 
 def fraction(record: Record) -> str:
-    """Of the machine's measured matrix-product peak."""
+    """The fraction of the machine's measured matrix-product peak."""
     return "–" if record["fraction_of_peak"] is None else f"{record['fraction_of_peak']:.2f}"
 
 
 def ratio(record: Record) -> str:
-    """How many times faster than the best peer."""
+    """The fastest peer's time over ours."""
     return "–" if record["ratio"] is None else f"**{record['ratio']:.2f}**"
 
 
@@ -125,7 +125,7 @@ def sampling_table(records: list[Record]) -> str:
 
 
 def settings(records: list[Record]) -> str:
-    """Machine, versions, dates, threads, commits and the load that the machine had."""
+    """Machine, threads, versions, commits, dates and load."""
     each = lambda name: ", ".join(sorted({str(r[name]) for r in records}))
     versions = sorted({f"{k} {v}" for r in records for k, v in r["versions"].items()})
     dates = sorted(r["date"] for r in records)
@@ -148,7 +148,7 @@ def settings(records: list[Record]) -> str:
 
 
 def tables(records: dict[str, Record]) -> str:
-    """All tables, from records alone."""
+    """Generate all tables from the records."""
     if not records:
         return "Nothing was measured yet.\n"
     everything = list(records.values())
@@ -162,7 +162,7 @@ def tables(records: dict[str, Record]) -> str:
 
 
 def between_markers(page: str, text: str) -> str:
-    """The page with `text` between its markers. Raises InnerloopError if they are not there once each, in order."""
+    """The page with `text` between its markers. Raises InnerloopError unless each occurs once, in order."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
         raise InnerloopError(
             "docs/reference/performance.md", f"needs {BEGIN} and {END} once each, in this order"
@@ -172,5 +172,5 @@ def between_markers(page: str, text: str) -> str:
 
 
 def write_table(results: Path = RESULTS, page: Path = PAGE) -> None:
-    """Write the tables into the page."""
+    """Write the tables to the page."""
     write_text(page, between_markers(page.read_text(), tables(load(results))))

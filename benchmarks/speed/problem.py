@@ -1,4 +1,4 @@
-"""A workload as parts of ours: its experiment, the tasks of its first meta-step, its outer loop, its gradient."""
+"""Build a workload with innerloop: its experiment, the first meta-step's tasks, its outer loop, its gradient."""
 
 from typing import Any, NamedTuple
 
@@ -23,14 +23,14 @@ KEY = 1
 
 
 class FirstGradient(NamedTuple):
-    """The meta-gradient of the first step, kept to be compared with the peers'."""
+    """The meta-gradient of the first step, for comparison with the peers'."""
 
     seen: jax.Array
     gradient: Any
 
 
 def keep_first_gradient() -> optax.GradientTransformation:
-    """Change nothing, and remember the first gradient: so the program that is checked is the one that is timed."""
+    """Store the first gradient and change nothing, so that the program that is checked is the one that is timed."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, FirstGradient]:
         kept = jax.tree.map(lambda old, new: jnp.where(state.seen, old, new), state.gradient, updates)
@@ -41,7 +41,7 @@ def keep_first_gradient() -> optax.GradientTransformation:
 
 
 def config(w: Workload, precision: Precision = "float32") -> Config:
-    """The workload as a run's config."""
+    """The workload as a training config."""
     if w.image is None:
         data = DataConfig(dataset="sinusoid", ways=1, shots=w.shots, queries=w.queries)
         model = ModelConfig(kind="mlp", hidden=w.hidden, scale=0.1)
@@ -61,7 +61,7 @@ def config(w: Workload, precision: Precision = "float32") -> Config:
 
 
 def noise(image: tuple[int, int, int], classes: int, each: int) -> ClassArrays:
-    """Random bytes as images: without the ties between equal numbers that pooling would have to break."""
+    """Random bytes as images, which avoids ties in max-pooling."""
     examples = np.random.default_rng(0).integers(0, 256, (classes * each, *image), np.uint8)
     starts, counts = np.arange(classes) * each, np.full(classes, each)
     names = tuple(f"c{i}" for i in range(classes))
@@ -69,13 +69,13 @@ def noise(image: tuple[int, int, int], classes: int, each: int) -> ClassArrays:
 
 
 def experiment(w: Workload, precision: Precision = "float32") -> SupervisedExperiment:
-    """The workload on noise."""
+    """The workload's experiment on noise."""
     classes = noise(w.image, 64, w.shots + w.queries) if w.image else None
     return SupervisedExperiment(config(w, precision), Splits(classes, classes, classes) if classes else None)
 
 
 def outer_loop(made: SupervisedExperiment, mesh: Mesh | None = None) -> outer.OuterLoop:
-    """The outer loop that a training run calls, which remembers its first gradient."""
+    """The outer loop of a training run, which also stores its first gradient."""
     optimizer = optax.chain(keep_first_gradient(), made.optimizer)
     tasks, meta_batch = made.train_tasks(), made.config.outer.meta_batch
     return outer.OuterLoop(
@@ -84,7 +84,7 @@ def outer_loop(made: SupervisedExperiment, mesh: Mesh | None = None) -> outer.Ou
 
 
 def compile_steps(loop: outer.OuterLoop, state: outer.MetaState, steps: int) -> jax.stages.Compiled:
-    """The program of `steps` meta-steps, which `loop.run` then uses."""
+    """Compile `steps` meta-steps; `loop.run` then uses the program."""
     program: Any = loop.program(steps)
     compiled = program.__wrapped__.lower(place_cut(state, loop.mesh), *loop.data(state, steps)).compile()
     loop.programs[steps] = compiled
@@ -98,7 +98,7 @@ def first_tasks(made: SupervisedExperiment) -> Task:
 
 
 def save_problem(path: str, params: Any, tasks: Task) -> None:
-    """Weights by their path, and tasks, for those who compute the same."""
+    """Save weights by path, and tasks, for the other contenders."""
     arrays = {f"weights:{name}": x for name, x in named(params).items()}
     arrays |= {"support_x": tasks.support.inputs, "support_y": tasks.support.targets}
     arrays |= {"query_x": tasks.query.inputs, "query_y": tasks.query.targets}
@@ -106,7 +106,7 @@ def save_problem(path: str, params: Any, tasks: Task) -> None:
 
 
 def load_problem(path: str, like: Any) -> tuple[Any, Task]:
-    """What `save_problem` wrote: parameters shaped as `like`, and tasks."""
+    """Load what `save_problem` wrote: parameters with the structure of `like`, and tasks."""
     with np.load(path) as arrays:
         leaves = [arrays[f"weights:{name}"] for name in paths(like)]
         batches = [Batch(arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("support", "query")]
@@ -114,12 +114,12 @@ def load_problem(path: str, like: Any) -> tuple[Any, Task]:
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """Leaves by their path."""
+    """Leaves by path."""
     return dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
 
 
 def save_gradient(path: str, gradient: Any) -> None:
-    """A meta-gradient by its paths."""
+    """Save a meta-gradient by path."""
     np.savez(path, **{name: np.asarray(x) for name, x in named(gradient).items()})  # pyright: ignore
 
 

@@ -12,15 +12,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 OURS = "ours"
 PATIENCE = 1200.0
-"""Seconds until a contender that does not answer is given up."""
+"""Seconds to wait for a contender's answer."""
 
 
 class ContenderError(Exception):
-    """A contender could not do what it was asked."""
+    """A contender failed to do what it was asked."""
 
 
 class NoAnswerError(ContenderError):
-    """A contender took longer than it was given."""
+    """A contender did not answer in time."""
 
 
 def peers_python() -> Path:
@@ -29,7 +29,7 @@ def peers_python() -> Path:
 
 
 def command(name: str, threads: int) -> list[str]:
-    """How a contender's process is started."""
+    """A contender's command line."""
     if name == OURS:
         return [sys.executable, "-m", "benchmarks.speed.innerloop_worker", str(threads)]
     return [str(peers_python()), "-m", "benchmarks.speed.peers", name, str(threads)]
@@ -51,17 +51,17 @@ class ContenderProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                # Compiled anew: a program read from disk would hide the time that compiling takes.
+                # Without the compilation cache, which would hide the compile time.
                 env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **settings},
             )
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """One request and its answer. Raises ContenderError for an error, a dead process and no answer."""
+        """Send a request and return the answer. Raises ContenderError for an error, a dead process or no answer."""
         self.send(do, **values)
         return self.receive(PATIENCE)
 
     def send(self, do: str, **values: Any) -> None:
-        """A request, whose answer `receive` waits for. Raises ContenderError for a dead process."""
+        """Send a request; `receive` waits for the answer. Raises ContenderError for a dead process."""
         assert self.process.stdin is not None
         self.asked = do
         try:
@@ -71,7 +71,7 @@ class ContenderProcess:
             raise ContenderError(self.ended()) from None
 
     def receive(self, patience: float) -> dict[str, Any]:
-        """The answer within so many seconds. Raises ContenderError as `ask`."""
+        """Return the answer within `patience` seconds. Raises ContenderError like `ask`."""
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], patience)[0]:
             self.process.kill()
@@ -86,7 +86,7 @@ class ContenderProcess:
         return answer
 
     def ended(self) -> str:
-        """What is known of a process that is no more."""
+        """The exit code and the last log line of a process that has ended."""
         code = self.process.wait()
         last = self.log.read_text(errors="replace").strip().splitlines()[-1:]
         return f"the process ended with {code}" + (f" ({last[0][:200]})" if last else "")

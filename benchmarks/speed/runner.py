@@ -1,6 +1,6 @@
-"""One workload: contenders start, the peers' meta-gradients are checked, then all are timed in alternation.
+"""Run one workload: start the contenders, check the peers' meta-gradients, then time all in turn.
 
-All processes live at once and wait while another computes, so that whatever else the machine does meets all alike.
+All processes exist at the same time and wait while another computes, so that other load affects all alike.
 """
 
 import math
@@ -17,21 +17,21 @@ from benchmarks.speed.summary import record
 from benchmarks.speed.workloads import Workload
 
 TOLERANCE = 1e-2
-"""Relative error of a peer's meta-gradient, in float32. Where rounding puts a unit on the other side of a kink (ReLU,
-pooling), right gradients differ by thousandths; a wrong second order is off by several percent."""
+"""Largest relative error of a peer's meta-gradient in float32. If rounding puts a unit on the other side of a kink
+(ReLU, pooling), correct gradients differ by thousandths; a wrong second order is off by several percent."""
 DOUBLE_TOLERANCE = 1e-6
-"""The same in float64, which decides where float32 cannot: after several steps through kinks right gradients differ
-there by several percent too."""
+"""The same in float64, for cases that float32 cannot decide: after several steps through kinks, correct float32
+gradients also differ by several percent."""
 SLICE = 0.1
-"""Seconds that a contender computes in its turn, at least."""
+"""Shortest turn of a contender, in seconds."""
 FAR = 2.0
-"""A peer this many times slower than the fastest is timed once."""
+"""A peer slower than the fastest by more than this factor is timed only once."""
 
 Tell = Callable[[str], None]
 
 
 class Race:
-    """The contenders of one workload, in a folder for what they exchange."""
+    """The contenders of one workload, and a folder for the files that they exchange."""
 
     def __init__(self, workload: Workload, folder: Path, tell: Tell):
         self.w, self.folder, self.tell = workload, folder, tell
@@ -50,7 +50,7 @@ class Race:
         }
 
     def run(self, seconds: float, least: int) -> dict[str, Any]:
-        """Everything, into one record. Raises ContenderError where ours fails."""
+        """Run the whole race and return its record. Raises ContenderError if ours fails."""
         try:
             self.prepare()
             self.alternate(seconds, least)
@@ -64,7 +64,7 @@ class Race:
         return record(self.w, self.times, self.cpu, memory, self.peaks, self.errors, self.refused, self.facts)
 
     def prepare(self) -> None:
-        """Load ours, which writes the problem, then every peer, and compare their gradients."""
+        """Load ours, which writes the problem, then load every peer and check its gradient."""
         for name in list(self.contenders):
             self.attempt(name, lambda one: one.ask("ready"))
         self.tell("compiling ours")
@@ -79,7 +79,7 @@ class Race:
                 self.attempt(name, lambda one: self.peaks.append(one.ask("peak")["gflops"]))
 
     def attempt(self, name: str, act: Callable[[ContenderProcess], Any]) -> Any:
-        """Act on a contender; a peer that fails leaves the race, with its reason."""
+        """Call `act` on a contender; a peer that fails leaves the race, and the reason is recorded."""
         try:
             return act(self.contenders[name])
         except ContenderError as error:
@@ -89,7 +89,7 @@ class Race:
             self.contenders.pop(name).close()
 
     def load_peer(self, peer: ContenderProcess, problem: str) -> None:
-        """Give a peer the problem and hold its meta-gradient against ours."""
+        """Give a peer the problem and compare its meta-gradient with ours."""
         loaded = peer.ask("load", workload=self.w.as_dict(), problem=problem)
         self.facts["versions"] = {**self.facts["versions"], **loaded["versions"]}
         if self.w.kind != "training":
@@ -106,7 +106,7 @@ class Race:
         self.errors[peer.name] = error
 
     def apart(self, peer: ContenderProcess, double: bool) -> float:
-        """Relative distance of a peer's first meta-gradient from ours."""
+        """Relative error of a peer's first meta-gradient."""
         found = {}
         for one in (self.contenders[OURS], peer):
             found[one.name] = str(self.folder / f"gradient-{one.name}{'-double' * double}.npz")
@@ -114,7 +114,7 @@ class Race:
         return relative_error(found[peer.name], found[OURS])
 
     def alternate(self, seconds: float, least: int) -> None:
-        """Turns of all contenders one after the other, for about `seconds` but at least `least` rounds."""
+        """Time all contenders in turn, for about `seconds` seconds but at least `least` rounds."""
         for name in [name for name in self.contenders if name not in self.estimates]:
             self.estimates[name] = self.attempt(name, lambda one: self.timed(one, 1)) or math.inf  # warm-up
         self.whole = {name: contender.peak_mb for name, contender in self.contenders.items()}
@@ -131,7 +131,7 @@ class Race:
             self.tell(f"round {rounds}, {time.monotonic() - start:.0f} of {seconds:.0f} s")
 
     def far_behind(self) -> set[str]:
-        """The peers that cannot become the best: one turn is enough for them."""
+        """The peers too slow to become the fastest, for which one turn is enough."""
         peers = {name: min(turns) for name, turns in self.times.items() if name != OURS}
         return {name for name, best in peers.items() if best > FAR * min(peers.values())}
 
@@ -145,16 +145,16 @@ class Race:
 
 
 def relative_error(path: str, reference: str) -> float:
-    """Distance of two gradients over the norm of the second."""
+    """Distance between two gradients over the norm of the second."""
     with np.load(path) as a, np.load(reference) as b:
         if set(a.files) != set(b.files):
-            raise ContenderError("its gradient has other parameters than ours")
+            raise ContenderError("its gradient has different parameters from ours")
         apart = sum(float(np.sum((a[name].astype(np.float64) - b[name]) ** 2)) for name in b.files)
         size = sum(float(np.sum(b[name].astype(np.float64) ** 2)) for name in b.files)
     return (apart / size) ** 0.5
 
 
 def race(workload: Workload, seconds: float, least: int, tell: Tell) -> dict[str, Any]:
-    """Run one workload with all its contenders, at least `least` rounds, and return its record."""
+    """Run one workload with all its contenders for at least `least` rounds, and return its record."""
     with tempfile.TemporaryDirectory(prefix="innerloop-bench-") as folder:
         return Race(workload, Path(folder), tell).run(seconds, least)

@@ -1,4 +1,4 @@
-"""What a race becomes: one record of plain numbers a workload."""
+"""Summarise a race as one record of plain numbers per workload."""
 
 from statistics import median
 from typing import Any
@@ -19,13 +19,12 @@ def record(
     refused: dict[str, str],
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Medians and what follows from them.
+    """Medians, and the quantities derived from them.
 
-    times: seconds per meta-step of every turn; cpu: the same in processor time, which other work on
-    the machine changes less; memory: peak resident MB of each process while it was
-    timed, and over its whole life, compilation included; peaks: GFLOP/s of large
-    matrix products, of which the largest is the machine's; errors: relative errors of the peers' meta-gradients;
-    refused: peers that were not timed, with the reason.
+    times: seconds per meta-step of every turn; cpu: the same in CPU time, which other load affects less; memory: peak
+    resident MB of each process while it was timed, and over its lifetime, including compilation; peaks: GFLOP/s of
+    large matrix products, the largest of which counts as the machine's peak; errors: relative errors of the peers'
+    meta-gradients; refused: peers that were not timed, with the reason.
     """
     medians = {name: median(turns) for name, turns in times.items()}
     ours = medians.pop(OURS)

@@ -1,8 +1,8 @@
-"""A contender's process: reads one JSON request a line, answers with one JSON line. Standard library alone.
+"""A contender's process: reads one JSON request per line and answers with one JSON line. Standard library only.
 
-Requests: {"do": NAME, ...} calls the contender's method NAME with the rest as keywords; {"do": "ready"} is answered
-once its libraries are imported, and {"do": "forget_peak"} starts the measurement of memory anew. Anything raised is
-answered as {"error": ...}, so that one contender's failure does not end the others' run.
+Requests: {"do": NAME, ...} calls the contender's method NAME with the rest as keyword arguments; {"do": "ready"} is
+answered once its libraries are imported, and {"do": "forget_peak"} resets the peak memory. An exception is answered as
+{"error": ...}, so that one contender's failure does not stop the others.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 
 class Contender(Protocol):
-    """What the driver asks of every contender."""
+    """The methods that the driver calls on a contender."""
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Get ready for a workload; ours writes the weights and tasks to `problem`, the peers read them."""
+        """Prepare for a workload; ours writes the weights and tasks to `problem`, and the peers read them."""
         ...
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Contender(Protocol):
 
 
 def stay_on_cores(count: int) -> None:
-    """Stay on `count` cores, and let every thread pool that is made later see no more."""
+    """Pin this process to `count` cores, and limit thread pools that are created later to as many."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:count]))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -43,7 +43,7 @@ def stay_on_cores(count: int) -> None:
 
 
 def limit_memory(fraction: float = 0.9) -> None:
-    """Let allocation fail before the machine runs out of memory: then it is an answer, not a killed process."""
+    """Make allocation fail before the machine runs out of memory: an error answer instead of a killed process."""
     import resource
 
     available = memory_kb("/proc/meminfo", "MemAvailable")
@@ -53,7 +53,7 @@ def limit_memory(fraction: float = 0.9) -> None:
 
 
 def memory_kb(path: str, name: str) -> int:
-    """One line of /proc in kB; 0 where there is no such file or line."""
+    """One value of a /proc file in kB; 0 if there is no such file or line."""
     try:
         with open(path) as file:
             return next((int(line.split()[1]) for line in file if line.startswith(name + ":")), 0)
@@ -62,15 +62,15 @@ def memory_kb(path: str, name: str) -> int:
 
 
 def peak_mb() -> float:
-    """The largest resident size of this process so far, in MB.
+    """The peak resident size of this process so far, in MB.
 
-    VmHWM, not getrusage: the latter remembers the parent that started the process.
+    From VmHWM, because getrusage includes the parent's size from before exec.
     """
     return memory_kb("/proc/self/status", "VmHWM") / 1024
 
 
 def forget_peak() -> None:
-    """Give free memory back and count the largest resident size from here on (Linux; elsewhere nothing happens)."""
+    """Return free memory to the system and reset the peak resident size (only on Linux)."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):
@@ -81,7 +81,7 @@ def forget_peak() -> None:
 
 def serve(make: Callable[[], object], threads: int) -> None:
     """Answer requests until the input ends."""
-    # Whatever a library prints must not stand among the answers.
+    # Output that a library prints must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     stay_on_cores(threads)

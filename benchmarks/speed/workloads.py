@@ -1,6 +1,6 @@
-"""What is timed: every workload by name, as plain numbers that both environments read. Standard library alone.
+"""The timed workloads by name, as plain values that both environments read. Standard library only.
 
-A name is BASE, BASE-ALGORITHM, or a sweep's BASE-steps-N and BASE-tasks-N; BASE alone is second-order MAML.
+A name is BASE, BASE-ALGORITHM, or in a sweep BASE-steps-N or BASE-tasks-N. BASE alone is second-order MAML.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -12,11 +12,11 @@ ALL_PEERS = (LOOP, VMAP, HIGHER, TORCHOPT)
 
 @dataclass(frozen=True)
 class Workload:
-    """One meta-training step, or drawing tasks.
+    """One meta-training step, or task sampling.
 
     image: (height, width, channels), or None for sinusoids, whose tasks are generated inside the timed step.
-    rate: inner step size for a loss that is a mean over examples. per_dispatch: meta-steps of ours in one call.
-    derivative: how ours differentiates the inner loop; changes cost alone. threads: cores of every contender.
+    rate: inner step size for a loss that is a mean over examples. per_dispatch: our meta-steps in one call.
+    derivative: how ours differentiates the inner loop; affects only the cost. threads: cores per contender.
     """
 
     name: str
@@ -40,23 +40,23 @@ class Workload:
 
     @property
     def support(self) -> int:
-        """Support examples of a task."""
+        """Support examples per task."""
         return self.ways * self.shots if self.image else self.shots
 
     @property
     def query(self) -> int:
-        """Query examples of a task; Reptile reads none."""
+        """Query examples per task; Reptile uses none."""
         if self.algorithm == "reptile":
             return 0
         return self.ways * self.queries if self.image else self.queries
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
 def from_dict(values: dict[str, Any]) -> Workload:
-    """What `as_dict` gave, after JSON made lists of tuples."""
+    """The inverse of `as_dict`, after JSON has turned tuples into lists."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Workload(**fields)
 
@@ -75,7 +75,7 @@ CIFAR = Workload(
     shots=5,
     tasks=4,
     steps=5,
-    rate=0.01,  # with 0.05 on noise, 100 steps overfit until the gradient is rounding error
+    rate=0.01,  # with 0.05, 100 steps overfit noise until the gradient is rounding error
 )
 MINI_IMAGENET = replace(CIFAR, name="mini-imagenet", image=(84, 84, 3))
 BASES = (SINUSOID, OMNIGLOT, POOLED, CIFAR, MINI_IMAGENET)
@@ -84,14 +84,14 @@ SWEEP_TASKS = (4, 8, 16, 32, 64, 128, 256)
 
 
 def with_algorithm(base: Workload, algorithm: str) -> Workload:
-    """The same tasks under another algorithm, with the peers that have it."""
-    # torchopt's differentiable optimisers have no first-order mode; Reptile needs none of what the packages add.
+    """The same tasks with another algorithm, and the peers that support it."""
+    # torchopt's differentiable optimisers have no first-order mode; Reptile needs neither higher nor torchopt.
     peers = {"fomaml": (LOOP, VMAP, HIGHER), "reptile": (LOOP, VMAP)}.get(algorithm, base.peers)
     return replace(base, name=f"{base.name}-{algorithm}", algorithm=algorithm, peers=peers)
 
 
 def many_steps() -> list[Workload]:
-    """1 to 100 inner steps: as they are differentiated by default beside the PyTorch loop, then with less memory."""
+    """1 to 100 inner steps: with the default derivative beside the PyTorch loop, then with those that save memory."""
     base = replace(CIFAR, peers=(LOOP,))
     plain = [replace(base, name=f"cifar-fs-steps-{n}", steps=n) for n in SWEEP_STEPS]
     saving = [
@@ -108,7 +108,7 @@ def many_tasks() -> list[Workload]:
 
 
 def samplers() -> list[Workload]:
-    """Drawing 5-way 1-shot tasks with 15 queries, with no training."""
+    """Sampling of 5-way 1-shot tasks with 15 queries, without training."""
     base = replace(OMNIGLOT, kind="sampling", peers=(NUMPY,), tasks=256, per_dispatch=4)
     return [replace(base, name="sampling"), replace(base, name="sampling-memory-map", kind="streaming")]
 
@@ -124,7 +124,7 @@ def workloads() -> dict[str, Workload]:
 
 
 def quick() -> dict[str, Workload]:
-    """What `--quick` runs: the five headlines, beside the peers that have been the fastest."""
+    """The workloads of `--quick`: five of them, beside the peers that were the fastest in earlier runs."""
     known = workloads()
     images = {
         name: replace(known[name], peers=(LOOP, TORCHOPT))

@@ -1,1 +1,1 @@
-"""When meta-learning on tables is worth it: `python -m benchmarks.tables`, and the page that it writes."""
+"""Measure when meta-learning on tables is worth it, and write the guide: `python -m benchmarks.tables`."""

@@ -1,6 +1,6 @@
 """Measure all families and write the result file and the guide: `python -m benchmarks.tables [FAMILY ...]`.
 
-`--page` writes the page from the result file alone.
+With `--page`, only write the guide's tables, from the result file.
 """
 
 import json
@@ -23,7 +23,7 @@ SHOTS, DRAWS, FOLDS = (1, 3, 5), 5, 3
 
 
 def measured(family: Family) -> dict[str, Any]:
-    """The errors of all methods on one family: per method and number of examples, of each group."""
+    """Measure one family: every method's mean error over groups, by number of examples."""
     found: dict[str, dict[int, list[np.ndarray]]] = {}
     seconds: dict[str, float] = {}
     tables = folds(family, count=FOLDS, draws=DRAWS, shots=SHOTS)
@@ -48,7 +48,7 @@ def measured(family: Family) -> dict[str, Any]:
 
 
 def _methods(fold: Any) -> Any:
-    """Every method on one fold: its name, what it learned, and seconds."""
+    """Fit every method on one fold; yield its name, its predictor and the seconds it took."""
     for name, fit in (
         ("alone", baselines.alone),
         ("mixed", baselines.mixed_model),
@@ -64,7 +64,7 @@ def _methods(fold: Any) -> Any:
 
 
 def _record(of_groups: dict[int, np.ndarray], mixed: dict[int, np.ndarray]) -> dict[str, Any]:
-    """Mean errors over groups with their intervals, and the differences to the mixed model, group by group."""
+    """Mean errors over groups, and mean paired differences from the mixed model, with their intervals."""
     points = {}
     for k, values in of_groups.items():
         difference = values - mixed[k]
@@ -78,7 +78,7 @@ def _record(of_groups: dict[int, np.ndarray], mixed: dict[int, np.ndarray]) -> d
 
 
 def main(words: list[str]) -> None:
-    """Measure the named families (none: all); others keep their numbers."""
+    """Measure the named families, or all; the others keep their results."""
     for family in FAMILIES if "--page" not in words else ():
         if not words or family.name in words:
             found = {family.name: measured(family)}

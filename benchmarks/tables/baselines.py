@@ -1,6 +1,6 @@
-"""What a statistician would try first: a model of each group alone, a mixed model, a Gaussian process.
+"""What a statistician would try first: separate models for the groups, a mixed model, a Gaussian process.
 
-Each returns `predict(tasks, k) -> [tasks, query]`, fitted on the training groups; its settings were chosen on the
+Each returns `predict(tasks, k) -> [tasks, query]`, fitted on the training groups, with settings chosen on the
 validation groups.
 """
 
@@ -18,7 +18,7 @@ from benchmarks.tables.families import Fold
 
 Predict = Callable[[Any, int], np.ndarray]
 ROWS = 400
-"""Rows of the training groups that the Gaussian process is given: its cost grows with their cube."""
+"""Training rows for the Gaussian process, whose cost grows with the cube of their number."""
 
 
 def errors(tasks: Any, predicted: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def errors(tasks: Any, predicted: np.ndarray) -> np.ndarray:
 
 
 def chosen(fold: Fold, candidates: Iterable[Predict]) -> Predict:
-    """The candidate with the least error on the validation groups, chosen anew for each number of examples."""
+    """For each number of examples, the candidate with the lowest error on the validation groups."""
     candidates = list(candidates)
     found = {
         k: [errors(tasks, predict(tasks, k)).mean() for predict in candidates]
@@ -40,13 +40,13 @@ def chosen(fold: Fold, candidates: Iterable[Predict]) -> Predict:
 
 
 def _each(tasks: Any, k: int, one: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """`one(x, y, new)` for every task: predictions for `new` after the examples `x`, `y`."""
+    """Apply `one(x, y, new)` to every task: predictions for `new` from the examples `x`, `y`."""
     x, y = np.asarray(tasks.support.inputs, float)[:, :k], np.asarray(tasks.support.targets, float)[:, :k, 0]
     return np.stack([one(*args) for args in zip(x, y, np.asarray(tasks.query.inputs, float), strict=True)])
 
 
 def alone(fold: Fold) -> Predict:
-    """Ridge regression on the examples of a group alone, around their mean."""
+    """Ridge regression on the examples of one group, centred at their mean."""
 
     def ridge(alpha: float) -> Predict:
         def one(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -60,12 +60,12 @@ def alone(fold: Fold) -> Predict:
 
 
 def mixed_model(fold: Fold) -> Predict:
-    """A linear mixed model with powers of the main column; its random effects are predicted from the examples."""
+    """A linear mixed model in powers of the main column, with random effects predicted from the examples."""
     return chosen(fold, filter(None, (_mixed(fold, p, r) for p in (1, 2, 3) for r in range(min(p, 2) + 1))))
 
 
 def _mixed(fold: Fold, powers: int, random: int) -> Predict | None:
-    """Fixed powers up to one number and random ones up to another; None where the fit fails."""
+    """A mixed model with fixed effects up to one power and random effects up to another; None if the fit fails."""
     groups = fold.table.train
     x, y = np.asarray(groups.inputs, float), np.asarray(groups.targets, float)[:, 0]
     fixed = lambda x: np.column_stack([x[:, 0] ** p for p in range(powers + 1)] + [x[:, 1:][:, _kept(fold)]])
@@ -88,7 +88,7 @@ def _mixed(fold: Fold, powers: int, random: int) -> Predict | None:
 
 
 def _kept(fold: Fold) -> list[int]:
-    """The columns beside the main one, without one of each category: they sum to 1."""
+    """The columns other than the main one, without one column per category, because those sum to 1."""
     kept, start = [], 0
     for column in fold.table.preparation.x[1:]:
         kept += range(start + (column.width > 1), start + column.width)
@@ -97,27 +97,27 @@ def _kept(fold: Fold) -> list[int]:
 
 
 class SameGroup(StationaryKernelMixin, Kernel):
-    """1 for two rows of one group, 0 otherwise; the last column is the number of the group."""
+    """A kernel that is 1 for two rows of the same group and 0 otherwise; the last column is the group's number."""
 
     def __init__(self):
-        """Without parameters: a kernel of scikit-learn has to say so."""
+        """No parameters; scikit-learn requires an explicit signature."""
 
     def __call__(self, X, Y=None, eval_gradient=False):
-        """The kernel, and its derivative in no parameter."""
+        """The kernel matrix, and an empty gradient, as there are no parameters."""
         same = (X[:, -1:] == (X if Y is None else Y)[:, -1]).astype(float)
         return (same, np.empty((*same.shape, 0))) if eval_gradient else same
 
     def diag(self, X):
-        """A row is of its own group."""
+        """Ones, because every row is in its own group."""
         return np.ones(len(X))
 
 
 GROUP = 1e-9
-"""Distance between two groups' numbers: nothing to other kernels."""
+"""Distance between two groups' numbers, negligible to the other kernels."""
 
 
 def gaussian_process(fold: Fold) -> Predict:
-    """A smooth function for all groups, and smooth deviations of each; hyperparameters by marginal likelihood."""
+    """A smooth function shared by all groups plus smooth deviations per group, fitted by marginal likelihood."""
     x, y = _some_rows(fold)
     scales = np.ones(x.shape[1])
     shared = ConstantKernel(1.0, (1e-4, 1e3)) * RBF(scales, (1e-2, 1e3))
@@ -144,7 +144,7 @@ def gaussian_process(fold: Fold) -> Predict:
 
 
 def _some_rows(fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """At most `ROWS` rows of training groups, ten of each group at most, with the group's number as the last column."""
+    """At most `ROWS` training rows, at most ten per group, with the group's number as the last column."""
     groups, rng, rows, own = fold.table.train, np.random.default_rng(0), [], []
     starts = np.cumsum(groups.sizes) - groups.sizes
     each = max(2, min(10, ROWS // len(groups)))

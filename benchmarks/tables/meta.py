@@ -1,4 +1,4 @@
-"""The neural networks: one for all groups, the same fine-tuned, MAML and ANIL; one architecture, one training."""
+"""The neural networks: pooled over groups, pooled and fine-tuned, MAML and ANIL, with one architecture and schedule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,12 @@ from benchmarks.tables.families import Fold
 from innerloop.nn.losses import call
 
 UPDATES, BLOCK = 1000, 100
-"""Outer updates of a training, and between two validations; the best initialisation is kept."""
+"""Outer updates in total and between validations; training keeps the best initialisation."""
 RATES = (0.03, 0.1)
-"""Inner step sizes, of which validation chooses one."""
+"""Candidate inner step sizes, chosen by validation."""
 STEPS = 5
 MOST = 5
-"""Examples of a task in training: 1 to this many."""
+"""Most examples per task in training."""
 
 
 class AnyShots(eqx.Module):
@@ -42,7 +42,7 @@ def _algorithm(make: Callable[..., Any], rate: float) -> il.Algorithm:
 
 
 def _adapted(algorithm: il.Algorithm, steps: int = STEPS) -> Callable[[Any, Any], np.ndarray]:
-    """`run(params, tasks)`: adapts to the examples of each task, and predicts its queries, `[tasks, query]`."""
+    """`run(params, tasks)` adapts to each task's examples and predicts its queries: `[tasks, query]`."""
     algorithm = algorithm.with_inner(steps=steps)
     one = lambda params, task: call(algorithm.adapt(params, task.support), task.query.inputs)[:, 0]
     run = jax.jit(jax.vmap(one, (None, 0)))
@@ -54,7 +54,7 @@ def _predict(run: Callable[[Any, Any], np.ndarray], params: Any) -> Predict:
 
 
 def _trained(fold: Fold, algorithm: il.Algorithm, run: Callable[[Any, Any], np.ndarray]) -> Any:
-    """The initialisation that is best on the validation groups, of those after each block of a training."""
+    """Train, and return the initialisation that is best on the validation groups, checked after each block."""
     tasks = AnyShots(fold.table.train.draws(MOST, 64))
     schedule = optax.cosine_decay_schedule(2e-3, UPDATES)
     loop = il.OuterLoop(algorithm, optax.chain(optax.clip(1.0), optax.adam(schedule)), tasks, meta_batch=16)
@@ -70,7 +70,7 @@ def _trained(fold: Fold, algorithm: il.Algorithm, run: Callable[[Any, Any], np.n
 
 
 def meta_learned(make: Callable[..., Any]) -> Callable[[Fold], Predict]:
-    """MAML or ANIL, with the step size that is best on the validation groups."""
+    """MAML or ANIL with the step size that is best on the validation groups."""
 
     def fit(fold: Fold) -> Predict:
         algorithms = [_algorithm(make, rate) for rate in RATES]
@@ -82,7 +82,7 @@ def meta_learned(make: Callable[..., Any]) -> Callable[[Fold], Predict]:
 
 
 def pooled_and_tuned(fold: Fold) -> tuple[Predict, Predict]:
-    """One network for all groups, as it is and fine-tuned on the examples of a group."""
+    """One network for all groups, without and with fine-tuning on a group's examples."""
     algorithm = _algorithm(il.joint, RATES[0])
     as_it_is = _adapted(algorithm, 0)
     params = _trained(fold, algorithm, as_it_is)

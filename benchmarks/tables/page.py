@@ -1,4 +1,4 @@
-"""The tables of docs/guides/when-is-it-worth-it.md, from benchmarks/results/tables.json alone."""
+"""Generate the tables of docs/guides/when-is-it-worth-it.md from benchmarks/results/tables.json."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ METHODS = {
     "maml": "MAML",
     "anil": "ANIL",
 }
-"""The methods by their names in the result file, in the order of the columns."""
+"""Names in the result file -> names in the tables, in the order of the columns."""
 Families = dict[str, dict[str, Any]]
 
 
@@ -25,7 +25,7 @@ def number(mean: float, ci95: float) -> str:
 
 
 def described(families: Families) -> str:
-    """What the families are."""
+    """A description of the families."""
     rows = [
         [
             f["title"],
@@ -36,11 +36,11 @@ def described(families: Families) -> str:
         ]
         for f in families.values()
     ]
-    return table(["family", "data set", "groups", "rows of a group", "inputs"], rows)
+    return table(["family", "data set", "groups", "rows per group", "inputs"], rows)
 
 
 def errors(families: Families, shots: str) -> str:
-    """All methods after so many examples; the lowest mean of a family is bold."""
+    """Errors of all methods after `shots` examples; the lowest mean in each family is bold."""
     rows = []
     for family in families.values():
         points = {name: family["methods"][name]["shots"][shots] for name in METHODS}
@@ -51,12 +51,12 @@ def errors(families: Families, shots: str) -> str:
 
 
 def short(family: dict[str, Any]) -> str:
-    """A family's title without what is predicted."""
+    """A family's title without the predicted quantity."""
     return family["title"].split(":")[0] + f" (`{family['source'].split()[-1]}`)"
 
 
 def differences(families: Families, method: str) -> str:
-    """The error of a method minus that of the mixed model, group by group; bold where the interval excludes 0."""
+    """A method's error minus the mixed model's, paired by group; bold if the interval excludes 0."""
     rows = []
     for family in families.values():
         points = family["methods"][method]["shots"]
@@ -72,7 +72,7 @@ def differences(families: Families, method: str) -> str:
 
 
 def counts(families: Families) -> str:
-    """In how many families each method has the lowest error, by the number of examples."""
+    """The number of families in which each method has the lowest error, by number of examples."""
     rows = []
     for name, title in METHODS.items():
         best = [sum(name == _best(family, k) for family in families.values()) for k in ("1", "3", "5")]
@@ -86,7 +86,7 @@ def _best(family: dict[str, Any], shots: str) -> str:
 
 
 def write_page(record: dict[str, Any]) -> None:
-    """Write all tables between their markers."""
+    """Write all tables between their markers on the page."""
     families = record["families"]
     between_markers(PAGE, "tables-families", described(families))
     for shots in ("1", "3", "5"):

@@ -53,11 +53,11 @@ def test_each_is_trained_and_measured_in_both_modes_once(
     assert calls == [*each(NAME), *each(other), ("tables",)]
     said = capsys.readouterr().out
     assert f"{NAME}: 60000 meta-steps, about 1.7 h\n" in said
-    assert "All trainings: about 3.3 h" in said
+    assert "All training runs: about 3.3 h" in said
     calls.clear()
     assert run(tmp_path, NAME, other) == 0
     assert calls == [("tables",)]
-    assert f"{NAME}: done before" in capsys.readouterr().out
+    assert f"{NAME}: already done" in capsys.readouterr().out
 
 
 def test_what_was_stopped_goes_on(tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]):

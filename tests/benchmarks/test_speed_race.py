@@ -110,5 +110,5 @@ def test_relative_error(tmp_path: Path) -> None:
     np.savez(paths[1], a=np.array([3.0, 4.0]), b=np.array([0.0, 1.0]))
     np.savez(paths[2], a=np.array([3.0, 4.0]))
     assert runner.relative_error(paths[1], paths[0]) == pytest.approx(0.2)
-    with pytest.raises(ContenderError, match="other parameters"):
+    with pytest.raises(ContenderError, match="different parameters"):
         runner.relative_error(paths[2], paths[0])

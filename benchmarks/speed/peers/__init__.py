@@ -1,1 +1,1 @@
-"""Contenders in PyTorch, run by the Python of .venv-bench."""
+"""The PyTorch contenders, which run in the environment .venv-bench."""

@@ -12,7 +12,7 @@ from benchmarks.speed.workloads import NUMPY, Workload, from_dict
 
 
 class Peer:
-    """A meta-gradient of `methods.METHODS` with Adam outside."""
+    """A meta-gradient from `methods.METHODS` with Adam as the outer optimiser."""
 
     def __init__(self, name: str, threads: int):
         import torch
@@ -37,7 +37,7 @@ class Peer:
         return {"versions": versions()}
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
-        """The meta-gradient on the problem, before any step."""
+        """Write the meta-gradient on the problem, before any step."""
         import torch
 
         from benchmarks.speed.peers import network
@@ -50,7 +50,7 @@ class Peer:
         return {}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-steps, on the problem's tasks; for sinusoids on fresh ones."""
+        """Run meta-steps on the problem's tasks, or on fresh sinusoids."""
         from benchmarks.speed.peers import network
 
         start = time.perf_counter()
@@ -62,7 +62,7 @@ class Peer:
         return {"seconds": time.perf_counter() - start}
 
     def peak(self) -> dict[str, Any]:
-        """PyTorch's own product of two large matrices."""
+        """The rate of PyTorch's product of two large matrices."""
         import torch
 
         a = torch.rand(1536, 1536)
@@ -75,10 +75,10 @@ class Peer:
 
 
 class NumpySampler:
-    """Drawing tasks by plain NumPy indexing, as data loaders do."""
+    """Task sampling by plain NumPy indexing, as in data loaders."""
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Read the examples: [classes, each, height, width, channels] bytes."""
+        """Read the examples: bytes of shape [classes, each, height, width, channels]."""
         self.w = from_dict(workload)
         self.random = np.random.default_rng(0)
         with np.load(problem) as arrays:
@@ -93,17 +93,17 @@ class NumpySampler:
         return {"seconds": time.perf_counter() - start}
 
     def draw(self) -> tuple[np.ndarray, np.ndarray]:
-        """The support and query images of one task."""
+        """Draw the support and query images of one task."""
         classes = self.random.choice(len(self.examples), self.w.ways, replace=False)
         order = self.random.permuted(np.tile(np.arange(self.examples.shape[1]), (self.w.ways, 1)), axis=1)
         drawn = self.examples[classes[:, None], order[:, : self.w.shots + self.w.queries]]
-        if self.w.kind == "sampling":  # from a memory map ours too gives bytes, to be scaled on the device
+        if self.w.kind == "sampling":  # from a memory map, ours also yields bytes that the device scales
             drawn = drawn.astype(np.float32) / 255
         return drawn[:, : self.w.shots], drawn[:, self.w.shots :]
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the peers run on."""
+    """Versions of the peers' packages."""
     from importlib import metadata
 
     return {name: metadata.version(name) for name in ("torch", "higher", "torchopt")}

@@ -1,4 +1,4 @@
-"""Modulated SIRENs in PyTorch, batched over pictures by hand, as the authors of COIN++ write them.
+"""Modulated SIRENs in PyTorch, batched over pictures by hand, as in the code of COIN++.
 
 python -m benchmarks.speed.peers.fields THREADS, a contender of benchmarks/neural_fields.py
 """
@@ -16,13 +16,13 @@ FREQUENCY = 30.0
 
 
 class Fields:
-    """The meta-gradient of three inner steps on latents, with Adam outside."""
+    """The meta-gradient through three inner steps on latents, with Adam as the outer optimiser."""
 
     def __init__(self, threads: int):
         torch.set_num_threads(threads)
 
     def load(self, workload: dict[str, Any], problem: str) -> dict[str, Any]:
-        """Weights and pictures of the problem."""
+        """Load the problem's weights and pictures."""
         self.steps_inside, self.rate, self.tasks = workload["steps"], workload["rate"], workload["tasks"]
         with np.load(problem) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
@@ -32,7 +32,7 @@ class Fields:
         return {"versions": {"torch": torch.__version__}}
 
     def colours(self, latents: torch.Tensor) -> torch.Tensor:
-        """Colours of all pictures at all places, [pictures, pixels, channels]."""
+        """Colours of all pictures at all pixels: [pictures, pixels, channels]."""
         w, depth = self.weights, sum(name.startswith("weight") for name in self.weights)
         shifts = (latents @ w["shifts"]).reshape(len(latents), depth, 1, -1)
         x = self.places.to(latents.dtype)
@@ -41,7 +41,7 @@ class Fields:
         return x @ w["out_weight"] + w["out_bias"] + 0.5
 
     def meta_loss(self, pictures: torch.Tensor) -> torch.Tensor:
-        """The mean error after the inner steps, each on the sum over pictures of a picture's error."""
+        """The mean error after inner steps on the sum of the pictures' errors."""
         shifts = self.weights["shifts"]
         latents = torch.zeros(len(pictures), len(shifts), dtype=shifts.dtype, requires_grad=True)
         for _ in range(self.steps_inside):
@@ -51,7 +51,7 @@ class Fields:
         return (self.colours(latents) - pictures).square().mean()
 
     def gradient(self, path: str, double: bool) -> dict[str, Any]:
-        """The meta-gradient on the first pictures, before any step."""
+        """Write the meta-gradient on the first pictures, before any step."""
         kept = self.weights
         if double:
             self.weights = {name: x.detach().double().requires_grad_() for name, x in kept.items()}
@@ -63,7 +63,7 @@ class Fields:
         return {}
 
     def steps(self, count: int) -> dict[str, Any]:
-        """Meta-steps on pictures drawn anew."""
+        """Run meta-steps on freshly drawn pictures."""
         start = time.perf_counter()
         for _ in range(count):
             pictures = self.pictures[torch.randint(len(self.pictures), (self.tasks,))]

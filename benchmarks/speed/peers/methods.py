@@ -1,8 +1,8 @@
 """Each peer's meta-gradient: `method(w, net, tasks)` leaves the mean over tasks in the parameters' `.grad`.
 
-Written as each one's own documentation does it. Tasks go one after the other and each is differentiated before the
-next, which keeps one graph alive and is as fast; `torch.func` takes them all at once. In ANIL every peer computes the
-body's features once and adapts the head alone, which is each package's best.
+Each method follows its package's documentation. Tasks run one after the other, each differentiated before the next,
+which keeps only one graph in memory and is as fast; `torch.func` runs all at once. In ANIL, every peer computes the
+body's features once and adapts only the head, which is the fastest way in each package.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,19 @@ Method = Callable[[Workload, Net, Tasks], None]
 
 
 def adapted_part(w: Workload, net: Net, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """What the inner loop adapts, and what it is fed: the whole net, or ANIL's head and the body's features."""
+    """The module that the inner loop adapts, and its inputs: the whole net, or ANIL's head and the body's features."""
     return (net.head, tuple(net.body(x) for x in inputs)) if w.algorithm == "anil" else (net, inputs)
 
 
 def add_gradients(net: Net, grads: dict[str, Tensor], scale: float) -> None:
-    """Add to the parameters' gradients."""
+    """Add scaled gradients to the parameters' `.grad`."""
     for name, parameter in net.named_parameters():
         part = grads[name].detach() * scale
         parameter.grad = part if parameter.grad is None else parameter.grad + part
 
 
 def pytorch_loop(w: Workload, net: Net, tasks: Tasks) -> None:
-    """`functional_call` on a dictionary of parameters and `torch.autograd.grad`, tasks in a Python loop."""
+    """`functional_call` with a dictionary of parameters and `torch.autograd.grad`, in a Python loop over tasks."""
     for task in zip(*tasks, strict=True):
         loop_one_task(w, net, *task)
 
@@ -62,7 +62,7 @@ def loop_one_task(w: Workload, net: Net, xs: Tensor, ys: Tensor, xq: Tensor, yq:
 def func_vmap(w: Workload, net: Net, tasks: Tasks) -> None:
     """`torch.func`: `vmap(grad(task))`, all tasks at once.
 
-    Not `grad(vmap(task))`: through `nn.BatchNorm2d` with affine weights that gives a wrong second-order gradient in
+    Not `grad(vmap(task))`, which gives a wrong second-order gradient through `nn.BatchNorm2d` with affine weights in
     PyTorch 2.13.0.
     """
     loss_of = criterion(w)
@@ -120,7 +120,7 @@ def with_higher(w: Workload, net: Net, tasks: Tasks) -> None:
 
 
 def with_torchopt(w: Workload, net: Net, tasks: Tasks) -> None:
-    """`torchopt.MetaSGD` with extracted and recovered states, as in its few-shot example."""
+    """`torchopt.MetaSGD` with extracted and recovered state dicts, as in its few-shot example."""
     import torchopt
 
     loss_of = criterion(w)

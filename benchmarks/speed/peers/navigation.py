@@ -1,8 +1,8 @@
-"""MAML with TRPO on 2D navigation in PyTorch and NumPy, as its PyTorch ports write it: `... navigation SHARE THREADS`.
+"""MAML-TRPO on 2D navigation in PyTorch and NumPy, in the style of its PyTorch ports: `... navigation SHARE THREADS`.
 
-A vectorised NumPy environment, a Python loop over time and over tasks, autograd for the adaptation, the meta-gradient
-and the Hessian-vector products of the mean divergence, a linear baseline by least squares. SHARE is the part of the
-tasks whose divergence gives the curvature (the ports take all of them, and ten conjugate gradients in place of five).
+It has a vectorised NumPy environment, Python loops over time and tasks, and a least-squares linear baseline. Autograd
+computes the adaptation, the meta-gradient and the Hessian-vector products of the mean divergence. SHARE is the share of
+tasks whose divergence gives the curvature (the ports use all tasks, and ten conjugate-gradient steps instead of five).
 """
 
 import math
@@ -20,7 +20,7 @@ DISCOUNT, RIDGE = 0.99, 1e-5
 
 
 class Batch(NamedTuple):
-    """One task's trajectories, `[steps, trajectories, ...]`, ready for a surrogate."""
+    """One task's trajectories, `[steps, trajectories, ...]`, as a surrogate needs them."""
 
     seen: Any
     actions: Any
@@ -33,14 +33,14 @@ class Batch(NamedTuple):
 
 
 def steps_of(position: np.ndarray, action: np.ndarray, goal: np.ndarray) -> tuple[Any, Any, Any]:
-    """The vectorised environment: next positions, rewards and ends."""
+    """One step of the vectorised environment: next positions, rewards and whether they are done."""
     position = position + 0.1 * np.clip(action, -1, 1)
     away = position - goal
     return position, -np.linalg.norm(away, axis=-1), (np.abs(away) < 0.01).all(-1)
 
 
 def advantages_of(seen: np.ndarray, rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Returns minus the linear baseline fitted on them, normalised over the steps that were taken."""
+    """Returns minus a linear baseline fitted to them, normalised over the valid steps."""
     totals, later = np.zeros_like(rewards), np.zeros(rewards.shape[1])
     for t in reversed(range(HORIZON)):
         later = totals[t] = rewards[t] + DISCOUNT * later
@@ -72,14 +72,14 @@ class Navigator:
         self.params.append(torch.zeros(2, requires_grad=True))
 
     def act(self, params: list, seen: Any) -> Any:
-        """The policy: normal actions."""
+        """The policy's normal distribution over actions."""
         w1, b1, w2, b2, w3, b3, log_std = params
         h = self.torch.relu(seen @ w1 + b1)
         h = self.torch.relu(h @ w2 + b2)
         return self.torch.distributions.Normal(h @ w3 + b3, log_std.exp())
 
     def rollout(self, params: list, goal: np.ndarray) -> Batch:
-        """K trajectories side by side, step after step in Python."""
+        """Sample all trajectories in parallel, in a Python loop over steps."""
         torch = self.torch
         position, alive = np.zeros((TRAJECTORIES, 2)), np.ones(TRAJECTORIES)
         rows: list[tuple] = []
@@ -119,11 +119,11 @@ class Navigator:
         return torch.stack(losses).mean(), torch.stack(kls).mean()
 
     def flat(self, tensors: Any) -> Any:
-        """One vector."""
+        """Flatten tensors into one vector."""
         return self.torch.cat([x.reshape(-1) for x in tensors])
 
     def iteration(self) -> tuple[float, float]:
-        """One meta-iteration; the mean return before and after adapting."""
+        """Run one meta-iteration; return the mean return before and after adaptation."""
         pairs = []
         for goal in self.random.uniform(-0.5, 0.5, (TASKS, 2)):
             support = self.rollout(self.params, goal)
@@ -135,7 +135,7 @@ class Navigator:
         return tuple(float(np.mean([pair[i].returns for pair in pairs])) for i in (0, 1))  # pyright: ignore[reportReturnType]
 
     def move(self, pairs: list[tuple[Batch, Batch]], before: float, gradient: Any) -> None:
-        """Conjugate gradients and the line search."""
+        """Update the parameters by conjugate gradients and a line search."""
         torch = self.torch
         _, kl = self.judged(pairs[: math.ceil(self.share * TASKS)])
         slope = self.flat(torch.autograd.grad(kl, self.params, create_graph=True))
@@ -161,14 +161,14 @@ class Navigator:
         self.put(start, torch.zeros_like(full))
 
     def put(self, start: list, step: Any) -> None:
-        """Go from `start` by minus `step`."""
+        """Set the parameters to `start - step`."""
         parts = step.split([p.numel() for p in start])
         with self.torch.no_grad():
             for p, s, part in zip(self.params, start, parts, strict=True):
                 p.copy_(s - part.view_as(s))
 
     def steps(self, count: int) -> dict[str, Any]:
-        """So many meta-iterations."""
+        """Run `count` meta-iterations."""
         begun = time.perf_counter()
         returns = [self.iteration() for _ in range(count)]
         return {"seconds": time.perf_counter() - begun, "returns": returns[-1]}

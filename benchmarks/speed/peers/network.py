@@ -1,8 +1,7 @@
-"""The workloads' networks as PyTorch modules, and the way of weights, images and gradients between the two layouts.
+"""The workloads' networks as PyTorch modules, and the conversion of weights, images and gradients between layouts.
 
-Ours pads a convolution of stride 2 as XLA's SAME does, on the right and the bottom; PyTorch's `padding=1` keeps the
-left and the top. Images and kernels turned by 180 degrees make one the other, so the peers need no padding of their
-own.
+Ours pads a convolution of stride 2 like XLA's SAME, on the right and bottom; PyTorch's `padding=1` acts on the left and
+top. Rotating images and kernels by 180 degrees turns one into the other, so the peers need no extra padding.
 """
 
 import math
@@ -18,7 +17,7 @@ from benchmarks.speed.workloads import Workload
 
 
 class Mean(nn.Module):
-    """Mean over places."""
+    """Global average pooling."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
@@ -36,7 +35,7 @@ class Net(nn.Module):
 
 
 def network(w: Workload) -> Net:
-    """The network as the packages' own Omniglot examples write it: convolution, normalisation, ReLU, pooling."""
+    """The network as in the packages' Omniglot examples: convolution, normalisation, ReLU, pooling."""
     if w.image is None:
         widths = (1, *w.hidden)
         pairs = zip(widths, widths[1:], strict=False)
@@ -62,7 +61,7 @@ def criterion(w: Workload) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def layers(w: Workload, net: Net) -> dict[str, tuple[nn.Module, str]]:
-    """Our path of every parameter -> (module, its name there)."""
+    """Our path of every parameter -> (module, its name in the module)."""
     linear = {"weight": "weight", "bias": "bias"}
     found: dict[str, tuple[nn.Module, str]] = {f"head/{k}": (net.head, v) for k, v in linear.items()}
     products = [m for m in net.body if isinstance(m, nn.Linear | nn.Conv2d)]
@@ -78,12 +77,12 @@ def layers(w: Workload, net: Net) -> dict[str, tuple[nn.Module, str]]:
 
 
 def to_torch(w: Workload, path: str, x: np.ndarray) -> np.ndarray:
-    """A weight of ours in PyTorch's layout."""
+    """Convert one of our weights to PyTorch's layout."""
     if x.ndim == 4:
         x = x[::-1, ::-1] if w.downsample == "stride" else x
         return np.ascontiguousarray(x.transpose(3, 2, 0, 1))
     if path == "head/weight" and w.image and w.features == "flatten":
-        side = math.isqrt(x.shape[0] // w.filters)  # ours flattens height, width, channels
+        side = math.isqrt(x.shape[0] // w.filters)  # ours flattens in the order height, width, channels
         x = x.reshape(side, side, w.filters, -1).transpose(2, 0, 1, 3).reshape(x.shape)
     return np.ascontiguousarray(x.T) if x.ndim == 2 else x
 
@@ -108,7 +107,7 @@ def load_weights(w: Workload, net: Net, problem: Any) -> None:
 
 
 def gradients(w: Workload, net: Net) -> dict[str, np.ndarray]:
-    """The gradients that the network's parameters hold, in our layout."""
+    """The gradients of the network's parameters, in our layout."""
     return {
         path: np.ascontiguousarray(from_torch(w, path, getattr(module, name).grad.cpu().numpy()))
         for path, (module, name) in layers(w, net).items()
@@ -116,13 +115,13 @@ def gradients(w: Workload, net: Net) -> dict[str, np.ndarray]:
 
 
 def load_tasks(w: Workload, problem: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Support inputs and targets, query inputs and targets, each with the leading axis of tasks."""
+    """Support inputs and targets, query inputs and targets, each with a leading task axis."""
 
     def inputs(x: np.ndarray) -> Tensor:
         if x.ndim == 5:
             x = x[:, :, ::-1, ::-1] if w.downsample == "stride" else x
             x = x.transpose(0, 1, 4, 2, 3)
-        return torch.tensor(x.copy())  # torch takes no negative strides
+        return torch.tensor(x.copy())  # torch does not support negative strides
 
     def targets(y: np.ndarray) -> Tensor:
         return torch.tensor(y, dtype=torch.long if w.image else torch.float32)
@@ -132,7 +131,7 @@ def load_tasks(w: Workload, problem: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def sinusoids(w: Workload, device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fresh tasks of MAML's sinusoids, as `innerloop.tasks.sinusoid` draws them."""
+    """Fresh sinusoid tasks with the distribution of `innerloop.tasks.sinusoid`."""
     uniform = lambda *shape: torch.rand(w.tasks, *shape, device=device)
     amplitude = 0.1 + 4.9 * uniform(1, 1)
     phase = math.pi * uniform(1, 1)
