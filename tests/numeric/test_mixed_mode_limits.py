@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 from innerloop.algorithms import maml
 from innerloop.config.presets.registry import preset
 from innerloop.engine.custom_rules import check_true_derivatives
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner import InnerLoop, unroll
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
@@ -64,6 +64,22 @@ def test_the_derivative_of_a_meta_gradient(steps: int):
         found, wanted = (jax.jit(jax.grad(length(mode)))(params) for mode in ("mixed", "unrolled"))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, wanted)
         check_grads(jax.jit(length("mixed")), (params,), order=1, modes=["rev"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"steps": 1}, {"steps": 2}, {"steps": 2, "minibatch": 3}])
+def test_the_derivative_in_what_the_loss_closes_over(fields: dict):
+    """The strength of a regularisation, for example: by the other mode."""
+
+    def outer(derivative: Any) -> Callable[[jax.Array], jax.Array]:
+        def of(strength: jax.Array) -> jax.Array:
+            regular = lambda p, b: network(jnp.tanh)(p, b) + strength * jnp.sum(jnp.square(p["a"]))
+            inner = InnerLoop(optax.sgd(0.1), derivative=derivative, **fields)
+            return network(jnp.tanh)(unroll(regular, inner, PARAMS, TASK.support).adapted, TASK.query)
+
+        return of
+
+    found, wanted = (jax.value_and_grad(outer(mode))(0.3) for mode in ("mixed", "unrolled"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def straight_through(x: jax.Array) -> jax.Array:

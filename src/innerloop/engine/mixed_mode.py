@@ -51,7 +51,13 @@ def mixed_value_and_grad(
             return loss(theta, structure.unflatten(merged))
 
         check_true_derivatives(loss_of, theta, floats, others)
-        return _forward_over_reverse(loss_of)(theta, floats, others)
+        # What the loss closes over may be differentiated, too, as a strength of regularisation that is learned.
+        explicit, closed_over = jax.closure_convert(loss_of, theta, floats, others)
+        if not closed_over:
+            return _forward_over_reverse(loss_of)(theta, floats, others)
+        count = len(floats)
+        loss_with = lambda theta, phi, others: explicit(theta, phi[:count], others, *phi[count:])
+        return _forward_over_reverse(loss_with)(theta, [*floats, *closed_over], others)
 
     return gradient
 
