@@ -8,12 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import anil, fomaml, joint, maml, reptile
+from innerloop.algorithms import anil, cavia, fomaml, joint, maml, maml_plus_plus, online_maml, reptile
 from innerloop.algorithms.fomaml import FOMAML
 from innerloop.algorithms.joint import Joint
 from innerloop.algorithms.maml import MAML
 from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck, check_meta_gradient
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
 from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.errors import InnerloopError
 
@@ -77,6 +78,35 @@ def test_first_order_is_told():
     angle = np.degrees(np.arccos(first @ second / lengths[0] / lengths[1]))
     np.testing.assert_allclose([found.angle, found.ratio], [angle, lengths[0] / lengths[1]], rtol=1e-3)
     assert f"{found.angle:.2g} degrees" in found.verdict
+
+
+def test_the_objective_is_the_algorithm_s_own():
+    """The mean loss along a stream; the query losses after all steps."""
+    params, task = problem()
+    stream = Task(jax.tree.map(lambda x: jnp.stack([x[:2], x[2:4]]), task.support), None)
+    assert check_meta_gradient(online_maml(loss, INNER), params, stream, directions=1).passed
+    weighted = maml_plus_plus(loss, INNER, rates=0.1, multi_step_updates=2)
+    assert check_meta_gradient(weighted.at(jnp.asarray(0)), weighted.init(params), task, directions=1).passed
+
+
+def test_what_is_held_constant_by_definition_is_not_compared():
+    """CAVIA's context: its gradient is zero, and the objective depends on it."""
+    found = checked(lambda loss_fn, inner: cavia(loss_fn, inner, context="head"), directions=1)
+    assert found.passed
+    assert set(found.by_parameter) == {"body", "all parameters"}
+    assert not found.no_gradient
+
+
+def counting(params: Any, batch: Batch, *, state: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A random loss with a state that enters it."""
+    noise = jax.random.normal(key, batch.targets.shape)
+    return loss(params, batch._replace(targets=batch.targets + noise + state)), state + 1
+
+
+@pytest.mark.parametrize(("make", "kind"), [(maml, "exact"), (fomaml, "first order"), (joint, "joint")])
+def test_random_losses_with_state(make, kind: str):
+    noisy = Loss(counting, random=True, state=jnp.zeros(()))
+    assert checked(make, noisy, key=jax.random.key(1), directions=1).kind == kind
 
 
 @pytest.mark.parametrize(("make", "kind"), [(reptile, "displacement"), (joint, "joint")])
@@ -191,6 +221,7 @@ def test_a_constant_loss_does_not_pass():
         (lambda p, b: jnp.square(b.inputs @ p["body"]).mean(1), "loss must be one float"),
         (lambda p, b: jnp.linalg.norm(0 * p["body"]) + loss(p, b), "not finite at `body`"),
         (lambda p, b: loss(p, b) * jnp.nan, "not finite"),
+        (Loss(counting, random=True, state=jnp.zeros(())), "needs a key"),
     ],
 )
 def test_errors_teach(loss_fn: LossFn, message: str):

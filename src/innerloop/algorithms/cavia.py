@@ -24,6 +24,11 @@ from innerloop.engine.types import LossFn, Params
 class CAVIA(MAML):
     """The algorithm that `cavia` returns."""
 
+    @property
+    def held_constant(self) -> Selection:
+        """The initial context."""
+        return self.inner.select
+
     def start(self, meta_params: Params, support: PyTree) -> Params:
         """The initialisation, in which the initial context is a constant, not a meta-parameter."""
         context, shared = partition(meta_params, self.inner.select)

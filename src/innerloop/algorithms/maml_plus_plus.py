@@ -72,23 +72,34 @@ class MAMLPlusPlus(MAML):
             lambda: exact(meta_params, task, key=key),
         )
 
+    def objective(
+        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        """The weighted query losses of this update."""
+        if self.multi_step_updates and self.inner.steps:
+            return self._weighted_loss(meta_params, task, key)[0]
+        return super().objective(meta_params, task, key=key)
+
     def _weighted(
         self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None
     ) -> tuple[WithRates, MetaInfo]:
         """The derivative with a query loss after every step that has a weight."""
-        weights = jnp.insert(step_weights(self.inner.steps, self.update, self.multi_step_updates), 0, 0)
-
-        def outer_loss(meta_params: WithRates) -> tuple[Array, tuple[Array, PyTree]]:
-            query = lambda adapted: self.query(adapted, task.query, key=key)
-            blank = lambda adapted: jax.tree.map(jnp.zeros_like, jax.eval_shape(query, adapted))
-            observe = lambda adapted, i: jax.lax.cond(weights[i] > 0, query, blank, adapted)
-            trajectory = self.trajectory(meta_params, task.support, observe, key=key)
-            losses, aux = trajectory.observed
-            total = jnp.sum(losses * weights.astype(losses.dtype))
-            return total, (trajectory.losses, jax.tree.map(lambda x: x[-1], aux))
-
-        (loss, (inner_losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
+        slope = jax.value_and_grad(self._weighted_loss, has_aux=True)
+        (loss, (inner_losses, aux)), grads = slope(meta_params, task, key)
         return grads, MetaInfo(loss, inner_losses, aux)
+
+    def _weighted_loss(
+        self, meta_params: WithRates, task: Task, key: PRNGKeyArray | None
+    ) -> tuple[Array, tuple[Array, PyTree]]:
+        """The weighted query losses; the inner losses, and the auxiliary outputs after the last step."""
+        weights = jnp.insert(step_weights(self.inner.steps, self.update, self.multi_step_updates), 0, 0)
+        query = lambda adapted: self.query(adapted, task.query, key=key)
+        blank = lambda adapted: jax.tree.map(jnp.zeros_like, jax.eval_shape(query, adapted))
+        observe = lambda adapted, i: jax.lax.cond(weights[i] > 0, query, blank, adapted)
+        trajectory = self.trajectory(meta_params, task.support, observe, key=key)
+        losses, aux = trajectory.observed
+        total = jnp.sum(losses * weights.astype(losses.dtype))
+        return total, (trajectory.losses, jax.tree.map(lambda x: x[-1], aux))
 
 
 def step_weights(steps: int, update: int | Array, updates: int) -> Float[Array, " steps"]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, check_inner
@@ -25,6 +25,12 @@ from innerloop.errors import InnerloopError
 
 class OnlineMAML(Algorithm):
     """The algorithm that `online_maml` returns."""
+
+    def objective(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        """The mean loss along the stream."""
+        return jnp.mean(self.trajectory(meta_params, task.support, key=key).losses)
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None

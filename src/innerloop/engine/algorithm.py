@@ -12,6 +12,7 @@ from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.pytree import Selection
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import with_exact_products
@@ -143,6 +144,20 @@ class Algorithm(ABC):
         Raises:
             InnerloopError: as in `unroll`.
         """
+
+    def objective(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        """The function of one task whose exact gradient `check_meta_gradient` compares with `meta_grad`.
+
+        By default the loss on the query set after adaptation.
+        """
+        return self.query_loss(self.adapt(meta_params, task.support, key=key), task.query, key=key)
+
+    @property
+    def held_constant(self) -> Selection:
+        """The meta-parameters that `meta_grad` takes for constants by definition; by default none."""
+        return ()
 
     def at(self, step: Array) -> "Algorithm":
         """The algorithm at one update of the outer loop, for schedules over updates; by default itself."""

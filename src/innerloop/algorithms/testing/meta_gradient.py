@@ -1,6 +1,7 @@
 r"""Check a meta-gradient against finite differences of the objective that it should be the gradient of.
 
-    F(theta) = L(adapt(theta; support); query),     (F(theta + h v) - F(theta - h v)) / 2h  against  g . v
+    F(theta) = L(adapt(theta; support); query)      or the algorithm's own `objective`
+    (F(theta + h v) - F(theta - h v)) / 2h  against  g . v
 
 in float64, along directions v that move one parameter each and along some that move all. The step h is the one at
 which neighbouring steps agree best (large steps truncate, small ones round); their difference is the uncertainty of
@@ -9,17 +10,17 @@ is reported.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.algorithms.testing.explanation import Findings, Kind, verdict
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.loss import check_loss
-from innerloop.engine.pytree import check_trainable, paths, subtract
+from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
+from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths, subtract
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 
@@ -70,6 +71,7 @@ def check_meta_gradient(
     directions: int = 2,
     step: float | None = None,
     tolerance: float = 1e-5,
+    key: PRNGKeyArray | None = None,
 ) -> MetaGradientCheck:
     """Compare `algorithm.meta_grad` with finite differences on one task, in float64.
 
@@ -80,22 +82,26 @@ def check_meta_gradient(
         directions: the number of random directions in all parameters, besides one direction for each parameter.
         step: the step of the finite difference, relative to the norm of a parameter (None: the best of several).
         tolerance: the largest relative error that passes.
+        key: the task's key, for a random loss.
 
     Raises:
-        InnerloopError: a parameter is not a float array, the loss is not a scalar, or a value is not finite.
+        InnerloopError: a parameter is not a float array, the loss is not a scalar, or a value is not finite,
+            or a random loss has no key.
     """
     check_trainable(params, "check_meta_gradient")
     with jax.enable_x64(True):
-        params, task = _in_float64(params), _in_float64(task)
-        check_loss(algorithm.query_loss, algorithm.initialisation(params), task.query)
-        objective = lambda params: algorithm.query_loss(algorithm.adapt(params, task.support), task.query)
-        grads = jax.jit(algorithm.meta_grad)(params, task)[0]
+        params, task, algorithm = _in_float64(params), _in_float64(task), _with_states_in_float64(algorithm)
+        check_loss(lambda params, task: algorithm.objective(params, task, key=key), params, task)
+        grads = jax.jit(algorithm.meta_grad)(params, task, key=key)[0]
         _check_finite(grads, "the meta-gradient")
-        _check_finite(jax.jit(objective)(params), "the query loss")
-        found = _compare(
-            jax.jit(objective), params, grads, directions, STEPS if step is None else (step, step / 10)
-        )
-        return _judge(algorithm, objective, params, task, grads, found, tolerance)
+        learned, held = partition(params, Except(algorithm.held_constant))
+        objective = lambda learned: algorithm.objective(combine(learned, held), task, key=key)
+        _check_finite(jax.jit(objective)(learned), "the query loss")
+        own, _ = partition(grads, Except(algorithm.held_constant))
+        steps = STEPS if step is None else (step, step / 10)
+        found = _compare(jax.jit(objective), learned, own, directions, steps)
+        kind_of = lambda: _name_of(algorithm, params, task, grads, key)
+        return _judge(kind_of, objective, learned, own, found, tolerance)
 
 
 @dataclass(frozen=True)
@@ -148,10 +154,9 @@ def _compare(
 
 
 def _judge(
-    algorithm: Algorithm,
+    kind_of: Callable[[], Kind],
     objective: Callable,
     params: Params,
-    task: Task,
     grads: PyTree,
     found: _Directions,
     tolerance: float,
@@ -163,7 +168,7 @@ def _judge(
     passed = bool(errors[worst] <= tolerance) and not constant
     kind: Kind = "exact" if passed else "wrong"
     if not passed and not constant:
-        kind = _name_of(algorithm, params, task, grads)
+        kind = kind_of()
     exact = jax.jit(jax.grad(objective))(params)
     sound = passed or _compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
     angle, ratio = _angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
@@ -186,15 +191,22 @@ def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...
     return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
 
 
-def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree) -> Kind:
+def _name_of(
+    algorithm: Algorithm, params: Params, task: Task, grads: PyTree, key: PRNGKeyArray | None
+) -> Kind:
     """Which gradient this is, if not the meta-gradient."""
-    adapted = jax.jit(algorithm.adapt)(params, task.support)
-    params = algorithm.initialisation(params)
-    slope = jax.jit(jax.grad(algorithm.query_loss))
+    adapted = jax.jit(algorithm.adapt)(params, task.support, key=key)
+    start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
+
+    @jax.jit
+    def slope(at: Params | Adapted) -> Params:
+        query = lambda params: algorithm.query_loss(with_params(at, params), task.query, key=key)
+        return jax.grad(query)(params_of(at))
+
     kinds: tuple[tuple[Kind, PyTree], ...] = (
-        ("first order", slope(adapted, task.query)),
-        ("joint", slope(params, task.query)),
-        ("displacement", subtract(params, adapted)),
+        ("first order", slope(adapted)),
+        ("joint", slope(start)),
+        ("displacement", subtract(params_of(start), params_of(adapted))),
     )
     grads = algorithm.initialisation(grads)
     for kind, other in kinds:
@@ -208,6 +220,12 @@ def _in_float64(tree: PyTree) -> PyTree:
     """Floats as float64, everything else as it is."""
     floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if floating(x) else x, tree)
+
+
+def _with_states_in_float64(algorithm: Algorithm) -> Algorithm:
+    """The algorithm whose losses start from their states in float64."""
+    cast = lambda fn: replace(fn, state=_in_float64(fn.state)) if isinstance(fn, Loss) else fn
+    return replace(algorithm, loss_fn=cast(algorithm.loss_fn), outer_loss_fn=cast(algorithm.outer_loss_fn))
 
 
 def _check_finite(tree: PyTree, what: str) -> None:
