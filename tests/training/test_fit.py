@@ -590,6 +590,8 @@ def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tm
     assert command("report", whole)[0] == 0
     assert (whole / "report.html").is_file()
     assert "is not a run of `innerloop.fit`, unlike others" in complaint("report", whole, "sinusoid-maml")
+    for words in (("--tasks", 5), ("--devices", 2)):
+        assert f"{words[0]}: nothing is measured" in complaint("report", whole, *words)
     missing = tmp_path / "missing"
     assert f"{missing}: there is no such folder or file" in complaint("report", whole, missing)
 

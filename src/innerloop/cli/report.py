@@ -64,7 +64,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _report_on_fits(arguments: Report) -> int:
-    """Write the page on runs of `innerloop.fit`: what training logged."""
+    """Write the page on runs of `innerloop.fit`: what training logged. Raises InnerloopError for other options."""
+    for name, value in (("tasks", arguments.tasks), ("devices", arguments.devices)):
+        if value != getattr(Report, name):
+            wrong = "nothing is measured in the report of a run of `innerloop.fit`"
+            raise InnerloopError(f"--{name}", wrong, got=value, do="leave it out")
     from innerloop.report import fit_page
     from innerloop.training.storage.sources import files_of_run
 
