@@ -65,6 +65,14 @@ def test_a_stopped_run_resumes_to_the_same_bits(command, sinusoid_run, sinusoid_
     assert series[0] == series[1]
 
 
+def test_a_stop_between_seeds_advises_what_trains_them_all(command, tmp_path, monkeypatch):
+    signalled(monkeypatch, signal.SIGINT)
+    code, out, _ = command("train", "sinusoid-joint", *TINY, "--seeds", "0,1", "--folder", tmp_path)
+    assert code == 130
+    assert "everything is saved. Run the same command again to continue." in out
+    assert "--resume" not in out
+
+
 def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
     """Options that are the run's own may be given again."""
     before = weights.load(sinusoid_run / "weights.safetensors")[0]
