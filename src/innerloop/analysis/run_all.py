@@ -232,7 +232,7 @@ class Laboratory:
                 raise InnerloopError("analyze", "there is no such experiment", got=repr(name), do=do)
         for layer in {layer for names in self.request.frozen for layer in names} - set(self.layers):
             do = "choose among: " + ", ".join(self.layers)
-            raise InnerloopError("layers", "no layer has this name", got=repr(layer), do=do)
+            raise InnerloopError("layers", "unknown layer", got=repr(layer), do=do)
         if "nil" in chosen and self.regression:
             raise InnerloopError("nil", "there is no NIL for regression", do="leave it out")
         if "early" in chosen and not self.snapshots:
