@@ -155,6 +155,16 @@ def test_gradients_that_a_rule_takes_itself_are_held_constant_too(last: int | No
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+def test_an_error_within_a_rule_is_not_blamed_on_the_loss():
+    def wrong(updates: Any, params: Any) -> Any:
+        raise ValueError("needs something else\nin detail")
+
+    params, batch = problem()
+    told = r"^InnerLoop: its rule cannot take a step \(needs something else\)\."
+    with pytest.raises(InnerloopError, match=told):
+        maml(loss, InnerLoop(optax.stateless(wrong))).adapt(params, batch)
+
+
 def test_an_unknown_derivative():
     """As met by users, whose programs do not check types at run time."""
     inner = InnerLoop(SGD)

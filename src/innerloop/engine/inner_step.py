@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.loss import Extras
+from innerloop.engine.loss_errors import rule_errors
 from innerloop.engine.mixed_mode import mixed_value_and_grad
 from innerloop.engine.safe_roots import with_safe_roots
 
@@ -71,7 +72,8 @@ def inner_step(
         moved = lambda grads, state, fast, value: update(
             grads, state, fast, value=value, grad=grads, value_fn=again
         )
-        updates, rule_state = with_safe_roots(moved)(given[0], carry.rule_state, carry.fast, given[1])
+        with rule_errors():
+            updates, rule_state = with_safe_roots(moved)(given[0], carry.rule_state, carry.fast, given[1])
         state = extras.state if differentiate_state else jax.lax.stop_gradient(extras.state)
         return Carry(optax.apply_updates(carry.fast, updates), rule_state, state), (value, extras.aux)
 

@@ -1,4 +1,4 @@
-"""JAX errors inside a loss, reported in terms that the author of the loss understands."""
+"""JAX errors inside a loss or an inner rule, reported in terms that their author understands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,17 @@ from innerloop.errors import InnerloopError, first_line
 
 REVERSE = "Reverse-mode differentiation does not work for lax.while_loop"
 """How JAX's error about a derivative through a `while` loop begins."""
+
+
+@contextmanager
+def rule_errors() -> Iterator[None]:
+    """Turn the errors of an inner rule into an InnerloopError, so that the loss is not blamed for them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InnerloopError):
+            raise
+        raise InnerloopError("InnerLoop", f"its rule cannot take a step ({first_line(error)})") from error
 
 
 @contextmanager
