@@ -251,6 +251,8 @@ def test_cosine_scores_by_hand():
     assert found[0] == pytest.approx(
         [weights[0] / weights.sum(), weights[1:].sum() / weights.sum()], abs=1e-6
     )
+    narrow = cosine_scores(query, support, jnp.array([0, 1, 1], jnp.uint8), 257)  # 257 wraps to 1 in a byte
+    assert narrow[0].sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_nil():

@@ -46,7 +46,7 @@ def cosine_scores(
         The support labels weighted by the softmax of the similarities; each row sums to 1.
     """
     unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-    return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels, ways)
+    return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels.astype(jnp.int32), ways)
 
 
 def _nil_score(subject: Subject) -> Score:
