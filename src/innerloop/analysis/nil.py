@@ -14,7 +14,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import Subject
 from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
@@ -31,7 +31,7 @@ from innerloop.nn.normalization import predict
 def cosine_scores(
     query: Float[Array, "query features"],
     support: Float[Array, "support features"],
-    labels: Int[Array, " support"],
+    labels: Integer[Array, " support"],
     ways: int,
 ) -> Float[Array, "query ways"]:
     """Class probabilities from the cosine similarity of features.
