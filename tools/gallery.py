@@ -22,7 +22,7 @@ from innerloop.report import examples, film_strip, plots
 from innerloop.report.comparison import Result
 from innerloop.report.figure_files import svg_text
 from innerloop.report.plots import analysis, analysis_paths, runs, side_by_side, tasks
-from innerloop.report.plots.style import Grid, drawn
+from innerloop.report.plots.style import Grid, draw_figure
 from innerloop.training.measurement import Measurement
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "gallery"
@@ -62,9 +62,9 @@ def of_analyses(maml: Record, anil: Record) -> Iterator[Made]:
         ("nil-of-runs", side_by_side.NIL, plots.nil_of_runs),
     )
     for name, grid, draw in one:
-        yield name, drawn(grid, draw, maml)
+        yield name, draw_figure(grid, draw, maml)
     for name, grid, draw in several:
-        yield name, drawn(grid, draw, {"MAML": maml, "ANIL": anil})
+        yield name, draw_figure(grid, draw, {"MAML": maml, "ANIL": anil})
 
 
 def of_glyphs() -> Iterator[Made]:
@@ -86,7 +86,7 @@ def adaptation(sources: dict[str, str]) -> Figure:
     measured: dict[str, Measurement] = {
         name: il.measure(il.load_trained(source), tasks=TASKS) for name, source in sources.items()
     }
-    return drawn(runs.ADAPTATION, lambda ax: plots.adaptation(measured, ax))
+    return draw_figure(runs.ADAPTATION, lambda ax: plots.adaptation(measured, ax))
 
 
 def training() -> Figure:
@@ -106,7 +106,7 @@ def training() -> Figure:
             progress=False,
         )
     kept = [runs.Training("MAML", [result.metrics])]
-    return drawn(runs.training_grid(kept, "loss"), runs.training_curves, kept, "loss")
+    return draw_figure(runs.training_grid(kept, "loss"), runs.training_curves, kept, "loss")
 
 
 def walks() -> Figure:
@@ -126,7 +126,7 @@ def predictions() -> Figure:
     rng = np.random.default_rng(0)
     truth = rng.normal(100, 20, 40)
     answers = {0: 100 + 0.2 * (truth - 100), 5: truth + rng.normal(0, 4, 40)}
-    return drawn(tasks.TASK, tasks.predictions, truth, answers, "shop 7", "sales")
+    return draw_figure(tasks.TASK, tasks.predictions, truth, answers, "shop 7", "sales")
 
 
 def wave() -> Figure:

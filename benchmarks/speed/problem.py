@@ -14,7 +14,7 @@ from innerloop.engine import outer
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Batch, Task
-from innerloop.parallel.param_sharding import place_cut
+from innerloop.parallel.param_sharding import shard_params
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.training.supervised import SupervisedExperiment
 
@@ -86,7 +86,7 @@ def outer_loop(made: SupervisedExperiment, mesh: Mesh | None = None) -> outer.Ou
 def compile_steps(loop: outer.OuterLoop, state: outer.MetaState, steps: int) -> jax.stages.Compiled:
     """Compile `steps` meta-steps; `loop.run` then uses the program."""
     program: Any = loop.program(steps)
-    compiled = program.__wrapped__.lower(place_cut(state, loop.mesh), *loop.data(state, steps)).compile()
+    compiled = program.__wrapped__.lower(shard_params(state, loop.mesh), *loop.data(state, steps)).compile()
     loop.programs[steps] = compiled
     return compiled
 

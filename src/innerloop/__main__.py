@@ -12,7 +12,7 @@ def entry(work: Callable[[], int] | None = None) -> None:
 
     After an error, Orbax or XLA threads that can no longer finish do not keep the process alive.
     """
-    signals.take()
+    signals.install_guard()
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; a backend set for other programs may be missing
     from innerloop.cli import flushed, guarded, main
 
@@ -21,12 +21,12 @@ def entry(work: Callable[[], int] | None = None) -> None:
     except BaseException as error:
         code = 1
         if signals.interrupted():
-            signals.say(signals.Interrupted(0))
+            signals.print_error(signals.Interrupted(0))
         else:
             traceback.print_exception(error)
     code = signals.interrupted() or flushed(code)
     if code:
-        signals.leave(code)
+        signals.exit_now(code)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from innerloop.analysis import run_all
-from innerloop.analysis.run_all import EXPERIMENTS, Laboratory, Request, analyze
+from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner, Request, analyze
 from innerloop.cli import main
 from innerloop.errors import InnerloopError
-from innerloop.report.html_blocks import together
+from innerloop.report.html_blocks import nonbreaking
 from innerloop.report.plots.analysis import frozen_name
 from innerloop.training.schedule import reached
 from innerloop.training.storage import weights
@@ -49,7 +49,7 @@ def test_everything_on_one_run(run, store, capsys):
     page = (out / "index.html").read_text()
     assert page.count("<h2") == len(EXPERIMENTS) + 2
     assert not re.search(r"<(script|link|iframe)|src=\"(?!data:)", page)
-    assert all(together(sentence) in page for sentence in results["verdict"]["sentences"])
+    assert all(nonbreaking(sentence) in page for sentence in results["verdict"]["sentences"])
     assert [x["frozen"] for x in results["freeze"]] == [[], ["hidden1"], ["hidden1", "head"], ["head"]]
     assert [x["meta_step"] for x in results["early"]] == [0, 2, 4]
     assert all(x["cka"]["mean"] == pytest.approx(1) for x in results["against"])
@@ -79,7 +79,9 @@ def test_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
 
 def test_what_a_kept_result_depends_on(run):
     """Weights, settings and the second run; not the tasks of other experiments, and not the name of the source."""
-    depends = lambda name, **changes: Laboratory(Request(**{"source": str(run), **changes}))._depends(name)
+    depends = lambda name, **changes: ExperimentRunner(Request(**{"source": str(run), **changes}))._depends(
+        name
+    )
     copy = str(run / "weights.safetensors")
     first = str(RunFolder(run).snapshots()[0])
     assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)
@@ -153,7 +155,7 @@ def test_bad_input(run, store, complaint, tmp_path):
 
 def test_regression_has_no_nil(store):
     """Shipped sinusoid weights: losses, layers of the regressor, and all experiments but NIL."""
-    lab = Laboratory(Request("sinusoid-maml"))
+    lab = ExperimentRunner(Request("sinusoid-maml"))
     assert lab.layers == ["hidden1", "hidden2", "head"]
     assert "nil" not in lab.default()
     results = analyze(Request("sinusoid-maml", tasks=20), ["freeze"])

@@ -17,7 +17,7 @@ from innerloop.cli import main
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder, new_output, output, replacing
+from innerloop.io.files import OutputFolder, check_output_path, new_output, replacing
 from innerloop.tasks.datasets import ClassArrays, memmap
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.storage.run_directory import NotWritten, RunFolder
@@ -258,7 +258,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path):
         path.write_text("theirs, a moment ago")
     assert (os.listdir(tmp_path), path.read_text()) == (["x"], "theirs, a moment ago")
     with pytest.raises(InnerloopError, match="is not a regular file"):
-        output("/dev/null", overwrite=True)
+        check_output_path("/dev/null", overwrite=True)
     with (
         pytest.raises(InnerloopError, match="cannot be written"),
         new_output(path / "y" / "z", overwrite=True),

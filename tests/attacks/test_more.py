@@ -19,7 +19,7 @@ from innerloop.analysis import result_cache
 from innerloop.cli import streams
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder, output
+from innerloop.io.files import OutputFolder, check_output_path
 from innerloop.io.untrusted import open_regular
 from innerloop.report.figure_files import svg
 from innerloop.report.plots.style import STYLE
@@ -127,7 +127,7 @@ def test_no_latex_is_started_for_a_matplotlibrc():
 def test_an_output_in_a_file_is_refused_before_any_work(tmp_path: Path):
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(InnerloopError, match="not a folder"):
-        output(tmp_path / "notes" / "page.html", overwrite=True)
+        check_output_path(tmp_path / "notes" / "page.html", overwrite=True)
 
 
 def test_a_log_of_millions_of_lines(tmp_path: Path):

@@ -74,9 +74,9 @@ def numeric(cls: type) -> list[str]:
 def beyond(field: Field) -> list[Any]:
     """Values outside, a little and far; floats also without value."""
     low, high = field.bounds.low, field.bounds.high
-    outside = [low - 1, high + 1, -(10**30), 10**30] if field.whole else [-1.0, 2.0 * high, 1e300]
-    outside += [] if field.whole else [math.nan, math.inf, -math.inf]
-    outside += [] if field.whole or low == 0 else [0.0]
+    outside = [low - 1, high + 1, -(10**30), 10**30] if field.integer else [-1.0, 2.0 * high, 1e300]
+    outside += [] if field.integer else [math.nan, math.inf, -math.inf]
+    outside += [] if field.integer or low == 0 else [0.0]
     return [(value,) for value in outside] if field.bounds.length else outside
 
 
@@ -109,7 +109,7 @@ def test_a_setting(cls: type[Section], name: str):
         with pytest.raises(InnerloopError, match=f"^x.json: .*({name}|not finite)"):
             from_json(json.dumps(values), "x.json")
     for bound in (field.bounds.low, field.bounds.high):
-        value = int(bound) if field.whole else float(bound)
+        value = int(bound) if field.integer else float(bound)
         assert make((value,) if field.bounds.length else value)
 
 
@@ -199,7 +199,7 @@ def test_bounds_are_generous():
         ):
             for name, field in bounds_of(type(part)).items():
                 value = getattr(part, name)
-                if field.whole and isinstance(value, int):
+                if field.integer and isinstance(value, int):
                     assert 10 * value <= field.bounds.high, name
 
 

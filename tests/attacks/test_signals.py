@@ -83,7 +83,7 @@ def test_the_state_before_a_block_given_up_goes_on_to_the_same_bits(
         return own(self, state, length, **settings)
 
     monkeypatch.setattr(MeshLoop, "run", third_is_slow)
-    monkeypatch.setattr(signals, "PATIENCE", 0.1)
+    monkeypatch.setattr(signals, "GRACE_SECONDS", 0.1)
     with pytest.raises(Stopped, match="stopped at meta-step 4"):
         train(short, folder)
     assert RunFolder(folder).metrics()[-1]["step"] == 4

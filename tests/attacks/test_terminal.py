@@ -131,7 +131,7 @@ def test_labels_are_no_formulas():
 
 def test_html_shows_what_it_is_given():
     assert html_blocks.escaped("<script>\x1b'\"&") == r"&lt;script&gt;\x1b&#x27;&quot;&amp;"
-    assert html_blocks.together("<b> ± \x1b") == r"&lt;b&gt;&nbsp;±&nbsp;\x1b"
+    assert html_blocks.nonbreaking("<b> ± \x1b") == r"&lt;b&gt;&nbsp;±&nbsp;\x1b"
     results = {"source": "<script>\x1b", "algorithm": "maml", "trained_meta_steps": 1, "metric": "loss"}
     results |= {"shots": 1, "inner_steps": 1, "inner_learning_rate": 0.1, "tasks": 2, "seed": 0}
     results |= {"tasks_looked_at_closely": 2, "normalization": "support"}

@@ -18,7 +18,7 @@ from rich.console import Console
 import innerloop
 from innerloop.cli import at_once as at_once_module
 from innerloop.cli import distributed
-from innerloop.cli.at_once import Together
+from innerloop.cli.at_once import ParallelRunner
 from innerloop.cli.seeds import Job, seeds_of
 from innerloop.errors import InnerloopError
 from innerloop.training.signals import NUMBERS
@@ -185,7 +185,7 @@ def together(tmp_path, monkeypatch):
         jobs = [Job(tmp_path / f"seed-{i}", None) for i in range(count)]
         kept = {number: signal.getsignal(number) for number in NUMBERS}
         try:
-            return Together(jobs, at_once, None, Console(file=out, width=300)).run(), out.getvalue()
+            return ParallelRunner(jobs, at_once, None, Console(file=out, width=300)).run(), out.getvalue()
         finally:
             for number, handler in kept.items():
                 signal.signal(number, handler)
@@ -259,12 +259,12 @@ def test_a_signal_while_one_starts_reaches_it(together, tmp_path, monkeypatch):
 
 
 def test_an_error_here_lets_them_save(together, tmp_path, monkeypatch):
-    def fails(self: Together) -> None:
+    def fails(self: ParallelRunner) -> None:
         if "ready" in (tmp_path / "output-seed-0.txt").read_text():
             raise RuntimeError("of this process")
 
-    monkeypatch.setattr(Together, "tell", fails)
-    monkeypatch.setattr(at_once_module, "TOLD_EVERY", 0.0)
+    monkeypatch.setattr(ParallelRunner, "print_progress", fails)
+    monkeypatch.setattr(at_once_module, "PROGRESS_EVERY", 0.0)
     with pytest.raises(RuntimeError, match="of this process"):
         together("wait, lenient = 0, True\n" + SAVES, 1, 1)
     assert (tmp_path / "output-seed-0.txt").read_text() == "ready\nsaved\n"

@@ -35,7 +35,7 @@ def test_every_preset(name: str):
     assert from_json(to_json(config)) == config
     if config.reinforcement:
         parts = reinforcement.RLExperiment(config)
-        inner = parts.test_collector.inner
+        inner = parts.test_sampler.inner
     else:
         parts = supervised.SupervisedExperiment(config)
         inner = parts.test_algorithm.inner

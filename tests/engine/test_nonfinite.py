@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.diagnosis import Diverged, gradient_lost, layer_lost
+from innerloop.engine.diagnosis import Diverged, locate_in_gradient, locate_in_layers
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
@@ -223,10 +223,10 @@ def test_the_first_layer_that_is_lost_is_named():
     }
     batch = Batch(jnp.ones((1, 2)), jnp.ones((1, 1)))
     algorithm = maml(LOSS, InnerLoop(optax.sgd(0.1)))
-    assert layer_lost(algorithm, PARAMS, batch, layers) == "at the output of layer `b`"
-    assert layer_lost(algorithm, PARAMS, batch, lambda params, batch: {"a": jnp.ones(2)}) == ""
+    assert locate_in_layers(algorithm, PARAMS, batch, layers) == "at the output of layer `b`"
+    assert locate_in_layers(algorithm, PARAMS, batch, lambda params, batch: {"a": jnp.ones(2)}) == ""
     assert (
-        layer_lost(algorithm, PARAMS, batch._replace(targets=batch.targets * jnp.nan), layers)
+        locate_in_layers(algorithm, PARAMS, batch._replace(targets=batch.targets * jnp.nan), layers)
         == "in its data"
     )
 
@@ -241,8 +241,8 @@ def test_tasks_of_one_array_each():
 
 def test_the_parameter_nearest_the_output_is_named():
     params = {name: jnp.ones(2) for name in ("a", "b", "c")}
-    assert gradient_lost(params, [False, False, True]) == "at the gradient of `b`"
-    assert gradient_lost(params, [True, True, True]) == ""
+    assert locate_in_gradient(params, [False, False, True]) == "at the gradient of `b`"
+    assert locate_in_gradient(params, [True, True, True]) == ""
 
 
 def test_a_second_derivative_that_is_lost():

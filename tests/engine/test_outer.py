@@ -74,9 +74,9 @@ def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.Monke
     for steps in cuts:
         state, info = many.run(state, steps, most=6)
         seen.append(info)
-    unit = many.unit(state.key, 6)
+    unit = many.granularity(state.key, 6)
     assert unit == (6 if ahead else 1)
-    assert list(many.counted) == ([6] if unit == 1 else [])
+    assert list(many.variable_length_programs) == ([6] if unit == 1 else [])
     assert list(many.programs) == ([] if unit == 1 else list(dict.fromkeys(cuts)))
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
     whole, records = loop().run(fresh()[1], 6)

@@ -19,9 +19,9 @@ from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.exporting import network_of
 from innerloop.learner.exporting.formats import format_of
-from innerloop.learner.samples import contrasts, mixed
+from innerloop.learner.samples import mixed, support_pairs
 from innerloop.nn.kernels import max_pool
-from innerloop.nn.kernels.backend import backend, portable
+from innerloop.nn.kernels.backend import backend, portable_tracing
 
 RNG = np.random.default_rng(0)
 SIDE = (16, 16, 1)
@@ -161,7 +161,7 @@ def test_samples_lie_among_the_examples(examples: np.ndarray):
     found = mixed(examples, 20, np.random.default_rng(0))
     assert (found.shape, found.dtype) == ((20, *examples.shape[1:]), examples.dtype)
     assert examples.min() <= found.min() <= found.max() <= examples.max()
-    for _, one, other in contrasts(examples):
+    for _, one, other in support_pairs(examples):
         assert (one != other).any() or examples.dtype.kind == "i"
         assert one.dtype == other.dtype == examples.dtype
 
@@ -219,7 +219,7 @@ def test_kernels_for_any_hardware():
     model, x = conv4("pool"), jnp.asarray(pictures(2) / 255, jnp.float32)
     function = jax.jit(lambda x: model(x))
     ours, text = function(x), str(jax.make_jaxpr(function)(x))
-    with portable():
+    with portable_tracing():
         assert backend() == "any"
         plain, plain_text = function(x), str(jax.make_jaxpr(function)(x))
     assert backend() == "cpu"
@@ -227,7 +227,7 @@ def test_kernels_for_any_hardware():
     assert "max_pool_pick" in text
     assert not {"max_pool_pick", "scan", "linear["} & {word for word in plain_text.split() if word}
     odd = jnp.asarray(RNG.normal(size=(2, 7, 5, 3)), jnp.float32).at[0, 0, 0, 0].set(jnp.nan)
-    with portable():
+    with portable_tracing():
         plain = max_pool.max_pool(odd)
     np.testing.assert_array_equal(plain, max_pool.max_pool(odd))
 

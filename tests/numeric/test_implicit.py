@@ -10,7 +10,7 @@ import pytest
 from numeric_cases import assert_close, differ, mlp_case, normal
 
 from innerloop.algorithms import imaml, maml
-from innerloop.algorithms.imaml import pulled
+from innerloop.algorithms.imaml import with_proximal_term
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
@@ -83,7 +83,9 @@ def test_it_is_maml_through_a_converged_proximal_loop(select: str | None):
 
     def outer(theta: Any) -> jax.Array:
         """MAML's objective; the rule of `imaml` is given theta, so that the derivative flows there too."""
-        through = maml(loss, InnerLoop(pulled(rule, partition(theta, select)[0], proximal), 150, select))
+        through = maml(
+            loss, InnerLoop(with_proximal_term(rule, partition(theta, select)[0], proximal), 150, select)
+        )
         return through.query_loss(through.adapt(theta, task.support), task.query)
 
     found, info = jax.jit(implicit.meta_grad)(params, task)

@@ -15,7 +15,7 @@ from innerloop.engine.outer import OuterLoop
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import mean_squared_error
-from innerloop.parallel.mesh import EVERYWHERE, SPLIT, mean_over_devices
+from innerloop.parallel.mesh import REPLICATED, SPLIT, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
 
 TASKS = 8
@@ -137,7 +137,7 @@ def test_half_precision_adds_up_any_number_of_tasks(dtype: Any, slope: int):
 def test_half_precision_adds_up_devices(devices: int):
     """Two means near the largest float16 have a mean, too."""
     mesh = outer.task_mesh(devices, jax.devices()[:devices])
-    mean = on_mesh(lambda x: mean_over_devices(x[0]), mesh, SPLIT, EVERYWHERE)(
+    mean = on_mesh(lambda x: mean_over_devices(x[0]), mesh, SPLIT, REPLICATED)(
         jnp.full(devices, 6e4, jnp.float16)
     )
     assert (mean.dtype, float(mean)) == (jnp.float16, float(jnp.float16(6e4)))

@@ -16,7 +16,7 @@ from innerloop.engine.outer import OuterLoop
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.losses import cross_entropy, mean_squared_error
 from innerloop.parallel import multi_process
-from innerloop.parallel.mesh import own_copy, task_mesh
+from innerloop.parallel.mesh import local_copy, task_mesh
 from innerloop.parallel.param_sharding import _axis_to_shard
 from innerloop.tasks import Episodes, Sinusoid, StreamedEpisodes, StreamedOuterLoop
 from innerloop.tasks.class_arrays import ClassArrays
@@ -27,7 +27,7 @@ CLASSES = ClassArrays.from_lists(list(PICTURES), list("abcdef"))
 
 
 def whole(tree):
-    return [np.asarray(own_copy(x)) for x in jax.tree.leaves(tree)]
+    return [np.asarray(local_copy(x)) for x in jax.tree.leaves(tree)]
 
 
 def check_pieces(params, shards):

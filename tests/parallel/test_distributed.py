@@ -140,9 +140,9 @@ def test_devices_by_process():
 
 def test_own_tasks(monkeypatch):
     whole = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("tasks",))
-    assert mesh.own_tasks(whole, 12) == slice(0, 12)
-    monkeypatch.setattr(mesh, "_own_devices", lambda mesh: list(mesh.devices.flat)[1:])
-    assert mesh.own_tasks(whole, 12) == slice(6, 12)
+    assert mesh.local_tasks(whole, 12) == slice(0, 12)
+    monkeypatch.setattr(mesh, "_local_devices", lambda mesh: list(mesh.devices.flat)[1:])
+    assert mesh.local_tasks(whole, 12) == slice(6, 12)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

@@ -10,7 +10,7 @@ import pytest
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
 from innerloop.report import measurements, run_figures, run_page, summary
-from innerloop.report.comparison import compare, families
+from innerloop.report.comparison import compare, group_by_seed
 from innerloop.report.sentences import conditions, verdict
 from innerloop.training.measure import measure
 from innerloop.training.trained import load_trained
@@ -78,11 +78,11 @@ def test_what_are_seeds_of_one_setting(maml, joint):
     faster = replace(maml, experiment=maml.experiment.with_config(other))
     chunked = replace(maml.config, outer=replace(maml.config.outer, chunk=1), seed=4)
     small = replace(maml, experiment=maml.experiment.with_config(chunked))
-    found = families([seeded(maml, 0), faster, joint, seeded(maml, 1), small])
+    found = group_by_seed([seeded(maml, 0), faster, joint, seeded(maml, 1), small])
     assert [[t.config.seed for t in family] for family in found] == [[0, 1, 4], [3], [0]]
-    assert [len(family) for family in families([maml, replace(maml, source="a copy")])] == [1, 1]
+    assert [len(family) for family in group_by_seed([maml, replace(maml, source="a copy")])] == [1, 1]
     start = replace(maml.config, model=replace(maml.config.model, start="x"), seed=5)
-    assert len(families([maml, replace(maml, experiment=maml.experiment.with_config(start))])) == 2
+    assert len(group_by_seed([maml, replace(maml, experiment=maml.experiment.with_config(start))])) == 2
 
 
 def result(group, values, scores, seeds=(0,)):

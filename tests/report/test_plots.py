@@ -14,7 +14,7 @@ from plot_records import LAYERS, record
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.report import analysis_comparison, analysis_figures, analysis_page, figure_files, plots
-from innerloop.report.plots.style import STYLE, Grid, drawn
+from innerloop.report.plots.style import STYLE, Grid, draw_figure
 from innerloop.training.measurement import Band, ScoreMeasurement
 
 
@@ -267,7 +267,7 @@ def test_the_page_of_several_runs(tmp_path):
 
 def test_figures_are_light_on_dark_pages():
     """Black, and text without a colour of its own, change with the reader's pages; the ground is the page's."""
-    figure = drawn(Grid(), lambda ax: ax.plot([0, 1], color="#000000"))
+    figure = draw_figure(Grid(), lambda ax: ax.plot([0, 1], color="#000000"))
     found = re.search(r"base64,([^\"]*)", figure_files.svg(figure, "x"))
     assert found is not None
     text = base64.b64decode(found[1]).decode()

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from innerloop.algorithms import maml
 from innerloop.engine.inner import InnerLoop
-from innerloop.parallel.mesh import EVERYWHERE, task_mesh
+from innerloop.parallel.mesh import REPLICATED, task_mesh
 from innerloop.rl import surrogates
 from innerloop.rl.distributions import Categorical, Normal
 from innerloop.rl.environments import Navigation
@@ -173,7 +173,7 @@ def test_what_the_line_search_judges():
     objective = MetaObjective(collector.replayed, adapt)
     judged = jax.jit(
         jax.shard_map(
-            objective.judged, mesh=task_mesh(1), in_specs=(EVERYWHERE, EVERYWHERE), out_specs=EVERYWHERE
+            objective.judged, mesh=task_mesh(1), in_specs=(REPLICATED, REPLICATED), out_specs=REPLICATED
         )
     )
     loss, kl = judged(moved, tasks)

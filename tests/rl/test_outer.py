@@ -78,7 +78,7 @@ def test_the_rule_at_test_is_that_of_training():
     config = tiny(test_lr_decay=0.5)
     for name, lengths in (("sgd", [0.2, 0.1]), ("adam", [0.1, 0.05])):
         inner = replace(config.inner, optimizer=name, learning_rate=0.1)
-        rule = RLExperiment(replace(config, inner=inner)).test_collector.inner.rule
+        rule = RLExperiment(replace(config, inner=inner)).test_sampler.inner.rule
         state, moved = rule.init(np.float32(0)), []
         for _ in range(2):
             update, state = rule.update(np.float32(2), state, np.float32(0))
@@ -143,7 +143,7 @@ def test_bad_settings(changes: dict, message: str):
 
 def test_the_first_test_step_is_whole_and_the_others_half():
     e = RLExperiment(tiny())
-    rule = e.test_collector.inner.rule
+    rule = e.test_sampler.inner.rule
     state, taken = rule.init(np.ones(1, np.float32)), []
     for _ in range(3):
         update, state = rule.update(np.ones(1, np.float32), state)

@@ -172,5 +172,5 @@ def test_collection_and_paths_take_them():
 
 
 def test_navigation_is_evaluated_by_steps():
-    assert RLExperiment(preset("navigation-maml-trpo")).test_collector.restarts
-    assert not RLExperiment(preset("navigation-maml-trpo")).collector.restarts
+    assert RLExperiment(preset("navigation-maml-trpo")).test_sampler.restarts
+    assert not RLExperiment(preset("navigation-maml-trpo")).sampler.restarts

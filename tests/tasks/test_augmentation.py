@@ -16,7 +16,7 @@ import innerloop as il
 from innerloop.engine.types import Task, TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.tasks.augmentation import Augmented, transformed
-from innerloop.tasks.supervised import Pooled
+from innerloop.tasks.supervised import SupervisedBatches
 
 STAY = {"mirror": jnp.asarray(1.0), "shift": jnp.asarray([0, 0]), "angle": jnp.asarray(0.0)}
 
@@ -109,7 +109,7 @@ def test_in_the_outer_loop_and_over_plain_distributions():
     loop = il.OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=2)
     _, info = loop.run(loop.init(model, jax.random.key(1)), steps=2)
     assert np.isfinite(info.outer_loss).all()
-    pooled = Augmented(Pooled(classes(), 5), crop=2).sample(jax.random.key(0))
+    pooled = Augmented(SupervisedBatches(classes(), 5), crop=2).sample(jax.random.key(0))
     assert pooled.query.inputs.shape == (5, 16, 16, 1)
 
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.tasks.device_examples import Resident
+from innerloop.tasks.device_examples import DeviceExamples
 
 
 @pytest.mark.parametrize(("shape", "packed"), [((6, 4, 1), True), ((3, 3, 1), False), ((4,), True)])
 def test_bytes_come_back_scaled(shape: tuple[int, ...], packed: bool):
     stored = np.random.default_rng(0).integers(0, 256, (9, *shape), np.uint8)
-    resident, rows = Resident(stored), np.array([8, 0, 3, 3])
+    resident, rows = DeviceExamples(stored), np.array([8, 0, 3, 3])
     assert resident.packed == packed
     found = jax.jit(lambda resident, rows: resident[rows])(resident, rows)
     np.testing.assert_allclose(found, stored[rows] / np.float32(255), rtol=2e-7)
@@ -20,6 +20,6 @@ def test_bytes_come_back_scaled(shape: tuple[int, ...], packed: bool):
 def test_floats_and_whole_numbers_stay_as_they_are():
     for dtype in (np.float32, np.int32):
         stored = np.arange(24, dtype=dtype).reshape(3, 8) - 7
-        found = Resident(stored)[jnp.array([2, 1])]
+        found = DeviceExamples(stored)[jnp.array([2, 1])]
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, stored[[2, 1]])

@@ -6,7 +6,7 @@ import pytest
 
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays
-from innerloop.tasks.supervised import Pooled
+from innerloop.tasks.supervised import SupervisedBatches
 
 COUNTS = (2, 6, 4)
 
@@ -19,7 +19,7 @@ def arrays() -> ClassArrays:
 def test_classes_and_examples_are_equally_likely():
     """Labels are class numbers; counts within 4 standard deviations of a binomial's."""
     draws = 6000
-    pooled = Pooled(arrays(), draws)
+    pooled = SupervisedBatches(arrays(), draws)
     task = jax.jit(lambda key: pooled.sample(key))(jax.random.key(0))
     rows, labels = np.asarray(task.query.inputs).ravel().astype(int), np.asarray(task.query.targets)
     np.testing.assert_array_equal(labels, np.repeat(np.arange(3), COUNTS)[rows])
@@ -31,11 +31,11 @@ def test_classes_and_examples_are_equally_likely():
 
 def test_it_can_be_an_argument_of_a_compiled_function():
     """Its arrays alone are data; the size of a batch decides shapes."""
-    pooled, key = Pooled(arrays(), 3), jax.random.key(0)
+    pooled, key = SupervisedBatches(arrays(), 3), jax.random.key(0)
     drawn = jax.jit(lambda pooled, key: pooled.sample(key))(pooled, key)
     jax.tree.map(np.testing.assert_array_equal, drawn, pooled.sample(key))
 
 
 def test_an_empty_batch():
     with pytest.raises(InnerloopError, match="`batch` must be 1 or more, got 0"):
-        Pooled(arrays(), 0)
+        SupervisedBatches(arrays(), 0)

@@ -37,7 +37,7 @@ def test_the_accuracy_is_that_of_the_adapted_parameters_on_the_queries():
     """And the meta-gradient is that without it."""
     tasks, params = EPISODES.train_tasks(), EPISODES.init_params()
     task = tasks.sample(EPISODES.keys().tasks)
-    grads, info = EPISODES.told_algorithm.meta_grad(params, task)
+    grads, info = EPISODES.logged_algorithm.meta_grad(params, task)
     adapted = EPISODES.algorithm.adapt(params, task.support)
     assert info.aux["accuracy"] == accuracy(call(adapted, task.query.inputs), task.query.targets)
     plain, _ = EPISODES.algorithm.meta_grad(params, task)

@@ -29,7 +29,7 @@ from innerloop.training.train import Stopped, train
 def one_step_at_a_time(monkeypatch: pytest.MonkeyPatch):
     """Tasks are not drawn ahead, and no dispatch is short enough for a second meta-step."""
     monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
-    monkeypatch.setattr(pace, "SECONDS", 0.0)
+    monkeypatch.setattr(pace, "TARGET_SECONDS", 0.0)
 
 
 def blocks_of_six(config: Config) -> Config:
@@ -96,7 +96,7 @@ def test_a_dispatch_that_takes_long_is_given_up_within_a_block(
     train(waves, tmp_path / "whole")
     with monkeypatch.context() as patch:
         signal_in_dispatch(9, patch, wait=tmp_path / "run" / "block.json")
-        patch.setattr(signals, "PATIENCE", 0.1)
+        patch.setattr(signals, "GRACE_SECONDS", 0.1)
         with pytest.raises(Stopped, match="stopped at meta-step 8"):
             train(waves, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "block.json").read_text())
@@ -121,21 +121,21 @@ def test_a_lost_record_of_a_block_costs_its_first_values_alone(
 
 
 def test_one_program_and_the_same_bits_however_a_training_is_cut(waves: Config, tmp_path: Path, monkeypatch):
-    made, own = [], outer.OuterLoop.counted_program
+    made, own = [], outer.OuterLoop.variable_length_program
     monkeypatch.setattr(
-        outer.OuterLoop, "counted_program", lambda self, steps: made.append(steps) or own(self, steps)
+        outer.OuterLoop, "variable_length_program", lambda self, steps: made.append(steps) or own(self, steps)
     )
     train(waves, tmp_path / "cut")
-    monkeypatch.setattr(pace, "SECONDS", 1e6)
+    monkeypatch.setattr(pace, "TARGET_SECONDS", 1e6)
     train(waves, tmp_path / "whole")
     same_run(tmp_path / "cut", tmp_path / "whole")
     assert made == [6, 6]
 
 
 def test_a_last_block_that_is_shorter_needs_no_program_of_its_own(waves: Config, tmp_path: Path, monkeypatch):
-    made, own = [], outer.OuterLoop.counted_program
+    made, own = [], outer.OuterLoop.variable_length_program
     monkeypatch.setattr(
-        outer.OuterLoop, "counted_program", lambda self, steps: made.append(steps) or own(self, steps)
+        outer.OuterLoop, "variable_length_program", lambda self, steps: made.append(steps) or own(self, steps)
     )
     seen: list[Progress] = []
     train(
@@ -189,17 +189,17 @@ def test_a_run_of_one_dispatch_has_no_speed(waves: Config, tmp_path: Path):
 @pytest.mark.parametrize("unit", [1, 5])
 def test_dispatches_grow_until_they_take_a_second(unit: int, monkeypatch: pytest.MonkeyPatch):
     """At a hundredth of a second for each meta-step; the first time, of compilation, says nothing."""
-    monkeypatch.setattr(pace, "SECONDS", 1.0)
+    monkeypatch.setattr(pace, "TARGET_SECONDS", 1.0)
     found, lengths = Pace(unit), []
     for _ in range(8):
         lengths.append(found.next(1000))
-        found.took(lengths[-1], 60.0 if len(lengths) == 1 else 0.01 * lengths[-1])
+        found.record(lengths[-1], 60.0 if len(lengths) == 1 else 0.01 * lengths[-1])
     assert lengths[:3] == [unit, unit, 4 * unit]
     assert lengths[-1] == 100
     assert found.next(30) == 30
     assert found.next(32) == (32 if unit == 1 else 30)
     assert found.next(3) == 3
-    found.took(100, 1000.0)
+    found.record(100, 1000.0)
     assert found.next(1000) == unit
 
 

@@ -302,11 +302,11 @@ def test_the_best_validation_is_a_function_of_the_metrics():
     rule, nan = BestRule("accuracy", "max", patience=2), float("nan")
     values = {2: nan, 4: 0.5, 6: 0.7, 8: 0.7, 10: nan, 12: 0.8}
     records = [{"step": step, "validation_accuracy": value} for step, value in values.items()]
-    assert rule.of(records[:1])._replace(value=0.0) == Best(None, 0.0, 1)
-    assert rule.of(records[:3]) == Best(6, 0.7, 0)
-    assert rule.of([*records[:5], {"step": 11}]) == Best(6, 0.7, 2)
-    assert rule.of(records) == Best(12, 0.8, 0)
-    assert [rule.exhausted(rule.of(records[:n])) for n in range(1, 7)] == [False] * 4 + [True, False]
+    assert rule.best_of(records[:1])._replace(value=0.0) == Best(None, 0.0, 1)
+    assert rule.best_of(records[:3]) == Best(6, 0.7, 0)
+    assert rule.best_of([*records[:5], {"step": 11}]) == Best(6, 0.7, 2)
+    assert rule.best_of(records) == Best(12, 0.8, 0)
+    assert [rule.exhausted(rule.best_of(records[:n])) for n in range(1, 7)] == [False] * 4 + [True, False]
 
 
 def test_tasks_that_diverge_are_counted_and_not_averaged(tmp_path: Path):

@@ -14,7 +14,7 @@ import pytest
 
 from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
-from innerloop.engine.meta_state import MetaState, keep, to_device
+from innerloop.engine.meta_state import MetaState, copy_to_host, restore_to_device
 from innerloop.engine.outer import OuterLoop, task_keys
 from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
@@ -66,7 +66,9 @@ def found(config: Config, scale: float = 1.0) -> str:
     large = jax.tree.map(lambda x: x * scale, state.params)
     state = state._replace(params=large, step=jnp.asarray(STEP, jnp.int32))
     algorithm = supervised(experiment).training_algorithm
-    block = Block(keep(state), lambda state, steps: (state, None), experiment.train_tasks(), 0, Path())
+    block = Block(
+        copy_to_host(state), lambda state, steps: (state, None), experiment.train_tasks(), 0, Path()
+    )
     return nan_diagnosis.locate_nonfinite(algorithm, config.outer.meta_batch, block, 0)
 
 
@@ -102,7 +104,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
 
 def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
-    kept = keep(fresh(experiment))
+    kept = copy_to_host(fresh(experiment))
     block = Block(kept, lambda state, steps: (state, None), None, 4, Path())
     algorithm = supervised(experiment).training_algorithm
     assert nan_diagnosis.locate_nonfinite(algorithm, tiny.outer.meta_batch, block, 0) == ""
@@ -139,7 +141,7 @@ def test_an_outer_step_that_overflows_is_told_before_it_is_saved(
 def test_what_is_kept_is_given_back(tiny: Config):
     state = fresh(build(tiny))
     raw = lambda state: state._replace(key=jax.random.key_data(state.key))
-    back = to_device(keep(state))
+    back = restore_to_device(copy_to_host(state))
     jax.tree.map(np.testing.assert_array_equal, raw(back), raw(state))
 
 

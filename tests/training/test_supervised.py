@@ -19,7 +19,7 @@ from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.datasets import cifar, glyphs, image_folder, mini_imagenet, omniglot
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.sinusoid import Sinusoid
-from innerloop.tasks.supervised import Pooled
+from innerloop.tasks.supervised import SupervisedBatches
 from innerloop.training.build import build, load_splits
 from innerloop.training.optimizers import inner_loop, outer_optimizer
 from innerloop.training.supervised import SupervisedExperiment
@@ -85,7 +85,7 @@ def test_the_pretrained_baseline():
     """Joint training classifies all training classes at once, and meets tasks with a new head of zeros."""
     joint = replace(EPISODES, config=replace(CONFIG, algorithm="joint"))
     tasks = joint.train_tasks()
-    assert isinstance(tasks, Pooled)
+    assert isinstance(tasks, SupervisedBatches)
     assert tasks.batch == 3 * (2 + 3)
     model = joint.init_params()
     assert model.head.weight.shape == (4, 6)
@@ -146,7 +146,7 @@ def test_training_classes_are_rotated_too():
     turned = replace(CONFIG, algorithm="joint", data=replace(CONFIG.data, rotations=True))
     joint = EPISODES.with_config(turned)
     pooled = joint.train_tasks()
-    assert isinstance(pooled, Pooled)
+    assert isinstance(pooled, SupervisedBatches)
     assert len(pooled.starts) == 4 * SPLITS.train.classes
     assert joint.init_params().head.weight.shape[1] == 4 * SPLITS.train.classes
 

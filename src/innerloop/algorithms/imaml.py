@@ -43,7 +43,7 @@ class IMAML(Algorithm):
     def inner_for(self, meta_params: Params) -> InnerLoop:
         """The inner loop on the support loss plus the proximal term, which `Trajectory.losses` do not include."""
         start, _ = partition(meta_params, self.inner.select)
-        return replace(self.inner, rule=pulled(self.inner.rule, start, self.proximal))
+        return replace(self.inner, rule=with_proximal_term(self.inner.rule, start, self.proximal))
 
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
@@ -62,7 +62,7 @@ class IMAML(Algorithm):
         return combine(solution, rest), MetaInfo(loss, trajectory.losses, aux)
 
 
-def pulled(
+def with_proximal_term(
     rule: optax.GradientTransformation, start: PyTree, proximal: float
 ) -> optax.GradientTransformationExtraArgs:
     """The rule, applied to the loss plus the proximal term `proximal / 2 |w - start|^2`."""

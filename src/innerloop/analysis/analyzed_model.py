@@ -14,7 +14,7 @@ from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, over_tasks
 from innerloop.engine.intervals import half_width, mean_over_tasks
-from innerloop.engine.pytree import chosen, paths
+from innerloop.engine.pytree import is_selected, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.nn.named_layers import NamedLayers, named_layers
@@ -82,7 +82,7 @@ class Subject:
     def moving(self, algorithm: Algorithm) -> frozenset[str]:
         """The tree paths that the inner loop of an algorithm adapts."""
         every = paths(self.theta(self.params))
-        return frozenset(path for path in every if chosen(algorithm.inner.select, path))
+        return frozenset(path for path in every if is_selected(algorithm.inner.select, path))
 
     def collect(
         self,

@@ -22,7 +22,7 @@ from innerloop.analysis.similarity import similarity_across_models, similarity_b
 from innerloop.analysis.training_dynamics import along_training
 from innerloop.analysis.verdict import judge
 from innerloop.analysis.weight_movement import layer_movement
-from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
+from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.nn.named_layers import named_layers
@@ -54,7 +54,7 @@ class Request:
     source: str
     tasks: Annotated[int, TASKS] = 1000
     seed: Annotated[int, TEST_SEED] = 0
-    shots: Annotated[int | None, MEMBERS] = None
+    shots: Annotated[int | None, COUNTS] = None
     steps: Annotated[int | None, Bounds(1, STEPS.high)] = None
     frozen: tuple[tuple[str, ...], ...] = ()
     against: str | None = None
@@ -69,7 +69,7 @@ class Request:
         return min(self.tasks, 60)
 
 
-class Laboratory:
+class ExperimentRunner:
     """The experiments of one request; models and images are loaded when an experiment first needs them.
 
     Raises:
@@ -291,7 +291,7 @@ def analyze(
         InnerloopError: if an experiment is unknown, or the run does not support it: NIL for regression, `early` without
             snapshots, `against` without a second run.
     """
-    lab = Laboratory(request)
+    lab = ExperimentRunner(request)
     chosen = list(only) or lab.default()
     lab.check(chosen)
     data = lab.config.data

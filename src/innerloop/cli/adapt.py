@@ -12,7 +12,7 @@ from tyro.conf import arg
 from innerloop.cli.common import Steps, console, new_table, parse, print_json, start_jax
 from innerloop.cli.user_examples import Ink, UserData
 from innerloop.config.schema import Normalization
-from innerloop.io.files import new_output, output, resolved
+from innerloop.io.files import check_output_path, new_output, resolved
 from innerloop.io.text import counted, csv_cell
 from innerloop.io.untrusted import JsonObject
 
@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
         data = arguments.data
         read = [data / "support", data / "query"] if data.is_dir() else [data]
         inputs = (*inputs_of(arguments.source, arguments.data_folder), *read, *arguments.query)
-        output(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
+        check_output_path(arguments.csv, overwrite=arguments.overwrite, inputs=inputs)
     own = UserData(arguments.data, arguments.query, arguments.ink)
     start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
     result = adapt_and_predict(start, own)

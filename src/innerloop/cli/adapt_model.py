@@ -36,10 +36,10 @@ def _classify(start: Start, own: UserData) -> JsonObject:
     """Labels and probabilities for the new pictures."""
     learner = start.learner
     files, new = support_files(own.data, start.config.data.ways), query_files(own.data, own.query)
-    drawn = fit_pictures(start, files, own.ink, new)
-    chances, classes = learner.predict_proba(drawn.read(new)), learner.classes_.tolist()
+    picture_format = fit_pictures(start, files, own.ink, new)
+    chances, classes = learner.predict_proba(picture_format.read(new)), learner.classes_.tolist()
     predictions = [_label_of(path, p, classes) for path, p in zip(new, chances, strict=True)]
-    facts = {"normalization": learner.normalization, "ink": drawn.ink, "classes": classes}
+    facts = {"normalization": learner.normalization, "ink": picture_format.ink, "classes": classes}
     return facts | {"predictions": predictions}
 
 
@@ -57,7 +57,7 @@ def _label_of(path: Path, chances: np.ndarray, classes: list[str]) -> JsonObject
 
 def _regress(start: Start, own: UserData) -> JsonObject:
     """Predicted y for the new points."""
-    asked = fit_points(start, own, asks=True)
+    asked = fit_points(start, own, require_queries=True)
     found = start.learner.predict(asked)
     return {
         "predictions": [{"x": float(x), "y": float(y)} for x, y in zip(asked[:, 0], found[:, 0], strict=True)]

@@ -37,13 +37,13 @@ class Rows(NamedTuple):
         return {name: values[rows] for name, values in self.frame.items()}
 
 
-def fit_rows(start: Start, path: Path, *, asks: bool) -> Rows:
+def fit_rows(start: Start, path: Path, *, require_queries: bool) -> Rows:
     """Fit to the rows of a new group that have y.
 
     Args:
         start: the initialisation; its learner is fitted.
         path: the new group, a CSV or Parquet file with the columns of x and y.
-        asks: whether rows without y are required.
+        require_queries: whether rows without y are required.
 
     Raises:
         InnerloopError: if the file is not such a table, or lacks rows to learn from or to predict.
@@ -52,8 +52,8 @@ def fit_rows(start: Start, path: Path, *, asks: bool) -> Rows:
     kinds = (*preparation.x, *preparation.y)
     text = {kind.name for kind in kinds if isinstance(kind, Category)}
     frame = table_files.read(path, {kind.name for kind in kinds}, text=text)
-    rows = Rows(preparation, frame, _asked(frame, preparation, path, asks=asks))
-    _check_inputs(rows, path, used=np.ones_like(rows.asked) if asks else ~rows.asked)
+    rows = Rows(preparation, frame, _asked(frame, preparation, path, require_queries=require_queries))
+    _check_inputs(rows, path, used=np.ones_like(rows.asked) if require_queries else ~rows.asked)
     known = rows.chosen(~rows.asked)
     with of_file(path):
         start.learner.fit(preparation.inputs(known), preparation.targets(known))
@@ -70,7 +70,7 @@ def predicted_rows(start: Start, path: Path) -> list[JsonObject]:
     Raises:
         InnerloopError: as `fit_rows`.
     """
-    rows = fit_rows(start, path, asks=True)
+    rows = fit_rows(start, path, require_queries=True)
     preparation, new = rows.preparation, rows.chosen(rows.asked)
     with of_file(path):
         found = preparation.restore(start.learner.predict(preparation.inputs(new)))
@@ -96,20 +96,24 @@ def _preparation(start: Start) -> Preparation:
     """How the run prepared its rows: read from its folder, or recomputed from its table."""
     folder = Path(start.source)
     if folder.is_dir() and not start.data_folder:
-        path = RunFolder(folder).place(NAME)
+        path = RunFolder(folder).path_of(NAME)
         if path.is_file():
             return Preparation.from_json(read_text(path, follow=False), str(path))
     return load_table(with_data(start.config, start.data_folder)).preparation
 
 
-def _asked(frame: table_files.Columns, preparation: Preparation, path: Path, *, asks: bool) -> np.ndarray:
+def _asked(
+    frame: table_files.Columns, preparation: Preparation, path: Path, *, require_queries: bool
+) -> np.ndarray:
     """Which rows to predict: those without y, `[rows]` bool."""
     missing = [column_of(frame, kind.name, str(path)).missing for kind in preparation.y]
     asked, known = np.any(missing, axis=0), ~np.any(missing, axis=0)
-    if known.any() and (asked.any() or not asks):
+    if known.any() and (asked.any() or not require_queries):
         return asked
     names = " and ".join(kind.name for kind in preparation.y)
-    wrong = f"needs rows with {names} to learn from" + (", and rows without to predict" if asks else "")
+    wrong = f"needs rows with {names} to learn from" + (
+        ", and rows without to predict" if require_queries else ""
+    )
     got = f"{counted(int(known.sum()), 'row')} with and {counted(int(asked.sum()), 'row')} without"
     raise InnerloopError(str(path), wrong, got=got)
 

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from innerloop.cli import analyze_several
 from innerloop.cli.common import Count, Devices, console, new_table, parse, print_json, start_jax
-from innerloop.config.bounds import MEMBERS, STEPS, TASKS, TEST_SEED, Bounds
+from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OVERWRITE, OutputFolder, resolved
 from innerloop.io.text import counted, with_interval
@@ -48,7 +48,7 @@ class Analyze:
     """Additional sets of layers to freeze, as in: --frozen head conv3,conv4"""
     against: Annotated[str | None, arg(metavar="RUN2", help_behavior_hint="")] = None
     """A second run to compare layers with."""
-    shots: Annotated[Count, MEMBERS] = None
+    shots: Annotated[Count, COUNTS] = None
     """Support examples per class."""
     steps: Annotated[
         int | None, Bounds(1, STEPS.high), arg(metavar="N", help_behavior_hint="(default: as evaluated)")
@@ -124,18 +124,18 @@ def _requests(arguments: Analyze) -> "list[Request]":
 
 def _check_sources(requests: "Sequence[Request]", only: Sequence[str]) -> None:
     """Raise InnerloopError for RL runs, and for experiments that the runs do not support."""
-    from innerloop.analysis.run_all import Laboratory
+    from innerloop.analysis.run_all import ExperimentRunner
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage import weights
     from innerloop.training.storage.sources import weights_path
 
     for source in filter(None, (*(asked.source for asked in requests), requests[0].against)):
         refuse_policies(weights.load(weights_path(source))[1])
-    laboratory, *others = laboratories = [Laboratory(asked) for asked in requests]
+    runner, *others = runners = [ExperimentRunner(asked) for asked in requests]
     if others:
-        analyze_several.experiments(laboratories, only)
+        analyze_several.experiments(runners, only)
     else:
-        laboratory.check(only or laboratory.default())
+        runner.check(only or runner.default())
 
 
 def _default_out(runs: Sequence[str]) -> Path:
@@ -170,7 +170,7 @@ def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
 
 def _refuse_other_runs(folder: OutputFolder, runs: Sequence[str]) -> None:
     """Raise InnerloopError if the folder holds the analysis of other runs."""
-    path = folder.place("results.json")
+    path = folder.path_of("results.json")
     if not path.is_file():
         return
     found = read_object(path, 1 << 30, follow=False)
@@ -187,7 +187,7 @@ def _remove_stale(folder: OutputFolder) -> None:
     tables = [f"{name}.csv" for name in get_args(Name)]
     figures = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
     for name in (*tables, *figures):
-        if folder.place(name) not in folder.written:
+        if folder.path_of(name) not in folder.written:
             folder.discard(name)
 
 

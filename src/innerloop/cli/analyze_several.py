@@ -11,29 +11,29 @@ from innerloop.io.text import counted
 if TYPE_CHECKING:
     from innerloop.analysis.progress import ProgressFor
     from innerloop.analysis.records import Record
-    from innerloop.analysis.run_all import Laboratory, Request
+    from innerloop.analysis.run_all import ExperimentRunner, Request
 
 COMPARED = ("freeze", "similarity", "nil", "weights")
 """The experiments that can be shown side by side for several runs."""
 
 
-def experiments(laboratories: "Sequence[Laboratory]", only: Sequence[str]) -> list[str]:
+def experiments(runners: "Sequence[ExperimentRunner]", only: Sequence[str]) -> list[str]:
     """The requested experiments, or else all that every run supports.
 
     Raises:
         InnerloopError: for experiments that cannot be shown side by side or that a run does not support, and for runs
             with different scores.
     """
-    if len({lab.regression for lab in laboratories}) > 1:
+    if len({lab.regression for lab in runners}) > 1:
         do = "analyze regression and classification runs separately"
         raise InnerloopError("analyze", "the runs have different scores, loss and accuracy", do=do)
     for name in only:
         if name not in COMPARED:
             do = "give one run, or choose among: " + ", ".join(COMPARED)
             raise InnerloopError("analyze", f"`{name}` cannot be shown for several runs", do=do)
-    allowed = [lab.default() for lab in laboratories]
+    allowed = [lab.default() for lab in runners]
     chosen = list(only) or [name for name in COMPARED if all(name in names for names in allowed)]
-    for lab in laboratories:
+    for lab in runners:
         lab.check(chosen)
     return [name for name in COMPARED if name in chosen]
 
@@ -48,11 +48,11 @@ def run(
     as_json: bool,
 ) -> int:
     """Analyse every run, write or print all results, and return the exit code."""
-    from innerloop.analysis.run_all import Laboratory, analyze
+    from innerloop.analysis.run_all import ExperimentRunner, analyze
     from innerloop.report.measurements import labels_of
 
-    laboratories = [Laboratory(request) for request in requests]
-    names, labels = experiments(laboratories, only), labels_of(laboratories)
+    runners = [ExperimentRunner(request) for request in requests]
+    names, labels = experiments(runners, only), labels_of(runners)
     watching = lambda label: lambda title: progress_for(f"{label}, {title}")
     analyses = {
         label: analyze(request, names, progress_for=watching(label), fresh=fresh)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
-from innerloop.cli.distributed import hand_on, same_package
+from innerloop.cli.distributed import forward_signal, same_package
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import to_json
 from innerloop.errors import InnerloopError
@@ -27,10 +27,10 @@ from innerloop.training import signals
 CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once_child import child; entry(child)"
 COMMAND = (sys.executable, "-P", "-c", CODE)
 
-EVERY = 0.2
+POLL_EVERY = 0.2
 """Seconds between polls of the processes."""
 
-TOLD_EVERY = 5.0
+PROGRESS_EVERY = 5.0
 """Seconds between progress lines."""
 
 TAIL = 4096
@@ -42,11 +42,11 @@ class Running(NamedTuple):
 
     job: Job
     process: subprocess.Popen[str]
-    begin: int
+    output_start: int
 
 
 @dataclass
-class Together:
+class ParallelRunner:
     """Runs jobs, a few at a time; after a failure or a signal, starts no more and ends the others."""
 
     jobs: list[Job]
@@ -55,7 +55,7 @@ class Together:
     out: Console
     running: dict[int, Running] = field(default_factory=dict)
     """The running jobs by place, which numbers the shares of the machine."""
-    told: dict[Path, str] = field(default_factory=dict)
+    last_printed: dict[Path, str] = field(default_factory=dict)
     """The last progress line printed for each folder."""
     ending: tuple[int, int] | None = None
     """Once ending early: the overall exit code, and the signal for the running jobs."""
@@ -63,13 +63,13 @@ class Together:
     def run(self) -> int:
         """Run all jobs; return 0, or the exit code of the first that did not finish."""
         self.at_once = max(1, min(self.at_once, len(self.jobs)))
-        signals.give_back()
+        signals.remove_guard()
         signals.handle_all(lambda number, frame: self.end(128 + number, number))
         try:
             self.work()
         finally:  # after an error in this process, running jobs save and exit
             for one in self.running.values():
-                hand_on(one.process, signal.SIGTERM)
+                forward_signal(one.process, signal.SIGTERM)
                 one.process.wait()
         return self.ending[0] if self.ending else 0
 
@@ -80,21 +80,21 @@ class Together:
             for place in range(self.at_once):
                 if place not in self.running and waiting and not self.ending:
                     self.start(place, waiting.pop(0))
-            time.sleep(EVERY)
+            time.sleep(POLL_EVERY)
             for place, one in list(self.running.items()):
                 if (code := one.process.poll()) is not None:
                     del self.running[place]
                     self.ended(one, code if code >= 0 else 128 - code)
-            if time.monotonic() - last > TOLD_EVERY:
+            if time.monotonic() - last > PROGRESS_EVERY:
                 last = time.monotonic()
-                self.tell()
+                self.print_progress()
 
-    def tell(self) -> None:
+    def print_progress(self) -> None:
         """Print a progress line for each job that has advanced."""
         for one in self.running.values():
             folder = one.job.folder
-            if (line := last_line(one)) and line != self.told.get(folder):
-                self.told[folder] = line
+            if (line := last_line(one)) and line != self.last_printed.get(folder):
+                self.last_printed[folder] = line
                 self.out.print(f"{folder}: {line}")
 
     def start(self, place: int, job: Job) -> None:
@@ -105,7 +105,7 @@ class Together:
             begin, process = os.fstat(output.fileno()).st_size, self.process(output)
         self.running[place] = Running(job, process, begin)
         if self.ending:  # a signal arrived while it was starting
-            hand_on(process, self.ending[1])
+            forward_signal(process, self.ending[1])
         share_cores(process.pid, place, self.at_once)
         self.out.print(f"{job.folder}: started; its output is in {output_of(job)}")
         assert process.stdin is not None
@@ -156,7 +156,7 @@ class Together:
         """Ask all running jobs to save and exit."""
         self.ending = self.ending or (code, number)
         for one in self.running.values():
-            hand_on(one.process, number)
+            forward_signal(one.process, number)
 
 
 def output_of(job: Job) -> Path:
@@ -167,7 +167,7 @@ def output_of(job: Job) -> Path:
 def last_line(one: Running) -> str:
     """The last line a process has printed, without escape sequences; empty if it cannot be read."""
     with suppress(OSError), output_of(one.job).open("rb") as output:
-        output.seek(max(one.begin, output.seek(0, os.SEEK_END) - TAIL))
+        output.seek(max(one.output_start, output.seek(0, os.SEEK_END) - TAIL))
         if lines := output.read().decode("utf-8", "replace").splitlines():
             return printable(lines[-1])
     return ""

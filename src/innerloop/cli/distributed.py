@@ -28,7 +28,7 @@ COMMAND = (sys.executable, "-P", "-m", "innerloop", "train")
 LOST = 75
 """Exit code when another process was lost: a temporary failure (EX_TEMPFAIL of sysexits.h)."""
 
-EVERY = 0.5
+POLL_EVERY = 0.5
 """Seconds between checks that the command is still alive."""
 
 
@@ -40,18 +40,18 @@ def is_child() -> bool:
 def supervise(argv: Sequence[str], folder: Path) -> int:
     """Run `innerloop train` with these arguments in a child process; return its exit code, or `LOST`."""
     child, early = None, []
-    signals.give_back()
+    signals.remove_guard()
     # Before the child exists, so that a signal that arrives while it starts is forwarded too.
-    signals.handle_all(lambda number, frame: hand_on(child, number) if child else early.append(number))
+    signals.handle_all(lambda number, frame: forward_signal(child, number) if child else early.append(number))
     # In its own session, so that Ctrl-C reaches only this process, which forwards it once.
     child = subprocess.Popen(
         [*COMMAND, *argv], env=same_package() | {CHILD: str(os.getpid())}, start_new_session=True
     )
     for number in early:
-        hand_on(child, number)
+        forward_signal(child, number)
     code = child.wait()
     if code == -signal.SIGABRT:
-        _tell_lost(folder)
+        _report_lost(folder)
         return LOST
     return code if code >= 0 else 128 - code
 
@@ -64,13 +64,13 @@ def same_package() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(home), others] if others else [str(home)])}
 
 
-def hand_on(child: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:
+def forward_signal(child: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:
     """Forward a signal to the child."""
     with suppress(ValueError):  # Windows has no sessions, and sends Ctrl-C to both by itself
         child.send_signal(number)
 
 
-def _tell_lost(folder: Path) -> None:
+def _report_lost(folder: Path) -> None:
     begun = (folder / "config.json").exists()  # another machine may not see it
     where = f"--resume {folder}" if begun else "--resume if the first process saved a checkpoint"
     lost = "train: another process of this run was lost or never joined; to resume from the last checkpoint, "
@@ -86,7 +86,7 @@ def end_with_parent(command: int | None = None) -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(EVERY)
+            time.sleep(POLL_EVERY)
         os._exit(LOST)
 
     threading.Thread(target=watch, name="innerloop-parent", daemon=True).start()
@@ -101,7 +101,7 @@ def as_one(work: Callable[[], int], folder: Path) -> int:
     except InnerloopError as error:
         code = fail(in_options(error), 2)
     except Lost:
-        _tell_lost(folder)
+        _report_lost(folder)
         code = LOST
     except Exception:
         traceback.print_exc()

@@ -8,7 +8,7 @@ import tyro
 from tyro.conf import arg
 
 from innerloop.cli.common import OWN, Count, Devices, Steps, console, new_table, parse, print_json, start_jax
-from innerloop.config.bounds import MEMBERS, TASKS, TEST_SEED
+from innerloop.config.bounds import COUNTS, TASKS, TEST_SEED
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io.text import broken, counted, diverged, with_interval
@@ -33,9 +33,9 @@ class Evaluate:
     """Held-out tasks."""
     steps: Steps = None
     """Inner steps."""
-    shots: Annotated[Count, MEMBERS] = None
+    shots: Annotated[Count, COUNTS] = None
     """Support examples per class (sinusoids and tables: per task)."""
-    queries: Annotated[Count, MEMBERS] = None
+    queries: Annotated[Count, COUNTS] = None
     """Query examples per class (sinusoids: per task; tables: at most this many)."""
     normalization: Annotated[
         Literal["transductive", "inductive", "support", "all"] | None,
@@ -184,7 +184,7 @@ def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement"
         f"{counted(found.trajectories, 'trajectory', 'trajectories')} of {found.horizon} steps each"
         f"{', more where they end early' if found.restarts else ''}; "
         f"reward {found.reward}; step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}; "
-        f"seed {found.seed}; {_rounded(found)}{trained_for(found, 'meta-iteration')}took {found.seconds:.0f} s."
+        f"seed {found.seed}; {_precision_note(found)}{trained_for(found, 'meta-iteration')}took {found.seconds:.0f} s."
     )
 
 
@@ -201,17 +201,17 @@ def _score_conditions(
     modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
     return (
         f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"{modes}{queries}; {_turned(found)}seed {found.seed}; {_rounded(found)}"
+        f"{modes}{queries}; {_rotation_note(found)}seed {found.seed}; {_precision_note(found)}"
         f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
     )
 
 
-def _turned(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
+def _rotation_note(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
     """Whether classes are rotated, if that applies."""
     return "" if found.rotations is None else f"classes {'rotated' if found.rotations else 'upright'}; "
 
 
-def _rounded(found: "innerloop.training.measurement.Measurement") -> str:
+def _precision_note(found: "innerloop.training.measurement.Measurement") -> str:
     """The precision of matrix products, unless it is float32."""
     return "" if found.precision == "float32" else f"products in {found.precision}; "
 

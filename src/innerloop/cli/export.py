@@ -11,7 +11,7 @@ from tyro.conf import arg
 from innerloop.cli.common import Steps, console, parse, print_json, start_jax
 from innerloop.cli.user_examples import Ink, UserData
 from innerloop.config.schema import ExportFormat, Normalization
-from innerloop.io.files import output
+from innerloop.io.files import check_output_path
 from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
 
@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
 
     format_of(arguments.out, arguments.format)
     inputs = (*inputs_of(arguments.source, arguments.data_folder), arguments.support)
-    output(arguments.out, overwrite=arguments.overwrite, inputs=inputs)
+    check_output_path(arguments.out, overwrite=arguments.overwrite, inputs=inputs)
     start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
     target = Target(arguments.out, arguments.format, arguments.overwrite)
     record = write(start, UserData(arguments.support, (), arguments.ink, "export"), target)

@@ -66,8 +66,8 @@ def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> 
 def _pictures(start: Start, own: UserData, target: Target) -> Network:
     """Pictures as bytes; drawings that are dark on light are inverted by the network."""
     files = class_files(_class_folders(own.data), start.config.data.ways, own.command)
-    drawn = fit_pictures(start, files, own.ink)
-    invert = (lambda x: 255 - x) if drawn.ink == "dark" else None
+    picture_format = fit_pictures(start, files, own.ink)
+    invert = (lambda x: 255 - x) if picture_format.ink == "dark" else None
     pictures = samples_of(start.learner)
     inputs = pictures if invert is None else 255 - pictures
     return _export(start, target, before=invert, samples=Samples(inputs, pictures))
@@ -87,14 +87,14 @@ def _class_folders(data: Path) -> Path:
 
 def _points(start: Start, own: UserData, target: Target) -> Network:
     """A sinusoid's x."""
-    fit_points(start, own, asks=False)
+    fit_points(start, own, require_queries=False)
     return _export(start, target)
 
 
 def _table(start: Start, own: UserData, target: Target) -> tuple[Network, tuple[list[str], list[object]]]:
     """Rows in the units of the table, and their columns."""
     refuse_pictures(own, "a table", "give a CSV or Parquet file with the columns of the table")
-    rows = fit_rows(start, own.data, asks=False)
+    rows = fit_rows(start, own.data, require_queries=False)
     preparation = rows.preparation
     network = _export(
         start,

@@ -10,7 +10,7 @@ from rich.console import Console
 from innerloop.io.text import printable
 from innerloop.training.loop import Progress
 from innerloop.training.progress_words import in_words, left, speed
-from innerloop.training.signals import Stopped, telling
+from innerloop.training.signals import Stopped, reporting_stop
 
 EVERY = 5.0
 """Seconds between plain lines."""
@@ -47,7 +47,7 @@ def train_until_stopped(
         The exit code: 0, or 128 plus the number of the signal.
     """
     try:
-        with training(console, title) as on_progress, telling(tell):
+        with training(console, title) as on_progress, reporting_stop(tell):
             work(on_progress)
     except Stopped as stopped:
         with suppress(OSError):  # the terminal may be gone
@@ -72,12 +72,12 @@ def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Call
         yield on_progress
 
 
-Tell = Callable[[int, int, float, str], None]
+ReportProgress = Callable[[int, int, float, str], None]
 """`tell(done, total, seconds_left, more)`."""
 
 
 @contextmanager
-def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
+def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[ReportProgress]:
     """A progress bar, or plain lines."""
     if not console.is_terminal:
         yield _plain_lines(console, title, unit)
@@ -102,7 +102,7 @@ def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[Tell]:
         yield tell
 
 
-def _plain_lines(console: Console, title: str, unit: str) -> Tell:
+def _plain_lines(console: Console, title: str, unit: str) -> ReportProgress:
     """One line every `EVERY` seconds, and always the last line."""
     last = time.monotonic()
     console.print(f"{title}: preparing")

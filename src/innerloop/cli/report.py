@@ -12,7 +12,7 @@ from tyro.conf import arg
 from innerloop.cli.common import Devices, console, parse, start_jax
 from innerloop.config.bounds import TASKS
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder, new_output, output
+from innerloop.io.files import OutputFolder, check_output_path, new_output
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContext
         folder.check("report.html")
         return folder.replacing("report.html"), first / "report.html"
     out = arguments.out or Path("report.html")
-    place = output(out, overwrite=overwrite, inputs=inputs, new_folder=True)
+    place = check_output_path(out, overwrite=overwrite, inputs=inputs, new_folder=True)
     return new_output(place, overwrite=overwrite), out
 
 

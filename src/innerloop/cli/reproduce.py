@@ -42,10 +42,10 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Reproduce, argv)
     start_jax(_devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
-        return _judged(arguments, arguments.folder)
+        return _print_verdict(arguments, arguments.folder)
     kept = tempfile.TemporaryDirectory(prefix="innerloop-reproduce-", ignore_cleanup_errors=True)
     with kept:
-        return _judged(arguments, Path(kept.name) / "run", kept.cleanup)
+        return _print_verdict(arguments, Path(kept.name) / "run", kept.cleanup)
 
 
 def _devices_of(folder: Path) -> int | None:
@@ -62,7 +62,7 @@ def _devices_of(folder: Path) -> int | None:
     return len(known["devices"]) if known else None
 
 
-def _judged(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
+def _print_verdict(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
     """Print the verdict and return the exit code, 128 plus the signal number if a signal arrived."""
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.reproduce import reproduce

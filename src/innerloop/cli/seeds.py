@@ -10,7 +10,7 @@ from innerloop.cli.common import console
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 
-MOST = 1000
+MAX_SEEDS = 1000
 """The maximum number of seeds."""
 
 
@@ -23,11 +23,11 @@ def seeds_of(text: str) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise InnerloopError("--seeds", "a range must not end below its start", got=repr(part))
-        if last - first >= MOST:
-            raise InnerloopError("--seeds", f"must be at most {MOST} seeds", got=repr(text))
+        if last - first >= MAX_SEEDS:
+            raise InnerloopError("--seeds", f"must be at most {MAX_SEEDS} seeds", got=repr(text))
         found += range(first, last + 1)
-    if not found or len(set(found)) < len(found) or len(found) > MOST:
-        raise InnerloopError("--seeds", f"must be 1 to {MOST} distinct seeds", got=repr(text))
+    if not found or len(set(found)) < len(found) or len(found) > MAX_SEEDS:
+        raise InnerloopError("--seeds", f"must be 1 to {MAX_SEEDS} distinct seeds", got=repr(text))
     return found
 
 
@@ -67,7 +67,7 @@ def train_each(seeds: list[int], config: Config, folder: Path, train: Callable[[
     return 0
 
 
-def one_after_the_other(jobs: list[Job], train: Callable[[Path, Config | None], int]) -> int:
+def train_sequentially(jobs: list[Job], train: Callable[[Path, Config | None], int]) -> int:
     """Train all in this process; return 0, or the exit code of the first that did not finish."""
     return next((code for job in jobs if (code := train(job.folder, job.config))), 0)
 

@@ -122,7 +122,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bool) -> int:
     """Train once per seed."""
-    from innerloop.cli.seeds import one_after_the_other, seeds_of, train_each
+    from innerloop.cli.seeds import seeds_of, train_each, train_sequentially
 
     several = seeds_of(seeds)
     if arguments.resume is not None or seed_given:
@@ -131,13 +131,13 @@ def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bo
     config, folder = _plan(arguments, argv)
     assert config is not None
     if arguments.at_once > 1:
-        from innerloop.cli.at_once import Together
+        from innerloop.cli.at_once import ParallelRunner
 
-        together = lambda jobs: Together(jobs, arguments.at_once, arguments.devices, console()).run()
+        together = lambda jobs: ParallelRunner(jobs, arguments.at_once, arguments.devices, console()).run()
         return train_each(several, config, folder, together)
     start_jax(arguments.devices)
     each = lambda folder, config: train_into(folder, config, several=True)
-    return train_each(several, config, folder, lambda jobs: one_after_the_other(jobs, each))
+    return train_each(several, config, folder, lambda jobs: train_sequentially(jobs, each))
 
 
 def _is_distributed(arguments: Train) -> bool:
@@ -161,13 +161,13 @@ def _run_distributed(argv: Sequence[str], arguments: Train) -> int:
     multi_process.initialize(multi_process.ProcessGroup(a.coordinator, a.processes, a.process, a.patience))
 
     def work() -> int:
-        multi_process.check_same(_own_settings(arguments), "settings on its command line")
+        multi_process.check_same(_settings_digest(arguments), "settings on its command line")
         return _train_as_primary(arguments, argv) if multi_process.is_primary() else _train_as_worker(folder)
 
     return processes.as_one(work, folder)
 
 
-def _own_settings(arguments: Train) -> bytes:
+def _settings_digest(arguments: Train) -> bytes:
     """A digest of the settings that all processes must share; their folders may differ."""
     from innerloop.config.serialization import to_json
 

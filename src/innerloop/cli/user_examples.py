@@ -11,7 +11,7 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.io.class_folders import ENDINGS, check_memory, list_classes
-from innerloop.tasks.io.images import open_image, tell_remarks, to_array
+from innerloop.tasks.io.images import open_image, to_array, warn_of_remarks
 from innerloop.tasks.io.pixels import Colour, colour
 
 LINES = 1_000_000
@@ -108,7 +108,7 @@ def read_pictures(paths: Sequence[Path], shape: PictureShape, background: str = 
     check_memory(2 * len(paths), shape)
     behind, remarks = colour(background, "data.background"), list[str]()
     pictures = np.stack([_read_picture(path, shape, behind, remarks) for path in paths])
-    tell_remarks(remarks)
+    warn_of_remarks(remarks)
     return pictures
 
 
@@ -127,8 +127,8 @@ def ink_of(pictures: np.ndarray) -> Ink:
     return "dark" if pictures.mean() > 127.5 else "light"
 
 
-def read_points(path: Path, *, asks: bool = True) -> Points:
-    """Read `x,y` rows; `asks`: whether rows with an empty y are required.
+def read_points(path: Path, *, require_queries: bool = True) -> Points:
+    """Read `x,y` rows; `require_queries`: whether rows with an empty y are required.
 
     Raises:
         InnerloopError: for a bad header or number, or if there are no examples or no new points.
@@ -149,8 +149,10 @@ def read_points(path: Path, *, asks: bool = True) -> Points:
         raise InnerloopError(str(path), "must begin with the header x,y", got=",".join((lines or [[]])[0]))
     rows = [_point(path, n, cells) for n, cells in enumerate(lines[1:], 2) if any(c.strip() for c in cells)]
     known, asked = [r for r in rows if r[1] is not None], [x for x, y in rows if y is None]
-    if not known or (asks and not asked):
-        wrong = "needs rows with y to learn from" + (", and rows with an empty y to predict" if asks else "")
+    if not known or (require_queries and not asked):
+        wrong = "needs rows with y to learn from" + (
+            ", and rows with an empty y to predict" if require_queries else ""
+        )
         raise InnerloopError(str(path), wrong, got=f"{len(known)} and {len(asked)}")
     column = lambda values: np.asarray(values, np.float32)[:, None]
     return Points(column([x for x, _ in known]), column([y for _, y in known]), column(asked))

@@ -54,7 +54,7 @@ def start_from(source: str, data_folder: str, steps: int | None, normalization: 
     return Start(learner, config, source, data_folder)
 
 
-class Drawn(NamedTuple):
+class PictureFormat(NamedTuple):
     """How to read the user's pictures, labelled and new ones alike.
 
     Attributes:
@@ -75,7 +75,7 @@ class Drawn(NamedTuple):
 
 def fit_pictures(
     start: Start, files: dict[str, list[Path]], ink: Ink | None, new: Sequence[Path] = ()
-) -> Drawn:
+) -> PictureFormat:
     """Fit to labelled pictures.
 
     Args:
@@ -90,12 +90,12 @@ def fit_pictures(
     learner, config = start.learner, start.config
     known = [path for paths in files.values() for path in paths]
     shape = _fixed_shape(learner.shape) or _trained_shape(start) or _own_shape(learner, [*known, *new])
-    plain = Drawn(shape, None, config.data.background)
+    plain = PictureFormat(shape, None, config.data.background)
     support = plain.read(known)
-    drawn = plain._replace(ink=_resolve_ink(config, ink, support))
-    support = 255 - support if drawn.ink == "dark" else support
+    picture_format = plain._replace(ink=_resolve_ink(config, ink, support))
+    support = 255 - support if picture_format.ink == "dark" else support
     learner.fit(support, [name for name, paths in files.items() for _ in paths])
-    return drawn
+    return picture_format
 
 
 def _fixed_shape(shape: Shape | None) -> PictureShape | None:
@@ -132,13 +132,13 @@ def _resolve_ink(config: Config, given: Ink | None, support: np.ndarray) -> Ink 
     return None
 
 
-def fit_points(start: Start, own: UserData, *, asks: bool) -> np.ndarray:
+def fit_points(start: Start, own: UserData, *, require_queries: bool) -> np.ndarray:
     """Fit to the points of a sinusoid.
 
     Args:
         start: the initialisation; its learner is fitted.
         own: a CSV file with the header x,y.
-        asks: whether rows with an empty y are required.
+        require_queries: whether rows with an empty y are required.
 
     Returns:
         x of the rows with an empty y, `[rows, 1]`.
@@ -151,7 +151,7 @@ def fit_points(start: Start, own: UserData, *, asks: bool) -> np.ndarray:
             own.command, "the oracle needs each wave's amplitude and phase", do="use another run"
         )
     refuse_pictures(own, "sinusoids", "give a CSV file with the header x,y")
-    points = read_points(own.data, asks=asks)
+    points = read_points(own.data, require_queries=require_queries)
     start.learner.fit(points.known_x, points.known_y)
     return points.asked_x
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped, shown
 
-MOST = 2**31 - 1
+INT32_MAX = 2**31 - 1
 """The largest signed 32-bit integer: the limit of step counters and array sizes."""
 
 
@@ -40,9 +40,9 @@ TEST_SEED = Bounds(0, SEED.high)
 """Seeds of held-out tasks."""
 POSITIVE = Bounds(1e-30, 1e30)
 """Step sizes that are neither zero nor infinite in float32."""
-SHARE = Bounds(1e-30, 1)
+POSITIVE_FRACTION = Bounds(1e-30, 1)
 """A fraction above 0."""
-MEMBERS = Bounds(1, 1_000_000)
+COUNTS = Bounds(1, 1_000_000)
 """Numbers of examples, of tasks vectorised at a time, and the like."""
 STEPS = Bounds(0, 1_000_000)
 """Numbers of inner steps."""
@@ -58,7 +58,7 @@ class Field(NamedTuple):
     """The bounds of a field, whether it holds integers, and whether it may be None."""
 
     bounds: Bounds
-    whole: bool
+    integer: bool
     optional: bool
 
 
@@ -81,13 +81,13 @@ def check_bounds(settings: object, who: Callable[[str], str]) -> None:
         value = getattr(settings, name)
         if value is None and field.optional:
             continue
-        if wrong := _wrong_of(value, field.bounds, field.whole):
+        if wrong := _wrong_of(value, field.bounds, field.integer):
             raise InnerloopError(who(name), wrong, got=shown(value))
 
 
-def check_number(who: str, value: object, bounds: Bounds, *, whole: bool = False) -> None:
+def check_number(who: str, value: object, bounds: Bounds, *, integer: bool = False) -> None:
     """Raise InnerloopError, on behalf of `who`, for a number that is out of bounds."""
-    if wrong := wrong_number(value, bounds, whole):
+    if wrong := wrong_number(value, bounds, integer):
         raise InnerloopError(who, wrong, got=shown(value))
 
 
@@ -122,9 +122,9 @@ def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
 
 def check_product(factors: dict[str, int]) -> None:
     """Raise InnerloopError if sizes that are each within bounds give an array that is too large."""
-    if math.prod(factors.values()) > MOST:
+    if math.prod(factors.values()) > INT32_MAX:
         got = " x ".join(map(str, factors.values()))
-        wrong = f"the product must be {_grouped(MOST)} or less"
+        wrong = f"the product must be {_grouped(INT32_MAX)} or less"
         raise InnerloopError(" x ".join(factors), wrong, got=got)
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from innerloop.config.bounds import (
+    COUNTS,
     DEVICES,
-    MEMBERS,
-    MOST,
+    INT32_MAX,
     POSITIVE,
+    POSITIVE_FRACTION,
     SEED,
-    SHARE,
     STEPS,
     TASKS,
     Bounds,
@@ -54,13 +54,13 @@ class DataConfig(Section):
 
     dataset: Dataset = "glyphs"
     """The source of tasks."""
-    ways: Annotated[int, MEMBERS] = 5
+    ways: Annotated[int, COUNTS] = 5
     """Classes per episode."""
-    shots: Annotated[int, MEMBERS] = 1
+    shots: Annotated[int, COUNTS] = 1
     """Support examples per class at test (sinusoids and tables: per task)."""
-    train_shots: Annotated[int | None, MEMBERS] = None
+    train_shots: Annotated[int | None, COUNTS] = None
     """Support examples per class in training; None: as at test (Reptile trains with more)."""
-    queries: Annotated[int, MEMBERS] = 1
+    queries: Annotated[int, COUNTS] = 1
     """Query examples per class in training (sinusoids: per task; tables: the maximum per task)."""
     rotations: bool = False
     """Turn each class into four, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
@@ -185,16 +185,16 @@ class InnerConfig(Section):
     optimizer: Literal["sgd", "adam", "persistent_adam"] = "sgd"
     """Gradient descent, or Adam with beta1 = 0: reset for every task (adam), or with second moments that persist from
     task to task (persistent_adam, as in Reptile's published code)."""
-    minibatch: Annotated[int | None, MEMBERS] = None
+    minibatch: Annotated[int | None, COUNTS] = None
     """Support examples per inner step in training; None: all."""
     derivative: Literal["unrolled", "rematerialised", "mixed"] = "unrolled"
     """How to differentiate the inner loop: affects time and memory, not the result."""
-    checkpoints: Annotated[int | None, MEMBERS] = None
+    checkpoints: Annotated[int | None, COUNTS] = None
     """Checkpoints through time, for long loops: the inner steps between them are recomputed. None: one for each step
     or, if those do not fit into memory, the square root of the number of steps."""
     offload: bool = False
     """On accelerators, keep the checkpoints in host memory."""
-    multi_step_updates: Annotated[int, Bounds(0, MOST)] = 0
+    multi_step_updates: Annotated[int, Bounds(0, INT32_MAX)] = 0
     """MAML++: number of outer updates at the start whose loss includes the query loss after every inner step."""
     proximal: Annotated[float, POSITIVE] = 1.0
     """iMAML: strength lambda of the proximal term that pulls towards the initialisation."""
@@ -212,9 +212,9 @@ class OuterConfig(Section):
 
     SECTION = "outer."
 
-    meta_steps: Annotated[int, Bounds(0, MOST)] = 60_000
+    meta_steps: Annotated[int, Bounds(0, INT32_MAX)] = 60_000
     """Outer updates."""
-    meta_batch: Annotated[int, MEMBERS] = 32
+    meta_batch: Annotated[int, COUNTS] = 32
     """Tasks per outer update."""
     learning_rate: Annotated[float, POSITIVE] = 0.001
     """Outer step size (Reptile's epsilon)."""
@@ -224,15 +224,15 @@ class OuterConfig(Section):
     """How the outer step size decays to 0 over the run, if at all."""
     clip: Annotated[float | None, POSITIVE] = None
     """Clip each element of the meta-gradient to +-clip; None: no clipping."""
-    chunk: Annotated[int | None, MEMBERS] = None
+    chunk: Annotated[int | None, COUNTS] = None
     """Tasks vectorised at a time on each device; None: one for convolutions on a CPU, else all."""
     model_shards: Annotated[int, DEVICES] = 1
     """Devices that share one copy of the parameters, for models too large for one device."""
-    log_every: Annotated[int, MEMBERS] = 100
+    log_every: Annotated[int, COUNTS] = 100
     """Outer updates per dispatch and log line."""
-    validate_every: Annotated[int, Bounds(0, MOST)] = 1000
+    validate_every: Annotated[int, Bounds(0, INT32_MAX)] = 1000
     """Outer updates between validations, with another at the end; 0: no validation. Rounded to whole log lines."""
-    checkpoint_every: Annotated[int, Bounds(0, MOST)] = 1000
+    checkpoint_every: Annotated[int, Bounds(0, INT32_MAX)] = 1000
     """Outer updates between checkpoints, with another at the end; 0: only at the end. Rounded to whole log lines."""
     snapshots: Annotated[int, Bounds(0, 10_000)] = 10
     """Snapshots of the initialisation for `innerloop analyze`, evenly spaced over the run, in addition to one before
@@ -249,9 +249,9 @@ class EvaluationConfig(Section):
     """Held-out tasks; all of them if there are fewer (groups of a table)."""
     steps: Annotated[int, STEPS] = 10
     """Inner steps at test; may be more than in training."""
-    minibatch: Annotated[int | None, MEMBERS] = None
+    minibatch: Annotated[int | None, COUNTS] = None
     """Support examples per inner step at test; None: all."""
-    queries: Annotated[int, MEMBERS] = 1
+    queries: Annotated[int, COUNTS] = 1
     """Query examples per class at test (sinusoids: per task; tables: the maximum per task)."""
     rotations: bool = True
     """Rotate held-out classes too, if training classes are rotated (MAML's code does, Reptile's does not)."""
@@ -278,9 +278,9 @@ class RLConfig(Section):
     """Number of steps after which a trajectory is cut off."""
     reward: Literal["distance", "squared"] = "distance"
     """Reward of navigation: minus the distance (published code), or minus its square (the paper's text)."""
-    discount: Annotated[float, SHARE] = 0.99
+    discount: Annotated[float, POSITIVE_FRACTION] = 0.99
     """Discount factor gamma."""
-    gae_lambda: Annotated[float, SHARE] = 1.0
+    gae_lambda: Annotated[float, POSITIVE_FRACTION] = 1.0
     """Lambda of generalised advantage estimation (GAE); 1: returns minus the baseline."""
     baseline: Literal["linear", "none"] = "linear"
     """Baseline of the advantages."""
@@ -290,7 +290,7 @@ class RLConfig(Section):
     """Outer step: trust region (trpo), clipped objective (ppo), or the outer optimiser on the meta-gradient."""
     max_kl: Annotated[float, POSITIVE] = 0.01
     """TRPO: largest mean KL divergence between adapted policies before and after a step."""
-    fisher_fraction: Annotated[float, SHARE] = 1.0
+    fisher_fraction: Annotated[float, POSITIVE_FRACTION] = 1.0
     """TRPO: fraction of the tasks used to estimate the curvature."""
     conjugate_gradients: Annotated[int, Bounds(1, 10_000)] = 10
     """TRPO: conjugate gradient iterations."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from innerloop.engine.diagnosis import adaptation_lost, meta_gradient_lost
+from innerloop.engine.diagnosis import locate_in_adaptation, locate_in_meta_gradient
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
@@ -70,9 +70,9 @@ class Algorithm(ABC):
         for name in ("start", "trajectory", "query_loss", "query"):
             if name in vars(cls):
                 setattr(cls, name, with_exact_products(vars(cls)[name]))
-        for name, lost in (("adapt", adaptation_lost), ("meta_grad", meta_gradient_lost)):
+        for name, locate_failure in (("adapt", locate_in_adaptation), ("meta_grad", locate_in_meta_gradient)):
             if name in vars(cls):
-                setattr(cls, name, one_program(lost)(vars(cls)[name]))
+                setattr(cls, name, one_program(locate_failure)(vars(cls)[name]))
 
     def __post_init__(self) -> None:
         check_inner(self.inner, type(self).__name__)
@@ -121,7 +121,7 @@ class Algorithm(ABC):
         start = self.start(meta_params, support)
         return unroll(self.loss_fn, self.inner_for(meta_params), start, support, observe, key=key)
 
-    @one_program(adaptation_lost)
+    @one_program(locate_in_adaptation)
     def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 

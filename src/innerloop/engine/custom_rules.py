@@ -50,10 +50,12 @@ def _is_true(equation: jex.JaxprEqn) -> bool:
     """Whether an equation's rule gives the true derivative of its function, or cannot be compared."""
     with jax.ensure_compile_time_eval():
         try:
-            pulled = [_pulled(function, equation.invars) for function in _rule_and_function(equation)]
+            cotangents = [
+                _vjp_results(function, equation.invars) for function in _rule_and_function(equation)
+            ]
         except Exception:  # the rule cannot be run on its own, for example on keys
             return True
-    return all(_close(own, true) for own, true in zip(*pulled, strict=True))
+    return all(_close(own, true) for own, true in zip(*cotangents, strict=True))
 
 
 def _rule_and_function(equation: jex.JaxprEqn) -> tuple[Callable[..., list], Callable[..., list]]:
@@ -64,7 +66,7 @@ def _rule_and_function(equation: jex.JaxprEqn) -> tuple[Callable[..., list], Cal
     return function_of(called, [alone], operands, equation.outvars), jex.jaxpr_as_fun(called)
 
 
-def _pulled(function: Callable[..., list], operands: list) -> list[np.ndarray]:
+def _vjp_results(function: Callable[..., list], operands: list) -> list[np.ndarray]:
     """The cotangents that `function` pulls back to its float operands, at random inputs, from random cotangents."""
     rng = np.random.default_rng(0)
     given = [_drawn(rng, x.aval.shape, x.aval.dtype) for x in operands]

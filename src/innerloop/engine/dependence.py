@@ -51,7 +51,7 @@ def _scanned(step: jex.Jaxpr, given: list[bool], constants: int, carried: int) -
         given[carry] = after
 
 
-def numbers_within(traced: jex.ClosedJaxpr) -> Iterator[Any]:
+def constants_of(traced: jex.ClosedJaxpr) -> Iterator[Any]:
     """All constants and literals of a traced program, including those inside its equations."""
     yield from traced.consts
     yield from _literals(traced.jaxpr)

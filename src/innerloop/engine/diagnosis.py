@@ -56,13 +56,13 @@ def is_finite(tree: PyTree) -> Bool[Array, " leaves"]:
 _is_finite = compile_once(is_finite)
 
 
-def first_lost(tree: PyTree) -> str | None:
+def first_nonfinite_leaf(tree: PyTree) -> str | None:
     """The path of the first leaf with a value that is not finite; None if all are."""
     sound = np.asarray(_is_finite(tree))
     return None if sound.all() else paths(tree)[int(np.argmin(sound))]
 
 
-def update_lost(info: PyTree) -> tuple[int, str] | None:
+def first_nonfinite_update(info: PyTree) -> tuple[int, str] | None:
     """The first update whose loss or gradient is not finite, and where in it; None if all are.
 
     Args:
@@ -100,11 +100,11 @@ def _place_in_task(
     algorithm: "Algorithm", params: Params, task: Task, seen: FiniteMask, layers: Layers | None
 ) -> tuple[str, str]:
     """At which stage one task's meta-gradient became non-finite, and where."""
-    step = inner_step_lost(seen.losses, seen.adapted)
+    step = first_nonfinite_step(seen.losses, seen.adapted)
     query = step is None and jax.tree.leaves(task.query)[0].size
     start = _after_steps(algorithm, params, task.support, seen.losses.size if step is None else step)
-    where = layer_lost(algorithm, start, task.query if query else task.support, layers)
-    where = where or gradient_lost(params, seen.grads) or "in the update itself"
+    where = locate_in_layers(algorithm, start, task.query if query else task.support, layers)
+    where = where or locate_in_gradient(params, seen.grads) or "in the update itself"
     return QUERY if step is None else f"inner step {step}", where
 
 
@@ -134,32 +134,34 @@ def inspect_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) 
     return jnp.isfinite(trajectory.losses), trajectory.observed[1:]
 
 
-def adaptation_lost(algorithm: "Algorithm", params: Params, support: PyTree) -> str:
+def locate_in_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) -> str:
     """Describe where an adaptation became non-finite; empty if it did not, or if the loss is not examined."""
     if not algorithm.plain:
         return ""
-    step = inner_step_lost(
+    step = first_nonfinite_step(
         *compile_once(lambda *given: inspect_adaptation(algorithm, *given))(params, support)
     )
     if step is None:
         return ""
     start = _after_steps(algorithm, params, support, step)
-    return f"inner step {step}, {layer_lost(algorithm, start, support) or 'in the update itself'}"
+    return f"inner step {step}, {locate_in_layers(algorithm, start, support) or 'in the update itself'}"
 
 
-def meta_gradient_lost(algorithm: "Algorithm", params: Params, task: Task) -> str:
+def locate_in_meta_gradient(algorithm: "Algorithm", params: Params, task: Task) -> str:
     """Describe where the meta-gradient of one task became non-finite."""
     seen = compile_once(lambda *given: inspect_task(algorithm, *given))(params, task)
     return ", ".join(_place_in_task(algorithm, params, task, seen, None))
 
 
-def inner_step_lost(losses: Array, adapted: Array) -> int | None:
+def first_nonfinite_step(losses: Array, adapted: Array) -> int | None:
     """The first inner step whose loss, or whose result, is not finite; None if all are."""
     sound = np.asarray(losses) & np.asarray(adapted)
     return None if sound.all() else int(np.argmin(sound))
 
 
-def layer_lost(algorithm: "Algorithm", params: Params, batch: PyTree, layers: Layers | None = None) -> str:
+def locate_in_layers(
+    algorithm: "Algorithm", params: Params, batch: PyTree, layers: Layers | None = None
+) -> str:
     """Where values first become non-finite: the data, a layer's output, the loss or a gradient; empty if nowhere."""
     if batch is None:
         return ""
@@ -170,18 +172,18 @@ def layer_lost(algorithm: "Algorithm", params: Params, batch: PyTree, layers: La
             return f"at the output of layer `{name}`"
     loss, grads = compile_once(jax.value_and_grad(algorithm.loss_fn))(params, batch)
     if np.isfinite(loss):
-        return gradient_lost(params, is_finite(grads))
-    why = misfit(algorithm, params, batch)
+        return locate_in_gradient(params, is_finite(grads))
+    why = explain_mismatch(algorithm, params, batch)
     return f"at the loss ({why})" if why else "at the loss"
 
 
-def misfit(algorithm: "Algorithm", params: Params, batch: PyTree, ways: int | None = None) -> str:
+def explain_mismatch(algorithm: "Algorithm", params: Params, batch: PyTree, ways: int | None = None) -> str:
     """Why the targets do not fit the model's outputs, if the loss can tell."""
-    told = getattr(algorithm.loss_fn, "misfit", None)
-    return "" if told is None else told(params, batch, ways)
+    explain = getattr(algorithm.loss_fn, "misfit", None)
+    return "" if explain is None else explain(params, batch, ways)
 
 
-def gradient_lost(params: Params, sound: object) -> str:
+def locate_in_gradient(params: Params, sound: object) -> str:
     """The parameter nearest the output whose gradient is not finite; empty if there is none."""
     lost = np.flatnonzero(~np.asarray(sound))
     return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else ""

@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import PRNGKeyArray, PyTree
 
-from innerloop.engine.dependence import dependent, numbers_within
+from innerloop.engine.dependence import constants_of, dependent
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError, first_line
 
@@ -126,7 +126,7 @@ def _traced_twice(fn: Callable[..., PyTree], *args: PyTree) -> tuple[jex.ClosedJ
 
 def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name: str) -> None:
     """Raise InnerloopError if two traces of a function hold different numbers."""
-    if not _same(list(numbers_within(first)), list(numbers_within(second))):
+    if not _same(list(constants_of(first)), list(constants_of(second))):
         wrong = f"`{name}` draws different numbers for the same key, and would draw them once for all tasks"
         raise InnerloopError(who, wrong, do="draw from the key with jax.random")
 

@@ -29,11 +29,12 @@ def _is_array(x: object) -> bool:
 
 
 def one_program(
-    lost: Callable[..., str],
+    locate_failure: Callable[..., str],
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Run a pure method as one compiled program if it is called outside any transformation.
 
-    Such a call raises Diverged if its result is not finite; `lost(owner, *arguments)` describes where that began.
+    Such a call raises Diverged if its result is not finite; `locate_failure(owner, *arguments)` describes where that
+    began.
     """
 
     def decorated(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -54,7 +55,7 @@ def one_program(
             with loss_errors(given[1:]):
                 result, finite = compile_once(program)(arrays)
             if not finite:
-                _raise_diverged(f"{type(owner).__name__}.{method.__name__}", lost, arguments)
+                _raise_diverged(f"{type(owner).__name__}.{method.__name__}", locate_failure, arguments)
             return result
 
         return called
@@ -62,10 +63,10 @@ def one_program(
     return decorated
 
 
-def _raise_diverged(who: str, lost: Callable[..., str], arguments: Sequence[object]) -> NoReturn:
+def _raise_diverged(who: str, locate_failure: Callable[..., str], arguments: Sequence[object]) -> NoReturn:
     """Raise Diverged, saying where it began if that is known."""
     try:
-        where = lost(*arguments)
+        where = locate_failure(*arguments)
     except Exception:  # whatever goes wrong here, the divergence itself must be reported
         where = ""
     do = "lower the step size, or scale the inputs"

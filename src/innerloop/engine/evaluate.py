@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, loss_key
-from innerloop.engine.diagnosis import Diverged, adaptation_lost, first_lost
+from innerloop.engine.diagnosis import Diverged, first_nonfinite_leaf, locate_in_adaptation
 from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
@@ -27,8 +27,8 @@ from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice, check_count
-from innerloop.parallel.mesh import EVERYWHERE, SPLIT, by_process, place, task_mesh, to_host
-from innerloop.parallel.param_sharding import on_mesh, place_cut
+from innerloop.parallel.mesh import REPLICATED, SPLIT, by_process, replicate, task_mesh, to_host
+from innerloop.parallel.param_sharding import on_mesh, shard_params
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def evaluator(
         InnerloopError: as in `evaluate`.
     """
     record = steps_to_record(algorithm.inner.steps) if record is None else _numbers(record)
-    num_tasks, chunk, record = check_request(num_tasks, chunk, record, algorithm.inner.steps)
+    num_tasks, chunk, record = validate_evaluation_args(num_tasks, chunk, record, algorithm.inner.steps)
     batch_size = check_count("evaluate", "batch_size", batch_size)
     curve = _task_curve(algorithm, score, record)
     measured = over_tasks(
@@ -165,10 +165,10 @@ def over_tasks(
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
         return jax.lax.map(of_key, (keys, numbers), batch_size=None if chunk == 1 else chunk)
 
-    arrays = place(held, mesh)
-    compiled = on_mesh(values, mesh, (EVERYWHERE, EVERYWHERE, SPLIT, SPLIT), SPLIT)
+    arrays = replicate(held, mesh)
+    compiled = on_mesh(values, mesh, (REPLICATED, REPLICATED, SPLIT, SPLIT), SPLIT)
     measured = lambda params, keys, numbers: compiled(params, arrays, keys, numbers)
-    return in_turn(measured, mesh, num_tasks, batch_size)
+    return iterate_batches(measured, mesh, num_tasks, batch_size)
 
 
 def _task_of(tasks: TaskDistribution, key: PRNGKeyArray, number: Array) -> Task:
@@ -176,14 +176,14 @@ def _task_of(tasks: TaskDistribution, key: PRNGKeyArray, number: Array) -> Task:
     return tasks.task(number, key) if isinstance(tasks, FiniteTasks) else tasks.sample(key)
 
 
-def in_turn(
+def iterate_batches(
     measured: Callable[[Params, Array, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
     """`run(params, key)`: yields `measured(params, keys, numbers)` as NumPy arrays for every batch of tasks."""
     keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
-        params = place_cut(params, mesh)  # training may have left them on fewer devices
+        params = shard_params(params, mesh)  # training may have left them on fewer devices
         for first in range(0, num_tasks, batch_size):
             found = fetch(measured(params, *keys(key, first)))
             yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
@@ -203,7 +203,7 @@ def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], tuple
     The key of task i depends only on i, so neither the batch size nor the number of devices changes the tasks.
     """
     folded = _folded(NamedSharding(mesh, SPLIT))
-    return lambda key, first: folded(*place((key, np.arange(first, first + batch_size)), mesh))
+    return lambda key, first: folded(*replicate((key, np.arange(first, first + batch_size)), mesh))
 
 
 @lru_cache
@@ -213,7 +213,7 @@ def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array
     return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
 
-def check_request(
+def validate_evaluation_args(
     tasks: int, chunk: int, record: Sequence[int], steps: int
 ) -> tuple[int, int, tuple[int, ...]]:
     """Return `tasks`, `chunk` and `record` as integers.
@@ -311,8 +311,8 @@ def _raise_diverged(
     number = int(np.argmax(curve.diverged))
     own = jax.random.fold_in(key, number)
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
-    where = adaptation_lost(algorithm, params, task.support)
-    where = where or ("the score" if first_lost(task.query) is None else "its query data")
+    where = locate_in_adaptation(algorithm, params, task.support)
+    where = where or ("the score" if first_nonfinite_leaf(task.query) is None else "its query data")
     do = "check its data, lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
     got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
     raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {where}", got=got, do=do)

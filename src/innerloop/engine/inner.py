@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from innerloop.engine.inner_step import Carry, Now, Step, StepLoss, inner_step
+from innerloop.engine.inner_step import Carry, Step, StepInputs, StepLoss, inner_step
 from innerloop.engine.loop_invariants import hoist
 from innerloop.engine.loss import (
     Adapted,
@@ -184,7 +184,7 @@ def unroll(
     state = initial_state(loss_fn)
     key = key if is_random(loss_fn) else None
 
-    def loss_of(fast: PyTree, now: Now, rest: PyTree) -> tuple[Array, Extras]:
+    def loss_of(fast: PyTree, now: StepInputs, rest: PyTree) -> tuple[Array, Extras]:
         frozen, whole = rest
         batch = whole if now.batch is None else now.batch
         return evaluate_loss(loss_fn, combine(fast, frozen), batch, now.key, now.state)
@@ -193,7 +193,9 @@ def unroll(
         params = combine(carry.fast, frozen)
         return params if state is None else Adapted(params, carry.state)
 
-    now = lambda carry, i, item: Now(carry.state, fold_key(key, i), _batch_of_step(inner, support, i, item))
+    now = lambda carry, i, item: StepInputs(
+        carry.state, fold_key(key, i), _batch_of_step(inner, support, i, item)
+    )
     watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
     carry = Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state)
     loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
@@ -232,7 +234,7 @@ def _hoisted(
         return loss, (frozen, None)
     if inner.steps < 2 and not (inner.steps and jax.tree.leaves(frozen)):
         return loss, rest
-    moving = (carry.fast, Now(carry.state, key))
+    moving = (carry.fast, StepInputs(carry.state, key))
     part, known = hoist(lambda moving, rest: loss(moving[0], moving[1], rest), moving, rest)
     return lambda fast, now, rest: part((fast, now), rest), known
 

@@ -21,7 +21,7 @@ class Carry(NamedTuple):
     state: PyTree = None
 
 
-class Now(NamedTuple):
+class StepInputs(NamedTuple):
     """What the loss of one step depends on, besides the parameters and the inputs shared by all steps.
 
     Attributes:
@@ -35,10 +35,10 @@ class Now(NamedTuple):
     batch: PyTree = None
 
 
-StepLoss = Callable[[PyTree, Now, PyTree], tuple[Array, Extras]]
+StepLoss = Callable[[PyTree, StepInputs, PyTree], tuple[Array, Extras]]
 """`loss(fast, now, rest)`, where `rest` is everything that is the same at every step."""
 
-Step = Callable[[Carry, Now], tuple[Carry, tuple[Array, PyTree]]]
+Step = Callable[[Carry, StepInputs], tuple[Carry, tuple[Array, PyTree]]]
 """`step(carry, now) -> (carry, (loss, aux))`."""
 
 
@@ -64,7 +64,7 @@ def inner_step(
     gradient = _value_and_grad(loss, mixed)
     update = optax.with_extra_args_support(rule).update
 
-    def step(carry: Carry, now: Now) -> tuple[Carry, tuple[Array, PyTree]]:
+    def step(carry: Carry, now: StepInputs) -> tuple[Carry, tuple[Array, PyTree]]:
         (value, extras), grads = gradient(carry.fast, now, rest)
         given = jax.lax.stop_gradient((grads, value)) if constant_gradient else (grads, value)
         again = lambda fast: loss(fast, now, rest)[0]  # for rules with a line search
@@ -80,7 +80,7 @@ def inner_step(
     return step
 
 
-def _held_constant(loss: StepLoss, now: Now, rest: PyTree) -> Callable[[PyTree], Array]:
+def _held_constant(loss: StepLoss, now: StepInputs, rest: PyTree) -> Callable[[PyTree], Array]:
     """The loss as a function of the parameters, for a rule whose step is differentiated as if it were a constant."""
     now, rest = jax.lax.stop_gradient((now, rest))  # as the step's own gradient
     return lambda fast: loss(jax.tree.map(_held_outside, fast), now, rest)[0]

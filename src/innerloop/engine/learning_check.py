@@ -7,12 +7,12 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.dependence import dependent
-from innerloop.engine.diagnosis import misfit
+from innerloop.engine.diagnosis import explain_mismatch
 from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.padding_check import warn_of_padding
+from innerloop.engine.padding_check import warn_about_padding
 from innerloop.engine.pytree import partition
-from innerloop.engine.randomness_check import warn_of_one_mask
+from innerloop.engine.randomness_check import warn_about_shared_mask
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 
@@ -44,8 +44,8 @@ def check_learns(
     with loss_errors(task.support):
         _check_ways(algorithm, params, task, tasks, who)
         learns, adapted = _depends(adapt, task.support, params)
-        warn_of_one_mask(algorithm, params, task, key, who)
-        warn_of_padding(algorithm, params, task, key, who)
+        warn_about_shared_mask(algorithm, params, task, key, who)
+        warn_about_padding(algorithm, params, task, key, who)
     if not learns and _adapts(algorithm, params, task):
         losses = lambda support: algorithm.trajectory(params, support, key=own.get("key")).losses
         raise _unlearnable(_depends(losses, task.support)[0], who)
@@ -76,7 +76,7 @@ def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDis
 
     def check(params: Params, support: PyTree) -> None:
         start = algorithm.start(params, support)  # ProtoMAML makes its head here
-        why = misfit(algorithm, start, support, ways)
+        why = explain_mismatch(algorithm, start, support, ways)
         if why:
             raise InnerloopError(who, why, do="give its head as many outputs as an episode has classes")
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine import distribution
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.model_state import check_state, in_structure_of, own_state
+from innerloop.engine.model_state import check_state, fresh_state, in_structure_of
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 
@@ -90,7 +90,7 @@ class Loss:
         """
         check_key(self, key)
         keywords = {"key": key} if self.random else {}
-        keywords |= {"state": own_state(state)} if self.stateful else {}
+        keywords |= {"state": fresh_state(state)} if self.stateful else {}
         found = self.fn(params, batch, **keywords)
         wanted = 1 + self.stateful + self.aux
         if wanted == 1:
@@ -103,7 +103,7 @@ class Loss:
         return found[0], Extras(state, found[-1] if self.aux else None)
 
 
-def on_part(loss_fn: LossFn, part: Callable[[Params], Params]) -> LossFn:
+def restrict_loss(loss_fn: LossFn, part: Callable[[Params], Params]) -> LossFn:
     """A loss of a larger parameter tree, from which `part` extracts what `loss_fn` takes."""
     if isinstance(loss_fn, Loss):
         fn = loss_fn.fn
@@ -118,7 +118,7 @@ def is_random(loss_fn: LossFn) -> bool:
 
 def initial_state(loss_fn: LossFn) -> PyTree:
     """The model state that a task starts from; None for a loss without state."""
-    return own_state(loss_fn.state) if isinstance(loss_fn, Loss) else None
+    return fresh_state(loss_fn.state) if isinstance(loss_fn, Loss) else None
 
 
 def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | None:

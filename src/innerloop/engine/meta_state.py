@@ -28,13 +28,13 @@ class MetaState(NamedTuple):
     step: Array
 
 
-def keep(state: MetaState) -> MetaState:
+def copy_to_host(state: MetaState) -> MetaState:
     """A copy of the state, on the host except for the key: a dispatch consumes the state that it is given."""
     return jax.tree.map(np.array, state._replace(key=None))._replace(key=jnp.array(state.key))
 
 
-def to_device(kept: MetaState) -> MetaState:
-    """Move a state that `keep` returned back to the device."""
+def restore_to_device(kept: MetaState) -> MetaState:
+    """Move a state that `copy_to_host` returned back to the device."""
     return jax.tree.map(jnp.array, kept)
 
 

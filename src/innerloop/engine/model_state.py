@@ -8,7 +8,7 @@ from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 
 
-def own_state(state: PyTree) -> PyTree:
+def fresh_state(state: PyTree) -> PyTree:
     """The same state in a new container, with its leaves as arrays.
 
     An `equinox.nn.State` cannot be used again once it has been written to, and Flax's variables are written in place,

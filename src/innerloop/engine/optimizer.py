@@ -30,7 +30,7 @@ def initial_moments(init: Callable[[Params], optax.OptState], params: Params, wh
         raise InnerloopError(who, wrong, do=do if callable(params) else "") from error
 
 
-def descend(
+def apply_optimizer(
     optimizer: optax.GradientTransformation,
     grads: Params,
     opt_state: PyTree,

@@ -22,18 +22,24 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from innerloop.engine.algorithm import Algorithm, MetaInfo, check_is_algorithm, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.counted_scan import scan_up_to
-from innerloop.engine.diagnosis import Diverged, first_lost, first_nonfinite, update_lost
+from innerloop.engine.diagnosis import Diverged, first_nonfinite, first_nonfinite_leaf, first_nonfinite_update
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.learning_check import check_learns
-from innerloop.engine.meta_state import MetaState, check_state, keep, to_device, without_aliases
-from innerloop.engine.optimizer import descend, initial_moments
+from innerloop.engine.meta_state import (
+    MetaState,
+    check_state,
+    copy_to_host,
+    restore_to_device,
+    without_aliases,
+)
+from innerloop.engine.optimizer import apply_optimizer, initial_moments
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import check_trainable, global_norm
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError, check_choice, check_count
 from innerloop.parallel.compile_once import compile_once
-from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices, own_copy, place, task_mesh
-from innerloop.parallel.param_sharding import cut, model_shards_of, on_mesh, place_cut
+from innerloop.parallel.mesh import REPLICATED, local_copy, mean_over_devices, replicate, task_mesh
+from innerloop.parallel.param_sharding import constrain_sharding, model_shards_of, on_mesh, shard_params
 
 
 class StepInfo(NamedTuple):
@@ -108,7 +114,7 @@ class MeshLoop(ABC):
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
         self.programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
-        self.counted: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
+        self.variable_length_programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters (those of a trained model, for example).
@@ -140,7 +146,8 @@ class MeshLoop(ABC):
                 `before` is the state before this call. "ignore" returns at once, as JAX functions do, while devices
                 are still computing.
             most: if given, compile one program for up to `most` updates. Calls whose `steps` is a multiple of
-                `unit(state.key, most)` and at most `most` share it, so training can be split freely into such calls.
+                `granularity(state.key, most)` and at most `most` share it, so training can be split freely into such
+                calls.
 
         Returns:
             The new state, and what to log, stacked over updates.
@@ -153,64 +160,66 @@ class MeshLoop(ABC):
         steps = check_count("OuterLoop.run", "steps", steps)
         most = most if most is None else check_count("OuterLoop.run", "most", most)
         check_state(state)
-        if not (self.programs or self.counted):
+        if not (self.programs or self.variable_length_programs):
             self.check_tasks(state.key)
         program = self.compiled(state.key, steps, most)
         data = self.data(state, steps)
-        before = keep(jax.tree.map(own_copy, state)) if on_nonfinite == "raise" else None
-        state, info = program(place_cut(without_aliases(state), self.mesh), *data)
+        before = copy_to_host(jax.tree.map(local_copy, state)) if on_nonfinite == "raise" else None
+        state, info = program(shard_params(without_aliases(state), self.mesh), *data)
         if before is not None:
             self.check_finite(before, state, info)
-        self.ran(steps, state, info)
+        self.after_run(steps, state, info)
         return state, info
 
-    def ran(self, steps: int, state: MetaState, info: PyTree) -> None:  # noqa: B027 (most have nothing to remember)
+    def after_run(self, steps: int, state: MetaState, info: PyTree) -> None:  # noqa: B027 (most have nothing to remember)
         """A hook for subclasses, called after `run` with its number of updates and what it returns."""
 
     def compiled(
         self, key: PRNGKeyArray, steps: int, most: int | None
     ) -> Callable[..., tuple[MetaState, PyTree]]:
         """`program(state, *data)` for `steps` updates: a dedicated one, or one shared by all lengths up to `most`."""
-        unit = 0 if most is None else self.unit(key, most)
-        if most is None or unit == most or steps > most or steps % unit:
+        granularity = 0 if most is None else self.granularity(key, most)
+        if most is None or granularity == most or steps > most or steps % granularity:
             if steps not in self.programs:
                 self.programs[steps] = self.program(steps)
             return self.programs[steps]
-        if most not in self.counted:
-            self.counted[most] = self.counted_program(most)
-        return lambda state, *data: _first(steps, self.counted[most](state, self.count(steps), *data))
+        if most not in self.variable_length_programs:
+            self.variable_length_programs[most] = self.variable_length_program(most)
+        return lambda state, *data: _first(
+            steps, self.variable_length_programs[most](state, self.count(steps), *data)
+        )
 
     def count(self, steps: int) -> Array:
-        """The number of updates as an argument of a counted program."""
-        return place(np.int32(steps), self.mesh)
+        """The number of updates as an argument of such a program."""
+        return replicate(np.int32(steps), self.mesh)
 
-    def unit(self, key: PRNGKeyArray, most: int) -> int:
-        """The fewest updates that `counted_program(most)` takes; `most` if there is no such program."""
+    def granularity(self, key: PRNGKeyArray, most: int) -> int:
+        """The fewest updates that `variable_length_program(most)` takes; `most` if there is no such program."""
         return most
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
         """Raise Diverged, with the previous state, unless all losses, gradients and parameters are finite."""
-        lost, number = update_lost(info), int(before.step)
+        lost, number = first_nonfinite_update(info), int(before.step)
         if lost is not None:
             good, where = lost
             where, got = self.locate(before, good) or where, f"outer loss {info.outer_loss[good]}"
             error = Diverged(
                 "OuterLoop.run", f"update {number + good + 1} diverged, in {where}", got=got, do=DO
             )
-        elif (parameter := first_lost(after.params)) is not None:
+        elif (parameter := first_nonfinite_leaf(after.params)) is not None:
             wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step of `{parameter}`"
             error = Diverged("OuterLoop.run", wrong, do="lower the optimizer's step size")
         else:
             return
-        error.before = to_device(before)
+        error.before = restore_to_device(before)
         raise error
 
     def locate(self, before: MetaState, good: int) -> str:
         """Describe where the update after `good` finite ones became non-finite; empty if that is unknown."""
         try:
-            state = to_device(before)
+            state = restore_to_device(before)
             state = self.run(state, good, on_nonfinite="ignore")[0] if good else state
-            params = jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params)
+            params = jax.tree.map(lambda x: jnp.asarray(np.asarray(local_copy(x))), state.params)
             return self.locate_task(params, state.key, state.step)
         except Exception:  # whatever goes wrong here, the divergence itself must be reported
             return ""
@@ -227,15 +236,15 @@ class MeshLoop(ABC):
     def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
         """The compiled run of `steps` updates: `program(state, *data)`."""
 
-    def counted_program(self, most: int) -> Callable[..., tuple[MetaState, PyTree]]:
-        """The compiled run of any multiple of `unit` updates up to `most`: `program(state, count, *data)`."""
-        raise NotImplementedError  # `unit` says that there is none
+    def variable_length_program(self, most: int) -> Callable[..., tuple[MetaState, PyTree]]:
+        """The compiled run of any multiple of `granularity` updates up to `most`: `program(state, count, *data)`."""
+        raise NotImplementedError  # `granularity` says that there is none
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
         """The arguments of the program besides the state, for `steps` updates."""
         return ()
 
-    def own_keys(self, key: PRNGKeyArray, step: Array) -> Array:
+    def device_keys(self, key: PRNGKeyArray, step: Array) -> Array:
         """Inside the mesh: the keys of this device's tasks."""
         keys = task_keys(key, step, self.meta_batch)
         if self.share == self.meta_batch:
@@ -291,20 +300,25 @@ class GradientLoop(MeshLoop):
         def over_devices(params: Params) -> tuple[Params, MetaInfo]:
             one = lambda item: algorithm.meta_grad(params, task_of(item[0]), key=item[1])
             mean = mean_in_chunks(one, (items, keys), self.chunk)
-            return mean_over_devices(mean, cut=model_shards_of(self.mesh) > 1)
+            return mean_over_devices(mean, sharded=model_shards_of(self.mesh) > 1)
 
         grads, info = over_devices(state.params)
         value_of = lambda params: over_devices(params)[1].outer_loss
-        params, opt_state = descend(
+        params, opt_state = apply_optimizer(
             self.optimizer, grads, state.opt_state, state.params, info.outer_loss, value_of
         )
         seen = StepInfo(info.outer_loss, info.inner_losses, global_norm(grads), info.aux)
-        new = MetaState(cut(params, self.mesh), cut(opt_state, self.mesh), state.key, state.step + 1)
-        return new, cut(seen, self.mesh)
+        new = MetaState(
+            constrain_sharding(params, self.mesh),
+            constrain_sharding(opt_state, self.mesh),
+            state.key,
+            state.step + 1,
+        )
+        return new, constrain_sharding(seen, self.mesh)
 
     def loss_keys(self, state: MetaState) -> Array:
         """Inside the mesh: the keys for the random losses of this device's tasks."""
-        return jax.vmap(loss_key)(self.own_keys(state.key, state.step))
+        return jax.vmap(loss_key)(self.device_keys(state.key, state.step))
 
 
 class OuterLoop(GradientLoop):
@@ -335,7 +349,7 @@ class OuterLoop(GradientLoop):
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks
-        self.units: dict[int, int] = {}
+        self.granularities: dict[int, int] = {}
         self.held, self.with_arrays = split_arrays(tasks)
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
@@ -357,24 +371,24 @@ class OuterLoop(GradientLoop):
     def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """`steps` updates; small tasks are drawn for several updates at once."""
         many = lambda state, arrays: self.updates(state, steps, None, arrays)
-        return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+        return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
 
-    def counted_program(self, most: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+    def variable_length_program(self, most: int) -> Callable[..., tuple[MetaState, StepInfo]]:
         """Up to `most` updates, in multiples of the number whose tasks are drawn at once."""
         many = lambda state, count, arrays: self.updates(state, most, count, arrays)
-        return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+        return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
 
     def updates(
         self, state: MetaState, steps: int, count: Array | None, arrays: PyTree
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: `steps` updates, or the first `count` of them."""
         tasks = self.with_arrays(arrays)
-        ahead = _steps_ahead(tasks.sample, self.own_keys(state.key, state.step), steps)
+        ahead = _steps_ahead(tasks.sample, self.device_keys(state.key, state.step), steps)
         # Tasks too large to hold in memory together are fetched one chunk at a time.
         draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
 
         def some(state: MetaState, _: None) -> tuple[MetaState, StepInfo]:
-            keys = jax.vmap(self.own_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
+            keys = jax.vmap(self.device_keys, (None, 0))(state.key, state.step + jnp.arange(ahead))
             one = lambda state, items: self.update(state, items, fetch)
             return jax.lax.scan(one, state, jax.vmap(jax.vmap(draw))(keys))
 
@@ -382,17 +396,17 @@ class OuterLoop(GradientLoop):
         state, info = scan_up_to(some, state, times, steps // ahead)
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
-    def unit(self, key: PRNGKeyArray, most: int) -> int:
-        """The fewest updates that `counted_program(most)` takes: those whose tasks are drawn at once."""
-        if most not in self.units:
+    def granularity(self, key: PRNGKeyArray, most: int) -> int:
+        """The fewest updates that `variable_length_program(most)` takes: those whose tasks are drawn at once."""
+        if most not in self.granularities:
             keys = jax.eval_shape(lambda key: jax.random.split(key, self.share), key)
-            self.units[most] = _steps_ahead(self.tasks.sample, keys, most)
-        return self.units[most]
+            self.granularities[most] = _steps_ahead(self.tasks.sample, keys, most)
+        return self.granularities[most]
 
     @cached_property
     def arrays(self) -> PyTree:
         """The arrays of the distribution, on every device."""
-        return place(self.held, self.mesh)
+        return replicate(self.held, self.mesh)
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
         """The arrays of the distribution: if they were constants, they would be compiled into the program."""

@@ -11,13 +11,13 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.loss import evaluate_loss, initial_state
 from innerloop.engine.types import Batch, Params, Task
 from innerloop.parallel.compile_once import compile_once
-from innerloop.parallel.mesh import own_copy
+from innerloop.parallel.mesh import local_copy
 
 TOLERANCE = 1e-4
 """The relative change of the loss that counts as one; rounding stays below it."""
 
 
-def warn_of_padding(algorithm: Algorithm, params: Params, task: Task, key: PRNGKeyArray, who: str) -> None:
+def warn_about_padding(algorithm: Algorithm, params: Params, task: Task, key: PRNGKeyArray, who: str) -> None:
     """Warn, on behalf of `who`, if tasks are padded and the loss depends on the inputs of the padding.
 
     Batch normalisation does that: its statistics are those of all rows. The loss is evaluated on made-up inputs.
@@ -33,7 +33,7 @@ def warn_of_padding(algorithm: Algorithm, params: Params, task: Task, key: PRNGK
     if algorithm.inner.stream or padded is None:
         return
     loss = compile_once(lambda params, batch, key: _loss_at_start(algorithm, params, batch, key))
-    values = [float(own_copy(loss(params, batch, key))) for batch in _differing(padded)]
+    values = [float(local_copy(loss(params, batch, key))) for batch in _differing(padded)]
     if abs(values[0] - values[1]) > TOLERANCE * max(map(abs, values)):
         wrong = (
             "the model mixes examples, as batch normalisation does, so the padding of a task changes its loss"

@@ -20,7 +20,7 @@ import optax
 from jaxtyping import PyTree
 
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import on_part
+from innerloop.engine.loss import restrict_loss
 from innerloop.engine.pytree import Except, Selection, subtract
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
@@ -60,7 +60,7 @@ def _check_moments(params: WithMoments) -> None:
 
 def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
     """Lift a loss and an inner loop of a model to `WithMoments`. Frozen weights keep their moments."""
-    return on_part(loss_fn, of_model), replace(inner, select=_with_their_moments(inner.select))
+    return restrict_loss(loss_fn, of_model), replace(inner, select=_with_their_moments(inner.select))
 
 
 def _with_their_moments(selection: Selection) -> Selection:

@@ -15,7 +15,7 @@ class _Failure(NamedTuple):
     error: BaseException
 
 
-class ReadAhead(Generic[Made]):
+class Prefetcher(Generic[Made]):
     """`next()` returns `make(0)`, `make(1)`, ... while a thread computes up to `waiting` of them in advance.
 
     An exception in `make` is raised by the `next()` that would have returned the result, and by every later one.

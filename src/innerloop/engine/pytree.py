@@ -40,7 +40,7 @@ class Except:
 
     def __call__(self, path: str) -> bool:
         """Whether the path is outside the selection."""
-        return not chosen(self.selection, path)
+        return not is_selected(self.selection, path)
 
 
 def check_selection(selection: object) -> None:
@@ -70,7 +70,7 @@ def paths(params: PyTree) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
-def chosen(selection: Selection, path: str) -> bool:
+def is_selected(selection: Selection, path: str) -> bool:
     """Whether the selection includes this path."""
     if selection is None:
         return True
@@ -115,7 +115,7 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
         InnerloopError: a name of the selection matches no parameter, or a function selects none.
     """
     _check_names(params, selection.selection if isinstance(selection, Except) else selection)
-    mask = [chosen(selection, path) for path in paths(params)]
+    mask = [is_selected(selection, path) for path in paths(params)]
     # If everything is excluded by name, an empty complement is intended.
     by_names = isinstance(selection, Except) and not callable(selection.selection)
     if callable(selection) and not by_names and not any(mask):
@@ -133,7 +133,7 @@ def _check_names(params: PyTree, selection: Selection) -> None:
     if selection is None or callable(selection):
         return
     for name in (selection,) if isinstance(selection, str) else selection:
-        if not any(chosen(name, path) for path in paths(params)):
+        if not any(is_selected(name, path) for path in paths(params)):
             do = "choose among: " + ", ".join(paths(params))
             raise InnerloopError("select", f"{name!r} matches no parameter", do=do)
 

@@ -16,7 +16,9 @@ DRAWS = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_unif
 """Primitives that generate random numbers."""
 
 
-def warn_of_one_mask(algorithm: Algorithm, params: PyTree, task: Task, key: PRNGKeyArray, who: str) -> None:
+def warn_about_shared_mask(
+    algorithm: Algorithm, params: PyTree, task: Task, key: PRNGKeyArray, who: str
+) -> None:
     """Warn, on behalf of `who`, if the support loss is random but does not use the key of the inner step.
 
     Args:

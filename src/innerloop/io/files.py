@@ -100,7 +100,7 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
-def output(
+def check_output_path(
     path: Path | str, *, overwrite: bool, inputs: Iterable[Path | str] = (), new_folder: bool = False
 ) -> Path:
     """The resolved path of an output that the user asked for, checked before any work is done.
@@ -143,7 +143,7 @@ def _files(inputs: Iterable[Path | str]) -> Iterator[Path]:
 
 @contextmanager
 def new_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A draft of an output at a path from `output`. Raises InnerloopError if it cannot be written."""
+    """A draft of an output at a path from `check_output_path`. Raises InnerloopError if it cannot be written."""
     with cannot_write(path), make_folder(path.parent):
         try:
             with replacing(path, overwrite=overwrite) as draft:
@@ -184,7 +184,7 @@ class OwnFolder:
         self.made: list[Path] = []
         self.written: dict[Path, tuple[int, ...]] = {}
 
-    def place(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """The path of `name` (parts joined by `/`). Raises InnerloopError if a part of it is a link."""
         place = self.path
         for part in name.split("/"):
@@ -196,7 +196,7 @@ class OwnFolder:
 
     def make(self, name: str = "") -> Path:
         """Create the folder, or one inside, if it does not exist. Raises InnerloopError if that is not possible."""
-        path = self.place(name) if name else self.path
+        path = self.path_of(name) if name else self.path
         with cannot_write(path), make_folder(path) as made:
             self.made += made
         return path
@@ -204,10 +204,10 @@ class OwnFolder:
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """A draft that replaces `name`. Raises InnerloopError if it cannot be written."""
-        path = self.place(name)
+        path = self.path_of(name)
         with cannot_write(path), replacing(path) as draft:
             yield draft
-        self.note(path)
+        self.mark_written(path)
 
     def write(self, name: str, text: str) -> None:
         """Write a text file atomically."""
@@ -222,7 +222,7 @@ class OwnFolder:
     @contextmanager
     def appending(self, name: str) -> Iterator[TextIO]:
         """A text file opened for appending. Raises InnerloopError for a link, or if it is not a regular file."""
-        path = self.place(name)
+        path = self.path_of(name)
         with cannot_write(path, "free some room, then `resume`"):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE, 0o666)
             with open(handle, "w", encoding="utf-8", newline="") as file:
@@ -230,9 +230,9 @@ class OwnFolder:
                     raise InnerloopError(str(path), "is not a regular file")
                 yield file
                 file.flush()
-                self.note(path, os.fstat(handle))
+                self.mark_written(path, os.fstat(handle))
 
-    def note(self, path: Path, about: os.stat_result | None = None) -> None:
+    def mark_written(self, path: Path, about: os.stat_result | None = None) -> None:
         """Record this file as ours, as it is now (or as in `about`)."""
         with suppress(OSError):
             self.written[path] = _identity(about or path.lstat())
@@ -263,7 +263,7 @@ class OutputFolder(OwnFolder):
 
     def check(self, name: str) -> None:
         """Raise InnerloopError if `name` is an input, or exists and is not a file as we wrote it."""
-        path, record = self.place(name), self._record()
+        path, record = self.path_of(name), self._record()
         if not os.path.lexists(path):
             return
         if self.overwrite:
@@ -282,7 +282,7 @@ class OutputFolder(OwnFolder):
 
     def discard(self, name: str) -> None:
         """Remove `name` if it is as we wrote it; otherwise leave it alone."""
-        path, record = self.place(name), self._record()
+        path, record = self.path_of(name), self._record()
         if name in record and path.is_file() and sha256_of(path, _LARGEST, follow=False) == record[name]:
             with cannot_write(path):
                 path.unlink()
@@ -295,7 +295,7 @@ class OutputFolder(OwnFolder):
 
     def _record(self) -> dict[str, object]:
         """Read the record of what was written. Raises InnerloopError for a foreign file, unless it may be replaced."""
-        path = self.place(RECORD)
+        path = self.path_of(RECORD)
         if not os.path.lexists(path):
             return {}
         with suppress(InnerloopError):

@@ -53,16 +53,16 @@ def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with open_regular(path, largest()) as file:
             size, header = _header(file)
-            told = header.pop("__metadata__", {})
+            metadata = header.pop("__metadata__", {})
             tensors = _tensors(header, size)
             content = file.read(size)
         arrays = {tensor.name: _array(content, tensor) for tensor in tensors}
     except (OSError, ValueError) as trouble:  # also if it is not a regular file
         said = str(trouble).removeprefix(f"{path}: ").rstrip(".")
         raise InnerloopError(str(path), f"holds no {what} ({said})") from None
-    if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise InnerloopError(str(path), f"holds no {what} (its metadata are not strings)")
-    return arrays, told
+    return arrays, metadata
 
 
 def _header(file: BinaryIO) -> tuple[int, JsonObject]:

@@ -55,7 +55,7 @@ class NoSuchMethod(InnerloopError, AttributeError):
     """Raised for a method that this kind of learner lacks, so that `hasattr` is False."""
 
 
-class OfClassifiers(Generic[Arguments, Result]):
+class ClassifierOnly(Generic[Arguments, Result]):
     """A method that only classifiers have."""
 
     def __init__(self, method: Callable[Concatenate[Any, Arguments], Result]):

@@ -24,8 +24,8 @@ from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, check_choice, first_line
 from innerloop.learner import pickling, validation
-from innerloop.learner.estimator import Estimator, OfClassifiers, not_fitted
-from innerloop.learner.outputs import batch_loss, in_use, loss_in_use
+from innerloop.learner.estimator import ClassifierOnly, Estimator, not_fitted
+from innerloop.learner.outputs import active_outputs, batch_loss, loss_on_active_outputs
 from innerloop.nn.losses import BatchLoss, squared_error
 from innerloop.nn.normalization import predict as predict_normalized
 from innerloop.parallel.compile_once import compile_once
@@ -214,7 +214,7 @@ class Learner(Estimator):
             return self.classes_[outputs.argmax(-1)]
         return outputs.reshape(len(outputs), *self.target_shape_)
 
-    @OfClassifiers
+    @ClassifierOnly
     def predict_proba(self, x: object) -> Float[np.ndarray, "examples ways"]:
         """Predict probabilities.
 
@@ -352,14 +352,14 @@ class Learner(Estimator):
 
     def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
         """Run the inner loop on the outputs in use."""
-        loss_fn = loss_in_use(self.algorithm.loss_fn, ways)
+        loss_fn = loss_on_active_outputs(self.algorithm.loss_fn, ways)
         key = jax.random.key(0) if is_random(loss_fn) else None  # fixed, so that a fit is reproducible
         trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support, key=key)
         return trajectory.adapted, trajectory.losses
 
     def _outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
         apply, params = self.loss.predictor(params)
-        return in_use(predict_normalized(apply, params, support, queries, self.normalization), ways)
+        return active_outputs(predict_normalized(apply, params, support, queries, self.normalization), ways)
 
     def _predict_outputs(self, x: object, who: str) -> np.ndarray:
         """The outputs in use for `x`, `[examples, ...]`."""

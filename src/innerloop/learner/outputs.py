@@ -20,13 +20,13 @@ def batch_loss(loss_fn: LossFn) -> BatchLoss:
     return held
 
 
-def loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
+def loss_on_active_outputs(loss_fn: LossFn, ways: int | None) -> LossFn:
     """The loss on only the outputs of the first `ways` classes (None: a regressor's loss, unchanged)."""
     loss = batch_loss(loss_fn)
 
     def apply(params: Params, x: PyTree, **given: PyTree) -> PyTree:
         found = loss.apply(params, x, **given)
-        return (in_use(found[0], ways), found[1]) if "state" in given else in_use(found, ways)
+        return (active_outputs(found[0], ways), found[1]) if "state" in given else active_outputs(found, ways)
 
     # For two classes and one output, the two losses are equal.
     one_output = ways is not None and loss.measure is sigmoid_cross_entropy
@@ -34,7 +34,7 @@ def loss_in_use(loss_fn: LossFn, ways: int | None) -> LossFn:
     return replace(loss_fn, fn=used) if isinstance(loss_fn, Loss) else used
 
 
-def in_use(outputs: Array, ways: int | None) -> Array:
+def active_outputs(outputs: Array, ways: int | None) -> Array:
     """Scores of the first `ways` classes; a single output is the log-odds of the second of two classes."""
     if ways is None:
         return outputs

@@ -18,10 +18,10 @@ from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
-from innerloop.io.files import cannot_write, output, replacing
+from innerloop.io.files import cannot_write, check_output_path, replacing
 from innerloop.io.untrusted import parse_json
 from innerloop.learner import validation
-from innerloop.learner.samples import contrasts
+from innerloop.learner.samples import support_pairs
 from innerloop.nn.normalization import predict
 from innerloop.training.storage import weights
 
@@ -54,7 +54,7 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
         {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
     )
     do = "give a path in a folder that exists"
-    target = output(path, overwrite=overwrite)
+    target = check_output_path(path, overwrite=overwrite)
     with cannot_write(target, do), replacing(target, overwrite=overwrite) as draft:
         safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
 
@@ -125,7 +125,7 @@ def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool
     )
     return any(
         not np.array_equal(outputs(one, queries), outputs(other, queries), equal_nan=True)
-        for queries, one, other in contrasts(like)
+        for queries, one, other in support_pairs(like)
     )
 
 

@@ -14,7 +14,7 @@ from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import weights_path
 from innerloop.training.supervised import SupervisedExperiment
-from innerloop.training.warm_start import MODEL, blank_head
+from innerloop.training.warm_start import MODEL, zero_head
 
 
 def refuse_policies(config: Config) -> None:
@@ -47,7 +47,7 @@ def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperimen
     build = lambda: fresh_model(config, _shape_to_build(config, shape, network), jax.random.key(0))
     like = model_size.shapes_of(lambda: experiment.algorithm.init(build()), str(path))
     if experiment.pretrains:
-        arrays = arrays | blank_head(like)  # the trained head has one output per training class
+        arrays = arrays | zero_head(like)  # the trained head has one output per training class
     return weights.into(like, arrays, str(path)), experiment, shape
 
 

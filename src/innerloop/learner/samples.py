@@ -9,7 +9,7 @@ from innerloop.learner.validation import Numbers
 if TYPE_CHECKING:
     from innerloop.learner.learner import Learner
 
-MOST = 32
+MAX_SAMPLES = 32
 """Examples tried at a time."""
 
 
@@ -25,12 +25,12 @@ def samples_of(learner: "Learner") -> np.ndarray:
     """
     examples, rng = learner.support_, np.random.default_rng(0)
     if not len(examples):
-        shape = (MOST // 8, *examples.shape[1:])
+        shape = (MAX_SAMPLES // 8, *examples.shape[1:])
         examples = rng.random(shape, np.float32) if examples.dtype.kind in "fV" else rng.integers(0, 2, shape)
         examples = examples.astype(learner.support_.dtype)
     if numbers_in_use(learner) == "bytes":
         examples = np.rint(examples * 255).astype(np.uint8)
-    return np.concatenate([examples[: MOST // 8], mixed(examples, MOST // 8, rng)])
+    return np.concatenate([examples[: MAX_SAMPLES // 8], mixed(examples, MAX_SAMPLES // 8, rng)])
 
 
 def mixed(examples: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -45,13 +45,13 @@ def mixed(examples: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return np.clip(between, np.minimum(one, other), np.maximum(one, other)).astype(examples.dtype)
 
 
-def contrasts(examples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def support_pairs(examples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Queries with two different support sets, both similar to the examples and at random.
 
     Args:
         examples: have the shape and type that the model takes; may be empty.
     """
-    rng, count = np.random.default_rng(0), min(len(examples), MOST) or 3
+    rng, count = np.random.default_rng(0), min(len(examples), MAX_SAMPLES) or 3
     whole = examples.dtype.kind not in "fV"
 
     def at_random(size: float) -> list[np.ndarray]:

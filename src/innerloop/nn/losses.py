@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loss import Adapted
-from innerloop.engine.model_state import own_state
+from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 
@@ -60,7 +60,7 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
     return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def _those_that_count(targets: Array, mask: Mask) -> Array:
+def _masked_targets(targets: Array, mask: Mask) -> Array:
     """The targets, with 0 for those that do not count: they may be NaN, and so would be the gradient."""
     if mask is None:
         return jnp.asarray(targets)
@@ -80,7 +80,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
         InnerloopError: the shapes differ, or the mask is not bool or of another shape.
     """
     _check_targets(targets, outputs.shape)
-    errors = jnp.square(outputs - _those_that_count(targets, mask))
+    errors = jnp.square(outputs - _masked_targets(targets, mask))
     return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
 
 
@@ -101,7 +101,7 @@ def softmax_cross_entropy(
         InnerloopError: the targets or the mask do not have the shape `[examples]`, or the mask is not bool.
     """
     _check_targets(targets, scores.shape[:1])
-    targets = _those_that_count(targets, mask)
+    targets = _masked_targets(targets, mask)
     numbers = targets.astype(jnp.int32)  # narrow dtypes, such as uint8, cannot hold every number of a class
     known = (numbers == targets) & (numbers >= 0) & (numbers < scores.shape[-1])
     # The scores become NaN too, or the gradient would be finite.
@@ -123,7 +123,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
         InnerloopError: the shapes differ, or the mask is not bool or of another shape.
     """
     _check_targets(targets, scores.shape)
-    targets = _those_that_count(targets, mask)
+    targets = _masked_targets(targets, mask)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
     known = (targets >= 0) & (targets <= 1)
     losses = losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
@@ -170,7 +170,7 @@ class BatchLoss:
             return model, adapted
 
         def outputs(params: Params, inputs: PyTree) -> Array:
-            found = model(params, inputs, state=own_state(adapted.state))
+            found = model(params, inputs, state=fresh_state(adapted.state))
             return found[0] if isinstance(found, tuple) else found
 
         return outputs, adapted.params

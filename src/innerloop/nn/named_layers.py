@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from innerloop.engine.pytree import Selection, chosen, paths
+from innerloop.engine.pytree import Selection, is_selected, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
@@ -76,7 +76,7 @@ class NamedLayers:
             if name not in self.selections:
                 do = "choose among: " + ", ".join(self.names)
                 raise InnerloopError("layers", "unknown layer", got=repr(name), do=do)
-        return lambda path: any(chosen(self.selections[name], path) for name in names)
+        return lambda path: any(is_selected(self.selections[name], path) for name in names)
 
     def parts(self, tree: PyTree) -> dict[str, list[Array]]:
         """The leaves of a tree with the structure of the parameters, by layer."""

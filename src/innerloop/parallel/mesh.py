@@ -20,7 +20,7 @@ from jaxtyping import PyTree
 from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import at_least_float32
 
-EVERYWHERE = PartitionSpec()
+REPLICATED = PartitionSpec()
 """Replicated on every device."""
 
 SPLIT = PartitionSpec("tasks")
@@ -85,26 +85,26 @@ def by_process(devices: Sequence[Device]) -> list[list[Device]]:
     return [hosts[index] for index in sorted(hosts)]
 
 
-def place(tree: PyTree, mesh: Mesh) -> PyTree:
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Replicate a tree on every device of the mesh. All processes must pass the same values."""
     if mesh.is_multi_process:
         return jax.tree.map(lambda leaf: _on_every_device(leaf, mesh), tree)
-    return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
+    return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
 def _on_every_device(leaf: PyTree, mesh: Mesh) -> jax.Array:
     """Copy one array to the devices of this process, unless already there; nothing is sent between processes."""
-    everywhere = NamedSharding(mesh, EVERYWHERE)
+    everywhere = NamedSharding(mesh, REPLICATED)
     if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
         return leaf
-    local = own_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    local = local_copy(leaf) if isinstance(leaf, jax.Array) else np.asarray(leaf)
     # In the order of the mesh, as PRNG key arrays require.
-    copies = [jax.device_put(local, device) for device in _own_devices(mesh)]
+    copies = [jax.device_put(local, device) for device in _local_devices(mesh)]
     return jax.make_array_from_single_device_arrays(copies[0].shape, everywhere, copies)
 
 
 @contextmanager
-def on_the_host() -> Iterator[Device]:
+def on_host() -> Iterator[Device]:
     """Compute on the CPU: for work that should not wait for an accelerator, or is too large for one."""
     try:
         host = jax.local_devices(backend="cpu")[0]
@@ -118,31 +118,31 @@ def to_host(mesh: Mesh) -> Callable[[PyTree], PyTree]:
     """A function that fetches a tree sharded over the mesh as whole NumPy arrays, in every process."""
     if not mesh.is_multi_process:
         return lambda tree: jax.tree.map(np.asarray, tree)
-    gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, EVERYWHERE))
+    gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, REPLICATED))
     return lambda tree: jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), gather(tree))
 
 
-def own_tasks(mesh: Mesh, meta_batch: int) -> slice:
+def local_tasks(mesh: Mesh, meta_batch: int) -> slice:
     """The tasks of a meta-batch that belong to this process."""
-    groups, own = mesh.shape["tasks"], _own_devices(mesh)
+    groups, own = mesh.shape["tasks"], _local_devices(mesh)
     share, shards = meta_batch // groups, mesh.size // groups
     first = list(mesh.devices.flat).index(own[0]) // shards * share
     return slice(first, first + len(own) // shards * share)
 
 
-def _own_devices(mesh: Mesh) -> list[Device]:
+def _local_devices(mesh: Mesh) -> list[Device]:
     """The devices of this process, in the order of the mesh."""
     return [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
 
-def put_split(tree: PyTree, split: NamedSharding) -> PyTree:
+def from_local_shards(tree: PyTree, split: NamedSharding) -> PyTree:
     """Make arrays over the whole mesh from the shards of this process."""
     if split.mesh.is_multi_process:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
     return jax.device_put(tree, split)
 
 
-def own_copy(x: PyTree) -> PyTree:
+def local_copy(x: PyTree) -> PyTree:
     """A local copy of an array of which this process holds every shard."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return x
@@ -154,18 +154,20 @@ def own_copy(x: PyTree) -> PyTree:
     return whole
 
 
-def mean_over_devices(tree: PyTree, cut: bool = False) -> PyTree:
+def mean_over_devices(tree: PyTree, sharded: bool = False) -> PyTree:
     """Mean over the mesh axis `tasks`, inside the mesh; its bits do not depend on how devices are split into processes.
 
     An all-reduce sums in different orders within a process and between processes. Here each device receives its slice
     of the values of every device (all-to-all), sums it in the order of the devices, and shares the sum (all-gather).
     Each device sends 2 (n - 1) / n times the size of the tree, as in a ring all-reduce. Arrays that are sharded over
-    other devices (`cut`) are all-reduced, so that they need not be gathered.
+    other devices (`sharded`) are all-reduced, so that they need not be gathered.
     """
     n = jax.lax.axis_size("tasks")
     if n == 1:
         return tree
-    mean = _mean_in_order if n > 2 and not cut else lambda tree: jax.lax.pmean(tree, "tasks")  # a + b = b + a
+    mean = (
+        _mean_in_order if n > 2 and not sharded else lambda tree: jax.lax.pmean(tree, "tasks")
+    )  # a + b = b + a
     means = mean(jax.tree.map(at_least_float32, tree))
     return jax.tree.map(lambda x, mean: mean.astype(x.dtype), tree, means)
 

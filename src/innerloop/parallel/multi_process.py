@@ -108,8 +108,8 @@ def initialize(meeting: ProcessGroup) -> None:
         )
     except (ValueError, RuntimeError) as error:
         do = "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
-        told = first_line(error).rstrip(".")
-        raise InnerloopError("distributed", "the processes did not connect", got=told, do=do) from None
+        reason = first_line(error).rstrip(".")
+        raise InnerloopError("distributed", "the processes did not connect", got=reason, do=do) from None
 
 
 def _is_complete(meeting: ProcessGroup) -> bool:

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.eager_mesh import or_eager
-from innerloop.parallel.mesh import EVERYWHERE, by_process, own_copy, place
+from innerloop.parallel.mesh import REPLICATED, by_process, local_copy, replicate
 from innerloop.parallel.precision import with_exact_products
 
 SMALL = 256
@@ -38,10 +38,10 @@ def _axis_to_shard(shape: tuple[int, ...], model_shards: int) -> int | None:
 def _sharding_of(leaf: PyTree, mesh: Mesh) -> NamedSharding:
     """The sharding of one array."""
     axis = _axis_to_shard(leaf.shape, model_shards_of(mesh))
-    return NamedSharding(mesh, EVERYWHERE if axis is None else PartitionSpec(*[None] * axis, "model"))
+    return NamedSharding(mesh, REPLICATED if axis is None else PartitionSpec(*[None] * axis, "model"))
 
 
-def cut(tree: PyTree, mesh: Mesh) -> PyTree:
+def constrain_sharding(tree: PyTree, mesh: Mesh) -> PyTree:
     """Keep every large array of a tree sharded; for use inside the mesh."""
     if model_shards_of(mesh) == 1:
         return tree
@@ -67,7 +67,8 @@ def on_mesh(
 ) -> Callable[..., PyTree]:
     """Compile a function that every device of the axis `tasks` runs on its own tasks.
 
-    The function itself must shard arrays over `model` (`cut`). If nothing is donated, equal programs are compiled once.
+    The function itself must shard arrays over `model` (`constrain_sharding`). If nothing is donated, equal programs are
+    compiled once.
     """
     exact = with_exact_products(function)
     # pmean makes results the same on every device, but `check_vma` cannot see that through a scan.
@@ -89,7 +90,7 @@ def on_mesh(
     return or_eager(compiled, exact, mesh, in_specs, out_specs)
 
 
-def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
+def shard_params(tree: PyTree, mesh: Mesh) -> PyTree:
     """Shard the large arrays of a tree over the mesh. All processes must pass the same values."""
     return jax.tree.map(lambda leaf: _placed(leaf, mesh), tree)
 
@@ -97,9 +98,9 @@ def place_cut(tree: PyTree, mesh: Mesh) -> PyTree:
 def _placed(leaf: PyTree, mesh: Mesh) -> jax.Array:
     """Shard one array over the devices of this process, unless it already is."""
     sharding = _sharding_of(leaf, mesh)
-    if sharding.spec == EVERYWHERE:
-        return place(leaf, mesh)
+    if sharding.spec == REPLICATED:
+        return replicate(leaf, mesh)
     if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
         return leaf
-    whole = np.asarray(own_copy(leaf))
+    whole = np.asarray(local_copy(leaf))
     return jax.make_array_from_callback(whole.shape, sharding, lambda piece: whole[piece])

@@ -11,11 +11,11 @@ from innerloop.io.text import with_interval
 from innerloop.report import analysis_tables
 from innerloop.report.analysis_page import BEFORE_AND_AFTER, PAPER, QUESTION, RULE, TITLES, WHAT, subject
 from innerloop.report.figure_files import save_figures, svg
-from innerloop.report.html_blocks import document, escaped, table, together
+from innerloop.report.html_blocks import document, escaped, nonbreaking, table
 from innerloop.report.plots import side_by_side
 from innerloop.report.plots.analysis import frozen_name, nil_name
 from innerloop.report.plots.side_by_side import Analyses, in_order_of_layers
-from innerloop.report.plots.style import Grid, drawn
+from innerloop.report.plots.style import Grid, draw_figure
 
 FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
     "freeze": (side_by_side.FREEZING, side_by_side.freezing_of_runs),
@@ -46,7 +46,7 @@ def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Pat
     """
     folder.make()
     analysis_tables.write_several(analyses, names, folder)
-    figures = {name: drawn(*FIGURES[name], analyses) for name in names}
+    figures = {name: draw_figure(*FIGURES[name], analyses) for name in names}
     save_figures(folder, figures)
     folder.write("index.html", _page(analyses, names, figures))
     return folder.path / "index.html"
@@ -85,7 +85,7 @@ def _least_similar(results: Record) -> str:
 def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure]) -> str:
     """The whole page."""
     links = "".join(f'<a href="#{name}">{escaped(TITLES[name].split(":")[0])}</a>' for name in names)
-    rows = [("", [together(cell) for cell in row]) for row in summary(analyses)]
+    rows = [("", [nonbreaking(cell) for cell in row]) for row in summary(analyses)]
     return document(
         f"Rapid learning or feature reuse? {', '.join(analyses)}",
         [
@@ -109,14 +109,14 @@ def _verdict(run: str, results: Record) -> str:
     found = results.get("verdict")
     words = "" if found is None else f"{found['kind'].capitalize()}. {' '.join(found['sentences'])}"
     return (
-        f'<h3>{escaped(run)}</h3><p class="verdict">{together(words)}</p>'
-        f'<p class="soft">{together(subject(results))}</p>'
+        f'<h3>{escaped(run)}</h3><p class="verdict">{nonbreaking(words)}</p>'
+        f'<p class="soft">{nonbreaking(subject(results))}</p>'
     )
 
 
 def _section(name: str, analyses: Analyses, figure: Figure) -> str:
     """One experiment on all runs."""
-    paper = f'<p class="soft">{together(PAPER[name])}</p>' if name in PAPER else ""
+    paper = f'<p class="soft">{nonbreaking(PAPER[name])}</p>' if name in PAPER else ""
     return "\n".join(
         [
             f'<h2 id="{name}">{TITLES[name]}</h2>',
@@ -131,7 +131,7 @@ def _section(name: str, analyses: Analyses, figure: Figure) -> str:
 def _side_by_side(head: str, columns: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
     """A table with a row for each name and a column for each run."""
     rows = [
-        ("", [escaped(name), *(together(cells.get(name, "")) for cells in columns.values())])
+        ("", [escaped(name), *(nonbreaking(cells.get(name, "")) for cells in columns.values())])
         for name in names
     ]
     return table([head, *map(escaped, columns)], rows)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from innerloop.analysis.records import Record
 from innerloop.report.plots import analysis as layers
 from innerloop.report.plots import analysis_paths as along
-from innerloop.report.plots.style import Grid, drawn
+from innerloop.report.plots.style import Grid, draw_figure
 
 FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
     "freeze": (layers.FREEZING, layers.freezing),
@@ -26,7 +26,7 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
 
 def of_name(name: str, results: Record) -> Figure:
     """One figure of `FIGURES`."""
-    return drawn(*FIGURES[name], results)
+    return draw_figure(*FIGURES[name], results)
 
 
 def all_of(results: Record) -> dict[str, Figure]:

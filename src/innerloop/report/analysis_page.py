@@ -9,7 +9,7 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import counted, grouped, with_interval
 from innerloop.report import analysis_figures, analysis_tables
 from innerloop.report.figure_files import save_figures, svg
-from innerloop.report.html_blocks import document, escaped, table, together
+from innerloop.report.html_blocks import document, escaped, nonbreaking, table
 from innerloop.report.plots.analysis import frozen_name, nil_name
 
 QUESTION = """
@@ -109,7 +109,7 @@ def _page(results: Record, names: Sequence[str], shown: dict[str, str]) -> str:
         title,
         [
             "<h1>Rapid learning or feature reuse?</h1>",
-            f'<p class="soft">{together(subject(results))}</p>',
+            f'<p class="soft">{nonbreaking(subject(results))}</p>',
             _verdict(results),
             f"<nav>{links}</nav>",
             "<h2>The question</h2>",
@@ -166,7 +166,7 @@ def _verdict(results: Record) -> str:
         return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
     found = results["verdict"]
     words = " ".join(found["sentences"])
-    return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {together(words)}</p>'
+    return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {nonbreaking(words)}</p>'
 
 
 def _section(name: str, results: Record, shown: dict[str, str]) -> str:
@@ -174,13 +174,13 @@ def _section(name: str, results: Record, shown: dict[str, str]) -> str:
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
     rows = TABLES[name](results) if name in TABLES else ""
-    paper = f'<p class="soft">{together(PAPER[name])}</p>' if name in PAPER else ""
+    paper = f'<p class="soft">{nonbreaking(PAPER[name])}</p>' if name in PAPER else ""
     return "\n".join(
         [
             f'<h2 id="{name}">{TITLES[name]}</h2>',
             f"<p>{escaped(WHAT[name])}</p>",
             f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
-            f"<p>{together(_summary(name, results))}</p>" if _summary(name, results) else "",
+            f"<p>{nonbreaking(_summary(name, results))}</p>" if _summary(name, results) else "",
             rows,
             paper,
         ]
@@ -242,7 +242,7 @@ def _freeze_table(results: Record) -> str:
         change = with_interval(line["change"], line["change_ci95"], metric) if line["frozen"] else ""
         name = frozen_name(line["frozen"], results["layers"])
         rows.append(
-            ("", [name, together(with_interval(line[metric], line["ci95"], metric)), together(change)])
+            ("", [name, nonbreaking(with_interval(line[metric], line["ci95"], metric)), nonbreaking(change)])
         )
     return table(["frozen", metric, "change"], rows)
 
@@ -266,7 +266,7 @@ def _similarity_table(name: str) -> Callable[[Record], str]:
 
 def _nil_table(results: Record) -> str:
     """The NIL table."""
-    value = lambda x, a, b: together(with_interval(x[a], x[b], "accuracy"))
+    value = lambda x, a, b: nonbreaking(with_interval(x[a], x[b], "accuracy"))
     rows = [
         (
             "",

@@ -62,7 +62,7 @@ class Result:
         return self.measurement.at(step)
 
 
-def families(runs: Sequence[Trained]) -> list[list[Trained]]:
+def group_by_seed(runs: Sequence[Trained]) -> list[list[Trained]]:
     """The runs in lists whose members differ only in their seed; runs with the same seed stay apart."""
     found: dict[object, list[Trained]] = {}
     for trained in runs:
@@ -80,7 +80,7 @@ def families(runs: Sequence[Trained]) -> list[list[Trained]]:
     ]
 
 
-def over_seeds(label: str, runs: Sequence[Result]) -> Result:
+def average_over_seeds(label: str, runs: Sequence[Result]) -> Result:
     """The mean over runs with several seeds; a single run unchanged."""
     first, found = runs[0], [run.measurement for run in runs]
     if len(runs) == 1:

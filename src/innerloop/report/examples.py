@@ -136,7 +136,7 @@ def walks(result: Result, count: int = 4) -> Figure:
     from innerloop.training.reinforcement import reinforcement
 
     trained = result.trained
-    collector = replace(reinforcement(trained.experiment).test_collector, trajectories=10)
+    collector = replace(reinforcement(trained.experiment).test_sampler, trajectories=10)
     goals, rolled = example_rollouts(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
     return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])

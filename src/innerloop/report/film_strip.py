@@ -17,7 +17,7 @@ from matplotlib.patches import Polygon
 from innerloop.io.text import counted
 from innerloop.report.comparison import Result
 from innerloop.report.examples import SEED
-from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, drawn
+from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, draw_figure
 from innerloop.rl.rollout import Trajectories
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def strip(result: Result) -> Figure:
     """Two tasks (directions or speeds) before the first update and after the last; all runs get the same tasks."""
     body, films = _body_of(result).parts, _strips(result)
     grid = Grid(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
-    return drawn(grid, _film, body, films)
+    return draw_figure(grid, _film, body, films)
 
 
 def _experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
@@ -59,7 +59,7 @@ def _body_of(result: Result) -> Any:
 
 def _strips(result: Result) -> list[Strip]:
     """Two tasks, each before the first update and after the last."""
-    environment, collector = _body_of(result), _experiment_of(result).test_collector
+    environment, collector = _body_of(result), _experiment_of(result).test_sampler
     tasks = _wanted(environment)
     env_tasks = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))

@@ -16,7 +16,7 @@ from innerloop.report.figure_files import svg
 from innerloop.report.html_blocks import document, escaped, table
 from innerloop.report.plots import runs as curves
 from innerloop.report.plots.runs import Training
-from innerloop.report.plots.style import drawn
+from innerloop.report.plots.style import draw_figure
 from innerloop.report.settings_table import flattened
 from innerloop.training.best_validation import MODES, Best, BestRule
 from innerloop.training.fit_settings import NAME
@@ -44,7 +44,7 @@ class FitRun:
     def best(self) -> Best:
         """The best validation."""
         mode = "max" if self.settings.get("mode", MODES.get(self.monitor)) == "max" else "min"
-        return BestRule(self.monitor, mode).of(self.metrics)
+        return BestRule(self.monitor, mode).best_of(self.metrics)
 
 
 def load(folders: Sequence[str | Path]) -> list[FitRun]:
@@ -97,7 +97,7 @@ def page(runs: Sequence[FitRun]) -> str:
 def figure(runs: Sequence[FitRun]) -> Figure:
     """Outer loss and validation score of runs with the same score."""
     kept, score = [Training(run.label, [run.metrics]) for run in runs], runs[0].monitor
-    return drawn(curves.training_grid(kept, score), curves.training_curves, kept, score)
+    return draw_figure(curves.training_grid(kept, score), curves.training_curves, kept, score)
 
 
 def _section(score: str, runs: Sequence[FitRun]) -> str:
@@ -126,12 +126,12 @@ def _row(run: FitRun) -> list[str]:
     last, best = run.metrics[-1], run.best
     loss = next((line["outer_loss"] for line in reversed(run.metrics) if "outer_loss" in line), None)
     number = lambda value: "" if value is None else f"{value:.4g}"
-    told = [
+    cells = [
         escaped(run.label),
         *(escaped(str(run.settings.get(k, ""))) for k in ("algorithm", "inner_steps")),
     ]
-    told += [grouped(int(last["step"])), number(loss)]
-    return told + ([number(best.value), grouped(best.step)] if best.step is not None else ["", ""])
+    cells += [grouped(int(last["step"])), number(loss)]
+    return cells + ([number(best.value), grouped(best.step)] if best.step is not None else ["", ""])
 
 
 def _settings(runs: Sequence[FitRun]) -> str:

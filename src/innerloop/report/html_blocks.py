@@ -71,7 +71,7 @@ def escaped(text: str) -> str:
     return html.escape(printable(text, LIMIT))
 
 
-def together(text: str) -> str:
+def nonbreaking(text: str) -> str:
     """Escaped text without line breaks between numbers and their units and intervals."""
     return escaped(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
 
@@ -105,7 +105,9 @@ def _returns_table(group: Group) -> str:
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
     for result in group.rows:
-        points = [together(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps]
+        points = [
+            nonbreaking(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps
+        ]
         found, length = result.measurement, result.measurement.trained_meta_steps
         assert isinstance(found, ReturnMeasurement)
         cells = [_name(result), *points, "" if length is None else grouped(length)]
@@ -129,7 +131,7 @@ def _result_row(result: Result, normalizes: bool) -> list[str]:
     per = " per class" if result.score == "accuracy" else ""
     return [
         _name(result),
-        *("" if point is None else together(with_interval(*point, result.score)) for point in points),
+        *("" if point is None else nonbreaking(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
         *([found.normalization] if normalizes else []),

@@ -11,7 +11,7 @@ from innerloop.analysis.progress import ProgressFor, no_progress_for
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.report.comparison import Result, families, over_seeds
+from innerloop.report.comparison import Result, average_over_seeds, group_by_seed
 from innerloop.training.measure import measure
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, load_trained, started_from, untrained_of
@@ -21,7 +21,7 @@ SEED = re.compile(r"seed-\d+")
 
 @runtime_checkable
 class Named(Protocol):
-    """What a label is made from: a trained run, or the laboratory of one."""
+    """What a label is made from: a trained run, or the experiment runner of one."""
 
     @property
     def config(self) -> Config:
@@ -133,12 +133,12 @@ def _group(
     progress_for: ProgressFor,
 ) -> Group:
     """Measure runs on one problem, and what their training started from."""
-    found = families(members)
+    found = group_by_seed(members)
     runs = []
     for label, family in zip(labels_of([family[0] for family in found]), found, strict=True):
         names = [f"{label}, seed {t.config.seed}" for t in family] if len(family) > 1 else [label]
         single = [_measured(name, t, tasks, progress_for) for name, t in zip(names, family, strict=True)]
-        runs.append(over_seeds(label, single))
+        runs.append(average_over_seeds(label, single))
     baselines = [_measured(label, t, tasks, progress_for) for label, t in starts]
     return Group(title, runs, [replace(baseline, baseline=True) for baseline in baselines])
 

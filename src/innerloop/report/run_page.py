@@ -16,8 +16,8 @@ from innerloop.report.html_blocks import (
     document,
     episode_block,
     escaped,
+    nonbreaking,
     results_table,
-    together,
 )
 from innerloop.report.measurements import Group
 from innerloop.report.sentences import adaptation_caption, conditions, training_caption, verdict
@@ -78,15 +78,15 @@ def _section(group: Group, number: int) -> str:
     _keep(group.members, curves)
     captions = {"adaptation": adaptation_caption(group), "training": training_caption(group)}
     shown = "".join(
-        f"<figure>{svg(figure, name)}<figcaption>{together(captions[name])}</figcaption></figure>"
+        f"<figure>{svg(figure, name)}<figcaption>{nonbreaking(captions[name])}</figcaption></figure>"
         for name, figure in curves.items()
     )
     return "\n".join(
         [
             f'<h2 id="g{number}">{escaped(group.title)}</h2>',
-            f'<p class="verdict">{together(verdict(group))}</p>',
+            f'<p class="verdict">{nonbreaking(verdict(group))}</p>',
             results_table(group),
-            f'<p class="soft">{together(conditions(group))}</p>',
+            f'<p class="soft">{nonbreaking(conditions(group))}</p>',
             f'<div class="figures">{shown}</div>',
             "<h3>Examples: held-out tasks</h3>",
             EXAMPLES[group.runs[0].score](group),

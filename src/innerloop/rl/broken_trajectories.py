@@ -9,7 +9,7 @@ Arrays are `[tasks, policies, trajectories]` for one meta-iteration: the step at
 import numpy as np
 from jaxtyping import Int
 
-MOST = 0.1
+MAX_BROKEN_SHARE = 0.1
 """Largest share of the trajectories of a meta-iteration, or of a point of an evaluation, that may break."""
 
 
@@ -20,7 +20,7 @@ def share_broken(broken: Int[np.ndarray, "iterations tasks policies trajectories
 
 def first_fatal(broken: Int[np.ndarray, "iterations tasks policies trajectories"]) -> int | None:
     """The first meta-iteration in which too many trajectories broke, counted from 0; None if there is none."""
-    fatal = (share_broken(broken) > MOST) | np.any(np.all(broken >= 0, axis=3), axis=(1, 2))
+    fatal = (share_broken(broken) > MAX_BROKEN_SHARE) | np.any(np.all(broken >= 0, axis=3), axis=(1, 2))
     return int(np.argmax(fatal)) if fatal.any() else None
 
 

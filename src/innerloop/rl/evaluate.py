@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.evaluate import Curve, check_request, in_turn, whole_batches
+from innerloop.engine.evaluate import Curve, iterate_batches, validate_evaluation_args, whole_batches
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
-from innerloop.parallel.mesh import EVERYWHERE, SPLIT, task_mesh
+from innerloop.parallel.mesh import REPLICATED, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
-from innerloop.rl.broken_trajectories import MOST
+from innerloop.rl.broken_trajectories import MAX_BROKEN_SHARE
 from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
@@ -45,14 +45,14 @@ def evaluator(
             trajectories broke.
     """
     check_choice("evaluator", "on_broken", on_broken, ("raise", "keep"))
-    tasks, _, _ = check_request(tasks, 1, (0,), sampler.inner.steps)
+    tasks, _, _ = validate_evaluation_args(tasks, 1, (0,), sampler.inner.steps)
     part = whole_batches(part, tasks)
     mesh = task_mesh(part)
     scored = on_mesh(
-        lambda params, keys: _returns_and_broken(sampler, params, keys), mesh, (EVERYWHERE, SPLIT), SPLIT
+        lambda params, keys: _returns_and_broken(sampler, params, keys), mesh, (REPLICATED, SPLIT), SPLIT
     )
     record = tuple(range(sampler.inner.steps + 1))
-    measured = in_turn(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
+    measured = iterate_batches(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         check_tasks(sampler.environment, key, "evaluator")
@@ -73,11 +73,11 @@ def _returns_and_broken(sampler: MetaSampler, params: Params, keys: Array) -> tu
 
 
 def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
-    """Raise InnerloopError if more than `MOST` of the trajectories after any number of updates broke."""
+    """Raise InnerloopError if more than `MAX_BROKEN_SHARE` of the trajectories after any number of updates broke."""
     whole = len(broken) * sampler.trajectories
     worst = int(np.argmax(broken.sum(0)))
     most = int(broken[:, worst].sum())
-    if most > MOST * whole:
+    if most > MAX_BROKEN_SHARE * whole:
         wrong = f"{type(sampler.environment).__name__} broke too often for a mean over the other trajectories"
         got = f"{most} of {whole} broken after {counted(worst, 'update')}"
         do = "keep rewards finite, lower the inner step size, or in Python pass on_broken='keep'"

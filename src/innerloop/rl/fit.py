@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
-from innerloop.config.bounds import MEMBERS, check_number
+from innerloop.config.bounds import COUNTS, check_number
 from innerloop.engine.distribution import check_repeatable
 from innerloop.engine.types import Params
 from innerloop.rl.environments.base import Environment
-from innerloop.rl.interaction import act, draw_tasks, refuse, reset_all, step_all
+from innerloop.rl.interaction import act, draw_tasks, raise_for, reset_all, step_all
 
 WHO = "MetaIterations"
 NEEDED = ("horizon", "observation_size", "action_size", "discrete", "sample_task", "reset", "step")
@@ -42,9 +42,9 @@ def check_members(environment: object) -> None:
     """Raise InnerloopError unless the environment has all members, and its sizes are integers of at least 1."""
     for name in NEEDED:
         if not hasattr(environment, name):
-            refuse(environment, f"an environment needs `{name}`", do="see innerloop.rl.Environment")
+            raise_for(environment, f"an environment needs `{name}`", do="see innerloop.rl.Environment")
     for name in ("horizon", "observation_size", "action_size"):
-        check_number(f"{type(environment).__name__}.{name}", getattr(environment, name), MEMBERS, whole=True)
+        check_number(f"{type(environment).__name__}.{name}", getattr(environment, name), COUNTS, integer=True)
 
 
 def _traced(environment: Environment, name: str, fn: Callable[..., PyTree], *args: PyTree) -> PyTree:

@@ -40,7 +40,7 @@ def reset_all(
     def reset(key: PRNGKeyArray) -> tuple[PyTree, Array]:
         found: Any = environment.reset(key, task)
         if type(found) is not tuple or len(found) != 2:  # a state alone may be a NamedTuple of two
-            refuse(environment, "`reset` must return (state, observation)", _kind(found))
+            raise_for(environment, "`reset` must return (state, observation)", _kind(found))
         state, observation = found
         return _arrays(environment, "the state of `reset`", state), _observation(
             environment, "reset", observation
@@ -87,7 +87,7 @@ def step_all(environment: Environment, keys: Array, state: PyTree, action: Array
         after: Any = environment.step(key, state, action)
         if not isinstance(after, Transition):
             do = "return innerloop.rl.Transition(state, observation, reward, done)"
-            refuse(environment, "`step` must return a Transition", _kind(after), do)
+            raise_for(environment, "`step` must return a Transition", _kind(after), do)
         _check_state(environment, state, after.state)
         return Transition(
             after.state,
@@ -129,10 +129,10 @@ def _check_actions(environment: Environment, action_dist: Distribution, action: 
         takes = f"an index below {size}" if discrete else f"a vector of {size} floats"
         do = f"use a {'CategoricalPolicy' if discrete else 'GaussianPolicy'} with `action_size` {size}"
         got = f"{jnp.result_type(action)} of shape {jnp.shape(action)[1:]}"
-        refuse(environment, f"an action is {takes}, but the policy draws others", got, do)
+        raise_for(environment, f"an action is {takes}, but the policy draws others", got, do)
     if isinstance(action_dist, Categorical) and action_dist.logits.shape[-1] != size:
         do = f"use a policy with `action_size` {size}"
-        refuse(environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", do)
+        raise_for(environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", do)
     density = jax.eval_shape(lambda: action_dist.log_prob(action))
     if density.shape != (count,):
         do = "sum over the components of an action"
@@ -153,10 +153,10 @@ def _check_state(environment: Environment, before: PyTree, after: PyTree) -> Non
     wrong, do = "`step` must return a state like that of `reset`", "keep structure, shapes and dtypes"
     if jax.tree.structure(before) != jax.tree.structure(after):
         got = f"{jax.tree.structure(after)} after {jax.tree.structure(before)}"
-        refuse(environment, wrong, got, do)
+        raise_for(environment, wrong, got, do)
     for path, old, new in zip(paths(before), jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         if jnp.shape(old) != jnp.shape(new) or jnp.result_type(old) != jnp.result_type(new):
-            refuse(environment, f"{wrong}: `{path}` differs", f"{_kind(new)} after {_kind(old)}", do)
+            raise_for(environment, f"{wrong}: `{path}` differs", f"{_kind(new)} after {_kind(old)}", do)
 
 
 def _arrays(environment: Environment, what: str, tree: PyTree) -> PyTree:
@@ -166,7 +166,7 @@ def _arrays(environment: Environment, what: str, tree: PyTree) -> PyTree:
             jnp.result_type(leaf)
         except TypeError:
             place = f", at `{path}`" if path else ""
-            refuse(environment, f"{what} must be arrays", f"{type(leaf).__name__}{place}")
+            raise_for(environment, f"{what} must be arrays", f"{type(leaf).__name__}{place}")
     return tree
 
 
@@ -176,7 +176,7 @@ def _array(environment: Environment, what: str, found: Any, shape: tuple[int, ..
     fits = jax.tree.structure(found) == jax.tree.structure(0) and jnp.shape(found) == shape
     if not fits or not jnp.issubdtype(jnp.result_type(found), kind):
         name = {jnp.floating: "float", jnp.bool_: "boolean"}[kind]  # pyright: ignore[reportArgumentType]
-        refuse(environment, f"{what} must be {name} of shape {shape}", _kind(found))
+        raise_for(environment, f"{what} must be {name} of shape {shape}", _kind(found))
     return jnp.asarray(found)
 
 
@@ -187,6 +187,6 @@ def _kind(found: Any) -> str:
     return f"a {type(found).__name__}" + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
 
 
-def refuse(environment: object, wrong: str, got: object = None, do: str = "") -> NoReturn:
+def raise_for(environment: object, wrong: str, got: object = None, do: str = "") -> NoReturn:
     """Raise InnerloopError on behalf of an environment."""
     raise InnerloopError(type(environment).__name__, wrong, got=got, do=do)

@@ -14,7 +14,7 @@ from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import EVERYWHERE, mean_over_devices
+from innerloop.parallel.mesh import REPLICATED, mean_over_devices
 from innerloop.parallel.param_sharding import on_mesh
 from innerloop.rl.broken_trajectories import first_fatal, in_words
 from innerloop.rl.environments.base import check_tasks
@@ -101,7 +101,7 @@ class MetaIterations(MeshLoop):
 
     def update(self, state: MetaState) -> tuple[MetaState, IterationInfo]:
         """One meta-iteration, inside the mesh."""
-        own = self.own_keys(state.key, state.step)
+        own = self.device_keys(state.key, state.step)
         found = sample_meta_batch(self.sampler, state.params, own, self.chunk)
         params, opt_state, info = self.outer_step.step(state.params, state.opt_state, found.tasks)
         returns = mean_over_devices(found.returns.mean(0))
@@ -111,18 +111,18 @@ class MetaIterations(MeshLoop):
     def program(self, steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
         """A compiled program of `steps` meta-iterations."""
         many = lambda state: self.updates(state, None, steps)
-        return on_mesh(many, self.mesh, (EVERYWHERE,), EVERYWHERE, donate_argnums=0)
+        return on_mesh(many, self.mesh, (REPLICATED,), REPLICATED, donate_argnums=0)
 
-    def counted_program(self, most: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
+    def variable_length_program(self, most: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
         """A compiled program of up to `most` meta-iterations."""
         many = lambda state, count: self.updates(state, count, most)
-        return on_mesh(many, self.mesh, EVERYWHERE, EVERYWHERE, donate_argnums=0)
+        return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
 
     def updates(self, state: MetaState, count: Array | None, most: int) -> tuple[MetaState, IterationInfo]:
         """`most` meta-iterations, or the first `count` of them, inside the mesh."""
         return scan_up_to(lambda state, _: self.update(state), state, count, most)
 
-    def unit(self, key: PRNGKeyArray, most: int) -> int:
+    def granularity(self, key: PRNGKeyArray, most: int) -> int:
         """The smallest number of meta-iterations in one call: one."""
         return 1
 
@@ -144,8 +144,8 @@ def check_info(info: IterationInfo, first: int, family: str) -> None:
     sound = np.isfinite(np.concatenate([np.asarray(x) for x in numbers], 1)).all(1)
     if not sound.all():
         bad = int(np.argmin(sound))
-        told = ("outer_loss", "grad_norm", "inner_losses")
-        got = ", ".join(f"{name} {np.asarray(getattr(info, name)[bad])}" for name in told)
+        fields = ("outer_loss", "grad_norm", "inner_losses")
+        got = ", ".join(f"{name} {np.asarray(getattr(info, name)[bad])}" for name in fields)
         wrong = f"meta-iteration {first + bad} has a loss or a meta-gradient that is not finite"
         raise InnerloopError(WHO, wrong, got=got, do="lower the inner or the outer step size")
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from innerloop.config.bounds import Bounds, check_bounds
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.inner_step import Carry, Now, inner_step
+from innerloop.engine.inner_step import Carry, StepInputs, inner_step
 from innerloop.engine.loss import Extras
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
@@ -153,7 +153,7 @@ class MetaSampler:
     def _inner_step(self, frozen: Params) -> Callable[[tuple], tuple]:
         """One inner step of one task: (adapted parameters, state of the rule, trajectories) -> the new first two."""
 
-        def loss(fast: PyTree, now: Now, samples: PyTree) -> tuple[Array, Extras]:
+        def loss(fast: PyTree, now: StepInputs, samples: PyTree) -> tuple[Array, Extras]:
             return self.algorithm.loss_fn(combine(fast, frozen), samples), Extras()
 
         def moved(item: tuple) -> tuple:
@@ -161,7 +161,7 @@ class MetaSampler:
             step = inner_step(
                 loss, self.inner.rule, self.processor(trajectories), mixed=self.inner.derivative == "mixed"
             )
-            return step(Carry(fast, state), Now())[0][:2]
+            return step(Carry(fast, state), StepInputs())[0][:2]
 
         return moved
 

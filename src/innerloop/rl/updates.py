@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PyTree
 from innerloop.config.bounds import Bounds, check_number
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import mean_in_chunks
-from innerloop.engine.optimizer import descend
+from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
@@ -139,7 +139,7 @@ def first_order(adapt: Adapt) -> Adapt:
     return shifted
 
 
-def unadapted(params: Params, support: PyTree) -> Params:
+def identity_adapt(params: Params, support: PyTree) -> Params:
     """The parameters unchanged, for joint training."""
     return params
 
@@ -192,13 +192,13 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
     Raises:
         InnerloopError: if `epochs` is below 1.
     """
-    check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), whole=True)
+    check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), integer=True)
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:
             params, opt_state = carry
             grads, info = outer.gradient(params, tasks)
-            after = descend(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
+            after = apply_optimizer(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
             return after, (info, global_norm(grads))
 
         (after, opt_state), (info, norms) = jax.lax.scan(once, (params, opt_state), None, length=epochs)
@@ -218,7 +218,9 @@ def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformatio
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         grads, info = outer.gradient(params, tasks)
-        after, opt_state = descend(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
+        after, opt_state = apply_optimizer(
+            optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks)
+        )
         norm = global_norm(grads)
         info_out = OuterInfo(
             info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer import GradientLoop, MetaState, StepInfo
 from innerloop.engine.types import Task
-from innerloop.parallel.mesh import EVERYWHERE
+from innerloop.parallel.mesh import REPLICATED
 from innerloop.parallel.param_sharding import on_mesh
 
 
@@ -46,9 +46,9 @@ class BlockLoop(GradientLoop):
         """A compiled program with one update for every meta-batch of a block."""
         one = lambda state, tasks: self.update(state, tasks, self.prepare)
         many = lambda state, tasks: jax.lax.scan(one, state, tasks)
-        return on_mesh(many, self.mesh, (EVERYWHERE, self.split.spec), EVERYWHERE, donate_argnums=0)
+        return on_mesh(many, self.mesh, (REPLICATED, self.split.spec), REPLICATED, donate_argnums=0)
 
-    def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
+    def after_run(self, steps: int, state: MetaState, info: StepInfo) -> None:
         """Record that another block is in flight."""
         self.in_flight.append(info.outer_loss)
 

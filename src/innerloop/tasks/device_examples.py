@@ -12,7 +12,7 @@ WORD = 4
 """Bytes per word. Bytes are packed into words: with a quarter of the elements, fetching takes half the time."""
 
 
-class Resident(eqx.Module):
+class DeviceExamples(eqx.Module):
     """Examples `[rows, ...]` on the device; unsigned bytes are packed into words and scaled to [0, 1] when fetched.
 
     The first quarter of an example's bytes is stored in the lowest bytes of its words, and so on, so that neighbouring

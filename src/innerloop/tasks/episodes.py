@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from innerloop.engine.types import Batch, Task, TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays
-from innerloop.tasks.device_examples import Resident
+from innerloop.tasks.device_examples import DeviceExamples
 
 
 def _draw_distinct(key: PRNGKeyArray, count: int, total: int | Int[Array, ""]) -> Int[Array, " count"]:
@@ -124,7 +124,7 @@ class Episodes(TwoStageSampler, eqx.Module):
         queries: query examples per class.
     """
 
-    examples: Resident
+    examples: DeviceExamples
     rows: EpisodeRows
 
     def __init__(self, arrays: ClassArrays, ways: int, shots: int, queries: int):
@@ -140,7 +140,7 @@ class Episodes(TwoStageSampler, eqx.Module):
             InnerloopError: if there are too few classes, or too few examples of a class.
         """
         self.rows = EpisodeRows(arrays, ways, shots, queries)
-        self.examples = Resident(arrays.examples)
+        self.examples = DeviceExamples(arrays.examples)
 
     ways = property(lambda self: self.rows.ways)
     shots = property(lambda self: self.rows.shots)

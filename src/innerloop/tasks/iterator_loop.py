@@ -13,7 +13,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer import MetaState, StepInfo
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import own_tasks, put_split
+from innerloop.parallel.mesh import from_local_shards, local_tasks
 from innerloop.tasks.block_loop import BlockLoop
 
 WHO = "IteratorOuterLoop"
@@ -71,12 +71,12 @@ class IteratorOuterLoop(BlockLoop):
     @property
     def own(self) -> int:
         """The number of tasks in a meta-batch that belong to this process."""
-        tasks = own_tasks(self.mesh, self.meta_batch)
+        tasks = local_tasks(self.mesh, self.meta_batch)
         return tasks.stop - tasks.start
 
-    def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
+    def after_run(self, steps: int, state: MetaState, info: StepInfo) -> None:
         """Remember this state: a `run` that continues from it gets the next meta-batches."""
-        super().ran(steps, state, info)
+        super().after_run(steps, state, info)
         self.follows = state.step
 
     def block(self, state: MetaState, steps: int) -> Task:
@@ -88,7 +88,7 @@ class IteratorOuterLoop(BlockLoop):
         if len(found) < steps:
             wrong = f"the iterator ended after {self.read} meta-batches"
             raise InnerloopError(WHO, wrong, do="repeat the data, for example by itertools.cycle")
-        return put_split(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
+        return from_local_shards(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
 
 
 def _iterator(batches: object) -> Iterator[object]:

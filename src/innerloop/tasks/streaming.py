@@ -21,10 +21,10 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import first_nonfinite
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import StepInfo, task_keys
-from innerloop.engine.prefetch import ReadAhead
+from innerloop.engine.prefetch import Prefetcher
 from innerloop.engine.types import Batch, Params, Task
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import on_the_host, own_copy, own_tasks, put_split
+from innerloop.parallel.mesh import from_local_shards, local_copy, local_tasks, on_host
 from innerloop.tasks.block_loop import BlockLoop
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import unit_scale
@@ -53,7 +53,7 @@ class StreamedEpisodes:
             InnerloopError: if there are too few classes, or too few examples of a class.
         """
         self.examples = arrays.examples
-        with on_the_host():
+        with on_host():
             self.sampler = EpisodeRows(arrays, ways, shots, queries)
         self.draw = jax.jit(self.draw_tasks, static_argnums=2)
 
@@ -79,7 +79,7 @@ class StreamedEpisodes:
         Raises:
             InnerloopError: if the memory map's file has been truncated.
         """
-        with on_the_host() as host:
+        with on_host() as host:
             key = jax.device_put(key, host)
             drawn = [self.draw(key, np.int32(first + i), meta_batch) for i in range(steps)]
         rows = jax.tree.map(lambda *step: np.stack(step)[:, own], *drawn)
@@ -152,7 +152,7 @@ class StreamedOuterLoop(BlockLoop):
             raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.episodes, self.prefetch = episodes, prefetch
-        self.ahead: ReadAhead | None = None
+        self.ahead: Prefetcher | None = None
         self.last: tuple[PyTree, PyTree, int] | None = None
 
     def __enter__(self) -> "StreamedOuterLoop":
@@ -165,9 +165,9 @@ class StreamedOuterLoop(BlockLoop):
         """Scale bytes to [0, 1] on the device."""
         return _scaled(task)
 
-    def ran(self, steps: int, state: MetaState, info: StepInfo) -> None:
+    def after_run(self, steps: int, state: MetaState, info: StepInfo) -> None:
         """Remember this state: a `run` that continues from it gets the blocks read ahead."""
-        super().ran(steps, state, info)
+        super().after_run(steps, state, info)
         self.last = (state.key, state.step, steps)
 
     def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
@@ -194,14 +194,14 @@ class StreamedOuterLoop(BlockLoop):
         """Restart prefetching at the step of this state."""
         self.stop()
         # Copy the key, since the state's buffers will be donated.
-        key, first = jnp.array(own_copy(state.key)), int(state.step)
-        own = own_tasks(self.mesh, self.meta_batch)
+        key, first = jnp.array(local_copy(state.key)), int(state.step)
+        own = local_tasks(self.mesh, self.meta_batch)
 
         def block(number: int) -> Task:
             tasks = self.episodes.read(key, first + number * steps, steps, self.meta_batch, own)
-            return put_split(tasks, self.split)
+            return from_local_shards(tasks, self.split)
 
-        self.ahead = ReadAhead(block, self.prefetch)
+        self.ahead = Prefetcher(block, self.prefetch)
 
     def stop(self) -> None:
         """Stop prefetching; a later `run` starts again."""

@@ -8,16 +8,16 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays
-from innerloop.tasks.device_examples import Resident
+from innerloop.tasks.device_examples import DeviceExamples
 
 
-class Pooled(eqx.Module):
+class SupervisedBatches(eqx.Module):
     """A distribution whose "tasks" are batches of images from all classes, labelled by class number.
 
     Support and query set are the same batch. It is meant for `joint` training, which reads the query set only.
     """
 
-    examples: Resident
+    examples: DeviceExamples
     starts: Int[Array, " classes"]
     counts: Int[Array, " classes"]
     batch: int = eqx.field(static=True)
@@ -33,8 +33,8 @@ class Pooled(eqx.Module):
             InnerloopError: if `batch` is below 1.
         """
         if batch < 1:
-            raise InnerloopError("Pooled", "`batch` must be 1 or more", got=batch)
-        self.examples = Resident(arrays.examples)
+            raise InnerloopError("SupervisedBatches", "`batch` must be 1 or more", got=batch)
+        self.examples = DeviceExamples(arrays.examples)
         self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
         self.batch = batch
 

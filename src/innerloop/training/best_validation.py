@@ -44,7 +44,7 @@ class BestRule:
     mode: Mode
     patience: int | None = None
 
-    def after(self, best: Best, step: int, metrics: Mapping[str, Any]) -> Best:
+    def updated(self, best: Best, step: int, metrics: Mapping[str, Any]) -> Best:
         """The best validation, given the best so far and the metrics of this meta-step."""
         value = metrics.get(f"validation_{self.monitor}")
         if value is None:
@@ -53,11 +53,11 @@ class BestRule:
         better = best.step is None or sign * value > sign * best.value
         return Best(step, value) if better and math.isfinite(value) else best._replace(since=best.since + 1)
 
-    def of(self, records: Iterable[Mapping[str, Any]]) -> Best:
+    def best_of(self, records: Iterable[Mapping[str, Any]]) -> Best:
         """The best validation in a run's lines of metrics."""
         best = Best()
         for record in records:
-            best = self.after(best, int(record["step"]), record)
+            best = self.updated(best, int(record["step"]), record)
         return best
 
     def exhausted(self, best: Best) -> bool:

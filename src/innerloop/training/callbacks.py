@@ -49,7 +49,9 @@ def check_callbacks(callbacks: object) -> None:
 
 
 @contextmanager
-def told(callbacks: Sequence[Callback], folder: Path, settings: JsonObject, step: int) -> Iterator[None]:
+def callbacks_running(
+    callbacks: Sequence[Callback], folder: Path, settings: JsonObject, step: int
+) -> Iterator[None]:
     """Call `on_start` of each callback and, at the end, `on_end` of each that was started."""
     with ExitStack() as ends:
         for callback in callbacks:
@@ -65,14 +67,14 @@ def _end(callback: Callback, error: BaseException | None) -> Literal[False]:
     except Exception as own:
         if error is None:
             raise
-        told = (
+        message = (
             f"innerloop: `{type(callback).__name__}.on_end` raised {type(own).__name__} ({first_line(own)})"
         )
-        warnings.warn(told, stacklevel=2)
+        warnings.warn(message, stacklevel=2)
     return False
 
 
-def told_of_block(callbacks: Sequence[Callback], progress: Progress) -> bool:
+def notify_block(callbacks: Sequence[Callback], progress: Progress) -> bool:
     """Call `on_block` of every callback; whether one of them ends the run."""
     asked = [callback.on_block(progress) for callback in callbacks]
     return any(asked)

@@ -22,11 +22,11 @@ CELL, GAP, WORDS, LINE = 56, 6, 190, 30
 def write(run: RunFolder, splits: Splits) -> Path:
     """Write the sheet into the folder of a run; returns its path."""
     with run.replacing(NAME) as draft:
-        drawn(splits).save(draft, "PNG")
+        draw_sheet(splits).save(draft, "PNG")
     return run.path / NAME
 
 
-def drawn(splits: Splits) -> PIL.Image.Image:
+def draw_sheet(splits: Splits) -> PIL.Image.Image:
     """Draw the sheet: a heading for each set, then a row for each class with its name and number of examples."""
     shown = [_spread(part.classes, ROWS[name]) for name, part in splits._asdict().items()]
     height = GAP + sum(LINE + len(rows) * (CELL + GAP) for rows in shown)

@@ -138,6 +138,6 @@ def outer_series(info: PyTree) -> dict[str, PyTree]:
     """The `series` of every outer loop; auxiliary outputs of the loss are included as `train_NAME` if scalar."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     aux = getattr(info, "aux", None)
-    told = zip(paths(aux), jax.tree.leaves(aux), strict=True)
-    numbers = {f"train_{name}": values for name, values in told if values.ndim == 1}
+    outputs = zip(paths(aux), jax.tree.leaves(aux), strict=True)
+    numbers = {f"train_{name}": values for name, values in outputs if values.ndim == 1}
     return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first, **numbers}

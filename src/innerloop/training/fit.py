@@ -23,7 +23,7 @@ from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedOuterLoop
 from innerloop.training import fit_settings
 from innerloop.training.best_validation import BestRule, Mode, best_rule
-from innerloop.training.callbacks import Callback, check_callbacks, told, told_of_block
+from innerloop.training.callbacks import Callback, callbacks_running, check_callbacks, notify_block
 from innerloop.training.fit_arguments import check_one_process, check_parameters, checked_seed, count
 from innerloop.training.fit_recorder import FitRecorder
 from innerloop.training.loop import TrainingLoop
@@ -187,8 +187,8 @@ def _trained(
     run: OwnRun, recorder: FitRecorder, guard: Guard, settings: JsonObject, callbacks: Sequence[Callback]
 ) -> MetaState:
     """Train to the end, and return the last state."""
-    loop = TrainingLoop(run, recorder, lambda progress: told_of_block(callbacks, progress), guard)
-    with told(callbacks, recorder.folder, settings, int(loop.state.step)):
+    loop = TrainingLoop(run, recorder, lambda progress: notify_block(callbacks, progress), guard)
+    with callbacks_running(callbacks, recorder.folder, settings, int(loop.state.step)):
         return loop.run_to_end()
 
 

@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 from innerloop.engine.algorithm import loss_key
 from innerloop.engine.distribution import bits_of
 from innerloop.engine.evaluate import Score
-from innerloop.engine.optimizer import descend
+from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Task, TaskDistribution
 from innerloop.io.digests import sha256
@@ -83,7 +83,9 @@ def _optimizer(run: OwnRun, state: MetaState) -> str:
     zero, optimizer = jnp.zeros(()), run.loop.optimizer
 
     def both(grads: PyTree, moments: PyTree, params: PyTree) -> PyTree:
-        return optimizer.init(params), descend(optimizer, grads, moments, params, zero, lambda params: zero)
+        return optimizer.init(params), apply_optimizer(
+            optimizer, grads, moments, params, zero, lambda params: zero
+        )
 
     return program_digest(both, state.params, state.opt_state, state.params)
 

@@ -30,7 +30,7 @@ class FitRecorder(RunRecorder):
         """
         state = super().first_state(params, fresh)
         if self.rule is not None:
-            found = self.rule.of(self.run.metrics())
+            found = self.rule.best_of(self.run.metrics())
             self.best = found if self.best_written() == found.step else Best()
         return state
 
@@ -52,11 +52,11 @@ class FitRecorder(RunRecorder):
         if self.rule is None:
             return
         step = int(state.step)
-        self.best = self.rule.after(self.best, step, metrics)
+        self.best = self.rule.updated(self.best, step, metrics)
         if self.best.step == step:
             facts = {"meta_steps": step, self.rule.monitor: self.best.value}
-            self.write_weights(self.run.place(self.run.best.name), state, facts)
-            self.run.note(self.run.best)
+            self.write_weights(self.run.path_of(self.run.best.name), state, facts)
+            self.run.mark_written(self.run.best)
 
     def ended(self) -> bool:
         """Whether patience has run out."""

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.engine.evaluate import join
-from innerloop.engine.meta_state import MetaState, keep
+from innerloop.engine.meta_state import MetaState, copy_to_host
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel import multi_process
-from innerloop.parallel.mesh import on_the_host, own_copy
+from innerloop.parallel.mesh import local_copy, on_host
 from innerloop.parallel.param_sharding import model_shards_of
 from innerloop.training import divergence
 from innerloop.training.block_log import EMPTY, BlockLog
@@ -63,7 +63,7 @@ class TrainingLoop:
         # Here, so that too few classes are reported before training.
         self.held_out = experiment.held_out_tasks("validation")
         # A model too large for one device is first created on the host.
-        with on_the_host() if model_shards_of(self.loop.mesh) > 1 else nullcontext():
+        with on_host() if model_shards_of(self.loop.mesh) > 1 else nullcontext():
             first = recorder.first_state(experiment.init_params(), self.fresh)
             self.state = multi_process.tree_from_first(first)
         step = int(self.state.step)
@@ -79,7 +79,7 @@ class TrainingLoop:
         # Several processes must stop together, so only at the end of a dispatch.
         rescue = None if multi_process.is_multi_process() else self.rescue
         with self.recorder.open(), self.guard.saving(rescue):
-            self.pace = Pace(self.loop.unit(self.state.key, self.schedule.most))
+            self.pace = Pace(self.loop.granularity(self.state.key, self.schedule.max_dispatch))
             if step == 0 and self.schedule.snapshots:
                 self.recorder.snapshot(self.state)
             ended = step >= total or self.recorder.ended()
@@ -110,8 +110,8 @@ class TrainingLoop:
         scores: dict[str, float] = {}
         while step < end:
             length = self.pace.next(end - step)
-            self.before, self.log_before = keep(jax.tree.map(own_copy, self.state)), self.log
-            with self.told_of_failure(), self.guard.computing():
+            self.before, self.log_before = copy_to_host(jax.tree.map(local_copy, self.state)), self.log
+            with self.reporting_failure(), self.guard.computing():
                 series, incidents = self.dispatch(step, length)
                 scores = self.validate_if_due(step + length, end)
             step += length
@@ -135,12 +135,12 @@ class TrainingLoop:
         self.state, info = self.run(self.state, length)
         incidents = self.check(info, step + length)
         series = {name: np.asarray(x, np.float64) for name, x in self.experiment.series(info).items()}
-        self.pace.took(length, time.monotonic() - begun)
+        self.pace.record(length, time.monotonic() - begun)
         return series, incidents
 
     def run(self, state: MetaState, length: int) -> tuple[MetaState, PyTree]:
         """Run `length` meta-steps with the one program compiled for the whole run."""
-        return self.loop.run(state, length, most=self.schedule.most, on_nonfinite="ignore")
+        return self.loop.run(state, length, most=self.schedule.max_dispatch, on_nonfinite="ignore")
 
     @contextmanager
     def saved_first(self, state: MetaState, log: BlockLog) -> Iterator[None]:
@@ -154,7 +154,7 @@ class TrainingLoop:
             raise
 
     @contextmanager
-    def told_of_failure(self) -> Iterator[None]:
+    def reporting_failure(self) -> Iterator[None]:
         """Report an error within a dispatch to the recorder, with the state before it."""
         try:
             yield
@@ -182,7 +182,7 @@ class TrainingLoop:
         first, begun = "validation" not in self.__dict__, time.monotonic()
         scores = self.validate()
         if first:  # the first one includes compilation
-            self.pace.wait(time.monotonic() - begun)
+            self.pace.exclude(time.monotonic() - begun)
         return scores
 
     @cached_property

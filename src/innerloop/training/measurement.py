@@ -106,7 +106,7 @@ class ScoreMeasurement(Measurement):
         names += ("inner_steps", "inner_learning_rate", *COMMON)
         bands = {name: band._asdict() for name, band in self.curves.items()}
         last = {self.score: self.value, "ci95": self.ci95}
-        return last | chosen(self, names) | {"curve": {"steps": self.steps, **bands}}
+        return last | fields_of(self, names) | {"curve": {"steps": self.steps, **bands}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +125,9 @@ class ReturnMeasurement(Measurement):
         names = ("trajectories", "restarts", "horizon", "reward")
         names += ("inner_steps", "inner_learning_rate", "later_learning_rate", *COMMON)
         broken = ("broken_trajectories",) if self.broken_trajectories else ()
-        return curve | {"updates": self.steps} | chosen(self, (*names, *broken))
+        return curve | {"updates": self.steps} | fields_of(self, (*names, *broken))
 
 
-def chosen(measurement: Measurement, names: tuple[str, ...]) -> JsonObject:
+def fields_of(measurement: Measurement, names: tuple[str, ...]) -> JsonObject:
     """The named fields, in this order."""
     return {name: getattr(measurement, name) for name in names}

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.diagnosis import first_lost, first_nonfinite, update_lost
-from innerloop.engine.meta_state import to_device
+from innerloop.engine.diagnosis import first_nonfinite, first_nonfinite_leaf, first_nonfinite_update
+from innerloop.engine.meta_state import restore_to_device
 from innerloop.engine.outer import drawn_tasks
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import own_copy
+from innerloop.parallel.mesh import local_copy
 from innerloop.training.experiment import Block
 from innerloop.training.storage.run_directory import last_checkpoint_hint
 
@@ -34,7 +34,7 @@ FIT = Caller("fit", "the step size of the inner loop", "that of the optimizer")
 
 def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMAND) -> None:
     """Raise InnerloopError for parameters that are not finite although all losses were: the outer step overflowed."""
-    lost = first_lost(params)
+    lost = first_nonfinite_leaf(params)
     if lost is not None:
         wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
         raise InnerloopError(caller.who, wrong, do=f"lower {caller.outer}{last_checkpoint_hint(folder)}")
@@ -42,10 +42,10 @@ def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMA
 
 def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
     """In words, where the meta-step after `good` finite ones first had NaN or infinity; empty if that is unknown."""
-    state = to_device(block.before)
+    state = restore_to_device(block.before)
     try:
         state = block.run(state, good)[0] if good > 0 else state
-        params = jax.tree.map(lambda x: jnp.asarray(np.asarray(own_copy(x))), state.params)
+        params = jax.tree.map(lambda x: jnp.asarray(np.asarray(local_copy(x))), state.params)
         drawn = drawn_tasks(block.tasks, state.key, state.step, meta_batch)
         return first_nonfinite(algorithm.at(state.step), params, drawn, outputs_by_layer)
     except Exception:  # whatever goes wrong here, the divergence itself must be reported
@@ -73,7 +73,7 @@ def check_finite(
 
     `located(good)` describes where in the meta-step after `good` finite ones; without it only the inner step is named.
     """
-    lost = update_lost(info)
+    lost = first_nonfinite_update(info)
     if lost is None:
         return
     bad, where = lost

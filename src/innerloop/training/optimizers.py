@@ -37,7 +37,7 @@ def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.Grad
     return rules[name]()
 
 
-def falling(decay: str, begin: float, steps: int) -> Any:
+def decay_schedule(decay: str, begin: float, steps: int) -> Any:
     """A schedule that starts at `begin` and decays to 0 over `steps`, or a constant."""
     steps = max(steps, 1)  # Optax has no schedule over 0 steps
     schedules: dict[str, Callable[[], float | optax.Schedule]] = {
@@ -50,6 +50,6 @@ def falling(decay: str, begin: float, steps: int) -> Any:
 
 def outer_optimizer(c: OuterConfig) -> optax.GradientTransformation:
     """The outer optimiser that a config describes."""
-    rate = falling(c.decay, c.learning_rate, c.meta_steps)
+    rate = decay_schedule(c.decay, c.learning_rate, c.meta_steps)
     rule = optax.adam(rate) if c.optimizer == "adam" else optax.sgd(rate)
     return rule if c.clip is None else optax.chain(optax.clip(c.clip), rule)

@@ -34,5 +34,5 @@ def explain_oom(planned: object = None, who: str = "train", do: str = ADVICE) ->
         if not exhausted(trouble):
             raise
         first = first_line(trouble)[:160]
-        told = f"memory ran out ({first})"
-        raise InnerloopError(who, told, got=planned, do=do) from trouble
+        message = f"memory ran out ({first})"
+        raise InnerloopError(who, message, got=planned, do=do) from trouble

@@ -4,7 +4,7 @@ import time
 
 from innerloop.parallel import multi_process
 
-SECONDS = 1.0
+TARGET_SECONDS = 1.0
 """Target length of a dispatch. Longer ones save nothing: the overhead is about a millisecond."""
 
 GROWTH = 4
@@ -14,34 +14,36 @@ GROWTH = 4
 class Pace:
     """The lengths of dispatches, and their speed once everything is compiled."""
 
-    def __init__(self, unit: int):
-        self.unit, self.length = unit, unit
-        self.begun, self.steps, self.waited = time.monotonic(), 0, 0.0
+    def __init__(self, granularity: int):
+        self.granularity, self.length = granularity, granularity
+        self.begun, self.steps, self.excluded = time.monotonic(), 0, 0.0
         self.compiled = False
 
     def next(self, left: int) -> int:
-        """How many of the `left` meta-steps to take now; a multiple of `unit` if at least `unit` are left.
+        """How many of the `left` meta-steps to take now; a multiple of `granularity` if at least that many are left.
 
         All processes of a run get the same number.
         """
         length = min(multi_process.all_gather_int(self.length))
-        return min(length, max(self.unit, left - left % self.unit), left)
+        return min(length, max(self.granularity, left - left % self.granularity), left)
 
-    def took(self, steps: int, seconds: float) -> None:
+    def record(self, steps: int, seconds: float) -> None:
         """Record that `steps` meta-steps took `seconds`. The first call is taken as compilation."""
         if not self.compiled:
             self.compiled = True
-            self.wait(seconds)
+            self.exclude(seconds)
             return
         self.steps += steps
-        wanted = int(SECONDS * steps / max(seconds, 1e-9))
-        self.length = max(self.unit, min(wanted, GROWTH * self.length) // self.unit * self.unit)
+        wanted = int(TARGET_SECONDS * steps / max(seconds, 1e-9))
+        self.length = max(
+            self.granularity, min(wanted, GROWTH * self.length) // self.granularity * self.granularity
+        )
 
-    def wait(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """Exclude a one-time cost, such as compilation, from the speed."""
-        self.waited += seconds
+        self.excluded += seconds
 
     def per_second(self) -> float:
         """Meta-steps per second, including logging and saving; NaN before the second dispatch."""
-        seconds = time.monotonic() - self.begun - self.waited
+        seconds = time.monotonic() - self.begun - self.excluded
         return self.steps / max(seconds, 1e-9) if self.steps else float("nan")

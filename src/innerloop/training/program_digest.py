@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
-from innerloop.engine.dependence import numbers_within
+from innerloop.engine.dependence import constants_of
 from innerloop.engine.distribution import bits_of
 from innerloop.io.digests import sha256
 
@@ -22,7 +22,7 @@ def program_digest(fn: Callable[..., PyTree], *args: PyTree) -> str:
     """SHA-256 of the traced program of `fn(*args)` and its constants; arrays may be given as shapes."""
     traced = jax.make_jaxpr(lambda *args: fn(*args))(*args)
     text = CHANGING.sub("", str(traced.jaxpr))
-    return sha256([text.encode(), *map(bits_of, numbers_within(traced))]).hex()
+    return sha256([text.encode(), *map(bits_of, constants_of(traced))]).hex()
 
 
 def arrays_within(tree: PyTree) -> dict[str, str]:

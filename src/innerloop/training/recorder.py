@@ -12,7 +12,7 @@ from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Params
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject
-from innerloop.parallel.mesh import own_copy
+from innerloop.parallel.mesh import local_copy
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.storage import checkpoint
 from innerloop.training.storage.run_directory import RunFolder, environment
@@ -108,7 +108,7 @@ class RunRecorder(Recorder):
             yield
         finally:
             board.close()
-            self.run.note(board.path, board.about)
+            self.run.mark_written(board.path, board.about)
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
         """Write one line of `metrics.jsonl`, and the scalars for TensorBoard."""
@@ -120,9 +120,9 @@ class RunRecorder(Recorder):
     def snapshot(self, state: MetaState) -> None:
         """Save the initialisation at this step; a resumed run writes the same bits again."""
         self.run.make("snapshots")
-        path = self.run.place(f"snapshots/{self.run.snapshot(int(state.step)).name}")
+        path = self.run.path_of(f"snapshots/{self.run.snapshot(int(state.step)).name}")
         self.write_weights(path, state, {"meta_steps": int(state.step)})
-        self.run.note(path)
+        self.run.mark_written(path)
 
     def block_log(self, step: int, steps: int) -> BlockLog:
         """The folder's log of the current block."""
@@ -132,7 +132,7 @@ class RunRecorder(Recorder):
         """Write a checkpoint, and the training time so far."""
         if log.series:
             self.run.write("block.json", as_json(log.to_json(int(state.step))) + "\n")
-        checkpoint.save(self.checkpoints, jax.tree.map(own_copy, state))
+        checkpoint.save(self.checkpoints, jax.tree.map(local_copy, state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
 
     def wait(self) -> None:
@@ -144,9 +144,9 @@ class RunRecorder(Recorder):
         self.wait()
         facts = {"seconds": self.run.seconds(), "environment": environment()}
         self.write_weights(
-            self.run.place(self.run.weights.name), state, {"meta_steps": int(state.step), **facts}
+            self.run.path_of(self.run.weights.name), state, {"meta_steps": int(state.step), **facts}
         )
 
     def write_weights(self, path: Path, state: MetaState, facts: JsonObject) -> None:
         """Write weights and `facts`, with the description of the run."""
-        self.save_weights(path, jax.tree.map(own_copy, state.params), facts)
+        self.save_weights(path, jax.tree.map(local_copy, state.params), facts)

@@ -15,7 +15,7 @@ from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.rl import surrogates
-from innerloop.rl.environments import Environment, Oracle, named
+from innerloop.rl.environments import Environment, Oracle, make_environment
 from innerloop.rl.evaluate import evaluator
 from innerloop.rl.outer import MetaIterations, environment_steps
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
@@ -29,14 +29,14 @@ from innerloop.rl.updates import (
     OuterStep,
     first_order,
     gradient_update,
+    identity_adapt,
     ppo_update,
     trpo_update,
-    unadapted,
 )
 from innerloop.training.broken_trajectories import incidents
 from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
 from innerloop.training.nan_diagnosis import check_finite, check_params
-from innerloop.training.optimizers import falling, inner_loop, inner_rule, outer_optimizer
+from innerloop.training.optimizers import decay_schedule, inner_loop, inner_rule, outer_optimizer
 from innerloop.training.schedule import Schedule
 
 
@@ -49,7 +49,7 @@ class RLExperiment:
     @property
     def schedule(self) -> Schedule:
         """The config's schedule."""
-        return Schedule.of(self.config)
+        return Schedule.from_config(self.config)
 
     def keys(self) -> Keys:
         """The run's keys."""
@@ -67,7 +67,7 @@ class RLExperiment:
     def environment(self) -> Environment:
         """The family of tasks."""
         rl = self.config.rl
-        family = named(self.config.data.spec, rl.horizon, rl.reward)
+        family = make_environment(self.config.data.spec, rl.horizon, rl.reward)
         return Oracle(family) if self.config.data.oracle else family
 
     @property
@@ -109,23 +109,25 @@ class RLExperiment:
         return self.config.spec.make(self.surrogate, inner, **losses)
 
     @property
-    def collector(self) -> MetaSampler:
+    def sampler(self) -> MetaSampler:
         """Samples training trajectories; joint training acts without adapting."""
         algorithm = self.base_algorithm
         algorithm = algorithm if self.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
-        return MetaSampler(self.environment, algorithm, self.judge, self.config.rl.trajectories)
+        return MetaSampler(self.environment, algorithm, self.sample_processor, self.config.rl.trajectories)
 
     @property
-    def test_collector(self) -> MetaSampler:
+    def test_sampler(self) -> MetaSampler:
         """The same at test: more trajectories and steps, with smaller steps after the first."""
         rl, inner = self.config.rl, self.config.inner
         rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_lr_decay})
         rule = inner_rule(inner.optimizer, rates)
         algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
-        return MetaSampler(self.environment, algorithm, self.judge, rl.test_trajectories, rl.test_restarts)
+        return MetaSampler(
+            self.environment, algorithm, self.sample_processor, rl.test_trajectories, rl.test_restarts
+        )
 
     @property
-    def judge(self) -> SampleProcessor:
+    def sample_processor(self) -> SampleProcessor:
         """Computes returns and advantages of trajectories."""
         rl = self.config.rl
         return SampleProcessor(rl.discount, rl.gae_lambda, rl.baseline)
@@ -133,7 +135,7 @@ class RLExperiment:
     @property
     def algorithm(self) -> Algorithm:
         """The configured algorithm on collected data."""
-        return self.collector.replayed
+        return self.sampler.replayed
 
     @property
     def chunk(self) -> int | None:
@@ -149,7 +151,7 @@ class RLExperiment:
             do = "use `rl.outer` gradient"
             raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, do=do)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
-        adapt = adapt if spec.adapts_in_training else unadapted
+        adapt = adapt if spec.adapts_in_training else identity_adapt
         outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
@@ -179,7 +181,7 @@ class RLExperiment:
             return outer_optimizer(c)
         if c.decay == "constant":
             return optax.identity()
-        return optax.scale_by_schedule(falling(c.decay, 1.0, c.meta_steps))
+        return optax.scale_by_schedule(decay_schedule(c.decay, 1.0, c.meta_steps))
 
     def train_tasks(self) -> Environment:
         """The environment that training tasks are drawn from."""
@@ -192,14 +194,14 @@ class RLExperiment:
     def outer_loop(self, tasks: object) -> MeshLoop:
         """Meta-iterations on the environment."""
         batch = self.config.outer.meta_batch
-        return MetaIterations(self.collector, self.outer_step, meta_batch=batch, chunk=self.chunk)
+        return MetaIterations(self.sampler, self.outer_step, meta_batch=batch, chunk=self.chunk)
 
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation: returns after every update, as they are needed for the last one anyway.
 
         Validation (`last_only`) does not end a run because trajectories break.
         """
-        return evaluator(self.test_collector, tasks=tasks, on_broken="keep" if last_only else "raise")
+        return evaluator(self.test_sampler, tasks=tasks, on_broken="keep" if last_only else "raise")
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses, returns after each update, and the KL divergence and length of the outer step."""
@@ -218,7 +220,7 @@ class RLExperiment:
     def work(self) -> dict[str, int]:
         """The numbers of tasks and environment steps of one meta-iteration."""
         tasks = self.config.outer.meta_batch
-        return {"tasks": tasks, "environment_steps": environment_steps(self.collector, tasks)}
+        return {"tasks": tasks, "environment_steps": environment_steps(self.sampler, tasks)}
 
 
 def reinforcement(experiment: Experiment) -> RLExperiment:

@@ -51,8 +51,10 @@ class Verdict:
         where = (
             "metrics agree" if self.metrics is None else f"metrics differ from meta-step {self.metrics} on"
         )
-        told = "".join(f"\n  {name}: then {a}, now {b}" for name, (a, b) in self.circumstances.items())
-        why = f"Changed since then:{told}" if told else "The recorded environments are the same."
+        differences = "".join(f"\n  {name}: then {a}, now {b}" for name, (a, b) in self.circumstances.items())
+        why = (
+            f"Changed since then:{differences}" if differences else "The recorded environments are the same."
+        )
         gap = (
             f"weights differ by up to {self.weights:.1e} (relative)"
             if self.weights

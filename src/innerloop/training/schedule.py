@@ -29,14 +29,14 @@ class Schedule:
     snapshots: int = 0
 
     @classmethod
-    def of(cls, config: Config) -> "Schedule":
+    def from_config(cls, config: Config) -> "Schedule":
         """The schedule of a config."""
         own, tasks = config.outer, config.evaluation.validation_tasks
         every = own.log_every, own.checkpoint_every, own.validate_every
         return cls(own.meta_steps, *every, validation_tasks=tasks, snapshots=own.snapshots)
 
     @property
-    def most(self) -> int:
+    def max_dispatch(self) -> int:
         """The largest number of meta-steps in one dispatch."""
         return max(1, min(self.log_every, self.meta_steps))
 
@@ -48,22 +48,22 @@ class Schedule:
             do = f"log less often: {grouped(LINES)} lines is the maximum"
             raise InnerloopError(who, wrong, got=self.log_every, do=do)
 
-    def length(self, end: int) -> int:
+    def block_length(self, end: int) -> int:
         """The number of meta-steps in the block that ends at `end`."""
         return end - (end - 1) // self.log_every * self.log_every
 
     def saves(self, end: int) -> bool:
         """Whether a checkpoint is due at the end of a block."""
-        return due(self.checkpoint_every, end, self.length(end)) or end == self.meta_steps
+        return due(self.checkpoint_every, end, self.block_length(end)) or end == self.meta_steps
 
     def validates(self, end: int) -> bool:
         """Whether a validation is due at the end of a block."""
         every = self.validate_every
-        return due(every, end, self.length(end)) or (every > 0 and end == self.meta_steps)
+        return due(every, end, self.block_length(end)) or (every > 0 and end == self.meta_steps)
 
     def keeps(self, end: int) -> bool:
         """Whether a snapshot is due at the end of a block."""
-        return reached(self.snapshots, self.meta_steps, end, self.length(end))
+        return reached(self.snapshots, self.meta_steps, end, self.block_length(end))
 
 
 def due(every: int, step: int, length: int) -> bool:

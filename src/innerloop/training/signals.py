@@ -23,10 +23,10 @@ from innerloop.io.text import LIMIT, printable
 HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
 
-PATIENCE = 2.5
+GRACE_SECONDS = 2.5
 """Seconds that the main thread is given to end by itself."""
 
-SAME = 0.3
+REPEAT_SECONDS = 0.3
 """Seconds within which a repeated signal counts once: a launcher may forward what the terminal already sent to all."""
 
 
@@ -59,40 +59,40 @@ def handle_all(handler: Callable[[int, FrameType | None], object]) -> dict[int, 
 class Guard:
     """Handles SIGINT, SIGTERM and SIGHUP.
 
-    Within `saving`, the first signal is noted in `numbers` for the main thread to see; after `PATIENCE` seconds, a
+    Within `saving`, the first signal is noted in `numbers` for the main thread to see; after `GRACE_SECONDS` seconds, a
     thread calls `rescue` to save instead. Elsewhere, a signal raises Interrupted in the main thread if the process is
-    `ours` (the command), and otherwise does what it did before. Only our own process is ever ended: by a second signal,
-    or if the main thread does not end in time.
+    `owns_process` (the command), and otherwise does what it did before. Only our own process is ever ended: by a second
+    signal, or if the main thread does not end in time.
     """
 
-    def __init__(self, *, ours: bool = False):
-        self.ours, self.is_saving = ours, False
+    def __init__(self, *, owns_process: bool = False):
+        self.owns_process, self.is_saving = owns_process, False
         self.raised: Interrupted | None = None
         """Kept alive with the frames in its traceback: XLA's threads may still use their objects."""
         self.numbers: list[int] = []
-        self.came: float | None = None
+        self.received_at: float | None = None
         self.phase = 0
         self.rescue: Callable[[int], Exception] | None = None
         self.outcome: BaseException | None = None
-        self.tell: Callable[[Stopped], object] = say
-        self.books = threading.Lock()
+        self.report_stopped: Callable[[Stopped], object] = print_error
+        self.lock = threading.Lock()
         """A lock that the main thread holds within `saving`, except within `computing`."""
-        self.kept: dict[int, Any] = {}
+        self.previous_handlers: dict[int, Any] = {}
         self.listener: Listener | None = None
 
     def install(self) -> None:
         """Start handling signals; in the main thread only, as Python requires."""
         if threading.current_thread() is not threading.main_thread():
             return
-        self.listener = Listener(self.heard)
-        self.kept = handle_all(self.handle)
+        self.listener = Listener(self.on_signal)
+        self.previous_handlers = handle_all(self.handle)
 
     def remove(self) -> None:
         """Restore the previous handlers."""
         self.phase += 1
-        for number, handler in self.kept.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
-        self.kept = {}
+        self.previous_handlers = {}
         if self.listener is not None:
             self.listener.close()
             self.listener = None
@@ -100,26 +100,26 @@ class Guard:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler; Python calls it in the main thread."""
         self.note(number)
-        if not self.ours:
-            signal.signal(number, self.kept[number])  # a second signal gets the previous handler
+        if not self.owns_process:
+            signal.signal(number, self.previous_handlers[number])  # a second signal gets the previous handler
             if not self.is_saving:
                 signal.raise_signal(number)
         elif not (self.is_saving or self.raised):
             self.raised = Interrupted(number)
             if importing(frame):
-                say(self.raised)
-                leave(128 + number)
+                print_error(self.raised)
+                exit_now(128 + number)
             raise self.raised
 
-    def heard(self, number: int) -> None:
+    def on_signal(self, number: int) -> None:
         """Called by the listener, in its thread."""
-        if self.came is None:
-            self.came = time.monotonic()
+        if self.received_at is None:
+            self.received_at = time.monotonic()
             self.note(number)
             self.next_phase()
         # A shell sends a second SIGHUP after the terminal's own.
-        elif self.ours and number != HANGUP and time.monotonic() - self.came > SAME:
-            in_time(restore_terminal)
+        elif self.owns_process and number != HANGUP and time.monotonic() - self.received_at > REPEAT_SECONDS:
+            with_timeout(restore_terminal)
             os._exit(128 + number)
 
     def note(self, number: int) -> None:
@@ -128,24 +128,28 @@ class Guard:
             self.numbers.append(number)
 
     def next_phase(self) -> None:
-        """Give the main thread `PATIENCE` seconds from now on, if it was asked to end."""
+        """Give the main thread `GRACE_SECONDS` seconds from now on, if it was asked to end."""
         self.phase += 1
         if self.numbers:
-            timer = threading.Timer(PATIENCE, self.late, [self.phase])
+            timer = threading.Timer(GRACE_SECONDS, self.on_timeout, [self.phase])
             timer.daemon = True
             with suppress(RuntimeError):  # no thread can be started: wait for the end of the block
                 timer.start()
 
-    def late(self, phase: int) -> None:
+    def on_timeout(self, phase: int) -> None:
         """The main thread did not end in time: save in its place, and end the process if it is ours."""
-        with self.books:
+        with self.lock:
             if phase != self.phase or (self.is_saving and self.rescue is None):
                 return
             outcome = self.rescued() if self.is_saving else Interrupted(self.numbers[0])
-            if self.ours:
-                in_time(lambda: self.tell(outcome) if isinstance(outcome, Stopped) else say(outcome))
-                in_time(restore_terminal)
-                os._exit(code_of(outcome))
+            if self.owns_process:
+                with_timeout(
+                    lambda: (
+                        self.report_stopped(outcome) if isinstance(outcome, Stopped) else print_error(outcome)
+                    )
+                )
+                with_timeout(restore_terminal)
+                os._exit(exit_code_of(outcome))
             self.outcome = outcome if self.is_saving else None
 
     def rescued(self) -> Exception:
@@ -159,7 +163,7 @@ class Guard:
     @contextmanager
     def saving(self, rescue: Callable[[int], Exception] | None) -> Iterator[None]:
         """Within, the main thread checks for signals itself. `rescue(number)` saves and returns what to raise."""
-        with self.books:
+        with self.lock:
             self.rescue, self.is_saving = rescue, True
             self.next_phase()
             try:
@@ -171,11 +175,11 @@ class Guard:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Within `saving`: work that may take long, during which `rescue` may be called. Raises what it returned."""
-        self.books.release()
+        self.lock.release()
         try:
             yield
         finally:
-            self.books.acquire()
+            self.lock.acquire()
         if self.outcome is not None:
             raise self.outcome
 
@@ -183,20 +187,20 @@ class Guard:
 class Listener:
     """A thread that receives signals at once, whatever the main thread does."""
 
-    def __init__(self, heard: Callable[[int], None]):
-        self.heard = heard
-        self.ear, self.mouth = socket.socketpair()
-        self.mouth.setblocking(False)
-        self.before = signal.set_wakeup_fd(self.mouth.fileno(), warn_on_full_buffer=False)
+    def __init__(self, on_signal: Callable[[int], None]):
+        self.on_signal = on_signal
+        self.receiver, self.sender = socket.socketpair()
+        self.sender.setblocking(False)
+        self.before = signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self.work, name="innerloop-signals", daemon=True).start()
 
     def work(self) -> None:
         """Pass on signal numbers until closed, also to an event loop that listened before."""
-        with self.ear:
-            while numbers := self.ear.recv(64):
+        with self.receiver:
+            while numbers := self.receiver.recv(64):
                 for number in numbers:
                     if number in NUMBERS:
-                        self.heard(number)
+                        self.on_signal(number)
                 if self.before >= 0:
                     with suppress(OSError):
                         os.write(self.before, numbers)
@@ -204,16 +208,16 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         signal.set_wakeup_fd(self.before)
-        self.mouth.close()
+        self.sender.close()
 
 
 OWN: list[Guard] = []
 """The guard of this process, if it is the command."""
 
 
-def take() -> None:
-    """Handle the signals of this process until `give_back`; for the command."""
-    guard, before = Guard(ours=True), sys.unraisablehook
+def install_guard() -> None:
+    """Handle the signals of this process until `remove_guard`; for the command."""
+    guard, before = Guard(owns_process=True), sys.unraisablehook
     guard.install()
     OWN[:] = [guard]
 
@@ -224,7 +228,7 @@ def take() -> None:
     sys.unraisablehook = hook
 
 
-def give_back() -> None:
+def remove_guard() -> None:
     """Restore the caller's signal handlers."""
     while OWN:
         OWN.pop().remove()
@@ -245,16 +249,16 @@ def graceful_shutdown() -> Iterator[Guard]:
 
 
 @contextmanager
-def telling(tell: Callable[[Stopped], object]) -> Iterator[None]:
-    """Within, `tell(stopped)` reports that the state is saved when a signal ends the process."""
+def reporting_stop(report: Callable[[Stopped], object]) -> Iterator[None]:
+    """Within, `report(stopped)` reports that the state is saved when a signal ends the process."""
     if not OWN:
         yield
         return
-    before, OWN[0].tell = OWN[0].tell, tell
+    before, OWN[0].report_stopped = OWN[0].report_stopped, report
     try:
         yield
     finally:
-        OWN[0].tell = before
+        OWN[0].report_stopped = before
 
 
 def importing(frame: FrameType | None) -> bool:
@@ -269,18 +273,18 @@ def interrupted() -> int:
     return 128 + OWN[0].numbers[0] if OWN and OWN[0].raised else 0
 
 
-def code_of(outcome: BaseException) -> int:
+def exit_code_of(outcome: BaseException) -> int:
     """The exit code: 128 plus the signal number, or 2 if saving failed."""
     return 128 + outcome.signal_number if isinstance(outcome, Stopped | Interrupted) else 2
 
 
-def say(outcome: BaseException) -> None:
+def print_error(outcome: BaseException) -> None:
     """Print one sentence to standard error."""
     with suppress(OSError, ValueError):
         print(f"innerloop: {printable(str(outcome), LIMIT)}", file=sys.stderr, flush=True)
 
 
-def in_time(work: Callable[[], object], seconds: float = 1.0) -> None:
+def with_timeout(work: Callable[[], object], seconds: float = 1.0) -> None:
     """Do work that may block, such as writing to a pipe that nobody reads, and wait at most `seconds` for it."""
 
     def quietly() -> None:
@@ -301,7 +305,7 @@ def restore_terminal() -> None:
                 os.write(stream, b"\x1b[?25h\n")
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """Flush the output and end the process, whatever its other threads do."""
-    in_time(lambda: (sys.stdout.flush(), sys.stderr.flush()))
+    with_timeout(lambda: (sys.stdout.flush(), sys.stderr.flush()))
     os._exit(code)

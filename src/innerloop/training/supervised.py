@@ -32,7 +32,7 @@ from innerloop.tasks.augmentation import Augmented
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.episodes import Episodes, check_episode, rotated_names, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
-from innerloop.tasks.supervised import Pooled
+from innerloop.tasks.supervised import SupervisedBatches
 from innerloop.training import nan_diagnosis
 from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
 from innerloop.training.models import fresh_model, sinusoid_shape
@@ -55,7 +55,7 @@ class SupervisedExperiment:
     @property
     def schedule(self) -> Schedule:
         """The config's schedule."""
-        return Schedule.of(self.config)
+        return Schedule.from_config(self.config)
 
     def keys(self) -> Keys:
         """The run's keys."""
@@ -107,7 +107,7 @@ class SupervisedExperiment:
         if self.splits is None:
             return Sinusoid(shots, data.queries, data.protocol, data.oracle)
         if self.pretrains:
-            return Pooled(self.classes_of("train"), data.ways * (shots + data.queries))
+            return SupervisedBatches(self.classes_of("train"), data.ways * (shots + data.queries))
         queries = data.queries if self.config.spec.reads_query else 0
         return Episodes(self.classes_of("train"), data.ways, shots, queries)
 
@@ -140,19 +140,19 @@ class SupervisedExperiment:
         classes = self.classes_of(part)
         check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", do=do)
 
-    def turned(self, part: str) -> bool:
+    def is_rotated(self, part: str) -> bool:
         """Whether the classes of a set are rotated by multiples of 90 degrees, as in Omniglot's protocol."""
         return self.config.data.rotations and (part == "train" or self.config.evaluation.rotations)
 
     def classes_of(self, part: str) -> ClassArrays:
         """The classes of a set, with rotated ones if configured."""
         arrays = getattr(self.splits, part)
-        return with_rotations(arrays) if self.turned(part) else arrays
+        return with_rotations(arrays) if self.is_rotated(part) else arrays
 
     def class_names(self, part: str = "test") -> tuple[str, ...]:
         """The names of the classes, in the numbering of `held_out_tasks`; empty for sinusoids."""
         names = getattr(self.splits, part).names if self.splits else ()
-        return rotated_names(names) if self.turned(part) else names
+        return rotated_names(names) if self.is_rotated(part) else names
 
     @property
     def loss_fn(self) -> LossFn:
@@ -177,12 +177,12 @@ class SupervisedExperiment:
         return self.algorithm if self.config.spec.adapts_in_training else self.algorithm.with_inner(steps=0)
 
     @property
-    def told_algorithm(self) -> Algorithm:
+    def logged_algorithm(self) -> Algorithm:
         """The algorithm with query accuracy as an auxiliary output for the log, in classification with a query loss."""
-        told = self.classification and self.config.spec.reads_query
+        logs_accuracy = self.classification and self.config.spec.reads_query
         return (
             replace(self.algorithm, outer_loss_fn=Loss(_loss_and_accuracy, aux=True))
-            if told
+            if logs_accuracy
             else self.algorithm
         )
 
@@ -216,7 +216,7 @@ class SupervisedExperiment:
         c = self.config.outer
         mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
-            self.told_algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
+            self.logged_algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:

@@ -74,7 +74,7 @@ def train(
             check_kept(config, run.checkpoints)
         elif writes:
             check_read(config.data)
-            Schedule.of(config).check_lines("outer.log_every")
+            Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
         experiment = build(config)

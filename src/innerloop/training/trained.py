@@ -11,7 +11,7 @@ from innerloop.config.schema import Config
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
-from innerloop.parallel.mesh import on_the_host
+from innerloop.parallel.mesh import on_host
 from innerloop.training import model_size
 from innerloop.training.build import build
 from innerloop.training.experiment import Experiment
@@ -52,7 +52,7 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     experiment = build(config := with_data(config, data_folder))
     like = model_size.shapes_of(experiment.init_params, str(path))
     # A model too large for one device is sharded where it is used.
-    with on_the_host() if config.outer.model_shards > 1 else nullcontext():
+    with on_host() if config.outer.model_shards > 1 else nullcontext():
         params = experiment.for_tasks(weights.into(like, arrays, str(path)))
         folder = Path(source) if Path(source).is_dir() else None
         return Trained(params, experiment, str(source), facts, folder)

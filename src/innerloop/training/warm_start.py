@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
-from innerloop.engine.pytree import chosen, paths
+from innerloop.engine.pytree import is_selected, paths
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
 from innerloop.io.untrusted import JsonObject, sha256_of
@@ -60,7 +60,7 @@ class WarmStart:
         """
         if not self.source:
             return fresh
-        arrays, head = self.fitting(fresh), blank_head(fresh)
+        arrays, head = self.matching_arrays(fresh), zero_head(fresh)
         if any(path not in arrays or arrays[path].shape != x.shape for path, x in head.items()):
             arrays = arrays | head
         try:
@@ -70,7 +70,7 @@ class WarmStart:
             raise InnerloopError("model.start", f"does not fit: {error}", do=do) from None
         return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
 
-    def fitting(self, fresh: PyTree) -> dict[str, np.ndarray]:
+    def matching_arrays(self, fresh: PyTree) -> dict[str, np.ndarray]:
         """The file's arrays, by the paths of `fresh`; parameters beside the model are taken only if all of them fit."""
         own = dict(zip(paths(fresh), jax.tree.leaves(fresh), strict=True))
         beside = {path: x for path, x in own.items() if not path.startswith(MODEL)}
@@ -91,10 +91,12 @@ class WarmStart:
             raise InnerloopError("model.start", wrong, got=self.source, do=do)
 
 
-def blank_head(model: PyTree) -> dict[str, np.ndarray]:
+def zero_head(model: PyTree) -> dict[str, np.ndarray]:
     """Zeros with the shapes of a model's head, by path."""
     own = zip(paths(model), jax.tree.leaves(model), strict=True)
-    return {path: np.zeros(x.shape, x.dtype) for path, x in own if chosen("head", path.removeprefix(MODEL))}
+    return {
+        path: np.zeros(x.shape, x.dtype) for path, x in own if is_selected("head", path.removeprefix(MODEL))
+    }
 
 
 def _values(x: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:

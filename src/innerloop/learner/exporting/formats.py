@@ -10,12 +10,12 @@ import numpy as np
 
 from innerloop.config.schema import ExportFormat
 from innerloop.errors import InnerloopError, check_choice
-from innerloop.io.files import new_output, output
+from innerloop.io.files import check_output_path, new_output
 from innerloop.learner.exporting.network import Network, Step, difference, network_of
 from innerloop.learner.exporting.onnx import onnx
 from innerloop.learner.exporting.stablehlo import stablehlo
 from innerloop.learner.samples import samples_of
-from innerloop.nn.kernels.backend import portable
+from innerloop.nn.kernels.backend import portable_tracing
 
 if TYPE_CHECKING:
     from innerloop.learner.learner import Learner
@@ -71,7 +71,7 @@ def export(
             that cannot be written.
     """
     write = WRITERS[format_of(path, format)]
-    target = output(path, overwrite=overwrite)
+    target = check_output_path(path, overwrite=overwrite)
     network = network_of(learner, before, after, shape)
     if samples is None:
         inputs = samples_of(learner)
@@ -82,7 +82,7 @@ def export(
         )
         wanted = np.asarray(wanted if after is None else after(jnp.asarray(wanted)))
     # The file may run on another machine, so products must be exact wherever it runs.
-    with portable(), jax.default_matmul_precision("highest"):
+    with portable_tracing(), jax.default_matmul_precision("highest"):
         _check_same(network, samples.inputs, wanted)
         content = write(network, samples.inputs)
     with new_output(target, overwrite=overwrite) as draft:

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from innerloop.config.schema import Normalization
-from innerloop.learner.outputs import in_use
+from innerloop.learner.outputs import active_outputs
 from innerloop.learner.persistence import needs_examples
 from innerloop.learner.samples import numbers_in_use
 from innerloop.learner.validation import Numbers
@@ -55,7 +55,7 @@ class Network:
     holds_examples: bool
 
     @property
-    def one_by_one(self) -> Step:
+    def per_example(self) -> Step:
         """The same function, applied to the examples of a batch one by one; not for `transductive` networks."""
         return jax.vmap(lambda example: self.function(example[None])[0])
 
@@ -118,7 +118,7 @@ def _outputs(learner: "Learner", held: bool) -> Step:
     apply, params = learner.loss.predictor(learner.params_)
     support = jnp.asarray(learner.support_ if held else learner.support_[:0])
     mode = learner.normalization if held else "transductive"
-    return lambda x: in_use(predict(apply, params, support, x, mode), ways)
+    return lambda x: active_outputs(predict(apply, params, support, x, mode), ways)
 
 
 def _finished(learner: "Learner", outputs: Array, after: Step | None) -> Array:

@@ -21,13 +21,13 @@ TRITON = 8.0
 _PORTABLE = jax.make_user_context(False)  # part of the cache key of every traced function
 
 
-def portable() -> contextlib.AbstractContextManager[None]:
+def portable_tracing() -> contextlib.AbstractContextManager[None]:
     """A context in which functions are traced with XLA's own operations only."""
     return _PORTABLE(True)
 
 
 def backend() -> str:
-    """`cpu`, `gpu` or `tpu`; `any` while tracing within `portable`."""
+    """`cpu`, `gpu` or `tpu`; `any` while tracing within `portable_tracing`."""
     return "any" if _PORTABLE.value else jax.default_backend()
 
 

@@ -25,7 +25,7 @@ from innerloop.nn.kernels.primitives import batch_first
 
 def _fast_conv(x: Array, w: Array, *, stride: int) -> Array:
     """conv(x, w). Eigen has no fast double precision."""
-    if winograd.pays(x, w.shape, stride):
+    if winograd.is_faster(x, w.shape, stride):
         return winograd.conv_by_tiles(x, w)
     return conv_by_xla(x, w, stride) if x.dtype == jnp.float32 else conv_by_patches(x, w, stride)
 
@@ -33,7 +33,7 @@ def _fast_conv(x: Array, w: Array, *, stride: int) -> Array:
 def _fast_kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
     """kernel_gradient(x, y)."""
     shape = (kernel, kernel, x.shape[-1], y.shape[-1])
-    if winograd.pays(x, shape, stride, winograd.LEAST_CHANNELS_OF_A_GRADIENT):
+    if winograd.is_faster(x, shape, stride, winograd.MIN_CHANNELS_OF_A_GRADIENT):
         return winograd.kernel_gradient_by_tiles(x, y)
     return kernel_gradient_by_patches(x, y, stride, kernel)
 

@@ -156,7 +156,9 @@ def _by_windows(
     return _launch(program, programs, shape, source, kernels, tiles)
 
 
-def _or(by_patches: Callable[..., Array]) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+def _with_fallback(
+    by_patches: Callable[..., Array],
+) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """A map of this module, with a fallback to patches on other devices (such as the CPU next to a GPU), for arrays too
     large for flat indices, and for float types that its tiles do not sum."""
 
@@ -177,17 +179,17 @@ def _or(by_patches: Callable[..., Array]) -> Callable[[Callable[..., Array]], Ca
     return choosing
 
 
-@_or(MAPS[0])
+@_with_fallback(MAPS[0])
 def _conv(x: Array, w: Array, *, stride: int, precision: str) -> Array:
     return _by_windows(x, w, stride, (x.shape[-3], x.shape[-2]), False, precision)
 
 
-@_or(MAPS[2])
+@_with_fallback(MAPS[2])
 def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int], precision: str) -> Array:
     return _by_windows(y, w, stride, places, True, precision)
 
 
-@_or(MAPS[1])
+@_with_fallback(MAPS[1])
 def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int, precision: str) -> Array:
     tasks, examples, filters = math.prod(x.shape[:-4]), x.shape[-4], y.shape[-1]
     tiles = tiles_for("kernel_gradient", precision, kernel**2 * x.shape[-1], filters)

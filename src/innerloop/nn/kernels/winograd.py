@@ -31,9 +31,9 @@ PLACES = 16
 BLOCK_BYTES = 1_500_000
 """Bytes of tiles made at a time, so that they stay in a core's cache (measured)."""
 
-LEAST_SIDE = 6
+MIN_SIDE = 6
 """Smaller images would be mostly padding when cut into tiles (measured)."""
-LEAST_CHANNELS, LEAST_CHANNELS_OF_A_GRADIENT = 32, 64
+MIN_CHANNELS, MIN_CHANNELS_OF_A_GRADIENT = 32, 64
 """With fewer channels, tiles are not faster: in the forward pass, and for the gradient of the kernel (measured)."""
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -108,9 +108,9 @@ def _in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width c
     return x.reshape(-1, size, *x.shape[1:])
 
 
-def pays(x: Images, w_shape: tuple[int, ...], stride: int, least_channels: int = LEAST_CHANNELS) -> bool:
+def is_faster(x: Images, w_shape: tuple[int, ...], stride: int, min_channels: int = MIN_CHANNELS) -> bool:
     """Whether a convolution of these shapes is faster with tiles (measured in float32)."""
-    large_enough = min(x.shape[1:3]) >= LEAST_SIDE and min(w_shape[2:]) >= least_channels
+    large_enough = min(x.shape[1:3]) >= MIN_SIDE and min(w_shape[2:]) >= min_channels
     return stride == 1 and w_shape[:2] == (3, 3) and large_enough and x.dtype == jnp.float32
 
 

@@ -42,7 +42,7 @@ class Training(NamedTuple):
     metrics: Sequence[Sequence[Record]]
 
 
-def looks(baselines: Iterable[bool]) -> list[Record]:
+def styles_of(baselines: Iterable[bool]) -> list[Record]:
     """The colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     grey = {"color": GREY, "marker": ".", "linestyle": "--"}
@@ -77,7 +77,7 @@ def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
     """`adaptation` for curves whose labels need not be distinct."""
     ax, score = ADAPTATION.one(ax), curves[0].measurement.score
     scale = 100.0 if score == "accuracy" else 1.0
-    for curve, look in zip(curves, looks(curve.baseline for curve in curves), strict=True):
+    for curve, look in zip(curves, styles_of(curve.baseline for curve in curves), strict=True):
         mean, half = (scale * np.array(values) for values in curve.measurement.curve)
         look = look | {"label": style.label(curve.label), "markersize": 5, "linewidth": 1.8}
         style.band(ax, curve.measurement.steps, mean, half, look.pop("color"), **look)
@@ -147,7 +147,7 @@ def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Ax
     """`training` for labels that may have several trainings, with a known score."""
     axes = training_grid(trainings, score).all(axes)
     panes, scale = axes[:, 0], 100.0 if score == "accuracy" else 1.0
-    for one, look in zip(trainings, looks(False for _ in trainings), strict=True):
+    for one, look in zip(trainings, styles_of(False for _ in trainings), strict=True):
         for number, lines in enumerate(one.metrics):
             look = {**look, "linewidth": 1.6, "label": "_" if number else style.label(one.label)}
             every = max(1, len(lines) // 12)

@@ -41,7 +41,7 @@ def _beside(number: int, of: int, width: float = 0.5) -> float:
     return 0.0 if of == 1 else width * (number / (of - 1) - 0.5)
 
 
-def _look(number: int) -> Record:
+def _style(number: int) -> Record:
     return {"color": COLOURS[number % len(COLOURS)], "capsize": 3}
 
 
@@ -67,7 +67,9 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         at = np.array([names.index(name) for name in named[i]]) + _beside(i, len(found))
         mean = by * np.array([x[results["metric"]] for x in lines])
         half = by * np.array([x["ci95"] for x in lines])
-        ax.errorbar(at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, label=label(run), **_look(i))
+        ax.errorbar(
+            at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, label=label(run), **_style(i)
+        )
     freezing_axis(ax, found, names)
     legend(ax, len(found))
     return ax
@@ -97,7 +99,7 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
         for i, (run, results) in enumerate(analyses.items()):
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found))
             look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
-            ax.errorbar(at, *column(results["similarity"], measure), **look, **_look(i))
+            ax.errorbar(at, *column(results["similarity"], measure), **look, **_style(i))
         ax.set_xticks(range(len(names)), list(map(label, names)))
         ax.set_ylabel(f"{title} before and after")
         ax.set_ylim(0, 1.04)
@@ -128,7 +130,7 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     for i, (run, results) in enumerate(analyses.items()):
         at = np.array([names.index(nil_name(x)) for x in results["nil"]]) + _beside(i, len(found), 0.8 - wide)
         mean, half = (100 * np.array([x[what] for x in results["nil"]]) for what in ("accuracy", "ci95"))
-        ax.bar(at, mean, wide, yerr=half, label=label(run), **_look(i))
+        ax.bar(at, mean, wide, yerr=half, label=label(run), **_style(i))
     for level in {100 / r["ways"] for r in found}:
         ax.axhline(level, color=GREY, linewidth=1, linestyle=":")
     ax.set_xticks(range(len(names)), list(map(label, names)))
@@ -159,7 +161,7 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
             keys = (what, f"{what}_ci95")  # None, for a layer that starts at zero, becomes NaN: no bar
             values, error = (np.array([x[key] for x in results["weights"]], float) for key in keys)
-            ax.bar(at, values, wide, yerr=error, label=label(run), **_look(i))
+            ax.bar(at, values, wide, yerr=error, label=label(run), **_style(i))
         ax.set_xticks(range(len(names)), list(map(label, names)), fontsize=9)
         ax.set_ylabel(unit)
         ax.grid(axis="x", visible=False)

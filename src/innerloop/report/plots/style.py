@@ -83,7 +83,7 @@ class Grid:
         return figure.subplots(self.rows, self.columns, sharex=self.sharex, sharey=self.sharey, squeeze=False)
 
 
-def drawn(grid: Grid, draw: Callable[..., object], *arguments: object) -> Figure:
+def draw_figure(grid: Grid, draw: Callable[..., object], *arguments: object) -> Figure:
     """A figure for a page, drawn by one of the functions that take axes."""
     with matplotlib.rc_context(STYLE):
         figure, axes = grid.figure()

@@ -12,7 +12,7 @@ from innerloop.rl.environments.tabular import Bandit as Bandit
 from innerloop.rl.environments.tabular import TabularMDP as TabularMDP
 
 
-def named(
+def make_environment(
     spec: DatasetSpec, horizon: int, reward: Literal["distance", "squared"] = "distance"
 ) -> Environment:
     """The family of environments that a config names.

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.config.bounds import COUNTS, check_bounds
 from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition
 from innerloop.rl.environments.mujoco import c_engine
@@ -67,7 +67,7 @@ class Locomotion:
 
     body: Literal["half-cheetah", "ant"] = "half-cheetah"
     goal: Literal["direction", "velocity"] = "direction"
-    horizon: Annotated[int, MEMBERS] = 200
+    horizon: Annotated[int, COUNTS] = 200
     engine: Engine = "auto"
     discrete: bool = False
 

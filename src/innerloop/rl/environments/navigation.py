@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.config.bounds import COUNTS, check_bounds
 from innerloop.engine.safe_roots import safe_sqrt
 from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition
@@ -46,7 +46,7 @@ class Navigation:
     """
 
     reward: Literal["distance", "squared"] = "distance"
-    horizon: Annotated[int, MEMBERS] = 100
+    horizon: Annotated[int, COUNTS] = 100
     observation_size: int = 2
     action_size: int = 2
     discrete: bool = False

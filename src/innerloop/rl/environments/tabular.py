@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from innerloop.config.bounds import MEMBERS, Bounds, check_bounds
+from innerloop.config.bounds import COUNTS, Bounds, check_bounds
 from innerloop.rl.environments.base import Transition
 
 
@@ -45,9 +45,9 @@ class TabularMDP:
         InnerloopError: if a size is below 1, or the noise is negative.
     """
 
-    states: Annotated[int, MEMBERS] = 10
-    action_size: Annotated[int, MEMBERS] = 5
-    horizon: Annotated[int, MEMBERS] = 10
+    states: Annotated[int, COUNTS] = 10
+    action_size: Annotated[int, COUNTS] = 5
+    horizon: Annotated[int, COUNTS] = 10
     noise: Annotated[float, Bounds(0, 1e30)] = 0.0
     discrete: bool = True
 
@@ -101,8 +101,8 @@ class Bandit:
         InnerloopError: if there is not at least one arm and one pull.
     """
 
-    action_size: Annotated[int, MEMBERS] = 5
-    horizon: Annotated[int, MEMBERS] = 1
+    action_size: Annotated[int, COUNTS] = 5
+    horizon: Annotated[int, COUNTS] = 1
     observation_size: int = 1
     discrete: bool = True
 

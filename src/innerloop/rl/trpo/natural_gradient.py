@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.config.bounds import POSITIVE, SHARE, Bounds, check_bounds
+from innerloop.config.bounds import POSITIVE, POSITIVE_FRACTION, Bounds, check_bounds
 from innerloop.engine.types import Params
 
 
@@ -41,9 +41,9 @@ class TrustRegion:
     max_kl: Annotated[float, POSITIVE] = 0.01
     iterations: Annotated[int, Bounds(1, 10_000)] = 10
     damping: Annotated[float, Bounds(0, 1e30)] = 1e-5
-    share: Annotated[float, SHARE] = 1.0
+    share: Annotated[float, POSITIVE_FRACTION] = 1.0
     backtracks: Annotated[int, Bounds(0, 10_000)] = 15
-    ratio: Annotated[float, SHARE] = 0.8
+    ratio: Annotated[float, POSITIVE_FRACTION] = 0.8
 
     def __post_init__(self) -> None:
         check_bounds(self, "TrustRegion.{}".format)

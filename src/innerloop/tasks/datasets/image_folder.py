@@ -46,12 +46,12 @@ def load(
     """
     _check_split(split)
     behind = pixels.colour(background, "background")
-    keep = lambda files: class_folders.large_enough(files, min_examples, WHO)
+    keep = lambda files: class_folders.drop_small_classes(files, min_examples, WHO)
     parts = _parts(expanded(root, "folder.load"), split, seed, keep)
-    class_folders.separate(parts, WHO)
+    class_folders.check_disjoint(parts, WHO)
     files = {name: paths for part in parts for name, paths in part.items()}
-    data = class_folders.read(files, size, class_folders.agree(files, size, channels), behind)
-    return class_folders.divide(data, parts)
+    data = class_folders.read(files, size, class_folders.common_shape(files, size, channels), behind)
+    return class_folders.split_classes(data, parts)
 
 
 def read_classes(
@@ -63,7 +63,7 @@ def read_classes(
     """All class folders of `root` as one set of class arrays, without a split; arguments and errors as in `load`."""
     behind = pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
-    return class_folders.read(files, size, class_folders.agree(files, size, channels), behind)
+    return class_folders.read(files, size, class_folders.common_shape(files, size, channels), behind)
 
 
 def _parts(

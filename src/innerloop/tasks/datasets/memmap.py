@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import cannot_write, output
+from innerloop.io.files import cannot_write, check_output_path
 from innerloop.io.home import expanded
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.io import array_files, class_folders, pixels
@@ -62,7 +62,7 @@ def build(
     """
     target, behind = _new(out_path, overwrite), pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")
-    shape = class_folders.agree(files, size, channels)
+    shape = class_folders.common_shape(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     layout = array_files.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
     with cannot_write(target):
@@ -82,5 +82,5 @@ def _npy(path: str | os.PathLike[str]) -> Path:
 def _new(path: str | os.PathLike[str], overwrite: bool) -> Path:
     target = _npy(path)
     for file in (target, array_files.sidecar(target)):
-        output(file, overwrite=overwrite, new_folder=True)
+        check_output_path(file, overwrite=overwrite, new_folder=True)
     return target

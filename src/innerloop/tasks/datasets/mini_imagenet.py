@@ -49,13 +49,13 @@ def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
     """
     folder = expanded(root, WHO)
     parts = _parts(folder)
-    class_folders.separate(parts, WHO)
+    class_folders.check_disjoint(parts, WHO)
     _tell_unusual(parts)
     files = {name: paths for part in parts for name, paths in part.items()}
-    shape = class_folders.agree(files, size, 3)
+    shape = class_folders.common_shape(files, size, 3)
     name, source = f"mini-imagenet-v2-{size}-{_key(folder)}", _listing(files)
     data = cached(name, source, lambda: class_folders.read(files, size, shape))
-    return class_folders.divide(data, parts)
+    return class_folders.split_classes(data, parts)
 
 
 def _parts(root: Path) -> list[class_folders.Files]:

@@ -49,7 +49,11 @@ def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
     Raises:
         InnerloopError: if a member is refused or the archive is damaged, as described in the module's docstring.
     """
-    with _damage_told(path, "zip"), open_regular(path, limits.file) as file, zipfile.ZipFile(file) as archive:
+    with (
+        _reporting_damage(path, "zip"),
+        open_regular(path, limits.file) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         members = _checked_zip(path, archive.infolist(), limits)
         for member in sorted(members, key=lambda m: m.filename):
             if wanted.fullmatch(member.filename):
@@ -66,7 +70,7 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
     """
     seen: set[str] = set()
     with (
-        _damage_told(path, "tar.gz"),
+        _reporting_damage(path, "tar.gz"),
         open_regular(path, limits.file) as file,
         gzip.GzipFile(fileobj=file) as raw,
     ):
@@ -148,8 +152,8 @@ def _header(stream: "_Bounded", path: Path) -> tarfile.TarInfo | None:
             return member
         if member.size > EXTENDED:
             raise _refused(path, f"an extended header expands beyond the bound of {EXTENDED} bytes")
-        told = stream.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
-        if re.search(rb" (path|linkpath|size|GNU\.sparse[^=]*)=", told):
+        extended = stream.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
+        if re.search(rb" (path|linkpath|size|GNU\.sparse[^=]*)=", extended):
             raise _refused(path, "an extended header changes a name or a size")
     return None
 
@@ -190,7 +194,7 @@ _DAMAGE = (
 
 
 @contextmanager
-def _damage_told(path: Path, kind: str) -> Iterator[None]:
+def _reporting_damage(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as damage:

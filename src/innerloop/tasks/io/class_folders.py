@@ -12,7 +12,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.safetensors_reader import largest
 from innerloop.io.text import counted
 from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
-from innerloop.tasks.io.images import open_image, peek, tell_remarks, to_array
+from innerloop.tasks.io.images import open_image, peek, to_array, warn_of_remarks
 from innerloop.tasks.io.pixels import WHITE, Colour
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -41,7 +41,7 @@ def list_classes(root: Path, who: str) -> dict[str, list[Path]]:
     return {folder.name: _pictures(folder, who) for folder in folders}
 
 
-def large_enough(files: Files, least: int, who: str) -> Files:
+def drop_small_classes(files: Files, least: int, who: str) -> Files:
     """The classes with at least `least` images; a warning names the others.
 
     Raises:
@@ -58,7 +58,7 @@ def large_enough(files: Files, least: int, who: str) -> Files:
     return kept
 
 
-def agree(files: Files, size: int | None, channels: int | None) -> tuple[int, int, int]:
+def common_shape(files: Files, size: int | None, channels: int | None) -> tuple[int, int, int]:
     """The common shape `(height, width, channels)` for all images, determined from their headers alone.
 
     Raises:
@@ -89,7 +89,7 @@ def blocks(
     remarks: list[str] = []
     for path in _all(files):
         yield to_array(open_image(path, str(path), remarks), size, shape[2], background)[None]
-    tell_remarks(remarks)
+    warn_of_remarks(remarks)
 
 
 def read(
@@ -108,7 +108,7 @@ def read(
     return ClassArrays(examples, starts_of(counts), counts, tuple(files))
 
 
-def divide(data: ClassArrays, parts: Sequence[Files]) -> Splits:
+def split_classes(data: ClassArrays, parts: Sequence[Files]) -> Splits:
     """The classes of each part as views, since a copy of the examples could be too large."""
     ends = accumulate(len(part) for part in parts)
     return Splits(
@@ -132,7 +132,7 @@ def check_memory(pictures: int, shape: tuple[int, int, int]) -> None:
         raise InnerloopError("images", wrong, got=f"{needs} bytes", do="give a smaller size, or fewer images")
 
 
-def separate(parts: Sequence[Files], who: str) -> None:
+def check_disjoint(parts: Sequence[Files], who: str) -> None:
     """Check that no class is in two parts.
 
     Raises:

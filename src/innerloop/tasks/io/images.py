@@ -63,7 +63,7 @@ def open_image(source: Path | bytes, who: str, remarks: list[str] | None = None)
     Raises:
         InnerloopError: if the image is unreadable, truncated or larger than `PIXELS` or `SIDE`.
     """
-    with _trouble_told(who, remarks), _opened(source) as file:
+    with _reporting_errors(who, remarks), _opened(source) as file:
         image = _header(file, who)
         scale_key(image)
         image.load()
@@ -76,7 +76,7 @@ def peek(path: Path) -> tuple[int, int, int]:
     Raises:
         InnerloopError: if the header is unreadable.
     """
-    with _trouble_told(str(path)), _opened(path) as file:
+    with _reporting_errors(str(path)), _opened(path) as file:
         image = _header(file, str(path))
         channels = channels_of(image)  # before the orientation, for which Pillow loads a PNG
         return *_upright_size(image), channels
@@ -152,7 +152,7 @@ def _plain(image: "Image") -> bool:
 
 
 @contextmanager
-def _trouble_told(who: str, remarks: list[str] | None = None) -> Iterator[None]:
+def _reporting_errors(who: str, remarks: list[str] | None = None) -> Iterator[None]:
     try:
         with warnings.catch_warnings(record=True) as met:
             warnings.simplefilter("always")  # Pillow warns on odd but readable metadata
@@ -167,7 +167,7 @@ def _trouble_told(who: str, remarks: list[str] | None = None) -> Iterator[None]:
         ) from trouble
 
 
-def tell_remarks(remarks: list[str]) -> None:
+def warn_of_remarks(remarks: list[str]) -> None:
     """Report Pillow's warnings about images, if any, as one warning."""
     if remarks:
         many = counted(len(remarks), "image")

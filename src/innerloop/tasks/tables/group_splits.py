@@ -9,14 +9,14 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks.tables.columns import as_name
 
 PARTS = ("train", "validation", "test")
-LEAST = 2
+MIN_GROUPS = 2
 """Minimum number of groups in each part: a confidence interval over groups needs two."""
 
 Split = tuple[float, float, float] | Mapping[str, Iterable[object]]
 """Fractions of the groups for training, validation and test, or a dict of groups for `train`, `validation`, `test`."""
 
 
-def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str, list[str]]:
+def split_names(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str, list[str]]:
     """The groups of each part, by the part's name.
 
     Args:
@@ -32,13 +32,13 @@ def divided(names: Sequence[str], split: Split, seed: int, who: str) -> dict[str
         return _as_named(names, split, who)
     if np.shape(split) != (3,) or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
         raise InnerloopError(who, "`split` must be three positive fractions that sum to 1", got=split)
-    if len(names) < 3 * LEAST:
+    if len(names) < 3 * MIN_GROUPS:
         do = "choose another column as `task`"
-        raise InnerloopError(who, f"a split needs at least {3 * LEAST} groups", got=len(names), do=do)
+        raise InnerloopError(who, f"a split needs at least {3 * MIN_GROUPS} groups", got=len(names), do=do)
     ordered = sorted(names)
     order = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
-    test = min(max(LEAST, round(split[2] * len(names))), len(names) - 2 * LEAST)
-    validation = min(max(LEAST, round(split[1] * len(names))), len(names) - test - LEAST)
+    test = min(max(MIN_GROUPS, round(split[2] * len(names))), len(names) - 2 * MIN_GROUPS)
+    validation = min(max(MIN_GROUPS, round(split[1] * len(names))), len(names) - test - MIN_GROUPS)
     cuts = (len(names) - test - validation, len(names) - test)
     return dict(zip(PARTS, (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :]), strict=True))
 

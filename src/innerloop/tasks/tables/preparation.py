@@ -129,7 +129,7 @@ class Preparation:
         """
         columns = read(frame, self.y)
         if not isinstance(self.y[0], Category):
-            return joined(self.y, columns)
+            return join_columns(self.y, columns)
         codes = self.y[0].codes(columns[0])
         if (codes < 0).any():
             got = repr(columns[0].values[codes < 0][0])
@@ -141,7 +141,7 @@ class Preparation:
 
     def encoded(self, columns: Sequence[Column]) -> Float[np.ndarray, "rows features"]:
         """The encoded columns of x, side by side."""
-        return joined(self.x, columns)
+        return join_columns(self.x, columns)
 
     def restore(self, outputs: ArrayLike) -> np.ndarray:
         """Predictions in the units of the table.
@@ -186,7 +186,9 @@ def read(frame: Frame, columns: Sequence[Number | Category]) -> list[Column]:
     return found
 
 
-def joined(kinds: Sequence[Number | Category], columns: Sequence[Column]) -> Float[np.ndarray, "rows width"]:
+def join_columns(
+    kinds: Sequence[Number | Category], columns: Sequence[Column]
+) -> Float[np.ndarray, "rows width"]:
     """Encoded columns side by side, float32."""
     blocks = [kind.encoded(column) for kind, column in zip(kinds, columns, strict=True)]
     return np.concatenate(blocks, axis=1).astype(np.float32)

@@ -13,7 +13,7 @@ from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
 from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, names_of
-from innerloop.tasks.tables.group_splits import PARTS, Split, divided
+from innerloop.tasks.tables.group_splits import PARTS, Split, split_names
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.tasks.tables.preparation import Category, Number, Preparation
 
@@ -116,7 +116,7 @@ def from_frame(
         InnerloopError: if a column is absent or holds anything but numbers and text, values are missing and `missing`
             is `refuse`, there are too few groups, or an argument is out of range.
     """
-    return assembled(
+    return build_table(
         frame,
         task=task,
         y=y,
@@ -130,7 +130,7 @@ def from_frame(
     )
 
 
-def assembled(
+def build_table(
     frame: Frame,
     *,
     task: str,
@@ -151,7 +151,7 @@ def assembled(
     columns = _columns(frame, task, names, set(categories), who)
     columns, left_out = _complete(columns, missing, who)
     groups, left_out = _groups(columns[task], 2 + (gap or 0), left_out, who)
-    parts = divided(list(groups), split, seed, who)
+    parts = split_names(list(groups), split, seed, who)
     chosen = {part: np.concatenate([groups[name] for name in parts[part]]) for part in PARTS}
     xs, ys = ([columns[name] for name in each] for each in names)
     learn = lambda found: tuple(_learned(_rows(column, chosen["train"])) for column in found)

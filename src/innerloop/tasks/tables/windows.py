@@ -11,7 +11,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.tasks.tables.columns import Frame, check_lengths, column_of
 from innerloop.tasks.tables.group_splits import Split
-from innerloop.tasks.tables.table import Table, assembled
+from innerloop.tasks.tables.table import Table, build_table
 
 WHO = "tables.windows"
 
@@ -62,7 +62,7 @@ def windows(
         raise InnerloopError(WHO, "`length` and `horizon` must be 1 or more", got=(length, horizon))
     cut = Windows(task, time, (y, *x), length, horizon)
     made = cut(frame)
-    found = assembled(
+    found = build_table(
         made,
         task=task,
         y=cut.target,

@@ -136,7 +136,7 @@ def manager(folder: Path, keep: int = 3) -> Manager:
 
 def remove_deleted(folder: Path) -> None:
     """Remove the old checkpoints in the folder `deleted`; files that Orbax did not write are kept."""
-    deleted = OwnFolder(folder).place(DELETED)
+    deleted = OwnFolder(folder).path_of(DELETED)
     for place, folders, files in os.walk(deleted, topdown=False):
         inside = Path(place).relative_to(deleted)
         for name in files:

@@ -33,29 +33,29 @@ def exclusive_lock(folder: OwnFolder) -> Iterator[None]:
     Raises Busy if another training run has it, InnerloopError if the folder cannot be written to or if `lock` is not
     our file.
     """
-    new = not os.path.lexists(folder.place(NAME))
-    with opened(folder) as file:
-        holder = held_by(file, folder.path)
-        if not taken(file) or not stands(file, folder.path / NAME):
+    new = not os.path.lexists(folder.path_of(NAME))
+    with open_lock_file(folder) as file:
+        holder = last_holder(file, folder.path)
+        if not try_lock(file) or not is_current(file, folder.path / NAME):
             do = "wait until it ends, or give another folder"
             raise Busy(str(folder.path), "another training run is using it", got=holder, do=do)
         with suppress(OSError):  # the text is only for people to read, so a full disk does not matter
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         if new:
-            folder.note(folder.path / NAME, os.fstat(file.fileno()))
+            folder.mark_written(folder.path / NAME, os.fstat(file.fileno()))
         yield  # closing the file releases the lock
 
 
-def opened(folder: OwnFolder) -> IO[str]:
+def open_lock_file(folder: OwnFolder) -> IO[str]:
     """Open the lock file; create it if missing."""
-    path = folder.place(NAME)
+    path = folder.path_of(NAME)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with cannot_write(folder.path, "give write access, or copy the run to another folder"):
         return open(os.open(path, flags, 0o644), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
 
 
-def held_by(file: IO[str], folder: Path) -> str:
+def last_holder(file: IO[str], folder: Path) -> str:
     """The last holder. Raises InnerloopError if this is not our lock file."""
     regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     if regular:
@@ -67,17 +67,17 @@ def held_by(file: IO[str], folder: Path) -> str:
     return text.strip() or "another process"
 
 
-def stands(file: IO[str], path: Path) -> bool:
+def is_current(file: IO[str], path: Path) -> bool:
     """Whether the open file is still the one at this path: a run that fails early removes its lock."""
     return os.path.lexists(path) and os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
 
 
-def taken(file: IO[str]) -> bool:
+def try_lock(file: IO[str]) -> bool:
     """Try to lock an open file, without waiting."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return taken_on_windows(file)
+        return try_lock_on_windows(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -87,7 +87,7 @@ def taken(file: IO[str]) -> bool:
     return True
 
 
-def taken_on_windows(file: IO[str]) -> bool:
+def try_lock_on_windows(file: IO[str]) -> bool:
     """The same without flock: lock one byte far beyond the text."""
     import msvcrt
 

@@ -119,7 +119,7 @@ class RunFolder(OwnFolder):
 
     def check_new(self) -> None:
         """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
-        if self.place("config.json").exists():
+        if self.path_of("config.json").exists():
             do = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
             raise InnerloopError(str(self.path), "already holds a run", do=do)
         if self.is_fit:
@@ -201,8 +201,8 @@ class RunFolder(OwnFolder):
         found = changes(known, now)
         if not found:
             return
-        told = "; ".join(f"{name}: then {a}, now {b}" for name, (a, b) in found.items())
-        text = f"innerloop: {self.path} is resumed in another environment, so its bits may differ ({told})"
+        differences = "; ".join(f"{name}: then {a}, now {b}" for name, (a, b) in found.items())
+        text = f"innerloop: {self.path} is resumed in another environment, so its bits may differ ({differences})"
         warnings.warn(text, stacklevel=2)
         earlier = known.get("resumed")
         here = {"meta_step": step, "changed": {name: list(pair) for name, pair in found.items()}}

@@ -1,7 +1,7 @@
 """Gymnasium environments as a family of tasks: one copy per trajectory, stepped together.
 
-A Gymnasium environment hides its state, so the state that the pure interface passes on is a ticket: the set of copies,
-the copy in it, and the number of steps so far. Each step depends on the ticket of the step before, so no compiled
+A Gymnasium environment hides its state, so the state that the pure interface passes on is a handle: the set of copies,
+the copy in it, and the number of steps so far. Each step depends on the handle of the step before, so no compiled
 program can reorder them, and a step out of order raises an error. All randomness of an environment comes from the seed
 that `reset` derives from its key. The copies of one device are stepped one after another in this process.
 """
@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.config.bounds import MEMBERS, check_bounds
+from innerloop.config.bounds import COUNTS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Transition
-from innerloop.rl.environments.gymnasium.pool import Group, Groups, Ticket
+from innerloop.rl.environments.gymnasium.pool import EpisodeHandle, Group, Groups
 from innerloop.rl.environments.mujoco.models import import_optional
 
 
@@ -42,11 +42,11 @@ class GymnasiumFamily:
     """
 
     hides_state: ClassVar[bool] = True
-    """The state that is passed on is a ticket, so that single copies cannot be reset (`MetaSampler.restarts`)."""
+    """The state that is passed on is a handle, so that single copies cannot be reset (`MetaSampler.restarts`)."""
 
     make: Callable[[], Any]
     tasks: Callable[[PRNGKeyArray], Array]
-    horizon: Annotated[int, MEMBERS] = 200
+    horizon: Annotated[int, COUNTS] = 200
     set_task: Callable[[Any, np.ndarray], None] | None = None
     groups: Groups = field(init=False, repr=False)
 
@@ -105,18 +105,18 @@ class GymnasiumFamily:
         """The task, flattened."""
         return jnp.ravel(task)
 
-    def reset(self, key: PRNGKeyArray, task: Array) -> tuple[Ticket, Float[Array, " observation"]]:
+    def reset(self, key: PRNGKeyArray, task: Array) -> tuple[EpisodeHandle, Float[Array, " observation"]]:
         """Reset a copy to its task, seeded from the key."""
         seed = jax.random.randint(key, (), 0, 2**31 - 1, jnp.int32)
         number, observation = jax.ShapeDtypeStruct((), jnp.int32), self.observation_struct
-        out = (Ticket._make([number] * 3), observation)
+        out = (EpisodeHandle._make([number] * 3), observation)
         return jax.pure_callback(self.groups.reset, out, seed, task, vmap_method="broadcast_all")
 
-    def step(self, key: PRNGKeyArray, state: Ticket, action: Array) -> Transition:
+    def step(self, key: PRNGKeyArray, state: EpisodeHandle, action: Array) -> Transition:
         """One step of the copy, ignoring the key; a copy that has ended is not stepped."""
         number, observation = jax.ShapeDtypeStruct((), jnp.int32), self.observation_struct
         paid, over = jax.ShapeDtypeStruct((), observation.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
-        out = (Ticket._make([number] * 3), observation, paid, over)
+        out = (EpisodeHandle._make([number] * 3), observation, paid, over)
         found = jax.pure_callback(self.groups.step, out, state, action, vmap_method="broadcast_all")
         return Transition(*found)
 

@@ -1,4 +1,4 @@
-"""Copies of environments that hide their state, and the tickets that stand for that state."""
+"""Copies of environments that hide their state, and the handles that stand for that state."""
 
 import threading
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ MAX_GROUPS = 16
 """Maximum number of sets of copies in use at once; beyond that, the oldest is reclaimed."""
 
 
-class Ticket(NamedTuple):
+class EpisodeHandle(NamedTuple):
     """The set of copies, the copy in it, and the number of steps so far."""
 
     group: Int[Array, ""]
@@ -100,23 +100,25 @@ class Groups:
         self.used: dict[int, Group] = {}
         self.free: list[Group] = []
 
-    def reset(self, seeds: object, tasks: object) -> tuple[Ticket, np.ndarray]:
-        """Tickets and observations of freshly reset copies, one per seed."""
+    def reset(self, seeds: object, tasks: object) -> tuple[EpisodeHandle, np.ndarray]:
+        """Handles and observations of freshly reset copies, one per seed."""
         seeds, tasks = np.asarray(seeds), np.asarray(tasks)
         shape = seeds.shape
-        number, group = self._take(seeds.size)
+        number, group = self._acquire(seeds.size)
         group.reset(seeds.ravel(), tasks.reshape(seeds.size, *tasks.shape[len(shape) :]))
         copies = np.arange(seeds.size, dtype=np.int32).reshape(shape)
-        ticket = Ticket._make([np.full(shape, number, np.int32), copies, np.zeros(shape, np.int32)])
-        return ticket, self._observations_of(group, shape)
+        handle = EpisodeHandle._make([np.full(shape, number, np.int32), copies, np.zeros(shape, np.int32)])
+        return handle, self._observations_of(group, shape)
 
-    def step(self, ticket: Ticket, actions: Any) -> tuple[Ticket, np.ndarray, np.ndarray, np.ndarray]:
-        """One step of the copies of these tickets.
+    def step(
+        self, handle: EpisodeHandle, actions: Any
+    ) -> tuple[EpisodeHandle, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of the copies of these handles.
 
         Raises:
             InnerloopError: if the copies are not stepped together and in order.
         """
-        numbers, copies, time = (np.asarray(x) for x in ticket)
+        numbers, copies, time = (np.asarray(x) for x in handle)
         shape, actions = numbers.shape, np.asarray(actions)
         group = self.used.get(int(numbers.flat[0]))
         in_turn = group is not None and copies.size == len(group.copies) and (time == group.time).all()
@@ -125,9 +127,9 @@ class Groups:
             raise InnerloopError(WHO, "its environments were stepped out of order", do=do)
         rewards = group.step(actions.reshape(copies.size, *actions.shape[len(shape) :]))
         if group.time >= self.family.horizon:
-            self._give_back(int(numbers.flat[0]))
+            self._release(int(numbers.flat[0]))
         observation = self._observations_of(group, shape)
-        after = Ticket._make([numbers, copies, time + np.int32(1)])
+        after = EpisodeHandle._make([numbers, copies, time + np.int32(1)])
         return (
             after,
             observation,
@@ -138,7 +140,7 @@ class Groups:
     def _observations_of(self, group: Group, shape: tuple[int, ...]) -> np.ndarray:
         return group.observations.reshape(*shape, -1).astype(self.family.observation_struct.dtype)
 
-    def _take(self, size: int) -> tuple[int, Group]:
+    def _acquire(self, size: int) -> tuple[int, Group]:
         """Take a set of this size into use, and return its number and the set."""
         with self.lock:
             if len(self.used) >= MAX_GROUPS:
@@ -151,6 +153,6 @@ class Groups:
             self.used[self.last] = group
             return self.last, group
 
-    def _give_back(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         with self.lock:
             self.free.append(self.used.pop(number))
