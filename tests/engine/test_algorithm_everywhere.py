@@ -211,13 +211,11 @@ def test_a_learner_of_two_classes_with_one_output():
 def test_an_error_within_a_call_tells_the_shapes_of_the_data():
     """Not those of the parameters, which come first."""
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        raise TypeError("of the rule")
+    def loss(params: Any, batch: Any) -> Any:
+        raise TypeError("of the loss")
 
-    rule = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-    loss = lambda params, batch: jnp.mean(jnp.square(batch @ params["w"]))
-    algorithm, params = maml(loss, InnerLoop(rule)), {"w": jnp.ones((2, 1))}
-    with pytest.raises(InnerloopError, match=r"\(of the rule\), got a batch of float32\[5,2\]; give"):
+    algorithm, params = maml(loss, InnerLoop(optax.sgd(0.1))), {"w": jnp.ones((2, 1))}
+    with pytest.raises(InnerloopError, match=r"\(of the loss\), got a batch of float32\[5,2\]; give"):
         algorithm.adapt(params, jnp.ones((5, 2)))
-    with pytest.raises(InnerloopError, match=r"got a batch of float32\[5,2\], float32\[3,2\]; give"):
+    with pytest.raises(InnerloopError, match=r"\(of the loss\), got a batch of float32\[5,2\]; give"):
         algorithm.meta_grad(params, Task(jnp.ones((5, 2)), jnp.ones((3, 2))))

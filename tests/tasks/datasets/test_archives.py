@@ -121,7 +121,7 @@ def test_truncated_archives_are_told(tmp_path, zip_of, keep):
     ]:
         content = path.read_bytes()
         path.write_bytes(content[: int(keep * len(content))])
-        assert "damaged or no" in refusal(reader, path)
+        assert "damaged or not" in refusal(reader, path)
 
 
 def test_a_changed_byte_is_told(tmp_path, zip_of):
@@ -139,7 +139,7 @@ def test_a_changed_byte_is_told(tmp_path, zip_of):
 def test_wrong_types_and_missing_files_are_told(tmp_path, zip_of):
     text = tmp_path / "text"
     text.write_text("not an archive " * 100)
-    assert "no zip archive" in refusal(read_zip, text)
-    assert "no tar.gz archive" in refusal(read_tar, text)
-    assert "no tar.gz archive" in refusal(read_tar, zip_of(tmp_path / "a.zip", {"a": b"1"}))
+    assert "not a zip archive" in refusal(read_zip, text)
+    assert "not a tar.gz archive" in refusal(read_tar, text)
+    assert "not a tar.gz archive" in refusal(read_tar, zip_of(tmp_path / "a.zip", {"a": b"1"}))
     assert "cannot be read" in refusal(read_zip, tmp_path / "nowhere")
