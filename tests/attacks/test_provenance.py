@@ -97,7 +97,7 @@ def test_another_config_in_another_process_is_refused(monkeypatch):
     """From Python; a process without a config takes the first one's."""
     monkeypatch.setattr(multi_process, "from_first", lambda data: b"0" * 32)
     monkeypatch.setattr(multi_process, "all_gather_bytes", lambda data: [b"0" * 32, data])
-    with pytest.raises(InnerloopError, match="process 1: has other settings than the primary process"):
+    with pytest.raises(InnerloopError, match="process 1: has different settings from the primary process"):
         settings(Config(name="mine"))
 
 
@@ -110,6 +110,6 @@ def test_another_seed_in_another_process_is_refused(tmp_path: Path):
     codes, told = zip(*launch.end(both), strict=True)
     assert codes == (2, 2), told
     assert all(
-        "process 1: has other settings on its command line than the primary process" in text for text in told
+        "process 1: has different settings on its command line from the primary process" in text for text in told
     )
     assert not (tmp_path / "run").exists()

@@ -83,7 +83,7 @@ def agreements(index):
     assert np.signbit(np.asarray(got["zero"]))
     assert (jax.random.key_data(got["key"]) == jax.random.key_data(jax.random.key(0))).all()
     multi_process.check_same(b"abc", "settings")
-    with pytest.raises(InnerloopError, match="process 1: has other settings than the primary process"):
+    with pytest.raises(InnerloopError, match="process 1: has different settings from the primary process"):
         multi_process.check_same(bytes([index]), "settings")
 
 

@@ -216,6 +216,6 @@ def check_same(fingerprint: bytes, what: str) -> None:
     if different:
         raise InnerloopError(
             f"process {different[0]}",
-            f"has different {what} than the primary process",
+            f"has different {what} from the primary process",
             do="start all processes with the same command, versions and data",
         )
