@@ -110,6 +110,7 @@ def test_another_seed_in_another_process_is_refused(tmp_path: Path):
     codes, told = zip(*launch.end(both), strict=True)
     assert codes == (2, 2), told
     assert all(
-        "process 1: has different settings on its command line from the primary process" in text for text in told
+        "process 1: has different settings on its command line from the primary process" in text
+        for text in told
     )
     assert not (tmp_path / "run").exists()
