@@ -52,9 +52,7 @@ def _refusal(ended: BaseException | None) -> InnerloopError | None:
 
 def _complaint(box: str, command: str) -> InnerloopError:
     """The error that a box is about: what it says before its first rule, and the arguments that it lists."""
-    inside = re.sub("[│╭╮╰╯]", " ", box).partition("\n")[
-        2
-    ]  # without its title; drawn in ASCII, it has no frame
+    _, _, inside = re.sub("[│╭╮╰╯]", " ", box).partition("\n")  # without its title; in ASCII it has no frame
     parts = [part for part in re.split(r"\n? *[─-]{4,} *\n", inside + "\n") if part.strip()]
     text = " ".join(parts[0].split()) if parts else ""
     listed = lambda text: re.findall(r"^ {6}(\S.*?) *$", text, re.MULTILINE)

@@ -60,9 +60,9 @@ class InnerLoop:
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
         select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several
             of these, or a function of the path.
-        minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them). Those
-            that the mask of a `Batch` excludes are skipped.
-            The samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile).
+        minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them). The
+            samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile). Examples that
+            the mask of a `Batch` excludes are skipped.
         derivative: how the loop is differentiated; changes the cost, never the result.
         stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
             leaf; step i learns from item i.

@@ -30,9 +30,8 @@ def _of_counted(support: Batch, mask: Array, places: Array) -> Batch:
     """
     counts = mask.reshape(len(mask), -1).any(1)
     count = jnp.sum(counts)
-    rows = jnp.argsort(~counts)[
-        places % jnp.maximum(count, 1)
-    ]  # stable: those that count come first, in order
+    in_order = jnp.argsort(~counts)  # stable: those that count come first, in their order
+    rows = in_order[places % jnp.maximum(count, 1)]
     batch = jax.tree.map(lambda x: x[rows], support)
     once = (jnp.arange(len(rows)) < count).reshape(-1, *[1] * (mask.ndim - 1))
     return batch._replace(mask=jnp.where(once, batch.mask, jnp.zeros((), mask.dtype)))
