@@ -55,22 +55,22 @@ def progress(name: str, start: float):
     return tell
 
 
-def run(workload: Workload, seconds: float, least: int, threads: int | None) -> dict[str, Any]:
+def run(workload: Workload, seconds: float, minimum: int, threads: int | None) -> dict[str, Any]:
     """Run one workload and return its record, with commit, date and machine."""
     workload = workload if threads is None else replace(workload, threads=threads)
     load = os.getloadavg()[0]
-    made = race(workload, seconds, least, progress(workload.name, time.monotonic()))
+    made = race(workload, seconds, minimum, progress(workload.name, time.monotonic()))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     return {**made, **circumstances(), "load_before": round(load, 2)}
 
 
-def run_many(asked: list[Workload], seconds: float, least: int, threads: int | None) -> int:
+def run_many(asked: list[Workload], seconds: float, minimum: int, threads: int | None) -> int:
     """Run the workloads in turn, saving each result at once, so that an interruption loses at most one."""
     failed = 0
     for number, workload in enumerate(asked, 1):
         try:
-            made = run(workload, seconds, least, threads)
+            made = run(workload, seconds, minimum, threads)
         except ContenderError as error:
             failed += 1
             print(
@@ -115,12 +115,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     default = 12.0 if arguments.workload else 2.0 if arguments.quick else 20.0
     seconds = default if arguments.seconds is None else arguments.seconds
-    least = 2 if arguments.quick else 3
+    minimum = 2 if arguments.quick else 3
     if not arguments.workload:
         asked = quick() if arguments.quick else known
-        return run_many(list(asked.values()), seconds, least, arguments.threads)
+        return run_many(list(asked.values()), seconds, minimum, arguments.threads)
     try:
-        made = run(known[arguments.workload], seconds, least, arguments.threads)
+        made = run(known[arguments.workload], seconds, minimum, arguments.threads)
     except ContenderError as error:
         print(f"{arguments.workload}: ours failed: {error}", file=sys.stderr)
         return 1

@@ -215,7 +215,7 @@ def unseen(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 @lru_cache
-def changes_of(file: str, most: int) -> list[Change]:
+def changes_of(file: str, maximum: int) -> list[Change]:
     """The sample of changes to one file."""
     from cosmic_ray.commands import init
     from cosmic_ray.work_db import use_db
@@ -232,7 +232,7 @@ def changes_of(file: str, most: int) -> list[Change]:
                 found.append(Change(file, made.operator_name, made.occurrence))
     by_hash = lambda c: hashlib.sha256(f"{c.file} {c.operator} {c.occurrence}".encode()).hexdigest()
     runs = (change for change in sorted(found, key=by_hash) if _is_sound(path.read_text(), change))
-    return list(islice(runs, most))
+    return list(islice(runs, maximum))
 
 
 def _is_sound(source: str, change: Change) -> bool:

@@ -134,10 +134,14 @@ def roofline_table(record: Record) -> str:
     rows = []
     for workload in record["workloads"]:
         for run in ours(workload):
-            cost, least = run["cost"], run["roofline"]
+            cost, minimum = run["cost"], run["roofline"]
             counts = [f"{cost['kernels']:.0f}", f"{cost['loops']:.0f}"]
             sizes = [f"{cost[name] / 1e9:.3g}" for name in ("operations", "bytes")]
-            times = [significant(least["product_ms"]), significant(least["copy_ms"]), significant(run["ms"])]
+            times = [
+                significant(minimum["product_ms"]),
+                significant(minimum["copy_ms"]),
+                significant(run["ms"]),
+            ]
             name = kind(run, record["convolution"])
-            rows.append([workload["workload"], name, *counts, *sizes, *times, f"{least['share']:.2f}"])
+            rows.append([workload["workload"], name, *counts, *sizes, *times, f"{minimum['share']:.2f}"])
     return table([*header, "at the copy's rate, ms", "measured, ms", "share"], rows)

@@ -95,9 +95,9 @@ class GpuRace:
         # A compiled program hides the products inside Pallas kernels, so count them from the workload's shapes.
         cost = {**made["cost"], "operations": flops.meta_step(self.w)}
         facts = {"compile_s": made["compile_s"], "memory_mb": made["memory_mb"], "cost": cost}
-        least = roofline(cost, name.precision, self.facts["rates"], median(times))
+        minimum = roofline(cost, name.precision, self.facts["rates"], median(times))
         run = {**timed("innerloop", name.precision, times), "convolution": name.convolution}
-        self.runs.append({**run, **facts, "xla": made["xla"], "roofline": least})
+        self.runs.append({**run, **facts, "xla": made["xla"], "roofline": minimum})
 
     def begin_reference(self) -> None:
         """Request the float64 meta-gradient without waiting for it."""

@@ -37,19 +37,19 @@ class Worker:
         self.log = folder / f"{name}-{label}.log"
         self.process: ContenderProcess | None = None
 
-    def ask(self, do: str, **values: Any) -> dict[str, Any]:
+    def ask(self, hint: str, **values: Any) -> dict[str, Any]:
         """Send a request and return the answer. Raises ContenderError, also on timeout; `ask` again to restart."""
-        self.send(do, **values)
+        self.send(hint, **values)
         return self.receive()
 
-    def send(self, do: str, **values: Any) -> None:
+    def send(self, hint: str, **values: Any) -> None:
         """Send a request. Raises ContenderError like `ask`."""
         if self.process is None:
             self.process = ContenderProcess(
                 self.name, command(self.name, self.dry), self.log, settings(self.name, self.dry)
             )
         try:
-            self.process.send(do, **values)
+            self.process.send(hint, **values)
         except ContenderError:
             self.close()
             raise

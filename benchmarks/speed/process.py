@@ -55,17 +55,17 @@ class ContenderProcess:
                 env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **settings},
             )
 
-    def ask(self, do: str, **values: Any) -> dict[str, Any]:
+    def ask(self, hint: str, **values: Any) -> dict[str, Any]:
         """Send a request and return the answer. Raises ContenderError for an error, a dead process or no answer."""
-        self.send(do, **values)
+        self.send(hint, **values)
         return self.receive(PATIENCE)
 
-    def send(self, do: str, **values: Any) -> None:
+    def send(self, hint: str, **values: Any) -> None:
         """Send a request; `receive` waits for the answer. Raises ContenderError for a dead process."""
         assert self.process.stdin is not None
-        self.asked = do
+        self.asked = hint
         try:
-            self.process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
+            self.process.stdin.write(json.dumps({"do": hint, **values}).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise ContenderError(self.ended()) from None

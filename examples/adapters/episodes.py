@@ -36,8 +36,8 @@ class Episodes(eqx.Module):
     def sample(self, key: jax.Array) -> il.Task:
         of_labels, of_texts = jax.random.split(key)
         labels = jax.random.choice(of_labels, len(self.counts), (self.ways,), replace=False)
-        most = jax.tree.leaves(self.inputs)[0].shape[1]
-        there = jnp.arange(most) < self.counts[labels][:, None]
+        maximum = jax.tree.leaves(self.inputs)[0].shape[1]
+        there = jnp.arange(maximum) < self.counts[labels][:, None]
         order = jnp.where(there, jax.random.uniform(of_texts, there.shape), -1)
         rows = jax.lax.top_k(order, self.shots + self.queries)[1]
 

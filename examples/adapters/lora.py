@@ -51,5 +51,5 @@ def with_lora(model: Model, select: str | Sequence[str], rank: int, scale: float
 
     adapted = jax.tree.map(wrap, model, selected, is_leaf=is_linear)
     if jax.tree.structure(adapted) == jax.tree.structure(model):
-        raise il.InnerloopError("LoRA", "no linear layer is there", got=select, do="name linear layers")
+        raise il.InnerloopError("LoRA", "no linear layer is there", got=select, hint="name linear layers")
     return adapted

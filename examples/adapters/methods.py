@@ -75,12 +75,12 @@ def logistic_regression(
     gradient = lambda w: inputs.T @ (jax.nn.softmax(inputs @ w) - targets) / len(inputs) + shrink * w
 
     # Rows have the squared norm 2, so the curvature of the loss is at most 1; the penalty's curvature is added.
-    most, least = 1 + 1 / (strength * len(inputs)), 1 / (strength * len(inputs))
-    momentum = (most**0.5 - least**0.5) / (most**0.5 + least**0.5)
+    maximum, minimum = 1 + 1 / (strength * len(inputs)), 1 / (strength * len(inputs))
+    momentum = (maximum**0.5 - minimum**0.5) / (maximum**0.5 + minimum**0.5)
 
     def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         old, ahead = carry
-        new = ahead - gradient(ahead) / most
+        new = ahead - gradient(ahead) / maximum
         return (new, new + momentum * (new - old)), None
 
     start = jnp.zeros((inputs.shape[1], ways))

@@ -23,8 +23,8 @@ def debian() -> Texts:
     try:
         told = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as trouble:
-        do = "run `apt-get update` first, or give --texts FILE"
-        raise il.InnerloopError("apt-cache", "lists no packages", got=str(trouble), do=do) from None
+        hint = "run `apt-get update` first, or give --texts FILE"
+        raise il.InnerloopError("apt-cache", "lists no packages", got=str(trouble), hint=hint) from None
     texts: Texts = {}
     for package in told.stdout.decode("utf-8", "replace").split("\n\n"):
         section = re.search(r"^Section: (?:.*/)?(\S+)$", package, re.MULTILINE)
@@ -34,11 +34,11 @@ def debian() -> Texts:
     return texts
 
 
-def docstrings(most: int = 1000) -> Texts:
-    """The first line of every docstring in Python's standard library, by module, from at most `most` files."""
+def docstrings(maximum: int = 1000) -> Texts:
+    """The first line of every docstring in Python's standard library, by module, from at most `maximum` files."""
     texts: Texts = {}
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:most]:
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:maximum]:
         tree = ast.parse(path.read_bytes())
         found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
         lines = [text.strip().splitlines()[0] for text in found if text and text.strip()]
@@ -61,8 +61,8 @@ def from_file(path: Path) -> Texts:
     return texts
 
 
-def splits(texts: Texts, least: int, most: int, seed: int = 0) -> tuple[Texts, Texts, Texts]:
-    """Labels for training, validation and test (60, 15 and 25 %), drawn once; `least` to `most` texts of each."""
+def splits(texts: Texts, minimum: int, maximum: int, seed: int = 0) -> tuple[Texts, Texts, Texts]:
+    """Labels for training, validation and test (60, 15 and 25 %), drawn once; `minimum` to `maximum` texts of each."""
     drawn = random.Random(seed)
     owner: dict[str, set[str]] = {}
     for label, lines in texts.items():
@@ -71,15 +71,15 @@ def splits(texts: Texts, least: int, most: int, seed: int = 0) -> tuple[Texts, T
     kept: Texts = {}
     for label in sorted(texts):
         own = sorted({line for line in texts[label] if len(owner[line]) == 1})
-        if len(own) >= least:
-            kept[label] = drawn.sample(own, min(most, len(own)))
+        if len(own) >= minimum:
+            kept[label] = drawn.sample(own, min(maximum, len(own)))
     labels = sorted(kept)
     drawn.shuffle(labels)
     first, second = round(0.6 * len(labels)), round(0.75 * len(labels))
     parts = (labels[:first], labels[first:second], labels[second:])
     if min(map(len, parts)) < 5:
-        do = f"every split needs 5 labels with {least} distinct texts or more"
-        raise il.InnerloopError("texts", "there are too few labels", got=len(labels), do=do)
+        hint = f"every split needs 5 labels with {minimum} distinct texts or more"
+        raise il.InnerloopError("texts", "there are too few labels", got=len(labels), hint=hint)
     return tuple({label: kept[label] for label in sorted(part)} for part in parts)  # pyright: ignore[reportReturnType]
 
 

@@ -12,15 +12,15 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
     """Raise InnerloopError, on behalf of `who`, unless the value of `name` is one of the choices."""
     known = list(choices)
     if value not in known:
-        do = "choose among: " + ", ".join(map(str, known))
-        raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), do=do)
+        hint = "choose among: " + ", ".join(map(str, known))
+        raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), hint=hint)
 
 
-def check_count(who: str, name: str, value: object, least: int = 1, most: int | None = None) -> int:
+def check_count(who: str, name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """Return the value of `name` as an `int`.
 
     Raises:
-        InnerloopError: on behalf of `who`, if the value is not a whole number or lies outside `least`..`most`.
+        InnerloopError: on behalf of `who`, if the value is not a whole number or lies outside `minimum`..`maximum`.
     """
     try:
         number = operator.index(value)  # pyright: ignore[reportArgumentType]
@@ -28,10 +28,10 @@ def check_count(who: str, name: str, value: object, least: int = 1, most: int | 
         number = None
     if number is None or isinstance(value, bool):
         raise InnerloopError(who, f"`{name}` must be a whole number", got=repr(value))
-    if number < least:
-        raise InnerloopError(who, f"`{name}` must be {least} or more", got=number)
-    if most is not None and number > most:
-        raise InnerloopError(who, f"`{name}` must be {most} or less", got=number)
+    if number < minimum:
+        raise InnerloopError(who, f"`{name}` must be {minimum} or more", got=number)
+    if maximum is not None and number > maximum:
+        raise InnerloopError(who, f"`{name}` must be {maximum} or less", got=number)
     return number
 
 
@@ -40,9 +40,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _shortened(text: str, most: int = 400) -> str:
+def _shortened(text: str, maximum: int = 400) -> str:
     """Truncate a value for a message: it may be a line of a million columns."""
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= maximum else f"{text[:maximum]}..."
 
 
 class InnerloopError(ValueError):
@@ -52,13 +52,13 @@ class InnerloopError(ValueError):
         who: the function, setting or file that the message is about.
     """
 
-    def __init__(self, who: str, wrong: str, *, got: object = None, do: str = "") -> None:
+    def __init__(self, who: str, wrong: str, *, got: object = None, hint: str = "") -> None:
         self.who = who
         message = f"{who}: {wrong}"
         if got is not None:
             message += f", got {_shortened(str(got))}"
-        if do:
-            message += f"; {do}"
+        if hint:
+            message += f"; {hint}"
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))
 
     def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...]]:

@@ -7,7 +7,7 @@ import optax
 from training_cases import EPISODES  # pyright: ignore[reportMissingImports]
 
 from innerloop.algorithms import maml
-from innerloop.analysis import NamedLayers, Subject, subject_of
+from innerloop.analysis import AnalyzedModel, NamedLayers
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.tasks import Episodes
@@ -16,9 +16,9 @@ from innerloop.training.trained import Trained
 KEY = jax.random.key(0)
 
 
-def small() -> Subject:
+def small() -> AnalyzedModel:
     """The built-in network of the engine's tests on noisy images, as a trained run would give it."""
-    return subject_of(Trained(EPISODES.init_params(), EPISODES, "here", {}))
+    return AnalyzedModel.from_trained(Trained(EPISODES.init_params(), EPISODES, "here", {}))
 
 
 class Lines:
@@ -47,14 +47,14 @@ def loss(params, batch):
 LAYERS = NamedLayers({"first": "deep/first", "out": "out"}, activations)
 
 
-def own(select=None, steps: int = 3, rate: float = 0.05) -> Subject:
+def own(select=None, steps: int = 3, rate: float = 0.05) -> AnalyzedModel:
     """A model of one's own: a plain dictionary, regression."""
     rng = np.random.default_rng(0)
     params = {"deep": {"first": rng.normal(size=(1, 2))}, "out": rng.normal(size=(2, 1))}
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     inner = InnerLoop(optax.sgd(rate), steps, select=select)
     algorithm = maml(loss, inner)
-    return Subject(params, LAYERS, algorithm, lambda p, task: {"loss": loss(p, task.query)}, Lines())
+    return AnalyzedModel(params, LAYERS, algorithm, lambda p, task: {"loss": loss(p, task.query)}, Lines())
 
 
 def separable() -> Episodes:

@@ -12,7 +12,7 @@ from training_cases import EPISODES, SPLITS  # pyright: ignore[reportMissingImpo
 
 from innerloop import analysis
 from innerloop.algorithms import maml
-from innerloop.analysis import NamedLayers, Subject, named_layers, subject_of
+from innerloop.analysis import AnalyzedModel, NamedLayers, named_layers
 from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES, _measures_of
@@ -29,31 +29,31 @@ T5 = 2.570581836
 """The 0.975 quantile of Student's t with 5 degrees of freedom."""
 
 
-def tasks_of(subject, count):
-    return [subject.tasks.sample(jax.random.fold_in(KEY, i)) for i in range(count)]
+def tasks_of(model, count):
+    return [model.tasks.sample(jax.random.fold_in(KEY, i)) for i in range(count)]
 
 
-def adapted(subject, task, frozen=()):
+def adapted(model, task, frozen=()):
     """The inner loop by hand: plain gradient descent on the dictionary's layers that are not frozen."""
-    params = {"first": subject.params["deep"]["first"], "out": subject.params["out"]}
+    params = {"first": model.params["deep"]["first"], "out": model.params["out"]}
     tree = lambda p: {"deep": {"first": p["first"]}, "out": p["out"]}
-    for _ in range(subject.algorithm.inner.steps):
+    for _ in range(model.algorithm.inner.steps):
         grads = jax.grad(lambda p: loss(tree(p), task.support))(params)
         params = {n: x if n in frozen else x - 0.05 * grads[n] for n, x in params.items()}
     return tree(params)
 
 
 def test_freezing_is_plain_gradient_descent_on_the_other_layers():
-    subject = own()
+    model = own()
     told = []
     lines = analysis.freezing(
-        subject, tasks=6, key=KEY, on_progress=lambda done, total: told.append((done, total))
+        model, tasks=6, key=KEY, on_progress=lambda done, total: told.append((done, total))
     )
     assert [x["frozen"] for x in lines] == [[], ["first"], ["first", "out"]]
     assert told[-1] == (18, 18)
     values = []
     for line in lines:
-        by_hand = [loss(adapted(subject, t, line["frozen"]), t.query) for t in tasks_of(subject, 6)]
+        by_hand = [loss(adapted(model, t, line["frozen"]), t.query) for t in tasks_of(model, 6)]
         values.append(np.array(by_hand))
         assert line["loss"] == pytest.approx(np.mean(by_hand), rel=1e-5)
         assert line["ci95"] == pytest.approx(T5 * np.std(by_hand, ddof=1) / np.sqrt(6), rel=1e-4)
@@ -108,7 +108,7 @@ def test_layers_of_ones_own():
 def test_similarity_before_and_after():
     """A frozen body is itself; a linear layer that only scales stays alike; shuffled points are not."""
     lines = analysis.similarity_before_and_after(
-        replace(small(), algorithm=small().without(("hidden1",))), tasks=3, key=KEY
+        replace(small(), algorithm=small().with_frozen(("hidden1",))), tasks=3, key=KEY
     )
     body, head = lines
     assert (body["layer"], body["head"], head["layer"], head["head"]) == ("hidden1", False, "head", True)
@@ -128,21 +128,21 @@ def test_the_queries_of_a_close_up_are_all_that_its_own_classes_have():
     """Of validation classes with four pictures, two are shots, however many the test classes have."""
     validation = ClassArrays.from_lists([np.zeros((4, 4, 4, 1), np.uint8)] * 3, list("abc"))
     few = replace(EPISODES, splits=SPLITS._replace(validation=validation))
-    subject = subject_of(Trained(EPISODES.init_params(), few, "here", {}), part="validation")
-    assert subject.close_up is not None
-    assert subject.close_up.sample(KEY).query.targets.shape == (3 * 2,)
+    model = AnalyzedModel.from_trained(Trained(EPISODES.init_params(), few, "here", {}), part="validation")
+    assert model.activation_tasks is not None
+    assert model.activation_tasks.sample(KEY).query.targets.shape == (3 * 2,)
 
 
 def test_similarity_is_that_of_the_activations():
-    subject = small()
-    assert subject.close_up is not None
-    found = analysis.similarity_before_and_after(subject, tasks=2, key=KEY)
-    assert subject.close_up is not None
+    model = small()
+    assert model.activation_tasks is not None
+    found = analysis.similarity_before_and_after(model, tasks=2, key=KEY)
+    assert model.activation_tasks is not None
     values = []
     for i in range(2):
-        task = subject.close_up.sample(jax.random.fold_in(KEY, i))
-        after = subject.algorithm.adapt(subject.params, task.support)
-        pair = (subject.layers.activations(p, task.query.inputs)["hidden1"] for p in (subject.params, after))
+        task = model.activation_tasks.sample(jax.random.fold_in(KEY, i))
+        after = model.algorithm.adapt(model.params, task.support)
+        pair = (model.layers.activations(p, task.query.inputs)["hidden1"] for p in (model.params, after))
         values.append(analysis.linear_cka(*pair))
     assert found[0]["cka"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
 
@@ -176,7 +176,7 @@ def magnified(times: int):
             return Task(Batch(x, x), Batch(x, x))
 
     loss = lambda params, batch: jnp.mean(activations(params, batch.inputs)["out"] ** 2)
-    return Subject(
+    return AnalyzedModel(
         {"first": jnp.ones((1, 2)), "out": jnp.ones((2, 1))},
         NamedLayers({"first": "first", "out": "out"}, activations),
         maml(loss, InnerLoop(optax.sgd(0.1), 1)),
@@ -185,10 +185,10 @@ def magnified(times: int):
     )
 
 
-@pytest.mark.parametrize("most", [1000, 20], ids=["all points", "some points"])
-def test_layers_of_other_resolutions_have_no_points_in_common(monkeypatch, most):
+@pytest.mark.parametrize("maximum", [1000, 20], ids=["all points", "some points"])
+def test_layers_of_other_resolutions_have_no_points_in_common(monkeypatch, maximum):
     """Whether or not both have more points than are compared; with whole examples as points they can be compared."""
-    monkeypatch.setattr("innerloop.analysis.similarity.MOST_POINTS", most)
+    monkeypatch.setattr("innerloop.analysis.similarity.MOST_POINTS", maximum)
     message = r"layer first must have the same points in both, got outputs of shape \(6, 2, 2, 2\) and \(6, 4, 4, 2\)"
     with pytest.raises(InnerloopError, match=message):
         analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY)
@@ -201,7 +201,7 @@ def test_whole_examples_are_compared_at_any_resolution():
 
 
 def test_a_model_of_other_inputs_is_refused():
-    wide = lambda subject: replace(subject, params={**subject.params, "first": jnp.ones((3, 2))})
+    wide = lambda model: replace(model, params={**model.params, "first": jnp.ones((3, 2))})
     with pytest.raises(
         InnerloopError, match=r"a model cannot read the queries \(.*got \(6, 4\); compare models"
     ):
@@ -211,12 +211,12 @@ def test_a_model_of_other_inputs_is_refused():
 def test_each_of_two_models_adapts_by_its_own_inner_loop():
     """Models of one network, one with three steps and one with a single long one."""
     a = small()
-    assert a.close_up is not None
+    assert a.activation_tasks is not None
     b = replace(a, algorithm=a.algorithm.with_inner(steps=1, rule=optax.sgd(2.0)))
     found = analysis.similarity_across_models(a, b, tasks=2, key=KEY, adapted=True)
     values = []
     for i in range(2):
-        task = a.close_up.sample(jax.random.fold_in(KEY, i))
+        task = a.activation_tasks.sample(jax.random.fold_in(KEY, i))
         after = [s.algorithm.adapt(s.params, task.support) for s in (a, b)]
         values.append(
             analysis.linear_cka(*(a.layers.activations(p, task.query.inputs)["head"] for p in after))
@@ -257,11 +257,11 @@ def test_cosine_scores_by_hand():
 
 def test_nil():
     """Classes that any features tell apart are told apart without a head; a constant body is at chance or worse."""
-    subject = replace(small(), tasks=separable())
-    scrambled = jax.tree.map(jnp.zeros_like, subject.params)
+    model = replace(small(), tasks=separable())
+    scrambled = jax.tree.map(jnp.zeros_like, model.params)
     told = []
-    bodies = {"trained": subject.params, "none": scrambled}
-    lines = analysis.nil(subject, bodies, tasks=4, key=KEY, on_progress=lambda *now: told.append(now))
+    bodies = {"trained": model.params, "none": scrambled}
+    lines = analysis.nil(model, bodies, tasks=4, key=KEY, on_progress=lambda *now: told.append(now))
     assert [(x["body"], x["inner_loop"]) for x in lines] == [
         ("trained", True),
         ("trained", False),
@@ -276,11 +276,11 @@ def test_nil():
 
 
 def test_movement():
-    subject = own(select="out")
-    lines = analysis.layer_movement(subject, tasks=5, key=KEY)
+    model = own(select="out")
+    lines = analysis.layer_movement(model, tasks=5, key=KEY)
     assert (lines[0]["relative"], lines[0]["angle"]) == (0, 0)
-    old = subject.params["out"]
-    moved = [adapted(subject, t, ("first",))["out"] for t in tasks_of(subject, 5)]
+    old = model.params["out"]
+    moved = [adapted(model, t, ("first",))["out"] for t in tasks_of(model, 5)]
     relative = [float(jnp.linalg.norm(new - old) / jnp.linalg.norm(old)) for new in moved]
     cosines = [float(jnp.vdot(new, old) / jnp.linalg.norm(new) / jnp.linalg.norm(old)) for new in moved]
     assert lines[1]["relative"] == pytest.approx(np.mean(relative), rel=1e-4)
@@ -288,28 +288,28 @@ def test_movement():
     assert (lines[0]["parameters"], lines[1]["head"]) == (2, True)
 
 
-def headless() -> Subject:
+def headless() -> AnalyzedModel:
     """The same model with a head of zeros, as after joint training; its body has no gradient at the first step."""
-    subject = own()
-    return replace(subject, params={**subject.params, "out": jnp.zeros((2, 1))})
+    model = own()
+    return replace(model, params={**model.params, "out": jnp.zeros((2, 1))})
 
 
 def test_a_layer_that_starts_at_zero_has_no_relative_movement():
-    subject = headless()
-    body, head = analysis.layer_movement(subject, tasks=2, key=KEY)
+    model = headless()
+    body, head = analysis.layer_movement(model, tasks=2, key=KEY)
     assert body["relative"] > 0
     assert (head["relative"], head["relative_ci95"], head["angle"], head["angle_ci95"]) == (None,) * 4
-    still = replace(subject, algorithm=subject.algorithm.with_inner(select="deep/first"))
+    still = replace(model, algorithm=model.algorithm.with_inner(select="deep/first"))
     assert analysis.layer_movement(still, tasks=2, key=KEY)[1]["relative"] == 0
-    moved = analysis.inner_step_curves(subject, tasks=2, key=KEY)["layers"]["out"]["moved"]
+    moved = analysis.inner_step_curves(model, tasks=2, key=KEY)["layers"]["out"]["moved"]
     assert moved == {"mean": [0.0, None, None, None], "ci95": [0.0, None, None, None]}
 
 
 def test_paths_of_a_part_that_starts_at_zero_have_absolute_lengths():
-    subject = headless()
-    found = analysis.inner_paths(subject, tasks=2, key=KEY)
+    model = headless()
+    found = analysis.inner_paths(model, tasks=2, key=KEY)
     assert (found["body"]["relative"], found["head"]["relative"]) == (True, False)
-    ends = [np.linalg.norm(adapted(subject, t)["out"]) for t in tasks_of(subject, 2)]
+    ends = [np.linalg.norm(adapted(model, t)["out"]) for t in tasks_of(model, 2)]
     assert found["head"]["lengths"]["inner"] == pytest.approx(np.mean(ends), rel=1e-3)
     with pytest.raises(InnerloopError, match="adaptation diverged; lower the inner step size"):
         analysis.inner_paths(own(rate=1e30), tasks=2, key=KEY)
@@ -322,14 +322,12 @@ def test_small_angles():
 
 
 def test_steps():
-    subject = own()
-    found = analysis.inner_step_curves(subject, tasks=3, key=KEY)
+    model = own()
+    found = analysis.inner_step_curves(model, tasks=3, key=KEY)
     assert found["steps"] == [0, 1, 2, 3]
-    tasks = tasks_of(subject, 3)
+    tasks = tasks_of(model, 3)
     for steps in (0, 2):
-        after = [
-            adapted(replace(subject, algorithm=subject.algorithm.with_inner(steps=steps)), t) for t in tasks
-        ]
+        after = [adapted(replace(model, algorithm=model.algorithm.with_inner(steps=steps)), t) for t in tasks]
         for name, part in (("loss", "query"), ("support_loss", "support")):
             values = [loss(p, getattr(t, part)) for p, t in zip(after, tasks, strict=True)]
             assert found[name]["mean"][steps] == pytest.approx(np.mean(values), rel=1e-4)
@@ -342,12 +340,12 @@ def test_steps():
 
 def test_landscape():
     """At 0 and 1 the line has the losses before and after the first step; so has the plane at (1, 0) and (0, 1)."""
-    subject = own()
-    line = analysis.loss_line(subject, tasks=2, key=KEY, along=(0.0, 1.0))
-    plane = analysis.loss_plane(subject, key=KEY, grid=(0.0, 1.0))
-    tasks = tasks_of(subject, 2)
-    once = replace(subject, algorithm=subject.algorithm.with_inner(steps=1))
-    for at, params in ((0, [subject.params] * 2), (1, [adapted(once, t) for t in tasks])):
+    model = own()
+    line = analysis.loss_line(model, tasks=2, key=KEY, along=(0.0, 1.0))
+    plane = analysis.loss_plane(model, key=KEY, grid=(0.0, 1.0))
+    tasks = tasks_of(model, 2)
+    once = replace(model, algorithm=model.algorithm.with_inner(steps=1))
+    for at, params in ((0, [model.params] * 2), (1, [adapted(once, t) for t in tasks])):
         values = [float(loss(p, t.query)) for p, t in zip(params, tasks, strict=True)]
         assert line["query_loss"]["mean"][at] == pytest.approx(np.mean(values), rel=1e-5)
         assert plane["losses"][0][0][at] == pytest.approx(values[0], rel=1e-5)
@@ -357,18 +355,18 @@ def test_landscape():
     )  # these tasks' steps are not parallel
     assert paths[:, 0] == pytest.approx(np.zeros((2, 2)), abs=1e-5)
     assert paths[:, 1] == pytest.approx(np.eye(2), abs=1e-3)
-    step = _first_step(subject, subject.params, tasks[0])
-    assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - subject.params["out"], atol=1e-6)
+    step = _first_step(model, model.params, tasks[0])
+    assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - model.params["out"], atol=1e-6)
 
 
 def test_paths():
     """In a plane nothing is lost: with two parameters a part the projection keeps every length."""
-    subject = replace(own(), initial=jax.tree.map(lambda x: 2 * x, own().params))
-    found = analysis.inner_paths(subject, tasks=4, key=KEY)
+    model = replace(own(), initial=jax.tree.map(lambda x: 2 * x, own().params))
+    found = analysis.inner_paths(model, tasks=4, key=KEY)
     for part, name in (("body", "first"), ("head", "out")):
         get = lambda p, name=name: np.ravel(p["deep"]["first"] if name == "first" else p["out"])
-        norm = np.linalg.norm(get(subject.params))
-        ends = [get(adapted(subject, t)) - get(subject.params) for t in tasks_of(subject, 4)]
+        norm = np.linalg.norm(get(model.params))
+        ends = [get(adapted(model, t)) - get(model.params) for t in tasks_of(model, 4)]
         lengths = np.linalg.norm(ends, axis=1) / norm
         shown = found[part]
         assert shown["lengths"]["inner"] == pytest.approx(lengths.mean(), rel=1e-3)
@@ -388,14 +386,14 @@ def test_paths_of_what_does_not_move():
 
 def test_along_training():
     """Each snapshot's lines are those of the same experiments on it."""
-    subject = own()
-    other = jax.tree.map(lambda x: 0.5 * x, subject.params)
-    found = analysis.along_training(subject, {0: other, 7: subject.params}, tasks=4, close_tasks=2, key=KEY)
+    model = own()
+    other = jax.tree.map(lambda x: 0.5 * x, model.params)
+    found = analysis.along_training(model, {0: other, 7: model.params}, tasks=4, close_tasks=2, key=KEY)
     assert [x["meta_step"] for x in found] == [0, 7]
-    expected = analysis.freezing(subject, [(), ("first",)], tasks=4, key=KEY)
+    expected = analysis.freezing(model, [(), ("first",)], tasks=4, key=KEY)
     assert found[1]["freeze"] == expected
     assert found[0]["freeze"] != expected
-    assert found[1]["similarity"] == analysis.similarity_before_and_after(subject, tasks=2, key=KEY)
+    assert found[1]["similarity"] == analysis.similarity_before_and_after(model, tasks=2, key=KEY)
 
 
 def test_the_lines_task_is_what_it_says():

@@ -96,7 +96,7 @@ class Scripted:
     def __init__(self, name: str, argv: list[str], log: Path):
         self.seconds = 1.0 if name == "innerloop" else 5.0
 
-    def ask(self, do: str, count: int) -> dict[str, Any]:
+    def ask(self, hint: str, count: int) -> dict[str, Any]:
         return {"seconds": self.seconds, "cpu_s": 2 * self.seconds}
 
     def close(self) -> None: ...

@@ -97,10 +97,13 @@ def test_a_file_that_cannot_be_used_is_one_sentence(complaint, monkeypatch):
     ("error", "words"),
     [
         (
-            InnerloopError("outer.meta_batch", "is odd", do="lower `rl.max_kl`"),
+            InnerloopError("outer.meta_batch", "is odd", hint="lower `rl.max_kl`"),
             "--outer.meta-batch: is odd; lower --rl.max-kl.",
         ),
-        (InnerloopError("x/data.json", "is odd", do="then `resume`"), "x/data.json: is odd; then --resume."),
+        (
+            InnerloopError("x/data.json", "is odd", hint="then `resume`"),
+            "x/data.json: is odd; then --resume.",
+        ),
         (InnerloopError("config.json", "is odd: inner.steps"), "config.json: is odd: inner.steps."),
     ],
 )

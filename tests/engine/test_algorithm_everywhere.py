@@ -67,7 +67,7 @@ def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
 
 def moved_by(spec: AlgorithmSpec) -> tuple[str, ...]:
     every = {"all": ("body", "head", "context"), "body": ("body", "context")}
-    return every.get(spec.moves, (spec.moves,))
+    return every.get(spec.adapts, (spec.adapts,))
 
 
 class ByHand(NamedTuple):

@@ -72,7 +72,7 @@ def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.Monke
     many = loop()
     state, seen = fresh()[1], []
     for steps in cuts:
-        state, info = many.run(state, steps, most=6)
+        state, info = many.run(state, steps, max_steps=6)
         seen.append(info)
     unit = many.granularity(state.key, 6)
     assert unit == (6 if ahead else 1)
@@ -85,7 +85,7 @@ def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.Monke
 
 def test_a_run_longer_than_the_largest_has_its_own_program(six):
     found = loop()
-    same_bits(found.run(fresh()[1], 6, most=4), six)
+    same_bits(found.run(fresh()[1], 6, max_steps=4), six)
     assert list(found.programs) == [6]
 
 

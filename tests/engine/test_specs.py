@@ -99,4 +99,4 @@ def test_every_data_set_of_images_or_in_a_file_has_its_reader():
 
 def test_configs_find_their_rows():
     config = Config(algorithm="anil", data=DataConfig(dataset="navigation"))
-    assert (config.spec.moves, config.reinforcement) == ("head", True)
+    assert (config.spec.adapts, config.reinforcement) == ("head", True)

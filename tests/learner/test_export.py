@@ -208,7 +208,7 @@ def test_a_loaded_learner_takes_what_the_saved_one_took(dtype, tmp_path: Path):
         (3, True),
     ):
         about = {"learner": json.dumps(facts | {"numbers": numbers})}
-        safetensors_writer.write(path, arrays, about, do="")
+        safetensors_writer.write(path, arrays, about, hint="")
         with pytest.raises(InnerloopError, match="does not say what") if refused else nullcontext():
             again.load_adapted(path)
     assert again.numbers_ is None

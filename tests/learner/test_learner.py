@@ -396,7 +396,7 @@ def test_files_that_lie_about_their_examples(learner, tmp_path, example):
     learner.fit(x, number).save_adapted(path)
     arrays, metadata = safetensors_reader.read(path, "adapted learner")
     facts = json.loads(metadata["learner"]) | {"example": example}
-    safetensors_writer.write(path, arrays, {"learner": json.dumps(facts)}, do="")
+    safetensors_writer.write(path, arrays, {"learner": json.dumps(facts)}, hint="")
     with pytest.raises(InnerloopError, match="holds no adapted learner|another model"):
         learner.load_adapted(path)
 

@@ -61,7 +61,7 @@ def test_a_learner_that_was_pickled(make: Any):
 
 def test_errors_that_were_pickled():
     """A worker of joblib or multiprocessing raises them in its parent."""
-    diverged = Diverged("who", "wrong", got=3, do="do")
+    diverged = Diverged("who", "wrong", got=3, hint="do")
     diverged.before = lambda: None  # pyright: ignore[reportAttributeAccessIssue] (cannot be pickled)
     learner = Learner(MODEL, maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1)))
     with pytest.raises(NotFittedError) as not_fitted:
@@ -69,7 +69,7 @@ def test_errors_that_were_pickled():
     with pytest.raises(NotFittedError) as again:
         learner.predict(X)
     assert type(again.value) is type(not_fitted.value)
-    for error in (InnerloopError("a", "b", do="c"), diverged, not_fitted.value):
+    for error in (InnerloopError("a", "b", hint="c"), diverged, not_fitted.value):
         found = pickle.loads(pickle.dumps(error))
         assert (type(found), str(found), found.who) == (type(error), str(error), error.who)  # pyright: ignore
     assert pickle.loads(pickle.dumps(diverged)).before is None

@@ -181,7 +181,7 @@ def test_texts_from_a_file(tmp_path):
 
 def test_splits_share_no_label_and_no_text_is_of_two_labels():
     many = {f"label {n}": [f"{n} {i}" for i in range(6)] + ["shared", f"{n} 0"] for n in range(40)}
-    parts = texts.splits(many | {"few": ["a"]}, least=6, most=4)
+    parts = texts.splits(many | {"few": ["a"]}, minimum=6, maximum=4)
     assert [len(part) for part in parts] == [24, 6, 10]
     labels = [label for part in parts for label in part]
     assert sorted(labels) == sorted(many)
@@ -190,4 +190,4 @@ def test_splits_share_no_label_and_no_text_is_of_two_labels():
             assert len(set(lines)) == 4
             assert set(lines) <= set(many[label]) - {"shared"}
     with pytest.raises(il.InnerloopError, match="too few labels"):
-        texts.splits(many, least=7, most=10)
+        texts.splits(many, minimum=7, maximum=10)

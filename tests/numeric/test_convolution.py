@@ -128,10 +128,10 @@ def test_tiles_are_those_that_were_measured():
     assert {key.split()[0] for key in known} == {"conv", "kernel_gradient", "input_gradient"}
 
 
-@pytest.mark.parametrize("most", [1, 1 << 31])
-def test_what_pallas_cannot_index_goes_by_patches(most: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pallas_conv, "INDEXED", most)
-    assert by_patches(jnp.float64) == (most == 1)
+@pytest.mark.parametrize("maximum", [1, 1 << 31])
+def test_what_pallas_cannot_index_goes_by_patches(maximum: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pallas_conv, "INDEXED", maximum)
+    assert by_patches(jnp.float64) == (maximum == 1)
 
 
 def test_a_gpu_takes_other_floats_by_patches(monkeypatch: pytest.MonkeyPatch):

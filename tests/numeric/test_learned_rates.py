@@ -146,8 +146,8 @@ def official_weights(steps: int, epoch: int, epochs: int) -> np.ndarray:
     weights, rate = np.ones(steps) / steps, 1 / steps / epochs
     for i in range(steps - 1):
         weights[i] = np.maximum(weights[i] - epoch * rate, 0.03 / steps)
-    most = 1 - (steps - 1) * 0.03 / steps
-    weights[-1] = np.minimum(weights[-1] + epoch * (steps - 1) * rate, most)
+    maximum = 1 - (steps - 1) * 0.03 / steps
+    weights[-1] = np.minimum(weights[-1] + epoch * (steps - 1) * rate, maximum)
     return weights
 
 

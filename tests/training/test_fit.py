@@ -60,7 +60,7 @@ class Seen(il.Callback):
 
 def test_the_bits_are_those_of_the_outer_loop(whole: Path):
     loop = il.OuterLoop(algorithm(), optax.adam(1e-2), il.Sinusoid(), meta_batch=2)
-    state, info = loop.run(loop.init(PARAMS, jax.random.key(0)), 12, most=2)
+    state, info = loop.run(loop.init(PARAMS, jax.random.key(0)), 12, max_steps=2)
     same_bits(il.load_params(whole, PARAMS), state.params)
     logged = [record["outer_loss"] for record in RunFolder(whole).metrics()]
     np.testing.assert_allclose(logged, np.asarray(info.outer_loss).reshape(-1, 2).mean(1), rtol=1e-6)

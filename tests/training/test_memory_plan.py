@@ -129,11 +129,11 @@ def test_the_prediction_of_a_long_loop_is_right_to_a_quarter(
 def test_a_long_loop_gets_checkpoints_through_time(long: SupervisedExperiment):
     config = replace(long.config, outer=replace(long.config.outer, chunk=1))
     recomputed = replace(config.inner, derivative="rematerialised")
-    least = peak_of_a_task(replace(long, config=replace(config, inner=recomputed)))
-    found = memory_plan(replace(long, config=config), available=2 * least - 1)
+    minimum = peak_of_a_task(replace(long, config=replace(config, inner=recomputed)))
+    found = memory_plan(replace(long, config=config), available=2 * minimum - 1)
     assert (found.inner.derivative, found.inner.checkpoints, found.fits) == ("rematerialised", 14, True)
     assert "rematerialised, with 14 checkpoints" in str(found)
-    assert found.predicted < least / 2
+    assert found.predicted < minimum / 2
 
 
 def test_on_an_accelerator_the_host_keeps_checkpoints_at_last(

@@ -128,8 +128,8 @@ def test_all_sets_are_checked_for_their_own_shots_and_queries(part, needs, shots
 
 def test_what_the_algorithm_does_not_draw_is_not_asked_for():
     """Reptile draws no queries in training, and the pre-trained baseline no episodes."""
-    for algorithm, least in (("reptile", 4), ("joint", 1)):
-        few = scarce("train", least)
+    for algorithm, minimum in (("reptile", 4), ("joint", 1)):
+        few = scarce("train", minimum)
         few.with_config(replace(few.config, algorithm=algorithm)).check_classes()
     few = scarce("train", 3)
     reptile = few.with_config(replace(few.config, algorithm="reptile"))

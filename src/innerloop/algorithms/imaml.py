@@ -107,10 +107,10 @@ def imaml(
     if cg_steps < 1:
         raise InnerloopError("imaml", "`cg_steps` must be 1 or more", got=cg_steps)
     if isinstance(loss_fn, Loss) and (loss_fn.random or loss_fn.stateful):
-        do = "use maml, which differentiates the steps that were taken"
-        raise InnerloopError("imaml", "the loss must be a function of parameters and batch alone", do=do)
+        hint = "use maml, which differentiates the steps that were taken"
+        raise InnerloopError("imaml", "the loss must be a function of parameters and batch alone", hint=hint)
     check_inner(inner, "imaml")
     if inner.stream:
-        do = "use maml, or give the whole support set at every step"
-        raise InnerloopError("imaml", "the solution is that of one support set, not of a stream", do=do)
+        hint = "use maml, or give the whole support set at every step"
+        raise InnerloopError("imaml", "the solution is that of one support set, not of a stream", hint=hint)
     return IMAML(loss_fn, inner, outer_loss_fn, proximal, cg_steps)

@@ -1,11 +1,11 @@
 """Feature-reuse analysis: is an initialisation good because it adapts quickly, or because its features already are?
 
-Every experiment is a function of a `Subject` (an initialisation, its inner loop, its named layers and held-out tasks)
-that returns plain records. `subject_of` builds one from a trained run; for any other pytree model, construct your own.
+Every experiment is a function of an `AnalyzedModel` (an initialisation, its inner loop, its named layers and held-out
+tasks) that returns plain records. `AnalyzedModel.from_trained` makes one from a trained run; for any other pytree,
+construct your own.
 """
 
-from innerloop.analysis.analyzed_model import Subject as Subject
-from innerloop.analysis.analyzed_model import subject_of as subject_of
+from innerloop.analysis.analyzed_model import AnalyzedModel as AnalyzedModel
 from innerloop.analysis.cca import canonical_correlations as canonical_correlations
 from innerloop.analysis.cca import mean_cca as mean_cca
 from innerloop.analysis.cca import pwcca as pwcca

@@ -40,7 +40,7 @@ def as_points(activations: Activations, layout: Layout = "positions") -> Activat
         return activations.reshape(-1, activations.shape[-1])
     if layout == "flatten":
         return activations.reshape(activations.shape[0], -1)
-    raise InnerloopError("layout", "is unknown", got=repr(layout), do="choose positions or flatten")
+    raise InnerloopError("layout", "is unknown", got=repr(layout), hint="choose positions or flatten")
 
 
 def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, np.ndarray]:
@@ -59,12 +59,12 @@ def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple
     if len(a) != len(b):
         got = f"{len(a)} and {len(b)}"
         raise InnerloopError(
-            who, "both sides need the same number of points", got=got, do="pass the same inputs to both"
+            who, "both sides need the same number of points", got=got, hint="pass the same inputs to both"
         )
     if len(a) < 3:
         raise InnerloopError(who, "needs at least three points", got=len(a))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InnerloopError(who, "activations must be finite", do="lower the inner step size")
+        raise InnerloopError(who, "activations must be finite", hint="lower the inner step size")
     return a, b
 
 

@@ -1,4 +1,4 @@
-"""The subject of an experiment: an initialisation with its algorithm, its named layers, and held-out tasks."""
+"""The model of an experiment: an initialisation with its algorithm, its named layers, and held-out tasks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ MANY_QUERIES = 15
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalyzedModel:
     """An initialisation, the algorithm that adapts it, and how it is scored. Construct one for your own model.
 
     Attributes:
@@ -36,7 +36,7 @@ class Subject:
         algorithm: the algorithm, with the number of inner steps used at test time.
         score: as in `innerloop.evaluate`; tables show its `accuracy` if it has one, else its `loss`.
         tasks: held-out tasks.
-        close_up: the same tasks with more queries, for experiments on activations (None: `tasks`).
+        activation_tasks: the same tasks with more queries, for experiments on activations (None: `tasks`).
         initial: the meta-parameters before training, if known.
         normalization: which batch normalises a query in experiments that make their own predictions (NIL).
         chunk: number of tasks vectorised at a time.
@@ -50,22 +50,53 @@ class Subject:
     algorithm: Algorithm
     score: Score
     tasks: TaskDistribution
-    close_up: TaskDistribution | None = None
+    activation_tasks: TaskDistribution | None = None
     initial: Params | None = None
     normalization: Normalization = "transductive"
     chunk: int = 1
 
     def __post_init__(self) -> None:
-        self.layers.check(self.theta(self.params))
+        self.layers.check(self.initialisation(self.params))
+
+    @classmethod
+    def from_trained(
+        cls, trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
+    ) -> "AnalyzedModel":
+        """Analyse a trained run with the evaluation settings of its config.
+
+        Args:
+            trained: the run.
+            shots: support examples per class (None: as in the config).
+            steps: inner steps (None: as in the config).
+            part: `test`, `validation` or `train` classes.
+        """
+        config = trained.config
+        if steps is not None:
+            config = replace(config, evaluation=replace(config.evaluation, steps=steps))
+        if shots is not None:
+            config = replace(config, data=replace(config.data, shots=shots))
+        e = supervised(trained.experiment).with_config(config)
+        queries = _most_queries(e.classes_of(part), config.data.shots) if e.splits else None
+        return cls(
+            params=trained.params,
+            layers=named_layers(e.algorithm.initialisation(trained.params)),
+            algorithm=e.test_algorithm,
+            score=e.score(),
+            tasks=e.held_out_tasks(part),
+            activation_tasks=e.held_out_tasks(part, queries),
+            initial=e.for_tasks(e.init_params()),
+            normalization=config.evaluation.normalization,
+            chunk=e.chunk or 20,
+        )
 
     @property
     def metric(self) -> str:
         """The name of the score: `accuracy`, or `loss` for regression."""
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
-        scores = jax.eval_shape(self.score, self.theta(self.params), task)
+        scores = jax.eval_shape(self.score, self.initialisation(self.params), task)
         return "accuracy" if "accuracy" in scores else "loss"
 
-    def theta(self, params: Params) -> Params:
+    def initialisation(self, params: Params) -> Params:
         """The model's parameters among the meta-parameters."""
         return self.algorithm.initialisation(params)
 
@@ -73,15 +104,15 @@ class Subject:
         """The parameters before the first inner step of a task."""
         return self.algorithm.start(params, task.support)
 
-    def without(self, frozen: tuple[str, ...]) -> Algorithm:
+    def with_frozen(self, frozen: tuple[str, ...]) -> Algorithm:
         """The algorithm with the inner loop turned off for the layers in `frozen`."""
         owned = self.layers.owns(frozen)
-        moving = tuple(path for path in sorted(self.moving(self.algorithm)) if not owned(path))
-        return self.algorithm.with_inner(select=moving)
+        adapted = tuple(path for path in sorted(self.adapted_paths(self.algorithm)) if not owned(path))
+        return self.algorithm.with_inner(select=adapted)
 
-    def moving(self, algorithm: Algorithm) -> frozenset[str]:
+    def adapted_paths(self, algorithm: Algorithm) -> frozenset[str]:
         """The tree paths that the inner loop of an algorithm adapts."""
-        every = paths(self.theta(self.params))
+        every = paths(self.initialisation(self.params))
         return frozenset(path for path in every if is_selected(algorithm.inner.select, path))
 
     def collect(
@@ -91,7 +122,6 @@ class Subject:
         tasks: int,
         key: PRNGKeyArray,
         on_progress: OnProgress = no_progress,
-        close_up: bool = False,
         part: int = 100,
     ) -> PyTree:
         """Apply a function to many tasks.
@@ -101,7 +131,6 @@ class Subject:
             tasks: the number of tasks.
             key: determines the tasks.
             on_progress: progress callback.
-            close_up: whether to use the tasks with more queries.
             part: number of tasks computed at a time.
 
         Returns:
@@ -111,10 +140,9 @@ class Subject:
             InnerloopError: if there are fewer than two tasks.
         """
         check_tasks(tasks)
-        distribution = self.close_up if close_up and self.close_up is not None else self.tasks
         run = over_tasks(
             lambda params, task, _: one(params, task),
-            distribution,
+            self.tasks,
             num_tasks=tasks,
             batch_size=part,
             chunk=self.chunk,
@@ -140,37 +168,6 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
 def summary(values: np.ndarray) -> Record:
     """`{"mean": ..., "ci95": ...}` over the leading axis (tasks)."""
     return dict(zip(("mean", "ci95"), interval(values), strict=True))
-
-
-def subject_of(
-    trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
-) -> Subject:
-    """Build the subject for a trained run, with the evaluation settings of its config.
-
-    Args:
-        trained: the run.
-        shots: support examples per class (None: as in the config).
-        steps: inner steps (None: as in the config).
-        part: `test`, `validation` or `train` classes.
-    """
-    config = trained.config
-    if steps is not None:
-        config = replace(config, evaluation=replace(config.evaluation, steps=steps))
-    if shots is not None:
-        config = replace(config, data=replace(config.data, shots=shots))
-    e = supervised(trained.experiment).with_config(config)
-    queries = _most_queries(e.classes_of(part), config.data.shots) if e.splits else None
-    return Subject(
-        params=trained.params,
-        layers=named_layers(e.algorithm.initialisation(trained.params)),
-        algorithm=e.test_algorithm,
-        score=e.score(),
-        tasks=e.held_out_tasks(part),
-        close_up=e.held_out_tasks(part, queries),
-        initial=e.for_tasks(e.init_params()),
-        normalization=config.evaluation.normalization,
-        chunk=e.chunk or 20,
-    )
 
 
 def _most_queries(classes: ClassArrays, shots: int) -> int:

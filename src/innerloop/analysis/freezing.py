@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, check_tasks, interval
+from innerloop.analysis.analyzed_model import AnalyzedModel, check_tasks, interval
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.engine.algorithm import Algorithm
@@ -27,7 +27,7 @@ def contiguous(names: Sequence[str]) -> list[Frozen]:
 
 
 def freezing(
-    subject: Subject,
+    model: AnalyzedModel,
     sets: Sequence[Sequence[str]] | None = None,
     *,
     tasks: int = 1000,
@@ -40,7 +40,7 @@ def freezing(
     smaller than those of the two means.
 
     Args:
-        subject: the model.
+        model: the model.
         sets: sets of layers to freeze (None: `contiguous`).
         tasks: the number of held-out tasks.
         key: determines the tasks.
@@ -54,16 +54,16 @@ def freezing(
         InnerloopError: if a layer is unknown, or there are fewer than two tasks.
     """
     check_tasks(tasks)
-    sets = contiguous(subject.layers.names) if sets is None else [tuple(names) for names in sets]
-    variants = [subject.without(tuple(names)) for names in sets]
+    sets = contiguous(model.layers.names) if sets is None else [tuple(names) for names in sets]
+    variants = [model.with_frozen(tuple(names)) for names in sets]
     known: dict[frozenset[str], np.ndarray] = {}
-    metric, total = subject.metric, tasks * len({subject.moving(variant) for variant in variants})
+    metric, total = model.metric, tasks * len({model.adapted_paths(variant) for variant in variants})
     for variant in variants:
-        moving = subject.moving(variant)
-        if moving not in known:  # ANIL's inner loop is the same whichever body layers are frozen
+        adapted = model.adapted_paths(variant)
+        if adapted not in known:  # ANIL's inner loop is the same whichever body layers are frozen
             shifted = shifted_progress(on_progress, tasks * len(known), total)
-            known[moving] = scorer(subject, variant, metric, tasks)(subject.params, key, shifted)
-    values = [known[subject.moving(variant)] for variant in variants]
+            known[adapted] = scorer(model, variant, metric, tasks)(model.params, key, shifted)
+    values = [known[model.adapted_paths(variant)] for variant in variants]
     return [freezing_record(names, metric, v, values[0]) for names, v in zip(sets, values, strict=True)]
 
 
@@ -73,17 +73,17 @@ def shifted_progress(on_progress: OnProgress, before: int, total: int) -> OnProg
 
 
 def scorer(
-    subject: Subject, algorithm: Algorithm, metric: str, tasks: int
+    model: AnalyzedModel, algorithm: Algorithm, metric: str, tasks: int
 ) -> Callable[[Params, PRNGKeyArray, OnProgress], np.ndarray]:
     """`run(params, key, on_progress)`: each task's score after the last inner step, `[tasks]`; compiled once."""
     run = evaluator(
         algorithm,
-        subject.tasks,
-        subject.score,
+        model.tasks,
+        model.score,
         num_tasks=tasks,
         record=(algorithm.inner.steps,),
         batch_size=min(tasks, 100),
-        chunk=subject.chunk,
+        chunk=model.chunk,
     )
 
     def scores(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> np.ndarray:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject
+from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
@@ -30,7 +30,7 @@ from innerloop.errors import InnerloopError
 
 
 def inner_paths(
-    subject: Subject,
+    model: AnalyzedModel,
     *,
     tasks: int = 8,
     key: PRNGKeyArray,
@@ -40,10 +40,10 @@ def inner_paths(
     """The coordinates of inner-loop paths, with theta at the origin.
 
     Args:
-        subject: the model.
+        model: the model.
         tasks: the number of held-out tasks.
         key: determines the tasks.
-        outer: parameters in the course of training, first to last (empty: the subject's initial weights, if known).
+        outer: parameters in the course of training, first to last (empty: the model's initial weights, if known).
         on_progress: progress callback.
 
     Returns:
@@ -54,9 +54,9 @@ def inner_paths(
     Raises:
         InnerloopError: if a path is not finite.
     """
-    outer = list(outer) or ([] if subject.initial is None else [subject.initial])
-    recorded = steps_to_record(subject.algorithm.inner.steps)
-    layers = subject.layers
+    outer = list(outer) or ([] if model.initial is None else [model.initial])
+    recorded = steps_to_record(model.algorithm.inner.steps)
+    layers = model.layers
     split = {"body": layers.owns(layers.body), "head": layers.owns([layers.head])}
 
     def parts(params: Params) -> dict[str, Array]:
@@ -67,14 +67,14 @@ def inner_paths(
         }
 
     def one(params: Params, task: Task) -> dict[str, Array]:
-        start = parts(subject.start(params, task))
+        start = parts(model.start(params, task))
         observe = lambda now, i: {name: x - start[name] for name, x in parts(now).items()}
-        seen = subject.algorithm.trajectory(params, task.support, observe).observed
+        seen = model.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
-    trajectories = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
-    here = parts(subject.theta(subject.params))
-    thetas = [parts(subject.theta(params)) for params in outer]
+    trajectories = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    here = parts(model.initialisation(model.params))
+    thetas = [parts(model.initialisation(params)) for params in outer]
     before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]
     found = {
         name: _coordinates(trajectories[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
@@ -86,7 +86,7 @@ def inner_paths(
 def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> Record:
     """Coordinates of one part from its paths `[tasks, steps, parameters]` and outer-loop points, with theta at 0."""
     if not np.isfinite(trajectories).all():
-        raise InnerloopError("inner_paths", "adaptation diverged", do="lower the inner step size")
+        raise InnerloopError("inner_paths", "adaptation diverged", hint="lower the inner step size")
     unit = norm or 1.0  # a head may start at zero
     trajectories, before = trajectories / unit, [b / unit for b in before]
     flat = trajectories.reshape(-1, trajectories.shape[-1])

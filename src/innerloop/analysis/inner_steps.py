@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, summary
+from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector, none_for_nan, relative_change
@@ -18,12 +18,12 @@ from innerloop.engine.types import Params, Task
 
 
 def inner_step_curves(
-    subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
+    model: AnalyzedModel, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
 ) -> Record:
     """Curves over the inner steps, averaged over tasks.
 
     Args:
-        subject: the model.
+        model: the model.
         tasks: the number of held-out tasks.
         key: determines the tasks.
         on_progress: progress callback.
@@ -32,13 +32,13 @@ def inner_step_curves(
         `{"steps": [...], NAME: {"mean": [...], "ci95": [...]}, "layers": {LAYER: {"gradient": ..., "moved": ...}}}`,
         where NAME is each score on the queries (`accuracy`, `loss`) and `support_loss`.
     """
-    layers, recorded = subject.layers, steps_to_record(subject.algorithm.inner.steps)
+    layers, recorded = model.layers, steps_to_record(model.algorithm.inner.steps)
 
     def one(params: Params, task: Task) -> Record:
-        theta = subject.start(params, task)
+        theta = model.start(params, task)
 
         def observe(now: Params, i: Array) -> Record:
-            loss, grads = jax.value_and_grad(subject.algorithm.loss_fn)(now, task.support)
+            loss, grads = jax.value_and_grad(model.algorithm.loss_fn)(now, task.support)
             grads, old, new = (layers.parts(tree) for tree in (grads, theta, now))
             per_layer = {
                 name: {
@@ -47,12 +47,12 @@ def inner_step_curves(
                 }
                 for name in layers.names
             }
-            return {**subject.score(now, task), "support_loss": loss, "layers": per_layer}
+            return {**model.score(now, task), "support_loss": loss, "layers": per_layer}
 
-        seen = subject.algorithm.trajectory(params, task.support, observe).observed
+        seen = model.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
-    found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     found = jax.tree.map(summary, found)
     for layer in found["layers"].values():
         layer["moved"] = {name: none_for_nan(values) for name, values in layer["moved"].items()}

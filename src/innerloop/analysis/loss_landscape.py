@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, summary
+from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
@@ -28,10 +28,10 @@ ALONG = tuple(np.round(np.linspace(-1, 3, 17), 2).tolist())
 GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
 
 
-def _first_step(subject: Subject, params: Params, task: Task) -> Params:
+def _first_step(model: AnalyzedModel, params: Params, task: Task) -> Params:
     """The first inner step of a task, as a change of all parameters."""
-    once = subject.algorithm.with_inner(steps=1)
-    return subtract(once.adapt(params, task.support), subject.start(params, task))
+    once = model.algorithm.with_inner(steps=1)
+    return subtract(once.adapt(params, task.support), model.start(params, task))
 
 
 def _displaced(params: Params, *changes: tuple[Array, Params]) -> Params:
@@ -42,7 +42,7 @@ def _displaced(params: Params, *changes: tuple[Array, Params]) -> Params:
 
 
 def loss_line(
-    subject: Subject,
+    model: AnalyzedModel,
     *,
     tasks: int = 100,
     key: PRNGKeyArray,
@@ -52,7 +52,7 @@ def loss_line(
     """The loss of each task along its own first inner step, averaged over tasks.
 
     Args:
-        subject: the model.
+        model: the model.
         tasks: the number of held-out tasks.
         key: determines the tasks.
         along: the values of a; 1 is one inner step.
@@ -63,24 +63,24 @@ def loss_line(
     """
 
     def one(params: Params, task: Task) -> dict[str, Array]:
-        step = _first_step(subject, params, task)
+        step = _first_step(model, params, task)
 
         def at(a: Array) -> dict[str, Array]:
-            here = _displaced(subject.start(params, task), (a, step))
-            loss = subject.algorithm.loss_fn
+            here = _displaced(model.start(params, task), (a, step))
+            loss = model.algorithm.loss_fn
             return {"support_loss": loss(here, task.support), "query_loss": loss(here, task.query)}
 
         return jax.lax.map(at, jnp.asarray(along))
 
-    found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     return {"along": list(along), **{name: summary(x) for name, x in found.items()}}
 
 
-def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> Record:
+def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> Record:
     """The losses of two tasks on the plane of their first inner steps, and their inner-loop paths on it.
 
     Args:
-        subject: the model.
+        model: the model.
         key: determines the two tasks.
         grid: the values of both a and b.
 
@@ -91,9 +91,9 @@ def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = G
     values = jnp.asarray(grid)
 
     def all_at_once(params: Params, keys: list[Array]) -> tuple[list[Array], list[Array]]:
-        tasks = [subject.tasks.sample(k) for k in keys]
-        steps = [_first_step(subject, params, task) for task in tasks]
-        starts, loss = [subject.start(params, task) for task in tasks], subject.algorithm.loss_fn
+        tasks = [model.tasks.sample(k) for k in keys]
+        steps = [_first_step(model, params, task) for task in tasks]
+        starts, loss = [model.start(params, task) for task in tasks], model.algorithm.loss_fn
 
         def losses(b: Array) -> list[Array]:
             at = lambda a: [
@@ -103,21 +103,21 @@ def loss_plane(subject: Subject, *, key: PRNGKeyArray, grid: Sequence[float] = G
             return jax.lax.map(at, values)
 
         flat = jnp.stack([flat_vector(jax.tree.leaves(step)) for step in steps])
-        return jax.lax.map(losses, values), [_projected_path(subject, params, task, flat) for task in tasks]
+        return jax.lax.map(losses, values), [_projected_path(model, params, task, flat) for task in tasks]
 
-    losses, paths = jax.jit(all_at_once)(subject.params, keys)
+    losses, paths = jax.jit(all_at_once)(model.params, keys)
     plain = lambda found: [np.asarray(x).tolist() for x in found]
     return {"grid": list(grid), "losses": plain(losses), "paths": plain(paths)}
 
 
-def _projected_path(subject: Subject, params: Params, task: Task, flat: Array) -> Array:
+def _projected_path(model: AnalyzedModel, params: Params, task: Task, flat: Array) -> Array:
     """An inner-loop path in units of the two first steps, `[steps + 1, 2]`: least squares on their plane."""
     gram = flat @ flat.T
     # Parallel or zero steps span no plane; the small diagonal selects the solution of minimal norm.
     gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:
-        moved = subtract(now, subject.start(params, task))
+        moved = subtract(now, model.start(params, task))
         return jnp.linalg.solve(gram, flat @ flat_vector(jax.tree.leaves(moved)))
 
-    return subject.algorithm.trajectory(params, task.support, observe).observed
+    return model.algorithm.trajectory(params, task.support, observe).observed

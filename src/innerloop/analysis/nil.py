@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject
+from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
@@ -49,13 +49,13 @@ def cosine_scores(
     return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels.astype(jnp.int32), ways)
 
 
-def _nil_score(subject: Subject) -> Score:
+def _nil_score(model: AnalyzedModel) -> Score:
     """A score that ignores the head: accuracy and loss of `cosine_scores`."""
-    embed = subject.layers.embed
+    embed = model.layers.embed
 
     def score(params: Params, task: Task) -> dict[str, Array]:
-        ways = jax.eval_shape(subject.layers.activations, params, task.query.inputs)[subject.layers.head]
-        features = predict(embed, params, task.support.inputs, task.query.inputs, _normalization(subject))
+        ways = jax.eval_shape(model.layers.activations, params, task.query.inputs)[model.layers.head]
+        features = predict(embed, params, task.support.inputs, task.query.inputs, _normalization(model))
         known = embed(params, task.support.inputs)
         found = cosine_scores(features, known, task.support.targets, ways.shape[-1])
         picked = jnp.take_along_axis(found, task.query.targets[:, None], 1)
@@ -64,24 +64,24 @@ def _nil_score(subject: Subject) -> Score:
     return score
 
 
-def _normalization(subject: Subject) -> Normalization:
+def _normalization(model: AnalyzedModel) -> Normalization:
     # `support` needs a model with a `reference` argument; feature extractors have none, so each query is normalised
     # together with the support set.
-    return "inductive" if subject.normalization == "support" else subject.normalization
+    return "inductive" if model.normalization == "support" else model.normalization
 
 
 def nil(
-    subject: Subject,
+    model: AnalyzedModel,
     bodies: Mapping[str, Params],
     *,
     tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
 ) -> list[Record]:
-    """NIL accuracy of several bodies, and the subject's accuracy with its inner loop, on the same tasks.
+    """NIL accuracy of several bodies, and the model's accuracy with its inner loop, on the same tasks.
 
     Args:
-        subject: the model.
+        model: the model.
         bodies: meta-parameters by name, such as `{"trained": params, "random": untrained}`.
         tasks: the number of held-out tasks.
         key: determines the tasks.
@@ -94,20 +94,20 @@ def nil(
     Raises:
         InnerloopError: for regression tasks.
     """
-    if subject.metric != "accuracy":
-        raise InnerloopError("nil", "there is no NIL for regression", do="leave it out")
-    still = subject.algorithm.with_inner(steps=0)
+    if model.metric != "accuracy":
+        raise InnerloopError("nil", "there is no NIL for regression", hint="leave it out")
+    still = model.algorithm.with_inner(steps=0)
     total = tasks * (1 + len(bodies))
-    own = scorer(subject, subject.algorithm, "accuracy", tasks)
-    found = {"": own(subject.params, key, shifted_progress(on_progress, 0, total))}
-    features = scorer(replace(subject, score=_nil_score(subject)), still, "accuracy", tasks)
+    own = scorer(model, model.algorithm, "accuracy", tasks)
+    found = {"": own(model.params, key, shifted_progress(on_progress, 0, total))}
+    features = scorer(replace(model, score=_nil_score(model)), still, "accuracy", tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):
         found[name] = features(params, key, shifted_progress(on_progress, i * tasks, total))
     return [_record(name, values, found[""]) for name, values in found.items()]
 
 
 def _record(name: str, values: np.ndarray, first: np.ndarray) -> Record:
-    """One record; the empty name stands for the subject with its inner loop."""
+    """One record; the empty name stands for the model with its inner loop."""
     own = freezing_record((), "accuracy", values, first)
     own.pop("frozen")
     return {"body": name or "trained", "inner_loop": not name, **own}

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from innerloop.analysis import result_cache
-from innerloop.analysis.analyzed_model import Subject, subject_of
+from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.freezing import contiguous, freezing
 from innerloop.analysis.inner_paths import inner_paths
 from innerloop.analysis.inner_steps import inner_step_curves
@@ -81,10 +81,10 @@ class ExperimentRunner:
         self.path = weights_path(request.source)
         _, config, self.facts = weights.load(self.path)
         self.config = config = with_data(config, request.data_folder)
-        if config.spec.moves == "context":
-            do = "use `innerloop evaluate`"
+        if config.spec.adapts == "context":
+            hint = "use `innerloop evaluate`"
             wrong = f"{config.spec.title} adapts neither body nor head, so there is nothing to compare"
-            raise InnerloopError("analyze", wrong, got=request.source, do=do)
+            raise InnerloopError("analyze", wrong, got=request.source, hint=hint)
         if request.against is not None:
             weights_path(request.against)
 
@@ -99,9 +99,9 @@ class ExperimentRunner:
         return load_trained(self.request.source, data_folder=self.request.data_folder)
 
     @cached_property
-    def subject(self) -> Subject:
-        """The subject of the experiments."""
-        return subject_of(self.trained, shots=self.request.shots, steps=self.request.steps)
+    def model(self) -> AnalyzedModel:
+        """The model of the experiments."""
+        return AnalyzedModel.from_trained(self.trained, shots=self.request.shots, steps=self.request.steps)
 
     @property
     def key(self) -> PRNGKeyArray:
@@ -121,9 +121,9 @@ class ExperimentRunner:
         return self.config.data.spec.kind == "regression"
 
     @property
-    def moves(self) -> str:
+    def adapts(self) -> str:
         """What the algorithm's inner loop adapts: `all`, `head` or `body`."""
-        return self.config.spec.moves
+        return self.config.spec.adapts
 
     @cached_property
     def snapshots(self) -> dict[int, Path]:
@@ -145,40 +145,38 @@ class ExperimentRunner:
 
     def freeze(self, on_progress: OnProgress) -> object:
         """Scores with the inner loop turned off for some layers; see `freezing`."""
-        sets = [*contiguous(self.subject.layers.names), *self.request.frozen]
-        return freezing(self.subject, sets, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
+        sets = [*contiguous(self.model.layers.names), *self.request.frozen]
+        return freezing(self.model, sets, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
     def similarity(self, on_progress: OnProgress) -> object:
         """Similarity of layers before and after adaptation; see `similarity_before_and_after`."""
         return similarity_before_and_after(
-            self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
+            self.model, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
     def nil(self, on_progress: OnProgress) -> object:
         """NIL accuracy of the trained body and of the same network before training; see `nil`."""
-        bodies = {"trained": self.subject.params, "random": self.subject.initial}
-        return nil(self.subject, bodies, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
+        bodies = {"trained": self.model.params, "random": self.model.initial}
+        return nil(self.model, bodies, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
 
     def weights(self, on_progress: OnProgress) -> object:
         """How far each layer's weights move; see `layer_movement`."""
-        return layer_movement(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
+        return layer_movement(self.model, tasks=self.request.close, key=self.key, on_progress=on_progress)
 
     def steps(self, on_progress: OnProgress) -> object:
         """Learning over the inner steps; see `inner_step_curves`."""
-        return inner_step_curves(
-            self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress
-        )
+        return inner_step_curves(self.model, tasks=self.request.close, key=self.key, on_progress=on_progress)
 
     def landscape(self, on_progress: OnProgress) -> object:
         """Slices of the loss landscape; see `loss_line` and `loss_plane`."""
-        along = loss_line(self.subject, tasks=self.request.close, key=self.key, on_progress=on_progress)
-        return {"line": along, "plane": loss_plane(self.subject, key=self.key)}
+        along = loss_line(self.model, tasks=self.request.close, key=self.key, on_progress=on_progress)
+        return {"line": along, "plane": loss_plane(self.model, key=self.key)}
 
     def paths(self, on_progress: OnProgress) -> object:
         """Inner-loop paths in one projection; see `inner_paths`."""
         outer = [self._restored(path) for path in self.snapshots.values()]
         return inner_paths(
-            self.subject, tasks=min(8, self.request.tasks), key=self.key, outer=outer, on_progress=on_progress
+            self.model, tasks=min(8, self.request.tasks), key=self.key, outer=outer, on_progress=on_progress
         )
 
     def early(self, on_progress: OnProgress) -> object:
@@ -186,16 +184,16 @@ class ExperimentRunner:
         kept = {step: self._restored(path) for step, path in self.snapshots.items()}
         tasks, close = min(self.request.tasks, 300), min(self.request.tasks, 20)
         return along_training(
-            self.subject, kept, tasks=tasks, close_tasks=close, key=self.key, on_progress=on_progress
+            self.model, kept, tasks=tasks, close_tasks=close, key=self.key, on_progress=on_progress
         )
 
     def against(self, on_progress: OnProgress) -> object:
         """Similarity of the layers of this model and another; see `similarity_across_models`."""
         assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
-        other_subject = subject_of(other, shots=self.request.shots, steps=self.request.steps)
+        other_model = AnalyzedModel.from_trained(other, shots=self.request.shots, steps=self.request.steps)
         return similarity_across_models(
-            self.subject, other_subject, tasks=self.request.close, key=self.key, on_progress=on_progress
+            self.model, other_model, tasks=self.request.close, key=self.key, on_progress=on_progress
         )
 
     def _depends(self, name: str) -> Record:
@@ -225,21 +223,23 @@ class ExperimentRunner:
         """
         if self.config.data.spec.needs_file:
             wrong = "the experiments read all queries of a task, but those of a table's groups are padded"
-            raise InnerloopError("analyze", wrong, got=self.config.data.own, do="use `evaluate` and `report`")
+            raise InnerloopError(
+                "analyze", wrong, got=self.config.data.own, hint="use `evaluate` and `report`"
+            )
         for name in chosen:
             if name not in EXPERIMENTS:
-                do = "choose among: " + ", ".join(EXPERIMENTS)
-                raise InnerloopError("analyze", "there is no such experiment", got=repr(name), do=do)
+                hint = "choose among: " + ", ".join(EXPERIMENTS)
+                raise InnerloopError("analyze", "there is no such experiment", got=repr(name), hint=hint)
         for layer in {layer for names in self.request.frozen for layer in names} - set(self.layers):
-            do = "choose among: " + ", ".join(self.layers)
-            raise InnerloopError("layers", "unknown layer", got=repr(layer), do=do)
+            hint = "choose among: " + ", ".join(self.layers)
+            raise InnerloopError("layers", "unknown layer", got=repr(layer), hint=hint)
         if "nil" in chosen and self.regression:
-            raise InnerloopError("nil", "there is no NIL for regression", do="leave it out")
+            raise InnerloopError("nil", "there is no NIL for regression", hint="leave it out")
         if "early" in chosen and not self.snapshots:
-            do = "train with `outer.snapshots` 10 and analyze the run's folder"
-            raise InnerloopError("early", f"{self.request.source} has no snapshots", do=do)
+            hint = "train with `outer.snapshots` 10 and analyze the run's folder"
+            raise InnerloopError("early", f"{self.request.source} has no snapshots", hint=hint)
         if "against" in chosen and self.request.against is None:
-            raise InnerloopError("against", "needs a second run", do="give --against RUN")
+            raise InnerloopError("against", "needs a second run", hint="give --against RUN")
 
     def result(self, name: str, progress_for: ProgressFor, fresh: bool) -> object:
         """The result of one experiment, from the cache unless `fresh`."""
@@ -300,7 +300,7 @@ def analyze(
         "preset": lab.config.name,
         "algorithm": lab.config.algorithm,
         "metric": "loss" if lab.regression else "accuracy",
-        "moves": lab.moves,
+        "moves": lab.adapts,
         "layers": lab.layers,
         "ways": data.ways,
         "shots": data.shots if request.shots is None else request.shots,

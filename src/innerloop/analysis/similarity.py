@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.activations import Layout, as_points
-from innerloop.analysis.analyzed_model import Subject, check_tasks, interval
+from innerloop.analysis.analyzed_model import AnalyzedModel, check_tasks, interval
 from innerloop.analysis.cca import (
     correlate,
     decompose,
@@ -46,7 +46,7 @@ MEASURES = ("cca", "svcca", "pwcca", "cka", "cka_debiased", "cka_rbf")
 
 
 def similarity_before_and_after(
-    subject: Subject,
+    model: AnalyzedModel,
     *,
     tasks: int = 100,
     key: PRNGKeyArray,
@@ -56,7 +56,7 @@ def similarity_before_and_after(
     """Similarity of each layer before and after the inner loop.
 
     Args:
-        subject: the model.
+        model: the model.
         tasks: the number of held-out tasks.
         key: determines the tasks.
         layout: whether positions of a convolutional layer count as points or as neurons.
@@ -66,22 +66,22 @@ def similarity_before_and_after(
         One record per layer: `{"layer", "head": bool, "points", "neurons", "cca": {"mean", "ci95"}, "svcca": ...,
         "pwcca": ..., "cka": ..., "cka_debiased": ..., "cka_rbf": ..., "chance": {"cca": ..., "cka": ...}}`.
     """
-    return comparer(subject, adaptation_pair(subject, layout), tasks)(subject.params, key, on_progress)
+    return comparer(model, adaptation_pair(model, layout), tasks)(model.params, key, on_progress)
 
 
-def adaptation_pair(subject: Subject, layout: Layout) -> Compare:
+def adaptation_pair(model: AnalyzedModel, layout: Layout) -> Compare:
     """Activations of one task before and after the inner loop."""
 
     def one(params: Params, task: Task) -> tuple[dict[str, Array], dict[str, Array]]:
-        adapted = subject.algorithm.adapt(params, task.support)
-        return _activations_of_both(subject, subject.start(params, task), subject, adapted, task, layout)
+        adapted = model.algorithm.adapt(params, task.support)
+        return _activations_of_both(model, model.start(params, task), model, adapted, task, layout)
 
     return one
 
 
 def similarity_across_models(
-    subject: Subject,
-    other: Subject,
+    model: AnalyzedModel,
+    other: AnalyzedModel,
     *,
     tasks: int = 100,
     key: PRNGKeyArray,
@@ -94,7 +94,7 @@ def similarity_across_models(
     Records are as in `similarity_before_and_after`.
 
     Args:
-        subject: the first model.
+        model: the first model.
         other: the second model.
         tasks: the number of held-out tasks.
         key: determines the tasks.
@@ -106,23 +106,23 @@ def similarity_across_models(
         InnerloopError: if the models do not have the same layers, a layer has other points in the other model
             (under `positions`, another resolution), or one cannot read the inputs of these tasks.
     """
-    if subject.layers.names != other.layers.names:
-        got = f"{', '.join(subject.layers.names)} and {', '.join(other.layers.names)}"
+    if model.layers.names != other.layers.names:
+        got = f"{', '.join(model.layers.names)} and {', '.join(other.layers.names)}"
         raise InnerloopError("similarity", "the models need the same layers", got=got)
 
     def one(params: Params, task: Task) -> tuple[dict[str, Array], dict[str, Array]]:
         start = lambda own, params: (
-            own.algorithm.adapt(params, task.support) if adapted else own.theta(params)
+            own.algorithm.adapt(params, task.support) if adapted else own.initialisation(params)
         )
         return _activations_of_both(
-            subject, start(subject, params), other, start(other, other.params), task, layout
+            model, start(model, params), other, start(other, other.params), task, layout
         )
 
-    return comparer(subject, one, tasks)(subject.params, key, on_progress)
+    return comparer(model, one, tasks)(model.params, key, on_progress)
 
 
 def _activations_of_both(
-    a: Subject, params: Params, b: Subject, second: Params, task: Task, layout: Layout
+    a: AnalyzedModel, params: Params, b: AnalyzedModel, second: Params, task: Task, layout: Layout
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The activations of two sets of parameters on a task's queries, at the same points.
 
@@ -134,27 +134,29 @@ def _activations_of_both(
     return {name: x for name, (x, _) in matched.items()}, {name: y for name, (_, y) in matched.items()}
 
 
-def _outputs(subject: Subject, params: Params, task: Task) -> dict[str, Array]:
+def _outputs(model: AnalyzedModel, params: Params, task: Task) -> dict[str, Array]:
     """The output of each layer on a task's queries, in the order of the layers."""
     inputs = task.query.inputs
     try:
-        found = subject.layers.activations(params, inputs)
+        found = model.layers.activations(params, inputs)
     except (TypeError, ValueError) as error:  # for example, images with another number of channels
         if isinstance(error, InnerloopError):
             raise
         wrong = f"a model cannot read the queries ({first_line(error)})"
-        do = "compare models for inputs of the same shape"
-        raise InnerloopError("similarity", wrong, got=jax.tree.map(jnp.shape, inputs), do=do) from error
-    return {name: found[name] for name in subject.layers.names}
+        hint = "compare models for inputs of the same shape"
+        raise InnerloopError("similarity", wrong, got=jax.tree.map(jnp.shape, inputs), hint=hint) from error
+    return {name: found[name] for name in model.layers.names}
 
 
 def _same_points(name: str, x: Array, y: Array, layout: Layout) -> tuple[Array, Array]:
     """One layer's outputs as points and neurons, at the same `MOST_POINTS` points or fewer."""
     axes = 1 if layout == "flatten" else -1
     if x.shape[:axes] != y.shape[:axes]:
-        do = "compare models of the same resolution, or in Python use layout='flatten'"
+        hint = "compare models of the same resolution, or in Python use layout='flatten'"
         got = f"outputs of shape {x.shape} and {y.shape}"
-        raise InnerloopError("similarity", f"layer {name} must have the same points in both", got=got, do=do)
+        raise InnerloopError(
+            "similarity", f"layer {name} must have the same points in both", got=got, hint=hint
+        )
     x, y = as_points(x, layout), as_points(y, layout)
     rows = _rows(len(x))
     return x[rows], y[rows]
@@ -168,18 +170,18 @@ def _rows(points: int) -> np.ndarray | slice:
 
 
 def comparer(
-    subject: Subject, one: Compare, tasks: int
+    model: AnalyzedModel, one: Compare, tasks: int
 ) -> Callable[[Params, PRNGKeyArray, OnProgress], list[Record]]:
     """`run(params, key, on_progress)`: all measures on all layers, averaged over tasks; compiled once."""
     check_tasks(tasks)
-    distribution = subject.close_up if subject.close_up is not None else subject.tasks
+    distribution = model.activation_tasks if model.activation_tasks is not None else model.tasks
     activations = over_tasks(
         lambda params, task, _: one(params, task),
         distribution,
         num_tasks=tasks,
         batch_size=min(tasks, 4 * len(jax.devices())),
     )
-    names = subject.layers.names
+    names = model.layers.names
 
     def run(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> list[Record]:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from jaxtyping import PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject
+from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
@@ -17,7 +17,7 @@ from innerloop.engine.types import Params
 
 
 def along_training(
-    subject: Subject,
+    model: AnalyzedModel,
     snapshots: Mapping[int, Params],
     *,
     tasks: int = 300,
@@ -28,7 +28,7 @@ def along_training(
     """Freezing and similarity at snapshots.
 
     Args:
-        subject: the model.
+        model: the model.
         snapshots: meta-parameters by meta-step.
         tasks: number of held-out tasks for freezing.
         close_tasks: number of held-out tasks for similarity.
@@ -38,9 +38,9 @@ def along_training(
     Returns:
         One record per snapshot: `{"meta_step", "freeze": [none, body], "similarity": [one record per layer]}`.
     """
-    sets = [(), subject.layers.body]
-    runs = [scorer(subject, subject.without(names), subject.metric, tasks) for names in sets]
-    compare = comparer(subject, adaptation_pair(subject, "positions"), close_tasks)
+    sets = [(), model.layers.body]
+    runs = [scorer(model, model.with_frozen(names), model.metric, tasks) for names in sets]
+    compare = comparer(model, adaptation_pair(model, "positions"), close_tasks)
     total, done = len(snapshots) * (2 * tasks + close_tasks), 0
     found = []
     for step, params in snapshots.items():
@@ -51,8 +51,7 @@ def along_training(
         alike = compare(params, key, shifted_progress(on_progress, done, total))
         done += close_tasks
         lines = [
-            freezing_record(names, subject.metric, v, values[0])
-            for names, v in zip(sets, values, strict=True)
+            freezing_record(names, model.metric, v, values[0]) for names, v in zip(sets, values, strict=True)
         ]
         found.append({"meta_step": step, "freeze": lines, "similarity": alike})
     return found

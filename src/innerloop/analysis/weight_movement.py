@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import Subject, interval
+from innerloop.analysis.analyzed_model import AnalyzedModel, interval
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.records import Record
 from innerloop.engine.types import Params, Task
@@ -42,12 +42,12 @@ def _angle(a: Array, b: Array) -> Float[Array, ""]:
 
 
 def layer_movement(
-    subject: Subject, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
+    model: AnalyzedModel, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
 ) -> list[Record]:
     """How far each layer moves in the inner loop.
 
     Args:
-        subject: the model.
+        model: the model.
         tasks: the number of held-out tasks.
         key: determines the tasks.
         on_progress: progress callback.
@@ -56,16 +56,16 @@ def layer_movement(
         A record per layer: `{"layer", "head": bool, "parameters", "relative", "relative_ci95", "angle", "angle_ci95"}`;
         the last four are None if the layer starts at zero and moves.
     """
-    layers = subject.layers
+    layers = model.layers
 
     def one(params: Params, task: Task) -> dict[str, dict[str, Array]]:
-        adapted = subject.algorithm.adapt(params, task.support)
-        old, new = layers.parts(subject.start(params, task)), layers.parts(adapted)
+        adapted = model.algorithm.adapt(params, task.support)
+        old, new = layers.parts(model.start(params, task)), layers.parts(adapted)
         pairs = {name: (flat_vector(new[name]), flat_vector(old[name])) for name in layers.names}
         return {name: _movement(*p) for name, p in pairs.items()}
 
-    found = subject.collect(one, tasks=tasks, key=key, on_progress=on_progress)
-    own = layers.parts(subject.theta(subject.params))
+    found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    own = layers.parts(model.initialisation(model.params))
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
     return [_record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
 

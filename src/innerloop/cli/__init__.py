@@ -113,8 +113,8 @@ def _unknown(name: str) -> InnerloopError:
     import difflib
 
     near = difflib.get_close_matches(name, COMMANDS, n=1)
-    do = f"did you mean {near[0]}?" if near else "choose among: " + ", ".join(COMMANDS)
-    return InnerloopError("command", "is unknown", got=repr(name), do=do)
+    hint = f"did you mean {near[0]}?" if near else "choose among: " + ", ".join(COMMANDS)
+    return InnerloopError("command", "is unknown", got=repr(name), hint=hint)
 
 
 def _usage() -> str:

@@ -124,7 +124,7 @@ def _check_inputs(rows: Rows, path: Path, used: np.ndarray) -> None:
         missing = column_of(rows.frame, kind.name, str(path)).missing & used
         if missing.any():
             wrong = f"column {kind.name!r} has no value in row {int(np.argmax(missing)) + 1}"
-            raise InnerloopError(str(path), wrong, do="fill it, or leave the row out")
+            raise InnerloopError(str(path), wrong, hint="fill it, or leave the row out")
 
 
 def _plain(value: object) -> float | str:

@@ -113,10 +113,10 @@ def _requests(arguments: Analyze) -> "list[Request]":
     from innerloop.analysis.run_all import Request
 
     if not arguments.runs:
-        raise InnerloopError("analyze", "needs a run", do="give a run's folder")
+        raise InnerloopError("analyze", "needs a run", hint="give a run's folder")
     if arguments.against is not None and len(arguments.runs) > 1:
-        do = "give one run and --against, or several runs without it"
-        raise InnerloopError("--against", "compares the layers of one run with another's", do=do)
+        hint = "give one run and --against, or several runs without it"
+        raise InnerloopError("--against", "compares the layers of one run with another's", hint=hint)
     common = {name: getattr(arguments, name) for name in ("tasks", "seed", "shots", "steps", "data_folder")}
     frozen = tuple(tuple(names.split(",")) for names in arguments.frozen)
     return [Request(run, frozen=frozen, against=arguments.against, **common) for run in arguments.runs]
@@ -177,7 +177,7 @@ def _refuse_other_runs(folder: OutputFolder, runs: Sequence[str]) -> None:
     known = [str(x["source"]) for x in found.get("runs", [found]) if "source" in x]
     if known and sorted(map(resolved, known)) != sorted(map(resolved, runs)):
         wrong = "holds the analysis of other runs"
-        raise InnerloopError(str(folder.path), wrong, got=", ".join(known), do=OVERWRITE)
+        raise InnerloopError(str(folder.path), wrong, got=", ".join(known), hint=OVERWRITE)
 
 
 def _remove_stale(folder: OutputFolder) -> None:

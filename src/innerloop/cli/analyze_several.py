@@ -25,12 +25,12 @@ def experiments(runners: "Sequence[ExperimentRunner]", only: Sequence[str]) -> l
             with different scores.
     """
     if len({lab.regression for lab in runners}) > 1:
-        do = "analyze regression and classification runs separately"
-        raise InnerloopError("analyze", "the runs have different scores, loss and accuracy", do=do)
+        hint = "analyze regression and classification runs separately"
+        raise InnerloopError("analyze", "the runs have different scores, loss and accuracy", hint=hint)
     for name in only:
         if name not in COMPARED:
-            do = "give one run, or choose among: " + ", ".join(COMPARED)
-            raise InnerloopError("analyze", f"`{name}` cannot be shown for several runs", do=do)
+            hint = "give one run, or choose among: " + ", ".join(COMPARED)
+            raise InnerloopError("analyze", f"`{name}` cannot be shown for several runs", hint=hint)
     allowed = [lab.default() for lab in runners]
     chosen = list(only) or [name for name in COMPARED if all(name in names for names in allowed)]
     for lab in runners:

@@ -135,8 +135,8 @@ class ParallelRunner:
                 start_new_session=True,
             )
         except OSError as error:
-            do = "train fewer at once"
-            raise InnerloopError("--at-once", f"a process cannot be started ({error})", do=do) from None
+            hint = "train fewer at once"
+            raise InnerloopError("--at-once", f"a process cannot be started ({error})", hint=hint) from None
 
     def environment(self) -> dict[str, str]:
         """The environment of a job: its share of an accelerator's memory, unless that is already set."""

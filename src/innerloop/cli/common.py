@@ -80,7 +80,7 @@ def start_jax(devices: int | None = None, *, alone: bool = True) -> None:
     if not has_started():
         use_cores(devices)
     elif devices not in (None, _number_of_devices()):  # this is not the first command of the process
-        raise InnerloopError("--devices", "JAX has started already", got=devices, do="start a new process")
+        raise InnerloopError("--devices", "JAX has started already", got=devices, hint="start a new process")
     if alone:
         _number_of_devices()
 
@@ -97,9 +97,9 @@ def _number_of_devices() -> int:
     ) as error:  # JAX asserts if every platform fails without a message
         reason = (str(error).splitlines() or ["no such device"])[0].split("(set JAX_PLATFORMS")[0]
         wanted = os.environ.get("JAX_PLATFORMS")
-        do = "unset JAX_PLATFORMS, or install what it asks for"
+        hint = "unset JAX_PLATFORMS, or install what it asks for"
         raise InnerloopError(
-            "JAX", f"cannot start ({printable(reason.strip(), 300)})", got=wanted, do=do
+            "JAX", f"cannot start ({printable(reason.strip(), 300)})", got=wanted, hint=hint
         ) from None
 
 

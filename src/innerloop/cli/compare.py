@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `innerloop compare` and return the exit code."""
     arguments = parse(Compare, argv)
     if not arguments.runs:
-        raise InnerloopError("compare", "needs a run", do="give the folders of some runs")
+        raise InnerloopError("compare", "needs a run", hint="give the folders of some runs")
     start_jax(arguments.devices)
     from innerloop.cli.progress import counting
     from innerloop.report import measurements, summary

@@ -58,18 +58,18 @@ def _complaint(box: str, command: str) -> InnerloopError:
     listed = lambda text: re.findall(r"^ {6}(\S.*?) *$", text, re.MULTILINE)
     see = f"see `innerloop {command}{' PRESET -H' if command == 'train' else ' --help'}`"
     if text.startswith("Missing from"):
-        return InnerloopError(command, f"needs {' and '.join(listed(parts[0]))}", do=see)
+        return InnerloopError(command, f"needs {' and '.join(listed(parts[0]))}", hint=see)
     if unknown := re.match(r"Unrecognized options: ([^,]*)", text):
         near = [line.split()[0].rstrip(",") for line in listed(inside) if line.startswith("--")]
         what = "unknown option" if unknown[1].startswith("-") else "unexpected argument"
-        return InnerloopError(command, what, got=unknown[1], do=f"did you mean {near[0]}?" if near else see)
+        return InnerloopError(command, what, got=unknown[1], hint=f"did you mean {near[0]}?" if near else see)
     if choice := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)\.", text):
         return InnerloopError(choice[2], f"must be one of {choice[3]}", got=choice[1])
     if missing := re.match(r"Missing value for argument '(\S+)'", text):
-        return InnerloopError(missing[1], "needs a value", do=see)
+        return InnerloopError(missing[1], "needs a value", hint=see)
     if parsing := re.match(r"Error parsing (\S+): (.*)", text):
         for pattern, wrong in VALUES.items():
             if value := re.fullmatch(pattern, parsing[2]):
-                return InnerloopError(parsing[1], wrong, got=value[1], do=see)
-        return InnerloopError(parsing[1], parsing[2].rstrip("."), do=see)
-    return InnerloopError(command, text.rstrip(".") or "wrong arguments", do=see)
+                return InnerloopError(parsing[1], wrong, got=value[1], hint=see)
+        return InnerloopError(parsing[1], parsing[2].rstrip("."), hint=see)
+    return InnerloopError(command, text.rstrip(".") or "wrong arguments", hint=see)

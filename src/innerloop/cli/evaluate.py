@@ -67,8 +67,8 @@ def run(argv: Sequence[str]) -> int:
     if trained.config.reinforcement:
         _refuse_examples(arguments)
     if arguments.rotations is not None and not trained.config.data.rotations:
-        do = "leave it out"
-        raise InnerloopError("--rotations", "its classes are not rotated in training either", do=do)
+        hint = "leave it out"
+        raise InnerloopError("--rotations", "its classes are not rotated in training either", hint=hint)
     found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
     if arguments.json:
         print_json(_merged(found))
@@ -83,7 +83,7 @@ def _refuse_examples(arguments: Evaluate) -> None:
         value = getattr(arguments, name)
         if value is not None:
             raise InnerloopError(
-                f"--{name}", "policies learn from trajectories", got=value, do="leave it out"
+                f"--{name}", "policies learn from trajectories", got=value, hint="leave it out"
             )
 
 
@@ -92,7 +92,7 @@ def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
         if arguments.normalization is not None:
-            raise InnerloopError("--normalization", "does not apply to policies", do="leave it out")
+            raise InnerloopError("--normalization", "does not apply to policies", hint="leave it out")
         return [own]
     if arguments.normalization == "all":
         return sorted(get_args(Normalization), key=lambda mode: mode != own)
@@ -172,8 +172,8 @@ def _title(found: "innerloop.training.measurement.Measurement", config: Config) 
     if not isinstance(found, ScoreMeasurement):
         return f"{found.algorithm}, undiscounted return"
     if found.score == "loss":
-        most = "at most " if config.data.spec.needs_file else ""  # smaller groups give all rows but one
-        return f"{found.algorithm}, {most}{counted(found.shots, 'shot')}, mean squared error"
+        maximum = "at most " if config.data.spec.needs_file else ""  # smaller groups give all rows but one
+        return f"{found.algorithm}, {maximum}{counted(found.shots, 'shot')}, mean squared error"
     return f"{found.algorithm}, {found.ways}-way {found.shots}-shot"
 
 

@@ -42,8 +42,8 @@ def _chosen(words: Sequence[str]) -> list[Config]:
     """The presets whose names contain all words. Raises InnerloopError if there are none."""
     found = [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
     if not found:
-        do = "`innerloop list` lists them all"
-        raise InnerloopError("list", "no preset's name contains these words", got=" ".join(words), do=do)
+        hint = "`innerloop list` lists them all"
+        raise InnerloopError("list", "no preset's name contains these words", got=" ".join(words), hint=hint)
     return found
 
 

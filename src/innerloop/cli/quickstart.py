@@ -106,8 +106,8 @@ def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
     for config in plan:
         run_folder = RunFolder(folder / config.name)
         if (run_folder.path / "config.json").exists() and run_folder.config() != config:
-            do = "give another --folder"
-            raise InnerloopError(str(run_folder.path), "holds a run with other settings", do=do)
+            hint = "give another --folder"
+            raise InnerloopError(str(run_folder.path), "holds a run with other settings", hint=hint)
 
 
 def _trained(folder: Path, config: Config, title: str) -> int:

@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `innerloop report` and return the exit code."""
     arguments = parse(Report, argv)
     if not arguments.runs:
-        raise InnerloopError("report", "needs a run", do="give a run's folder")
+        raise InnerloopError("report", "needs a run", hint="give a run's folder")
     from innerloop.training.storage.run_directory import RunFolder
 
     if any(RunFolder(run).is_fit for run in arguments.runs):
@@ -68,7 +68,7 @@ def _report_on_fits(arguments: Report) -> int:
     for name, value in (("tasks", arguments.tasks), ("devices", arguments.devices)):
         if value != getattr(Report, name):
             wrong = "nothing is measured in the report of a run of `innerloop.fit`"
-            raise InnerloopError(f"--{name}", wrong, got=value, do="leave it out")
+            raise InnerloopError(f"--{name}", wrong, got=value, hint="leave it out")
     from innerloop.report import fit_page
     from innerloop.training.storage.sources import files_of_run
 

@@ -57,8 +57,8 @@ def _devices_of(folder: Path) -> int | None:
     known = run.known()
     devices = known.get("devices")
     if known and not (isinstance(devices, list) and devices):
-        path, do = folder / "environment.json", "restore the file, or give --devices"
-        raise InnerloopError(str(path), "does not name the devices", do=do)
+        path, hint = folder / "environment.json", "restore the file, or give --devices"
+        raise InnerloopError(str(path), "does not name the devices", hint=hint)
     return len(known["devices"]) if known else None
 
 

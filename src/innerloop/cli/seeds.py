@@ -81,6 +81,6 @@ def _state(folder: Path, config: Config) -> str:
     if not (folder / "config.json").exists():
         return "new"
     if deciding(run.config()) != deciding(config):
-        do = "give another --folder"
-        raise InnerloopError(str(folder), "holds a run with other settings", do=do)
+        hint = "give another --folder"
+        raise InnerloopError(str(folder), "holds a run with other settings", hint=hint)
     return "finished" if run.weights.is_file() else "begun"

@@ -107,10 +107,10 @@ def run(argv: Sequence[str]) -> int:
         parse(Basics, argv, name="train")
     arguments = _parse_with_preset(argv)
     if arguments.at_once > 1 and arguments.seeds is None:
-        raise InnerloopError("--at-once", "needs several seeds", got=arguments.at_once, do="give --seeds")
+        raise InnerloopError("--at-once", "needs several seeds", got=arguments.at_once, hint="give --seeds")
     if _is_distributed(arguments):
         if arguments.seeds is not None:
-            raise InnerloopError("--seeds", "needs a single process", got=arguments.seeds, do="give --seed")
+            raise InnerloopError("--seeds", "needs a single process", got=arguments.seeds, hint="give --seed")
         return _run_distributed(argv, arguments)
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
@@ -126,8 +126,8 @@ def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bo
 
     several = seeds_of(seeds)
     if arguments.resume is not None or seed_given:
-        do = "leave out --resume and --seed"
-        raise InnerloopError("--seeds", "already determines the runs", got=seeds, do=do)
+        hint = "leave out --resume and --seed"
+        raise InnerloopError("--seeds", "already determines the runs", got=seeds, hint=hint)
     config, folder = _plan(arguments, argv)
     assert config is not None
     if arguments.at_once > 1:
@@ -230,14 +230,14 @@ def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Config | None, Path]:
         _check_resume(arguments, argv)
         return None, arguments.resume
     if arguments.preset is None:
-        do = "name one (`innerloop list`), or --resume FOLDER"
-        raise InnerloopError("train", "needs a preset", do=do)
+        hint = "name one (`innerloop list`), or --resume FOLDER"
+        raise InnerloopError("train", "needs a preset", hint=hint)
     config = _with_settings(preset(arguments.preset), arguments)
     check_read(config.data)
     folder = arguments.folder or Path("runs") / config.name
     if (folder / "config.json").exists():
-        do = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
-        raise InnerloopError(str(folder), "already holds a run", do=do)
+        hint = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
+        raise InnerloopError(str(folder), "already holds a run", hint=hint)
     return config, folder
 
 
@@ -250,18 +250,18 @@ def _check_resume(arguments: Train, argv: Sequence[str]) -> None:
         raise InnerloopError("--resume", "there is no such folder", got=str(arguments.resume))
     config = RunFolder(arguments.resume).config()  # pyright: ignore[reportArgumentType]
     if arguments.folder is not None:
-        raise InnerloopError("train", "--resume already names the folder", do="leave out --folder")
+        raise InnerloopError("train", "--resume already names the folder", hint="leave out --folder")
     if arguments.preset not in (None, config.name):
         wrong = f"the run in {arguments.resume} is of preset {config.name}"
-        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), do="leave out the preset")
+        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), hint="leave out the preset")
     given = _flat(absolute(_with_settings(config, _arguments_of(argv, config))))
     for name, value in _flat(config).items():
         if given[name] != value:
-            wrong, do = (
+            wrong, hint = (
                 f"the resumed run keeps its own setting, {value!r}",
                 "leave it out, or start a new run",
             )
-            raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), do=do)
+            raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), hint=hint)
 
 
 def _flat(config: Config) -> dict[str, object]:

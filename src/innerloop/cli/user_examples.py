@@ -63,12 +63,12 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
         wrong = (
             "must be a folder, as this model takes pictures" if folder.exists() else "there is no such folder"
         )
-        do = "put labelled pictures in DATA/support/CLASS/ and new ones in DATA/query/"
-        raise InnerloopError("adapt", wrong, got=repr(str(folder)), do=do)
+        hint = "put labelled pictures in DATA/support/CLASS/ and new ones in DATA/query/"
+        raise InnerloopError("adapt", wrong, got=repr(str(folder)), hint=hint)
     support = folder / "support"
     if not support.is_dir():
-        do = "put labelled pictures in support/CLASS/ and new ones in query/"
-        raise InnerloopError(str(folder), "holds no folder `support`", do=do)
+        hint = "put labelled pictures in support/CLASS/ and new ones in query/"
+        raise InnerloopError(str(folder), "holds no folder `support`", hint=hint)
     return class_files(support, ways, "adapt")
 
 
@@ -76,12 +76,12 @@ def class_files(support: Path, ways: int, command: Command) -> dict[str, list[Pa
     """The pictures of a folder of class folders, by class. Raises InnerloopError for a wrong number of classes."""
     files = list_classes(support, command)
     if len(files) < 2:
-        do = "add a folder for another class"
-        raise InnerloopError(str(support), "must hold at least two classes", got=len(files), do=do)
+        hint = "add a folder for another class"
+        raise InnerloopError(str(support), "must hold at least two classes", got=len(files), hint=hint)
     if len(files) > ways:
         wrong = f"the model has outputs for {ways} classes"
-        do = f"leave some out, or train with --data.ways {len(files)}"
-        raise InnerloopError(str(support), wrong, got=len(files), do=do)
+        hint = f"leave some out, or train with --data.ways {len(files)}"
+        raise InnerloopError(str(support), wrong, got=len(files), hint=hint)
     return files
 
 
@@ -99,7 +99,9 @@ def query_files(folder: Path, given: Sequence[Path]) -> list[Path]:
     query = folder / "query"
     found = sorted(p for p in query.iterdir() if p.suffix.lower() in ENDINGS) if query.is_dir() else []
     if not found:
-        raise InnerloopError(str(query), "contains no images", do="put new ones there, or give --query FILES")
+        raise InnerloopError(
+            str(query), "contains no images", hint="put new ones there, or give --query FILES"
+        )
     return found
 
 
@@ -118,7 +120,7 @@ def _read_picture(path: Path, shape: PictureShape, background: Colour, remarks: 
     image = open_image(path, str(path), remarks)
     if height != width and image.size != (width, height):
         got = f"{image.width} x {image.height}"
-        raise InnerloopError(str(path), f"must be {width} x {height} pixels", got=got, do="resize it")
+        raise InnerloopError(str(path), f"must be {width} x {height} pixels", got=got, hint="resize it")
     return to_array(image, height if height == width else None, channels, background)
 
 
@@ -138,11 +140,11 @@ def read_points(path: Path, *, require_queries: bool = True) -> Points:
         lines = list(islice(csv.reader(text.splitlines()), LINES + 1))
     except UnicodeDecodeError:
         raise InnerloopError(
-            str(path), "is not a text file", do="give a CSV file with the header x,y"
+            str(path), "is not a text file", hint="give a CSV file with the header x,y"
         ) from None
     except csv.Error as trouble:
-        do = "give a CSV file with the header x,y"
-        raise InnerloopError(str(path), f"is not a CSV table ({trouble})", do=do) from None
+        hint = "give a CSV file with the header x,y"
+        raise InnerloopError(str(path), f"is not a CSV table ({trouble})", hint=hint) from None
     if len(lines) > LINES:
         raise InnerloopError(str(path), f"must have {LINES} lines at most")
     if not lines or [cell.strip().lower() for cell in lines[0]] != ["x", "y"]:

@@ -128,7 +128,7 @@ def _resolve_ink(config: Config, given: Ink | None, support: np.ndarray) -> Ink 
         return given or ink_of(support)
     if given is not None:
         wrong = "is only for drawings, and this model was trained on photographs"
-        raise InnerloopError("--ink", wrong, got=given, do="leave it out")
+        raise InnerloopError("--ink", wrong, got=given, hint="leave it out")
     return None
 
 
@@ -148,7 +148,7 @@ def fit_points(start: Start, own: UserData, *, require_queries: bool) -> np.ndar
     """
     if start.config.data.oracle:
         raise InnerloopError(
-            own.command, "the oracle needs each wave's amplitude and phase", do="use another run"
+            own.command, "the oracle needs each wave's amplitude and phase", hint="use another run"
         )
     refuse_pictures(own, "sinusoids", "give a CSV file with the header x,y")
     points = read_points(own.data, require_queries=require_queries)
@@ -156,15 +156,15 @@ def fit_points(start: Start, own: UserData, *, require_queries: bool) -> np.ndar
     return points.asked_x
 
 
-def refuse_pictures(own: UserData, tasks: str, do: str) -> None:
+def refuse_pictures(own: UserData, tasks: str, hint: str) -> None:
     """Raise InnerloopError unless the user's examples are a file of rows and nothing else."""
     if not own.data.exists():
-        raise InnerloopError(own.command, "there is no such file", got=repr(str(own.data)), do=do)
+        raise InnerloopError(own.command, "there is no such file", got=repr(str(own.data)), hint=hint)
     if not own.data.is_file():
         verb = "needs a file of rows" if tasks == "a table" else "need a file of points"
-        raise InnerloopError(own.command, f"{tasks} {verb}", got=repr(str(own.data)), do=do)
+        raise InnerloopError(own.command, f"{tasks} {verb}", got=repr(str(own.data)), hint=hint)
     for name, given in (("--query", own.query), ("--ink", own.ink)):
         if given:
-            do = "leave it out" + ("; rows with an empty y are predicted" if own.command == "adapt" else "")
+            hint = "leave it out" + ("; rows with an empty y are predicted" if own.command == "adapt" else "")
             verb = "has" if tasks == "a table" else "have"
-            raise InnerloopError(name, f"is for pictures, and {tasks} {verb} none", do=do)
+            raise InnerloopError(name, f"is for pictures, and {tasks} {verb} none", hint=hint)

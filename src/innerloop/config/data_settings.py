@@ -20,9 +20,11 @@ def check_read(data: DataConfig) -> None:
     """Raise InnerloopError for a setting that is given although the data set does not read it."""
     for name, value in _foreign(data).items():
         readers = [spec.name for spec in DATASETS.values() if name in spec.settings]
-        do = "leave it out" + (f", or give `data.dataset` {' or '.join(readers)}" if len(readers) < 3 else "")
+        hint = "leave it out" + (
+            f", or give `data.dataset` {' or '.join(readers)}" if len(readers) < 3 else ""
+        )
         raise InnerloopError(
-            f"data.{name}", f"the data set `{data.dataset}` does not read it", got=repr(value), do=do
+            f"data.{name}", f"the data set `{data.dataset}` does not read it", got=repr(value), hint=hint
         )
 
 

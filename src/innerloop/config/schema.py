@@ -202,8 +202,8 @@ class InnerConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.offload and self.checkpoints is None:
-            do = "give inner.checkpoints too, such as the square root of inner.steps"
-            raise InnerloopError("inner.offload", "there are no checkpoints to offload", do=do)
+            hint = "give inner.checkpoints too, such as the square root of inner.steps"
+            raise InnerloopError("inner.offload", "there are no checkpoints to offload", hint=hint)
 
 
 @dataclass(frozen=True)

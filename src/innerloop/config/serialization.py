@@ -39,31 +39,31 @@ def _from_dict(cls: type, values: object, who: str) -> Any:
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise InnerloopError(
-            who, f"unknown field {unknown[0][:80]!r}", do="choose among: " + ", ".join(hints)
+            who, f"unknown field {unknown[0][:80]!r}", hint="choose among: " + ", ".join(hints)
         )
     return cls(**{name: _value_of(hints[name], value, f"{who}: {name}") for name, value in values.items()})
 
 
-def _value_of(hint: object, value: object, who: str) -> Any:
+def _value_of(kind: object, value: object, who: str) -> Any:
     """The value of one field, checked against its type."""
-    if dataclasses.is_dataclass(hint):
-        return _from_dict(hint, value, who)  # pyright: ignore[reportArgumentType]
+    if dataclasses.is_dataclass(kind):
+        return _from_dict(kind, value, who)  # pyright: ignore[reportArgumentType]
     if isinstance(value, list):
         value = tuple(value)
-    if not _matches(hint, value):
-        expected = "a finite number" if hint in (float, float | None) else hint
-        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], do=f"expected {expected}")
-    return float(value) if hint in (float, float | None) and isinstance(value, int) else value
+    if not _matches(kind, value):
+        expected = "a finite number" if kind in (float, float | None) else kind
+        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], hint=f"expected {expected}")
+    return float(value) if kind in (float, float | None) and isinstance(value, int) else value
 
 
-def _matches(hint: Any, value: Any) -> bool:
+def _matches(kind: Any, value: Any) -> bool:
     """Whether a JSON value fits a type: literals, numbers, strings, tuples of them, and unions with None."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_matches(get_args(hint)[0], v) for v in value)
-    if get_args(hint):
-        return any(_matches(option, value) for option in get_args(hint))
-    if hint is float:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_matches(get_args(kind)[0], v) for v in value)
+    if get_args(kind):
+        return any(_matches(option, value) for option in get_args(kind))
+    if kind is float:
         return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max  # false for NaN
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

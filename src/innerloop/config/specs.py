@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-Moves = Literal["all", "head", "body", "context"]
+Adapts = Literal["all", "head", "body", "context"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class AlgorithmSpec:
     Attributes:
         name: the name in a config; `innerloop/algorithms/NAME.py` holds a constructor of the same name.
         title: the name in text.
-        moves: the parameters that the inner loop adapts.
+        adapts: the parameters that the inner loop adapts.
         second_order: whether the meta-gradient differentiates through the inner loop.
         reads_query: whether the meta-gradient reads the query set, so that it may have a separate loss.
         adapts_in_training: whether training runs the inner loop; otherwise only the test does.
@@ -31,7 +31,7 @@ class AlgorithmSpec:
 
     name: str
     title: str
-    moves: Moves = "all"
+    adapts: Adapts = "all"
     second_order: bool = False
     reads_query: bool = True
     adapts_in_training: bool = True
@@ -43,7 +43,7 @@ class AlgorithmSpec:
     @property
     def policies(self) -> bool:
         """Whether it can adapt policies, which support only the plain `InnerLoop`."""
-        return not (self.learns_rates or self.classes or self.settings or self.moves == "context")
+        return not (self.learns_rates or self.classes or self.settings or self.adapts == "context")
 
     @property
     def constructor(self) -> Callable[..., object]:
@@ -63,7 +63,7 @@ class AlgorithmSpec:
             settings: an `InnerConfig` (None: the constructor's defaults).
         """
         options = {"outer_loss_fn": outer_loss_fn} if self.reads_query else {}
-        options |= {"head": head} if self.moves in ("head", "body") else {}
+        options |= {"head": head} if self.adapts in ("head", "body") else {}
         if settings is not None:
             options |= {name: getattr(settings, name) for name in self.settings}
             options |= {"rates": settings.learning_rate} if self.learns_rates else {}
@@ -76,9 +76,9 @@ ALGORITHMS = {
         AlgorithmSpec("maml", "MAML", second_order=True),
         AlgorithmSpec("fomaml", "FOMAML"),
         AlgorithmSpec("reptile", "Reptile", reads_query=False, persistent_moments=True),
-        AlgorithmSpec("anil", "ANIL", moves="head", second_order=True),
-        AlgorithmSpec("boil", "BOIL", moves="body", second_order=True),
-        AlgorithmSpec("cavia", "CAVIA", moves="context", second_order=True),
+        AlgorithmSpec("anil", "ANIL", adapts="head", second_order=True),
+        AlgorithmSpec("boil", "BOIL", adapts="body", second_order=True),
+        AlgorithmSpec("cavia", "CAVIA", adapts="context", second_order=True),
         AlgorithmSpec("meta_sgd", "Meta-SGD", second_order=True, learns_rates=True),
         AlgorithmSpec(
             "maml_plus_plus",

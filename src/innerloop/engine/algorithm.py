@@ -78,9 +78,9 @@ class Algorithm(ABC):
         check_inner(self.inner, type(self).__name__)
         for name, loss_fn in (("loss_fn", self.loss_fn), ("outer_loss_fn", self._outer_loss)):
             if not callable(loss_fn):
-                do = "pass `loss_fn(params, batch)`"
+                hint = "pass `loss_fn(params, batch)`"
                 got = f"a {type(loss_fn).__name__}"
-                raise InnerloopError(type(self).__name__, f"`{name}` must be a function", got=got, do=do)
+                raise InnerloopError(type(self).__name__, f"`{name}` must be a function", got=got, hint=hint)
 
     def init(self, params: Params) -> Params:
         """Make the initial meta-parameters from the parameters of a model."""
@@ -201,5 +201,5 @@ def check_is_algorithm(algorithm: object, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is an algorithm."""
     if not isinstance(algorithm, Algorithm):
         got = getattr(algorithm, "__name__", type(algorithm).__name__)
-        do = "pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example"
-        raise InnerloopError(who, "needs an algorithm", got=got, do=do)
+        hint = "pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example"
+        raise InnerloopError(who, "needs an algorithm", got=got, hint=hint)

@@ -12,9 +12,9 @@ from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import at_least_float32
 
 
-def divisor_up_to(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`; at least 1."""
-    return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)
+def divisor_up_to(number: int, maximum: int) -> int:
+    """The largest divisor of `number` that is at most `maximum`; at least 1."""
+    return max((n for n in range(1, min(maximum, number) + 1) if number % n == 0), default=1)
 
 
 def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -> PyTree:

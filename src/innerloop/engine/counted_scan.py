@@ -11,19 +11,19 @@ from jaxtyping import Array, PyTree
 
 
 def scan_up_to(
-    body: Callable[[PyTree, None], tuple[PyTree, PyTree]], carry: PyTree, count: Array | None, most: int
+    body: Callable[[PyTree, None], tuple[PyTree, PyTree]], carry: PyTree, count: Array | None, maximum: int
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan(body, carry, None, length=count)` for a traced `count` of at most `most`.
+    """`jax.lax.scan(body, carry, None, length=count)` for a traced `count` of at most `maximum`.
 
-    Without a `count`, this is an ordinary scan of length `most`.
+    Without a `count`, this is an ordinary scan of length `maximum`.
 
     Returns:
-        The last carry, and the outputs of `body`, stacked to `most` rows; rows from `count` on are zero.
+        The last carry, and the outputs of `body`, stacked to `maximum` rows; rows from `count` on are zero.
     """
     if count is None:
-        return jax.lax.scan(body, carry, None, length=most)
+        return jax.lax.scan(body, carry, None, length=maximum)
     rows = jax.eval_shape(lambda carry: body(carry, None)[1], carry)
-    blank = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), rows)
+    blank = jax.tree.map(lambda row: jnp.zeros((maximum, *row.shape), row.dtype), rows)
 
     def one(i: Array, held: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         carry, stacked = held

@@ -32,9 +32,9 @@ def check_true_derivatives(loss: Callable[..., PyTree], *arguments: PyTree) -> N
     for equation in _custom_equations(traced.jaxpr):
         if not _is_true(equation):
             kind = equation.primitive.name.removesuffix("_call")
-            do = "use `derivative` rematerialised or unrolled"
+            hint = "use `derivative` rematerialised or unrolled"
             wrong = f"mixed mode needs true derivatives, but a `{kind}` within the loss has a different rule"
-            raise InnerloopError("InnerLoop", wrong, do=do)
+            raise InnerloopError("InnerLoop", wrong, hint=hint)
 
 
 def _custom_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:

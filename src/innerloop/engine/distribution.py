@@ -23,7 +23,7 @@ def check_key(key: object, who: str) -> None:
     if array is not None and _is_key(array):
         return
     got = repr(key) if array is None else f"{array.dtype} of shape {array.shape}"
-    raise InnerloopError(who, "`key` must be a single jax.random key", got=got, do="pass jax.random.key(0)")
+    raise InnerloopError(who, "`key` must be a single jax.random key", got=got, hint="pass jax.random.key(0)")
 
 
 def _is_key(array: np.ndarray | jax.Array) -> bool:
@@ -48,20 +48,20 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, arg
     """
     if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
         got = f"the class {tasks.__name__}" if isinstance(tasks, type) else f"a {type(tasks).__name__}"
-        do = "pass an object with a method `sample(key)` that returns a Task"
-        raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, do=do)
+        hint = "pass an object with a method `sample(key)` that returns a Task"
+        raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, hint=hint)
     check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)
 
 
 def _check_task(task: object, who: str, name: str) -> None:
     """Raise InnerloopError unless a task is a pytree of arrays with a support and a query set."""
     if not (hasattr(task, "support") and hasattr(task, "query")) or jax.tree_util.all_leaves([task]):
-        do = "return innerloop.Task(support, query)"
-        raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", do=do)
+        hint = "return innerloop.Task(support, query)"
+        raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", hint=hint)
     for leaf in jax.tree.leaves(task):
         if not isinstance(leaf, bool | int | float | complex) and not is_data(leaf):
-            got, do = f"a {type(leaf).__name__}", "keep names and other metadata in the distribution"
-            raise InnerloopError(who, f"`{name}` must return a Task of arrays", got=got, do=do)
+            got, hint = f"a {type(leaf).__name__}", "keep names and other metadata in the distribution"
+            raise InnerloopError(who, f"`{name}` must return a Task of arrays", got=got, hint=hint)
 
 
 def check_random(
@@ -91,17 +91,19 @@ def check_random(
         first, second = _traced_twice(traced, key)
     except UNTRACEABLE as error:
         reason = first_line(error)
-        do = "hold arrays as attributes, index them with integers from jax.random, and choose with jnp.where"
-        raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", do=do) from error
+        hint = (
+            "hold arrays as attributes, index them with integers from jax.random, and choose with jnp.where"
+        )
+        raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", hint=hint) from error
     except (TypeError, ValueError) as error:
         if isinstance(error, InnerloopError):
             raise
-        reason, do = first_line(error), "it must take one key and be traceable by JAX"
-        raise InnerloopError(who, f"`{name}` cannot be called ({reason})", do=do) from error
+        reason, hint = first_line(error), "it must take one key and be traceable by JAX"
+        raise InnerloopError(who, f"`{name}` cannot be called ({reason})", hint=hint) from error
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
-        do = "draw from the key with jax.random, or use innerloop.TaskList for fixed tasks"
-        raise InnerloopError(who, wrong, do=do)
+        hint = "draw from the key with jax.random, or use innerloop.TaskList for fixed tasks"
+        raise InnerloopError(who, wrong, hint=hint)
     _check_alike(first, second, who, name)
 
 
@@ -128,7 +130,7 @@ def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name
     """Raise InnerloopError if two traces of a function hold different numbers."""
     if not _same(list(constants_of(first)), list(constants_of(second))):
         wrong = f"`{name}` draws different numbers for the same key, and would draw them once for all tasks"
-        raise InnerloopError(who, wrong, do="draw from the key with jax.random")
+        raise InnerloopError(who, wrong, hint="draw from the key with jax.random")
 
 
 def _same(a: list[object], b: list[object]) -> bool:

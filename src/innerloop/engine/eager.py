@@ -69,5 +69,5 @@ def _raise_diverged(who: str, locate_failure: Callable[..., str], arguments: Seq
         where = locate_failure(*arguments)
     except Exception:  # whatever goes wrong here, the divergence itself must be reported
         where = ""
-    do = "lower the step size, or scale the inputs"
-    raise Diverged(who, "diverged" + (f" in {where}" if where else ""), do=do)
+    hint = "lower the step size, or scale the inputs"
+    raise Diverged(who, "diverged" + (f" in {where}" if where else ""), hint=hint)

@@ -186,7 +186,7 @@ def iterate_batches(
         params = shard_params(params, mesh)  # training may have left them on fewer devices
         for first in range(0, num_tasks, batch_size):
             found = fetch(measured(params, *keys(key, first)))
-            yield jax.tree.map(lambda x, most=num_tasks - first: x[:most], found)
+            yield jax.tree.map(lambda x, maximum=num_tasks - first: x[:maximum], found)
 
     return run
 
@@ -237,8 +237,8 @@ def _numbers(record: Sequence[int]) -> tuple[int, ...]:
     try:
         return tuple(record)
     except TypeError:
-        do = "give several numbers of steps, such as (0, 5)"
-        raise InnerloopError("evaluate", "`record` must be a sequence", got=repr(record), do=do) from None
+        hint = "give several numbers of steps, such as (0, 5)"
+        raise InnerloopError("evaluate", "`record` must be a sequence", got=repr(record), hint=hint) from None
 
 
 def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
@@ -246,8 +246,8 @@ def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
     if not isinstance(tasks, FiniteTasks):
         return 10_000 if asked is None else asked
     if asked is not None and asked > len(tasks):
-        wrong, do = f"there are {len(tasks)} tasks", "omit `num_tasks` to evaluate each task once"
-        raise InnerloopError("evaluate", wrong, got=asked, do=do)
+        wrong, hint = f"there are {len(tasks)} tasks", "omit `num_tasks` to evaluate each task once"
+        raise InnerloopError("evaluate", wrong, got=asked, hint=hint)
     return len(tasks) if asked is None else asked
 
 
@@ -313,6 +313,6 @@ def _raise_diverged(
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
     where = locate_in_adaptation(algorithm, params, task.support)
     where = where or ("the score" if first_nonfinite_leaf(task.query) is None else "its query data")
-    do = "check its data, lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
+    hint = "check its data, lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
     got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
-    raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {where}", got=got, do=do)
+    raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {where}", got=got, hint=hint)

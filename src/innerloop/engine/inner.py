@@ -97,24 +97,26 @@ class InnerLoop:
     def __post_init__(self) -> None:
         self._check_counts()
         if self.stream and self.minibatch is not None:
-            do = "make each item of the stream a minibatch"
-            raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, do=do)
+            hint = "make each item of the stream a minibatch"
+            raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, hint=hint)
         if self.offload and self.checkpoints is None:
-            do = 'give `checkpoints` too, such as "sqrt"'
-            raise InnerloopError("InnerLoop", "`offload` applies to checkpoints, and there are none", do=do)
+            hint = 'give `checkpoints` too, such as "sqrt"'
+            raise InnerloopError(
+                "InnerLoop", "`offload` applies to checkpoints, and there are none", hint=hint
+            )
         check_choice("InnerLoop", "derivative", self.derivative, get_args(Derivative))
         check_selection(self.select)
         if not hasattr(self.rule, "update"):
-            do = "pass optax.sgd(0.1), for example"
-            raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, do=do)
+            hint = "pass optax.sgd(0.1), for example"
+            raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, hint=hint)
 
     def _check_counts(self) -> None:
         """Check the counts and store them as `int`, which is hashable whatever type was given."""
-        for name, least in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
+        for name, minimum in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
             value = getattr(self, name)
             left = name != "steps" and value is None
             if not left and not (name == "checkpoints" and isinstance(value, str) and value == "sqrt"):
-                object.__setattr__(self, name, check_count("InnerLoop", name, value, least))
+                object.__setattr__(self, name, check_count("InnerLoop", name, value, minimum))
 
     @property
     def segments(self) -> int | None:
@@ -132,8 +134,8 @@ class InnerLoop:
 def check_inner(inner: object, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is an inner loop."""
     if not isinstance(inner, InnerLoop):
-        do = "pass InnerLoop(optax.sgd(0.1), steps=5), for example"
-        raise InnerloopError(who, "`inner` must be an InnerLoop", got=f"a {type(inner).__name__}", do=do)
+        hint = "pass InnerLoop(optax.sgd(0.1), steps=5), for example"
+        raise InnerloopError(who, "`inner` must be an InnerLoop", got=f"a {type(inner).__name__}", hint=hint)
 
 
 class Trajectory(NamedTuple):
@@ -292,8 +294,10 @@ def _check_axes(inner: InnerLoop, support: PyTree) -> None:
         return
     lengths = sorted({jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(support)})
     if inner.stream and (not lengths or lengths[0] < inner.steps):
-        do = "give a support set whose leaves hold one item per step along their first axis"
-        raise InnerloopError("InnerLoop", f"a stream of {inner.steps} steps is too short", got=lengths, do=do)
+        hint = "give a support set whose leaves hold one item per step along their first axis"
+        raise InnerloopError(
+            "InnerLoop", f"a stream of {inner.steps} steps is too short", got=lengths, hint=hint
+        )
     if inner.minibatch is not None and len(lengths) != 1:
-        do = "give every leaf of the support set one row per example"
-        raise InnerloopError("InnerLoop", "`minibatch` needs leaves of equal length", got=lengths, do=do)
+        hint = "give every leaf of the support set one row per example"
+        raise InnerloopError("InnerLoop", "`minibatch` needs leaves of equal length", got=lengths, hint=hint)

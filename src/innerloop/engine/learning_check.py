@@ -16,7 +16,7 @@ from innerloop.engine.randomness_check import warn_about_shared_mask
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 
-DO = "look for a stop_gradient, rounding, or a model that does not use its parameters"
+HINT = "look for a stop_gradient, rounding, or a model that does not use its parameters"
 
 
 def check_learns(
@@ -63,9 +63,9 @@ def _unlearnable(reads_support: bool, who: str) -> InnerloopError:
     """The error about adapted parameters that do not depend on the support set."""
     if not reads_support:
         wrong = "the loss does not depend on the support set, so the inner loop would learn nothing from it"
-        return InnerloopError(who, wrong, do="compute the loss from its second argument, the batch")
+        return InnerloopError(who, wrong, hint="compute the loss from its second argument, the batch")
     wrong = "the loss does not depend on the parameters that the inner loop adapts, so it would learn nothing"
-    return InnerloopError(who, wrong, do=DO)
+    return InnerloopError(who, wrong, hint=HINT)
 
 
 def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDistribution, who: str) -> None:
@@ -78,7 +78,7 @@ def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDis
         start = algorithm.start(params, support)  # ProtoMAML makes its head here
         why = explain_mismatch(algorithm, start, support, ways)
         if why:
-            raise InnerloopError(who, why, do="give its head as many outputs as an episode has classes")
+            raise InnerloopError(who, why, hint="give its head as many outputs as an episode has classes")
 
     jax.eval_shape(check, params, task.support)
 
@@ -102,7 +102,7 @@ def _check_query(
         learns, _ = _depends(slope, (adapted, query))
     if not learns:
         wrong = "the loss on the query set does not depend on the parameters, so nothing would be learned"
-        raise InnerloopError(who, wrong, do=DO)
+        raise InnerloopError(who, wrong, hint=HINT)
 
 
 def _depends(function: Callable[..., PyTree], given: PyTree, *rest: PyTree) -> tuple[bool, PyTree]:

@@ -129,7 +129,7 @@ def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | No
 def check_key(loss_fn: LossFn, key: PRNGKeyArray | None) -> None:
     """Raise InnerloopError for a random loss if the key is missing or is not a key."""
     if is_random(loss_fn) and key is None:
-        raise InnerloopError("Loss", "this loss is random and needs a key", got=None, do="pass key=")
+        raise InnerloopError("Loss", "this loss is random and needs a key", got=None, hint="pass key=")
     if is_random(loss_fn):
         distribution.check_key(key, "Loss")
 
@@ -182,6 +182,6 @@ def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         array = hasattr(shape, "shape")
         got = f"shape {shape.shape} of {shape.dtype}" if array else type(shape).__name__
-        do = "take the mean over examples" if array else "use `Loss` to declare what else it returns"
-        raise InnerloopError("loss_fn", "the loss must be one float", got=got, do=do)
+        hint = "take the mean over examples" if array else "use `Loss` to declare what else it returns"
+        raise InnerloopError("loss_fn", "the loss must be one float", got=got, hint=hint)
     check_state(state, extras.state)

@@ -34,19 +34,19 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "TraceContextError":  # from Flax, which may not be installed
             wrong = f"writes to variables that were created outside it ({first_line(error)})"
-            do = "recreate the model inside the loss with nnx.merge(..., copy=True)"
-            raise InnerloopError("loss_fn", wrong, do=do) from error
+            hint = "recreate the model inside the loss with nnx.merge(..., copy=True)"
+            raise InnerloopError("loss_fn", wrong, hint=hint) from error
         if not isinstance(error, TypeError | ValueError):
             raise
         if isinstance(error, InnerloopError):
             raise
         if str(error).startswith(REVERSE):
             wrong = "the loss or the inner rule has a loop without a fixed length, such as optax.lbfgs's line search"
-            do = "use fomaml or reptile, which do not differentiate the inner loop, or another rule"
-            raise InnerloopError("meta-gradient", wrong, do=do) from error
+            hint = "use fomaml or reptile, which do not differentiate the inner loop, or another rule"
+            raise InnerloopError("meta-gradient", wrong, hint=hint) from error
         shapes = ", ".join(
             str(jax.typeof(x)) if hasattr(x, "dtype") else repr(x) for x in jax.tree.leaves(batch)
         )
         wrong = f"cannot be computed ({first_line(error)})"
-        do = "give the shapes that the model expects"
-        raise InnerloopError("loss_fn", wrong, got=f"a batch of {shapes}", do=do) from error
+        hint = "give the shapes that the model expects"
+        raise InnerloopError("loss_fn", wrong, got=f"a batch of {shapes}", hint=hint) from error

@@ -56,8 +56,8 @@ def without_aliases(state: MetaState) -> MetaState:
 def check_state(state: object) -> None:
     """Raise InnerloopError unless this is a state whose arrays have not been donated to an earlier run."""
     if not isinstance(state, MetaState):
-        do = "pass the state that `init` or `run` returned"
-        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", do=do)
+        hint = "pass the state that `init` or `run` returned"
+        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", hint=hint)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-        do = "continue with the state that `run` returned"
-        raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", do=do)
+        hint = "continue with the state that `run` returned"
+        raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", hint=hint)

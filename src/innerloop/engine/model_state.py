@@ -46,8 +46,8 @@ def check_state(before: PyTree, after: PyTree) -> None:
         path, what = changed[0], "the new state must have the structure, shapes and dtypes of the old one"
         got = f"{now.get(path, 'nothing')} after {was.get(path, 'nothing')}"
         both = path in was and path in now
-        do = "cast or reshape it in the loss" if both else "return every leaf of the state"
-        raise InnerloopError("Loss", what, got=got + (f" at `{path}`" if path else ""), do=do)
+        hint = "cast or reshape it in the loss" if both else "return every leaf of the state"
+        raise InnerloopError("Loss", what, got=got + (f" at `{path}`" if path else ""), hint=hint)
 
 
 def _kind(x: PyTree) -> str:

@@ -26,8 +26,8 @@ def initial_moments(init: Callable[[Params], optax.OptState], params: Params, wh
         if isinstance(error, InnerloopError):
             raise
         wrong = f"its optimiser does not fit the parameters ({first_line(error)})"
-        do = "labels, as for `optax.multi_transform`, must be given by a function: Optax would call a labelled model"
-        raise InnerloopError(who, wrong, do=do if callable(params) else "") from error
+        hint = "labels, as for `optax.multi_transform`, must be given by a function: Optax would call a labelled model"
+        raise InnerloopError(who, wrong, hint=hint if callable(params) else "") from error
 
 
 def apply_optimizer(

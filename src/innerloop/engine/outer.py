@@ -58,7 +58,7 @@ class StepInfo(NamedTuple):
     aux: PyTree = None
 
 
-DO = "check that task's data, or lower the step sizes; the error's `before` is the state before this call"
+HINT = "check that task's data, or lower the step sizes; the error's `before` is the state before this call"
 
 AHEAD_BYTES = 2_000_000
 """Small tasks are drawn for as many meta-steps at once as fit in a core's cache. Drawing them for one meta-step at a
@@ -135,7 +135,7 @@ class MeshLoop(ABC):
         steps: int,
         *,
         on_nonfinite: Literal["raise", "ignore"] = "raise",
-        most: int | None = None,
+        max_steps: int | None = None,
     ) -> tuple[MetaState, PyTree]:
         """Take `steps` updates in one call, which is compiled once for each number of updates.
 
@@ -145,9 +145,9 @@ class MeshLoop(ABC):
             on_nonfinite: "raise" raises an error if a loss, gradient or parameter is not finite; the error's attribute
                 `before` is the state before this call. "ignore" returns at once, as JAX functions do, while devices
                 are still computing.
-            most: if given, compile one program for up to `most` updates. Calls whose `steps` is a multiple of
-                `granularity(state.key, most)` and at most `most` share it, so training can be split freely into such
-                calls.
+            max_steps: if given, compile one program for up to `max_steps` updates. Calls whose `steps` is a multiple of
+                `granularity(state.key, max_steps)` and at most `max_steps` share it, so training can be split
+                freely into such calls.
 
         Returns:
             The new state, and what to log, stacked over updates.
@@ -158,11 +158,11 @@ class MeshLoop(ABC):
         """
         check_choice("OuterLoop.run", "on_nonfinite", on_nonfinite, ("raise", "ignore"))
         steps = check_count("OuterLoop.run", "steps", steps)
-        most = most if most is None else check_count("OuterLoop.run", "most", most)
+        max_steps = max_steps if max_steps is None else check_count("OuterLoop.run", "max_steps", max_steps)
         check_state(state)
         if not (self.programs or self.variable_length_programs):
             self.check_tasks(state.key)
-        program = self.compiled(state.key, steps, most)
+        program = self.compiled(state.key, steps, max_steps)
         data = self.data(state, steps)
         before = copy_to_host(jax.tree.map(local_copy, state)) if on_nonfinite == "raise" else None
         state, info = program(shard_params(without_aliases(state), self.mesh), *data)
@@ -175,27 +175,27 @@ class MeshLoop(ABC):
         """A hook for subclasses, called after `run` with its number of updates and what it returns."""
 
     def compiled(
-        self, key: PRNGKeyArray, steps: int, most: int | None
+        self, key: PRNGKeyArray, steps: int, max_steps: int | None
     ) -> Callable[..., tuple[MetaState, PyTree]]:
-        """`program(state, *data)` for `steps` updates: a dedicated one, or one shared by all lengths up to `most`."""
-        granularity = 0 if most is None else self.granularity(key, most)
-        if most is None or granularity == most or steps > most or steps % granularity:
+        """`program(state, *data)` for `steps` updates: its own, or the one for all lengths up to `max_steps`."""
+        granularity = 0 if max_steps is None else self.granularity(key, max_steps)
+        if max_steps is None or granularity == max_steps or steps > max_steps or steps % granularity:
             if steps not in self.programs:
                 self.programs[steps] = self.program(steps)
             return self.programs[steps]
-        if most not in self.variable_length_programs:
-            self.variable_length_programs[most] = self.variable_length_program(most)
+        if max_steps not in self.variable_length_programs:
+            self.variable_length_programs[max_steps] = self.variable_length_program(max_steps)
         return lambda state, *data: _first(
-            steps, self.variable_length_programs[most](state, self.count(steps), *data)
+            steps, self.variable_length_programs[max_steps](state, self.count(steps), *data)
         )
 
     def count(self, steps: int) -> Array:
         """The number of updates as an argument of such a program."""
         return replicate(np.int32(steps), self.mesh)
 
-    def granularity(self, key: PRNGKeyArray, most: int) -> int:
-        """The fewest updates that `variable_length_program(most)` takes; `most` if there is no such program."""
-        return most
+    def granularity(self, key: PRNGKeyArray, max_steps: int) -> int:
+        """The fewest updates that `variable_length_program(max_steps)` takes; `max_steps` if there is none."""
+        return max_steps
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
         """Raise Diverged, with the previous state, unless all losses, gradients and parameters are finite."""
@@ -204,11 +204,11 @@ class MeshLoop(ABC):
             good, where = lost
             where, got = self.locate(before, good) or where, f"outer loss {info.outer_loss[good]}"
             error = Diverged(
-                "OuterLoop.run", f"update {number + good + 1} diverged, in {where}", got=got, do=DO
+                "OuterLoop.run", f"update {number + good + 1} diverged, in {where}", got=got, hint=HINT
             )
         elif (parameter := first_nonfinite_leaf(after.params)) is not None:
             wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step of `{parameter}`"
-            error = Diverged("OuterLoop.run", wrong, do="lower the optimizer's step size")
+            error = Diverged("OuterLoop.run", wrong, hint="lower the optimizer's step size")
         else:
             return
         error.before = restore_to_device(before)
@@ -236,8 +236,8 @@ class MeshLoop(ABC):
     def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
         """The compiled run of `steps` updates: `program(state, *data)`."""
 
-    def variable_length_program(self, most: int) -> Callable[..., tuple[MetaState, PyTree]]:
-        """The compiled run of any multiple of `granularity` updates up to `most`: `program(state, count, *data)`."""
+    def variable_length_program(self, max_steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
+        """`program(state, count, *data)` for any multiple of `granularity` updates up to `max_steps`."""
         raise NotImplementedError  # `granularity` says that there is none
 
     def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
@@ -265,8 +265,10 @@ class GradientLoop(MeshLoop):
     ):
         check_is_algorithm(algorithm, "OuterLoop")
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-            do = "pass optax.adam(1e-3), for example"
-            raise InnerloopError("OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, do=do)
+            hint = "pass optax.adam(1e-3), for example"
+            raise InnerloopError(
+                "OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, hint=hint
+            )
         super().__init__(optimizer.init, meta_batch, chunk, mesh)
         self.algorithm, self.optimizer = algorithm, optimizer
 
@@ -373,9 +375,9 @@ class OuterLoop(GradientLoop):
         many = lambda state, arrays: self.updates(state, steps, None, arrays)
         return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
 
-    def variable_length_program(self, most: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """Up to `most` updates, in multiples of the number whose tasks are drawn at once."""
-        many = lambda state, count, arrays: self.updates(state, most, count, arrays)
+    def variable_length_program(self, max_steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
+        """Up to `max_steps` updates, in multiples of the number whose tasks are drawn at once."""
+        many = lambda state, count, arrays: self.updates(state, max_steps, count, arrays)
         return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
 
     def updates(
@@ -396,12 +398,12 @@ class OuterLoop(GradientLoop):
         state, info = scan_up_to(some, state, times, steps // ahead)
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
-    def granularity(self, key: PRNGKeyArray, most: int) -> int:
-        """The fewest updates that `variable_length_program(most)` takes: those whose tasks are drawn at once."""
-        if most not in self.granularities:
+    def granularity(self, key: PRNGKeyArray, max_steps: int) -> int:
+        """The fewest updates that `variable_length_program(max_steps)` takes: those whose tasks are drawn at once."""
+        if max_steps not in self.granularities:
             keys = jax.eval_shape(lambda key: jax.random.split(key, self.share), key)
-            self.granularities[most] = _steps_ahead(self.tasks.sample, keys, most)
-        return self.granularities[most]
+            self.granularities[max_steps] = _steps_ahead(self.tasks.sample, keys, max_steps)
+        return self.granularities[max_steps]
 
     @cached_property
     def arrays(self) -> PyTree:

@@ -38,8 +38,8 @@ def warn_about_padding(algorithm: Algorithm, params: Params, task: Task, key: PR
         wrong = (
             "the model mixes examples, as batch normalisation does, so the padding of a task changes its loss"
         )
-        do = "normalise every example by itself, or give all tasks the same number of examples"
-        warnings.warn(f"{who}: {wrong}; {do}.", stacklevel=4)
+        hint = "normalise every example by itself, or give all tasks the same number of examples"
+        warnings.warn(f"{who}: {wrong}; {hint}.", stacklevel=4)
 
 
 def _is_padded(examples: PyTree) -> bool:

@@ -54,8 +54,8 @@ def _check_moments(params: WithMoments) -> None:
     """Raise InnerloopError unless parameters have moments."""
     if not isinstance(params, WithMoments):
         wrong = "needs parameters with their second moments"
-        do = "use it in reptile only and outside optax.chain, and pass the result of the algorithm's `init(params)`"
-        raise InnerloopError("persistent_adam", wrong, got=f"a {type(params).__name__}", do=do)
+        hint = "use it in reptile only and outside optax.chain, and pass the result of the algorithm's `init(params)`"
+        raise InnerloopError("persistent_adam", wrong, got=f"a {type(params).__name__}", hint=hint)
 
 
 def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:
@@ -85,9 +85,9 @@ def check_outer_optimizer(optimizer: optax.GradientTransformation, params: PyTre
     after, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
     within = lambda g, u, later: jnp.all((u <= 0) & (-u <= g) & (later == 0))
     if not all(map(bool, jax.tree.leaves(jax.tree.map(within, grads, updates, after)))):
-        do = "use optax.sgd with a step size of at most 1, without momentum"
+        hint = "use optax.sgd with a step size of at most 1, without momentum"
         raise InnerloopError(
-            "persistent_adam", "the outer optimizer would make second moments negative", do=do
+            "persistent_adam", "the outer optimizer would make second moments negative", hint=hint
         )
 
 

@@ -58,10 +58,10 @@ def check_selection(selection: object) -> None:
         got = [name for name in selection if not isinstance(name, str)]
         if not got:
             return None
-    do = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
+    hint = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
     if isinstance(selection, re.Pattern):
-        do = "give the pattern's method, `pattern.search`"
-    raise InnerloopError("select", "is not a selection of parameters", got=selection, do=do)
+        hint = "give the pattern's method, `pattern.search`"
+    raise InnerloopError("select", "is not a selection of parameters", got=selection, hint=hint)
 
 
 def paths(params: PyTree) -> list[str]:
@@ -119,8 +119,8 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
     # If everything is excluded by name, an empty complement is intended.
     by_names = isinstance(selection, Except) and not callable(selection.selection)
     if callable(selection) and not by_names and not any(mask):
-        do = "the paths are: " + ", ".join(paths(params)) + "; () adapts none"
-        raise InnerloopError("select", "the function selects no parameter", do=do)
+        hint = "the paths are: " + ", ".join(paths(params)) + "; () adapts none"
+        raise InnerloopError("select", "the function selects no parameter", hint=hint)
     leaves, structure = jax.tree.flatten(params)
     selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
     rest = structure.unflatten([None if m else x for x, m in zip(leaves, mask, strict=True)])
@@ -134,8 +134,8 @@ def _check_names(params: PyTree, selection: Selection) -> None:
         return
     for name in (selection,) if isinstance(selection, str) else selection:
         if not any(is_selected(name, path) for path in paths(params)):
-            do = "choose among: " + ", ".join(paths(params))
-            raise InnerloopError("select", f"{name!r} matches no parameter", do=do)
+            hint = "choose among: " + ", ".join(paths(params))
+            raise InnerloopError("select", f"{name!r} matches no parameter", hint=hint)
 
 
 def combine(selected: PyTree, rest: PyTree) -> PyTree:
@@ -147,8 +147,8 @@ def combine(selected: PyTree, rest: PyTree) -> PyTree:
     try:
         return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)
     except ValueError as error:
-        do = "give the two trees that `partition` returned"
-        raise InnerloopError("combine", f"these are parts of different trees ({error})", do=do) from error
+        hint = "give the two trees that `partition` returned"
+        raise InnerloopError("combine", f"these are parts of different trees ({error})", hint=hint) from error
 
 
 def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTree:
@@ -179,27 +179,27 @@ def _check_floats(dtype: DTypeLike) -> None:
     except TypeError:
         floats = False
     if not floats:
-        raise InnerloopError("cast", "needs a float dtype", got=dtype, do="give jnp.bfloat16, for example")
+        raise InnerloopError("cast", "needs a float dtype", got=dtype, hint="give jnp.bfloat16, for example")
     if jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
-        do = 'call jax.config.update("jax_enable_x64", True) first'
-        raise InnerloopError("cast", f"{np.dtype(dtype)} is not available", do=do)
+        hint = 'call jax.config.update("jax_enable_x64", True) first'
+        raise InnerloopError("cast", f"{np.dtype(dtype)} is not available", hint=hint)
 
 
 def check_trainable(params: PyTree, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless every leaf is a float array and there is at least one."""
     if hasattr(params, "params") and hasattr(params, "opt_state"):
         got = f"the whole {type(params).__name__}"
-        raise InnerloopError(who, "needs the parameters only", got=got, do="pass `state.params`")
+        raise InnerloopError(who, "needs the parameters only", got=got, hint="pass `state.params`")
     leaves = jax.tree.leaves(params)
     if not leaves:
-        raise InnerloopError(who, "the parameter tree has no array", do="pass a pytree of float arrays")
+        raise InnerloopError(who, "the parameter tree has no array", hint="pass a pytree of float arrays")
     for path, leaf in zip(paths(params), leaves, strict=True):
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InnerloopError(
                 who,
                 f"parameter `{path}` is not a float array",
                 got=getattr(leaf, "dtype", type(leaf).__name__),
-                do="keep only float arrays in the parameters and close over the rest",
+                hint="keep only float arrays in the parameters and close over the rest",
             )
 
 
@@ -213,10 +213,10 @@ def global_norm(tree: PyTree) -> Array:
     return jnp.sqrt(sum(jnp.sum(jnp.square(at_least_float32(x))) for x in jax.tree.leaves(tree)))
 
 
-DO = "use the config that it was trained with"
+HINT = "use the config that it was trained with"
 
 
-def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str, do: str = DO) -> None:
+def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str, hint: str = HINT) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the names and shapes of two sets of arrays agree."""
     for path in sorted(set(wanted) | set(found)):
         if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
@@ -225,7 +225,7 @@ def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: s
                 f"belongs to another model: `{path}` should "
                 + (f"have {_shape_of(wanted, path)}" if path in wanted else "be absent"),
                 got=_shape_of(found, path),
-                do=do,
+                hint=hint,
             )
 
 

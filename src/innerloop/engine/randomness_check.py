@@ -33,8 +33,8 @@ def warn_about_shared_mask(
     start = jax.eval_shape(lambda params, task: algorithm.start(params, task.support), params, task)
     wrong = _fault(algorithm.loss_fn, start, task.support, key)
     if wrong:
-        do = "declare it with `Loss(fn, random=True)` and draw from its `key`"
-        warnings.warn(f"{who}: {wrong}, so they are the same at every inner step; {do}.", stacklevel=4)
+        hint = "declare it with `Loss(fn, random=True)` and draw from its `key`"
+        warnings.warn(f"{who}: {wrong}, so they are the same at every inner step; {hint}.", stacklevel=4)
 
 
 def _fault(loss_fn: LossFn, params: PyTree, batch: PyTree, key: PRNGKeyArray) -> str:

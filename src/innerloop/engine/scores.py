@@ -13,7 +13,7 @@ from innerloop.errors import InnerloopError, first_line
 Score = Callable[[Params, Task], dict[str, Array]]
 """`score(adapted, task) -> {"accuracy": ..., "loss": ...}`, one number each for one task."""
 
-DO = "return a dictionary of numbers, such as {'accuracy': accuracy}, computed with jax.numpy"
+HINT = "return a dictionary of numbers, such as {'accuracy': accuracy}, computed with jax.numpy"
 
 
 def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
@@ -28,12 +28,14 @@ def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.Sha
         if isinstance(error, InnerloopError):
             raise
         wrong = f"cannot be computed ({first_line(error)})"
-        raise InnerloopError("score", wrong, do=DO) from error
+        raise InnerloopError("score", wrong, hint=HINT) from error
     if not isinstance(shapes, Mapping) or not shapes:
-        raise InnerloopError("score", "must return scores by name", got=_described(shapes), do=DO)
+        raise InnerloopError("score", "must return scores by name", got=_described(shapes), hint=HINT)
     for name, shape in shapes.items():
         if not isinstance(shape, jax.ShapeDtypeStruct) or shape.shape != () or not _is_real(shape.dtype):
-            raise InnerloopError("score", f"{name!r} must be one real number", got=_described(shape), do=DO)
+            raise InnerloopError(
+                "score", f"{name!r} must be one real number", got=_described(shape), hint=HINT
+            )
     return dict(shapes)
 
 

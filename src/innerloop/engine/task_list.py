@@ -36,8 +36,8 @@ class TaskList(FiniteTasks, eqx.Module):
                 leaves of different lengths, or sets of different lengths are not `Batch`es.
         """
         if not tasks:
-            do = "give a list of innerloop.Task(support, query)"
-            raise InnerloopError("TaskList", "there must be at least one task", got=0, do=do)
+            hint = "give a list of innerloop.Task(support, query)"
+            raise InnerloopError("TaskList", "there must be at least one task", got=0, hint=hint)
         support, query = ([getattr(task, part) for task in tasks] for part in Task._fields)
         self.tasks = Task(_stacked(support, "support"), _stacked(query, "query"))
 
@@ -70,7 +70,7 @@ def _length(examples: PyTree, part: str, number: int) -> int:
     if len(lengths) > 1:
         wrong = f"the leaves of the {part} set of task {number} must have the same length"
         raise InnerloopError(
-            "TaskList", wrong, got=sorted(lengths), do="give every leaf of the set one row per example"
+            "TaskList", wrong, got=sorted(lengths), hint="give every leaf of the set one row per example"
         )
     return lengths.pop() if lengths else 0
 
@@ -80,7 +80,7 @@ def _padded(examples: PyTree, length: int, part: str) -> Batch:
     if not isinstance(examples, Batch):
         wrong = f"{part} sets of different sizes must be batches, whose mask marks the padding"
         got = type(examples).__name__
-        raise InnerloopError("TaskList", wrong, got=got, do="give innerloop.Batch(inputs, targets)")
+        raise InnerloopError("TaskList", wrong, got=got, hint="give innerloop.Batch(inputs, targets)")
     count = _length(examples, part, 0)
     pad = lambda x: np.concatenate([x, np.zeros((length - count, *np.shape(x)[1:]), np.asarray(x).dtype)])
     mask = np.ones(count, bool) if examples.mask is None else examples.mask
@@ -95,5 +95,7 @@ def _check_like(first: PyTree, other: PyTree, who: str) -> None:
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
         wanted, got = (f"{np.asarray(x).dtype}{list(np.shape(x))}" for x in (a, b))
         if wanted != got:
-            do = "give the examples of all tasks the same shape and dtype"
-            raise InnerloopError("TaskList", f"the {who} must match that of task 0, {wanted}", got=got, do=do)
+            hint = "give the examples of all tasks the same shape and dtype"
+            raise InnerloopError(
+                "TaskList", f"the {who} must match that of task 0, {wanted}", got=got, hint=hint
+            )

@@ -36,12 +36,14 @@ def resolved(path: Path | str) -> Path:
 
 
 @contextmanager
-def cannot_write(path: Path, do: str = "free some room or give write access") -> Iterator[None]:
+def cannot_write(path: Path, hint: str = "free some room or give write access") -> Iterator[None]:
     """Turn an OSError raised in the block into an InnerloopError about `path`."""
     try:
         yield
     except OSError as trouble:
-        raise InnerloopError(str(path), f"cannot be written ({trouble.strerror or trouble})", do=do) from None
+        raise InnerloopError(
+            str(path), f"cannot be written ({trouble.strerror or trouble})", hint=hint
+        ) from None
 
 
 @contextmanager
@@ -112,11 +114,11 @@ def check_output_path(
     with cannot_write(path):
         _refuse_input(path, inputs)
         if path.is_dir():
-            raise InnerloopError(str(path), "is a folder", do="name a file in it")
+            raise InnerloopError(str(path), "is a folder", hint="name a file in it")
         if os.path.lexists(path) and not path.is_file():
-            raise InnerloopError(str(path), "is not a regular file", do="give another name")
+            raise InnerloopError(str(path), "is not a regular file", hint="give another name")
     if path.exists() and not overwrite:
-        raise InnerloopError(str(path), "already exists", do=OVERWRITE)
+        raise InnerloopError(str(path), "already exists", hint=OVERWRITE)
     with cannot_write(path, "give a path in a folder that exists and is writable"):
         folder = next(f for f in path.parents if os.path.lexists(f) or not new_folder)
         if not os.path.lexists(folder):
@@ -130,7 +132,7 @@ def check_output_path(
 
 def _refuse_input(path: Path, inputs: Iterable[Path | str]) -> None:
     if path.exists() and any(path.samefile(other) for other in _files(inputs)):
-        raise InnerloopError(str(path), "is an input, so it is not overwritten", do="give another name")
+        raise InnerloopError(str(path), "is an input, so it is not overwritten", hint="give another name")
 
 
 def _files(inputs: Iterable[Path | str]) -> Iterator[Path]:
@@ -149,7 +151,7 @@ def new_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
             with replacing(path, overwrite=overwrite) as draft:
                 yield draft
         except FileExistsError:
-            raise InnerloopError(str(path), "already exists", do=OVERWRITE) from None
+            raise InnerloopError(str(path), "already exists", hint=OVERWRITE) from None
 
 
 @contextmanager
@@ -190,8 +192,10 @@ class OwnFolder:
         for part in name.split("/"):
             place = place / part
             if place.is_symlink():
-                do = "replace it with what it points to; links are not followed here"
-                raise InnerloopError(str(self.path), f"`{name}` leads through a link", got=str(place), do=do)
+                hint = "replace it with what it points to; links are not followed here"
+                raise InnerloopError(
+                    str(self.path), f"`{name}` leads through a link", got=str(place), hint=hint
+                )
         return place
 
     def make(self, name: str = "") -> Path:
@@ -308,7 +312,7 @@ class OutputFolder(OwnFolder):
 
 
 def _foreign(path: Path) -> InnerloopError:
-    return InnerloopError(str(path), "was not written by innerloop, or was changed since", do=OVERWRITE)
+    return InnerloopError(str(path), "was not written by innerloop, or was changed since", hint=OVERWRITE)
 
 
 _LARGEST = 1 << 30

@@ -11,7 +11,7 @@ def expanded(path: str | os.PathLike[str], who: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # no such user, or the current one has neither HOME nor a passwd entry
-        do = "give the full path"
+        hint = "give the full path"
         raise InnerloopError(
-            who, "names a home folder that does not exist", got=repr(str(path)), do=do
+            who, "names a home folder that does not exist", got=repr(str(path)), hint=hint
         ) from None

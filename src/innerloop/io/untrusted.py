@@ -106,7 +106,7 @@ def read_text(path: Path, limit: int = TEXT, *, follow: bool = True) -> str:
     try:
         return read_bytes(path, limit, follow=follow).decode("utf-8")
     except UnicodeDecodeError as trouble:
-        raise InnerloopError(str(path), f"is not UTF-8 text ({trouble.reason})", do=RESTORE) from None
+        raise InnerloopError(str(path), f"is not UTF-8 text ({trouble.reason})", hint=RESTORE) from None
 
 
 def parse_json(text: str, who: str, *, finite: bool = True) -> Any:
@@ -121,9 +121,9 @@ def parse_json(text: str, who: str, *, finite: bool = True) -> Any:
         value = json.loads(text, **hooks)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate could not be written back
     except RecursionError:
-        raise InnerloopError(who, "is not JSON (nested too deeply)", do=RESTORE) from None
+        raise InnerloopError(who, "is not JSON (nested too deeply)", hint=RESTORE) from None
     except ValueError as trouble:
-        raise InnerloopError(who, f"is not JSON ({trouble})", do=RESTORE) from None
+        raise InnerloopError(who, f"is not JSON ({trouble})", hint=RESTORE) from None
     return value
 
 
@@ -145,7 +145,7 @@ def read_object(path: Path, limit: int = TEXT, *, follow: bool = True) -> JsonOb
     """Read a file that holds one JSON object. Raises InnerloopError for anything else."""
     value = parse_json(read_text(path, limit, follow=follow), str(path))
     if not isinstance(value, dict):
-        raise InnerloopError(str(path), "must hold one JSON object", got=type(value).__name__, do=RESTORE)
+        raise InnerloopError(str(path), "must hold one JSON object", got=type(value).__name__, hint=RESTORE)
     return value
 
 
@@ -157,4 +157,4 @@ def is_number(value: object) -> bool:
 def refuse_link(path: Path) -> None:
     """Raise InnerloopError for a symbolic link; there should be none in a run's folder."""
     if path.is_symlink():
-        raise InnerloopError(str(path), "is a symbolic link", do="put the file itself there")
+        raise InnerloopError(str(path), "is a symbolic link", hint="put the file itself there")

@@ -67,7 +67,7 @@ class ClassifierOnly(Generic[Arguments, Result]):
             return self.method
         if not learner.classification:
             name = self.method.__name__
-            raise NoSuchMethod(f"Learner.{name}", "a regressor has no probabilities", do="use predict")
+            raise NoSuchMethod(f"Learner.{name}", "a regressor has no probabilities", hint="use predict")
         return MethodType(self.method, learner)
 
 
@@ -98,8 +98,10 @@ class Estimator:
         """
         for name in settings:
             if name not in SETTINGS:
-                do = "choose among: " + ", ".join(SETTINGS)
-                raise InnerloopError("Learner.set_params", "there is no such setting", got=repr(name), do=do)
+                hint = "choose among: " + ", ".join(SETTINGS)
+                raise InnerloopError(
+                    "Learner.set_params", "there is no such setting", got=repr(name), hint=hint
+                )
         if not settings:
             return self
         fresh = type(self)(**self.get_params() | settings)

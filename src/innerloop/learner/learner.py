@@ -110,8 +110,10 @@ class Learner(Estimator):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in FITTED and not name.startswith("_"):  # scikit-learn sets private attributes itself
-            do = "call set_params, or make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
-            raise InnerloopError("Learner", f"`{name}` cannot be set", do=do)
+            hint = (
+                "call set_params, or make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
+            )
+            raise InnerloopError("Learner", f"`{name}` cannot be set", hint=hint)
         super().__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Callable[[bytes], "Learner"], tuple[bytes]]:
@@ -248,8 +250,8 @@ class Learner(Estimator):
             return float(np.mean([a == b for a, b in zip(found.tolist(), labels, strict=True)]))
         wanted = validation.values(y, found.shape, "Learner.score")
         if (wanted == wanted[0]).all():
-            do = "give at least two different values"
-            raise InnerloopError("Learner.score", "R^2 needs values that differ", do=do)
+            hint = "give at least two different values"
+            raise InnerloopError("Learner.score", "R^2 needs values that differ", hint=hint)
         spread = float(np.square(wanted - wanted.mean(0)).sum())
         return 1 - float(np.square(wanted - found).sum()) / spread
 
@@ -332,9 +334,9 @@ class Learner(Estimator):
                 wrong = f"the model does not accept these inputs ({first_line(error)})"
                 raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
             if not outputs.shape or outputs.shape[0] != len(inputs):
-                do = "make apply take and return a batch (jax.vmap)"
+                hint = "make apply take and return a batch (jax.vmap)"
                 raise InnerloopError(
-                    "apply", "must return one output per example", got=f"shape {outputs.shape}", do=do
+                    "apply", "must return one output per example", got=f"shape {outputs.shape}", hint=hint
                 )
             self._output_shapes[key] = outputs.shape
         return self._output_shapes[key]
@@ -378,7 +380,7 @@ class Learner(Estimator):
 
     def _check_fitted(self, who: str) -> None:
         if self.params_ is None:
-            raise not_fitted()(who, "the learner is not fitted", do="call fit(x, y) first")
+            raise not_fitted()(who, "the learner is not fitted", hint="call fit(x, y) first")
 
 
 def _with_attributes(attributes: dict[str, object]) -> Learner:
@@ -404,5 +406,7 @@ def _check_converges(adapted: Params, losses: Array) -> None:
     sound = np.isfinite(np.asarray(losses))
     if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
         step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
-        got, do = f"losses {np.asarray(losses).tolist()}", "lower the inner step size, or scale the inputs"
-        raise InnerloopError("Learner.fit", f"the inner loop diverged at inner step {step}", got=got, do=do)
+        got, hint = f"losses {np.asarray(losses).tolist()}", "lower the inner step size, or scale the inputs"
+        raise InnerloopError(
+            "Learner.fit", f"the inner loop diverged at inner step {step}", got=got, hint=hint
+        )

@@ -15,8 +15,10 @@ def batch_loss(loss_fn: LossFn) -> BatchLoss:
     """The loss that holds the model. Raises InnerloopError if it holds none."""
     held = loss_fn.fn if isinstance(loss_fn, Loss) else loss_fn
     if not isinstance(held, BatchLoss):
-        do = "use innerloop.BatchLoss(measure, apply)"
-        raise InnerloopError("Learner", "the algorithm's loss does not expose its model", got=loss_fn, do=do)
+        hint = "use innerloop.BatchLoss(measure, apply)"
+        raise InnerloopError(
+            "Learner", "the algorithm's loss does not expose its model", got=loss_fn, hint=hint
+        )
     return held
 
 

@@ -53,10 +53,10 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     text = json.dumps(
         {"classes": labels, "target_shape": target_shape, "example": example, "numbers": learner.numbers_}
     )
-    do = "give a path in a folder that exists"
+    hint = "give a path in a folder that exists"
     target = check_output_path(path, overwrite=overwrite)
-    with cannot_write(target, do), replacing(target, overwrite=overwrite) as draft:
-        safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, do=do)
+    with cannot_write(target, hint), replacing(target, overwrite=overwrite) as draft:
+        safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, hint=hint)
 
 
 def check_labels(labels: list[object], who: str) -> None:
@@ -64,8 +64,8 @@ def check_labels(labels: list[object], who: str) -> None:
     try:
         json.dumps(labels)
     except TypeError as error:
-        do = "use strings, numbers or tuples of them as labels"
-        raise InnerloopError(who, f"the labels cannot be saved ({error})", do=do) from None
+        hint = "use strings, numbers or tuples of them as labels"
+        raise InnerloopError(who, f"the labels cannot be saved ({error})", hint=hint) from None
 
 
 def load(learner: "Learner", path: Path) -> None:
@@ -100,7 +100,7 @@ def load(learner: "Learner", path: Path) -> None:
         support = validation.as_inputs(support, learner.shape, str(path))
     elif _needs_examples_of(learner, params, support, str(path)):
         wrong = f"holds no examples, which normalization `{learner.normalization}` needs for this model"
-        raise InnerloopError(str(path), wrong, do="load it into a learner like the one that saved it")
+        raise InnerloopError(str(path), wrong, hint="load it into a learner like the one that saved it")
     learner.params_, learner.support_, learner.losses_ = params, support, losses
     learner.numbers_ = numbers
     if classes is not None:
@@ -182,8 +182,10 @@ def _numbers_of(text: str, like: np.ndarray, who: str) -> validation.Numbers | N
     found = facts.get("numbers") if isinstance(facts, dict) else None
     of_type = ("whole numbers",) if like.dtype.kind in "iu" else ("bytes", "floats")
     if found is not None and found not in of_type:
-        do = "save it again"
-        raise InnerloopError(who, f"does not say what {like.dtype} examples are", got=str(found)[:80], do=do)
+        hint = "save it again"
+        raise InnerloopError(
+            who, f"does not say what {like.dtype} examples are", got=str(found)[:80], hint=hint
+        )
     return found
 
 

@@ -23,8 +23,8 @@ def dumps(tree: object) -> bytes:
     try:
         _Pickler(buffer).dump(tree)
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
-        do = "define functions at the top level of a module, or save the parameters alone"
-        raise InnerloopError("pickle", f"an object cannot be pickled ({error})", do=do) from error
+        hint = "define functions at the top level of a module, or save the parameters alone"
+        raise InnerloopError("pickle", f"an object cannot be pickled ({error})", hint=hint) from error
     return buffer.getvalue()
 
 
@@ -59,8 +59,8 @@ def _blank(module: str, name: str, number: int) -> Callable[..., object]:
     """The function without the variables it closes over, which may hold the function itself."""
     codes = _codes(module, name)
     if number >= len(codes):
-        do = "load it with the library versions that saved it"
-        raise InnerloopError("pickle", f"there is no function {module}.{name}", do=do)
+        hint = "load it with the library versions that saved it"
+        raise InnerloopError("pickle", f"there is no function {module}.{name}", hint=hint)
     code = codes[number]
     cells = tuple(CellType() for _ in code.co_freevars)
     made = FunctionType(code, vars(sys.modules[module]), code.co_name, None, cells)

@@ -20,9 +20,9 @@ from innerloop.training.warm_start import MODEL, zero_head
 def refuse_policies(config: Config) -> None:
     """Raise InnerloopError for an RL policy, which adapts from trajectories, not from labelled examples."""
     if config.reinforcement:
-        do = "measure it with `innerloop evaluate`, or act with it through `innerloop.rl`"
+        hint = "measure it with `innerloop evaluate`, or act with it through `innerloop.rl`"
         raise InnerloopError(
-            config.name, "is an RL policy; it adapts from trajectories, not from labelled examples", do=do
+            config.name, "is an RL policy; it adapts from trajectories, not from labelled examples", hint=hint
         )
 
 

@@ -27,7 +27,7 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
     values = _numbers(x, "x", who)
     if values.ndim < 1 or len(values) == 0:
         got = f"shape {values.shape}"
-        raise InnerloopError(who, "x must hold at least one example", got=got, do="give [examples, ...]")
+        raise InnerloopError(who, "x must hold at least one example", got=got, hint="give [examples, ...]")
     if values.size == 0:
         wrong = f"0 feature(s) (shape={values.shape}) while a minimum of 1 is required"
         raise InnerloopError(who, wrong)
@@ -42,7 +42,9 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
     if values is None:
         raise InnerloopError(who, f"requires {name} to be passed, but the target {name} is None")
     if hasattr(values, "toarray"):
-        raise InnerloopError(who, f"{name} must be dense", got="a sparse matrix", do=f"call {name}.toarray()")
+        raise InnerloopError(
+            who, f"{name} must be dense", got="a sparse matrix", hint=f"call {name}.toarray()"
+        )
     try:
         array = np.asarray(values)
     except ValueError:
@@ -52,7 +54,7 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
     if array.dtype.kind in "iu":
         narrow = array.astype(np.int32)
         if (narrow != array).any():
-            raise InnerloopError(who, f"whole numbers in {name} must fit 32 bits", do="pass them as floats")
+            raise InnerloopError(who, f"whole numbers in {name} must fit 32 bits", hint="pass them as floats")
         return narrow
     # bfloat16 and similar types have kind V although they are numbers.
     if array.dtype.kind not in "bf" and not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
@@ -60,8 +62,8 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
     array = array.astype(np.float32)
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
-        do = "remove or fill those examples"
-        raise InnerloopError(who, f"{name} must be finite", got=f"{bad} NaN or infinite values", do=do)
+        hint = "remove or fill those examples"
+        raise InnerloopError(who, f"{name} must be finite", got=f"{bad} NaN or infinite values", hint=hint)
     return array
 
 
@@ -77,9 +79,9 @@ def check_same_numbers(x: object, fitted: Numbers | None, who: str) -> None:
     Bytes are scaled to [0, 1] and others are not. None: what was fitted is unknown.
     """
     if {numbers_of(x), fitted} == {"bytes", "whole numbers"}:
-        do = "pass both as uint8, or both as floats"
+        hint = "pass both as uint8, or both as floats"
         wrong = f"x must hold {fitted}, as in fit: only bytes are scaled to [0, 1]"
-        raise InnerloopError(who, wrong, got=numbers_of(x), do=do)
+        raise InnerloopError(who, wrong, got=numbers_of(x), hint=hint)
 
 
 def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) -> None:
@@ -89,7 +91,7 @@ def check_example_shape(got: tuple[int, ...], wanted: Shape | None, who: str) ->
     if len(got) == len(wanted) and all(w in (None, g) for g, w in zip(got, wanted, strict=True)):
         return
     shown = f"({', '.join('any' if w is None else str(w) for w in wanted)}{',' if len(wanted) == 1 else ''})"
-    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, do=_advice(got, wanted))
+    raise InnerloopError(who, f"each example must have the shape {shown}", got=got, hint=_advice(got, wanted))
 
 
 def _advice(got: tuple[int, ...], wanted: Shape) -> str:
@@ -108,8 +110,8 @@ def check_unit_range(x: np.ndarray, who: str) -> None:
     """Raise InnerloopError for images with values outside [0, 1]."""
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
-        do = "pass bytes (uint8), or divide by 255"
-        raise InnerloopError(who, "pixels must lie in 0..1", got=f"{low:g} to {high:g}", do=do)
+        hint = "pass bytes (uint8), or divide by 255"
+        raise InnerloopError(who, "pixels must lie in 0..1", got=f"{low:g} to {high:g}", hint=hint)
 
 
 def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
@@ -127,13 +129,13 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
         raise InnerloopError(who, "requires y to be passed, but the target y is None")
     y = y if hasattr(y, "ndim") or not hasattr(y, "__array__") else np.asarray(y)
     if hasattr(y, "ndim") and y.ndim != 1:
-        do = "give one label per example, not one-hot rows"
-        raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", do=do)
+        hint = "give one label per example, not one-hot rows"
+        raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", hint=hint)
     try:
         given = list(np.asarray(y) if hasattr(y, "ndim") else y)
     except TypeError:
-        got, do = type(y).__name__, "give a list or an array"
-        raise InnerloopError(who, "y must hold one label per example", got=got, do=do) from None
+        got, hint = type(y).__name__, "give a list or an array"
+        raise InnerloopError(who, "y must hold one label per example", got=got, hint=hint) from None
     _check_length(len(given), examples, who)
     return [_as_label(label, who) for label in given]
 
@@ -147,10 +149,10 @@ def _as_label(label: Any, who: str) -> Hashable:
     try:
         hash(plain)
     except TypeError:
-        do = "use strings, numbers or tuples of them"
-        raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, do=do) from None
+        hint = "use strings, numbers or tuples of them"
+        raise InnerloopError(who, "labels must be hashable", got=type(label).__name__, hint=hint) from None
     if _is_missing(label):
-        raise InnerloopError(who, "a label is missing", got=label, do="remove the example")
+        raise InnerloopError(who, "a label is missing", got=label, hint="remove the example")
     return plain
 
 
@@ -179,14 +181,14 @@ def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np
         raise InnerloopError("apply", "scores must be [examples, classes]", got=f"shape {shape}")
     labels = as_labels(y, shape[0], "Learner.fit")
     classes = _distinct(labels)
-    most = max(shape[1], 2)
+    maximum = max(shape[1], 2)
     if len(classes) < 2:
-        do = "add examples of another class"
-        raise InnerloopError("Learner.fit", "needs at least two classes", got="one class", do=do)
-    if len(classes) > most:
-        do = "fit fewer classes, or start from a model with more outputs"
-        wrong = f"this model has outputs for at most {most} classes"
-        raise InnerloopError("Learner.fit", wrong, got=len(classes), do=do)
+        hint = "add examples of another class"
+        raise InnerloopError("Learner.fit", "needs at least two classes", got="one class", hint=hint)
+    if len(classes) > maximum:
+        hint = "fit fewer classes, or start from a model with more outputs"
+        wrong = f"this model has outputs for at most {maximum} classes"
+        raise InnerloopError("Learner.fit", wrong, got=len(classes), hint=hint)
     number = {label: i for i, label in enumerate(classes)}
     return classes, np.array([number[label] for label in labels], np.int32)
 

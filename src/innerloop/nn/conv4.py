@@ -50,7 +50,7 @@ class Conv4(eqx.Module):
         height, width, channels = image_shape
         if min(height, width) < 16:
             raise InnerloopError(
-                "Conv4", "four halvings need images of at least 16 by 16", got=image_shape, do="resize them"
+                "Conv4", "four halvings need images of at least 16 by 16", got=image_shape, hint="resize them"
             )
         keys = jax.random.split(key, 5)
         stride = 2 if downsample == "stride" else 1

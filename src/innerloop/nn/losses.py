@@ -30,8 +30,8 @@ def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
 def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") -> None:
     """Raise InnerloopError for targets of another shape, which broadcasting would turn into a wrong result."""
     if jnp.shape(targets) != shape:
-        do = "reshape them, for example with targets[:, None] or targets[:, 0]"
-        raise InnerloopError(who, f"targets must have shape {shape}", got=jnp.shape(targets), do=do)
+        hint = "reshape them, for example with targets[:, None] or targets[:, 0]"
+        raise InnerloopError(who, f"targets must have shape {shape}", got=jnp.shape(targets), hint=hint)
 
 
 def _check_mask(mask: Array, examples: int) -> None:
@@ -40,7 +40,7 @@ def _check_mask(mask: Array, examples: int) -> None:
     if shape != (examples,) or dtype != jnp.bool_:
         wrong = f"the mask must be booleans of shape {(examples,)}"
         raise InnerloopError(
-            "loss", wrong, got=f"{dtype} of shape {shape}", do="pass mask > 0, or mask[:, 0]"
+            "loss", wrong, got=f"{dtype} of shape {shape}", hint="pass mask > 0, or mask[:, 0]"
         )
 
 

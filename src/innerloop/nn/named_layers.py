@@ -74,8 +74,8 @@ class NamedLayers:
         """
         for name in names:
             if name not in self.selections:
-                do = "choose among: " + ", ".join(self.names)
-                raise InnerloopError("layers", "unknown layer", got=repr(name), do=do)
+                hint = "choose among: " + ", ".join(self.names)
+                raise InnerloopError("layers", "unknown layer", got=repr(name), hint=hint)
         return lambda path: any(is_selected(self.selections[name], path) for name in names)
 
     def parts(self, tree: PyTree) -> dict[str, list[Array]]:
@@ -91,8 +91,8 @@ class NamedLayers:
         """Raise InnerloopError unless every layer has parameters."""
         for name, leaves in self.parts(params).items():
             if not leaves:
-                do = "choose among: " + ", ".join(paths(params))
-                raise InnerloopError("NamedLayers", f"layer {name!r} has no parameter", do=do)
+                hint = "choose among: " + ", ".join(paths(params))
+                raise InnerloopError("NamedLayers", f"layer {name!r} has no parameter", hint=hint)
 
 
 def named_layers(model: PyTree) -> NamedLayers:
@@ -109,8 +109,8 @@ def named_layers(model: PyTree) -> NamedLayers:
         normed = lambda i: [f"body/{i}", f"norms/{i}"] if model.norms else [f"body/{i}"]
         body = {f"hidden{i + 1}": normed(i) for i in range(count)}
         return NamedLayers({**body, "head": "head"}, _mlp_activations, _embed)
-    do = "name its layers with `innerloop.analysis.NamedLayers`"
-    raise InnerloopError("layers", "the model is not a built-in one", got=type(model).__name__, do=do)
+    hint = "name its layers with `innerloop.analysis.NamedLayers`"
+    raise InnerloopError("layers", "the model is not a built-in one", got=type(model).__name__, hint=hint)
 
 
 def _embed(model: Conv4 | MLP, inputs: Array) -> Array:

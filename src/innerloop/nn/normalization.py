@@ -47,7 +47,7 @@ def predict(
         _check_reference(apply, params)
         return apply(params, _joint_batch(support_inputs, query_inputs), reference=examples)[examples:]
     raise InnerloopError(
-        "normalization", "unknown mode", got=repr(mode), do="choose transductive, inductive or support"
+        "normalization", "unknown mode", got=repr(mode), hint="choose transductive, inductive or support"
     )
 
 
@@ -64,5 +64,5 @@ def _check_reference(apply: Apply, params: Params) -> None:
     raise InnerloopError(
         "normalization",
         "mode `support` needs a model that takes `reference`",
-        do="add the keyword (see innerloop.nn.layers.BatchNorm) or choose another mode",
+        hint="add the keyword (see innerloop.nn.layers.BatchNorm) or choose another mode",
     )

@@ -38,7 +38,7 @@ def use_cores(devices: int | None = None) -> None:
     if has_started():
         if (wanted, _with_vectorised(flags)) == (chosen, flags):  # a notebook cell that is run again
             return
-        raise InnerloopError("use_cores", "JAX has started already", do="call it before JAX's first use")
+        raise InnerloopError("use_cores", "JAX has started already", hint="call it before JAX's first use")
     jax.config.update("jax_num_cpu_devices", wanted)
     if _with_vectorised(flags) != flags:
         os.environ["XLA_FLAGS"] = _with_vectorised(flags)

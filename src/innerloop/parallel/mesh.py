@@ -54,7 +54,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
             "outer.meta_batch",
             "must be a multiple of the number of processes",
             got=f"{meta_batch} tasks for {len(hosts)} processes",
-            do="change `outer.meta_batch` or the number of processes",
+            hint="change `outer.meta_batch` or the number of processes",
         )
     each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
     groups = [group for host in hosts for group in host[:each]]
@@ -72,7 +72,7 @@ def _groups(devices: list[Device], model_shards: int) -> list[list[Device]]:
             "outer.model_shards",
             "must divide the devices of each process",
             got=f"{model_shards} shards on {len(devices)} devices",
-            do="change `outer.model_shards` or the number of devices",
+            hint="change `outer.model_shards` or the number of devices",
         )
     return [devices[first : first + model_shards] for first in range(0, len(devices), model_shards)]
 

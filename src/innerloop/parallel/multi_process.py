@@ -77,9 +77,9 @@ def _check_free(port: int) -> None:
     try:
         socket.create_server(("", port)).close()
     except OSError as error:
-        do = "choose another port, the same for all processes"
+        hint = "choose another port, the same for all processes"
         raise InnerloopError(
-            "distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, do=do
+            "distributed.coordinator", f"the port cannot be used ({error.strerror})", got=port, hint=hint
         ) from None
 
 
@@ -107,9 +107,11 @@ def initialize(meeting: ProcessGroup) -> None:
             heartbeat_timeout_seconds=meeting.patience,
         )
     except (ValueError, RuntimeError) as error:
-        do = "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
+        hint = (
+            "give `distributed.coordinator` HOST:PORT, `distributed.processes` N and `distributed.process` I"
+        )
         reason = first_line(error).rstrip(".")
-        raise InnerloopError("distributed", "the processes did not connect", got=reason, do=do) from None
+        raise InnerloopError("distributed", "the processes did not connect", got=reason, hint=hint) from None
 
 
 def _is_complete(meeting: ProcessGroup) -> bool:
@@ -217,5 +219,5 @@ def check_same(fingerprint: bytes, what: str) -> None:
         raise InnerloopError(
             f"process {different[0]}",
             f"has different {what} from the primary process",
-            do="start all processes with the same command, versions and data",
+            hint="start all processes with the same command, versions and data",
         )

@@ -48,8 +48,8 @@ def available(precision: Precision) -> Precision:
 def check_available(precision: Precision) -> None:
     """Raise InnerloopError if this precision is not available here."""
     if available(precision) != precision:
-        do = "leave it out"
-        raise InnerloopError("precision", "a CPU only multiplies in float32", got=precision, do=do)
+        hint = "leave it out"
+        raise InnerloopError("precision", "a CPU only multiplies in float32", got=precision, hint=hint)
 
 
 def products(precision: Precision) -> contextlib.AbstractContextManager[None]:

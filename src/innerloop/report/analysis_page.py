@@ -213,10 +213,10 @@ def _weights_summary(layers: Sequence[Record]) -> str:
         f"{x['layer']} starts at zero: its relative movement is undefined." for x in layers if x not in known
     ]
     if known:
-        most = max(known, key=lambda x: x["relative"])
-        far, turn = 100 * most["relative"], most["angle"]
+        maximum = max(known, key=lambda x: x["relative"])
+        far, turn = 100 * maximum["relative"], maximum["angle"]
         among = " of the others" if words else ""
-        words.insert(0, f"{most['layer']} moves most{among}: by {far:.1f} % of its norm and {turn:.1f}°.")
+        words.insert(0, f"{maximum['layer']} moves most{among}: by {far:.1f} % of its norm and {turn:.1f}°.")
     return " ".join(words)
 
 

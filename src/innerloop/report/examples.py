@@ -58,12 +58,12 @@ def _answers_on(trained: Trained, task: Task) -> np.ndarray:
     )
 
 
-def _shown_steps(steps: int, most: int) -> list[int]:
-    """At most `most` step numbers in 0..steps, including 0, 1 and the last."""
+def _shown_steps(steps: int, maximum: int) -> list[int]:
+    """At most `maximum` step numbers in 0..steps, including 0, 1 and the last."""
     recorded = list(steps_to_record(steps))
-    if len(recorded) <= most:
+    if len(recorded) <= maximum:
         return recorded
-    middle = np.linspace(1, len(recorded) - 1, most - 1).round().astype(int)
+    middle = np.linspace(1, len(recorded) - 1, maximum - 1).round().astype(int)
     return [0, *(recorded[i] for i in middle)]
 
 

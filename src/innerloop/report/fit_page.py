@@ -62,12 +62,14 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
         if not folder.is_fit:
             if not folder.path.exists():
                 weights_path(source)  # raises, unless it is the name of a preset
-            do = "report on them separately"
-            raise InnerloopError(str(folder.path), "is not a run of `innerloop.fit`, unlike others", do=do)
+            hint = "report on them separately"
+            raise InnerloopError(
+                str(folder.path), "is not a run of `innerloop.fit`, unlike others", hint=hint
+            )
         metrics = folder.metrics()
         if not metrics:
-            do = "resume it with `resume=True`"
-            raise InnerloopError(str(folder.path), "has logged no metrics yet", do=do)
+            hint = "resume it with `resume=True`"
+            raise InnerloopError(str(folder.path), "has logged no metrics yet", hint=hint)
         found.append(FitRun(label, read_object(folder.path / NAME, follow=False), metrics))
     return found
 

@@ -119,9 +119,9 @@ def training_caption(group: Group) -> str:
 
 def _validation_lost(run: Result) -> str:
     """How many tasks diverged in the worst validation of a run; empty if none ever did."""
-    most = max((record.get("validation_diverged", 0) for record in run.metrics), default=0)
+    maximum = max((record.get("validation_diverged", 0) for record in run.metrics), default=0)
     tasks = run.trained.config.evaluation.validation_tasks
-    return f"{run.label} up to {round(most)} of {tasks}" if most else ""
+    return f"{run.label} up to {round(maximum)} of {tasks}" if maximum else ""
 
 
 def _measured_how(group: Group) -> str:

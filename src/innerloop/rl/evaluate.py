@@ -76,12 +76,12 @@ def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
     """Raise InnerloopError if more than `MAX_BROKEN_SHARE` of the trajectories after any number of updates broke."""
     whole = len(broken) * sampler.trajectories
     worst = int(np.argmax(broken.sum(0)))
-    most = int(broken[:, worst].sum())
-    if most > MAX_BROKEN_SHARE * whole:
+    maximum = int(broken[:, worst].sum())
+    if maximum > MAX_BROKEN_SHARE * whole:
         wrong = f"{type(sampler.environment).__name__} broke too often for a mean over the other trajectories"
-        got = f"{most} of {whole} broken after {counted(worst, 'update')}"
-        do = "keep rewards finite, lower the inner step size, or in Python pass on_broken='keep'"
-        raise InnerloopError("evaluator", wrong, got=got, do=do)
+        got = f"{maximum} of {whole} broken after {counted(worst, 'update')}"
+        hint = "keep rewards finite, lower the inner step size, or in Python pass on_broken='keep'"
+        raise InnerloopError("evaluator", wrong, got=got, hint=hint)
 
 
 def example_rollouts(

@@ -42,7 +42,7 @@ def check_members(environment: object) -> None:
     """Raise InnerloopError unless the environment has all members, and its sizes are integers of at least 1."""
     for name in NEEDED:
         if not hasattr(environment, name):
-            raise_for(environment, f"an environment needs `{name}`", do="see innerloop.rl.Environment")
+            raise_for(environment, f"an environment needs `{name}`", hint="see innerloop.rl.Environment")
     for name in ("horizon", "observation_size", "action_size"):
         check_number(f"{type(environment).__name__}.{name}", getattr(environment, name), COUNTS, integer=True)
 

@@ -86,8 +86,8 @@ def step_all(environment: Environment, keys: Array, state: PyTree, action: Array
     def step(key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
         after: Any = environment.step(key, state, action)
         if not isinstance(after, Transition):
-            do = "return innerloop.rl.Transition(state, observation, reward, done)"
-            raise_for(environment, "`step` must return a Transition", _kind(after), do)
+            hint = "return innerloop.rl.Transition(state, observation, reward, done)"
+            raise_for(environment, "`step` must return a Transition", _kind(after), hint)
         _check_state(environment, state, after.state)
         return Transition(
             after.state,
@@ -108,16 +108,18 @@ def _distributions(policy: Params, observation: Array) -> Distribution:
     except (TypeError, ValueError) as error:  # shapes that do not fit, or a policy that is not callable
         reason = str(error).partition("\n")[0]
         wrong = f"it cannot read observations of shape {observation.shape} ({reason})"
-        do = "build it for the environment's `observation_size`"
-        raise InnerloopError("policy", wrong, do=do) from error
+        hint = "build it for the environment's `observation_size`"
+        raise InnerloopError("policy", wrong, hint=hint) from error
     if not all(hasattr(found, name) for name in ("sample", "log_prob", "kl")):
-        do = "return innerloop.rl.Normal(mean, log_std) or Categorical(logits)"
-        raise InnerloopError("policy", "it must return distributions over actions", got=_kind(found), do=do)
+        hint = "return innerloop.rl.Normal(mean, log_std) or Categorical(logits)"
+        raise InnerloopError(
+            "policy", "it must return distributions over actions", got=_kind(found), hint=hint
+        )
     for path, leaf in zip(paths(found), jax.tree.leaves(found), strict=True):
         if jnp.shape(leaf)[:1] != observation.shape[:1]:
             wrong = f"`{path}` of its distributions must have the leading axes of the observations"
             got = f"shape {jnp.shape(leaf)} for observations of shape {observation.shape}"
-            raise InnerloopError("policy", wrong, got=got, do="broadcast it")
+            raise InnerloopError("policy", wrong, got=got, hint="broadcast it")
     return found
 
 
@@ -127,17 +129,19 @@ def _check_actions(environment: Environment, action_dist: Distribution, action: 
     shape, kind = ((), jnp.integer) if discrete else ((size,), jnp.floating)
     if jnp.shape(action) != (count, *shape) or not jnp.issubdtype(jnp.result_type(action), kind):
         takes = f"an index below {size}" if discrete else f"a vector of {size} floats"
-        do = f"use a {'CategoricalPolicy' if discrete else 'GaussianPolicy'} with `action_size` {size}"
+        hint = f"use a {'CategoricalPolicy' if discrete else 'GaussianPolicy'} with `action_size` {size}"
         got = f"{jnp.result_type(action)} of shape {jnp.shape(action)[1:]}"
-        raise_for(environment, f"an action is {takes}, but the policy draws others", got, do)
+        raise_for(environment, f"an action is {takes}, but the policy draws others", got, hint)
     if isinstance(action_dist, Categorical) and action_dist.logits.shape[-1] != size:
-        do = f"use a policy with `action_size` {size}"
-        raise_for(environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", do)
+        hint = f"use a policy with `action_size` {size}"
+        raise_for(
+            environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", hint
+        )
     density = jax.eval_shape(lambda: action_dist.log_prob(action))
     if density.shape != (count,):
-        do = "sum over the components of an action"
+        hint = "sum over the components of an action"
         raise InnerloopError(
-            "policy", "`log_prob` must be one number for each action", got=density.shape[1:], do=do
+            "policy", "`log_prob` must be one number for each action", got=density.shape[1:], hint=hint
         )
 
 
@@ -150,13 +154,13 @@ def _observation(environment: Environment, method: str, found: object) -> Array:
 def _check_state(environment: Environment, before: PyTree, after: PyTree) -> None:
     """Raise InnerloopError unless two states have the same structure, shapes and dtypes."""
     _arrays(environment, "the state of `step`", after)
-    wrong, do = "`step` must return a state like that of `reset`", "keep structure, shapes and dtypes"
+    wrong, hint = "`step` must return a state like that of `reset`", "keep structure, shapes and dtypes"
     if jax.tree.structure(before) != jax.tree.structure(after):
         got = f"{jax.tree.structure(after)} after {jax.tree.structure(before)}"
-        raise_for(environment, wrong, got, do)
+        raise_for(environment, wrong, got, hint)
     for path, old, new in zip(paths(before), jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         if jnp.shape(old) != jnp.shape(new) or jnp.result_type(old) != jnp.result_type(new):
-            raise_for(environment, f"{wrong}: `{path}` differs", f"{_kind(new)} after {_kind(old)}", do)
+            raise_for(environment, f"{wrong}: `{path}` differs", f"{_kind(new)} after {_kind(old)}", hint)
 
 
 def _arrays(environment: Environment, what: str, tree: PyTree) -> PyTree:
@@ -187,6 +191,6 @@ def _kind(found: Any) -> str:
     return f"a {type(found).__name__}" + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
 
 
-def raise_for(environment: object, wrong: str, got: object = None, do: str = "") -> NoReturn:
+def raise_for(environment: object, wrong: str, got: object = None, hint: str = "") -> NoReturn:
     """Raise InnerloopError on behalf of an environment."""
-    raise InnerloopError(type(environment).__name__, wrong, got=got, do=do)
+    raise InnerloopError(type(environment).__name__, wrong, got=got, hint=hint)

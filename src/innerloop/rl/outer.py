@@ -113,16 +113,18 @@ class MetaIterations(MeshLoop):
         many = lambda state: self.updates(state, None, steps)
         return on_mesh(many, self.mesh, (REPLICATED,), REPLICATED, donate_argnums=0)
 
-    def variable_length_program(self, most: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
-        """A compiled program of up to `most` meta-iterations."""
-        many = lambda state, count: self.updates(state, count, most)
+    def variable_length_program(self, max_steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
+        """A compiled program of up to `max_steps` meta-iterations."""
+        many = lambda state, count: self.updates(state, count, max_steps)
         return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
 
-    def updates(self, state: MetaState, count: Array | None, most: int) -> tuple[MetaState, IterationInfo]:
-        """`most` meta-iterations, or the first `count` of them, inside the mesh."""
-        return scan_up_to(lambda state, _: self.update(state), state, count, most)
+    def updates(
+        self, state: MetaState, count: Array | None, max_steps: int
+    ) -> tuple[MetaState, IterationInfo]:
+        """`max_steps` meta-iterations, or the first `count` of them, inside the mesh."""
+        return scan_up_to(lambda state, _: self.update(state), state, count, max_steps)
 
-    def granularity(self, key: PRNGKeyArray, most: int) -> int:
+    def granularity(self, key: PRNGKeyArray, max_steps: int) -> int:
         """The smallest number of meta-iterations in one call: one."""
         return 1
 
@@ -136,9 +138,9 @@ def check_info(info: IterationInfo, first: int, family: str) -> None:
     fatal = first_fatal(broken)
     if fatal is not None:
         where, count = in_words(broken[fatal])
-        do = "keep rewards finite, or lower the inner step size or `max_kl`"
+        hint = "keep rewards finite, or lower the inner step size or `max_kl`"
         raise InnerloopError(
-            WHO, f"{family} broke at meta-iteration {first + fatal}, in {where}", got=count, do=do
+            WHO, f"{family} broke at meta-iteration {first + fatal}, in {where}", got=count, hint=hint
         )
     numbers = (info.outer_loss[:, None], info.grad_norm[:, None], info.inner_losses)
     sound = np.isfinite(np.concatenate([np.asarray(x) for x in numbers], 1)).all(1)
@@ -147,7 +149,7 @@ def check_info(info: IterationInfo, first: int, family: str) -> None:
         fields = ("outer_loss", "grad_norm", "inner_losses")
         got = ", ".join(f"{name} {np.asarray(getattr(info, name)[bad])}" for name in fields)
         wrong = f"meta-iteration {first + bad} has a loss or a meta-gradient that is not finite"
-        raise InnerloopError(WHO, wrong, got=got, do="lower the inner or the outer step size")
+        raise InnerloopError(WHO, wrong, got=got, hint="lower the inner or the outer step size")
 
 
 def check_policy(params: Params, step: int) -> None:
@@ -155,7 +157,7 @@ def check_policy(params: Params, step: int) -> None:
     for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
         if not bool(jnp.isfinite(leaf).all()):
             wrong = f"`{path}` is not finite after {step} meta-iterations"
-            raise InnerloopError(WHO, wrong, do="lower the outer step size")
+            raise InnerloopError(WHO, wrong, hint="lower the outer step size")
 
 
 def environment_steps(sampler: MetaSampler, meta_batch: int) -> int:

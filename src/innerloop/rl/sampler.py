@@ -89,7 +89,7 @@ class MetaSampler:
         self._check_algorithm()
         if self.restarts and getattr(self.environment, "hides_state", False):
             wrong = "its copies are reset and stepped together, so one alone cannot restart"
-            raise InnerloopError(type(self.environment).__name__, wrong, do="use `restarts=False`")
+            raise InnerloopError(type(self.environment).__name__, wrong, hint="use `restarts=False`")
 
     def _check_algorithm(self) -> None:
         """Raise InnerloopError for an algorithm whose adaptation the sampler does not repeat."""
@@ -98,8 +98,8 @@ class MetaSampler:
             wrong = (
                 "a policy acts and adapts by the plain inner loop, which is not all that this algorithm does"
             )
-            do = "use maml, fomaml, anil, boil, reptile or joint"
-            raise InnerloopError("MetaSampler", wrong, got=kind.__name__, do=do)
+            hint = "use maml, fomaml, anil, boil, reptile or joint"
+            raise InnerloopError("MetaSampler", wrong, got=kind.__name__, hint=hint)
 
     @property
     def inner(self) -> InnerLoop:

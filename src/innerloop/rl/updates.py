@@ -111,8 +111,8 @@ class MetaObjective:
             given = jax.tree.leaves(tasks.support)[0].shape[1]
             if inner.minibatch is None or inner.minibatch * inner.steps != given:
                 wrong = f"its {inner.steps} inner steps must read {given} trajectories, each its own share"
-                do = "pass the sampler's `replayed` as algorithm"
-                raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", do=do)
+                hint = "pass the sampler's `replayed` as algorithm"
+                raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", hint=hint)
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
         """Mean query loss after adaptation, and mean KL divergence from the policies that acted."""
@@ -161,9 +161,9 @@ def trpo_update(
     scale = optax.identity() if sizes is None else sizes
     inner = outer.algorithm.inner
     if outer.curvature is None and inner.steps and inner.derivative == "mixed":
-        do = "use `inner.derivative` rematerialised or unrolled"
+        hint = "use `inner.derivative` rematerialised or unrolled"
         wrong = "the Fisher product needs forward mode through the inner loop, which mixed mode lacks"
-        raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", do=do)
+        raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", hint=hint)
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         grads, info = outer.gradient(params, tasks)

@@ -57,8 +57,8 @@ class Augmented(TwoStageSampler, eqx.Module):
     def _changed(self, key: PRNGKeyArray, images: PyTree) -> Array:
         if not isinstance(images, jax.Array) or images.ndim != 4:
             got = f"shape {images.shape}" if isinstance(images, jax.Array) else type(images).__name__
-            do = "pass images [examples, height, width, channels]"
-            raise InnerloopError(WHO, "the inputs of a task must be images", got=got, do=do)
+            hint = "pass images [examples, height, width, channels]"
+            raise InnerloopError(WHO, "the inputs of a task must be images", got=got, hint=hint)
         return jax.vmap(self.image)(jax.random.split(key, len(images)), images)
 
     def image(

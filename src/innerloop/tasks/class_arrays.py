@@ -166,5 +166,5 @@ def _check_finite(examples: np.ndarray) -> None:
     bad = int(examples.size - np.isfinite(examples).sum())
     if bad:
         raise InnerloopError(
-            WHO, "values must be finite", got=f"{bad} NaN or infinite", do="clean the examples"
+            WHO, "values must be finite", got=f"{bad} NaN or infinite", hint="clean the examples"
         )

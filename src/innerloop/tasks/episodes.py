@@ -57,8 +57,10 @@ def with_rotations(arrays: ClassArrays) -> ClassArrays:
     """
     if arrays.shape[0] != arrays.shape[1]:
         got = "{} x {}".format(*arrays.shape[:2])
-        do = "resize the images, or leave the rotations out"
-        raise InnerloopError("rotations", "only square images can be rotated by 90 degrees", got=got, do=do)
+        hint = "resize the images, or leave the rotations out"
+        raise InnerloopError(
+            "rotations", "only square images can be rotated by 90 degrees", got=got, hint=hint
+        )
     turned = [np.rot90(arrays.examples, quarter, axes=(1, 2)) for quarter in range(4)]
     starts = [arrays.starts + quarter * len(arrays.examples) for quarter in range(4)]
     names = rotated_names(arrays.names)
@@ -161,20 +163,20 @@ def check_episode(
     shots: int,
     queries: int,
     who: str = "Episodes",
-    do: str = "lower `shots` or `queries`, or leave the class out",
+    hint: str = "lower `shots` or `queries`, or leave the class out",
 ) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the classes suffice for such an episode.
 
-    `do` says what to do about a class with too few examples.
+    `hint` says what to do about a class with too few examples.
     """
     if ways < 1 or shots < 1 or queries < 0:
         wrong = "ways and shots must be 1 or more and queries 0 or more"
         raise InnerloopError(who, wrong, got=(ways, shots, queries))
     if arrays.classes < ways:
         wrong = f"{ways} ways need as many classes"
-        raise InnerloopError(who, wrong, got=arrays.classes, do="lower `ways` or add classes")
+        raise InnerloopError(who, wrong, got=arrays.classes, hint="lower `ways` or add classes")
     smallest = int(np.argmin(arrays.counts))
     if arrays.counts[smallest] < shots + queries:
         wrong = f"{shots} shots and {queries} queries need {shots + queries} examples of every class"
         got = f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}"
-        raise InnerloopError(who, wrong, got=got, do=do)
+        raise InnerloopError(who, wrong, got=got, hint=hint)

@@ -87,26 +87,28 @@ class IteratorOuterLoop(BlockLoop):
         self.read += len(found)
         if len(found) < steps:
             wrong = f"the iterator ended after {self.read} meta-batches"
-            raise InnerloopError(WHO, wrong, do="repeat the data, for example by itertools.cycle")
+            raise InnerloopError(WHO, wrong, hint="repeat the data, for example by itertools.cycle")
         return from_local_shards(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
 
 
 def _iterator(batches: object) -> Iterator[object]:
     """An iterator over `batches`. Raises InnerloopError if it is not iterable."""
     if not isinstance(batches, Iterable):
-        do = "pass a DataLoader, a generator or a list of tasks"
-        raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, do=do)
+        hint = "pass a DataLoader, a generator or a list of tasks"
+        raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, hint=hint)
     return iter(batches)
 
 
 def _as_task(batch: object, tasks: int) -> Task:
     """A meta-batch as NumPy arrays. Raises InnerloopError unless it is a meta-batch of `tasks` tasks."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        do = "yield innerloop.Task(support, query), each leaf with a leading axis of tasks"
-        raise InnerloopError(WHO, "`batches` must yield tasks", got=f"a {type(batch).__name__}", do=do)
+        hint = "yield innerloop.Task(support, query), each leaf with a leading axis of tasks"
+        raise InnerloopError(WHO, "`batches` must yield tasks", got=f"a {type(batch).__name__}", hint=hint)
     task: PyTree = jax.tree.map(np.asarray, Task(*batch))
     for leaf in jax.tree.leaves(task):
         if leaf.ndim == 0 or len(leaf) != tasks:
             wrong = f"every leaf must have a leading axis of {tasks} tasks"
-            raise InnerloopError(WHO, wrong, got=f"shape {leaf.shape}", do="stack the tasks of a meta-batch")
+            raise InnerloopError(
+                WHO, wrong, got=f"shape {leaf.shape}", hint="stack the tasks of a meta-batch"
+            )
     return task

@@ -108,8 +108,8 @@ def _check_whole(examples: PyTree) -> None:
         return
     missing = examples.offset + examples.nbytes - os.path.getsize(path)
     if missing > 0:
-        do = "put the file back, then `resume`"
-        raise InnerloopError(str(path), "was truncated while in use", got=f"{missing} bytes less", do=do)
+        hint = "put the file back, then `resume`"
+        raise InnerloopError(str(path), "was truncated while in use", got=f"{missing} bytes less", hint=hint)
 
 
 def _scaled(task: Task) -> Task:

@@ -81,12 +81,12 @@ def best_rule(
     """
     names = list(scores)
     if monitor is None and len(names) > 1 and "loss" not in names:
-        raise InnerloopError("fit", "`monitor` is needed", do="choose among: " + ", ".join(names))
+        raise InnerloopError("fit", "`monitor` is needed", hint="choose among: " + ", ".join(names))
     monitor = (names[0] if len(names) == 1 else "loss") if monitor is None else monitor
     check_choice("fit", "monitor", monitor, names)
     mode = MODES.get(monitor) if mode is None else mode
     if mode is None:
-        do = f"state whether a lower or a higher `{monitor}` is better: `mode='min'` or `mode='max'`"
-        raise InnerloopError("fit", f"`mode` is needed for the score `{monitor}`", do=do)
+        hint = f"state whether a lower or a higher `{monitor}` is better: `mode='min'` or `mode='max'`"
+        raise InnerloopError("fit", f"`mode` is needed for the score `{monitor}`", hint=hint)
     check_choice("fit", "mode", mode, ("min", "max"))
     return BestRule(monitor, mode, patience)

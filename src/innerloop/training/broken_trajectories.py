@@ -29,7 +29,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
             "train",
             f"the run diverged at meta-step {before + worst}: {family} broke in {where}",
             got=count,
-            do=f"lower `inner.learning_rate` or `rl.max_kl`; the last good checkpoint is kept in {folder}",
+            hint=f"lower `inner.learning_rate` or `rl.max_kl`; the last good checkpoint is kept in {folder}",
         )
     found = int(np.argmax(share_broken(broken) > 0))
     named = {"meta_step": before + found, **first_broken(broken[found])}

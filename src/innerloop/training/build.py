@@ -15,7 +15,7 @@ def load_splits(config: Config) -> Splits | None:
     if data.spec.kind != "images":
         return None
     if data.spec.needs_folder and not data.folder:
-        raise InnerloopError(data.dataset, "needs a folder of images", do="give `data.folder` PATH")
+        raise InnerloopError(data.dataset, "needs a folder of images", hint="give `data.folder` PATH")
     return data.spec.load(data)
 
 
@@ -24,15 +24,15 @@ def check_algorithm(config: Config) -> None:
     spec, c = config.spec, config.inner
     kind = config.data.spec.kind
     if (spec.classes and kind != "images") or (config.reinforcement and not spec.policies):
-        wrong, do = "cannot learn from such tasks", "choose another `algorithm`, or other `data`"
-        raise InnerloopError(spec.title, wrong, got=config.data.dataset, do=do)
-    if spec.moves == "context" and not config.model.context:
-        do = "set `model.kind` mlp and `model.context` to 4, for example"
-        raise InnerloopError("model.context", f"{spec.title} adapts context parameters", got=0, do=do)
+        wrong, hint = "cannot learn from such tasks", "choose another `algorithm`, or other `data`"
+        raise InnerloopError(spec.title, wrong, got=config.data.dataset, hint=hint)
+    if spec.adapts == "context" and not config.model.context:
+        hint = "set `model.kind` mlp and `model.context` to 4, for example"
+        raise InnerloopError("model.context", f"{spec.title} adapts context parameters", got=0, hint=hint)
     for name in sorted(SETTINGS.difference(spec.settings)):
         if getattr(c, name) != getattr(InnerConfig(), name):
             raise InnerloopError(
-                f"inner.{name}", f"{spec.title} does not use it", got=getattr(c, name), do="leave it out"
+                f"inner.{name}", f"{spec.title} does not use it", got=getattr(c, name), hint="leave it out"
             )
 
 
@@ -44,7 +44,7 @@ def check_inner(config: Config) -> None:
             "inner.optimizer",
             "`persistent_adam` is for Reptile on examples",
             got=f"{config.algorithm} on {config.data.dataset}",
-            do="choose sgd or adam",
+            hint="choose sgd or adam",
         )
 
 

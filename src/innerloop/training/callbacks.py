@@ -44,8 +44,8 @@ def check_callbacks(callbacks: object) -> None:
     wrong = [each for each in given if isinstance(each, type) or not isinstance(each, Callback)]
     if wrong or not isinstance(callbacks, Sequence):
         got = repr((wrong or given)[0])
-        do = "pass instances of subclasses of innerloop.Callback: `callbacks=[Mine()]`"
-        raise InnerloopError("fit", "`callbacks` must be a list of callbacks", got=got, do=do)
+        hint = "pass instances of subclasses of innerloop.Callback: `callbacks=[Mine()]`"
+        raise InnerloopError("fit", "`callbacks` must be a list of callbacks", got=got, hint=hint)
 
 
 @contextmanager

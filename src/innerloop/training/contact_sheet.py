@@ -65,9 +65,9 @@ def _cell(example: np.ndarray) -> PIL.Image.Image:
     return cell
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of the indices below `count`, evenly spaced."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most)).round()})
+def _spread(count: int, maximum: int) -> list[int]:
+    """At most `maximum` of the indices below `count`, evenly spaced."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, maximum)).round()})
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -129,9 +129,9 @@ class Experiment(Trainable, Protocol):
         ...
 
 
-def number_of_tasks(held_out: object, most: int) -> int:
-    """The number of held-out tasks to measure: `most`, or all of them if there are fewer."""
-    return min(most, len(held_out)) if isinstance(held_out, FiniteTasks) else most
+def number_of_tasks(held_out: object, maximum: int) -> int:
+    """The number of held-out tasks to measure: `maximum`, or all of them if there are fewer."""
+    return min(maximum, len(held_out)) if isinstance(held_out, FiniteTasks) else maximum
 
 
 def outer_series(info: PyTree) -> dict[str, PyTree]:

@@ -213,7 +213,7 @@ def rule_of(
     for name, value in settings.items():
         if value is not None:
             raise InnerloopError(
-                "fit", f"`{name}` needs a validation", do="give held-out tasks as `validation`"
+                "fit", f"`{name}` needs a validation", hint="give held-out tasks as `validation`"
             )
     return None
 
@@ -222,5 +222,7 @@ def check_resumable(run: OwnRun) -> None:
     """Raise InnerloopError if the meta-batches come from an iterator, which cannot be resumed in the middle."""
     if isinstance(run.loop, IteratorOuterLoop) and not run.loop.resumable:
         wrong = "an iterator cannot be resumed exactly: how far it was read is not known"
-        do = "pass a function `tasks(step)` that returns an iterator over the meta-batches from that step on"
-        raise InnerloopError("resume", wrong, do=do)
+        hint = (
+            "pass a function `tasks(step)` that returns an iterator over the meta-batches from that step on"
+        )
+        raise InnerloopError("resume", wrong, hint=hint)

@@ -12,9 +12,9 @@ COUNTED = 2**31 - 1
 """The largest count: meta-steps are counted in int32."""
 
 
-def count(name: str, number: object, least: int = 1) -> int:
-    """The argument `name` as an integer. Raises InnerloopError unless it is a whole number of at least `least`."""
-    return check_count("fit", name, number, least, COUNTED)
+def count(name: str, number: object, minimum: int = 1) -> int:
+    """The argument `name` as an integer. Raises InnerloopError unless it is a whole number of at least `minimum`."""
+    return check_count("fit", name, number, minimum, COUNTED)
 
 
 def checked_seed(number: object) -> int:
@@ -28,11 +28,11 @@ def check_parameters(params: Params) -> None:
     names = paths(params)
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InnerloopError("fit", "two parameters share a path", got=twice[0], do="rename one of them")
+        raise InnerloopError("fit", "two parameters share a path", got=twice[0], hint="rename one of them")
 
 
 def check_one_process() -> None:
     """Raise InnerloopError if there are several processes."""
     if multi_process.is_multi_process():
-        do = "use `innerloop.train` or `OuterLoop` with several processes"
-        raise InnerloopError("fit", "runs in one process only", got=jax.process_count(), do=do)
+        hint = "use `innerloop.train` or `OuterLoop` with several processes"
+        raise InnerloopError("fit", "runs in one process only", got=jax.process_count(), hint=hint)

@@ -76,7 +76,7 @@ def check_same(run: RunFolder, now: JsonObject) -> None:
     if found:
         name = min(found, key=lambda name: name.startswith("programs."))
         wrong = _worded(run, name, *found[name])
-        raise InnerloopError("resume", wrong, do="use the original settings, or another folder")
+        raise InnerloopError("resume", wrong, hint="use the original settings, or another folder")
 
 
 def _worded(run: RunFolder, name: str, before: str, after: str) -> str:

@@ -140,7 +140,7 @@ class TrainingLoop:
 
     def run(self, state: MetaState, length: int) -> tuple[MetaState, PyTree]:
         """Run `length` meta-steps with the one program compiled for the whole run."""
-        return self.loop.run(state, length, most=self.schedule.max_dispatch, on_nonfinite="ignore")
+        return self.loop.run(state, length, max_steps=self.schedule.max_dispatch, on_nonfinite="ignore")
 
     @contextmanager
     def saved_first(self, state: MetaState, log: BlockLog) -> Iterator[None]:

@@ -36,8 +36,8 @@ def measure(
     `learning_rate` is given but the step sizes are learned.
     """
     if learning_rate is not None and trained.config.spec.learns_rates:
-        wrong, do = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
-        raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, do=do)
+        wrong, hint = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
+        raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, hint=hint)
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changes["rotations"] = rotations
     config = replace(

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 
-DO = "use the config that it was trained with"
+HINT = "use the config that it was trained with"
 
 
 def least_size(config: Config) -> tuple[int, int]:
@@ -37,11 +37,13 @@ def check_stored(config: Config, arrays: dict[str, np.ndarray], who: str) -> Non
 
     Joint training stores a head for all training classes, whose number may differ from the config's ways.
     """
-    least, numbers = least_size(config)
+    minimum, numbers = least_size(config)
     stored = sum(array.size for array in arrays.values()) + (0 if config.spec.adapts_in_training else 1 << 22)
-    if least > len(arrays) or numbers > stored:
-        got = f"at least {least} arrays and {numbers} numbers against {len(arrays)} and {stored}"
-        raise InnerloopError(who, "the config describes a larger model than the file holds", got=got, do=DO)
+    if minimum > len(arrays) or numbers > stored:
+        got = f"at least {minimum} arrays and {numbers} numbers against {len(arrays)} and {stored}"
+        raise InnerloopError(
+            who, "the config describes a larger model than the file holds", got=got, hint=HINT
+        )
 
 
 def check_kept(config: Config, checkpoints: Path) -> None:
@@ -51,7 +53,7 @@ def check_kept(config: Config, checkpoints: Path) -> None:
     needs, bound = 4 * numbers + 256 * arrays, 4 * sum(kept) + (1 << 20)  # compression saves less than 4x
     if kept and needs > bound:
         wrong = "the config describes a larger model than the checkpoints can hold"
-        raise InnerloopError(str(checkpoints), wrong, got=f"{needs} bytes for {bound}", do=DO)
+        raise InnerloopError(str(checkpoints), wrong, got=f"{needs} bytes for {bound}", hint=HINT)
 
 
 def shapes_of(make: Callable[[], PyTree], who: str) -> PyTree:
@@ -62,4 +64,4 @@ def shapes_of(make: Callable[[], PyTree], who: str) -> PyTree:
         raise
     except (OverflowError, TypeError, ValueError) as trouble:
         wrong = f"its config does not describe a valid model ({type(trouble).__name__})"
-        raise InnerloopError(who, wrong, do=DO) from None
+        raise InnerloopError(who, wrong, hint=HINT) from None

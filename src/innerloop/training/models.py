@@ -34,10 +34,12 @@ def fresh_model(
             key=key,
         )
     if m.context:
-        do = "use `mlp`, or leave `model.context` at 0"
-        raise InnerloopError("model.context", "`conv4` has no context parameters", got=m.context, do=do)
+        hint = "use `mlp`, or leave `model.context` at 0"
+        raise InnerloopError("model.context", "`conv4` has no context parameters", got=m.context, hint=hint)
     if len(shape) != 3:
-        raise InnerloopError("model", "`conv4` needs images", got=f"inputs of shape {shape}", do="use `mlp`")
+        raise InnerloopError(
+            "model", "`conv4` needs images", got=f"inputs of shape {shape}", hint="use `mlp`"
+        )
     return Conv4(
         outputs,
         image_shape=shape,

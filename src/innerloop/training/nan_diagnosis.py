@@ -37,7 +37,7 @@ def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMA
     lost = first_nonfinite_leaf(params)
     if lost is not None:
         wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
-        raise InnerloopError(caller.who, wrong, do=f"lower {caller.outer}{last_checkpoint_hint(folder)}")
+        raise InnerloopError(caller.who, wrong, hint=f"lower {caller.outer}{last_checkpoint_hint(folder)}")
 
 
 def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
@@ -81,5 +81,5 @@ def check_finite(
         caller.who,
         f"the run diverged at meta-step {step - len(info.outer_loss) + bad + 1}, in {located(bad) or where}",
         got=f"outer loss {info.outer_loss[bad]}",
-        do=f"lower {caller.inner} or {caller.outer}{last_checkpoint_hint(folder)}",
+        hint=f"lower {caller.inner} or {caller.outer}{last_checkpoint_hint(folder)}",
     )

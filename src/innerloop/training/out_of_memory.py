@@ -24,7 +24,7 @@ def exhausted(trouble: BaseException) -> bool:
 
 
 @contextmanager
-def explain_oom(planned: object = None, who: str = "train", do: str = ADVICE) -> Iterator[None]:
+def explain_oom(planned: object = None, who: str = "train", hint: str = ADVICE) -> Iterator[None]:
     """Turn an out-of-memory error into an InnerloopError; `planned` is the memory plan reported before."""
     try:
         yield
@@ -35,4 +35,4 @@ def explain_oom(planned: object = None, who: str = "train", do: str = ADVICE) ->
             raise
         first = first_line(trouble)[:160]
         message = f"memory ran out ({first})"
-        raise InnerloopError(who, message, got=planned, do=do) from trouble
+        raise InnerloopError(who, message, got=planned, hint=hint) from trouble

@@ -148,8 +148,8 @@ class RLExperiment:
         """The configured outer step."""
         rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
         if not spec.reads_query and rl.outer != "gradient":
-            do = "use `rl.outer` gradient"
-            raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, do=do)
+            hint = "use `rl.outer` gradient"
+            raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
         adapt = adapt if spec.adapts_in_training else identity_adapt
         outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
@@ -165,7 +165,7 @@ class RLExperiment:
         """A faster Fisher-vector product for TRPO, if the policy and the inner loop support it."""
         c, environment, spec = self.config, self.environment, self.config.spec
         plain = (
-            spec.second_order and spec.moves == "all" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
+            spec.second_order and spec.adapts == "all" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
         )
         rectified = len(c.model.hidden) == 2 and c.model.activation == "relu" and not environment.discrete
         if not (plain and rectified):
@@ -234,5 +234,5 @@ def check_policy(config: Config) -> None:
     """Raise InnerloopError for model settings that policies do not support."""
     model = config.model
     if model.kind != "mlp" or model.normalize or model.context or model.scale is not None:
-        do = "leave `model.kind`, `model.normalize`, `model.context` and `model.scale` as they are"
-        raise InnerloopError("model.kind", "a policy must be a plain MLP", got=model.kind, do=do)
+        hint = "leave `model.kind`, `model.normalize`, `model.context` and `model.scale` as they are"
+        raise InnerloopError("model.kind", "a policy must be a plain MLP", got=model.kind, hint=hint)

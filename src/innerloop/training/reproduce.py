@@ -78,8 +78,8 @@ class Ended:
         run = RunFolder(folder)
         config = run.config()  # a clear error if the folder is not a run
         if not run.weights.is_file():
-            do = f"continue it with `innerloop train --resume {folder}`"
-            raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", do=do)
+            hint = f"continue it with `innerloop train --resume {folder}`"
+            raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", hint=hint)
         arrays, trained, _ = weights.load(run.weights)
         weights.check_config(run.weights, config, trained)
         check_stored(config, arrays, str(run.weights))
@@ -105,7 +105,7 @@ def compare(run: Ended, again: Ended) -> Verdict:
         raise InnerloopError(
             str(again.path),
             f"does not hold the same model as {run.path}",
-            do="compare runs of the same config",
+            hint="compare runs of the same config",
         )
     return Verdict(
         len(a),

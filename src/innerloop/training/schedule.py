@@ -45,8 +45,8 @@ class Schedule:
         lines = -(-self.meta_steps // max(1, self.log_every))
         if lines > LINES:
             wrong = f"a run of {grouped(self.meta_steps)} meta-steps would log {grouped(lines)} lines"
-            do = f"log less often: {grouped(LINES)} lines is the maximum"
-            raise InnerloopError(who, wrong, got=self.log_every, do=do)
+            hint = f"log less often: {grouped(LINES)} lines is the maximum"
+            raise InnerloopError(who, wrong, got=self.log_every, hint=hint)
 
     def block_length(self, end: int) -> int:
         """The number of meta-steps in the block that ends at `end`."""

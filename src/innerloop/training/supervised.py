@@ -134,11 +134,11 @@ class SupervisedExperiment:
 
     def check_part(self, part: str, shots: int, queries: int) -> None:
         """Raise InnerloopError unless this set has enough classes and examples for such episodes."""
-        do = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
+        hint = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
         if self.config.data.spec.counts_examples:
-            do += f", or leave out small classes with `data.min_examples` {shots + queries}"
+            hint += f", or leave out small classes with `data.min_examples` {shots + queries}"
         classes = self.classes_of(part)
-        check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", do=do)
+        check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", hint=hint)
 
     def is_rotated(self, part: str) -> bool:
         """Whether the classes of a set are rotated by multiples of 90 degrees, as in Omniglot's protocol."""

@@ -63,11 +63,11 @@ def load_table(config: Config) -> Table:
     data, names = config.data, ("file", "task", "y")
     for name in names:
         if not getattr(data, name):
-            do = f"give `data.{name}`"
+            hint = f"give `data.{name}`"
             raise InnerloopError(
-                f"data.{name}", "a table needs a file, a group column and a column to predict", do=do
+                f"data.{name}", "a table needs a file, a group column and a column to predict", hint=hint
             )
     if config.model.normalizes and config.model.kind == "mlp":
         wrong = "batch normalisation would include the padding of smaller groups"
-        raise InnerloopError("model.normalize", wrong, do="leave it out")
+        raise InnerloopError("model.normalize", wrong, hint="leave it out")
     return data.spec.load(data)

@@ -114,7 +114,7 @@ def train(
 def settings(config: Config | None) -> Config:
     """The first process's config, in every process. Raises InnerloopError if it has none, or if another one differs."""
     if config is None and multi_process.is_primary():
-        raise InnerloopError("train", "needs a config", do="pass a preset's config, or resume a run")
+        raise InnerloopError("train", "needs a config", hint="pass a preset's config, or resume a run")
     check_own(config)
     if config is not None:
         config = warm_start.absolute(

@@ -69,7 +69,7 @@ def with_data(config: Config, place: str) -> Config:
         return config
     if not (spec.needs_file or spec.needs_folder):
         wrong = f"the run's data set `{spec.name}` is not read from a folder or file"
-        raise InnerloopError("data_folder", wrong, got=repr(place), do="leave it out")
+        raise InnerloopError("data_folder", wrong, got=repr(place), hint="leave it out")
     return replace(config, data=replace(config.data, **{"file" if spec.needs_file else "folder": place}))
 
 

@@ -66,8 +66,8 @@ class WarmStart:
         try:
             found = weights.into(fresh, arrays, self.source)
         except InnerloopError as error:
-            do = "use a model with the same `model` settings and image size, or random weights (`model.start` empty)"
-            raise InnerloopError("model.start", f"does not fit: {error}", do=do) from None
+            hint = "use a model with the same `model` settings and image size, or random weights (`model.start` empty)"
+            raise InnerloopError("model.start", f"does not fit: {error}", hint=hint) from None
         return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
 
     def matching_arrays(self, fresh: PyTree) -> dict[str, np.ndarray]:
@@ -87,8 +87,8 @@ class WarmStart:
         data = known.get("data")
         then = data.get("start") if isinstance(data, dict) else None
         if then is not None and self.hashes.get("start") != then:
-            wrong, do = "has changed since the run began", "restore it, or start a new run"
-            raise InnerloopError("model.start", wrong, got=self.source, do=do)
+            wrong, hint = "has changed since the run began", "restore it, or start a new run"
+            raise InnerloopError("model.start", wrong, got=self.source, hint=hint)
 
 
 def zero_head(model: PyTree) -> dict[str, np.ndarray]:

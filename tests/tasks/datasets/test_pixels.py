@@ -131,14 +131,14 @@ def test_a_palette_that_is_damaged():
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_grey_of_few_bits_with_one_transparent_value(depth):
     """The value is told in samples of the file; white is the largest of them."""
-    most = 2**depth - 1
-    samples = np.array([[0, most], [most // 2, most]])
+    maximum = 2**depth - 1
+    samples = np.array([[0, maximum], [maximum // 2, maximum]])
     bits = "".join(f"{value:0{depth}b}".ljust(0) for row in samples for value in row)
     rows = [bits[i : i + 2 * depth].ljust(8 * -(-2 * depth // 8), "0") for i in (0, 2 * depth)]
     content = b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in rows)
-    for key in {0, most}:
+    for key in {0, maximum}:
         file = png(content, depth, 0, (2, 2), (b"tRNS", struct.pack(">H", key)))
-        expected = np.where(samples == key, 255, samples * 255 // most)
+        expected = np.where(samples == key, 255, samples * 255 // maximum)
         np.testing.assert_array_equal(shown(file, 1)[..., 0], expected)
 
 

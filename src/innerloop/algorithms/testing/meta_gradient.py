@@ -236,7 +236,7 @@ def _check_finite(tree: PyTree, what: str) -> None:
                 "check_meta_gradient",
                 f"{what} is not finite" + (f" at `{path}`" if path else ""),
                 got="NaN or infinity",
-                do="look for a square root, a norm or a logarithm at zero",
+                hint="look for a square root, a norm or a logarithm at zero",
             )
 
 

@@ -70,5 +70,5 @@ def preset(name: str) -> Config:
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    do = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists them all"
-    raise InnerloopError("preset", "unknown preset", got=repr(name), do=do)
+    hint = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists them all"
+    raise InnerloopError("preset", "unknown preset", got=repr(name), hint=hint)

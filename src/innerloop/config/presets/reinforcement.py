@@ -40,7 +40,7 @@ def navigation(algorithm: str) -> Config:
         rl=RLConfig(
             surrogate="log_probability",
             fisher_fraction=0.2,
-            conjugate_gradients=10 if ALGORITHMS[algorithm].moves == "head" else 5,
+            conjugate_gradients=10 if ALGORITHMS[algorithm].adapts == "head" else 5,
             test_restarts=True,
         ),
     )

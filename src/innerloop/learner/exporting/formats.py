@@ -96,8 +96,10 @@ def _check_same(network: Network, inputs: np.ndarray, wanted: np.ndarray) -> Non
     rounded = "f16[" in str(traced.jaxpr)  # or bf16
     found = np.asarray(traced.lower().compile()(inputs))
     if got := difference(found, wanted, CLOSE_IN_16_BITS if rounded else CLOSE):
-        do = "pickle the learner instead, and report the model"
-        raise InnerloopError("export", "the network would not predict as the learner does", got=got, do=do)
+        hint = "pickle the learner instead, and report the model"
+        raise InnerloopError(
+            "export", "the network would not predict as the learner does", got=got, hint=hint
+        )
 
 
 def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
@@ -110,10 +112,12 @@ def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
     if given is not None:
         check_choice("export", "format", given, get_args(ExportFormat))
         if found and found != [given]:
-            do = "give another name, or leave out the format"
-            raise InnerloopError("export", f"the file name does not match {given}", got=path.name, do=do)
+            hint = "give another name, or leave out the format"
+            raise InnerloopError("export", f"the file name does not match {given}", got=path.name, hint=hint)
         return given
     if not found:
-        do = "give format `onnx` or `stablehlo`, or a file name that ends in .onnx or .stablehlo"
-        raise InnerloopError("export", "cannot tell the format from the file's name", got=path.name, do=do)
+        hint = "give format `onnx` or `stablehlo`, or a file name that ends in .onnx or .stablehlo"
+        raise InnerloopError(
+            "export", "cannot tell the format from the file's name", got=path.name, hint=hint
+        )
     return found[0]

@@ -41,15 +41,15 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
         import jax2onnx
     except ImportError:
         raise InnerloopError(
-            "export", "ONNX files need jax2onnx", do="run: pip install 'innerloop[onnx]'"
+            "export", "ONNX files need jax2onnx", hint="run: pip install 'innerloop[onnx]'"
         ) from None
     check_labels(network.classes or [], "export")
     # jax2onnx converts constant examples joined to a batch of unknown size incorrectly, to a batch of one correctly.
     function = network.per_example if network.holds_examples else network.function
     like = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
     if jax.eval_shape(network.function, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)).dtype == np.float64:
-        do = "cast the parameters to float32 before `fit`, or write it as stablehlo"
-        raise InnerloopError("export", "the model computes in 64 bits but ONNX files use 32", do=do)
+        hint = "cast the parameters to float32 before `fit`, or write it as stablehlo"
+        raise InnerloopError("export", "the model computes in 64 bits but ONNX files use 32", hint=hint)
     try:
         with _quiet(), _restored(jnp, jax.lax, jax.nn):
             model = jax2onnx.to_onnx(
@@ -67,7 +67,7 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
         found = _differences(content, function, network, inputs)
     except Exception as error:  # onnxruntime raises many error classes
         wrong = f"onnxruntime cannot run what jax2onnx made of this model ({first_line(error)})"
-        raise InnerloopError("export", wrong, do="write it as stablehlo") from error
+        raise InnerloopError("export", wrong, hint="write it as stablehlo") from error
     if found:
         raise InnerloopError("export", "jax2onnx does not convert this model right", got=found)
     return content

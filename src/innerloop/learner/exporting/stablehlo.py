@@ -22,8 +22,8 @@ def stablehlo(network: Network, inputs: np.ndarray) -> bytes:
         InnerloopError: if flatbuffers is not installed, or the model does not take a batch of unknown size.
     """
     if importlib.util.find_spec("flatbuffers") is None:  # JAX imports it when serialising
-        do = "run: pip install 'innerloop[stablehlo]'"
-        raise InnerloopError("export", "StableHLO files need flatbuffers", do=do)
+        hint = "run: pip install 'innerloop[stablehlo]'"
+        raise InnerloopError("export", "StableHLO files need flatbuffers", hint=hint)
     (batch,) = jax.export.symbolic_shape("batch")
     like = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
     return bytes(jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(like).serialize())

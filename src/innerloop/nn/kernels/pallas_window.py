@@ -21,14 +21,14 @@ def interpreted() -> bool:
     return jax.default_backend() != "gpu"
 
 
-def width(size: int, most: int) -> int:
+def width(size: int, maximum: int) -> int:
     """The length of a tile along an axis: a power of two, and at least the minimum for a product."""
-    return min(max(16, 1 << (size - 1).bit_length()), most)
+    return min(max(16, 1 << (size - 1).bit_length()), maximum)
 
 
-def tile(number: Array, size: int, most: int) -> Tile:
+def tile(number: Array, size: int, maximum: int) -> Tile:
     """The tile with this number. If all its indices exist, the mask is a constant; the compiler would not find that."""
-    length = width(size, most)
+    length = width(size, maximum)
     index = number * length + jnp.arange(length, dtype=jnp.int32)
     return index, index < size if size % length else jnp.ones(length, bool)
 
@@ -76,16 +76,16 @@ class Window:
     """
 
     def __init__(
-        self, kernel: int, stride: int, images: tuple[int, int], channels: int, backward: bool, most: int
+        self, kernel: int, stride: int, images: tuple[int, int], channels: int, backward: bool, maximum: int
     ):
-        """Describe the windows; `most` is the maximum number of channels of one product."""
+        """Describe the windows; `maximum` is the maximum number of channels of one product."""
         self.kernel, self.stride, self.channels, self.backward = kernel, stride, channels, backward
         self.padding = [same_padding(size, kernel, stride)[0] for size in images]
         small = [-(-size // stride) for size in images]
         self.source, self.result = (small, list(images)) if backward else (list(images), small)
         self.size = kernel**2 * channels
         self.flat = self.size <= FLAT
-        self.most, self.parts = most, pl.cdiv(channels, width(channels, most))
+        self.maximum, self.parts = maximum, pl.cdiv(channels, width(channels, maximum))
         self.step = stride if backward and not self.flat else 1
         self.grid = [-(-size // self.step) for size in self.result]
 
@@ -123,7 +123,7 @@ class Window:
         position, part = divided(number, self.parts)
         a, b = divided(position, places.counts[1])
         a, b = (start + i * self.step for start, i in zip(places.first, (a, b), strict=True))
-        return a, b, tile(part, self.channels, self.most)
+        return a, b, tile(part, self.channels, self.maximum)
 
     def along(self, axis: int, place: Array, offset: Array) -> tuple[Array, Array]:
         """The place that is read along one axis, and whether it exists."""

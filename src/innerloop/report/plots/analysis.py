@@ -31,15 +31,17 @@ def found(results: Record, experiment: str, *conditions: str) -> Any:
         InnerloopError: if one of them is missing.
     """
     if experiment not in results and experiment == "nil" and results.get("metric") == "loss":
-        raise InnerloopError("nil", "there is no NIL for regression", do="plot `freezing`")
+        raise InnerloopError("nil", "there is no NIL for regression", hint="plot `freezing`")
     for name in (experiment, *conditions):
         if name not in results:
-            do = (
+            hint = (
                 f'run `analyze(request, ["{name}"])`'
                 if name == experiment
                 else "add it next to the experiments"
             )
-            raise InnerloopError("results", f"must hold `{name}`", got=", ".join(results) or "nothing", do=do)
+            raise InnerloopError(
+                "results", f"must hold `{name}`", got=", ".join(results) or "nothing", hint=hint
+            )
     return results[experiment]
 
 

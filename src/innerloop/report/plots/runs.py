@@ -65,11 +65,11 @@ def adaptation(
         The axes.
     """
     if not measurements:
-        do = "give `{label: innerloop.measure(run)}`"
-        raise InnerloopError("measurements", "must hold at least one", got="none", do=do)
+        hint = "give `{label: innerloop.measure(run)}`"
+        raise InnerloopError("measurements", "must hold at least one", got="none", hint=hint)
     if len(scores := {m.score for m in measurements.values()}) > 1:
         got = " and ".join(sorted(scores))
-        raise InnerloopError("measurements", "must have the same score", got=got, do="plot them separately")
+        raise InnerloopError("measurements", "must have the same score", got=got, hint="plot them separately")
     return adaptation_curves([Curve(name, m, name in baselines) for name, m in measurements.items()], ax)
 
 
@@ -123,8 +123,8 @@ def training(
         The axes, `[1, 1]` or `[2, 1]`.
     """
     if not metrics:
-        do = "give `{label: innerloop.fit(...).metrics}`"
-        raise InnerloopError("metrics", "must hold at least one training", got="none", do=do)
+        hint = "give `{label: innerloop.fit(...).metrics}`"
+        raise InnerloopError("metrics", "must hold at least one training", got="none", hint=hint)
     found = [Training(name, [lines]) for name, lines in metrics.items()]
     return training_curves(found, score or _first_score(found), axes)
 

@@ -25,7 +25,7 @@ def _checked(
 ) -> list[Record]:
     """The records. Raises InnerloopError if there are none, or one lacks an entry that the figure needs."""
     if not analyses:
-        raise InnerloopError("analyses", "must hold a run", got="none", do="give `{label: results}`")
+        raise InnerloopError("analyses", "must hold a run", got="none", hint="give `{label: results}`")
     for results in analyses.values():
         check(results, experiment, *conditions)
     return list(analyses.values())
@@ -57,8 +57,10 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     """
     found = _checked(analyses, "freeze", "layers", check=scored)
     if len(metrics := {results["metric"] for results in found}) > 1:
-        do = "plot regressions and classifications separately"
-        raise InnerloopError("analyses", "must have the same score", got=" and ".join(sorted(metrics)), do=do)
+        hint = "plot regressions and classifications separately"
+        raise InnerloopError(
+            "analyses", "must have the same score", got=" and ".join(sorted(metrics)), hint=hint
+        )
     ax = FREEZING.one(ax)
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)

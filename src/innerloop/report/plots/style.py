@@ -75,8 +75,8 @@ class Grid:
             return self._panels(made)
         given = np.asarray(axes, object)
         if given.size != self.rows * self.columns:
-            do = f"give those of `plt.subplots({self.rows}, {self.columns})`"
-            raise InnerloopError("axes", "must be one for each panel", got=given.shape, do=do)
+            hint = f"give those of `plt.subplots({self.rows}, {self.columns})`"
+            raise InnerloopError("axes", "must be one for each panel", got=given.shape, hint=hint)
         return given.reshape(self.rows, self.columns)
 
     def _panels(self, figure: Figure) -> Panels:

@@ -74,8 +74,8 @@ def predictions(
 def _shades(answers: int) -> Sequence[str]:
     """A colour for each of at most three answers; contrasting ones for two."""
     if not 1 <= answers <= len(SHADES):
-        do = f"choose among the inner steps; at most {len(SHADES)} can be told apart"
-        raise InnerloopError("answers", f"must be 1 to {len(SHADES)}", got=answers, do=do)
+        hint = f"choose among the inner steps; at most {len(SHADES)} can be told apart"
+        raise InnerloopError("answers", f"must be 1 to {len(SHADES)}", got=answers, hint=hint)
     return SHADES[::2] if answers == 2 else SHADES[-answers:]
 
 

@@ -99,5 +99,5 @@ def _check(path: Path, names: list[str], labels: np.ndarray, sha256: str) -> Non
         got = f"{len(names)} names, classes of {counts.min()} to {counts.max()} images"
         raise InnerloopError(str(path), f"must contain {CLASSES} classes of {PER_CLASS} images", got=got)
     if sha256 != PIXELS:
-        do = f"download it again from {ARCHIVE.url}"
-        raise InnerloopError(str(path), "the images are not CIFAR-100's", got=f"sha256 {sha256}", do=do)
+        hint = f"download it again from {ARCHIVE.url}"
+        raise InnerloopError(str(path), "the images are not CIFAR-100's", got=f"sha256 {sha256}", hint=hint)

@@ -67,7 +67,9 @@ def _path(face: str) -> Path:
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     if not path.is_file():
-        raise InnerloopError("glyphs", "a font of matplotlib is missing", got=path, do="reinstall matplotlib")
+        raise InnerloopError(
+            "glyphs", "a font of matplotlib is missing", got=path, hint="reinstall matplotlib"
+        )
     return path
 
 

@@ -68,7 +68,7 @@ def _parts(root: Path) -> list[class_folders.Files]:
         return [_table(table, root / "images") for table in tables if table]
     if all(folders):
         return [class_folders.list_classes(folder, WHO) for folder in folders if folder]
-    raise InnerloopError(WHO, "found neither of the usual layouts", got=f"root {str(root)!r}", do=GET)
+    raise InnerloopError(WHO, "found neither of the usual layouts", got=f"root {str(root)!r}", hint=GET)
 
 
 def _table(table: Path, images: Path) -> class_folders.Files:

@@ -131,5 +131,7 @@ def _check(classes: dict[str, list[np.ndarray]], sha256: str) -> None:
         got = f"{len(classes)} characters, {sum(map(len, classes.values()))} images"
         raise InnerloopError("omniglot.load", f"needs {CLASSES} characters of {DRAWERS} images", got=got)
     if sha256 != PIXELS:
-        do = "download both archives again from https://github.com/brendenlake/omniglot"
-        raise InnerloopError("omniglot.load", "the images are not Omniglot's", got=f"sha256 {sha256}", do=do)
+        hint = "download both archives again from https://github.com/brendenlake/omniglot"
+        raise InnerloopError(
+            "omniglot.load", "the images are not Omniglot's", got=f"sha256 {sha256}", hint=hint
+        )

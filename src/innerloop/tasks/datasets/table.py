@@ -44,8 +44,8 @@ def load(
     frame = table_files.read(path, wanted, text={task, *categories})
     for name in y:
         if name in names_of(frame, WHO) and frame[name].dtype.kind != "f":
-            do = "choose a numeric column; to predict classes, use tables.from_frame from Python"
-            raise InnerloopError(WHO, f"column {name!r} must hold numbers", got="text", do=do)
+            hint = "choose a numeric column; to predict classes, use tables.from_frame from Python"
+            raise InnerloopError(WHO, f"column {name!r} must hold numbers", got="text", hint=hint)
     try:
         return from_frame(frame, task=task, x=x or None, y=y, categories=categories, missing=missing)
     except InnerloopError as error:

@@ -199,11 +199,11 @@ def _reporting_damage(path: Path, kind: str) -> Iterator[None]:
         yield
     except _DAMAGE as damage:
         raise InnerloopError(
-            str(path), f"is damaged or not a {kind} archive", got=damage, do=REFUSED
+            str(path), f"is damaged or not a {kind} archive", got=damage, hint=REFUSED
         ) from damage
     except OSError as trouble:
-        raise InnerloopError(str(path), "cannot be read", got=trouble, do="check the file") from trouble
+        raise InnerloopError(str(path), "cannot be read", got=trouble, hint="check the file") from trouble
 
 
 def _refused(path: Path, wrong: str, got: object = None) -> InnerloopError:
-    return InnerloopError(str(path), wrong, got=got, do=REFUSED)
+    return InnerloopError(str(path), wrong, got=got, hint=REFUSED)

@@ -152,4 +152,4 @@ def _class_arrays(path: Path, examples: np.ndarray, about: JsonObject) -> ClassA
 
 
 def _damaged(path: Path, wrong: str, got: object = None) -> InnerloopError:
-    return InnerloopError(str(path), wrong, got=got, do="delete it and create it again")
+    return InnerloopError(str(path), wrong, got=got, hint="delete it and create it again")

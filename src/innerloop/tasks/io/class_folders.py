@@ -36,23 +36,27 @@ def list_classes(root: Path, who: str) -> dict[str, list[Path]]:
         raise InnerloopError(who, "must name an existing folder", got=repr(str(root)))
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not folders:
-        do = "put the images of each class in a separate folder"
-        raise InnerloopError(who, f"{root} contains no class folders", do=do)
+        hint = "put the images of each class in a separate folder"
+        raise InnerloopError(who, f"{root} contains no class folders", hint=hint)
     return {folder.name: _pictures(folder, who) for folder in folders}
 
 
-def drop_small_classes(files: Files, least: int, who: str) -> Files:
-    """The classes with at least `least` images; a warning names the others.
+def drop_small_classes(files: Files, minimum: int, who: str) -> Files:
+    """The classes with at least `minimum` images; a warning names the others.
 
     Raises:
         InnerloopError: if no class is left.
     """
-    kept = {name: paths for name, paths in files.items() if len(paths) >= least}
+    kept = {name: paths for name, paths in files.items() if len(paths) >= minimum}
     if not kept:
-        most = max(map(len, files.values()))
-        raise InnerloopError(who, f"no class has {least} images", got=f"at most {most}", do="lower the bound")
+        maximum = max(map(len, files.values()))
+        raise InnerloopError(
+            who, f"no class has {minimum} images", got=f"at most {maximum}", hint="lower the bound"
+        )
     if left_out := [name for name in files if name not in kept]:
-        what = f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {least} images"
+        what = (
+            f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {minimum} images"
+        )
         shown = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
         warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=2)
     return kept
@@ -76,8 +80,10 @@ def common_shape(files: Files, size: int | None, channels: int | None) -> tuple[
     odd = [path for path, head in heads.items() if head[:2] != (width, height)]
     if size is None and odd:
         got = "{} x {}".format(*heads[odd[0]][:2])
-        do = "give `size` to resize all images"
-        raise InnerloopError(str(odd[0]), f"must be {width} x {height} pixels like {first}", got=got, do=do)
+        hint = "give `size` to resize all images"
+        raise InnerloopError(
+            str(odd[0]), f"must be {width} x {height} pixels like {first}", got=got, hint=hint
+        )
     found = channels or max(head[2] for head in heads.values())
     return (size, size, found) if size is not None else (height, width, found)
 
@@ -129,7 +135,9 @@ def check_memory(pictures: int, shape: tuple[int, int, int]) -> None:
     needs, bound = pictures * math.prod(shape), largest()
     if needs > bound:
         wrong = f"{pictures} images of {' x '.join(map(str, shape))} take more than {bound} bytes of memory"
-        raise InnerloopError("images", wrong, got=f"{needs} bytes", do="give a smaller size, or fewer images")
+        raise InnerloopError(
+            "images", wrong, got=f"{needs} bytes", hint="give a smaller size, or fewer images"
+        )
 
 
 def check_disjoint(parts: Sequence[Files], who: str) -> None:
@@ -141,8 +149,8 @@ def check_disjoint(parts: Sequence[Files], who: str) -> None:
     seen: set[str] = set()
     for part in parts:
         if both := sorted(seen & set(part)):
-            do = "train, validation and test need different classes: the task is to learn new ones"
-            raise InnerloopError(who, f"class {both[0][:80]!r} is in two of the sets", do=do)
+            hint = "train, validation and test need different classes: the task is to learn new ones"
+            raise InnerloopError(who, f"class {both[0][:80]!r} is in two of the sets", hint=hint)
         seen |= set(part)
 
 
@@ -151,7 +159,7 @@ def _pictures(folder: Path, who: str) -> list[Path]:
     if not found:
         endings = ", ".join(ENDINGS)
         raise InnerloopError(
-            who, f"class folder {folder} contains no images", do=f"known endings are {endings}"
+            who, f"class folder {folder} contains no images", hint=f"known endings are {endings}"
         )
     return found
 

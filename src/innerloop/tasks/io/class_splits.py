@@ -35,7 +35,7 @@ def names(split: str, part: str) -> tuple[str, ...]:
         (resources.files("innerloop.tasks.datasets") / "splits" / file).read_bytes().replace(b"\r\n", b"\n")
     )
     if sha256([content]).hex() != SHA256[file]:
-        raise InnerloopError(file, "the class split does not match its checksum", do="reinstall innerloop")
+        raise InnerloopError(file, "the class split does not match its checksum", hint="reinstall innerloop")
     return tuple(content.decode().split())
 
 

@@ -48,8 +48,8 @@ def cache_folder() -> Path:
     except RuntimeError:  # this user has no home folder
         folder = Path("~")
     if not folder.is_absolute():  # what older versions return without a home folder
-        do = "set INNERLOOP_CACHE to a writable folder"
-        raise InnerloopError("cache", "there is no home folder to keep it in", do=do)
+        hint = "set INNERLOOP_CACHE to a writable folder"
+        raise InnerloopError("cache", "there is no home folder to keep it in", hint=hint)
     return folder
 
 
@@ -128,11 +128,13 @@ def _is_done(ended: "Future[None]") -> bool:
 
 def _nowhere(source: Source, trouble: Exception) -> InnerloopError:
     reason = f"{type(trouble).__name__} {str(trouble)[:80]}".strip()
-    do = (
+    hint = (
         f"download {source.url} to {cache_folder() / source.path}, or set INNERLOOP_DATA to the folder "
         f"that contains {source.path}"
     )
-    return InnerloopError(source.path, "is in no data folder and could not be downloaded", got=reason, do=do)
+    return InnerloopError(
+        source.path, "is in no data folder and could not be downloaded", got=reason, hint=hint
+    )
 
 
 class _Progress:

@@ -99,8 +99,8 @@ def _header(file: Any, who: str) -> "Image":
     try:
         image = PIL.Image.open(file, formats=FORMATS)
     except PIL.UnidentifiedImageError:  # its own message shows the address of an object
-        do = f"replace or remove it; the supported formats are {', '.join(FORMATS)}"
-        raise InnerloopError(who, "is not a readable image", do=do) from None
+        hint = f"replace or remove it; the supported formats are {', '.join(FORMATS)}"
+        raise InnerloopError(who, "is not a readable image", hint=hint) from None
     if image.width * image.height > PIXELS:
         raise InnerloopError(who, f"the image has more than {PIXELS} pixels", got=image.size)
     if max(image.size) > SIDE:
@@ -108,12 +108,12 @@ def _header(file: Any, who: str) -> "Image":
     _check_work(file, image, who)
     unclear = image.format == "TIFF" and image.mode in DEEP and not _plain(image)
     if image.mode not in READ or unclear:
-        do = "save it as an 8-bit PNG"
+        hint = "save it as an 8-bit PNG"
         raise InnerloopError(
             who,
             "is an image with an unsupported colour format",
             got=f"mode {image.mode}",
-            do=do,
+            hint=hint,
         )
     return image
 
@@ -126,7 +126,7 @@ def _check_work(file: object, image: "Image", who: str) -> None:
         if math.prod(sides) > PIXELS:
             raise InnerloopError(who, f"the image has tiles of more than {PIXELS} pixels", got=sides)
     if image.format in ("JPEG", "MPO") and (scans := _scans(file)) > SCANS:
-        raise InnerloopError(who, f"the image has more than {SCANS} scans", got=scans, do="save it again")
+        raise InnerloopError(who, f"the image has more than {SCANS} scans", got=scans, hint="save it again")
 
 
 def _numbers(value: object) -> tuple[Any, ...]:
@@ -163,7 +163,7 @@ def _reporting_errors(who: str, remarks: list[str] | None = None) -> Iterator[No
         raise
     except Exception as trouble:  # decoders raise many types on hostile bytes; all mean the same here
         raise InnerloopError(
-            who, "is not a readable image", got=trouble, do="replace or remove it"
+            who, "is not a readable image", got=trouble, hint="replace or remove it"
         ) from trouble
 
 

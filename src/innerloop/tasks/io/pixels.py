@@ -38,8 +38,8 @@ def colour(name: str, who: str) -> Colour:
     except ValueError:
         found = ()
     if len(found) != 3 or max(found) > 255:
-        do = "give a name such as white or black, or #rrggbb"
-        raise InnerloopError(who, "is not a colour", got=repr(name)[:80], do=do)
+        hint = "give a name such as white or black, or #rrggbb"
+        raise InnerloopError(who, "is not a colour", got=repr(name)[:80], hint=hint)
     return found
 
 

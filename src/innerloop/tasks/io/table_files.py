@@ -47,8 +47,8 @@ def read(
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
-        do = "give a file whose name ends in .csv or .parquet"
-        raise InnerloopError(str(path), "is not a table", got=repr(path.suffix), do=do)
+        hint = "give a file whose name ends in .csv or .parquet"
+        raise InnerloopError(str(path), "is not a table", got=repr(path.suffix), hint=hint)
     content = read_bytes(path, BYTES)
     if kind == "Parquet":
         return _parquet(content, path, wanted, text)
@@ -65,9 +65,9 @@ def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
         numbered = ((lines.line_num, cells) for cells in lines)
         rows = list(islice(_rows(numbered, header, path), CELLS // max(1, len(header)) + 1))
     except UnicodeDecodeError:
-        raise InnerloopError(str(path), "is not a UTF-8 text file", do="save it as CSV in UTF-8") from None
+        raise InnerloopError(str(path), "is not a UTF-8 text file", hint="save it as CSV in UTF-8") from None
     except csv.Error as trouble:
-        raise InnerloopError(str(path), f"is not a CSV table ({trouble})", do="save it as CSV") from None
+        raise InnerloopError(str(path), f"is not a CSV table ({trouble})", hint="save it as CSV") from None
     _check_names(header, path)
     _check_size(len(rows) * len(header), path)
     columns = zip(*rows, strict=True) if rows else ((),) * len(header)
@@ -81,8 +81,8 @@ def _rows(lines: Iterator[tuple[int, list[str]]], header: list[str], path: Path)
             continue
         if len(cells) != len(header):
             got = f"{len(cells)} in line {number} of the file"
-            do = "quote cells that contain a comma"
-            raise InnerloopError(str(path), f"every row must have {len(header)} cells", got=got, do=do)
+            hint = "quote cells that contain a comma"
+            raise InnerloopError(str(path), f"every row must have {len(header)} cells", got=got, hint=hint)
         yield cells
 
 
@@ -110,13 +110,15 @@ def _check_names(names: list[str], path: Path) -> None:
 def _check_wanted(wanted: Collection[str] | None, names: list[str], path: Path) -> None:
     """Raise InnerloopError for a column that the table does not have."""
     if absent := sorted(set(wanted or ()).difference(names)):
-        do = "choose among: " + ", ".join(names)
-        raise InnerloopError(str(path), "there is no column with this name", got=repr(absent[0]), do=do)
+        hint = "choose among: " + ", ".join(names)
+        raise InnerloopError(str(path), "there is no column with this name", got=repr(absent[0]), hint=hint)
 
 
 def _check_size(cells: int, path: Path) -> None:
     if cells > CELLS:
-        raise InnerloopError(str(path), f"must have at most {CELLS} values", got=cells, do="make it smaller")
+        raise InnerloopError(
+            str(path), f"must have at most {CELLS} values", got=cells, hint="make it smaller"
+        )
 
 
 def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: Collection[str]) -> Columns:
@@ -134,7 +136,7 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: C
         raise
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as trouble:
         reason = shown((str(trouble).splitlines() or [type(trouble).__name__])[0])
-        raise InnerloopError(str(path), f"is not a Parquet table ({reason})", do="write it again") from None
+        raise InnerloopError(str(path), f"is not a Parquet table ({reason})", hint="write it again") from None
 
 
 def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
@@ -143,8 +145,8 @@ def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        do = "pip install 'innerloop[tables]', or save the table as CSV"
-        raise InnerloopError(str(path), "Parquet needs the package pyarrow", do=do) from None
+        hint = "pip install 'innerloop[tables]', or save the table as CSV"
+        raise InnerloopError(str(path), "Parquet needs the package pyarrow", hint=hint) from None
     return pyarrow, parquet
 
 
@@ -163,5 +165,5 @@ def _of_arrow(column: Any, name: str, path: Path, text: bool) -> np.ndarray:
     if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_null(kind):
         found[:] = column.to_pylist()
         return found
-    do = "convert it to numbers or text, or leave it out"
-    raise InnerloopError(str(path), f"column {name!r} must hold numbers or text", got=str(kind), do=do)
+    hint = "convert it to numbers or text, or leave it out"
+    raise InnerloopError(str(path), f"column {name!r} must hold numbers or text", got=str(kind), hint=hint)

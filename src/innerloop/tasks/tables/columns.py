@@ -50,9 +50,9 @@ def _keys(frame: Frame, who: str) -> list[Any]:
     if names is None:
         names = frame.keys() if isinstance(frame, dict) else getattr(frame, "columns", None)
     if names is None:
-        do = "pass a pandas or Polars data frame, or a dict of arrays"
+        hint = "pass a pandas or Polars data frame, or a dict of arrays"
         raise InnerloopError(
-            who, "`frame` must be a table with named columns", got=type(frame).__name__, do=do
+            who, "`frame` must be a table with named columns", got=type(frame).__name__, hint=hint
         )
     return list(names)
 
@@ -71,8 +71,8 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
     """
     keys = {str(key): key for key in _keys(frame, who)}
     if name not in keys:
-        do = "choose among: " + ", ".join(keys)
-        raise InnerloopError(who, "there is no column with this name", got=repr(name), do=do)
+        hint = "choose among: " + ", ".join(keys)
+        raise InnerloopError(who, "there is no column with this name", got=repr(name), hint=hint)
     values = frame[keys[name]]
     # `np.asarray` would turn a mixed list of numbers and text into text.
     values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
@@ -90,9 +90,9 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
 def _column_of_objects(name: str, values: np.ndarray, who: str) -> Column:
     """A column of text, or of numbers of which some are missing."""
     if values.dtype.kind not in "OUST":
-        do = "convert dates to numbers, such as days since the first"
+        hint = "convert dates to numbers, such as days since the first"
         raise InnerloopError(
-            who, f"column {name!r} must hold numbers or text", got=f"dtype {values.dtype}", do=do
+            who, f"column {name!r} must hold numbers or text", got=f"dtype {values.dtype}", hint=hint
         )
     found = np.empty(len(values), object)
     found[:] = values.tolist()
@@ -140,9 +140,9 @@ def _as_text(column: Column, values: np.ndarray) -> Column:
 
 def _check_finite(column: Column, who: str) -> None:
     if column.numeric and (infinite := int(np.isinf(column.values).sum())):
-        do = "remove those rows, or give them a value"
+        hint = "remove those rows, or give them a value"
         raise InnerloopError(
-            who, f"column {column.name!r} must be finite", got=f"{infinite} infinite values", do=do
+            who, f"column {column.name!r} must be finite", got=f"{infinite} infinite values", hint=hint
         )
 
 

@@ -33,8 +33,10 @@ def split_names(names: Sequence[str], split: Split, seed: int, who: str) -> dict
     if np.shape(split) != (3,) or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
         raise InnerloopError(who, "`split` must be three positive fractions that sum to 1", got=split)
     if len(names) < 3 * MIN_GROUPS:
-        do = "choose another column as `task`"
-        raise InnerloopError(who, f"a split needs at least {3 * MIN_GROUPS} groups", got=len(names), do=do)
+        hint = "choose another column as `task`"
+        raise InnerloopError(
+            who, f"a split needs at least {3 * MIN_GROUPS} groups", got=len(names), hint=hint
+        )
     ordered = sorted(names)
     order = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     test = min(max(MIN_GROUPS, round(split[2] * len(names))), len(names) - 2 * MIN_GROUPS)
@@ -48,9 +50,9 @@ def _as_named(names: Sequence[str], split: Mapping[str, Iterable[object]], who: 
     lists = all(isinstance(groups, Iterable) and not isinstance(groups, str) for groups in split.values())
     parts = {part: [as_name(name) for name in groups] for part, groups in split.items()} if lists else {}
     if set(parts) != set(PARTS) or not all(parts.values()):
-        do = "pass a dict with a list of groups for each of " + ", ".join(PARTS)
+        hint = "pass a dict with a list of groups for each of " + ", ".join(PARTS)
         raise InnerloopError(
-            who, "`split` must name the groups of each part", got=sorted(map(str, split)), do=do
+            who, "`split` must name the groups of each part", got=sorted(map(str, split)), hint=hint
         )
     chosen = [name for part in parts.values() for name in part]
     if twice := [name for i, name in enumerate(chosen) if name in chosen[:i]]:

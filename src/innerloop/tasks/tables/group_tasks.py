@@ -104,8 +104,8 @@ class GroupTasks(FiniteTasks, eqx.Module):
 
     def _taken(self, count: Int[Array, "..."]) -> Int[Array, "..."]:
         """The number of support rows in a group of `count` rows."""
-        most = count - 1 - (self.gap or 0)
-        return jnp.minimum(self.shots, most) if self.shots is not None else (most + 1) // 2
+        maximum = count - 1 - (self.gap or 0)
+        return jnp.minimum(self.shots, maximum) if self.shots is not None else (maximum + 1) // 2
 
     def _widths(self) -> tuple[int, int]:
         """The numbers of rows in support and query set, padding included."""
@@ -121,10 +121,10 @@ class GroupTasks(FiniteTasks, eqx.Module):
         return Batch(zeroed(self.inputs), zeroed(self.targets), mask if ragged else None)
 
 
-def _shuffled(key: PRNGKeyArray, count: Int[Array, ""], most: int) -> Int[Array, " most"]:
-    """The integers below `count` in random order, followed by the others below `most`."""
-    noise = jax.random.uniform(key, (most,))
-    return jnp.argsort(jnp.where(jnp.arange(most) < count, noise, 2.0))
+def _shuffled(key: PRNGKeyArray, count: Int[Array, ""], maximum: int) -> Int[Array, " maximum"]:
+    """The integers below `count` in random order, followed by the others below `maximum`."""
+    noise = jax.random.uniform(key, (maximum,))
+    return jnp.argsort(jnp.where(jnp.arange(maximum) < count, noise, 2.0))
 
 
 def _check(
@@ -136,9 +136,9 @@ def _check(
             raise InnerloopError("GroupTasks", f"`{name}` must be 1 or more", got=value)
     if len(counts) == 0:
         raise InnerloopError("GroupTasks", "there must be at least one group", got=0)
-    least = 2 + (gap or 0)
-    if counts.min() < least:
+    minimum = 2 + (gap or 0)
+    if counts.min() < minimum:
         got = f"{counts.min()} in {names[int(counts.argmin())]!r}"
         raise InnerloopError(
-            "GroupTasks", f"every group needs {least} rows", got=got, do="leave the group out"
+            "GroupTasks", f"every group needs {minimum} rows", got=got, hint="leave the group out"
         )

@@ -133,9 +133,9 @@ class Preparation:
         codes = self.y[0].codes(columns[0])
         if (codes < 0).any():
             got = repr(columns[0].values[codes < 0][0])
-            do = "leave such rows out; the classes are " + ", ".join(self.classes)
+            hint = "leave such rows out; the classes are " + ", ".join(self.classes)
             raise InnerloopError(
-                WHO, f"column {self.y[0].name!r} has a class that no training group has", got=got, do=do
+                WHO, f"column {self.y[0].name!r} has a class that no training group has", got=got, hint=hint
             )
         return codes.astype(np.int32)
 
@@ -170,7 +170,7 @@ class Preparation:
         x, y = ([_column_from(value, who) for value in _list(about.get(name))] for name in ("x", "y"))
         kinds = {type(column) for column in y}
         if not isinstance(about.get("task"), str) or not x or not y or kinds == {Number, Category}:
-            raise InnerloopError(who, "does not describe the columns of a table", do="restore the file")
+            raise InnerloopError(who, "does not describe the columns of a table", hint="restore the file")
         return cls(about["task"], tuple(x), tuple(y))
 
 
@@ -181,8 +181,8 @@ def read(frame: Frame, columns: Sequence[Number | Category]) -> list[Column]:
     for column in found:
         if column.missing.any():
             row = int(np.argmax(column.missing)) + 1
-            do = "fill it, or leave the row out"
-            raise InnerloopError(WHO, f"column {column.name!r} has no value in row {row}", do=do)
+            hint = "fill it, or leave the row out"
+            raise InnerloopError(WHO, f"column {column.name!r} has no value in row {row}", hint=hint)
     return found
 
 
@@ -211,4 +211,4 @@ def _column_from(about: object, who: str) -> Number | Category:
         return Number(name, float(mean), float(scale))
     if isinstance(name, str) and isinstance(levels, list) and levels and {type(x) for x in levels} == {str}:
         return Category(name, tuple(levels))
-    raise InnerloopError(who, "does not describe a column", got=str(about)[:80], do="restore the file")
+    raise InnerloopError(who, "does not describe a column", got=str(about)[:80], hint="restore the file")

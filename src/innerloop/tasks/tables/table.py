@@ -177,7 +177,7 @@ def _names(
     """The columns of x and y. Raises InnerloopError if there are none, or a column has two roles."""
     ys = [y] if isinstance(y, str) else list(y)
     if isinstance(x, str):
-        raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), do=f"pass x=[{x!r}]")
+        raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), hint=f"pass x=[{x!r}]")
     xs = [name for name in names_of(frame, who) if name not in (task, *ys)] if x is None else list(x)
     for name, found in (("x", xs), ("y", ys)):
         if not found:
@@ -208,10 +208,12 @@ def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[
     each = ", ".join(f"{n}: {c.missing.sum()}" for n, c in columns.items() if c.missing.any())
     what = f"{gone.sum()} of {counted(len(gone), 'row')} with missing values"
     if missing == "refuse":
-        raise InnerloopError(who, "no value may be missing", got=f"{what} ({each})", do="fill or remove them")
+        raise InnerloopError(
+            who, "no value may be missing", got=f"{what} ({each})", hint="fill or remove them"
+        )
     if gone.all():
         raise InnerloopError(
-            who, "every row has a missing value", got=each, do="leave such columns out of `x`"
+            who, "every row has a missing value", got=each, hint="leave such columns out of `x`"
         )
     warnings.warn(f"innerloop: {what} are left out ({each})", stacklevel=4)
     return {name: _rows(column, ~gone) for name, column in columns.items()}, {
@@ -220,24 +222,24 @@ def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[
 
 
 def _groups(
-    column: Column, least: int, left_out: dict[str, int], who: str
+    column: Column, minimum: int, left_out: dict[str, int], who: str
 ) -> tuple[dict[str, Int[np.ndarray, " rows"]], dict[str, int]]:
     """The rows of each group, in table order; groups too small for a task are left out, with a warning."""
     names, first, inverse = np.unique(column.values, return_index=True, return_inverse=True)
     order, ends = np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))
     rows = dict(zip(names.tolist(), np.split(order, ends[:-1]), strict=True))
     groups = {name: rows[name] for name in names[np.argsort(first)]}
-    small = [name for name, rows in groups.items() if len(rows) < least]
+    small = [name for name, rows in groups.items() if len(rows) < minimum]
     if not small:
         return groups, left_out
     if len(small) == len(groups):
-        wrong = f"a task needs {least} rows, and no group of {column.name!r} has that many"
-        raise InnerloopError(who, wrong, do="choose another column as `task`")
+        wrong = f"a task needs {minimum} rows, and no group of {column.name!r} has that many"
+        raise InnerloopError(who, wrong, hint="choose another column as `task`")
     lost = sum(len(groups[name]) for name in small)
     shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
-    what = f"{len(small)} of {counted(len(groups), 'group')} with fewer than {least} rows"
+    what = f"{len(small)} of {counted(len(groups), 'group')} with fewer than {minimum} rows"
     warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=4)
-    kept = {name: rows for name, rows in groups.items() if len(rows) >= least}
+    kept = {name: rows for name, rows in groups.items() if len(rows) >= minimum}
     return kept, left_out | {"groups that are too small": lost}
 
 
@@ -263,6 +265,6 @@ def _encoded(
 def _check_y(preparation: Preparation, who: str) -> None:
     """Raise InnerloopError if y mixes a class with other columns, or has only one class."""
     if len(preparation.y) > 1 and any(isinstance(column, Category) for column in preparation.y):
-        raise InnerloopError(who, "a class must be the only column of `y`", do="choose one text column")
+        raise InnerloopError(who, "a class must be the only column of `y`", hint="choose one text column")
     if len(preparation.classes) == 1:
         raise InnerloopError(who, "y must have at least two classes", got=repr(preparation.classes[0]))

@@ -140,7 +140,7 @@ class Windows:
         starts = np.flatnonzero(joined[reach:] - joined[: max(0, len(joined) - reach)] == reach)
         if not len(starts):
             wrong = f"no series has {reach + 1} consecutive rows"
-            raise InnerloopError(WHO, wrong, do="lower `length` or `horizon`")
+            raise InnerloopError(WHO, wrong, hint="lower `length` or `horizon`")
         found = {self.task: series[starts]}
         for name, values in zip(self.values, columns, strict=True):
             found |= {f"{name} ({i - self.length + 1})": values[starts + i] for i in range(self.length)}
@@ -154,6 +154,6 @@ def _times(frame: Frame, name: str) -> np.ndarray:
         return dates.astype(np.int64) / (24 * 3600 * 10**6)
     column = column_of(frame, name, WHO)
     if not column.numeric or column.missing.any():
-        do = "use numbers or dates without missing values"
-        raise InnerloopError(WHO, f"column {name!r} must hold the times of all rows", do=do)
+        hint = "use numbers or dates without missing values"
+        raise InnerloopError(WHO, f"column {name!r} must hold the times of all rows", hint=hint)
     return column.values

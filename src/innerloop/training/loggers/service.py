@@ -16,8 +16,8 @@ def package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        do = f"pip install 'innerloop[{name}]'"
-        raise InnerloopError(name, "is not installed, but its logger needs it", do=do) from error
+        hint = f"pip install 'innerloop[{name}]'"
+        raise InnerloopError(name, "is not installed, but its logger needs it", hint=hint) from error
 
 
 def kept_id(folder: Path, service: str, step: int) -> str | None:
@@ -27,7 +27,7 @@ def kept_id(folder: Path, service: str, step: int) -> str | None:
         return None
     found = read_object(path, follow=False).get("id")
     if not isinstance(found, str):
-        raise InnerloopError(str(path), "must hold the `id` of a run", got=found, do="remove the file")
+        raise InnerloopError(str(path), "must hold the `id` of a run", got=found, hint="remove the file")
     return found
 
 

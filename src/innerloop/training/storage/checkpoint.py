@@ -228,7 +228,7 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         wrong = f"a checkpoint of {size} bytes does not fit on the disk{last_whole(folder)}"
-        raise NotWritten(str(folder), wrong, got=f"{free} bytes free", do="free some room, then `resume`")
+        raise NotWritten(str(folder), wrong, got=f"{free} bytes free", hint="free some room, then `resume`")
 
 
 def finish(checkpoints: Manager) -> None:
@@ -263,7 +263,7 @@ def not_written(checkpoints: Manager, trouble: Exception) -> InnerloopError:
     """The error for a checkpoint that could not be written: a full disk or a read-only folder."""
     folder = checkpoints.folder
     wrong = f"a checkpoint cannot be written ({reason(trouble)}){last_whole(folder)}"
-    return NotWritten(str(folder), wrong, do="free some room or give write access, then `resume`")
+    return NotWritten(str(folder), wrong, hint="free some room or give write access, then `resume`")
 
 
 def last_whole(folder: Path) -> str:
@@ -319,7 +319,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
         raise
     except Exception as error:
         wrong = f"cannot be read ({type(error).__name__})"
-        raise InnerloopError(who, wrong, do=f"it is in {checkpoints.folder / str(step)}") from error
+        raise InnerloopError(who, wrong, hint=f"it is in {checkpoints.folder / str(step)}") from error
     check_digest(found, who)
     check_run(found, checkpoints.run, who)
     check_same(wanted, found, who)
@@ -353,7 +353,7 @@ def check_run(found: dict[str, PyTree], run: bytes, who: str) -> None:
     kept = found.pop(RUN, None)
     if run and kept is not None and np.asarray(kept).tobytes() != run:
         wrong = "belongs to a run with other settings or data"
-        raise InnerloopError(who, wrong, do="restore its config.json and data, or give another folder")
+        raise InnerloopError(who, wrong, hint="restore its config.json and data, or give another folder")
 
 
 def set_aside(checkpoints: Manager, step: int) -> None:

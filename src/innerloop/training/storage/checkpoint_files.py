@@ -11,7 +11,7 @@ from innerloop.io.untrusted import TEXT, refuse_link
 ENTRIES, DEPTH = 100_000, 8
 """The largest number of files and folders in all checkpoints, and their largest depth."""
 
-DO = "take it out of the run's folder"
+HINT = "take it out of the run's folder"
 
 
 def check_kinds(folder: Path) -> None:
@@ -19,10 +19,12 @@ def check_kinds(folder: Path) -> None:
     refuse_link(folder)
     for path, about in entries(folder):
         if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
-            raise InnerloopError(str(path), "is not a regular file, as all files of a checkpoint are", do=DO)
+            raise InnerloopError(
+                str(path), "is not a regular file, as all files of a checkpoint are", hint=HINT
+            )
         if path.name.startswith("_") and about.st_size > TEXT:
             wrong = f"is larger than the bound of {TEXT} bytes"
-            raise InnerloopError(str(path), wrong, got=f"{about.st_size} bytes", do=DO)
+            raise InnerloopError(str(path), wrong, got=f"{about.st_size} bytes", hint=HINT)
 
 
 def check_size(folder: Path, state: int, who: str) -> None:
@@ -31,7 +33,7 @@ def check_size(folder: Path, state: int, who: str) -> None:
     taken, bound = sum(about.st_size for _, about in entries(folder)), 2 * state + (1 << 20)
     if taken > bound:
         raise InnerloopError(
-            who, f"takes more than {bound} bytes on the disk", got=taken, do=f"it is in {folder}"
+            who, f"takes more than {bound} bytes on the disk", got=taken, hint=f"it is in {folder}"
         )
 
 
@@ -46,7 +48,7 @@ def entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             about = status(path)
             if count > ENTRIES or depth > DEPTH:
                 raise InnerloopError(
-                    str(folder), "has more files or deeper folders than checkpoints have", do=DO
+                    str(folder), "has more files or deeper folders than checkpoints have", hint=HINT
                 )
             if about is None:
                 continue

@@ -37,8 +37,8 @@ def exclusive_lock(folder: OwnFolder) -> Iterator[None]:
     with open_lock_file(folder) as file:
         holder = last_holder(file, folder.path)
         if not try_lock(file) or not is_current(file, folder.path / NAME):
-            do = "wait until it ends, or give another folder"
-            raise Busy(str(folder.path), "another training run is using it", got=holder, do=do)
+            hint = "wait until it ends, or give another folder"
+            raise Busy(str(folder.path), "another training run is using it", got=holder, hint=hint)
         with suppress(OSError):  # the text is only for people to read, so a full disk does not matter
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -62,8 +62,8 @@ def last_holder(file: IO[str], folder: Path) -> str:
         file.seek(0)
     text = file.read(300) if regular else ""
     if not regular or (text and not HOLDER.fullmatch(text)):
-        do = "move it away, or give another folder"
-        raise InnerloopError(str(folder / NAME), "was not written by innerloop", do=do)
+        hint = "move it away, or give another folder"
+        raise InnerloopError(str(folder / NAME), "was not written by innerloop", hint=hint)
     return text.strip() or "another process"
 
 

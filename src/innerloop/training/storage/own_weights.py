@@ -22,7 +22,7 @@ LIKE = "pass as `like` the parameters that training started from, or `algorithm.
 def save(path: Path, params: Params, facts: JsonObject) -> None:
     """Write parameters by path, with `facts` as metadata."""
     arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
-    safetensors_writer.write(path, arrays, {"fit": json.dumps(facts)}, do="free some room")
+    safetensors_writer.write(path, arrays, {"fit": json.dumps(facts)}, hint="free some room")
 
 
 def facts(path: Path) -> JsonObject:
@@ -50,7 +50,7 @@ def load_params(source: str | Path, like: Params, which: Literal["final", "best"
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     if "config" in metadata:
         wrong = "holds weights of a preset, with its config"
-        raise InnerloopError(str(path), wrong, do="load them with `innerloop.load_trained`")
+        raise InnerloopError(str(path), wrong, hint="load them with `innerloop.load_trained`")
     return weights.into(like, arrays, str(path), LIKE)
 
 
@@ -58,12 +58,12 @@ def _file_of(run: RunFolder, which: Literal["final", "best"]) -> Path:
     """The weights file of a run. Raises InnerloopError if there is none."""
     if not run.is_fit:
         wrong = "is not a run of `innerloop.fit` (it has no fit.json)"
-        raise InnerloopError(str(run.path), wrong, do="load other runs with `innerloop.load_trained`")
+        raise InnerloopError(str(run.path), wrong, hint="load other runs with `innerloop.load_trained`")
     path = run.weights if which == "final" else run.best
     if not path.is_file():
         final = "the run has not ended", "continue it with `innerloop.fit(..., resume=True)`"
         best = "the run has had no validation", "give `validation`, or load the final weights"
-        wrong, do = final if which == "final" else best
-        raise InnerloopError(str(run.path), wrong, do=do)
+        wrong, hint = final if which == "final" else best
+        raise InnerloopError(str(run.path), wrong, hint=hint)
     refuse_link(path)
     return path

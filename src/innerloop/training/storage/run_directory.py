@@ -120,15 +120,15 @@ class RunFolder(OwnFolder):
     def check_new(self) -> None:
         """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
         if self.path_of("config.json").exists():
-            do = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
-            raise InnerloopError(str(self.path), "already holds a run", do=do)
+            hint = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
+            raise InnerloopError(str(self.path), "already holds a run", hint=hint)
         if self.is_fit:
-            do = "give another folder, or continue it with `resume=True`"
-            raise InnerloopError(str(self.path), "already holds a run of `innerloop.fit`", do=do)
+            hint = "give another folder, or continue it with `resume=True`"
+            raise InnerloopError(str(self.path), "already holds a run of `innerloop.fit`", hint=hint)
         taken = [name for name in RESERVED if os.path.lexists(self.path / name)]
         if taken and not self._is_barely_begun(taken):
             wrong = f"holds `{taken[0]}`, which this run did not write"
-            raise InnerloopError(str(self.path), wrong, do="give a new folder, or move it away")
+            raise InnerloopError(str(self.path), wrong, hint="give a new folder, or move it away")
 
     def _is_barely_begun(self, files: list[str]) -> bool:
         """Whether these are only the files that `begin` writes before the description: a run that was killed then."""
@@ -163,11 +163,11 @@ class RunFolder(OwnFolder):
         """The run's config. Raises InnerloopError if this is not a run with a config."""
         path = self.path / "config.json"
         if self.is_fit:
-            wrong, do = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
-            raise InnerloopError(str(self.path), wrong, do=f"{do}: {LOAD}")
+            wrong, hint = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
+            raise InnerloopError(str(self.path), wrong, hint=f"{hint}: {LOAD}")
         if not path.is_file():
             raise InnerloopError(
-                str(self.path), "is not a run (it has no config.json)", do="give a run's folder"
+                str(self.path), "is not a run (it has no config.json)", hint="give a run's folder"
             )
         return from_json(read_text(path, follow=False), str(path))
 
@@ -193,7 +193,7 @@ class RunFolder(OwnFolder):
             wrong = (
                 f"the {' and the '.join(other)} set of the data changed since the run in {self.path} began"
             )
-            raise InnerloopError("resume", wrong, do="restore the data, or start a new run")
+            raise InnerloopError("resume", wrong, hint="restore the data, or start a new run")
 
     def note_circumstances(self, step: int) -> None:
         """Warn if versions or devices differ from those that the run was started with, and record the change."""
@@ -214,7 +214,9 @@ class RunFolder(OwnFolder):
         path = self.path / "clock.json"
         seconds: Any = read_object(path, follow=False).get("seconds") if os.path.lexists(path) else 0.0
         if not is_number(seconds) or not 0 <= seconds < 1e12:
-            raise InnerloopError(str(path), "must hold seconds", got=repr(seconds)[:80], do="remove the file")
+            raise InnerloopError(
+                str(path), "must hold seconds", got=repr(seconds)[:80], hint="remove the file"
+            )
         return float(seconds)
 
     def write_seconds(self, seconds: float) -> None:

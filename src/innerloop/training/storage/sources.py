@@ -19,7 +19,7 @@ def weights_path(source: str | Path) -> Path:
         config = run.config()
         if not run.weights.is_file():
             raise InnerloopError(
-                str(path), "the run has not ended", do=f"continue it with `innerloop train --resume {path}`"
+                str(path), "the run has not ended", hint=f"continue it with `innerloop train --resume {path}`"
             )
         refuse_link(run.weights)
         weights.check_config(run.weights, config, weights.load(run.weights)[1])
@@ -29,13 +29,13 @@ def weights_path(source: str | Path) -> Path:
     if str(source) in weights.shipped():
         return weights.shipped_path(str(source))
     if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
-        do = "give a run's folder, a weights file, or a preset with shipped weights"
-        raise InnerloopError(str(path), "there is no such folder or file", do=do)
+        hint = "give a run's folder, a weights file, or a preset with shipped weights"
+        raise InnerloopError(str(path), "there is no such folder or file", hint=hint)
     name = preset(str(source)).name  # a clear error for an unknown name
     raise InnerloopError(
         name,
         "the package ships no trained weights of this preset",
-        do=f"train it: `innerloop train {name}`; weights ship for "
+        hint=f"train it: `innerloop train {name}`; weights ship for "
         + (", ".join(weights.shipped()) or "none"),
     )
 

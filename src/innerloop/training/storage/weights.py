@@ -13,7 +13,7 @@ import numpy as np
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
-from innerloop.engine.pytree import DO, check_same, paths
+from innerloop.engine.pytree import HINT, check_same, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
@@ -32,7 +32,7 @@ def save(path: Path, params: Params, config: Config, facts: JsonObject) -> None:
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: JsonObject) -> None:
     """As `save`, for arrays by path."""
     metadata = {"config": to_json(config), "facts": json.dumps(facts)}
-    safetensors_writer.write(path, arrays, metadata, do="free some room")
+    safetensors_writer.write(path, arrays, metadata, hint="free some room")
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
@@ -40,7 +40,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     if "fit" in metadata:
         wrong = "holds weights of `innerloop.fit`, for a model of your own"
-        raise InnerloopError(str(path), wrong, do=f"load them with {LOAD}")
+        raise InnerloopError(str(path), wrong, hint=f"load them with {LOAD}")
     missing = [name for name in ("config", "facts") if name not in metadata]
     if missing:
         raise InnerloopError(str(path), f"holds no trained weights (it has no {missing[0]})")
@@ -61,8 +61,8 @@ def deciding(config: Config) -> Config:
 def check_config(path: Path, wanted: Config, found: Config) -> None:
     """Raise InnerloopError if the weights were trained with other settings."""
     if deciding(found) != deciding(wanted):
-        do = "give another folder, or restore the run's own weights"
-        raise InnerloopError(str(path), "holds weights that were trained with other settings", do=do)
+        hint = "give another folder, or restore the run's own weights"
+        raise InnerloopError(str(path), "holds weights that were trained with other settings", hint=hint)
 
 
 FACTS: dict[str, Callable[[Any], bool]] = {
@@ -85,13 +85,13 @@ def facts_of(text: str, path: Path) -> JsonObject:
     return facts
 
 
-def into(params: object, arrays: dict[str, np.ndarray], who: str, do: str = DO) -> Params:
+def into(params: object, arrays: dict[str, np.ndarray], who: str, hint: str = HINT) -> Params:
     """A tree like `params` with the values of `arrays`; only the shapes and types of `params` are used.
 
-    Raises InnerloopError, with `do`, if the arrays belong to another model or hold a number that is not finite.
+    Raises InnerloopError, with `hint`, if the arrays belong to another model or hold a number that is not finite.
     """
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
-    check_same(leaves, arrays, who, do)
+    check_same(leaves, arrays, who, hint)
     for name, array in arrays.items():
         if jnp.issubdtype(leaves[name].dtype, jnp.floating):
             if not jnp.issubdtype(array.dtype, jnp.floating):

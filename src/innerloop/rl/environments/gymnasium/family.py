@@ -81,8 +81,10 @@ class GymnasiumFamily:
             return int(space.n)
         bounded = hasattr(space, "low") and np.isfinite(space.low).all() and np.isfinite(space.high).all()
         if not bounded or len(space.shape) != 1:
-            do = "use a Discrete space or a bounded Box with one axis"
-            raise InnerloopError("GymnasiumFamily", "the action space is unsupported", got=repr(space), do=do)
+            hint = "use a Discrete space or a bounded Box with one axis"
+            raise InnerloopError(
+                "GymnasiumFamily", "the action space is unsupported", got=repr(space), hint=hint
+            )
         return space.shape[0]
 
     def probe(self) -> None:

@@ -31,8 +31,8 @@ def unpack(found: object, of: tuple[str, tuple[str, ...]]) -> tuple[Any, ...]:
     method, names = of
     if not isinstance(found, tuple) or len(found) != len(names):
         got = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
-        do = "wrap environments with the old interface, for example by gymnasium's compatibility wrappers"
-        raise InnerloopError(WHO, f"`{method}` must return ({', '.join(names)})", got=got, do=do)
+        hint = "wrap environments with the old interface, for example by gymnasium's compatibility wrappers"
+        raise InnerloopError(WHO, f"`{method}` must return ({', '.join(names)})", got=got, hint=hint)
     return found
 
 
@@ -123,8 +123,8 @@ class Groups:
         group = self.used.get(int(numbers.flat[0]))
         in_turn = group is not None and copies.size == len(group.copies) and (time == group.time).all()
         if group is None or not in_turn:
-            do = "step every copy of a reset together and in order, as innerloop.rl.rollout does"
-            raise InnerloopError(WHO, "its environments were stepped out of order", do=do)
+            hint = "step every copy of a reset together and in order, as innerloop.rl.rollout does"
+            raise InnerloopError(WHO, "its environments were stepped out of order", hint=hint)
         rewards = group.step(actions.reshape(copies.size, *actions.shape[len(shape) :]))
         if group.time >= self.family.horizon:
             self._release(int(numbers.flat[0]))

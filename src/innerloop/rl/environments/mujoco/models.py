@@ -64,8 +64,10 @@ def import_optional(module: str, who: str) -> Any:
         return import_module(module)
     except ImportError as error:
         missing = error.name or module
-        do = "pip install 'innerloop[rl]'"
-        raise InnerloopError(who, f"needs the package `{missing}`, which is not installed", do=do) from None
+        hint = "pip install 'innerloop[rl]'"
+        raise InnerloopError(
+            who, f"needs the package `{missing}`, which is not installed", hint=hint
+        ) from None
 
 
 def _model_xml(body: Body) -> str:
@@ -73,15 +75,15 @@ def _model_xml(body: Body) -> str:
     import_optional("mujoco", body.name)
     found = find_spec("gymnasium")
     if found is None or found.origin is None:
-        do = "pip install 'innerloop[rl]'"
-        raise InnerloopError(body.name, "needs the package `gymnasium`, which is not installed", do=do)
+        hint = "pip install 'innerloop[rl]'"
+        raise InnerloopError(body.name, "needs the package `gymnasium`, which is not installed", hint=hint)
     path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / body.file
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        do = "install a newer gymnasium"
+        hint = "install a newer gymnasium"
         raise InnerloopError(
-            body.name, f"its model {path} cannot be read ({error.strerror})", do=do
+            body.name, f"its model {path} cannot be read ({error.strerror})", hint=hint
         ) from None
 
 
