@@ -57,7 +57,7 @@ def compiled(w: Workload, devices: list[Any]) -> jax.stages.Compiled:
         everywhere = NamedSharding(loop.mesh, PartitionSpec())
         abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
         start = lambda: loop.start(made.init_params(), jax.random.key(KEY))
-        shapes = jax.eval_shape(lambda: (start(), *loop.data(start(), STEPS)))
+        shapes = jax.eval_shape(lambda: (start(), None, loop.data(start(), STEPS)))
         program: Any = loop.program(STEPS)
         return program.__wrapped__.lower(*jax.tree.map(abstract, shapes)).compile()
 

@@ -86,7 +86,8 @@ def outer_loop(made: SupervisedExperiment, mesh: Mesh | None = None) -> outer.Ou
 def compile_steps(loop: outer.OuterLoop, state: outer.MetaState, steps: int) -> jax.stages.Compiled:
     """Compile `steps` meta-steps; `loop.run` then uses the program."""
     program: Any = loop.program(steps)
-    compiled = program.__wrapped__.lower(shard_params(state, loop.mesh), *loop.data(state, steps)).compile()
+    data = loop.data(state, steps)
+    compiled = program.__wrapped__.lower(shard_params(state, loop.mesh), None, data).compile()
     loop.programs[steps] = compiled
     return compiled
 

@@ -199,6 +199,13 @@ def test_every_kind_of_object_is_a_distribution(name: str, key: jax.Array):
     np.testing.assert_allclose(info.outer_loss[0], np.mean(losses), rtol=1e-6)
 
 
+def test_arrays_of_numpy_in_one_program_for_several_lengths():
+    """As `innerloop.fit` runs it: tasks are drawn without values to see how many meta-steps of them fit in a cache."""
+    loop = OuterLoop(ALGORITHM, optax.sgd(0.1), Plain(), meta_batch=2)
+    assert loop.granularity(KEY, 4) == 4
+    loop.run(loop.init(PARAMS, KEY), 2, max_steps=4)
+
+
 def test_the_users_own_object_is_left_as_it_was():
     own = Plain()
     evaluate(ALGORITHM, PARAMS, own, key=KEY, num_tasks=2)

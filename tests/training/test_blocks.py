@@ -121,10 +121,8 @@ def test_a_lost_record_of_a_block_costs_its_first_values_alone(
 
 
 def test_one_program_and_the_same_bits_however_a_training_is_cut(waves: Config, tmp_path: Path, monkeypatch):
-    made, own = [], outer.OuterLoop.variable_length_program
-    monkeypatch.setattr(
-        outer.OuterLoop, "variable_length_program", lambda self, steps: made.append(steps) or own(self, steps)
-    )
+    made, own = [], MeshLoop.program
+    monkeypatch.setattr(MeshLoop, "program", lambda self, steps: made.append(steps) or own(self, steps))
     train(waves, tmp_path / "cut")
     monkeypatch.setattr(pace, "TARGET_SECONDS", 1e6)
     train(waves, tmp_path / "whole")
@@ -133,10 +131,8 @@ def test_one_program_and_the_same_bits_however_a_training_is_cut(waves: Config, 
 
 
 def test_a_last_block_that_is_shorter_needs_no_program_of_its_own(waves: Config, tmp_path: Path, monkeypatch):
-    made, own = [], outer.OuterLoop.variable_length_program
-    monkeypatch.setattr(
-        outer.OuterLoop, "variable_length_program", lambda self, steps: made.append(steps) or own(self, steps)
-    )
+    made, own = [], MeshLoop.program
+    monkeypatch.setattr(MeshLoop, "program", lambda self, steps: made.append(steps) or own(self, steps))
     seen: list[Progress] = []
     train(
         replace(waves, outer=replace(waves.outer, meta_steps=10)), tmp_path / "run", on_progress=seen.append

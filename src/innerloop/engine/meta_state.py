@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
+from innerloop.parallel.mesh import local_copy
 
 
 class MetaState(NamedTuple):
@@ -30,6 +31,7 @@ class MetaState(NamedTuple):
 
 def copy_to_host(state: MetaState) -> MetaState:
     """A copy of the state, on the host except for the key: a dispatch consumes the state that it is given."""
+    state = jax.tree.map(local_copy, state)
     return jax.tree.map(np.array, state._replace(key=None))._replace(key=jnp.array(state.key))
 
 

@@ -92,14 +92,15 @@ def drawn_tasks(tasks: TaskDistribution, key: PRNGKeyArray, step: Array, meta_ba
         yield draw(held, one)
 
 
-def _first(steps: int, found: tuple[MetaState, PyTree]) -> tuple[MetaState, PyTree]:
-    """The state, and the records of only the first `steps` updates."""
-    state, info = found
-    return state, jax.tree.map(lambda x: x if len(x) == steps else x[:steps], info)
+Program = Callable[[MetaState, Array | None, PyTree], tuple[MetaState, PyTree]]
+"""`program(state, count, data)`: the first `count` updates of those that were compiled (None: all of them)."""
 
 
 class MeshLoop(ABC):
     """The states and compiled programs of an outer loop; subclasses define the update."""
+
+    data_spec = REPLICATED
+    """How `data` is split over the mesh."""
 
     def __init__(
         self,
@@ -113,8 +114,7 @@ class MeshLoop(ABC):
         self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
-        self.programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
-        self.variable_length_programs: dict[int, Callable[..., tuple[MetaState, PyTree]]] = {}
+        self.programs: dict[int, Program] = {}
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters (those of a trained model, for example).
@@ -160,12 +160,13 @@ class MeshLoop(ABC):
         steps = check_count("OuterLoop.run", "steps", steps)
         max_steps = max_steps if max_steps is None else check_count("OuterLoop.run", "max_steps", max_steps)
         check_state(state)
-        if not (self.programs or self.variable_length_programs):
+        if not self.programs:
             self.check_tasks(state.key)
-        program = self.compiled(state.key, steps, max_steps)
+        program, count = self.compiled(state.key, steps, max_steps)
         data = self.data(state, steps)
-        before = copy_to_host(jax.tree.map(local_copy, state)) if on_nonfinite == "raise" else None
-        state, info = program(shard_params(without_aliases(state), self.mesh), *data)
+        before = copy_to_host(state) if on_nonfinite == "raise" else None
+        state, info = program(shard_params(without_aliases(state), self.mesh), count, data)
+        info = jax.tree.map(lambda x: x if len(x) == steps else x[:steps], info)
         if before is not None:
             self.check_finite(before, state, info)
         self.after_run(steps, state, info)
@@ -174,27 +175,19 @@ class MeshLoop(ABC):
     def after_run(self, steps: int, state: MetaState, info: PyTree) -> None:  # noqa: B027 (most have nothing to remember)
         """A hook for subclasses, called after `run` with its number of updates and what it returns."""
 
-    def compiled(
-        self, key: PRNGKeyArray, steps: int, max_steps: int | None
-    ) -> Callable[..., tuple[MetaState, PyTree]]:
-        """`program(state, *data)` for `steps` updates: its own, or the one for all lengths up to `max_steps`."""
-        granularity = 0 if max_steps is None else self.granularity(key, max_steps)
-        if max_steps is None or granularity == max_steps or steps > max_steps or steps % granularity:
-            if steps not in self.programs:
-                self.programs[steps] = self.program(steps)
-            return self.programs[steps]
-        if max_steps not in self.variable_length_programs:
-            self.variable_length_programs[max_steps] = self.variable_length_program(max_steps)
-        return lambda state, *data: _first(
-            steps, self.variable_length_programs[max_steps](state, self.count(steps), *data)
-        )
-
-    def count(self, steps: int) -> Array:
-        """The number of updates as an argument of such a program."""
-        return replicate(np.int32(steps), self.mesh)
+    def compiled(self, key: PRNGKeyArray, steps: int, max_steps: int | None) -> tuple[Program, Array | None]:
+        """A program for `steps` updates, its own or the one for all lengths up to `max_steps`, and its `count`."""
+        length, count = steps, None
+        if max_steps is not None and steps <= max_steps:
+            granularity = self.granularity(key, max_steps)
+            if granularity < max_steps and steps % granularity == 0:
+                length, count = max_steps, replicate(np.int32(steps), self.mesh)
+        if length not in self.programs:
+            self.programs[length] = self.program(length)
+        return self.programs[length], count
 
     def granularity(self, key: PRNGKeyArray, max_steps: int) -> int:
-        """The fewest updates that `variable_length_program(max_steps)` takes; `max_steps` if there is none."""
+        """The fewest updates that one program for up to `max_steps` takes; `max_steps` if there is no such program."""
         return max_steps
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
@@ -232,17 +225,21 @@ class MeshLoop(ABC):
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
         check_key(key, type(self).__name__)
 
+    def program(self, steps: int) -> Program:
+        """The compiled run of `steps` updates, or, with a `count`, of any multiple of `granularity` up to `steps`."""
+        many = lambda state, count, data: self.updates(state, steps, count, data)
+        in_specs = (REPLICATED, REPLICATED, self.data_spec)
+        return on_mesh(many, self.mesh, in_specs, REPLICATED, donate_argnums=0)
+
     @abstractmethod
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
-        """The compiled run of `steps` updates: `program(state, *data)`."""
+    def updates(
+        self, state: MetaState, steps: int, count: Array | None, data: PyTree
+    ) -> tuple[MetaState, PyTree]:
+        """Inside the mesh: `steps` updates, or the first `count` of them; `data` is this device's share."""
 
-    def variable_length_program(self, max_steps: int) -> Callable[..., tuple[MetaState, PyTree]]:
-        """`program(state, count, *data)` for any multiple of `granularity` updates up to `max_steps`."""
-        raise NotImplementedError  # `granularity` says that there is none
-
-    def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
-        """The arguments of the program besides the state, for `steps` updates."""
-        return ()
+    def data(self, state: MetaState, steps: int) -> PyTree:
+        """What `steps` updates from this state read besides the state, on the devices."""
+        return None
 
     def device_keys(self, key: PRNGKeyArray, step: Array) -> Array:
         """Inside the mesh: the keys of this device's tasks."""
@@ -297,7 +294,7 @@ class GradientLoop(MeshLoop):
     ) -> tuple[MetaState, StepInfo]:
         """Inside the mesh: one update on this device's tasks, each made by `task_of` from one of `items`."""
         algorithm = self.algorithm.at(state.step)
-        keys = self.loss_keys(state) if algorithm.random else None
+        keys = jax.vmap(loss_key)(self.device_keys(state.key, state.step)) if algorithm.random else None
 
         def over_devices(params: Params) -> tuple[Params, MetaInfo]:
             one = lambda item: algorithm.meta_grad(params, task_of(item[0]), key=item[1])
@@ -317,10 +314,6 @@ class GradientLoop(MeshLoop):
             state.step + 1,
         )
         return new, constrain_sharding(seen, self.mesh)
-
-    def loss_keys(self, state: MetaState) -> Array:
-        """Inside the mesh: the keys for the random losses of this device's tasks."""
-        return jax.vmap(loss_key)(self.device_keys(state.key, state.step))
 
 
 class OuterLoop(GradientLoop):
@@ -370,21 +363,11 @@ class OuterLoop(GradientLoop):
         tasks = drawn_tasks(self.tasks, key, step, self.meta_batch)
         return first_nonfinite(self.algorithm.at(step), params, tasks)
 
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """`steps` updates; small tasks are drawn for several updates at once."""
-        many = lambda state, arrays: self.updates(state, steps, None, arrays)
-        return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
-
-    def variable_length_program(self, max_steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """Up to `max_steps` updates, in multiples of the number whose tasks are drawn at once."""
-        many = lambda state, count, arrays: self.updates(state, max_steps, count, arrays)
-        return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
-
     def updates(
-        self, state: MetaState, steps: int, count: Array | None, arrays: PyTree
+        self, state: MetaState, steps: int, count: Array | None, data: PyTree
     ) -> tuple[MetaState, StepInfo]:
-        """Inside the mesh: `steps` updates, or the first `count` of them."""
-        tasks = self.with_arrays(arrays)
+        """Inside the mesh: `steps` updates, or the first `count` of them; small tasks are drawn for several at once."""
+        tasks = self.with_arrays(data)
         ahead = _steps_ahead(tasks.sample, self.device_keys(state.key, state.step), steps)
         # Tasks too large to hold in memory together are fetched one chunk at a time.
         draw, fetch = (tasks.sample, lambda task: task) if ahead > 1 else _draw_and_fetch(tasks)
@@ -399,10 +382,11 @@ class OuterLoop(GradientLoop):
         return state, jax.tree.map(lambda x: x.reshape(steps, *x.shape[2:]), info)
 
     def granularity(self, key: PRNGKeyArray, max_steps: int) -> int:
-        """The fewest updates that `variable_length_program(max_steps)` takes: those whose tasks are drawn at once."""
+        """The fewest updates that one program for up to `max_steps` takes: those whose tasks are drawn at once."""
         if max_steps not in self.granularities:
+            tasks = self.with_arrays(self.arrays)
             keys = jax.eval_shape(lambda key: jax.random.split(key, self.share), key)
-            self.granularities[max_steps] = _steps_ahead(self.tasks.sample, keys, max_steps)
+            self.granularities[max_steps] = _steps_ahead(tasks.sample, keys, max_steps)
         return self.granularities[max_steps]
 
     @cached_property
@@ -410,6 +394,6 @@ class OuterLoop(GradientLoop):
         """The arrays of the distribution, on every device."""
         return replicate(self.held, self.mesh)
 
-    def data(self, state: MetaState, steps: int) -> tuple[PyTree, ...]:
+    def data(self, state: MetaState, steps: int) -> PyTree:
         """The arrays of the distribution: if they were constants, they would be compiled into the program."""
-        return (self.arrays,)
+        return self.arrays

@@ -1,21 +1,19 @@
 """The outer loop for reinforcement learning: whole meta-iterations in one compiled call."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import REPLICATED, mean_over_devices
-from innerloop.parallel.param_sharding import on_mesh
+from innerloop.parallel.mesh import mean_over_devices
 from innerloop.rl.broken_trajectories import first_fatal, in_words
 from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.fit import check_fit
@@ -108,21 +106,11 @@ class MetaIterations(MeshLoop):
         info_out = IterationInfo(*info, returns, jax.lax.all_gather(found.broken, "tasks", tiled=True))
         return MetaState(params, opt_state, state.key, state.step + 1), info_out
 
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
-        """A compiled program of `steps` meta-iterations."""
-        many = lambda state: self.updates(state, None, steps)
-        return on_mesh(many, self.mesh, (REPLICATED,), REPLICATED, donate_argnums=0)
-
-    def variable_length_program(self, max_steps: int) -> Callable[..., tuple[MetaState, IterationInfo]]:
-        """A compiled program of up to `max_steps` meta-iterations."""
-        many = lambda state, count: self.updates(state, count, max_steps)
-        return on_mesh(many, self.mesh, REPLICATED, REPLICATED, donate_argnums=0)
-
     def updates(
-        self, state: MetaState, count: Array | None, max_steps: int
+        self, state: MetaState, steps: int, count: Array | None, data: PyTree
     ) -> tuple[MetaState, IterationInfo]:
-        """`max_steps` meta-iterations, or the first `count` of them, inside the mesh."""
-        return scan_up_to(lambda state, _: self.update(state), state, count, max_steps)
+        """Inside the mesh: `steps` meta-iterations, or the first `count` of them."""
+        return scan_up_to(lambda state, _: self.update(state), state, count, steps)
 
     def granularity(self, key: PRNGKeyArray, max_steps: int) -> int:
         """The smallest number of meta-iterations in one call: one."""

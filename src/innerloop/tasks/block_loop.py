@@ -2,18 +2,15 @@
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
 
 import jax
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer import GradientLoop, MetaState, StepInfo
 from innerloop.engine.types import Task
-from innerloop.parallel.mesh import REPLICATED
-from innerloop.parallel.param_sharding import on_mesh
 
 
 class BlockLoop(GradientLoop):
@@ -21,6 +18,8 @@ class BlockLoop(GradientLoop):
 
     At most two blocks are in flight: the one being computed and the next.
     """
+
+    data_spec = PartitionSpec(None, "tasks")
 
     def __init__(
         self,
@@ -31,7 +30,7 @@ class BlockLoop(GradientLoop):
         mesh: Mesh | None,
     ):
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
-        self.split = NamedSharding(self.mesh, PartitionSpec(None, "tasks"))
+        self.split = NamedSharding(self.mesh, self.data_spec)
         self.in_flight: deque[Array] = deque()
 
     @abstractmethod
@@ -42,19 +41,19 @@ class BlockLoop(GradientLoop):
         """Preprocess a task on the device, before adaptation."""
         return task
 
-    def program(self, steps: int) -> Callable[..., tuple[MetaState, StepInfo]]:
-        """A compiled program with one update for every meta-batch of a block."""
-        one = lambda state, tasks: self.update(state, tasks, self.prepare)
-        many = lambda state, tasks: jax.lax.scan(one, state, tasks)
-        return on_mesh(many, self.mesh, (REPLICATED, self.split.spec), REPLICATED, donate_argnums=0)
+    def updates(
+        self, state: MetaState, steps: int, count: Array | None, data: PyTree
+    ) -> tuple[MetaState, StepInfo]:
+        """Inside the mesh: one update for every meta-batch of a block; there is no program for several lengths."""
+        return jax.lax.scan(lambda state, tasks: self.update(state, tasks, self.prepare), state, data)
 
     def after_run(self, steps: int, state: MetaState, info: StepInfo) -> None:
         """Record that another block is in flight."""
         self.in_flight.append(info.outer_loss)
 
-    def data(self, state: MetaState, steps: int) -> tuple[Task]:
+    def data(self, state: MetaState, steps: int) -> Task:
         """The tasks of the next `steps` updates; waits until at most one earlier block is unfinished."""
         tasks = self.block(state, steps)
         while len(self.in_flight) > 1:
             self.in_flight.popleft().block_until_ready()
-        return (tasks,)
+        return tasks

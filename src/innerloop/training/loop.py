@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -15,7 +14,7 @@ from innerloop.engine.meta_state import MetaState, copy_to_host
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel import multi_process
-from innerloop.parallel.mesh import local_copy, on_host
+from innerloop.parallel.mesh import on_host
 from innerloop.parallel.param_sharding import model_shards_of
 from innerloop.training import divergence
 from innerloop.training.block_log import EMPTY, BlockLog
@@ -110,7 +109,7 @@ class TrainingLoop:
         scores: dict[str, float] = {}
         while step < end:
             length = self.pace.next(end - step)
-            self.before, self.log_before = copy_to_host(jax.tree.map(local_copy, self.state)), self.log
+            self.before, self.log_before = copy_to_host(self.state), self.log
             with self.reporting_failure(), self.guard.computing():
                 series, incidents = self.dispatch(step, length)
                 scores = self.validate_if_due(step + length, end)
