@@ -19,6 +19,7 @@ from innerloop.io.files import write_text
 from innerloop.nn import MLP
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.shapes import check_same_shapes
 
 ADAM = optax.adam(0.1)
 
@@ -190,6 +191,26 @@ def test_checkpoints_there_and_back(saved):
     for a, b in zip(jax.tree.leaves(back[:2]), jax.tree.leaves(state()[:2]), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+WANTED = {"a": np.zeros(2), "b": np.zeros((3, 1))}
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"a": np.zeros(2)}, r"`b` should have .*3.*got"),
+        (WANTED | {"c": np.zeros(4)}, r"`c` should be absent, got .*4"),
+        (WANTED | {"a": np.zeros(5)}, r"`a` should have .*2.*got .*5"),
+    ],
+)
+def test_what_is_missing_too_much_or_of_another_shape_is_named(found: dict, told: str):
+    with pytest.raises(InnerloopError, match=f"^mine: belongs to another model: {told}"):
+        check_same_shapes(WANTED, found, "mine")
+
+
+def test_the_same_names_and_shapes_are_taken():
+    check_same_shapes(WANTED, {name: x + 1 for name, x in WANTED.items()}, "mine")
 
 
 def test_a_checkpoint_of_another_model_or_optimiser(saved):

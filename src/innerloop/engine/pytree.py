@@ -7,8 +7,8 @@ and `**` any number of names: `blocks/*/attention`, `**/lora_*`.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,16 +20,6 @@ from innerloop.parallel.precision import at_least_float32
 
 Selection = str | Collection[str] | Callable[[str], bool] | None
 """A selection of parameters: None (all), a path prefix or pattern, several of these, or a function of the path."""
-
-
-@runtime_checkable
-class Shaped(Protocol):
-    """Anything with a shape: arrays, and descriptions of arrays in memory or in files."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of every axis."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -121,10 +111,7 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
     if callable(selection) and not by_names and not any(mask):
         hint = "the paths are: " + ", ".join(paths(params)) + "; () adapts none"
         raise InnerloopError("select", "the function selects no parameter", hint=hint)
-    leaves, structure = jax.tree.flatten(params)
-    selected = structure.unflatten([x if m else None for x, m in zip(leaves, mask, strict=True)])
-    rest = structure.unflatten([None if m else x for x, m in zip(leaves, mask, strict=True)])
-    return selected, rest
+    return eqx.partition(params, jax.tree.structure(params).unflatten(mask))
 
 
 def _check_names(params: PyTree, selection: Selection) -> None:
@@ -211,24 +198,3 @@ def subtract(a: PyTree, b: PyTree) -> PyTree:
 def global_norm(tree: PyTree) -> Array:
     """The Euclidean norm over all leaves; float32 if they are in half precision."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(at_least_float32(x))) for x in jax.tree.leaves(tree)))
-
-
-HINT = "use the config that it was trained with"
-
-
-def check_same(wanted: Mapping[str, Shaped], found: Mapping[str, Shaped], who: str, hint: str = HINT) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless the names and shapes of two sets of arrays agree."""
-    for path in sorted(set(wanted) | set(found)):
-        if path not in wanted or path not in found or wanted[path].shape != found[path].shape:
-            raise InnerloopError(
-                who,
-                f"belongs to another model: `{path}` should "
-                + (f"have {_shape_of(wanted, path)}" if path in wanted else "be absent"),
-                got=_shape_of(found, path),
-                hint=hint,
-            )
-
-
-def _shape_of(arrays: Mapping[str, Shaped], path: str) -> str:
-    """Describe the shape of an array, if there is one."""
-    return f"shape {arrays[path].shape}" if path in arrays else "nothing"

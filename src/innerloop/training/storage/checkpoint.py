@@ -26,12 +26,13 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from innerloop.engine.outer import MetaState
-from innerloop.engine.pytree import check_same, paths
+from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.files import OwnFolder, cannot_write, remove_folders
 from innerloop.training.storage import checkpoint_files
 from innerloop.training.storage.run_directory import NotWritten
+from innerloop.training.storage.shapes import check_same_shapes
 
 SHA256 = "sha256"
 """The leaf that holds the digest of all other leaves."""
@@ -312,7 +313,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
         known = dict(checkpoints.item_metadata(step))  # pyright: ignore[reportArgumentType, reportCallIssue]
         for name in (SHA256, RUN):
             known.pop(name, None)
-        check_same(wanted, known, who)
+        check_same_shapes(wanted, known, who)
         check_chunks(known, who)
         found = dict(checkpoints.restore(step, args=ocp.args.StandardRestore()))
     except InnerloopError:
@@ -322,7 +323,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
         raise InnerloopError(who, wrong, hint=f"it is in {checkpoints.folder / str(step)}") from error
     check_digest(found, who)
     check_run(found, checkpoints.run, who)
-    check_same(wanted, found, who)
+    check_same_shapes(wanted, found, who)
     if odd := [path for path in wanted if found[path].dtype != wanted[path].dtype]:
         wrong = f"belongs to another model: `{odd[0]}` should be {wanted[odd[0]].dtype}"
         raise InnerloopError(who, wrong, got=found[odd[0]].dtype)

@@ -13,12 +13,13 @@ import numpy as np
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
-from innerloop.engine.pytree import HINT, check_same, paths
+from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.untrusted import JsonObject, is_number, parse_json
 from innerloop.training.storage.run_directory import LOAD, snapshots_in
+from innerloop.training.storage.shapes import HINT, check_same_shapes
 
 SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
@@ -91,7 +92,7 @@ def into(params: object, arrays: dict[str, np.ndarray], who: str, hint: str = HI
     Raises InnerloopError, with `hint`, if the arrays belong to another model or hold a number that is not finite.
     """
     leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
-    check_same(leaves, arrays, who, hint)
+    check_same_shapes(leaves, arrays, who, hint)
     for name, array in arrays.items():
         if jnp.issubdtype(leaves[name].dtype, jnp.floating):
             if not jnp.issubdtype(array.dtype, jnp.floating):
