@@ -30,7 +30,7 @@ from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.loss import Loss
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import LossFn, Params, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def imaml(
     """
     if not proximal > 0:
         raise InnerloopError("imaml", "`proximal` must be above 0", got=proximal)
-    if cg_steps < 1:
-        raise InnerloopError("imaml", "`cg_steps` must be 1 or more", got=cg_steps)
+    check_count("imaml", "cg_steps", cg_steps)
     if isinstance(loss_fn, Loss) and (loss_fn.random or loss_fn.stateful):
         hint = "use maml, which differentiates the steps that were taken"
         raise InnerloopError("imaml", "the loss must be a function of parameters and batch alone", hint=hint)

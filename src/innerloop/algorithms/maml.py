@@ -11,7 +11,7 @@ arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer` takes the 
 """
 
 import jax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
@@ -21,17 +21,26 @@ from innerloop.engine.types import LossFn, Params, Task
 class MAML(Algorithm):
     """The algorithm that `maml` returns."""
 
+    def loss_through_inner_loop(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, tuple[Array, PyTree]]:
+        """The query loss after adaptation; the inner losses, and the auxiliary outputs of the query loss."""
+        trajectory = self.trajectory(meta_params, task.support, key=key)
+        loss, aux = self.query(trajectory.adapted, task.query, key=key)
+        return loss, (trajectory.losses, aux)
+
+    def objective(
+        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, ""]:
+        """The loss whose derivative is the meta-gradient."""
+        return self.loss_through_inner_loop(meta_params, task, key=key)[0]
+
     def meta_grad(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
     ) -> tuple[Params, MetaInfo]:
-        """The derivative of the query loss through the inner loop."""
-
-        def outer_loss(meta_params: Params) -> tuple[Array, tuple[Array, PyTree]]:
-            trajectory = self.trajectory(meta_params, task.support, key=key)
-            loss, aux = self.query(trajectory.adapted, task.query, key=key)
-            return loss, (trajectory.losses, aux)
-
-        (loss, (inner_losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
+        """The derivative of the loss through the inner loop."""
+        loss_of = lambda meta_params: self.loss_through_inner_loop(meta_params, task, key=key)
+        (loss, (inner_losses, aux)), grads = jax.value_and_grad(loss_of, has_aux=True)(meta_params)
         return grads, MetaInfo(loss, inner_losses, aux)
 
 

@@ -25,7 +25,7 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.engine.learned_rates import WithRates, model_of, scale_by_step_rates
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import LossFn, Params, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import check_count
 
 FLOOR = 0.03
 """k times the minimum weight of each step before the last, while those steps are weighted."""
@@ -62,7 +62,7 @@ class MAMLPlusPlus(MAML):
         self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
     ) -> tuple[WithRates, MetaInfo]:
         """The derivative of the weighted query losses through the inner loop."""
-        exact = self._weighted if self.multi_step_updates and self.inner.steps else super().meta_grad
+        exact = super().meta_grad
         if not self.first_order_updates:
             return exact(meta_params, task, key=key)
         cheap = replace(self, inner=replace(self.inner, last=0), first_order_updates=0)
@@ -72,26 +72,12 @@ class MAMLPlusPlus(MAML):
             lambda: exact(meta_params, task, key=key),
         )
 
-    def objective(
+    def loss_through_inner_loop(
         self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        """The weighted query losses of this update."""
-        if self.multi_step_updates and self.inner.steps:
-            return self._weighted_loss(meta_params, task, key)[0]
-        return super().objective(meta_params, task, key=key)
-
-    def _weighted(
-        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None
-    ) -> tuple[WithRates, MetaInfo]:
-        """The derivative with a query loss after every step that has a weight."""
-        slope = jax.value_and_grad(self._weighted_loss, has_aux=True)
-        (loss, (inner_losses, aux)), grads = slope(meta_params, task, key)
-        return grads, MetaInfo(loss, inner_losses, aux)
-
-    def _weighted_loss(
-        self, meta_params: WithRates, task: Task, key: PRNGKeyArray | None
     ) -> tuple[Array, tuple[Array, PyTree]]:
         """The weighted query losses; the inner losses, and the auxiliary outputs after the last step."""
+        if not (self.multi_step_updates and self.inner.steps):
+            return super().loss_through_inner_loop(meta_params, task, key=key)
         weights = jnp.insert(step_weights(self.inner.steps, self.update, self.multi_step_updates), 0, 0)
         query = lambda adapted: self.query(adapted, task.query, key=key)
         blank = lambda adapted: jax.tree.map(jnp.zeros_like, jax.eval_shape(query, adapted))
@@ -138,10 +124,6 @@ def maml_plus_plus(
     Raises:
         InnerloopError: a number of updates is negative.
     """
-    for name, value in (
-        ("multi_step_updates", multi_step_updates),
-        ("first_order_updates", first_order_updates),
-    ):
-        if value < 0:
-            raise InnerloopError("maml_plus_plus", f"`{name}` must be 0 or more", got=value)
+    check_count("maml_plus_plus", "multi_step_updates", multi_step_updates, 0)
+    check_count("maml_plus_plus", "first_order_updates", first_order_updates, 0)
     return MAMLPlusPlus(loss_fn, inner, outer_loss_fn, rates, multi_step_updates, first_order_updates)

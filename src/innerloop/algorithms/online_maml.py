@@ -15,34 +15,23 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.algorithm import Algorithm, MetaInfo
+from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 
 
-class OnlineMAML(Algorithm):
+class OnlineMAML(MAML):
     """The algorithm that `online_maml` returns."""
 
-    def objective(
+    def loss_through_inner_loop(
         self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
-        """The mean loss along the stream."""
-        return jnp.mean(self.trajectory(meta_params, task.support, key=key).losses)
-
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
-        """The derivative of the mean loss along the stream."""
-
-        def outer_loss(meta_params: Params) -> tuple[Array, tuple[Array, PyTree]]:
-            found = self.trajectory(meta_params, task.support, key=key)
-            return jnp.mean(found.losses), (found.losses, jax.tree.map(lambda x: x.mean(0), found.aux))
-
-        (loss, (losses, aux)), grads = jax.value_and_grad(outer_loss, has_aux=True)(meta_params)
-        return grads, MetaInfo(loss, losses, aux)
+    ) -> tuple[Array, tuple[Array, PyTree]]:
+        """The mean loss along the stream; the losses, and the means of the auxiliary outputs."""
+        found = self.trajectory(meta_params, task.support, key=key)
+        return jnp.mean(found.losses), (found.losses, jax.tree.map(lambda x: x.mean(0), found.aux))
 
 
 def online_maml(loss_fn: LossFn, inner: InnerLoop) -> OnlineMAML:

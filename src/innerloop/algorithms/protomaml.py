@@ -39,11 +39,6 @@ def with_linear_head(params: Params, weight: Array, bias: Array) -> Params:
     return eqx.tree_at(lambda model: (model.head.weight, model.head.bias), params, (weight, bias))
 
 
-def head_bias(params: Params) -> Array:
-    """The head's bias in a model of `innerloop.nn`; its length is the number of ways."""
-    return params.head.bias
-
-
 @dataclass(frozen=True)
 class ProtoMAML(MAML):
     """The algorithm that `protomaml` returns."""
@@ -54,7 +49,7 @@ class ProtoMAML(MAML):
 
     def start(self, meta_params: Params, support: Batch) -> Params:
         """The initialisation, with the head of a prototypical network for the support set."""
-        ways = len(head_bias(meta_params)) if self.ways is None else self.ways
+        ways = len(meta_params.head.bias) if self.ways is None else self.ways
         means = prototypes(self.embed(meta_params, support.inputs), support.targets, ways, support.mask)
         return self.with_head(meta_params, 2 * means.T, -jnp.sum(jnp.square(means), axis=-1))
 

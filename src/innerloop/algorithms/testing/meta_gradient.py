@@ -17,14 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from innerloop.algorithms.testing.explanation import Findings, Kind, verdict
+from innerloop.algorithms.testing.explanation import Kind, verdict
 from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.diagnosis import first_nonfinite_leaf
 from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
 from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths, subtract
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 
 STEPS = tuple(10.0**-i for i in range(2, 9))
+CONSTANT = "the query loss depends on no parameter (is it rounded, or cut off from all of them?)"
 
 
 @dataclass(frozen=True)
@@ -174,13 +176,11 @@ def _judge(
     angle, ratio = _angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
     silent, unused = _without_gradient(found, grads)
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
-    facts = Findings(
-        kind, constant, bool(sound), found.names[worst], error, unsure, angle, ratio, silent, unused
-    )
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
-    return MetaGradientCheck(
-        passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, verdict(facts)
+    check = MetaGradientCheck(
+        passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, CONSTANT
     )
+    return check if constant else replace(check, verdict=verdict(check, found.names[worst]))
 
 
 def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -230,14 +230,14 @@ def _with_states_in_float64(algorithm: Algorithm) -> Algorithm:
 
 def _check_finite(tree: PyTree, what: str) -> None:
     """Raise InnerloopError for the first leaf that is not finite; it is named unless the tree is one array."""
-    for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise InnerloopError(
-                "check_meta_gradient",
-                f"{what} is not finite" + (f" at `{path}`" if path else ""),
-                got="NaN or infinity",
-                hint="look for a square root, a norm or a logarithm at zero",
-            )
+    path = first_nonfinite_leaf(tree)
+    if path is not None:
+        raise InnerloopError(
+            "check_meta_gradient",
+            f"{what} is not finite" + (f" at `{path}`" if path else ""),
+            got="NaN or infinity",
+            hint="look for a square root, a norm or a logarithm at zero",
+        )
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
