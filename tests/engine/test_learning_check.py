@@ -13,9 +13,9 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, boil, fomaml, joint, maml, protomaml, reptile
-from innerloop.engine.dependence import dependent
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.jaxprs import dependent
 from innerloop.engine.loss import Loss
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.outer import OuterLoop

@@ -5,7 +5,7 @@ gradient of the loss, so its derivative is not symmetric, and mixed mode would s
 meta-gradient from the other modes. The rules are compared on random numbers with the shapes of the traced program.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import Array, PyTree
 
-from innerloop.engine.partial_jaxpr import function_of
+from innerloop.engine.jaxprs import all_equations, function_of
 from innerloop.errors import InnerloopError
 
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
@@ -29,21 +29,12 @@ def check_true_derivatives(loss: Callable[..., PyTree], *arguments: PyTree) -> N
         arguments: arrays or tracers.
     """
     traced = jax.make_jaxpr(lambda *given: loss(*given))(*arguments)
-    for equation in _custom_equations(traced.jaxpr):
-        if not _is_true(equation):
+    for equation in all_equations(traced.jaxpr):
+        if equation.primitive.name in CUSTOM and not _is_true(equation):
             kind = equation.primitive.name.removesuffix("_call")
             hint = "use `derivative` rematerialised or unrolled"
             wrong = f"mixed mode needs true derivatives, but a `{kind}` within the loss has a different rule"
             raise InnerloopError("InnerLoop", wrong, hint=hint)
-
-
-def _custom_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
-    """All equations with a custom derivative, including nested ones."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in CUSTOM:
-            yield equation
-        for inner in jex.jaxprs_in_params(equation.params):
-            yield from _custom_equations(inner)
 
 
 def _is_true(equation: jex.JaxprEqn) -> bool:

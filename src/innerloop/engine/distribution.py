@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import PRNGKeyArray, PyTree
 
-from innerloop.engine.dependence import constants_of, dependent
+from innerloop.engine.jaxprs import constants_of, dependent
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError, first_line
 
@@ -35,12 +35,6 @@ def _is_key(array: np.ndarray | jax.Array) -> bool:
 
 def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, argument: str = "tasks") -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is a distribution whose tasks are drawn from their keys.
-
-    Args:
-        tasks: the object that was given as a distribution.
-        key: any key of the kind in use.
-        who: the caller.
-        argument: the name of the argument.
 
     Raises:
         InnerloopError: there is no method `sample`, it does not return a `Task`, it cannot be traced, its tasks do not
@@ -73,12 +67,7 @@ def check_random(
 ) -> None:
     """Raise InnerloopError, on behalf of `who`, unless `draw` takes its randomness from its key and nothing else.
 
-    Args:
-        draw: `draw(key)` returns a pytree of arrays.
-        key: any key of the kind in use.
-        who: the caller.
-        name: the name of `draw`, for messages.
-        check: `check(drawn, who, name)` validates what was drawn.
+    `check(drawn, who, name)` validates what was drawn, a pytree of arrays.
     """
     check_key(key, who)
 
@@ -110,11 +99,7 @@ def check_random(
 def check_repeatable(fn: Callable[..., PyTree], args: tuple[PyTree, ...], who: str, name: str) -> None:
     """Raise InnerloopError, on behalf of `who`, if `fn(*args)` has another source of randomness than its arguments.
 
-    Args:
-        fn: a function that can be traced; it need not be random.
-        args: arrays, or their `jax.ShapeDtypeStruct`.
-        who: the caller.
-        name: the name of `fn`, for messages.
+    The arguments are arrays, or their `jax.ShapeDtypeStruct`; the function need not be random.
     """
     _check_alike(*_traced_twice(fn, *args), who, name)
 
@@ -165,6 +150,12 @@ def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], Ta
         return arrays, lambda arrays: tasks
     whole = lambda arrays: eqx.combine(arrays, rest)
     return arrays, lambda arrays: _with_attributes(tasks, whole(arrays)) if plain else whole(arrays)
+
+
+def with_jax_arrays(tasks: TaskDistribution) -> TaskDistribution:
+    """The same distribution with JAX arrays: NumPy arrays cannot be indexed by traced values."""
+    held, with_arrays = split_arrays(tasks)
+    return with_arrays(jax.tree.map(jnp.asarray, held))
 
 
 def _with_attributes(tasks: TaskDistribution, attributes: dict[str, object]) -> TaskDistribution:

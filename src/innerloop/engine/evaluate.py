@@ -18,7 +18,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, loss_key
 from innerloop.engine.diagnosis import Diverged, first_nonfinite_leaf, locate_in_adaptation
-from innerloop.engine.distribution import check_distribution, split_arrays
+from innerloop.engine.distribution import check_distribution, split_arrays, with_jax_arrays
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
@@ -80,7 +80,8 @@ def _task_curve(
 
     def curve(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Array]:
         own = loss_key(key) if algorithm.random else None
-        score = _query_score(algorithm, own) if given is None else given
+        query_loss = lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query, key=own)}
+        score = query_loss if given is None else given
         start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
         shapes = score_shapes(score, start, task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -92,11 +93,6 @@ def _task_curve(
         return jax.tree.map(lambda x: x[wanted], seen)
 
     return curve
-
-
-def _query_score(algorithm: Algorithm, key: PRNGKeyArray | None) -> Score:
-    """The default score: the algorithm's own loss on the query set."""
-    return lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query, key=key)}
 
 
 def evaluator(
@@ -112,32 +108,21 @@ def evaluator(
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
     """An evaluation that is compiled once: `run(params, key)` yields a Curve for every batch of tasks.
 
-    Args:
-        algorithm: as in `evaluate`.
-        tasks: as in `evaluate`.
-        score: as in `evaluate`.
-        num_tasks: as in `evaluate`.
-        record: as in `evaluate`.
-        batch_size: the number of tasks per Curve.
-        chunk: as in `evaluate`.
-        model_shards: the number of devices that share one copy of the parameters, if there are that many.
+    Other arguments, and errors, as in `evaluate`.
 
-    Raises:
-        InnerloopError: as in `evaluate`.
+    Args:
+        batch_size: the number of tasks per Curve.
+        model_shards: the number of devices that share one copy of the parameters, if there are that many.
     """
-    record = steps_to_record(algorithm.inner.steps) if record is None else _numbers(record)
-    num_tasks, chunk, record = validate_evaluation_args(num_tasks, chunk, record, algorithm.inner.steps)
+    num_tasks, chunk = check_num_tasks(num_tasks), check_count("evaluate", "chunk", chunk)
     batch_size = check_count("evaluate", "batch_size", batch_size)
-    curve = _task_curve(algorithm, score, record)
+    steps = algorithm.inner.steps
+    recorded = steps_to_record(steps) if record is None else _check_record(record, steps)
+    curve = _task_curve(algorithm, score, recorded)
     measured = over_tasks(
         curve, tasks, num_tasks=num_tasks, batch_size=batch_size, chunk=chunk, model_shards=model_shards
     )
-
-    def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
-        for values in measured(params, key):
-            yield Curve(record, values)
-
-    return run
+    return lambda params, key: (Curve(recorded, values) for values in measured(params, key))
 
 
 def over_tasks(
@@ -213,32 +198,26 @@ def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array
     return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
 
-def validate_evaluation_args(
-    tasks: int, chunk: int, record: Sequence[int], steps: int
-) -> tuple[int, int, tuple[int, ...]]:
-    """Return `tasks`, `chunk` and `record` as integers.
+def check_num_tasks(num_tasks: int) -> int:
+    """Return a number of tasks as an `int`. Raises InnerloopError if it is below two."""
+    num_tasks = check_count("evaluate", "num_tasks", num_tasks, 0)
+    if num_tasks < 2:
+        raise InnerloopError("evaluate", "an interval needs at least two tasks", got=num_tasks)
+    return num_tasks
 
-    Raises InnerloopError unless there are at least two tasks and the recorded steps lie in 0..steps.
-    """
-    tasks = check_count("evaluate", "num_tasks", tasks, 0)
-    if tasks < 2:
-        raise InnerloopError("evaluate", "an interval needs at least two tasks", got=tasks)
+
+def _check_record(record: Sequence[int], steps: int) -> tuple[int, ...]:
+    """Return recorded steps as integers. Raises InnerloopError unless they are a sequence of numbers in 0..steps."""
     try:
         recorded = tuple(check_count("evaluate", "record", number, 0, steps) for number in record)
+    except TypeError:
+        hint = "give several numbers of steps, such as (0, 5)"
+        raise InnerloopError("evaluate", "`record` must be a sequence", got=repr(record), hint=hint) from None
     except InnerloopError:
         recorded = ()
     if not recorded:
         raise InnerloopError("evaluate", f"recorded steps must lie in 0..{steps}", got=record)
-    return tasks, check_count("evaluate", "chunk", chunk), recorded
-
-
-def _numbers(record: Sequence[int]) -> tuple[int, ...]:
-    """Recorded steps as a tuple. Raises InnerloopError unless they are a sequence."""
-    try:
-        return tuple(record)
-    except TypeError:
-        hint = "give several numbers of steps, such as (0, 5)"
-        raise InnerloopError("evaluate", "`record` must be a sequence", got=repr(record), hint=hint) from None
+    return recorded
 
 
 def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
@@ -292,8 +271,7 @@ def evaluate(
     check_is_algorithm(algorithm, "evaluate")
     check_trainable(params, "evaluate")
     check_choice("evaluate", "on_nonfinite", on_nonfinite, ("raise", "keep"))
-    held, with_arrays = split_arrays(tasks)
-    tasks = with_arrays(jax.tree.map(jnp.asarray, held))
+    tasks = with_jax_arrays(tasks)
     check_distribution(tasks, key, "evaluate")
     check_learns(algorithm, params, tasks, key, "evaluate", outer=False)
     count = _number_of_tasks(tasks, num_tasks)

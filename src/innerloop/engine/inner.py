@@ -182,7 +182,8 @@ def unroll(
     check_trainable(params, "inner loop")
     _check_axes(inner, support)
     fast, frozen = partition(params, inner.select)
-    check_loss(loss_fn, params, _example(inner, support), key)
+    example = jax.tree.map(lambda x: x[0], support) if inner.stream else support
+    check_loss(loss_fn, params, example, key)
     state = initial_state(loss_fn)
     key = key if is_random(loss_fn) else None
 
@@ -207,7 +208,7 @@ def unroll(
         inner.rule,
         rest,
         mixed=inner.derivative == "mixed",
-        differentiate_state=_flows(loss_fn),
+        differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
     )
     body = lambda constant: _body(make(constant_gradient=constant), now, watch, inner.derivative)
     carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support)
@@ -215,16 +216,6 @@ def unroll(
         final = watch(carry, jnp.asarray(inner.steps))
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, final)
     return Trajectory(adapted(carry), losses, seen, aux)
-
-
-def _example(inner: InnerLoop, support: PyTree) -> PyTree:
-    """A batch with the shapes that the loss receives."""
-    return jax.tree.map(lambda x: x[0], support) if inner.stream else support
-
-
-def _flows(loss_fn: LossFn) -> bool:
-    """Whether derivatives flow through the model state."""
-    return isinstance(loss_fn, Loss) and loss_fn.differentiate_state
 
 
 def _hoisted(

@@ -6,8 +6,8 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, loss_key
-from innerloop.engine.dependence import dependent
 from innerloop.engine.diagnosis import explain_mismatch
+from innerloop.engine.jaxprs import dependent
 from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.padding_check import warn_about_padding
@@ -22,17 +22,9 @@ HINT = "look for a stop_gradient, rounding, or a model that does not use its par
 def check_learns(
     algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray, who: str, *, outer: bool
 ) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless there is something to learn; warn of one mask and of padding.
+    """Raise InnerloopError, on behalf of `who`, unless there is something to learn, for the outer loop too if `outer`.
 
     It warns if random numbers are the same at all inner steps, or if the padding of a task changes its loss.
-
-    Args:
-        algorithm: the algorithm.
-        params: its meta-parameters.
-        tasks: a distribution of tasks.
-        key: any key.
-        who: the caller.
-        outer: whether the outer loop must learn, too.
 
     Raises:
         InnerloopError: the model has fewer outputs than an episode has classes, the loss cannot be computed on these

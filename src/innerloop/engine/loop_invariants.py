@@ -12,7 +12,7 @@ import jax
 from jax.extend import core as jex
 from jaxtyping import PyTree
 
-from innerloop.engine.partial_jaxpr import function_of
+from innerloop.engine.jaxprs import function_of
 
 TwoPartFunction = Callable[[PyTree, PyTree], PyTree]
 """`fn(moving, rest)`: a function of what changes between inner steps, and of everything else."""

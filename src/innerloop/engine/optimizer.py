@@ -10,16 +10,7 @@ from innerloop.errors import InnerloopError, first_line
 
 
 def initial_moments(init: Callable[[Params], optax.OptState], params: Params, who: str) -> optax.OptState:
-    """The initial state of an optimiser.
-
-    Args:
-        init: the optimiser's `init`.
-        params: the parameters.
-        who: the caller, for messages.
-
-    Raises:
-        InnerloopError: the optimiser does not fit the parameters.
-    """
+    """The initial state of an optimiser. Raises InnerloopError, on behalf of `who`, unless it fits the parameters."""
     try:
         return init(params)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

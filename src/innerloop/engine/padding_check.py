@@ -20,14 +20,8 @@ TOLERANCE = 1e-4
 def warn_about_padding(algorithm: Algorithm, params: Params, task: Task, key: PRNGKeyArray, who: str) -> None:
     """Warn, on behalf of `who`, if tasks are padded and the loss depends on the inputs of the padding.
 
-    Batch normalisation does that: its statistics are those of all rows. The loss is evaluated on made-up inputs.
-
-    Args:
-        algorithm: the algorithm.
-        params: its meta-parameters.
-        task: the shapes of one task.
-        key: any key.
-        who: the caller.
+    Batch normalisation does that: its statistics are those of all rows. The loss is evaluated on made-up inputs
+    of the shapes of `task`.
     """
     padded = next(filter(_is_padded, task), None)
     if algorithm.inner.stream or padded is None:

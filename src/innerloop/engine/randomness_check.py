@@ -1,14 +1,12 @@
 """Detect, before anything is compiled, losses whose random numbers would be the same at every inner step."""
 
 import warnings
-from collections.abc import Iterator
 
 import jax
-from jax.extend import core as jex
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.dependence import dependent
+from innerloop.engine.jaxprs import all_equations, dependent
 from innerloop.engine.loss import evaluate_loss, initial_state, is_random
 from innerloop.engine.types import LossFn, Task
 
@@ -21,12 +19,7 @@ def warn_about_shared_mask(
 ) -> None:
     """Warn, on behalf of `who`, if the support loss is random but does not use the key of the inner step.
 
-    Args:
-        algorithm: the algorithm.
-        params: its meta-parameters, or their shapes.
-        task: one task, or its shapes.
-        key: any key.
-        who: the caller.
+    The parameters and the task may be shapes.
     """
     if algorithm.inner.stream or algorithm.inner.steps < 2:
         return  # a stream may bring a key for each step
@@ -41,17 +34,9 @@ def _fault(loss_fn: LossFn, params: PyTree, batch: PyTree, key: PRNGKeyArray) ->
     """Describe how a loss draws random numbers without its key; empty if it does not."""
     found = lambda key, params, batch: evaluate_loss(loss_fn, params, batch, key, initial_state(loss_fn))
     jaxpr = jax.make_jaxpr(found)(key, params, batch).jaxpr
-    if not any(equation.primitive.name in DRAWS for equation in _equations(jaxpr)):
+    if not any(equation.primitive.name in DRAWS for equation in all_equations(jaxpr)):
         return ""
     if not is_random(loss_fn):
         return "the loss draws random numbers without being declared random"
     used = any(dependent(jaxpr, [i == 0 for i in range(len(jaxpr.invars))]))
     return "" if used else "the loss draws random numbers without its `key`"
-
-
-def _equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
-    """All equations of a jaxpr, including nested ones."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jex.jaxprs_in_params(equation.params):
-            yield from _equations(inner)

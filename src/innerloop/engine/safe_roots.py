@@ -8,14 +8,14 @@ is the rule's true derivative: that of u = g min(1, c / |g|) at g = 0 is 1, and 
 Values are unchanged.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 from jaxtyping import Array, ArrayLike, PyTree
 
-from innerloop.engine.partial_jaxpr import function_of
+from innerloop.engine.jaxprs import all_equations, function_of
 
 
 @jax.custom_jvp
@@ -53,32 +53,12 @@ def with_safe_roots(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
     def safe(*args: PyTree) -> PyTree:
         jaxpr, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
-        if not any(_takes_root(equation) for equation in _all_equations(jaxpr.jaxpr)):
+        if not any(equation.primitive.name == "sqrt" for equation in all_equations(jaxpr.jaxpr)):
             return fn(*args)
         found = _evaluate(jaxpr, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
     return safe
-
-
-def _takes_root(equation: jex.JaxprEqn) -> bool:
-    return equation.primitive.name == "sqrt"
-
-
-def _subjaxprs(equation: jex.JaxprEqn) -> Iterator[jex.Jaxpr]:
-    for value in equation.params.values():
-        for inside in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(inside, jex.ClosedJaxpr):
-                yield inside.jaxpr
-            elif isinstance(inside, jex.Jaxpr):
-                yield inside
-
-
-def _all_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for inside in _subjaxprs(equation):
-            yield from _all_equations(inside)
 
 
 def _evaluate(closed: jex.ClosedJaxpr, args: list[ArrayLike]) -> list[ArrayLike]:
@@ -96,7 +76,7 @@ def _apply(closed: jex.ClosedJaxpr, equation: jex.JaxprEqn, inputs: list[ArrayLi
     """The outputs of one equation of a jaxpr."""
     if equation.primitive.name in SAFE:
         return [SAFE[equation.primitive.name](*inputs)]
-    if equation.primitive.name in ("jit", "pjit"):
+    if equation.primitive.name == "jit":
         return _evaluate(equation.params["jaxpr"], inputs)
     if equation.primitive.name == "cond":
         branches = [

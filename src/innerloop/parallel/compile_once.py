@@ -114,10 +114,6 @@ def compile_once(
 
     Like that of `jax.jit`, the result traces at the first call with arguments of given shapes. It must not be
     differentiated or called inside a transformation.
-
-    Args:
-        function: a function of pytrees of arrays.
-        options: compiler options.
     """
     known: dict[Hashable, tuple[Callable[..., list], list, object]] = {}
 

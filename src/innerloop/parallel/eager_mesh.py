@@ -22,12 +22,7 @@ def or_eager(
 ) -> Callable[..., PyTree]:
     """`compiled`, or under `jax.disable_jit()` the same computation, operation by operation.
 
-    Args:
-        compiled: the compiled version of `function` on the mesh.
-        function: the function that every device of the axis `tasks` runs.
-        mesh: a mesh with only the axis `tasks`, all of whose devices belong to this process.
-        in_specs: the specs of the arguments, one for each, or one for all.
-        out_specs: one spec for all results.
+    The mesh must have only the axis `tasks`, and all of its devices must belong to this process.
     """
 
     @wraps(compiled)

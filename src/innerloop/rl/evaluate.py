@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.evaluate import Curve, iterate_batches, validate_evaluation_args, whole_batches
+from innerloop.engine.evaluate import Curve, check_num_tasks, iterate_batches, whole_batches
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
@@ -45,7 +45,7 @@ def evaluator(
             trajectories broke.
     """
     check_choice("evaluator", "on_broken", on_broken, ("raise", "keep"))
-    tasks, _, _ = validate_evaluation_args(tasks, 1, (0,), sampler.inner.steps)
+    tasks = check_num_tasks(tasks)
     part = whole_batches(part, tasks)
     mesh = task_mesh(part)
     scored = on_mesh(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import loss_key
-from innerloop.engine.distribution import bits_of
+from innerloop.engine.distribution import bits_of, with_jax_arrays
 from innerloop.engine.evaluate import Score
 from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.outer import MetaState
@@ -14,7 +14,7 @@ from innerloop.engine.types import Task, TaskDistribution
 from innerloop.io.digests import sha256
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
-from innerloop.training.own_run import OwnRun, with_jax_arrays
+from innerloop.training.own_run import OwnRun
 from innerloop.training.program_digest import arrays_within, program_digest
 
 ROWS = 64

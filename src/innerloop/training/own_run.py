@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.distribution import check_distribution, split_arrays
+from innerloop.engine.distribution import check_distribution, with_jax_arrays
 from innerloop.engine.evaluate import Score, evaluator
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
@@ -122,9 +122,3 @@ def loop_over(
     batches = not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable))
     kind: Any = IteratorOuterLoop if batches else OuterLoop
     return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
-
-
-def with_jax_arrays(tasks: TaskDistribution) -> TaskDistribution:
-    """The same distribution with JAX arrays: NumPy arrays cannot be indexed by traced values."""
-    held, with_arrays = split_arrays(tasks)
-    return with_arrays(jax.tree.map(jax.numpy.asarray, held))

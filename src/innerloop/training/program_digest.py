@@ -10,8 +10,8 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
-from innerloop.engine.dependence import constants_of
 from innerloop.engine.distribution import bits_of
+from innerloop.engine.jaxprs import constants_of
 from innerloop.io.digests import sha256
 
 CHANGING = re.compile(r"0x[0-9a-f]+|\bname=\S+|\bat /\S+")

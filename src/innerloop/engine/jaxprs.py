@@ -1,14 +1,37 @@
-"""Dependency analysis of traced programs."""
+"""Traced programs: their equations and constants, what depends on what, and parts of them as functions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax.extend import core as jex
+from jaxtyping import ArrayLike
 
-CALLS = frozenset(
-    {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
-)
+CALLS = frozenset({"jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2"})
 """Equations that call one jaxpr with all of their operands."""
+
+
+def all_equations(jaxpr: jex.Jaxpr) -> Iterator[jex.JaxprEqn]:
+    """All equations of a jaxpr, including nested ones."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jex.jaxprs_in_params(equation.params):
+            yield from all_equations(inner)
+
+
+def function_of(
+    whole: jex.ClosedJaxpr, equations: Sequence[jex.JaxprEqn], inputs: Sequence[jex.Var], outputs: Sequence
+) -> Callable[..., list[ArrayLike]]:
+    """A function that runs `equations` of `whole` on values for `inputs` and returns those of `outputs`."""
+    jaxpr = whole.jaxpr
+    part = jex.Jaxpr(
+        jaxpr.constvars,
+        list(inputs),
+        list(outputs),
+        list(equations),
+        jaxpr.effects,
+        debug_info=jaxpr.debug_info,  # without it JAX warns
+    )
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(part, whole.consts))
 
 
 def dependent(jaxpr: jex.Jaxpr, inputs: list[bool]) -> list[bool]:
