@@ -177,10 +177,8 @@ def _judge(
     silent, unused = _without_gradient(found, grads)
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
-    check = MetaGradientCheck(
-        passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, CONSTANT
-    )
-    return check if constant else replace(check, verdict=verdict(check, found.names[worst]))
+    check = MetaGradientCheck(passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, "")
+    return replace(check, verdict=CONSTANT if constant else verdict(check, found.names[worst]))
 
 
 def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
