@@ -74,6 +74,15 @@ def test_a_second_signal_acts_at_once():
     assert asked_twice == [signal.SIGINT]
 
 
+def test_a_handler_from_outside_of_python_is_kept(monkeypatch: pytest.MonkeyPatch):
+    """Python knows none, and cannot restore it."""
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else known(number))
+    with graceful_shutdown() as guard:
+        assert signal.SIGINT in guard.previous_handlers
+        assert signal.SIGTERM not in guard.previous_handlers
+
+
 def test_signals_outside_the_main_thread():
     """They are the caller's business: nothing is installed."""
     import threading

@@ -49,11 +49,14 @@ class Interrupted(KeyboardInterrupt):
 def handle_all(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
     """Install a handler for all signals; SIGHUP stays ignored if it was, for `nohup`.
 
+    Handlers that were not installed from Python are kept, since Python cannot restore them.
+
     Returns:
         The previous handlers, by signal number.
     """
-    taken = [n for n in NUMBERS if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in taken}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    kept = lambda number: before[number] is None or (number == HANGUP and before[number] == signal.SIG_IGN)
+    return {number: signal.signal(number, handler) for number in NUMBERS if not kept(number)}
 
 
 class Guard:

@@ -52,7 +52,7 @@ def deciding(config: Config) -> Config:
     return replace(
         config,
         outer=replace(config.outer, chunk=None),
-        inner=replace(config.inner, derivative="mixed", checkpoints=None),
+        inner=replace(config.inner, derivative="mixed", checkpoints=None, offload=False),
         data=replace(config.data, folder="", file=""),
         model=replace(config.model, start=""),
     )
