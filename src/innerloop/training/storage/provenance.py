@@ -125,13 +125,9 @@ def changed(then: JsonObject, now: JsonObject, prefix: str = "") -> dict[str, tu
 
 def worded(value: object) -> str:
     """A recorded fact as text."""
-    return (
-        "unknown"
-        if value in (None, "")
-        else ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    if value in (None, ""):
+        return "unknown"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def identity(config: str, data: dict[str, str]) -> bytes:

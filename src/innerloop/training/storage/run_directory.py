@@ -20,8 +20,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject, is_number, parse_json, read_object, read_text, refuse_link
-from innerloop.training.storage.provenance import changes, identity
-from innerloop.training.storage.provenance import environment as environment
+from innerloop.training.storage.provenance import changes, environment, identity
 
 LINES = 300_000
 """The largest number of lines of `metrics.jsonl` that are read; a new run that would log more is refused."""
