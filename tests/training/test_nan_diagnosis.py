@@ -101,7 +101,8 @@ def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
 
 def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
-    loop = experiment.outer_loop(None)
+    loop: Any = experiment.outer_loop(experiment.train_tasks())
+    loop.tasks = None
     assert loop.locate(copy_to_host(fresh(experiment)), 0, nan_diagnosis.outputs_by_layer) == ""
 
 

@@ -77,7 +77,7 @@ class Ended:
         """Read a run. Raises InnerloopError if it has not ended, or one of its files is damaged."""
         run = RunFolder(folder)
         run.config()  # a clear error if the folder is not a run
-        found = load_weights(run.path)
+        found = load_weights(folder)
         check_stored(found.config, found.arrays, str(found.path))
         return cls(run.path, found.arrays, run.metrics(), run.known())
 

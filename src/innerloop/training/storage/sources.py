@@ -27,17 +27,18 @@ class LoadedWeights(NamedTuple):
 def load_weights(source: str | Path) -> LoadedWeights:
     """Load the weights of a source. Raises InnerloopError if there are none, or if they belong to another run."""
     if Path(source).is_dir():
-        return _weights_of_run(RunFolder(source))
+        return _weights_of_run(Path(source))
     path = weights_path(source)
     return LoadedWeights(path, *weights.load(path))
 
 
-def _weights_of_run(run: RunFolder) -> LoadedWeights:
-    """Load the weights of a run, and compare their config with the run's."""
+def _weights_of_run(path: Path) -> LoadedWeights:
+    """Load the weights of the run in a folder, and compare their config with the run's."""
+    run = RunFolder(path)
     config = run.config()
     if not run.weights.is_file():
-        hint = f"continue it with `innerloop train --resume {run.path}`"
-        raise InnerloopError(str(run.path), "the run has not ended", hint=hint)
+        hint = f"continue it with `innerloop train --resume {path}`"
+        raise InnerloopError(str(path), "the run has not ended", hint=hint)
     refuse_link(run.weights)
     found = LoadedWeights(run.weights, *weights.load(run.weights))
     weights.check_config(run.weights, config, found.config)
@@ -48,7 +49,7 @@ def weights_path(source: str | Path) -> Path:
     """The weights file of a source. Raises InnerloopError if there is none, or if it belongs to another run."""
     path = Path(source)
     if path.is_dir():
-        return _weights_of_run(RunFolder(path)).path
+        return _weights_of_run(path).path
     if path.is_file():
         return path
     if str(source) in weights.shipped():
