@@ -37,7 +37,7 @@ class Block(NamedTuple):
 
     step: int
     folder: Path
-    after: Params = None
+    after: Params
     locate: Callable[[int], str] = lambda good: ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
@@ -23,7 +24,7 @@ from innerloop.training.storage.run_directory import LOAD, snapshots_in
 SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
 
-def save(path: Path, params: Params, config: Config, facts: JsonObject) -> None:
+def save(path: Path, params: PyTree, config: Config, facts: JsonObject) -> None:
     """Write parameters by path, with the config and `facts` (training length, seed, ...) as metadata."""
     arrays = {name: np.asarray(x) for name, x in by_path(params).items()}
     metadata = {"config": to_json(config), "facts": json.dumps(facts)}
