@@ -15,7 +15,7 @@ def ship(folder: Path) -> None:
     run = RunFolder(folder)
     arrays, config, facts = weights.load(run.weights)
     weights.shipped_path(config.name).parent.mkdir(exist_ok=True)
-    weights.save_arrays(weights.shipped_path(config.name), arrays, config, facts)
+    weights.save(weights.shipped_path(config.name), arrays, config, facts)
     print(config.name, facts)
 
 

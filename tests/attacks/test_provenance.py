@@ -87,8 +87,9 @@ def test_an_environment_of_odd_values_breaks_nothing(run: Path, odd: dict):
 
 
 def test_where_data_lie_is_no_part_of_a_run():
-    here = '{"data": {"folder": "/a", "ways": 5}, "seed": 0}'
+    here = '{"data": {"folder": "/a", "file": "/c.csv", "ways": 5}, "seed": 0}'
     assert provenance.identity(here, {}) == provenance.identity(here.replace("/a", "/b"), {})
+    assert provenance.identity(here, {}) == provenance.identity(here.replace("/c.csv", "/d.csv"), {})
     assert provenance.identity(here, {}) != provenance.identity(here.replace("5", "6"), {})
     assert provenance.identity(here, {}) != provenance.identity(here, {"train": "x"})
 

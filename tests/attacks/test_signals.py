@@ -17,9 +17,10 @@ from tests.compilation import quick_variables
 from innerloop.config.schema import Config
 from innerloop.engine.outer import MeshLoop, MetaState
 from innerloop.training import signals
+from innerloop.training.signals import Stopped
 from innerloop.training.storage import checkpoint
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.train import Stopped, train
+from innerloop.training.train import train
 
 BLOCKED = "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in 'ab']"
 """As XLA does: a call that no signal ends, in which Python runs no handler."""

@@ -132,7 +132,7 @@ def test_what_diverges_can_be_had():
 
 def test_a_diagnosis_that_fails_hides_nothing(monkeypatch: pytest.MonkeyPatch):
     outer = loop(Tables(TABLE))
-    monkeypatch.setattr(outer, "locate_task", lambda *given: 1 / 0)
+    monkeypatch.setattr(outer, "tasks_of_update", lambda *given: 1 / 0)
     with pytest.raises(
         InnerloopError, match=f"update {UPDATE} diverged, in inner step 0, got outer loss nan"
     ):

@@ -10,6 +10,7 @@ import pytest
 
 import innerloop as il
 from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.diagnosis import Diverged
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import accuracy, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 
@@ -149,6 +150,18 @@ def test_meta_batches_from_an_iterator(kind: str):
     assert info.outer_loss.shape == (2,)
     with pytest.raises(InnerloopError, match="ended after 3 meta-batches"):
         loop.run(state, 1)
+
+
+def test_a_divergence_takes_no_more_from_an_iterator():
+    """Its tasks cannot be drawn again, so the inner step is named and the next meta-batch stays the next one."""
+    given = meta_batches(3)
+    spoilt = jax.tree.map(lambda x: np.full_like(x, np.nan), given[0])
+    batches = iter([given[0], spoilt, *given[1:]])
+    loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4, chunk=1)
+    with pytest.raises(Diverged, match="update 2 diverged, in inner step 0, got") as error:
+        loop.run(loop.init(start(), jax.random.key(0)), 2)
+    assert next(batches) is given[1]
+    assert error.value.before is not None
 
 
 class Tensor:

@@ -61,12 +61,12 @@ def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
 def test_weights_on_a_full_disk(tmp_path: Path, survived):
     """What was there stays, and nothing half-written lies beside it."""
     path, before = tmp_path / "w.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
-    weights.save_arrays(path, {"x": np.zeros(2, np.float32)}, Config(), {})
+    weights.save(path, {"x": np.zeros(2, np.float32)}, Config(), {})
     kept = path.read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(InnerloopError, match="w.safetensors: cannot be written .*; free some room"):
-            weights.save_arrays(path, {"x": np.zeros(2000, np.float32)}, Config(), {})
+            weights.save(path, {"x": np.zeros(2000, np.float32)}, Config(), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == kept

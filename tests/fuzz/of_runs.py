@@ -129,7 +129,7 @@ def sizes_in_configs(root: Path) -> Attempt:
             }
             told |= {"algorithm": draw.choice(("maml", "joint", "anil"))}
             told["data"]["ways"] = draw.choice(sides)
-        weights.save_arrays(path, {k: shaken(draw, x) for k, x in arrays.items()}, config, {"meta_steps": 3})
+        weights.save(path, {k: shaken(draw, x) for k, x in arrays.items()}, config, {"meta_steps": 3})
         content = path.read_bytes()
         (size,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + size])

@@ -20,9 +20,10 @@ from innerloop.training import pace, signals
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.loop import Progress
 from innerloop.training.pace import Pace
+from innerloop.training.signals import Stopped
 from innerloop.training.storage import checkpoint
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.train import Stopped, train
+from innerloop.training.train import train
 
 
 @pytest.fixture(autouse=True)

@@ -454,6 +454,19 @@ def episodes(seed: int = 0, queries: int = 2) -> il.StreamedEpisodes:
     return il.StreamedEpisodes(classes, ways=3, shots=1, queries=queries)
 
 
+def test_a_streamed_task_that_diverges_is_named(tmp_path: Path):
+    classes = il.ClassArrays.from_lists(
+        [np.full((6, 2, 2, 1), i, np.float32) for i in range(5)], list("abcde")
+    )
+    classes.examples[:] = np.nan  # a memory map is not checked when it is opened
+    streamed = il.StreamedEpisodes(classes, ways=3, shots=1, queries=2)
+    wanted = (
+        "fit: the run diverged at meta-step 1, in inner step 0 of task 0 of the meta-batch .*, in its data"
+    )
+    with pytest.raises(InnerloopError, match=wanted):
+        fitted(tmp_path / "run", **(STREAMED | {"tasks": streamed}))
+
+
 def louder(step: int) -> Iterator[il.Task]:
     """Other meta-batches, of the same shapes."""
     return (jax.tree.map(lambda x: 2 * x, task) for task in waves(step))

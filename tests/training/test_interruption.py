@@ -10,9 +10,9 @@ import pytest
 
 from innerloop.config.schema import Config
 from innerloop.training.loop import Progress
-from innerloop.training.signals import graceful_shutdown
+from innerloop.training.signals import Stopped, graceful_shutdown
 from innerloop.training.storage import checkpoint, weights
-from innerloop.training.train import Stopped, train
+from innerloop.training.train import train
 
 
 def same_run(folder: Path, other: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_second_signal_acts_at_once():
     def body() -> None:
         with graceful_shutdown() as guard, guard.saving(None):
             os.kill(os.getpid(), signal.SIGINT)
-            asked_twice.extend(guard.numbers)
+            asked_twice.append(guard.number)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
 
@@ -74,19 +74,30 @@ def test_a_second_signal_acts_at_once():
     assert asked_twice == [signal.SIGINT]
 
 
+def test_a_handler_from_outside_of_python_is_kept(monkeypatch: pytest.MonkeyPatch):
+    """Python knows none, and cannot restore it."""
+    known = signal.getsignal
+    monkeypatch.setattr(
+        signal, "getsignal", lambda number: None if number == signal.SIGTERM else known(number)
+    )
+    with graceful_shutdown() as guard:
+        assert signal.SIGINT in guard.previous_handlers
+        assert signal.SIGTERM not in guard.previous_handlers
+
+
 def test_signals_outside_the_main_thread():
     """They are the caller's business: nothing is installed."""
     import threading
 
-    seen: list[list[int]] = []
+    seen: list[int] = []
 
     def body() -> None:
         with graceful_shutdown() as guard, guard.saving(None):
-            seen.append(guard.numbers)
+            seen.append(guard.number)
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    assert seen == [[]]
+    assert seen == [0]
     assert signal.getsignal(signal.SIGTERM) is before

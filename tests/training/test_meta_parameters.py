@@ -13,16 +13,18 @@ from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli import main
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig
+from innerloop.engine.pytree import by_path
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.training.build import build
 from innerloop.training.measure import measure
 from innerloop.training.models import fresh_model
+from innerloop.training.signals import Stopped
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.supervised import supervised
-from innerloop.training.train import Stopped, train
+from innerloop.training.train import train
 from innerloop.training.trained import load_trained
 
 INNER = {
@@ -272,7 +274,7 @@ def test_cavia_learns_all_but_the_context(runs: dict[str, Path]):
     assert not last["context"].any()
     assert all(np.any(first[path] != last[path]) for path in last if path != "context")
     learner = Learner.from_pretrained(run.path).fit(np.arange(6.0)[:, None], np.sin(np.arange(6.0)))
-    found = dict(zip(weights.paths(learner.params_), jax.tree.leaves(learner.params_), strict=True))
+    found = by_path(learner.params_)
     for path, array in found.items():
         assert np.array_equal(array, last[path]) == (path != "context")
 

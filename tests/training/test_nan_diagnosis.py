@@ -20,7 +20,7 @@ from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.training import nan_diagnosis
 from innerloop.training.build import build
-from innerloop.training.experiment import Block, Experiment
+from innerloop.training.experiment import Experiment
 from innerloop.training.storage import checkpoint
 from innerloop.training.supervised import SupervisedExperiment, supervised
 from innerloop.training.train import train
@@ -65,11 +65,8 @@ def found(config: Config, scale: float = 1.0) -> str:
     state = fresh(experiment)
     large = jax.tree.map(lambda x: x * scale, state.params)
     state = state._replace(params=large, step=jnp.asarray(STEP, jnp.int32))
-    algorithm = supervised(experiment).training_algorithm
-    block = Block(
-        copy_to_host(state), lambda state, steps: (state, None), experiment.train_tasks(), 0, Path()
-    )
-    return nan_diagnosis.locate_nonfinite(algorithm, config.outer.meta_batch, block, 0)
+    loop = experiment.outer_loop(experiment.train_tasks())
+    return loop.locate(copy_to_host(state), 0, nan_diagnosis.outputs_by_layer)
 
 
 CASES: list[tuple[Any, str, float, str]] = [
@@ -104,10 +101,9 @@ def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
 
 def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
-    kept = copy_to_host(fresh(experiment))
-    block = Block(kept, lambda state, steps: (state, None), None, 4, Path())
-    algorithm = supervised(experiment).training_algorithm
-    assert nan_diagnosis.locate_nonfinite(algorithm, tiny.outer.meta_batch, block, 0) == ""
+    loop: Any = experiment.outer_loop(experiment.train_tasks())
+    loop.tasks = None
+    assert loop.locate(copy_to_host(fresh(experiment)), 0, nan_diagnosis.outputs_by_layer) == ""
 
 
 def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -158,6 +154,7 @@ def test_the_algorithm_is_that_of_the_update(tiny: Config):
     algorithm = EarlyOnly(experiment.loss_fn, experiment.algorithm.inner)
     state, tasks = fresh(experiment), experiment.train_tasks()
     loop = OuterLoop(algorithm, experiment.optimizer, tasks, meta_batch=2)
-    found = [loop.locate_task(state.params, state.key, jnp.asarray(s, jnp.int32)) for s in (STEP - 1, STEP)]
+    at = lambda step: copy_to_host(state._replace(step=jnp.asarray(step, jnp.int32)))
+    found = [loop.locate(at(step), 0) for step in (STEP - 1, STEP)]
     assert "the query loss or its gradient of task 0" in found[0]
     assert not found[1]

@@ -63,7 +63,7 @@ def test_losses_and_scores_of_the_presets(name: str):
         jax.ShapeDtypeStruct((5, 1), jnp.float32) if regression else jax.ShapeDtypeStruct((5,), jnp.int32)
     )
     batch = Batch(jax.ShapeDtypeStruct((5, *shape), jnp.float32), targets)
-    jax.eval_shape(e.training_algorithm.meta_grad, params, Task(batch, batch))
+    jax.eval_shape(e.algorithm.meta_grad, params, Task(batch, batch))
     score = lambda params, task: e.score()(e.algorithm.initialisation(params), task)
     jax.eval_shape(score, params, Task(batch, batch))
 

@@ -46,7 +46,7 @@ def test_one_bit_of_a_weight(finished: Path, copy: RunFolder):
     largest = np.unravel_index(np.abs(arrays[name]).argmax(), arrays[name].shape)
     arrays[name] = arrays[name].copy()
     arrays[name][largest] = np.nextafter(arrays[name][largest], np.float32(0))
-    weights.save_arrays(copy.weights, arrays, config, facts)
+    weights.save(copy.weights, arrays, config, facts)
     verdict = compare(Ended.read(finished), Ended.read(copy.path))
     assert not verdict.same
     assert 2e-8 < verdict.weights < 2e-7
@@ -96,7 +96,7 @@ def test_circumstances_by_dotted_names():
 def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path: Path):
     arrays, config, facts = weights.load(copy.weights)
     arrays.pop(next(iter(arrays)))
-    weights.save_arrays(copy.weights, arrays, config, facts)
+    weights.save(copy.weights, arrays, config, facts)
     with pytest.raises(InnerloopError, match="does not hold the same model"):
         compare(Ended.read(finished), Ended.read(copy.path))
     copy.weights.unlink()

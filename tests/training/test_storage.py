@@ -1,6 +1,7 @@
 """Run folders, weights and checkpoints: written whole, read back, and told when they are something else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import optax
 import pytest
 from safetensors.numpy import save_file
 
-from innerloop.config.schema import Config
+from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.serialization import to_json
 from innerloop.engine import outer
 from innerloop.errors import InnerloopError
 from innerloop.io.files import write_text
+from innerloop.io.text import as_json
 from innerloop.nn import MLP
 from innerloop.training.storage import checkpoint, weights
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import LINES, METRICS, RunFolder
 from innerloop.training.storage.shapes import check_same_shapes
 
 ADAM = optax.adam(0.1)
@@ -105,6 +107,25 @@ def test_weights_there_and_back(tmp_path: Path):
         weights.into(state(5).params, arrays, "x")
     with pytest.raises(InnerloopError, match="`spare` should have shape .*, got nothing"):
         weights.into({"spare": jnp.ones(1)}, {}, "x")
+
+
+def test_weights_of_a_run_with_a_memory_plan_are_its_own():
+    """What a plan changes costs time and memory, and decides nothing about the result."""
+    config = Config(inner=InnerConfig(steps=9))
+    planned = replace(
+        config,
+        outer=replace(config.outer, chunk=1),
+        inner=replace(config.inner, derivative="rematerialised", checkpoints=3, offload=True),
+    )
+    for wanted in (config, planned):
+        weights.check_config(Path("w"), wanted, planned)
+    with pytest.raises(InnerloopError, match="other settings"):
+        weights.check_config(Path("w"), config, replace(planned, seed=1))
+
+
+def test_the_longest_log_of_many_outputs_can_be_read():
+    line = {"step": 300_000, **{f"train_the_output_number_{i}": -1.2345678901234567e-08 for i in range(70)}}
+    assert LINES * len(as_json(line)) < METRICS
 
 
 def spoil(path: Path, how: str) -> None:

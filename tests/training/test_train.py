@@ -17,8 +17,8 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.build import build
 from innerloop.training.loop import TrainingLoop
-from innerloop.training.nan_diagnosis import check_finite
-from innerloop.training.recorder import NoRecorder
+from innerloop.training.nan_diagnosis import Block, check_finite
+from innerloop.training.recorder import Recorder
 from innerloop.training.schedule import due
 from innerloop.training.signals import Guard
 from innerloop.training.storage import checkpoint, weights
@@ -92,17 +92,17 @@ def test_an_inner_rate_of_a_million_names_the_inner_step(tiny: Config, tmp_path:
 def test_where_a_run_diverged(field: str, index: tuple, where: str):
     """The last of three steps of this dispatch is number 10."""
     values: list[Any] = [np.ones(shape) for shape in (3, (3, 4), 3)]
-    sound = StepInfo(*values)
-    check_finite(sound, 10, Path("run"))
-    check_finite(sound._replace(inner_losses=jnp.ones((3, 0))), 10, Path("run"))
+    sound, block = StepInfo(*values), Block(10, Path("run"), after=jnp.ones(1))
+    check_finite(sound, block)
+    check_finite(sound._replace(inner_losses=jnp.ones((3, 0))), block)
     getattr(sound, field)[index] = np.nan
     with pytest.raises(InnerloopError, match=where):
-        check_finite(jax.tree.map(jnp.asarray, sound), 10, Path("run"))
+        check_finite(jax.tree.map(jnp.asarray, sound), block)
 
 
 def validated(splits: Splits, folder: Path) -> dict[str, float]:
     """The validation of a run that has not begun."""
-    loop = TrainingLoop(replace(EPISODES, splits=splits), NoRecorder(folder), lambda progress: None, Guard())
+    loop = TrainingLoop(replace(EPISODES, splits=splits), Recorder(folder), lambda progress: None, Guard())
     return loop.validate()
 
 

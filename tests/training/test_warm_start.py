@@ -10,6 +10,7 @@ import pytest
 from training_cases import CONFIG, EPISODES
 
 from innerloop.config.schema import Config
+from innerloop.engine.pytree import by_path
 from innerloop.errors import InnerloopError
 from innerloop.training.build import build
 from innerloop.training.storage import weights
@@ -54,7 +55,7 @@ def test_a_head_of_another_shape_begins_at_zero(tmp_path: Path):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(model.head))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(fresh.head))
     trained = weights.load(tmp_path / "joint.safetensors")[0]
-    body = dict(zip(weights.paths(model), jax.tree.leaves(model), strict=True))
+    body = by_path(model)
     names = [name for name in trained if not name.startswith("head")]
     assert names
     for name in names:

@@ -29,7 +29,7 @@ from innerloop.nn.named_layers import named_layers
 from innerloop.training.models import fresh_model
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.storage.sources import weights_path
+from innerloop.training.storage.sources import load_weights, weights_path
 from innerloop.training.trained import Trained, load_trained, with_data
 
 
@@ -78,8 +78,7 @@ class ExperimentRunner:
 
     def __init__(self, request: Request):
         self.request = request
-        self.path = weights_path(request.source)
-        _, config, self.facts = weights.load(self.path)
+        self.path, _, config, self.facts = load_weights(request.source)
         self.config = config = with_data(config, request.data_folder)
         if config.spec.adapts == "context":
             hint = "use `innerloop evaluate`"

@@ -126,11 +126,10 @@ def _check_sources(requests: "Sequence[Request]", only: Sequence[str]) -> None:
     """Raise InnerloopError for RL runs, and for experiments that the runs do not support."""
     from innerloop.analysis.run_all import ExperimentRunner
     from innerloop.learner.pretrained import refuse_policies
-    from innerloop.training.storage import weights
-    from innerloop.training.storage.sources import weights_path
+    from innerloop.training.storage.sources import load_weights
 
     for source in filter(None, (*(asked.source for asked in requests), requests[0].against)):
-        refuse_policies(weights.load(weights_path(source))[1])
+        refuse_policies(load_weights(source).config)
     runner, *others = runners = [ExperimentRunner(asked) for asked in requests]
     if others:
         analyze_several.experiments(runners, only)

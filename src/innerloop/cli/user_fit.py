@@ -15,8 +15,7 @@ from innerloop.learner.learner import Learner
 from innerloop.learner.validation import Shape
 from innerloop.tasks.io.images import peek
 from innerloop.training.build import load_splits
-from innerloop.training.storage import weights
-from innerloop.training.storage.sources import weights_path
+from innerloop.training.storage.sources import load_weights
 from innerloop.training.trained import with_data
 
 
@@ -49,7 +48,7 @@ def start_from(source: str, data_folder: str, steps: int | None, normalization: 
         InnerloopError: if there is no such source, it is an RL policy, or its data have no folder to replace.
     """
     learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
-    config = weights.load(weights_path(source))[1]
+    config = load_weights(source).config
     with_data(config, data_folder)  # raises if the data set has none
     return Start(learner, config, source, data_folder)
 

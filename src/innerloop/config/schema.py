@@ -107,6 +107,11 @@ class DataConfig(Section):
         return Path(self.folder).name if self.spec.needs_folder else ""
 
     @property
+    def training_shots(self) -> int:
+        """Support examples per class in training."""
+        return self.train_shots or self.shots
+
+    @property
     def augmented(self) -> bool:
         """Whether images are augmented in training."""
         return bool(self.flip or self.crop or self.rotate)

@@ -22,7 +22,13 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from innerloop.engine.algorithm import Algorithm, MetaInfo, check_is_algorithm, loss_key
 from innerloop.engine.chunking import divisor_up_to, mean_in_chunks, split_evenly
 from innerloop.engine.counted_scan import scan_up_to
-from innerloop.engine.diagnosis import Diverged, first_nonfinite, first_nonfinite_leaf, first_nonfinite_update
+from innerloop.engine.diagnosis import (
+    Diverged,
+    Layers,
+    first_nonfinite,
+    first_nonfinite_leaf,
+    first_nonfinite_update,
+)
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.meta_state import (
@@ -207,18 +213,17 @@ class MeshLoop(ABC):
         error.before = restore_to_device(before)
         raise error
 
-    def locate(self, before: MetaState, good: int) -> str:
-        """Describe where the update after `good` finite ones became non-finite; empty if that is unknown."""
-        try:
-            state = restore_to_device(before)
-            state = self.run(state, good, on_nonfinite="ignore")[0] if good else state
-            params = jax.tree.map(lambda x: jnp.asarray(np.asarray(local_copy(x))), state.params)
-            return self.locate_task(params, state.key, state.step)
-        except Exception:  # whatever goes wrong here, the divergence itself must be reported
-            return ""
+    def locate(
+        self, before: MetaState, good: int, layers: Layers | None = None, max_steps: int | None = None
+    ) -> str:
+        """Describe where the update after `good` finite ones became non-finite; empty if that is unknown.
 
-    def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
-        """Describe where the update from these parameters becomes non-finite; empty if that is unknown."""
+        Args:
+            before: the state before the first of the finite updates, from `copy_to_host`.
+            good: the number of finite updates.
+            layers: the outputs of a model's layers, to name the first one that is not finite.
+            max_steps: as for the call of `run` that diverged, whose program is then used again.
+        """
         return ""
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
@@ -315,6 +320,26 @@ class GradientLoop(MeshLoop):
         )
         return new, constrain_sharding(seen, self.mesh)
 
+    def locate(
+        self, before: MetaState, good: int, layers: Layers | None = None, max_steps: int | None = None
+    ) -> str:
+        """Describe in which task, and where, the update after `good` finite ones became non-finite."""
+        try:
+            tasks = self.tasks_of_update(before.key, jnp.asarray(before.step + good))
+            if tasks is None:
+                return ""
+            state = restore_to_device(before)
+            if good:
+                state, _ = self.run(state, good, on_nonfinite="ignore", max_steps=max_steps)
+            params = jax.tree.map(lambda x: jnp.asarray(np.asarray(local_copy(x))), state.params)
+            return first_nonfinite(self.algorithm.at(state.step), params, tasks, layers)
+        except Exception:  # whatever goes wrong here, the divergence itself must be reported
+            return ""
+
+    def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task] | None:
+        """The tasks of one update, drawn again one at a time; None if that is impossible."""
+        return None
+
 
 class OuterLoop(GradientLoop):
     """Trains meta-parameters: `state = loop.init(params, key)`, then `state, info = loop.run(state, steps)`."""
@@ -358,10 +383,9 @@ class OuterLoop(GradientLoop):
         check_learns(self.algorithm, state.params, tasks, key, "OuterLoop", outer=True)
         return state
 
-    def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
-        """Describe which task of the update from these parameters becomes non-finite, and where."""
-        tasks = drawn_tasks(self.tasks, key, step, self.meta_batch)
-        return first_nonfinite(self.algorithm.at(step), params, tasks)
+    def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task]:
+        """The tasks of one update, drawn again one at a time."""
+        return drawn_tasks(self.tasks, key, step, self.meta_batch)
 
     def updates(
         self, state: MetaState, steps: int, count: Array | None, data: PyTree

@@ -60,6 +60,11 @@ def paths(params: PyTree) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
+def by_path(tree: PyTree) -> dict[str, PyTree]:
+    """The leaves by path, in tree order."""
+    return dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
+
+
 def is_selected(selection: Selection, path: str) -> bool:
     """Whether the selection includes this path."""
     if selection is None:

@@ -12,7 +12,7 @@ from innerloop.learner.validation import Shape
 from innerloop.training import model_size
 from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.storage import weights
-from innerloop.training.storage.sources import weights_path
+from innerloop.training.storage.sources import load_weights
 from innerloop.training.supervised import SupervisedExperiment
 from innerloop.training.warm_start import MODEL, zero_head
 
@@ -38,8 +38,7 @@ def load_initialisation(source: str | Path) -> tuple[Params, SupervisedExperimen
     Raises:
         InnerloopError: if there is no such source, it is an RL policy, or the weights do not fit the config's model.
     """
-    path = weights_path(source)
-    arrays, config, _ = weights.load(path)
+    path, arrays, config, _ = load_weights(source)
     refuse_policies(config)
     network = _first_layers(config, arrays, str(path))
     shape = _example_shape(config, network)

@@ -9,6 +9,8 @@ being read, and two in use. The map is never read into memory as a whole.
 """
 
 import os
+from collections.abc import Iterator
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.diagnosis import first_nonfinite
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import StepInfo, task_keys
 from innerloop.engine.prefetch import Prefetcher
-from innerloop.engine.types import Batch, Params, Task
+from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import from_local_shards, local_copy, local_tasks, on_host
 from innerloop.tasks.block_loop import BlockLoop
@@ -170,12 +171,12 @@ class StreamedOuterLoop(BlockLoop):
         super().after_run(steps, state, info)
         self.last = (state.key, state.step, steps)
 
-    def locate_task(self, params: Params, key: PRNGKeyArray, step: Array) -> str:
-        """In words: which task of the update from these parameters becomes non-finite, and where."""
+    def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task]:
+        """The tasks of one update, read again."""
         read = self.episodes.read(key, int(step), 1, self.meta_batch)
-        block = _scaled(jax.tree.map(jnp.asarray, read))
-        tasks = (jax.tree.map(lambda x, i=i: x[0, i], block) for i in range(self.meta_batch))
-        return first_nonfinite(self.algorithm.at(step), params, tasks)
+        block = self.prepare(jax.tree.map(jnp.asarray, read))
+        for number in range(self.meta_batch):
+            yield jax.tree.map(itemgetter((0, number)), block)
 
     def block(self, state: MetaState, steps: int) -> Task:
         """The episodes of the next `steps` updates."""

@@ -17,7 +17,7 @@ class BlockLog(NamedTuple):
 
     def extended(self, series: dict[str, PyTree], incidents: JsonObject) -> "BlockLog":
         """This log with the meta-steps of one more dispatch."""
-        new = {name: np.asarray(x, np.float64).tolist() for name, x in series.items()}
+        new = {name: np.ravel(x).tolist() for name, x in series.items()}
         joined = {name: self.series.get(name, []) + values for name, values in new.items()}
         return BlockLog(joined, merged(self.incidents, incidents))
 

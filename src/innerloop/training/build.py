@@ -53,10 +53,8 @@ def build(config: Config) -> Experiment:
     check_algorithm(config)
     check_inner(config)
     if config.reinforcement:
-        from innerloop.training.reinforcement import (
-            RLExperiment,
-            check_policy,
-        )  # takes half a second to import, so only if needed
+        # Takes half a second to import, so only if needed.
+        from innerloop.training.reinforcement import RLExperiment, check_policy
 
         check_policy(config)
         if config.outer.model_shards > 1:

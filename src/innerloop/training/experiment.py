@@ -1,11 +1,11 @@
-"""The interfaces of experiments, shared by supervised and reinforcement learning.
+"""The interface and base class of experiments, shared by supervised and reinforcement learning.
 
 The training loop needs only the parts of a run, a `Trainable`. An `Experiment` is a `Trainable` with a config.
 """
 
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -13,10 +13,12 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
-from innerloop.engine.outer import MeshLoop, MetaState
-from innerloop.engine.pytree import paths
+from innerloop.engine.outer import MeshLoop
+from innerloop.engine.pytree import by_path
 from innerloop.engine.types import FiniteTasks, Params
 from innerloop.io.untrusted import JsonObject
+from innerloop.training import nan_diagnosis
+from innerloop.training.nan_diagnosis import Block
 from innerloop.training.schedule import Schedule
 
 Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
@@ -43,19 +45,6 @@ def held_out_key(seed: int, part: str) -> PRNGKeyArray:
     """
     key = jax.random.key(seed)
     return key if part == "test" else jax.random.fold_in(key, zlib.crc32(part.encode()))
-
-
-class Block(NamedTuple):
-    """The meta-steps of one dispatch: the state before them (on the host), how they ran, and the run's folder."""
-
-    before: MetaState
-    run: Callable[[MetaState, int], tuple[MetaState, PyTree]]
-    tasks: Any
-    step: int
-    """The last meta-step."""
-    folder: Path
-    after: Params = None
-    """The meta-parameters after the last meta-step."""
 
 
 @runtime_checkable
@@ -111,22 +100,45 @@ class Trainable(Protocol):
         ...
 
 
-@runtime_checkable
-class Experiment(Trainable, Protocol):
+@dataclass(frozen=True)
+class Experiment(Trainable):
     """The parts of one run, built from its config."""
 
+    config: Config
+
     @property
-    def config(self) -> Config:
-        """The settings of the run."""
-        ...
+    def schedule(self) -> Schedule:
+        """The config's schedule."""
+        return Schedule.from_config(self.config)
+
+    def keys(self) -> Keys:
+        """The keys of the config's seed."""
+        return Keys.of(self.config)
 
     def with_config(self, config: Config) -> "Experiment":
         """The same data with other settings."""
-        ...
+        return replace(self, config=config)
 
     def data_hashes(self) -> dict[str, str]:
         """SHA-256 of each set of the data, by name; empty for tasks generated from formulas."""
-        ...
+        return {}
+
+    def work(self) -> dict[str, int]:
+        """The number of tasks of one meta-step."""
+        return {"tasks": self.config.outer.meta_batch}
+
+    def for_tasks(self, params: Params) -> Params:
+        """The meta-parameters, unchanged."""
+        return params
+
+    def series(self, info: PyTree) -> dict[str, PyTree]:
+        """Losses, the meta-gradient norm, and auxiliary outputs of the loss."""
+        return outer_series(info)
+
+    def check(self, info: PyTree, block: Block) -> JsonObject:
+        """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
+        nan_diagnosis.check_finite(info, block)
+        return {}
 
 
 def number_of_tasks(held_out: object, maximum: int) -> int:
@@ -138,6 +150,5 @@ def outer_series(info: PyTree) -> dict[str, PyTree]:
     """The `series` of every outer loop; auxiliary outputs of the loss are included as `train_NAME` if scalar."""
     first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
     aux = getattr(info, "aux", None)
-    outputs = zip(paths(aux), jax.tree.leaves(aux), strict=True)
-    numbers = {f"train_{name}": values for name, values in outputs if values.ndim == 1}
+    numbers = {f"train_{name}": values for name, values in by_path(aux).items() if values.ndim == 1}
     return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first, **numbers}

@@ -4,7 +4,7 @@ It works like `innerloop.train`, with the same loop, checkpoints and records, bu
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from innerloop.training.out_of_memory import explain_oom
 from innerloop.training.own_run import OwnRun, Validation, loop_over
 from innerloop.training.progress_line import ProgressLine
 from innerloop.training.schedule import Schedule
-from innerloop.training.signals import Guard, graceful_shutdown
+from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.own_weights import load_params
@@ -159,11 +159,20 @@ def _run(
     resume: bool,
 ) -> Fitted:
     """Run the training once its parts are known."""
-    with graceful_shutdown() as guard, explain_oom(None, "fit", OOM), _begun(run, folder, settings, resume):
+    with (
+        graceful_shutdown() as guard,
+        explain_oom(None, "fit", OOM),
+        _begun(run, folder, settings, resume),
+        ExitStack() as ends,
+    ):
+        if isinstance(run.loop, StreamedOuterLoop):
+            ends.enter_context(run.loop)  # its thread ends with the run
         identity = sha256([folder.description().encode()])
-        with _reading_ahead(run), checkpoint.opened(folder.make("checkpoints"), identity) as checkpoints:
-            recorder = FitRecorder(folder, checkpoints, rule)
-            state = _trained(run, recorder, guard, settings, callbacks)
+        checkpoints = ends.enter_context(checkpoint.opened(folder.make("checkpoints"), identity))
+        recorder = FitRecorder(folder, checkpoints, rule)
+        loop = TrainingLoop(run, recorder, lambda progress: notify_block(callbacks, progress), guard)
+        ends.enter_context(callbacks_running(callbacks, folder.path, settings, int(loop.state.step)))
+        state = loop.run_to_end()
     best = load_params(folder.path, run.params, "best") if recorder.best.step is not None else state.params
     return Fitted(state, best, recorder.best.step, folder.metrics(), folder.path)
 
@@ -181,25 +190,6 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
         else:
             folder.begin(fit_settings.NAME, fit_settings.text_of(settings))
         yield
-
-
-def _trained(
-    run: OwnRun, recorder: FitRecorder, guard: Guard, settings: JsonObject, callbacks: Sequence[Callback]
-) -> MetaState:
-    """Train to the end, and return the last state."""
-    loop = TrainingLoop(run, recorder, lambda progress: notify_block(callbacks, progress), guard)
-    with callbacks_running(callbacks, recorder.folder, settings, int(loop.state.step)):
-        return loop.run_to_end()
-
-
-@contextmanager
-def _reading_ahead(run: OwnRun) -> Iterator[None]:
-    """Stop the prefetching thread at the end, if there is one."""
-    try:
-        yield
-    finally:
-        if isinstance(run.loop, StreamedOuterLoop):
-            run.loop.stop()
 
 
 def rule_of(

@@ -1,5 +1,8 @@
 """What a run of `innerloop.fit` computes, as digests of its traced programs and of their data."""
 
+import re
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,17 +11,38 @@ from jaxtyping import PyTree
 from innerloop.engine.algorithm import loss_key
 from innerloop.engine.distribution import bits_of, with_jax_arrays
 from innerloop.engine.evaluate import Score
+from innerloop.engine.jaxprs import constants_of
 from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.outer import MetaState
+from innerloop.engine.pytree import by_path
 from innerloop.engine.types import Task, TaskDistribution
 from innerloop.io.digests import sha256
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
 from innerloop.training.own_run import OwnRun
-from innerloop.training.program_digest import arrays_within, program_digest
 
 ROWS = 64
 """The number of streamed examples that are compared: a memory map is too large to read completely."""
+
+CHANGING = re.compile(r"0x[0-9a-f]+|\bname=\S+|\bat /\S+")
+"""Parts of a program's text that may change although it computes the same: addresses, function and file names."""
+
+
+def program_digest(fn: Callable[..., PyTree], *args: PyTree) -> str:
+    """SHA-256 of the traced program of `fn(*args)` and its constants; arrays may be given as shapes.
+
+    Two programs with the same digest compute the same on the same arguments. A step size in an optimiser, a constant in
+    a loss, and an array in a distribution all appear in the trace of the function that reads them, wherever the user
+    has put them.
+    """
+    traced = jax.make_jaxpr(lambda *args: fn(*args))(*args)
+    text = CHANGING.sub("", str(traced.jaxpr))
+    return sha256([text.encode(), *map(bits_of, constants_of(traced))]).hex()
+
+
+def arrays_within(tree: PyTree) -> dict[str, str]:
+    """Type and shape of every leaf, by path."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in by_path(tree).items()}
 
 
 def programs_of(run: OwnRun, state: MetaState) -> dict[str, str]:

@@ -54,9 +54,7 @@ class FitRecorder(RunRecorder):
         step = int(state.step)
         self.best = self.rule.updated(self.best, step, metrics)
         if self.best.step == step:
-            facts = {"meta_steps": step, self.rule.monitor: self.best.value}
-            self.write_weights(self.run.path_of(self.run.best.name), state, facts)
-            self.run.mark_written(self.run.best)
+            self.write_weights(self.run.best.name, state, {self.rule.monitor: self.best.value})
 
     def ended(self) -> bool:
         """Whether patience has run out."""

@@ -13,9 +13,8 @@ from innerloop.io.untrusted import JsonObject, read_object
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedOuterLoop
 from innerloop.training.best_validation import BestRule
-from innerloop.training.fit_programs import programs_of
+from innerloop.training.fit_programs import arrays_within, programs_of
 from innerloop.training.own_run import OwnRun
-from innerloop.training.program_digest import arrays_within
 from innerloop.training.storage.provenance import changed, changes, environment
 from innerloop.training.storage.run_directory import RunFolder
 

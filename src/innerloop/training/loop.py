@@ -18,11 +18,11 @@ from innerloop.parallel.mesh import on_host
 from innerloop.parallel.param_sharding import model_shards_of
 from innerloop.training import divergence
 from innerloop.training.block_log import EMPTY, BlockLog
-from innerloop.training.experiment import Block, Evaluator, Trainable, held_out_key
+from innerloop.training.experiment import Evaluator, Trainable, held_out_key
+from innerloop.training.nan_diagnosis import Block, outputs_by_layer
 from innerloop.training.pace import Pace
 from innerloop.training.recorder import Recorder
-from innerloop.training.signals import Guard
-from innerloop.training.signals import Stopped as Stopped
+from innerloop.training.signals import Guard, Stopped
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,10 @@ class TrainingLoop:
         on_progress: Callable[[Progress], bool | None],
         guard: Guard,
     ):
-        self.experiment, self.recorder, self.on_progress, self.guard = (
-            experiment,
-            recorder,
-            on_progress,
-            guard,
-        )
+        self.experiment, self.recorder = experiment, recorder
+        self.on_progress, self.guard = on_progress, guard
         self.schedule = experiment.schedule
-        self.distribution = experiment.train_tasks()
-        self.loop = experiment.outer_loop(self.distribution)
+        self.loop = experiment.outer_loop(experiment.train_tasks())
         # Here, so that too few classes are reported before training.
         self.held_out = experiment.held_out_tasks("validation")
         # A model too large for one device is first created on the host.
@@ -75,9 +70,9 @@ class TrainingLoop:
     def run_to_end(self) -> MetaState:
         """Run all remaining meta-steps, then write the final weights."""
         total, step, every = self.schedule.meta_steps, int(self.state.step), self.schedule.log_every
+        rescue = lambda number: self.stopped(number, self.before, self.log_before)
         # Several processes must stop together, so only at the end of a dispatch.
-        rescue = None if multi_process.is_multi_process() else self.rescue
-        with self.recorder.open(), self.guard.saving(rescue):
+        with self.recorder.open(), self.guard.saving(None if multi_process.is_multi_process() else rescue):
             self.pace = Pace(self.loop.granularity(self.state.key, self.schedule.max_dispatch))
             if step == 0 and self.schedule.snapshots:
                 self.recorder.snapshot(self.state)
@@ -94,15 +89,20 @@ class TrainingLoop:
     def save_if_due(self, step: int, ended: bool) -> None:
         """Save after a block if due or if a signal was received; then raise Stopped, unless that was the end."""
         stop = self.asked_to_stop()
-        if self.schedule.saves(step) or ended or stop:
-            self.recorder.save(self.state, EMPTY)
         if stop and not ended:
-            self.recorder.wait()
-            raise Stopped(stop, step, self.recorder.folder)
+            raise self.stopped(stop, self.state, EMPTY)
+        if ended or self.schedule.saves(step):
+            self.recorder.save(self.state, EMPTY)
+
+    def stopped(self, number: int, state: MetaState, log: BlockLog) -> Stopped:
+        """Save this state; the exception that says so."""
+        self.recorder.save(state, log)
+        self.recorder.wait()
+        return Stopped(number, int(state.step), self.recorder.folder)
 
     def asked_to_stop(self) -> int:
         """The number of the signal received by any process, since all stop together; 0 for none."""
-        return max(multi_process.all_gather_int(max(self.guard.numbers, default=0)))
+        return max(multi_process.all_gather_int(self.guard.number))
 
     def block(self, step: int, end: int) -> bool:
         """Run, log and report the meta-steps from `step` to `end`; whether the run ends there."""
@@ -116,9 +116,7 @@ class TrainingLoop:
             step += length
             self.log = self.log.extended(series, incidents)
             if step < end and (stop := self.asked_to_stop()):
-                self.recorder.save(self.state, self.log)
-                self.recorder.wait()
-                raise Stopped(stop, step, self.recorder.folder)
+                raise self.stopped(stop, self.state, self.log)
         done, self.log = self.log, EMPTY
         metrics = done.means() | scores
         with self.saved_first(self.before, self.log_before):  # before the block, as its line may be missing
@@ -131,15 +129,14 @@ class TrainingLoop:
     def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
         """Run the next `length` meta-steps; returns the values of each, and the incidents."""
         begun = time.monotonic()
-        self.state, info = self.run(self.state, length)
+        # With `max_steps`, one program is compiled for the whole run.
+        self.state, info = self.loop.run(
+            self.state, length, on_nonfinite="ignore", max_steps=self.schedule.max_dispatch
+        )
         incidents = self.check(info, step + length)
         series = {name: np.asarray(x, np.float64) for name, x in self.experiment.series(info).items()}
         self.pace.record(length, time.monotonic() - begun)
         return series, incidents
-
-    def run(self, state: MetaState, length: int) -> tuple[MetaState, PyTree]:
-        """Run `length` meta-steps with the one program compiled for the whole run."""
-        return self.loop.run(state, length, max_steps=self.schedule.max_dispatch, on_nonfinite="ignore")
 
     @contextmanager
     def saved_first(self, state: MetaState, log: BlockLog) -> Iterator[None]:
@@ -161,18 +158,11 @@ class TrainingLoop:
             self.recorder.dispatch_failed(self.before, self.log_before)
             raise
 
-    def rescue(self, number: int) -> Stopped:
-        """Save the state from before the current dispatch, which has not ended in time."""
-        self.recorder.save(self.before, self.log_before)
-        self.recorder.wait()
-        return Stopped(number, int(self.before.step), self.recorder.folder)
-
     def check(self, info: object, step: int) -> JsonObject:
         """The incidents of the dispatch up to `step`. Raises InnerloopError if the run diverged."""
-        folder, after = self.recorder.folder, self.state.params
-        return self.experiment.check(
-            info, Block(self.before, self.run, self.distribution, step, folder, after)
-        )
+        max_steps = self.schedule.max_dispatch
+        locate = lambda good: self.loop.locate(self.before, good, outputs_by_layer, max_steps)
+        return self.experiment.check(info, Block(step, self.recorder.folder, self.state.params, locate))
 
     def validate_if_due(self, step: int, end: int) -> dict[str, float]:
         """The validation scores if they are due at the end of a block, else none."""

@@ -14,8 +14,7 @@ from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-
-HINT = "use the config that it was trained with"
+from innerloop.training.storage.shapes import HINT
 
 
 def least_size(config: Config) -> tuple[int, int]:

@@ -4,19 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.diagnosis import first_nonfinite, first_nonfinite_leaf, first_nonfinite_update
-from innerloop.engine.meta_state import restore_to_device
-from innerloop.engine.outer import drawn_tasks
+from innerloop.engine.diagnosis import first_nonfinite_leaf, first_nonfinite_update
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import local_copy
-from innerloop.training.experiment import Block
 from innerloop.training.storage.run_directory import last_checkpoint_hint
 
 
@@ -32,24 +24,44 @@ COMMAND = Caller()
 FIT = Caller("fit", "the step size of the inner loop", "that of the optimizer")
 
 
-def check_params(params: Params, step: int, folder: Path, caller: Caller = COMMAND) -> None:
-    """Raise InnerloopError for parameters that are not finite although all losses were: the outer step overflowed."""
-    lost = first_nonfinite_leaf(params)
+class Block(NamedTuple):
+    """The meta-steps of one dispatch of a run.
+
+    Attributes:
+        step: the last meta-step.
+        folder: the run's folder.
+        after: the meta-parameters after the last meta-step.
+        locate: `locate(good)` describes where the meta-step after `good` finite ones became non-finite; empty if that
+            is unknown.
+    """
+
+    step: int
+    folder: Path
+    after: Params
+    locate: Callable[[int], str] = lambda good: ""
+
+
+def check_finite(info: PyTree, block: Block, caller: Caller = COMMAND) -> None:
+    """Raise InnerloopError at the first meta-step that diverged.
+
+    Its loss or gradient is not finite; or all are, and the outer update of the last meta-step overflowed.
+    """
+    lost = first_nonfinite_update(info)
     if lost is not None:
-        wrong = f"the run diverged at meta-step {step}, in the outer update of `{lost}`"
-        raise InnerloopError(caller.who, wrong, hint=f"lower {caller.outer}{last_checkpoint_hint(folder)}")
-
-
-def locate_nonfinite(algorithm: Algorithm, meta_batch: int, block: Block, good: int) -> str:
-    """In words, where the meta-step after `good` finite ones first had NaN or infinity; empty if that is unknown."""
-    state = restore_to_device(block.before)
-    try:
-        state = block.run(state, good)[0] if good > 0 else state
-        params = jax.tree.map(lambda x: jnp.asarray(np.asarray(local_copy(x))), state.params)
-        drawn = drawn_tasks(block.tasks, state.key, state.step, meta_batch)
-        return first_nonfinite(algorithm.at(state.step), params, drawn, outputs_by_layer)
-    except Exception:  # whatever goes wrong here, the divergence itself must be reported
-        return ""
+        good, where = lost
+        step = block.step - len(info.outer_loss) + good + 1
+        raise InnerloopError(
+            caller.who,
+            f"the run diverged at meta-step {step}, in {block.locate(good) or where}",
+            got=f"outer loss {info.outer_loss[good]}",
+            hint=f"lower {caller.inner} or {caller.outer}{last_checkpoint_hint(block.folder)}",
+        )
+    parameter = first_nonfinite_leaf(block.after)
+    if parameter is not None:
+        wrong = f"the run diverged at meta-step {block.step}, in the outer update of `{parameter}`"
+        raise InnerloopError(
+            caller.who, wrong, hint=f"lower {caller.outer}{last_checkpoint_hint(block.folder)}"
+        )
 
 
 def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:
@@ -60,26 +72,3 @@ def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:
         return named_layers(params).activations(params, batch.inputs)
     except InnerloopError:
         return {}
-
-
-def check_finite(
-    info: PyTree,
-    step: int,
-    folder: Path,
-    located: Callable[[int], str] = lambda good: "",
-    caller: Caller = COMMAND,
-) -> None:
-    """Raise InnerloopError at the first meta-step whose loss or gradient is not finite.
-
-    `located(good)` describes where in the meta-step after `good` finite ones; without it only the inner step is named.
-    """
-    lost = first_nonfinite_update(info)
-    if lost is None:
-        return
-    bad, where = lost
-    raise InnerloopError(
-        caller.who,
-        f"the run diverged at meta-step {step - len(info.outer_loss) + bad + 1}, in {located(bad) or where}",
-        got=f"outer loss {info.outer_loss[bad]}",
-        hint=f"lower {caller.inner} or {caller.outer}{last_checkpoint_hint(folder)}",
-    )

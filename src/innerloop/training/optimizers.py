@@ -1,6 +1,5 @@
 """Builds the inner loop and the optimisers of both loops from a config."""
 
-from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -29,23 +28,19 @@ def inner_rule(name: str, rate: Any, differentiated: bool = False) -> optax.Grad
     Adam divides by sqrt(nu), whose derivative is infinite at nu = 0 (a dead ReLU), so that the meta-gradient through it
     is NaN. If the loop is differentiated, eps_root keeps the derivative below 1e6; otherwise Adam is as published.
     """
-    rules: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "sgd": lambda: optax.sgd(rate),
-        "adam": lambda: optax.adam(rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0),
-        "persistent_adam": lambda: persistent_adam(rate),
-    }
-    return rules[name]()
+    if name == "sgd":
+        return optax.sgd(rate)
+    if name == "adam":
+        return optax.adam(rate, b1=0.0, eps_root=1e-12 if differentiated else 0.0)
+    return persistent_adam(rate)
 
 
 def decay_schedule(decay: str, begin: float, steps: int) -> Any:
     """A schedule that starts at `begin` and decays to 0 over `steps`, or a constant."""
     steps = max(steps, 1)  # Optax has no schedule over 0 steps
-    schedules: dict[str, Callable[[], float | optax.Schedule]] = {
-        "constant": lambda: begin,
-        "linear": lambda: optax.linear_schedule(begin, 0.0, steps),
-        "cosine": lambda: optax.cosine_decay_schedule(begin, steps),
-    }
-    return schedules[decay]()
+    if decay == "linear":
+        return optax.linear_schedule(begin, 0.0, steps)
+    return optax.cosine_decay_schedule(begin, steps) if decay == "cosine" else begin
 
 
 def outer_optimizer(c: OuterConfig) -> optax.GradientTransformation:

@@ -28,11 +28,8 @@ def explain_oom(planned: object = None, who: str = "train", hint: str = ADVICE) 
     """Turn an out-of-memory error into an InnerloopError; `planned` is the memory plan reported before."""
     try:
         yield
-    except InnerloopError:
-        raise
     except Exception as trouble:
         if not exhausted(trouble):
             raise
-        first = first_line(trouble)[:160]
-        message = f"memory ran out ({first})"
-        raise InnerloopError(who, message, got=planned, hint=hint) from trouble
+        wrong = f"memory ran out ({first_line(trouble)[:160]})"
+        raise InnerloopError(who, wrong, got=planned, hint=hint) from trouble

@@ -21,7 +21,8 @@ from innerloop.io.untrusted import JsonObject
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
 from innerloop.training import nan_diagnosis
-from innerloop.training.experiment import Block, Evaluator, Keys, outer_series
+from innerloop.training.experiment import Evaluator, Keys, outer_series
+from innerloop.training.nan_diagnosis import Block
 from innerloop.training.schedule import Schedule
 
 
@@ -98,12 +99,7 @@ class OwnRun:
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
         """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
-        caller, where = nan_diagnosis.FIT, lambda good: ""
-        if isinstance(self.loop, OuterLoop):  # otherwise the tasks cannot be drawn again one by one
-            algorithm, tasks = self.loop.algorithm, self.loop.meta_batch
-            where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, tasks, block, good)
-        nan_diagnosis.check_finite(info, block.step, block.folder, where, caller)
-        nan_diagnosis.check_params(block.after, block.step, block.folder, caller)
+        nan_diagnosis.check_finite(info, block, nan_diagnosis.FIT)
         return {}
 
 

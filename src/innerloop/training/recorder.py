@@ -1,10 +1,9 @@
-"""Recorders of a run: one that writes to its folder, and one for processes that write nothing."""
+"""Recorders of a run: one that writes to its folder, and its base class, which records nothing."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -15,7 +14,8 @@ from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import local_copy
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.storage import checkpoint
-from innerloop.training.storage.run_directory import RunFolder, environment
+from innerloop.training.storage.provenance import environment
+from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.tensorboard import ScalarWriter
 from innerloop.training.warm_start import WarmStart
 
@@ -26,15 +26,18 @@ SaveWeights = Callable[[Path, Params, JsonObject], None]
 """Writes parameters and facts to a file, with the description of the run."""
 
 
-@runtime_checkable
-class Recorder(Protocol):
-    """What the training loop calls to record a run."""
+class Recorder:
+    """Records nothing, in a process that only computes its share of a run; subclasses record."""
 
-    folder: Path
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """The state to start or resume from; `params` are random weights."""
-        ...
+        """The state to start or resume from; `params` are random weights.
+
+        Without a record, only its shapes and types matter: the values come from the first process.
+        """
+        return fresh(params)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -68,25 +71,14 @@ class Recorder(Protocol):
         """Write the final weights."""
 
 
-class NoRecorder(Recorder):
-    """The recorder of a process that computes its share of a run and writes nothing."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def first_state(self, params: Params, fresh: Fresh) -> MetaState:
-        """A state of the right shapes and types; the values come from the first process."""
-        return fresh(params)
-
-
 class RunRecorder(Recorder):
     """Writes metrics, TensorBoard events, snapshots, checkpoints, weights and training time to the run's folder."""
 
     def __init__(
         self, run: RunFolder, save_weights: SaveWeights, checkpoints: checkpoint.Manager, start: WarmStart
     ):
+        super().__init__(run.path)
         self.run, self.save_weights, self.checkpoints, self.start = run, save_weights, checkpoints, start
-        self.folder = run.path
 
     def first_state(self, params: Params, fresh: Fresh) -> MetaState:
         """The state of the last checkpoint, or a fresh one; metrics after that step are discarded."""
@@ -120,9 +112,7 @@ class RunRecorder(Recorder):
     def snapshot(self, state: MetaState) -> None:
         """Save the initialisation at this step; a resumed run writes the same bits again."""
         self.run.make("snapshots")
-        path = self.run.path_of(f"snapshots/{self.run.snapshot(int(state.step)).name}")
-        self.write_weights(path, state, {"meta_steps": int(state.step)})
-        self.run.mark_written(path)
+        self.write_weights(f"snapshots/{self.run.snapshot(int(state.step)).name}", state, {})
 
     def block_log(self, step: int, steps: int) -> BlockLog:
         """The folder's log of the current block."""
@@ -143,10 +133,12 @@ class RunRecorder(Recorder):
         """Write the final weights, once the last checkpoint is complete."""
         self.wait()
         facts = {"seconds": self.run.seconds(), "environment": environment()}
-        self.write_weights(
-            self.run.path_of(self.run.weights.name), state, {"meta_steps": int(state.step), **facts}
-        )
+        self.write_weights(self.run.weights.name, state, facts)
 
-    def write_weights(self, path: Path, state: MetaState, facts: JsonObject) -> None:
-        """Write weights and `facts`, with the description of the run."""
-        self.save_weights(path, jax.tree.map(local_copy, state.params), facts)
+    def write_weights(self, name: str, state: MetaState, facts: JsonObject) -> None:
+        """Write weights with `facts` and the description of the run into the file of this name."""
+        path = self.run.path_of(name)
+        self.save_weights(
+            path, jax.tree.map(local_copy, state.params), {"meta_steps": int(state.step)} | facts
+        )
+        self.run.mark_written(path)

@@ -1,7 +1,7 @@
 """Builds the parts of a reinforcement learning run from a config."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -34,34 +34,14 @@ from innerloop.rl.updates import (
     trpo_update,
 )
 from innerloop.training.broken_trajectories import incidents
-from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
-from innerloop.training.nan_diagnosis import check_finite, check_params
+from innerloop.training.experiment import Evaluator, Experiment
+from innerloop.training.nan_diagnosis import Block
 from innerloop.training.optimizers import decay_schedule, inner_loop, inner_rule, outer_optimizer
-from innerloop.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class RLExperiment:
+class RLExperiment(Experiment):
     """The parts of a run that trains a policy in an environment."""
-
-    config: Config
-
-    @property
-    def schedule(self) -> Schedule:
-        """The config's schedule."""
-        return Schedule.from_config(self.config)
-
-    def keys(self) -> Keys:
-        """The run's keys."""
-        return Keys.of(self.config)
-
-    def with_config(self, config: Config) -> "RLExperiment":
-        """The same experiment with other settings."""
-        return replace(self, config=config)
-
-    def data_hashes(self) -> dict[str, str]:
-        """Empty: an environment has no data."""
-        return {}
 
     @property
     def environment(self) -> Environment:
@@ -85,10 +65,6 @@ class RLExperiment:
             activation=m.activation,
             key=self.keys().init,
         )
-
-    def for_tasks(self, params: Params) -> Params:
-        """The policy, unchanged."""
-        return params
 
     @property
     def surrogate(self) -> LossFn:
@@ -208,19 +184,17 @@ class RLExperiment:
         returns = np.asarray(info.returns)
         named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
         step = {"kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
-        return outer_series(info) | named | step
+        return super().series(info) | named | step
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
         """The broken trajectories. Raises InnerloopError if there are too many, or if the run diverged otherwise."""
         broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
-        check_finite(info, block.step, block.folder)
-        check_params(block.after, block.step, block.folder)
-        return broken
+        return super().check(info, block) | broken
 
     def work(self) -> dict[str, int]:
         """The numbers of tasks and environment steps of one meta-iteration."""
-        tasks = self.config.outer.meta_batch
-        return {"tasks": tasks, "environment_steps": environment_steps(self.sampler, tasks)}
+        steps = environment_steps(self.sampler, self.config.outer.meta_batch)
+        return super().work() | {"environment_steps": steps}
 
 
 def reinforcement(experiment: Experiment) -> RLExperiment:

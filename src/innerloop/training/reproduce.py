@@ -16,9 +16,9 @@ from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.loop import Progress
 from innerloop.training.model_size import check_stored
-from innerloop.training.storage import weights
 from innerloop.training.storage.provenance import changed
 from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.sources import load_weights
 from innerloop.training.train import train
 
 
@@ -76,14 +76,10 @@ class Ended:
     def read(cls, folder: Path | str) -> "Ended":
         """Read a run. Raises InnerloopError if it has not ended, or one of its files is damaged."""
         run = RunFolder(folder)
-        config = run.config()  # a clear error if the folder is not a run
-        if not run.weights.is_file():
-            hint = f"continue it with `innerloop train --resume {folder}`"
-            raise InnerloopError(str(folder), "has not ended, so there is nothing to compare", hint=hint)
-        arrays, trained, _ = weights.load(run.weights)
-        weights.check_config(run.weights, config, trained)
-        check_stored(config, arrays, str(run.weights))
-        return cls(run.path, arrays, run.metrics(), run.known())
+        run.config()  # a clear error if the folder is not a run
+        found = load_weights(folder)
+        check_stored(found.config, found.arrays, str(found.path))
+        return cls(run.path, found.arrays, run.metrics(), run.known())
 
 
 def reproduce(

@@ -49,17 +49,20 @@ class Interrupted(KeyboardInterrupt):
 def handle_all(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
     """Install a handler for all signals; SIGHUP stays ignored if it was, for `nohup`.
 
+    Handlers that were not installed from Python are kept, since Python cannot restore them.
+
     Returns:
         The previous handlers, by signal number.
     """
-    taken = [n for n in NUMBERS if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in taken}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    kept = lambda number: before[number] is None or (number == HANGUP and before[number] == signal.SIG_IGN)
+    return {number: signal.signal(number, handler) for number in NUMBERS if not kept(number)}
 
 
 class Guard:
     """Handles SIGINT, SIGTERM and SIGHUP.
 
-    Within `saving`, the first signal is noted in `numbers` for the main thread to see; after `GRACE_SECONDS` seconds, a
+    Within `saving`, the first signal is noted in `number` for the main thread to see; after `GRACE_SECONDS` seconds, a
     thread calls `rescue` to save instead. Elsewhere, a signal raises Interrupted in the main thread if the process is
     `owns_process` (the command), and otherwise does what it did before. Only our own process is ever ended: by a second
     signal, or if the main thread does not end in time.
@@ -69,7 +72,8 @@ class Guard:
         self.owns_process, self.is_saving = owns_process, False
         self.raised: Interrupted | None = None
         """Kept alive with the frames in its traceback: XLA's threads may still use their objects."""
-        self.numbers: list[int] = []
+        self.number = 0
+        """The first signal that was received; 0 for none."""
         self.received_at: float | None = None
         self.phase = 0
         self.rescue: Callable[[int], Exception] | None = None
@@ -99,7 +103,7 @@ class Guard:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler; Python calls it in the main thread."""
-        self.note(number)
+        self.number = self.number or number
         if not self.owns_process:
             signal.signal(number, self.previous_handlers[number])  # a second signal gets the previous handler
             if not self.is_saving:
@@ -115,22 +119,17 @@ class Guard:
         """Called by the listener, in its thread."""
         if self.received_at is None:
             self.received_at = time.monotonic()
-            self.note(number)
+            self.number = self.number or number
             self.next_phase()
         # A shell sends a second SIGHUP after the terminal's own.
         elif self.owns_process and number != HANGUP and time.monotonic() - self.received_at > REPEAT_SECONDS:
             with_timeout(restore_terminal)
             os._exit(128 + number)
 
-    def note(self, number: int) -> None:
-        """Keep the number of the first signal."""
-        if not self.numbers:
-            self.numbers.append(number)
-
     def next_phase(self) -> None:
         """Give the main thread `GRACE_SECONDS` seconds from now on, if it was asked to end."""
         self.phase += 1
-        if self.numbers:
+        if self.number:
             timer = threading.Timer(GRACE_SECONDS, self.on_timeout, [self.phase])
             timer.daemon = True
             with suppress(RuntimeError):  # no thread can be started: wait for the end of the block
@@ -141,13 +140,10 @@ class Guard:
         with self.lock:
             if phase != self.phase or (self.is_saving and self.rescue is None):
                 return
-            outcome = self.rescued() if self.is_saving else Interrupted(self.numbers[0])
+            outcome = self.rescued() if self.is_saving else Interrupted(self.number)
             if self.owns_process:
-                with_timeout(
-                    lambda: (
-                        self.report_stopped(outcome) if isinstance(outcome, Stopped) else print_error(outcome)
-                    )
-                )
+                report: Any = self.report_stopped if isinstance(outcome, Stopped) else print_error
+                with_timeout(lambda: report(outcome))
                 with_timeout(restore_terminal)
                 os._exit(exit_code_of(outcome))
             self.outcome = outcome if self.is_saving else None
@@ -156,7 +152,7 @@ class Guard:
         """The outcome of saving: what `rescue` returned or raised."""
         assert self.rescue is not None
         try:
-            return self.rescue(self.numbers[0])
+            return self.rescue(self.number)
         except Exception as trouble:
             return trouble
 
@@ -270,7 +266,7 @@ def importing(frame: FrameType | None) -> bool:
 
 def interrupted() -> int:
     """The exit code if Interrupted was raised in this process, even if it was swallowed on its way; else 0."""
-    return 128 + OWN[0].numbers[0] if OWN and OWN[0].raised else 0
+    return 128 + OWN[0].number if OWN and OWN[0].raised else 0
 
 
 def exit_code_of(outcome: BaseException) -> int:

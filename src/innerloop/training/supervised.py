@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
@@ -15,7 +15,6 @@ from innerloop.engine.loss import Loss
 from innerloop.engine.outer import MeshLoop, OuterLoop
 from innerloop.engine.types import Batch, LossFn, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
-from innerloop.io.untrusted import JsonObject
 from innerloop.nn.layers import Linear
 from innerloop.nn.losses import (
     accuracy,
@@ -33,33 +32,21 @@ from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.episodes import Episodes, check_episode, rotated_names, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tasks.supervised import SupervisedBatches
-from innerloop.training import nan_diagnosis
-from innerloop.training.experiment import Block, Evaluator, Experiment, Keys, outer_series
+from innerloop.training.experiment import Evaluator, Experiment
 from innerloop.training.models import fresh_model, sinusoid_shape
 from innerloop.training.optimizers import inner_loop, outer_optimizer
-from innerloop.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class SupervisedExperiment:
+class SupervisedExperiment(Experiment):
     """The parts of a run on examples. `splits` is None for sinusoids, whose sets of tasks differ only by their keys."""
 
-    config: Config
     splits: Splits | None = None
 
     @property
     def classification(self) -> bool:
         """Whether tasks are episodes of classes."""
         return self.config.data.spec.kind == "images"
-
-    @property
-    def schedule(self) -> Schedule:
-        """The config's schedule."""
-        return Schedule.from_config(self.config)
-
-    def keys(self) -> Keys:
-        """The run's keys."""
-        return Keys.of(self.config)
 
     def with_config(self, config: Config) -> "SupervisedExperiment":
         """The same data with other settings."""
@@ -103,13 +90,17 @@ class SupervisedExperiment:
     def plain_tasks(self) -> TaskDistribution:
         """The training tasks without augmentation."""
         data = self.config.data
-        shots = data.shots if data.train_shots is None else data.train_shots
+        shots = data.training_shots
         if self.splits is None:
             return Sinusoid(shots, data.queries, data.protocol, data.oracle)
         if self.pretrains:
             return SupervisedBatches(self.classes_of("train"), data.ways * (shots + data.queries))
-        queries = data.queries if self.config.spec.reads_query else 0
-        return Episodes(self.classes_of("train"), data.ways, shots, queries)
+        return Episodes(self.classes_of("train"), data.ways, shots, self.training_queries)
+
+    @property
+    def training_queries(self) -> int:
+        """Query examples per class in training; none if the algorithm does not read them."""
+        return self.config.data.queries if self.config.spec.reads_query else 0
 
     def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
         """Tasks of the validation or test classes (for sinusoids: of the same family)."""
@@ -126,9 +117,7 @@ class SupervisedExperiment:
             return
         data, queries = self.config.data, self.config.evaluation.queries
         if not self.pretrains:
-            self.check_part(
-                "train", data.train_shots or data.shots, data.queries if self.config.spec.reads_query else 0
-            )
+            self.check_part("train", data.training_shots, self.training_queries)
         for part in ("validation", "test"):
             self.check_part(part, data.shots, queries)
 
@@ -170,11 +159,6 @@ class SupervisedExperiment:
         """The configured algorithm on the configured loss."""
         spec, c = self.config.spec, self.config.inner
         return spec.make(self.loss_fn, inner_loop(c, spec.second_order, spec.learns_rates), settings=c)
-
-    @property
-    def training_algorithm(self) -> Algorithm:
-        """The algorithm with the inner steps taken in training: joint training takes none."""
-        return self.algorithm if self.config.spec.adapts_in_training else self.algorithm.with_inner(steps=0)
 
     @property
     def logged_algorithm(self) -> Algorithm:
@@ -231,22 +215,6 @@ class SupervisedExperiment:
             chunk=self.chunk or 50,
             model_shards=self.config.outer.model_shards,
         )
-
-    def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, the meta-gradient norm, and accuracies."""
-        return outer_series(info)
-
-    def check(self, info: PyTree, block: Block) -> JsonObject:
-        """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
-        algorithm, meta_batch = self.training_algorithm, self.config.outer.meta_batch
-        where = lambda good: nan_diagnosis.locate_nonfinite(algorithm, meta_batch, block, good)
-        nan_diagnosis.check_finite(info, block.step, block.folder, where)
-        nan_diagnosis.check_params(block.after, block.step, block.folder)
-        return {}
-
-    def work(self) -> dict[str, int]:
-        """The number of tasks of one meta-step."""
-        return {"tasks": self.config.outer.meta_batch}
 
 
 def _loss_and_accuracy(params: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:

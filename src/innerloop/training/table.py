@@ -33,20 +33,13 @@ class TableExperiment(SupervisedExperiment):
     def train_tasks(self) -> TaskDistribution:
         """The training groups."""
         data = self.config.data
-        return self._drawn(data.train_shots or data.shots, data.queries).train
+        return self.table.draws(data.training_shots, data.queries).train
 
     def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
         """The groups of a set."""
         queries = self.config.evaluation.queries if queries is None else queries
-        return self.groups_of(part).draws(self.config.data.shots, queries)
-
-    def groups_of(self, part: str) -> GroupTasks:
-        """The groups of the named set."""
-        return getattr(self.table, part)
-
-    def _drawn(self, shots: int, queries: int) -> Table:
-        """The table with these numbers of support and query rows."""
-        return self.table.draws(shots, queries)
+        groups: GroupTasks = getattr(self.table, part)
+        return groups.draws(self.config.data.shots, queries)
 
 
 def table_of(experiment: Experiment) -> Table:

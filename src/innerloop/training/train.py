@@ -24,9 +24,8 @@ from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
 from innerloop.training.model_size import check_kept
 from innerloop.training.out_of_memory import explain_oom
-from innerloop.training.recorder import NoRecorder, RunRecorder
+from innerloop.training.recorder import Recorder, RunRecorder
 from innerloop.training.schedule import Schedule
-from innerloop.training.signals import Stopped as Stopped
 from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint, provenance, weights
 from innerloop.training.storage.lock import exclusive_lock
@@ -80,7 +79,6 @@ def train(
         experiment = build(config)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()
-        if isinstance(experiment, SupervisedExperiment):  # RL has no drawn task to predict from
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
             on_plan(fit)
             experiment = apply_plan(experiment, fit)
@@ -88,7 +86,7 @@ def train(
         multi_process.check_same(provenance.digest(config, data), "settings, versions or data")
         if not writes:
             with explain_oom(fit):
-                return TrainingLoop(experiment, NoRecorder(run.path), on_progress, guard).run_to_end()
+                return TrainingLoop(experiment, Recorder(run.path), on_progress, guard).run_to_end()
         new, start = run.undone_unless_resumable(new=not resume), warm_start.WarmStart(config.model.start)
         with new, exclusive_lock(run), explain_oom(fit):
             if resume:
@@ -98,12 +96,9 @@ def train(
                 run.create(config, data | start.hashes)
                 if isinstance(experiment, TableExperiment):
                     run.write(table.NAME, experiment.table.preparation.to_json())
-                if (
-                    config.data.spec.needs_folder
-                    and isinstance(experiment, SupervisedExperiment)
-                    and experiment.splits
-                ):
-                    on_pictures(contact_sheet.write(run, experiment.splits))
+                pictures = experiment.splits if isinstance(experiment, SupervisedExperiment) else None
+                if config.data.spec.needs_folder and pictures:
+                    on_pictures(contact_sheet.write(run, pictures))
             with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
                 own = experiment.config
                 save = lambda path, params, facts: weights.save(path, params, own, facts)
@@ -117,9 +112,8 @@ def settings(config: Config | None) -> Config:
         raise InnerloopError("train", "needs a config", hint="pass a preset's config, or resume a run")
     check_own(config)
     if config is not None:
-        config = warm_start.absolute(
-            from_json(to_json(config), "config")
-        )  # the round trip checks it as a reader would: no NaN
+        # The round trip checks it as a reader would: no NaN.
+        config = warm_start.absolute(from_json(to_json(config), "config"))
     if config is not None and not multi_process.is_multi_process():
         return config
     own = b"" if config is None else to_json(config).encode()

@@ -17,7 +17,7 @@ from innerloop.training.build import build
 from innerloop.training.experiment import Experiment
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.storage.sources import weights_path
+from innerloop.training.storage.sources import load_weights
 from innerloop.training.warm_start import WarmStart
 
 
@@ -46,8 +46,7 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     Raises:
         InnerloopError: there is no such source, or its data set is not read from a folder or file.
     """
-    path = weights_path(source)
-    arrays, config, facts = weights.load(path)
+    path, arrays, config, facts = load_weights(source)
     model_size.check_stored(config, arrays, str(path))
     experiment = build(config := with_data(config, data_folder))
     like = model_size.shapes_of(experiment.init_params, str(path))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
-from innerloop.engine.pytree import is_selected, paths
+from innerloop.engine.pytree import by_path, is_selected
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
 from innerloop.io.untrusted import JsonObject, sha256_of
@@ -72,7 +72,7 @@ class WarmStart:
 
     def matching_arrays(self, fresh: PyTree) -> dict[str, np.ndarray]:
         """The file's arrays, by the paths of `fresh`; parameters beside the model are taken only if all of them fit."""
-        own = dict(zip(paths(fresh), jax.tree.leaves(fresh), strict=True))
+        own = by_path(fresh)
         beside = {path: x for path, x in own.items() if not path.startswith(MODEL)}
         inside = {n.removeprefix(MODEL): x for n, x in self.arrays.items() if n.startswith(MODEL)}
         model = inside or self.arrays
@@ -93,10 +93,8 @@ class WarmStart:
 
 def zero_head(model: PyTree) -> dict[str, np.ndarray]:
     """Zeros with the shapes of a model's head, by path."""
-    own = zip(paths(model), jax.tree.leaves(model), strict=True)
-    return {
-        path: np.zeros(x.shape, x.dtype) for path, x in own if is_selected("head", path.removeprefix(MODEL))
-    }
+    is_head = lambda path: is_selected("head", path.removeprefix(MODEL))
+    return {path: np.zeros(x.shape, x.dtype) for path, x in by_path(model).items() if is_head(path)}
 
 
 def _values(x: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from innerloop.engine.outer import MetaState
-from innerloop.engine.pytree import paths
+from innerloop.engine.pytree import by_path, paths
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.files import OwnFolder, cannot_write, remove_folders
@@ -87,8 +87,12 @@ class Manager(ocp.CheckpointManager):
     Orbax expands wildcards in paths and cannot write to some others; it then gets a link to the folder instead.
     """
 
-    def __init__(self, folder: Path, **settings: Any):
+    def __init__(self, folder: Path, run: bytes, **settings: Any):
         self.folder, self.link, self.proven = folder, None, False
+        self.run = run
+        """The identity of the run that owns the checkpoints; empty: not checked."""
+        self.under_way: tuple[int, Any] | None = None
+        """Step and content of the last save."""
         if not is_plain(folder):
             self.link = linked(folder)
         super().__init__(Path(self.link.name) / "checkpoints" if self.link else folder, **settings)
@@ -99,19 +103,13 @@ class Manager(ocp.CheckpointManager):
         if self.link is not None:
             self.link.cleanup()
 
-    run = b""
-    """The identity of the run that owns the checkpoints; empty: not checked."""
-
-    under_way: tuple[int, Any] | None = None
-    """Step and content of the last save."""
-
     def reached_preemption(self, step: int) -> bool:
         """Never (JAX 0.8 raises an error where its service is off)."""
         return False
 
 
-def manager(folder: Path, keep: int = 3) -> Manager:
-    """A manager of the checkpoints in `folder`, which keeps the newest `keep`; only one process may have it.
+def manager(folder: Path, run: bytes = b"") -> Manager:
+    """A manager of the checkpoints in `folder` that keeps the newest three; only one process may have it.
 
     Raises InnerloopError if the folder cannot be created, or is a link.
     """
@@ -124,7 +122,7 @@ def manager(folder: Path, keep: int = 3) -> Manager:
         index = jax.process_index()
         whose = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+        max_to_keep=3,
         create=False,
         todelete_subdir=DELETED,
         multiprocessing_options=whose,
@@ -132,7 +130,7 @@ def manager(folder: Path, keep: int = 3) -> Manager:
     )
     remove_deleted(folder)
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=whose)
-    return Manager(folder, options=options, item_handlers=handler)
+    return Manager(folder, run, options=options, item_handlers=handler)
 
 
 def remove_deleted(folder: Path) -> None:
@@ -150,13 +148,12 @@ def remove_deleted(folder: Path) -> None:
 
 @contextmanager
 def opened(folder: Path, run: bytes = b"") -> Iterator[Manager]:
-    """`manager(folder)` for the run of this identity, closed at the end.
+    """`manager(folder, run)`, closed at the end.
 
     Raises InnerloopError if the folder cannot be written to.
     """
     with cannot_write(folder):
-        checkpoints = manager(folder)
-    checkpoints.run = run
+        checkpoints = manager(folder, run)
     try:
         yield checkpoints
     except BaseException:
@@ -186,8 +183,7 @@ def silence_teardown_errors() -> None:
 def as_arrays(state: MetaState) -> dict[str, PyTree]:
     """The state as plain leaves by path, so that no classes are stored in the file."""
     tree = {"params": state.params, "opt_state": state.opt_state}
-    leaves = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
-    arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+    arrays = {path: np.asarray(leaf) for path, leaf in by_path(tree).items()}
     key = state.key if isinstance(state.key, np.ndarray) else jax.random.key_data(state.key)
     return arrays | {"key": np.asarray(key), "step": np.asarray(state.step)}
 

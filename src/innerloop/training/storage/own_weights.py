@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-import jax
 import numpy as np
 
-from innerloop.engine.pytree import check_trainable, paths
+from innerloop.engine.pytree import by_path, check_trainable
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io import safetensors_reader, safetensors_writer
@@ -21,7 +20,7 @@ LIKE = "pass as `like` the parameters that training started from, or `algorithm.
 
 def save(path: Path, params: Params, facts: JsonObject) -> None:
     """Write parameters by path, with `facts` as metadata."""
-    arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
+    arrays = {name: np.asarray(x) for name, x in by_path(params).items()}
     safetensors_writer.write(path, arrays, {"fit": json.dumps(facts)}, hint="free some room")
 
 

@@ -125,19 +125,15 @@ def changed(then: JsonObject, now: JsonObject, prefix: str = "") -> dict[str, tu
 
 def worded(value: object) -> str:
     """A recorded fact as text."""
-    return (
-        "unknown"
-        if value in (None, "")
-        else ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    if value in (None, ""):
+        return "unknown"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def identity(config: str, data: dict[str, str]) -> bytes:
     """SHA-256 of a run's `config.json` and data, without the paths of the data and of a model to start from."""
     settings = json.loads(config)
-    for group, place in (("data", "folder"), ("model", "start")):
+    for group, place in (("data", "folder"), ("data", "file"), ("model", "start")):
         if isinstance(settings.get(group), dict):
             settings[group].pop(place, None)
     return sha256([json.dumps([settings, data], sort_keys=True).encode()])

@@ -20,11 +20,13 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject, is_number, parse_json, read_object, read_text, refuse_link
-from innerloop.training.storage.provenance import changes, identity
-from innerloop.training.storage.provenance import environment as environment
+from innerloop.training.storage.provenance import changes, environment, identity
 
-METRICS, LINES = 1 << 26, 300_000
-"""The largest numbers of bytes and lines of `metrics.jsonl` that are read; a new run that would log more is refused."""
+LINES = 300_000
+"""The largest number of lines of `metrics.jsonl` that are read; a new run that would log more is refused."""
+
+METRICS = LINES * 4096
+"""The largest number of bytes that are read: enough for the longest log of a loss with a hundred outputs."""
 
 
 def checked_record(line: str, who: str) -> JsonObject:

@@ -1,29 +1,55 @@
-"""Finds the weights file of a run, a path or a preset's name."""
+"""Finds and loads the weights of a run, a path or a preset's name."""
 
 import os
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from innerloop.config.presets.registry import preset
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
-from innerloop.io.untrusted import refuse_link
+from innerloop.io.untrusted import JsonObject, refuse_link
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RESERVED, RunFolder
+
+
+class LoadedWeights(NamedTuple):
+    """The content of a weights file, and its path."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    config: Config
+    facts: JsonObject
+
+
+def load_weights(source: str | Path) -> LoadedWeights:
+    """Load the weights of a source. Raises InnerloopError if there are none, or if they belong to another run."""
+    if Path(source).is_dir():
+        return _weights_of_run(Path(source))
+    path = weights_path(source)
+    return LoadedWeights(path, *weights.load(path))
+
+
+def _weights_of_run(path: Path) -> LoadedWeights:
+    """Load the weights of the run in a folder, and compare their config with the run's."""
+    run = RunFolder(path)
+    config = run.config()
+    if not run.weights.is_file():
+        hint = f"continue it with `innerloop train --resume {path}`"
+        raise InnerloopError(str(path), "the run has not ended", hint=hint)
+    refuse_link(run.weights)
+    found = LoadedWeights(run.weights, *weights.load(run.weights))
+    weights.check_config(run.weights, config, found.config)
+    return found
 
 
 def weights_path(source: str | Path) -> Path:
     """The weights file of a source. Raises InnerloopError if there is none, or if it belongs to another run."""
     path = Path(source)
     if path.is_dir():
-        run = RunFolder(path)
-        config = run.config()
-        if not run.weights.is_file():
-            raise InnerloopError(
-                str(path), "the run has not ended", hint=f"continue it with `innerloop train --resume {path}`"
-            )
-        refuse_link(run.weights)
-        weights.check_config(run.weights, config, weights.load(run.weights)[1])
-        return run.weights
+        return _weights_of_run(path).path
     if path.is_file():
         return path
     if str(source) in weights.shipped():
@@ -42,10 +68,10 @@ def weights_path(source: str | Path) -> Path:
 
 def inputs_of(source: str | Path, data_folder: str = "") -> list[Path]:
     """The paths that are read for a source: the run's files, its weights, and the images or table of its training."""
-    path = weights_path(source)
-    data = weights.load(path)[1].data
+    found = load_weights(source)
+    data = found.config.data
     own = data_folder or data.file or data.folder
-    return [*files_of_run(source), path, *([expanded(own, "data")] if own else [])]
+    return [*files_of_run(source), found.path, *([expanded(own, "data")] if own else [])]
 
 
 def files_of_run(source: str | Path) -> list[Path]:

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
-from innerloop.engine.pytree import paths
+from innerloop.engine.pytree import by_path
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
@@ -24,14 +25,9 @@ from innerloop.training.storage.shapes import HINT, check_same_shapes
 SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
 
-def save(path: Path, params: Params, config: Config, facts: JsonObject) -> None:
+def save(path: Path, params: PyTree, config: Config, facts: JsonObject) -> None:
     """Write parameters by path, with the config and `facts` (training length, seed, ...) as metadata."""
-    arrays = {p: np.asarray(x) for p, x in zip(paths(params), jax.tree.leaves(params), strict=True)}
-    save_arrays(path, arrays, config, facts)
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray], config: Config, facts: JsonObject) -> None:
-    """As `save`, for arrays by path."""
+    arrays = {name: np.asarray(x) for name, x in by_path(params).items()}
     metadata = {"config": to_json(config), "facts": json.dumps(facts)}
     safetensors_writer.write(path, arrays, metadata, hint="free some room")
 
@@ -53,7 +49,7 @@ def deciding(config: Config) -> Config:
     return replace(
         config,
         outer=replace(config.outer, chunk=None),
-        inner=replace(config.inner, derivative="mixed", checkpoints=None),
+        inner=replace(config.inner, derivative="mixed", checkpoints=None, offload=False),
         data=replace(config.data, folder="", file=""),
         model=replace(config.model, start=""),
     )
@@ -91,7 +87,7 @@ def into(params: object, arrays: dict[str, np.ndarray], who: str, hint: str = HI
 
     Raises InnerloopError, with `hint`, if the arrays belong to another model or hold a number that is not finite.
     """
-    leaves = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
+    leaves = by_path(params)
     check_same_shapes(leaves, arrays, who, hint)
     for name, array in arrays.items():
         if jnp.issubdtype(leaves[name].dtype, jnp.floating):
