@@ -44,7 +44,7 @@ def test_it_is_the_product_by_differentiation(name: str, bound: bool):
     def products(policy: Any) -> Any:
         tasks = sample_meta_batch(collector, policy, jax.random.split(jax.random.key(1), 2)).tasks
         ways = (
-            fisher.fisher(adapt, policy, tasks, None),
+            fisher.fisher(adapt, policy, tasks),
             relu_fisher.fisher(surrogate, adapt, RATE, policy, tasks),
         )
         flattened = lambda way: jax.vmap(lambda v: ravel_pytree(way(back(v)))[0])

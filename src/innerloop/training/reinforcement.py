@@ -15,9 +15,9 @@ from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.rl import surrogates
-from innerloop.rl.environments import Environment, Oracle, make_environment
+from innerloop.rl.environments import Environment, Locomotion, Navigation, Oracle
 from innerloop.rl.evaluate import evaluator
-from innerloop.rl.outer import MetaIterations, environment_steps
+from innerloop.rl.outer import MetaIterations
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
@@ -66,8 +66,10 @@ class RLExperiment:
     @property
     def environment(self) -> Environment:
         """The family of tasks."""
-        rl = self.config.rl
-        family = make_environment(self.config.data.spec, rl.horizon, rl.reward)
+        rl, spec = self.config.rl, self.config.data.spec
+        family: Environment = Navigation(rl.reward, rl.horizon)
+        if spec.body:
+            family = Locomotion(spec.body, spec.goal, rl.horizon)  # pyright: ignore[reportArgumentType]
         return Oracle(family) if self.config.data.oracle else family
 
     @property
@@ -218,9 +220,10 @@ class RLExperiment:
         return broken
 
     def work(self) -> dict[str, int]:
-        """The numbers of tasks and environment steps of one meta-iteration."""
-        tasks = self.config.outer.meta_batch
-        return {"tasks": tasks, "environment_steps": environment_steps(self.sampler, tasks)}
+        """The numbers of tasks and environment steps of one meta-iteration; no trajectory is taken to end early."""
+        tasks, sampler = self.config.outer.meta_batch, self.sampler
+        trajectories = tasks * (sampler.inner.steps + 1) * sampler.trajectories
+        return {"tasks": tasks, "environment_steps": trajectories * sampler.environment.horizon}
 
 
 def reinforcement(experiment: Experiment) -> RLExperiment:

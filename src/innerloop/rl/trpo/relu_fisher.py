@@ -28,8 +28,7 @@ from innerloop.engine.types import LossFn, Task
 from innerloop.rl.distributions import Normal
 from innerloop.rl.policies import MIN_LOG_STD, GaussianPolicy
 from innerloop.rl.sample_processor import Samples
-from innerloop.rl.sampler import Adapt
-from innerloop.rl.trpo.fisher import Product, mean_kl
+from innerloop.rl.trpo.fisher import Adapt, Product, mean_kl
 
 
 class _Activations(NamedTuple):
