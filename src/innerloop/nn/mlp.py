@@ -74,9 +74,7 @@ class MLP(eqx.Module):
             return x
         return jnp.concatenate([x, jnp.broadcast_to(self.context, (x.shape[0], len(self.context)))], axis=1)
 
-    def layer_outputs(
-        self, x: Float[Array, "examples *shape"], reference: int | None = None
-    ) -> list[Array]:
+    def layer_outputs(self, x: Float[Array, "examples *shape"], reference: int | None = None) -> list[Array]:
         """The input of the first layer, and the output of each hidden layer after its activation."""
         outputs = [self.inputs(x)]
         for i, layer in enumerate(self.body):

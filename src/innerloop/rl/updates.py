@@ -10,7 +10,6 @@ ProMP's penalty on the divergence of the policies before adaptation is omitted.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -75,20 +74,16 @@ class MetaObjective:
         adapt: the adaptation that the KL divergence is differentiated through; `first_order(adapt)` treats it as a
             constant shift.
         chunk: number of tasks adapted at a time (None: all).
-        curvature: `curvature(params, tasks)`, a faster product with the Fisher matrix (None: by automatic
-            differentiation).
     """
 
     algorithm: Algorithm
     adapt: Adapt
     chunk: int | None = None
-    curvature: Callable[[Params, Task], Product] | None = None
 
     def product(self, params: Params, tasks: Task) -> Product:
         """The product `v -> F v` over the tasks of all devices."""
-        curvature = partial(fisher, self.adapt) if self.curvature is None else self.curvature
-        known = curvature(params, tasks)
-        return lambda v: mean_over_devices(known(v))
+        product = fisher(self.adapt, params, tasks)
+        return lambda v: mean_over_devices(product(v))
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
         """Mean meta-gradient and info over the tasks of all devices.
@@ -157,11 +152,11 @@ def trpo_update(
             (None: the full step). Its state is the state of the outer step.
 
     Raises:
-        InnerloopError: if the inner loop is differentiated in mixed mode and `outer.curvature` is None.
+        InnerloopError: if the inner loop is differentiated in mixed mode.
     """
     scale = optax.identity() if sizes is None else sizes
     inner = outer.algorithm.inner
-    if outer.curvature is None and inner.steps and inner.derivative == "mixed":
+    if inner.steps and inner.derivative == "mixed":
         hint = "use `inner.derivative` rematerialised or unrolled"
         wrong = "the Fisher product needs forward mode through the inner loop, which mixed mode lacks"
         raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", hint=hint)
