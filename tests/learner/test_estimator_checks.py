@@ -74,6 +74,17 @@ def test_the_page_lists_the_exceptions():
     assert {name.strip("`"): reason for name, reason in rows} == EXCEPTIONS
 
 
+def test_the_number_of_features_is_that_of_the_last_fit(tmp_path: Path):
+    """Only examples with one axis have one, whether they were fitted or loaded."""
+    model = il.MLP(4, 2, hidden=(), key=jax.random.key(0))
+    fitted = il.Learner(model, il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1), 1)))
+    x, y = np.arange(16.0).reshape(4, 4) / 16, [0, 1, 0, 1]
+    assert not hasattr(fitted, "n_features_in_")
+    fitted.fit(x, y).save_adapted(tmp_path / "vectors.safetensors")
+    assert not hasattr(fitted.fit(x.reshape(4, 2, 2), y), "n_features_in_")
+    assert fitted.load_adapted(tmp_path / "vectors.safetensors").n_features_in_ == 4
+
+
 def test_what_the_checks_found():
     x, y = np.arange(12.0).reshape(4, 3), np.arange(4) % 2
     with pytest.raises(NotFittedError, match="is not fitted; call fit"):

@@ -17,8 +17,8 @@ import innerloop as il
 from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
-from innerloop.learner.exporting import network_of
 from innerloop.learner.exporting.formats import format_of
+from innerloop.learner.exporting.network import network_of
 from innerloop.learner.samples import mixed, support_pairs
 from innerloop.nn.kernels import max_pool
 from innerloop.nn.kernels.backend import backend, portable_tracing

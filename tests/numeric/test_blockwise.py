@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from numeric_cases import normal
 
-from innerloop.nn.kernels.blockwise_conv import _images_in_a_block, conv_then, output_moments
-from innerloop.nn.kernels.im2col import conv_by_xla
-from innerloop.nn.layers import ConvBlock, _moments
+from innerloop.nn.kernels import blockwise_conv
+from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
+from innerloop.nn.kernels.channel_sums import channel_moments
+from innerloop.nn.kernels.im2col import conv_by_xla, images_in_a_block
+from innerloop.nn.layers import ConvBlock
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -18,7 +20,7 @@ def test_moments_of_the_output_without_the_output(side: int, stride: int):
     draw = normal(side)
     x, w = draw(6, side, side, 3) + 5, draw(3, 3, 3, 4)
     for found, expected in zip(
-        output_moments(x, w, stride), _moments(conv_by_xla(x, w, stride)), strict=True
+        output_moments(x, w, stride), channel_moments(conv_by_xla(x, w, stride)), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
@@ -62,9 +64,9 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
     draw = normal(4)
     x, w = jnp.asarray(draw(6, 5, 5, 2)), jnp.asarray(draw(3, 3, 2, 3))
     total = lambda x, w: jnp.sum(conv_then(jnp.tanh, x, w, 1))
-    assert _images_in_a_block(x, 3, 1) == 6
+    assert images_in_a_block(x, 3, 1, blockwise_conv.BLOCK_BYTES) == 6
     at_once = jax.value_and_grad(total, (0, 1))(x, w)
-    monkeypatch.setattr("innerloop.nn.kernels.blockwise_conv.BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
-    assert _images_in_a_block(x, 3, 1) == 2
+    monkeypatch.setattr(blockwise_conv, "BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
+    assert images_in_a_block(x, 3, 1, blockwise_conv.BLOCK_BYTES) == 2
     in_blocks = jax.value_and_grad(total, (0, 1))(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at_once, in_blocks)

@@ -15,9 +15,10 @@ from innerloop.errors import InnerloopError
 from innerloop.nn.kernels import cpu_conv, gpu_conv, pallas_conv, pallas_window
 from innerloop.nn.kernels.conv import conv
 from innerloop.nn.kernels.im2col import (
-    _images_in_a_block,
+    BLOCK_BYTES,
     conv_by_patches,
     conv_by_xla,
+    images_in_a_block,
     patches,
     same_padding,
 )
@@ -161,9 +162,10 @@ def by_patches(dtype) -> bool:
 
 def test_blocks_of_images_fit_the_cache_and_divide():
     """28 x 28 x 64 in float64: 3.6 MB of patches an image, so one at a time; small ones all at once."""
-    assert _images_in_a_block(jnp.zeros((6, 28, 28, 64)), 3, 1) == 1
-    assert _images_in_a_block(jnp.zeros((6, 4, 4, 2)), 3, 1) == 6
-    assert _images_in_a_block(jnp.zeros((10, 14, 14, 8), jnp.float32), 3, 1) == 5
+    fitting = lambda x: images_in_a_block(x, 9 * x.shape[-1], 1, BLOCK_BYTES)
+    assert fitting(jnp.zeros((6, 28, 28, 64))) == 1
+    assert fitting(jnp.zeros((6, 4, 4, 2))) == 6
+    assert fitting(jnp.zeros((10, 14, 14, 8), jnp.float32)) == 5
 
 
 @pytest.mark.parametrize("side", range(3, 9))

@@ -38,9 +38,9 @@ def test_several_blocks(monkeypatch: pytest.MonkeyPatch):
     draw = normal(0)
     x, w, y = draw(6, 4, 4, 2), draw(3, 3, 2, 3), draw(6, 4, 4, 3)
     whole = winograd.conv_by_tiles(x, w), winograd.kernel_gradient_by_tiles(x, y)
-    assert winograd._images_in_a_block(x, 3) == 6
+    assert winograd._block_size(x, 3) == 6
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 2 * 16 * 4 * 5 * 8)  # two images of float64
-    assert winograd._images_in_a_block(x, 3) == 2
+    assert winograd._block_size(x, 3) == 2
     parts = winograd.conv_by_tiles(x, w), winograd.kernel_gradient_by_tiles(x, y)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)

@@ -392,6 +392,12 @@ def test_settings(make: Any, message: str):
         make()
 
 
+@pytest.mark.parametrize("kind", [Navigation, Bandit, TabularMDP, Locomotion])
+def test_what_an_environment_is_cannot_be_set(kind: Any):
+    with pytest.raises(TypeError, match="discrete"):
+        kind(discrete=not kind().discrete)
+
+
 class Aimless(Walk):
     def task_vector(self, task):
         return task[0]

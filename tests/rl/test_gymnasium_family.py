@@ -139,6 +139,15 @@ def test_stepping_out_of_turn_is_told():
         jax.block_until_ready(go(keys, state, jnp.zeros((2, 1))))
 
 
+def test_every_device_keeps_its_copies(monkeypatch: pytest.MonkeyPatch):
+    """Even if more devices act at once than usual: no set in use is handed out again."""
+    monkeypatch.setattr(jax, "local_device_count", lambda: 20)
+    groups = family().groups
+    handles = [groups.reset(np.zeros(1, int), np.zeros((1, 1)))[0] for _ in range(20)]
+    for handle in handles:
+        groups.step(handle, np.zeros((1, 1)))
+
+
 def test_discrete_actions():
     chosen = GymnasiumFamily(
         lambda: gymnasium.make("CartPole-v1"), lambda key: jnp.zeros(1), 5, lambda e, t: None
@@ -207,6 +216,20 @@ def test_environments_that_are_not_gymnasiums(make: Any, message: str):
     """Told before training, not from within a compiled program."""
     with pytest.raises(InnerloopError, match=message):
         check_fit(GymnasiumFamily(make, lambda key: jax.random.uniform(key, (1,)), 7), POLICY)
+
+
+def test_a_probe_closes_its_copy_even_if_it_fails_and_reaches_through_an_oracle():
+    closed = []
+
+    class Closing(OldReset):
+        def close(self) -> None:
+            closed.append(self)
+
+    oracle = Oracle(GymnasiumFamily(Closing, lambda key: jax.random.uniform(key, (1,)), 7))
+    before = len(closed)
+    with pytest.raises(InnerloopError, match="`reset` must return"):
+        oracle.probe()
+    assert len(closed) == before + 1
 
 
 def test_an_action_space_that_does_not_fit():

@@ -131,17 +131,11 @@ def test_the_product_is_the_exact_hessian_of_the_divergence(through: str):
 
     @jax.jit
     def products(policy: Any) -> Any:
-        product = fisher(used, policy, tasks, None)
+        product = fisher(used, policy, tasks)
         return jax.vmap(lambda v: ravel_pytree(product(back(v)))[0])(jnp.eye(flat.size))
 
     np.testing.assert_allclose(jax.jit(jax.grad(divergence))(flat), 0, atol=1e-12)
     np.testing.assert_allclose(products(policy), jax.jit(jax.hessian(divergence))(flat), atol=1e-10)
-
-
-def test_chunks_change_nothing():
-    _, policy, tasks, adapt = small()
-    product = lambda chunk: jax.jit(lambda p: ravel_pytree(fisher(adapt, p, tasks, chunk)(p))[0])(policy)
-    np.testing.assert_allclose(product(1), product(None), atol=1e-12)
 
 
 def test_the_mean_divergence_is_of_the_new_from_the_old():

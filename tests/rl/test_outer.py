@@ -39,7 +39,7 @@ def flat(state: outer.MetaState) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def trpo() -> tuple[RLExperiment, Any]:
-    """An experiment with the exact curvature, and one meta-iteration of it, compiled once."""
+    """An experiment with the curvature of all tasks, and one meta-iteration of it, compiled once."""
     config = tiny(fisher_fraction=1.0, max_kl=0.003)
     e = RLExperiment(replace(config, outer=replace(config.outer, decay="constant")))
     loop = e.outer_loop(e.environment)

@@ -84,14 +84,16 @@ def test_at_the_goal(reward: Any):
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_baseline_without_a_ridge_on_features_that_are_nothing():
-    """A constant observation of zero repeats nothing and adds nothing: the projection is NumPy's."""
+def test_a_baseline_on_features_that_are_nothing():
+    """A constant observation of zero repeats nothing and adds nothing: the ridge regression is NumPy's."""
     seen = jnp.zeros((3, 5, 2)).at[..., 1].set(jnp.arange(15).reshape(3, 5) / 7)
     returns = jnp.cos(jnp.arange(15)).reshape(3, 5)
-    found = linear_baseline(seen, returns, jnp.ones((3, 5)), ridge=0.0)
+    found = linear_baseline(seen, returns, jnp.ones((3, 5)))
     x, t = np.asarray(seen[..., 1]).ravel(), np.tile(np.arange(5) / 100, 3)
     phi = np.column_stack([x, x**2, t, t**2, t**3, np.ones(15)])
-    wanted = phi @ np.linalg.lstsq(phi, np.asarray(returns).ravel(), rcond=None)[0]
+    stacked = np.concatenate([phi, np.sqrt(1e-5) * np.eye(6)])
+    targets = np.append(np.asarray(returns).ravel(), np.zeros(6))
+    wanted = phi @ np.linalg.lstsq(stacked, targets, rcond=None)[0]
     np.testing.assert_allclose(np.asarray(found).ravel(), wanted, atol=1e-8)
     slope = jax.grad(lambda seen: linear_baseline(seen, returns, jnp.ones((3, 5))).sum())(seen)
     assert np.isfinite(slope).all()

@@ -34,9 +34,7 @@ QUERIES = 64
 """Examples predicted at a time."""
 
 
-FITTED = frozenset(
-    {"params_", "losses_", "classes_", "n_features_in_", "support_", "target_shape_", "numbers_"}
-)
+FITTED = frozenset({"params_", "losses_", "classes_", "support_", "target_shape_", "numbers_"})
 """The attributes that `fit` sets. All others are settings, which `fit` leaves alone."""
 
 
@@ -53,7 +51,6 @@ class Learner(Estimator):
         n_steps: inner steps of a fit.
         params_: the adapted parameters, after `fit`; with model state, `Adapted(params, state)`.
         losses_: loss on the examples before each inner step, `[steps]`, after `fit`.
-        n_features_in_: the features of an example, after a `fit` on `[examples, features]`.
         classes_: the labels, `[ways]`, in the order of the columns of `predict_proba`, after `fit`.
     """
 
@@ -68,7 +65,6 @@ class Learner(Estimator):
     classes_: np.ndarray
     support_: np.ndarray
     target_shape_: tuple[int, ...]
-    n_features_in_: int
     numbers_: validation.Numbers | None = None
     _output_shapes: dict[Hashable, tuple[int, ...]]
     _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
@@ -158,6 +154,13 @@ class Learner(Estimator):
         """Inner steps of a fit."""
         return self.algorithm.inner.steps
 
+    @property
+    def n_features_in_(self) -> int:
+        """The features of an example, after a `fit` on `[examples, features]`."""
+        if self.params_ is None or self.support_.ndim != 2:
+            raise AttributeError("n_features_in_ is set by a fit on examples with one axis")
+        return self.support_.shape[1]
+
     def fit(self, x: object, y: object) -> "Learner":
         """Adapt to examples.
 
@@ -191,8 +194,6 @@ class Learner(Estimator):
         _check_converges(adapted, losses)
         self.params_, self.losses_, self.support_ = adapted, np.asarray(losses), batch.inputs
         self.numbers_ = validation.numbers_of(x)
-        if inputs.ndim == 2:
-            self.n_features_in_ = inputs.shape[1]
         if classes is not None:
             self.classes_ = validation.as_array(classes)
         else:

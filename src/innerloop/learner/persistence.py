@@ -19,7 +19,7 @@ from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import cannot_write, check_output_path, replacing
-from innerloop.io.untrusted import parse_json
+from innerloop.io.untrusted import JsonObject, parse_json
 from innerloop.learner import validation
 from innerloop.learner.samples import support_pairs
 from innerloop.nn.normalization import predict
@@ -82,12 +82,13 @@ def load(learner: "Learner", path: Path) -> None:
     lacks = "learner" if "learner" not in metadata else "losses" if "losses" not in arrays else ""
     if lacks:
         raise InnerloopError(str(path), f"holds no adapted learner (no {lacks} in it)")
-    losses, text = arrays.pop("losses"), metadata["learner"]
-    support = arrays.pop("support", None)
+    losses, support = arrays.pop("losses"), arrays.pop("support", None)
+    facts = parse_json(metadata["learner"], str(path))
+    facts = facts if isinstance(facts, dict) else {}
     held = support is not None
-    support = support if held else _no_examples(text, str(path))
-    classes, target_shape = _facts_of(text, str(path))
-    numbers = _numbers_of(text, support, str(path))
+    support = support if held else _no_examples(facts, str(path))
+    classes, target_shape = _targets_of(facts, str(path))
+    numbers = _numbers_of(facts, support, str(path))
     if (classes is not None) != learner.classification:
         raise InnerloopError(
             str(path), "does not match the learner: one is a classifier, the other a regressor"
@@ -142,17 +143,14 @@ def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who
     return needs_examples(learner, params, like)
 
 
-def _no_examples(text: str, who: str) -> np.ndarray:
+def _no_examples(facts: JsonObject, who: str) -> np.ndarray:
     """An empty array of the shape and type of the examples that a file leaves out."""
-    facts = parse_json(text, who)
-    about = facts.get("example") if isinstance(facts, dict) else None
+    about = facts.get("example")
     about = about if isinstance(about, dict) else {}
     shape, dtype = about.get("shape"), about.get("dtype")
-    shape = (
-        shape if isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape) else None
-    )
     if (
-        shape is None
+        not isinstance(shape, list)
+        or not all(type(n) is int and 0 < n < 2**31 for n in shape)
         or dtype not in ("float32", "int32")
         or 100 * math.prod(shape) > safetensors_reader.largest()
     ):
@@ -161,25 +159,21 @@ def _no_examples(text: str, who: str) -> np.ndarray:
     return np.zeros((0, *shape), dtype)
 
 
-def _facts_of(text: str, who: str) -> tuple[list[Hashable] | None, tuple[int, ...]]:
+def _targets_of(facts: JsonObject, who: str) -> tuple[list[Hashable] | None, tuple[int, ...]]:
     """The classes (None: a regressor) and the shape of a target."""
-    facts = parse_json(text, who)
-    facts = facts if isinstance(facts, dict) else {}
     classes, shape = facts.get("classes"), facts.get("target_shape") or []
     shaped = isinstance(shape, list) and all(isinstance(side, int) and 0 <= side < 2**31 for side in shape)
     labels = [_hashable(label) for label in classes] if isinstance(classes, list) else None
     complete = "classes" in facts and (classes is None or labels)
     if not shaped or not complete or not all(isinstance(label, Hashable) for label in labels or ()):
-        raise InnerloopError(
-            who, "holds no adapted learner: its classes are missing or malformed", got=text[:80]
-        )
+        wrong = "holds no adapted learner: its classes are missing or malformed"
+        raise InnerloopError(who, wrong, got=str(facts)[:80])
     return labels, tuple(shape)
 
 
-def _numbers_of(text: str, like: np.ndarray, who: str) -> validation.Numbers | None:
+def _numbers_of(facts: JsonObject, like: np.ndarray, who: str) -> validation.Numbers | None:
     """What `fit` was given; None in a file of an earlier version, which does not record it."""
-    facts = parse_json(text, who)
-    found = facts.get("numbers") if isinstance(facts, dict) else None
+    found = facts.get("numbers")
     of_type = ("whole numbers",) if like.dtype.kind in "iu" else ("bytes", "floats")
     if found is not None and found not in of_type:
         hint = "save it again"

@@ -58,20 +58,25 @@ class Conv4(eqx.Module):
         self.body = tuple(
             ConvBlock(w, filters, stride=stride, key=k) for w, k in zip(widths, keys[:4], strict=True)
         )
-        for _ in range(4):
-            height, width = (
-                (-(-height // 2), -(-width // 2)) if downsample == "stride" else (height // 2, width // 2)
-            )
-        self.head = Linear(filters * (1 if features == "mean" else height * width), ways, key=keys[4])
+        last_side = lambda side: -(-side // 16) if downsample == "stride" else side // 16
+        places = 1 if features == "mean" else last_side(height) * last_side(width)
+        self.head = Linear(filters * places, ways, key=keys[4])
         self.features = features
+
+    def layer_outputs(
+        self, images: Float[Array, "examples height width channels"], reference: int | None = None
+    ) -> list[Array]:
+        """The images, and the output of each block after normalisation, ReLU and pooling."""
+        outputs = [images]
+        for block in self.body:
+            outputs.append(block(outputs[-1], reference))
+        return outputs
 
     def embed(
         self, images: Float[Array, "examples height width channels"], reference: int | None = None
     ) -> Float[Array, "examples features"]:
         """The features that the body computes for the head."""
-        x = images
-        for block in self.body:
-            x = block(x, reference)
+        x = self.layer_outputs(images, reference)[-1]
         return x.mean((1, 2)) if self.features == "mean" else x.reshape(x.shape[0], -1)
 
     def __call__(

@@ -12,10 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
-from innerloop.nn.kernels.channel_sums import channel_moments, channel_scale, spread
-from innerloop.nn.kernels.channels import per_channel
+from innerloop.nn.kernels.channel_sums import channel_moments, channel_scale, per_channel, spread
 from innerloop.nn.kernels.conv import conv, has_few_inputs
 from innerloop.nn.kernels.linear import linear
 from innerloop.nn.kernels.max_pool import max_pool
@@ -73,32 +71,19 @@ class BatchNorm(eqx.Module):
         self, x: Float[Array, "examples *places channels"], reference: int | None = None
     ) -> Float[Array, "examples *places channels"]:
         """Normalise; `reference` leading examples give the statistics (None: all)."""
-        mean, variance = _moments(x if reference is None else x[:reference])
-        factor = self.multiplier(variance, self.scale)
+        mean, variance = channel_moments(x if reference is None else x[:reference])
+        return self.normalize(x, mean, variance, self.scale)
+
+    def normalize(
+        self,
+        x: Float[Array, "examples *places channels"],
+        mean: Float[Array, " channels"],
+        variance: Float[Array, " channels"],
+        scale: Float[Array, " channels"],
+    ) -> Float[Array, "examples *places channels"]:
+        """(x - mean) / sqrt(variance + epsilon) * scale + offset."""
+        factor = lax.rsqrt(variance + self.epsilon) * scale
         return channel_scale(x - spread(mean, x), factor) + spread(self.offset, x)
-
-    def multiplier(
-        self, variance: Float[Array, " channels"], scale: Float[Array, " channels"]
-    ) -> Float[Array, " channels"]:
-        """The factor for the centred input: scale / sqrt(variance + epsilon)."""
-        return lax.rsqrt(variance + self.epsilon) * scale
-
-
-def _moments(
-    x: Float[Array, "examples *places channels"],
-) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Mean and variance of every channel, over examples and positions."""
-    if backend() == "any":
-        mean = _mean_by_axis(x)
-        return mean, _mean_by_axis(jnp.square(x - per_channel(mean, x)))
-    return channel_moments(x)
-
-
-def _mean_by_axis(x: Float[Array, "examples *places channels"]) -> Float[Array, " channels"]:
-    """The mean of every channel, one axis at a time: onnxruntime sums sequentially, and long sums lose digits."""
-    for axis in range(x.ndim - 2, -1, -1):
-        x = x.mean(axis)
-    return x
 
 
 class ConvBlock(eqx.Module):
@@ -128,7 +113,7 @@ class ConvBlock(eqx.Module):
             mean, variance = output_moments(x if reference is None else x[:reference], w, self.stride)
             return conv_then(lambda y: self.activate(y, mean, variance, scale), x, w, self.stride)
         y = conv(x, w, self.stride)
-        mean, variance = _moments(y if reference is None else y[:reference])
+        mean, variance = channel_moments(y if reference is None else y[:reference])
         return self.activate(y, mean, variance, scale)
 
     def activate(
@@ -140,5 +125,4 @@ class ConvBlock(eqx.Module):
     ) -> Float[Array, "examples out_height out_width filters"]:
         """Everything after the convolution, given its mean and variance and a non-negative scale."""
         y = max_pool(y) if self.stride == 1 else y
-        factor = self.norm.multiplier(variance, scale)
-        return jax.nn.relu(channel_scale(y - spread(mean, y), factor) + spread(self.norm.offset, y))
+        return jax.nn.relu(self.norm.normalize(y, mean, variance, scale))

@@ -74,16 +74,20 @@ class MLP(eqx.Module):
             return x
         return jnp.concatenate([x, jnp.broadcast_to(self.context, (x.shape[0], len(self.context)))], axis=1)
 
+    def layer_outputs(self, x: Float[Array, "examples *shape"], reference: int | None = None) -> list[Array]:
+        """The input of the first layer, and the output of each hidden layer after its activation."""
+        outputs = [self.inputs(x)]
+        for i, layer in enumerate(self.body):
+            x = layer(outputs[-1])
+            x = self.norms[i](x, reference) if self.norms else x
+            outputs.append(ACTIVATIONS[self.activation](x))
+        return outputs
+
     def embed(
         self, x: Float[Array, "examples *shape"], reference: int | None = None
     ) -> Float[Array, "examples features"]:
         """The features that the body computes for the head, `[examples, hidden[-1]]`."""
-        x = self.inputs(x)
-        for i, layer in enumerate(self.body):
-            x = layer(x)
-            x = self.norms[i](x, reference) if self.norms else x
-            x = ACTIVATIONS[self.activation](x)
-        return x
+        return self.layer_outputs(x, reference)[-1]
 
     def __call__(
         self, x: Float[Array, "examples *shape"], reference: int | None = None

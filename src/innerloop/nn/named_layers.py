@@ -18,7 +18,6 @@ from innerloop.engine.pytree import Selection, is_selected, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
-from innerloop.nn.mlp import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -101,40 +100,24 @@ def named_layers(model: PyTree) -> NamedLayers:
     Raises:
         InnerloopError: the model is not a built-in one.
     """
-    if isinstance(model, Conv4):
-        body: dict[str, Selection] = {f"conv{i}": f"body/{i - 1}" for i in range(1, len(model.body) + 1)}
-        return NamedLayers({**body, "head": "head"}, _conv4_activations, _embed)
-    if isinstance(model, MLP):
-        count = len(model.body)
-        normed = lambda i: [f"body/{i}", f"norms/{i}"] if model.norms else [f"body/{i}"]
-        body = {f"hidden{i + 1}": normed(i) for i in range(count)}
-        return NamedLayers({**body, "head": "head"}, _mlp_activations, _embed)
-    hint = "name its layers with `innerloop.analysis.NamedLayers`"
-    raise InnerloopError("layers", "the model is not a built-in one", got=type(model).__name__, hint=hint)
+    if not isinstance(model, Conv4 | MLP):
+        hint = "name its layers with `innerloop.analysis.NamedLayers`"
+        raise InnerloopError("layers", "the model is not a built-in one", got=type(model).__name__, hint=hint)
+    normalized = isinstance(model, MLP) and model.norms
+    selections: dict[str, Selection] = {
+        name: [f"body/{i}", f"norms/{i}"] if normalized else f"body/{i}"
+        for i, name in enumerate(_body_names(model))
+    }
+    return NamedLayers({**selections, "head": "head"}, _activations, type(model).embed)
 
 
-def _embed(model: Conv4 | MLP, inputs: Array) -> Array:
-    """The input of the head of a built-in network."""
-    return model.embed(inputs)
+def _body_names(model: Conv4 | MLP) -> list[str]:
+    """The names of the layers of a built-in network's body."""
+    kind = "conv" if isinstance(model, Conv4) else "hidden"
+    return [f"{kind}{i}" for i in range(1, len(model.body) + 1)]
 
 
-def _conv4_activations(
-    model: Conv4, images: Float[Array, "examples height width channels"]
-) -> dict[str, Array]:
-    """The output of each block after normalisation, ReLU and pooling, and the scores."""
-    found: dict[str, Array] = {}
-    x = images
-    for i, block in enumerate(model.body, 1):
-        found[f"conv{i}"] = x = block(x)
-    return {**found, "head": model(images)}
-
-
-def _mlp_activations(model: MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
-    """The output of each hidden layer after its activation, and the outputs."""
-    found: dict[str, Array] = {}
-    x = model.inputs(inputs)
-    for i, layer in enumerate(model.body):
-        x = layer(x)
-        x = model.norms[i](x) if model.norms else x
-        found[f"hidden{i + 1}"] = x = ACTIVATIONS[model.activation](x)
-    return {**found, "head": model.head(x)}
+def _activations(model: Conv4 | MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
+    """The output of each layer of a built-in network's body, and its scores."""
+    outputs = dict(zip(_body_names(model), model.layer_outputs(inputs)[1:], strict=True))
+    return {**outputs, "head": model(inputs)}

@@ -16,6 +16,9 @@ from jaxtyping import Array, Float
 
 from innerloop.rl.rollout import steps_since_start
 
+RIDGE = 1e-5
+"""Weight of the penalty on the coefficients."""
+
 
 def _features(
     observations: Float[Array, "trajectories steps observation"],
@@ -33,7 +36,6 @@ def linear_baseline(
     observations: Float[Array, "trajectories steps observation"],
     returns: Float[Array, "trajectories steps"],
     mask: Float[Array, "trajectories steps"],
-    ridge: float = 1e-5,
     ends: Float[Array, "trajectories steps"] | None = None,
 ) -> Float[Array, "trajectories steps"]:
     """Values V(s_t) at every step, from a ridge regression on the returns of the same trajectories.
@@ -42,7 +44,6 @@ def linear_baseline(
         observations: observations of one task.
         returns: discounted returns R_t.
         mask: 1 for every step that was taken; other steps are left out of the fit.
-        ridge: weight of the penalty on the coefficients.
         ends: 1 at the last step of each trajectory (None: one trajectory per row).
 
     Returns:
@@ -51,22 +52,19 @@ def linear_baseline(
     phi = _features(observations, ends)
     size = phi.shape[-1]
     rows = (phi * mask[..., None]).reshape(-1, size)
-    columns = jnp.concatenate(
-        [rows, jnp.sqrt(jnp.asarray(ridge, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)]
-    )
+    penalty = jnp.sqrt(jnp.asarray(RIDGE, phi.dtype)) * jnp.eye(size, dtype=phi.dtype)
+    columns = jnp.concatenate([rows, penalty])
     wanted = jnp.concatenate([(returns * mask).ravel(), jnp.zeros(size, phi.dtype)])
     fitted = _project(columns.T, wanted)[: rows.shape[0]]
     return fitted.reshape(mask.shape)
 
 
 def _project(columns: Float[Array, "features rows"], wanted: Float[Array, " rows"]) -> Float[Array, " rows"]:
-    """The projection of `wanted` onto the span of the columns."""
+    """The projection of `wanted` onto the span of the columns, which the penalty keeps linearly independent."""
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         columns, left = carry
-        squared = jnp.sum(jnp.square(columns[i]))
-        known = squared > 0  # without a ridge, a feature may be zero everywhere
-        unit = columns[i] / jnp.sqrt(jnp.where(known, squared, 1))
+        unit = columns[i] / jnp.sqrt(jnp.sum(jnp.square(columns[i])))
         return columns - jnp.outer(columns @ unit, unit), left - (unit @ left) * unit
 
     _, left = jax.lax.fori_loop(0, columns.shape[0], take, (columns, wanted))

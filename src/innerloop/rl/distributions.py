@@ -1,12 +1,13 @@
 """Distributions over actions, with any leading axes: the outputs of policies."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-HALF_LOG_TWO_PI = 0.9189385332046727
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Normal(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
@@ -47,14 +47,6 @@ def reset_all(
         )
 
     return jax.vmap(reset)(keys)
-
-
-def only_finite(
-    observation: Float[Array, "trajectories observation"],
-) -> tuple[Bool[Array, " trajectories"], Float[Array, "trajectories observation"]]:
-    """Whether each observation is finite, and the observations with those that are not replaced by zeros."""
-    sound = jnp.isfinite(observation).all(-1)
-    return sound, jnp.where(sound[:, None], observation, 0)
 
 
 def act(

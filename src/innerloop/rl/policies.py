@@ -1,5 +1,6 @@
 """Policies: pytrees of parameters that map observations to distributions over actions."""
 
+import math
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -9,8 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.nn import MLP
 from innerloop.rl.distributions import Categorical, Normal
 
-MIN_LOG_STD = -13.815510557964274
-"""log 1e-6: the smallest standard deviation in the published code."""
+MIN_LOG_STD = math.log(1e-6)
+"""The logarithm of the smallest standard deviation in the published code."""
 
 
 def _apply_to_batch(network: MLP, observations: Float[Array, "*batch observation"]) -> Array:

@@ -19,8 +19,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.types import Params
 from innerloop.rl.environments.base import Environment
-from innerloop.rl.interaction import act, only_finite, reset_all, step_all
-from innerloop.rl.rollout import Trajectories
+from innerloop.rl.interaction import reset_all
+from innerloop.rl.rollout import Trajectories, step_policy
 
 
 def restarting_rollout(
@@ -48,12 +48,9 @@ def restarting_rollout(
     def step(carry: tuple, now: tuple[PRNGKeyArray, Array]) -> tuple[tuple, Trajectories]:
         (state, observation, age, acting), (key, time) = carry, now
         for_action, for_env, for_begin = jax.random.split(key, 3)
-        sound, observation = only_finite(observation)
-        action_dist, action = act(environment, policy, for_action, observation)
-        after = step_all(environment, jax.random.split(for_env, count), state, action)
-        reward = jnp.where(acting > 0, jnp.where(sound, after.reward, jnp.nan), 0)
-        over = after.done | (age + 1 == horizon) | ~jnp.isfinite(reward)
-        kept = Trajectories(observation, action_dist, action, reward, acting, acting * over)
+        after, kept = step_policy(environment, policy, for_action, for_env, state, observation, acting)
+        over = after.done | (age + 1 == horizon) | ~jnp.isfinite(kept.rewards)
+        kept = kept._replace(ends=acting * over)
         state, observation = _where(over, begin(for_begin), (after.state, after.observation))
         acting = jnp.where(over & (time + 1 >= horizon), 0.0, acting)
         return (state, observation, jnp.where(over, 0, age + 1), acting), kept

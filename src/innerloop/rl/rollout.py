@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.engine.types import Params
 from innerloop.rl.distributions import Distribution
-from innerloop.rl.environments.base import Environment
-from innerloop.rl.interaction import act, only_finite, reset_all, step_all
+from innerloop.rl.environments.base import Environment, Transition
+from innerloop.rl.interaction import act, reset_all, step_all
 
 
 class Trajectories(NamedTuple):
@@ -96,15 +96,43 @@ def rollout(
     def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, Trajectories]:
         state, observation, alive = carry
         for_action, for_env = jax.random.split(key)
-        sound, observation = only_finite(observation)
-        action_dist, action = act(environment, policy, for_action, observation)
-        after = step_all(environment, jax.random.split(for_env, trajectories), state, action)
-        reward = jnp.where(alive > 0, jnp.where(sound, after.reward, jnp.nan), 0)
-        kept = Trajectories(observation, action_dist, action, reward, alive)
-        return (after.state, after.observation, alive * (1 - after.done) * jnp.isfinite(reward)), kept
+        after, kept = step_policy(environment, policy, for_action, for_env, state, observation, alive)
+        alive = alive * (1 - after.done) * jnp.isfinite(kept.rewards)
+        return (after.state, after.observation, alive), kept
 
     alive = jnp.ones(trajectories, observation.dtype)
     _, kept = jax.lax.scan(
         step, (state, observation, alive), jax.random.split(for_steps, environment.horizon)
     )
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), kept)
+
+
+def step_policy(
+    environment: Environment,
+    policy: Params,
+    for_action: PRNGKeyArray,
+    for_env: PRNGKeyArray,
+    state: PyTree,
+    observation: Float[Array, "trajectories observation"],
+    acting: Float[Array, " trajectories"],
+) -> tuple[Transition, Trajectories]:
+    """One step of every trajectory.
+
+    Args:
+        environment: the family of tasks.
+        policy: any pytree that maps observations to a distribution over actions.
+        for_action: the key for the actions.
+        for_env: the key for the environment.
+        state: the states of the trajectories.
+        observation: their observations.
+        acting: 1 for every trajectory that has not ended.
+
+    Returns:
+        What the environment returns, and what is kept of this step.
+    """
+    finite = jnp.isfinite(observation).all(-1)
+    observation = jnp.where(finite[:, None], observation, 0)
+    action_dist, action = act(environment, policy, for_action, observation)
+    after = step_all(environment, jax.random.split(for_env, len(observation)), state, action)
+    reward = jnp.where(acting > 0, jnp.where(finite, after.reward, jnp.nan), 0)
+    return after, Trajectories(observation, action_dist, action, reward, acting)

@@ -34,9 +34,6 @@ from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 
-Adapt = Callable[[Params, PyTree], Params]
-"""`adapt(params, support) -> adapted`: an algorithm's adaptation, or a substitute for it in an outer step."""
-
 
 class MetaBatch(NamedTuple):
     """The samples of many tasks.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from innerloop.config.bounds import Bounds, check_number
 from innerloop.engine.algorithm import Algorithm
@@ -25,8 +25,8 @@ from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import mean_over_devices
-from innerloop.rl.sampler import Adapt, map_tasks
-from innerloop.rl.trpo.fisher import Product, fisher, mean_kl
+from innerloop.rl.sampler import map_tasks
+from innerloop.rl.trpo.fisher import Adapt, Product, fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, natural_step
 
 
@@ -39,6 +39,8 @@ class OuterInfo(NamedTuple):
         grad_norm: norm of the meta-gradient.
         kl: mean KL divergence of the new adapted policies from those that acted.
         length: r, the fraction of the full step; 0 if the parameters did not change.
+        returns: mean undiscounted returns after 0..k inner steps (filled in by `MetaIterations`).
+        broken: the step at which each trajectory broke, or -1 (filled in by `MetaIterations`).
     """
 
     outer_loss: Float[Array, ""]
@@ -46,6 +48,8 @@ class OuterInfo(NamedTuple):
     grad_norm: Float[Array, ""]
     kl: Float[Array, ""]
     length: Float[Array, ""]
+    returns: Float[Array, " policies"] | None = None
+    broken: Int[Array, "tasks policies trajectories"] | None = None
 
 
 class OuterStep(NamedTuple):
@@ -70,24 +74,16 @@ class MetaObjective:
         adapt: the adaptation that the KL divergence is differentiated through; `first_order(adapt)` treats it as a
             constant shift.
         chunk: number of tasks adapted at a time (None: all).
-        curvature: `curvature(params, tasks)`, a faster product with the Fisher matrix (None: by automatic
-            differentiation).
     """
 
     algorithm: Algorithm
     adapt: Adapt
     chunk: int | None = None
-    curvature: Callable[[Params, Task], Product] | None = None
 
     def product(self, params: Params, tasks: Task) -> Product:
         """The product `v -> F v` over the tasks of all devices."""
-        # All tasks at once: a scan would store its linearisation, and read it for every product.
-        known = (
-            fisher(self.adapt, params, tasks, None)
-            if self.curvature is None
-            else self.curvature(params, tasks)
-        )
-        return lambda v: mean_over_devices(known(v))
+        product = fisher(self.adapt, params, tasks)
+        return lambda v: mean_over_devices(product(v))
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
         """Mean meta-gradient and info over the tasks of all devices.
@@ -156,11 +152,11 @@ def trpo_update(
             (None: the full step). Its state is the state of the outer step.
 
     Raises:
-        InnerloopError: if the inner loop is differentiated in mixed mode and `outer.curvature` is None.
+        InnerloopError: if the inner loop is differentiated in mixed mode.
     """
     scale = optax.identity() if sizes is None else sizes
     inner = outer.algorithm.inner
-    if outer.curvature is None and inner.steps and inner.derivative == "mixed":
+    if inner.steps and inner.derivative == "mixed":
         hint = "use `inner.derivative` rematerialised or unrolled"
         wrong = "the Fisher product needs forward mode through the inner loop, which mixed mode lacks"
         raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", hint=hint)
@@ -196,10 +192,7 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:
-            params, opt_state = carry
-            grads, info = outer.gradient(params, tasks)
-            after = apply_optimizer(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
-            return after, (info, global_norm(grads))
+            return _gradient_step(outer, optimizer, *carry, tasks)
 
         (after, opt_state), (info, norms) = jax.lax.scan(once, (params, opt_state), None, length=epochs)
         _, kl = outer.judged(after, tasks)
@@ -217,14 +210,23 @@ def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformatio
     """
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
-        grads, info = outer.gradient(params, tasks)
-        after, opt_state = apply_optimizer(
-            optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks)
-        )
-        norm = global_norm(grads)
+        (after, opt_state), (info, norm) = _gradient_step(outer, optimizer, params, opt_state, tasks)
         info_out = OuterInfo(
             info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm)
         )
         return after, opt_state, info_out
 
     return OuterStep(optimizer.init, step)
+
+
+def _gradient_step(
+    outer: MetaObjective,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    opt_state: PyTree,
+    tasks: Task,
+) -> tuple[tuple[Params, PyTree], tuple[PyTree, Array]]:
+    """One step along the meta-gradient: parameters and optimizer state, and the info and norm of the gradient."""
+    grads, info = outer.gradient(params, tasks)
+    after = apply_optimizer(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
+    return after, (info, global_norm(grads))

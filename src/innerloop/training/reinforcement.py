@@ -1,6 +1,5 @@
 """Builds the parts of a reinforcement learning run from a config."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -11,19 +10,17 @@ from jaxtyping import PyTree
 from innerloop.config.schema import Config
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer import MeshLoop
-from innerloop.engine.types import LossFn, Params, Task
+from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.rl import surrogates
-from innerloop.rl.environments import Environment, Oracle, make_environment
+from innerloop.rl.environments import Environment, Locomotion, Navigation, Oracle
 from innerloop.rl.evaluate import evaluator
-from innerloop.rl.outer import MetaIterations, environment_steps
+from innerloop.rl.outer import MetaIterations
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
-from innerloop.rl.trpo.fisher import Product
 from innerloop.rl.trpo.natural_gradient import TrustRegion
-from innerloop.rl.trpo.relu_fisher import fisher as rectified_fisher
 from innerloop.rl.updates import (
     MetaObjective,
     OuterStep,
@@ -46,8 +43,10 @@ class RLExperiment(Experiment):
     @property
     def environment(self) -> Environment:
         """The family of tasks."""
-        rl = self.config.rl
-        family = make_environment(self.config.data.spec, rl.horizon, rl.reward)
+        rl, spec = self.config.rl, self.config.data.spec
+        family: Environment = Navigation(rl.reward, rl.horizon)
+        if spec.body:
+            family = Locomotion(spec.body, spec.goal, rl.horizon)  # pyright: ignore[reportArgumentType]
         return Oracle(family) if self.config.data.oracle else family
 
     @property
@@ -128,26 +127,13 @@ class RLExperiment(Experiment):
             raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
         adapt = adapt if spec.adapts_in_training else identity_adapt
-        outer = MetaObjective(algorithm, adapt, self.chunk, self.curvature)
+        outer = MetaObjective(algorithm, adapt, self.chunk)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
             return trpo_update(outer, region, self.optimizer)
         if rl.outer == "ppo":
             return ppo_update(outer, self.optimizer, rl.epochs)
         return gradient_update(outer, self.optimizer)
-
-    @property
-    def curvature(self) -> Callable[[Params, Task], Product] | None:
-        """A faster Fisher-vector product for TRPO, if the policy and the inner loop support it."""
-        c, environment, spec = self.config, self.environment, self.config.spec
-        plain = (
-            spec.second_order and spec.adapts == "all" and c.inner.steps == 1 and c.inner.optimizer == "sgd"
-        )
-        rectified = len(c.model.hidden) == 2 and c.model.activation == "relu" and not environment.discrete
-        if not (plain and rectified):
-            return None
-        adapt, rate = self.algorithm.adapt, c.inner.learning_rate
-        return lambda policy, tasks: rectified_fisher(self.surrogate, adapt, rate, policy, tasks)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -192,9 +178,10 @@ class RLExperiment(Experiment):
         return super().check(info, block) | broken
 
     def work(self) -> dict[str, int]:
-        """The numbers of tasks and environment steps of one meta-iteration."""
-        steps = environment_steps(self.sampler, self.config.outer.meta_batch)
-        return super().work() | {"environment_steps": steps}
+        """The numbers of tasks and environment steps of one meta-iteration; no trajectory is taken to end early."""
+        sampler, work = self.sampler, super().work()
+        trajectories = work["tasks"] * (sampler.inner.steps + 1) * sampler.trajectories
+        return work | {"environment_steps": trajectories * sampler.environment.horizon}
 
 
 def reinforcement(experiment: Experiment) -> RLExperiment:

@@ -1,5 +1,3 @@
 """Export of an adapted network to a file that other programs run without innerloop: StableHLO or ONNX."""
 
 from innerloop.learner.exporting.formats import export as export
-from innerloop.learner.exporting.network import Network as Network
-from innerloop.learner.exporting.network import network_of as network_of

@@ -54,11 +54,6 @@ class Network:
     normalization: Normalization
     holds_examples: bool
 
-    @property
-    def per_example(self) -> Step:
-        """The same function, applied to the examples of a batch one by one; not for `transductive` networks."""
-        return jax.vmap(lambda example: self.function(example[None])[0])
-
 
 def network_of(
     learner: "Learner",

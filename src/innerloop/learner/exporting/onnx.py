@@ -45,7 +45,8 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
         ) from None
     check_labels(network.classes or [], "export")
     # jax2onnx converts constant examples joined to a batch of unknown size incorrectly, to a batch of one correctly.
-    function = network.per_example if network.holds_examples else network.function
+    one_by_one = jax.vmap(lambda example: network.function(example[None])[0])
+    function = one_by_one if network.holds_examples else network.function
     like = jax.ShapeDtypeStruct(("batch", *network.shape), np.dtype(network.dtype))
     if jax.eval_shape(network.function, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)).dtype == np.float64:
         hint = "cast the parameters to float32 before `fit`, or write it as stablehlo"

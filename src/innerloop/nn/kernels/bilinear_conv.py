@@ -12,17 +12,11 @@ The code depends on the processor: see `cpu_conv` and `gpu_conv`.
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jaxtyping import Array
 
-from innerloop.nn.kernels.primitives import primitive
-
-Arrays = tuple[Array, Array]
-Axes = tuple[int | None, int | None]
-Batching = Callable[[Primitive, bool], Callable[..., tuple[Array, int]]]
-"""`batched(primitive, shares_kernel)` makes the `vmap` rule of a map, as for `bilinear_conv`."""
+from innerloop.nn.kernels.primitives import batching_rule, primitive
 
 
 def bilinear_conv(
@@ -30,7 +24,7 @@ def bilinear_conv(
     conv: Callable[..., Array],
     kernel_gradient: Callable[..., Array],
     input_gradient: Callable[..., Array],
-    batched: Batching,
+    separately: Callable[..., Array],
     *settings: str,
 ) -> Primitive:
     """The convolution `bind(x, w, stride=)`, whose derivatives are the three maps.
@@ -40,8 +34,8 @@ def bilinear_conv(
         conv: `conv(x, w, *, stride)`.
         kernel_gradient: `kernel_gradient(x, y, *, stride, kernel)`, for kernels of this size.
         input_gradient: `input_gradient(y, w, *, stride, places)`, for images of this height and width.
-        batched: `batched(primitive, shares_kernel)` makes the `vmap` rule; with `shares_kernel`, the second argument
-            is a kernel, which additional examples may share.
+        separately: `separately(primitive, first, second, **static)`, each of the three under `vmap`, along the first
+            axis of both arguments; not used if all share one kernel.
         settings: further keyword arguments of all three.
     """
     conv_p = primitive(name, conv, "stride", *settings)
@@ -69,13 +63,6 @@ def bilinear_conv(
         lambda ct, y, w, places, **more: conv_p.bind(ct, w, **more),
         lambda ct, y, w, places, **more: by_w(ct, y, w.aval.shape, **more),
     )
-    for made, shares_kernel in ((conv_p, True), (input_p, True), (kernel_p, False)):
-        batching.primitive_batchers[made] = batched(made, shares_kernel)
+    for made, kernel_rank in ((conv_p, 4), (input_p, 4), (kernel_p, None)):
+        batching.primitive_batchers[made] = batching_rule(made, kernel_rank, separately)
     return conv_p
-
-
-def more_examples(made: Primitive, arrays: Arrays, axis: int, **static: object) -> tuple[Array, int]:
-    """A map under `vmap` if all share one kernel: the batch becomes more examples."""
-    first = jnp.moveaxis(arrays[0], axis, 0)
-    out = made.bind(first.reshape(-1, *first.shape[2:]), arrays[1], **static)
-    return out.reshape(*first.shape[:2], *out.shape[1:]), 0

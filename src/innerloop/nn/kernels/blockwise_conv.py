@@ -13,21 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.engine.chunking import divisor_up_to
-from innerloop.nn.kernels.im2col import conv_by_patches, patches
+from innerloop.nn.kernels.im2col import conv_by_patches, images_in_a_block, map_blocks, patches
 
 BLOCK_BYTES = 450_000
 """Bytes of outputs made at a time, so that they stay in a core's cache (measured)."""
 
 Images = Float[Array, "examples height width channels"]
 Kernel = Float[Array, "kernel kernel channels filters"]
-
-
-def _images_in_a_block(x: Images, filters: int, stride: int) -> int:
-    """The most images, a divisor of `examples`, whose outputs take at most `BLOCK_BYTES` (at least one)."""
-    examples, height, width, _ = x.shape
-    places = -(-height // stride) * -(-width // stride)
-    return divisor_up_to(examples, BLOCK_BYTES // (places * filters * x.dtype.itemsize))
 
 
 def _window_moments(
@@ -37,7 +29,7 @@ def _window_moments(
 
     The sums are taken around the images' own mean, which avoids the difference of two large numbers.
     """
-    size = _images_in_a_block(x, kernel * kernel * x.shape[-1], stride)
+    size = images_in_a_block(x, kernel * kernel * x.shape[-1], stride, BLOCK_BYTES)
     around = jnp.tile(x.mean((0, 1, 2)), kernel * kernel)
 
     def sums(block: Images) -> tuple[Array, Array]:
@@ -62,10 +54,8 @@ def output_moments(
 
 def conv_then(after: Callable[[Array], Array], x: Images, w: Kernel, stride: int) -> Array:
     """`after(conv(x, w))`, if `after` acts on each image separately; the backward pass recomputes conv(x, w)."""
-    size = _images_in_a_block(x, w.shape[-1], stride)
 
     def block(images: Images) -> Array:
         return after(conv_by_patches(images, w, stride))
 
-    out = jax.lax.map(jax.checkpoint(block), x.reshape(-1, size, *x.shape[1:]))
-    return out.reshape(x.shape[0], *out.shape[2:])
+    return map_blocks(jax.checkpoint(block), x, images_in_a_block(x, w.shape[-1], stride, BLOCK_BYTES))

@@ -22,7 +22,6 @@ from jaxtyping import Array, Float
 
 from innerloop.engine.chunking import in_memory_order
 from innerloop.nn.kernels.backend import backend
-from innerloop.nn.kernels.channels import per_channel
 from innerloop.nn.kernels.primitives import batch_first, primitive
 
 Images = Float[Array, "examples *places channels"]
@@ -92,6 +91,9 @@ def channel_moments(x: Images) -> tuple[Channels, Channels]:
     On a GPU, in one pass over memory around the first example's mean s: var = E[(x - s)^2] - (E[x] - s)^2. Rounding
     errors grow at most by a factor of the number of examples, since (E[x] - s)^2 is below that many variances.
     """
+    if backend() == "any":
+        mean = _mean_by_axis(x)
+        return mean, _mean_by_axis(jnp.square(x - per_channel(mean, x)))
     one_pass, wide = backend() == "gpu", _wide(x)
     around = lax.stop_gradient(channel_mean(wide[:1])) if one_pass else channel_mean(wide)
     off = wide - spread(around, wide)
@@ -115,6 +117,18 @@ def spread(v: Channels, like: Images) -> Array:
     if backend() == "any":
         return per_channel(v, like)
     return spread_p.bind(v, places=like.shape[:-1], **_settings())
+
+
+def per_channel(vector: Channels, like: Float[Array, "*axes channels"]) -> Array:
+    """Add leading axes of size 1, for broadcasting without NumPy's rank promotion, which users may forbid."""
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+def _mean_by_axis(x: Images) -> Channels:
+    """The mean of every channel, one axis at a time: onnxruntime sums sequentially, and long sums lose digits."""
+    for axis in range(x.ndim - 2, -1, -1):
+        x = x.mean(axis)
+    return x
 
 
 def _mean_dtype(x: Array) -> Any:

@@ -5,22 +5,19 @@ convolution for the forward pass in float32, which packs patches inside the prod
 in cache for the gradient of the kernel and for strides.
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jaxtyping import Array
 
 from innerloop.nn.kernels import winograd
-from innerloop.nn.kernels.bilinear_conv import Arrays, Axes, bilinear_conv, more_examples
+from innerloop.nn.kernels.bilinear_conv import bilinear_conv
 from innerloop.nn.kernels.im2col import (
     conv_by_patches,
     conv_by_xla,
     input_gradient_by_patches,
     kernel_gradient_by_patches,
 )
-from innerloop.nn.kernels.primitives import batch_first
 
 
 def _fast_conv(x: Array, w: Array, *, stride: int) -> Array:
@@ -45,15 +42,9 @@ def _fast_input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, 
     return input_gradient_by_patches(y, w, stride, places)
 
 
-def _batched(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
-    """The `vmap` rule: more examples if all share one kernel, else one by one (faster than grouped)."""
-
-    def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
-        if shares_kernel and axes[0] is not None and axes[1] is None:
-            return more_examples(made, arrays, axes[0], **static)
-        return lax.map(lambda pair: made.bind(*pair, **static), batch_first(arrays, axes)), 0
-
-    return rule
+def _one_by_one(made: Primitive, *arrays: Array, **static: object) -> Array:
+    """A map for tasks that each have their own kernel; a grouped convolution would be slower."""
+    return lax.map(lambda pair: made.bind(*pair, **static), arrays)
 
 
-conv_p = bilinear_conv("conv", _fast_conv, _fast_kernel_gradient, _fast_input_gradient, _batched)
+conv_p = bilinear_conv("conv", _fast_conv, _fast_kernel_gradient, _fast_input_gradient, _one_by_one)

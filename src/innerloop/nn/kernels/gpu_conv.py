@@ -17,9 +17,8 @@ from jax.extend.core import Primitive
 from jaxtyping import Array
 
 from innerloop.engine.chunking import divisor_up_to
-from innerloop.nn.kernels.bilinear_conv import Arrays, Axes, bilinear_conv, more_examples
-from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patches, patches
-from innerloop.nn.kernels.primitives import batch_first
+from innerloop.nn.kernels.bilinear_conv import bilinear_conv
+from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patches, map_blocks, patches
 
 INDEXED = 1 << 31
 """The array size, in elements, from which `pallas_conv` falls back to these maps, because its indices are int32."""
@@ -58,8 +57,7 @@ def _by_blocks(compute: Callable[[Array], Array], images: Array, kernel: int) ->
     blocks = _blocks(images, kernel)
     if blocks == 1:
         return compute(images)
-    out = lax.map(compute, images.reshape(blocks, -1, *images.shape[1:]))
-    return out.reshape(-1, *out.shape[2:])
+    return map_blocks(compute, images, len(images) // blocks)
 
 
 def _conv(x: Array, w: Array, *, stride: int) -> Array:
@@ -67,7 +65,7 @@ def _conv(x: Array, w: Array, *, stride: int) -> Array:
 
 
 def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int) -> Array:
-    def product(block: Arrays) -> Array:
+    def product(block: tuple[Array, Array]) -> Array:
         return jnp.einsum("nhwp,nhwf->pf", patches(block[0], kernel, stride), block[1])
 
     blocks = _blocks(x, kernel)
@@ -83,7 +81,7 @@ def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int])
     return _by_blocks(lambda block: input_gradient_by_patches(block, w, stride, places), y, w.shape[0])
 
 
-def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
+def _with_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
     """The map for one task, or for all tasks of a leading axis, with products of this precision."""
 
     def either(first: Array, second: Array, *, precision: str, **static: object) -> Array:
@@ -94,23 +92,16 @@ def _over_tasks(compute: Callable[..., Array]) -> Callable[..., Array]:
     return either
 
 
-def batched_over_tasks(made: Primitive, shares_kernel: bool) -> Callable[..., tuple[Array, int]]:
-    """The `vmap` rule: more examples if all share one kernel, else an axis of tasks; nested `vmap`s are merged."""
-
-    def rule(arrays: Arrays, axes: Axes, **static: object) -> tuple[Array, int]:
-        if shares_kernel and axes[0] is not None and axes[1] is None and arrays[1].ndim == 4:
-            return more_examples(made, arrays, axes[0], **static)
-        first, second = batch_first(arrays, axes)
-        if first.ndim == 5:
-            return made.bind(first, second, **static), 0
-        merged = (a.reshape(-1, *a.shape[2:]) for a in (first, second))
-        out = made.bind(*merged, **static)
-        return out.reshape(*first.shape[:2], *out.shape[1:]), 0
-
-    return rule
+def over_tasks(made: Primitive, first: Array, second: Array, **static: object) -> Array:
+    """A map with an axis of tasks, which is merged with the one that its arguments may already have."""
+    if first.ndim == 5:
+        return made.bind(first, second, **static)
+    merged = (a.reshape(-1, *a.shape[2:]) for a in (first, second))
+    out = made.bind(*merged, **static)
+    return out.reshape(*first.shape[:2], *out.shape[1:])
 
 
-MAPS = (_over_tasks(_conv), _over_tasks(_kernel_gradient), _over_tasks(_input_gradient))
+MAPS = (_with_tasks(_conv), _with_tasks(_kernel_gradient), _with_tasks(_input_gradient))
 """The three maps, `map(first, second, *, precision, ...)`."""
 
-conv_p = bilinear_conv("gpu_conv", *MAPS, batched_over_tasks, "precision")
+conv_p = bilinear_conv("gpu_conv", *MAPS, over_tasks, "precision")

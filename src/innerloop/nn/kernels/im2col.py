@@ -7,6 +7,8 @@ r"""The three bilinear maps of a SAME convolution as matrix products with its pa
 Layouts: images `[examples, height, width, channels]`, kernels `[height, width, channels, filters]`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -69,11 +71,26 @@ def conv_by_xla(
     )
 
 
-def _images_in_a_block(x: Float[Array, "examples height width channels"], kernel: int, stride: int) -> int:
-    """The most images, a divisor of `examples`, whose patches take at most `BLOCK_BYTES` (at least one)."""
-    examples, height, width, channels = x.shape
+def images_in_a_block(
+    x: Float[Array, "examples height width channels"], numbers: int, stride: int, max_bytes: int
+) -> int:
+    """The most images, a divisor of `examples`, that make at most `max_bytes` (at least one).
+
+    Args:
+        x: the images.
+        numbers: how many numbers are made at each place.
+        stride: the distance of two places, in pixels.
+        max_bytes: the size of a block.
+    """
+    examples, height, width, _ = x.shape
     places = -(-height // stride) * -(-width // stride)
-    return divisor_up_to(examples, BLOCK_BYTES // (places * kernel * kernel * channels * x.dtype.itemsize))
+    return divisor_up_to(examples, max_bytes // (places * numbers * x.dtype.itemsize))
+
+
+def map_blocks(fn: Callable[[Array], Array], x: Float[Array, "examples *shape"], size: int) -> Array:
+    """`fn(x)` for a function that acts on each example separately, `size` examples at a time."""
+    out = lax.map(fn, x.reshape(-1, size, *x.shape[1:]))
+    return out.reshape(x.shape[0], *out.shape[2:])
 
 
 def kernel_gradient_by_patches(
@@ -83,7 +100,8 @@ def kernel_gradient_by_patches(
     kernel: int,
 ) -> Float[Array, "kernel kernel channels filters"]:
     """P(x)^T y, summed over blocks of images."""
-    size, channels, filters = _images_in_a_block(x, kernel, stride), x.shape[-1], y.shape[-1]
+    channels, filters = x.shape[-1], y.shape[-1]
+    size = images_in_a_block(x, kernel * kernel * channels, stride, BLOCK_BYTES)
     blocks = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, y))
 
     # The product whose left side has fewer rows is up to three times as fast on a CPU.

@@ -17,7 +17,7 @@ from jax.interpreters import ad, batching
 from jaxtyping import Array, Float, Num
 
 from innerloop.nn.kernels.backend import backend
-from innerloop.nn.kernels.primitives import batch_first, primitive
+from innerloop.nn.kernels.primitives import batching_rule, primitive
 
 
 def _product(x: Array, w: Array) -> Array:
@@ -59,23 +59,8 @@ ad.defbilinear(
 )
 
 
-def _batched(made: Primitive, shares_weights: bool) -> None:
-    """Register the `vmap` rule: more examples if all share one w, else one more leading axis."""
-
-    def rule(arrays: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
-        first, second = arrays
-        if shares_weights and axes[0] is not None and axes[1] is None and second.ndim == 2:
-            first = jnp.moveaxis(first, axes[0], 0)
-            out = made.bind(first.reshape(-1, first.shape[-1]), second)
-            return out.reshape(*first.shape[:-1], out.shape[-1]), 0
-        return made.bind(*batch_first(arrays, axes)), 0
-
-    batching.primitive_batchers[made] = rule
-
-
-_batched(product_p, shares_weights=True)
-_batched(input_gradient_p, shares_weights=True)
-_batched(weight_gradient_p, shares_weights=False)
+for _made, _kernel_rank in ((product_p, 2), (input_gradient_p, 2), (weight_gradient_p, None)):
+    batching.primitive_batchers[_made] = batching_rule(_made, _kernel_rank, Primitive.bind)
 
 
 def linear(

@@ -20,7 +20,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array
 
 from innerloop.nn.kernels.bilinear_conv import bilinear_conv
-from innerloop.nn.kernels.gpu_conv import INDEXED, MAPS, batched_over_tasks
+from innerloop.nn.kernels.gpu_conv import INDEXED, MAPS, over_tasks
 from innerloop.nn.kernels.pallas_tiles import Tiles, tiles_for
 from innerloop.nn.kernels.pallas_window import Window, divided, interpreted, read, tile, width, write
 
@@ -156,40 +156,14 @@ def _by_windows(
     return _launch(program, programs, shape, source, kernels, tiles)
 
 
-def _with_fallback(
-    by_patches: Callable[..., Array],
-) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """A map of this module, with a fallback to patches on other devices (such as the CPU next to a GPU), for arrays too
-    large for flat indices, and for float types that its tiles do not sum."""
-
-    def choosing(own: Callable[..., Array]) -> Callable[..., Array]:
-        def either(first: Array, second: Array, **static: Any) -> Array:
-            ours, theirs = partial(own, **static), partial(by_patches, **static)
-            out = jax.eval_shape(theirs, first, second)
-            if max(first.size, second.size, out.size) >= INDEXED:
-                return theirs(first, second)
-            if interpreted():
-                return ours(first, second)
-            if first.dtype != jnp.float32:
-                return theirs(first, second)
-            return lax.platform_dependent(first, second, cuda=ours, default=theirs)
-
-        return either
-
-    return choosing
-
-
-@_with_fallback(MAPS[0])
 def _conv(x: Array, w: Array, *, stride: int, precision: str) -> Array:
     return _by_windows(x, w, stride, (x.shape[-3], x.shape[-2]), False, precision)
 
 
-@_with_fallback(MAPS[2])
 def _input_gradient(y: Array, w: Array, *, stride: int, places: tuple[int, int], precision: str) -> Array:
     return _by_windows(y, w, stride, places, True, precision)
 
 
-@_with_fallback(MAPS[1])
 def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int, precision: str) -> Array:
     tasks, examples, filters = math.prod(x.shape[:-4]), x.shape[-4], y.shape[-1]
     tiles = tiles_for("kernel_gradient", precision, kernel**2 * x.shape[-1], filters)
@@ -203,6 +177,32 @@ def _kernel_gradient(x: Array, y: Array, *, stride: int, kernel: int, precision:
     return found.sum(1).reshape(*x.shape[:-4], kernel, kernel, x.shape[-1], filters)
 
 
+def _or_by_patches(own: Callable[..., Array], by_patches: Callable[..., Array]) -> Callable[..., Array]:
+    """A map of this module, or by patches where it does not apply.
+
+    These are other devices (such as the CPU next to a GPU), arrays too large for flat indices, and float types that its
+    tiles do not sum.
+    """
+
+    def either(first: Array, second: Array, **static: Any) -> Array:
+        ours, theirs = partial(own, **static), partial(by_patches, **static)
+        out = jax.eval_shape(theirs, first, second)
+        if max(first.size, second.size, out.size) >= INDEXED:
+            return theirs(first, second)
+        if interpreted():
+            return ours(first, second)
+        if first.dtype != jnp.float32:
+            return theirs(first, second)
+        return lax.platform_dependent(first, second, cuda=ours, default=theirs)
+
+    return either
+
+
 conv_p = bilinear_conv(
-    "pallas_conv", _conv, _kernel_gradient, _input_gradient, batched_over_tasks, "precision"
+    "pallas_conv",
+    _or_by_patches(_conv, MAPS[0]),
+    _or_by_patches(_kernel_gradient, MAPS[1]),
+    _or_by_patches(_input_gradient, MAPS[2]),
+    over_tasks,
+    "precision",
 )

@@ -38,3 +38,27 @@ def batch_first(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Arr
         jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
         for a, axis in zip(arrays, axes, strict=True)
     ]
+
+
+def batching_rule(
+    made: Primitive, kernel_rank: int | None, separately: Callable[..., Array]
+) -> Callable[..., tuple[Array, int]]:
+    """The `vmap` rule of a map of examples and a kernel: more examples if all share one kernel.
+
+    Args:
+        made: the map.
+        kernel_rank: the rank of a kernel that can be shared (None: the second argument of the map is not a kernel).
+        separately: `separately(made, first, second, **static)`, the map if it cannot be shared, along the first axis
+            of both.
+    """
+
+    def rule(
+        arrays: tuple[Array, Array], axes: tuple[int | None, int | None], **static: object
+    ) -> tuple[Array, int]:
+        if axes[0] is None or axes[1] is not None or arrays[1].ndim != kernel_rank:
+            return separately(made, *batch_first(arrays, axes), **static), 0
+        first = jnp.moveaxis(arrays[0], axes[0], 0)
+        out = made.bind(first.reshape(-1, *first.shape[2:]), arrays[1], **static)
+        return out.reshape(*first.shape[:2], *out.shape[1:]), 0
+
+    return rule

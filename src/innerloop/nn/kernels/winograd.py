@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from innerloop.engine.chunking import divisor_up_to
+from innerloop.nn.kernels.im2col import images_in_a_block, map_blocks
 
 B_T = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
 G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
@@ -96,16 +96,9 @@ def _square(parts: Float[Array, "places *rest"], size: int) -> Square:
     return [[parts[size * i + j] for j in range(size)] for i in range(size)]
 
 
-def _images_in_a_block(x: Images, filters: int) -> int:
+def _block_size(x: Images, filters: int) -> int:
     """The most images, a divisor of `examples`, whose tiles take at most `BLOCK_BYTES` (at least one)."""
-    down, across = _halves_up(x)
-    numbers = PLACES * down * across * (x.shape[-1] + filters)
-    return divisor_up_to(x.shape[0], BLOCK_BYTES // (numbers * x.dtype.itemsize))
-
-
-def _in_blocks(x: Images, size: int) -> Float[Array, "blocks size height width channels"]:
-    """Split into blocks of `size` images."""
-    return x.reshape(-1, size, *x.shape[1:])
+    return images_in_a_block(x, PLACES * (x.shape[-1] + filters), 2, BLOCK_BYTES)
 
 
 def is_faster(x: Images, w_shape: tuple[int, ...], stride: int, min_channels: int = MIN_CHANNELS) -> bool:
@@ -129,8 +122,7 @@ def conv_by_tiles(
         whole = jnp.stack(rows, axis=2).reshape(-1, 2 * down, 2 * across, filters)
         return whole[:, : images.shape[1], : images.shape[2]]
 
-    out = lax.map(block, _in_blocks(x, _images_in_a_block(x, filters)))
-    return out.reshape(*x.shape[:-1], filters)
+    return map_blocks(block, x, _block_size(x, filters))
 
 
 def kernel_gradient_by_tiles(
@@ -138,11 +130,12 @@ def kernel_gradient_by_tiles(
 ) -> Float[Array, "3 3 channels filters"]:
     """The w-derivative of <conv(x, w), y>."""
     channels, filters = x.shape[-1], y.shape[-1]
-    size = _images_in_a_block(x, filters)
+    size = _block_size(x, filters)
+    split = lambda images: images.reshape(-1, size, *images.shape[1:])
 
     def add_block(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
         return total + jnp.einsum("ptc,ptf->pcf", _input_tiles(block[0]), _output_tiles(block[1])), None
 
     total = jnp.zeros((PLACES, channels, filters), x.dtype)
-    total, _ = lax.scan(add_block, total, (_in_blocks(x, size), _in_blocks(y, size)))
+    total, _ = lax.scan(add_block, total, (split(x), split(y)))
     return _stacked(_both_sides(G_T, _square(total, 4))).reshape(3, 3, channels, filters)

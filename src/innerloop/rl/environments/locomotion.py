@@ -17,7 +17,7 @@ Finn, Abbeel and Levine 2017, section 5.3, arXiv 1703.03400; published code `hal
 uses those of an older simulator.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 import jax
@@ -69,7 +69,7 @@ class Locomotion:
     goal: Literal["direction", "velocity"] = "direction"
     horizon: Annotated[int, COUNTS] = 200
     engine: Engine = "auto"
-    discrete: bool = False
+    discrete: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         choices = {"body": BODIES, "goal": ("direction", "velocity"), "engine": ("auto", "c", "mjx")}

@@ -6,7 +6,7 @@ both coordinates or after 100 steps. An action in [-1, 1]^2 is a velocity of up 
 by the normalising wrapper of the published code.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 import jax
@@ -47,9 +47,9 @@ class Navigation:
 
     reward: Literal["distance", "squared"] = "distance"
     horizon: Annotated[int, COUNTS] = 100
-    observation_size: int = 2
-    action_size: int = 2
-    discrete: bool = False
+    observation_size: int = field(default=2, init=False)
+    action_size: int = field(default=2, init=False)
+    discrete: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         check_choice("Navigation", "reward", self.reward, ("distance", "squared"))

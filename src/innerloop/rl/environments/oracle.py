@@ -58,6 +58,11 @@ class Oracle:
             raise InnerloopError(name, "`task_vector` must have one axis", got=f"shape {vector.shape}")
         return one.observation_size + vector.shape[0]
 
+    def probe(self) -> None:
+        """Probe the wrapped environment, if it can be probed."""
+        if hasattr(self.environment, "probe"):
+            self.environment.probe()  # pyright: ignore[reportAttributeAccessIssue]
+
     def sample_task(self, key: PRNGKeyArray) -> PyTree:
         """Draw a task."""
         return self.environment.sample_task(key)

@@ -5,7 +5,7 @@ al. 2016, arXiv 1611.02779, section 3.1: arms that pay 1 with a probability unif
 normally distributed mean rewards and transitions from a flat Dirichlet distribution.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 import jax
@@ -49,7 +49,7 @@ class TabularMDP:
     action_size: Annotated[int, COUNTS] = 5
     horizon: Annotated[int, COUNTS] = 10
     noise: Annotated[float, Bounds(0, 1e30)] = 0.0
-    discrete: bool = True
+    discrete: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         check_bounds(self, "TabularMDP.{}".format)
@@ -103,8 +103,8 @@ class Bandit:
 
     action_size: Annotated[int, COUNTS] = 5
     horizon: Annotated[int, COUNTS] = 1
-    observation_size: int = 1
-    discrete: bool = True
+    observation_size: int = field(default=1, init=False)
+    discrete: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         check_bounds(self, "Bandit.{}".format)

@@ -15,12 +15,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Params, Task
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.sample_processor import Samples
-from innerloop.rl.sampler import Adapt, map_tasks
+
+Adapt = Callable[[Params, PyTree], Params]
+"""`adapt(params, support) -> adapted`: an algorithm's adaptation, or a substitute for it in an outer step."""
 
 Product = Callable[[Params], Params]
 """`v -> F v`."""
@@ -31,14 +33,13 @@ def mean_kl(old: Distribution, new: Distribution, samples: Samples) -> Float[Arr
     return jnp.sum(samples.weights * old.kl(new))  # pyright: ignore[reportArgumentType]
 
 
-def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Product:
+def fisher(adapt: Adapt, params: Params, tasks: Task) -> Product:
     """The product with the Fisher matrix, by automatic differentiation.
 
     Args:
         adapt: `adapt(params, support)`.
         params: theta_old.
         tasks: samples of many tasks.
-        chunk: number of tasks at a time (None: all).
 
     Returns:
         `v -> F v`, a mean over these tasks.
@@ -46,7 +47,8 @@ def fisher(adapt: Adapt, params: Params, tasks: Task, chunk: int | None) -> Prod
 
     def outputs(params: Params) -> Distribution:
         one = lambda task: adapt(params, task.support)(task.query.observations)
-        return map_tasks(one, tasks, chunk)
+        # All tasks at once: a scan would store its linearisation, and read it for every product.
+        return jax.vmap(one)(tasks)
 
     old, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)

@@ -7,6 +7,7 @@ that `reset` derives from its key. The copies of one device are stepped one afte
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -95,9 +96,9 @@ class GymnasiumFamily:
         """
         task = np.asarray(self.sample_task(jax.random.key(0)))
         group = Group(self, 1)
-        group.reset(np.zeros(1, int), task[None])
-        group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
-        group.copies[0].close()
+        with closing(group.copies[0]):
+            group.reset(np.zeros(1, int), task[None])
+            group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
 
     def sample_task(self, key: PRNGKeyArray) -> Array:
         """Draw a task."""

@@ -3,6 +3,7 @@
 import threading
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -10,8 +11,11 @@ from innerloop.errors import InnerloopError
 from innerloop.rl.environments.mujoco.models import import_optional
 
 WHO = "GymnasiumFamily"
-MAX_GROUPS = 16
-"""Maximum number of sets of copies in use at once; beyond that, the oldest is reclaimed."""
+
+
+def max_groups() -> int:
+    """Maximum number of sets of copies in use at once; beyond that, the oldest is reclaimed. A device uses one."""
+    return max(16, 2 * jax.local_device_count())
 
 
 class EpisodeHandle(NamedTuple):
@@ -126,16 +130,12 @@ class Groups:
             hint = "step every copy of a reset together and in order, as innerloop.rl.rollout does"
             raise InnerloopError(WHO, "its environments were stepped out of order", hint=hint)
         rewards = group.step(actions.reshape(copies.size, *actions.shape[len(shape) :]))
-        if group.time >= self.family.horizon:
-            self._release(int(numbers.flat[0]))
         observation = self._observations_of(group, shape)
-        after = EpisodeHandle._make([numbers, copies, time + np.int32(1)])
-        return (
-            after,
-            observation,
-            rewards.reshape(shape).astype(observation.dtype),
-            group.over.reshape(shape).copy(),
-        )
+        rewards = rewards.reshape(shape).astype(observation.dtype)
+        over = group.over.reshape(shape).copy()
+        if group.time >= self.family.horizon:
+            self._release(int(numbers.flat[0]))  # another device may reset the copies from here on
+        return EpisodeHandle._make([numbers, copies, time + np.int32(1)]), observation, rewards, over
 
     def _observations_of(self, group: Group, shape: tuple[int, ...]) -> np.ndarray:
         return group.observations.reshape(*shape, -1).astype(self.family.observation_struct.dtype)
@@ -143,7 +143,7 @@ class Groups:
     def _acquire(self, size: int) -> tuple[int, Group]:
         """Take a set of this size into use, and return its number and the set."""
         with self.lock:
-            if len(self.used) >= MAX_GROUPS:
+            if len(self.used) >= max_groups():
                 self.free.append(self.used.pop(min(self.used)))
             fits = [group for group in self.free if len(group.copies) == size]
             group = fits[0] if fits else Group(self.family, size)

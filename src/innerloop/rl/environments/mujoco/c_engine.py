@@ -5,7 +5,6 @@ An environment step inside a compiled program calls the host once, with the whol
 arguments. Several devices may call at once; each uses its share of the cores.
 """
 
-import os
 import threading
 from collections import defaultdict
 from typing import Any
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from innerloop.parallel.cpu_devices import cores
 from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, import_optional, load_model
 
 POOL: defaultdict[tuple[Body, int], list[Any]] = defaultdict(list)
@@ -90,8 +90,7 @@ def _borrow(body: Body, simulations: int) -> Any:
 
 def _num_threads() -> int:
     """Threads per caller: the number of cores divided by the number of devices that may call at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jax.local_device_count())
+    return max(1, cores() // jax.local_device_count())
 
 
 def _write_states(batch: Any, body: Body, states: np.ndarray, actions: np.ndarray) -> None:

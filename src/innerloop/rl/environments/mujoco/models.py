@@ -78,13 +78,7 @@ def _model_xml(body: Body) -> str:
         hint = "pip install 'innerloop[rl]'"
         raise InnerloopError(body.name, "needs the package `gymnasium`, which is not installed", hint=hint)
     path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / body.file
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        hint = "install a newer gymnasium"
-        raise InnerloopError(
-            body.name, f"its model {path} cannot be read ({error.strerror})", hint=hint
-        ) from None
+    return path.read_text("utf-8")
 
 
 TOTAL_MASS = ' settotalmass="14"'
@@ -96,7 +90,7 @@ def load_model(body: Body) -> Any:
     """The compiled model with its sensors, and without MuJoCo's automatic reset, which would hide exploding physics.
 
     Raises:
-        InnerloopError: if MuJoCo or Gymnasium is not installed, or the model's file cannot be read.
+        InnerloopError: if MuJoCo or Gymnasium is not installed.
     """
     mujoco, text = import_optional("mujoco", body.name), _model_xml(body)
     spec = mujoco.MjSpec.from_string(text.replace(TOTAL_MASS, ""))
