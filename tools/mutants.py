@@ -77,7 +77,6 @@ ENGINE = {
     "optimizer": "engine/test_outer_optimizer",
     "outer": "numeric/test_outer_mean engine/test_outer_optimizer engine/test_outer engine/test_nonfinite",
     "persistent_adam": "engine/test_outer_optimizer numeric/test_persistent_adam",
-    "prefetch": "tasks/streaming/test_streaming",
     "pytree": "engine/test_pytree engine/test_inner properties/test_user_objects nn/test_models",
     "safe_roots": "numeric/test_long_and_streamed_loops",
     "scores": "properties/test_user_objects",
@@ -104,6 +103,7 @@ TASKS = {
     "class_arrays": "tasks/test_episodes tasks/datasets/test_class_arrays",
     "device_examples": "tasks/test_device_examples",
     "episodes": "tasks/test_episodes tasks/test_episode_properties",
+    "prefetch": "tasks/streaming/test_streaming",
     "sinusoid": "tasks/test_sinusoid",
     "supervised": "tasks/test_supervised",
 }

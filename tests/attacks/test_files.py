@@ -311,10 +311,6 @@ REASONED = {
     ("report/run_page.py", "write_text"): "into a draft",
     ("tasks/io/array_files.py", "write_text"): "into a draft",
     ("tasks/io/array_files.py", "unlink"): "the sidecar of an array that is being replaced",
-    (
-        "tasks/datasets/glyph_classes.py",
-        "write_text",
-    ): "a developer's tool that draws up the lists of classes",
 }
 
 

@@ -146,7 +146,7 @@ def test_a_table_of_millions_of_rows(tmp_path: Path):
 def test_more_pictures_than_memory_holds():
     files = {"class": [Path("a.png")] * 1_000_000}
     with pytest.raises(InnerloopError, match="bytes of memory"):
-        class_folders.read(files, 4096, (4096, 4096, 3))
+        class_folders.read(files, 4096, 3)
 
 
 def test_names_of_classes_need_not_be_text(tmp_path: Path):

@@ -207,6 +207,23 @@ def test_a_function_gives_the_iterator_from_any_state_on():
         run_once(lambda step: step)
 
 
+def test_a_call_that_failed_takes_the_same_meta_batches_again():
+    """A malformed meta-batch, after a good one of the same call was taken."""
+    given = list(meta_batches(4))
+    damaged = [*given[:3], (given[3], given[3], given[3])]
+    batches = lambda step: iter((damaged if step == 0 else given)[step:])
+    loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4, chunk=1)
+    state, _ = loop.run(loop.init(start(), jax.random.key(0)), 2)
+    with pytest.raises(InnerloopError, match="must yield tasks, got a tuple"):
+        loop.run(state, 2)
+    state, _ = loop.run(state, 2)
+    whole, _ = loop.run(loop.init(start(), jax.random.key(0)), 2)
+    same(
+        state.params,
+        il.IteratorOuterLoop(algorithm(), SGD, given[2:], meta_batch=4, chunk=1).run(whole, 2)[0].params,
+    )
+
+
 def run_once(batches: object) -> None:
     loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4)
     loop.run(loop.init(start(), jax.random.key(0)), 1)

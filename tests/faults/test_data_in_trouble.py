@@ -19,7 +19,8 @@ from PIL import Image
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.tasks.datasets import ClassArrays, memmap
+from innerloop.tasks.class_arrays import ClassArrays, starts_of
+from innerloop.tasks.datasets import memmap
 from innerloop.tasks.io import download
 from innerloop.tasks.io.cache import cached
 from innerloop.tasks.io.download import Source, locate
@@ -62,6 +63,18 @@ def test_a_memory_map_whose_file_is_cut_short(mapped, survived):
         "reported in one sentence instead of SIGBUS",
         "one checkpoint interval",
     )
+
+
+def test_the_last_classes_of_a_memory_map_whose_file_is_cut_short(mapped):
+    """They are a view, which has the map's offset but its own size."""
+    arrays, path = mapped
+    rows = int(arrays.counts[-2:].sum())
+    counts = arrays.counts[-2:]
+    last = ClassArrays(arrays.examples[-rows:], starts_of(counts), counts, arrays.names[-2:])
+    read = StreamedEpisodes(last, 2, 1, 1).read
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(InnerloopError, match=r"x.npy: was truncated while in use, got 1 bytes less"):
+        read(jax.random.key(0), 0, 2, 2)
 
 
 def test_pictures_that_vanish_while_training(short: Config, tmp_path: Path, survived):

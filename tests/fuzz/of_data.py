@@ -350,6 +350,6 @@ def arrays(root: Path) -> Attempt:
         write(draw, path, mutated(draw, [array]) if which < 0.6 else array)
         told = json_of(draw, about) if which > 0.7 else about
         write(draw, array_files.sidecar(path), mutated(draw, [told]) if 0.5 < which < 0.8 else told)
-        array_files.read(path, mapped=draw.random() < 0.5, verify=draw.random() < 0.5, source="test")
+        array_files.read(path, verify=draw.random() < 0.5, source="test")
 
     return attempt

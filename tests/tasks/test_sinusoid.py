@@ -78,7 +78,14 @@ def test_pure():
     assert not jnp.array_equal(one.support.inputs, Sinusoid(2, 2).sample(jax.random.key(6)).support.inputs)
 
 
-@pytest.mark.parametrize(("shots", "queries"), [(0, 1), (1, 0), (-1, 5)])
-def test_errors(shots: int, queries: int):
-    with pytest.raises(InnerloopError, match="shots and queries must be 1 or more"):
+@pytest.mark.parametrize(
+    ("shots", "queries", "message"),
+    [
+        (0, 1, "`shots` must be 1 or more, got 0"),
+        (1, 0, "`queries` must be 1 or more, got 0"),
+        (-1, 5, "`shots` must be 1 or more, got -1"),
+    ],
+)
+def test_errors(shots: int, queries: int, message: str):
+    with pytest.raises(InnerloopError, match=message):
         Sinusoid(shots, queries)

@@ -1,5 +1,6 @@
 """Groups of a table as tasks: rows, scaling, categories, missing values, splits, and windows."""
 
+import pickle
 import warnings
 
 import hypothesis.strategies as st
@@ -471,6 +472,45 @@ def test_windows_over_dates_and_other_columns():
     assert np.allclose(table.restore(batch.targets)[:, 0], [3, 4, 5], atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pd.DataFrame,
+        lambda frame: pytest.importorskip("pyarrow").Table.from_pandas(frame),
+        lambda frame: frame.set_axis(range(3), axis=1),
+    ],
+)
+def test_dates_in_frames_of_any_kind(make):
+    """An Arrow table does not know `in`, and pandas numbers columns without names."""
+    frame = series().assign(t=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D"))
+    frame = make(frame)
+    names = ("0", "1", "2") if isinstance(frame, pd.DataFrame) and 0 in frame else ("s", "t", "v")
+    table = tables.windows(frame, **dict(zip(("task", "time", "y"), names, strict=True)), length=3)
+    assert table.train.sizes[0] == 30 - 3
+
+
+def test_a_date_that_is_missing_is_told():
+    frame = series().assign(t=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D"))
+    frame.loc[3, "t"] = pd.NaT
+    with pytest.raises(
+        InnerloopError, match="column 't' must hold the times of all rows; use numbers or dates"
+    ):
+        tables.windows(frame, task="s", time="t", y="v", length=1)
+
+
+def test_times_for_other_rows_are_told():
+    frame = {"s": [1, 1, 1], "t": [1, 2], "v": [1.0, 2.0, 3.0]}
+    with pytest.raises(InnerloopError, match=r"columns must have the same length, got .*'t': 2"):
+        tables.windows(frame, task="s", time="t", y="v", length=1)
+
+
+def test_tables_can_be_pickled():
+    table = tables.from_frame(schools(10), task="school", x=["ses"], y="score")
+    copy = pickle.loads(pickle.dumps(table))
+    frame = {"ses": [0.5]}
+    assert np.array_equal(copy.inputs(frame), table.inputs(frame))
+
+
 def test_windows_of_new_series_reach_their_last_time():
     """The forecasts: the last windows of each series, whose targets are still to come."""
     table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3)
@@ -495,7 +535,9 @@ def test_series_that_are_too_short_are_told(rows):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"length": 0}, "`length` and `horizon` must be 1 or more"),
+        ({"length": 0}, "`length` must be 1 or more, got 0"),
+        ({"horizon": 0}, "`horizon` must be 1 or more, got 0"),
+        ({"length": 2.5}, "`length` must be a whole number, got 2.5"),
         ({"length": 40}, "no series has 41 consecutive rows"),
         ({"y": "name"}, "column 'name' must hold numbers"),
         ({"time": "twice"}, "column 'twice' must differ between rows of a series"),

@@ -6,6 +6,7 @@ A terminal obeys control characters, and a spreadsheet evaluates text that looks
 import json
 import math
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 LIMIT = 2000
 """The largest number of characters in a sentence."""
@@ -83,6 +84,21 @@ def broken(many: int) -> str:
     return (
         f"{counted(many, 'trajectory', 'trajectories')} broke, and the means leave them out" if many else ""
     )
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that occurred before; None if all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def listed(names: Sequence[str], maximum: int) -> str:
+    """The first `maximum` names, with dots for the others: `a, b, ...`."""
+    return ", ".join(names[:maximum]) + (", ..." if len(names) > maximum else "")
 
 
 def counted(number: int, one: str, many: str = "") -> str:

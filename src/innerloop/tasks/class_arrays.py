@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import first_repeated
 
 WHO = "ClassArrays"
 
@@ -141,8 +142,7 @@ def _check_names(names: tuple[str, ...]) -> None:
         raise InnerloopError(WHO, "names must be a tuple of strings", got=type(names).__name__)
     if not names:
         raise InnerloopError(WHO, "there must be at least one class", got=0)
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+    if (twice := first_repeated(names)) is not None:
         raise InnerloopError(WHO, "class names must differ", got=f"{twice!r} twice")
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import MetaState, StepInfo
+from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import from_local_shards, local_tasks
@@ -54,7 +54,7 @@ class IteratorOuterLoop(BlockLoop):
             InnerloopError: if the meta-batch is not a multiple of devices x chunk, or `batches` is not iterable.
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
-        self.read, self.follows = 0, None
+        self.read = 0
         self.batches_from = None if isinstance(batches, Iterable) or not callable(batches) else batches
         self.batches = iter(()) if self.batches_from else _iterator(batches)
 
@@ -74,14 +74,9 @@ class IteratorOuterLoop(BlockLoop):
         tasks = local_tasks(self.mesh, self.meta_batch)
         return tasks.stop - tasks.start
 
-    def after_run(self, steps: int, state: MetaState, info: StepInfo) -> None:
-        """Remember this state: a `run` that continues from it gets the next meta-batches."""
-        super().after_run(steps, state, info)
-        self.follows = state.step
-
-    def block(self, state: MetaState, steps: int) -> Task:
+    def block(self, state: MetaState, steps: int, follows: bool) -> Task:
         """The next `steps` meta-batches, on the devices."""
-        if self.batches_from and state.step is not self.follows:  # by identity: comparing values would block
+        if self.batches_from and not follows:
             self.read, self.batches = 0, _iterator(self.batches_from(int(state.step)))
         found = [_as_task(batch, self.own) for batch in islice(self.batches, steps)]
         self.read += len(found)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.engine.types import Batch, Task
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import check_choice, check_count
 
 GRID_POINTS = 50
 
@@ -41,10 +41,8 @@ class Sinusoid:
 
     def __post_init__(self) -> None:
         check_choice("Sinusoid", "protocol", self.protocol, ("maml", "reptile"))
-        if self.shots < 1 or self.queries < 1:
-            raise InnerloopError(
-                "Sinusoid", "shots and queries must be 1 or more", got=(self.shots, self.queries)
-            )
+        check_count("Sinusoid", "shots", self.shots)
+        check_count("Sinusoid", "queries", self.queries)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one wave and its points: inputs `[examples, 1]` (3 with the oracle), targets `[examples, 1]`."""

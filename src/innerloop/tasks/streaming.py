@@ -21,15 +21,15 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.meta_state import MetaState
-from innerloop.engine.outer import StepInfo, task_keys
-from innerloop.engine.prefetch import Prefetcher
+from innerloop.engine.outer import task_keys
 from innerloop.engine.types import Batch, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel.mesh import from_local_shards, local_copy, local_tasks, on_host
 from innerloop.tasks.block_loop import BlockLoop
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import unit_scale
 from innerloop.tasks.episodes import EpisodeRows
+from innerloop.tasks.prefetch import Prefetcher
 
 COPY_BYTES = 200_000
 """Bytes copied at a time, few enough to stay in a core's cache."""
@@ -104,6 +104,8 @@ def _check_whole(examples: PyTree) -> None:
 
     A deleted file does no harm, since the map keeps its contents.
     """
+    if isinstance(getattr(examples, "base", None), np.memmap):
+        examples = examples.base  # a view of a map has its own size, but the map's offset in the file
     path = getattr(examples, "filename", None)
     if path is None or not os.path.exists(path):
         return
@@ -111,11 +113,6 @@ def _check_whole(examples: PyTree) -> None:
     if missing > 0:
         hint = "put the file back, then `resume`"
         raise InnerloopError(str(path), "was truncated while in use", got=f"{missing} bytes less", hint=hint)
-
-
-def _scaled(task: Task) -> Task:
-    """The task with bytes scaled to [0, 1]."""
-    return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
 
 class StreamedOuterLoop(BlockLoop):
@@ -149,12 +146,11 @@ class StreamedOuterLoop(BlockLoop):
         Raises:
             InnerloopError: if the meta-batch is not a multiple of devices x chunk, or `prefetch` is below 1.
         """
-        if prefetch < 1:
-            raise InnerloopError("StreamedOuterLoop", "`prefetch` must be 1 or more", got=prefetch)
+        check_count("StreamedOuterLoop", "prefetch", prefetch)
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.episodes, self.prefetch = episodes, prefetch
-        self.ahead: Prefetcher | None = None
-        self.last: tuple[PyTree, PyTree, int] | None = None
+        self.ahead: Prefetcher[Task] | None = None
+        self.block_steps = 0
 
     def __enter__(self) -> "StreamedOuterLoop":
         return self
@@ -164,12 +160,7 @@ class StreamedOuterLoop(BlockLoop):
 
     def prepare(self, task: Task) -> Task:
         """Scale bytes to [0, 1] on the device."""
-        return _scaled(task)
-
-    def after_run(self, steps: int, state: MetaState, info: StepInfo) -> None:
-        """Remember this state: a `run` that continues from it gets the blocks read ahead."""
-        super().after_run(steps, state, info)
-        self.last = (state.key, state.step, steps)
+        return Task(*(Batch(unit_scale(batch.inputs), batch.targets) for batch in task))
 
     def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task]:
         """The tasks of one update, read again."""
@@ -178,31 +169,26 @@ class StreamedOuterLoop(BlockLoop):
         for number in range(self.meta_batch):
             yield jax.tree.map(itemgetter((0, number)), block)
 
-    def block(self, state: MetaState, steps: int) -> Task:
+    def block(self, state: MetaState, steps: int, follows: bool) -> Task:
         """The episodes of the next `steps` updates."""
-        if self.ahead is None or not self._follows(state, steps):
-            self._restart(state, steps)
-        assert self.ahead is not None
+        if self.ahead is None or not follows or steps != self.block_steps:
+            self.stop()
+            self.ahead, self.block_steps = self._read_ahead(state, steps), steps
         return self.ahead.next()
 
-    def _follows(self, state: MetaState, steps: int) -> bool:
-        """Whether `state` is the result of the last call; compares identities, since comparing values would block."""
-        if self.last is None:
-            return False
-        return state.key is self.last[0] and state.step is self.last[1] and steps == self.last[2]
-
-    def _restart(self, state: MetaState, steps: int) -> None:
-        """Restart prefetching at the step of this state."""
-        self.stop()
+    def _read_ahead(self, state: MetaState, steps: int) -> Prefetcher[Task]:
+        """Start to read blocks of `steps` updates, from the step of this state on."""
         # Copy the key, since the state's buffers will be donated.
         key, first = jnp.array(local_copy(state.key)), int(state.step)
-        own = local_tasks(self.mesh, self.meta_batch)
+        # The thread must not refer to this loop, or it would outlive it.
+        episodes, meta_batch, split = self.episodes, self.meta_batch, self.split
+        own = local_tasks(self.mesh, meta_batch)
 
         def block(number: int) -> Task:
-            tasks = self.episodes.read(key, first + number * steps, steps, self.meta_batch, own)
-            return from_local_shards(tasks, self.split)
+            tasks = episodes.read(key, first + number * steps, steps, meta_batch, own)
+            return from_local_shards(tasks, split)
 
-        self.ahead = Prefetcher(block, self.prefetch)
+        return Prefetcher(block, self.prefetch)
 
     def stop(self) -> None:
         """Stop prefetching; a later `run` starts again."""

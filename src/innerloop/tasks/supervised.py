@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from innerloop.engine.types import Batch, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import check_count
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import DeviceExamples
 
@@ -32,8 +32,7 @@ class SupervisedBatches(eqx.Module):
         Raises:
             InnerloopError: if `batch` is below 1.
         """
-        if batch < 1:
-            raise InnerloopError("SupervisedBatches", "`batch` must be 1 or more", got=batch)
+        check_count("SupervisedBatches", "batch", batch)
         self.examples = DeviceExamples(arrays.examples)
         self.starts, self.counts = jnp.asarray(arrays.starts), jnp.asarray(arrays.counts)
         self.batch = batch

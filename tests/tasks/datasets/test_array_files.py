@@ -46,7 +46,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 def test_what_is_written_is_read(some_arrays, tmp_path):
     array_files.write(some_arrays, tmp_path / "a.npy", "test")
-    assert same(array_files.read(tmp_path / "a.npy", mapped=False, verify=True, source="test"), some_arrays)
+    assert same(array_files.read(tmp_path / "a.npy", verify=True, source="test"), some_arrays)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.npy"]
     assert np.array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), some_arrays.examples)
 
@@ -57,7 +57,7 @@ def test_damage_is_told(some_arrays, tmp_path, message):
     array_files.write(some_arrays, path, "test")
     DAMAGE[message](path)
     with pytest.raises(InnerloopError, match=message):
-        array_files.read(path, mapped=False, verify=True)
+        array_files.read(path, verify=True)
 
 
 def test_a_pickle_is_never_loaded(some_arrays, tmp_path):
@@ -65,7 +65,7 @@ def test_a_pickle_is_never_loaded(some_arrays, tmp_path):
     array_files.write(some_arrays, path, "test")
     np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(InnerloopError, match="not an array file"):
-        array_files.read(path, mapped=False, verify=True)
+        array_files.read(path, verify=True)
 
 
 def test_a_write_that_fails_leaves_what_was_there(some_arrays, tmp_path):
@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_what_was_there(some_arrays, tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         array_files.write_blocks(blocks(), path, layout, "test")
-    assert same(array_files.read(path, mapped=False, verify=True), some_arrays)
+    assert same(array_files.read(path, verify=True), some_arrays)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.npy"]
 
 

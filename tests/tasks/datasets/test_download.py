@@ -6,6 +6,7 @@ import pytest
 from innerloop.errors import InnerloopError
 from innerloop.tasks.datasets import cifar, omniglot
 from innerloop.tasks.io import download
+from innerloop.tasks.io.cache import cached
 from innerloop.tasks.io.download import Source, locate
 
 CONTENT = b"the official archive"
@@ -98,6 +99,40 @@ def test_progress_goes_to_standard_error(empty_cache, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "downloading sub/file.bin" in err
+
+
+def test_a_download_that_breaks_gives_the_terminal_back(empty_cache, monkeypatch):
+    """Rich hides the cursor and repaints the bar in a thread until it is stopped."""
+    import pooch
+
+    bars = []
+
+    def fetch(self, *args: object, **kwargs: object) -> None:
+        bars.append(self.progressbar.bar)
+        self.progressbar.update(1)
+        raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fetch)
+    monkeypatch.setattr(download, "RETRIES", 0)
+    with pytest.raises(InnerloopError, match="reset by peer"):
+        locate(SOURCE)
+    assert [bar.live.is_started for bar in bars] == [False]
+
+
+UNREACHABLE = "x" * 300
+"""Too long for the name of a folder: like a private folder, it cannot even be looked up."""
+
+
+def test_folders_that_cannot_be_looked_up(some_arrays, tmp_path, monkeypatch):
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / UNREACHABLE))
+    monkeypatch.delenv("INNERLOOP_DATA", raising=False)
+    with pytest.warns(UserWarning, match="continuing without a cache"):
+        assert cached("a", "test", lambda: some_arrays) is some_arrays
+    with pytest.raises(InnerloopError, match="is in no data folder and could not be downloaded"):
+        locate(SOURCE)
+    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / UNREACHABLE))
+    with pytest.raises(InnerloopError, match="INNERLOOP_DATA: must name an existing folder"):
+        locate(SOURCE)
 
 
 def test_official_checksums():

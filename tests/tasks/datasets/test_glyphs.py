@@ -2,9 +2,10 @@ import time
 
 import numpy as np
 import pytest
+from tools import glyph_classes
 
 from innerloop.errors import InnerloopError
-from innerloop.tasks.datasets import glyph_classes, glyph_fonts, glyphs
+from innerloop.tasks.datasets import glyph_fonts, glyphs
 from innerloop.tasks.io import class_splits
 
 

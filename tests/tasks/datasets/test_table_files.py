@@ -41,6 +41,14 @@ def test_columns_that_are_wanted_and_columns_of_text(csv):
         table_files.read(csv("a,b,c\n1,2,3\n"), ["a", "z"])
 
 
+def test_a_hundred_thousand_columns_are_checked_at_once(csv):
+    """Not each of them against all others, which would take an hour."""
+    names = [f"c{i}" for i in range(200_000)]
+    assert len(table_files.read(csv(",".join(names) + "\n"))) == len(names)
+    with pytest.raises(InnerloopError, match="columns must have different names, got c7 twice"):
+        table_files.read(csv(",".join([*names, "c7", "c3"]) + "\n"))
+
+
 def test_codes_with_underscores_are_text(csv):
     """Python reads 1_10 as the number 110."""
     found = table_files.read(csv("a,b\n1_10,1\n11_0,2\n"))

@@ -1,5 +1,6 @@
 import copy
 import functools
+import gc
 import threading
 import time
 import tracemalloc
@@ -271,6 +272,39 @@ def test_reading_goes_on_while_the_device_computes(episodes):
         jax.block_until_ready(state)
         seconds = time.monotonic() - begun
     assert seconds < 1.6  # 1.0 side by side, 2.0 one after the other
+
+
+class Interrupted:
+    """The losses of a block in flight: waiting for them is interrupted."""
+
+    def block_until_ready(self):
+        raise KeyboardInterrupt
+
+
+def test_a_call_that_was_interrupted_reads_the_same_again(episodes):
+    with streamed(episodes) as loop:
+        whole, _ = loop.run(fresh(), 4)
+    with streamed(episodes) as loop:
+        state, _ = loop.run(fresh(), 2)
+        interrupted: Any = Interrupted()
+        loop.in_flight.extend([interrupted, interrupted])
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(state, 2)
+        loop.in_flight.clear()
+        again, _ = loop.run(state, 2)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
+
+
+def test_the_reader_ends_with_its_loop(episodes):
+    """A loop without `with` that is built again in a notebook must not keep its thread and blocks."""
+    loop = streamed(episodes)
+    loop.block(fresh(), 1, False)
+    assert len(readers()) == 1
+    (reader,) = readers()
+    del loop
+    gc.collect()
+    reader.join(5)
+    assert not readers()
 
 
 def test_errors_say_what_to_do(classes, episodes):

@@ -15,7 +15,7 @@ import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
-from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
 from innerloop.tasks.io import class_splits
 from innerloop.tasks.io.archives import Limits, read_tar
 from innerloop.tasks.io.cache import cached
@@ -66,12 +66,11 @@ def _build(root: str | os.PathLike[str] | None) -> ClassArrays:
         raise InnerloopError(str(path), "is not the binary version of CIFAR-100", got=f"no {missing[0]}")
     names = parts[FINE_NAMES].decode("ascii", "replace").split()
     labels, pictures = _records(path, parts["train.bin"] + parts["test.bin"])
-    order, sha256 = _in_order(labels, pictures)
-    _check(path, names, labels, sha256)
+    order, digest = _in_order(labels, pictures)
+    _check(path, names, labels, digest)
     examples = pictures[order].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     counts = np.full(CLASSES, PER_CLASS, np.int32)
-    starts = np.arange(CLASSES, dtype=np.int32) * PER_CLASS
-    return ClassArrays(np.ascontiguousarray(examples), starts, counts, tuple(names))
+    return ClassArrays(np.ascontiguousarray(examples), starts_of(counts), counts, tuple(names))
 
 
 def _records(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -93,11 +92,11 @@ def _in_order(labels: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, str
     return np.array(order), sha256(keys[i] for i in order).hex()
 
 
-def _check(path: Path, names: list[str], labels: np.ndarray, sha256: str) -> None:
+def _check(path: Path, names: list[str], labels: np.ndarray, digest: str) -> None:
     counts = np.bincount(labels, minlength=CLASSES)
     if len(names) != CLASSES or len(counts) != CLASSES or (counts != PER_CLASS).any():
         got = f"{len(names)} names, classes of {counts.min()} to {counts.max()} images"
         raise InnerloopError(str(path), f"must contain {CLASSES} classes of {PER_CLASS} images", got=got)
-    if sha256 != PIXELS:
+    if digest != PIXELS:
         hint = f"download it again from {ARCHIVE.url}"
-        raise InnerloopError(str(path), "the images are not CIFAR-100's", got=f"sha256 {sha256}", hint=hint)
+        raise InnerloopError(str(path), "the images are not CIFAR-100's", got=f"sha256 {digest}", hint=hint)

@@ -1,9 +1,10 @@
 """Glyphs: a few-shot data set that needs no download, rendered from the fonts that ship with matplotlib.
 
-The classes are 900 characters of 15 scripts, split by script: no script and no shape is in two parts
-(`glyph_classes` describes the selection). Each "drawer" of a character is one of the font faces that contain
-it, with its own affine and elastic distortion and stroke weight. The images have the format of Omniglot's, but
-are easier: use Omniglot for comparable numbers, and this set for a first run, for tests and offline.
+The classes are 900 characters of 15 scripts, split by script: no script and no shape is in two parts. The
+lists were selected by `tools/glyph_classes.py` in the repository. Each "drawer" of a character is one of the
+font faces that contain it, with its own affine and elastic distortion and stroke weight. The images have the
+format of Omniglot's, but are easier: use Omniglot for comparable numbers, and this set for a first run, for
+tests and offline.
 
 Several scripts, above all Canadian syllabics, contain rotated forms of one shape as different characters: do
 not augment with rotated classes here.

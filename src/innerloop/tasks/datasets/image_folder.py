@@ -1,15 +1,12 @@
 """The user's own images, in one folder per class, as class arrays."""
 
-import math
 import os
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
 from innerloop.tasks.class_arrays import ClassArrays, Splits
+from innerloop.tasks.fractions import check_fractions, split_by_fractions
 from innerloop.tasks.io import class_folders, pixels
 
 WHO = "folder.load"
@@ -44,13 +41,12 @@ def load(
         InnerloopError: if the folder or colour does not exist, there are fewer than three classes, a class has no
             images or is in two sets, an image is unreadable, or sizes differ without `size`.
     """
-    _check_split(split)
+    check_fractions(split, WHO)
     behind = pixels.colour(background, "background")
-    keep = lambda files: class_folders.drop_small_classes(files, min_examples, WHO)
-    parts = _parts(expanded(root, "folder.load"), split, seed, keep)
+    parts = _parts(expanded(root, WHO), split, seed, min_examples)
     class_folders.check_disjoint(parts, WHO)
     files = {name: paths for part in parts for name, paths in part.items()}
-    data = class_folders.read(files, size, class_folders.common_shape(files, size, channels), behind)
+    data = class_folders.read(files, size, channels, behind)
     return class_folders.split_classes(data, parts)
 
 
@@ -63,40 +59,27 @@ def read_classes(
     """All class folders of `root` as one set of class arrays, without a split; arguments and errors as in `load`."""
     behind = pixels.colour(background, "background")
     files = class_folders.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
-    return class_folders.read(files, size, class_folders.common_shape(files, size, channels), behind)
+    return class_folders.read(files, size, channels, behind)
 
 
 def _parts(
-    root: Path,
-    split: tuple[float, float, float],
-    seed: int,
-    keep: Callable[[class_folders.Files], class_folders.Files],
+    root: Path, split: tuple[float, float, float], seed: int, min_examples: int
 ) -> list[class_folders.Files]:
     validation = next((root / name for name in VALIDATION if (root / name).is_dir()), root / VALIDATION[0])
     folders = (root / "train", validation, root / "test")
     present = [folder for folder in folders if folder.is_dir()]
     if len(present) == 3:
-        return [keep(class_folders.list_classes(folder, WHO)) for folder in folders]
+        return [_classes(folder, min_examples) for folder in folders]
     if root / "train" in present and len(present) == 2:
         missing = next(folder for folder in folders if folder not in present)
         raise InnerloopError(WHO, f"{root} has only two of the three sets", got=f"no folder {missing}")
-    return _shuffled(keep(class_folders.list_classes(root, WHO)), split, seed)
-
-
-def _shuffled(
-    files: class_folders.Files, split: tuple[float, float, float], seed: int
-) -> list[class_folders.Files]:
+    files = _classes(root, min_examples)
     if len(files) < 3:
         raise InnerloopError(WHO, "a split needs at least three classes", got=len(files))
-    names = list(files)
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    test = min(max(1, round(split[2] * len(names))), len(names) - 2)
-    validation = min(max(1, round(split[1] * len(names))), len(names) - test - 1)
-    ends = (len(names) - test - validation, len(names) - test, len(names))
-    starts = (0, *ends[:2])
-    return [{name: files[name] for name in sorted(order[a:b])} for a, b in zip(starts, ends, strict=True)]
+    parts = split_by_fractions(list(files), split, seed, minimum=1)
+    return [{name: files[name] for name in sorted(part)} for part in parts]
 
 
-def _check_split(split: tuple[float, float, float]) -> None:
-    if len(split) != 3 or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
-        raise InnerloopError(WHO, "split must be three positive fractions that sum to 1", got=split)
+def _classes(folder: Path, min_examples: int) -> class_folders.Files:
+    """The class folders that have enough images."""
+    return class_folders.drop_small_classes(class_folders.list_classes(folder, WHO), min_examples, WHO)

@@ -38,7 +38,7 @@ def open(path: str | os.PathLike[str], *, verify: bool = False) -> ClassArrays:
     Raises:
         InnerloopError: if a file is missing, truncated or in another format, or the JSON file does not match it.
     """
-    return array_files.read(_npy(path), mapped=True, verify=verify)
+    return array_files.read(_npy(path), verify=verify)
 
 
 def build(
@@ -67,7 +67,7 @@ def build(
     layout = array_files.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))
     with cannot_write(target):
         array_files.write_blocks(
-            class_folders.blocks(files, size, shape, behind), target, layout, "a folder of pictures"
+            class_folders.blocks(files, size, shape[2], behind), target, layout, "a folder of pictures"
         )
     return open(target)
 

@@ -52,9 +52,8 @@ def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
     class_folders.check_disjoint(parts, WHO)
     _tell_unusual(parts)
     files = {name: paths for part in parts for name, paths in part.items()}
-    shape = class_folders.common_shape(files, size, 3)
     name, source = f"mini-imagenet-v2-{size}-{_key(folder)}", _listing(files)
-    data = cached(name, source, lambda: class_folders.read(files, size, shape))
+    data = cached(name, source, lambda: class_folders.read(files, size, 3))
     return class_folders.split_classes(data, parts)
 
 

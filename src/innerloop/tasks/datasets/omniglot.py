@@ -41,7 +41,7 @@ PIXELS = "75a36f7ce605ee617d0c45021613841aec979e079f71594e885aba52a7c003ce"
 
 SIDE, DRAWERS, CLASSES = 105, 20, 1623
 VALIDATION_ALPHABETS = ("Syriac_(Estrangelo)", "Tagalog", "Tifinagh")
-MEMBER = re.compile(r"images_(?:background|evaluation)/([^/]+/character\d+)/\d+_\d+\.png")
+MEMBER = re.compile(r"images_(?:background|evaluation)/[^/]+/character\d+/\d+_\d+\.png")
 LIMITS = Limits(member=64 << 10, total=64 << 20, members=100_000, file=FILE)
 
 Resample = Literal["lanczos", "nearest"]
@@ -95,16 +95,11 @@ def _build(size: int, resample: Resample, root: str | os.PathLike[str] | None) -
         for member, content in read_zip(path, MEMBER, LIMITS):
             ink = _ink(content, f"{path}: {member}")
             total.update(np.packbits(ink).tobytes())
-            classes.setdefault(_class(member), []).append(_resized(ink, size, resample))
+            _, alphabet, character, _ = member.split("/")
+            classes.setdefault(f"{alphabet}/{character}", []).append(_resized(ink, size, resample))
     _check(classes, total.hexdigest())
     names = sorted(classes)
     return ClassArrays.from_lists([np.stack(classes[name]) for name in names], names)
-
-
-def _class(member: str) -> str:
-    match = MEMBER.fullmatch(member)
-    assert match is not None
-    return match[1]
 
 
 def _ink(content: bytes, who: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import open_regular
@@ -54,10 +55,12 @@ def read_zip(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
         open_regular(path, limits.file) as file,
         zipfile.ZipFile(file) as archive,
     ):
-        members = _checked_zip(path, archive.infolist(), limits)
-        for member in sorted(members, key=lambda m: m.filename):
+        _check_zip(path, archive.infolist(), limits)
+        for member in sorted(archive.infolist(), key=lambda m: m.filename):
             if wanted.fullmatch(member.filename):
-                yield member.filename, _content(archive, member)
+                with archive.open(member) as stream:
+                    # Not `archive.read`, which would unpack everything, however little the header states.
+                    yield member.filename, _exactly(stream, member.file_size)
 
 
 def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tuple[str, bytes]]:
@@ -77,7 +80,7 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
         bounded = _Bounded(raw, path, limits)
         while (member := _header(bounded, path)) is not None:
             _check_tar(path, member, seen, limits)
-            content = bounded.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
+            content = _exactly(bounded, member.size + -member.size % tarfile.BLOCKSIZE)
             if member.isfile() and wanted.fullmatch(member.name):
                 yield member.name, content[: member.size]
         if not bounded.given:
@@ -86,7 +89,7 @@ def read_tar(path: Path, wanted: re.Pattern[str], limits: Limits) -> Iterator[tu
             pass
 
 
-def _checked_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> list[zipfile.ZipInfo]:
+def _check_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> None:
     seen: set[str] = set()
     for member in members:
         _check_name(path, member.filename, seen, limits)
@@ -101,7 +104,6 @@ def _checked_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> 
         if member.file_size > limits.ratio * max(member.compress_size, 64):
             raise _refused(path, f"member {member.filename!r} expands more than {limits.ratio:g} times")
     _check_size(path, "all members together", sum(m.file_size for m in members), limits.total)
-    return members
 
 
 def _check_tar(path: Path, member: tarfile.TarInfo, seen: set[str], limits: Limits) -> None:
@@ -126,11 +128,10 @@ def _check_size(path: Path, name: str, size: int, bound: int) -> None:
         raise _refused(path, f"{name!r} is larger than the bound of {bound} bytes", got=f"{size} bytes")
 
 
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """As many bytes as the header states: `archive.read` would unpack everything, however little is stated."""
-    with archive.open(member) as handle:
-        content = handle.read(member.file_size)
-    if len(content) != member.file_size:
+def _exactly(stream: "IO[bytes] | _Bounded", size: int) -> bytes:
+    """The next `size` bytes. Raises EOFError if the stream ends early."""
+    content = stream.read(size)
+    if len(content) != size:
         raise EOFError("a member ends early")
     return content
 
@@ -152,7 +153,7 @@ def _header(stream: "_Bounded", path: Path) -> tarfile.TarInfo | None:
             return member
         if member.size > EXTENDED:
             raise _refused(path, f"an extended header expands beyond the bound of {EXTENDED} bytes")
-        extended = stream.exactly(member.size + -member.size % tarfile.BLOCKSIZE)
+        extended = _exactly(stream, member.size + -member.size % tarfile.BLOCKSIZE)
         if re.search(rb" (path|linkpath|size|GNU\.sparse[^=]*)=", extended):
             raise _refused(path, "an extended header changes a name or a size")
     return None
@@ -164,13 +165,6 @@ class _Bounded:
     def __init__(self, raw: io.BufferedIOBase, path: Path, limits: Limits) -> None:
         self.raw, self.path, self.given = raw, path, 0
         self.left = int(min(limits.total, limits.ratio * max(path.stat().st_size, 1024)))
-
-    def exactly(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises EOFError if the stream ends early."""
-        content = self.read(size)
-        if len(content) != size:
-            raise EOFError("a member ends early")
-        return content
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes. Raises InnerloopError beyond the bound."""

@@ -18,8 +18,7 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.files import make_folder, replacing
-from innerloop.io.safetensors_reader import largest
-from innerloop.io.untrusted import JsonObject, open_regular, parse_json, read_text
+from innerloop.io.untrusted import JsonObject, open_regular, read_object
 from innerloop.tasks.class_arrays import ClassArrays, starts_of
 
 FORMAT = 1
@@ -65,9 +64,9 @@ def write_blocks(blocks: Iterable[np.ndarray], path: Path, layout: Layout, sourc
         OSError: if the disk is full or cannot be written to.
     """
     with make_folder(path.parent), replacing(path) as temporary:
-        sha256 = _write_npy(blocks, temporary, layout)
+        digest = _write_npy(blocks, temporary, layout)
         sidecar(path).unlink(missing_ok=True)
-    _write_sidecar(path, layout, source, sha256)
+    _write_sidecar(path, layout, source, digest)
 
 
 def _write_npy(blocks: Iterable[np.ndarray], path: Path, layout: Layout) -> str:
@@ -85,11 +84,11 @@ def _write_npy(blocks: Iterable[np.ndarray], path: Path, layout: Layout) -> str:
         return sha256(written()).hex()
 
 
-def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None:
+def _write_sidecar(path: Path, layout: Layout, source: str, digest: str) -> None:
     content = {
         "format": FORMAT,
         "source": source,
-        "sha256": sha256,
+        "sha256": digest,
         "shape": list(layout.shape),
         "dtype": layout.dtype.name,
         "counts": layout.counts.tolist(),
@@ -99,8 +98,8 @@ def _write_sidecar(path: Path, layout: Layout, source: str, sha256: str) -> None
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -> ClassArrays:
-    """Read both files, with the examples mapped or in memory; check their sha256 if `verify`.
+def read(path: Path, *, verify: bool, source: str | None = None) -> ClassArrays:
+    """Read both files, with the examples as a memory map; check their sha256 if `verify`.
 
     Raises:
         InnerloopError: if a file is missing, damaged or of another format version, or not from `source` if that is
@@ -111,7 +110,7 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
         raise _damaged(path, f"has format {about.get('format')!r}, but this version reads {FORMAT}")
     if source is not None and about.get("source") != source:
         raise _damaged(path, "was made from another source", about.get("source"))
-    examples = _examples(path, mapped)
+    examples = _examples(path)
     if [*examples.shape] != about.get("shape") or examples.dtype.name != about.get("dtype"):
         raise _damaged(path, "does not have the shape and dtype that its JSON file states", examples.shape)
     data = _class_arrays(path, examples, about)
@@ -122,22 +121,17 @@ def read(path: Path, *, mapped: bool, verify: bool, source: str | None = None) -
 
 def _about(path: Path) -> JsonObject:
     try:
-        about = parse_json(read_text(sidecar(path)), str(sidecar(path)))
-    except (OSError, ValueError) as trouble:
+        return read_object(sidecar(path))
+    except InnerloopError as trouble:
         raise _damaged(sidecar(path), "is missing or not valid JSON", trouble) from trouble
-    if not isinstance(about, dict):
-        raise _damaged(sidecar(path), "must hold one JSON object", type(about).__name__)
-    return about
 
 
-def _examples(path: Path, mapped: bool) -> np.ndarray:
+def _examples(path: Path) -> np.ndarray:
     try:
-        with open_regular(path, sys.maxsize if mapped else largest()) as file, warnings.catch_warnings():
+        with open_regular(path, sys.maxsize) as file, warnings.catch_warnings():
             np.lib.format.read_magic(file)  # np.load would also open other kinds of files
             file.seek(0)
             warnings.simplefilter("ignore")  # about headers written by Python 2
-            if not mapped:
-                return np.load(file, allow_pickle=False)
             return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, TokenError, MemoryError, RecursionError, OverflowError) as trouble:
         raise _damaged(path, "is missing, truncated or not an array file", trouble) from trouble

@@ -44,10 +44,10 @@ def cached(
 
 
 def _kept(path: Path, source: str) -> ClassArrays | None:
-    if not path.exists() and not array_files.sidecar(path).exists():
+    if not os.path.exists(path) and not os.path.exists(array_files.sidecar(path)):
         return None
     try:
-        return array_files.read(path, mapped=True, verify=True, source=source)
+        return array_files.read(path, verify=True, source=source)
     except InnerloopError as damage:
         warnings.warn(f"innerloop: ignoring and rebuilding the cached arrays: {damage}", stacklevel=4)
         return None

@@ -3,14 +3,14 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
 from innerloop.io.safetensors_reader import largest
-from innerloop.io.text import counted
+from innerloop.io.text import counted, listed
 from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
 from innerloop.tasks.io.images import open_image, peek, to_array, warn_of_remarks
 from innerloop.tasks.io.pixels import WHITE, Colour
@@ -57,8 +57,7 @@ def drop_small_classes(files: Files, minimum: int, who: str) -> Files:
         what = (
             f"{len(left_out)} of {counted(len(files), 'class', 'classes')} with fewer than {minimum} images"
         )
-        shown = ", ".join(left_out[:10]) + (", ..." if len(left_out) > 10 else "")
-        warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=2)
+        warnings.warn(f"innerloop: {what} are left out: {listed(left_out, 10)}", stacklevel=2)
     return kept
 
 
@@ -75,7 +74,7 @@ def common_shape(files: Files, size: int | None, channels: int | None) -> tuple[
         raise InnerloopError("size", f"must be between 1 and {LARGEST}", got=size)
     if size is not None and channels is not None:
         return size, size, channels
-    heads = {path: peek(path) for path in _all(files)}
+    heads = {path: peek(path) for path in chain.from_iterable(files.values())}
     first, (width, height, _) = next(iter(heads.items()))
     odd = [path for path, head in heads.items() if head[:2] != (width, height)]
     if size is None and odd:
@@ -88,28 +87,25 @@ def common_shape(files: Files, size: int | None, channels: int | None) -> tuple[
     return (size, size, found) if size is not None else (height, width, found)
 
 
-def blocks(
-    files: Files, size: int | None, shape: tuple[int, int, int], background: Colour = WHITE
-) -> Iterator[np.ndarray]:
+def blocks(files: Files, size: int | None, channels: int, background: Colour = WHITE) -> Iterator[np.ndarray]:
     """Yield the images one by one as `[1, height, width, channels]` uint8; Pillow's warnings are merged into one."""
     remarks: list[str] = []
-    for path in _all(files):
-        yield to_array(open_image(path, str(path), remarks), size, shape[2], background)[None]
+    for path in chain.from_iterable(files.values()):
+        yield to_array(open_image(path, str(path), remarks), size, channels, background)[None]
     warn_of_remarks(remarks)
 
 
-def read(
-    files: Files, size: int | None, shape: tuple[int, int, int], background: Colour = WHITE
-) -> ClassArrays:
-    """All images as class arrays of the agreed shape, with transparent parts composited on a colour.
+def read(files: Files, size: int | None, channels: int | None, background: Colour = WHITE) -> ClassArrays:
+    """All images as class arrays of their common shape, with transparent parts composited on a colour.
 
     Raises:
-        InnerloopError: if an image is unreadable, naming it.
+        InnerloopError: as for `common_shape`, or if an image is unreadable, naming it.
     """
+    shape = common_shape(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     check_memory(int(counts.sum()), shape)
     examples = np.empty((int(counts.sum()), *shape), np.uint8)
-    for row, picture in enumerate(blocks(files, size, shape, background)):
+    for row, picture in enumerate(blocks(files, size, shape[2], background)):
         examples[row] = picture[0]
     return ClassArrays(examples, starts_of(counts), counts, tuple(files))
 
@@ -162,8 +158,3 @@ def _pictures(folder: Path, who: str) -> list[Path]:
             who, f"class folder {folder} contains no images", hint=f"known endings are {endings}"
         )
     return found
-
-
-def _all(files: Files) -> Iterator[Path]:
-    for paths in files.values():
-        yield from paths

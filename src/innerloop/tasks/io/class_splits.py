@@ -21,7 +21,7 @@ SHA256 = {
     "omniglot_maml_train.txt": "5db7f21e25125d35ddee42bb747ab423264e20b224efb534ee904c31112461e2",
     "omniglot_maml_validation.txt": "4347444f1e5d3c11a5ed0943080a2d51427fbb51c28f3f997bf2cca644b56575",
 }
-PARTS = ("train", "validation", "test")
+PARTS = Splits._fields
 
 
 def names(split: str, part: str) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def _data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
     named = [("INNERLOOP_DATA", os.environ.get("INNERLOOP_DATA")), ("root", root)]
     folders = [(who, expanded(folder, who)) for who, folder in named if folder]
     for who, folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # `Path.is_dir` raises PermissionError below a private folder
             raise InnerloopError(who, "must name an existing folder", got=repr(str(folder)))
     return [folder for _, folder in folders] + [cache_folder()]
 
@@ -78,14 +78,15 @@ def locate(*sources: Source, root: str | os.PathLike[str] | None = None) -> list
 
 
 def _find(source: Source, folders: list[Path]) -> Path | None:
-    return next((folder / source.path for folder in folders if (folder / source.path).is_file()), None)
+    paths = (folder / source.path for folder in folders)
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def _download(source: Source) -> Path:
     import pooch
 
     registry, urls = {source.path: f"md5:{source.md5}"}, {source.path: source.url}
-    progress = _progress(source.path, source.size)
+    progress: Any = _Progress(source.path, source.size)
     fetch: Any = pooch.HTTPDownloader(progressbar=progress, chunk_size=CHUNK, timeout=STALL / 2)
     try:
         keeper = pooch.create(
@@ -94,6 +95,8 @@ def _download(source: Source) -> Path:
         return Path(keeper.fetch(source.path, downloader=_in_time(fetch, progress)))
     except (OSError, ValueError) as trouble:  # no network, a refused address, a full disk; a wrong checksum
         raise _nowhere(source, trouble) from None  # the traceback of the cause is very long
+    finally:
+        progress.close()
 
 
 def _in_time(fetch: Any, progress: Any) -> Any:
@@ -101,10 +104,17 @@ def _in_time(fetch: Any, progress: Any) -> Any:
 
     def fetched(url: str, output_file: str, keeper: Any) -> None:
         ended = Future[None]()
-        threading.Thread(target=_run, args=(ended, fetch, url, output_file, keeper), daemon=True).start()
+
+        def work() -> None:
+            try:
+                ended.set_result(fetch(url, output_file, keeper))
+            except BaseException as trouble:
+                ended.set_exception(trouble)
+
+        threading.Thread(target=work, daemon=True).start()
         progress.seen = 0
         last, seen = time.monotonic() + STALL + progress.limit / SLOWEST, -1
-        while not _is_done(ended):
+        while not wait([ended], STALL).done:
             if progress.seen == seen or time.monotonic() > last:
                 progress.limit = -1  # ends the thread when its next bytes arrive
                 raise TimeoutError(f"the server sent {progress.seen} bytes and then was too slow")
@@ -112,18 +122,6 @@ def _in_time(fetch: Any, progress: Any) -> Any:
         ended.result()
 
     return fetched
-
-
-def _run(ended: "Future[None]", fetch: Any, *arguments: Any) -> None:
-    try:
-        ended.set_result(fetch(*arguments))
-    except BaseException as trouble:
-        ended.set_exception(trouble)
-
-
-def _is_done(ended: "Future[None]") -> bool:
-    """Whether the fetch has ended, after waiting for at most `STALL` seconds."""
-    return bool(wait([ended], STALL).done)
 
 
 def _nowhere(source: Source, trouble: Exception) -> InnerloopError:
@@ -169,9 +167,6 @@ class _Progress:
         self.bar.reset(self.job)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
-        self.bar.stop()
-
-
-def _progress(name: str, limit: int) -> Any:
-    return _Progress(name, limit)
+        """Leave the bar as it is, and give the terminal back."""
+        if self.bar.live.is_started:  # otherwise rich would print an empty line
+            self.bar.stop()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from innerloop.errors import InnerloopError
-from innerloop.io.text import shown
+from innerloop.io.text import first_repeated, shown
 from innerloop.io.untrusted import read_bytes
 
 BYTES = 1 << 28
@@ -103,8 +103,8 @@ def _check_names(names: list[str], path: Path) -> None:
     """Raise InnerloopError unless all columns have different names."""
     if not names or not all(name.strip() for name in names):
         raise InnerloopError(str(path), "the first row must name all columns", got=shown(names))
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise InnerloopError(str(path), "columns must have different names", got=f"{shown(twice[0])} twice")
+    if (twice := first_repeated(names)) is not None:
+        raise InnerloopError(str(path), "columns must have different names", got=f"{shown(twice)} twice")
 
 
 def _check_wanted(wanted: Collection[str] | None, names: list[str], path: Path) -> None:
@@ -123,9 +123,9 @@ def _check_size(cells: int, path: Path) -> None:
 
 def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: Collection[str]) -> Columns:
     """The columns of a Parquet file. Sizes are checked before reading: a small file may contain a huge table."""
-    pyarrow, parquet = _pyarrow(path)
+    pyarrow = _pyarrow(path)
     try:
-        file = parquet.ParquetFile(pyarrow.BufferReader(content))
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
         _check_names(list(file.schema_arrow.names), path)
         _check_wanted(wanted, list(file.schema_arrow.names), path)
         _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
@@ -139,15 +139,14 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: C
         raise InnerloopError(str(path), f"is not a Parquet table ({reason})", hint="write it again") from None
 
 
-def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
+def _pyarrow(path: Path) -> ModuleType:
     """The library for reading Parquet. Raises InnerloopError if it is not installed."""
     try:
-        import pyarrow
-        from pyarrow import parquet
+        import pyarrow.parquet
     except ImportError:
         hint = "pip install 'innerloop[tables]', or save the table as CSV"
         raise InnerloopError(str(path), "Parquet needs the package pyarrow", hint=hint) from None
-    return pyarrow, parquet
+    return pyarrow
 
 
 def _of_arrow(column: Any, name: str, path: Path, text: bool) -> np.ndarray:

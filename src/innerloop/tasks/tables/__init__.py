@@ -9,5 +9,3 @@ from innerloop.tasks.tables.preparation import Preparation as Preparation
 from innerloop.tasks.tables.table import Table as Table
 from innerloop.tasks.tables.table import from_frame as from_frame
 from innerloop.tasks.tables.windows import windows as windows
-
-__all__ = ["GroupTasks", "Preparation", "Table", "from_frame", "windows"]

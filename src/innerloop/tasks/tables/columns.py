@@ -57,8 +57,22 @@ def _keys(frame: Frame, who: str) -> list[Any]:
     return list(names)
 
 
+def values_of(frame: Frame, name: str, who: str) -> np.ndarray:
+    """The values of a column as they are, `[rows]`. Raises InnerloopError if there is no such column."""
+    keys = {str(key): key for key in _keys(frame, who)}
+    if name not in keys:
+        hint = "choose among: " + ", ".join(keys)
+        raise InnerloopError(who, "there is no column with this name", got=repr(name), hint=hint)
+    values = frame[keys[name]]
+    # `np.asarray` would turn a mixed list of numbers and text into text.
+    values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
+    if values.ndim != 1:
+        raise InnerloopError(who, f"column {name!r} must have one value per row", got=f"shape {values.shape}")
+    return values
+
+
 def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Column:
-    """A column of a frame.
+    """A column of numbers or text.
 
     Args:
         frame: the frame.
@@ -69,15 +83,7 @@ def column_of(frame: Frame, name: str, who: str, *, text: bool = False) -> Colum
     Raises:
         InnerloopError: if there is no such column, or it holds neither numbers nor text.
     """
-    keys = {str(key): key for key in _keys(frame, who)}
-    if name not in keys:
-        hint = "choose among: " + ", ".join(keys)
-        raise InnerloopError(who, "there is no column with this name", got=repr(name), hint=hint)
-    values = frame[keys[name]]
-    # `np.asarray` would turn a mixed list of numbers and text into text.
-    values = np.array(values, object) if isinstance(values, list | tuple) else np.asarray(values)
-    if values.ndim != 1:
-        raise InnerloopError(who, f"column {name!r} must have one value per row", got=f"shape {values.shape}")
+    values = values_of(frame, name, who)
     if values.dtype.kind in "biuf":
         found = values.astype(np.float64)
         column = Column(name, found, np.isnan(found))

@@ -1,11 +1,10 @@
 """Splitting the groups of a table into training, validation and test groups."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from innerloop.errors import InnerloopError
+from innerloop.io.text import first_repeated
+from innerloop.tasks.fractions import check_fractions, split_by_fractions
 from innerloop.tasks.tables.columns import as_name
 
 PARTS = ("train", "validation", "test")
@@ -30,19 +29,13 @@ def split_names(names: Sequence[str], split: Split, seed: int, who: str) -> dict
     """
     if isinstance(split, Mapping):
         return _as_named(names, split, who)
-    if np.shape(split) != (3,) or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-6):
-        raise InnerloopError(who, "`split` must be three positive fractions that sum to 1", got=split)
+    check_fractions(split, who)
     if len(names) < 3 * MIN_GROUPS:
         hint = "choose another column as `task`"
         raise InnerloopError(
             who, f"a split needs at least {3 * MIN_GROUPS} groups", got=len(names), hint=hint
         )
-    ordered = sorted(names)
-    order = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
-    test = min(max(MIN_GROUPS, round(split[2] * len(names))), len(names) - 2 * MIN_GROUPS)
-    validation = min(max(MIN_GROUPS, round(split[1] * len(names))), len(names) - test - MIN_GROUPS)
-    cuts = (len(names) - test - validation, len(names) - test)
-    return dict(zip(PARTS, (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :]), strict=True))
+    return dict(zip(PARTS, split_by_fractions(sorted(names), split, seed, MIN_GROUPS), strict=True))
 
 
 def _as_named(names: Sequence[str], split: Mapping[str, Iterable[object]], who: str) -> dict[str, list[str]]:
@@ -55,8 +48,8 @@ def _as_named(names: Sequence[str], split: Mapping[str, Iterable[object]], who: 
             who, "`split` must name the groups of each part", got=sorted(map(str, split)), hint=hint
         )
     chosen = [name for part in parts.values() for name in part]
-    if twice := [name for i, name in enumerate(chosen) if name in chosen[:i]]:
-        raise InnerloopError(who, "a group must be in only one part of `split`", got=f"{twice[0]!r} twice")
+    if (twice := first_repeated(chosen)) is not None:
+        raise InnerloopError(who, "a group must be in only one part of `split`", got=f"{twice!r} twice")
     if unknown := sorted(set(chosen) - set(names)):
         raise InnerloopError(who, "`split` names a group that the table does not have", got=repr(unknown[0]))
     return parts

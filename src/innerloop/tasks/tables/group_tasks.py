@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from innerloop.engine.types import Batch, FiniteTasks, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 
 
 class GroupTasks(FiniteTasks, eqx.Module):
@@ -132,8 +132,8 @@ def _check(
 ) -> None:
     """Raise InnerloopError unless every group has at least one support row and one query row."""
     for name, value in (("shots", shots), ("queries", queries)):
-        if value is not None and value < 1:
-            raise InnerloopError("GroupTasks", f"`{name}` must be 1 or more", got=value)
+        if value is not None:
+            check_count("GroupTasks", name, value)
     if len(counts) == 0:
         raise InnerloopError("GroupTasks", "there must be at least one group", got=0)
     minimum = 2 + (gap or 0)

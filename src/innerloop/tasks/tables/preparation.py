@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from innerloop.errors import InnerloopError
-from innerloop.io.text import counted
+from innerloop.io.text import counted, listed
 from innerloop.io.untrusted import parse_json
 from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of
 
@@ -78,9 +78,8 @@ class Category:
         found = self.codes(column)
         if unseen := sorted({str(column.values[i]) for i in np.flatnonzero(found < 0)}):
             what = f"{counted(len(unseen), 'value')} of column {self.name!r} not in any training group"
-            names = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
             rows = counted(int((found < 0).sum()), "row")
-            warnings.warn(f"innerloop: {what} ({names}), found in {rows}", stacklevel=2)
+            warnings.warn(f"innerloop: {what} ({listed(unseen, 5)}), found in {rows}", stacklevel=2)
         return (found[:, None] == np.arange(self.width)).astype(np.float64)
 
 
@@ -119,7 +118,7 @@ class Preparation:
         Raises:
             InnerloopError: if a column of x is absent or of another kind, or a value is missing.
         """
-        return self.encoded(read(frame, self.x))
+        return _join_columns(self.x, read(frame, self.x))
 
     def targets(self, frame: Frame) -> np.ndarray:
         """The targets of a frame: scaled values `[rows, outputs]` float32, or class indices `[rows]` int32.
@@ -129,7 +128,7 @@ class Preparation:
         """
         columns = read(frame, self.y)
         if not isinstance(self.y[0], Category):
-            return join_columns(self.y, columns)
+            return _join_columns(self.y, columns)
         codes = self.y[0].codes(columns[0])
         if (codes < 0).any():
             got = repr(columns[0].values[codes < 0][0])
@@ -138,10 +137,6 @@ class Preparation:
                 WHO, f"column {self.y[0].name!r} has a class that no training group has", got=got, hint=hint
             )
         return codes.astype(np.int32)
-
-    def encoded(self, columns: Sequence[Column]) -> Float[np.ndarray, "rows features"]:
-        """The encoded columns of x, side by side."""
-        return join_columns(self.x, columns)
 
     def restore(self, outputs: ArrayLike) -> np.ndarray:
         """Predictions in the units of the table.
@@ -186,7 +181,7 @@ def read(frame: Frame, columns: Sequence[Number | Category]) -> list[Column]:
     return found
 
 
-def join_columns(
+def _join_columns(
     kinds: Sequence[Number | Category], columns: Sequence[Column]
 ) -> Float[np.ndarray, "rows width"]:
     """Encoded columns side by side, float32."""

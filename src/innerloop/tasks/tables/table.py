@@ -11,13 +11,17 @@ from numpy.typing import ArrayLike
 
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError, check_choice
-from innerloop.io.text import counted
+from innerloop.io.text import counted, first_repeated, listed
 from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, names_of
 from innerloop.tasks.tables.group_splits import PARTS, Split, split_names
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.tasks.tables.preparation import Category, Number, Preparation
 
 WHO = "tables.from_frame"
+
+
+def _unchanged(frame: Frame) -> Frame:
+    return frame
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Table:
     test: GroupTasks
     preparation: Preparation
     left_out: dict[str, int]
-    rows_of: Callable[[Frame], Frame] = lambda frame: frame
-    inputs_of: Callable[[Frame], Frame] = lambda frame: frame
+    rows_of: Callable[[Frame], Frame] = _unchanged
+    inputs_of: Callable[[Frame], Frame] = _unchanged
 
     def prepare(self, frame: Frame) -> Batch:
         """Prepare new rows with known y, in the same way as the training rows.
@@ -116,23 +120,11 @@ def from_frame(
         InnerloopError: if a column is absent or holds anything but numbers and text, values are missing and `missing`
             is `refuse`, there are too few groups, or an argument is out of range.
     """
-    return build_table(
-        frame,
-        task=task,
-        y=y,
-        x=x,
-        shots=shots,
-        queries=queries,
-        categories=categories,
-        missing=missing,
-        split=split,
-        seed=seed,
-    )
+    return build_table(frame, task, y, x, shots, queries, categories, missing, split, seed)
 
 
 def build_table(
     frame: Frame,
-    *,
     task: str,
     y: str | Sequence[str],
     x: Sequence[str] | None,
@@ -142,24 +134,31 @@ def build_table(
     missing: Literal["drop", "refuse"],
     split: Split,
     seed: int,
+    *,
     gap: int | None = None,
     who: str = WHO,
 ) -> Table:
     """As `from_frame`; `gap` is for rows in chronological order (see `GroupTasks`), `who` is named in messages."""
     check_choice(who, "missing", missing, ("drop", "refuse"))
-    names = _names(frame, task, x, y, who)
-    columns = _columns(frame, task, names, set(categories), who)
-    columns, left_out = _complete(columns, missing, who)
-    groups, left_out = _groups(columns[task], 2 + (gap or 0), left_out, who)
+    xs, ys = _names(frame, task, x, y, who)
+    columns = _columns(frame, task, [*xs, *ys], set(categories), who)
+    complete = _complete(columns, missing, who)
+    groups = _groups(complete[task], 2 + (gap or 0), who)
+    usable = len(complete[task].values)
+    lost = {
+        "missing values": len(columns[task].values) - usable,
+        "groups that are too small": usable - sum(map(len, groups.values())),
+    }
     parts = split_names(list(groups), split, seed, who)
     chosen = {part: np.concatenate([groups[name] for name in parts[part]]) for part in PARTS}
-    xs, ys = ([columns[name] for name in each] for each in names)
-    learn = lambda found: tuple(_learned(_rows(column, chosen["train"])) for column in found)
+    learn = lambda names: tuple(_learned(_rows(complete[name], chosen["train"])) for name in names)
     preparation = Preparation(task, learn(xs), learn(ys))
     _check_y(preparation, who)
+    frames = {part: {name: complete[name].values[chosen[part]] for name in (*xs, *ys)} for part in PARTS}
     train, validation, test = (
         GroupTasks(
-            *_encoded(preparation, xs, ys, chosen[part]),
+            preparation.inputs(frames[part]),
+            preparation.targets(frames[part]),
             np.array([len(groups[name]) for name in parts[part]]),
             tuple(parts[part]),
             shots=shots,
@@ -168,6 +167,7 @@ def build_table(
         )
         for part in PARTS
     )
+    left_out = {reason: count for reason, count in lost.items() if count}
     return Table(train, validation, test, preparation, left_out)
 
 
@@ -182,17 +182,14 @@ def _names(
     for name, found in (("x", xs), ("y", ys)):
         if not found:
             raise InnerloopError(who, f"`{name}` must name at least one column")
-    used = [task, *xs, *ys]
-    if twice := [name for i, name in enumerate(used) if name in used[:i]]:
-        raise InnerloopError(who, "a column must have one role", got=f"{twice[0]!r} twice among task, x, y")
+    if (twice := first_repeated([task, *xs, *ys])) is not None:
+        raise InnerloopError(who, "a column must have one role", got=f"{twice!r} twice among task, x, y")
     return xs, ys
 
 
-def _columns(
-    frame: Frame, task: str, names: tuple[list[str], list[str]], categories: set[str], who: str
-) -> dict[str, Column]:
+def _columns(frame: Frame, task: str, names: list[str], categories: set[str], who: str) -> dict[str, Column]:
     """The columns that are used, by name."""
-    used = [task, *names[0], *names[1]]
+    used = [task, *names]
     if unknown := sorted(categories.difference(used)):
         raise InnerloopError(who, "`categories` names a column that is not used", got=repr(unknown[0]))
     columns = {name: column_of(frame, name, who, text=name == task or name in categories) for name in used}
@@ -200,11 +197,11 @@ def _columns(
     return columns
 
 
-def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[str, Column], dict[str, int]]:
+def _complete(columns: dict[str, Column], missing: str, who: str) -> dict[str, Column]:
     """The rows without missing values; other rows are left out with a warning, or raise InnerloopError."""
     gone = np.any([column.missing for column in columns.values()], axis=0)
     if not gone.any():
-        return columns, {}
+        return columns
     each = ", ".join(f"{n}: {c.missing.sum()}" for n, c in columns.items() if c.missing.any())
     what = f"{gone.sum()} of {counted(len(gone), 'row')} with missing values"
     if missing == "refuse":
@@ -216,14 +213,10 @@ def _complete(columns: dict[str, Column], missing: str, who: str) -> tuple[dict[
             who, "every row has a missing value", got=each, hint="leave such columns out of `x`"
         )
     warnings.warn(f"innerloop: {what} are left out ({each})", stacklevel=4)
-    return {name: _rows(column, ~gone) for name, column in columns.items()}, {
-        "missing values": int(gone.sum())
-    }
+    return {name: _rows(column, ~gone) for name, column in columns.items()}
 
 
-def _groups(
-    column: Column, minimum: int, left_out: dict[str, int], who: str
-) -> tuple[dict[str, Int[np.ndarray, " rows"]], dict[str, int]]:
+def _groups(column: Column, minimum: int, who: str) -> dict[str, Int[np.ndarray, " rows"]]:
     """The rows of each group, in table order; groups too small for a task are left out, with a warning."""
     names, first, inverse = np.unique(column.values, return_index=True, return_inverse=True)
     order, ends = np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))
@@ -231,16 +224,13 @@ def _groups(
     groups = {name: rows[name] for name in names[np.argsort(first)]}
     small = [name for name, rows in groups.items() if len(rows) < minimum]
     if not small:
-        return groups, left_out
+        return groups
     if len(small) == len(groups):
         wrong = f"a task needs {minimum} rows, and no group of {column.name!r} has that many"
         raise InnerloopError(who, wrong, hint="choose another column as `task`")
-    lost = sum(len(groups[name]) for name in small)
-    shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
     what = f"{len(small)} of {counted(len(groups), 'group')} with fewer than {minimum} rows"
-    warnings.warn(f"innerloop: {what} are left out: {shown}", stacklevel=4)
-    kept = {name: rows for name, rows in groups.items() if len(rows) >= minimum}
-    return kept, left_out | {"groups that are too small": lost}
+    warnings.warn(f"innerloop: {what} are left out: {listed(small, 10)}", stacklevel=4)
+    return {name: rows for name, rows in groups.items() if len(rows) >= minimum}
 
 
 def _rows(column: Column, chosen: np.ndarray) -> Column:
@@ -251,15 +241,6 @@ def _rows(column: Column, chosen: np.ndarray) -> Column:
 def _learned(column: Column) -> Number | Category:
     """The scaling or categories learned from a column's training rows."""
     return Number.of(column) if column.numeric else Category.of(column)
-
-
-def _encoded(
-    preparation: Preparation, xs: list[Column], ys: list[Column], rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of these rows."""
-    inputs = preparation.encoded([_rows(column, rows) for column in xs])
-    chosen = {column.name: column.values[rows] for column in ys}
-    return inputs, preparation.targets(chosen)
 
 
 def _check_y(preparation: Preparation, who: str) -> None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 from innerloop.io.text import counted
-from innerloop.tasks.tables.columns import Frame, check_lengths, column_of
+from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, values_of
 from innerloop.tasks.tables.group_splits import Split
 from innerloop.tasks.tables.table import Table, build_table
 
@@ -58,23 +58,11 @@ def windows(
     Raises:
         InnerloopError: as for `from_frame`; or if a series has two rows for one time, or no series is long enough.
     """
-    if length < 1 or horizon < 1:
-        raise InnerloopError(WHO, "`length` and `horizon` must be 1 or more", got=(length, horizon))
+    length, horizon = check_count(WHO, "length", length), check_count(WHO, "horizon", horizon)
     cut = Windows(task, time, (y, *x), length, horizon)
     made = cut(frame)
     found = build_table(
-        made,
-        task=task,
-        y=cut.target,
-        x=None,
-        shots=shots,
-        queries=queries,
-        categories=(),
-        missing=missing,
-        split=split,
-        seed=seed,
-        gap=horizon - 1,
-        who=WHO,
+        made, task, cut.target, None, shots, queries, (), missing, split, seed, gap=horizon - 1, who=WHO
     )
     return replace(found, rows_of=cut, inputs_of=replace(cut, horizon=0))
 
@@ -111,19 +99,15 @@ class Windows:
         """
         series = column_of(frame, self.task, WHO, text=True)
         columns = [column_of(frame, name, WHO) for name in self.values]
-        check_lengths([series, *columns], WHO)
+        times = _times(frame, self.time)
+        check_lengths([series, *columns, times], WHO)
         for column in columns:
             if not column.numeric:
                 raise InnerloopError(WHO, f"column {column.name!r} must hold numbers", got="text")
-        times = _times(frame, self.time)
-        if not len(times) == len(series.values):
-            raise InnerloopError(WHO, "columns must have the same length", got=f"{len(times)} times")
-        order = np.lexsort((times, series.values.astype(str)))
-        return self._cut(order, series.values[order], times[order], [c.values[order] for c in columns])
+        order = np.lexsort((times.values, series.values.astype(str)))
+        return self._cut(series.values[order], times.values[order], [c.values[order] for c in columns])
 
-    def _cut(
-        self, order: np.ndarray, series: np.ndarray, times: np.ndarray, columns: list[np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def _cut(self, series: np.ndarray, times: np.ndarray, columns: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Cut sorted rows into windows."""
         reach = self.length + self.horizon - 1
         same, steps = series[1:] == series[:-1], np.diff(times)
@@ -147,13 +131,15 @@ class Windows:
         return found | {self.target: columns[0][starts + reach]}
 
 
-def _times(frame: Frame, name: str) -> np.ndarray:
-    """The column of times as numbers, `[rows]`; dates are converted to days."""
-    if name in frame and np.asarray(frame[name]).dtype.kind == "M":
-        dates = np.asarray(frame[name]).astype("datetime64[us]")
-        return dates.astype(np.int64) / (24 * 3600 * 10**6)
-    column = column_of(frame, name, WHO)
+def _times(frame: Frame, name: str) -> Column:
+    """The column of times as numbers; dates are converted to days."""
+    dates = values_of(frame, name, WHO)
+    if dates.dtype.kind == "M":
+        days = dates.astype("datetime64[us]").astype(np.int64) / (24 * 3600 * 10**6)
+        column = Column(name, days, np.isnat(dates))
+    else:
+        column = column_of(frame, name, WHO)
     if not column.numeric or column.missing.any():
         hint = "use numbers or dates without missing values"
         raise InnerloopError(WHO, f"column {name!r} must hold the times of all rows", hint=hint)
-    return column.values
+    return column

@@ -6,7 +6,7 @@ scripts first, and a candidate is skipped if in some face it looks like one that
 is skipped because of Latin A, c because of C. Between parts the criterion is stricter. So no shape occurs in
 two parts of the split, or twice in one part.
 
-`python -m innerloop.tasks.datasets.glyph_classes FOLDER` writes the lists.
+`python -m tools.glyph_classes FOLDER` writes the lists.
 """
 
 import sys
