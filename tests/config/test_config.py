@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from innerloop.config.data_settings import for_dataset
 from innerloop.config.presets.published import PAPER_LENGTH
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.registry import all_presets, preset
@@ -239,3 +240,12 @@ def test_an_unknown_word_is_told_by_the_library_itself():
 def test_offloading_without_checkpoints_is_refused():
     with pytest.raises(InnerloopError, match=r"inner\.offload: there are no checkpoints to offload"):
         InnerConfig(steps=100, offload=True)
+
+
+def test_classes_are_counted_only_where_there_are_classes():
+    """Tasks of classes that replace tasks without have five; the other way round, the number means nothing."""
+    waves, glyphs = preset("sinusoid-maml").data, preset("omniglot-20way-1shot-maml").data
+    assert for_dataset(waves, "glyphs").ways == 5
+    assert for_dataset(glyphs, "sinusoid").ways == 1
+    assert for_dataset(glyphs, "cifar_fs").ways == 20
+    assert for_dataset(waves, "navigation").ways == preset("navigation-maml-trpo").data.ways

@@ -201,13 +201,18 @@ def _parse_with_preset(argv: Sequence[str]) -> Train:
     if len(named) > 1:  # all but one are values of options
         named = {str(_arguments_of(argv, Config(), policies=True).preset)}
     base = presets.get(next(iter(named), ""), Config())
-    arguments = _arguments_of(argv, base)
-    if (dataset := arguments.data.dataset) != base.data.dataset:
+    rl_given = any(word.startswith("--rl.") for word in argv)
+    arguments = _arguments_of(argv, base, policies=rl_given)
+    if arguments.resume is not None:  # `_check_resume` compares with the run's own settings
+        return arguments
+    dataset = arguments.data.dataset
+    if dataset != base.data.dataset:
         # Start from a model that was trained on other data only if asked to.
         model = dataclasses.replace(base.model, start="")
         base = dataclasses.replace(base, model=model, data=for_dataset(base.data, dataset))
-        arguments = _arguments_of(argv, base)
-    return arguments
+    elif not rl_given:
+        return arguments
+    return _arguments_of(argv, base)
 
 
 def _arguments_of(argv: Sequence[str], base: Config, *, policies: bool = False) -> Train:
