@@ -23,7 +23,7 @@ from innerloop.config.schema import (
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.training import reinforcement, supervised
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped
 
 PRESETS = all_presets()
 
@@ -68,7 +68,7 @@ def test_recipes_change_no_data(name: str):
     assert ours.data == short.data
     assert replace(ours.evaluation, steps=0) == replace(short.evaluation, steps=0)
     assert ours != replace(short, name=ours.name)
-    assert ours.model.start in ("", *weights.shipped())
+    assert ours.model.start in ("", *shipped.names())
 
 
 # The papers and their code, in their own numbers: meta-steps, how the outer step decays, tasks, inner steps, inner step
