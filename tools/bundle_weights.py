@@ -6,7 +6,7 @@ python -m tools.bundle_weights RUN [RUN ...]
 import sys
 from pathlib import Path
 
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFolder
 
 
@@ -14,8 +14,8 @@ def ship(folder: Path) -> None:
     """Copy one run's weights into the package under its preset's name."""
     run = RunFolder(folder)
     arrays, config, facts = weights.load(run.weights)
-    weights.shipped_path(config.name).parent.mkdir(exist_ok=True)
-    weights.save(weights.shipped_path(config.name), arrays, config, facts)
+    shipped.path(config.name).parent.mkdir(exist_ok=True)
+    weights.save(shipped.path(config.name), arrays, config, facts)
     print(config.name, facts)
 
 

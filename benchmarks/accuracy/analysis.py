@@ -30,7 +30,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.engine.evaluate import evaluator
 from innerloop.io.files import write_text
 from innerloop.training.build import build
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import environment
 from innerloop.training.supervised import SupervisedExperiment, supervised
 
@@ -146,7 +146,7 @@ def speed(setting: str) -> None:
 
 def everything() -> None:
     """Measure all shipped image classifiers, each pair in the same setting, and the speeds."""
-    images = [name for name in weights.shipped() if "way" in name and not name.endswith("joint")]
+    images = [name for name in shipped.names() if "way" in name and not name.endswith("joint")]
     for name in images:
         model(name)
     for a, b in itertools.combinations(images, 2):

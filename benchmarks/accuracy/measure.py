@@ -23,7 +23,7 @@ from benchmarks.provenance import commit
 from innerloop.io.files import write_text
 from innerloop.parallel.cpu_devices import use_cores
 from innerloop.training.measure import measure
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFolder, environment
 from innerloop.training.trained import Trained, load_trained, untrained
 
@@ -79,7 +79,7 @@ def of_model(source: str, modes: Sequence[str], count: int) -> list[dict[str, An
 def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
     """What to measure, by name of the result file; `modes` are the normalisation modes."""
     found: dict[str, Measurements] = {}
-    for name in weights.shipped():
+    for name in shipped.names():
         if name.startswith(("navigation", "half-cheetah", "ant-")):
             continue  # benchmarks.accuracy.rl_returns measures policies, with several seeds each
         found[name] = partial(of_model, name, modes)
@@ -91,9 +91,9 @@ def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
 
 def training_of(source: str) -> tuple[str, dict[str, Any]]:
     """A subject's name, and the facts and seed of its training."""
-    if source not in weights.shipped() and not is_run(source):
+    if source not in shipped.names() and not is_run(source):
         return source, {"meta_steps": 0, "seed": 0}
-    path = weights.shipped_path(source) if source in weights.shipped() else RunFolder(source).weights
+    path = shipped.path(source) if source in shipped.names() else RunFolder(source).weights
     _, config, facts = weights.load(path)
     return config.name, {**facts, "seed": config.seed}
 

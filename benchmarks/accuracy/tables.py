@@ -15,7 +15,7 @@ from benchmarks.accuracy.published import (
 from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
 from innerloop.io.files import write_text
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped, weights
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
@@ -83,13 +83,13 @@ def turned(record: dict[str, Any]) -> str:
 
 def begun_with(subject: str) -> str:
     """The trained model whose body a shipped model started from; empty for random weights."""
-    return weights.load(weights.shipped_path(subject))[1].model.start if subject in weights.shipped() else ""
+    return weights.load(shipped.path(subject))[1].model.start if subject in shipped.names() else ""
 
 
 def trained_config(subject: str) -> Config | None:
     """The config of a shipped model, or of a preset that was trained unchanged."""
-    if subject in weights.shipped():
-        return weights.load(weights.shipped_path(subject))[1]
+    if subject in shipped.names():
+        return weights.load(shipped.path(subject))[1]
     config = all_presets().get(subject)
     return config if config is not None and config.spec.adapts_in_training else None
 

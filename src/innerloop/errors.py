@@ -61,16 +61,14 @@ class InnerloopError(ValueError):
             message += f"; {hint}"
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))
 
-    def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...], dict[str, object]]:
         """Pickle the finished message, with the plain values that were set on the error."""
-        state = {
+        state: dict[str, object] = {
             name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)
         }
-        return restored, (type(self), str(self), state)
+        return _with_message, (type(self), str(self)), state
 
 
-def restored(kind: type[InnerloopError], message: str, state: dict[str, object]) -> InnerloopError:
-    """Rebuild a pickled error."""
-    error = kind.__new__(kind, message)
-    vars(error).update(state)
-    return error
+def _with_message(cls: type[InnerloopError], message: str) -> InnerloopError:
+    """An unpickled error with a finished message."""
+    return cls.__new__(cls, message)

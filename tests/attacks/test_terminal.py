@@ -85,9 +85,9 @@ def test_no_other_console_is_made():
             assert "from_markup" not in name, path
             if name == "TextColumn":
                 assert "markup=False" in ast.unparse(call), path
-            if name == "print":
+            if name == "print" and call.args:
                 printed = ast.unparse(call)
-                ours = ("printable(", "as_json(", "usage()", "version()", "script(arguments.shell)")
+                ours = ("printable(", "as_json(", "usage()", "version(", "script(arguments.shell)")
                 assert any(x in printed for x in ours), path
             if name.endswith("json.dumps") and path.parent.name == "cli":
                 raise AssertionError(f"{path} prints JSON by itself")

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.accuracy import analysis_page, measure, tables
 from benchmarks.accuracy.published import ACCURACY, published_accuracy
 
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -39,12 +39,12 @@ def test_tables_of_the_analysis_are_made_of_the_files(name: str, text: str):
 
 
 def test_every_shipped_classifier_stands_beside_its_published_number():
-    shipped = {name for name in weights.shipped() if "way" in name and not name.endswith("joint")}
+    models = {name for name in shipped.names() if "way" in name and not name.endswith("joint")}
     results = tables.load(RESULTS)
-    assert shipped <= set(results)
+    assert models <= set(results)
     beside = {name for name, _ in ACCURACY}
-    assert shipped - beside == NOTHING_PUBLISHED
-    for name in shipped & beside:
+    assert models - beside == NOTHING_PUBLISHED
+    for name in models & beside:
         assert any(published_accuracy(name, record)[0] for record in results[name]["measurements"]), name
 
 
@@ -69,7 +69,7 @@ def test_what_the_files_are_said_to_hold():
         assert re.fullmatch(r"[0-9a-f]{7,}\+?", result["commit"]), name
         assert result["environment"]["machine"], name
         seeds = [run["seed"] for run in result.get("runs", [])] or [result["training"].get("seed")]
-        assert None not in seeds or name not in weights.shipped(), name
+        assert None not in seeds or name not in shipped.names(), name
 
 
 def test_new_measurements_stand_beside_those_of_other_settings(

@@ -5,7 +5,9 @@ import signal
 import pytest
 
 from innerloop.cli import progress
-from innerloop.cli.train import TrainRL, _parse_with_preset
+from innerloop.cli.train import TrainRL, _check_resume, _parse_with_preset
+from innerloop.config.presets.registry import preset
+from innerloop.config.serialization import to_json
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -133,6 +135,26 @@ def test_a_preset_beside_an_option_with_a_presets_name_has_its_own_options():
         50,
         "distance",
     )
+
+
+def test_settings_of_policies_beside_another_data_set():
+    words = ("sinusoid-maml", "--data.dataset", "navigation", "--rl.horizon", "50")
+    arguments = _parse_with_preset(words)
+    assert isinstance(arguments, TrainRL)
+    assert (arguments.data.dataset, arguments.rl.horizon) == ("navigation", 50)
+
+
+def test_settings_of_policies_elsewhere_are_refused(complaint):
+    for words in (("sinusoid-maml",), ("navigation-maml-trpo", "--data.dataset", "sinusoid")):
+        assert "unknown option, got --rl.horizon" in complaint("train", *words, "--rl.horizon", "50")
+
+
+def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
+    config = preset("navigation-maml-trpo")
+    (tmp_path / "config.json").write_text(to_json(config))
+    told = complaint("train", "--resume", tmp_path, "--rl.horizon", 50)
+    assert told.startswith("innerloop: --rl.horizon: the resumed run keeps its own setting, 100, got 50; ")
+    _check_resume(_parse_with_preset(words := ("--resume", str(tmp_path), "--rl.horizon", "100")), words)
 
 
 def test_unknown_and_missing_presets(complaint):

@@ -179,7 +179,7 @@ def test_a_start_of_other_data_is_not_inherited():
     ):
         arguments = _parse_with_preset(words)
         assert arguments.model.start == expected
-        config = _plan(arguments, words)[0]
+        config = _plan(arguments, words)[1]
         assert config is not None
         assert config.model.start == expected
 

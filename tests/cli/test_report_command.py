@@ -41,4 +41,5 @@ def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path):
     assert "needs a run" in complaint("report")
     assert "must be 2 or more" in complaint("report", sinusoid_run, "--tasks", 1)
     assert "is not a run" in complaint("report", tmp_path)
+    assert "is not a run" in complaint("report", sinusoid_run, tmp_path)  # before anything is measured
     assert "is a folder" in complaint("report", sinusoid_run, "--out", tmp_path)

@@ -293,6 +293,11 @@ def test_each_has_its_share_of_the_machine(together, tmp_path):
     assert printed == [f"{share} 0.45\n" for share in shares]
 
 
+def test_each_of_many_has_some_memory():
+    fraction = ParallelRunner([], 1000, None, Console()).environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"]
+    assert 0 < float(fraction) < 1 / 1000
+
+
 def test_modules_of_the_working_directory_are_not_taken_for_ours(tmp_path):
     (tmp_path / "rich.py").write_text("raise RuntimeError('not the package')")
     for command in ([*at_once_module.COMMAND[:-1], "import rich"], [*distributed.COMMAND, "--help"]):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from innerloop.config.data_settings import for_dataset
 from innerloop.config.presets.published import PAPER_LENGTH
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.registry import all_presets, preset
@@ -22,7 +23,7 @@ from innerloop.config.schema import (
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.training import reinforcement, supervised
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped
 
 PRESETS = all_presets()
 
@@ -67,7 +68,7 @@ def test_recipes_change_no_data(name: str):
     assert ours.data == short.data
     assert replace(ours.evaluation, steps=0) == replace(short.evaluation, steps=0)
     assert ours != replace(short, name=ours.name)
-    assert ours.model.start in ("", *weights.shipped())
+    assert ours.model.start in ("", *shipped.names())
 
 
 # The papers and their code, in their own numbers: meta-steps, how the outer step decays, tasks, inner steps, inner step
@@ -239,3 +240,12 @@ def test_an_unknown_word_is_told_by_the_library_itself():
 def test_offloading_without_checkpoints_is_refused():
     with pytest.raises(InnerloopError, match=r"inner\.offload: there are no checkpoints to offload"):
         InnerConfig(steps=100, offload=True)
+
+
+def test_classes_are_counted_only_where_there_are_classes():
+    """Tasks of classes that replace tasks without have five; the other way round, the number means nothing."""
+    waves, glyphs = preset("sinusoid-maml").data, preset("omniglot-20way-1shot-maml").data
+    assert for_dataset(waves, "glyphs").ways == 5
+    assert for_dataset(glyphs, "sinusoid").ways == 1
+    assert for_dataset(glyphs, "cifar_fs").ways == 20
+    assert for_dataset(waves, "navigation").ways == preset("navigation-maml-trpo").data.ways

@@ -2,6 +2,7 @@ import pytest
 
 from innerloop.cli import main
 from innerloop.report import measurements
+from innerloop.training.trained import load_trained
 
 SHORT = ("--outer.meta-steps", "2", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
 
@@ -25,4 +26,4 @@ def runs(tmp_path_factory, quickly):
 def groups(runs, quickly):
     """All runs measured on a few tasks, grouped by problem."""
     with quickly():
-        return measurements.gather(measurements.load(runs), 6)
+        return measurements.gather([load_trained(run) for run in runs], 6)

@@ -1,8 +1,5 @@
 from dataclasses import replace
 
-import pytest
-
-from innerloop.errors import InnerloopError
 from innerloop.report import measurements
 from innerloop.training.measure import measure
 from innerloop.training.measurement import Band
@@ -49,7 +46,7 @@ def test_labels_always_differ(runs):
 
 
 def test_a_weights_file_has_no_measures_of_training(runs):
-    result = measurements.gather(measurements.load([runs[0] / "weights.safetensors"]), 4)[0].runs[0]
+    result = measurements.gather([load_trained(runs[0] / "weights.safetensors")], 4)[0].runs[0]
     assert (result.metrics, result.environment, result.trained.folder) == ([], {}, None)
 
 
@@ -63,8 +60,3 @@ def test_problems_in_words(runs):
         config = replace(maml.config, data=replace(maml.config.data, **change))
         other = replace(maml, experiment=maml.experiment.with_config(config))
         assert measurements._problem(other) == words
-
-
-def test_all_runs_are_found_before_anything_is_measured(runs, tmp_path):
-    with pytest.raises(InnerloopError, match="is not a run"):
-        measurements.load([runs[0], tmp_path])

@@ -24,7 +24,6 @@ from fit_cases import LOSS, PARAMS, SCHEDULE, VALIDATION, algorithm, fitted, sam
 
 import innerloop as il
 from innerloop.errors import InnerloopError
-from innerloop.io.live_line import in_notebook
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
@@ -583,9 +582,9 @@ def test_one_display_is_kept_up_to_date_in_a_notebook(monkeypatch: pytest.Monkey
 def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
     module = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
     monkeypatch.setitem(sys.modules, "IPython", module)
-    assert not in_notebook()
+    assert not progress_line.in_notebook()
     monkeypatch.delitem(sys.modules, "IPython")
-    assert not in_notebook()
+    assert not progress_line.in_notebook()
 
 
 def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tmp_path: Path):

@@ -20,7 +20,7 @@ from innerloop.training import measure
 from innerloop.training import trained as training_trained
 from innerloop.training.experiment import Keys, held_out_key
 from innerloop.training.reinforcement import RLExperiment
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import RunFolder
 
 
@@ -157,7 +157,7 @@ def test_a_run_validates_on_validation_tasks(finished: Path):
 
 
 def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     (tmp_path / "sinusoid-maml.safetensors").write_bytes((finished / "weights.safetensors").read_bytes())
     assert training_trained.load_trained("sinusoid-maml").config == tiny
     with pytest.raises(

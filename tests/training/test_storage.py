@@ -19,7 +19,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import write_text
 from innerloop.io.text import as_json
 from innerloop.nn import MLP
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, shipped, weights
 from innerloop.training.storage.run_directory import LINES, METRICS, RunFolder
 from innerloop.training.storage.shapes import check_same_shapes
 
@@ -160,22 +160,22 @@ def test_files_that_are_no_weights(tmp_path: Path, how: str):
 
 
 def test_shipped_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
-    assert weights.shipped() == []
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    assert shipped.names() == []
     (tmp_path / "b.safetensors").write_text("")
     (tmp_path / "a.safetensors").write_text("")
     (tmp_path / "README").write_text("")
-    assert weights.shipped() == ["a", "b"]
-    assert weights.shipped_path("a") == tmp_path / "a.safetensors"
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "missing")
-    assert weights.shipped() == []
+    assert shipped.names() == ["a", "b"]
+    assert shipped.path("a") == tmp_path / "a.safetensors"
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "missing")
+    assert shipped.names() == []
 
 
 def test_shipped_snapshots_are_of_the_shipped_model():
     """Those of BOIL, for `innerloop analyze`: the same parameters, from random ones on; other presets have none."""
     name = "omniglot-5way-1shot-boil"
     found = weights.shipped_snapshots(name)
-    arrays, config, extra = weights.load(weights.shipped_path(name))
+    arrays, config, extra = weights.load(shipped.path(name))
     assert list(found) == sorted(found)
     assert next(iter(found)) == 0
     assert list(found)[-1] <= extra["meta_steps"] == config.outer.meta_steps

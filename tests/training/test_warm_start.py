@@ -13,7 +13,7 @@ from innerloop.config.schema import Config
 from innerloop.engine.pytree import by_path
 from innerloop.errors import InnerloopError
 from innerloop.training.build import build
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 from innerloop.training.warm_start import WarmStart, absolute
@@ -94,7 +94,7 @@ def test_where_a_start_is_looked_for(
     """A shipped model goes before a folder of its name; a relative path is kept as an absolute one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sinusoid-maml").mkdir()
-    assert WarmStart("sinusoid-maml").path == weights.shipped_path("sinusoid-maml")
+    assert WarmStart("sinusoid-maml").path == shipped.path("sinusoid-maml")
     assert absolute(started(tiny, "sinusoid-maml")).model.start == "sinusoid-maml"
     (tmp_path / "near").symlink_to(finished)
     assert absolute(started(tiny, "near")).model.start == str(finished.resolve())

@@ -13,8 +13,7 @@ from contextlib import suppress
 
 from innerloop.cli import streams
 from innerloop.errors import InnerloopError
-from innerloop.io.text import LIMIT, printable
-from innerloop.training.signals import Interrupted
+from innerloop.training.signals import Interrupted, print_error
 
 COMMANDS = {
     "list": "list the presets: paper protocols, recipes, and your own data",
@@ -102,7 +101,9 @@ def dispatch(argv: list[str]) -> int:
         print(_usage())
         return 0
     if argv[0] in ("-V", "--version"):
-        print(_version())
+        from innerloop.io.versions import version
+
+        print(f"innerloop {version('innerloop')}")
         return 0
     if argv[0] not in COMMANDS:
         raise _unknown(argv[0])
@@ -119,32 +120,21 @@ def _unknown(name: str) -> InnerloopError:
 
 def _usage() -> str:
     """The help text of the whole command."""
-    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: innerloop COMMAND ...",
-            "",
-            "Gradient-based meta-learning: learn an initialisation from which a few gradient steps solve a new",
-            "task.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "`innerloop COMMAND --help` lists its options; `innerloop --version` prints the version.",
-            "To get started: innerloop quickstart",
-        ]
-    )
+    commands = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
+    return f"""\
+usage: innerloop COMMAND ...
 
+Gradient-based meta-learning: learn an initialisation from which a few gradient steps solve a new
+task.
 
-def _version() -> str:
-    """Name and version."""
-    from innerloop.io.versions import version
+commands:
+{commands}
 
-    return f"innerloop {version('innerloop')}"
+`innerloop COMMAND --help` lists its options; `innerloop --version` prints the version.
+To get started: innerloop quickstart"""
 
 
 def fail(message: str, code: int) -> int:
     """Print an error message as one sentence and return the exit code."""
-    with suppress(OSError):
-        print(f"innerloop: {printable(message, LIMIT)}", file=sys.stderr, flush=True)
+    print_error(message)
     return code

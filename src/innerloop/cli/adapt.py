@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Steps, console, new_table, parse, print_json, start_jax
-from innerloop.cli.user_examples import Ink, UserData
+from innerloop.cli.common import DataFolder, Source, Steps, console, new_table, parse, print_json, start_jax
+from innerloop.cli.user_examples import InkOption, UserData
 from innerloop.config.schema import Normalization
 from innerloop.io.files import check_output_path, new_output, resolved
 from innerloop.io.text import counted, csv_cell
@@ -28,7 +28,7 @@ class Adapt:
     Example: innerloop adapt runs/omniglot-5way-1shot-maml my-letters
     """
 
-    source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
+    source: Source
     """A run's folder, a weights file, or a preset with bundled weights."""
     data: Annotated[Path, tyro.conf.Positional, arg(metavar="DATA")]
     """Your examples."""
@@ -41,11 +41,9 @@ class Adapt:
     normalization: Normalization = "inductive"
     """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
     support set alone (support), or all new pictures together (transductive)."""
-    ink: Annotated[
-        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
-    ] = None
+    ink: InkOption = None
     """Whether drawings are dark on light or light on dark."""
-    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    data_folder: DataFolder = ""
     """Where the training images are (data set `folder`), or the training table."""
     json: bool = False
     """Print one JSON object and nothing else."""

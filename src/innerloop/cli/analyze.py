@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import tyro
 from tyro.conf import arg
 
 from innerloop.cli import analyze_several
-from innerloop.cli.common import Count, Devices, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import (
+    Count,
+    DataFolder,
+    Devices,
+    Runs,
+    console,
+    new_table,
+    parse,
+    print_json,
+    start_jax,
+)
 from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OVERWRITE, OutputFolder, resolved
@@ -31,9 +40,7 @@ class Analyze:
     Example: innerloop analyze omniglot-5way-1shot-maml omniglot-5way-1shot-anil --only freeze nil --tasks 500
     """
 
-    runs: Annotated[
-        tuple[str, ...], tyro.conf.Positional, arg(metavar="RUN [RUN ...]", help_behavior_hint="")
-    ]
+    runs: Runs
     """Run folders, weights files, or presets with bundled weights."""
     only: Annotated[
         tuple[Name, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
@@ -65,7 +72,7 @@ class Analyze:
     """Seed for drawing the tasks."""
     fresh: bool = False
     """Rerun all experiments, even if their results are cached."""
-    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    data_folder: DataFolder = ""
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
     devices: Devices = None
     """CPU devices to split tasks over."""

@@ -140,7 +140,7 @@ class ParallelRunner:
 
     def environment(self) -> dict[str, str]:
         """The environment of a job: its share of an accelerator's memory, unless that is already set."""
-        fraction = f"{0.9 / self.at_once:.2f}"
+        fraction = f"{0.9 / self.at_once:.2g}"
         return {"XLA_PYTHON_CLIENT_MEM_FRACTION": fraction, **same_package(), "PYTHONUNBUFFERED": "1"}
 
     def ended(self, one: Running, code: int) -> None:

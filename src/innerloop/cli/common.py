@@ -25,6 +25,17 @@ Arguments = TypeVar("Arguments")
 OWN = "(default: the run's evaluation setting)"
 """How the help describes the default of a setting of the evaluation."""
 
+Runs = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+]
+"""Several trained initialisations."""
+
+Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+"""A trained initialisation."""
+
+DataFolder = Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: as trained)")]
+"""Where the training data are, if they have moved."""
+
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=OWN)]
 """A number that defaults to the run's own."""
 

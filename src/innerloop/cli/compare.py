@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Literal
 
-import tyro
-from tyro.conf import arg
-
-from innerloop.cli.common import Devices, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import Devices, Runs, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import TASKS
 from innerloop.errors import InnerloopError
 
@@ -22,9 +20,7 @@ class Compare:
     Example: innerloop compare runs/maml/seed-* runs/anil/seed-* --format markdown
     """
 
-    runs: Annotated[
-        tuple[str, ...], tyro.conf.Positional, arg(metavar="RUN [RUN ...]", help_behavior_hint="")
-    ]
+    runs: Runs
     """Run folders, weights files, or presets with bundled weights."""
     tasks: Annotated[int, TASKS] = 600
     """Held-out tasks per measurement."""
@@ -42,10 +38,11 @@ def run(argv: Sequence[str]) -> int:
     start_jax(arguments.devices)
     from innerloop.cli.progress import counting
     from innerloop.report import measurements, summary
+    from innerloop.training.trained import load_trained
 
-    watching = lambda title: counting(console(stderr=True), title)
-    loaded = measurements.load(arguments.runs)
-    found = summary.rows(measurements.gather(loaded, arguments.tasks, watching, baselines=False))
+    loaded = [load_trained(run) for run in arguments.runs]
+    progress_for = partial(counting, console(stderr=True))
+    found = summary.rows(measurements.gather(loaded, arguments.tasks, progress_for, baselines=False))
     out = console()
     if arguments.format == "json":
         print_json([asdict(row) for row in found])

@@ -75,12 +75,11 @@ def _fish(command: str, found: list[str]) -> str:
 def words() -> dict[str, list[str]]:
     """What may follow each command: its options, and presets where it takes one (for some, only those with weights)."""
     from innerloop.cli import COMMANDS
-    from innerloop.cli.presets import shipped
     from innerloop.config.presets.registry import all_presets
+    from innerloop.training.storage import shipped
 
-    presets = dict.fromkeys(TAKES_PRESETS, list(all_presets())) | dict.fromkeys(
-        TAKES_WEIGHTS, sorted(shipped())
-    )
+    presets = dict.fromkeys(TAKES_PRESETS, list(all_presets()))
+    presets |= dict.fromkeys(TAKES_WEIGHTS, shipped.names())
     found = {name: options(name) + presets.get(name, []) for name in COMMANDS}
     found["train"] += settings()
     found["completion"] += ["bash", "zsh", "fish"]

@@ -4,10 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import OWN, Count, Devices, Steps, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import (
+    OWN,
+    Count,
+    DataFolder,
+    Devices,
+    Source,
+    Steps,
+    console,
+    new_table,
+    parse,
+    print_json,
+    start_jax,
+)
 from innerloop.config.bounds import COUNTS, TASKS, TEST_SEED
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
@@ -15,9 +26,8 @@ from innerloop.io.text import broken, counted, diverged, with_interval
 from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
-    import innerloop.training.measurement
-    import innerloop.training.storage.sources
-    import innerloop.training.trained
+    from innerloop.training.measurement import Measurement, ReturnMeasurement, ScoreMeasurement
+    from innerloop.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Evaluate:
     Example: innerloop evaluate runs/omniglot-5way-1shot-maml --tasks 1000
     """
 
-    source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
+    source: Source
     """A run's folder, a weights file, or a preset with bundled weights."""
     tasks: Annotated[Count, TASKS] = None
     """Held-out tasks."""
@@ -49,7 +59,7 @@ class Evaluate:
     """Split of the classes to measure on."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed for drawing the tasks."""
-    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    data_folder: DataFolder = ""
     """Where the images are (data sets `folder` and `mini_imagenet`), or the table."""
     devices: Devices = None
     """CPU devices to split tasks over."""
@@ -69,7 +79,8 @@ def run(argv: Sequence[str]) -> int:
     if arguments.rotations is not None and not trained.config.data.rotations:
         hint = "leave it out"
         raise InnerloopError("--rotations", "its classes are not rotated in training either", hint=hint)
-    found = [_measured(trained, arguments, mode) for mode in _modes(trained, arguments)]
+    modes = _modes(trained, arguments)
+    found: dict[Normalization, Measurement] = {mode: _measured(trained, arguments, mode) for mode in modes}
     if arguments.json:
         print_json(_merged(found))
     else:
@@ -87,7 +98,7 @@ def _refuse_examples(arguments: Evaluate) -> None:
             )
 
 
-def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -> list[Normalization]:
+def _modes(trained: "Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
     if trained.config.reinforcement:
@@ -99,9 +110,7 @@ def _modes(trained: "innerloop.training.trained.Trained", arguments: Evaluate) -
     return [arguments.normalization or own]
 
 
-def _measured(
-    trained: "innerloop.training.trained.Trained", arguments: Evaluate, mode: Normalization
-) -> "innerloop.training.measurement.Measurement":
+def _measured(trained: "Trained", arguments: Evaluate, mode: Normalization) -> "Measurement":
     """One measurement, with a progress bar if stderr is a terminal."""
     from innerloop.cli.progress import counting
     from innerloop.training.measure import measure
@@ -118,54 +127,37 @@ def _measured(
         return measure(trained, normalization=mode, on_progress=on_progress, **settings)
 
 
-def _merged(found: "Sequence[innerloop.training.measurement.Measurement]") -> JsonObject:
-    """One record; with several modes, it holds all of them under `modes`."""
-    records = [measurement.to_json() for measurement in found]
-    modes = {"modes": {record["normalization"]: record for record in records}} if len(records) > 1 else {}
-    return records[0] | modes
+def _merged(found: "dict[Normalization, Measurement]") -> JsonObject:
+    """The record of the first mode; with several modes, it holds all of them under `modes`."""
+    records = {mode: measurement.to_json() for mode, measurement in found.items()}
+    first = next(iter(records.values()))
+    return first | {"modes": records} if len(records) > 1 else first
 
 
-def _show(found: "Sequence[innerloop.training.measurement.Measurement]", config: Config) -> None:
+def _show(found: "dict[Normalization, Measurement]", config: Config) -> None:
     """Print the adaptation curve as a table with one column per mode, and the conditions of the measurement."""
-    from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
-
-    first = found[0]
-    if isinstance(first, ReturnMeasurement):
-        _show_curves("updates", {"return": first}, config)
-        console().print(_return_conditions(first))
-        if words := broken(first.broken_trajectories):
-            console().print(f"{words}.", style="bold")
-        return _print_diverged(first)
-    scores = [m for m in found if isinstance(m, ScoreMeasurement)]
-    named = lambda m: f"{m.score}, {m.normalization}" if len(scores) > 1 else m.score
-    _show_curves("inner steps", {named(m): m for m in scores}, config)
-    console().print(_score_conditions(scores, config))
-    for m in scores:
-        _print_diverged(m, m.normalization if len(scores) > 1 else "")
-    return None
-
-
-def _show_curves(
-    steps: str, columns: "dict[str, innerloop.training.measurement.Measurement]", config: Config
-) -> None:
-    """Print a title, and a row for each recorded step."""
-    table = new_table(steps, *columns)
-    found = list(columns.values())
-    for i, step in enumerate(found[0].steps):
-        points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found)
+    out, first, several = console(), next(iter(found.values())), len(found) > 1
+    headings = [f"{m.score}, {mode}" if several else m.score for mode, m in found.items()]
+    table = new_table("updates" if config.reinforcement else "inner steps", *headings)
+    for i, step in enumerate(first.steps):
+        points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found.values())
         table.add_row(str(step), *(with_interval(*point) for point in points))
-    out = console()
-    out.print(f"{found[0].source}: {_title(found[0], config)}")
+    out.print(f"{first.source}: {_title(first, config)}")
     out.print(table)
+    out.print("; ".join(_conditions(first, list(found), config)) + ".")
+    if words := broken(first.broken_trajectories):
+        out.print(f"{words}.", style="bold")
+    for mode, m in found.items():
+        _print_diverged(m, mode if several else "")
 
 
-def _print_diverged(found: "innerloop.training.measurement.Measurement", mode: str = "") -> None:
+def _print_diverged(found: "Measurement", mode: str = "") -> None:
     """Print the number of tasks with a non-finite loss or return, if any."""
     if words := diverged(found.diverged_tasks, found.tasks):
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def _title(found: "innerloop.training.measurement.Measurement", config: Config) -> str:
+def _title(found: "Measurement", config: Config) -> str:
     """What was learned, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 
@@ -177,46 +169,43 @@ def _title(found: "innerloop.training.measurement.Measurement", config: Config) 
     return f"{found.algorithm}, {found.ways}-way {found.shots}-shot"
 
 
-def _return_conditions(found: "innerloop.training.measurement.ReturnMeasurement") -> str:
-    """Everything that a policy's numbers depend on, in one line."""
-    return (
-        f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"{counted(found.trajectories, 'trajectory', 'trajectories')} of {found.horizon} steps each"
-        f"{', more where they end early' if found.restarts else ''}; "
-        f"reward {found.reward}; step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}; "
-        f"seed {found.seed}; {_precision_note(found)}{trained_for(found, 'meta-iteration')}took {found.seconds:.0f} s."
-    )
+def _conditions(found: "Measurement", modes: Sequence[Normalization], config: Config) -> list[str]:
+    """Everything that the numbers depend on, in words; measurements in other modes differ only in the mode."""
+    from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
+
+    words = [f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}"]
+    if isinstance(found, ReturnMeasurement):
+        words += _sampling(found)
+    if isinstance(found, ScoreMeasurement):
+        if config.model.normalizes or len(modes) > 1:
+            words.append(f"normalisation {', '.join(modes)}")
+        words += _queries(found, config)
+    words.append(f"seed {found.seed}")
+    if found.precision != "float32":
+        words.append(f"products in {found.precision}")
+    if found.trained_meta_steps is not None:
+        unit = "meta-iteration" if config.reinforcement else "meta-step"
+        words.append(f"trained for {counted(found.trained_meta_steps, unit)}")
+    return [*words, f"took {found.seconds:.0f} s"]
 
 
-def _score_conditions(
-    scores: "Sequence[innerloop.training.measurement.ScoreMeasurement]", config: Config
-) -> str:
-    """The same for scores that differ only in their normalisation mode."""
-    found = scores[0]
-    shown = config.model.normalizes or len(scores) > 1
-    table = config.data.spec.needs_file
-    queries = ("at most " if table else "") + counted(found.queries_per_class, "query", "queries")
-    queries += "; unit: the variance of y over the training rows" if table else ""
-    queries += " per class" if found.score == "accuracy" else ""
-    modes = f"normalisation {', '.join(m.normalization for m in scores)}; " if shown else ""
-    return (
-        f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}; "
-        f"{modes}{queries}; {_rotation_note(found)}seed {found.seed}; {_precision_note(found)}"
-        f"{trained_for(found, 'meta-step')}took {found.seconds:.0f} s."
-    )
+def _sampling(found: "ReturnMeasurement") -> list[str]:
+    """How a policy was sampled, rewarded and updated."""
+    trajectories = counted(found.trajectories, "trajectory", "trajectories")
+    restarts = ", more where they end early" if found.restarts else ""
+    return [
+        f"{trajectories} of {found.horizon} steps each{restarts}",
+        f"reward {found.reward}",
+        f"step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}",
+    ]
 
 
-def _rotation_note(found: "innerloop.training.measurement.ScoreMeasurement") -> str:
-    """Whether classes are rotated, if that applies."""
-    return "" if found.rotations is None else f"classes {'rotated' if found.rotations else 'upright'}; "
-
-
-def _precision_note(found: "innerloop.training.measurement.Measurement") -> str:
-    """The precision of matrix products, unless it is float32."""
-    return "" if found.precision == "float32" else f"products in {found.precision}; "
-
-
-def trained_for(found: "innerloop.training.measurement.Measurement", unit: str) -> str:
-    """The length of training, if known."""
-    length = found.trained_meta_steps
-    return "" if length is None else f"trained for {counted(length, unit)}; "
+def _queries(found: "ScoreMeasurement", config: Config) -> list[str]:
+    """The queries of a task, and the unit of their score or the rotation of their classes."""
+    queries = counted(found.queries_per_class, "query", "queries")
+    if config.data.spec.needs_file:
+        return [f"at most {queries}", "unit: the variance of y over the training rows"]
+    if found.score == "loss":
+        return [queries]
+    rotated = "rotated" if found.rotations else "upright"
+    return [f"{queries} per class"] + ([] if found.rotations is None else [f"classes {rotated}"])

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Steps, console, parse, print_json, start_jax
-from innerloop.cli.user_examples import Ink, UserData
+from innerloop.cli.common import DataFolder, Source, Steps, console, parse, print_json, start_jax
+from innerloop.cli.user_examples import InkOption, UserData
 from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.io.files import check_output_path
 from innerloop.io.text import counted
@@ -26,7 +25,7 @@ class Export:
     Example: innerloop export runs/short --support my-letters/support --out letters.onnx
     """
 
-    source: Annotated[str, tyro.conf.Positional, arg(metavar="SOURCE")]
+    source: Source
     """A run's folder, a weights file, or a preset with bundled weights."""
     support: Annotated[Path, arg(metavar="PATH", help_behavior_hint="(required)")]
     """Your examples: a folder with one subfolder of pictures per class, a table, or a CSV file of points x,y."""
@@ -42,11 +41,9 @@ class Export:
     normalization: Normalization = "inductive"
     """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
     support set alone (support), or the batch that the network is called on (transductive)."""
-    ink: Annotated[
-        Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
-    ] = None
+    ink: InkOption = None
     """Whether drawings are dark on light or light on dark."""
-    data_folder: Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")] = ""
+    data_folder: DataFolder = ""
     """Where the training images are (data set `folder`), or the training table."""
     json: bool = False
     """Print one JSON object and nothing else."""
@@ -58,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `innerloop export` and return the exit code."""
     arguments = parse(Export, argv)
     start_jax()
-    from innerloop.cli.export_network import Target, write
+    from innerloop.cli.export_network import write
     from innerloop.cli.user_fit import start_from
     from innerloop.learner.exporting.formats import format_of
     from innerloop.training.storage.sources import inputs_of
@@ -67,8 +64,8 @@ def run(argv: Sequence[str]) -> int:
     inputs = (*inputs_of(arguments.source, arguments.data_folder), arguments.support)
     check_output_path(arguments.out, overwrite=arguments.overwrite, inputs=inputs)
     start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
-    target = Target(arguments.out, arguments.format, arguments.overwrite)
-    record = write(start, UserData(arguments.support, (), arguments.ink, "export"), target)
+    own = UserData(arguments.support, (), arguments.ink, "export")
+    record = write(start, own, arguments.out, arguments.format, overwrite=arguments.overwrite)
     if arguments.json:
         print_json(record)
     else:

@@ -1,8 +1,9 @@
 """The computation behind `innerloop export`: preprocessing of the user's raw inputs in front of the adapted network."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,27 +14,23 @@ from innerloop.cli.user_fit import Start, fit_pictures, fit_points, refuse_pictu
 from innerloop.config.schema import ExportFormat
 from innerloop.io.untrusted import JsonObject
 from innerloop.learner.exporting.formats import Samples, export, format_of
-from innerloop.learner.exporting.network import INPUT, Network, Step
+from innerloop.learner.exporting.network import INPUT, Network
 from innerloop.learner.samples import samples_of
 from innerloop.tasks.tables.preparation import Category, Number, read
 from innerloop.tasks.tables.traced import encoded, restored
 
 
-class Target(NamedTuple):
-    """The file to write: its path, its format, and whether to overwrite an existing one."""
-
-    path: Path
-    format: ExportFormat | None
-    overwrite: bool
-
-
-def write(start: Start, own: UserData, target: Target) -> JsonObject:
+def write(
+    start: Start, own: UserData, path: Path, format: ExportFormat | None, *, overwrite: bool
+) -> JsonObject:
     """Adapt to the user's examples and write the network.
 
     Args:
         start: a trained initialisation; its learner is fitted.
         own: the user's examples.
-        target: the file.
+        path: the file to write.
+        format: its format (None: from its name).
+        overwrite: whether to replace an existing file.
 
     Returns:
         A plain record of what the file holds.
@@ -41,15 +38,18 @@ def write(start: Start, own: UserData, target: Target) -> JsonObject:
     Raises:
         InnerloopError: if the examples do not fit the model, and as `Learner.export`.
     """
+    write_network = partial(export, start.learner, path, format, overwrite=overwrite)
     if start.config.data.spec.needs_file:
-        network, columns = _table(start, own, target)
+        network, columns = _table(start, own, write_network)
+    elif start.learner.classification:
+        network = _pictures(start, own, write_network)
+        columns = ([], network.classes)
     else:
-        network = (
-            _pictures(start, own, target) if start.learner.classification else _points(start, own, target)
-        )
+        fit_points(start, own, require_queries=False)
+        network = write_network()
         columns = ([], network.classes)
     about = {"source": start.source, "preset": start.config.name, "steps": start.learner.n_steps}
-    about |= {"file": str(target.path), "format": format_of(target.path, target.format)}
+    about |= {"file": str(path), "format": format_of(path, format)}
     about |= {"examples": len(start.learner.support_), "normalization": network.normalization}
     return about | {"holds_examples": network.holds_examples} | _ends(network, *columns)
 
@@ -63,14 +63,14 @@ def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> 
     return {"input": given, "output": found | {"columns": outputs or []}}
 
 
-def _pictures(start: Start, own: UserData, target: Target) -> Network:
+def _pictures(start: Start, own: UserData, write_network: Callable[..., Network]) -> Network:
     """Pictures as bytes; drawings that are dark on light are inverted by the network."""
     files = class_files(_class_folders(own.data), start.config.data.ways, own.command)
     picture_format = fit_pictures(start, files, own.ink)
     invert = (lambda x: 255 - x) if picture_format.ink == "dark" else None
     pictures = samples_of(start.learner)
     inputs = pictures if invert is None else 255 - pictures
-    return _export(start, target, before=invert, samples=Samples(inputs, pictures))
+    return write_network(before=invert, samples=Samples(inputs, pictures))
 
 
 def _class_folders(data: Path) -> Path:
@@ -85,20 +85,14 @@ def _class_folders(data: Path) -> Path:
     return inside if folders(inside) or folders(data) <= {"support", "query"} else data
 
 
-def _points(start: Start, own: UserData, target: Target) -> Network:
-    """A sinusoid's x."""
-    fit_points(start, own, require_queries=False)
-    return _export(start, target)
-
-
-def _table(start: Start, own: UserData, target: Target) -> tuple[Network, tuple[list[str], list[object]]]:
+def _table(
+    start: Start, own: UserData, write_network: Callable[..., Network]
+) -> tuple[Network, tuple[list[str], list[object]]]:
     """Rows in the units of the table, and their columns."""
     refuse_pictures(own, "a table", "give a CSV or Parquet file with the columns of the table")
     rows = fit_rows(start, own.data, require_queries=False)
     preparation = rows.preparation
-    network = _export(
-        start,
-        target,
+    network = write_network(
         before=lambda rows: encoded(preparation, rows),
         after=lambda values: restored(preparation, values),
         shape=(len(preparation.x),),
@@ -131,23 +125,3 @@ def _described(column: Number | Category) -> str:
     if isinstance(column, Number):
         return column.name
     return f"{column.name} ({', '.join(f'{level} = {i}' for i, level in enumerate(column.levels))})"
-
-
-def _export(
-    start: Start,
-    target: Target,
-    before: Step | None = None,
-    after: Step | None = None,
-    shape: tuple[int, ...] | None = None,
-    samples: Samples | None = None,
-) -> Network:
-    return export(
-        start.learner,
-        target.path,
-        target.format,
-        overwrite=target.overwrite,
-        before=before,
-        after=after,
-        shape=shape,
-        samples=samples,
-    )

@@ -12,6 +12,7 @@ from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted, grouped
 from innerloop.io.untrusted import JsonObject
+from innerloop.training.storage import shipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class List:
 def run(argv: Sequence[str]) -> int:
     """Run `innerloop list` and return the exit code."""
     arguments = parse(List, argv)
-    rows = [_row(config) for config in _chosen(arguments.words)]
+    with_weights = shipped.names()
+    rows = [_row(config, config.name in with_weights) for config in _chosen(arguments.words)]
     if arguments.json:
         print_json(rows, indent=2)
     else:
@@ -47,8 +49,8 @@ def _chosen(words: Sequence[str]) -> list[Config]:
     return found
 
 
-def _row(config: Config) -> JsonObject:
-    """One preset as a plain record."""
+def _row(config: Config, has_weights: bool) -> JsonObject:
+    """One preset as a plain record; `has_weights`: whether trained weights ship with the package."""
     data, inner = config.data, config.inner
     size = f"{'learned from ' if config.spec.learns_rates else ''}{inner.learning_rate:g}"
     rule = f"{config.evaluation.steps} x {inner.optimizer} {size}"
@@ -62,18 +64,8 @@ def _row(config: Config) -> JsonObject:
         "inner_steps_test": config.evaluation.steps,
         "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",
         "meta_steps": config.outer.meta_steps,
-        "weights": config.name in shipped(),
+        "weights": has_weights,
     }
-
-
-def shipped() -> list[str]:
-    """Presets with bundled weights, listed from the folder, since `innerloop.training.storage.weights` loads JAX."""
-    from importlib import resources
-
-    folder = resources.files("innerloop.training.storage") / "bundled"
-    if not folder.is_dir():
-        return []
-    return [f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")]
 
 
 def _show(rows: list[JsonObject]) -> None:

@@ -57,17 +57,17 @@ def train_until_stopped(
 
 
 @contextmanager
-def counting(console: Console, title: str, unit: str = "tasks") -> Iterator[Callable[[int, int], None]]:
+def counting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress callback `(done, total)` for a measurement, for the duration of a `with` block."""
-    with _lines_or_bar(console, title, unit) as tell:
+    with _lines_or_bar(console, title, "tasks") as tell:
         first: list[tuple[float, int]] = []  # the time before includes compilation
 
         def on_progress(done: int, total: int) -> None:
             first[:] = first or [(time.monotonic(), done)]
-            (begun, earlier), left = first[0], math.nan
+            (begun, earlier), seconds_left = first[0], math.nan
             if done > earlier:
-                left = (time.monotonic() - begun) / (done - earlier) * (total - done)
-            tell(done, total, left, "")
+                seconds_left = (time.monotonic() - begun) / (done - earlier) * (total - done)
+            tell(done, total, seconds_left, "")
 
         yield on_progress
 
@@ -96,8 +96,8 @@ def _lines_or_bar(console: Console, title: str, unit: str) -> Iterator[ReportPro
         job = bar.add_task(printable(title), total=None, more="preparing")
 
         def tell(done: int, total: int, seconds_left: float, more: str) -> None:
-            rest = left(seconds_left) if done < total else "done"
-            bar.update(job, completed=done, total=total, more=f"{rest}  {more}")
+            more = f"{left(done, total, seconds_left)}  {more}"
+            bar.update(job, completed=done, total=total, more=more)
 
         yield tell
 
@@ -112,7 +112,7 @@ def _plain_lines(console: Console, title: str, unit: str) -> ReportProgress:
         if done < total and time.monotonic() - last < EVERY:
             return
         last = time.monotonic()
-        rest = left(seconds_left) if done < total else "done"
+        rest = left(done, total, seconds_left)
         console.print(f"{title}: {done}/{total} {unit}, {rest}  {more}".rstrip())
 
     return tell

@@ -4,16 +4,17 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
 from innerloop.cli.common import console, new_table, parse, start_jax
+from innerloop.cli.seeds import state_of
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import diverged, with_interval
 from innerloop.training.signals import Stopped
@@ -41,7 +42,8 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Quickstart, argv)
     start_jax()
     begun, plan = time.monotonic(), _configs(arguments.effort)
-    _check_folder(arguments.folder, plan)
+    for config in plan:  # before anything is trained
+        state_of(arguments.folder / config.name, config)
     OutputFolder(arguments.folder).check("report.html")
     for number, config in enumerate(plan, 1):
         code = _trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
@@ -99,17 +101,6 @@ def _shortened(config: Config, effort: float) -> Config:
     return dataclasses.replace(config, outer=outer)
 
 
-def _check_folder(folder: Path, plan: Sequence[Config]) -> None:
-    """Raise InnerloopError if one of the runs exists with other settings."""
-    from innerloop.training.storage.run_directory import RunFolder
-
-    for config in plan:
-        run_folder = RunFolder(folder / config.name)
-        if (run_folder.path / "config.json").exists() and run_folder.config() != config:
-            hint = "give another --folder"
-            raise InnerloopError(str(run_folder.path), "holds a run with other settings", hint=hint)
-
-
 def _trained(folder: Path, config: Config, title: str) -> int:
     """Train one run unless it is finished; return 0, or the exit code after a signal."""
     from innerloop.cli.progress import train_until_stopped
@@ -117,28 +108,30 @@ def _trained(folder: Path, config: Config, title: str) -> int:
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
-    out = console()
-    if RunFolder(folder).weights.is_file():
+    out, state = console(), state_of(folder, config)
+    if state == "finished":
         path = RunFolder(folder).weights
         weights.check_config(path, config, weights.load(path)[1])
         out.print(f"{title}: already trained, reused")
         return 0
-    continued = (folder / "config.json").exists()
+    resume = state == "begun"
 
     def tell(_: Stopped) -> None:
         out.print(f"Stopped in {config.name}; everything is saved. Run the same command to continue.")
 
     return train_until_stopped(
-        out, title, tell, lambda on_progress: train(config, folder, resume=continued, on_progress=on_progress)
+        out, title, tell, lambda on_progress: train(config, folder, resume=resume, on_progress=on_progress)
     )
 
 
 def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:
     """Measure all runs, print the table, write the report."""
-    from innerloop.cli.report import watching
+    from innerloop.cli.progress import counting
     from innerloop.report import measurements, run_page
+    from innerloop.training.trained import load_trained
 
-    groups = measurements.gather(measurements.load(sources), arguments.tasks, watching)
+    loaded = [load_trained(source) for source in sources]
+    groups = measurements.gather(loaded, arguments.tasks, partial(counting, console()))
     _show(groups)
     run_page.write(groups, OutputFolder(arguments.folder).replacing("report.html"))
     console().print(f"Report: {arguments.folder / 'report.html'}", style="bold")

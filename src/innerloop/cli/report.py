@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import Devices, console, parse, start_jax
+from innerloop.cli.common import Devices, Runs, console, parse, start_jax
 from innerloop.config.bounds import TASKS
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder, check_output_path, new_output
@@ -25,9 +25,7 @@ class Report:
     Example: innerloop report runs/glyphs-5way-1shot-maml runs/glyphs-5way-1shot-reptile
     """
 
-    runs: Annotated[
-        tuple[str, ...], tyro.conf.Positional, arg(metavar="RUN [RUN ...]", help_behavior_hint="")
-    ]
+    runs: Runs
     """Run folders, weights files, or presets with bundled weights."""
     out: Annotated[
         Path | None, arg(metavar="FILE", help_behavior_hint="(default: report.html in the first run)")
@@ -51,13 +49,15 @@ def run(argv: Sequence[str]) -> int:
     if any(RunFolder(run).is_fit for run in arguments.runs):
         return _report_on_fits(arguments)
     start_jax(arguments.devices)
+    from innerloop.cli.progress import counting
     from innerloop.report import measurements, run_page
     from innerloop.training.storage.sources import inputs_of
+    from innerloop.training.trained import load_trained
 
-    loaded = measurements.load(arguments.runs)
+    loaded = [load_trained(run) for run in arguments.runs]
     inputs = [path for source in arguments.runs for path in inputs_of(source)]
     draft, out = _destination(arguments, inputs)  # before anything is measured
-    groups = measurements.gather(loaded, arguments.tasks, watching)
+    groups = measurements.gather(loaded, arguments.tasks, partial(counting, console()))
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}", style="bold")
     return 0
@@ -98,10 +98,3 @@ def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContext
     out = arguments.out or Path("report.html")
     place = check_output_path(out, overwrite=overwrite, inputs=inputs, new_folder=True)
     return new_output(place, overwrite=overwrite), out
-
-
-def watching(title: str) -> "AbstractContextManager":
-    """Progress of one measurement."""
-    from innerloop.cli.progress import counting
-
-    return counting(console(), title)

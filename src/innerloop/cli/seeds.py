@@ -1,10 +1,9 @@
 """`innerloop train --seeds`: trainings that differ only in their seed, one by one or several at once."""
 
 import re
-import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from innerloop.cli.common import console
 from innerloop.config.schema import Config
@@ -39,41 +38,30 @@ class Job:
     config: Config | None
 
 
-def train_each(seeds: list[int], config: Config, folder: Path, train: Callable[[list[Job]], int]) -> int:
-    """Train with every seed, each in its own folder; return the exit code of the first that did not finish.
-
-    Finished trainings are left alone and stopped ones are resumed, so the same command continues after a stop.
+def unfinished(seeds: list[int], config: Config, folder: Path) -> list[Job]:
+    """The trainings that remain: stopped ones are resumed and finished ones left alone.
 
     Args:
         seeds: the seeds.
         config: the settings, except for the seed.
         folder: holds a folder `seed-N` for every seed N.
-        train: runs the remaining trainings and returns the exit code.
+
+    Raises:
+        InnerloopError: if one of these folders holds a run with other settings.
     """
-    out, jobs = console(), []
+    jobs = []
     for seed in seeds:
-        own = folder / f"seed-{seed}"
-        state = _state(own, replace(config, seed=seed))
+        place, own = folder / f"seed-{seed}", replace(config, seed=seed)
+        state = state_of(place, own)
         if state == "finished":
-            out.print(f"{own} is already finished.")
+            console().print(f"{place} is already finished.")
         else:
-            jobs.append(Job(own, None if state == "begun" else replace(config, seed=seed)))
-    if code := train(jobs):
-        return code
-    out.print(
-        f"Compare: innerloop compare {shlex.join(str(folder / f'seed-{seed}') for seed in seeds)}",
-        style="bold",
-    )
-    return 0
+            jobs.append(Job(place, None if state == "begun" else own))
+    return jobs
 
 
-def train_sequentially(jobs: list[Job], train: Callable[[Path, Config | None], int]) -> int:
-    """Train all in this process; return 0, or the exit code of the first that did not finish."""
-    return next((code for job in jobs if (code := train(job.folder, job.config))), 0)
-
-
-def _state(folder: Path, config: Config) -> str:
-    """Whether the training in a folder is `new`, `begun` or `finished`. Raises InnerloopError if settings differ."""
+def state_of(folder: Path, config: Config) -> Literal["new", "begun", "finished"]:
+    """The state of a run in its folder. Raises InnerloopError if the folder holds a run with other settings."""
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.storage.weights import deciding
 

@@ -98,9 +98,6 @@ class TrainRL(Train):
     rl: RLConfig = field(default_factory=RLConfig)
 
 
-SETTINGS = ("algorithm", "seed", "precision", "data", "model", "inner", "outer", "evaluation")
-
-
 def run(argv: Sequence[str]) -> int:
     """Run `innerloop train` and return the exit code, 128 plus the signal number if a signal stopped it."""
     if {"-h", "--help"} & set(argv):
@@ -108,42 +105,42 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parse_with_preset(argv)
     if arguments.at_once > 1 and arguments.seeds is None:
         raise InnerloopError("--at-once", "needs several seeds", got=arguments.at_once, hint="give --seeds")
-    if _is_distributed(arguments):
+    group = (arguments.coordinator, arguments.processes, arguments.process)
+    if arguments.distributed or any(value is not None for value in group):
         if arguments.seeds is not None:
             raise InnerloopError("--seeds", "needs a single process", got=arguments.seeds, hint="give --seed")
         return _run_distributed(argv, arguments)
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
         return _run_seeds(arguments, argv, arguments.seeds, given)
-    config, folder = _plan(arguments, argv)
+    folder, config = _plan(arguments, argv)
     start_jax(arguments.devices)
     return train_into(folder, config)
 
 
 def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bool) -> int:
     """Train once per seed."""
-    from innerloop.cli.seeds import seeds_of, train_each, train_sequentially
+    from innerloop.cli.seeds import seeds_of, unfinished
 
     several = seeds_of(seeds)
     if arguments.resume is not None or seed_given:
         hint = "leave out --resume and --seed"
         raise InnerloopError("--seeds", "already determines the runs", got=seeds, hint=hint)
-    config, folder = _plan(arguments, argv)
+    folder, config = _plan(arguments, argv)
     assert config is not None
+    jobs = unfinished(several, config, folder)
     if arguments.at_once > 1:
         from innerloop.cli.at_once import ParallelRunner
 
-        together = lambda jobs: ParallelRunner(jobs, arguments.at_once, arguments.devices, console()).run()
-        return train_each(several, config, folder, together)
-    start_jax(arguments.devices)
-    each = lambda folder, config: train_into(folder, config, several=True)
-    return train_each(several, config, folder, lambda jobs: train_sequentially(jobs, each))
-
-
-def _is_distributed(arguments: Train) -> bool:
-    """Whether this is one of several processes."""
-    given = (arguments.coordinator, arguments.processes, arguments.process)
-    return arguments.distributed or any(value is not None for value in given)
+        code = ParallelRunner(jobs, arguments.at_once, arguments.devices, console()).run()
+    else:
+        start_jax(arguments.devices)
+        codes = (train_into(job.folder, job.config, several=True) for job in jobs)
+        code = next(filter(None, codes), 0)
+    if code == 0:
+        folders = shlex.join(str(folder / f"seed-{seed}") for seed in several)
+        console().print(f"Compare: innerloop compare {folders}", style="bold")
+    return code
 
 
 def _run_distributed(argv: Sequence[str], arguments: Train) -> int:
@@ -162,7 +159,10 @@ def _run_distributed(argv: Sequence[str], arguments: Train) -> int:
 
     def work() -> int:
         multi_process.check_same(_settings_digest(arguments), "settings on its command line")
-        return _train_as_primary(arguments, argv) if multi_process.is_primary() else _train_as_worker(folder)
+        if not multi_process.is_primary():
+            return _train_as_worker(folder)
+        # Only the primary reads the run's folder, writes and prints.
+        return train_into(*_plan(arguments, argv))
 
     return processes.as_one(work, folder)
 
@@ -171,16 +171,9 @@ def _settings_digest(arguments: Train) -> bytes:
     """A digest of the settings that all processes must share; their folders may differ."""
     from innerloop.config.serialization import to_json
 
-    given = {name: getattr(arguments, name) for name in (*SETTINGS, "rl") if hasattr(arguments, name)}
-    settings = to_json(dataclasses.replace(Config(), **given))
+    settings = to_json(_with_settings(Config(), arguments))
     shared = f"{arguments.preset} {arguments.resume is not None} {settings}"
     return sha256([shared.encode()])
-
-
-def _train_as_primary(arguments: Train, argv: Sequence[str]) -> int:
-    """Train as the primary process, the only one that reads the run's folder, writes and prints."""
-    config, folder = _plan(arguments, argv)
-    return train_into(folder, config)
 
 
 def _train_as_worker(folder: Path) -> int:
@@ -201,34 +194,42 @@ def _parse_with_preset(argv: Sequence[str]) -> Train:
     if len(named) > 1:  # all but one are values of options
         named = {str(_arguments_of(argv, Config(), policies=True).preset)}
     base = presets.get(next(iter(named), ""), Config())
-    arguments = _arguments_of(argv, base)
-    if (dataset := arguments.data.dataset) != base.data.dataset:
+    rl_given = any(word.startswith("--rl.") for word in argv)
+    arguments = _arguments_of(argv, base, policies=rl_given)
+    if arguments.resume is not None:  # `_check_resume` compares with the run's own settings
+        return arguments
+    dataset = arguments.data.dataset
+    if dataset != base.data.dataset:
         # Start from a model that was trained on other data only if asked to.
         model = dataclasses.replace(base.model, start="")
         base = dataclasses.replace(base, model=model, data=for_dataset(base.data, dataset))
-        arguments = _arguments_of(argv, base)
-    return arguments
+    elif not rl_given:
+        return arguments
+    return _arguments_of(argv, base)
 
 
 def _arguments_of(argv: Sequence[str], base: Config, *, policies: bool = False) -> Train:
     """The arguments, with the settings of `base` as defaults; `policies`: also take `--rl.*` whatever the base."""
-    if base.reinforcement or policies:
-        own = {name: getattr(base, name) for name in (*SETTINGS, "rl")}
-        return parse(TrainRL, argv, TrainRL(**own), name="train")
-    return parse(Train, argv, Train(**{name: getattr(base, name) for name in SETTINGS}))
+    cls = TrainRL if base.reinforcement or policies else Train
+    return parse(cls, argv, cls(**_settings_of(base, cls)), name="train")
 
 
 def _with_settings(config: Config, arguments: Train) -> Config:
     """The config with the settings of the arguments."""
-    names = (*SETTINGS, "rl") if isinstance(arguments, TrainRL) else SETTINGS
-    return dataclasses.replace(config, **{name: getattr(arguments, name) for name in names})
+    return dataclasses.replace(config, **_settings_of(arguments, type(arguments)))
 
 
-def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Config | None, Path]:
-    """The config of a new run (None: resume) and its folder. Raises InnerloopError for conflicting arguments."""
+def _settings_of(source: Config | Train, cls: type[Train]) -> dict[str, Any]:
+    """The settings of a config, or of arguments, that arguments of this class have."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {f.name: getattr(source, f.name) for f in dataclasses.fields(Config) if f.name in names}
+
+
+def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config | None]:
+    """The folder of a run and its config (None: resume). Raises InnerloopError for conflicting arguments."""
     if arguments.resume is not None:
         _check_resume(arguments, argv)
-        return None, arguments.resume
+        return arguments.resume, None
     if arguments.preset is None:
         hint = "name one (`innerloop list`), or --resume FOLDER"
         raise InnerloopError("train", "needs a preset", hint=hint)
@@ -238,7 +239,7 @@ def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Config | None, Path]:
     if (folder / "config.json").exists():
         hint = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
         raise InnerloopError(str(folder), "already holds a run", hint=hint)
-    return config, folder
+    return folder, config
 
 
 def _check_resume(arguments: Train, argv: Sequence[str]) -> None:

@@ -4,9 +4,10 @@ import csv
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from tyro.conf import arg
 
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import TEXT, read_bytes
@@ -18,6 +19,9 @@ LINES = 1_000_000
 """The maximum number of lines in a CSV file."""
 
 Ink = Literal["dark", "light"]
+InkOption = Annotated[
+    Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
+]
 Command = Literal["adapt", "export"]
 
 

@@ -32,8 +32,10 @@ def for_dataset(data: DataConfig, dataset: str) -> DataConfig:
     """The settings for another data set, without those that belong to the former one.
 
     Settings that the new data set does not read take their defaults, and classes are rotated only if its published
-    protocol rotates them.
+    protocol rotates them. The number of ways is kept only among data sets of one kind.
     """
     new = replace(data, dataset=dataset)
+    if new.spec.kind != data.spec.kind:
+        new = replace(new, ways=1 if new.spec.kind == "regression" else DataConfig().ways)
     kept = replace(new, **{name: getattr(DataConfig(), name) for name in _foreign(new)})
     return replace(kept, rotations=kept.rotations and kept.spec.rotations)

@@ -122,7 +122,6 @@ class DatasetSpec:
         reads: the settings of `data` that it reads in addition to those of its kind.
         needs_folder: whether it is read from a folder given by the user.
         needs_file: whether it is a table, read from a file given by the user, whose groups of rows are tasks.
-        counts_examples: whether classes with few examples can be left out.
         drawings: whether images are light strokes on a dark background, so that the settings of Omniglot apply.
         rotations: whether the published protocol turns each class into four by rotation.
         body: the name of the simulated body.
@@ -138,7 +137,6 @@ class DatasetSpec:
     reads: tuple[str, ...] = ()
     needs_folder: bool = False
     needs_file: bool = False
-    counts_examples: bool = False
     drawings: bool = False
     rotations: bool = False
     body: str = ""
@@ -152,6 +150,11 @@ class DatasetSpec:
     def load(self, data: object) -> Any:
         """Load the classes (for a table, the groups) of training, validation and test for a `DataConfig`."""
         return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data)
+
+
+def _cifar(name: str, title: str) -> DatasetSpec:
+    read = lambda module, data: module.load(name)
+    return DatasetSpec(name, title, image_shape=(32, 32, 3), module="cifar", read=read)
 
 
 def _body(body: str, goal: str) -> DatasetSpec:
@@ -174,20 +177,8 @@ DATASETS = {
             drawings=True,
             rotations=True,
         ),
-        DatasetSpec(
-            "cifar_fs",
-            "CIFAR-FS",
-            image_shape=(32, 32, 3),
-            module="cifar",
-            read=lambda module, data: module.load("cifar_fs"),
-        ),
-        DatasetSpec(
-            "fc100",
-            "FC100",
-            image_shape=(32, 32, 3),
-            module="cifar",
-            read=lambda module, data: module.load("fc100"),
-        ),
+        _cifar("cifar_fs", "CIFAR-FS"),
+        _cifar("fc100", "FC100"),
         DatasetSpec(
             "mini_imagenet",
             "mini-ImageNet",
@@ -209,7 +200,6 @@ DATASETS = {
             ),
             reads=("folder", "size", "background", "min_examples"),
             needs_folder=True,
-            counts_examples=True,
         ),
         DatasetSpec(
             "table",

@@ -59,10 +59,11 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     try:
         yield draft
         draft.chmod(mode)
-        _sync(draft)
+        _sync(draft, os.O_RDWR)
         move = os.replace if overwrite else _move_new
         move(draft, path)
-        _sync_folder(path.parent)
+        with suppress(OSError):  # not supported on Windows and some network file systems
+            _sync(path.parent, os.O_RDONLY)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -75,25 +76,16 @@ def _move_new(draft: Path, path: Path) -> None:
         raise
     except OSError:  # the file system has no hard links
         if os.path.lexists(path):
-            raise FileExistsError(17, "File exists", str(path)) from None
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         os.replace(draft, path)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _sync_folder(path: Path) -> None:
-    with suppress(OSError):  # not supported on Windows and some network file systems
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -164,7 +156,7 @@ def make_folder(path: Path) -> Iterator[list[Path]]:
             folder.mkdir(exist_ok=True)
             made.append(folder)
         if not path.is_dir():
-            raise NotADirectoryError(20, "a part of the path is not a folder", str(path))
+            raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder", str(path))
         yield made
     except BaseException:
         remove_folders(made)
@@ -217,11 +209,6 @@ class OwnFolder:
         """Write a text file atomically."""
         with self.replacing(name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
-
-    def append(self, name: str, text: str) -> None:
-        """Append to a text file in one write."""
-        with self.appending(name) as file:
-            file.write(text)
 
     @contextmanager
     def appending(self, name: str) -> Iterator[TextIO]:

@@ -40,15 +40,15 @@ def _not_fitted_of(theirs: type[Exception]) -> type[InnerloopError]:
     """A subclass of InnerloopError and of their class; always the same one."""
 
     def reduced(error: InnerloopError) -> tuple[object, ...]:
-        restore, (_, *rest) = InnerloopError.__reduce__(error)
-        return _restored, (restore, *rest)
+        return _restored, (str(error),), InnerloopError.__reduce__(error)[2]
 
     return type("NotFittedError", (InnerloopError, theirs), {"__module__": __name__, "__reduce__": reduced})
 
 
-def _restored(restore: Callable[..., InnerloopError], *rest: object) -> InnerloopError:
+def _restored(message: str) -> InnerloopError:
     """The unpickled error, with the class that fits this process, where scikit-learn may not be in use."""
-    return restore(not_fitted(), *rest)
+    cls = not_fitted()
+    return cls.__new__(cls, message)
 
 
 class NoSuchMethod(InnerloopError, AttributeError):

@@ -14,7 +14,7 @@ from innerloop.io.text import counted
 from innerloop.report.comparison import Result, average_over_seeds, group_by_seed
 from innerloop.training.measure import measure
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.trained import Trained, load_trained, started_from, untrained_of
+from innerloop.training.trained import Trained, started_from, untrained_of
 
 SEED = re.compile(r"seed-\d+")
 
@@ -68,18 +68,6 @@ class Group:
         start = run.trained.config.model.start
         own = [b for b in self.baselines if start and b.trained.source == start]
         return (own or self.baselines or [None])[0]
-
-
-def load(sources: Sequence[str | Path]) -> list[Trained]:
-    """Load trained runs.
-
-    Args:
-        sources: as `innerloop.load_trained` takes them.
-
-    Raises:
-        InnerloopError: for anything but a finished, intact run.
-    """
-    return [load_trained(source) for source in sources]
 
 
 def gather(

@@ -57,8 +57,10 @@ def _plain(kind: str, name: str, value: float) -> str:
     return printable(f"{kind} {name.partition('_')[2].replace('_', ' ')} {value:.4g}", 80)
 
 
-def left(seconds: float) -> str:
-    """The time left, if known."""
+def left(done: int, total: int, seconds: float) -> str:
+    """The time left, if known; `done` if nothing is left."""
+    if done >= total:
+        return "done"
     return "compiled" if math.isnan(seconds) else f"{duration(seconds)} left"
 
 

@@ -274,10 +274,10 @@ def exit_code_of(outcome: BaseException) -> int:
     return 128 + outcome.signal_number if isinstance(outcome, Stopped | Interrupted) else 2
 
 
-def print_error(outcome: BaseException) -> None:
-    """Print one sentence to standard error."""
+def print_error(error: object) -> None:
+    """Print an error or a message as one sentence to standard error."""
     with suppress(OSError, ValueError):
-        print(f"innerloop: {printable(str(outcome), LIMIT)}", file=sys.stderr, flush=True)
+        print(f"innerloop: {printable(str(error), LIMIT)}", file=sys.stderr, flush=True)
 
 
 def with_timeout(work: Callable[[], object], seconds: float = 1.0) -> None:

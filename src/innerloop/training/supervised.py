@@ -124,7 +124,7 @@ class SupervisedExperiment(Experiment):
     def check_part(self, part: str, shots: int, queries: int) -> None:
         """Raise InnerloopError unless this set has enough classes and examples for such episodes."""
         hint = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
-        if self.config.data.spec.counts_examples:
+        if "min_examples" in self.config.data.spec.settings:
             hint += f", or leave out small classes with `data.min_examples` {shots + queries}"
         classes = self.classes_of(part)
         check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", hint=hint)

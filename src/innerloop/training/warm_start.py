@@ -19,7 +19,7 @@ from innerloop.engine.pytree import by_path, is_selected
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
 from innerloop.io.untrusted import JsonObject, sha256_of
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.sources import weights_path
 
 MODEL = "model/"
@@ -39,8 +39,9 @@ class WarmStart:
     @cached_property
     def path(self) -> Path:
         """The weights file; a shipped model takes precedence over a folder of the same name."""
-        shipped = self.source in weights.shipped()
-        return weights.shipped_path(self.source) if shipped else weights_path(self.source)
+        if self.source in shipped.names():
+            return shipped.path(self.source)
+        return weights_path(self.source)
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -105,7 +106,7 @@ def _values(x: jax.Array | jax.ShapeDtypeStruct) -> np.ndarray:
 def absolute(config: Config) -> Config:
     """The config with absolute paths, so that the run can be resumed, measured or reproduced from any folder."""
     source, data = config.model.start, config.data
-    source = source if source in weights.shipped() else resolved(source)
+    source = source if source in shipped.names() else resolved(source)
     return replace(
         config,
         model=replace(config.model, start=source),

@@ -13,8 +13,6 @@ from innerloop.config.schema import (
 from innerloop.config.specs import ALGORITHMS, DATASETS
 
 OMNIGLOT = ModelConfig(kind="conv4", filters=64, downsample="stride", features="mean")
-
-
 POOLED = ModelConfig(kind="conv4", filters=32, downsample="pool", features="flatten")
 
 
@@ -27,11 +25,11 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
         outer = OuterConfig(meta_steps=15_000, meta_batch=meta_batch, decay="cosine")
         if not ALGORITHMS[algorithm].second_order:  # 2.0 is too large without second-order terms
             inner = replace(inner, learning_rate=0.5)
-        queries, test_queries = shots, shots
+        queries = shots
     else:
         inner, test_steps = InnerConfig(steps=5, learning_rate=0.05), 10
         outer = OuterConfig(meta_steps=10_000, meta_batch=4, decay="cosine", clip=10.0)
-        queries, test_queries = 15, 15
+        queries = 15
     return Config(
         algorithm=algorithm,
         data=DataConfig(
@@ -44,7 +42,7 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
         model=OMNIGLOT if spec.drawings else POOLED,
         inner=inner,
         outer=outer,
-        evaluation=EvaluationConfig(steps=test_steps, queries=test_queries),
+        evaluation=EvaluationConfig(steps=test_steps, queries=queries),
     )
 
 

@@ -11,8 +11,10 @@ one.
 """
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from types import MappingProxyType
 
 from innerloop.config.presets.images import images, images_pretrained, images_reptile, own_images
 from innerloop.config.presets.published import PAPER_LENGTH, PUBLISHED, paper_length
@@ -21,19 +23,13 @@ from innerloop.config.presets.reinforcement import locomotion_presets, navigatio
 from innerloop.config.presets.relatives import RELATIVES, cavia, maml_plus_plus, meta_sgd
 from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
 from innerloop.config.presets.table import table
-from innerloop.config.schema import (
-    Config,
-)
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 
 
-def all_presets() -> dict[str, Config]:
-    """Every preset by name."""
-    return dict(_all_presets())
-
-
 @cache
-def _all_presets() -> dict[str, Config]:
+def all_presets() -> Mapping[str, Config]:
+    """Every preset by name."""
     found = {f"sinusoid-{a}": sinusoid(a) for a in ("maml", "fomaml", "anil", "boil", "joint")}
     found["sinusoid-reptile"] = sinusoid_reptile()
     for name, relative in {"cavia": cavia, "meta-sgd": meta_sgd, "maml-plus-plus": maml_plus_plus}.items():
@@ -61,12 +57,12 @@ def _all_presets() -> dict[str, Config]:
         found[f"{name}-short"] = found[name]
         found[name] = recipe(found[name])
     found |= navigation_presets() | locomotion_presets()
-    return {name: replace(config, name=name) for name, config in found.items()}
+    return MappingProxyType({name: replace(config, name=name) for name, config in found.items()})
 
 
 def preset(name: str) -> Config:
     """The preset of this name. Raises InnerloopError for an unknown name, with the closest ones."""
-    known = _all_presets()
+    known = all_presets()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

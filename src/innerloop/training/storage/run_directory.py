@@ -227,7 +227,8 @@ class RunFolder(OwnFolder):
 
     def log(self, record: JsonObject) -> None:
         """Append one line of metrics."""
-        self.append("metrics.jsonl", as_json(record) + "\n")
+        with self.appending("metrics.jsonl") as file:
+            file.write(as_json(record) + "\n")
 
     def block_record(self) -> JsonObject:
         """The log of a block in the middle of which the state was saved; empty if there is none."""

@@ -11,7 +11,7 @@ from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import JsonObject, refuse_link
-from innerloop.training.storage import weights
+from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RESERVED, RunFolder
 
 
@@ -52,8 +52,8 @@ def weights_path(source: str | Path) -> Path:
         return _weights_of_run(path).path
     if path.is_file():
         return path
-    if str(source) in weights.shipped():
-        return weights.shipped_path(str(source))
+    if str(source) in shipped.names():
+        return shipped.path(str(source))
     if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
         hint = "give a run's folder, a weights file, or a preset with shipped weights"
         raise InnerloopError(str(path), "there is no such folder or file", hint=hint)
@@ -62,7 +62,7 @@ def weights_path(source: str | Path) -> Path:
         name,
         "the package ships no trained weights of this preset",
         hint=f"train it: `innerloop train {name}`; weights ship for "
-        + (", ".join(weights.shipped()) or "none"),
+        + (", ".join(shipped.names()) or "none"),
     )
 
 

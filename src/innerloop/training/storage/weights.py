@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.untrusted import JsonObject, is_number, parse_json
+from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import LOAD, snapshots_in
 from innerloop.training.storage.shapes import HINT, check_same_shapes
-
-SHIPPED = resources.files("innerloop.training.storage") / "bundled"
 
 
 def save(path: Path, params: PyTree, config: Config, facts: JsonObject) -> None:
@@ -102,20 +100,6 @@ def into(params: object, arrays: dict[str, np.ndarray], who: str, hint: str = HI
     return jax.tree.structure(params).unflatten(found.values())
 
 
-def shipped() -> list[str]:
-    """Names of the presets whose trained weights ship with the package."""
-    if not SHIPPED.is_dir():
-        return []
-    return sorted(
-        f.name.removesuffix(".safetensors") for f in SHIPPED.iterdir() if f.name.endswith(".safetensors")
-    )
-
-
-def shipped_path(name: str) -> Path:
-    """The path of a preset's shipped weights."""
-    return Path(str(SHIPPED / f"{name}.safetensors"))
-
-
 def shipped_snapshots(name: str) -> dict[int, Path]:
     """The shipped snapshots from the training of a preset, by meta-step; most presets have none."""
-    return snapshots_in(Path(str(SHIPPED / "snapshots" / name))) if name in shipped() else {}
+    return snapshots_in(Path(str(shipped.FOLDER / "snapshots" / name))) if name in shipped.names() else {}
