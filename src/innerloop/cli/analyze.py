@@ -83,7 +83,15 @@ def run(argv: Sequence[str]) -> int:
     if len(runners) > 1:
         analyze_several.run(runners, names, folder, _progress, fresh=arguments.fresh, as_json=arguments.json)
     else:
-        _analyze_one(runners[0], names, folder, fresh=arguments.fresh, as_json=arguments.json)
+        results = runners[0].run(names, progress_for=_progress, fresh=arguments.fresh)
+        if folder is not None:
+            from innerloop.report import analysis_page
+
+            analysis_page.write(results, names, folder)
+        if arguments.json:
+            print_json(results)
+        else:
+            _show(results)
     if folder is not None:
         _remove_stale(folder)
     if not arguments.json:
@@ -92,26 +100,6 @@ def run(argv: Sequence[str]) -> int:
             console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in names)}")
             console().print(f"Figures:  {out}/figures/")
     return 0
-
-
-def _analyze_one(
-    runner: "ExperimentRunner",
-    names: Sequence[str],
-    folder: OutputFolder | None,
-    *,
-    fresh: bool,
-    as_json: bool,
-) -> None:
-    """Run the experiments on a single run, and write or print the results."""
-    results = runner.run(names, progress_for=_progress, fresh=fresh)
-    if folder is not None:
-        from innerloop.report import analysis_page
-
-        analysis_page.write(results, names, folder)
-    if as_json:
-        print_json(results)
-    else:
-        _show(results)
 
 
 def _requests(arguments: Analyze) -> "list[Request]":

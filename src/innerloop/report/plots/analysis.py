@@ -82,22 +82,16 @@ def freezing(results: JsonObject, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    lines = scored(results, "freeze", "layers")
+    lines, metric = scored(results, "freeze", "layers"), results["metric"]
     ax = FREEZING.one(ax)
-    mean, half = freezing_scores(results)
+    mean, half = columns(lines, metric, "ci95", by=scale(metric))
     ax.errorbar(range(len(lines)), mean, half, fmt="o", color=COLOURS[0], capsize=4, markersize=7)
     for i, value in enumerate(mean):
-        text = f"{value:.1f}" if results["metric"] == "accuracy" else f"{value:.3g}"
+        text = f"{value:.1f}" if metric == "accuracy" else f"{value:.3g}"
         ax.annotate(text, (i, value), (8, 0), textcoords="offset points", va="center", fontsize=9.5)
     ax.set_xlim(-0.4, len(lines) - 0.3)
     freezing_axis(ax, [results], [frozen_name(x["frozen"], results["layers"]) for x in lines])
     return ax
-
-
-def freezing_scores(results: JsonObject) -> list[np.ndarray]:
-    """Scores and intervals of a freezing figure, `[lines]`."""
-    metric = results["metric"]
-    return columns(results["freeze"], metric, "ci95", by=scale(metric))
 
 
 def freezing_axis(ax: Axes, runs: Sequence[JsonObject], names: Sequence[str]) -> None:

@@ -10,18 +10,7 @@ from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import style
 from innerloop.report.plots.analysis import found as measured
 from innerloop.report.plots.analysis import scored
-from innerloop.report.plots.style import (
-    COLOURS,
-    GREY,
-    LABELS,
-    Grid,
-    Panels,
-    band,
-    chance,
-    ink,
-    scale,
-    thousands,
-)
+from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, band, chance, ink, thousands
 
 STEPS = Grid(2, 2, 5.6, 8.0, sharex=True)
 LINE = Grid(height=3.4)
@@ -63,7 +52,7 @@ def inner_steps(results: JsonObject, axes: Panels | None = None) -> Panels:
 
 def _score(ax: Axes, found: JsonObject, results: JsonObject) -> None:
     """Draw the accuracy, or the error of a regression."""
-    ax.set_ylabel(LABELS[results["metric"]])
+    ax.set_ylabel(style.LABELS[results["metric"]])
     if "accuracy" not in found:
         _curve(ax, found["steps"], found["loss"], COLOURS[0], "")
         return
@@ -212,8 +201,8 @@ def along_training(results: JsonObject, axes: Panels | None = None) -> Panels:
     for i, name in enumerate(("nothing frozen", "body frozen")):
         mean = [x["freeze"][i][metric] for x in lines]
         half = [x["freeze"][i]["ci95"] for x in lines]
-        _curve(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, scale(metric))
-    left.set_ylabel(LABELS[metric])
+        _curve(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, style.scale(metric))
+    left.set_ylabel(style.LABELS[metric])
     left.set_ylim(bottom=0)
     left.legend(fontsize=9)
     _similarity_along(right, at, lines, results["layers"])

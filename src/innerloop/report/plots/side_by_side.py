@@ -9,16 +9,8 @@ from matplotlib.axes import Axes
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import analysis
-from innerloop.report.plots.analysis import (
-    MOVEMENTS,
-    columns,
-    freezing_axis,
-    freezing_scores,
-    frozen_name,
-    nil_name,
-    scored,
-)
-from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend
+from innerloop.report.plots.analysis import columns, freezing_axis, frozen_name, nil_name, scored
+from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend, scale
 
 Analyses = Mapping[str, JsonObject]
 """The record of `innerloop.analysis.run_all.analyze` for each run, by label."""
@@ -70,13 +62,13 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         raise InnerloopError(
             "analyses", "must have the same score", got=" and ".join(sorted(metrics)), hint=hint
         )
-    ax = FREEZING.one(ax)
+    ax, metric = FREEZING.one(ax), found[0]["metric"]
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)
     for i, (run, results) in enumerate(analyses.items()):
         at = np.array([names.index(name) for name in named[i]]) + _beside(i, len(found))
         look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
-        mean, half = freezing_scores(results)
+        mean, half = columns(results["freeze"], metric, "ci95", by=scale(metric))
         ax.errorbar(at, mean, half, **look, **_style(i))
     freezing_axis(ax, found, names)
     legend(ax, len(found))
@@ -164,7 +156,7 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
     axes = MOVEMENT.all(axes)
     layers = [[x["layer"] for x in r["weights"]] for r in found]
     names, wide = in_order_of_layers(layers), 0.8 / len(found)
-    for ax, (what, unit) in zip(axes[0], MOVEMENTS.items(), strict=True):
+    for ax, (what, unit) in zip(axes[0], analysis.MOVEMENTS.items(), strict=True):
         for i, (run, results) in enumerate(analyses.items()):
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
             values, error = columns(results["weights"], what, f"{what}_ci95")
