@@ -14,10 +14,10 @@ import optax
 from matplotlib.figure import Figure
 
 import innerloop as il
-from innerloop.analysis.records import Record
 from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli import main as main_of_the_command
 from innerloop.io.files import write_text
+from innerloop.io.untrusted import JsonObject
 from innerloop.report import examples, film_strip, plots
 from innerloop.report.comparison import Result
 from innerloop.report.figure_files import svg_text
@@ -45,7 +45,7 @@ LENGTH = ("--outer.meta-steps", "1500", "--outer.meta-batch", "8", "--outer.snap
 Made = tuple[str, Figure]
 
 
-def of_analyses(maml: Record, anil: Record) -> Iterator[Made]:
+def of_analyses(maml: JsonObject, anil: JsonObject) -> Iterator[Made]:
     """Figures of the experiments on MAML, and of MAML beside ANIL."""
     one: Sequence[tuple[str, Grid, Callable[..., object]]] = (
         ("freezing", analysis.FREEZING, plots.freezing),

@@ -13,13 +13,14 @@ from training_cases import EPISODES, SPLITS  # pyright: ignore[reportMissingImpo
 from innerloop import analysis
 from innerloop.algorithms import maml
 from innerloop.analysis import AnalyzedModel, NamedLayers, named_layers
+from innerloop.analysis.analyzed_model import task_count
 from innerloop.analysis.loss_landscape import _first_step
 from innerloop.analysis.nil import cosine_scores
 from innerloop.analysis.similarity import MEASURES, _measures_of
 from innerloop.analysis.weight_movement import _angle
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import paths
-from innerloop.engine.types import Batch, Task
+from innerloop.engine.types import Batch, FiniteTasks, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 from innerloop.tasks.class_arrays import ClassArrays
@@ -73,6 +74,33 @@ def test_freezing_chosen_sets_and_what_the_algorithm_moves():
         analysis.freezing(head, [("third",)], tasks=4, key=KEY)
     with pytest.raises(InnerloopError, match="at least two tasks"):
         analysis.freezing(head, tasks=1, key=KEY)
+
+
+class Few(FiniteTasks):
+    """Three tasks, each measured once."""
+
+    def __len__(self):
+        return 3
+
+    def task(self, number, key):
+        return Lines().sample(key)
+
+
+def test_progress_over_few_tasks_reaches_its_total():
+    """However many tasks are asked for; and one task gives no interval."""
+    model, told = replace(own(), tasks=Few()), []
+    listen = lambda done, total: told.append((done, total))
+    for experiment in (analysis.layer_movement, analysis.freezing, analysis.similarity_before_and_after):
+        experiment(model, tasks=200, key=KEY, on_progress=listen)
+    assert [now for now in told if now[0] == now[1]] == [(3, 3), (9, 9), (3, 3)]
+    with pytest.raises(InnerloopError, match="at least two tasks, got 1"):
+        task_count(type("One", (Few,), {"__len__": lambda self: 1})(), 200)
+
+
+def test_a_score_without_a_known_name():
+    model = replace(own(), score=lambda params, task: {"mse": loss(params, task.query)})
+    with pytest.raises(InnerloopError, match="score: must return `accuracy` or `loss`, got mse"):
+        analysis.freezing(model, tasks=2, key=KEY)
 
 
 def test_layers_of_the_built_in_networks():
@@ -244,6 +272,12 @@ def test_measures_are_those_of_their_functions():
     assert found["chance_cka"] < 0.5 < found["cka"]
 
 
+def test_activations_of_a_diverged_inner_loop():
+    x = np.array([[1.0, np.nan], [2.0, 3.0], [4.0, 5.0]])
+    with pytest.raises(InnerloopError, match="activations must be finite; lower the inner step size"):
+        _measures_of(x, x)
+
+
 def test_cosine_scores_by_hand():
     query, support = jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
     found = cosine_scores(query, support, jnp.array([0, 1, 1]), 2)
@@ -357,6 +391,11 @@ def test_landscape():
     assert paths[:, 1] == pytest.approx(np.eye(2), abs=1e-3)
     step = _first_step(model, model.params, tasks[0])
     assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - model.params["out"], atol=1e-6)
+
+
+def test_the_losses_of_a_diverged_inner_loop():
+    with pytest.raises(InnerloopError, match="the losses are not finite; lower the inner step size"):
+        analysis.loss_plane(own(rate=1e30), key=KEY, grid=(0.0, 1.0))
 
 
 def test_paths():

@@ -44,7 +44,7 @@ def record(at: float = 0.9) -> dict[str, Any]:
     """An analysis of a 5-way classification whose accuracy is `at`."""
     path = [[0.0, 0.0], [0.1, 0.2]]
     part = {"outer": [[1.0, 1.0], [0.0, 0.0]], "wide": [path, path], "close": [path, path]}
-    part |= {"lengths": {"outer": 1.0, "inner": 0.2}, "shown": {"close": 0.5}}
+    part |= {"lengths": {"outer": 1.0, "inner": 0.2}, "shown": {"close": 0.5}, "relative": True}
     settings = {"source": "x", "algorithm": "maml", "metric": "accuracy", "layers": LAYERS, "ways": 5}
     settings |= {"shots": 1, "inner_steps": 1, "inner_learning_rate": 0.1, "normalization": "transductive"}
     settings |= {"trained_meta_steps": 10, "tasks": 20, "tasks_looked_at_closely": 20, "seed": 0}

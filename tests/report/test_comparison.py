@@ -9,7 +9,7 @@ import pytest
 
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
-from innerloop.report import measurements, run_figures, run_page, summary
+from innerloop.report import measurements, run_page, summary
 from innerloop.report.comparison import compare, group_by_seed
 from innerloop.report.sentences import conditions, verdict
 from innerloop.training.measure import measure
@@ -157,9 +157,9 @@ def test_the_page_shows_the_mean_and_its_seeds(group, tmp_path):
 
 
 def test_the_figures_show_the_mean_and_every_training(group):
-    (axes,) = run_figures.adaptation(group).axes
+    (axes,) = run_page.adaptation_figure(group).axes
     assert len(axes.lines) == 3
-    figure = run_figures.training(group)
+    figure = run_page.training_figure(group)
     assert figure is not None
     assert len(figure.axes[0].lines) == 5
     legend = figure.axes[0].get_legend()

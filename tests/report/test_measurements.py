@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import numpy as np
+
 from innerloop.report import measurements
 from innerloop.training.measure import measure
 from innerloop.training.measurement import Band
@@ -25,6 +27,14 @@ def test_the_best_comes_first_and_the_baseline_last(groups):
         result, measurement=replace(result.measurement, curves={"loss": Band([loss], [0.01])})
     )
     group = replace(groups[0], runs=[at(groups[0].runs[0], 99.0), at(groups[0].runs[1], 0.1)])
+    assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
+
+
+def test_a_run_that_diverged_is_never_the_best(groups):
+    at = lambda result, loss: replace(
+        result, measurement=replace(result.measurement, curves={"loss": Band([loss], [loss])})
+    )
+    group = replace(groups[0], runs=[at(groups[0].runs[0], np.nan), at(groups[0].runs[1], 0.5)])
     assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
-from innerloop.report import examples, run_figures, run_page, settings_table
+from innerloop.report import examples, run_page, settings_table
 from innerloop.report.html_blocks import _img, _letter, results_table
 
 VOID = {"meta", "img", "br"}
@@ -78,7 +78,7 @@ def test_normalisation_is_a_column_where_there_is_any(groups):
 def test_names_are_escaped(groups):
     hostile = replace(groups[0].runs[0], label="<script>x</script>")
     shown = results_table(replace(groups[0], runs=[hostile]))
-    shown += settings_table._config_table(replace(groups[0], runs=[hostile])) + run_page._folded(
+    shown += settings_table.config_table(replace(groups[0], runs=[hostile])) + run_page._folded(
         hostile, "", True
     )
     assert "<script>" not in shown
@@ -141,12 +141,12 @@ def test_classes_beyond_the_alphabet_have_numbers():
 
 def test_runs_without_measures_have_no_training_figure(groups):
     bare = replace(groups[0], runs=[replace(run, metrics=[]) for run in groups[0].runs])
-    assert run_figures.training(bare) is None
+    assert run_page.training_figure(bare) is None
 
 
 def test_a_chart_of_one_point_has_one_tick(groups):
     run = replace(groups[0].runs[0], metrics=[{"step": 5, "outer_loss": 4.3, "validation_loss": 4.2}])
-    figure = run_figures.training(replace(groups[0], runs=[run]))
+    figure = run_page.training_figure(replace(groups[0], runs=[run]))
     assert figure is not None
     figure.draw_without_rendering()
     below = figure.axes[1]
@@ -159,7 +159,7 @@ def test_a_training_without_validation_has_one_panel(groups):
     run = replace(
         groups[0].runs[0], metrics=[{"step": 5, "outer_loss": 4.3}, {"step": 10, "outer_loss": 4.1}]
     )
-    figure = run_figures.training(replace(groups[0], runs=[run]))
+    figure = run_page.training_figure(replace(groups[0], runs=[run]))
     assert figure is not None
     assert [axes.get_ylabel() for axes in figure.axes] == ["outer loss"]
     assert figure.axes[0].get_xlabel() == "meta-steps"

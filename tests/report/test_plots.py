@@ -68,6 +68,16 @@ def test_a_head_that_starts_at_zero_has_no_bar_and_no_relative_lengths():
     assert "undefined" in analysis_comparison.TABLES["weights"]({"a": found})
 
 
+def test_undefined_similarities_are_left_out_of_the_mean():
+    """As of a dead layer in one of two models."""
+    found: dict[str, Any] = record() | {"against_source": "y"}
+    found["against"][0] |= {"cka": {"mean": None, "ci95": None}}
+    assert analysis_page._summary("against", found) == "Against y, mean over the body: CCA 0.85, CKA 0.80."
+    for layer in found["against"]:
+        layer |= dict.fromkeys(("cca", "cka"), {"mean": None, "ci95": None})
+    assert analysis_page._summary("against", found) == ""
+
+
 def test_training_shows_the_return_after_the_last_update():
     lines = [{"step": step, **{f"return_after_{i}": float(i) for i in range(11)}} for step in (1, 2)]
     np.testing.assert_array_equal(plots.training({"a": lines})[0, 0].lines[0].get_ydata(), 10)

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, over_tasks
@@ -17,8 +16,11 @@ from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.pytree import is_selected, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.nn.named_layers import NamedLayers, named_layers
 from innerloop.tasks.class_arrays import ClassArrays
+from innerloop.training.experiment import number_of_tasks
+from innerloop.training.measure import changed
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
@@ -70,11 +72,9 @@ class AnalyzedModel:
             steps: inner steps (None: as in the config).
             part: `test`, `validation` or `train` classes.
         """
-        config = trained.config
-        if steps is not None:
-            config = replace(config, evaluation=replace(config.evaluation, steps=steps))
-        if shots is not None:
-            config = replace(config, data=replace(config.data, shots=shots))
+        evaluation = changed(trained.config.evaluation, {"steps": steps})
+        data = changed(trained.config.data, {"shots": shots})
+        config = replace(trained.config, evaluation=evaluation, data=data)
         e = supervised(trained.experiment).with_config(config)
         queries = _most_queries(e.classes_of(part), config.data.shots) if e.splits else None
         return cls(
@@ -91,10 +91,22 @@ class AnalyzedModel:
 
     @property
     def metric(self) -> str:
-        """The name of the score: `accuracy`, or `loss` for regression."""
+        """The name of the score: `accuracy`, or `loss` for regression.
+
+        Raises:
+            InnerloopError: if the score returns neither.
+        """
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
         scores = jax.eval_shape(self.score, self.initialisation(self.params), task)
-        return "accuracy" if "accuracy" in scores else "loss"
+        for name in ("accuracy", "loss"):
+            if name in scores:
+                return name
+        raise InnerloopError("score", "must return `accuracy` or `loss`", got=", ".join(scores) or "nothing")
+
+    @property
+    def tasks_for_activations(self) -> TaskDistribution:
+        """The tasks of experiments on activations."""
+        return self.tasks if self.activation_tasks is None else self.activation_tasks
 
     def initialisation(self, params: Params) -> Params:
         """The model's parameters among the meta-parameters."""
@@ -122,16 +134,14 @@ class AnalyzedModel:
         tasks: int,
         key: PRNGKeyArray,
         on_progress: OnProgress = no_progress,
-        part: int = 100,
     ) -> PyTree:
         """Apply a function to many tasks.
 
         Args:
             one: `one(params, task)`, which returns a tree of arrays.
-            tasks: the number of tasks.
+            tasks: the number of tasks; of a finite set that is smaller, all.
             key: determines the tasks.
             on_progress: progress callback.
-            part: number of tasks computed at a time.
 
         Returns:
             The results of `one` as a tree of NumPy arrays with a leading axis over tasks.
@@ -139,12 +149,12 @@ class AnalyzedModel:
         Raises:
             InnerloopError: if there are fewer than two tasks.
         """
-        check_tasks(tasks)
+        tasks = task_count(self.tasks, tasks)
         run = over_tasks(
             lambda params, task, _: one(params, task),
             self.tasks,
             num_tasks=tasks,
-            batch_size=part,
+            batch_size=100,
             chunk=self.chunk,
         )
         parts = []
@@ -154,10 +164,16 @@ class AnalyzedModel:
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
-def check_tasks(tasks: int) -> None:
-    """Raise InnerloopError for fewer than two tasks, too few for a confidence interval."""
-    if tasks < 2:
-        raise InnerloopError("analysis", "a confidence interval needs at least two tasks", got=tasks)
+def task_count(tasks: TaskDistribution, maximum: int) -> int:
+    """The number of tasks to measure: `maximum`, or all of a finite set that is smaller.
+
+    Raises:
+        InnerloopError: if there are fewer than two, too few for a confidence interval.
+    """
+    count = number_of_tasks(tasks, maximum)
+    if count < 2:
+        raise InnerloopError("analysis", "a confidence interval needs at least two tasks", got=count)
+    return count
 
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
@@ -165,7 +181,7 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
     return mean_over_tasks(values).tolist(), half_width(values).tolist()
 
 
-def summary(values: np.ndarray) -> Record:
+def summary(values: np.ndarray) -> JsonObject:
     """`{"mean": ..., "ci95": ...}` over the leading axis (tasks)."""
     return dict(zip(("mean", "ci95"), interval(values), strict=True))
 

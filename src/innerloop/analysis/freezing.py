@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import AnalyzedModel, check_tasks, interval
+from innerloop.analysis.analyzed_model import AnalyzedModel, interval, task_count
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import evaluator, join
 from innerloop.engine.types import Params
+from innerloop.io.untrusted import JsonObject
 
 Frozen = tuple[str, ...]
 
@@ -33,7 +33,7 @@ def freezing(
     tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
-) -> list[Record]:
+) -> list[JsonObject]:
     """Scores on held-out tasks with some layers frozen in the inner loop.
 
     All sets are measured on the same tasks, so differences from the first set are paired: their intervals are far
@@ -53,18 +53,20 @@ def freezing(
     Raises:
         InnerloopError: if a layer is unknown, or there are fewer than two tasks.
     """
-    check_tasks(tasks)
+    tasks, metric = task_count(model.tasks, tasks), model.metric
     sets = contiguous(model.layers.names) if sets is None else [tuple(names) for names in sets]
-    variants = [model.with_frozen(tuple(names)) for names in sets]
-    known: dict[frozenset[str], np.ndarray] = {}
-    metric, total = model.metric, tasks * len({model.adapted_paths(variant) for variant in variants})
-    for variant in variants:
-        adapted = model.adapted_paths(variant)
-        if adapted not in known:  # ANIL's inner loop is the same whichever body layers are frozen
-            shifted = shifted_progress(on_progress, tasks * len(known), total)
-            known[adapted] = scorer(model, variant, metric, tasks)(model.params, key, shifted)
-    values = [known[model.adapted_paths(variant)] for variant in variants]
-    return [freezing_record(names, metric, v, values[0]) for names, v in zip(sets, values, strict=True)]
+    variants = [model.with_frozen(names) for names in sets]
+    adapted = [model.adapted_paths(variant) for variant in variants]
+    # ANIL's inner loop is the same whichever body layers are frozen: measure it once.
+    distinct = dict(zip(adapted, variants, strict=True))
+    scores: dict[frozenset[str], np.ndarray] = {}
+    for i, (paths, variant) in enumerate(distinct.items()):
+        shifted = shifted_progress(on_progress, i * tasks, tasks * len(distinct))
+        scores[paths] = scorer(model, variant, metric, tasks)(model.params, key, shifted)
+    return [
+        {"frozen": list(names), **paired_scores(metric, scores[paths], scores[adapted[0]])}
+        for names, paths in zip(sets, adapted, strict=True)
+    ]
 
 
 def shifted_progress(on_progress: OnProgress, before: int, total: int) -> OnProgress:
@@ -96,9 +98,8 @@ def scorer(
     return scores
 
 
-def freezing_record(names: Sequence[str], metric: str, values: np.ndarray, first: np.ndarray) -> Record:
-    """The record of one set of frozen layers; `change` is relative to the scores `first`."""
+def paired_scores(metric: str, values: np.ndarray, first: np.ndarray) -> JsonObject:
+    """The mean of scores `[tasks]`, and their `change` from the scores `first` of the same tasks."""
     mean, ci95 = interval(values)
     change, change_ci95 = interval(values - first)
-    line = {"frozen": list(names), metric: mean, "ci95": ci95}
-    return {**line, "change": change, "change_ci95": change_ci95}
+    return {metric: mean, "ci95": ci95, "change": change, "change_ci95": change_ci95}

@@ -22,11 +22,11 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 
 
 def inner_paths(
@@ -36,7 +36,7 @@ def inner_paths(
     key: PRNGKeyArray,
     outer: Sequence[Params] = (),
     on_progress: OnProgress = no_progress,
-) -> Record:
+) -> JsonObject:
     """The coordinates of inner-loop paths, with theta at the origin.
 
     Args:
@@ -57,7 +57,6 @@ def inner_paths(
     outer = list(outer) or ([] if model.initial is None else [model.initial])
     recorded = steps_to_record(model.algorithm.inner.steps)
     layers = model.layers
-    split = {"body": layers.owns(layers.body), "head": layers.owns([layers.head])}
 
     def parts(params: Params) -> dict[str, Array]:
         leaves = layers.parts(params)
@@ -78,12 +77,12 @@ def inner_paths(
     before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]
     found = {
         name: _coordinates(trajectories[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))
-        for name in split
+        for name in ("body", "head")
     }
     return {"steps": list(recorded), **found}
 
 
-def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> Record:
+def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> JsonObject:
     """Coordinates of one part from its paths `[tasks, steps, parameters]` and outer-loop points, with theta at 0."""
     if not np.isfinite(trajectories).all():
         raise InnerloopError("inner_paths", "adaptation diverged", hint="lower the inner step size")

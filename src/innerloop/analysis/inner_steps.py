@@ -5,21 +5,23 @@ each layer (adapted or not), and the distance of each layer from its initial val
 layer that starts at zero has moved).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector, none_for_nan, relative_change
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
+from innerloop.io.untrusted import JsonObject
 
 
 def inner_step_curves(
     model: AnalyzedModel, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
-) -> Record:
+) -> JsonObject:
     """Curves over the inner steps, averaged over tasks.
 
     Args:
@@ -34,10 +36,10 @@ def inner_step_curves(
     """
     layers, recorded = model.layers, steps_to_record(model.algorithm.inner.steps)
 
-    def one(params: Params, task: Task) -> Record:
+    def one(params: Params, task: Task) -> dict[str, Any]:
         theta = model.start(params, task)
 
-        def observe(now: Params, i: Array) -> Record:
+        def observe(now: Params, i: Array) -> dict[str, Any]:
             loss, grads = jax.value_and_grad(model.algorithm.loss_fn)(now, task.support)
             grads, old, new = (layers.parts(tree) for tree in (grads, theta, now))
             per_layer = {

@@ -19,10 +19,11 @@ from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
+from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 
 ALONG = tuple(np.round(np.linspace(-1, 3, 17), 2).tolist())
 GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
@@ -48,7 +49,7 @@ def loss_line(
     key: PRNGKeyArray,
     along: Sequence[float] = ALONG,
     on_progress: OnProgress = no_progress,
-) -> Record:
+) -> JsonObject:
     """The loss of each task along its own first inner step, averaged over tasks.
 
     Args:
@@ -76,7 +77,7 @@ def loss_line(
     return {"along": list(along), **{name: summary(x) for name, x in found.items()}}
 
 
-def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> Record:
+def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float] = GRID) -> JsonObject:
     """The losses of two tasks on the plane of their first inner steps, and their inner-loop paths on it.
 
     Args:
@@ -86,6 +87,9 @@ def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float]
 
     Returns:
         `{"grid": [...], "losses": [task][b][a], "paths": [task][step][a, b]}`.
+
+    Raises:
+        InnerloopError: if a loss or a path is not finite.
     """
     keys = [jax.random.fold_in(key, i) for i in range(2)]
     values = jnp.asarray(grid)
@@ -106,6 +110,8 @@ def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float]
         return jax.lax.map(losses, values), [_projected_path(model, params, task, flat) for task in tasks]
 
     losses, paths = jax.jit(all_at_once)(model.params, keys)
+    if not all(np.isfinite(x).all() for x in (*losses, *paths)):
+        raise InnerloopError("loss_plane", "the losses are not finite", hint="lower the inner step size")
     plain = lambda found: [np.asarray(x).tolist() for x in found]
     return {"grid": list(grid), "losses": plain(losses), "paths": plain(paths)}
 

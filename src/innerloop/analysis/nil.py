@@ -13,17 +13,15 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import AnalyzedModel
-from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
+from innerloop.analysis.analyzed_model import AnalyzedModel, task_count
+from innerloop.analysis.freezing import paired_scores, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
-from innerloop.config.schema import Normalization
 from innerloop.engine.evaluate import Score
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.nn.losses import accuracy
 from innerloop.nn.normalization import predict
 
@@ -52,22 +50,19 @@ def cosine_scores(
 def _nil_score(model: AnalyzedModel) -> Score:
     """A score that ignores the head: accuracy and loss of `cosine_scores`."""
     embed = model.layers.embed
+    # `support` needs a model with a `reference` argument; feature extractors have none, so each query is normalised
+    # together with the support set.
+    normalization = "inductive" if model.normalization == "support" else model.normalization
 
     def score(params: Params, task: Task) -> dict[str, Array]:
         ways = jax.eval_shape(model.layers.activations, params, task.query.inputs)[model.layers.head]
-        features = predict(embed, params, task.support.inputs, task.query.inputs, _normalization(model))
+        features = predict(embed, params, task.support.inputs, task.query.inputs, normalization)
         known = embed(params, task.support.inputs)
         found = cosine_scores(features, known, task.support.targets, ways.shape[-1])
         picked = jnp.take_along_axis(found, task.query.targets[:, None], 1)
         return {"accuracy": accuracy(found, task.query.targets), "loss": -jnp.mean(jnp.log(picked))}
 
     return score
-
-
-def _normalization(model: AnalyzedModel) -> Normalization:
-    # `support` needs a model with a `reference` argument; feature extractors have none, so each query is normalised
-    # together with the support set.
-    return "inductive" if model.normalization == "support" else model.normalization
 
 
 def nil(
@@ -77,7 +72,7 @@ def nil(
     tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
-) -> list[Record]:
+) -> list[JsonObject]:
     """NIL accuracy of several bodies, and the model's accuracy with its inner loop, on the same tasks.
 
     Args:
@@ -96,6 +91,7 @@ def nil(
     """
     if model.metric != "accuracy":
         raise InnerloopError("nil", "there is no NIL for regression", hint="leave it out")
+    tasks = task_count(model.tasks, tasks)
     still = model.algorithm.with_inner(steps=0)
     total = tasks * (1 + len(bodies))
     own = scorer(model, model.algorithm, "accuracy", tasks)
@@ -103,11 +99,7 @@ def nil(
     features = scorer(replace(model, score=_nil_score(model)), still, "accuracy", tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):
         found[name] = features(params, key, shifted_progress(on_progress, i * tasks, total))
-    return [_record(name, values, found[""]) for name, values in found.items()]
-
-
-def _record(name: str, values: np.ndarray, first: np.ndarray) -> Record:
-    """One record; the empty name stands for the model with its inner loop."""
-    own = freezing_record((), "accuracy", values, first)
-    own.pop("frozen")
-    return {"body": name or "trained", "inner_loop": not name, **own}
+    return [
+        {"body": name or "trained", "inner_loop": not name, **paired_scores("accuracy", values, found[""])}
+        for name, values in found.items()
+    ]

@@ -9,13 +9,12 @@ import json
 import warnings
 from pathlib import Path
 
-from innerloop.analysis.records import Record
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.files import OwnFolder
 from innerloop.io.safetensors_reader import largest
-from innerloop.io.untrusted import parse_json, read_text, sha256_of
+from innerloop.io.untrusted import JsonObject, parse_json, read_text, sha256_of
 from innerloop.tasks.io.download import cache_folder
 
 
@@ -57,7 +56,7 @@ def of_images(config: Config) -> str:
     )  # a name need not be UTF-8
 
 
-def key(experiment: str, facts: Record) -> str:
+def key(experiment: str, facts: JsonObject) -> str:
     """The name of a result in the cache."""
     return _digest(json.dumps([experiment, facts, _of_code()], sort_keys=True).encode())
 

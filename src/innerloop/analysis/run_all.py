@@ -1,10 +1,10 @@
 """All experiments on one trained run, as one plain record; results are cached."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -16,8 +16,7 @@ from innerloop.analysis.inner_paths import inner_paths
 from innerloop.analysis.inner_steps import inner_step_curves
 from innerloop.analysis.loss_landscape import loss_line, loss_plane
 from innerloop.analysis.nil import nil
-from innerloop.analysis.progress import OnProgress, ProgressFor, no_progress_for
-from innerloop.analysis.records import Record
+from innerloop.analysis.progress import ProgressFor, no_progress_for
 from innerloop.analysis.similarity import similarity_across_models, similarity_before_and_after
 from innerloop.analysis.training_dynamics import along_training
 from innerloop.analysis.verdict import judge
@@ -25,12 +24,16 @@ from innerloop.analysis.weight_movement import layer_movement
 from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.nn.named_layers import named_layers
 from innerloop.training.models import fresh_model
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import load_weights, weights_path
 from innerloop.training.trained import Trained, load_trained, with_data
+
+Options = dict[str, Any]
+"""The arguments `tasks`, `key` and `on_progress` of an experiment."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,6 @@ class ExperimentRunner:
         """Whether tasks have no classes."""
         return self.config.data.spec.kind == "regression"
 
-    @property
-    def adapts(self) -> str:
-        """What the algorithm's inner loop adapts: `all`, `head` or `body`."""
-        return self.config.spec.adapts
-
     @cached_property
     def snapshots(self) -> dict[int, Path]:
         """The snapshots saved during training, by meta-step."""
@@ -137,68 +135,59 @@ class ExperimentRunner:
         params = weights.into(like, weights.load(path)[0], str(path))
         return experiment.for_tasks(params)
 
-    def _identity(self) -> Record:
-        """What all results depend on, for the cache."""
-        shown = {"source": result_cache.of_file(self.path), "images": result_cache.of_images(self.config)}
-        return shown | {"seed": self.request.seed, "shots": self.request.shots, "steps": self.request.steps}
-
-    def freeze(self, on_progress: OnProgress) -> object:
+    def freeze(self, options: Options) -> object:
         """Scores with the inner loop turned off for some layers; see `freezing`."""
-        sets = [*contiguous(self.model.layers.names), *self.request.frozen]
-        return freezing(self.model, sets, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
+        return freezing(self.model, [*contiguous(self.model.layers.names), *self.request.frozen], **options)
 
-    def similarity(self, on_progress: OnProgress) -> object:
+    def similarity(self, options: Options) -> object:
         """Similarity of layers before and after adaptation; see `similarity_before_and_after`."""
-        return similarity_before_and_after(
-            self.model, tasks=self.request.close, key=self.key, on_progress=on_progress
-        )
+        return similarity_before_and_after(self.model, **options)
 
-    def nil(self, on_progress: OnProgress) -> object:
+    def nil(self, options: Options) -> object:
         """NIL accuracy of the trained body and of the same network before training; see `nil`."""
-        bodies = {"trained": self.model.params, "random": self.model.initial}
-        return nil(self.model, bodies, tasks=self.request.tasks, key=self.key, on_progress=on_progress)
+        return nil(self.model, {"trained": self.model.params, "random": self.model.initial}, **options)
 
-    def weights(self, on_progress: OnProgress) -> object:
+    def weights(self, options: Options) -> object:
         """How far each layer's weights move; see `layer_movement`."""
-        return layer_movement(self.model, tasks=self.request.close, key=self.key, on_progress=on_progress)
+        return layer_movement(self.model, **options)
 
-    def steps(self, on_progress: OnProgress) -> object:
+    def steps(self, options: Options) -> object:
         """Learning over the inner steps; see `inner_step_curves`."""
-        return inner_step_curves(self.model, tasks=self.request.close, key=self.key, on_progress=on_progress)
+        return inner_step_curves(self.model, **options)
 
-    def landscape(self, on_progress: OnProgress) -> object:
+    def landscape(self, options: Options) -> object:
         """Slices of the loss landscape; see `loss_line` and `loss_plane`."""
-        along = loss_line(self.model, tasks=self.request.close, key=self.key, on_progress=on_progress)
-        return {"line": along, "plane": loss_plane(self.model, key=self.key)}
+        return {"line": loss_line(self.model, **options), "plane": loss_plane(self.model, key=self.key)}
 
-    def paths(self, on_progress: OnProgress) -> object:
+    def paths(self, options: Options) -> object:
         """Inner-loop paths in one projection; see `inner_paths`."""
         outer = [self._restored(path) for path in self.snapshots.values()]
-        return inner_paths(
-            self.model, tasks=min(8, self.request.tasks), key=self.key, outer=outer, on_progress=on_progress
-        )
+        options |= {"tasks": min(8, self.request.tasks)}
+        return inner_paths(self.model, outer=outer, **options)
 
-    def early(self, on_progress: OnProgress) -> object:
+    def early(self, options: Options) -> object:
         """Freezing and similarity at the run's snapshots; see `along_training`."""
         kept = {step: self._restored(path) for step, path in self.snapshots.items()}
-        tasks, close = min(self.request.tasks, 300), min(self.request.tasks, 20)
-        return along_training(
-            self.model, kept, tasks=tasks, close_tasks=close, key=self.key, on_progress=on_progress
-        )
+        options |= {"tasks": min(self.request.tasks, 300), "close_tasks": min(self.request.tasks, 20)}
+        return along_training(self.model, kept, **options)
 
-    def against(self, on_progress: OnProgress) -> object:
+    def against(self, options: Options) -> object:
         """Similarity of the layers of this model and another; see `similarity_across_models`."""
         assert self.request.against is not None, "checked before"
         other = load_trained(self.request.against, data_folder=self.request.data_folder)
         other_model = AnalyzedModel.from_trained(other, shots=self.request.shots, steps=self.request.steps)
-        return similarity_across_models(
-            self.model, other_model, tasks=self.request.close, key=self.key, on_progress=on_progress
-        )
+        return similarity_across_models(self.model, other_model, **options)
 
-    def _depends(self, name: str) -> Record:
+    def _tasks(self, name: str) -> int:
+        """The number of tasks of an experiment."""
+        return self.request.close if name in CLOSE else self.request.tasks
+
+    def _depends(self, name: str) -> JsonObject:
         """What one experiment's result depends on, for the cache."""
         r = self.request
-        found = self._identity() | {"tasks": r.close if name in CLOSE else r.tasks}
+        found: JsonObject = {"source": result_cache.of_file(self.path)}
+        found |= {"images": result_cache.of_images(self.config), "tasks": self._tasks(name)}
+        found |= {"seed": r.seed, "shots": r.shots, "steps": r.steps}
         if name == "freeze":
             found["frozen"] = r.frozen
         if name in ("early", "paths"):
@@ -240,15 +229,47 @@ class ExperimentRunner:
         if "against" in chosen and self.request.against is None:
             raise InnerloopError("against", "needs a second run", hint="give --against RUN")
 
-    def result(self, name: str, progress_for: ProgressFor, fresh: bool) -> object:
+    def _result(self, name: str, progress_for: ProgressFor, fresh: bool) -> object:
         """The result of one experiment, from the cache unless `fresh`."""
         kept = result_cache.key(name, self._depends(name))
         found = None if fresh else result_cache.load(kept)
         if found is None:
             with progress_for(EXPERIMENTS[name]) as on_progress:
-                found = getattr(self, name)(on_progress)
+                options = {"tasks": self._tasks(name), "key": self.key, "on_progress": on_progress}
+                found = getattr(self, name)(options)
             result_cache.save(kept, found)
         return found
+
+    def run(self, only: Sequence[str], *, progress_for: ProgressFor, fresh: bool) -> JsonObject:
+        """Run experiments and give the verdict, as `analyze` does."""
+        chosen = list(only) or self.default()
+        self.check(chosen)
+        r, config = self.request, self.config
+        results: JsonObject = {
+            "source": r.source,
+            "preset": config.name,
+            "algorithm": config.algorithm,
+            "metric": "loss" if self.regression else "accuracy",
+            "moves": config.spec.adapts,
+            "layers": self.layers,
+            "ways": config.data.ways,
+            "shots": config.data.shots if r.shots is None else r.shots,
+            "inner_steps": config.evaluation.steps if r.steps is None else r.steps,
+            "inner_learning_rate": config.inner.learning_rate,
+            "normalization": config.evaluation.normalization,
+            "trained_meta_steps": self.facts.get("meta_steps"),
+            "training_seed": config.seed,
+            "tasks": r.tasks,
+            "tasks_looked_at_closely": r.close,
+            "seed": r.seed,
+            "against_source": r.against,
+        }
+        for name in chosen:
+            results[name] = self._result(name, progress_for, fresh)
+        found = judge(results)
+        if found is not None:
+            results["verdict"] = asdict(found)
+        return results
 
 
 EXPERIMENTS = {
@@ -274,7 +295,7 @@ def analyze(
     *,
     progress_for: ProgressFor = no_progress_for,
     fresh: bool = False,
-) -> Record:
+) -> JsonObject:
     """Run experiments on a trained model, and give the verdict.
 
     Args:
@@ -290,32 +311,4 @@ def analyze(
         InnerloopError: if an experiment is unknown, or the run does not support it: NIL for regression, `early` without
             snapshots, `against` without a second run.
     """
-    lab = ExperimentRunner(request)
-    chosen = list(only) or lab.default()
-    lab.check(chosen)
-    data = lab.config.data
-    results: Record = {
-        "source": request.source,
-        "preset": lab.config.name,
-        "algorithm": lab.config.algorithm,
-        "metric": "loss" if lab.regression else "accuracy",
-        "moves": lab.adapts,
-        "layers": lab.layers,
-        "ways": data.ways,
-        "shots": data.shots if request.shots is None else request.shots,
-        "inner_steps": lab.config.evaluation.steps if request.steps is None else request.steps,
-        "inner_learning_rate": lab.config.inner.learning_rate,
-        "normalization": lab.config.evaluation.normalization,
-        "trained_meta_steps": lab.facts.get("meta_steps"),
-        "training_seed": lab.config.seed,
-        "tasks": request.tasks,
-        "tasks_looked_at_closely": request.close,
-        "seed": request.seed,
-        "against_source": request.against,
-    }
-    for name in chosen:
-        results[name] = lab.result(name, progress_for, fresh)
-    found = judge(results)
-    if found is not None:
-        results["verdict"] = {"kind": found.kind, "measures": found.measures, "sentences": found.sentences}
-    return results
+    return ExperimentRunner(request).run(only, progress_for=progress_for, fresh=fresh)

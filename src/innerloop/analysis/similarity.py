@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from innerloop.analysis.activations import Layout, as_points
-from innerloop.analysis.analyzed_model import AnalyzedModel, check_tasks, interval
+from innerloop.analysis.activations import Layout, as_points, pair
+from innerloop.analysis.analyzed_model import AnalyzedModel, summary, task_count
 from innerloop.analysis.cca import (
     correlate,
     decompose,
@@ -27,13 +27,16 @@ from innerloop.analysis.cca import (
 )
 from innerloop.analysis.cka import linear_cka, rbf_cka
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.engine.evaluate import over_tasks
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError, first_line
+from innerloop.io.untrusted import JsonObject
 
-Compare = Callable[[Params, Task], tuple[dict[str, Array], dict[str, Array]]]
-"""Two sets of activations of one task, layer by layer, at the same points."""
+Pairs = dict[str, tuple[Array, Array]]
+"""Two sets of activations of one task by layer, at the same points."""
+
+Compare = Callable[[Params, Task], Pairs]
+"""A function that returns the two sets of activations to compare."""
 
 MOST_POINTS = 1000
 """Most points compared per layer: enough for hundreds of channels, yet with small kernel matrices."""
@@ -52,7 +55,7 @@ def similarity_before_and_after(
     key: PRNGKeyArray,
     layout: Layout = "positions",
     on_progress: OnProgress = no_progress,
-) -> list[Record]:
+) -> list[JsonObject]:
     """Similarity of each layer before and after the inner loop.
 
     Args:
@@ -72,7 +75,7 @@ def similarity_before_and_after(
 def adaptation_pair(model: AnalyzedModel, layout: Layout) -> Compare:
     """Activations of one task before and after the inner loop."""
 
-    def one(params: Params, task: Task) -> tuple[dict[str, Array], dict[str, Array]]:
+    def one(params: Params, task: Task) -> Pairs:
         adapted = model.algorithm.adapt(params, task.support)
         return _activations_of_both(model, model.start(params, task), model, adapted, task, layout)
 
@@ -88,7 +91,7 @@ def similarity_across_models(
     layout: Layout = "positions",
     adapted: bool = False,
     on_progress: OnProgress = no_progress,
-) -> list[Record]:
+) -> list[JsonObject]:
     """Similarity of each layer of two models on the first model's tasks.
 
     Records are as in `similarity_before_and_after`.
@@ -110,7 +113,7 @@ def similarity_across_models(
         got = f"{', '.join(model.layers.names)} and {', '.join(other.layers.names)}"
         raise InnerloopError("similarity", "the models need the same layers", got=got)
 
-    def one(params: Params, task: Task) -> tuple[dict[str, Array], dict[str, Array]]:
+    def one(params: Params, task: Task) -> Pairs:
         start = lambda own, params: (
             own.algorithm.adapt(params, task.support) if adapted else own.initialisation(params)
         )
@@ -123,15 +126,14 @@ def similarity_across_models(
 
 def _activations_of_both(
     a: AnalyzedModel, params: Params, b: AnalyzedModel, second: Params, task: Task, layout: Layout
-) -> tuple[dict[str, Array], dict[str, Array]]:
+) -> Pairs:
     """The activations of two sets of parameters on a task's queries, at the same points.
 
     Raises:
         InnerloopError: if a model cannot read the queries, or a layer of the two has other points.
     """
     pairs = zip(_outputs(a, params, task).items(), _outputs(b, second, task).values(), strict=True)
-    matched = {name: _same_points(name, x, y, layout) for (name, x), y in pairs}
-    return {name: x for name, (x, _) in matched.items()}, {name: y for name, (_, y) in matched.items()}
+    return {name: _same_points(name, x, y, layout) for (name, x), y in pairs}
 
 
 def _outputs(model: AnalyzedModel, params: Params, task: Task) -> dict[str, Array]:
@@ -171,10 +173,10 @@ def _rows(points: int) -> np.ndarray | slice:
 
 def comparer(
     model: AnalyzedModel, one: Compare, tasks: int
-) -> Callable[[Params, PRNGKeyArray, OnProgress], list[Record]]:
+) -> Callable[[Params, PRNGKeyArray, OnProgress], list[JsonObject]]:
     """`run(params, key, on_progress)`: all measures on all layers, averaged over tasks; compiled once."""
-    check_tasks(tasks)
-    distribution = model.activation_tasks if model.activation_tasks is not None else model.tasks
+    distribution = model.tasks_for_activations
+    tasks = task_count(distribution, tasks)
     activations = over_tasks(
         lambda params, task, _: one(params, task),
         distribution,
@@ -183,29 +185,29 @@ def comparer(
     )
     names = model.layers.names
 
-    def run(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> list[Record]:
+    def run(params: Params, key: PRNGKeyArray, on_progress: OnProgress) -> list[JsonObject]:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         shapes: dict[str, tuple[int, int]] = {}
-        for before, after in activations(params, key):
-            for i in range(len(before[names[0]])):
-                for name, values in found.items():
-                    shapes[name] = before[name][i].shape
-                    values.append(_measures_of(before[name][i], after[name][i]))
+        for pairs in activations(params, key):
+            for i in range(len(pairs[names[0]][0])):
+                for name in names:
+                    x, y = (side[i] for side in pairs[name])
+                    shapes[name] = x.shape
+                    found[name].append(_measures_of(x, y))
                 on_progress(len(found[names[0]]), tasks)
-        return [_record(name, name == names[-1], shapes[name], found[name]) for name in names]
+        return [
+            {"layer": name, "head": name == names[-1], "points": shapes[name][0], "neurons": shapes[name][1]}
+            | _averaged(found[name])
+            for name in names
+        ]
 
     return run
-
-
-def _record(name: str, head: bool, shape: tuple[int, int], values: list[dict[str, float]]) -> Record:
-    """One layer's record."""
-    return {"layer": name, "head": head, "points": shape[0], "neurons": shape[1]} | _averaged(values)
 
 
 def _measures_of(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Every measure for one layer on one task. Identical activations have similarity 1, even if all are dead."""
     tolerance = default_tolerance(x, y, np.float64)
-    x, y = x.astype(np.float64), y.astype(np.float64)
+    x, y = pair(x, y, "similarity")
     shuffle = np.random.default_rng(1).permutation(len(y))
     before, after = decompose(x), decompose(y)
     by_chance = after._replace(left=after.left[shuffle])
@@ -227,13 +229,12 @@ def _measures_of(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     } | chance
 
 
-def _averaged(values: list[dict[str, float]]) -> Record:
+def _averaged(values: list[dict[str, float]]) -> JsonObject:
     """Mean and confidence interval of each measure over the tasks where it is defined."""
-    found: Record = {}
+    found: JsonObject = {}
     for name in values[0]:
         column = np.array([v[name] for v in values])
         column = column[np.isfinite(column)]
-        mean, ci95 = interval(column) if len(column) > 1 else (None, None)
-        found[name] = {"mean": mean, "ci95": ci95}
+        found[name] = summary(column) if len(column) > 1 else {"mean": None, "ci95": None}
     chance = {name: found.pop(f"chance_{name}") for name in ("cca", "cka")}
     return {**found, "chance": chance}

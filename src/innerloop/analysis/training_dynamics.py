@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from jaxtyping import PRNGKeyArray
 
-from innerloop.analysis.analyzed_model import AnalyzedModel
-from innerloop.analysis.freezing import freezing_record, scorer, shifted_progress
+from innerloop.analysis.analyzed_model import AnalyzedModel, task_count
+from innerloop.analysis.freezing import paired_scores, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.analysis.similarity import adaptation_pair, comparer
 from innerloop.engine.types import Params
+from innerloop.io.untrusted import JsonObject
 
 
 def along_training(
@@ -24,7 +24,7 @@ def along_training(
     close_tasks: int = 20,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
-) -> list[Record]:
+) -> list[JsonObject]:
     """Freezing and similarity at snapshots.
 
     Args:
@@ -38,8 +38,10 @@ def along_training(
     Returns:
         One record per snapshot: `{"meta_step", "freeze": [none, body], "similarity": [one record per layer]}`.
     """
-    sets = [(), model.layers.body]
-    runs = [scorer(model, model.with_frozen(names), model.metric, tasks) for names in sets]
+    tasks = task_count(model.tasks, tasks)
+    close_tasks = task_count(model.tasks_for_activations, close_tasks)
+    sets, metric = [(), model.layers.body], model.metric
+    runs = [scorer(model, model.with_frozen(names), metric, tasks) for names in sets]
     compare = comparer(model, adaptation_pair(model, "positions"), close_tasks)
     total, done = len(snapshots) * (2 * tasks + close_tasks), 0
     found = []
@@ -51,7 +53,8 @@ def along_training(
         alike = compare(params, key, shifted_progress(on_progress, done, total))
         done += close_tasks
         lines = [
-            freezing_record(names, model.metric, v, values[0]) for names, v in zip(sets, values, strict=True)
+            {"frozen": list(names), **paired_scores(metric, v, values[0])}
+            for names, v in zip(sets, values, strict=True)
         ]
         found.append({"meta_step": step, "freeze": lines, "similarity": alike})
     return found

@@ -18,8 +18,8 @@ is nothing to explain. Raghu et al. 2020, arXiv 1909.09157, give no thresholds; 
 from dataclasses import dataclass
 from typing import Literal
 
-from innerloop.analysis.records import Record
 from innerloop.io.text import with_interval
+from innerloop.io.untrusted import JsonObject
 
 Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
 
@@ -43,20 +43,20 @@ class Verdict:
     """
 
     kind: Kind
-    measures: Record
+    measures: JsonObject
     sentences: list[str]
 
 
-def judge(results: Record) -> Verdict | None:
+def judge(results: JsonObject) -> Verdict | None:
     """The verdict on the results of `innerloop.analysis.run_all.analyze`; None if freezing was not measured."""
-    if not {"none", "body", "all"} <= set(_frozen_lines(results)):
+    if not {"none", "body", "all"} <= set(frozen_lines(results)):
         return None
     found = _measures(results)
     kind = _decide(found)
     return Verdict(kind, found, _sentences(kind, found, results))
 
 
-def _frozen_lines(results: Record) -> dict[str, Record]:
+def frozen_lines(results: JsonObject) -> dict[str, JsonObject]:
     """The freezing records that the rule uses."""
     layers = results.get("layers", [])
     wanted = {"none": [], "body": layers[:-1], "all": layers}
@@ -65,15 +65,26 @@ def _frozen_lines(results: Record) -> dict[str, Record]:
     return {name: x for name, x in found.items() if x is not None}
 
 
-def _measures(results: Record) -> Record:
+def nil_line(results: JsonObject) -> JsonObject | None:
+    """The NIL record of the trained body; None if NIL was not measured."""
+    lines = results.get("nil") or []
+    return next((x for x in lines if x["body"] == "trained" and not x["inner_loop"]), None)
+
+
+def least_similar_layer(results: JsonObject) -> JsonObject | None:
+    """The similarity record of the body layer that changes most; None if there is none."""
+    layers = results.get("similarity") or []
+    body = [x for x in layers if not x["head"] and x["cka"]["mean"] is not None]
+    return min(body, key=lambda x: x["cka"]["mean"], default=None)
+
+
+def _measures(results: JsonObject) -> JsonObject:
     """The numbers that the rule uses: gain, kept, nil, alike and its layer."""
-    lines, metric = _frozen_lines(results), results["metric"]
+    lines, metric = frozen_lines(results), results["metric"]
     gain = abs(lines["all"]["change"]) if _better(lines["all"]["change"], metric) < 0 else 0.0
     floor = lines["all"][metric]
     sure = gain > lines["all"]["change_ci95"]
-    nil = next((x for x in results.get("nil") or [] if x["body"] == "trained" and not x["inner_loop"]), None)
-    body = [x for x in results.get("similarity") or [] if not x["head"] and x["cka"]["mean"] is not None]
-    lowest = min(body, key=lambda x: x["cka"]["mean"]) if body else None
+    nil, lowest = nil_line(results), least_similar_layer(results)
     return {
         "gain": gain if sure else 0.0,
         "moves": results["moves"],
@@ -94,7 +105,7 @@ def _share_of(value: float, floor: float, gain: float, metric: str) -> float | N
     return _better(value - floor, metric) / gain if gain else None
 
 
-def _decide(m: Record) -> Kind:
+def _decide(m: JsonObject) -> Kind:
     if not m["gain"]:
         return "no gain"
     enough = _suffices(m)
@@ -105,13 +116,13 @@ def _decide(m: Record) -> Kind:
     return "rapid learning" if must and changes else "between"
 
 
-def _suffices(m: Record) -> bool:
+def _suffices(m: JsonObject) -> bool:
     """Whether the body need not change; an inner loop that adapts the body alone has nothing but the body to change."""
     return max(m["kept"], m["nil"] or 0.0) >= ENOUGH and m["moves"] != "body"
 
 
-def _sentences(kind: Kind, m: Record, results: Record) -> list[str]:
-    lines, metric = _frozen_lines(results), results["metric"]
+def _sentences(kind: Kind, m: JsonObject, results: JsonObject) -> list[str]:
+    lines, metric = frozen_lines(results), results["metric"]
     scores = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
     opening = f"With the whole inner loop this model reaches {scores['none']}; without it, {scores['all']}."
     if kind == "no gain":
@@ -122,7 +133,7 @@ def _sentences(kind: Kind, m: Record, results: Record) -> list[str]:
     return [opening, *_must_change(m, scores, results), *_does_change(m), _conclusion(kind, m)]
 
 
-def _must_change(m: Record, scores: dict[str, str], results: Record) -> list[str]:
+def _must_change(m: JsonObject, scores: dict[str, str], results: JsonObject) -> list[str]:
     """Whether the body must change."""
     moves = results["moves"]
     if moves == "body":
@@ -137,9 +148,9 @@ def _must_change(m: Record, scores: dict[str, str], results: Record) -> list[str
         found = [
             f"With the body frozen and only the head adapting, it reaches {scores['body']}: {_in_words(m['kept'])}."
         ]
-    if m["nil"] is None or moves == "head":
+    line = nil_line(results)
+    if line is None or moves == "head":
         return found
-    line = next(x for x in results["nil"] if x["body"] == "trained" and not x["inner_loop"])
     value = with_interval(line["accuracy"], line["ci95"], "accuracy")
     found.append(
         f"With the head dropped and nothing adapted, the cosine similarity of features reaches {value}."
@@ -161,7 +172,7 @@ def _in_words(kept: float) -> str:
     return f"{100 * kept:.0f} % of the gain is left"
 
 
-def _does_change(m: Record) -> list[str]:
+def _does_change(m: JsonObject) -> list[str]:
     """Whether the body changes."""
     if m["alike"] is None:
         return []
@@ -173,7 +184,7 @@ def _does_change(m: Record) -> list[str]:
     ]
 
 
-def _conclusion(kind: Kind, m: Record) -> str:
+def _conclusion(kind: Kind, m: JsonObject) -> str:
     if kind == "rapid learning":
         return "This is rapid learning: on every task the body learns features that it did not have before."
     if kind == "between":

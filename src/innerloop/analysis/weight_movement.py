@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import AnalyzedModel, interval
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.analysis.records import Record
 from innerloop.engine.types import Params, Task
+from innerloop.io.untrusted import JsonObject
 
 
 def flat_vector(leaves: list[Array]) -> Float[Array, " parameters"]:
@@ -43,7 +43,7 @@ def _angle(a: Array, b: Array) -> Float[Array, ""]:
 
 def layer_movement(
     model: AnalyzedModel, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
-) -> list[Record]:
+) -> list[JsonObject]:
     """How far each layer moves in the inner loop.
 
     Args:
@@ -67,18 +67,16 @@ def layer_movement(
     found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
     own = layers.parts(model.initialisation(model.params))
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
-    return [_record(name, name == layers.head, sizes[name], found[name]) for name in layers.names]
+    records = []
+    for name in layers.names:
+        line: JsonObject = {"layer": name, "head": name == layers.head, "parameters": sizes[name]}
+        for what in ("relative", "angle"):
+            line[what], line[f"{what}_ci95"] = map(none_for_nan, interval(found[name][what]))
+        records.append(line)
+    return records
 
 
 def _movement(new: Array, old: Array) -> dict[str, Array]:
     """How far one layer moved in one task."""
     relative = relative_change(new, old)
     return {"relative": relative, "angle": jnp.where(jnp.isnan(relative), jnp.nan, _angle(new, old))}
-
-
-def _record(name: str, head: bool, size: int, values: dict[str, np.ndarray]) -> Record:
-    """The record of one layer."""
-    line: Record = {"layer": name, "head": head, "parameters": size}
-    for what in ("relative", "angle"):
-        line[what], line[f"{what}_ci95"] = map(none_for_nan, interval(values[what]))
-    return line

@@ -27,7 +27,7 @@ from innerloop.io.text import counted, with_interval
 from innerloop.io.untrusted import JsonObject, read_object
 
 if TYPE_CHECKING:
-    from innerloop.analysis.run_all import Request
+    from innerloop.analysis.run_all import ExperimentRunner, Request
 
 Name = Literal["freeze", "similarity", "nil", "weights", "steps", "landscape", "paths", "early", "against"]
 
@@ -84,34 +84,28 @@ def run(argv: Sequence[str]) -> int:
     """Run `innerloop analyze` and return the exit code."""
     arguments = parse(Analyze, argv)
     start_jax(arguments.devices)
-    from innerloop.analysis.run_all import EXPERIMENTS, analyze
-
-    asked, *others = requests = _requests(arguments)
-    _check_sources(requests, arguments.only)  # before a folder is made
+    runners, names = _runners(_requests(arguments), arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else _default_out(arguments.runs))
     folder = None if out is None else _output_folder(out, arguments)
-    if others:
-        chosen = {"fresh": arguments.fresh, "as_json": arguments.json}
-        code = analyze_several.run(requests, arguments.only, folder, _progress, **chosen)
+    if len(runners) > 1:
+        analyze_several.run(runners, names, folder, _progress, fresh=arguments.fresh, as_json=arguments.json)
+    else:
+        results = runners[0].run(names, progress_for=_progress, fresh=arguments.fresh)
         if folder is not None:
-            _remove_stale(folder)
-        if folder is not None and not arguments.json:
-            console().print(f"Page:     {out}/index.html", style="bold")
-        return code
-    results = analyze(asked, arguments.only, progress_for=_progress, fresh=arguments.fresh)
-    made = [name for name in EXPERIMENTS if name in results]
-    if folder is not None:
-        from innerloop.report.analysis_page import write
+            from innerloop.report import analysis_page
 
-        write(results, made, folder)
+            analysis_page.write(results, names, folder)
+        if arguments.json:
+            print_json(results)
+        else:
+            _show(results)
+    if folder is not None:
         _remove_stale(folder)
-    if arguments.json:
-        print_json(results)
-        return 0
-    _show(results)
-    console().print(f"Page:     {out}/index.html", style="bold")
-    console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in made)}")
-    console().print(f"Figures:  {out}/figures/")
+    if not arguments.json:
+        console().print(f"Page:     {out}/index.html", style="bold")
+        if len(runners) == 1:
+            console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in names)}")
+            console().print(f"Figures:  {out}/figures/")
     return 0
 
 
@@ -129,19 +123,28 @@ def _requests(arguments: Analyze) -> "list[Request]":
     return [Request(run, frozen=frozen, against=arguments.against, **common) for run in arguments.runs]
 
 
-def _check_sources(requests: "Sequence[Request]", only: Sequence[str]) -> None:
-    """Raise InnerloopError for RL runs, and for experiments that the runs do not support."""
-    from innerloop.analysis.run_all import ExperimentRunner
+def _runners(
+    requests: "Sequence[Request]", only: Sequence[str]
+) -> "tuple[list[ExperimentRunner], list[str]]":
+    """The runner of each run, and the experiments to run.
+
+    Raises:
+        InnerloopError: for RL runs, and for experiments that the runs do not support.
+    """
+    from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage.sources import load_weights
 
-    for source in filter(None, (*(asked.source for asked in requests), requests[0].against)):
-        refuse_policies(load_weights(source).config)
-    runner, *others = runners = [ExperimentRunner(asked) for asked in requests]
-    if others:
-        analyze_several.experiments(runners, only)
-    else:
-        runner.check(only or runner.default())
+    runners = [ExperimentRunner(request) for request in requests]
+    for runner in runners:
+        refuse_policies(runner.config)
+    if (against := requests[0].against) is not None:
+        refuse_policies(load_weights(against).config)
+    if len(runners) > 1:
+        return runners, analyze_several.experiments(runners, only)
+    chosen = only or runners[0].default()
+    runners[0].check(chosen)
+    return runners, [name for name in EXPERIMENTS if name in chosen]
 
 
 def _default_out(runs: Sequence[str]) -> Path:

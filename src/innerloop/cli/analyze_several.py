@@ -10,8 +10,8 @@ from innerloop.io.text import counted
 
 if TYPE_CHECKING:
     from innerloop.analysis.progress import ProgressFor
-    from innerloop.analysis.records import Record
-    from innerloop.analysis.run_all import ExperimentRunner, Request
+    from innerloop.analysis.run_all import ExperimentRunner
+    from innerloop.io.untrusted import JsonObject
 
 COMPARED = ("freeze", "similarity", "nil", "weights")
 """The experiments that can be shown side by side for several runs."""
@@ -39,24 +39,21 @@ def experiments(runners: "Sequence[ExperimentRunner]", only: Sequence[str]) -> l
 
 
 def run(
-    requests: "Sequence[Request]",
-    only: Sequence[str],
+    runners: "Sequence[ExperimentRunner]",
+    names: Sequence[str],
     folder: OutputFolder | None,
     progress_for: "ProgressFor",
     *,
     fresh: bool,
     as_json: bool,
-) -> int:
-    """Analyse every run, write or print all results, and return the exit code."""
-    from innerloop.analysis.run_all import ExperimentRunner, analyze
+) -> None:
+    """Run the experiments on every run, and write or print all results."""
     from innerloop.report.measurements import labels_of
 
-    runners = [ExperimentRunner(request) for request in requests]
-    names, labels = experiments(runners, only), labels_of(runners)
     watching = lambda label: lambda title: progress_for(f"{label}, {title}")
     analyses = {
-        label: analyze(request, names, progress_for=watching(label), fresh=fresh)
-        for label, request in zip(labels, requests, strict=True)
+        label: runner.run(names, progress_for=watching(label), fresh=fresh)
+        for label, runner in zip(labels_of(runners), runners, strict=True)
     }
     if folder is not None:
         from innerloop.report import analysis_comparison
@@ -65,11 +62,10 @@ def run(
     if as_json:
         print_json({"runs": [{"label": label, **results} for label, results in analyses.items()]})
     else:
-        _show(analyses, requests[0].tasks)
-    return 0
+        _show(analyses, runners[0].request.tasks)
 
 
-def _show(analyses: "dict[str, Record]", tasks: int) -> None:
+def _show(analyses: "dict[str, JsonObject]", tasks: int) -> None:
     """Print one row per run."""
     from innerloop.report.analysis_comparison import SUMMARY, summary
 

@@ -3,10 +3,12 @@
 A terminal obeys control characters, and a spreadsheet evaluates text that looks like a formula.
 """
 
+import csv
+import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 LIMIT = 2000
 """The largest number of characters in a sentence."""
@@ -46,6 +48,15 @@ def csv_cell(value: object) -> object:
         return value
     text = printable(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """A CSV file with these columns; an entry that a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def as_json(value: object, indent: int | None = None) -> str:

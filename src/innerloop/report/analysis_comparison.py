@@ -5,16 +5,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from innerloop.analysis.records import Record
+from innerloop.analysis.verdict import frozen_lines, least_similar_layer, nil_line
 from innerloop.io.files import OutputFolder
 from innerloop.io.text import with_interval
+from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_tables
-from innerloop.report.analysis_page import BEFORE_AND_AFTER, PAPER, QUESTION, RULE, TITLES, WHAT, subject
-from innerloop.report.figure_files import save_figures, svg
+from innerloop.report.analysis_page import QUESTION, RULE, subject
+from innerloop.report.analysis_sections import BEFORE_AND_AFTER, SECTIONS
+from innerloop.report.figure_files import rendered, save_figures, svg
 from innerloop.report.html_blocks import document, escaped, nonbreaking, table
 from innerloop.report.plots import side_by_side
 from innerloop.report.plots.analysis import frozen_name, nil_name
-from innerloop.report.plots.side_by_side import Analyses, in_order_of_layers
+from innerloop.report.plots.side_by_side import Analyses, distinct, in_order, in_order_of_layers
 from innerloop.report.plots.style import Grid, draw_figure
 
 FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
@@ -23,8 +25,6 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
     "nil": (side_by_side.NIL, side_by_side.nil_of_runs),
     "weights": (side_by_side.MOVEMENT, side_by_side.movement_of_runs),
 }
-
-Cells = Sequence[str]
 
 SUMMARY = ("run", "all layers adapt", "head alone", "nothing adapts", "NIL", "CKA of the body", "verdict")
 """The headings of `summary`; `head alone` means the body is frozen, which is how ANIL adapts."""
@@ -47,7 +47,7 @@ def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Pat
     folder.make()
     analysis_tables.write_several(analyses, names, folder)
     figures = {name: draw_figure(*FIGURES[name], analyses) for name in names}
-    save_figures(folder, figures)
+    save_figures(folder, rendered(figures))
     folder.write("index.html", _page(analyses, names, figures))
     return folder.path / "index.html"
 
@@ -57,34 +57,21 @@ def summary(analyses: Analyses) -> list[list[str]]:
     return [_summary_row(run, results) for run, results in analyses.items()]
 
 
-def _summary_row(run: str, results: Record) -> list[str]:
+def _summary_row(run: str, results: JsonObject) -> list[str]:
     """Scores with parts of the inner loop switched off, similarity of the body, and the verdict."""
-    layers, metric = results["layers"], results["metric"]
-    frozen = {tuple(x["frozen"]): x for x in results.get("freeze", [])}
-    scores = [frozen.get(tuple(names)) for names in ([], layers[:-1], layers)]
-    nil = [x for x in results.get("nil", []) if x["body"] == "trained" and not x["inner_loop"]]
-    of = lambda x: with_interval(x[metric], x["ci95"], metric)
+    frozen, layer = frozen_lines(results), least_similar_layer(results)
+    scores = [*(frozen.get(name) for name in ("none", "body", "all")), nil_line(results)]
     return [
         run,
-        *("" if x is None else of(x) for x in scores),
-        of(nil[0]) if nil else "",
-        _least_similar(results),
+        *("" if x is None else _score(x, results["metric"]) for x in scores),
+        "" if layer is None else f"{layer['cka']['mean']:.2f} ({layer['layer']})",
         results.get("verdict", {}).get("kind", ""),
     ]
 
 
-def _least_similar(results: Record) -> str:
-    """Linear CKA of the body layer that changes most, and the layer's name."""
-    known = [x for x in results.get("similarity", []) if not x["head"] and x["cka"]["mean"] is not None]
-    if not known:
-        return ""
-    layer = min(known, key=lambda x: x["cka"]["mean"])
-    return f"{layer['cka']['mean']:.2f} ({layer['layer']})"
-
-
 def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure]) -> str:
     """The whole page."""
-    links = "".join(f'<a href="#{name}">{escaped(TITLES[name].split(":")[0])}</a>' for name in names)
+    links = "".join(f'<a href="#{name}">{escaped(SECTIONS[name].title.split(":")[0])}</a>' for name in names)
     rows = [("", [nonbreaking(cell) for cell in row]) for row in summary(analyses)]
     return document(
         f"Rapid learning or feature reuse? {', '.join(analyses)}",
@@ -104,7 +91,7 @@ def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure
     )
 
 
-def _verdict(run: str, results: Record) -> str:
+def _verdict(run: str, results: JsonObject) -> str:
     """What was analysed, and the verdict in words."""
     found = results.get("verdict")
     words = "" if found is None else f"{found['kind'].capitalize()}. {' '.join(found['sentences'])}"
@@ -116,20 +103,24 @@ def _verdict(run: str, results: Record) -> str:
 
 def _section(name: str, analyses: Analyses, figure: Figure) -> str:
     """One experiment on all runs."""
-    paper = f'<p class="soft">{nonbreaking(PAPER[name])}</p>' if name in PAPER else ""
+    section = SECTIONS[name]
+    what = BEFORE_AND_AFTER if name == "similarity" else section.what
     return "\n".join(
         [
-            f'<h2 id="{name}">{TITLES[name]}</h2>',
-            f"<p>{escaped((WHAT | {'similarity': BEFORE_AND_AFTER})[name])}</p>",
+            f'<h2 id="{name}">{section.title}</h2>',
+            f"<p>{escaped(what)}</p>",
             f'<div class="figures" style="max-width: 54rem"><figure>{svg(figure, name)}</figure></div>',
             TABLES[name](analyses),
-            paper,
+            f'<p class="soft">{nonbreaking(section.paper)}</p>' if section.paper else "",
         ]
     )
 
 
-def _side_by_side(head: str, columns: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
-    """A table with a row for each name and a column for each run."""
+def _side_by_side(
+    head: str, columns: Mapping[str, Mapping[str, str]], order: Callable[[list[list[str]]], list[str]]
+) -> str:
+    """A table with a row for each name, in this order, and a column for each run."""
+    names = order([list(cells) for cells in columns.values()])
     rows = [
         ("", [escaped(name), *(nonbreaking(cells.get(name, "")) for cells in columns.values())])
         for name in names
@@ -143,12 +134,10 @@ def _freeze_table(analyses: Analyses) -> str:
         run: {frozen_name(x["frozen"], r["layers"]): _score(x, r["metric"]) for x in r["freeze"]}
         for run, r in analyses.items()
     }
-    return _side_by_side(
-        "frozen", columns, side_by_side.in_order([list(cells) for cells in columns.values()])
-    )
+    return _side_by_side("frozen", columns, in_order)
 
 
-def _score(line: Record, metric: str) -> str:
+def _score(line: JsonObject, metric: str) -> str:
     return with_interval(line[metric], line["ci95"], metric)
 
 
@@ -159,19 +148,17 @@ def _similarity_table(analyses: Analyses) -> str:
         for run, r in analyses.items()
         for what in ("cka", "cca")
     }
-    return _side_by_side("layer", columns, in_order_of_layers([list(cells) for cells in columns.values()]))
+    return _side_by_side("layer", columns, in_order_of_layers)
 
 
-def _plain(value: Record) -> str:
+def _plain(value: JsonObject) -> str:
     return "" if value["mean"] is None else f"{value['mean']:.3f} ± {value['ci95']:.3f}"
 
 
 def _nil_table(analyses: Analyses) -> str:
     """Accuracies with and without the inner loop."""
     columns = {run: {nil_name(x): _score(x, "accuracy") for x in r["nil"]} for run, r in analyses.items()}
-    return _side_by_side(
-        "", columns, list(dict.fromkeys(name for cells in columns.values() for name in cells))
-    )
+    return _side_by_side("", columns, distinct)
 
 
 def _weights_table(analyses: Analyses) -> str:
@@ -179,7 +166,7 @@ def _weights_table(analyses: Analyses) -> str:
     known = lambda x: f"{100 * x['relative']:.1f} ± {100 * x['relative_ci95']:.1f} %"
     value = lambda x: "undefined" if x["relative"] is None else known(x)
     columns = {run: {x["layer"]: value(x) for x in r["weights"]} for run, r in analyses.items()}
-    return _side_by_side("layer", columns, in_order_of_layers([list(cells) for cells in columns.values()]))
+    return _side_by_side("layer", columns, in_order_of_layers)
 
 
 TABLES: dict[str, Callable[[Analyses], str]] = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from innerloop.analysis.records import Record
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import analysis as layers
 from innerloop.report.plots import analysis_paths as along
 from innerloop.report.plots.style import Grid, draw_figure
@@ -24,11 +24,11 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
 """The figures by file name, which begins with the experiment."""
 
 
-def of_name(name: str, results: Record) -> Figure:
+def of_name(name: str, results: JsonObject) -> Figure:
     """One figure of `FIGURES`."""
     return draw_figure(*FIGURES[name], results)
 
 
-def all_of(results: Record) -> dict[str, Figure]:
+def all_of(results: JsonObject) -> dict[str, Figure]:
     """All figures that the results allow, by file name."""
     return {name: of_name(name, results) for name in FIGURES if name.split("-")[0] in results}

@@ -1,16 +1,16 @@
 """The HTML page of an analysis: the question, the experiments, and the verdict for this model in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from innerloop.analysis.records import Record
 from innerloop.config.specs import ALGORITHMS
 from innerloop.io.files import OutputFolder
-from innerloop.io.text import counted, grouped, with_interval
+from innerloop.io.text import counted
+from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_figures, analysis_tables
-from innerloop.report.figure_files import save_figures, svg
-from innerloop.report.html_blocks import document, escaped, nonbreaking, table
-from innerloop.report.plots.analysis import frozen_name, nil_name
+from innerloop.report.analysis_sections import SECTIONS
+from innerloop.report.figure_files import rendered, save_figures, svg
+from innerloop.report.html_blocks import document, escaped, nonbreaking
 
 QUESTION = """
 <p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
@@ -25,60 +25,8 @@ task.</li></ul>
 task is made of classes that training never saw.</p>
 """
 
-TITLES = {
-    "freeze": "Freezing: what if layers cannot adapt?",
-    "similarity": "Similarity: does adaptation change what layers compute?",
-    "nil": "No inner loop at all",
-    "weights": "How far do the weights move?",
-    "steps": "Where in the inner loop does learning happen?",
-    "paths": "The two hypotheses in pictures",
-    "landscape": "The loss around θ",
-    "early": "When in training does this emerge?",
-    "against": "Do two runs learn the same features?",
-}
 
-BEFORE_AND_AFTER = (
-    "The queries of a task pass through the network before and after its inner loop, and both sets of activations are "
-    "compared, layer by layer. 1 means the same up to a change of basis: CCA is invariant to any invertible linear "
-    "map, CKA to rotations and scaling only."
-)
-
-WHAT = {
-    "freeze": "The inner loop is switched off for the first layers, one more at a time; the others adapt as usual. If "
-    "the score holds until the head is frozen too, the body need not adapt. All rows are measured on the same tasks, "
-    "so the changes have their own, smaller intervals.",
-    "similarity": f"{BEFORE_AND_AFTER} PWCCA is CCA with directions weighted by their share of the layer. Hollow marks "
-    "show chance: the same with shuffled points, which is high for CCA with few points.",
-    "nil": "NIL (no inner loop) drops the head and adapts nothing: a query gets the class of the support examples with "
-    "the most similar features (cosine similarity). Its accuracy comes from the features of the body alone. The "
-    "untrained body is the same network before training.",
-    "weights": "For each layer, the norm of the change that the inner loop makes, relative to the layer's norm, and "
-    "the angle by which its weights turn.",
-    "steps": "Scores on the queries, losses, the norm of each layer's gradient on the support set, and how far each "
-    "layer has moved from θ, after every inner step.",
-    "paths": "The upper pictures show the path of the outer loop from the initial weights to θ and, from there, the "
-    "inner loops of several tasks, in one projection; the lower ones show only the inner loops. Body and head have the "
-    "same scale in each row. Rapid learning would send the body's paths far apart; under feature reuse they stay at θ "
-    "while those of the head spread.",
-    "landscape": "Left: the loss of each task along its own first inner step, averaged over tasks. Others: the losses "
-    "of two tasks on the plane spanned by their first steps, with the paths of both inner loops.",
-    "early": "Freezing and similarity at snapshots along the run.",
-    "against": "The same inputs pass through two trained models, and their layers are compared. Models from different "
-    "random initialisations do not agree neuron by neuron, but their layers can span the same space.",
-}
-
-PAPER = {
-    "freeze": "In the paper (mini-ImageNet, 5-way): 1-shot 46.9 % with nothing frozen, 46.3 % with the body frozen; "
-    "5-shot 63.1 % and 61.0 %.",
-    "similarity": "In the paper (mini-ImageNet): CCA above 0.9 for the body, below 0.5 for the head.",
-    "nil": "In the paper (mini-ImageNet, 5-way 1-shot): MAML 46.9 %, NIL on its body 48.4 %, on random features "
-    "32.9 %.",
-    "early": "In the paper this holds from early on (10 000 of 30 000 meta-steps).",
-    "against": "In the paper, mean over the body: MAML-MAML CCA 0.51 and CKA 0.83, ANIL-MAML 0.50 and 0.83.",
-}
-
-
-def write(results: Record, names: Sequence[str], folder: OutputFolder) -> Path:
+def write(results: JsonObject, names: Sequence[str], folder: OutputFolder) -> Path:
     """Write the page, tables and figures.
 
     Args:
@@ -93,18 +41,18 @@ def write(results: Record, names: Sequence[str], folder: OutputFolder) -> Path:
         InnerloopError: if a file cannot be written.
     """
     folder.make()
-    analysis_tables.write(results, list(names), folder)
+    analysis_tables.write(results, names, folder)
     drawn = analysis_figures.all_of(results)
-    save_figures(folder, drawn)
+    save_figures(folder, rendered(drawn))
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
-    folder.write("index.html", _page(results, [n for n in TITLES if n in names], shown))
+    folder.write("index.html", _page(results, [n for n in SECTIONS if n in names], shown))
     return folder.path / "index.html"
 
 
-def _page(results: Record, names: Sequence[str], shown: dict[str, str]) -> str:
+def _page(results: JsonObject, names: Sequence[str], shown: dict[str, str]) -> str:
     """The whole page."""
     title = f"Rapid learning or feature reuse? {results['source']}"
-    links = "".join(f'<a href="#{name}">{LINKS[name]}</a>' for name in names)
+    links = "".join(f'<a href="#{name}">{SECTIONS[name].link}</a>' for name in names)
     return document(
         title,
         [
@@ -121,18 +69,6 @@ def _page(results: Record, names: Sequence[str], shown: dict[str, str]) -> str:
     )
 
 
-LINKS = {
-    "freeze": "Freezing",
-    "similarity": "Similarity",
-    "nil": "NIL",
-    "weights": "Weights",
-    "steps": "Inner steps",
-    "paths": "Paths",
-    "landscape": "Landscape",
-    "early": "Early",
-    "against": "Two runs",
-}
-
 RULE = """
 <p class="soft">Two numbers decide whether the body <em>must</em> change: the share of adaptation's gain that remains
 with the body frozen, and the share that NIL reaches. If either is at least 90 %, it need not; otherwise, if at most
@@ -145,7 +81,7 @@ and Vinyals,
 """
 
 
-def subject(results: Record) -> str:
+def subject(results: JsonObject) -> str:
     """Describe in one sentence what was analysed."""
     r = results
     spec, length = ALGORITHMS[r["algorithm"]], r["trained_meta_steps"]
@@ -160,7 +96,7 @@ def subject(results: Record) -> str:
     )
 
 
-def _verdict(results: Record) -> str:
+def _verdict(results: JsonObject) -> str:
     """The verdict, or which experiment it needs."""
     if "verdict" not in results:
         return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
@@ -169,31 +105,27 @@ def _verdict(results: Record) -> str:
     return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {nonbreaking(words)}</p>'
 
 
-def _section(name: str, results: Record, shown: dict[str, str]) -> str:
+def _section(name: str, results: JsonObject, shown: dict[str, str]) -> str:
     """One experiment: what was done, its results, and the paper's."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
-    rows = TABLES[name](results) if name in TABLES else ""
-    paper = f'<p class="soft">{nonbreaking(PAPER[name])}</p>' if name in PAPER else ""
+    section, summary = SECTIONS[name], _summary(name, results)
     return "\n".join(
         [
-            f'<h2 id="{name}">{TITLES[name]}</h2>',
-            f"<p>{escaped(WHAT[name])}</p>",
+            f'<h2 id="{name}">{section.title}</h2>',
+            f"<p>{escaped(section.what)}</p>",
             f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
-            f"<p>{nonbreaking(_summary(name, results))}</p>" if _summary(name, results) else "",
-            rows,
-            paper,
+            f"<p>{nonbreaking(summary)}</p>" if summary else "",
+            section.table(results) if section.table else "",
+            f'<p class="soft">{nonbreaking(section.paper)}</p>' if section.paper else "",
         ]
     )
 
 
-def _summary(name: str, results: Record) -> str:
+def _summary(name: str, results: JsonObject) -> str:
     """The result of an experiment in a sentence; empty if there is none."""
     if name == "against":
-        body = [x for x in results["against"] if not x["head"]]
-        mean = lambda what: sum(x[what]["mean"] for x in body) / len(body)
-        other = results["against_source"]
-        return f"Against {other}, mean over the body: CCA {mean('cca'):.2f}, CKA {mean('cka'):.2f}."
+        return _against_summary(results["against"], results["against_source"])
     if name == "weights":
         return _weights_summary(results["weights"])
     if name == "paths":
@@ -206,7 +138,17 @@ def _summary(name: str, results: Record) -> str:
     return ""
 
 
-def _weights_summary(layers: Sequence[Record]) -> str:
+def _against_summary(layers: Sequence[JsonObject], other: str) -> str:
+    """The similarity of two models' bodies, averaged over the layers for which it is defined."""
+    words = []
+    for measure in ("cca", "cka"):
+        known = [x[measure]["mean"] for x in layers if not x["head"] and x[measure]["mean"] is not None]
+        if known:
+            words.append(f"{measure.upper()} {sum(known) / len(known):.2f}")
+    return f"Against {other}, mean over the body: {', '.join(words)}." if words else ""
+
+
+def _weights_summary(layers: Sequence[JsonObject]) -> str:
     """Which layer moves most, and for which this is undefined."""
     known = [x for x in layers if x["relative"] is not None]
     words = [
@@ -220,7 +162,7 @@ def _weights_summary(layers: Sequence[Record]) -> str:
     return " ".join(words)
 
 
-def _path_summary(paths: Record) -> str:
+def _path_summary(paths: JsonObject) -> str:
     """The true lengths of the paths, and how much of them the projection shows."""
     words = []
     for part in ("body", "head"):
@@ -229,61 +171,6 @@ def _path_summary(paths: Record) -> str:
         seen = (
             "" if shown is None else f" (the lower picture shows {100 * shown:.0f} % of their squared length)"
         )
-        unit = "" if paths[part].get("relative", True) else " (absolute, since θ's is zero)"
+        unit = "" if paths[part]["relative"] else " (absolute, since θ's is zero)"
         words.append(f"{part}{unit}: {outer}inner loops {lengths['inner']:.3f} on average{seen}")
     return "True path lengths in units of θ's norm: " + "; ".join(words) + "."
-
-
-def _freeze_table(results: Record) -> str:
-    """The freezing table."""
-    metric = results["metric"]
-    rows = []
-    for line in results["freeze"]:
-        change = with_interval(line["change"], line["change_ci95"], metric) if line["frozen"] else ""
-        name = frozen_name(line["frozen"], results["layers"])
-        rows.append(
-            ("", [name, nonbreaking(with_interval(line[metric], line["ci95"], metric)), nonbreaking(change)])
-        )
-    return table(["frozen", metric, "change"], rows)
-
-
-def _similarity_table(name: str) -> Callable[[Record], str]:
-    """A function that makes the similarity table of one experiment."""
-    heads = ["layer", "mean CCA", "SVCCA", "PWCCA", "CKA", "CKA, debiased", "CKA, RBF", "points", "neurons"]
-
-    def made(results: Record) -> str:
-        rows = []
-        for x in results[name]:
-            values = [x[m] for m in ("cca", "svcca", "pwcca", "cka", "cka_debiased", "cka_rbf")]
-            cells = [
-                "" if v["mean"] is None else f"{v['mean']:.3f}&nbsp;±&nbsp;{v['ci95']:.3f}" for v in values
-            ]
-            rows.append(("", [x["layer"], *cells, grouped(x["points"]), str(x["neurons"])]))
-        return table(heads, rows)
-
-    return made
-
-
-def _nil_table(results: Record) -> str:
-    """The NIL table."""
-    value = lambda x, a, b: nonbreaking(with_interval(x[a], x[b], "accuracy"))
-    rows = [
-        (
-            "",
-            [
-                nil_name(x),
-                value(x, "accuracy", "ci95"),
-                "" if x["inner_loop"] else value(x, "change", "change_ci95"),
-            ],
-        )
-        for x in results["nil"]
-    ]
-    return table(["", "accuracy", "change"], rows)
-
-
-TABLES: dict[str, Callable[[Record], str]] = {
-    "freeze": _freeze_table,
-    "similarity": _similarity_table("similarity"),
-    "against": _similarity_table("against"),
-    "nil": _nil_table,
-}

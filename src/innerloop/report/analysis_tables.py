@@ -1,19 +1,17 @@
 """The tables of an analysis: one CSV file per experiment, and everything as JSON."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from innerloop.analysis.records import Record
 from innerloop.io.files import OutputFolder
-from innerloop.io.text import as_json, csv_cell
+from innerloop.io.text import as_json, csv_text
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.settings_table import flattened
 
-Rows = list[Record]
+Rows = list[JsonObject]
 
 
-def _flat(record: Record) -> Record:
+def _flat(record: JsonObject) -> JsonObject:
     """A nested record flattened to dotted names; lists are joined by plus signs."""
     return {
         name: "+".join(map(str, value)) if isinstance(value, list) else value
@@ -21,15 +19,7 @@ def _flat(record: Record) -> Record:
     }
 
 
-def _rows_of(name: str, result: Any) -> Rows:
-    if name in ("freeze", "similarity", "nil", "weights", "against"):
-        return [_flat(record) for record in result]
-    return {"steps": _step_rows, "landscape": _line_rows, "paths": _path_rows, "early": _early_rows}[name](
-        result
-    )
-
-
-def _step_rows(result: Record) -> Rows:
+def _step_rows(result: JsonObject) -> Rows:
     """One row per inner step."""
     curves = {name: value for name, value in result.items() if name not in ("steps", "layers")}
     curves |= {f"{layer}.{what}": v for layer, found in result["layers"].items() for what, v in found.items()}
@@ -37,7 +27,7 @@ def _step_rows(result: Record) -> Rows:
     return [{"step": step, **value(i)} for i, step in enumerate(result["steps"])]
 
 
-def _line_rows(result: Record) -> Rows:
+def _line_rows(result: JsonObject) -> Rows:
     """One row per position along the first step; the plane is in the JSON file only."""
     line = result["line"]
     losses = ("support_loss", "query_loss")
@@ -45,7 +35,7 @@ def _line_rows(result: Record) -> Rows:
     return [{"along": a, **value(i)} for i, a in enumerate(line["along"])]
 
 
-def _path_rows(result: Record) -> Rows:
+def _path_rows(result: JsonObject) -> Rows:
     """One row per point of a path."""
     return [
         {"part": part, "view": view, "task": task, "step": result["steps"][i], "x": x, "y": y}
@@ -66,17 +56,25 @@ def _early_rows(result: Rows) -> Rows:
     return rows
 
 
+ROWS: dict[str, Callable[[Any], Rows]] = {
+    "steps": _step_rows,
+    "landscape": _line_rows,
+    "paths": _path_rows,
+    "early": _early_rows,
+}
+"""The rows of experiments whose results are not simply lists of records."""
+
+
+def _rows_of(name: str, result: Any) -> Rows:
+    """The rows of the table of an experiment."""
+    return ROWS[name](result) if name in ROWS else [_flat(record) for record in result]
+
+
 def _as_csv(rows: Rows) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows({name: csv_cell(x) for name, x in row.items()} for row in rows)
-    return text.getvalue()
+    return csv_text(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
-def write_several(analyses: Mapping[str, Record], names: Sequence[str], folder: OutputFolder) -> None:
+def write_several(analyses: Mapping[str, JsonObject], names: Sequence[str], folder: OutputFolder) -> None:
     """Write `results.json` with the record of every run, and `NAME.csv` with a column `run`.
 
     Raises:
@@ -89,7 +87,7 @@ def write_several(analyses: Mapping[str, Record], names: Sequence[str], folder: 
         folder.write(f"{name}.csv", _as_csv(rows))
 
 
-def write(results: Record, names: list[str], folder: OutputFolder) -> None:
+def write(results: JsonObject, names: Sequence[str], folder: OutputFolder) -> None:
     """Write `results.json`, and `NAME.csv` for every experiment.
 
     Raises:

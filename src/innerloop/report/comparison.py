@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.analysis.records import Record
-from innerloop.engine.evaluate import half_width
+from innerloop.engine.intervals import half_width
+from innerloop.io.untrusted import JsonObject
 from innerloop.training.measurement import Band, Measurement, ScoreMeasurement
 from innerloop.training.storage import weights
 from innerloop.training.trained import Trained
@@ -32,8 +32,8 @@ class Result:
     label: str
     trained: Trained
     measurement: Measurement
-    metrics: list[Record]
-    environment: Record
+    metrics: list[JsonObject]
+    environment: JsonObject
     baseline: bool = False
     seeds: tuple["Result", ...] = ()
 

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from innerloop.engine.evaluate import steps_to_record
-from innerloop.engine.types import Task
+from innerloop.engine.types import Batch, Params, Task
 from innerloop.io.text import printable
-from innerloop.report import run_figures
+from innerloop.nn.losses import call
+from innerloop.nn.normalization import predict
 from innerloop.report.comparison import Result
-from innerloop.report.predictions import outputs_by_step
+from innerloop.report.plots import tasks as drawings
+from innerloop.report.plots.style import draw_figure
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.training.supervised import supervised
@@ -45,17 +47,16 @@ class Episode:
     names: tuple[str, ...]
 
 
-def _answers_on(trained: Trained, task: Task) -> np.ndarray:
-    """Outputs on a task's queries after every inner step, as the run is evaluated."""
-    e = trained.config.evaluation
-    return outputs_by_step(
-        supervised(trained.experiment),
-        trained.params,
-        task.support,
-        task.query.inputs,
-        steps=e.steps,
-        normalization=e.normalization,
-    )
+def _answers_on(trained: Trained, task: Task) -> Float[np.ndarray, "steps1 query outputs"]:
+    """Outputs on a task's queries after 0, 1, ... inner steps, as the run is evaluated."""
+    algorithm = supervised(trained.experiment).test_algorithm
+    normalization = trained.config.evaluation.normalization
+
+    def answers(params: Params, support: Batch, inputs: object) -> Array:
+        observe = lambda adapted, i: predict(call, adapted, support.inputs, inputs, normalization)
+        return algorithm.trajectory(params, support, observe).observed
+
+    return np.asarray(jax.jit(answers)(trained.params, task.support, task.query.inputs))
 
 
 def _shown_steps(steps: int, maximum: int) -> list[int]:
@@ -102,10 +103,10 @@ def _wave(trained: Trained, task: Task) -> Figure:
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)
     outputs = _answers_on(trained, task)[..., 0]
-    steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
-    return run_figures.wave(x[order], truth, support, {step: outputs[step][order] for step in steps})
+    answers = {step: outputs[step][order] for step in _shown_steps(trained.config.evaluation.steps, 3)}
+    return draw_figure(drawings.TASK, drawings.wave, x[order], truth, support, answers)
 
 
 def fits(result: Result, count: int = 3) -> list[Figure]:
@@ -124,10 +125,10 @@ def _fit(trained: Trained, tasks: GroupTasks, number: int, key: PRNGKeyArray) ->
     table = table_of(trained.experiment)
     units = lambda outputs: table.restore(outputs)[counts, 0]
     outputs = _answers_on(trained, task)
-    steps = sorted({0, 1, trained.config.evaluation.steps} & set(range(len(outputs))))
-    answers = {step: units(outputs[step]) for step in steps}
+    answers = {step: units(outputs[step]) for step in _shown_steps(trained.config.evaluation.steps, 3)}
     title = f"{trained.config.data.task} {printable(tasks.names[number], 24)}"
-    return run_figures.fit(units(task.query.targets), answers, title, table.preparation.y[0].name)
+    name = table.preparation.y[0].name
+    return draw_figure(drawings.TASK, drawings.predictions, units(task.query.targets), answers, title, name)
 
 
 def walks(result: Result, count: int = 4) -> Figure:
@@ -139,4 +140,6 @@ def walks(result: Result, count: int = 4) -> Figure:
     collector = replace(reinforcement(trained.experiment).test_sampler, trajectories=10)
     goals, rolled = example_rollouts(collector, trained.params, jax.random.key(SEED), count)
     positions = [np.asarray(t.observations)[..., :2] for t in rolled]
-    return run_figures.walks(np.asarray(goals), positions, [np.asarray(t.mask) for t in rolled])
+    masks = [np.asarray(t.mask) for t in rolled]
+    grid = drawings.walks_grid(len(goals), len(positions))
+    return draw_figure(grid, drawings.walks, np.asarray(goals), positions, masks)

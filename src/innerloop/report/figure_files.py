@@ -1,7 +1,5 @@
 """Figures embedded in pages, and saved as files next to them."""
 
-import base64
-import html
 import io
 from collections.abc import Mapping
 
@@ -9,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from innerloop.io.files import OutputFolder
-from innerloop.io.text import LIMIT, printable
+from innerloop.report.html_blocks import embedded
 from innerloop.report.plots.style import STYLE
 
 LIGHT_ON_DARK = {"#000000": "#e6e6e6", "#555555": "#9a9a9a", "#767676": "#9a9a9a", "#e3e3e3": "#3a3a3a"}
@@ -26,8 +24,7 @@ DARK = " ".join(["@media (prefers-color-scheme: dark) { svg { fill: #e6e6e6 }", 
 
 def svg(figure: Figure, what: str) -> str:
     """A figure as an `img` element, since the identifiers of several inline SVGs would clash."""
-    inside = base64.b64encode(svg_text(figure).encode()).decode()
-    return f'<img alt="{html.escape(printable(what, LIMIT))}" src="data:image/svg+xml;base64,{inside}">'
+    return embedded(svg_text(figure).encode(), "image/svg+xml", what)
 
 
 def svg_text(figure: Figure) -> str:
@@ -38,14 +35,25 @@ def svg_text(figure: Figure) -> str:
     return buffer.getvalue().replace("</style>", f"{DARK}</style>", 1)
 
 
-def save_figures(folder: OutputFolder, figures: Mapping[str, Figure]) -> None:
-    """Save figures as PNG and SVG in `figures/` of a folder.
+def rendered(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Figures as PNG and SVG, by file name."""
+    files = {}
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            buffer = io.BytesIO()
+            with matplotlib.rc_context(STYLE):
+                figure.savefig(buffer, format=kind, dpi=160)
+            files[f"{name}.{kind}"] = buffer.getvalue()
+    return files
+
+
+def save_figures(folder: OutputFolder, files: Mapping[str, bytes]) -> None:
+    """Save rendered figures in `figures/` of a folder.
 
     Raises:
         InnerloopError: if a file cannot be written.
     """
     folder.make("figures")
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            with folder.replacing(f"figures/{name}.{kind}") as draft, matplotlib.rc_context(STYLE):
-                figure.savefig(draft, format=kind, dpi=160)
+    for name, content in files.items():
+        with folder.replacing(f"figures/{name}") as draft:
+            draft.write_bytes(content)

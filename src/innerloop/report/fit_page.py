@@ -14,10 +14,11 @@ from innerloop.io.text import grouped
 from innerloop.io.untrusted import JsonObject, read_object
 from innerloop.report.figure_files import svg
 from innerloop.report.html_blocks import document, escaped, table
+from innerloop.report.measurements import first_distinct
 from innerloop.report.plots import runs as curves
 from innerloop.report.plots.runs import Training
 from innerloop.report.plots.style import draw_figure
-from innerloop.report.settings_table import flattened
+from innerloop.report.settings_table import flattened, folded
 from innerloop.training.best_validation import MODES, Best, BestRule
 from innerloop.training.fit_settings import NAME
 from innerloop.training.storage.run_directory import RunFolder
@@ -77,9 +78,8 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
 def _labels(folders: Sequence[str | Path]) -> list[str]:
     """The folders' names, or their whole paths if the names are not distinct."""
     names = [Path(folder).resolve().name for folder in folders]
-    paths = [f"{folder} ({i})" for i, folder in enumerate(folders, 1)]
-    choices = (names, list(map(str, folders)), paths)
-    return next(labels for labels in choices if len(set(labels)) == len(labels))
+    numbered = [f"{folder} ({i})" for i, folder in enumerate(folders, 1)]
+    return first_distinct(names, list(map(str, folders)), numbered)
 
 
 def page(runs: Sequence[FitRun]) -> str:
@@ -139,7 +139,4 @@ def _row(run: FitRun) -> list[str]:
 def _settings(runs: Sequence[FitRun]) -> str:
     """The settings of all runs."""
     flat = [flattened({k: v for k, v in run.settings.items() if k not in BULKY}) for run in runs]
-    names = list(dict.fromkeys(name for settings in flat for name in settings))
-    rows = [("", [escaped(name), *(escaped(str(x.get(name, ""))) for x in flat)]) for name in names]
-    heads = ["setting", *(escaped(run.label) for run in runs)]
-    return f"<details><summary>Settings</summary>{table(heads, rows, len(heads))}</details>"
+    return folded("Settings", ["setting", *(run.label for run in runs)], flat)

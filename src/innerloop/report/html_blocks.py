@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import string
 from collections.abc import Sequence
 from importlib import resources
 
@@ -16,7 +17,7 @@ from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
 
 CSS = (resources.files("innerloop.report") / "style.css").read_text("utf-8")
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = string.ascii_uppercase
 
 
 def document(title: str, parts: Sequence[str]) -> str:
@@ -42,11 +43,13 @@ def _img(picture: np.ndarray, what: str) -> str:
         values = 255 - values if values.mean() < 127.5 else values
     buffer = io.BytesIO()
     PIL.Image.fromarray(values).save(buffer, "PNG", optimize=True)
-    return f'<img class="px" alt="{escaped(what)}" src="data:image/png;base64,{_encoded(buffer)}">'
+    return embedded(buffer.getvalue(), "image/png", what, ' class="px"')
 
 
-def _encoded(buffer: io.BytesIO) -> str:
-    return base64.b64encode(buffer.getvalue()).decode()
+def embedded(content: bytes, mime: str, what: str, attributes: str = "") -> str:
+    """An image inside the page, with a description for readers who do not see it."""
+    data = base64.b64encode(content).decode()
+    return f'<img{attributes} alt="{escaped(what)}" src="data:{mime};base64,{data}">'
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left: int = 1) -> str:

@@ -1,14 +1,14 @@
 """The measurements of a report: runs on the same held-out tasks, grouped by problem."""
 
+import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from innerloop.analysis.progress import ProgressFor, no_progress_for
-from innerloop.config.schema import Config
+from innerloop.analysis.run_all import ExperimentRunner
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.report.comparison import Result, average_over_seeds, group_by_seed
@@ -17,21 +17,6 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import Trained, started_from, untrained_of
 
 SEED = re.compile(r"seed-\d+")
-
-
-@runtime_checkable
-class Named(Protocol):
-    """What a label is made from: a trained run, or the experiment runner of one."""
-
-    @property
-    def config(self) -> Config:
-        """The settings of the run."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Where the run is."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,9 +29,9 @@ class Group:
 
     @property
     def results(self) -> list[Result]:
-        """The runs, best first, then the baselines."""
+        """The runs, best first and diverged ones last, then the baselines."""
         sign = 1 if self.runs[0].score == "loss" else -1
-        return sorted(self.runs, key=lambda run: sign * run.value) + self.baselines
+        return sorted(self.runs, key=lambda run: (math.isnan(run.value), sign * run.value)) + self.baselines
 
     @property
     def members(self) -> list[Result]:
@@ -148,23 +133,25 @@ def _beginnings(members: Sequence[Trained]) -> list[tuple[str, Trained]]:
     return found
 
 
-def labels_of(members: Sequence[Named]) -> list[str]:
+def labels_of(members: Sequence[Trained | ExperimentRunner]) -> list[str]:
     """Distinct short names: the algorithm, else the folder's name, else the whole source.
 
     For a folder `seed-N`, the parent folder's name is the meaningful one.
     """
-    place = lambda t: path.parent if SEED.fullmatch((path := Path(t.source)).name) else path
-    choices: list[Callable[[Named], str]] = [
-        lambda t: t.config.spec.title,
-        lambda t: place(t).name,
-        lambda t: str(place(t)),
-        lambda t: t.source,
-    ]
-    for name in choices:
-        labels = [name(trained) for trained in members]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [f"{trained.source} ({i})" for i, trained in enumerate(members, 1)]
+    paths = [Path(member.source) for member in members]
+    places = [path.parent if SEED.fullmatch(path.name) else path for path in paths]
+    return first_distinct(
+        [member.config.spec.title for member in members],
+        [place.name for place in places],
+        list(map(str, places)),
+        [member.source for member in members],
+        [f"{member.source} ({i})" for i, member in enumerate(members, 1)],
+    )
+
+
+def first_distinct(*choices: list[str]) -> list[str]:
+    """The first choice of labels that are all different."""
+    return next(labels for labels in choices if len(set(labels)) == len(labels))
 
 
 def _measured(label: str, trained: Trained, tasks: int, progress_for: ProgressFor) -> Result:

@@ -9,29 +9,35 @@ from matplotlib.figure import Figure
 
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
-from innerloop.report import examples, film_strip, run_figures, settings_table
+from innerloop.report import examples, film_strip, settings_table
 from innerloop.report.comparison import Result
-from innerloop.report.figure_files import save_figures, svg
-from innerloop.report.html_blocks import (
-    document,
-    episode_block,
-    escaped,
-    nonbreaking,
-    results_table,
-)
+from innerloop.report.figure_files import rendered, save_figures, svg
+from innerloop.report.html_blocks import document, episode_block, escaped, nonbreaking, results_table
 from innerloop.report.measurements import Group
+from innerloop.report.plots import runs as curves
+from innerloop.report.plots.runs import Curve, Training
+from innerloop.report.plots.style import draw_figure
 from innerloop.report.sentences import adaptation_caption, conditions, training_caption, verdict
 
-Kept = dict[str, Figure]
-"""Figures by file name."""
+EPISODES = (
+    '<p class="soft">Support: the labelled examples to adapt to. Each query with its true label, then the answer '
+    'after each number of inner steps: <span class="mark right">B ✓</span> right, '
+    '<span class="mark wrong">C ✗</span> wrong.</p>'
+)
+FILM = (
+    '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
+    "from its model; the ground is marked every half metre, and the view follows the body.</p>"
+)
+WALKS = (
+    '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
+    "update; a dot marks where a trajectory ended.</p>"
+)
 
 
 def write(
     groups: Sequence[Group],
     draft: AbstractContextManager[Path],
     done: Callable[[str], None] = lambda what: None,
-    *,
-    overwrite: bool = False,
 ) -> None:
     """Write the page, and the figures of every run into the run's folder.
 
@@ -39,7 +45,6 @@ def write(
         groups: the measured runs.
         draft: gives the path to write the page to.
         done: called with the title of each finished group.
-        overwrite: whether to replace existing files.
 
     Raises:
         InnerloopError: if the page cannot be written.
@@ -64,7 +69,7 @@ def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
             f"<nav>{links}</nav>" if len(groups) > 1 else "",
             *sections,
             "<h2>Settings and environment</h2>",
-            settings_table.config_tables(groups),
+            *map(settings_table.config_table, groups),
             settings_table.environment_table(runs),
         ],
     )
@@ -72,14 +77,14 @@ def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
 
 def _section(group: Group, number: int) -> str:
     """The section on one problem."""
-    curves = {"adaptation": run_figures.adaptation(group)}
-    if (trained := run_figures.training(group)) is not None:
-        curves["training"] = trained
-    _keep(group.members, curves)
+    figures = {"adaptation": adaptation_figure(group)}
+    if (trained := training_figure(group)) is not None:
+        figures["training"] = trained
+    _keep(group.members, figures)
     captions = {"adaptation": adaptation_caption(group), "training": training_caption(group)}
     shown = "".join(
         f"<figure>{svg(figure, name)}<figcaption>{nonbreaking(captions[name])}</figcaption></figure>"
-        for name, figure in curves.items()
+        for name, figure in figures.items()
     )
     return "\n".join(
         [
@@ -94,13 +99,28 @@ def _section(group: Group, number: int) -> str:
     )
 
 
-def _keep(runs: Sequence[Result], curves: Kept) -> None:
-    """Save figures in `figures/` of each run's folder; if that fails, warn."""
-    for run in runs:
-        if run.trained.folder is None:
-            continue
+def adaptation_figure(group: Group) -> Figure:
+    """The score after each inner step, with its 95 % interval or its standard deviation over seeds."""
+    shown = [Curve(r.label, r.measurement, r.baseline) for r in group.runs + group.baselines]
+    return draw_figure(curves.ADAPTATION, curves.adaptation_curves, shown)
+
+
+def training_figure(group: Group) -> Figure | None:
+    """Outer loss and validation score during training; None if no run has metrics."""
+    kept = [Training(run.label, [member.metrics for member in run.members]) for run in group.runs]
+    if not any(lines for one in kept for lines in one.metrics):
+        return None
+    score = group.runs[0].score
+    return draw_figure(curves.training_grid(kept, score), curves.training_curves, kept, score)
+
+
+def _keep(runs: Sequence[Result], figures: dict[str, Figure]) -> None:
+    """Save figures by file name in `figures/` of each run's folder; if that fails, warn."""
+    folders = [run.trained.folder for run in runs if run.trained.folder is not None]
+    files = rendered(figures) if folders else {}
+    for folder in folders:
         try:
-            save_figures(OutputFolder(run.trained.folder), curves)
+            save_figures(OutputFolder(folder), files)
         except InnerloopError as error:
             warnings.warn(f"innerloop: the figures are in the page, but {error}", stacklevel=2)
 
@@ -120,47 +140,25 @@ def _wave_blocks(group: Group) -> str:
 
 def _episode_blocks(group: Group) -> str:
     """The episodes of every run with its predictions."""
-    hint = (
-        '<p class="soft">Support: the labelled examples to adapt to. Each query with its true label, then the answer '
-        'after each number of inner steps: <span class="mark right">B ✓</span> right, '
-        '<span class="mark wrong">C ✗</span> wrong.</p>'
-    )
     episodes = lambda run: (
         f'<div class="episodes">{"".join(map(episode_block, examples.episodes(run)))}</div>'
     )
-    return hint + _example_blocks(group, episodes)
-
-
-def _film_blocks(group: Group) -> str:
-    """The film strips of every run."""
-    hint = (
-        '<p class="soft">One trajectory of a body before and after the updates, a picture every second or so, drawn '
-        "from its model; the ground is marked every half metre, and the view follows the body.</p>"
-    )
-    return hint + _example_blocks(
-        group, lambda run: _kept_figure(run, film_strip.strip(run), "film", "film strip")
-    )
+    return EPISODES + _example_blocks(group, episodes)
 
 
 def _policy_blocks(group: Group) -> str:
-    """Paths in the plane for navigation, films for bodies."""
-    walks = not group.runs[0].trained.config.data.spec.body
-    return _walk_blocks(group) if walks else _film_blocks(group)
+    """Films of bodies; for navigation, paths in the plane."""
+    if group.runs[0].trained.config.data.spec.body:
+        hint, name, alt, draw = FILM, "film", "film strip", film_strip.strip
+    else:
+        hint, name, alt, draw = WALKS, "paths", "paths", examples.walks
 
+    def shown(run: Result) -> str:
+        figure = draw(run)
+        _keep([run], {name: figure})
+        return f"<figure>{svg(figure, alt)}</figure>"
 
-def _walk_blocks(group: Group) -> str:
-    """The paths of every run."""
-    hint = (
-        '<p class="soft">Ten trajectories towards each goal (star) from the origin (black), before and after each '
-        "update; a dot marks where a trajectory ended.</p>"
-    )
-    return hint + _example_blocks(group, lambda run: _kept_figure(run, examples.walks(run), "paths", "paths"))
-
-
-def _kept_figure(run: Result, figure: Figure, name: str, alt: str) -> str:
-    """A figure as HTML, also saved in the run's folder."""
-    _keep([run], {name: figure})
-    return f"<figure>{svg(figure, alt)}</figure>"
+    return hint + _example_blocks(group, shown)
 
 
 def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:

@@ -10,7 +10,7 @@ from innerloop.training.measurement import ReturnMeasurement
 
 def verdict(group: Group) -> str:
     """How the runs compare with what their training started from, and with each other."""
-    best, *others = sorted(group.runs, key=lambda run: group.results.index(run))
+    best, *others = group.results[: len(group.runs)]
     return " ".join([_reached(best), _against_start(best, group.baseline_of(best)), *_ranking(best, others)])
 
 

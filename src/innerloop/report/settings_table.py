@@ -3,19 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from innerloop.analysis.records import Record
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.comparison import Result
 from innerloop.report.html_blocks import escaped, table
 from innerloop.report.measurements import Group
 
 
-def config_tables(groups: Sequence[Group]) -> str:
-    """One table per problem; settings that differ between its runs come first."""
-    return "".join(_config_table(group) for group in groups)
-
-
-def _config_table(group: Group) -> str:
-    """All settings of the runs in a group."""
+def config_table(group: Group) -> str:
+    """All settings of the runs in a group; those that differ come first."""
     flat = [flattened(asdict(run.trained.config)) for run in group.members]
     names = sorted(flat[0], key=lambda name: len({str(f[name]) for f in flat}) == 1)
     rows = []
@@ -29,9 +24,9 @@ def _config_table(group: Group) -> str:
     return f"<details><summary>Settings: {escaped(group.title)}</summary>{body}</details>"
 
 
-def flattened(values: Record, prefix: str = "") -> Record:
+def flattened(values: JsonObject, prefix: str = "") -> JsonObject:
     """Nested settings as one dictionary with dotted names."""
-    flat: Record = {}
+    flat: JsonObject = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= flattened(value, f"{prefix}{name}.")
@@ -42,17 +37,23 @@ def flattened(values: Record, prefix: str = "") -> Record:
 
 def environment_table(runs: Sequence[Result]) -> str:
     """The environments of the runs; runs with the same environment share a column."""
-    alike: dict[str, tuple[list[str], Record]] = {}
+    alike: dict[str, tuple[list[str], JsonObject]] = {}
     for run in runs:
         facts = flattened(run.environment)
         alike.setdefault(str(facts), ([], facts))[0].append(run.label)
     kept = [(labels, facts) for labels, facts in alike.values() if facts]
     if not kept:
         return ""
-    names = dict.fromkeys(name for _, facts in kept for name in facts)
-    heads = ["", *(escaped(", ".join(labels)) if len(kept) > 1 else "all runs" for labels, _ in kept)]
-    rows = [("", [escaped(n), *(escaped(_as_text(f.get(n, ""))) for _, f in kept)]) for n in names]
-    return f"<details><summary>Environment</summary>{table(heads, rows, len(heads))}</details>"
+    labels = [", ".join(labels) if len(kept) > 1 else "all runs" for labels, _ in kept]
+    return folded("Environment", ["", *labels], [facts for _, facts in kept])
+
+
+def folded(title: str, heads: Sequence[str], columns: Sequence[JsonObject]) -> str:
+    """A folded table with a row for each name in any column; `heads` begins with that of the names."""
+    names = dict.fromkeys(name for facts in columns for name in facts)
+    rows = [("", [escaped(n), *(escaped(_as_text(facts.get(n, ""))) for facts in columns)]) for n in names]
+    body = table(list(map(escaped, heads)), rows, len(heads))
+    return f"<details><summary>{title}</summary>{body}</details>"
 
 
 def _as_text(value: object) -> str:

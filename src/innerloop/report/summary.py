@@ -1,11 +1,9 @@
 """Results as rows of a table, in formats for papers, spreadsheets and notes."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
-from innerloop.io.text import csv_cell, with_interval
+from innerloop.io.text import csv_text, with_interval
 from innerloop.report.comparison import Result, compare
 from innerloop.report.measurements import Group
 from innerloop.training.measurement import ScoreMeasurement
@@ -132,11 +130,7 @@ def _cells(row: Row) -> list[str]:
 
 def as_csv(found: Sequence[Row]) -> str:
     """Comma-separated values, with numbers in full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Row)])
-    writer.writerows([csv_cell(value) for value in astuple(row)] for row in found)
-    return text.getvalue()
+    return csv_text([field.name for field in fields(Row)], map(asdict, found))
 
 
 def as_markdown(found: Sequence[Row]) -> str:

@@ -139,17 +139,8 @@ function softmax(scores, ways) {
 }
 
 /**
- * The mean of -log softmax(scores) at the targets.
+ * The gradient of the mean of -log softmax(scores) at the targets.
  * @param {Floats} scores `[examples, ways]` @param {number[]} targets @param {number} ways
- * @returns {number}
- */
-function crossEntropy(scores, targets, ways) {
-  const probabilities = softmax(scores, ways);
-  return -targets.reduce((sum, target, i) => sum + Math.log(probabilities[i * ways + target]), 0) / targets.length;
-}
-
-/**
- * @param {Floats} scores @param {number[]} targets @param {number} ways
  * @returns {Floats} the gradient of the scores, `[examples, ways]`
  */
 function crossEntropyBackward(scores, targets, ways) {

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from innerloop.analysis.records import Record
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import style
-from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, chance, legend
+from innerloop.report.plots.style import COLOURS, GREY, LABELS, MARKERS, Grid, Panels, chance, legend, scale
 
 FREEZING, SIMILARITY, NIL = Grid(), Grid(), Grid(height=2.4)
 MOVEMENT = Grid(columns=2, height=3.2, width=7.5)
+MOVEMENTS = {"relative": "length of the change / norm", "angle": "angle, degrees"}
+"""The two panels of a figure of movement: entries of records, and axis labels."""
 
 
-def found(results: Record, experiment: str, *conditions: str) -> Any:
+def found(results: JsonObject, experiment: str, *conditions: str) -> Any:
     """Return what an experiment measured.
 
     Args:
@@ -45,20 +47,10 @@ def found(results: Record, experiment: str, *conditions: str) -> Any:
     return results[experiment]
 
 
-def scored(results: Record, experiment: str, *conditions: str) -> Any:
+def scored(results: JsonObject, experiment: str, *conditions: str) -> Any:
     """`found` for a figure of scores, which for accuracies shows chance."""
     ways = ("ways",) if results.get("metric") == "accuracy" else ()
     return found(results, experiment, "metric", *conditions, *ways)
-
-
-def scale_of(results: Record) -> float:
-    """100 for accuracies, which are shown in percent, else 1."""
-    return 100.0 if results["metric"] == "accuracy" else 1.0
-
-
-def score_name(results: Record) -> str:
-    """The axis label of the score."""
-    return "accuracy on queries, %" if results["metric"] == "accuracy" else "squared error on queries"
 
 
 def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
@@ -73,14 +65,14 @@ def frozen_name(names: Sequence[str], layers: Sequence[str]) -> str:
     return f"{names[0]}–{names[-1]}" if run else " + ".join(names)
 
 
-def nil_name(line: Record) -> str:
+def nil_name(line: JsonObject) -> str:
     """A line of the NIL table in words."""
     if line["inner_loop"]:
         return "with inner loop and head"
     return "NIL, untrained body" if line["body"] == "random" else f"NIL, {line['body']} body"
 
 
-def freezing(results: Record, ax: Axes | None = None) -> Axes:
+def freezing(results: JsonObject, ax: Axes | None = None) -> Axes:
     """Plot the score with the inner loop switched off for more and more layers, with 95 % intervals over tasks.
 
     Args:
@@ -90,32 +82,31 @@ def freezing(results: Record, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    lines, by = scored(results, "freeze", "layers"), scale_of(results)
+    lines, metric = scored(results, "freeze", "layers"), results["metric"]
     ax = FREEZING.one(ax)
-    mean = by * np.array([x[results["metric"]] for x in lines])
-    half = by * np.array([x["ci95"] for x in lines])
+    mean, half = columns(lines, metric, "ci95", by=scale(metric))
     ax.errorbar(range(len(lines)), mean, half, fmt="o", color=COLOURS[0], capsize=4, markersize=7)
     for i, value in enumerate(mean):
-        text = f"{value:.1f}" if by == 100 else f"{value:.3g}"
+        text = f"{value:.1f}" if metric == "accuracy" else f"{value:.3g}"
         ax.annotate(text, (i, value), (8, 0), textcoords="offset points", va="center", fontsize=9.5)
     ax.set_xlim(-0.4, len(lines) - 0.3)
     freezing_axis(ax, [results], [frozen_name(x["frozen"], results["layers"]) for x in lines])
     return ax
 
 
-def freezing_axis(ax: Axes, runs: Sequence[Record], names: Sequence[str]) -> None:
+def freezing_axis(ax: Axes, runs: Sequence[JsonObject], names: Sequence[str]) -> None:
     """Label the axes of a freezing figure; all runs have the same score."""
     results = runs[0]
     ax.set_xticks(range(len(names)), list(map(style.label, names)))
     ax.set_xlabel("layers whose inner loop is switched off")
-    ax.set_ylabel(score_name(results))
+    ax.set_ylabel(LABELS[results["metric"]])
     ax.set_ylim(0, 106 if results["metric"] == "accuracy" else None)
     ax.tick_params(axis="x", labelsize=8.5)
     if results["metric"] == "accuracy":
         chance(ax, [run["ways"] for run in runs], 0.01, "left")
 
 
-def similarity(results: Record, ax: Axes | None = None) -> Axes:
+def similarity(results: JsonObject, ax: Axes | None = None) -> Axes:
     """Plot each layer's similarity before and after adaptation: CCA, PWCCA and CKA with intervals, and chance.
 
     Args:
@@ -130,7 +121,7 @@ def similarity(results: Record, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def similarity_of_models(results: Record, ax: Axes | None = None) -> Axes:
+def similarity_of_models(results: JsonObject, ax: Axes | None = None) -> Axes:
     """Plot the similarity of each layer of two models on the same inputs, like `similarity`.
 
     Args:
@@ -145,13 +136,14 @@ def similarity_of_models(results: Record, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _similarities(lines: Sequence[Record], ax: Axes | None) -> Axes:
+def _similarities(lines: Sequence[JsonObject], ax: Axes | None) -> Axes:
     ax = SIMILARITY.one(ax)
     shown = {"cca": "mean CCA", "pwcca": "PWCCA", "cka": "linear CKA"}
     for i, (measure, label) in enumerate(shown.items()):
         at = np.arange(len(lines)) + 0.16 * (i - 1)
         look = {"fmt": MARKERS[i], "color": COLOURS[i], "capsize": 3, "markersize": 6, "label": label}
-        ax.errorbar(at, *column(lines, measure), **look)
+        mean, half = columns([x[measure] for x in lines], "mean", "ci95")
+        ax.errorbar(at, mean, half, **look)
         if measure != "pwcca":
             floor = [x["chance"][measure]["mean"] for x in lines]
             kind = {"cca": "shuffled, CCA", "cka": "shuffled, CKA"}[measure]
@@ -162,13 +154,12 @@ def _similarities(lines: Sequence[Record], ax: Axes | None) -> Axes:
     return ax
 
 
-def column(lines: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means and intervals of one measure, `[lines]`; NaN where undefined."""
-    value = lambda x, what: np.nan if x[name][what] is None else x[name][what]
-    return np.array([value(x, "mean") for x in lines]), np.array([value(x, "ci95") for x in lines])
+def columns(lines: Sequence[JsonObject], *names: str, by: float = 1.0) -> list[np.ndarray]:
+    """Scaled entries of records by name, each `[lines]`; NaN, which gives no mark, where undefined."""
+    return [by * np.array([x[name] for x in lines], float) for name in names]
 
 
-def nil(results: Record, ax: Axes | None = None) -> Axes:
+def nil(results: JsonObject, ax: Axes | None = None) -> Axes:
     """Plot the accuracy with the inner loop, and of NIL on the trained and the untrained body.
 
     Args:
@@ -180,8 +171,7 @@ def nil(results: Record, ax: Axes | None = None) -> Axes:
     """
     lines = found(results, "nil", "ways")[::-1]
     ax = NIL.one(ax)
-    mean = np.array([100 * x["accuracy"] for x in lines])
-    half = np.array([100 * x["ci95"] for x in lines])
+    mean, half = columns(lines, "accuracy", "ci95", by=100.0)
     plain = lambda x: GREY if x["body"] == "random" else COLOURS[1]
     colours = [COLOURS[0] if x["inner_loop"] else plain(x) for x in lines]
     ax.barh(range(len(lines)), mean, xerr=half, color=colours, height=0.55, error_kw={"capsize": 4})
@@ -195,7 +185,7 @@ def nil(results: Record, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def movement(results: Record, axes: Panels | None = None) -> Panels:
+def movement(results: JsonObject, axes: Panels | None = None) -> Panels:
     """Plot how far each layer moves: relative norm and angle.
 
     Args:
@@ -209,10 +199,8 @@ def movement(results: Record, axes: Panels | None = None) -> Panels:
     axes = MOVEMENT.all(axes)
     names = [style.label(x["layer"]) for x in lines]
     colours = [COLOURS[1] if x["head"] else COLOURS[0] for x in lines]
-    units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
-    for ax, (what, unit) in zip(axes[0], units.items(), strict=True):
-        # None, for a layer that starts at zero, becomes NaN: no bar
-        height, error = (np.array([x[key] for x in lines], float) for key in (what, f"{what}_ci95"))
+    for ax, (what, unit) in zip(axes[0], MOVEMENTS.items(), strict=True):
+        height, error = columns(lines, what, f"{what}_ci95")
         ax.bar(range(len(lines)), height, yerr=error, color=colours, capsize=3)
         ax.set_xticks(range(len(lines)), names, fontsize=9)
         ax.set_ylabel(unit)

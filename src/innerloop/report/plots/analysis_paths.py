@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from innerloop.analysis.records import Record
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import style
 from innerloop.report.plots.analysis import found as measured
-from innerloop.report.plots.analysis import scale_of, score_name, scored
+from innerloop.report.plots.analysis import scored
 from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, band, chance, ink, thousands
 
 STEPS = Grid(2, 2, 5.6, 8.0, sharex=True)
@@ -19,7 +19,7 @@ PATHS = Grid(2, 2, 7.6, 8.0)
 ALONG = Grid(1, 2, 3.6, 8.5)
 
 
-def inner_steps(results: Record, axes: Panels | None = None) -> Panels:
+def inner_steps(results: JsonObject, axes: Panels | None = None) -> Panels:
     """Plot the score, the losses, and each layer's gradient and movement after every inner step.
 
     Args:
@@ -50,9 +50,9 @@ def inner_steps(results: Record, axes: Panels | None = None) -> Panels:
     return axes
 
 
-def _score(ax: Axes, found: Record, results: Record) -> None:
+def _score(ax: Axes, found: JsonObject, results: JsonObject) -> None:
     """Draw the accuracy, or the error of a regression."""
-    ax.set_ylabel(score_name(results))
+    ax.set_ylabel(style.LABELS[results["metric"]])
     if "accuracy" not in found:
         _curve(ax, found["steps"], found["loss"], COLOURS[0], "")
         return
@@ -62,7 +62,7 @@ def _score(ax: Axes, found: Record, results: Record) -> None:
 
 
 def _curve(
-    ax: Axes, x: Sequence[int | float], curve: Record, colour: str, label: str, by: float = 1.0
+    ax: Axes, x: Sequence[int | float], curve: JsonObject, colour: str, label: str, by: float = 1.0
 ) -> None:
     """Draw a curve with its interval."""
     mean, half = (
@@ -72,7 +72,7 @@ def _curve(
     band(ax, x, mean, half, colour, label=shown, marker="o", markersize=3.5, linewidth=1.7)
 
 
-def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
+def loss_along_step(results: JsonObject, ax: Axes | None = None) -> Axes:
     """Plot the loss along each task's own first inner step.
 
     Args:
@@ -97,7 +97,7 @@ def loss_along_step(results: Record, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def loss_plane(results: Record, axes: Panels | None = None) -> Panels:
+def loss_plane(results: JsonObject, axes: Panels | None = None) -> Panels:
     """Plot the losses of two tasks on the plane of their first steps, with their inner-loop paths.
 
     Args:
@@ -129,7 +129,7 @@ def loss_plane(results: Record, axes: Panels | None = None) -> Panels:
     return axes
 
 
-def paths(results: Record, axes: Panels | None = None) -> Panels:
+def paths(results: JsonObject, axes: Panels | None = None) -> Panels:
     """Plot inner-loop paths of body and head: with the outer loop, and around θ.
 
     Args:
@@ -146,11 +146,11 @@ def paths(results: Record, axes: Panels | None = None) -> Panels:
         _outer_path(wide, np.array(found[part]["outer"]))
         _inner_paths(wide, found[part]["wide"], "inner loops")
         _inner_paths(close, found[part]["close"], None)
-        unit = "" if found[part].get("relative", True) else ", absolute lengths"
+        unit = "" if found[part]["relative"] else ", absolute lengths"
         wide.set_title(f"{part}: outer and inner loops{unit}", fontsize=11)
         close.set_title(f"{part}: inner loops only{unit}", fontsize=11)
-    alike = len({found[part].get("relative", True) for part in ("body", "head")}) == 1
-    for row in axes if alike else axes.reshape(-1, 1):
+    same_unit = found["body"]["relative"] == found["head"]["relative"]
+    for row in axes if same_unit else axes.reshape(-1, 1):
         _same_scale(row)
     axes[0, 0].legend(fontsize=9, loc="lower left")
     for ax in axes[:, 0]:
@@ -185,7 +185,7 @@ def _same_scale(row: Panels) -> None:
         ax.set_aspect("equal", adjustable="box")
 
 
-def along_training(results: Record, axes: Panels | None = None) -> Panels:
+def along_training(results: JsonObject, axes: Panels | None = None) -> Panels:
     """Plot freezing and similarity at the snapshots along training.
 
     Args:
@@ -197,12 +197,12 @@ def along_training(results: Record, axes: Panels | None = None) -> Panels:
     """
     lines = measured(results, "early", "metric", "layers")
     axes = ALONG.all(axes)
-    (left, right), at = axes[0], [x["meta_step"] for x in lines]
+    (left, right), at, metric = axes[0], [x["meta_step"] for x in lines], results["metric"]
     for i, name in enumerate(("nothing frozen", "body frozen")):
-        mean = [x["freeze"][i][results["metric"]] for x in lines]
+        mean = [x["freeze"][i][metric] for x in lines]
         half = [x["freeze"][i]["ci95"] for x in lines]
-        _curve(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, scale_of(results))
-    left.set_ylabel(score_name(results))
+        _curve(left, at, {"mean": mean, "ci95": half}, COLOURS[i], name, style.scale(metric))
+    left.set_ylabel(style.LABELS[metric])
     left.set_ylim(bottom=0)
     left.legend(fontsize=9)
     _similarity_along(right, at, lines, results["layers"])
@@ -213,7 +213,9 @@ def along_training(results: Record, axes: Panels | None = None) -> Panels:
     return axes
 
 
-def _similarity_along(ax: Axes, at: Sequence[int], lines: Sequence[Record], layers: Sequence[str]) -> None:
+def _similarity_along(
+    ax: Axes, at: Sequence[int], lines: Sequence[JsonObject], layers: Sequence[str]
+) -> None:
     """Draw the linear CKA of every layer for which it is defined."""
     for i, layer in enumerate(layers):
         curve = [x["similarity"][i]["cka"] for x in lines]

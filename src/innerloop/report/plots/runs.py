@@ -2,24 +2,19 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
-from innerloop.analysis.records import Record
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import style
-from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels
+from innerloop.report.plots.style import COLOURS, GREY, LABELS, MARKERS, Grid, Panels, scale
 from innerloop.training.measurement import Measurement, ScoreMeasurement
 
 ADAPTATION = Grid()
-LABELS = {
-    "accuracy": "accuracy on queries, %",
-    "loss": "squared error on queries",
-    "return": "undiscounted return",
-}
 VALIDATION = {
     "accuracy": "validation accuracy, %",
     "loss": "validation squared error",
@@ -39,10 +34,10 @@ class Training(NamedTuple):
     """What one or more trainings with the same label logged: the metrics of each."""
 
     label: str
-    metrics: Sequence[Sequence[Record]]
+    metrics: Sequence[Sequence[JsonObject]]
 
 
-def styles_of(baselines: Iterable[bool]) -> list[Record]:
+def styles_of(baselines: Iterable[bool]) -> list[dict[str, Any]]:
     """The colour and marker of every result; baselines are grey and dashed."""
     own = cycle(zip(COLOURS, MARKERS, strict=True))
     grey = {"color": GREY, "marker": ".", "linestyle": "--"}
@@ -76,9 +71,8 @@ def adaptation(
 def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
     """`adaptation` for curves whose labels need not be distinct."""
     ax, score = ADAPTATION.one(ax), curves[0].measurement.score
-    scale = 100.0 if score == "accuracy" else 1.0
     for curve, look in zip(curves, styles_of(curve.baseline for curve in curves), strict=True):
-        mean, half = (scale * np.array(values) for values in curve.measurement.curve)
+        mean, half = (scale(score) * np.array(values) for values in curve.measurement.curve)
         look = look | {"label": style.label(curve.label), "markersize": 5, "linewidth": 1.8}
         style.band(ax, curve.measurement.steps, mean, half, look.pop("color"), **look)
     _spread_steps(ax, max(curve.measurement.inner_steps for curve in curves))
@@ -110,7 +104,10 @@ def _spread_steps(ax: Axes, longest: int) -> None:
 
 
 def training(
-    metrics: Mapping[str, Sequence[Record]], axes: Panels | Axes | None = None, *, score: str | None = None
+    metrics: Mapping[str, Sequence[JsonObject]],
+    axes: Panels | Axes | None = None,
+    *,
+    score: str | None = None,
 ) -> Panels:
     """Plot the outer loss, or the return, and the validation score during training.
 
@@ -146,13 +143,13 @@ def training_grid(trainings: Sequence[Training], score: str) -> Grid:
 def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Axes | None = None) -> Panels:
     """`training` for labels that may have several trainings, with a known score."""
     axes = training_grid(trainings, score).all(axes)
-    panes, scale = axes[:, 0], 100.0 if score == "accuracy" else 1.0
+    panes = axes[:, 0]
     for one, look in zip(trainings, styles_of(False for _ in trainings), strict=True):
         for number, lines in enumerate(one.metrics):
             look = {**look, "linewidth": 1.6, "label": "_" if number else style.label(one.label)}
             every = max(1, len(lines) // 12)
             _draw(panes[0], lines, _training_metric(lines), 1.0, look | {"markevery": every, "markersize": 4})
-            _draw(panes[-1], lines, f"validation_{score}", scale, look | {"markersize": 5})
+            _draw(panes[-1], lines, f"validation_{score}", scale(score), look | {"markersize": 5})
     if score == "loss":  # errors span decades
         for ax in filter(_has_positive, panes):
             _logarithmic(ax)
@@ -186,14 +183,14 @@ def _has_positive(ax: Axes) -> bool:
     return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
 
 
-def _training_metric(lines: Sequence[Record]) -> str:
+def _training_metric(lines: Sequence[JsonObject]) -> str:
     """The metric to plot: the outer loss, or in reinforcement learning the return after the last update."""
     names = [name for name in lines[0] if name.startswith("return_after_")] if lines else []
     return max(names, key=lambda name: (len(name), name), default="outer_loss")  # 10 comes after 9
 
 
-def _draw(ax: Axes, lines: Sequence[Record], name: str, scale: float, look: Record) -> None:
+def _draw(ax: Axes, lines: Sequence[JsonObject], name: str, by: float, look: dict[str, Any]) -> None:
     """Draw one metric of a run."""
-    points = [(line["step"], scale * line[name]) for line in lines if name in line]
+    points = [(line["step"], by * line[name]) for line in lines if name in line]
     if points:
         ax.plot(*zip(*points, strict=True), **look)

@@ -1,17 +1,18 @@
 """Plots of the analyses of several runs side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from innerloop.analysis.records import Record
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import JsonObject
 from innerloop.report.plots import analysis
-from innerloop.report.plots.analysis import column, freezing_axis, frozen_name, nil_name, scale_of, scored
-from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend
+from innerloop.report.plots.analysis import columns, freezing_axis, frozen_name, nil_name, scored
+from innerloop.report.plots.style import COLOURS, GREY, MARKERS, Grid, Panels, label, legend, scale
 
-Analyses = Mapping[str, Record]
+Analyses = Mapping[str, JsonObject]
 """The record of `innerloop.analysis.run_all.analyze` for each run, by label."""
 
 FREEZING = Grid(height=3.8, width=6.5)
@@ -22,7 +23,7 @@ MOVEMENT = Grid(1, 2, 3.6, 9.0)
 
 def _checked(
     analyses: Analyses, experiment: str, *conditions: str, check: Callable[..., object] = analysis.found
-) -> list[Record]:
+) -> list[JsonObject]:
     """The records. Raises InnerloopError if there are none, or one lacks an entry that the figure needs."""
     if not analyses:
         raise InnerloopError("analyses", "must hold a run", got="none", hint="give `{label: results}`")
@@ -31,7 +32,7 @@ def _checked(
     return list(analyses.values())
 
 
-def _names(lists: Sequence[Sequence[str]]) -> list[str]:
+def distinct(lists: Sequence[Sequence[str]]) -> list[str]:
     """Every name once, those of later runs after those of earlier ones."""
     return list(dict.fromkeys(name for names in lists for name in names))
 
@@ -41,7 +42,7 @@ def _beside(number: int, of: int, width: float = 0.5) -> float:
     return 0.0 if of == 1 else width * (number / (of - 1) - 0.5)
 
 
-def _style(number: int) -> Record:
+def _style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "capsize": 3}
 
 
@@ -61,17 +62,14 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
         raise InnerloopError(
             "analyses", "must have the same score", got=" and ".join(sorted(metrics)), hint=hint
         )
-    ax = FREEZING.one(ax)
+    ax, metric = FREEZING.one(ax), found[0]["metric"]
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)
     for i, (run, results) in enumerate(analyses.items()):
-        by, lines = scale_of(results), results["freeze"]
         at = np.array([names.index(name) for name in named[i]]) + _beside(i, len(found))
-        mean = by * np.array([x[results["metric"]] for x in lines])
-        half = by * np.array([x["ci95"] for x in lines])
-        ax.errorbar(
-            at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, label=label(run), **_style(i)
-        )
+        look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
+        mean, half = columns(results["freeze"], metric, "ci95", by=scale(metric))
+        ax.errorbar(at, mean, half, **look, **_style(i))
     freezing_axis(ax, found, names)
     legend(ax, len(found))
     return ax
@@ -79,7 +77,7 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
 
 def in_order(lists: Sequence[Sequence[str]]) -> list[str]:
     """All names of frozen sets: `none` first, the whole body and everything last."""
-    names, last = _names(lists), ("body", "all")
+    names, last = distinct(lists), ("body", "all")
     return [name for name in names if name not in last] + [name for name in last if name in names]
 
 
@@ -101,7 +99,8 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
         for i, (run, results) in enumerate(analyses.items()):
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found))
             look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
-            ax.errorbar(at, *column(results["similarity"], measure), **look, **_style(i))
+            mean, half = columns([x[measure] for x in results["similarity"]], "mean", "ci95")
+            ax.errorbar(at, mean, half, **look, **_style(i))
         ax.set_xticks(range(len(names)), list(map(label, names)))
         ax.set_ylabel(f"{title} before and after")
         ax.set_ylim(0, 1.04)
@@ -111,8 +110,8 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
 
 def in_order_of_layers(layers: Sequence[Sequence[str]]) -> list[str]:
     """The names of all layers, the heads last."""
-    heads = _names([names[-1:] for names in layers])
-    return [name for name in _names(layers) if name not in heads] + heads
+    heads = distinct([names[-1:] for names in layers])
+    return [name for name in distinct(layers) if name not in heads] + heads
 
 
 def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
@@ -127,11 +126,11 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     """
     found = _checked(analyses, "nil", "ways")
     ax = NIL.one(ax)
-    names = _names([[nil_name(x) for x in r["nil"]] for r in found])
+    names = distinct([[nil_name(x) for x in r["nil"]] for r in found])
     wide = 0.8 / len(found)
     for i, (run, results) in enumerate(analyses.items()):
         at = np.array([names.index(nil_name(x)) for x in results["nil"]]) + _beside(i, len(found), 0.8 - wide)
-        mean, half = (100 * np.array([x[what] for x in results["nil"]]) for what in ("accuracy", "ci95"))
+        mean, half = columns(results["nil"], "accuracy", "ci95", by=100.0)
         ax.bar(at, mean, wide, yerr=half, label=label(run), **_style(i))
     for level in {100 / r["ways"] for r in found}:
         ax.axhline(level, color=GREY, linewidth=1, linestyle=":")
@@ -157,12 +156,10 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
     axes = MOVEMENT.all(axes)
     layers = [[x["layer"] for x in r["weights"]] for r in found]
     names, wide = in_order_of_layers(layers), 0.8 / len(found)
-    units = {"relative": "length of the change / norm", "angle": "angle, degrees"}
-    for ax, (what, unit) in zip(axes[0], units.items(), strict=True):
+    for ax, (what, unit) in zip(axes[0], analysis.MOVEMENTS.items(), strict=True):
         for i, (run, results) in enumerate(analyses.items()):
             at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
-            keys = (what, f"{what}_ci95")  # None, for a layer that starts at zero, becomes NaN: no bar
-            values, error = (np.array([x[key] for x in results["weights"]], float) for key in keys)
+            values, error = columns(results["weights"], what, f"{what}_ci95")
             ax.bar(at, values, wide, yerr=error, label=label(run), **_style(i))
         ax.set_xticks(range(len(names)), list(map(label, names)), fontsize=9)
         ax.set_ylabel(unit)

@@ -38,6 +38,13 @@ STYLE: dict[Any, Any] = DEFAULTS | {
 }
 """The style of report pages. Callers who pass their own axes keep their own style."""
 
+LABELS = {
+    "accuracy": "accuracy on queries, %",
+    "loss": "squared error on queries",
+    "return": "undiscounted return",
+}
+"""The axis labels of scores."""
+
 Panels = NDArray[np.object_]
 """Several `matplotlib.axes.Axes`, in an array like that of `matplotlib.pyplot.subplots`."""
 
@@ -94,6 +101,11 @@ def draw_figure(grid: Grid, draw: Callable[..., object], *arguments: object) -> 
 def ink() -> str:
     """The colour of text, for lines that must stand out from any background."""
     return matplotlib.rcParams["text.color"]
+
+
+def scale(score: str) -> float:
+    """100 for accuracies, which are shown in percent, else 1."""
+    return 100.0 if score == "accuracy" else 1.0
 
 
 def label(name: str) -> str:
