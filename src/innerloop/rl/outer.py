@@ -1,6 +1,5 @@
 """The outer loop for reinforcement learning: whole meta-iterations in one compiled call."""
 
-
 import jax
 import numpy as np
 from jax.sharding import Mesh
