@@ -1,8 +1,8 @@
 """`innerloop analyze`: rapid learning or feature reuse? All experiments on one trained run."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -82,15 +82,20 @@ class Analyze:
 
 def run(argv: Sequence[str]) -> int:
     """Run `innerloop analyze` and return the exit code."""
+    from innerloop.cli.progress import counting
+
     arguments = parse(Analyze, argv)
     start_jax(arguments.devices)
     runners, names = _runners(_requests(arguments), arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else _default_out(arguments.runs))
     folder = None if out is None else _output_folder(out, arguments)
+    progress_for = partial(counting, console(stderr=True))
     if len(runners) > 1:
-        analyze_several.run(runners, names, folder, _progress, fresh=arguments.fresh, as_json=arguments.json)
+        analyze_several.run(
+            runners, names, folder, progress_for, fresh=arguments.fresh, as_json=arguments.json
+        )
     else:
-        results = runners[0].run(names, progress_for=_progress, fresh=arguments.fresh)
+        results = runners[0].run(names, progress_for=progress_for, fresh=arguments.fresh)
         if folder is not None:
             from innerloop.report import analysis_page
 
@@ -198,13 +203,6 @@ def _remove_stale(folder: OutputFolder) -> None:
     for name in (*tables, *figures):
         if folder.path_of(name) not in folder.written:
             folder.discard(name)
-
-
-def _progress(title: str) -> "AbstractContextManager":
-    """Progress of one experiment, on stderr."""
-    from innerloop.cli.progress import counting
-
-    return counting(console(stderr=True), title)
 
 
 def _show(results: JsonObject) -> None:
