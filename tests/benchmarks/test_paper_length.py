@@ -1,6 +1,7 @@
 """Trainings as long as the papers': what is trained, what goes on, what is skipped, and what is said before."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from benchmarks.accuracy.published import published_accuracy
 from benchmarks.accuracy.tables import label
 
 from innerloop.config.presets.registry import preset
+from innerloop.config.schema import ModelConfig
 
 NAME = "omniglot-5way-1shot-maml-paper-length"
 
@@ -106,7 +108,9 @@ def test_a_result_stands_beside_the_published_number():
 
 @pytest.mark.slow
 def test_a_dry_run_does_it_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """A narrow network, two meta-steps, eight tasks; the result has both modes."""
+    """A small network, two meta-steps, eight tasks; the result has both modes."""
+    model = ModelConfig(kind="mlp", hidden=(4,), normalize=True)
+    monkeypatch.setattr(paper_length, "preset", lambda name: replace(preset(name), model=model))
     kept: list[dict[str, Any]] = []
     write = measure.write_text
     monkeypatch.setattr(

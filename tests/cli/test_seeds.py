@@ -21,6 +21,7 @@ from innerloop.cli import distributed
 from innerloop.cli.at_once import ParallelRunner
 from innerloop.cli.seeds import Job, seeds_of
 from innerloop.errors import InnerloopError
+from innerloop.report import measurements
 from innerloop.training.signals import NUMBERS
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -92,6 +93,22 @@ def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
     assert "must look like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "", "--folder", tmp_path)
     assert "needs a single process" in complaint(*words, "--distributed")
     assert "must look like 0" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_once():
+    """What `compare` measures of a run, it measures once for all tables."""
+    found, measure = {}, measurements.measure
+
+    def measured(trained, *, tasks, **settings):
+        key = (trained.source, tasks)
+        if key not in found:
+            found[key] = measure(trained, tasks=tasks, **settings)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measurements, "measure", measured)
+        yield
 
 
 def compared(command, folders, form: str) -> str:

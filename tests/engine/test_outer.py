@@ -64,22 +64,35 @@ def test_dispatch_length_changes_no_bit(six):
     assert info.inner_losses.shape == (6, 1)
 
 
-@pytest.mark.parametrize("ahead", [0, 2_000_000])
-@pytest.mark.parametrize("cuts", [(1, 5), (2, 2, 2), (5, 1), (6,)])
-def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.MonkeyPatch, ahead: int, cuts):
-    """However a run is cut: the same bits and records; cuts within what is drawn ahead have programs of their own."""
-    monkeypatch.setattr(outer, "AHEAD_BYTES", ahead)
-    many = loop()
+CUTS = [(1, 5), (2, 2, 2), (5, 1), (6,)]
+
+
+def cut(many: outer.OuterLoop, cuts: tuple[int, ...]) -> tuple[outer.MetaState, Any]:
+    """The last state and all records of a run in parts."""
     state, seen = fresh()[1], []
     for steps in cuts:
         state, info = many.run(state, steps, max_steps=6)
         seen.append(info)
-    unit = many.granularity(state.key, 6)
-    assert unit == (6 if ahead else 1)
-    assert list(many.programs) == ([6] if unit == 1 else list(dict.fromkeys(cuts)))
-    joined = jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
-    whole, records = loop().run(fresh()[1], 6)
-    same_bits((state, joined), (whole, records))
+    return state, jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
+
+
+def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.MonkeyPatch):
+    """However a run is cut: the same bits and records."""
+    monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
+    many, whole = loop(), loop().run(fresh()[1], 6)
+    for cuts in CUTS:
+        same_bits(cut(many, cuts), whole)
+        assert many.granularity(whole[0].key, 6) == 1
+        assert list(many.programs) == [6]
+
+
+def test_cuts_within_what_is_drawn_ahead_have_programs_of_their_own(six):
+    many, lengths = loop(), []
+    for cuts in CUTS:
+        same_bits(cut(many, cuts), six)
+        assert many.granularity(six[0].key, 6) == 6
+        lengths += cuts
+        assert list(many.programs) == list(dict.fromkeys(lengths))
 
 
 def test_a_run_longer_than_the_largest_has_its_own_program(six):

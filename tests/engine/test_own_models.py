@@ -194,7 +194,7 @@ def test_a_tree_of_labels_that_can_be_called_is_told():
 @pytest.mark.parametrize(("algorithm", "devices"), [(maml, 1), (maml, 2), (reptile, 2)])
 def test_without_compilation_the_update_is_the_same(algorithm: Any, devices: int, compilations: list[str]):
     """Whatever the devices; `jax.shard_map` would compile each operation anew at every update, a thousand of them."""
-    algorithm = algorithm(mean_squared_error(), InnerLoop(optax.sgd(0.01), 5))
+    algorithm = algorithm(mean_squared_error(), InnerLoop(optax.sgd(0.01), 2))
     mesh = task_mesh(4, jax.devices()[:devices])
     loop = OuterLoop(algorithm, optax.sgd(0.1), Sinusoid(5, 5), meta_batch=4, mesh=mesh)
     state, info = loop.run(loop.init(MODEL, KEY), 1)

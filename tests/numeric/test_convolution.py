@@ -1,6 +1,8 @@
 """Convolution by patches is XLA's convolution, and so are its first and second derivatives."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,24 +31,32 @@ INTERPRETED = [(pallas_conv, 3, 1), (pallas_conv, 3, 2), (pallas_conv, 2, 2)]
 """Fewer, since Pallas's interpreter takes long to compile."""
 
 
-@pytest.mark.parametrize(("processor", "kernel", "stride"), EVERY + INTERPRETED)
-def test_value_and_derivatives_of_three_orders(processor, kernel: int, stride: int):
-    """Value, gradients, forward over reverse, reverse over reverse and a third order, against XLA's own."""
-    more = {} if processor is cpu_conv else {"precision": "highest"}
-    bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride, **more)
+@cache
+def everything(convolve: Callable, kernel: int, stride: int) -> list[jax.Array]:
+    """Value, gradients, forward over reverse, reverse over reverse and a third order."""
     draw = normal(kernel + 10 * stride)
     x, w, dx, dw = draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3), draw(4, 5, 8, 2), draw(kernel, kernel, 2, 3)
+    curved = lambda x, w: jnp.sum(jnp.tanh(convolve(x, w, stride)))
+    slopes = jax.grad(curved, (0, 1))
+    along = lambda x, w: sum(jnp.vdot(a, b) for a, b in zip(slopes(x, w), (dx, dw), strict=True))
+    second = jax.grad(along, (0, 1))
+    third = jax.grad(lambda x, w: sum(jnp.sin(a).sum() for a in second(x, w)), (0, 1))
+    orders = lambda x, w: (
+        convolve(x, w, stride),
+        jax.jvp(slopes, (x, w), (dx, dw)),
+        second(x, w),
+        third(x, w),
+    )
+    return jax.tree.leaves(jax.jit(orders)(x, w))
 
-    def everything(convolve) -> tuple:
-        curved = lambda x, w: jnp.sum(jnp.tanh(convolve(x, w, stride)))
-        slopes = jax.grad(curved, (0, 1))
-        along = lambda x, w: sum(jnp.vdot(a, b) for a, b in zip(slopes(x, w), (dx, dw), strict=True))
-        second = jax.grad(along, (0, 1))
-        third = jax.grad(lambda x, w: sum(jnp.sin(a).sum() for a in second(x, w)), (0, 1))
-        return convolve(x, w, stride), jax.jvp(slopes, (x, w), (dx, dw)), second(x, w), third(x, w)
 
-    ours, products, xla = jax.jit(lambda: [everything(c) for c in (bound, conv_by_patches, conv_by_xla)])()
-    for a, b, c in zip(*map(jax.tree.leaves, (ours, products, xla)), strict=True):
+@pytest.mark.parametrize(("processor", "kernel", "stride"), EVERY + INTERPRETED)
+def test_value_and_derivatives_of_three_orders(processor, kernel: int, stride: int):
+    """Against XLA's own."""
+    more = {} if processor is cpu_conv else {"precision": "highest"}
+    bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride, **more)
+    ours, products, xla = (everything(c, kernel, stride) for c in (bound, conv_by_patches, conv_by_xla))
+    for a, b, c in zip(ours, products, xla, strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-10, atol=1e-11)
         np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-11)
         assert np.abs(c).max() > 1e-3

@@ -30,12 +30,18 @@ def meta_grad(inner: InnerLoop, params, task: Task, loss) -> Any:
     return maml(loss, inner).meta_grad(params, task)[0]
 
 
+def of_seven_adam_steps(derivative: Derivative, **settings: Any) -> tuple[Any, Any]:
+    """The meta-gradient and the trajectory, for parameters of one leaf."""
+    draw, inner = normal(0), InnerLoop(RULES["adam"](), 7, derivative=derivative, **settings)
+    loss = lambda w, batch: jnp.mean(jnp.square(jnp.tanh(batch.inputs @ w) - batch.targets))
+    params, task = draw(3, 2), Task(Batch(draw(5, 3), draw(5, 2)), Batch(draw(6, 3), draw(6, 2)))
+    both = lambda params: (meta_grad(inner, params, task, loss), unroll(loss, inner, params, task.support))
+    return jax.jit(both)(params)
+
+
 @cache
-def of_seven_adam_steps(derivative: Derivative) -> tuple[Any, Any]:
-    """The meta-gradient and the trajectory of a loop that keeps every step."""
-    loss, params, task = mlp_case()
-    plain = InnerLoop(RULES["adam"](), 7, derivative=derivative)
-    return meta_grad(plain, params, task, loss), unroll(loss, plain, params, task.support)
+def with_every_step_kept(derivative: Derivative) -> tuple[Any, Any]:
+    return of_seven_adam_steps(derivative)
 
 
 def stream_of(seed: int, items: int) -> Batch:
@@ -166,21 +172,15 @@ def test_no_last_step_is_first_order(rule: str):
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("checkpoints", [1, 2, 3, 5, 7, "sqrt"])
 def test_checkpoints_change_nothing(derivative: Derivative, checkpoints):
-    loss, params, task = mlp_case()
-    few = InnerLoop(RULES["adam"](), 7, derivative=derivative, checkpoints=checkpoints)
-    grads, trajectory = of_seven_adam_steps(derivative)
-    same(meta_grad(few, params, task, loss), grads, 1e-12)
-    same(unroll(loss, few, params, task.support), trajectory, 1e-12)
+    few = of_seven_adam_steps(derivative, checkpoints=checkpoints)
+    same(few, with_every_step_kept(derivative), 1e-12)
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize(("number", "checkpoints"), [(2, None), (9, None), (2, 3)])
 def test_unrolling_changes_nothing(derivative: Derivative, number: int, checkpoints: int | None):
-    loss, params, task = mlp_case()
-    unrolled = InnerLoop(RULES["adam"](), 7, derivative=derivative, checkpoints=checkpoints, unroll=number)
-    grads, trajectory = of_seven_adam_steps(derivative)
-    same(meta_grad(unrolled, params, task, loss), grads, 1e-12)
-    same(unroll(loss, unrolled, params, task.support), trajectory, 1e-12)
+    unrolled = of_seven_adam_steps(derivative, checkpoints=checkpoints, unroll=number)
+    same(unrolled, with_every_step_kept(derivative), 1e-12)
 
 
 @pytest.mark.parametrize("steps", [2, 7])
@@ -214,7 +214,7 @@ def test_offloaded_checkpoints_change_nothing(derivative: Derivative, tasks: int
     if tasks is not None:
         task = jax.tree.map(lambda x: jnp.stack([x + i for i in range(tasks)]), task)
         of = lambda algorithm: jax.vmap(algorithm.meta_grad, (None, 0))
-    same(of(few)(params, task), of(plain)(params, task), 1e-12)
+    same(jax.jit(of(few))(params, task), jax.jit(of(plain))(params, task), 1e-12)
 
 
 def test_offloaded_checkpoints_lie_in_the_host_s_memory():

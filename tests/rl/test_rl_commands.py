@@ -85,6 +85,7 @@ def test_nan_is_named_and_the_last_good_state_kept(finished: Path, tmp_path: Pat
     from innerloop.training.train import train
 
     config = RunFolder(finished).config()
-    wild = replace(config, inner=replace(config.inner, learning_rate=1e30))
+    steep, plain = replace(config.inner, learning_rate=1e30), replace(config.rl, outer="gradient")
+    wild = replace(config, inner=steep, rl=plain)
     with pytest.raises(InnerloopError, match="diverged at meta-step 1"):
         train(wild, tmp_path / "wild")

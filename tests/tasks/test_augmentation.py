@@ -104,7 +104,7 @@ def test_labels_and_choices_are_those_of_the_tasks_and_nothing_on_is_no_change()
 
 def test_in_the_outer_loop_and_over_plain_distributions():
     algorithm = il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1)))
-    model = il.Conv4(2, image_shape=(16, 16, 1), filters=2, key=jax.random.key(0))
+    model = il.MLP(16 * 16, 2, hidden=(4,), key=jax.random.key(0))
     tasks = Augmented(il.Episodes(classes(), 2, 1, 1), flip=True, crop=1, rotation=10.0)
     loop = il.OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=2)
     _, info = loop.run(loop.init(model, jax.random.key(1)), steps=2)

@@ -43,6 +43,16 @@ def waves(tiny: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
+def whole(waves: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `waves` that was never interrupted, however it was cut."""
+    folder = tmp_path_factory.mktemp("blocks") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outer, "AHEAD_BYTES", 0)
+        train(waves, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def walks() -> Config:
     """Navigation: six meta-iterations."""
     base = preset("navigation-maml-trpo")
@@ -53,7 +63,7 @@ def walks() -> Config:
             base.outer, meta_steps=6, meta_batch=2, log_every=6, validate_every=6, checkpoint_every=6
         ),
         evaluation=EvaluationConfig(tasks=2, steps=1, validation_tasks=2),
-        rl=replace(base.rl, trajectories=2, test_trajectories=2, horizon=5),
+        rl=replace(base.rl, outer="gradient", trajectories=2, test_trajectories=2, horizon=5),
     )
 
 
@@ -91,10 +101,9 @@ def test_a_signal_within_a_block_saves_there(kind, request, tmp_path: Path, monk
 
 
 def test_a_dispatch_that_takes_long_is_given_up_within_a_block(
-    waves: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    waves: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The state before it is saved meanwhile, with what was logged until then."""
-    train(waves, tmp_path / "whole")
     with monkeypatch.context() as patch:
         signal_in_dispatch(9, patch, wait=tmp_path / "run" / "block.json")
         patch.setattr(signals, "GRACE_SECONDS", 0.1)
@@ -103,11 +112,11 @@ def test_a_dispatch_that_takes_long_is_given_up_within_a_block(
     record = json.loads((tmp_path / "run" / "block.json").read_text())
     assert (record["step"], len(record["series"]["outer_loss"])) == (8, 2)
     train(None, tmp_path / "run", resume=True)
-    same_run(tmp_path / "run", tmp_path / "whole")
+    same_run(tmp_path / "run", whole)
 
 
 def test_a_lost_record_of_a_block_costs_its_first_values_alone(
-    waves: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    waves: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
         signal_in_dispatch(4, patch)
@@ -115,8 +124,7 @@ def test_a_lost_record_of_a_block_costs_its_first_values_alone(
             train(waves, tmp_path / "run")
     (tmp_path / "run" / "block.json").unlink()
     train(None, tmp_path / "run", resume=True)
-    train(waves, tmp_path / "whole")
-    a, b = (RunFolder(tmp_path / name).metrics() for name in ("run", "whole"))
+    a, b = (RunFolder(folder).metrics() for folder in (tmp_path / "run", whole))
     assert a[0]["outer_loss"] != b[0]["outer_loss"]
     assert a[1] == b[1]
 

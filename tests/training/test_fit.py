@@ -480,27 +480,46 @@ STREAMED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("own", "change", "told"),
+    ("own", "changes"),
     [
-        (STREAMED, {"tasks": episodes(1)}, "the tasks or their data"),
-        (STREAMED, {"tasks": episodes(queries=3)}, "the tasks or their data"),
-        (STREAMED, {"algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.2)))}, "the algorithm"),
-        ({"tasks": waves}, {"tasks": louder}, "the tasks or their data"),
-        ({"tasks": waves}, {"algorithm": algorithm(rate=0.02)}, "the algorithm"),
+        (
+            STREAMED,
+            [
+                ({"tasks": episodes(1)}, "the tasks or their data"),
+                ({"tasks": episodes(queries=3)}, "the tasks or their data"),
+                (
+                    {"algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.2)))},
+                    "the algorithm",
+                ),
+            ],
+        ),
+        (
+            {"tasks": waves},
+            [
+                ({"tasks": louder}, "the tasks or their data"),
+                ({"algorithm": algorithm(rate=0.02)}, "the algorithm"),
+                ({"tasks": il.Sinusoid()}, "had `tasks` meta-batches, got a distribution"),
+            ],
+        ),
         (
             {"optimizer": optax.inject_hyperparams(optax.adam)(1e-2)},
-            {"optimizer": optax.inject_hyperparams(optax.adam)(2e-2)},
-            "the optimizer or one of its step sizes",
+            [
+                (
+                    {"optimizer": optax.inject_hyperparams(optax.adam)(2e-2)},
+                    "the optimizer or one of its step sizes",
+                )
+            ],
         ),
-        ({"tasks": waves}, {"tasks": il.Sinusoid()}, "had `tasks` meta-batches, got a distribution"),
     ],
+    ids=["streamed", "meta-batches", "hyperparameters"],
 )
 def test_what_other_parts_hold_is_compared_too(
-    own: dict[str, Any], change: dict[str, Any], told: str, tmp_path: Path
+    own: dict[str, Any], changes: list[tuple[dict[str, Any], str]], tmp_path: Path
 ):
     fitted(tmp_path / "run", meta_steps=2, **own)
-    with pytest.raises(InnerloopError, match=f"^resume: .*{told}"):
-        fitted(tmp_path / "run", **(own | change), resume=True)
+    for change, told in changes:
+        with pytest.raises(InnerloopError, match=f"^resume: .*{told}"):
+            fitted(tmp_path / "run", **(own | change), resume=True)
     assert int(fitted(tmp_path / "run", **own, meta_steps=4, resume=True).state.step) == 4
 
 

@@ -113,11 +113,11 @@ def test_a_run_is_measured_by_its_algorithm(name: str, runs: dict[str, Path]):
     trained = load_trained(runs[name])
     found = measure(trained, tasks=4)
     experiment = supervised(trained.experiment)
-    algorithm, tasks = experiment.test_algorithm, experiment.held_out_tasks()
+    adapt, tasks = jax.jit(experiment.test_algorithm.adapt), experiment.held_out_tasks()
     losses = []
     for number in range(4):
         task = tasks.sample(jax.random.fold_in(jax.random.key(0), number))
-        adapted = algorithm.adapt(trained.params, task.support)
+        adapted = adapt(trained.params, task.support)
         losses.append(experiment.score()(adapted, task)["loss"])
     np.testing.assert_allclose(found.curves["loss"].mean[-1], np.mean(losses), rtol=1e-4)
 
@@ -170,7 +170,8 @@ def test_experiments_run_on_it(
     np.testing.assert_allclose(at_start, np.mean(expected), rtol=1e-4)
     assert [len(path) for path in found["paths"]["head"]["wide"]] == [3] * 4
     assert all(path[0] == [0.0, 0.0] for path in found["paths"]["head"]["wide"])
-    ends: list[Any] = [experiment.test_algorithm.adapt(trained.params, task.support) for task in drawn]
+    adapt = jax.jit(experiment.test_algorithm.adapt)
+    ends: list[Any] = [adapt(trained.params, task.support) for task in drawn]
     moved = [
         np.linalg.norm(flat(end.head) - flat(start.head)) / np.linalg.norm(flat(start.head))
         for end, start in zip(ends, starts, strict=True)
