@@ -1,12 +1,15 @@
 """Set up before `innerloop` is imported: two CPU devices, run-time shape checks, data and cache folders."""
 
 import contextlib
+import fcntl
 import gc
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -14,8 +17,16 @@ import hypothesis
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from matplotlib.figure import Figure
 from tests import shape_checks
-from tests.compilation import compile_for, compiled_quickly, forget_programs, kept_in, quick_variables
+from tests.compilation import (
+    compile_for,
+    compiled_quickly,
+    forget_programs,
+    holds_much,
+    kept_in,
+    quick_variables,
+)
 
 import innerloop
 
@@ -43,7 +54,8 @@ def threads_are_not_traced():
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request: pytest.FixtureRequest) -> None:
     """Compile quickly, except for modules marked `optimised`, which test the exact bits or the speed that users get."""
-    forget_programs()  # programs of other modules are cached on disk; in memory they would add up to gigabytes
+    if holds_much():
+        forget_programs()
     compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 
@@ -60,6 +72,35 @@ def quick_processes() -> Iterator[None]:
 def quickly() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """`with quickly():` for fixtures that outlive a module."""
     return compiled_quickly
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`built_once(name, build)`: a copy of the folder that `build` makes, in the first worker process to need it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def copy(name: str, build: Callable[[Path], object]) -> Path:
+        original = shared / "built" / name
+        original.parent.mkdir(parents=True, exist_ok=True)
+        with original.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not original.exists():
+                build(original)
+        return shutil.copytree(original, own / name)
+
+    return copy
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save every figure as an empty one, in tests that look at no figure: drawing takes seconds."""
+    draw = Figure.savefig
+
+    def savefig(figure: Figure, *args: Any, **settings: Any) -> None:
+        draw(Figure(figsize=(0.1, 0.1)), *args, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ GLYPHS += ("--outer.snapshots", "2", "--evaluation.steps", "2")
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(built_once):
     """A run on glyphs with snapshots."""
-    folder = tmp_path_factory.mktemp("runs") / "glyphs"
-    assert main(["train", "glyphs-5way-1shot-fomaml", *GLYPHS, "--folder", str(folder)]) == 0
-    return folder
+
+    def train(folder):
+        assert main(["train", "glyphs-5way-1shot-fomaml", *GLYPHS, "--folder", str(folder)]) == 0
+
+    return built_once("analysis/glyphs", train)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def complaint(capsys):
 
 
 @pytest.mark.slow
-def test_everything_on_one_run(run, store, capsys):
+def test_everything_on_one_run(run, store, capsys, request):
     """Page, tables and figures of every experiment; the second call reads them all."""
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
     assert main(words) == 0
@@ -58,6 +58,7 @@ def test_everything_on_one_run(run, store, capsys):
     def forbidden(*anything):
         raise AssertionError("measured again")
 
+    request.getfixturevalue("undrawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_all, "load_trained", forbidden)
         assert main(words) == 0

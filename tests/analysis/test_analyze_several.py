@@ -4,9 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli.analyze import _default_out
 from innerloop.training.storage.run_directory import RunFolder
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 FREEZE = ("--only", "freeze", "--tasks", "3")
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
 from innerloop import cli
@@ -167,6 +168,22 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
         result_cache._folder().mkdir(exist_ok=True)
         (result_cache._folder() / "x.json").write_bytes(damage)
         assert result_cache.load("x") is None
+
+
+def test_jaxs_variable_decides_which_programs_are_cached(monkeypatch: pytest.MonkeyPatch):
+    """Without it, all are, also those that compile quickly."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    try:
+        jax.config.update(name, 5.0)
+        monkeypatch.setenv(name.upper(), "5.0")
+        common._keep_compiled()
+        assert getattr(jax.config, name) == 5.0
+        monkeypatch.delenv(name.upper())
+        common._keep_compiled()
+        assert getattr(jax.config, name) == 0.0
+    finally:
+        jax.config.update(name, before)
 
 
 def test_warnings_are_sentences(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

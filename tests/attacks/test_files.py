@@ -171,6 +171,7 @@ def own(base: Path, tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_replaces_its_own_page_alone(own: Path, tmp_path: Path, refused, contents):
     """Nor does it draw figures through links."""
     words, outside = ("report", own, "--tasks", "2"), tmp_path / "outside"
@@ -207,6 +208,7 @@ def test_predictions_never_replace_the_points(own: Path, tmp_path: Path, refused
     assert (tmp_path / "out.csv").read_text().startswith("x,y")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_analysis_replaces_its_own_files_alone(own: Path, tmp_path: Path, refused, contents):
     out = tmp_path / "out"
     out.mkdir()

@@ -5,6 +5,8 @@ import pytest
 
 from innerloop.cli import progress, quickstart
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def tiny(effort):
     """Two of the runs, as short as can be."""

@@ -1,6 +1,10 @@
 from pathlib import Path
 
+import pytest
+
 from innerloop.cli.report import Report, _destination
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_the_page_lies_in_the_first_run(command, sinusoid_run):

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,8 @@ def tiny() -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny: Config, built_once: Callable) -> Path:
     """A run of `tiny` that was never interrupted."""
     from innerloop.training.train import train
 
-    folder = tmp_path_factory.mktemp("runs") / "finished"
-    train(tiny, folder)
-    return folder
+    return built_once("training/finished", lambda folder: train(tiny, folder))

@@ -115,12 +115,16 @@ def _number_of_devices() -> int:
 
 
 def _keep_compiled() -> None:
-    """Cache compiled programs on disk, if the cache folder is writable."""
+    """Cache compiled programs on disk, if the cache folder is writable.
+
+    All of them, also those that compile quickly, unless JAX's environment variable sets another limit.
+    """
     import jax
 
     folder = _usable_cache()
     jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _usable_cache() -> Path | None:
