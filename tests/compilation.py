@@ -67,10 +67,10 @@ def context() -> ir.Context:
 mlir.make_ir_context = context
 
 
-MOST_BYTES = 1_500_000_000
+MAX_BYTES = 1_500_000_000
 """Resident memory above which a module begins without the programs of those before it."""
 
-MOST_MAPPINGS = 20_000
+MAX_MAPPINGS = 20_000
 """Memory mappings, of which every program has several; Linux allows a process 65 530."""
 
 
@@ -87,15 +87,15 @@ def return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def holds_much() -> bool:
-    """Whether programs take so much memory that they should be forgotten; always, if that cannot be determined."""
+def uses_much_memory() -> bool:
+    """Whether programs take so much memory that they should be forgotten; True if unknown."""
     process = Path("/proc/self")
     try:
         resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         mappings = (process / "maps").read_bytes().count(b"\n")
     except OSError:  # not Linux
         return True
-    return resident > MOST_BYTES or mappings > MOST_MAPPINGS
+    return resident > MAX_BYTES or mappings > MAX_MAPPINGS
 
 
 def compile_for(quick: bool) -> bool:

@@ -23,7 +23,7 @@ from tests.compilation import (
     compile_for,
     compiled_quickly,
     forget_programs,
-    holds_much,
+    uses_much_memory,
     kept_in,
     quick_variables,
 )
@@ -54,7 +54,7 @@ def threads_are_not_traced():
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request: pytest.FixtureRequest) -> None:
     """Compile quickly, except for modules marked `optimised`, which test the exact bits or the speed that users get."""
-    if holds_much():
+    if uses_much_memory():
         forget_programs()
     compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
