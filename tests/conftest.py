@@ -23,9 +23,9 @@ from tests.compilation import (
     compile_for,
     compiled_quickly,
     forget_programs,
-    uses_much_memory,
     kept_in,
     quick_variables,
+    uses_much_memory,
 )
 
 import innerloop
