@@ -30,18 +30,19 @@ def meta_grad(inner: InnerLoop, params, task: Task, loss) -> Any:
     return maml(loss, inner).meta_grad(params, task)[0]
 
 
-def of_seven_adam_steps(derivative: Derivative, **settings: Any) -> tuple[Any, Any]:
-    """The meta-gradient and the trajectory, for parameters of one leaf."""
+def of_seven_adam_steps(derivative: Derivative, tasks: int | None = None, **settings: Any) -> tuple[Any, Any]:
+    """The meta-gradient and the trajectory, of one task or under `vmap` of several, for parameters of one leaf."""
     draw, inner = normal(0), InnerLoop(RULES["adam"](), 7, derivative=derivative, **settings)
     loss = lambda w, batch: jnp.mean(jnp.square(jnp.tanh(batch.inputs @ w) - batch.targets))
-    params, task = draw(3, 2), Task(Batch(draw(5, 3), draw(5, 2)), Batch(draw(6, 3), draw(6, 2)))
-    both = lambda params: (meta_grad(inner, params, task, loss), unroll(loss, inner, params, task.support))
-    return jax.jit(both)(params)
+    batch = lambda *shape: Batch(draw(*shape, 5, 3), draw(*shape, 5, 2))
+    params, task = draw(3, 2), Task(batch(), batch()) if tasks is None else Task(batch(tasks), batch(tasks))
+    both = lambda task: (meta_grad(inner, params, task, loss), unroll(loss, inner, params, task.support))
+    return jax.jit(both if tasks is None else jax.vmap(both))(task)
 
 
 @cache
-def with_every_step_kept(derivative: Derivative) -> tuple[Any, Any]:
-    return of_seven_adam_steps(derivative)
+def with_every_step_kept(derivative: Derivative, tasks: int | None = None) -> tuple[Any, Any]:
+    return of_seven_adam_steps(derivative, tasks)
 
 
 def stream_of(seed: int, items: int) -> Batch:
@@ -204,17 +205,9 @@ def test_the_steps_between_checkpoints_are_unrolled():
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("tasks", [None, 3])
 def test_offloaded_checkpoints_change_nothing(derivative: Derivative, tasks: int | None):
-    """For one task and, under `vmap`, for several; 7 is no multiple of 3."""
-    loss, params, task = mlp_case()
-    plain, few = (
-        maml(loss, InnerLoop(RULES["adam"](), 7, derivative=derivative, checkpoints=3, offload=offload))
-        for offload in (False, True)
-    )
-    of = lambda algorithm: algorithm.meta_grad
-    if tasks is not None:
-        task = jax.tree.map(lambda x: jnp.stack([x + i for i in range(tasks)]), task)
-        of = lambda algorithm: jax.vmap(algorithm.meta_grad, (None, 0))
-    same(jax.jit(of(few))(params, task), jax.jit(of(plain))(params, task), 1e-12)
+    """For one task and for several; 7 is no multiple of 3."""
+    few = of_seven_adam_steps(derivative, tasks, checkpoints=3, offload=True)
+    same(few, with_every_step_kept(derivative, tasks), 1e-12)
 
 
 def test_offloaded_checkpoints_lie_in_the_host_s_memory():

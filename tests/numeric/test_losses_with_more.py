@@ -1,5 +1,6 @@
 """Random losses, model state and auxiliary outputs, against loops written by hand, in float64."""
 
+from functools import cache
 from typing import get_args
 
 import jax
@@ -70,11 +71,10 @@ def test_the_state_carries_no_gradient_unless_asked_to():
     same(found, jax.jit(jax.grad(lambda p: by_hand(p, task, False)[0]))(params))
 
 
-@pytest.mark.parametrize("derivative", get_args(Derivative))
-@pytest.mark.parametrize("select", [None, "head"])
-def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative, select):
+@cache
+def with_keys_by_hand(select: str | None):
+    """The outer loss and its gradient, of a loop whose every step has a key of its own."""
     _, params, task = mlp_case()
-    algorithm = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, STEPS, select, derivative=derivative))
 
     def outer(start):
         params = start
@@ -89,9 +89,24 @@ def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative
             }
         return dropout_loss(params, task.query, key=jax.random.fold_in(KEY, _QUERY))
 
-    value, grads = jax.value_and_grad(outer)(params)
+    return jax.value_and_grad(outer)(params)
+
+
+@pytest.mark.parametrize("derivative", get_args(Derivative))
+@pytest.mark.parametrize("select", [None, "head"])
+def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative, select):
+    _, params, task = mlp_case()
+    algorithm = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, STEPS, select, derivative=derivative))
+    value, grads = with_keys_by_hand(select)
     found, info = algorithm.meta_grad(params, task, key=KEY)
     same((found, info.outer_loss), (grads, value))
+
+
+@cache
+def with_state_by_hand(differentiate: bool):
+    """The outer loss with what the loop left, and its gradient."""
+    _, params, task = mlp_case()
+    return jax.value_and_grad(by_hand, has_aux=True)(params, task, differentiate)
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
@@ -99,13 +114,12 @@ def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative
 def test_state_is_carried_and_comes_back(derivative: Derivative, differentiate: bool):
     _, params, task = mlp_case()
     algorithm = maml(stateful(differentiate), InnerLoop(SGD, STEPS, derivative=derivative))
-    (value, (adapted, state, seen)), grads = jax.value_and_grad(by_hand, has_aux=True)(
-        params, task, differentiate
-    )
+    (value, (adapted, state, seen)), grads = with_state_by_hand(differentiate)
     found, info = algorithm.meta_grad(params, task)
     same((found, info.outer_loss), (grads, value))
-    same(algorithm.adapt(params, task.support), Adapted(adapted, state))
-    assert algorithm.adapt(params, task.support).state["calls"] == STEPS
+    ours = algorithm.adapt(params, task.support)
+    same(ours, Adapted(adapted, state))
+    assert ours.state["calls"] == STEPS
     trajectory = algorithm.trajectory(params, task.support)
     same((trajectory.losses, trajectory.aux["largest"]), tuple(map(jnp.stack, zip(*seen, strict=True))))
 
@@ -154,10 +168,10 @@ def test_the_outer_loop_gives_every_task_its_key(chunk: int):
     _, params, _ = mlp_case()
     algorithm, tasks = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, 2)), Lines()
     loop = OuterLoop(algorithm, optax.sgd(1.0), tasks, meta_batch=4, chunk=chunk)
-    expected = params
+    expected, meta_grad = params, jax.jit(algorithm.meta_grad)
     for step in range(2):
         keys = task_keys(KEY, jnp.asarray(step), 4)
-        grads = [algorithm.meta_grad(expected, tasks.sample(k), key=loss_key(k))[0] for k in keys]
+        grads = [meta_grad(expected, tasks.sample(k), key=loss_key(k))[0] for k in keys]
         expected = jax.tree.map(lambda p, *g: p - sum(g) / 4, expected, *grads)
     together, _ = loop.run(loop.init(params, KEY), 2)
     state, _ = loop.run(loop.init(params, KEY), 1)
@@ -172,7 +186,8 @@ def test_auxiliary_outputs_are_logged_as_means():
     loop = OuterLoop(algorithm, optax.sgd(0.0), tasks, meta_batch=4)
     _, info = loop.run(loop.init(params, KEY), 1)
     drawn = [tasks.sample(k) for k in task_keys(KEY, jnp.asarray(0), 4)]
-    each = [algorithm.meta_grad(params, task)[1].aux["largest"] for task in drawn]
+    meta_grad = jax.jit(algorithm.meta_grad)
+    each = [meta_grad(params, task)[1].aux["largest"] for task in drawn]
     same(info.aux["largest"], jnp.stack([sum(each) / 4]))
 
 

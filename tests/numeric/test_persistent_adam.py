@@ -40,14 +40,15 @@ def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
     other = Task(Batch(*jax.tree.map(lambda x: 2.0 - x, task.support)), task.query)
     rule = optax.rmsprop(RATE, decay=0.999, eps=1e-8, initial_scale=FIRST, eps_in_sqrt=False)
     state: Any = rule.init(params)
+    slope, meta_grad = jax.jit(jax.grad(loss)), jax.jit(reptile(LOSS, inner()).meta_grad)
     expected = params
     theta = with_moments(params)
     for one in (task, other, task):
         for i in range(STEPS):
             batch = jax.tree.map(lambda x, i=i: x[jnp.arange(i * EACH, (i + 1) * EACH) % len(x)], one.support)
-            updates, state = rule.update(jax.grad(loss)(expected, batch), state, expected)
+            updates, state = rule.update(slope(expected, batch), state, expected)
             expected = optax.apply_updates(expected, updates)
-        gradient, _ = reptile(LOSS, inner()).meta_grad(theta, one)
+        gradient, _ = meta_grad(theta, one)
         theta = jax.tree.map(jnp.subtract, theta, gradient)
     same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12)
     jax.tree.map(same, theta.model, expected)

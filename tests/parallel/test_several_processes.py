@@ -56,8 +56,8 @@ def test_as_many_devices_in_several_processes_give_the_same_bits(found, count):
         np.testing.assert_array_equal(many[name], one[name], err_msg=name)
 
 
-SHORT = ("sinusoid-maml", "--model.hidden", "8", "--outer.meta-batch", "4", "--outer.meta-steps", "800")
-SHORT += ("--outer.log-every", "5", "--outer.checkpoint-every", "10", "--outer.validate-every", "0")
+SHORT = ("sinusoid-maml", "--model.hidden", "8", "--outer.meta-batch", "4", "--outer.meta-steps", "400")
+SHORT += ("--outer.log-every", "5", "--outer.checkpoint-every", "20", "--outer.validate-every", "0")
 SHORT += ("--evaluation.validation-tasks", "6", "--evaluation.steps", "1", "--outer.snapshots", "2")
 
 

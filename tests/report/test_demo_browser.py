@@ -50,9 +50,14 @@ def told(document: str) -> list[Any]:
 SKIP_TIME = "--virtual-time-budget=60000"
 
 
-def test_it_fills_itself_and_adapts(tmp_path: Path) -> None:
-    document = opened(tmp_path, "", SKIP_TIME)
-    right, mean = cells(document, "right of 5"), cells(document, "mean %")
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page's document after it has filled itself and adapted."""
+    return opened(tmp_path_factory.mktemp("untouched"), "", SKIP_TIME)
+
+
+def test_it_fills_itself_and_adapts(untouched: str) -> None:
+    right, mean = cells(untouched, "right of 5"), cells(untouched, "mean %")
     assert list(right) == list(demo_assets.ALGORITHMS)
     assert all(len(found) == 6 for found in (*right.values(), *mean.values()))
     assert all(found[0] <= 3 and found[1:] == [5] * 5 for found in right.values())  # all learn in one step
@@ -62,10 +67,9 @@ def test_it_fills_itself_and_adapts(tmp_path: Path) -> None:
 FREEZE = 'document.getElementById("frozen").click();'
 
 
-def test_the_switch_freezes_the_body(tmp_path: Path) -> None:
+def test_the_switch_freezes_the_body(untouched: str, tmp_path: Path) -> None:
     """FOMAML's head alone learns little at its step size, which is what the switch shows; ANIL has no other way."""
-    (tmp_path / "free").mkdir()
-    free = cells(opened(tmp_path / "free", "", SKIP_TIME), "mean %")
+    free = cells(untouched, "mean %")
     frozen = cells(opened(tmp_path, FREEZE, SKIP_TIME), "mean %")
     assert frozen["anil"] == free["anil"]
     assert frozen["fomaml"][5] < free["fomaml"][5] - 20
