@@ -13,6 +13,7 @@ from benchmarks.scaling import launch
 from innerloop.config.schema import Config
 from innerloop.config.serialization import to_json
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
 from innerloop.tasks import fingerprint
 from innerloop.training.signals import Stopped
@@ -90,8 +91,16 @@ def test_where_data_lie_is_no_part_of_a_run():
     here = '{"data": {"folder": "/a", "file": "/c.csv", "ways": 5}, "seed": 0}'
     assert provenance.identity(here, {}) == provenance.identity(here.replace("/a", "/b"), {})
     assert provenance.identity(here, {}) == provenance.identity(here.replace("/c.csv", "/d.csv"), {})
+    assert provenance.identity(here, {}) == provenance.identity(here.replace("/c.csv", ""), {})
     assert provenance.identity(here, {}) != provenance.identity(here.replace("5", "6"), {})
     assert provenance.identity(here, {}) != provenance.identity(here, {"train": "x"})
+
+
+def test_the_identity_of_a_run_without_a_table_includes_its_empty_path():
+    """As in the checkpoints that earlier versions wrote."""
+    settings = {"data": {"file": "", "ways": 5}, "seed": 0}
+    expected = sha256([json.dumps([settings, {}], sort_keys=True).encode()])
+    assert provenance.identity(json.dumps(settings), {}) == expected
 
 
 def test_another_config_in_another_process_is_refused(monkeypatch):

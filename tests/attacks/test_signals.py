@@ -140,8 +140,8 @@ def test_a_second_signal_ends_at_once(process):
 
 
 def test_what_a_launcher_or_a_shell_sends_twice_counts_once(process):
-    came = "while not signals.OWN[0].numbers:\n        time.sleep(0.1)\n"
-    wait = f"{came}    time.sleep(2)\n    return 128 + signals.OWN[0].numbers[0]"
+    came = "while not signals.OWN[0].number:\n        time.sleep(0.1)\n"
+    wait = f"{came}    time.sleep(2)\n    return 128 + signals.OWN[0].number"
     assert ended(process(SAVING.format(wait=wait)), signal.SIGINT, signal.SIGINT, pause=0.05)[0] == 130
     code, said, seconds = ended(process(SAVING.format(wait=wait)), signal.SIGHUP, signal.SIGHUP, pause=0.2)
     assert (code, said) == (129, "")

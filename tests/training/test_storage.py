@@ -124,7 +124,7 @@ def test_weights_of_a_run_with_a_memory_plan_are_its_own():
 
 
 def test_the_longest_log_of_many_outputs_can_be_read():
-    line = {"step": 300_000, **{f"train_the_output_number_{i}": -1.2345678901234567e-08 for i in range(70)}}
+    line = {"step": 300_000, **{f"train_the_output_number_{i}": -1.2345678901234567e-08 for i in range(100)}}
     assert LINES * len(as_json(line)) < METRICS
 
 

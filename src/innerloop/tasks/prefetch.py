@@ -25,8 +25,12 @@ class Prefetcher(Generic[Made]):
 
     def __init__(self, make: Callable[[int], Made], waiting: int):
         self.ready: queue.SimpleQueue[Made | _Failure] = queue.SimpleQueue()
-        self.room = threading.Semaphore(waiting + 1)
-        stopped = threading.Event()
+        # One item for each result to make. The garbage collector may run the finalizer in any thread, also in the
+        # reader: unlike the locks of a semaphore, `SimpleQueue.put` is reentrant.
+        self.room: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        for _ in range(waiting + 1):
+            self.room.put(True)
+        stopped: list[bool] = []
         self.end = weakref.finalize(self, _end, stopped, self.room)
         # A daemon: a program that fails with an error must not hang on its reader thread.
         self.thread = threading.Thread(
@@ -43,7 +47,7 @@ class Prefetcher(Generic[Made]):
         if isinstance(made, _Failure):
             self.ready.put(made)
             raise made.error
-        self.room.release()
+        self.room.put(True)
         return made
 
     def stop(self) -> None:
@@ -55,13 +59,13 @@ class Prefetcher(Generic[Made]):
 def _work(
     make: Callable[[int], Made],
     ready: "queue.SimpleQueue[Made | _Failure]",
-    room: threading.Semaphore,
-    stopped: threading.Event,
+    room: "queue.SimpleQueue[bool]",
+    stopped: list[bool],
 ) -> None:
     """The thread: a function, since a method would keep the prefetcher alive."""
     for number in itertools.count():
-        room.acquire()
-        if stopped.is_set():
+        room.get()
+        if stopped:
             return
         try:
             ready.put(make(number))
@@ -70,7 +74,7 @@ def _work(
             return
 
 
-def _end(stopped: threading.Event, room: threading.Semaphore) -> None:
+def _end(stopped: list[bool], room: "queue.SimpleQueue[bool]") -> None:
     """Wake the thread and let it return."""
-    stopped.set()
-    room.release()
+    stopped.append(True)
+    room.put(True)

@@ -134,6 +134,8 @@ class Windows:
 def _times(frame: Frame, name: str) -> Column:
     """The column of times as numbers; dates are converted to days."""
     dates = values_of(frame, name, WHO)
+    if len(dates) and dates.dtype == object and all(isinstance(date, np.datetime64) for date in dates):
+        dates = np.array(dates.tolist(), "datetime64[us]")  # from a list
     if dates.dtype.kind == "M":
         days = dates.astype("datetime64[us]").astype(np.int64) / (24 * 3600 * 10**6)
         column = Column(name, days, np.isnat(dates))

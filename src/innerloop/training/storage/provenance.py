@@ -133,9 +133,11 @@ def worded(value: object) -> str:
 def identity(config: str, data: dict[str, str]) -> bytes:
     """SHA-256 of a run's `config.json` and data, without the paths of the data and of a model to start from."""
     settings = json.loads(config)
-    for group, place in (("data", "folder"), ("data", "file"), ("model", "start")):
+    for group, place in (("data", "folder"), ("model", "start")):
         if isinstance(settings.get(group), dict):
             settings[group].pop(place, None)
+    if isinstance(settings.get("data"), dict) and settings["data"].get("file"):
+        settings["data"]["file"] = ""  # as in runs without a table: checkpoints of earlier versions include it
     return sha256([json.dumps([settings, data], sort_keys=True).encode()])
 
 

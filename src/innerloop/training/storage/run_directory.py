@@ -25,7 +25,7 @@ from innerloop.training.storage.provenance import changes, environment, identity
 LINES = 300_000
 """The largest number of lines of `metrics.jsonl` that are read; a new run that would log more is refused."""
 
-METRICS = LINES * 4096
+METRICS = LINES * 8192
 """The largest number of bytes that are read: enough for the longest log of a loss with a hundred outputs."""
 
 
