@@ -1,7 +1,6 @@
 """Compilation for tests: quick where it costs more than running, and once per session."""
 
 import contextlib
-import ctypes
 import functools
 import os
 import threading
@@ -67,35 +66,10 @@ def context() -> ir.Context:
 mlir.make_ir_context = context
 
 
-MAX_BYTES = 1_500_000_000
-"""Resident memory above which a module begins without the programs of those before it."""
-
-MAX_MAPPINGS = 20_000
-"""Memory mappings, of which every program has several; Linux allows a process 65 530."""
-
-
 def forget_programs() -> None:
     """Free the memory of all programs traced, lowered or compiled so far."""
     jax.clear_caches()
     kept_context.cache_clear()
-    return_memory()
-
-
-def return_memory() -> None:
-    """Return freed memory to the system, if the C library can (glibc)."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def uses_much_memory() -> bool:
-    """Whether programs take so much memory that they should be forgotten; True if unknown."""
-    process = Path("/proc/self")
-    try:
-        resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        mappings = (process / "maps").read_bytes().count(b"\n")
-    except OSError:  # not Linux
-        return True
-    return resident > MAX_BYTES or mappings > MAX_MAPPINGS
 
 
 def compile_for(quick: bool) -> bool:

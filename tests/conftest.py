@@ -1,10 +1,8 @@
 """Set up before `innerloop` is imported: two CPU devices, run-time shape checks, data and cache folders."""
 
 import contextlib
-import fcntl
 import gc
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,14 +17,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from matplotlib.figure import Figure
 from tests import shape_checks
-from tests.compilation import (
-    compile_for,
-    compiled_quickly,
-    forget_programs,
-    kept_in,
-    quick_variables,
-    uses_much_memory,
-)
+from tests.compilation import compile_for, compiled_quickly, forget_programs, kept_in, quick_variables
 
 import innerloop
 
@@ -54,8 +45,7 @@ def threads_are_not_traced():
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request: pytest.FixtureRequest) -> None:
     """Compile quickly, except for modules marked `optimised`, which test the exact bits or the speed that users get."""
-    if uses_much_memory():
-        forget_programs()
+    forget_programs()  # programs of other modules are cached on disk; in memory they would add up to gigabytes
     compile_for(quick=request.node.get_closest_marker("optimised") is None)
 
 
@@ -72,24 +62,6 @@ def quick_processes() -> Iterator[None]:
 def quickly() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """`with quickly():` for fixtures that outlive a module."""
     return compiled_quickly
-
-
-@pytest.fixture(scope="session")
-def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """`built_once(name, build)`: a copy of the folder that `build` makes, in the first worker process to need it."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-    def copy(name: str, build: Callable[[Path], object]) -> Path:
-        original = shared / "built" / name
-        original.parent.mkdir(parents=True, exist_ok=True)
-        with original.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not original.exists():
-                build(original)
-        return shutil.copytree(original, own / name)
-
-    return copy
 
 
 @pytest.fixture

@@ -31,13 +31,11 @@ TINY += ("--evaluation.tasks", "2", "--evaluation.steps", "1", "--evaluation.val
 
 
 @pytest.fixture(scope="session")
-def base(built_once: Callable) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that tests may read."""
-
-    def build(folder: Path) -> None:
-        assert main(["train", "sinusoid-maml", *TINY, "--folder", str(folder)]) == 0
-
-    return built_once("attacks/base", build)
+    folder = tmp_path_factory.mktemp("base") / "base"
+    assert main(["train", "sinusoid-maml", *TINY, "--folder", str(folder)]) == 0
+    return folder
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -68,15 +66,14 @@ def short() -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(short: Config, built_once: Callable, quickly: Callable) -> Path:
+def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
     """A run of `short` that was never disturbed."""
     from innerloop.training.train import train
 
-    def build(folder: Path) -> None:
-        with quickly():
-            train(short, folder)
-
-    return built_once("attacks/finished", build)
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with quickly():
+        train(short, folder)
+    return folder
 
 
 @pytest.fixture

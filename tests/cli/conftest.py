@@ -29,18 +29,16 @@ def sinusoid_words():
 
 
 @pytest.fixture(scope="session")
-def sinusoid_run(built_once, quickly):
-    def train(folder):
-        with quickly():
-            assert main(["train", *SINUSOID, "--folder", str(folder)]) == 0
-
-    return built_once("cli/waves", train)
+def sinusoid_run(tmp_path_factory, quickly):
+    folder = tmp_path_factory.mktemp("runs") / "waves"
+    with quickly():
+        assert main(["train", *SINUSOID, "--folder", str(folder)]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")
-def glyph_run(built_once, quickly):
-    def train(folder):
-        with quickly():
-            assert main(["train", *GLYPHS, "--folder", str(folder)]) == 0
-
-    return built_once("cli/glyphs", train)
+def glyph_run(tmp_path_factory, quickly):
+    folder = tmp_path_factory.mktemp("runs") / "glyphs"
+    with quickly():
+        assert main(["train", *GLYPHS, "--folder", str(folder)]) == 0
+    return folder

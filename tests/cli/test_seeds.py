@@ -95,20 +95,18 @@ def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
     assert "must look like 0" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def measured_once():
+@pytest.fixture
+def measured_once(monkeypatch):
     """What `compare` measures of a run, it measures once for all tables."""
     found, measure = {}, measurements.measure
 
-    def measured(trained, *, tasks, **settings):
-        key = (trained.source, tasks)
+    def measured(trained, **settings):
+        key = (trained.source, settings["tasks"])
         if key not in found:
-            found[key] = measure(trained, tasks=tasks, **settings)
+            found[key] = measure(trained, **settings)
         return found[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measurements, "measure", measured)
-        yield
+    monkeypatch.setattr(measurements, "measure", measured)
 
 
 def compared(command, folders, form: str) -> str:
@@ -132,7 +130,7 @@ def test_a_row_is_the_mean_over_seeds_and_gains_are_in_pairs(command, folders):
     assert rows[1]["pairs"] == "seed by seed, 2 seeds"
 
 
-def test_tables_for_papers_spreadsheets_and_notes(command, folders):
+def test_tables_for_papers_spreadsheets_and_notes(command, folders, measured_once):
     exact = json.loads(compared(command, folders, "json"))
     (first, second) = csv.DictReader(io.StringIO(compared(command, folders, "csv")))
     assert float(first["mean"]) == exact[0]["mean"]

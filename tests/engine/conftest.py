@@ -3,17 +3,10 @@ from typing import Any
 
 import jax
 import pytest
-from tests.compilation import forget_programs
-
-
-@pytest.fixture(scope="module")
-def no_programs() -> None:
-    """Forget the programs of other modules."""
-    forget_programs()
 
 
 @pytest.fixture
-def compilations(no_programs: None) -> Iterator[list[str]]:
+def compilations() -> Iterator[list[str]]:
     """One entry for every program that is compiled meanwhile."""
     seen: list[str] = []
 

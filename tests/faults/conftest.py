@@ -34,12 +34,11 @@ def short() -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(short: Config, built_once: Callable, quickly: Callable) -> Path:
+def finished(short: Config, tmp_path_factory: pytest.TempPathFactory, quickly: Callable) -> Path:
     """A run of `short` that was never disturbed, compiled quickly."""
     from innerloop.training.train import train
 
-    def build(folder: Path) -> None:
-        with quickly():
-            train(short, folder)
-
-    return built_once("faults/finished", build)
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with quickly():
+        train(short, folder)
+    return folder

@@ -9,7 +9,7 @@ from numeric_cases import normal
 from innerloop.nn.kernels import blockwise_conv
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
 from innerloop.nn.kernels.channel_sums import channel_moments
-from innerloop.nn.kernels.im2col import conv_by_xla, images_in_a_block
+from innerloop.nn.kernels.im2col import conv_by_xla
 from innerloop.nn.layers import ConvBlock
 
 
@@ -64,9 +64,11 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
     draw = normal(4)
     x, w = jnp.asarray(draw(6, 5, 5, 2)), jnp.asarray(draw(3, 3, 2, 3))
     total = lambda x, w: jnp.sum(conv_then(jnp.tanh, x, w, 1))
-    assert images_in_a_block(x, 3, 1, blockwise_conv.BLOCK_BYTES) == 6
+    sizes, map_blocks = [], blockwise_conv.map_blocks
+    recorded = lambda fn, x, size: (sizes.append(size), map_blocks(fn, x, size))[1]
+    monkeypatch.setattr(blockwise_conv, "map_blocks", recorded)
     at_once = jax.value_and_grad(total, (0, 1))(x, w)
     monkeypatch.setattr(blockwise_conv, "BLOCK_BYTES", 5 * 5 * 3 * 8 * 2)
-    assert images_in_a_block(x, 3, 1, blockwise_conv.BLOCK_BYTES) == 2
     in_blocks = jax.value_and_grad(total, (0, 1))(x, w)
+    assert sizes == [6, 2]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), at_once, in_blocks)

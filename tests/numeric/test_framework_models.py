@@ -180,7 +180,7 @@ def test_the_same_key_gives_the_same_bits_and_another_other_ones(case: Case):
 
 
 def test_the_outer_loop_takes_the_mean_and_resumes(case: Case):
-    """On one device: two updates at once, one after the other, again, and by the meta-gradients of the tasks."""
+    """On one device: two updates at once, one after the other, and by the meta-gradients of the tasks."""
     algorithm, tasks = maml(case.loss, INNER), Tasks()
     make = partial(OuterLoop, algorithm, optax.sgd(0.1), tasks, meta_batch=2)
     loop = make(mesh=task_mesh(2, jax.devices()[:1]))
@@ -194,8 +194,6 @@ def test_the_outer_loop_takes_the_mean_and_resumes(case: Case):
     assert info.aux.shape == (2, 8, WIDTH)
     first, _ = loop.run(loop.init(case.params, KEY), 1)
     resumed, _ = loop.run(first, 1)
-    repeated, _ = loop.run(loop.init(case.params, KEY), 2)
-    assert all(map(np.array_equal, jax.tree.leaves(together.params), jax.tree.leaves(repeated.params)))
     on_two, _ = make().run(loop.init(case.params, KEY), 2)
     same((resumed.params, on_two.params), (expected, expected))
 

@@ -35,8 +35,8 @@ def test_every_derivative(axes: tuple, examples: int, inputs: int, outputs: int)
         draw(*size) if axis is None else draw(*size[:axis], TASKS, *size[axis:])
         for size, axis in zip(sizes, axes, strict=True)
     ]
-    batched = lambda f: f if axes == (None, None) else jax.vmap(f, axes)
-    of = lambda product: jax.jit(batched(lambda x, w: derivatives(product, x, w)))(*arrays)
+    compiled = lambda f: f if axes == (None, None) else jax.jit(jax.vmap(f, axes))
+    of = lambda product: compiled(lambda x, w: derivatives(product, x, w))(*arrays)
     same(of(linear), of(jnp.matmul))
 
 

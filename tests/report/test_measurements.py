@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from innerloop.report import measurements
+from innerloop.report import measurements, sentences
 from innerloop.training.measure import measure
 from innerloop.training.measurement import Band
 from innerloop.training.trained import load_trained
@@ -30,12 +30,14 @@ def test_the_best_comes_first_and_the_baseline_last(groups):
     assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
 
 
-def test_a_run_that_diverged_is_never_the_best(groups):
+def test_a_run_that_diverged_comes_last(groups):
     at = lambda result, loss: replace(
         result, measurement=replace(result.measurement, curves={"loss": Band([loss], [loss])})
     )
     group = replace(groups[0], runs=[at(groups[0].runs[0], np.nan), at(groups[0].runs[1], 0.5)])
     assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
+    assert "MAML diverged." in sentences.verdict(group)
+    assert "no gain" not in sentences.verdict(replace(group, runs=group.runs[:1]))
 
 
 def test_baselines_are_untrained(groups, runs):

@@ -80,12 +80,13 @@ def test_what_does_not_fit(finished: Path, capsys: pytest.CaptureFixture, tmp_pa
     assert main(["train", "navigation-maml-trpo", "--rl.discount", "2", "--folder", str(tmp_path / "x")]) == 2
 
 
-def test_nan_is_named_and_the_last_good_state_kept(finished: Path, tmp_path: Path):
+@pytest.mark.parametrize("outer", ["trpo", "gradient"])
+def test_nan_is_named_and_the_last_good_state_kept(finished: Path, tmp_path: Path, outer: str):
     """An inner step of 1e30: what was adapted is not finite, and so is what it does."""
     from innerloop.training.train import train
 
     config = RunFolder(finished).config()
-    steep, plain = replace(config.inner, learning_rate=1e30), replace(config.rl, outer="gradient")
+    steep, plain = replace(config.inner, learning_rate=1e30), replace(config.rl, outer=outer)
     wild = replace(config, inner=steep, rl=plain)
     with pytest.raises(InnerloopError, match="diverged at meta-step 1"):
         train(wild, tmp_path / "wild")

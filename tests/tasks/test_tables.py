@@ -478,10 +478,11 @@ def test_windows_over_dates_and_other_columns():
         pd.DataFrame,
         lambda frame: pytest.importorskip("pyarrow").Table.from_pandas(frame),
         lambda frame: frame.set_axis(range(3), axis=1),
+        lambda frame: {name: list(frame[name].to_numpy()) for name in frame},
     ],
 )
 def test_dates_in_frames_of_any_kind(make):
-    """An Arrow table does not know `in`, and pandas numbers columns without names."""
+    """An Arrow table does not know `in`, pandas numbers columns without names, and lists have no dtype."""
     frame = series().assign(t=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D"))
     frame = make(frame)
     names = ("0", "1", "2") if isinstance(frame, pd.DataFrame) and 0 in frame else ("s", "t", "v")

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,10 @@ def tiny() -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny: Config, built_once: Callable) -> Path:
+def finished(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `tiny` that was never interrupted."""
     from innerloop.training.train import train
 
-    return built_once("training/finished", lambda folder: train(tiny, folder))
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train(tiny, folder)
+    return folder

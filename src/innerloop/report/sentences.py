@@ -1,5 +1,6 @@
 """The verdict on a group of runs, in sentences with numbers."""
 
+import math
 from pathlib import Path
 
 from innerloop.io.text import broken, counted, diverged, grouped, with_interval
@@ -54,6 +55,8 @@ def _against_start(best: Result, baseline: Result | None) -> str:
         what = f"The same network untrained reaches {reached} after the same adaptation"
     if gain.sign > 0:
         return f"{what}: training gained {_gap(gain, best.score)}."
+    if math.isnan(gain.mean):
+        return f"{what}."
     return f"{what}, so this measurement shows no gain from training."
 
 
@@ -66,6 +69,8 @@ def _ranking(best: Result, others: list[Result]) -> list[str]:
     if gain.sign > 0:
         return [f"Next comes {second.label} with {_value(second)}: worse by {_gap(gain, best.score)}."]
     name = f"{second.label[:1].upper()}{second.label[1:]}"
+    if math.isnan(second.value):
+        return [f"{name} diverged."]
     return [f"{name} with {_value(second)} cannot be distinguished from it (compared {gain.pairs})."]
 
 

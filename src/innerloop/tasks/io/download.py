@@ -96,7 +96,9 @@ def _download(source: Source) -> Path:
     except (OSError, ValueError) as trouble:  # no network, a refused address, a full disk; a wrong checksum
         raise _nowhere(source, trouble) from None  # the traceback of the cause is very long
     finally:
-        progress.limit = -1  # ends an abandoned thread when its next bytes arrive, so that it shows no progress again
+        progress.limit = (
+            -1
+        )  # ends an abandoned thread when its next bytes arrive, so that it shows no progress again
         progress.close()
 
 

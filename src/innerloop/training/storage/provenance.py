@@ -137,7 +137,9 @@ def identity(config: str, data: dict[str, str]) -> bytes:
         if isinstance(settings.get(group), dict):
             settings[group].pop(place, None)
     if isinstance(settings.get("data"), dict) and settings["data"].get("file"):
-        settings["data"]["file"] = ""  # as in runs without a table: checkpoints of earlier versions include it
+        settings["data"]["file"] = (
+            ""  # as in runs without a table: checkpoints of earlier versions include it
+        )
     return sha256([json.dumps([settings, data], sort_keys=True).encode()])
 
 
