@@ -65,7 +65,7 @@ ENGINE = {
     "inner": "engine/test_inner numeric/test_quadratic numeric/test_long_and_streamed_loops",
     "inner_step": "engine/test_inner numeric/test_quadratic numeric/test_losses_with_more",
     "intervals": "engine/test_intervals",
-    "jaxprs": "engine/test_learning_check",
+    "jaxprs": "engine/test_learning_check numeric/test_mixed_mode_limits numeric/test_derivative_modes",
     "learned_rates": "numeric/test_learned_rates",
     "learning_check": "engine/test_learning_check",
     "loop_invariants": "numeric/test_derivative_modes",

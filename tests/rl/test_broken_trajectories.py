@@ -147,7 +147,7 @@ def test_an_environment_that_always_breaks():
     """In Python as from the command: told, with the first trajectory; `on_nonfinite` leaves it to the caller."""
     made = loop(Doomed(horizon=3))
     message = (
-        r"Doomed broke at meta-iteration 0, in task 0 after 0 updates, trajectory 0, step 0, got 12 of 12"
+        r"Doomed broke at meta-iteration 1, in task 0 after 0 updates, trajectory 0, step 0, got 12 of 12"
     )
     with pytest.raises(Diverged, match=message) as caught:
         made.run(made.start(POLICY, jax.random.key(0)), 2)

@@ -64,8 +64,6 @@ class StepInfo(NamedTuple):
     aux: PyTree = None
 
 
-HINT = "check that task's data, or lower the step sizes; the error's `before` is the state before this call"
-
 AHEAD_BYTES = 2_000_000
 """Small tasks are drawn for as many meta-steps at once as fit in a core's cache. Drawing them for one meta-step at a
 time costs as much as the meta-step of a small network."""
@@ -198,16 +196,20 @@ class MeshLoop(ABC):
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
         """Raise Diverged, with the previous state, unless all losses, gradients and parameters are finite."""
-        lost, number = first_nonfinite_update(info), int(before.step)
+        lost, number, who = first_nonfinite_update(info), int(before.step), f"{type(self).__name__}.run"
         if lost is not None:
             good, where = lost
-            where, got = self.locate(before, good) or where, f"outer loss {info.outer_loss[good]}"
+            located = self.locate(before, good)
+            hint = "check that task's data, or lower the step sizes" if located else "lower the step sizes"
             error = Diverged(
-                "OuterLoop.run", f"update {number + good + 1} diverged, in {where}", got=got, hint=HINT
+                who,
+                f"update {number + good + 1} diverged, in {located or where}",
+                got=f"outer loss {info.outer_loss[good]}",
+                hint=f"{hint}; the error's `before` is the state before this call",
             )
         elif (parameter := first_nonfinite_leaf(after.params)) is not None:
             wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step of `{parameter}`"
-            error = Diverged("OuterLoop.run", wrong, hint="lower the optimizer's step size")
+            error = Diverged(who, wrong, hint="lower the optimizer's step size")
         else:
             return
         error.before = restore_to_device(before)

@@ -19,6 +19,7 @@ from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import cannot_write, check_output_path, replacing
+from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject, parse_json
 from innerloop.learner import validation
 from innerloop.learner.samples import support_pairs
@@ -167,7 +168,7 @@ def _targets_of(facts: JsonObject, who: str) -> tuple[list[Hashable] | None, tup
     complete = "classes" in facts and (classes is None or labels)
     if not shaped or not complete or not all(isinstance(label, Hashable) for label in labels or ()):
         wrong = "holds no adapted learner: its classes are missing or malformed"
-        raise InnerloopError(who, wrong, got=str(facts)[:80])
+        raise InnerloopError(who, wrong, got=as_json(facts)[:80])
     return labels, tuple(shape)
 
 

@@ -55,7 +55,7 @@ def _against_start(best: Result, baseline: Result | None) -> str:
         what = f"The same network untrained reaches {reached} after the same adaptation"
     if gain.sign > 0:
         return f"{what}: training gained {_gap(gain, best.score)}."
-    if math.isnan(gain.mean):
+    if math.isnan(best.value) or math.isnan(baseline.value):
         return f"{what}."
     return f"{what}, so this measurement shows no gain from training."
 

@@ -69,7 +69,7 @@ class MetaIterations(MeshLoop):
             return
         where, count = in_words(broken[fatal])
         family = type(self.sampler.environment).__name__
-        wrong = f"{family} broke at meta-iteration {int(before.step) + fatal}, in {where}"
+        wrong = f"{family} broke at meta-iteration {int(before.step) + fatal + 1}, in {where}"
         hint = "keep rewards finite, or lower the inner step size or `max_kl`"
         error = Diverged("MetaIterations.run", wrong, got=count, hint=hint)
         error.before = restore_to_device(before)

@@ -48,8 +48,8 @@ def batching_rule(
     Args:
         made: the map.
         kernel_rank: the rank of a kernel that can be shared (None: the second argument of the map is not a kernel).
-        separately: `separately(made, first, second, **static)`, the map if it cannot be shared, along the first axis
-            of both.
+        separately: `separately(made, first, second, **static)`, the map of pairs without a kernel in common, along the
+            first axis of both.
     """
 
     def rule(
