@@ -207,6 +207,7 @@ BAD_FITS = {
     "lengths": (lambda x, y: (x, y[:-1]), "differ in length, got 12 examples and 11 in y"),
     "one class": (lambda x, y: (x, y * 0), "needs at least two classes, got one class"),
     "many": (lambda x, y: (x, np.arange(12) % 6), "at most 5 classes, got 6; fit fewer classes"),
+    "values": (lambda x, y: (x, np.sin(y)), "labels, not fractions, got .*; make the learner with `classif"),
     "one-hot": (lambda x, y: (x, np.eye(3)[y]), "one label per example, not one-hot rows"),
     "unhashable": (lambda x, y: (x, [[i] for i in y]), "labels must be hashable, got list; use strings"),
     "missing": (lambda x, y: (x, [float("nan"), *y[1:]]), "a label is missing, got nan"),

@@ -48,6 +48,12 @@ REFUSED = {
     "evaluator(batch_size=1.5)": "evaluate: `batch_size` must be a whole number, got 1.5.",
     "evaluator(batch_size=0)": "evaluate: `batch_size` must be 1 or more, got 0.",
     "evaluated(record=(0.5,))": "evaluate: recorded steps must lie in 0..2, got (0.5,).",
+    "il.Learner(params, algorithm, classification='no')": "Learner: `classification` is unknown, got 'no'; choose "
+    "among: None, True, False.",
+    "il.TaskList([task, (task, task)])": "TaskList: item 1 must be a task, got a tuple; give a list of "
+    "innerloop.Task(support, query).",
+    "il.train('sinusoid-maml', 'run')": "train: `config` must be a config, got 'sinusoid-maml'; pass "
+    "innerloop.preset(NAME), for example.",
     "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
     "transductive, inductive, support.",
 }

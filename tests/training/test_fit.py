@@ -461,6 +461,7 @@ def test_a_streamed_task_that_diverges_is_named(tmp_path: Path):
     streamed = il.StreamedEpisodes(classes, ways=3, shots=1, queries=2)
     wanted = (
         "fit: the run diverged at meta-step 1, in inner step 0 of task 0 of the meta-batch .*, in its data"
+        ".*; check that task's data"
     )
     with pytest.raises(InnerloopError, match=wanted):
         fitted(tmp_path / "run", **(STREAMED | {"tasks": streamed}))

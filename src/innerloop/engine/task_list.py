@@ -32,12 +32,17 @@ class TaskList(FiniteTasks, eqx.Module):
             tasks: tasks of NumPy or JAX arrays; if their numbers of examples differ, their sets must be `Batch`es.
 
         Raises:
-            InnerloopError: there is no task, the tasks differ in structure, dtype or the shape of an example, a set has
-                leaves of different lengths, or sets of different lengths are not `Batch`es.
+            InnerloopError: there is no task, an item is no `Task`, the tasks differ in structure, dtype or the shape of
+                an example, a set has leaves of different lengths, or sets of different lengths are not `Batch`es.
         """
         if not tasks:
             hint = "give a list of innerloop.Task(support, query)"
             raise InnerloopError("TaskList", "there must be at least one task", got=0, hint=hint)
+        for number, task in enumerate(tasks):
+            if not isinstance(task, Task):
+                hint = "give a list of innerloop.Task(support, query)"
+                got = f"a {type(task).__name__}"
+                raise InnerloopError("TaskList", f"item {number} must be a task", got=got, hint=hint)
         support, query = ([getattr(task, part) for task in tasks] for part in Task._fields)
         self.tasks = Task(_stacked(support, "support"), _stacked(query, "query"))
 

@@ -86,7 +86,8 @@ class Learner(Estimator):
             algorithm: adapts as it does in training; `algorithm.with_inner(steps=10)` takes more steps. Its loss must
                 hold the model: one of `innerloop.nn.losses`, or another `BatchLoss(measure, apply)`; for a model with
                 dropout or state, a `Loss` of one of these.
-            classification: whether y holds labels rather than values (None: unless the loss is the squared error).
+            classification: whether y holds labels rather than values (None: unless the loss is the squared error, so
+                give False for another loss of a regression).
             normalization: which batch normalises a query, for models with batch normalisation. `inductive` and
                 `support` predict each query independently; `transductive` uses all queries of a call.
             shape: shape of one example, with None for axes of any size (None: any shape).
@@ -97,6 +98,7 @@ class Learner(Estimator):
         """
         check_trainable(params, "Learner")
         check_choice("Learner", "normalization", normalization, get_args(Normalization))
+        check_choice("Learner", "classification", classification, (None, True, False))
         loss = batch_loss(algorithm.loss_fn)
         if classification is None:
             classification = loss.measure is not squared_error
@@ -175,8 +177,8 @@ class Learner(Estimator):
             The learner itself.
 
         Raises:
-            InnerloopError: for input that does not fit the model, more classes than outputs, a single class, or a
-                non-finite loss.
+            InnerloopError: for input that does not fit the model, fractions as labels, more classes than outputs, a
+                single class, or a non-finite loss.
         """
         inputs = self._inputs(x, "Learner.fit")
         shape = self._output_shape(inputs)

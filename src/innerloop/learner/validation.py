@@ -175,8 +175,10 @@ def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np
         The distinct labels, and the number of each example's class.
 
     Raises:
-        InnerloopError: for fewer than two classes, more classes than outputs, and as `as_labels`.
+        InnerloopError: for values instead of labels, fewer than two classes, more classes than outputs, and as
+            `as_labels`.
     """
+    _refuse_values(y)
     if len(shape) != 2:
         raise InnerloopError("apply", "scores must be [examples, classes]", got=f"shape {shape}")
     labels = as_labels(y, shape[0], "Learner.fit")
@@ -191,6 +193,16 @@ def class_numbers(y: object, shape: tuple[int, ...]) -> tuple[list[Hashable], np
         raise InnerloopError("Learner.fit", wrong, got=len(classes), hint=hint)
     number = {label: i for i, label in enumerate(classes)}
     return classes, np.array([number[label] for label in labels], np.int32)
+
+
+def _refuse_values(y: object) -> None:
+    """Raise InnerloopError if y holds fractions, as the targets of a regression do."""
+    if not hasattr(y, "dtype"):
+        return
+    found = np.asarray(y)
+    if np.issubdtype(found.dtype, np.floating) and np.any(np.isfinite(found) & (found % 1 != 0)):
+        hint = "make the learner with `classification=False` to predict values"
+        raise InnerloopError("Learner.fit", "y must hold labels, not fractions", got=found.flat[0], hint=hint)
 
 
 def values(y: object, shape: tuple[int, ...], who: str) -> np.ndarray:

@@ -50,11 +50,13 @@ def check_finite(info: PyTree, block: Block, caller: Caller = COMMAND) -> None:
     if lost is not None:
         good, where = lost
         step = block.step - len(info.outer_loss) + good + 1
+        where = block.locate(good) or where
+        hint = "check that task's data" if "its data" in where else f"lower {caller.inner} or {caller.outer}"
         raise InnerloopError(
             caller.who,
-            f"the run diverged at meta-step {step}, in {block.locate(good) or where}",
+            f"the run diverged at meta-step {step}, in {where}",
             got=f"outer loss {info.outer_loss[good]}",
-            hint=f"lower {caller.inner} or {caller.outer}{last_checkpoint_hint(block.folder)}",
+            hint=hint + last_checkpoint_hint(block.folder),
         )
     parameter = first_nonfinite_leaf(block.after)
     if parameter is not None:

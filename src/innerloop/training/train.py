@@ -110,6 +110,9 @@ def settings(config: Config | None) -> Config:
     """The first process's config, in every process. Raises InnerloopError if it has none, or if another one differs."""
     if config is None and multi_process.is_primary():
         raise InnerloopError("train", "needs a config", hint="pass a preset's config, or resume a run")
+    if not isinstance(config, Config | None):
+        hint = "pass innerloop.preset(NAME), for example"
+        raise InnerloopError("train", "`config` must be a config", got=repr(config), hint=hint)
     check_own(config)
     if config is not None:
         # The round trip checks it as a reader would: no NaN.

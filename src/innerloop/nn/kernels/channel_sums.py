@@ -152,7 +152,5 @@ def _varying_alike(*arrays: Array) -> list[Array]:
 
 
 def _varies_over(x: Array) -> frozenset[str]:
-    """The axes of a mesh over which an array varies; the attribute has another name in JAX before 0.10."""
-    kind = jax.typeof(x)
-    newer = getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
-    return getattr(kind, "vma", None) or newer
+    """The axes of a mesh over which an array varies."""
+    return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())
