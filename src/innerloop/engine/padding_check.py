@@ -29,7 +29,9 @@ def warn_about_padding(algorithm: Algorithm, params: Params, task: Task, key: PR
     loss = compile_once(lambda params, batch, key: _loss_at_start(algorithm, params, batch, key))
     values = [float(local_copy(loss(params, batch, key))) for batch in _differing(padded)]
     if abs(values[0] - values[1]) > TOLERANCE * max(map(abs, values)):
-        wrong = "the padding of a task changes its loss: the loss ignores the `mask`, or the model mixes examples"
+        wrong = (
+            "the padding of a task changes its loss: the loss ignores the `mask`, or the model mixes examples"
+        )
         hint = (
             "leave out the examples whose mask is False, normalise every example by itself, or give all tasks the "
             "same number of examples"
