@@ -104,7 +104,15 @@ def test_version_is_that_of_the_package():
     assert innerloop.__version__.count(".") == 2
 
 
-def test_what_a_clone_that_is_not_installed_is_trained_with(monkeypatch):
+@pytest.fixture
+def fresh_versions():
+    """Versions are looked up once in a process."""
+    versions.version.cache_clear()
+    yield
+    versions.version.cache_clear()
+
+
+def test_what_a_clone_that_is_not_installed_is_trained_with(monkeypatch, fresh_versions):
     installed = versions.metadata.version
 
     def version(package):

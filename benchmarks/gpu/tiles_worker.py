@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -44,12 +45,10 @@ class Worker:
         """A compiled candidate, its arguments, and the expected result."""
         name, precision, _ = job["key"].split()
         arguments, expected = problem(name, shape)
-        own = gpu_conv.MAPS[MAPS.index(name)]
-        if job["tiles"]:
-            own = getattr(pallas_conv, f"_{name}")
-            pallas_conv.tiles_for = lambda *_: Tiles(**job["tiles"])
+        own = getattr(pallas_conv, f"_{name}") if job["tiles"] else gpu_conv.MAPS[MAPS.index(name)]
         own = functools.partial(own, precision=PRECISIONS[precision], **settings(name, shape))
-        return jax.jit(own).lower(*arguments).compile(), arguments, expected
+        with mock.patch.object(pallas_conv, "tiles_for", lambda *_: Tiles(**job["tiles"])):
+            return jax.jit(own).lower(*arguments).compile(), arguments, expected
 
     def times(self) -> dict[str, Any]:
         """Seconds of every candidate, summed over its shapes; infinite if a result is wrong."""

@@ -56,19 +56,20 @@ def test_a_memory_map_has_the_hash_of_its_array(tmp_path: Path):
 def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch):
     source = tmp_path / "src"
     source.mkdir()
-    assert provenance.commit(source) == ""
+    commit = provenance.commit.__wrapped__  # not the answer that is kept
+    assert commit(source) == ""
     who = ("-c", "user.name=n", "-c", "user.email=e@x")
     git = lambda *words: subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
     git("init")
     (source / "__init__.py").write_text("")
-    assert provenance.commit(source) == ""  # somebody else's repository
+    assert commit(source) == ""  # somebody else's repository
     git("add", ".")
     git(*who, "commit", "-m", "first")
-    assert len(provenance.commit(source)) == 40
+    assert len(commit(source)) == 40
     (source / "__init__.py").write_text("1")
-    assert provenance.commit(source).endswith("+")
+    assert commit(source).endswith("+")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.commit(source) == ""
+    assert commit(source) == ""
 
 
 def test_processor_elsewhere(tmp_path: Path):

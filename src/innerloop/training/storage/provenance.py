@@ -4,6 +4,7 @@ Together with the config, these determine its bits. They are compared when a run
 uses them to explain why bits differ.
 """
 
+import functools
 import json
 import os
 import platform
@@ -66,6 +67,7 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 SOURCE = Path(__file__).resolve().parents[2]
 
 
+@functools.cache  # a later commit does not change the code that this process has loaded
 def commit(source: Path = SOURCE) -> str:
     """The commit of this package's source, with a plus if it was modified; empty if it was installed from a wheel."""
 
