@@ -122,7 +122,9 @@ def test_words_follow_from_the_numbers():
     assert "its features would suffice as they are" in told(0.95, 0.4, 0.2, 0.94, [0.9, 0.6])
     assert "part of the learning is in the body" in told(0.95, 0.7, 0.2, 0.7, [0.9, 0.6])
     anil = told(0.95, 0.95, 0.2, None, None, algorithm="anil", moves="head")
-    assert "the body does not change, and freezing it changes nothing, by construction. This is feature" in anil
+    assert (
+        "the body does not change, and freezing it changes nothing, by construction. This is feature" in anil
+    )
     assert "nothing to explain" in told(0.2, 0.2, 0.2, None, None)
 
 
@@ -130,7 +132,7 @@ def test_what_a_verdict_still_needs():
     """Only experiments that could change it; of regression, no NIL."""
     needs = "This does not decide it: the verdict also needs the experiment"
     assert told(0.95, 0.92, 0.2, None, None).endswith(f"is left. {needs} similarity.")
-    assert told(0.95, 0.6, 0.2, None, None).endswith(f"{needs} similarity and nil.")
+    assert told(0.95, 0.6, 0.2, None, None).endswith(f"{needs}s similarity and nil.")
     assert told(0.95, 0.4, 0.2, None, [0.9, 0.6]).endswith(f"{needs} nil.")
     found = results(0.3, 2.8, 3.0, None, None, metric="loss")
     for line in found["freeze"]:

@@ -48,7 +48,10 @@ def test_every_command_has_help_of_one_screen(name, command):
             "--part: must be one of 'test', 'validation', 'train', got 'x'.",
         ),
         (("evaluate", "runs/a", "--part", "tset"), "got 'tset'; did you mean test?"),
-        (("analyze", "x", "--only", "freeze,nil"), "got 'freeze,nil'; separate values by spaces, not by commas."),
+        (
+            ("analyze", "x", "--only", "freeze,nil"),
+            "got 'freeze,nil'; separate values by spaces, not by commas.",
+        ),
         (
             ("train", "sinusoid-maml", "--outer.meta-steps", "abc"),
             "--outer.meta-steps: must be a whole number, got 'abc'; see `innerloop train PRESET -H`.",

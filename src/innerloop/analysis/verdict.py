@@ -12,9 +12,9 @@ Let s(F) be the score with the layers F frozen, and s(none) - s(all) the gain of
 Feature reuse: the body does not and need not change. Rapid learning: it does and must. Anything else is in between. NIL
 counts because freezing tests the features *and* whether the inner steps suit a head that learns alone; if the two
 differ, the features were already there. Regression has no NIL. If the inner loop adapts the head alone, the body does
-not change, by construction. Without a gain (its interval includes 0) there is nothing to explain. If the outcome depends
-on an experiment that was not made, the verdict is undecided. Raghu et al. 2020, arXiv 1909.09157, give no thresholds;
-these are conventions of this package.
+not change, by construction. Without a gain (its interval includes 0) there is nothing to explain. If the outcome
+depends on an experiment that was not made, the verdict is undecided. Raghu et al. 2020, arXiv 1909.09157, give no
+thresholds; these are conventions of this package.
 """
 
 from collections.abc import Sequence
@@ -210,7 +210,8 @@ def _what_is_missing(missing: Sequence[str], results: JsonObject) -> str:
     """Why there is no verdict."""
     experiments = [EXPERIMENT[name] for name in missing]
     if lacking := [name for name in experiments if name not in results]:
-        return f"This does not decide it: the verdict also needs the experiment {' and '.join(lacking)}."
+        what = "experiment " if len(lacking) == 1 else "experiments "
+        return f"This does not decide it: the verdict also needs the {what}{' and '.join(lacking)}."
     return "The similarity (linear CKA) of the body is undefined, so whether it changes is unknown."
 
 

@@ -295,4 +295,6 @@ def _raise_diverged(
     hint = advice(place, "the step size", "")
     hint += ", or pass `on_nonfinite='keep'` and read `curve.diverged`"
     got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
-    raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {place.text}", got=got, hint=hint)
+    raise Diverged(
+        "evaluate", f"task {number} (counted from 0) is not finite in {place.text}", got=got, hint=hint
+    )

@@ -78,9 +78,7 @@ class Conv4(eqx.Module):
         """The features that the body computes for the head."""
         return self.pooled(self.layer_outputs(images, reference)[-1])
 
-    def pooled(
-        self, x: Float[Array, "examples height width channels"]
-    ) -> Float[Array, "examples features"]:
+    def pooled(self, x: Float[Array, "examples height width channels"]) -> Float[Array, "examples features"]:
         """What the head sees of the last block's output."""
         return x.mean((1, 2)) if self.features == "mean" else x.reshape(x.shape[0], -1)
 
