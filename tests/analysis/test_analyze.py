@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from plot_records import record  # pyright: ignore[reportMissingImports]
@@ -140,7 +141,7 @@ def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
     ],
 )
 def test_every_experiment_tells_what_it_found(name, words, capsys):
-    whole = record() | {"against_source": "y", "moves": "all"}
+    whole: dict[str, Any] = record() | {"against_source": "y", "moves": "all"}
     whole["freeze"][2]["frozen"] = ["conv1", "conv2"]
     results = {entry: x for entry, x in whole.items() if entry == name or entry not in EXPERIMENTS}
     if (verdict := judge(results)) is not None:

@@ -191,7 +191,9 @@ def _show(results: JsonObject, names: Sequence[str]) -> None:
         out.print(f"  {words}")
 
 
-SHOWN = dict.fromkeys(("similarity", "against"), ("layer", "mean CCA", "CKA", "CKA, debiased"))
+SHOWN: dict[str, Sequence[str]] = dict.fromkeys(
+    ("similarity", "against"), ("layer", "mean CCA", "CKA", "CKA, debiased")
+)
 """The columns of wide tables that a terminal shows; the page has all."""
 
 

@@ -78,7 +78,7 @@ def _weights(results: JsonObject) -> TextTable:
 
 
 def _steps(results: JsonObject) -> TextTable:
-    curves = {name: x for name, x in results["steps"].items() if name not in ("steps", "layers")}
+    curves: JsonObject = {name: x for name, x in results["steps"].items() if name not in ("steps", "layers")}
     rows = [
         [str(step), *(with_interval(x["mean"][i], x["ci95"][i], name) for name, x in curves.items())]
         for i, step in enumerate(results["steps"]["steps"])
