@@ -3,12 +3,18 @@
 import csv
 import json
 import re
+from dataclasses import asdict
+from typing import Any
 
 import pytest
+from plot_records import record  # pyright: ignore[reportMissingImports]
 
 from innerloop.analysis import run_all
 from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner, Request, analyze
+from innerloop.analysis.task_counts import MOST
+from innerloop.analysis.verdict import judge
 from innerloop.cli import main
+from innerloop.cli.analyze import _show
 from innerloop.errors import InnerloopError
 from innerloop.report.html_blocks import nonbreaking
 from innerloop.report.plots.analysis import frozen_name
@@ -76,6 +82,75 @@ def test_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
     assert results["tasks"] == 3
     assert not {"nil", "similarity"} & set(results)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+FROZEN = {"accuracy": 0.5, "ci95": 0.1, "change": -0.4, "change_ci95": 0.1}
+SETS = ([], ["hidden1"], ["hidden1", "head"])
+MOVED = {"relative": 0.1, "relative_ci95": 0.01, "angle": 5.0, "angle_ci95": 0.5}
+
+
+@pytest.mark.usefixtures("undrawn", "store")
+def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
+    run, complaint, capsys, tmp_path, monkeypatch
+):
+    """With other settings it replaces the whole, or nothing."""
+    found = {"freeze": [{"frozen": names} | FROZEN for names in SETS]}
+    found["weights"] = [{"layer": name, "head": name == "head"} | MOVED for name in ("hidden1", "head")]
+    for name, result in found.items():
+        monkeypatch.setattr(ExperimentRunner, name, lambda self, options, result=result: result)
+    out = tmp_path / "out"
+    ask = lambda *words: ("analyze", str(run), *words, "--out", str(out))
+    assert main([*ask("--only", "freeze", "--tasks", "3")]) == 0
+    frozen = (out / "freeze.csv").read_text()
+    capsys.readouterr()
+    assert main([*ask("--only", "weights", "--tasks", "3", "--frozen", "head")]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"head +10.0 ± 1.0 %", told)
+    assert "index.html (with freeze of an earlier analysis)" in told
+    assert (out / "freeze.csv").read_text() == frozen
+    results = json.loads((out / "results.json").read_text())
+    assert {name: results[name] for name in found} == found
+    assert results["verdict"]["kind"] == "undecided"
+    page = (out / "index.html").read_text()
+    assert all(f'<h2 id="{name}">' in page for name in found)
+    assert "held-out tasks: 3 for Freezing, Weights;" in page
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    told = complaint(*ask("--only", "weights", "--tasks", "4")[1:])
+    assert "other weights, settings or code, whose results would be lost, got freeze; add these" in told
+    assert {path: path.read_bytes() for path in before} == before
+    assert main([*ask("--only", "freeze", "weights", "--tasks", "4")]) == 0
+    assert main([*ask("--only", "weights", "--tasks", "5", "--overwrite")]) == 0
+    assert not (out / "freeze.csv").exists()
+    assert "No verdict. It needs the experiment freeze." in re.sub(
+        "<.*?>", "", (out / "index.html").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("freeze", ("conv1–conv2", "70.00 ± 2.00 %", "Verdict: undecided.")),
+        ("similarity", ("conv2", "0.800 ± 0.080", "No verdict.")),
+        ("nil", ("NIL, untrained body", "30.00 ± 1.00 %")),
+        ("weights", ("10.0 ± 1.0 %", "5.00 ± 0.50°", "conv1 moves most")),
+        ("steps", ("inner step", "90.00 ± 9.00 %", "0.500 ± 0.050")),
+        ("landscape", ("mean query loss is 1.1 at θ and 0.8 after the step; it is lowest, 0.8, at 1 times",)),
+        ("paths", ("True path lengths", "outer loop 1.00")),
+        ("early", ("meta-step", "80.00 ± 2.00 %", "0.80 (conv2)")),
+        ("against", ("Against y, mean over the body: CCA 0.85, CKA 0.85",)),
+    ],
+)
+def test_every_experiment_tells_what_it_found(name, words, capsys):
+    whole: dict[str, Any] = record() | {"against_source": "y", "moves": "all"}
+    whole["freeze"][2]["frozen"] = ["conv1", "conv2"]
+    results = {entry: x for entry, x in whole.items() if entry == name or entry not in EXPERIMENTS}
+    if (verdict := judge(results)) is not None:
+        results["verdict"] = asdict(verdict)
+    _show(results, [name])
+    told = capsys.readouterr().out
+    assert all(word.replace("conv1–conv2", "body") in told for word in words), told
+    assert ("No verdict." in told) == (name != "freeze")
+    assert f"({min(20, MOST.get(name, 20))} held-out tasks)" in told
 
 
 def test_what_a_kept_result_depends_on(run):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from innerloop.analysis.run_all import Request, analyze
-from innerloop.cli.analyze import _default_out
+from innerloop.cli.analyze_folder import default_out
 from innerloop.training.storage.run_directory import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -68,7 +68,7 @@ def test_another_pair_is_not_replaced(run, store, command, complaint, tmp_path, 
 
 def test_names_of_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    out = lambda *runs: _default_out(runs)
+    out = lambda *runs: default_out(runs)
     assert out("runs/lr0.1", "runs/lr0.2") == Path("analysis-lr0.1-lr0.2")
     assert out(".", "x/y.safetensors") == Path(f"analysis-{tmp_path.name}-y")
     assert out("sinusoid-maml") == Path("analysis-sinusoid-maml")

@@ -118,6 +118,8 @@ def test_layers_of_the_built_in_networks():
         assert tuple(seen) == layers.names
         assert jnp.allclose(seen["head"], model(inputs), atol=1e-6)
         assert jnp.allclose(layers.embed(model, inputs), model.embed(inputs), atol=1e-6)
+        once, whole = (jax.make_jaxpr(f)(model, inputs) for f in (layers.activations, type(model).__call__))
+        assert len(once.eqns) == len(whole.eqns)  # the body is computed once
     assert jnp.allclose(seen["hidden2"], mlp.embed(images[:, :4, :4]), atol=1e-6)
 
 

@@ -47,13 +47,14 @@ def test_maml_and_boil_are_told_apart():
     assert kind(0.957, 0.2, 0.2, 0.94, [0.97, 0.69], algorithm="boil", moves="body") == "rapid learning"
     # and then its body must change, however well NIL does, so that one that hardly changes is in between
     assert kind(0.957, 0.2, 0.2, 0.94, [0.97, 0.85], algorithm="boil", moves="body") == "between"
-    assert kind(0.957, 0.2, 0.2, 0.94, None, algorithm="boil", moves="body") == "rapid learning"
+    # unless it was not looked at
+    assert kind(0.957, 0.2, 0.2, 0.94, None, algorithm="boil", moves="body") == "undecided"
 
 
 @pytest.mark.parametrize(
     ("body", "nil", "alike", "expected"),
     [
-        (0.92, None, None, "feature reuse"),
+        (0.92, None, None, "undecided"),
         (0.92, None, [0.99, 0.81], "feature reuse"),
         (0.92, None, [0.99, 0.79], "between"),  # it need not change, but does
         (
@@ -63,13 +64,15 @@ def test_maml_and_boil_are_told_apart():
             "feature reuse",
         ),  # the features are there; the head alone learns too slowly
         (0.60, 0.70, [0.99, 0.90], "between"),
-        (0.60, None, None, "between"),
-        (0.40, None, None, "rapid learning"),
+        (0.60, None, None, "undecided"),
+        (0.60, 0.70, None, "between"),  # whatever similarity would be
+        (0.40, None, None, "undecided"),
+        (0.40, None, [0.90, 0.60], "undecided"),  # NIL might say that it need not change
         (0.40, 0.50, [0.90, 0.60], "rapid learning"),
         (0.40, 0.50, [0.99, 0.90], "between"),  # it must change, but hardly does
         (0.70, 0.70, [0.90, 0.60], "between"),
         (0.40, 0.94, [0.90, 0.60], "between"),  # NIL says that it need not, and yet it does
-        (0.40, 0.94, None, "feature reuse"),
+        (0.40, 0.94, None, "undecided"),
     ],
 )
 def test_the_rule(body: float, nil: float | None, alike: list[float] | None, expected: str):
@@ -84,8 +87,7 @@ def test_no_gain_is_nothing_to_explain():
 
 def test_losses_fall():
     """For regression less is better; a body-frozen loss above that of no adaptation keeps nothing."""
-    found = results(0.3, 0.5, 3.0, None, None)
-    found["metric"] = "loss"
+    found = results(0.3, 0.5, 3.0, None, [0.99, 0.97], metric="loss")
     for line in found["freeze"]:
         line["loss"] = line["accuracy"]
     verdict = judge(found)
@@ -119,6 +121,28 @@ def test_words_follow_from_the_numbers():
     assert "What the body computes changes" in boil
     assert "its features would suffice as they are" in told(0.95, 0.4, 0.2, 0.94, [0.9, 0.6])
     assert "part of the learning is in the body" in told(0.95, 0.7, 0.2, 0.7, [0.9, 0.6])
-    anil = told(0.95, 0.95, 0.2, 0.93, [1.0, 1.0], algorithm="anil", moves="head")
-    assert "by construction" in anil
+    anil = told(0.95, 0.95, 0.2, None, None, algorithm="anil", moves="head")
+    assert (
+        "the body does not change, and freezing it changes nothing, by construction. This is feature" in anil
+    )
     assert "nothing to explain" in told(0.2, 0.2, 0.2, None, None)
+
+
+def test_what_a_verdict_still_needs():
+    """Only experiments that could change it; of regression, no NIL."""
+    needs = "This does not decide it: the verdict also needs the experiment"
+    assert told(0.95, 0.92, 0.2, None, None).endswith(f"is left. {needs} similarity.")
+    assert told(0.95, 0.6, 0.2, None, None).endswith(f"{needs}s similarity and nil.")
+    assert told(0.95, 0.4, 0.2, None, [0.9, 0.6]).endswith(f"{needs} nil.")
+    found = results(0.3, 2.8, 3.0, None, None, metric="loss")
+    for line in found["freeze"]:
+        line["loss"] = line["accuracy"]
+    verdict = judge(found)
+    assert verdict is not None
+    assert verdict.sentences[-1] == f"{needs} similarity."
+    undefined = results(0.95, 0.92, 0.2, None, [0.9, 0.9])
+    for line in undefined["similarity"]:
+        line["cka"]["mean"] = None
+    verdict = judge(undefined)
+    assert verdict is not None
+    assert "(linear CKA) of the body is undefined" in verdict.sentences[-1]

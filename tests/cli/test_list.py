@@ -22,4 +22,7 @@ def test_json_holds_the_settings(command):
 
 
 def test_words_that_no_preset_has(complaint):
-    assert "no preset's name contains these words, got imagenet2" in complaint("list", "imagenet2")
+    told = complaint("list", "image-net2")
+    assert "no preset's name contains these words, got image-net2; did you mean imagenet?" in told
+    assert "did you mean omniglot 5shot maml?" in complaint("list", "omniglt", "5shto", "maml")
+    assert "`innerloop list` lists them all" in complaint("list", "omniglot", "sinusoid")

@@ -47,6 +47,11 @@ def test_every_command_has_help_of_one_screen(name, command):
             ("evaluate", "runs/a", "--part", "x"),
             "--part: must be one of 'test', 'validation', 'train', got 'x'.",
         ),
+        (("evaluate", "runs/a", "--part", "tset"), "got 'tset'; did you mean test?"),
+        (
+            ("analyze", "x", "--only", "freeze,nil"),
+            "got 'freeze,nil'; separate values by spaces, not by commas.",
+        ),
         (
             ("train", "sinusoid-maml", "--outer.meta-steps", "abc"),
             "--outer.meta-steps: must be a whole number, got 'abc'; see `innerloop train PRESET -H`.",

@@ -19,7 +19,9 @@ def test_a_page_in_the_run_is_written_again(command, complaint, sinusoid_run):
     """Also one that was changed, for those who say so."""
     page = sinusoid_run / "report.html"
     assert command("report", sinusoid_run, "--tasks", 4)[0] == 0
-    assert command("report", sinusoid_run, "--tasks", 4, "--overwrite")[0] == 0
+    code, out, _ = command("report", sinusoid_run, "--tasks", 4, "--overwrite")
+    assert code == 0
+    assert "report.html (in place of an earlier page; keep both with --out)" in out
     page.write_text("mine")
     assert "was changed since" in complaint("report", sinusoid_run, "--tasks", 4)
     assert command("report", sinusoid_run, "--tasks", 4, "--overwrite")[0] == 0

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.diagnosis import Diverged, locate_in_gradient, locate_in_layers
+from innerloop.engine.diagnosis import Diverged, Place, locate_in_gradient, locate_in_layers
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
@@ -123,6 +123,23 @@ def test_an_inner_loop_that_diverges():
         outer.run(outer.init(PARAMS, KEY), 2)
 
 
+def test_parameters_that_were_lost_before_are_not_blamed_on_a_task():
+    """Nor on its data, and no step size would help."""
+    outer, lost = loop(Tables()), {"w": PARAMS["w"].at[0].set(jnp.nan)}
+    task, where = Tables().sample(KEY), "in the parameters before any step, at `w`"
+    calls = {
+        "OuterLoop.run: update 1 diverged,": lambda: outer.run(outer.init(lost, KEY), 1),
+        "MAML.adapt: diverged": lambda: outer.algorithm.adapt(lost, task.support),
+        "MAML.meta_grad: diverged": lambda: outer.algorithm.meta_grad(lost, task),
+        r"evaluate: task 0 \(counted from 0\) is not finite": lambda: evaluate(
+            outer.algorithm, lost, Tables(), key=KEY, num_tasks=2
+        ),
+    }
+    for who, call in calls.items():
+        with pytest.raises(Diverged, match=f"{who} {where}.*; check the parameters that were given"):
+            call()
+
+
 def test_what_diverges_can_be_had():
     outer = loop(Tables(TABLE))
     state, info = outer.run(outer.init(PARAMS, KEY), 8, on_nonfinite="ignore")
@@ -187,7 +204,7 @@ def test_a_call_of_its_own():
     x, y = Tables(0).x[0], Tables(0).y[0]
     spoilt = Task(Batch(x[:4], y[:4]), Batch(x[4:], y[4:]))
     with pytest.raises(
-        InnerloopError, match="MAML.adapt: diverged in inner step 0, in its data; lower the step"
+        InnerloopError, match="MAML.adapt: diverged in inner step 0, in its data; check that task's data"
     ):
         algorithm.adapt(PARAMS, spoilt.support)
     with pytest.raises(InnerloopError, match="MAML.meta_grad: diverged in inner step 0, in its data"):
@@ -223,12 +240,12 @@ def test_the_first_layer_that_is_lost_is_named():
     }
     batch = Batch(jnp.ones((1, 2)), jnp.ones((1, 1)))
     algorithm = maml(LOSS, InnerLoop(optax.sgd(0.1)))
-    assert locate_in_layers(algorithm, PARAMS, batch, layers) == "at the output of layer `b`"
-    assert locate_in_layers(algorithm, PARAMS, batch, lambda params, batch: {"a": jnp.ones(2)}) == ""
-    assert (
-        locate_in_layers(algorithm, PARAMS, batch._replace(targets=batch.targets * jnp.nan), layers)
-        == "in its data"
+    assert locate_in_layers(algorithm, PARAMS, batch, layers) == Place(
+        "computation", "at the output of layer `b`"
     )
+    assert locate_in_layers(algorithm, PARAMS, batch, lambda params, batch: {"a": jnp.ones(2)}) is None
+    lost = batch._replace(targets=batch.targets * jnp.nan)
+    assert locate_in_layers(algorithm, PARAMS, lost, layers) == Place("data", "in its data")
 
 
 def test_tasks_of_one_array_each():

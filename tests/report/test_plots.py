@@ -13,7 +13,7 @@ from plot_records import LAYERS, record
 
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
-from innerloop.report import analysis_comparison, analysis_figures, analysis_page, figure_files, plots
+from innerloop.report import analysis_comparison, analysis_figures, analysis_text, figure_files, plots
 from innerloop.report.plots.style import STYLE, Grid, draw_figure
 from innerloop.training.measurement import Band, ScoreMeasurement
 
@@ -62,9 +62,9 @@ def test_a_head_that_starts_at_zero_has_no_bar_and_no_relative_lengths():
         assert [np.isnan(bar.get_height()) for bar in bars] == [False, False, True]
     np.testing.assert_array_equal(plots.inner_steps(found)[1, 1].lines[-1].get_ydata(), [0, np.nan])
     assert plots.paths(found)[0, 1].get_title() == "head: outer and inner loops, absolute lengths"
-    words = analysis_page._summary("weights", found)
+    words = analysis_text.sentence("weights", found)
     assert words.endswith("of its norm and 5.0°. head starts at zero: its relative movement is undefined.")
-    assert "head (absolute, since θ's is zero): outer loop 1.00" in analysis_page._summary("paths", found)
+    assert "head (absolute, since θ's is zero): outer loop 1.00" in analysis_text.sentence("paths", found)
     assert "undefined" in analysis_comparison.TABLES["weights"]({"a": found})
 
 
@@ -72,10 +72,10 @@ def test_undefined_similarities_are_left_out_of_the_mean():
     """As of a dead layer in one of two models."""
     found: dict[str, Any] = record() | {"against_source": "y"}
     found["against"][0] |= {"cka": {"mean": None, "ci95": None}}
-    assert analysis_page._summary("against", found) == "Against y, mean over the body: CCA 0.85, CKA 0.80."
+    assert analysis_text.sentence("against", found) == "Against y, mean over the body: CCA 0.85, CKA 0.80."
     for layer in found["against"]:
         layer |= dict.fromkeys(("cca", "cka"), {"mean": None, "ci95": None})
-    assert analysis_page._summary("against", found) == ""
+    assert analysis_text.sentence("against", found) == ""
 
 
 def test_training_shows_the_return_after_the_last_update():
@@ -265,7 +265,7 @@ def test_layers_of_different_networks_stand_once_and_heads_last():
 
 def test_the_page_of_several_runs(tmp_path):
     found = {"MAML": record(0.9), "<b>": record(0.8)}
-    analysis_comparison.write(found, list(analysis_comparison.FIGURES), OutputFolder(tmp_path))
+    analysis_comparison.write(found, OutputFolder(tmp_path))
     page = (tmp_path / "index.html").read_text()
     assert "&lt;b&gt;" in page
     assert "<b>" not in page.replace("<b>Rapid", "").replace("<b>Feature", "")

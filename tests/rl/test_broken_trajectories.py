@@ -169,9 +169,8 @@ def test_numbers_that_are_not_finite():
     jax.tree.map(np.testing.assert_array_equal, caught.value.before.params, POLICY)
     edge = lambda policy, samples: surrogates.ratio(policy, samples) + jnp.sqrt(0 * policy.log_std[0])
     sharp = loop(Navigation(horizon=3), query=edge)
-    with pytest.raises(
-        Diverged, match=r"update 1 diverged, in the query loss or its gradient, got outer loss [-\d]"
-    ):
+    message = "update 1 diverged, in the query loss or its gradient, got a meta-gradient of norm nan"
+    with pytest.raises(Diverged, match=message):
         sharp.run(sharp.start(POLICY, jax.random.key(0)), 1)
     steep = loop(Navigation(horizon=3), 3e38, lambda policy, samples: 1e9 * surrogates.ratio(policy, samples))
     with pytest.raises(Diverged, match="diverged by update 1, in the optimizer's step of `mean/.*`; lower"):

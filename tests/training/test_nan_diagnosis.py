@@ -14,8 +14,9 @@ import pytest
 
 from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
+from innerloop.engine.diagnosis import Place
 from innerloop.engine.meta_state import MetaState, copy_to_host, restore_to_device
-from innerloop.engine.outer import OuterLoop, task_keys
+from innerloop.engine.outer import OuterLoop, StepInfo, task_keys
 from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.training import nan_diagnosis
@@ -66,7 +67,8 @@ def found(config: Config, scale: float = 1.0) -> str:
     large = jax.tree.map(lambda x: x * scale, state.params)
     state = state._replace(params=large, step=jnp.asarray(STEP, jnp.int32))
     loop = experiment.outer_loop(experiment.train_tasks())
-    return loop.locate(copy_to_host(state), 0, nan_diagnosis.outputs_by_layer)
+    place = loop.locate(copy_to_host(state), 0, nan_diagnosis.outputs_by_layer)
+    return "" if place is None else place.text
 
 
 CASES: list[tuple[Any, str, float, str]] = [
@@ -103,7 +105,7 @@ def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
     loop: Any = experiment.outer_loop(experiment.train_tasks())
     loop.tasks = None
-    assert loop.locate(copy_to_host(fresh(experiment)), 0, nan_diagnosis.outputs_by_layer) == ""
+    assert loop.locate(copy_to_host(fresh(experiment)), 0, nan_diagnosis.outputs_by_layer) is None
 
 
 def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -156,5 +158,27 @@ def test_the_algorithm_is_that_of_the_update(tiny: Config):
     loop = OuterLoop(algorithm, experiment.optimizer, tasks, meta_batch=2)
     at = lambda step: copy_to_host(state._replace(step=jnp.asarray(step, jnp.int32)))
     found = [loop.locate(at(step), 0) for step in (STEP - 1, STEP)]
-    assert "the query loss or its gradient of task 0" in found[0]
-    assert not found[1]
+    assert found[0] is not None
+    assert "the query loss or its gradient of task 0" in found[0].text
+    assert found[1] is None
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        (Place("data", "in its data"), "check that task's data"),
+        (Place("computation", "at the output of layer `its data`"), "lower `inner.learning_rate`"),
+        (Place("parameters", "the parameters"), "check the parameters that were given, or lower `outer"),
+        (None, "lower `inner.learning_rate` or `outer.learning_rate`"),
+    ],
+)
+def test_the_hint_follows_from_the_kind_of_place(tmp_path: Path, place: Place | None, hint: str):
+    """And what is told is the number that is not finite: here the norm of the third meta-gradient."""
+    losses = jnp.arange(3.0)
+    info = StepInfo(losses, losses[:, None], jnp.array([1, 1, jnp.inf]))
+    block = nan_diagnosis.Block(10, tmp_path, {}, lambda good: place)
+    with pytest.raises(InnerloopError) as error:
+        nan_diagnosis.check_finite(info, block)
+    told = str(error.value)
+    assert f"meta-step 10, in {place.text if place else 'the query loss'}" in told
+    assert f"got a meta-gradient of norm inf; {hint}" in told

@@ -1,9 +1,10 @@
 """All experiments on one trained run, as one plain record; results are cached."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import jax
@@ -18,6 +19,7 @@ from innerloop.analysis.loss_landscape import loss_line, loss_plane
 from innerloop.analysis.nil import nil
 from innerloop.analysis.progress import ProgressFor, no_progress_for
 from innerloop.analysis.similarity import similarity_across_models, similarity_before_and_after
+from innerloop.analysis.task_counts import MOST_COMPARED, tasks_of
 from innerloop.analysis.training_dynamics import along_training
 from innerloop.analysis.verdict import judge
 from innerloop.analysis.weight_movement import layer_movement
@@ -69,7 +71,7 @@ class Request:
     @property
     def close(self) -> int:
         """Number of tasks for experiments on activations and parameters."""
-        return min(self.tasks, 60)
+        return tasks_of("similarity", self.tasks)
 
 
 class ExperimentRunner:
@@ -162,14 +164,13 @@ class ExperimentRunner:
     def paths(self, options: Options) -> object:
         """Inner-loop paths in one projection; see `inner_paths`."""
         outer = [self._restored(path) for path in self.snapshots.values()]
-        options |= {"tasks": min(8, self.request.tasks)}
         return inner_paths(self.model, outer=outer, **options)
 
     def early(self, options: Options) -> object:
         """Freezing and similarity at the run's snapshots; see `along_training`."""
         kept = {step: self._restored(path) for step, path in self.snapshots.items()}
-        options |= {"tasks": min(self.request.tasks, 300), "close_tasks": min(self.request.tasks, 20)}
-        return along_training(self.model, kept, **options)
+        close = min(self.request.tasks, MOST_COMPARED)
+        return along_training(self.model, kept, close_tasks=close, **options)
 
     def against(self, options: Options) -> object:
         """Similarity of the layers of this model and another; see `similarity_across_models`."""
@@ -178,20 +179,32 @@ class ExperimentRunner:
         other_model = AnalyzedModel.from_trained(other, shots=self.request.shots, steps=self.request.steps)
         return similarity_across_models(self.model, other_model, **options)
 
-    def _tasks(self, name: str) -> int:
-        """The number of tasks of an experiment."""
-        return self.request.close if name in CLOSE else self.request.tasks
+    def _settings(self, name: str) -> JsonObject:
+        """What one experiment's result depends on, but for its own options."""
+        r = self.request
+        found: JsonObject = {"source": self._hash_of_weights, "images": self._hash_of_images}
+        found |= {"tasks": tasks_of(name, r.tasks), "seed": r.seed, "shots": r.shots, "steps": r.steps}
+        if name in ("early", "paths"):
+            found["snapshots"] = {step: result_cache.of_file(path) for step, path in self.snapshots.items()}
+        return found
+
+    @cached_property
+    def _hash_of_weights(self) -> str:
+        return result_cache.of_file(self.path)
+
+    @cached_property
+    def _hash_of_images(self) -> str:
+        return result_cache.of_images(self.config)
+
+    def fingerprint(self, name: str) -> str:
+        """A hash of weights, settings and code; experiments of one page have those of one request."""
+        return result_cache.key(name, self._settings(name))
 
     def _depends(self, name: str) -> JsonObject:
         """What one experiment's result depends on, for the cache."""
-        r = self.request
-        found: JsonObject = {"source": result_cache.of_file(self.path)}
-        found |= {"images": result_cache.of_images(self.config), "tasks": self._tasks(name)}
-        found |= {"seed": r.seed, "shots": r.shots, "steps": r.steps}
+        r, found = self.request, self._settings(name)
         if name == "freeze":
             found["frozen"] = r.frozen
-        if name in ("early", "paths"):
-            found["snapshots"] = {step: result_cache.of_file(path) for step, path in self.snapshots.items()}
         if name == "against" and r.against is not None:
             found["against"] = result_cache.of_file(weights_path(r.against))
         return found
@@ -235,13 +248,24 @@ class ExperimentRunner:
         found = None if fresh else result_cache.load(kept)
         if found is None:
             with progress_for(EXPERIMENTS[name]) as on_progress:
-                options = {"tasks": self._tasks(name), "key": self.key, "on_progress": on_progress}
+                options = {
+                    "tasks": tasks_of(name, self.request.tasks),
+                    "key": self.key,
+                    "on_progress": on_progress,
+                }
                 found = getattr(self, name)(options)
             result_cache.save(kept, found)
         return found
 
-    def run(self, only: Sequence[str], *, progress_for: ProgressFor, fresh: bool) -> JsonObject:
-        """Run experiments and give the verdict, as `analyze` does."""
+    def run(
+        self,
+        only: Sequence[str],
+        *,
+        progress_for: ProgressFor,
+        fresh: bool,
+        earlier: Mapping[str, object] = MappingProxyType({}),
+    ) -> JsonObject:
+        """Run experiments and give the verdict, as `analyze` does; results of an `earlier` analysis are added."""
         chosen = list(only) or self.default()
         self.check(chosen)
         r, config = self.request, self.config
@@ -262,10 +286,13 @@ class ExperimentRunner:
             "tasks": r.tasks,
             "tasks_looked_at_closely": r.close,
             "seed": r.seed,
-            "against_source": r.against,
         }
+        if "against" in chosen:
+            results["against_source"] = r.against
         for name in chosen:
             results[name] = self._result(name, progress_for, fresh)
+        results |= earlier
+        results["fingerprints"] = {name: self.fingerprint(name) for name in EXPERIMENTS if name in results}
         found = judge(results)
         if found is not None:
             results["verdict"] = asdict(found)
@@ -285,9 +312,6 @@ EXPERIMENTS = {
 }
 """The title of each experiment's progress bar, by the experiment's name."""
 
-CLOSE = ("similarity", "weights", "steps", "landscape", "paths", "against")
-"""Experiments that use `Request.close` tasks."""
-
 
 def analyze(
     request: Request,
@@ -305,7 +329,8 @@ def analyze(
         fresh: whether to rerun experiments whose results are cached.
 
     Returns:
-        One plain record: the settings, the result of each experiment by its name, and the verdict.
+        One plain record: the settings, the result of each experiment by its name, hashes of what each was measured with
+        (`fingerprints`), and the verdict, if freezing is among them.
 
     Raises:
         InnerloopError: if an experiment is unknown, or the run does not support it: NIL for regression, `early` without

@@ -11,17 +11,21 @@ Let s(F) be the score with the layers F frozen, and s(none) - s(all) the gain of
 
 Feature reuse: the body does not and need not change. Rapid learning: it does and must. Anything else is in between. NIL
 counts because freezing tests the features *and* whether the inner steps suit a head that learns alone; if the two
-differ, the features were already there. Missing experiments are ignored. Without a gain (its interval includes 0) there
-is nothing to explain. Raghu et al. 2020, arXiv 1909.09157, give no thresholds; these are conventions of this package.
+differ, the features were already there. Regression has no NIL. If the inner loop adapts the head alone, the body does
+not change, by construction. Without a gain (its interval includes 0) there is nothing to explain. If the outcome
+depends on an experiment that was not made, the verdict is undecided. Raghu et al. 2020, arXiv 1909.09157, give no
+thresholds; these are conventions of this package.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from innerloop.io.text import with_interval
 from innerloop.io.untrusted import JsonObject
 
-Kind = Literal["feature reuse", "rapid learning", "between", "no gain"]
+Kind = Literal["feature reuse", "rapid learning", "between", "no gain", "undecided"]
 
 ENOUGH, LITTLE = 0.9, 0.5
 """Shares of the gain: at least the first counts as keeping it, at most the second as losing it."""
@@ -30,6 +34,9 @@ SAME = 0.8
 
 
 PARTLY = "part of the learning is in the body"
+
+EXPERIMENT = {"alike": "similarity", "nil": "nil"}
+"""The experiments other than freezing, by the measure that the rule takes from them."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,9 @@ def judge(results: JsonObject) -> Verdict | None:
     if not {"none", "body", "all"} <= set(frozen_lines(results)):
         return None
     found = _measures(results)
-    kind = _decide(found)
-    return Verdict(kind, found, _sentences(kind, found, results))
+    missing = _missing(found, results["metric"])
+    kind = "undecided" if missing else _decide(found)
+    return Verdict(kind, found, _sentences(kind, found, results, missing))
 
 
 def frozen_lines(results: JsonObject) -> dict[str, JsonObject]:
@@ -105,12 +113,24 @@ def _share_of(value: float, floor: float, gain: float, metric: str) -> float | N
     return _better(value - floor, metric) / gain if gain else None
 
 
+def _missing(m: JsonObject, metric: str) -> list[str]:
+    """The measures that are unknown and on which the outcome depends, whatever the other unknown ones are."""
+    settled = {"alike": m["moves"] == "head", "nil": metric == "loss"}
+    unknown = [name for name in EXPERIMENT if m[name] is None and not settled[name]]
+    decide = lambda values: _decide(m | dict(zip(unknown, values, strict=True)))
+    other = lambda values, i: (*values[:i], 1 - values[i], *values[i + 1 :])
+    extremes = list(product((0, 1), repeat=len(unknown)))
+    matters = lambda i: any(decide(values) != decide(other(values, i)) for values in extremes)
+    return [name for i, name in enumerate(unknown) if matters(i)]
+
+
 def _decide(m: JsonObject) -> Kind:
+    """The outcome; a measure that is None does not matter."""
     if not m["gain"]:
         return "no gain"
     enough = _suffices(m)
     must = m["kept"] <= LITTLE and not enough
-    changes = must if m["alike"] is None else m["alike"] < SAME
+    changes = m["alike"] is not None and m["alike"] < SAME
     if enough and not changes:
         return "feature reuse"
     return "rapid learning" if must and changes else "between"
@@ -121,7 +141,7 @@ def _suffices(m: JsonObject) -> bool:
     return max(m["kept"], m["nil"] or 0.0) >= ENOUGH and m["moves"] != "body"
 
 
-def _sentences(kind: Kind, m: JsonObject, results: JsonObject) -> list[str]:
+def _sentences(kind: Kind, m: JsonObject, results: JsonObject, missing: Sequence[str]) -> list[str]:
     lines, metric = frozen_lines(results), results["metric"]
     scores = {name: with_interval(x[metric], x["ci95"], metric) for name, x in lines.items()}
     opening = f"With the whole inner loop this model reaches {scores['none']}; without it, {scores['all']}."
@@ -130,7 +150,8 @@ def _sentences(kind: Kind, m: JsonObject, results: JsonObject) -> list[str]:
             opening,
             "Adaptation brings no gain that this measurement can show, so there is nothing to explain.",
         ]
-    return [opening, *_must_change(m, scores, results), *_does_change(m), _conclusion(kind, m)]
+    last = _what_is_missing(missing, results) if missing else _conclusion(kind, m)
+    return [opening, *_must_change(m, scores, results), *_does_change(m), last]
 
 
 def _must_change(m: JsonObject, scores: dict[str, str], results: JsonObject) -> list[str]:
@@ -142,7 +163,8 @@ def _must_change(m: JsonObject, scores: dict[str, str], results: JsonObject) -> 
         ]
     elif moves == "head":
         found = [
-            "This algorithm adapts the head alone, so freezing the body changes nothing, by construction."
+            "This algorithm adapts the head alone: the body does not change, and freezing it changes nothing, by "
+            "construction."
         ]
     else:
         found = [
@@ -182,6 +204,15 @@ def _does_change(m: JsonObject) -> list[str]:
         f"What the body computes {how}: the layer that changes most, {layer}, has a similarity (linear CKA) of "
         f"{m['alike']:.2f} before and after adaptation, where 1 is unchanged."
     ]
+
+
+def _what_is_missing(missing: Sequence[str], results: JsonObject) -> str:
+    """Why there is no verdict."""
+    experiments = [EXPERIMENT[name] for name in missing]
+    if lacking := [name for name in experiments if name not in results]:
+        what = "experiment " if len(lacking) == 1 else "experiments "
+        return f"This does not decide it: the verdict also needs the {what}{' and '.join(lacking)}."
+    return "The similarity (linear CKA) of the body is undefined, so whether it changes is unknown."
 
 
 def _conclusion(kind: Kind, m: JsonObject) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from innerloop.cli import analyze_several
+from innerloop.cli import analyze_folder, analyze_several
 from innerloop.cli.common import (
     Count,
     DataFolder,
@@ -22,9 +22,9 @@ from innerloop.cli.common import (
 )
 from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OVERWRITE, OutputFolder, resolved
-from innerloop.io.text import counted, with_interval
-from innerloop.io.untrusted import JsonObject, read_object
+from innerloop.io.files import OutputFolder
+from innerloop.io.text import counted
+from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
     from innerloop.analysis.run_all import ExperimentRunner, Request
@@ -67,7 +67,8 @@ class Analyze:
     ] = None
     """Where to write the page, tables and figures; with --json, nothing is written by default."""
     overwrite: bool = False
-    """Replace files in DIR even if they belong to other runs or were not written by an analysis."""
+    """Replace files in DIR even if they belong to other runs, were measured with other settings or were not written by
+    an analysis."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed for drawing the tasks."""
     fresh: bool = False
@@ -87,30 +88,30 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Analyze, argv)
     start_jax(arguments.devices)
     runners, names = _runners(_requests(arguments), arguments.only)  # before a folder is made
-    out = arguments.out or (None if arguments.json else _default_out(arguments.runs))
-    folder = None if out is None else _output_folder(out, arguments)
+    out = arguments.out or (None if arguments.json else analyze_folder.default_out(arguments.runs))
+    folder = None if out is None else _folder(out, arguments)
+    nothing: list[JsonObject] = [{} for _ in runners]
+    earlier = nothing if folder is None else analyze_folder.earlier_results(folder, runners, names)
     progress_for = partial(counting, console(stderr=True))
+    measured = lambda runner, kept, watching: runner.run(
+        names, progress_for=watching, fresh=arguments.fresh, earlier=kept
+    )
     if len(runners) > 1:
-        analyze_several.run(
-            runners, names, folder, progress_for, fresh=arguments.fresh, as_json=arguments.json
-        )
+        analyze_several.run(runners, earlier, measured, folder, progress_for, as_json=arguments.json)
     else:
-        results = runners[0].run(names, progress_for=progress_for, fresh=arguments.fresh)
+        results = measured(runners[0], earlier[0], progress_for)
         if folder is not None:
             from innerloop.report import analysis_page
 
-            analysis_page.write(results, names, folder)
+            analysis_page.write(results, folder)
         if arguments.json:
             print_json(results)
         else:
-            _show(results)
-    if folder is not None:
-        _remove_stale(folder)
-    if not arguments.json:
-        console().print(f"Page:     {out}/index.html", style="bold")
-        if len(runners) == 1:
-            console().print(f"Tables:   {out}/results.json, {', '.join(f'{name}.csv' for name in names)}")
-            console().print(f"Figures:  {out}/figures/")
+            _show(results, arguments.only or [name for name in names if name == "freeze"])
+    if out is not None and folder is not None:
+        analyze_folder.remove_stale(folder)
+        if not arguments.json:
+            _show_files(out, folder, earlier[0])
     return 0
 
 
@@ -152,72 +153,57 @@ def _runners(
     return runners, [name for name in EXPERIMENTS if name in chosen]
 
 
-def _default_out(runs: Sequence[str]) -> Path:
-    """`analysis` in the folder of a single run, else a folder in the working directory."""
-    first = Path(runs[0])
-    if len(runs) == 1 and first.is_dir():
-        return first / "analysis"
-    # Drop only the suffix of a weights file: `lr0.1` is a whole name.
-    names = "-".join(resolved(run).name.removesuffix(".safetensors") for run in runs)
-    return Path(f"analysis-{names}" if len(names) < 100 else f"analysis-of-{len(runs)}-runs")
-
-
-def _output_folder(out: Path, arguments: Analyze) -> OutputFolder:
-    """Make the output folder.
-
-    Raises:
-        InnerloopError: if that fails, or the folder holds the analysis of other runs, or files that no analysis wrote.
-    """
+def _folder(out: Path, arguments: Analyze) -> OutputFolder:
+    """Make the output folder. Raises InnerloopError as `analyze_folder.opened` does."""
     from innerloop.training.storage.sources import inputs_of
 
     sources = filter(None, (*arguments.runs, arguments.against))
     inputs = [path for source in sources for path in inputs_of(source, arguments.data_folder)]
-    folder = OutputFolder(out, overwrite=arguments.overwrite, inputs=inputs)
-    folder.make("figures")
-    for name in ("index.html", "results.json", *(f"{name}.csv" for name in get_args(Name))):
-        folder.check(name)
-    # The default folder inside a run holds that run's analysis, even if the run has been moved since.
-    if not arguments.overwrite and (arguments.out or len(arguments.runs) > 1):
-        _refuse_other_runs(folder, arguments.runs)
-    return folder
+    own = {"overwrite": arguments.overwrite, "default": arguments.out is None}
+    return analyze_folder.opened(out, arguments.runs, inputs=inputs, **own)
 
 
-def _refuse_other_runs(folder: OutputFolder, runs: Sequence[str]) -> None:
-    """Raise InnerloopError if the folder holds the analysis of other runs."""
-    path = folder.path_of("results.json")
-    if not path.is_file():
-        return
-    found = read_object(path, 1 << 30, follow=False)
-    known = [str(x["source"]) for x in found.get("runs", [found]) if "source" in x]
-    if known and sorted(map(resolved, known)) != sorted(map(resolved, runs)):
-        wrong = "holds the analysis of other runs"
-        raise InnerloopError(str(folder.path), wrong, got=", ".join(known), hint=OVERWRITE)
+def _show(results: JsonObject, names: Sequence[str]) -> None:
+    """Print what these experiments found, and the verdict."""
+    from innerloop.analysis.task_counts import tasks_of
+    from innerloop.report.analysis_page import verdict_in_words
+    from innerloop.report.analysis_sections import SECTIONS
+    from innerloop.report.analysis_text import TABLES, sentence
+
+    out = console()
+    for name in (name for name in SECTIONS if name in names):
+        tasks = counted(tasks_of(name, results["tasks"]), "held-out task")
+        out.print(f"{SECTIONS[name].title} ({tasks})", style="bold")
+        if name in TABLES:
+            found = TABLES[name](results)
+            shown = [i for i, head in enumerate(found.heads) if head in SHOWN.get(name, found.heads)]
+            grid = new_table(*(found.heads[i] for i in shown), left=1)
+            for row in found.rows:
+                grid.add_row(*(row[i] for i in shown))
+            out.print(grid)
+        if words := sentence(name, results):
+            out.print(words)
+        out.print()
+    out.print(f"{results['source']}: mean ± 95 % interval over tasks; changes are paired.")
+    kind, *sentences = verdict_in_words(results)
+    out.print(kind if kind == "No verdict." else f"Verdict: {kind.lower()}", style="bold")
+    for words in sentences:
+        out.print(f"  {words}")
 
 
-def _remove_stale(folder: OutputFolder) -> None:
-    """Remove files that an earlier analysis wrote and this one did not."""
-    from innerloop.report.analysis_figures import FIGURES
-
-    tables = [f"{name}.csv" for name in get_args(Name)]
-    figures = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
-    for name in (*tables, *figures):
-        if folder.path_of(name) not in folder.written:
-            folder.discard(name)
+SHOWN: dict[str, Sequence[str]] = dict.fromkeys(
+    ("similarity", "against"), ("layer", "mean CCA", "CKA", "CKA, debiased")
+)
+"""The columns of wide tables that a terminal shows; the page has all."""
 
 
-def _show(results: JsonObject) -> None:
-    """Print the freezing table and the verdict."""
-    out, metric = console(), results["metric"]
-    if "freeze" in results:
-        table = new_table("frozen layers", metric, "change", left=1)
-        for line in results["freeze"]:
-            change = with_interval(line["change"], line["change_ci95"], metric) if line["frozen"] else ""
-            value = with_interval(line[metric], line["ci95"], metric)
-            table.add_row(", ".join(line["frozen"]) or "none", value, change)
-        out.print(table)
-    tasks = counted(results["tasks"], "held-out task")
-    out.print(f"{results['source']}: mean ± 95 % interval over {tasks}; changes are paired.")
-    if "verdict" in results:
-        out.print(f"Verdict: {results['verdict']['kind']}.", style="bold")
-        for sentence in results["verdict"]["sentences"]:
-            out.print(f"  {sentence}")
+def _show_files(out: Path, folder: OutputFolder, earlier: JsonObject) -> None:
+    """Print where the results are, and which of them are from an earlier analysis."""
+    kept = [name for name in earlier if name != "against_source"]
+    also = f" (with {', '.join(kept)} of an earlier analysis)" if kept else ""
+    tables = [
+        path.name for path in folder.written if path.suffix in (".json", ".csv") and path.name[0] != "."
+    ]
+    console().print(f"Page:     {out}/index.html{also}", style="bold")
+    console().print(f"Tables:   {out}/{', '.join(tables)}")
+    console().print(f"Figures:  {out}/figures/")

@@ -1,12 +1,11 @@
 """`innerloop analyze A B ...`: the analyses of several runs on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from innerloop.cli.common import console, new_table, print_json
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OutputFolder
-from innerloop.io.text import counted
 
 if TYPE_CHECKING:
     from innerloop.analysis.progress import ProgressFor
@@ -40,39 +39,51 @@ def experiments(runners: "Sequence[ExperimentRunner]", only: Sequence[str]) -> l
 
 def run(
     runners: "Sequence[ExperimentRunner]",
-    names: Sequence[str],
+    earlier: "Sequence[JsonObject]",
+    measured: "Callable[[ExperimentRunner, JsonObject, ProgressFor], JsonObject]",
     folder: OutputFolder | None,
     progress_for: "ProgressFor",
     *,
-    fresh: bool,
     as_json: bool,
 ) -> None:
-    """Run the experiments on every run, and write or print all results."""
+    """Run the experiments on every run, and write or print all results.
+
+    Args:
+        runners: the runs.
+        earlier: results of an earlier analysis, for each run.
+        measured: `measured(runner, earlier, progress_for)` returns the record of a run.
+        folder: where to write (None: nowhere).
+        progress_for: progress callbacks.
+        as_json: whether to print JSON.
+    """
     from innerloop.report.measurements import labels_of
 
     watching = lambda label: lambda title: progress_for(f"{label}, {title}")
     analyses = {
-        label: runner.run(names, progress_for=watching(label), fresh=fresh)
-        for label, runner in zip(labels_of(runners), runners, strict=True)
+        label: measured(runner, kept, watching(label))
+        for label, runner, kept in zip(labels_of(runners), runners, earlier, strict=True)
     }
     if folder is not None:
         from innerloop.report import analysis_comparison
 
-        analysis_comparison.write(analyses, names, folder)
+        analysis_comparison.write(analyses, folder)
     if as_json:
         print_json({"runs": [{"label": label, **results} for label, results in analyses.items()]})
     else:
-        _show(analyses, runners[0].request.tasks)
+        _show(analyses)
 
 
-def _show(analyses: "dict[str, JsonObject]", tasks: int) -> None:
+def _show(analyses: "dict[str, JsonObject]") -> None:
     """Print one row per run."""
-    from innerloop.report.analysis_comparison import SUMMARY, summary
+    from innerloop.report.analysis_comparison import summary
+    from innerloop.report.analysis_page import tasks_in_words
 
-    grid = new_table(*SUMMARY, left=1)
-    for row in summary(analyses):
+    found = summary(analyses)
+    grid = new_table(*found.heads, left=1)
+    for row in found.rows:
         grid.add_row(*row)
     console().print(grid)
     console().print(
-        f"Mean ± 95 % interval over {counted(tasks, 'held-out task')}. Head alone: the body is frozen, as in ANIL."
+        f"Mean ± 95 % interval; {tasks_in_words(next(iter(analyses.values())))}. Head alone: the body is frozen, as in "
+        "ANIL. CKA of the body, and what moves most: of the layer that changes most."
     )

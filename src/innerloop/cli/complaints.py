@@ -1,6 +1,7 @@
 """Complaints of tyro, which prints boxes of several lines, as one sentence."""
 
 import contextlib
+import difflib
 import io
 import re
 import sys
@@ -50,6 +51,16 @@ def _refusal(ended: BaseException | None) -> InnerloopError | None:
     return ended
 
 
+def _wrong_choice(argument: str, value: str, choices: list[str]) -> InnerloopError:
+    """The error for a value that is none of the choices."""
+    near = difflib.get_close_matches(value.strip("'"), choices, n=1)
+    hint = f"did you mean {near[0]}?" if near else ""
+    if "," in value:
+        hint = "separate values by spaces, not by commas"
+    wrong = f"must be one of {', '.join(map(repr, choices))}"
+    return InnerloopError(argument, wrong, got=value, hint=hint)
+
+
 def _complaint(box: str, command: str) -> InnerloopError:
     """The error that a box is about: what it says before its first rule, and the arguments that it lists."""
     _, _, inside = re.sub("[│╭╮╰╯]", " ", box).partition("\n")  # without its title; in ASCII it has no frame
@@ -64,7 +75,7 @@ def _complaint(box: str, command: str) -> InnerloopError:
         what = "unknown option" if unknown[1].startswith("-") else "unexpected argument"
         return InnerloopError(command, what, got=unknown[1], hint=f"did you mean {near[0]}?" if near else see)
     if choice := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)\.", text):
-        return InnerloopError(choice[2], f"must be one of {choice[3]}", got=choice[1])
+        return _wrong_choice(choice[2], choice[1], re.findall("'(.*?)'", choice[3]))
     if missing := re.match(r"Missing value for argument '(\S+)'", text):
         return InnerloopError(missing[1], "needs a value", hint=see)
     if parsing := re.match(r"Error parsing (\S+): (.*)", text):

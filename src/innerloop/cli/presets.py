@@ -1,6 +1,7 @@
 """`innerloop list`: the presets."""
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -41,12 +42,19 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _chosen(words: Sequence[str]) -> list[Config]:
-    """The presets whose names contain all words. Raises InnerloopError if there are none."""
-    found = [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
-    if not found:
-        hint = "`innerloop list` lists them all"
-        raise InnerloopError("list", "no preset's name contains these words", got=" ".join(words), hint=hint)
-    return found
+    """The presets whose names contain all words. Raises InnerloopError if there are none, with the nearest words."""
+    if found := _with_all(words):
+        return found
+    parts = sorted({part for name in all_presets() for part in (name, *name.split("-"))})
+    nearest = lambda word: next(iter(difflib.get_close_matches(word.lower(), parts, n=1)), word)
+    near = [word if _with_all([word]) else nearest(word) for word in words]
+    hint = f"did you mean {' '.join(near)}?" if _with_all(near) else "`innerloop list` lists them all"
+    raise InnerloopError("list", "no preset's name contains these words", got=" ".join(words), hint=hint)
+
+
+def _with_all(words: Sequence[str]) -> list[Config]:
+    """The presets whose names contain all words."""
+    return [c for name, c in all_presets().items() if all(word.lower() in name for word in words)]
 
 
 def _row(config: Config, has_weights: bool) -> JsonObject:

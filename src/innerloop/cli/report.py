@@ -57,9 +57,10 @@ def run(argv: Sequence[str]) -> int:
     loaded = [load_trained(run) for run in arguments.runs]
     inputs = [path for source in arguments.runs for path in inputs_of(source)]
     draft, out = _destination(arguments, inputs)  # before anything is measured
+    replaced = _in_place_of(out)
     groups = measurements.gather(loaded, arguments.tasks, partial(counting, console()))
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
-    console().print(f"Report: {out}", style="bold")
+    console().print(f"Report: {out}{replaced}", style="bold")
     return 0
 
 
@@ -74,10 +75,16 @@ def _report_on_fits(arguments: Report) -> int:
 
     runs = fit_page.load(arguments.runs)
     draft, out = _destination(arguments, [path for run in arguments.runs for path in files_of_run(run)])
+    replaced = _in_place_of(out)
     with draft as path:
         path.write_text(fit_page.page(runs), encoding="utf-8")
-    console().print(f"Report: {out}", style="bold")
+    console().print(f"Report: {out}{replaced}", style="bold")
     return 0
+
+
+def _in_place_of(out: Path) -> str:
+    """Words about the page that is replaced, for example one on several runs; empty if there is none."""
+    return " (in place of an earlier page; keep both with --out)" if out.exists() else ""
 
 
 def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContextManager[Path], Path]:

@@ -6,7 +6,7 @@ The only cost to a healthy run is one copy of its state per dispatch.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,33 @@ if TYPE_CHECKING:
 Layers = Callable[[Params, PyTree], dict[str, Array]]
 """`layers(params, batch)`: the output of every layer, from first to last."""
 
-QUERY = "the query loss or its gradient"
+QUERY, IN_UPDATE = "the query loss or its gradient", "in the update itself"
+
+
+class Place(NamedTuple):
+    """Where values were first not finite.
+
+    Attributes:
+        kind: `parameters` (before any step), `data`, or `computation`.
+        text: the place in words.
+    """
+
+    kind: Literal["parameters", "data", "computation"]
+    text: str
+
+
+class LostUpdate(NamedTuple):
+    """The first update whose loss or gradient is not finite.
+
+    Attributes:
+        good: the number of finite updates before it.
+        place: where in the update that is seen first.
+        got: which number is not finite, and its value.
+    """
+
+    good: int
+    place: Place
+    got: str
 
 
 class Diverged(InnerloopError):
@@ -62,50 +88,77 @@ def first_nonfinite_leaf(tree: PyTree) -> str | None:
     return None if sound.all() else paths(tree)[int(np.argmin(sound))]
 
 
-def first_nonfinite_update(info: PyTree) -> tuple[int, str] | None:
-    """The first update whose loss or gradient is not finite, and where in it; None if all are.
+def first_nonfinite_update(info: PyTree) -> LostUpdate | None:
+    """The first update whose loss or gradient is not finite; None if all are.
 
     Args:
         info: `outer_loss` and `grad_norm` of every update, `inner_losses` of every update and step.
     """
-    inner = np.isfinite(np.asarray(info.inner_losses))
-    sound = (
-        np.isfinite(np.asarray(info.outer_loss)) & np.isfinite(np.asarray(info.grad_norm)) & inner.all(axis=1)
-    )
+    outer, inner, norms = map(np.asarray, (info.outer_loss, info.inner_losses, info.grad_norm))
+    sound = np.isfinite(outer) & np.isfinite(norms) & np.isfinite(inner).all(axis=1)
     if sound.all():
         return None
     bad = int(np.argmin(sound))
-    return bad, QUERY if inner[bad].all() else f"inner step {np.argmin(inner[bad])}"
+    step = None if np.isfinite(inner[bad]).all() else int(np.argmin(np.isfinite(inner[bad])))
+    if not np.isfinite(outer[bad]):
+        got = f"outer loss {outer[bad]}"
+    elif step is not None:
+        got = f"loss {inner[bad, step]} at inner step {step}"
+    else:
+        got = f"a meta-gradient of norm {norms[bad]}"
+    return LostUpdate(bad, Place("computation", QUERY if step is None else f"inner step {step}"), got)
+
+
+def advice(place: Place | None, sizes: str, outer: str) -> str:
+    """What to do about values that are not finite.
+
+    Args:
+        place: where they are (None: unknown).
+        sizes: the step sizes to lower if the computation is the cause.
+        outer: the step size of the outer update, which may have made the parameters what they are; empty if there is
+            none.
+    """
+    kind = "computation" if place is None else place.kind
+    if kind == "parameters":
+        return "check the parameters that were given" + (f", or lower {outer}" if outer else "")
+    return "check that task's data" if kind == "data" else f"lower {sizes}"
 
 
 def first_nonfinite(
     algorithm: "Algorithm", params: Params, tasks: Iterable[Task], layers: Layers | None = None
-) -> str:
-    """Describe where the first task with a non-finite meta-gradient became non-finite; empty if all are finite.
+) -> Place | None:
+    """Where the first task with a non-finite meta-gradient became non-finite; None if all are finite.
 
-    A loss that is random or has state is not examined; the description is then always empty.
+    Of a loss that is random or has state, only the parameters are examined.
     """
-    if not algorithm.plain:
-        return ""
+    if (place := locate_in_parameters(params)) or not algorithm.plain:
+        return place
     inspect = compile_once(lambda params, task: inspect_task(algorithm, params, task))
     for number, task in enumerate(tasks):
         seen = inspect(params, task)
         if not all(part.all() for part in seen):
-            when, where = _place_in_task(algorithm, params, task, seen, layers)
-            return f"{when} of task {number} of the meta-batch (counted from 0), {where}"
-    return ""
+            when, place = _place_in_task(algorithm, params, task, seen, layers)
+            text = f"{when} of task {number} of the meta-batch (counted from 0), {place.text}"
+            return place._replace(text=text)
+    return None
+
+
+def locate_in_parameters(params: PyTree) -> Place | None:
+    """The first parameter that is not finite before any step; None if all are finite."""
+    name = first_nonfinite_leaf(params)
+    return None if name is None else Place("parameters", f"the parameters before any step, at `{name}`")
 
 
 def _place_in_task(
     algorithm: "Algorithm", params: Params, task: Task, seen: FiniteMask, layers: Layers | None
-) -> tuple[str, str]:
+) -> tuple[str, Place]:
     """At which stage one task's meta-gradient became non-finite, and where."""
     step = first_nonfinite_step(seen.losses, seen.adapted)
     query = step is None and jax.tree.leaves(task.query)[0].size
     start = _after_steps(algorithm, params, task.support, seen.losses.size if step is None else step)
-    where = locate_in_layers(algorithm, start, task.query if query else task.support, layers)
-    where = where or locate_in_gradient(params, seen.grads) or "in the update itself"
-    return QUERY if step is None else f"inner step {step}", where
+    place = locate_in_layers(algorithm, start, task.query if query else task.support, layers)
+    place = place or Place("computation", locate_in_gradient(params, seen.grads) or IN_UPDATE)
+    return QUERY if step is None else f"inner step {step}", place
 
 
 def _after_steps(algorithm: "Algorithm", params: Params, support: PyTree, steps: int) -> Params:
@@ -134,23 +187,27 @@ def inspect_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) 
     return jnp.isfinite(trajectory.losses), trajectory.observed[1:]
 
 
-def locate_in_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) -> str:
-    """Describe where an adaptation became non-finite; empty if it did not, or if the loss is not examined."""
-    if not algorithm.plain:
-        return ""
+def locate_in_adaptation(algorithm: "Algorithm", params: Params, support: PyTree) -> Place | None:
+    """Where an adaptation became non-finite; None if it did not, or if the loss is not examined."""
+    if (place := locate_in_parameters(params)) or not algorithm.plain:
+        return place
     step = first_nonfinite_step(
         *compile_once(lambda *given: inspect_adaptation(algorithm, *given))(params, support)
     )
     if step is None:
-        return ""
+        return None
     start = _after_steps(algorithm, params, support, step)
-    return f"inner step {step}, {locate_in_layers(algorithm, start, support) or 'in the update itself'}"
+    place = locate_in_layers(algorithm, start, support) or Place("computation", IN_UPDATE)
+    return place._replace(text=f"inner step {step}, {place.text}")
 
 
-def locate_in_meta_gradient(algorithm: "Algorithm", params: Params, task: Task) -> str:
-    """Describe where the meta-gradient of one task became non-finite."""
+def locate_in_meta_gradient(algorithm: "Algorithm", params: Params, task: Task) -> Place:
+    """Where the meta-gradient of one task became non-finite."""
+    if place := locate_in_parameters(params):
+        return place
     seen = compile_once(lambda *given: inspect_task(algorithm, *given))(params, task)
-    return ", ".join(_place_in_task(algorithm, params, task, seen, None))
+    when, place = _place_in_task(algorithm, params, task, seen, None)
+    return place._replace(text=f"{when}, {place.text}")
 
 
 def first_nonfinite_step(losses: Array, adapted: Array) -> int | None:
@@ -161,20 +218,21 @@ def first_nonfinite_step(losses: Array, adapted: Array) -> int | None:
 
 def locate_in_layers(
     algorithm: "Algorithm", params: Params, batch: PyTree, layers: Layers | None = None
-) -> str:
-    """Where values first become non-finite: the data, a layer's output, the loss or a gradient; empty if nowhere."""
+) -> Place | None:
+    """Where values first become non-finite: the data, a layer's output, the loss or a gradient; None if nowhere."""
     if batch is None:
-        return ""
+        return None
     if not np.asarray(is_finite(batch)).all():
-        return "in its data"
+        return Place("data", "in its data")
     for name, output in (layers(params, batch) if layers else {}).items():
         if not np.isfinite(np.asarray(output)).all():
-            return f"at the output of layer `{name}`"
+            return Place("computation", f"at the output of layer `{name}`")
     loss, grads = compile_once(jax.value_and_grad(algorithm.loss_fn))(params, batch)
     if np.isfinite(loss):
-        return locate_in_gradient(params, is_finite(grads))
+        where = locate_in_gradient(params, is_finite(grads))
+        return Place("computation", where) if where else None
     why = explain_mismatch(algorithm, params, batch)
-    return f"at the loss ({why})" if why else "at the loss"
+    return Place("data", f"at the loss ({why})") if why else Place("computation", "at the loss")
 
 
 def explain_mismatch(algorithm: "Algorithm", params: Params, batch: PyTree, ways: int | None = None) -> str:

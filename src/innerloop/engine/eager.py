@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from innerloop.engine.diagnosis import Diverged, is_finite
+from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
@@ -29,11 +29,11 @@ def _is_array(x: object) -> bool:
 
 
 def one_program(
-    locate_failure: Callable[..., str],
+    locate_failure: Callable[..., Place | None],
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Run a pure method as one compiled program if it is called outside any transformation.
 
-    Such a call raises Diverged if its result is not finite; `locate_failure(owner, *arguments)` describes where that
+    Such a call raises Diverged if its result is not finite; `locate_failure(owner, *arguments)` says where that
     began.
     """
 
@@ -63,11 +63,13 @@ def one_program(
     return decorated
 
 
-def _raise_diverged(who: str, locate_failure: Callable[..., str], arguments: Sequence[object]) -> NoReturn:
+def _raise_diverged(
+    who: str, locate_failure: Callable[..., Place | None], arguments: Sequence[object]
+) -> NoReturn:
     """Raise Diverged, saying where it began if that is known."""
     try:
-        where = locate_failure(*arguments)
+        place = locate_failure(*arguments)
     except Exception:  # whatever goes wrong here, the divergence itself must be reported
-        where = ""
-    hint = "lower the step size, or scale the inputs"
-    raise Diverged(who, "diverged" + (f" in {where}" if where else ""), hint=hint)
+        place = None
+    hint = advice(place, "the step size, or scale the inputs", "")
+    raise Diverged(who, "diverged" + (f" in {place.text}" if place else ""), hint=hint)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, loss_key
-from innerloop.engine.diagnosis import Diverged, first_nonfinite_leaf, locate_in_adaptation
+from innerloop.engine.diagnosis import Diverged, Place, advice, first_nonfinite_leaf, locate_in_adaptation
 from innerloop.engine.distribution import check_distribution, split_arrays, with_jax_arrays
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
@@ -289,8 +289,12 @@ def _raise_diverged(
     number = int(np.argmax(curve.diverged))
     own = jax.random.fold_in(key, number)
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
-    where = locate_in_adaptation(algorithm, params, task.support)
-    where = where or ("the score" if first_nonfinite_leaf(task.query) is None else "its query data")
-    hint = "check its data, lower the step size, or pass `on_nonfinite='keep'` and read `curve.diverged`"
+    place = locate_in_adaptation(algorithm, params, task.support)
+    in_data = first_nonfinite_leaf(task.query) is not None
+    place = place or (Place("data", "its query data") if in_data else Place("computation", "the score"))
+    hint = advice(place, "the step size", "")
+    hint += ", or pass `on_nonfinite='keep'` and read `curve.diverged`"
     got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
-    raise Diverged("evaluate", f"task {number} (counted from 0) is not finite in {where}", got=got, hint=hint)
+    raise Diverged(
+        "evaluate", f"task {number} (counted from 0) is not finite in {place.text}", got=got, hint=hint
+    )

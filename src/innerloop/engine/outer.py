@@ -25,9 +25,12 @@ from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.diagnosis import (
     Diverged,
     Layers,
+    Place,
+    advice,
     first_nonfinite,
     first_nonfinite_leaf,
     first_nonfinite_update,
+    locate_in_parameters,
 )
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.learning_check import check_learns
@@ -198,13 +201,12 @@ class MeshLoop(ABC):
         """Raise Diverged, with the previous state, unless all losses, gradients and parameters are finite."""
         lost, number, who = first_nonfinite_update(info), int(before.step), f"{type(self).__name__}.run"
         if lost is not None:
-            good, where = lost
-            located = self.locate(before, good)
-            hint = "check that task's data, or lower the step sizes" if located else "lower the step sizes"
+            place = self.locate(before, lost.good) or lost.place
+            hint = advice(place, "the step sizes, or scale the data", "the optimizer's step size")
             error = Diverged(
                 who,
-                f"update {number + good + 1} diverged, in {located or where}",
-                got=f"outer loss {info.outer_loss[good]}",
+                f"update {number + lost.good + 1} diverged, in {place.text}",
+                got=lost.got,
                 hint=f"{hint}; the error's `before` is the state before this call",
             )
         elif (parameter := first_nonfinite_leaf(after.params)) is not None:
@@ -217,8 +219,8 @@ class MeshLoop(ABC):
 
     def locate(
         self, before: MetaState, good: int, layers: Layers | None = None, max_steps: int | None = None
-    ) -> str:
-        """Describe where the update after `good` finite ones became non-finite; empty if that is unknown.
+    ) -> Place | None:
+        """Where the update after `good` finite ones became non-finite; None if that is unknown.
 
         Args:
             before: the state before the first of the finite updates, from `copy_to_host`.
@@ -226,7 +228,7 @@ class MeshLoop(ABC):
             layers: the outputs of a model's layers, to name the first one that is not finite.
             max_steps: as for the call of `run` that diverged, whose program is then used again.
         """
-        return ""
+        return None if good else locate_in_parameters(before.params)
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
@@ -324,19 +326,19 @@ class GradientLoop(MeshLoop):
 
     def locate(
         self, before: MetaState, good: int, layers: Layers | None = None, max_steps: int | None = None
-    ) -> str:
-        """Describe in which task, and where, the update after `good` finite ones became non-finite."""
+    ) -> Place | None:
+        """In which task, and where, the update after `good` finite ones became non-finite."""
         try:
             tasks = self.tasks_of_update(before.key, jnp.asarray(before.step + good))
             if tasks is None:
-                return ""
+                return super().locate(before, good)
             state = restore_to_device(before)
             if good:
                 state, _ = self.run(state, good, on_nonfinite="ignore", max_steps=max_steps)
             params = jax.tree.map(lambda x: jnp.asarray(np.asarray(local_copy(x))), state.params)
             return first_nonfinite(self.algorithm.at(state.step), params, tasks, layers)
         except Exception:  # whatever goes wrong here, the divergence itself must be reported
-            return ""
+            return None
 
     def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task] | None:
         """The tasks of one update, drawn again one at a time; None if that is impossible."""

@@ -76,7 +76,10 @@ class Conv4(eqx.Module):
         self, images: Float[Array, "examples height width channels"], reference: int | None = None
     ) -> Float[Array, "examples features"]:
         """The features that the body computes for the head."""
-        x = self.layer_outputs(images, reference)[-1]
+        return self.pooled(self.layer_outputs(images, reference)[-1])
+
+    def pooled(self, x: Float[Array, "examples height width channels"]) -> Float[Array, "examples features"]:
+        """What the head sees of the last block's output."""
         return x.mean((1, 2)) if self.features == "mean" else x.reshape(x.shape[0], -1)
 
     def __call__(

@@ -119,5 +119,6 @@ def _body_names(model: Conv4 | MLP) -> list[str]:
 
 def _activations(model: Conv4 | MLP, inputs: Float[Array, "examples *shape"]) -> dict[str, Array]:
     """The output of each layer of a built-in network's body, and its scores."""
-    outputs = dict(zip(_body_names(model), model.layer_outputs(inputs)[1:], strict=True))
-    return {**outputs, "head": model(inputs)}
+    outputs = model.layer_outputs(inputs)[1:]
+    features = model.pooled(outputs[-1]) if isinstance(model, Conv4) else outputs[-1]
+    return {**dict(zip(_body_names(model), outputs, strict=True)), "head": model.head(features)}

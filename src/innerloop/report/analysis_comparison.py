@@ -10,8 +10,9 @@ from innerloop.io.files import OutputFolder
 from innerloop.io.text import with_interval
 from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_tables
-from innerloop.report.analysis_page import QUESTION, RULE, subject
+from innerloop.report.analysis_page import QUESTION, RULE, subject, verdict_in_words
 from innerloop.report.analysis_sections import BEFORE_AND_AFTER, SECTIONS
+from innerloop.report.analysis_text import TextTable, moves_most
 from innerloop.report.figure_files import rendered, save_figures, svg
 from innerloop.report.html_blocks import document, escaped, nonbreaking, table
 from innerloop.report.plots import side_by_side
@@ -26,16 +27,24 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
     "weights": (side_by_side.MOVEMENT, side_by_side.movement_of_runs),
 }
 
-SUMMARY = ("run", "all layers adapt", "head alone", "nothing adapts", "NIL", "CKA of the body", "verdict")
+SUMMARY = (
+    "run",
+    "all layers adapt",
+    "head alone",
+    "nothing adapts",
+    "NIL",
+    "CKA of the body",
+    "moves most",
+    "verdict",
+)
 """The headings of `summary`; `head alone` means the body is frozen, which is how ANIL adapts."""
 
 
-def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Path:
+def write(analyses: Analyses, folder: OutputFolder) -> Path:
     """Write the page, tables and figures.
 
     Args:
         analyses: the record of `innerloop.analysis.run_all.analyze` of each run, by its label.
-        names: the experiments in them.
         folder: where to write.
 
     Returns:
@@ -45,6 +54,7 @@ def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Pat
         InnerloopError: if a file cannot be written.
     """
     folder.make()
+    names = [name for name in FIGURES if all(name in results for results in analyses.values())]
     analysis_tables.write_several(analyses, names, folder)
     figures = {name: draw_figure(*FIGURES[name], analyses) for name in names}
     save_figures(folder, rendered(figures))
@@ -52,19 +62,23 @@ def write(analyses: Analyses, names: Sequence[str], folder: OutputFolder) -> Pat
     return folder.path / "index.html"
 
 
-def summary(analyses: Analyses) -> list[list[str]]:
-    """One row per run with the cells of `SUMMARY`; empty if not measured."""
-    return [_summary_row(run, results) for run, results in analyses.items()]
+def summary(analyses: Analyses) -> TextTable:
+    """One row per run with the columns of `SUMMARY` of which something was measured."""
+    rows = [_summary_row(run, results) for run, results in analyses.items()]
+    known = [i for i in range(len(SUMMARY)) if any(row[i] for row in rows)]
+    return TextTable([SUMMARY[i] for i in known], [[row[i] for i in known] for row in rows])
 
 
 def _summary_row(run: str, results: JsonObject) -> list[str]:
-    """Scores with parts of the inner loop switched off, similarity of the body, and the verdict."""
+    """Scores with parts of the inner loop switched off, similarity, movement, and the verdict."""
     frozen, layer = frozen_lines(results), least_similar_layer(results)
+    most = moves_most(results.get("weights", []))
     scores = [*(frozen.get(name) for name in ("none", "body", "all")), nil_line(results)]
     return [
         run,
         *("" if x is None else _score(x, results["metric"]) for x in scores),
         "" if layer is None else f"{layer['cka']['mean']:.2f} ({layer['layer']})",
+        "" if most is None else f"{most['layer']} ({100 * most['relative']:.1f} %)",
         results.get("verdict", {}).get("kind", ""),
     ]
 
@@ -72,14 +86,14 @@ def _summary_row(run: str, results: JsonObject) -> list[str]:
 def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure]) -> str:
     """The whole page."""
     links = "".join(f'<a href="#{name}">{escaped(SECTIONS[name].title.split(":")[0])}</a>' for name in names)
-    rows = [("", [nonbreaking(cell) for cell in row]) for row in summary(analyses)]
     return document(
         f"Rapid learning or feature reuse? {', '.join(analyses)}",
         [
             "<h1>Rapid learning or feature reuse?</h1>",
-            table([escaped(head) for head in SUMMARY], rows),
+            summary(analyses).as_html(),
             '<p class="soft">Head alone: the body is frozen, as in ANIL. CKA of the body: for the layer that changes '
-            "most in adaptation; 1 means no change. Mean ± 95 % interval over tasks.</p>",
+            "most in adaptation; 1 means no change. Moves most: the layer whose weights change most, relative to their "
+            "norm. Mean ± 95 % interval over tasks.</p>",
             f"<nav>{links}</nav>",
             *(_verdict(run, results) for run, results in analyses.items()),
             "<h2>The question</h2>",
@@ -93,8 +107,7 @@ def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure
 
 def _verdict(run: str, results: JsonObject) -> str:
     """What was analysed, and the verdict in words."""
-    found = results.get("verdict")
-    words = "" if found is None else f"{found['kind'].capitalize()}. {' '.join(found['sentences'])}"
+    words = " ".join(verdict_in_words(results))
     return (
         f'<h3>{escaped(run)}</h3><p class="verdict">{nonbreaking(words)}</p>'
         f'<p class="soft">{nonbreaking(subject(results))}</p>'

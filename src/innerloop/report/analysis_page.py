@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from innerloop.analysis.task_counts import tasks_of
 from innerloop.config.specs import ALGORITHMS
 from innerloop.io.files import OutputFolder
-from innerloop.io.text import counted
+from innerloop.io.text import counted, grouped
 from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_figures, analysis_tables
 from innerloop.report.analysis_sections import SECTIONS
+from innerloop.report.analysis_text import TABLES, sentence
 from innerloop.report.figure_files import rendered, save_figures, svg
 from innerloop.report.html_blocks import document, escaped, nonbreaking
 
@@ -26,12 +28,11 @@ task is made of classes that training never saw.</p>
 """
 
 
-def write(results: JsonObject, names: Sequence[str], folder: OutputFolder) -> Path:
+def write(results: JsonObject, folder: OutputFolder) -> Path:
     """Write the page, tables and figures.
 
     Args:
         results: the record of `innerloop.analysis.run_all.analyze`.
-        names: the experiments in it.
         folder: where to write.
 
     Returns:
@@ -41,11 +42,12 @@ def write(results: JsonObject, names: Sequence[str], folder: OutputFolder) -> Pa
         InnerloopError: if a file cannot be written.
     """
     folder.make()
+    names = [name for name in SECTIONS if name in results]
     analysis_tables.write(results, names, folder)
     drawn = analysis_figures.all_of(results)
     save_figures(folder, rendered(drawn))
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
-    folder.write("index.html", _page(results, [n for n in SECTIONS if n in names], shown))
+    folder.write("index.html", _page(results, names, shown))
     return folder.path / "index.html"
 
 
@@ -90,87 +92,47 @@ def subject(results: JsonObject) -> str:
     what = "sinusoids" if r["metric"] == "loss" else f"{r['ways']}-way"
     return (
         f"{r['source']}: {spec.title}{trained}; {what}, {counted(r['shots'], 'shot')}; "
-        f"{counted(r['inner_steps'], 'inner step')} {size}; scores over "
-        f"{counted(r['tasks'], 'held-out task')}, activations and weights over {r['tasks_looked_at_closely']}; mean ± "
-        f"95 % interval; normalisation {r['normalization']}; seed {r['seed']}."
+        f"{counted(r['inner_steps'], 'inner step')} {size}; {tasks_in_words(results)}; mean ± 95 % interval; "
+        f"normalisation {r['normalization']}; seed {r['seed']}."
     )
+
+
+def tasks_in_words(results: JsonObject) -> str:
+    """The number of held-out tasks of each experiment that was made."""
+    links: dict[int, list[str]] = {}
+    for name, section in SECTIONS.items():
+        if name in results:
+            links.setdefault(tasks_of(name, results["tasks"]), []).append(section.link)
+    words = [f"{grouped(count)} for {', '.join(names)}" for count, names in links.items()]
+    return "held-out tasks: " + ("; ".join(words) or "none")
 
 
 def _verdict(results: JsonObject) -> str:
     """The verdict, or which experiment it needs."""
+    kind, *sentences = verdict_in_words(results)
+    return f'<p class="verdict"><b>{kind}</b> {nonbreaking(" ".join(sentences))}</p>'
+
+
+def verdict_in_words(results: JsonObject) -> list[str]:
+    """The verdict and its sentences, or which experiment it needs."""
     if "verdict" not in results:
-        return '<p class="verdict">The verdict needs the experiment <code>freeze</code>.</p>'
+        return ["No verdict.", "It needs the experiment freeze."]
     found = results["verdict"]
-    words = " ".join(found["sentences"])
-    return f'<p class="verdict"><b>{found["kind"].capitalize()}.</b> {nonbreaking(words)}</p>'
+    return [f"{found['kind'].capitalize()}.", *found["sentences"]]
 
 
 def _section(name: str, results: JsonObject, shown: dict[str, str]) -> str:
     """One experiment: what was done, its results, and the paper's."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
-    section, summary = SECTIONS[name], _summary(name, results)
+    section, found = SECTIONS[name], sentence(name, results)
     return "\n".join(
         [
             f'<h2 id="{name}">{section.title}</h2>',
             f"<p>{escaped(section.what)}</p>",
             f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
-            f"<p>{nonbreaking(summary)}</p>" if summary else "",
-            section.table(results) if section.table else "",
+            f"<p>{nonbreaking(found)}</p>" if found else "",
+            TABLES[name](results).as_html() if name in TABLES else "",
             f'<p class="soft">{nonbreaking(section.paper)}</p>' if section.paper else "",
         ]
     )
-
-
-def _summary(name: str, results: JsonObject) -> str:
-    """The result of an experiment in a sentence; empty if there is none."""
-    if name == "against":
-        return _against_summary(results["against"], results["against_source"])
-    if name == "weights":
-        return _weights_summary(results["weights"])
-    if name == "paths":
-        return _path_summary(results["paths"])
-    if name == "steps" and results["metric"] == "accuracy":
-        curve = results["steps"]["accuracy"]["mean"]
-        if len(curve) > 2 and curve[-1] > curve[0]:
-            share = (curve[1] - curve[0]) / (curve[-1] - curve[0])
-            return f"The first step brings {100 * share:.0f} % of the accuracy gained in all steps."
-    return ""
-
-
-def _against_summary(layers: Sequence[JsonObject], other: str) -> str:
-    """The similarity of two models' bodies, averaged over the layers for which it is defined."""
-    words = []
-    for measure in ("cca", "cka"):
-        known = [x[measure]["mean"] for x in layers if not x["head"] and x[measure]["mean"] is not None]
-        if known:
-            words.append(f"{measure.upper()} {sum(known) / len(known):.2f}")
-    return f"Against {other}, mean over the body: {', '.join(words)}." if words else ""
-
-
-def _weights_summary(layers: Sequence[JsonObject]) -> str:
-    """Which layer moves most, and for which this is undefined."""
-    known = [x for x in layers if x["relative"] is not None]
-    words = [
-        f"{x['layer']} starts at zero: its relative movement is undefined." for x in layers if x not in known
-    ]
-    if known:
-        maximum = max(known, key=lambda x: x["relative"])
-        far, turn = 100 * maximum["relative"], maximum["angle"]
-        among = " of the others" if words else ""
-        words.insert(0, f"{maximum['layer']} moves most{among}: by {far:.1f} % of its norm and {turn:.1f}°.")
-    return " ".join(words)
-
-
-def _path_summary(paths: JsonObject) -> str:
-    """The true lengths of the paths, and how much of them the projection shows."""
-    words = []
-    for part in ("body", "head"):
-        lengths, shown = paths[part]["lengths"], paths[part]["shown"]["close"]
-        outer = "" if lengths["outer"] is None else f"outer loop {lengths['outer']:.2f}, "
-        seen = (
-            "" if shown is None else f" (the lower picture shows {100 * shown:.0f} % of their squared length)"
-        )
-        unit = "" if paths[part]["relative"] else " (absolute, since θ's is zero)"
-        words.append(f"{part}{unit}: {outer}inner loops {lengths['inner']:.3f} on average{seen}")
-    return "True path lengths in units of θ's norm: " + "; ".join(words) + "."

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from innerloop.engine.diagnosis import first_nonfinite_leaf, first_nonfinite_update
+from innerloop.engine.diagnosis import Place, advice, first_nonfinite_leaf, first_nonfinite_update
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 from innerloop.training.storage.run_directory import last_checkpoint_hint
@@ -31,14 +31,14 @@ class Block(NamedTuple):
         step: the last meta-step.
         folder: the run's folder.
         after: the meta-parameters after the last meta-step.
-        locate: `locate(good)` describes where the meta-step after `good` finite ones became non-finite; empty if that
-            is unknown.
+        locate: `locate(good)` says where the meta-step after `good` finite ones became non-finite; None if that is
+            unknown.
     """
 
     step: int
     folder: Path
     after: Params
-    locate: Callable[[int], str] = lambda good: ""
+    locate: Callable[[int], Place | None] = lambda good: None
 
 
 def check_finite(info: PyTree, block: Block, caller: Caller = COMMAND) -> None:
@@ -48,14 +48,13 @@ def check_finite(info: PyTree, block: Block, caller: Caller = COMMAND) -> None:
     """
     lost = first_nonfinite_update(info)
     if lost is not None:
-        good, where = lost
-        step = block.step - len(info.outer_loss) + good + 1
-        where = block.locate(good) or where
-        hint = "check that task's data" if "its data" in where else f"lower {caller.inner} or {caller.outer}"
+        step = block.step - len(info.outer_loss) + lost.good + 1
+        place = block.locate(lost.good) or lost.place
+        hint = advice(place, f"{caller.inner} or {caller.outer}", caller.outer)
         raise InnerloopError(
             caller.who,
-            f"the run diverged at meta-step {step}, in {where}",
-            got=f"outer loss {info.outer_loss[good]}",
+            f"the run diverged at meta-step {step}, in {place.text}",
+            got=lost.got,
             hint=hint + last_checkpoint_hint(block.folder),
         )
     parameter = first_nonfinite_leaf(block.after)

@@ -1,0 +1,107 @@
+"""The folder of an analysis: which files an analysis may replace, and which results of an earlier one it keeps.
+
+A folder holds results of one set of runs, with one set of settings. A later analysis of the same runs with the same
+weights, settings and code adds its experiments to those that are there, and the page shows all of them. With other
+settings it replaces the earlier one if it repeats all experiments; otherwise it is refused, unless `overwrite` is set.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from innerloop.errors import InnerloopError
+from innerloop.io.files import OVERWRITE, OutputFolder, resolved
+from innerloop.io.untrusted import JsonObject, read_object
+
+if TYPE_CHECKING:
+    from innerloop.analysis.run_all import ExperimentRunner
+
+
+def default_out(runs: Sequence[str]) -> Path:
+    """`analysis` in the folder of a single run, else a folder in the working directory."""
+    first = Path(runs[0])
+    if len(runs) == 1 and first.is_dir():
+        return first / "analysis"
+    # Drop only the suffix of a weights file: `lr0.1` is a whole name.
+    names = "-".join(resolved(run).name.removesuffix(".safetensors") for run in runs)
+    return Path(f"analysis-{names}" if len(names) < 100 else f"analysis-of-{len(runs)}-runs")
+
+
+def opened(
+    out: Path, runs: Sequence[str], *, inputs: Sequence[Path], overwrite: bool, default: bool
+) -> OutputFolder:
+    """Make the output folder.
+
+    Args:
+        out: its path.
+        runs: the runs to analyse.
+        inputs: files that are read, and so must not be replaced.
+        overwrite: whether files of others may be replaced.
+        default: whether `out` was not chosen by the user.
+
+    Raises:
+        InnerloopError: if that fails, or the folder holds the analysis of other runs, or files that no analysis wrote.
+    """
+    from innerloop.analysis.run_all import EXPERIMENTS
+
+    folder = OutputFolder(out, overwrite=overwrite, inputs=inputs)
+    folder.make("figures")
+    for name in ("index.html", "results.json", *(f"{name}.csv" for name in EXPERIMENTS)):
+        folder.check(name)
+    known = [str(record["source"]) for record in _records(folder) if "source" in record]
+    # The default folder inside a run holds that run's analysis, even if the run has been moved since.
+    moved = default and len(runs) == len(known) == 1
+    if not overwrite and not moved and known and sorted(map(resolved, known)) != sorted(map(resolved, runs)):
+        wrong = "holds the analysis of other runs"
+        raise InnerloopError(str(folder.path), wrong, got=", ".join(known), hint=OVERWRITE)
+    return folder
+
+
+def _records(folder: OutputFolder) -> list[JsonObject]:
+    """The records of an earlier analysis, one per run; none with `overwrite`, which begins anew."""
+    path = folder.path_of("results.json")
+    if folder.overwrite or not path.is_file():
+        return []
+    found = read_object(path, 1 << 30, follow=False)
+    return found.get("runs", [found])
+
+
+def earlier_results(
+    folder: OutputFolder, runners: "Sequence[ExperimentRunner]", names: Sequence[str]
+) -> list[JsonObject]:
+    """What the folder holds besides the experiments `names`, for each run.
+
+    Raises:
+        InnerloopError: if some of it was measured with other weights, settings or code.
+    """
+    from innerloop.analysis.run_all import EXPERIMENTS
+
+    records = _records(folder)
+    others = [name for name in EXPERIMENTS if name not in names and any(name in x for x in records)]
+    marked = {(name, x.get("fingerprints", {}).get(name)): x for x in records for name in others if name in x}
+    found = [{name: marked.get((name, runner.fingerprint(name))) for name in others} for runner in runners]
+    if stale := [name for name in others if any(kept[name] is None for kept in found)]:
+        wrong = "holds an analysis with other weights, settings or code, whose results would be lost"
+        hint = "add these experiments to --only, give another --out, or `overwrite` to replace them"
+        raise InnerloopError(str(folder.path), wrong, got=", ".join(stale), hint=hint)
+    return [
+        {entry: record[entry] for name, record in kept.items() if record for entry in _entries(name)}
+        for kept in found
+    ]
+
+
+def _entries(name: str) -> tuple[str, ...]:
+    """The entries of a record that belong to an experiment."""
+    return (name, "against_source") if name == "against" else (name,)
+
+
+def remove_stale(folder: OutputFolder) -> None:
+    """Remove files that an earlier analysis wrote and this one did not."""
+    from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.report.analysis_figures import FIGURES
+
+    tables = [f"{name}.csv" for name in EXPERIMENTS]
+    figures = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
+    for name in (*tables, *figures):
+        if folder.path_of(name) not in folder.written:
+            folder.discard(name)
