@@ -19,6 +19,7 @@ def of_record(record: dict[str, Any]) -> Measurement:
         return ReturnMeasurement(score="return", steps=fields.pop("updates"), curves=curves, **fields)
     score = "accuracy" if "accuracy" in record else "loss"
     curve = dict(fields.pop("curve"))
+    fields["queries"] = fields.pop("queries_per_class", None) or fields["queries"]
     for name in (score, "ci95"):
         del fields[name]
     steps = curve.pop("steps")

@@ -41,6 +41,7 @@ class Measurement(ABC):
     curves: dict[str, Band]
     """The curve of each score at these steps, by name."""
     tasks: int
+    """The number of tasks: as many as asked for, or all groups of a table if there are fewer."""
     inner_steps: int
     inner_learning_rate: float
     seed: int
@@ -90,23 +91,30 @@ class Measurement(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMeasurement(Measurement):
-    """Accuracy and loss, or loss alone, on query examples."""
+    """Accuracy and loss, or loss alone, on query examples. A condition that does not apply to the tasks is None."""
 
-    normalization: Normalization
-    ways: int
+    groups: int | None = None
+    """The number of groups of the table in the measured set."""
+    normalization: Normalization | None = None
+    """The batch that gives a query's normalisation statistics."""
+    ways: int | None = None
+    """Classes per episode."""
     shots: int
-    queries_per_class: int
+    """Support examples per class (sinusoids: per task; tables: of the largest support set)."""
+    queries: int
+    """Query examples per class (sinusoids: per task; tables: of the largest query set)."""
     rotations: bool | None = None
     """Whether held-out classes are rotated; None if the training classes are not."""
 
     def to_json(self) -> JsonObject:
-        """The final score under its name, the conditions, and all points under `curve`."""
-        names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
-        names += () if self.rotations is None else ("rotations",)
-        names += ("inner_steps", "inner_learning_rate", *COMMON)
+        """The final score under its name, the conditions that apply, and all points under `curve`."""
+        told = fields_of(self, ("tasks", "groups", "normalization", "ways", "shots"))
+        told["queries" if self.ways is None else "queries_per_class"] = self.queries
+        told["rotations"] = self.rotations
+        told = {name: value for name, value in told.items() if value is not None}
+        told |= fields_of(self, ("inner_steps", "inner_learning_rate", *COMMON))
         bands = {name: band._asdict() for name, band in self.curves.items()}
-        last = {self.score: self.value, "ci95": self.ci95}
-        return last | fields_of(self, names) | {"curve": {"steps": self.steps, **bands}}
+        return {self.score: self.value, "ci95": self.ci95} | told | {"curve": {"steps": self.steps, **bands}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,11 @@ class GroupTasks(FiniteTasks, eqx.Module):
             self.inputs, self.targets, counts, self.names, shots=shots, queries=queries, gap=self.gap
         )
 
+    def largest(self) -> dict[str, int]:
+        """The number of groups, and the numbers of rows of the largest support and query sets."""
+        shots, queries = self._widths()
+        return {"groups": len(self), "shots": shots, "queries": queries}
+
     def task(self, number: int | Array, key: PRNGKeyArray) -> Task:
         """The task of one group: inputs `[support, ...]` and `[query, ...]`, and likewise targets.
 
