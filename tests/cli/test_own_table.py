@@ -85,7 +85,7 @@ def test_each_test_group_is_measured_once(command, run):
     assert code == 0
     assert "maml, at most 2 shots, mean squared error" in out
     assert (
-        "over all 13 train groups of the table; at most 16 queries; unit: the variance of y over the training rows"
+        "over all 13 train groups of the table; at most 17 queries; unit: the variance of y over the training rows"
         in out
     )
     told = command("evaluate", run, "--part", "train", "--tasks", 2)[1]

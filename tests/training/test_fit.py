@@ -172,6 +172,9 @@ class Shifted:
         return il.Task(*(il.Batch(each, each + self.shift[0]) for each in x))
 
 
+CLIPPED = il.maml(LOSS, il.InnerLoop(optax.chain(optax.clip(0.5), optax.sgd(0.01)), steps=2))
+"""The same settings as those of `algorithm()`, and another program."""
+
 CHANGES: dict[str, dict[str, Any]] = {
     r"had `seed` 0, got 1": {"seed": 1},
     r"had `meta_batch` 2, got 4": {"meta_batch": 4},
@@ -179,7 +182,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     r"had `algorithm` MAML, got FOMAML": {
         "algorithm": il.fomaml(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2))
     },
-    r"the algorithm, its loss or its inner loop changed": {"algorithm": algorithm(rate=0.02)},
+    r"had `algorithm` MAML, got ANIL": {
+        "algorithm": il.anil(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2), head="layers/0")
+    },
+    r"had `inner_step_size` 0.01, got 0.02": {"algorithm": algorithm(rate=0.02)},
+    r"the algorithm, its loss or its inner loop changed": {"algorithm": CLIPPED},
     r"the optimizer or one of its step sizes changed": {"optimizer": optax.adam(2e-2)},
     r"had `optimizer.0/count` int32\[\], got nothing": {"optimizer": optax.sgd(1e-2)},
     r"had `parameters.layers/0/weight` float32\[4, 1\], got nothing": {
@@ -224,7 +231,7 @@ def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: 
     path = tmp_path / "run" / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": "another", "commit": "another"}))
     with pytest.raises(InnerloopError, match="the algorithm, its loss or its inner loop changed"):
-        fitted(tmp_path / "run", **OWN_TASKS, algorithm=algorithm(rate=0.02), resume=True)
+        fitted(tmp_path / "run", **OWN_TASKS, algorithm=CLIPPED, resume=True)
 
 
 def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: Path):
@@ -490,7 +497,7 @@ STREAMED: dict[str, Any] = {
                 ({"tasks": episodes(queries=3)}, "the tasks or their data"),
                 (
                     {"algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.2)))},
-                    "the algorithm",
+                    "had `inner_step_size` 0.1, got 0.2",
                 ),
             ],
         ),
@@ -498,7 +505,7 @@ STREAMED: dict[str, Any] = {
             {"tasks": waves},
             [
                 ({"tasks": louder}, "the tasks or their data"),
-                ({"algorithm": algorithm(rate=0.02)}, "the algorithm"),
+                ({"algorithm": CLIPPED}, "the algorithm"),
                 ({"tasks": il.Sinusoid()}, "had `tasks` meta-batches, got a distribution"),
             ],
         ),
@@ -619,6 +626,8 @@ def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tm
     assert page.count("<img") == 2  # with a validation, and without
     assert "Validation by loss" in page
     assert "Without validation" in page
+    assert ["", "inner_step_size", "0.01", "0.01", ""] in [re.split(r"\|+", row) for row in cells]
+    assert ["", "adapts", "all", "all", ""] in [re.split(r"\|+", row) for row in cells]
     assert command("report", whole)[0] == 0
     assert (whole / "report.html").is_file()
     assert "is not a run of `innerloop.fit`, unlike others" in complaint("report", whole, "sinusoid-maml")

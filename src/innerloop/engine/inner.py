@@ -11,7 +11,7 @@ can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -34,7 +34,7 @@ from innerloop.engine.loss import (
 )
 from innerloop.engine.minibatch import minibatch_of_step
 from innerloop.engine.nested_scan import nested_scan, square_root_segments
-from innerloop.engine.optimizer import initial_moments
+from innerloop.engine.optimizer import initial_moments, step_size_of
 from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice, check_count
@@ -110,6 +110,12 @@ class InnerLoop:
             hint = "pass optax.sgd(0.1), for example"
             raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, hint=hint)
 
+    def __repr__(self) -> str:
+        rule = "<optimiser>" if self.step_size is None else f"<step size {self.step_size:g}>"
+        others = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        kept = [f"{f.name}={others[f.name]!r}" for f in fields(self)[1:] if others[f.name] != f.default]
+        return f"InnerLoop({', '.join([f'rule={rule}', *kept])})"
+
     def _check_counts(self) -> None:
         """Check the counts and store them as `int`, which is hashable whatever type was given."""
         for name, minimum in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
@@ -117,6 +123,11 @@ class InnerLoop:
             left = name != "steps" and value is None
             if not left and not (name == "checkpoints" and isinstance(value, str) and value == "sqrt"):
                 object.__setattr__(self, name, check_count("InnerLoop", name, value, minimum))
+
+    @property
+    def step_size(self) -> float | None:
+        """The constant step size of the rule; None if it has a schedule or several, or keeps it elsewhere."""
+        return step_size_of(self.rule)
 
     @property
     def segments(self) -> int | None:
