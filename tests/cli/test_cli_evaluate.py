@@ -83,6 +83,8 @@ def test_modes_stand_side_by_side(command, glyph_run):
 def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
     assert "did you mean" in complaint("evaluate", "omniglot-5way-1shot-mam")
     assert "is not a run" in complaint("evaluate", tmp_path)
+    for word in ("compare", "report"):
+        assert f"give the runs in it, such as {sinusoid_run}." in complaint(word, sinusoid_run.parent)
     (tmp_path / "config.json").write_bytes((sinusoid_run / "config.json").read_bytes())
     assert f"innerloop train --resume {tmp_path}" in complaint("evaluate", tmp_path)
     (tmp_path / "weights.safetensors").write_bytes((sinusoid_run / "weights.safetensors").read_bytes()[:500])

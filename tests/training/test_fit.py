@@ -23,10 +23,12 @@ import pytest
 from fit_cases import LOSS, PARAMS, SCHEDULE, VALIDATION, algorithm, fitted, same_bits, same_run
 
 import innerloop as il
+from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
+from innerloop.training.fit import Fitted
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
 from innerloop.training.storage import checkpoint
@@ -612,6 +614,16 @@ def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
     assert not progress_line.in_notebook()
     monkeypatch.delitem(sys.modules, "IPython")
     assert not progress_line.in_notebook()
+
+
+def test_a_result_shows_scores_and_no_arrays(tmp_path: Path):
+    state = MetaState(PARAMS, None, jax.random.key(0), jnp.zeros((), jnp.int32))
+    lines = [{"step": 12, "outer_loss": 1.5, "grad_norm": 2.0, "validation_loss": 0.25}]
+    found = Fitted(state, PARAMS, 6, lines, tmp_path)
+    told = f"step=12, outer_loss=1.5, validation_loss=0.25, best_step=6, folder={tmp_path}"
+    assert repr(found) == f"<Fitted: {told}>"
+    assert "array" not in repr(state).lower()
+    assert "step=i32[]" in repr(state)
 
 
 def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tmp_path: Path):

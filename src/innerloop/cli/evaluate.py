@@ -141,7 +141,7 @@ def _show(found: "dict[Normalization, Measurement]", config: Config) -> None:
     for i, step in enumerate(first.steps):
         points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found.values())
         table.add_row(str(step), *(with_interval(*point) for point in points))
-    out.print(f"{first.source}: {_title(first, config)}")
+    out.print(f"{first.source}: {_title(first)}")
     out.print(table)
     out.print("; ".join(_conditions(first, list(found), config)) + ".")
     if words := broken(first.broken_trajectories):
@@ -156,7 +156,7 @@ def _print_diverged(found: "Measurement", mode: str = "") -> None:
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def _title(found: "Measurement", config: Config) -> str:
+def _title(found: "Measurement") -> str:
     """What was learned, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 
@@ -171,6 +171,7 @@ def _title(found: "Measurement", config: Config) -> str:
 def _conditions(found: "Measurement", modes: Sequence[Normalization], config: Config) -> list[str]:
     """Everything that the numbers depend on, in words; measurements in other modes differ only in the mode."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
+    from innerloop.training.progress_words import duration
 
     words = [f"Mean ± 95 % interval over {_tasks(found)}"]
     if isinstance(found, ReturnMeasurement):
@@ -185,7 +186,7 @@ def _conditions(found: "Measurement", modes: Sequence[Normalization], config: Co
     if found.trained_meta_steps is not None:
         unit = "meta-iteration" if config.reinforcement else "meta-step"
         words.append(f"trained for {counted(found.trained_meta_steps, unit)}")
-    return [*words, f"took {found.seconds:.0f} s"]
+    return [*words, f"took {duration(found.seconds)}"]
 
 
 def _tasks(found: "Measurement") -> str:
@@ -202,7 +203,7 @@ def _sampling(found: "ReturnMeasurement") -> list[str]:
     trajectories = counted(found.trajectories, "trajectory", "trajectories")
     restarts = ", more where they end early" if found.restarts else ""
     return [
-        f"{trajectories} of {found.horizon} steps each{restarts}",
+        f"{trajectories} of {counted(found.horizon, 'step')} each{restarts}",
         f"reward {found.reward}",
         f"step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}",
     ]

@@ -12,7 +12,7 @@ from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.pytree import Selection, in_words
+from innerloop.engine.pytree import Selection, in_words, shapes_only
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import with_exact_products
@@ -30,6 +30,8 @@ class MetaInfo(NamedTuple):
     outer_loss: Float[Array, ""]
     inner_losses: Float[Array, " steps"]
     aux: PyTree = None
+
+    __repr__ = shapes_only
 
 
 _QUERY = 2**31 - 1
@@ -79,7 +81,7 @@ class Algorithm(ABC):
         for name, loss_fn in (("loss_fn", self.loss_fn), ("outer_loss_fn", self._outer_loss)):
             if not callable(loss_fn):
                 hint = "pass `loss_fn(params, batch)`"
-                got = f"a {type(loss_fn).__name__}"
+                got = type(loss_fn).__name__
                 raise InnerloopError(type(self).__name__, f"`{name}` must be a function", got=got, hint=hint)
 
     def init(self, params: Params) -> Params:

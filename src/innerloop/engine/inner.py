@@ -35,9 +35,17 @@ from innerloop.engine.loss import (
 from innerloop.engine.minibatch import minibatch_of_step
 from innerloop.engine.nested_scan import nested_scan, square_root_segments
 from innerloop.engine.optimizer import initial_moments, step_size_of
-from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
+from innerloop.engine.pytree import (
+    Selection,
+    check_selection,
+    check_trainable,
+    combine,
+    partition,
+    shapes_only,
+)
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.io.text import counted
 from innerloop.parallel.precision import with_exact_products
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
@@ -146,7 +154,7 @@ def check_inner(inner: object, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is an inner loop."""
     if not isinstance(inner, InnerLoop):
         hint = "pass InnerLoop(optax.sgd(0.1), steps=5), for example"
-        raise InnerloopError(who, "`inner` must be an InnerLoop", got=f"a {type(inner).__name__}", hint=hint)
+        raise InnerloopError(who, "`inner` must be an InnerLoop", got=type(inner).__name__, hint=hint)
 
 
 class Trajectory(NamedTuple):
@@ -163,6 +171,8 @@ class Trajectory(NamedTuple):
     losses: Float[Array, " steps"]
     observed: PyTree = None
     aux: PyTree = None
+
+    __repr__ = shapes_only
 
 
 @with_exact_products
@@ -298,7 +308,7 @@ def _check_axes(inner: InnerLoop, support: PyTree) -> None:
     if inner.stream and (not lengths or lengths[0] < inner.steps):
         hint = "give a support set whose leaves hold one item per step along their first axis"
         raise InnerloopError(
-            "InnerLoop", f"a stream of {inner.steps} steps is too short", got=lengths, hint=hint
+            "InnerLoop", f"a stream of {counted(inner.steps, 'step')} is too short", got=lengths, hint=hint
         )
     if inner.minibatch is not None and len(lengths) != 1:
         hint = "give every leaf of the support set one row per example"

@@ -36,7 +36,9 @@ class Except:
 def check_not_all(selection: Selection, who: str, name: str) -> None:
     """Raise InnerloopError, on behalf of `who`, if its argument `name` is None, which would select everything."""
     if selection is None:
-        hint = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
+        hint = (
+            "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
+        )
         raise InnerloopError(who, f"`{name}` must be a selection of parameters", got="None", hint=hint)
 
 
@@ -70,6 +72,11 @@ def check_selection(selection: object) -> None:
     if isinstance(selection, re.Pattern):
         hint = "give the pattern's method, `pattern.search`"
     raise InnerloopError("select", "is not a selection of parameters", got=selection, hint=hint)
+
+
+def shapes_only(tree: PyTree) -> str:
+    """A tree as text, with the dtype and shape of every array instead of its values."""
+    return eqx.tree_pformat(tree)
 
 
 def paths(params: PyTree) -> list[str]:

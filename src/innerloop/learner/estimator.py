@@ -17,6 +17,7 @@ import jax
 from innerloop.engine.algorithm import Algorithm, described
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 
 if TYPE_CHECKING:
     import sklearn.utils
@@ -121,7 +122,7 @@ class Estimator:
     def __repr__(self) -> str:
         size = sum(x.size for x in jax.tree.leaves(self.params))
         name, *how = described(self.algorithm).items()
-        shown = {"params": f"<{size} numbers>", "algorithm": f"<{name[1]}: {_listed(dict(how))}>"}
+        shown = {"params": f"<{counted(size, 'number')}>", "algorithm": f"<{name[1]}: {_listed(dict(how))}>"}
         rest = {name: value for name, value in self.get_params().items() if name not in shown}
         return f"{type(self).__name__}({', '.join(f'{n}={v}' for n, v in shown.items())}, {_listed(rest)})"
 

@@ -88,7 +88,12 @@ NOTE = (
 HEADS = ("problem", "run", "seeds", "score", "mean ±", "gain ±", "pairs", "inner steps", "tasks")
 """The columns for readers that every table has; `as_csv` has those of `Row`."""
 
-CONDITIONS = {"groups": "groups of the table", "queries": "queries", "normalization": "normalisation", "diverged": "diverged tasks"}
+CONDITIONS = {
+    "groups": "groups of the table",
+    "queries": "queries",
+    "normalization": "normalisation",
+    "diverged": "diverged tasks",
+}
 """Further columns by the fields of `Row`, for tables whose rows differ in them."""
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from innerloop.config.schema import Normalization, Precision
+from innerloop.io.text import counted, with_interval
 from innerloop.io.untrusted import JsonObject
 
 
@@ -30,7 +31,7 @@ COMMON = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Measurement(ABC):
     """The common part of measurements of scores and returns."""
 
@@ -59,8 +60,13 @@ class Measurement(ABC):
     algorithm: str
     trained_meta_steps: int | None
     seconds: float
-    task_scores: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
+    task_scores: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
     """`[tasks]`: the score of each task after the last inner step, for paired comparisons."""
+
+    def __repr__(self) -> str:
+        value = with_interval(self.value, self.ci95, self.score)
+        tasks = f"over {counted(self.tasks, f'{self.classes} task')}"
+        return f"<{self.score} of {self.source}: {value} after {counted(self.inner_steps, 'inner step')} {tasks}>"
 
     @property
     def curve(self) -> Band:
@@ -89,7 +95,7 @@ class Measurement(ABC):
         """The record that `innerloop evaluate --json` prints and that result files hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScoreMeasurement(Measurement):
     """Accuracy and loss, or loss alone, on query examples. A condition that does not apply to the tasks is None."""
 
@@ -117,7 +123,7 @@ class ScoreMeasurement(Measurement):
         return {self.score: self.value, "ci95": self.ci95} | told | {"curve": {"steps": self.steps, **bands}}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ReturnMeasurement(Measurement):
     """Undiscounted returns of a policy after 0 to n updates."""
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from innerloop.engine.types import Batch, FiniteTasks, Task
 from innerloop.errors import InnerloopError, check_count
+from innerloop.io.text import counted
 
 
 class GroupTasks(FiniteTasks, eqx.Module):
@@ -68,6 +69,10 @@ class GroupTasks(FiniteTasks, eqx.Module):
         self.starts, self.counts = (jnp.asarray(x, jnp.int32) for x in (np.cumsum(counts) - counts, counts))
         self.names, self.shots, self.queries, self.gap = names, shots, queries, gap
         self.sizes = tuple(int(count) for count in counts)
+
+    def __repr__(self) -> str:
+        size = f"{counted(len(self), 'group')}, {counted(sum(self.sizes), 'row')}"
+        return f"<GroupTasks: {size}, shots={self.shots}, queries={self.queries}, gap={self.gap}>"
 
     def __len__(self) -> int:
         """The number of groups."""
