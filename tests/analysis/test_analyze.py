@@ -10,6 +10,7 @@ from innerloop.analysis import run_all
 from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner, Request, analyze
 from innerloop.cli import main
 from innerloop.errors import InnerloopError
+from innerloop.report.analysis_page import subject
 from innerloop.report.html_blocks import nonbreaking
 from innerloop.report.plots.analysis import frozen_name
 from innerloop.training.schedule import reached
@@ -162,3 +163,5 @@ def test_regression_has_no_nil(store):
     results = analyze(Request("sinusoid-maml", tasks=20), ["freeze"])
     assert results["freeze"][0]["loss"] < results["freeze"][-1]["loss"]
     assert results["metric"] == "loss"
+    assert results["ways"] is results["normalization"] is None
+    assert "normalisation" not in subject(results)
