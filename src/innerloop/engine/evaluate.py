@@ -236,10 +236,8 @@ def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
     if not isinstance(tasks, FiniteTasks):
         return 10_000 if asked is None else asked
     if asked is not None and asked > len(tasks):
-        wrong, hint = (
-            f"the set has {counted(len(tasks), 'task')}",
-            "omit `num_tasks` to evaluate each task once",
-        )
+        wrong = f"the set has {counted(len(tasks), 'task')}"
+        hint = "omit `num_tasks` to evaluate each task once"
         raise InnerloopError("evaluate", wrong, got=asked, hint=hint)
     return len(tasks) if asked is None else asked
 

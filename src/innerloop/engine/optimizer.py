@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from inspect import isfunction
+from numbers import Real
 
 import optax
 from jaxtyping import Array, Float, PyTree
@@ -31,8 +32,8 @@ def step_size_of(rule: optax.GradientTransformation) -> float | None:
     functions, found = [rule.update], []
     for function in functions:  # grows
         for name, value in _closed_over(function):
-            if name in ("step_size", "learning_rate") and isinstance(value, int | float):
-                found.append(abs(float(value)))
+            if name in ("step_size", "step_size_fn", "learning_rate"):
+                found.append(abs(float(value)) if isinstance(value, Real) else None)
             parts = value if isinstance(value, tuple) else (value,)
             functions += [part for part in parts if isfunction(part) and part not in functions]
     return found[0] if len(found) == 1 else None

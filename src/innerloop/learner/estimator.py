@@ -121,8 +121,9 @@ class Estimator:
 
     def __repr__(self) -> str:
         size = sum(x.size for x in jax.tree.leaves(self.params))
-        name, *how = described(self.algorithm).items()
-        shown = {"params": f"<{counted(size, 'number')}>", "algorithm": f"<{name[1]}: {_listed(dict(how))}>"}
+        how = described(self.algorithm)
+        algorithm = f"<{how.pop('algorithm')}: {_listed(how)}>"
+        shown = {"params": f"<{counted(size, 'number')}>", "algorithm": algorithm}
         rest = {name: value for name, value in self.get_params().items() if name not in shown}
         return f"{type(self).__name__}({', '.join(f'{n}={v}' for n, v in shown.items())}, {_listed(rest)})"
 
